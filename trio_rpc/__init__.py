@@ -1,0 +1,1 @@
+"""Remote calls that live inside your nursery."""

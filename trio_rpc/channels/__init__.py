@@ -1,0 +1,1 @@
+"""Transports: each is a trio.abc.Channel[bytes] that carries whole packets."""

@@ -1,0 +1,1 @@
+"""What is callable: decorators, method tables, signatures, proxies. No tasks, no I/O."""

@@ -1,0 +1,1 @@
+"""The Trio driver: the only code that starts tasks."""

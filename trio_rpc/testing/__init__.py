@@ -1,0 +1,1 @@
+"""Fakes and conformance suites, for this project and for its users."""

@@ -1,0 +1,1 @@
+"""Wire format: messages, codec, type registry, framing. No I/O, no Trio."""

@@ -1,0 +1,408 @@
+"""The messages of docs/protocol.md, one class each, and how each looks as a MessagePack array.
+
+A class knows two things: the list of fields it becomes (``to_wire``) and whether a list that
+arrived is one of its kind (``from_wire``). What a message *means* is protocol/'s business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+from trio_rpc.errors import DecodeError
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Cancel",
+    "Credit",
+    "DropPieces",
+    "Goodbye",
+    "Hello",
+    "LastPiece",
+    "Message",
+    "Notification",
+    "Piece",
+    "Ping",
+    "Pong",
+    "Reference",
+    "Reply",
+    "ReplyErr",
+    "Request",
+    "Welcome",
+    "parse_message",
+]
+
+PROTOCOL_VERSION = 1
+MAX_ID = 2**63 - 1
+
+Fields: TypeAlias = list[Any]
+
+
+class Reference:
+    """Something alive that stays at its owner's: only its kind and number travel."""
+
+    __slots__ = ("kind", "number")
+
+    def __init__(self, kind: int, number: int) -> None:
+        self.kind = kind
+        self.number = number
+
+    def __repr__(self) -> str:
+        return f"Reference(kind={self.kind}, number={self.number})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Reference):
+            return NotImplemented
+        return (self.kind, self.number) == (other.kind, other.number)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.number))
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 < value <= MAX_ID
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_ID
+
+
+def _check(condition: bool, complaint: str) -> None:  # noqa: FBT001 - an assertion, not a mode
+    if not condition:
+        raise DecodeError(complaint)
+
+
+def _length(fields: Fields, name: str, least: int, most: int) -> None:
+    if not least <= len(fields) <= most:
+        expected = str(least) if least == most else f"{least} to {most}"
+        raise DecodeError(f"{name} has {len(fields)} elements where {expected} are due")
+
+
+def _trimmed(fields: Fields, least: int) -> Fields:
+    """Leave out trailing elements that only say 'nothing'."""
+    while len(fields) > least and not fields[-1]:
+        fields.pop()
+    return fields
+
+
+@dataclass(slots=True)
+class Request:
+    """Start a handler and tell me how it ended. Lives until its Reply or ReplyErr."""
+
+    TYPE: ClassVar[int] = 1
+    id: int
+    method: str
+    args: list[Any]
+    kwargs: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    problem: str | None = None
+    references: tuple[Reference, ...] = ()
+
+    def to_wire(self) -> Fields:
+        if self.context:
+            return [1, self.id, self.method, self.args, self.kwargs or {}, self.context]
+        if self.kwargs:
+            return [1, self.id, self.method, self.args, self.kwargs]
+        return [1, self.id, self.method, self.args]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Request:
+        _length(fields, "Request", 4, 6)
+        if not _is_id(fields[1]):
+            raise DecodeError("Request has an id that is not a positive integer")
+        _check_call(fields, "Request", 2)
+        return cls(*fields[1:])
+
+
+@dataclass(slots=True)
+class Notification:
+    """Start a handler; I do not want to know how it ends."""
+
+    TYPE: ClassVar[int] = 2
+    method: str
+    args: list[Any]
+    kwargs: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    problem: str | None = None
+    references: tuple[Reference, ...] = ()
+
+    def to_wire(self) -> Fields:
+        return _trimmed([2, self.method, self.args, self.kwargs or {}, self.context or {}], 3)
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Notification:
+        _length(fields, "Notification", 3, 5)
+        _check_call(fields, "Notification", 1)
+        return cls(*fields[1:])
+
+
+@dataclass(slots=True)
+class Reply:
+    """The handler returned this. Ends its Request."""
+
+    TYPE: ClassVar[int] = 3
+    id: int
+    result: Any
+    problem: str | None = None
+    references: tuple[Reference, ...] = ()
+
+    def to_wire(self) -> Fields:
+        return [3, self.id, self.result]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Reply:
+        _length(fields, "Reply", 3, 3)
+        if not _is_id(fields[1]):
+            raise DecodeError("Reply has an id that is not a positive integer")
+        return cls(fields[1], fields[2])
+
+
+@dataclass(slots=True)
+class ReplyErr:
+    """The call failed like this. Ends its Request."""
+
+    TYPE: ClassVar[int] = 4
+    id: int
+    error: dict[str, Any]
+
+    def to_wire(self) -> Fields:
+        return [4, self.id, self.error]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> ReplyErr:
+        _length(fields, "ReplyErr", 3, 3)
+        _check(_is_id(fields[1]), "ReplyErr has an id that is not a positive integer")
+        _check(_is_str_map(fields[2]), "ReplyErr has an error that is not a map")
+        return cls(fields[1], fields[2])
+
+
+@dataclass(slots=True)
+class Cancel:
+    """I no longer want that result: stop the handler, then tell me as always how it ended."""
+
+    TYPE: ClassVar[int] = 5
+    id: int
+    reason: str | None = None
+
+    def to_wire(self) -> Fields:
+        return _trimmed([5, self.id, self.reason], 2)
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Cancel:
+        _length(fields, "Cancel", 2, 3)
+        _check(_is_id(fields[1]), "Cancel has an id that is not a positive integer")
+        reason = fields[2] if len(fields) > 2 else None
+        _check(reason is None or type(reason) is str, "Cancel has a reason that is not a string")
+        return cls(fields[1], reason)
+
+
+@dataclass(slots=True)
+class Hello:
+    """Who I am and what I can take. First from both ends; once."""
+
+    TYPE: ClassVar[int] = 10
+    version: int
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def to_wire(self) -> Fields:
+        return [10, self.version, self.info]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Hello:
+        # Another version may have other fields behind its number: the number alone must be read.
+        _check(len(fields) >= 2 and _is_count(fields[1]), "Hello has no version")
+        if fields[1] != PROTOCOL_VERSION:
+            return cls(fields[1])
+        _length(fields, "Hello", 3, 3)
+        _check(_is_str_map(fields[2]), "Hello has information that is not a map")
+        return cls(fields[1], fields[2])
+
+
+@dataclass(slots=True)
+class Welcome:
+    """Your Hello is accepted: from here on you may call."""
+
+    TYPE: ClassVar[int] = 11
+
+    def to_wire(self) -> Fields:
+        return [11]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Welcome:
+        _length(fields, "Welcome", 1, 1)
+        return cls()
+
+
+@dataclass(slots=True)
+class Goodbye:
+    """I start nothing new. ``code`` is for programs, ``message`` for people."""
+
+    TYPE: ClassVar[int] = 12
+    code: str
+    message: str = ""
+
+    def to_wire(self) -> Fields:
+        return [12, self.code, self.message]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Goodbye:
+        _length(fields, "Goodbye", 3, 3)
+        _check(all(type(text) is str for text in fields[1:]), "Goodbye must carry two strings")
+        return cls(fields[1], fields[2])
+
+
+@dataclass(slots=True)
+class Ping:
+    """Say something. ``number`` comes back in the Pong."""
+
+    TYPE: ClassVar[int] = 13
+    number: int
+
+    def to_wire(self) -> Fields:
+        return [13, self.number]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Ping:
+        return cls(_one_count(fields, "Ping"))
+
+
+@dataclass(slots=True)
+class Pong:
+    """The answer to the Ping of that number."""
+
+    TYPE: ClassVar[int] = 14
+    number: int
+
+    def to_wire(self) -> Fields:
+        return [14, self.number]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Pong:
+        return cls(_one_count(fields, "Pong"))
+
+
+@dataclass(slots=True)
+class Credit:
+    """You may send so many Notifications more."""
+
+    TYPE: ClassVar[int] = 15
+    notifications: int
+
+    def to_wire(self) -> Fields:
+        return [15, self.notifications]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Credit:
+        count = _one_count(fields, "Credit")
+        _check(count > 0, "Credit grants nothing")
+        return cls(count)
+
+
+@dataclass(slots=True)
+class Piece:
+    """The next bytes of a message too large for one packet; more follow."""
+
+    TYPE: ClassVar[int] = 16
+    data: bytes
+
+    def to_wire(self) -> Fields:
+        return [16, self.data]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Piece:
+        return cls(_some_bytes(fields, "Piece"))
+
+
+@dataclass(slots=True)
+class LastPiece:
+    """The last bytes of a message too large for one packet: it has arrived now."""
+
+    TYPE: ClassVar[int] = 17
+    data: bytes
+
+    def to_wire(self) -> Fields:
+        return [17, self.data]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> LastPiece:
+        return cls(_some_bytes(fields, "LastPiece"))
+
+
+@dataclass(slots=True)
+class DropPieces:
+    """Forget the pieces so far: the message they belong to will not come."""
+
+    TYPE: ClassVar[int] = 18
+
+    def to_wire(self) -> Fields:
+        return [18]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> DropPieces:
+        _length(fields, "DropPieces", 1, 1)
+        return cls()
+
+
+Message: TypeAlias = (
+    Request
+    | Notification
+    | Reply
+    | ReplyErr
+    | Cancel
+    | Hello
+    | Welcome
+    | Goodbye
+    | Ping
+    | Pong
+    | Credit
+    | Piece
+    | LastPiece
+    | DropPieces
+)
+
+_CLASSES: tuple[type[Message], ...] = Message.__args__
+_PARSERS = {cls.TYPE: cls.from_wire for cls in _CLASSES}
+
+
+def parse_message(fields: object) -> Message:
+    """Make the message that a decoded MessagePack value stands for.
+
+    Raises DecodeError when it stands for none.
+    """
+    if type(fields) is not list or not fields or type(fields[0]) is not int:
+        raise DecodeError("a message must be an array that begins with its type, an integer")
+    parser = _PARSERS.get(fields[0])
+    if parser is None:
+        raise DecodeError(f"there is no message type {fields[0]}")
+    return parser(fields)
+
+
+def _is_str_map(value: object) -> bool:
+    return type(value) is dict and all(type(key) is str for key in value)
+
+
+def _check_call(fields: Fields, name: str, at: int) -> None:
+    """Check method, args, kwargs and context, which begin at index ``at``."""
+    if type(fields[at]) is not str:
+        raise DecodeError(f"{name} has a method that is not a string")
+    if type(fields[at + 1]) is not list:
+        raise DecodeError(f"{name} has arguments that are not an array")
+    for extra in fields[at + 2 :]:
+        if not _is_str_map(extra):
+            raise DecodeError(f"{name} has keyword arguments or a context that is not a map")
+
+
+def _one_count(fields: Fields, name: str) -> int:
+    _length(fields, name, 2, 2)
+    count = fields[1]
+    if type(count) is not int or not 0 <= count <= MAX_ID:
+        raise DecodeError(f"{name} has a number that is not one")
+    return count
+
+
+def _some_bytes(fields: Fields, name: str) -> bytes:
+    _length(fields, name, 2, 2)
+    data = fields[1]
+    if type(data) is not bytes or not data:
+        raise DecodeError(f"{name} carries no bytes")
+    return data
