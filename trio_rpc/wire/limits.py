@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-__all__ = ["DEFAULT_LIMITS", "Limits"]
+__all__ = ["DEFAULT_LIMITS", "MIN_PACKET", "Limits"]
 
 KIB = 1024
 MIB = 1024 * KIB
+MIN_PACKET = 16 * KIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +72,10 @@ class Limits:
         for field in fields(self):
             if not getattr(self, field.name) > 0:
                 raise ValueError(f"Limits.{field.name} must be positive")
-        if self.max_packet < 4 * KIB:
-            raise ValueError("Limits.max_packet must be at least 4096, or a handshake may not fit")
+        if self.max_packet < MIN_PACKET:
+            raise ValueError(f"Limits.max_packet must be at least {MIN_PACKET}: a Hello has to fit")
+        if self.max_message < self.max_packet:
+            raise ValueError("Limits.max_message must not be less than Limits.max_packet")
 
 
 DEFAULT_LIMITS = Limits()
