@@ -1,0 +1,59 @@
+"""What the two ends tell each other in Hello: what each can take, and who it says it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trio_rpc.errors import DecodeError
+from trio_rpc.wire.limits import MIN_PACKET, Limits
+
+__all__ = ["Peer", "make_info", "read_info"]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What the other end can take, as it said in its Hello."""
+
+    max_calls: int = 0
+    max_notifications: int = 0
+    max_message: int = MIN_PACKET
+    max_packet: int = MIN_PACKET
+    max_depth: int = 64
+    max_nodes: int = 1_000_000
+    credentials: Any = None
+
+
+# name on the wire -> (field of Peer and of Limits, least value that makes sense)
+_NUMBERS = {
+    "calls": ("max_calls", 1),
+    "notifications": ("max_notifications", 1),
+    "max_message": ("max_message", MIN_PACKET),
+    "max_packet": ("max_packet", MIN_PACKET),
+    "max_depth": ("max_depth", 8),
+    "max_nodes": ("max_nodes", 1024),
+}
+
+
+def make_info(limits: Limits, credentials: object) -> dict[str, Any]:
+    """Make the map that goes into Hello."""
+    info = {name: getattr(limits, field) for name, (field, _) in _NUMBERS.items()}
+    if credentials is not None:
+        info["credentials"] = credentials
+    return info
+
+
+def read_info(info: dict[str, Any]) -> Peer:
+    """Read the map of a Hello; keys that are not known are for a later minor revision, and ignored.
+
+    Raises DecodeError when a number is missing, is not one, or is too small to work with.
+    """
+    numbers = {}
+    for name, (field, least) in _NUMBERS.items():
+        value = info.get(name)
+        if type(value) is not int:
+            raise DecodeError(f"Hello does not state {name!r} as an integer")
+        if value < least:
+            raise DecodeError(f"Hello states {name!r} as {value}; at least {least} is needed")
+        numbers[field] = value
+    return Peer(**numbers, credentials=info.get("credentials"))
