@@ -1,1 +1,19 @@
 """Transports: each is a trio.abc.Channel[bytes] that carries whole packets."""
+
+from __future__ import annotations
+
+from trio_rpc.channels.listeners import ChannelListener
+from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
+from trio_rpc.channels.stream import StreamChannel
+from trio_rpc.channels.urls import Address, open_channel, open_listeners, parse_url
+
+__all__ = [
+    "Address",
+    "ChannelListener",
+    "MemoryChannel",
+    "StreamChannel",
+    "memory_channel_pair",
+    "open_channel",
+    "open_listeners",
+    "parse_url",
+]

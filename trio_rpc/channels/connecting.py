@@ -1,0 +1,65 @@
+"""Opening a connection, and saying in one line why it could not be opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+__all__ = ["connect_tcp", "connect_unix", "naming"]
+
+UNIX_PATH_MOST = 107 if sys.platform.startswith("linux") else 103
+"""Bytes that fit into the system's address of a Unix socket, but for the zero at its end."""
+
+
+async def connect_tcp(host: str, port: int) -> trio.SocketStream:
+    """Connect to the first address of a host that answers.
+
+    Raises an OSError of the kind that fits: ConnectionRefusedError, socket.gaierror, …
+    """
+    return await trio.open_tcp_stream(host, port)
+
+
+async def connect_unix(path: str) -> trio.SocketStream:
+    """Connect to a Unix socket; raises an OSError of the kind that fits."""
+    check_unix_path(path)
+    return await trio.open_unix_socket(path)
+
+
+def check_unix_path(path: str) -> None:
+    """Raise OSError if a path is too long for the system to have a socket there."""
+    size = len(os.fsencode(path))
+    if size > UNIX_PATH_MOST:
+        raise OSError(
+            errno.ENAMETOOLONG,
+            f"the path has {size} bytes and a Unix socket's at most {UNIX_PATH_MOST}",
+        )
+
+
+@contextmanager
+def naming(action: str) -> Iterator[None]:
+    """Let an OSError say what was tried: of the same class, with one line of text."""
+    try:
+        yield
+    except OSError as exc:
+        raise _in_one_line(action, exc) from exc
+
+
+def _in_one_line(action: str, exc: OSError) -> OSError:
+    leaf = _leaf(exc)
+    text = (leaf.strerror or str(leaf)).strip().splitlines()
+    error = type(leaf)(f"{action}: {text[0] if text else type(leaf).__name__}")
+    error.errno = leaf.errno
+    return error
+
+
+def _leaf(exc: OSError) -> OSError:
+    """Find the first plain reason: Trio reports failed attempts as a group in the cause."""
+    cause = exc.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return cause if isinstance(cause, OSError) else exc

@@ -1,0 +1,201 @@
+"""Listening, and going on with it whatever single connections do."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket as stdlib_socket
+import ssl
+import stat
+
+import trio
+
+from trio_rpc.channels import tls
+from trio_rpc.channels.connecting import check_unix_path
+from trio_rpc.channels.stream import StreamChannel
+from trio_rpc.wire.limits import Limits
+
+__all__ = ["ChannelListener", "bound_to", "listen_tcp", "listen_unix"]
+
+logger = logging.getLogger("trio_rpc")
+
+BACKLOG = 1024
+"""Connections that wait for ``accept``: a crowd of clients that comes back at once."""
+
+ACCEPT_PAUSE = 0.1
+"""Seconds until the next try after the system had no descriptor or memory for a connection."""
+
+PORT_TRIES = 10
+"""Free ports to try when each must be free at several addresses."""
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class ChannelListener(trio.abc.Listener[StreamChannel]):
+    """Hands out the channels that clients open at one address.
+
+    Attributes:
+        url: where it listens, with the port that the system has chosen.
+    """
+
+    def __init__(
+        self,
+        listener: trio.SocketListener,
+        *,
+        url: str,
+        limits: Limits,
+        ssl_context: ssl.SSLContext | None = None,
+        socket_file: SocketFile | None = None,
+    ) -> None:
+        self.url = url
+        self._listener = listener
+        self._limits = limits
+        self._ssl_context = ssl_context
+        self._socket_file = socket_file
+        self._starving = False
+
+    def __repr__(self) -> str:
+        return f"<ChannelListener {self.url}>"
+
+    async def accept(self) -> StreamChannel:
+        """Wait for a client. A TLS handshake is still to be done: see ``StreamChannel.prepare``.
+
+        While the system has no descriptor to give, it waits and tries again: the clients in the
+        queue get their turn when others have left.
+
+        Raises trio.ClosedResourceError when this listener is closed, or was while waiting.
+        """
+        while True:
+            try:
+                stream = await self._listener.accept()
+            except OSError as exc:
+                if exc.errno not in _EXHAUSTED:
+                    raise
+                await self._wait_out(exc)
+            else:
+                self._starving = False
+                return self._channel(stream)
+
+    async def aclose(self) -> None:
+        """Stop listening; a Unix socket's file is removed. Channels that were accepted stay."""
+        if self._socket_file is not None:
+            self._socket_file.remove()
+        await self._listener.aclose()
+
+    async def _wait_out(self, exc: OSError) -> None:
+        if not self._starving:  # once for each time of need, not for each try
+            self._starving = True
+            logger.warning("%s: cannot accept connections for now: %s", self.url, exc.strerror)
+        await trio.sleep(ACCEPT_PAUSE)
+
+    def _channel(self, stream: trio.SocketStream) -> StreamChannel:
+        return StreamChannel(
+            stream if self._ssl_context is None else tls.wrap_server(stream, self._ssl_context),
+            self._limits.max_packet,
+            packet_timeout=self._limits.packet_timeout,
+        )
+
+
+def bound_to(listener: trio.SocketListener) -> tuple[str, int]:
+    """Host and port of a listening TCP socket."""
+    host, port = listener.socket.getsockname()[:2]
+    return host, port
+
+
+async def listen_tcp(host: str, port: int) -> list[trio.SocketListener]:
+    """Listen at every address that a host has here, at one port for all of them.
+
+    With port 0 each address would get a port of its own, and a client that is told one of
+    them would find it at one address only. So the first address chooses for the others.
+    """
+    for last_try in range(PORT_TRIES - 1, -1, -1):
+        try:
+            return await _listen_at_one_port(host, port)
+        except OSError as exc:
+            if port or exc.errno != errno.EADDRINUSE or not last_try:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+async def _listen_at_one_port(host: str, port: int) -> list[trio.SocketListener]:
+    found = await trio.socket.getaddrinfo(
+        host, port, type=trio.socket.SOCK_STREAM, flags=trio.socket.AI_PASSIVE
+    )
+    listeners: list[trio.SocketListener] = []
+    try:
+        for *_, sockaddr in found:
+            for listener in await trio.open_tcp_listeners(
+                port, host=str(sockaddr[0]), backlog=BACKLOG
+            ):
+                listeners.append(listener)
+                port = port or bound_to(listener)[1]
+    except BaseException:
+        for listener in listeners:
+            listener.socket.close()
+        raise
+    return listeners
+
+
+class SocketFile:
+    """The file of a Unix socket that we have bound: ours to remove, if it is still ours."""
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)  # noqa: PTH100 - the program may change its directory
+        self._identity = _identity(self._path)
+
+    def remove(self) -> None:
+        """Remove the file, unless somebody has put another one in its place."""
+        if self._identity is not None and _identity(self._path) == self._identity:
+            os.unlink(self._path)  # noqa: PTH108 - a string is all we have
+        self._identity = None
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a string is all we have
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+async def listen_unix(path: str, url: str, limits: Limits) -> ChannelListener:
+    """Listen at a Unix socket. What a dead server has left in its place is removed first.
+
+    Who may connect is up to the directory's permissions and the process's umask.
+
+    Raises an OSError: somebody listens there, the file is not a socket, the path is too long …
+    """
+    check_unix_path(path)
+    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    try:
+        try:
+            await sock.bind(path)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+            _remove_stale(path)
+            await sock.bind(path)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    listener = trio.SocketListener(sock)
+    return ChannelListener(listener, url=url, limits=limits, socket_file=SocketFile(path))
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket at which nobody listens; raise OSError if it is anything else."""
+    if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116 - a string is all we have
+        raise FileExistsError(errno.EEXIST, "there is a file that is not a socket")
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX) as probe:
+        # A Unix socket answers at once or not at all; blocking cannot happen.
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)  # noqa: PTH108 - a string is all we have
+            return
+        except BlockingIOError:
+            pass  # somebody listens, and has a full queue
+    raise OSError(errno.EADDRINUSE, "somebody else listens there")

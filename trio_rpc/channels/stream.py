@@ -1,0 +1,231 @@
+"""Packets over a byte stream: each behind its length, as docs/protocol.md says.
+
+What cancelling does
+--------------------
+``receive`` takes a packet only when the whole of it is there and nothing can go wrong any more,
+so a cancelled one loses nothing. A ``send`` that is cancelled with half a packet on the wire is
+another matter: the peer takes whatever comes next for the other half. Over a socket the rest is
+known, is kept, and leaves before anything else does; over other streams (TLS) it is not, so the
+channel refuses to send from then on. Either way nothing is ever garbled.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from trio_rpc.channels._framing import FrameReader
+from trio_rpc.channels.tls import is_shaking_hands, shake_hands
+from trio_rpc.channels.transports import choose_transport
+from trio_rpc.errors import DecodeError
+from trio_rpc.wire.limits import DEFAULT_LIMITS
+
+__all__ = ["StreamChannel"]
+
+READ_SIZE = 64 * 1024
+"""Bytes asked for when nobody knows what comes."""
+
+READ_MOST = 1024 * 1024
+"""Bytes asked for at most when a large packet is under way: memory is reserved for them."""
+
+_FOREIGN = {
+    b"\x16\x03": "a TLS handshake: this is not a TLS port",
+    b"\x15\x03": "a TLS alert: the other end expects TLS",
+    b"GE": "an HTTP request",
+    b"PO": "an HTTP request",
+    b"HT": "an HTTP answer",
+    b"SS": "an SSH greeting",
+}
+
+
+class StreamChannel(trio.abc.Channel[bytes]):
+    """A channel of whole packets over any ``trio.abc.Stream``, which it then owns.
+
+    Two tasks may use it at once if one sends and the other receives.
+
+    Args:
+        stream: a connected stream, fresh or at the boundary of a packet.
+        max_packet: bytes of the largest packet that is received; a larger one is refused when
+            its length has been read, before any memory is spent on it.
+        packet_timeout: seconds that ``receive`` waits from the first to the last byte of one
+            packet. Time in which nobody receives does not count.
+
+    Attributes:
+        stream: the stream, for what is its own: addresses, ``getpeercert()``.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        max_packet: int = DEFAULT_LIMITS.max_packet,
+        *,
+        packet_timeout: float = DEFAULT_LIMITS.packet_timeout,
+    ) -> None:
+        self.stream = stream
+        self._transport = choose_transport(stream)
+        self._frames = FrameReader(max_packet)
+        self._packet_timeout = packet_timeout
+        self._patience = packet_timeout
+        self._greeting = b""
+        self._sending = False
+        self._receiving = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed " if self._closed else ""
+        return f"<{state}StreamChannel over {type(self.stream).__name__}>"
+
+    async def prepare(self) -> None:
+        """Finish the TLS handshake, if there is to be one.
+
+        A listener hands out its channels before their handshake, so that a slow client holds up
+        nobody but itself. The caller bounds the time.
+
+        Raises:
+            ssl.SSLError: the handshake failed; an OSError whose text is one line.
+        """
+        await shake_hands(self.stream)
+
+    async def send(self, value: bytes) -> None:
+        """Send one packet.
+
+        Cancelled, it has sent nothing, or the channel sees to it that the peer gets the packet
+        whole or no packet any more (see this module's docstring).
+
+        Args:
+            value: the packet; at least one byte.
+
+        Raises:
+            ValueError: the packet is empty or larger than a length can say.
+            trio.BrokenResourceError: the connection is lost, or was cut by a cancelled send.
+            trio.ClosedResourceError: this end is closed, or was while sending.
+            trio.BusyResourceError: another task is sending.
+        """
+        self._check_send(value)
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this channel")
+        self._sending = True
+        try:
+            await self._transport.write(value)
+        finally:
+            self._sending = False
+
+    def send_nowait(self, value: bytes) -> bool:
+        """Take a packet over if that needs no waiting.
+
+        True means that it has left, or that its rest leaves before anything else does: with the
+        next ``send``, or a ``flush``. False means that nothing has happened, because the system
+        has no room, a task is sending, a rest is waiting, or the stream cannot do this (TLS).
+
+        Raises as ``send`` does.
+        """
+        self._check_send(value)
+        return not self._sending and self._transport.write_nowait(value)
+
+    async def flush(self) -> None:
+        """Send what is left of a packet that ``send_nowait`` or a cancelled ``send`` took over.
+
+        Cancelled, it keeps what is still left. Raises as ``send`` does.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError("this channel was closed")
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this channel")
+        self._sending = True
+        try:
+            await self._transport.flush()
+        finally:
+            self._sending = False
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that ``flush`` would send."""
+        return self._transport.unsent
+
+    async def receive(self) -> bytes:
+        """Return the next packet. Cancelled, it has lost nothing.
+
+        Raises:
+            trio.EndOfChannel: the peer closed, after a whole packet.
+            trio.BrokenResourceError: the connection is lost, ended inside a packet (over TLS:
+                without the peer's word that this is the end), or a packet took too long.
+            trio.ClosedResourceError: this end is closed, or was while waiting.
+            trio.BusyResourceError: another task is receiving.
+            DecodeError: the peer announced a packet that is empty or too large.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError("this channel was closed")
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving from this channel")
+        self._receiving = True
+        try:
+            return await self._receive()
+        except DecodeError as exc:
+            raise self._explained(exc) from None
+        finally:
+            self._receiving = False
+
+    async def aclose(self) -> None:
+        """Close the connection; what ``send`` has returned for is still delivered.
+
+        It does not wait for what ``flush`` would send. Cancelled, it closes just the same.
+        """
+        self._closed = True
+        # Saying goodbye over TLS takes a finished handshake and the turn to send. Without them
+        # it would wait for a peer who may never do his part.
+        if self._sending or is_shaking_hands(self.stream):
+            await trio.aclose_forcefully(self.stream)
+            return
+        try:
+            await self.stream.aclose()
+        except (trio.BrokenResourceError, OSError):
+            # The connection was lost before it could be closed politely. It is closed.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _check_send(self, packet: bytes) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this channel was closed")
+        if not 0 < len(packet) < 2**32:
+            raise ValueError(f"a packet has 1 to 4294967295 bytes, not {len(packet)}")
+
+    async def _receive(self) -> bytes:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        packet = self._frames.next_frame()
+        if packet is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return packet
+        if not self._frames.partial:
+            # Nothing has begun, so nothing is late: most packets come this way, without a scope.
+            await self._read_more()
+            packet = self._frames.next_frame()
+        return packet if packet is not None else await self._receive_rest()
+
+    async def _receive_rest(self) -> bytes:
+        """Wait for the rest of a packet that has begun, as long as our patience lasts."""
+        started = trio.current_time()
+        with trio.CancelScope(deadline=started + self._patience):
+            try:
+                while (packet := self._frames.next_frame()) is None:
+                    await self._read_more()
+            finally:
+                self._patience -= trio.current_time() - started
+            self._patience = self._packet_timeout
+            return packet
+        raise trio.BrokenResourceError(
+            f"the peer began a packet and took more than {self._packet_timeout:g} s over it"
+        )
+
+    async def _read_more(self) -> None:
+        wanted = min(max(self._frames.needed, READ_SIZE), READ_MOST)
+        data = await self._transport.read(wanted)
+        if data:
+            self._greeting = self._greeting or data[:2]
+            self._frames.feed(data)
+        elif self._frames.partial:
+            raise trio.BrokenResourceError("the connection ended inside a packet")
+        else:
+            raise trio.EndOfChannel
+
+    def _explained(self, exc: DecodeError) -> DecodeError:
+        """Say what a stranger seems to speak; each of these would be a packet beyond any limit."""
+        meaning = _FOREIGN.get(self._greeting)
+        return DecodeError(f"{exc}; it looks like {meaning}") if meaning else exc

@@ -1,0 +1,208 @@
+"""How a stream channel reads bytes and writes frames: one way for sockets, one for other streams.
+
+A transport moves bytes and knows nothing of packets that are only half there, of time-outs or of
+two tasks that want the same thing; all of that is :class:`~trio_rpc.channels.StreamChannel`'s.
+
+Why sockets have a way of their own
+-----------------------------------
+Everything ``trio.SocketStream`` offers is a coroutine, and a coroutine of Trio's always yields.
+A descriptor of a Trio socket is non-blocking, though, so plain ``os.read`` and ``os.write`` on it
+either move bytes at once or say that they would have to wait. That gives us three things:
+
+* A write that cannot block needs no task switch (``write_nowait``).
+* What a write left over is known to the byte. So the rest is kept, and a cancelled ``write``
+  leaves no hole: the next one sends the rest first.
+* When the last read emptied the socket, the next one waits before it reads. The read that would
+  have failed is saved, and the wait is the checkpoint that is due anyway.
+"""
+
+# ruff: noqa: D102 - what the methods do is described once, in Transport
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Protocol
+
+import trio
+
+from trio_rpc.channels._framing import HEADER_SIZE, frame
+from trio_rpc.channels.tls import explain_broken
+
+__all__ = ["SocketTransport", "StreamTransport", "Transport", "choose_transport"]
+
+JOIN_BELOW = 32 * 1024
+"""Bytes up to which copying a packet behind its header is cheaper than handing over two buffers."""
+
+
+class Transport(Protocol):
+    """What a stream channel needs of the stream below it."""
+
+    async def read(self, at_most: int) -> bytes:
+        """Return some bytes, or ``b""`` at the end. A cancelled read has taken nothing."""
+
+    async def write(self, packet: bytes) -> None:
+        """Send one packet as one frame."""
+
+    def write_nowait(self, packet: bytes) -> bool:
+        """Take the packet over without waiting and return True, or take nothing."""
+
+    async def flush(self) -> None:
+        """Send what is left of packets that were taken over."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes taken over and not yet handed to the system."""
+
+
+def choose_transport(stream: trio.abc.Stream) -> Transport:
+    """Find the best way to drive a stream."""
+    if sys.platform != "win32" and isinstance(stream, trio.SocketStream):
+        return SocketTransport(stream)
+    return StreamTransport(stream)
+
+
+class StreamTransport:
+    """Any stream, TLS included, through ``receive_some`` and ``send_all`` alone."""
+
+    __slots__ = ("_cut", "_stream")
+
+    unsent = 0
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._cut = False
+
+    async def read(self, at_most: int) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(at_most))
+        except trio.BrokenResourceError as exc:
+            raise explain_broken(exc) from (exc.__cause__ or exc)
+
+    async def write(self, packet: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._cut:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            raise trio.BrokenResourceError("an earlier send was cut off inside its packet")
+        # Nobody knows how much of a send_all that raised has left. Whatever followed would be
+        # read as the rest of this packet, so nothing may.
+        self._cut = True
+        try:
+            await self._stream.send_all(frame(packet))
+        except trio.BrokenResourceError as exc:
+            raise explain_broken(exc) from (exc.__cause__ or exc)
+        self._cut = False
+
+    def write_nowait(self, packet: bytes) -> bool:
+        return False
+
+    async def flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+if sys.platform != "win32":
+
+    class SocketTransport:
+        """A connected socket, read and written directly."""
+
+        __slots__ = ("_drained", "_rest", "_socket")
+
+        def __init__(self, stream: trio.SocketStream) -> None:
+            self._socket = stream.socket
+            self._rest = memoryview(b"")
+            self._drained = True
+
+        @property
+        def unsent(self) -> int:
+            return len(self._rest)
+
+        async def read(self, at_most: int) -> bytes:
+            waited = self._drained
+            if waited:
+                await self._wait_readable()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            while (data := self._read_nowait(at_most)) is None:
+                await self._wait_readable()
+                waited = True
+            if not waited:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            self._drained = len(data) < at_most
+            return data
+
+        async def write(self, packet: bytes) -> None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            await self._flush_rest()
+            waited = False
+            while not self.write_nowait(packet):
+                # Cancelled here, nothing of the packet has left; below, its rest is kept.
+                await self._wait_writable()
+                waited = True
+            if self._rest:
+                await self._flush_rest()
+            elif not waited:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+
+        def write_nowait(self, packet: bytes) -> bool:
+            if self._rest:
+                return False
+            header = len(packet).to_bytes(HEADER_SIZE)
+            try:
+                if len(packet) < JOIN_BELOW:
+                    sent = os.write(self._socket.fileno(), header + packet)
+                else:
+                    sent = os.writev(self._socket.fileno(), (header, packet))
+            except BlockingIOError:
+                return False
+            except OSError as exc:
+                raise _translated(exc) from exc
+            if sent >= HEADER_SIZE:
+                self._rest = memoryview(packet)[sent - HEADER_SIZE :]
+            else:
+                self._rest = memoryview(header + packet)[sent:]
+            return True
+
+        async def flush(self) -> None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._rest:
+                await self._flush_rest()
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+
+        async def _flush_rest(self) -> None:
+            while self._rest:
+                await self._wait_writable()
+                try:
+                    sent = os.write(self._socket.fileno(), self._rest)
+                except BlockingIOError:
+                    continue
+                except OSError as exc:
+                    raise _translated(exc) from exc
+                self._rest = self._rest[sent:]
+
+        def _read_nowait(self, at_most: int) -> bytes | None:
+            try:
+                return os.read(self._socket.fileno(), at_most)
+            except BlockingIOError:
+                return None
+            except OSError as exc:
+                raise _translated(exc) from exc
+
+        # The descriptor is asked for each time: its number may belong to somebody else by the
+        # time a task that slept runs again.
+        async def _wait_readable(self) -> None:
+            if (fileno := self._socket.fileno()) < 0:
+                raise trio.ClosedResourceError("this channel was closed")
+            await trio.lowlevel.wait_readable(fileno)
+
+        async def _wait_writable(self) -> None:
+            if (fileno := self._socket.fileno()) < 0:
+                raise trio.ClosedResourceError("this channel was closed")
+            await trio.lowlevel.wait_writable(fileno)
+
+
+def _translated(exc: OSError) -> trio.ClosedResourceError | trio.BrokenResourceError:
+    if exc.errno == errno.EBADF:
+        return trio.ClosedResourceError("this channel was closed")
+    return trio.BrokenResourceError(f"connection broken: {exc.strerror or exc}")
