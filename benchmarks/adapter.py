@@ -1,0 +1,85 @@
+"""What a floor, the library or a peer has to offer in order to be measured.
+
+An adapter is a module in `adapters/` that names its `ADAPTERS`. Its two functions run in processes
+of their own, so that each may use whatever event loop it likes, or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import trio
+
+from benchmarks import loads
+from benchmarks.parts import Load
+
+__all__ = ["Adapter", "Calls", "Measurement", "Ready", "Target", "trio_adapter"]
+
+Measurement = dict[str, float]
+Ready = Callable[[Sequence[str]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The server that a client is to measure."""
+
+    urls: Sequence[str]
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """One row of the tables."""
+
+    name: str
+    title: str
+    parts: frozenset[str]
+    """The keys of the parts it can do."""
+
+    serve: Callable[[Sequence[str], Ready], None]
+    """In the server's process: listen on a free port of each host, say the URLs, serve for ever."""
+
+    drive: Callable[[str, Target, Load], Measurement]
+    """In the client's process: do one part's work and return its metrics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """An open client, as the async functions that the parts need; None where it lacks one."""
+
+    echo: Callable[[str], Awaitable[str]]
+    large: Callable[[bytes], Awaitable[bytes]] | None = None
+    hang: Callable[[], Awaitable[Any]] | None = None
+    """Never returns; the server counts those that have begun and not ended."""
+
+    running: Callable[[], Awaitable[int]] | None = None
+    """That count."""
+
+
+def trio_adapter(
+    name: str,
+    title: str,
+    parts: str,
+    *,
+    serve: Callable[[Sequence[str], Ready], Awaitable[None]],
+    open_client: Callable[[str], AbstractAsyncContextManager[Calls]],
+) -> Adapter:
+    """Make an adapter of something that runs under Trio; `parts` are keys between spaces."""
+
+    def serve_in_trio(hosts: Sequence[str], ready: Ready) -> None:
+        trio.run(serve, hosts, ready)
+
+    def drive_in_trio(part: str, target: Target, load: Load) -> Measurement:
+        return trio.run(partial(loads.LOADS[part], open_client, target, load))
+
+    return Adapter(
+        name=name,
+        title=title,
+        parts=frozenset(parts.split()),
+        serve=serve_in_trio,
+        drive=drive_in_trio,
+    )

@@ -1,0 +1,37 @@
+"""Floors, the library and peers: one module each, listed here in the order of the tables.
+
+To add a peer, write a module with `ADAPTERS` and put its name into MODULES. A peer that is not
+installed is left out, with the reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from benchmarks.adapter import Adapter
+
+__all__ = ["MODULES", "available", "find"]
+
+MODULES = ("floor_echo", "floor_nursery", "floor_inline", "floor_cancel", "library")
+
+
+def _adapters(module: str) -> tuple[Adapter, ...]:
+    found: tuple[Adapter, ...] = importlib.import_module(f"{__name__}.{module}").ADAPTERS
+    return found
+
+
+def find(module: str, name: str) -> Adapter:
+    """Return one adapter; only its own module is imported, so that nothing else takes memory."""
+    return next(adapter for adapter in _adapters(module) if adapter.name == name)
+
+
+def available() -> tuple[list[tuple[str, Adapter]], dict[str, str]]:
+    """Return (module, adapter) of all that can be imported, and module -> reason of the others."""
+    found: list[tuple[str, Adapter]] = []
+    absent: dict[str, str] = {}
+    for module in MODULES:
+        try:
+            found += [(module, adapter) for adapter in _adapters(module)]
+        except ImportError as error:
+            absent[module] = str(error)
+    return found, absent

@@ -1,0 +1,94 @@
+"""The floor of many calls: a nursery task for each request, and writers that join.
+
+Client: a reader that wakes the caller of each reply, a writer that joins what callers have queued.
+Server: a reader that starts a task for each request, a writer that joins the replies. Callers are
+woken by `reschedule`: an Event for each call was measured too, and is slower (see README.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import outcome
+import trio
+
+from benchmarks.adapter import Calls, trio_adapter
+from benchmarks.adapters.floor_wire import (
+    JoiningWriter,
+    Packets,
+    never_aborts,
+    open_stream,
+    serve_streams,
+)
+
+__all__ = ["ADAPTERS", "Caller"]
+
+
+async def echo(value: Any) -> Any:
+    return value
+
+
+METHODS: dict[str, Callable[..., Awaitable[Any]]] = {"bench.echo": echo}
+
+
+async def answer(writer: JoiningWriter, message: list[Any]) -> None:
+    writer.put([3, message[1], await METHODS[message[2]](*message[3])])
+
+
+async def handle(stream: trio.SocketStream) -> None:
+    packets = Packets()
+    writer = JoiningWriter(stream)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        while data := await stream.receive_some():
+            for message in packets.feed(data):
+                nursery.start_soon(answer, writer, message)
+        nursery.cancel_scope.cancel()
+
+
+class Caller:
+    """The client's end: who waits for which reply."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._writer = JoiningWriter(stream)
+        self._waiting: dict[int, trio.lowlevel.Task] = {}
+        self._number = 0
+
+    async def _read(self) -> None:
+        packets = Packets()
+        while data := await self._stream.receive_some():
+            for message in packets.feed(data):
+                task = self._waiting.pop(message[1])
+                trio.lowlevel.reschedule(task, outcome.Value(message[2]))
+
+    async def echo(self, value: Any) -> Any:
+        """Send a request and sleep until the reader has its reply."""
+        self._number += 1
+        self._writer.put([1, self._number, "bench.echo", [value]])
+        self._waiting[self._number] = trio.lowlevel.current_task()
+        return await trio.lowlevel.wait_task_rescheduled(never_aborts)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncGenerator[Calls]:
+        """Connect; the reader and the writer run until the block is left."""
+        async with await open_stream(url) as stream, trio.open_nursery() as nursery:
+            caller = cls(stream)
+            nursery.start_soon(caller._read)
+            nursery.start_soon(caller._writer.run)
+            yield Calls(echo=caller.echo)
+            nursery.cancel_scope.cancel()
+
+
+ADAPTERS = (
+    trio_adapter(
+        "nursery",
+        "floor: a nursery task per request",
+        "one flight",
+        serve=serve_streams(handle),
+        open_client=Caller.open,
+    ),
+)

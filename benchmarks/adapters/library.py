@@ -1,0 +1,89 @@
+"""trio_rpc, used as its documentation says: a typed proxy, checked arguments, every law in force.
+
+Two rows: handlers that are `async def`, and handlers that are a plain `def`, which get no task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from benchmarks.adapter import Calls, Ready, trio_adapter
+from trio_rpc import connect, method, serve
+
+__all__ = ["ADAPTERS"]
+
+
+class Bench:
+    """What is called; it counts the handlers that have begun and not ended."""
+
+    def __init__(self) -> None:
+        self._running = 0
+
+    @method
+    async def echo(self, value: str) -> str:
+        return value
+
+    @method
+    def echo_inline(self, value: str) -> str:
+        return value
+
+    @method
+    async def large(self, value: bytes) -> bytes:
+        return value
+
+    @method
+    def large_inline(self, value: bytes) -> bytes:
+        return value
+
+    @method
+    async def hang(self) -> None:
+        self._running += 1
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._running -= 1
+
+    @method
+    def running(self) -> int:
+        return self._running
+
+
+async def serve_bench(hosts: Sequence[str], ready: Ready) -> None:
+    async with trio.open_nursery() as nursery:
+        urls = [f"tcp://{host}:0" for host in hosts]
+        ready(await nursery.start(serve, {"bench": Bench()}, *urls))
+
+
+@asynccontextmanager
+async def open_client(url: str) -> AsyncGenerator[Calls]:
+    async with connect(url) as session:
+        bench = session.proxy("bench", Bench)
+        yield Calls(echo=bench.echo, large=bench.large, hang=bench.hang, running=bench.running)
+
+
+@asynccontextmanager
+async def open_inline_client(url: str) -> AsyncGenerator[Calls]:
+    async with connect(url) as session:
+        bench = session.proxy("bench", Bench)
+        yield Calls(echo=bench.echo_inline, large=bench.large_inline)
+
+
+ADAPTERS = (
+    trio_adapter(
+        "trio_rpc",
+        "trio_rpc, async def handler",
+        "one flight large idle cancel",
+        serve=serve_bench,
+        open_client=open_client,
+    ),
+    trio_adapter(
+        "trio_rpc inline",
+        "trio_rpc, plain def handler",
+        "one flight large",
+        serve=serve_bench,
+        open_client=open_inline_client,
+    ),
+)

@@ -1,0 +1,195 @@
+"""What is measured, with how much load, and which figures the project has promised.
+
+A part is one kind of work. Each adapter that can do it is measured once in every round, in fresh
+processes, and set against the part's floor of the same round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["FIGURES", "HOSTS", "PARTS", "Figure", "Load", "Metric", "Part"]
+
+HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
+"""Where servers listen when one address would run out of ports for its clients."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How much of a part's work one measurement does, and how long it may take."""
+
+    count: int
+    """Calls, sessions or cancelled calls, as the part has it; what is measured."""
+
+    warm_up: int
+    """The same work done before the clock runs."""
+
+    callers: int = 1
+    """Tasks that call at the same time, on one connection."""
+
+    size: int = 16
+    """Bytes of the payload."""
+
+    limit: float = 60.0
+    """Seconds after which both processes are killed and the measurement counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number of a measurement: its key there, its name in a table, and its format."""
+
+    key: str
+    name: str
+    form: str = "{:.1f}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One kind of work."""
+
+    key: str
+    title: str
+    metrics: tuple[Metric, ...]
+    """The first one is what ratios are made of."""
+
+    more_is_better: bool = False
+    floor: str
+    """The adapter whose result of the same round is 1.00."""
+
+    load: Load
+    quick: Load
+    hosts: tuple[str, ...] = HOSTS[:1]
+    note: str = ""
+
+
+PARTS = {
+    part.key: part
+    for part in (
+        Part(
+            key="one",
+            title="One call at a time",
+            metrics=(Metric("p50", "p50 µs"), Metric("mean", "mean µs"), Metric("p99", "p99 µs")),
+            floor="bare echo",
+            load=Load(count=5_000, warm_up=500),
+            quick=Load(count=200, warm_up=20, limit=20),
+            note="16-character string there and back; ratio of p50, less is better",
+        ),
+        Part(
+            key="flight",
+            title="64 calls in flight on one connection",
+            metrics=(Metric("rate", "calls/s", "{:,.0f}"),),
+            more_is_better=True,
+            floor="nursery",
+            load=Load(count=64_000, warm_up=6_400, callers=64),
+            quick=Load(count=1_280, warm_up=128, callers=64, limit=20),
+            note="16-character string there and back; ratio of calls/s, more is better",
+        ),
+        Part(
+            key="large",
+            title="1 MiB of bytes, echoed",
+            metrics=(Metric("rate", "MB/s", "{:,.0f}"), Metric("p50", "p50 ms", "{:.2f}")),
+            more_is_better=True,
+            floor="bare echo",
+            load=Load(count=400, warm_up=40, size=1 << 20),
+            quick=Load(count=10, warm_up=2, size=1 << 20, limit=20),
+            note="one at a time; every byte goes there and back and is counted once; more is better",
+        ),
+        Part(
+            key="idle",
+            title="Idle sessions",
+            metrics=(
+                Metric("kib", "KiB/session"),
+                Metric("count", "sessions", "{:,.0f}"),
+                Metric("opening", "ms to open, call", "{:.2f}"),
+            ),
+            floor="bare echo",
+            load=Load(count=10_000, warm_up=100, callers=64, limit=180),
+            quick=Load(count=200, warm_up=20, callers=64, limit=20),
+            hosts=HOSTS,
+            note="growth of the server's resident memory, each session after one call; less is better",
+        ),
+        Part(
+            key="cancel",
+            title="1,000 calls cancelled at once",
+            metrics=(
+                Metric("ms", "ms until stopped"),
+                Metric("returned", "ms until callers returned"),
+                Metric("left", "handlers left", "{:.0f}"),
+            ),
+            floor="nursery, cancels",
+            load=Load(count=1_000, warm_up=100),
+            quick=Load(count=100, warm_up=10, limit=20),
+            note=(
+                "from scope.cancel() until every caller has returned and a later call has read "
+                "that no handler runs; less is better"
+            ),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A promise: a bound on one metric of one adapter, or on its ratio to another adapter."""
+
+    text: str
+    part: str
+    adapter: str
+    metric: str
+    against: str | None = None
+    """The adapter whose value of the same round divides; None for the value itself."""
+
+    at_most: float | None = None
+    at_least: float | None = None
+    every_round: bool = False
+    """Judged by the worst round, not by the median."""
+
+
+FIGURES = (
+    Figure(
+        text="one call at a time: time against the bare echo",
+        part="one",
+        adapter="trio_rpc",
+        metric="p50",
+        against="bare echo",
+        at_most=1.6,
+    ),
+    Figure(
+        text="64 in flight: calls/s against the nursery floor that joins its writes",
+        part="flight",
+        adapter="trio_rpc",
+        metric="rate",
+        against="nursery",
+        at_least=0.75,
+    ),
+    Figure(
+        text="1 MiB echoed: MB/s against the bare echo",
+        part="large",
+        adapter="trio_rpc",
+        metric="rate",
+        against="bare echo",
+        at_least=0.9,
+    ),
+    Figure(
+        text="10,000 idle sessions: KiB of server memory each",
+        part="idle",
+        adapter="trio_rpc",
+        metric="kib",
+        at_most=40,
+    ),
+    Figure(
+        text="1,000 calls cancelled: ms until all have stopped and every caller knows",
+        part="cancel",
+        adapter="trio_rpc",
+        metric="ms",
+        at_most=60,
+    ),
+    Figure(
+        text="1,000 calls cancelled: handlers left, in any round",
+        part="cancel",
+        adapter="trio_rpc",
+        metric="left",
+        at_most=0,
+        every_round=True,
+    ),
+)

@@ -1,0 +1,168 @@
+"""Tables and verdicts out of what the rounds gave. Ratios come first: they travel, times do not."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks.parts import FIGURES, Figure
+from benchmarks.runner import Outcome
+
+__all__ = ["Spread", "as_json", "as_text", "verdicts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of the rounds, with the least and the greatest."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread | None:
+        """Return the spread of these values, None if there are none."""
+        if not values:
+            return None
+        return cls(statistics.median(values), min(values), max(values))
+
+    def text(self, form: str) -> str:
+        """Return it with each number in that format."""
+        low, middle, high = (form.format(x) for x in (self.least, self.median, self.most))
+        return f"{middle} [{low} .. {high}]"
+
+
+def values(outcome: Outcome, adapter: str, metric: str, against: str | None = None) -> list[float]:
+    """Return one value a round; with `against`, each divided by that adapter's of its round."""
+    if adapter in outcome.failures or against in outcome.failures:
+        return []
+    return [
+        one[adapter][metric] / (one[against][metric] if against else 1)
+        for one in outcome.rounds
+        if adapter in one and (against is None or one.get(against, {}).get(metric))
+    ]
+
+
+def _row(outcome: Outcome, name: str) -> list[str]:
+    part = outcome.part
+    title = outcome.titles[name]
+    if name in outcome.failures:
+        return [title, "failed: " + outcome.failures[name]]
+    ratio = Spread.of(values(outcome, name, part.metrics[0].key, part.floor))
+    cells = [title, ratio.text("{:.2f}") if ratio else "-"]
+    for metric in part.metrics:
+        spread = Spread.of(values(outcome, name, metric.key))
+        cells.append(spread.text(metric.form) if spread else "-")
+    return cells
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    whole = [row for row in rows if len(row) == len(rows[0])]  # a failure's text is no column
+    widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
+    widths[0] = max(len(row[0]) for row in rows)
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        if len(row) == len(widths):
+            cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        else:
+            cells += row[1:]
+        yield "  " + "   ".join(cells).rstrip()
+
+
+def _table(outcome: Outcome) -> Iterator[str]:
+    part = outcome.part
+    yield f"{part.title} ({part.note})"
+    head = ["", "ratio to floor", *(metric.name for metric in part.metrics)]
+    yield from _aligned([head, *(_row(outcome, name) for name in outcome.titles)])
+    yield ""
+
+
+def _judged(figure: Figure, outcome: Outcome | None) -> dict[str, Any]:
+    """Return a figure with its measured value and a verdict: met, missed or not measured."""
+    found = values(outcome, figure.adapter, figure.metric, figure.against) if outcome else []
+    spread = Spread.of(found)
+    judged: dict[str, Any] = {"figure": asdict(figure), "measured": None, "verdict": "not measured"}
+    if spread is None:
+        return judged
+    least_is_worst = figure.at_least is not None
+    worst, best = (spread.least, spread.most) if least_is_worst else (spread.most, spread.least)
+
+    def holds(value: float) -> bool:
+        if figure.at_least is not None:
+            return value >= figure.at_least
+        return figure.at_most is None or value <= figure.at_most
+
+    met = holds(worst if figure.every_round else spread.median)
+    judged["measured"] = asdict(spread)
+    judged["verdict"] = "met" if met else "missed"
+    judged["in_every_round"] = holds(worst) if met else not holds(best)
+    return judged
+
+
+def verdicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return every promised figure of the parts that ran, judged."""
+    by_part = {outcome.part.key: outcome for outcome in outcomes}
+    return [_judged(figure, by_part[figure.part]) for figure in FIGURES if figure.part in by_part]
+
+
+def _verdict_row(judged: dict[str, Any]) -> list[str]:
+    figure = judged["figure"]
+    bound = figure["at_most"] if figure["at_most"] is not None else figure["at_least"]
+    target = f"{'at most' if figure['at_most'] is not None else 'at least'} {bound:g}"
+    if judged["measured"] is None:
+        return [figure["text"], target, "-", "not measured"]
+    measured = Spread(**judged["measured"]).text("{:.2f}")
+    doubt = "" if judged["in_every_round"] else ", but not in every round"
+    return [figure["text"], target, measured, judged["verdict"] + doubt]
+
+
+def _remarks(about: dict[str, Any], absent: dict[str, str], *, quick: bool) -> Iterator[str]:
+    if quick:
+        yield "Quick run: it shows that the benchmark works; its figures mean nothing."
+    if about["pinned"] is None:
+        yield "Client and server could not be pinned to a core each."
+    if (about["load_before"] or 0) > 0.5:
+        yield f"Other programs were running (load {about['load_before']:.1f} at the start)."
+    for module, reason in absent.items():
+        yield f"Left out: {module} ({reason})"
+
+
+def as_text(
+    outcomes: Sequence[Outcome], about: dict[str, Any], absent: dict[str, str], *, quick: bool
+) -> str:
+    """Return the whole report."""
+    packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
+    lines = [f"{about['processor']}, {about['cores']} cores; {about['system']}; {about['python']}"]
+    lines += [packages, f"Median of {len(outcomes[0].rounds)} rounds [least .. most].", ""]
+    for outcome in outcomes:
+        lines += _table(outcome)
+    if judged := verdicts(outcomes):
+        lines.append("Figures promised")
+        head = ["", "target", "measured", "verdict"]
+        lines += _aligned([head, *map(_verdict_row, judged)])
+        lines.append("")
+    lines += _remarks(about, absent, quick=quick)
+    return "\n".join(lines).rstrip()
+
+
+def as_json(
+    outcomes: Sequence[Outcome], about: dict[str, Any], absent: dict[str, str], *, quick: bool
+) -> dict[str, Any]:
+    """Return everything that was measured, round by round, and what was made of it."""
+    return {
+        "machine": about,
+        "quick": quick,
+        "left_out": absent,
+        "parts": {
+            outcome.part.key: {
+                "title": outcome.part.title,
+                "load": asdict(outcome.part.quick if quick else outcome.part.load),
+                "rounds": outcome.rounds,
+                "failures": outcome.failures,
+            }
+            for outcome in outcomes
+        },
+        "figures": verdicts(outcomes),
+    }
