@@ -1,1 +1,40 @@
-"""What is callable: decorators, method tables, signatures, proxies. No tasks, no I/O."""
+"""What is callable: decorators, method tables, signatures, proxies, errors. No tasks, no I/O."""
+
+from trio_rpc.services.decorators import Kind, MethodMark, method, notification, wire_name
+from trio_rpc.services.faults import BUILTINS, Detail, ErrorMap, from_error, refusal, to_error
+from trio_rpc.services.proxies import Caller, Proxy, RemoteMethod
+from trio_rpc.services.signatures import Signature
+from trio_rpc.services.tables import (
+    BoundMethod,
+    Table,
+    build_table,
+    describe,
+    missing,
+    resolve,
+    wrong_kind,
+)
+
+__all__ = [
+    "BUILTINS",
+    "BoundMethod",
+    "Caller",
+    "Detail",
+    "ErrorMap",
+    "Kind",
+    "MethodMark",
+    "Proxy",
+    "RemoteMethod",
+    "Signature",
+    "Table",
+    "build_table",
+    "describe",
+    "from_error",
+    "method",
+    "missing",
+    "notification",
+    "refusal",
+    "resolve",
+    "to_error",
+    "wire_name",
+    "wrong_kind",
+]

@@ -1,0 +1,281 @@
+"""Checking and converting one value against an annotation, with msgspec.
+
+What the codec hands over is plain: maps and lists for dataclasses, attrs classes, Structs and
+NamedTuples, values for enums; everything of its extension table (datetime, Decimal, tuple, set, …)
+is of its own type already. msgspec turns plain values into what the annotation says. It is
+strict: no ``str`` becomes an ``int``, nor ``bytes``. ``int`` becomes ``float``, a list a tuple or a set, and text in
+the ISO or usual form a datetime, Decimal or UUID, as a peer without our extensions sends them.
+
+msgspec refuses some annotations that are quite usable: ``str | bytes``, ``complex | None | int``,
+unions of dataclasses, enums of tuples, parameterised generics it does not know (callbacks!). These
+are replaced, before msgspec sees them, by *adapters*: classes made on the spot that msgspec takes
+for a custom type and hands to our hook.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import dataclasses
+import enum
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    LiteralString,
+    Never,
+    NoReturn,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
+
+import msgspec
+
+__all__ = ["Convert", "adapt", "check_supported", "convert_to", "make_converter", "scalar_type"]
+
+Convert: TypeAlias = Callable[[Any], Any]
+
+# Types that a converted value has to have exactly to be passed on as it is, without a look inside.
+SCALARS = frozenset({str, int, float, bool, bytes, types.NoneType})
+
+# msgspec would read text as base64 for these; it is far more often a mistake.
+BYTES_LIKE = (bytes, bytearray, memoryview)
+
+CALLABLE: Any = collections.abc.Callable
+
+# The generics whose arguments msgspec looks into.
+COLLECTIONS = frozenset(
+    {
+        list,
+        set,
+        frozenset,
+        tuple,
+        dict,
+        collections.abc.Collection,
+        collections.abc.Iterable,
+        collections.abc.Sequence,
+        collections.abc.MutableSequence,
+        collections.abc.Set,
+        collections.abc.MutableSet,
+        collections.abc.Mapping,
+        collections.abc.MutableMapping,
+    }
+)
+
+
+class _AdapterType(type):
+    # msgspec checks what the hook returned against the type it asked for.
+    def __instancecheck__(cls, instance: object) -> bool:
+        return True
+
+
+class Adapter(metaclass=_AdapterType):
+    """Stands in an annotation for a type that msgspec does not take."""
+
+    convert: ClassVar[Convert]
+
+
+def adapt(annotation: Any) -> Any:
+    """Return ``annotation`` with all that msgspec would refuse replaced by adapters."""
+    if annotation in (inspect.Parameter.empty, NoReturn, Never):
+        return Any
+    if annotation is LiteralString:
+        return str
+    origin = get_origin(annotation)
+    if origin is None:
+        return _adapt_class(annotation)
+    if origin is Annotated:
+        inner, *metadata = get_args(annotation)
+        adapted = adapt(inner)
+        return annotation if adapted is inner else Annotated[(adapted, *metadata)]
+    if origin in (Union, types.UnionType):
+        return _adapt_union(annotation)
+    if origin in COLLECTIONS:
+        return _adapt_collection(annotation, origin)
+    if isinstance(origin, type) and not _is_record(origin):
+        return _instance_of(origin)
+    return annotation
+
+
+def convert_to(value: Any, adapted: Any) -> Any:
+    """Check ``value`` against an adapted annotation and convert it.
+
+    Raises msgspec.ValidationError, with the path of what does not fit.
+    """
+    return msgspec.convert(value, adapted, dec_hook=_decode, builtin_types=BYTES_LIKE)
+
+
+def check_supported(adapted: Any) -> None:
+    """Raise TypeError when msgspec cannot be asked for ``adapted`` at all."""
+    with contextlib.suppress(msgspec.ValidationError):
+        convert_to(object(), adapted)
+
+
+def scalar_type(adapted: Any) -> type | None:
+    """Return the one scalar type that ``adapted`` is, or None when it is not that plain."""
+    return adapted if isinstance(adapted, type) and adapted in SCALARS else None
+
+
+def make_converter(adapted: Any) -> Convert | None:
+    """Return a function that converts one value, or None when there is nothing to check."""
+    if adapted is Any or adapted is object:
+        return None
+    scalar = scalar_type(adapted)
+
+    def convert(value: Any) -> Any:
+        if type(value) is scalar:
+            return value
+        return convert_to(value, adapted)
+
+    return convert
+
+
+def _decode(wanted: Any, value: Any) -> Any:
+    """Handle what msgspec calls custom types: adapters, and classes it knows nothing about."""
+    wanted = get_origin(wanted) or wanted
+    if isinstance(wanted, _AdapterType):
+        return wanted.convert(value)  # type: ignore[attr-defined]
+    return _check_instance(wanted, value)
+
+
+def _check_instance(wanted: type, value: Any) -> Any:
+    if wanted is CALLABLE or _is_call_protocol(wanted):
+        if callable(value):
+            return value
+        raise TypeError(f"Expected a function, got `{type(value).__name__}`")
+    if _is_plain_protocol(wanted) or isinstance(value, wanted):
+        return value
+    raise TypeError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
+
+
+def _is_plain_protocol(wanted: type) -> bool:
+    # isinstance() refuses a Protocol that is not runtime_checkable: there is nothing to check.
+    return getattr(wanted, "_is_protocol", False) and not getattr(
+        wanted, "_is_runtime_protocol", False
+    )
+
+
+def _is_call_protocol(wanted: type) -> bool:
+    return getattr(wanted, "_is_protocol", False) and "__call__" in vars(wanted)
+
+
+def _adapter(name: str, convert: Convert) -> Any:
+    return _AdapterType(name, (Adapter,), {"convert": staticmethod(convert)})
+
+
+def _instance_of(cls: type) -> Any:
+    return _adapter(cls.__name__, lambda value: _check_instance(cls, value))
+
+
+def _adapt_class(annotation: Any) -> Any:
+    if isinstance(annotation, TypeVar):
+        return _adapt_type_variable(annotation)
+    if annotation is CALLABLE:
+        return _instance_of(CALLABLE)
+    if not (isinstance(annotation, type) and issubclass(annotation, enum.Enum)):
+        return annotation
+    if _is_supported(annotation):
+        return annotation
+    return _adapter(annotation.__name__, _enum_converter(annotation))
+
+
+def _adapt_type_variable(variable: TypeVar) -> Any:
+    if variable.__constraints__:
+        return adapt(Union.__getitem__(variable.__constraints__))
+    return Any if variable.__bound__ is None else adapt(variable.__bound__)
+
+
+def _enum_converter(cls: type[enum.Enum]) -> Convert:
+    def convert(value: Any) -> Any:
+        if isinstance(value, cls):
+            return value
+        if type(value) is list:  # a tuple's place is often taken by a list on its way
+            value = tuple(value)
+        return cls(value)
+
+    return convert
+
+
+def _adapt_collection(annotation: Any, origin: Any) -> Any:
+    args = get_args(annotation)
+    adapted = tuple(arg if arg is Ellipsis else adapt(arg) for arg in args)
+    if all(new is old for new, old in zip(adapted, args, strict=True)):
+        return annotation
+    return origin[adapted]
+
+
+def _adapt_union(annotation: Any) -> Any:
+    members = tuple(map(adapt, get_args(annotation)))
+    union: Any = Union.__getitem__(members)
+    if any(member in (Any, object) for member in members):
+        return Any
+    if _is_supported(union):
+        return union
+    for member in members:
+        check_supported(member)
+    return _adapter(_names(get_args(annotation)), _union_converter(members))
+
+
+def _names(annotations: Iterable[Any]) -> str:
+    return " | ".join(getattr(one, "__name__", None) or str(one) for one in annotations)
+
+
+def _union_converter(members: tuple[Any, ...]) -> Convert:
+    """Make the converter of a union that msgspec does not take: the first member that fits.
+
+    A member that the value is an instance of already goes first, so that ``str`` stays text in
+    ``datetime | str``; among classes of fields the one with these very fields does.
+    """
+    fields = {member: names for member in members if (names := _field_names(member)) is not None}
+    if len(set(fields.values())) < len(fields):
+        same = _names(fields)
+        raise TypeError(f"{same} cannot be told apart by their fields: use tagged msgspec.Structs")
+
+    def fits(member: Any, value: Any) -> bool:
+        if member in fields and type(value) is dict:
+            return fields[member] == value.keys()
+        return type(value) is (get_origin(member) or member)
+
+    def convert(value: Any) -> Any:
+        for member in sorted(members, key=lambda member: not fits(member, value)):
+            try:
+                return convert_to(value, member)
+            except msgspec.ValidationError:
+                continue
+        raise TypeError(f"Expected `{_names(members)}`, got `{type(value).__name__}`")
+
+    return convert
+
+
+def _field_names(member: Any) -> frozenset[str] | None:
+    cls = get_origin(member) or member
+    if dataclasses.is_dataclass(cls):
+        return frozenset(field.name for field in dataclasses.fields(cls))
+    if hasattr(cls, "__attrs_attrs__"):
+        return frozenset(field.name for field in cls.__attrs_attrs__)
+    if isinstance(cls, type) and issubclass(cls, msgspec.Struct) and not _is_supported_array(cls):
+        return frozenset(cls.__struct_encode_fields__)
+    return None
+
+
+def _is_supported_array(cls: type[msgspec.Struct]) -> bool:
+    return cls.__struct_config__.array_like
+
+
+def _is_record(cls: type) -> bool:
+    """Say whether msgspec looks into this generic class itself."""
+    return _field_names(cls) is not None or issubclass(cls, (msgspec.Struct, tuple, dict))
+
+
+def _is_supported(annotation: Any) -> bool:
+    try:
+        check_supported(annotation)
+    except TypeError:
+        return False
+    return True

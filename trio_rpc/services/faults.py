@@ -1,0 +1,382 @@
+"""Exceptions as error maps, and back: what the error of a ReplyErr holds.
+
+An error map has string keys: ``code`` and ``message`` always, the others where they apply. Code
+"raised" is an exception of the handler; every other code is a refusal or the end of a call, said by
+the library itself. What a handler raises is always "raised", even if it is one of the library's own
+errors: that one told about some other call.
+
+Declared exceptions and a fixed list of built-in ones are rebuilt as ``cls(*args)``. The class
+comes from the declaration or from the list, never from the wire; all that the wire can do is to
+choose among them, and everything else becomes a RemoteError.
+
+Texts are cut, and groups are bounded in breadth and depth, so that an error map is small whatever
+was raised, and can always be sent: what the wire cannot carry travels as its ``repr``.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from trio_rpc.errors import (
+    CallError,
+    DecodeError,
+    Fate,
+    InvalidArguments,
+    MethodNotFound,
+    Overloaded,
+    RemoteCancelled,
+    RemoteError,
+    RemoteTraceback,
+    Unavailable,
+)
+from trio_rpc.services.decorators import wire_name
+from trio_rpc.services.text import clip
+
+__all__ = ["BUILTINS", "Detail", "ErrorMap", "from_error", "refusal", "to_error"]
+
+Detail: TypeAlias = Literal["none", "message", "traceback"]
+ErrorMap: TypeAlias = dict[str, Any]
+
+MAX_TEXT: Final = 10_000
+MAX_TRACEBACK: Final = 50_000
+MAX_NOTES: Final = 20
+MAX_ARGS: Final = 20
+MAX_LEAVES: Final = 100
+MAX_DEPTH: Final = 16
+
+_LISTED: Final[tuple[type[Exception], ...]] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BlockingIOError,
+    BrokenPipeError,
+    BufferError,
+    ChildProcessError,
+    ConnectionAbortedError,
+    ConnectionError,
+    ConnectionRefusedError,
+    ConnectionResetError,
+    EOFError,
+    FileExistsError,
+    FileNotFoundError,
+    FloatingPointError,
+    IndexError,
+    InterruptedError,
+    IsADirectoryError,
+    KeyError,
+    LookupError,
+    NotADirectoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    PermissionError,
+    ProcessLookupError,
+    RuntimeError,
+    TimeoutError,
+    TypeError,
+    ValueError,
+    ZeroDivisionError,
+)
+BUILTINS: Final[Mapping[str, type[Exception]]] = {wire_name(cls): cls for cls in _LISTED}
+"""The exceptions that need no declaration, by the names they travel under."""
+
+_CODES: Final[dict[type[CallError], str]] = {
+    MethodNotFound: "method_not_found",
+    InvalidArguments: "invalid_arguments",
+    Overloaded: "overloaded",
+    Unavailable: "unavailable",
+}
+_REFUSALS: Final = {code: cls for cls, code in _CODES.items()}
+
+
+def to_error(
+    exc: BaseException,
+    raises: Iterable[type[Exception]] = (),
+    detail: Detail = "message",
+    sendable: Callable[[Any], bool] | None = None,
+) -> ErrorMap:
+    """Make the error map of what a handler raised.
+
+    Args:
+        exc: the exception, or a group of them.
+        raises: the classes its method declares.
+        detail: how much is told. With "none", of an undeclared exception only that there was
+            one; with "message" its text; with "traceback" also where it came from.
+        sendable: tells whether a value can be encoded; by default only plain values can.
+
+    Never raises, and never makes a map that cannot be encoded.
+    """
+    return _Writer(tuple(raises), detail, sendable or _is_plain).whole(exc)
+
+
+def refusal(exc: CallError) -> ErrorMap:
+    """Make the error map of a call that the library itself ends, whose handler raised nothing.
+
+    Takes MethodNotFound, InvalidArguments, Overloaded, Unavailable and RemoteCancelled; a
+    RemoteError has the code "internal".
+    """
+    message = clip(_text_of(exc), MAX_TEXT)
+    if isinstance(exc, RemoteCancelled):
+        started = exc.fate is not Fate.NOT_STARTED
+        return {"code": "cancelled", "message": message, "started": started}
+    error = {"code": _CODES.get(type(exc), "internal"), "message": message}
+    if isinstance(exc, InvalidArguments) and exc.parameter:
+        error["parameter"] = clip(exc.parameter, 100)
+    return error
+
+
+def from_error(
+    error: Mapping[str, Any], raises: Mapping[str, type[Exception]] | None = None
+) -> Exception:
+    """Make the exception that a call ends with from the error map that arrived.
+
+    Args:
+        error: the map.
+        raises: the classes the interface declares, by :func:`wire_name`.
+
+    Raises:
+        DecodeError: the map is malformed.
+    """
+    return _Reader(raises or {}).whole(error)
+
+
+class _Writer:
+    """Makes one error map; counts the leaves of its groups."""
+
+    def __init__(
+        self, raises: tuple[type[Exception], ...], detail: Detail, sendable: Callable[[Any], bool]
+    ) -> None:
+        self._raises = raises
+        self._detail = detail
+        self._sendable = sendable
+        self._leaves = 0
+
+    def whole(self, exc: BaseException) -> ErrorMap:
+        error = self._write(exc, 1)
+        if self._detail == "traceback":
+            error["traceback"] = _traceback_of(exc)
+        return error
+
+    def _write(self, exc: BaseException, depth: int) -> ErrorMap:
+        if isinstance(exc, BaseExceptionGroup) and depth < MAX_DEPTH:
+            return self._write_group(exc, depth)
+        self._leaves += 1
+        declared = self._declared(exc)
+        if declared is None:
+            return self._write_undeclared(exc)
+        args, replaced = self._sendable_args(exc)
+        error = self._told(exc, wire_name(declared), _text_of(exc))
+        error["args"] = args
+        notes = _notes_of(exc)
+        if declared is not type(exc):
+            notes.append(f"raised as {_full_name(type(exc))}")
+        if replaced:
+            notes.append("some arguments could not be sent and are shown as text")
+        return _with_notes(error, notes)
+
+    def _write_group(self, group: BaseExceptionGroup[BaseException], depth: int) -> ErrorMap:
+        notes = _notes_of(group)
+        errors: list[ErrorMap] = []
+        for inner in group.exceptions:
+            if self._leaves >= MAX_LEAVES:
+                notes.append(f"{len(group.exceptions) - len(errors)} more were left out")
+                break
+            errors.append(self._write(inner, depth + 1))
+        message = group.message if self._detail != "none" else "several errors"
+        error = self._told(group, "builtins.ExceptionGroup", message)
+        error["errors"] = errors
+        return _with_notes(error, notes if self._detail != "none" else [])
+
+    def _write_undeclared(self, exc: BaseException) -> ErrorMap:
+        if self._detail == "none":
+            return {"code": "raised", "type": "Exception", "message": "the handler failed"}
+        error = self._told(exc, _full_name(type(exc)), _text_of(exc))
+        return _with_notes(error, _notes_of(exc))
+
+    def _told(self, exc: BaseException, name: str, message: str) -> ErrorMap:
+        return {"code": "raised", "type": clip(name, 200), "message": clip(message, MAX_TEXT)}
+
+    def _declared(self, exc: BaseException) -> type[Exception] | None:
+        """Find the declared class nearest to the exception's own, or a listed built-in one."""
+        for cls in type(exc).__mro__:
+            if cls in self._raises:
+                return cls
+        listed = BUILTINS.get(wire_name(type(exc)))
+        if listed is type(exc) and self._detail != "none":
+            return listed
+        return None
+
+    def _sendable_args(self, exc: BaseException) -> tuple[list[Any], bool]:
+        """Return the exception's arguments, and whether some had to be replaced by text."""
+        args, replaced = [], False
+        for value in _arguments_of(exc)[:MAX_ARGS]:
+            if type(value) is str:
+                args.append(clip(value, MAX_TEXT))
+            elif self._fits(value):
+                args.append(value)
+            else:
+                args.append(clip(_repr_of(value), MAX_TEXT))
+                replaced = True
+        return args, replaced
+
+    def _fits(self, value: Any) -> bool:
+        try:
+            return self._sendable(value)
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, it cannot be sent
+            return False
+
+
+class _Reader:
+    """Makes one exception from an error map; counts the leaves of its groups."""
+
+    def __init__(self, raises: Mapping[str, type[Exception]]) -> None:
+        self._raises = raises
+        self._leaves = 0
+
+    def whole(self, error: Mapping[str, Any]) -> Exception:
+        code, message = _text(error, "code"), _text(error, "message")
+        if code == "raised":
+            exc = self._raised(error, 1)
+        elif code in ("cancelled", "deadline"):
+            exc = _cancelled(error, message)
+        elif code == "invalid_arguments":
+            exc = InvalidArguments(message, _text(error, "parameter", ""))
+        elif code in _REFUSALS:
+            exc = _REFUSALS[code](message)
+        else:  # "internal", or a code of a later version
+            exc = RemoteError(code, message)
+        remote_traceback = _text(error, "traceback", "")
+        if remote_traceback:
+            exc.__cause__ = RemoteTraceback(remote_traceback)
+            if isinstance(exc, RemoteError):
+                exc.remote_traceback = remote_traceback
+        return exc
+
+    def _raised(self, error: Mapping[str, Any], depth: int) -> Exception:
+        name, message = _text(error, "type"), _text(error, "message")
+        notes = _notes(error)
+        if "errors" in error:
+            exc: Exception = self._group(error["errors"], message, depth)
+        else:
+            exc = self._leaf(error, name, message, notes)
+        for note in notes:
+            BaseException.add_note(exc, note)
+        return exc
+
+    def _group(self, errors: object, message: str, depth: int) -> ExceptionGroup[Exception]:
+        if type(errors) is not list or not errors:
+            raise DecodeError("an error has a group that is not a list, or an empty one")
+        if depth >= MAX_DEPTH:
+            raise DecodeError(f"an error has groups inside each other, deeper than {MAX_DEPTH}")
+        parts = []
+        for error in errors:
+            if type(error) is not dict or error.get("code") != "raised":
+                raise DecodeError("an error has a part that is not what a handler raised")
+            parts.append(self._raised(error, depth + 1))
+        return ExceptionGroup(message, parts)
+
+    def _leaf(
+        self, error: Mapping[str, Any], name: str, message: str, notes: list[str]
+    ) -> Exception:
+        self._leaves += 1
+        if self._leaves > MAX_LEAVES:
+            raise DecodeError(f"an error is a group of more than {MAX_LEAVES}")
+        args = error.get("args")
+        if args is not None and type(args) is not list:
+            raise DecodeError("an error has arguments that are not a list")
+        cls = self._raises.get(name) or BUILTINS.get(name)
+        if cls is not None and args is not None:
+            rebuilt = _rebuild(cls, args)
+            if rebuilt is not None:
+                return rebuilt
+        return RemoteError(name.removeprefix("builtins."), message, tuple(notes))
+
+
+def _rebuild(cls: type[Exception], args: list[Any]) -> Exception | None:
+    try:
+        exc = cls(*args)
+    except Exception:  # noqa: BLE001 - a class may ask for what its args do not tell
+        return None
+    return exc if isinstance(exc, cls) else None
+
+
+def _cancelled(error: Mapping[str, Any], message: str) -> RemoteCancelled:
+    started = error.get("started", True)
+    if type(started) is not bool:
+        raise DecodeError("an error has a 'started' that is not a boolean")
+    return RemoteCancelled(message, fate=Fate.STOPPED if started else Fate.NOT_STARTED)
+
+
+def _text(error: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    value = error.get(key, default)
+    if type(value) is not str:
+        raise DecodeError(f"an error has no text {key!r}")
+    return value
+
+
+def _notes(error: Mapping[str, Any]) -> list[str]:
+    notes = error.get("notes", [])
+    if type(notes) is not list or not all(type(note) is str for note in notes):
+        raise DecodeError("an error has notes that are not a list of texts")
+    return notes
+
+
+def _with_notes(error: ErrorMap, notes: list[str]) -> ErrorMap:
+    if notes:
+        error["notes"] = [clip(note, MAX_TEXT) for note in notes[:MAX_NOTES]]
+    return error
+
+
+def _notes_of(exc: BaseException) -> list[str]:
+    notes: object = getattr(exc, "__notes__", None)
+    return [note for note in notes if type(note) is str] if type(notes) is list else []
+
+
+def _arguments_of(exc: BaseException) -> tuple[Any, ...]:
+    # A dataclass's __init__ does not pass its arguments on to BaseException.
+    if is_dataclass(type(exc)):
+        names = (field.name for field in fields(type(exc)) if field.init)  # type: ignore[arg-type]
+        return tuple(getattr(exc, name, None) for name in names)
+    return exc.args
+
+
+def _full_name(cls: type[BaseException]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _text_of(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception:  # noqa: BLE001 - an error's text must not hide the error
+        return f"<str() of {type(exc).__name__} failed>"
+
+
+def _repr_of(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - likewise
+        return f"<repr() of {type(value).__name__} failed>"
+
+
+def _traceback_of(exc: BaseException) -> str:
+    try:
+        text = "".join(traceback.format_exception(exc))
+    except Exception:  # noqa: BLE001 - likewise
+        return ""
+    if len(text) > MAX_TRACEBACK:  # the end says most
+        text = "…" + text[-MAX_TRACEBACK:]
+    return clip(text, MAX_TRACEBACK + 1)
+
+
+def _is_plain(value: object) -> bool:
+    """Say whether any codec can encode ``value``: a scalar that is not large."""
+    if type(value) is int:
+        return -(2**63) <= value < 2**64
+    return value is None or type(value) in (bool, float) or _is_short_bytes(value)
+
+
+def _is_short_bytes(value: object) -> bool:
+    return type(value) is bytes and len(value) <= MAX_TEXT

@@ -1,0 +1,132 @@
+"""The local end of a remote service: attributes that are remote methods.
+
+A proxy does nothing by itself. Calling one of its methods hands the arguments to the *caller*, the
+session, whose ``invoke`` does the work. With an interface, a plain class of marked methods, a proxy
+has exactly these; without one any public name is a method, called and never notified, whatever it
+is spelled like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, Protocol
+
+from trio_rpc.services.conversion import Convert
+from trio_rpc.services.decorators import Kind, MethodMark, wire_name
+from trio_rpc.services.signatures import Signature
+from trio_rpc.services.tables import marked_methods
+
+__all__ = ["Caller", "Proxy", "RemoteMethod"]
+
+
+class Caller(Protocol):
+    """What a proxy needs of a session."""
+
+    def invoke(
+        self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """Call ``method`` at the other end, or notify it, as its kind says."""
+
+
+class RemoteMethod:
+    """A method at the other end. Calling it gives a coroutine, as calling an async def does.
+
+    Attributes:
+        name: the full name, "service.method", or "method" for the service "".
+        kind: whether it is called or notified.
+        raises: the declared exception classes, by the names they travel under.
+        convert: checks and converts a result, or None where there is nothing to check.
+    """
+
+    __slots__ = ("__weakref__", "_invoke", "caller", "convert", "kind", "name", "raises")
+
+    def __init__(
+        self,
+        caller: Caller,
+        name: str,
+        kind: Kind = Kind.METHOD,
+        raises: dict[str, type[Exception]] | None = None,
+        convert: Convert | None = None,
+    ) -> None:
+        self.caller = caller
+        self.name = name
+        self.kind = kind
+        self.raises = {} if raises is None else raises
+        self.convert = convert
+        self._invoke = caller.invoke
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """Call the method; arguments are checked at the other end."""
+        return self._invoke(self, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<remote {self.kind.value} {self.name!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a remote method cannot be pickled or copied")
+
+
+class Proxy:
+    """A service at the other end. Its attributes are :class:`RemoteMethod` objects.
+
+    Args:
+        caller: the session.
+        service: the service's name at the other end, "" for the one without a name.
+        interface: the class whose marked methods the service has; None leaves names, arguments
+            and results unchecked.
+
+    Raises:
+        TypeError: ``interface`` is no class, or has no marked methods.
+    """
+
+    _caller: Caller
+    _service: str
+    _interface: type | None
+    _marked: dict[str, tuple[Callable[..., Any], MethodMark]] | None
+
+    def __init__(self, caller: Caller, service: str = "", interface: type | None = None) -> None:
+        marked = None
+        if interface is not None:
+            if not isinstance(interface, type):
+                raise TypeError(f"an interface must be a class, not {interface!r}")
+            marked = marked_methods(interface)
+            if not marked:
+                raise TypeError(f"{interface.__name__} has no methods marked with @method")
+        vars(self).update(_caller=caller, _service=service, _interface=interface, _marked=marked)
+
+    def __getattr__(self, name: str) -> RemoteMethod:
+        # Reached once per name: what is found stays in the instance's __dict__.
+        if name.startswith("_"):
+            raise AttributeError(f"{self!r} has no attribute {name!r}")
+        remote = self._make(name)
+        vars(self)[name] = remote
+        return remote
+
+    def _make(self, name: str) -> RemoteMethod:
+        prefix = f"{self._service}." if self._service else ""
+        if self._interface is None or self._marked is None:
+            return RemoteMethod(self._caller, prefix + name)
+        if name not in self._marked:
+            names = ", ".join(sorted(self._marked))
+            raise AttributeError(
+                f"{self._interface.__name__} has no remote method {name!r}; it has {names}"
+            )
+        function, mark = self._marked[name]
+        signature = Signature(function, owner=self._interface, name=prefix + name)
+        raises = {wire_name(cls): cls for cls in mark.raises}
+        convert = signature.result_converter()
+        return RemoteMethod(self._caller, prefix + name, mark.kind, raises, convert)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("a proxy's attributes are the other end's: they cannot be set")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(vars(self)["_marked"] or ())})
+
+    def __repr__(self) -> str:
+        interface = vars(self).get("_interface")
+        typed = f" as {interface.__name__}" if interface else ""
+        return f"<proxy of {vars(self).get('_service', '')!r}{typed}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a proxy cannot be pickled or copied")

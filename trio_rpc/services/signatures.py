@@ -1,0 +1,293 @@
+"""A method's parameters and result, as its annotations state them.
+
+The callee checks arguments (the caller's annotations prove nothing), the caller checks results.
+Most calls carry a few scalars by position: that case is one comparison of two lists of types. All
+others take the long way round, where each parameter can be named in the complaint.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from inspect import Parameter
+from typing import Any, Final, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from trio_rpc.errors import DecodeError, InvalidArguments
+from trio_rpc.services.conversion import (
+    Convert,
+    adapt,
+    check_supported,
+    convert_to,
+    make_converter,
+    scalar_type,
+)
+from trio_rpc.services.text import one_line, quoted
+
+__all__ = ["Signature"]
+
+TASK_STATUS: Final = "task_status"
+AWAITABLES: Final = (collections.abc.Awaitable, collections.abc.Coroutine, types.CoroutineType)
+
+
+class _Parameter:
+    """One parameter that can be filled from the wire."""
+
+    __slots__ = ("adapted", "by_name", "convert", "name", "required")
+
+    def __init__(self, parameter: Parameter, adapted: Any) -> None:
+        self.name = parameter.name
+        self.required = parameter.default is Parameter.empty
+        self.by_name = parameter.kind is not Parameter.POSITIONAL_ONLY
+        self.adapted = adapted
+        self.convert: Convert | None = make_converter(adapted)
+
+
+class Signature:
+    """How one function may be called from the other end.
+
+    A parameter named ``task_status`` is not part of that: it is never filled from the wire.
+
+    Args:
+        function: a function; as written in a class body when ``skip_self`` is true.
+        skip_self: leave out the first parameter.
+        like: the method of an interface that ``function`` implements: its annotations stand in
+            where ``function`` has none.
+        owner: the class whose names annotations may use besides those of the function's module.
+        name: what to call the method in complaints; its qualified name by default.
+
+    Raises:
+        TypeError: an annotation cannot be resolved at run time, or no value can be checked
+            against it. The text names method and parameter.
+    """
+
+    __slots__ = (
+        "_annotations",
+        "_extra_keywords",
+        "_extra_positional",
+        "_named",
+        "_plain",
+        "_positional",
+        "_tuples",
+        "method",
+        "takes_task_status",
+        "text",
+    )
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        skip_self: bool = True,
+        like: Callable[..., Any] | None = None,
+        owner: type | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.method: str = name or str(getattr(function, "__qualname__", function))
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())[1 if skip_self else 0 :]
+        self._annotations = _Annotations(function, like, owner)
+        self._positional: list[_Parameter] = []
+        self._named: dict[str, _Parameter] = {}
+        self._extra_positional: _Parameter | None = None
+        self._extra_keywords: _Parameter | None = None
+        self.takes_task_status = False
+        for parameter in parameters:
+            self._add(parameter)
+        self._tuples = self._possible_tuples()
+        self._plain = self._plain_types()
+        shown = [one for one in parameters if one.name != TASK_STATUS]
+        self.text = str(signature.replace(parameters=shown))
+
+    def bind(
+        self, args: Sequence[Any], kwargs: dict[str, Any] | None = None
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        """Check arguments from the wire and convert them; defaults are left to the function.
+
+        Raises:
+            InvalidArguments: they do not fit. The text, one line, names the parameter.
+        """
+        if not kwargs:
+            count = len(args)
+            if self._plain.get(count) == [*map(type, args)]:
+                return args, {}
+            adapted = self._tuples.get(count)
+            if adapted is not None:
+                try:
+                    return convert_to(args, adapted), {}
+                except Exception:  # noqa: BLE001, S110 - the long way finds out who is to blame
+                    pass
+        return self._bind_positional(args), self._bind_named(len(args), kwargs or {})
+
+    def result_converter(self) -> Convert | None:
+        """Return a function that checks a result and converts it, or None if anything fits.
+
+        The function raises DecodeError, with one line of text, when the result does not fit.
+        """
+        annotation = self._annotations.get("return")
+        if get_origin(annotation) in AWAITABLES:  # a plain def that returns what one awaits
+            annotation = (get_args(annotation) or (Any,))[-1]
+        adapted = self._adapt("its result", annotation)
+        convert = make_converter(adapted)
+        if convert is None:
+            return None
+        scalar = scalar_type(adapted)
+
+        def convert_result(value: Any) -> Any:
+            if type(value) is scalar:
+                return value
+            try:
+                return convert(value)
+            except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
+                raise DecodeError(f"the result of {self.method}: {_complaint(exc)}") from None
+
+        return convert_result
+
+    def _add(self, parameter: Parameter) -> None:
+        name, kind = parameter.name, parameter.kind
+        if name == TASK_STATUS:
+            if kind is Parameter.POSITIONAL_ONLY:
+                raise TypeError(f"{self.method}: task_status cannot be positional-only")
+            self.takes_task_status = True
+            return
+        where = f"parameter {name!r}"
+        one = _Parameter(parameter, self._adapt(where, self._annotations.get(name)))
+        if kind is Parameter.VAR_POSITIONAL:
+            self._extra_positional = one
+        elif kind is Parameter.VAR_KEYWORD:
+            self._extra_keywords = one
+        else:
+            # Positions end where task_status stands, since nothing may slip into its place.
+            if kind is not Parameter.KEYWORD_ONLY and not self.takes_task_status:
+                self._positional.append(one)
+            if one.by_name:
+                self._named[name] = one
+
+    def _adapt(self, where: str, annotation: Any) -> Any:
+        try:
+            adapted = adapt(annotation)
+            check_supported(adapted)
+        except Exception as exc:
+            text = f"{self.method}: the annotation of {where} cannot be checked: {exc}"
+            raise TypeError(text) from exc
+        return adapted
+
+    def _possible_tuples(self) -> dict[int, Any]:
+        """Map each number of arguments that fills all required parameters to their tuple type."""
+        if any(one.required for one in self._named.values() if one not in self._positional):
+            return {}
+        least = sum(one.required for one in self._positional)
+        return {
+            count: tuple[tuple(one.adapted for one in self._positional[:count])]  # type: ignore[misc]
+            for count in range(least, len(self._positional) + 1)
+        }
+
+    def _plain_types(self) -> dict[int, list[type]]:
+        """Map numbers of arguments to their types, where all of these are scalars."""
+        scalars = [scalar_type(one.adapted) for one in self._positional]
+        return {count: scalars[:count] for count in self._tuples if None not in scalars[:count]}  # type: ignore[misc]
+
+    def _bind_positional(self, args: Sequence[Any]) -> list[Any]:
+        parameters = self._positional
+        if len(args) > len(parameters) and self._extra_positional is None:
+            most = len(parameters)
+            raise InvalidArguments(
+                f"{self.method}() takes at most {most} positional arguments, {len(args)} were given"
+            )
+        bound = [self._converted(one, value) for one, value in zip(parameters, args, strict=False)]
+        if self._extra_positional is not None:
+            extra = args[len(parameters) :]
+            bound += [self._converted(self._extra_positional, value) for value in extra]
+        return bound
+
+    def _bind_named(self, filled: int, kwargs: dict[str, Any]) -> dict[str, Any]:
+        by_position = self._positional[:filled]
+        bound = {}
+        for name, value in kwargs.items():
+            one = self._named.get(name)
+            if one is None:
+                bound[name] = self._bind_extra(name, value)
+            elif one in by_position:
+                raise InvalidArguments(
+                    f"{self.method}() got parameter {name!r} by position and by name", name
+                )
+            else:
+                bound[name] = self._converted(one, value)
+        for one in (*self._positional[filled:], *self._named.values()):
+            if one.required and one.name not in bound and one not in by_position:
+                raise InvalidArguments(f"{self.method}() lacks parameter {one.name!r}", one.name)
+        return bound
+
+    def _bind_extra(self, name: str, value: Any) -> Any:
+        if self._extra_keywords is None or name == TASK_STATUS:
+            shown = quoted(name)
+            raise InvalidArguments(f"{self.method}() has no parameter {shown}", shown[1:-1])
+        return self._converted(self._extra_keywords, value, name)
+
+    def _converted(self, one: _Parameter, value: Any, name: str | None = None) -> Any:
+        if one.convert is None:
+            return value
+        try:
+            return one.convert(value)
+        except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
+            shown = quoted(name or one.name)
+            raise InvalidArguments(
+                f"{self.method}() parameter {shown}: {_complaint(exc)}", shown[1:-1]
+            ) from None
+
+
+class _Annotations:
+    """Looks up annotations one by one, so that one that is not needed need not resolve."""
+
+    def __init__(
+        self, function: Callable[..., Any], like: Callable[..., Any] | None, owner: type | None
+    ) -> None:
+        self._sources = [
+            inspect.unwrap(source) for source in (function, like) if source is not None
+        ]
+        self._owner = owner
+
+    def get(self, name: str) -> Any:
+        """Return the annotation of a parameter or of "return", Any where there is none."""
+        for source in self._sources:
+            annotation = getattr(source, "__annotations__", {}).get(name, Parameter.empty)
+            if annotation is not Parameter.empty:
+                return self._resolved(source, name, annotation)
+        return Any
+
+    def _resolved(self, source: Callable[..., Any], name: str, annotation: Any) -> Any:
+        if annotation is None:
+            return None
+        holder = types.SimpleNamespace(__annotations__={name: annotation})
+        module = getattr(source, "__globals__", {})
+        # The class's own names come last: a method called "list" is not what "list[int]" means.
+        for names in (module, {**_names_of(self._owner), **_closure(source)}):
+            try:
+                return get_type_hints(holder, module, dict(names), include_extras=True)[name]
+            except NameError as exc:
+                problem = exc
+        qualname = getattr(source, "__qualname__", "?")
+        raise TypeError(
+            f"{qualname}: the annotation {annotation!r} of {name!r} cannot be resolved at run time"
+            f" ({problem}): import what it names outside of `if TYPE_CHECKING`"
+        )
+
+
+def _names_of(owner: type | None) -> dict[str, Any]:
+    return {} if owner is None else {**vars(owner), owner.__name__: owner}
+
+
+def _closure(function: Callable[..., Any]) -> dict[str, Any]:
+    return dict(inspect.getclosurevars(function).nonlocals)
+
+
+def _complaint(exc: Exception) -> str:
+    """Tell in one line what does not fit; ``$`` stands for the value as a whole."""
+    if isinstance(exc, msgspec.ValidationError):
+        return one_line(str(exc).replace(" - at `$`", ""))
+    if isinstance(exc, (TypeError, ValueError)):
+        return one_line(str(exc))
+    return f"its own checks raised {type(exc).__name__}"

@@ -1,0 +1,203 @@
+"""From service objects to the dict of what may be called.
+
+The dict is made once, at registration. A name from the wire is only ever a key of it: no attribute
+is looked up by such a name, so that there is nothing to bypass (law 13).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from trio_rpc.errors import MethodNotFound
+from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, mark_of
+from trio_rpc.services.signatures import Signature
+from trio_rpc.services.text import quoted
+
+__all__ = [
+    "BoundMethod",
+    "Table",
+    "build_table",
+    "describe",
+    "marked_methods",
+    "missing",
+    "resolve",
+    "wrong_kind",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundMethod:
+    """One callable entry of a table.
+
+    Attributes:
+        name: the full name, "service.method", or "method" for the service "".
+        kind: whether it is called or notified.
+        function: the method, bound to its service object.
+        is_async: calling ``function`` gives something to await.
+        signature: checks the arguments.
+        raises: the exception classes that travel as themselves.
+        doc: the docstring, "" where there is none.
+    """
+
+    name: str
+    kind: Kind
+    function: Callable[..., Any] = field(repr=False)
+    is_async: bool
+    signature: Signature = field(repr=False)
+    raises: Raises = ()
+    doc: str = field(default="", repr=False)
+
+
+Table: TypeAlias = dict[str, BoundMethod]
+
+
+def resolve(services: object, session: object) -> object:
+    """Return the services of one session: those given, or what the function given makes of it.
+
+    Whatever has marked methods is a service, also when it can be called. A class is such a
+    function too: each session gets an instance, made with the session as its argument.
+
+    Raises TypeError when the function is an ``async def``.
+    """
+    if services is None or isinstance(services, Mapping) or _is_service(services):
+        return services
+    if not callable(services):
+        return services  # build_table says what is wrong with it
+    made = services(session)
+    if inspect.iscoroutine(made):
+        made.close()
+        raise TypeError("the function that makes a session's services must be a plain def")
+    return made
+
+
+def build_table(services: object) -> Table:
+    """Make the table of all marked methods of ``services``.
+
+    Args:
+        services: a mapping from service names to objects, one object (the service ""), or None.
+
+    Raises:
+        TypeError: something is not a service, or an annotation cannot be checked.
+        ValueError: a name is not made of ASCII letters, digits, '_' and '-', or is not unique.
+    """
+    table: Table = {}
+    for service, obj in _named_services(services):
+        for bound in _bound_methods(service, obj):
+            if bound.name in table:
+                raise ValueError(f"two methods have the name {bound.name!r}")
+            table[bound.name] = bound
+    return table
+
+
+def marked_methods(cls: type) -> dict[str, tuple[Callable[..., Any], MethodMark]]:
+    """Map the names of a class's remote methods to the marked function and its mark.
+
+    A subclass may override a method without decorating it again: the mark nearest in the MRO
+    holds. Raises TypeError for a mark inside a staticmethod, classmethod or property.
+    """
+    found: dict[str, tuple[Callable[..., Any], MethodMark]] = {}
+    for base in cls.__mro__:
+        for name, attribute in vars(base).items():
+            if name in found or name.startswith("_"):
+                continue
+            mark = mark_of(attribute)
+            if mark is not None:
+                found[name] = (attribute, mark)
+            elif _hides_mark(attribute):
+                what = type(attribute).__name__
+                raise TypeError(f"{base.__name__}.{name}: a remote method cannot be a {what}")
+    return found
+
+
+def missing(table: Table, name: str) -> MethodNotFound:
+    """Make the error for a name that is not in ``table``, naming the service if that is unknown."""
+    service, dot, _ = name.rpartition(".")
+    known = service in {key.rpartition(".")[0] for key in table}
+    if dot and not known:
+        return MethodNotFound(f"there is no service {quoted(service)}")
+    return MethodNotFound(f"there is no method {quoted(name)}")
+
+
+def wrong_kind(method: BoundMethod) -> MethodNotFound:
+    """Make the error for a call of a notification, or a notification of a method."""
+    verb = "notified, not called" if method.kind is Kind.NOTIFICATION else "called, not notified"
+    return MethodNotFound(f"{method.name!r} is a {method.kind.value}: it has to be {verb}")
+
+
+def describe(table: Table) -> list[dict[str, Any]]:
+    """Describe each method of ``table`` for people: name, kind, signature, doc, raises."""
+    return [
+        {
+            "name": method.name,
+            "kind": method.kind.value,
+            "signature": method.signature.text,
+            "doc": method.doc.strip().partition("\n")[0],
+            "raises": [cls.__name__ for cls in method.raises],
+        }
+        for _, method in sorted(table.items())
+    ]
+
+
+def _named_services(services: object) -> Iterator[tuple[str, object]]:
+    if services is None:
+        return
+    if not isinstance(services, Mapping) or _is_service(services):
+        yield "", services
+        return
+    for name, obj in services.items():
+        if not isinstance(name, str) or not (name == "" or NAME.fullmatch(name)):
+            raise ValueError(
+                f"a service name must be of ASCII letters, digits, '_' and '-', not {name!r}"
+            )
+        yield name, obj
+
+
+def _is_service(obj: object) -> bool:
+    return bool(marked_methods(type(obj)))
+
+
+def _bound_methods(service: str, obj: object) -> Iterator[BoundMethod]:
+    label = f"service {service!r}"
+    if isinstance(obj, type):
+        raise TypeError(f"{label} is the class {obj.__name__}: give an instance of it")
+    cls = type(obj)
+    marked = marked_methods(cls)
+    if not marked:
+        raise TypeError(f"{label} is a {cls.__name__}, which has no methods marked with @method")
+    for name, (interface, mark) in marked.items():
+        yield _bind(f"{service}.{name}" if service else name, obj, name, interface, mark)
+
+
+def _bind(
+    full_name: str, obj: object, name: str, interface: Callable[..., Any], mark: MethodMark
+) -> BoundMethod:
+    cls = type(obj)
+    function = inspect.getattr_static(cls, name)
+    if not inspect.isfunction(function):
+        what = type(function).__name__
+        raise TypeError(f"{cls.__name__}.{name} overrides a remote method with a {what}")
+    return BoundMethod(
+        name=full_name,
+        kind=mark.kind,
+        function=function.__get__(obj, cls),
+        is_async=_is_async(function),
+        signature=Signature(function, like=interface, owner=cls, name=full_name),
+        raises=mark.raises,
+        doc=inspect.cleandoc(function.__doc__ or interface.__doc__ or ""),
+    )
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    # A plain wrapper round an async def returns what that does.
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        inspect.unwrap(function)
+    )
+
+
+def _hides_mark(attribute: object) -> bool:
+    if isinstance(attribute, (staticmethod, classmethod)):
+        return mark_of(attribute.__func__) is not None
+    return isinstance(attribute, property) and mark_of(attribute.fget) is not None

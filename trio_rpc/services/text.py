@@ -1,0 +1,36 @@
+"""Text for people that is made of things we do not trust: short, and on one line."""
+
+from __future__ import annotations
+
+__all__ = ["clip", "one_line", "quoted"]
+
+
+def clip(text: str, most: int) -> str:
+    """Cut ``text`` to at most ``most`` characters, saying how many there were.
+
+    Lone surrogates, which no message can carry, are written as escapes.
+    """
+    whole = len(text)
+    if whole > most:
+        suffix = f"… ({whole} characters)"
+        text = text[: max(0, most - len(suffix))] + suffix
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()[:most]
+
+
+def one_line(text: str, most: int = 500) -> str:
+    """Cut ``text`` to ``most`` characters, with line ends and other controls as escapes."""
+    text = clip(text, most)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def quoted(name: str, most: int = 100) -> str:
+    """Quote a name that came from the wire, cut to ``most`` characters."""
+    return repr(clip(name, most))
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode()
