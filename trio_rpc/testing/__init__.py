@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from trio_rpc.testing.channels import MemoryChannel, memory_channel_pair
+from trio_rpc.testing.channels import (
+    ChannelMaker,
+    MemoryChannel,
+    check_channel,
+    memory_channel_pair,
+)
 
-__all__ = ["MemoryChannel", "memory_channel_pair"]
+__all__ = ["ChannelMaker", "MemoryChannel", "check_channel", "memory_channel_pair"]

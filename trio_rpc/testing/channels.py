@@ -2,6 +2,377 @@
 
 from __future__ import annotations
 
-from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["MemoryChannel", "memory_channel_pair"]
+import trio
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
+from trio_rpc.errors import DecodeError
+from trio_rpc.wire.limits import DEFAULT_LIMITS
+
+__all__ = ["ChannelMaker", "MemoryChannel", "check_channel", "memory_channel_pair"]
+
+End: TypeAlias = trio.abc.Channel[bytes]
+ChannelMaker: TypeAlias = Callable[[], Awaitable[tuple[End, End]]]
+"""Makes a connected pair of channels; called many times."""
+
+LARGE = 100_000
+"""Bytes of a packet that does not fit into one read."""
+
+FLOOD = 64 * 1024 * 1024
+"""Bytes that a bounded channel does not take while nobody receives."""
+
+
+@runtime_checkable
+class _Nowait(Protocol):
+    """What a channel may offer beside ``trio.abc.Channel``."""
+
+    def send_nowait(self, value: bytes, /) -> bool: ...
+
+    async def flush(self) -> None: ...
+
+
+async def check_channel(
+    maker: ChannelMaker, *, max_packet: int = DEFAULT_LIMITS.max_packet
+) -> None:
+    """Check that a channel does everything that a session relies on.
+
+    Packets arrive whole and in order, in both directions at once; a cancelled ``receive`` loses
+    nothing and a cancelled ``send`` garbles nothing; closing is seen at both ends as it should
+    be; a full channel makes its sender wait; every method is a checkpoint.
+
+    Args:
+        maker: an async function that returns a connected, ready pair. It is called for each
+            check, twice, as each end takes both parts.
+        max_packet: bytes of the largest packet that the channels receive; at least 4096.
+
+    Raises:
+        AssertionError: the channel fails, with a note that names the check. A channel that
+            hangs makes this function hang: give it a time limit of yours.
+    """
+    for check in _CHECKS:
+        for swapped in (False, True):
+            with _named(f"{check.__name__.strip('_')}, ends {'swapped' * swapped or 'as made'}"):
+                async with _both(maker, swapped) as (sender, receiver):
+                    await check(sender, receiver, max_packet)
+
+
+@contextmanager
+def _named(check: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as exc:
+        exc.add_note(f"while checking: {check}")
+        raise
+
+
+@asynccontextmanager
+async def _both(maker: ChannelMaker, swapped: bool) -> AsyncIterator[tuple[End, End]]:  # noqa: FBT001
+    pair = await maker()
+    try:
+        yield pair[::-1] if swapped else pair
+    finally:
+        try:
+            await trio.aclose_forcefully(pair[0])
+        finally:
+            await trio.aclose_forcefully(pair[1])
+
+
+@contextmanager
+def _raises(kind: type[BaseException]) -> Iterator[None]:
+    try:
+        yield
+    except kind:
+        return
+    raise AssertionError(f"{kind.__name__} should have been raised")
+
+
+def _numbered(number: int, size: int) -> bytes:
+    """Make a packet that no other packet, and no piece of one, can be taken for."""
+    pattern = number.to_bytes(8) + b"\0\xff\x80packet"
+    return (pattern * (size // len(pattern) + 1))[:size]
+
+
+async def _pass(sender: End, receiver: End, packet: bytes) -> None:
+    """Send one packet and see it arrive."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.send, packet)
+        got = await receiver.receive()
+    assert type(got) is bytes, f"a packet must be bytes, not {type(got).__name__}"
+    assert got == packet, f"{len(packet)} bytes were sent, {len(got)} other bytes received"
+
+
+async def _send_all(sender: End, packets: list[bytes]) -> None:
+    for packet in packets:
+        await sender.send(packet)
+
+
+async def _receive_all(receiver: End, packets: list[bytes]) -> None:
+    for number, packet in enumerate(packets):
+        assert await receiver.receive() == packet, f"packet {number} arrived as another"
+
+
+async def _clog(sender: End, size: int, sent: list[bytes]) -> None:
+    """Send, noting what has been sent, until cancelled: nobody receives, so the channel fills."""
+    while sum(map(len, sent)) < FLOOD:
+        packet = _numbered(len(sent), size)
+        await sender.send(packet)
+        sent.append(packet)
+    raise AssertionError("the channel takes packets without bound while nobody receives")
+
+
+async def _whole_packets(sender: End, receiver: End, max_packet: int) -> None:
+    for size in (1, 2, 3, 4, 5, 255, 256, 4096, 65_531, 65_532, 65_536, LARGE, max_packet):
+        if size <= max_packet:
+            await _pass(sender, receiver, _numbered(size, size))
+
+
+async def _order(sender: End, receiver: End, max_packet: int) -> None:
+    packets = [_numbered(n, 1 + n * 37 % 4096) for n in range(500)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_send_all, sender, packets)
+        await _receive_all(receiver, packets)
+
+
+async def _both_directions(sender: End, receiver: End, max_packet: int) -> None:
+    size = min(LARGE, max_packet)
+    there = [_numbered(n, size) for n in range(20)]
+    back = [_numbered(n + 1000, size) for n in range(20)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_send_all, sender, there)
+        nursery.start_soon(_send_all, receiver, back)
+        nursery.start_soon(_receive_all, receiver, there)
+        nursery.start_soon(_receive_all, sender, back)
+
+
+async def _size_limit(sender: End, receiver: End, max_packet: int) -> None:
+    """A packet beyond the limit is refused at one end or the other."""
+
+    async def send() -> None:
+        with suppress(ValueError, trio.BrokenResourceError):
+            await sender.send(bytes(max_packet + 1))
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await sender.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        try:
+            packet = await receiver.receive()
+        except (DecodeError, trio.EndOfChannel, trio.BrokenResourceError):
+            # Nobody reads on, so the sender might wait for ever.
+            nursery.cancel_scope.cancel()
+        else:
+            raise AssertionError(f"{len(packet)} bytes arrived where {max_packet} are allowed")
+
+
+async def _empty_packet(sender: End, receiver: End, max_packet: int) -> None:
+    with _raises(ValueError):
+        await sender.send(b"")
+    await _pass(sender, receiver, b"still works")
+
+
+async def _one_receiver(sender: End, receiver: End, max_packet: int) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_receive_all, receiver, [b"for the first"])
+        await wait_all_tasks_blocked()
+        with _raises(trio.BusyResourceError):
+            await receiver.receive()
+        await sender.send(b"for the first")
+    await _pass(sender, receiver, b"still works")
+
+
+async def _one_sender(sender: End, receiver: End, max_packet: int) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_clog, sender, min(LARGE, max_packet), [])
+        await wait_all_tasks_blocked()
+        with _raises(trio.BusyResourceError):
+            await sender.send(b"too many")
+        nursery.cancel_scope.cancel()
+
+
+async def _cancelled_receive(sender: End, receiver: End, max_packet: int) -> None:
+    """Cancelled before, within and after a packet's arrival: each arrives once, in order."""
+    packets = [_numbered(n, (1, 5, min(LARGE, max_packet))[n % 3]) for n in range(60)]
+    received: list[bytes] = []
+
+    async def cancel_later(scope: trio.CancelScope, checkpoints: int) -> None:
+        for _ in range(checkpoints):
+            await trio.lowlevel.checkpoint()
+        scope.cancel()
+
+    async def receive_one() -> None:
+        received.append(await receiver.receive())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_send_all, sender, packets)
+        patience = 0
+        while len(received) < len(packets):
+            async with trio.open_nursery() as race:
+                race.start_soon(cancel_later, race.cancel_scope, patience % 7)
+                race.start_soon(receive_one)
+            patience += 1
+    assert received == packets, "a cancelled receive has lost, doubled or garbled a packet"
+
+
+async def _cancelled_before_send(sender: End, receiver: End, max_packet: int) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await sender.send(b"must not arrive")
+    assert scope.cancelled_caught, "send must be a checkpoint before it sends"
+    await _pass(sender, receiver, b"still works")
+
+
+async def _cancelled_send(sender: End, receiver: End, max_packet: int) -> None:
+    """Cancelled anywhere inside a packet, a send may cost the channel, but garbles nothing."""
+    sent: list[bytes] = []
+    received: list[bytes] = []
+    later = _numbered(2**40, 1000)
+    size = min(LARGE, max_packet)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_clog, sender, size, sent)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    allowed = [*sent, _numbered(len(sent), size)]
+
+    async def send_later() -> None:
+        try:
+            await sender.send(later)
+        except trio.BrokenResourceError:
+            pass
+        else:
+            sent.append(later)
+        await sender.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send_later)
+        with suppress(trio.BrokenResourceError):
+            async for packet in receiver:
+                received.append(packet)
+    if later in sent:
+        assert received.pop() == later, "a send succeeded after a cancelled one, and was lost"
+        sent.pop()
+    assert received in (sent, allowed), "a cancelled send has lost or garbled packets"
+
+
+async def _closed_here(sender: End, receiver: End, max_packet: int) -> None:
+    await sender.aclose()
+    with _raises(trio.ClosedResourceError):
+        await sender.send(b"x")
+    with _raises(trio.ClosedResourceError):
+        await sender.receive()
+    await sender.aclose()
+
+
+async def _closed_there(sender: End, receiver: End, max_packet: int) -> None:
+    """What was sent before closing arrives; then the end, as often as it is asked for."""
+    packets = [_numbered(n, 1000) for n in range(10)]
+
+    async def send_and_close() -> None:
+        await _send_all(sender, packets)
+        await sender.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send_and_close)
+        await wait_all_tasks_blocked()  # a channel with a buffer is closed by now
+        assert [packet async for packet in receiver] == packets
+    with _raises(trio.EndOfChannel):
+        await receiver.receive()
+    with _raises(trio.BrokenResourceError):
+        await _clog(receiver, 1000, [])
+    with _raises(trio.BrokenResourceError):
+        await receiver.send(b"x")
+
+
+async def _closed_while_receiving(sender: End, receiver: End, max_packet: int) -> None:
+    async def expect_closed() -> None:
+        with _raises(trio.ClosedResourceError):
+            await receiver.receive()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expect_closed)
+        await wait_all_tasks_blocked()
+        await receiver.aclose()
+
+
+async def _closed_while_sending(sender: End, receiver: End, max_packet: int) -> None:
+    async def expect_closed() -> None:
+        with _raises(trio.ClosedResourceError):
+            await _clog(sender, min(LARGE, max_packet), [])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expect_closed)
+        await wait_all_tasks_blocked()
+        await sender.aclose()
+
+
+async def _cancelled_close(sender: End, receiver: End, max_packet: int) -> None:
+    await trio.aclose_forcefully(sender)
+    with _raises(trio.ClosedResourceError):
+        await sender.send(b"x")
+    # Whether the peer sees an orderly end is left open; that it sees one is not.
+    try:
+        await receiver.receive()
+    except (trio.EndOfChannel, trio.BrokenResourceError):
+        return
+    raise AssertionError("a packet arrived that nobody had sent")
+
+
+async def _checkpoints(sender: End, receiver: End, max_packet: int) -> None:
+    async def send_two() -> None:
+        for packet in (b"first", b"second"):
+            with assert_checkpoints():
+                await sender.send(packet)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send_two)
+        await wait_all_tasks_blocked()  # a channel with a buffer has both by now
+        for _ in range(2):
+            with assert_checkpoints():
+                await receiver.receive()
+    for _ in range(2):
+        with assert_checkpoints():
+            await sender.aclose()
+
+
+async def _nowait(sender: End, receiver: End, max_packet: int) -> None:
+    """Packets that were taken over arrive in their place; refused ones leave no trace."""
+    if not isinstance(sender, _Nowait):
+        return
+    taken: list[bytes] = []
+    size = min(LARGE, max_packet)
+    while sender.send_nowait(packet := _numbered(len(taken), size)):
+        taken.append(packet)
+        assert sum(map(len, taken)) < FLOOD, "send_nowait takes packets without bound"
+    taken.append(b"last")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.send, b"last")
+        await _receive_all(receiver, taken)
+    with assert_checkpoints():
+        await sender.flush()
+    await sender.aclose()
+    with _raises(trio.ClosedResourceError):
+        sender.send_nowait(b"x")
+
+
+_CHECKS = (
+    _whole_packets,
+    _order,
+    _both_directions,
+    _size_limit,
+    _empty_packet,
+    _one_receiver,
+    _one_sender,
+    _cancelled_receive,
+    _cancelled_before_send,
+    _cancelled_send,
+    _closed_here,
+    _closed_there,
+    _closed_while_receiving,
+    _closed_while_sending,
+    _cancelled_close,
+    _checkpoints,
+    _nowait,
+)
