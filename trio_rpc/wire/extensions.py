@@ -1,0 +1,190 @@
+"""The fixed table of extension types: how Python's own types travel that MessagePack lacks.
+
+A number in this table never changes its meaning. Those marked *of values* carry one MessagePack
+value; the rest carry the bytes said beside them.
+
+====  ====================  =========================================================
+code  Python                payload
+====  ====================  =========================================================
+   1  tuple                 of values: array
+   2  set                   of values: array
+   3  frozenset             of values: array
+   4  datetime.datetime     ISO 8601 text, with the offset if there is one
+   5  datetime.date         ISO 8601 text
+   6  datetime.time         ISO 8601 text
+   7  datetime.timedelta    array of days, seconds, microseconds
+   8  decimal.Decimal       text
+   9  uuid.UUID             16 bytes
+  10  int beyond 64 bits    two's complement, big-endian, at most 1,024 bytes
+  11  complex               two IEEE 754 doubles, big-endian: real, imaginary
+  12  dict, other keys      of values: array of key, value, key, value …
+  32  a reference           array of kind, number
+  −1  MessagePack's own timestamp: read as a UTC datetime, never written
+====  ====================  =========================================================
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import struct
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from trio_rpc.errors import DecodeError, EncodeError
+from trio_rpc.wire.messages import Reference
+
+__all__ = [
+    "BUILT_IN_CLASSES",
+    "FROZENSET",
+    "LEAF_DECODERS",
+    "LEAF_ENCODERS",
+    "MAP",
+    "REFERENCE",
+    "SCALARS",
+    "SET",
+    "TUPLE",
+    "decode_reference",
+    "encode_big_int",
+    "encode_reference",
+]
+
+TUPLE, SET, FROZENSET = 1, 2, 3
+DATETIME, DATE, TIME, TIMEDELTA = 4, 5, 6, 7
+DECIMAL, UUID, BIG_INT, COMPLEX = 8, 9, 10, 11
+MAP = 12
+REFERENCE = 32
+TIMESTAMP = -1
+
+MAX_TEXT = 1024
+"""Bytes of a Decimal, date or time: reading a longer one would cost more than it says."""
+MAX_INT = 1024
+"""Bytes of an int: arithmetic with longer ones can stall a program."""
+
+SCALARS = frozenset({type(None), bool, int, float, str, bytes, bytearray, memoryview})
+"""What MessagePack has itself, and what holds nothing else."""
+
+_COMPLEX = struct.Struct(">dd")
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+def encode_big_int(value: int) -> msgpack.ExtType:
+    """Encode an int that MessagePack has no room for."""
+    size = value.bit_length() // 8 + 1
+    if size > MAX_INT:
+        raise EncodeError(f"an int of {size} bytes is larger than {MAX_INT} bytes")
+    return msgpack.ExtType(BIG_INT, value.to_bytes(size, "big", signed=True))
+
+
+def _decode_big_int(data: bytes) -> int:
+    if not 0 < len(data) <= MAX_INT:
+        raise DecodeError(f"an int of {len(data)} bytes")
+    return int.from_bytes(data, "big", signed=True)
+
+
+def _text(data: bytes) -> str:
+    if len(data) > MAX_TEXT:
+        raise DecodeError(f"{len(data)} bytes of text where at most {MAX_TEXT} can be meant")
+    return data.decode("ascii")
+
+
+def _encode_decimal(value: decimal.Decimal) -> bytes:
+    data = str(value).encode("ascii")
+    if len(data) > MAX_TEXT:
+        raise EncodeError(f"a Decimal of {len(data)} digits is longer than {MAX_TEXT}")
+    return data
+
+
+def _encode_timedelta(value: datetime.timedelta) -> bytes:
+    return _packed([value.days, value.seconds, value.microseconds])
+
+
+def _decode_timedelta(data: bytes) -> datetime.timedelta:
+    days, seconds, microseconds = _ints(data, 3)
+    if not (0 <= seconds < 86_400 and 0 <= microseconds < 1_000_000):
+        raise DecodeError("a timedelta that is not normalised")
+    return datetime.timedelta(days, seconds, microseconds)
+
+
+def _decode_timestamp(data: bytes) -> datetime.datetime:
+    # Ours, because the library's own accepts more than the specification allows (S8).
+    if len(data) == 4:
+        nanoseconds, seconds = 0, int.from_bytes(data, "big")
+    elif len(data) == 8:
+        packed = int.from_bytes(data, "big")
+        nanoseconds, seconds = packed >> 34, packed & (2**34 - 1)
+    elif len(data) == 12:
+        nanoseconds = int.from_bytes(data[:4], "big")
+        seconds = int.from_bytes(data[4:], "big", signed=True)
+    else:
+        raise DecodeError(f"a timestamp of {len(data)} bytes")
+    if nanoseconds >= 10**9:
+        raise DecodeError("a timestamp with more nanoseconds than a second has")
+    return _EPOCH + datetime.timedelta(seconds=seconds, microseconds=nanoseconds // 1000)
+
+
+def _decode_uuid(data: bytes) -> uuid.UUID:
+    return uuid.UUID(bytes=data)
+
+
+def encode_reference(reference: Reference) -> msgpack.ExtType:
+    """Encode what stands for something alive at its owner's."""
+    return msgpack.ExtType(REFERENCE, _packed([reference.kind, reference.number]))
+
+
+def decode_reference(data: bytes) -> Reference:
+    """Decode what :func:`encode_reference` makes."""
+    kind, number = _ints(data, 2)
+    if kind < 0 or number < 0:
+        raise DecodeError("a reference with a negative number")
+    return Reference(kind, number)
+
+
+def _packed(numbers: list[int]) -> bytes:
+    packed: bytes = msgpack.packb(numbers)
+    return packed
+
+
+def _ints(data: bytes, count: int) -> list[int]:
+    numbers = msgpack.unpackb(data)
+    if type(numbers) is not list or [type(number) for number in numbers] != [int] * count:
+        raise DecodeError(f"something else than {count} integers")
+    return numbers
+
+
+LEAF_ENCODERS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
+    datetime.datetime: (DATETIME, lambda value: value.isoformat().encode("ascii")),
+    datetime.date: (DATE, lambda value: value.isoformat().encode("ascii")),
+    datetime.time: (TIME, lambda value: value.isoformat().encode("ascii")),
+    datetime.timedelta: (TIMEDELTA, _encode_timedelta),
+    decimal.Decimal: (DECIMAL, _encode_decimal),
+    uuid.UUID: (UUID, lambda value: value.bytes),
+    complex: (COMPLEX, lambda value: _COMPLEX.pack(value.real, value.imag)),
+}
+"""For each class that holds no other values: its code, and what makes the payload."""
+
+LEAF_DECODERS: dict[int, Callable[[bytes], Any]] = {
+    DATETIME: lambda data: datetime.datetime.fromisoformat(_text(data)),
+    DATE: lambda data: datetime.date.fromisoformat(_text(data)),
+    TIME: lambda data: datetime.time.fromisoformat(_text(data)),
+    TIMEDELTA: _decode_timedelta,
+    DECIMAL: lambda data: decimal.Decimal(_text(data)),
+    UUID: _decode_uuid,
+    BIG_INT: _decode_big_int,
+    COMPLEX: lambda data: complex(*_COMPLEX.unpack(data)),
+    TIMESTAMP: _decode_timestamp,
+}
+"""For each code whose payload holds no other values: what reads it.
+
+They may raise any Exception for a payload that is not theirs; the codec makes one kind of it.
+"""
+
+BUILT_IN_CLASSES = (
+    SCALARS
+    | LEAF_ENCODERS.keys()
+    | {list, dict, tuple, set, frozenset, object, Reference, msgpack.ExtType}
+)
+"""Classes whose meaning on the wire is fixed."""

@@ -1,0 +1,103 @@
+"""The extension types that the users of one session add to MessagePack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from trio_rpc.wire.extensions import BUILT_IN_CLASSES
+
+__all__ = ["FIRST_TAG", "LAST_TAG", "Registration", "TypeRegistry"]
+
+FIRST_TAG = 64
+LAST_TAG = 127
+
+T = TypeVar("T")
+
+
+class Registration(NamedTuple):
+    """One class of a user's: how it is written and read."""
+
+    tag: int
+    cls: type
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+
+
+class TypeRegistry:
+    """Classes of your own that may be arguments and results.
+
+    Both ends of a session must register the same tags. A session takes the registry it is given
+    for itself: from then on nothing can be added to it, but a :meth:`copy` can be extended.
+    """
+
+    def __init__(self) -> None:
+        self._by_tag: dict[int, Registration] = {}
+        self._by_class: dict[type, Registration] = {}
+        self._frozen = False
+
+    def register(
+        self, tag: int, cls: type[T], encode: Callable[[T], Any], decode: Callable[[Any], T]
+    ) -> None:
+        """Let instances of exactly ``cls`` travel under a number.
+
+        Args:
+            tag: the number on the wire, 64 to 127.
+            cls: the class; instances of its subclasses are not meant.
+            encode: makes of an instance a value that can be sent: of a built-in type, or of
+                another registered one.
+            decode: makes the instance again from that value. When it raises, the call the value
+                came with fails, and nothing else does.
+
+        Raises:
+            ValueError: the tag is out of range or taken; the class is taken or travels anyway.
+            TypeError: the tag is no int, ``cls`` no class, or a function cannot be called.
+            RuntimeError: a session already uses this registry.
+        """
+        if self._frozen:
+            raise RuntimeError("this TypeRegistry is in use by a session: register on a copy()")
+        _check(tag, cls, encode, decode)
+        if tag in self._by_tag:
+            raise ValueError(f"tag {tag} already stands for {self._by_tag[tag].cls.__qualname__}")
+        if cls in self._by_class:
+            raise ValueError(f"{cls.__qualname__} already has tag {self._by_class[cls].tag}")
+        self._by_tag[tag] = self._by_class[cls] = Registration(tag, cls, encode, decode)
+
+    def copy(self) -> TypeRegistry:
+        """Return a registry with the same classes that can be extended."""
+        other = TypeRegistry()
+        other._by_tag.update(self._by_tag)
+        other._by_class.update(self._by_class)
+        return other
+
+    def freeze(self) -> None:
+        """Refuse further registrations: what a tag means must not change while it travels."""
+        self._frozen = True
+
+    def for_class(self, cls: type) -> Registration | None:
+        """Return how instances of exactly this class travel, if they were registered."""
+        return self._by_class.get(cls)
+
+    def for_tag(self, tag: int) -> Registration | None:
+        """Return what a number on the wire stands for, if it was registered."""
+        return self._by_tag.get(tag)
+
+    def __len__(self) -> int:
+        return len(self._by_tag)
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{tag}: {r.cls.__qualname__}" for tag, r in self._by_tag.items())
+        return f"<TypeRegistry {{{names}}}>"
+
+
+def _check(tag: object, cls: object, encode: object, decode: object) -> None:
+    if type(tag) is not int:
+        raise TypeError(f"a tag must be an int, not {tag!r}")
+    if not FIRST_TAG <= tag <= LAST_TAG:
+        raise ValueError(f"tag {tag} is not one of {FIRST_TAG} to {LAST_TAG}")
+    if not isinstance(cls, type):
+        raise TypeError(f"only a class can be registered, not {cls!r}")
+    if cls in BUILT_IN_CLASSES:
+        raise ValueError(f"{cls.__qualname__} needs no registration: it travels anyway")
+    if not (callable(encode) and callable(decode)):
+        raise TypeError("encode and decode must be functions of one argument")

@@ -1,0 +1,152 @@
+"""Looking at bytes and values before and after they are decoded: is this within bounds?
+
+Nothing here builds what a peer describes. MessagePack's headers promise how much is to come, and
+a library that believes them allocates for it; one byte can stand for 73 in memory. So a message
+is first walked over, and only what is whole and within bounds is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+
+from trio_rpc.errors import DecodeError
+
+__all__ = ["SMALL", "check_whole", "count_nodes", "is_deeper", "split"]
+
+SMALL = 512
+"""Bytes below which the most that headers can promise (claims nested in claims) does no harm."""
+
+
+def split(packet: bytes, max_nodes: int) -> Iterator[memoryview]:
+    """Yield the messages of a packet, each still encoded, whole, and within ``max_nodes`` values.
+
+    Raises DecodeError at the first that is not.
+    """
+    view = memoryview(packet)
+    walker = msgpack.Unpacker(max_buffer_size=len(view))
+    walker.feed(view)
+    start = 0
+    while start < len(view):
+        try:
+            walker.skip()
+        except (ValueError, msgpack.UnpackException) as error:
+            raise malformed(error) from error
+        end = walker.tell()
+        if end - start > max_nodes:
+            count_nodes(view[start:end], max_nodes)
+        yield view[start:end]
+        start = end
+
+
+def check_whole(data: bytes, max_nodes: int) -> None:
+    """Raise DecodeError unless these bytes are one encoded value of at most ``max_nodes`` values."""
+    for part in split(data, max_nodes):
+        if len(part) != len(data):
+            raise DecodeError(f"{len(data) - len(part)} bytes too many behind a value")
+
+
+def malformed(error: Exception) -> DecodeError:
+    """Return the one error for bytes that are not MessagePack as we speak it."""
+    if isinstance(error, msgpack.OutOfData):
+        return DecodeError("malformed MessagePack: it ends inside a value")
+    detail = str(error) or type(error).__name__
+    return DecodeError(f"malformed MessagePack: {detail[:200]}")
+
+
+# The number of bytes of each encoded value, by its first byte; of a container, its header.
+# 0 where the bytes that follow must be read to know.
+_WIDTHS = bytearray(256)
+_WIDTHS[0x00:0xA0] = bytes([1]) * 0xA0  # small ints, and headers of small maps and arrays
+_WIDTHS[0xA0:0xC0] = bytes(range(1, 33))  # short strings
+_WIDTHS[0xC0:0xC4] = bytes([1] * 4)  # nil, never used, false, true
+_WIDTHS[0xCA:0xD4] = bytes([5, 9, 2, 3, 5, 9, 2, 3, 5, 9])  # floats and ints
+_WIDTHS[0xE0:0x100] = bytes([1]) * 0x20  # small negative ints
+
+# Strings and bytes: how many bytes of length follow.
+_LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+# Extensions: how many bytes of length follow, or the length itself, negated.
+_EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD4: -1, 0xD5: -2, 0xD6: -4, 0xD7: -8, 0xD8: -16}
+# Arrays and maps: how many bytes of count follow, and how many values each counts.
+_COUNTS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
+
+_OF_VALUES = frozenset({1, 2, 3, 12, *range(64, 128)})
+"""Extension codes whose payload is one encoded value. Its values count, too."""
+
+
+def count_nodes(data: memoryview, most: int) -> int:
+    """Count the values of one encoded value, those in containers and extensions included.
+
+    It looks at headers alone: long strings cost nothing, and nothing is allocated. Containers are
+    counted by what their headers claim, so a bomb is refused where it begins.
+
+    Raises:
+        DecodeError: there are more than ``most``, or a header claims more than there is.
+    """
+    count, at, end = 1, 0, len(data)
+    while at < end:
+        first = data[at]
+        width = _WIDTHS[first]
+        if width:
+            at += width
+            if 0x80 <= first < 0xA0:
+                count += (first & 15) * (2 if first < 0x90 else 1)
+        elif first in _LENGTHS:
+            size = _LENGTHS[first]
+            at += 1 + size + _number(data, at + 1, size)
+        elif first in _COUNTS:
+            size, each = _COUNTS[first]
+            count += each * _number(data, at + 1, size)
+            at += 1 + size
+        else:
+            code, payload, at = _extension(data, at)
+            if code in _OF_VALUES:
+                count += count_nodes(data[payload:at], most)
+        if count > most:
+            raise DecodeError(f"a message of more than {most} values")
+    if at > end:
+        raise DecodeError("malformed MessagePack: it ends inside a value")
+    return count
+
+
+def _number(data: memoryview, at: int, size: int) -> int:
+    return int.from_bytes(data[at : at + size], "big")
+
+
+def _extension(data: memoryview, at: int) -> tuple[int, int, int]:
+    """Return code, start and end of the payload of the extension that begins at ``at``."""
+    size = _EXTENSIONS[data[at]]
+    length = _number(data, at + 1, size) if size > 0 else -size
+    payload = at + 2 + max(size, 0)
+    end = payload + length
+    if end > len(data):
+        raise DecodeError("malformed MessagePack: it ends inside an extension")
+    return data[payload - 1], payload, end
+
+
+_CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
+
+
+def is_deeper(value: Any, most: int) -> bool:
+    """Say whether there are more than ``most`` containers inside each other, level by level."""
+    level = [value] if type(value) in _CONTAINERS else []
+    for _ in range(most):
+        if not level:
+            return False
+        level = [inner for outer in level for inner in _containers_in(outer)]
+    return bool(level)
+
+
+def _containers_in(outer: Any) -> list[Any]:
+    found = _containers_among(outer)
+    if type(outer) is dict:
+        found += _containers_among(outer.values())
+    return found
+
+
+def _containers_among(values: Any) -> list[Any]:
+    if _CONTAINERS.isdisjoint(map(type, values)):
+        return []
+    return [value for value in values if type(value) in _CONTAINERS]
