@@ -1,88 +1,111 @@
-"""Length-prefixed frames, until wire/framing.py is there."""
+"""Cutting packets out of a stream without copying large ones twice."""
 
 from __future__ import annotations
 
 from collections import deque
 
-from trio_rpc.errors import DecodeError
+from trio_rpc.wire.framing import PREFIX, frame_length
 
-HEADER_SIZE = 4
+__all__ = ["FrameReader"]
 
+MANY_PIECES = 256
+"""Pieces above which small ones are joined, as each costs some 40 bytes beside its content."""
 
-def frame(packet: bytes) -> bytes:
-    """Put the length before a packet."""
-    return len(packet).to_bytes(HEADER_SIZE) + packet
+SMALL_PIECE = 1024
+"""Bytes of a piece, on average, below which joining is worth it."""
 
 
 class FrameReader:
-    """Cuts a byte stream into frames.
+    """Cuts packets out of bytes that come in any pieces.
 
-    What was fed is kept as it came and copied once, into the frame it belongs to; a piece that
-    is exactly one frame is not copied at all.
+    ::
+
+        reader.feed(received)
+        while (packet := reader.next_frame()) is not None:
+            ...
+
+    What was fed is kept as it came and copied once, into the packet it belongs to; a piece that
+    is one packet exactly is not copied at all. A length alone reserves nothing.
     """
 
-    __slots__ = ("_at", "_have", "_length", "_max_frame", "_pieces")
+    __slots__ = ("_have", "_length", "_max_frame", "_pieces", "_start")
 
     def __init__(self, max_frame: int) -> None:
+        """``max_frame``: bytes of the largest packet that is taken."""
         self._max_frame = max_frame
         self._pieces: deque[bytes] = deque()
-        self._at = 0  # bytes of the first piece that are used up
-        self._have = 0  # bytes that are not
-        self._length = 0  # of the frame whose header has been read; 0 before that
-
-    @property
-    def partial(self) -> bool:
-        """Whether a frame has begun and not ended."""
-        return bool(self._have or self._length)
-
-    @property
-    def needed(self) -> int:
-        """Bytes missing from the frame that has begun, as far as is known."""
-        return (self._length or HEADER_SIZE) - self._have
+        self._start = 0  # where the unread part of the first piece begins
+        self._have = 0  # unread bytes in all pieces
+        self._length = 0  # of the frame whose prefix has been read; 0 before that
 
     def feed(self, data: bytes) -> None:
-        """Add bytes that arrived."""
+        """Add bytes as they came."""
+        if not data:
+            return
         self._pieces.append(data)
         self._have += len(data)
+        if len(self._pieces) > MANY_PIECES and self._have < len(self._pieces) * SMALL_PIECE:
+            whole = b"".join(self._pieces)
+            self._pieces.clear()
+            self._pieces.append(whole)
 
     def next_frame(self) -> bytes | None:
-        """Return the next frame, or None as long as it is not whole."""
+        """Return the next whole packet, or None while there is none.
+
+        Raises DecodeError for a length of zero or above the limit; the stream is of no use then.
+        """
         if not self._length:
-            if self._have < HEADER_SIZE:
+            if self._have < PREFIX:
                 return None
-            self._length = self._read_length()
+            self._length = frame_length(self._peek(), self._max_frame)
+            self._take(PREFIX)
         if self._have < self._length:
             return None
         packet = self._take(self._length)
         self._length = 0
         return packet
 
-    def _read_length(self) -> int:
-        length = int.from_bytes(self._take(HEADER_SIZE))
-        if 0 < length <= self._max_frame:
-            return length
-        # Put it back, so that asking again gives the same answer.
-        self._pieces = deque([length.to_bytes(HEADER_SIZE)])
-        self._at, self._have = 0, HEADER_SIZE
-        raise DecodeError(f"a packet of {length} bytes; {self._max_frame} are allowed")
+    @property
+    def needed(self) -> int:
+        """Bytes still missing until the next prefix or packet is whole; 0 if one can be taken."""
+        return max(0, (self._length or PREFIX) - self._have)
+
+    @property
+    def partial(self) -> bool:
+        """Whether the stream stands inside a frame: if it ends here, something is lost."""
+        return bool(self._length or self._have)
+
+    def _peek(self) -> bytes:
+        """Return the first bytes, at least a prefix; they stay."""
+        head = self._pieces[0][self._start : self._start + PREFIX]
+        if len(head) == PREFIX:
+            return head
+        rest = list(self._pieces)[1:PREFIX]  # none is empty, so these hold enough
+        return head + b"".join(rest)
 
     def _take(self, size: int) -> bytes:
+        """Remove and return the first bytes."""
         self._have -= size
         first = self._pieces[0]
-        end = self._at + size
+        end = self._start + size
         if end < len(first):
-            taken = first[self._at : end]
-            self._at = end
+            taken = first[self._start : end]
+            self._start = end
             return taken
-        parts: list[bytes] = []
-        while size:
-            piece = self._pieces[0]
-            part = piece[self._at : self._at + size] if self._at or len(piece) > size else piece
-            parts.append(part)
-            size -= len(part)
-            if self._at + len(part) == len(piece):
-                self._pieces.popleft()
-                self._at = 0
-            else:
-                self._at += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        if self._start:
+            self._pieces[0] = first[self._start :]
+            self._start = 0
+        return self._take_pieces(size)
+
+    def _take_pieces(self, size: int) -> bytes:
+        """Take what begins with a piece and ends with one, or inside one."""
+        if len(self._pieces[0]) == size:
+            return self._pieces.popleft()
+        parts = []
+        while size and len(self._pieces[0]) <= size:
+            parts.append(self._pieces.popleft())
+            size -= len(parts[-1])
+        if size:
+            parts.append(self._pieces[0][:size])
+            self._start = size
+        return b"".join(parts)

@@ -21,7 +21,7 @@ from trio_rpc.wire.limits import DEFAULT_LIMITS
 
 __all__ = ["StreamChannel"]
 
-READ_SIZE = 64 * 1024
+READ_SIZE = 96 * 1024
 """Bytes asked for when nobody knows what comes."""
 
 READ_MOST = 1024 * 1024

@@ -27,8 +27,8 @@ from typing import Protocol
 
 import trio
 
-from trio_rpc.channels._framing import HEADER_SIZE, frame
 from trio_rpc.channels.tls import explain_broken
+from trio_rpc.wire.framing import PREFIX, frame, prefix
 
 __all__ = ["SocketTransport", "StreamTransport", "Transport", "choose_transport"]
 
@@ -147,7 +147,7 @@ if sys.platform != "win32":
         def write_nowait(self, packet: bytes) -> bool:
             if self._rest:
                 return False
-            header = len(packet).to_bytes(HEADER_SIZE)
+            header = prefix(packet)
             try:
                 if len(packet) < JOIN_BELOW:
                     sent = os.write(self._socket.fileno(), header + packet)
@@ -157,8 +157,8 @@ if sys.platform != "win32":
                 return False
             except OSError as exc:
                 raise _translated(exc) from exc
-            if sent >= HEADER_SIZE:
-                self._rest = memoryview(packet)[sent - HEADER_SIZE :]
+            if sent >= PREFIX:
+                self._rest = memoryview(packet)[sent - PREFIX :]
             else:
                 self._rest = memoryview(header + packet)[sent:]
             return True
