@@ -38,9 +38,10 @@ class Outbox:
     """The queue between those who send and the one who writes.
 
     Bounds: small messages are calls, replies and control messages. Calls stop being put at
-    ``Limits.send_buffer`` bytes (the session waits with them). A reply, a Cancel and a Credit
-    belong to a call each, of which there are at most ``max_calls`` (or ``max_notifications``) and
-    each of which keeps its slot until its terminal message has left. Pongs share one place.
+    ``Limits.send_buffer`` bytes (the session waits with them). A reply and a Cancel
+    belong to a call each, of which there are at most ``max_calls``, and
+    each of which keeps its slot until its terminal message has left. Pongs share one place, and
+    so do Credits.
     """
 
     def __init__(self, max_packet: int) -> None:
@@ -51,9 +52,10 @@ class Outbox:
         self._large: deque[_Large] = deque()
         self._pong = b""
         self._dropped = b""
+        self._credit = 0
 
     def __bool__(self) -> bool:
-        return bool(self._small or self._large or self._pong or self._dropped)
+        return bool(self._small or self._large or self._pong or self._credit or self._dropped)
 
     def put(self, data: bytes, answers: int = NO_REPLY) -> None:
         """Queue one encoded message; ``answers`` is the id of the call that it ends."""
@@ -67,13 +69,16 @@ class Outbox:
         """Queue a Pong in place of one that has not left yet: Pings cannot pile up answers."""
         self._pong = data
 
+    def put_credit(self, notifications: int) -> None:
+        """Queue a Credit, or add it to the one that has not left yet."""
+        self._credit += notifications
+
     def next_packet(self) -> tuple[bytes, list[int]] | None:
         """Take what leaves next: one packet, and the ids of the calls that it ends."""
         if not self:
             return None
         # The drop comes before any piece, or the pieces that follow it would be dropped instead.
-        first = self._dropped + self._pong
-        self._dropped = self._pong = b""
+        first = self._take_first()
         parts: list[bytes | memoryview] = [first] if first else []
         answered: list[int] = []
         room = self.max_packet - len(first)
@@ -84,6 +89,14 @@ class Outbox:
         if self._large:
             self._take_piece(parts, answered, room)
         return b"".join(parts), answered
+
+    def _take_first(self) -> bytes:
+        first = self._dropped + self._pong
+        if self._credit:
+            first += msgpack.packb([m.Credit.TYPE, self._credit])
+        self._dropped = self._pong = b""
+        self._credit = 0
+        return first
 
     def _take_small(self, parts: list[bytes | memoryview], answered: list[int], room: int) -> int:
         used = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from trio_rpc.errors import (
@@ -208,7 +208,9 @@ class Protocol:
             raise Refused(f"the limits do not fit: {exc}") from exc
         self._outbox.max_packet = min(self.limits.max_packet, self.peer.max_packet)
         self._notifications_left = self.peer.max_notifications
-        self._codec.limit_depth_and_nodes(self.peer.max_depth, self.peer.max_nodes)
+        self._codec.peer_limits = replace(
+            self.limits, max_depth=self.peer.max_depth, max_nodes=self.peer.max_nodes
+        )
         return message
 
     def _accept_ping(self, message: m.Ping) -> None:
@@ -270,9 +272,9 @@ class Protocol:
         return len(self.outgoing) < self.peer.max_calls
 
     @property
-    def has_notification_credit(self) -> bool:
-        """Whether the peer takes one more Notification."""
-        return self._notifications_left > 0
+    def notification_credit(self) -> int:
+        """How many Notifications more the peer takes."""
+        return self._notifications_left
 
     def hello(self, credentials: object = None) -> None:
         """Say Hello: first, and once. EncodeError when the credentials are too large."""
@@ -321,7 +323,7 @@ class Protocol:
         context: dict[str, Any] | None = None,
     ) -> None:
         """Queue a Notification; raises as :meth:`request` does."""
-        if not self.has_notification_credit:
+        if not self.notification_credit:
             raise LocalProtocolError("the other end takes no more notifications at once")
         self._check_may_call(context)
         self._put(m.Notification(method, args, kwargs, context))
@@ -384,7 +386,7 @@ class Protocol:
     def grant_notifications(self, count: int) -> None:
         """Let the peer send ``count`` Notifications more: that many handlers have ended."""
         self._notifications_granted += count
-        self._put(m.Credit(count))
+        self._outbox.put_credit(count)
 
     def end(self) -> None:
         """End both halves: nothing more is sent or received."""

@@ -8,5 +8,12 @@ from trio_rpc.testing.channels import (
     check_channel,
     memory_channel_pair,
 )
+from trio_rpc.testing.sessions import open_session_pair
 
-__all__ = ["ChannelMaker", "MemoryChannel", "check_channel", "memory_channel_pair"]
+__all__ = [
+    "ChannelMaker",
+    "MemoryChannel",
+    "check_channel",
+    "memory_channel_pair",
+    "open_session_pair",
+]

@@ -1,0 +1,67 @@
+"""Where a caller waits until it may send: credit first, then room in the queue (law 11)."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+
+import trio
+from trio.lowlevel import Abort
+
+__all__ = ["UNLIMITED", "Admission"]
+
+UNLIMITED = sys.maxsize
+
+
+class Admission:
+    """A fair queue of tasks before a condition.
+
+    Args:
+        room: how many may pass now. It need not count those who were let in and have not run yet.
+
+    Bound: one place for each task that waits; a task is its caller's, and can wait only once.
+    """
+
+    def __init__(self, room: Callable[[], int]) -> None:
+        self._room = room
+        self._waiting: deque[trio.lowlevel.Task] = deque()
+        self._let_in = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a newcomer may pass without waiting, and without passing others."""
+        return not self._waiting and self._room() > self._let_in
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait."""
+        return len(self._waiting)
+
+    async def wait(self) -> None:
+        """Wait until there is room. Cancelled while waiting, a task has cost nothing."""
+        task = trio.lowlevel.current_task()
+
+        def abort(_raise_cancel: object) -> Abort:
+            self._waiting.remove(task)
+            return Abort.SUCCEEDED
+
+        self._waiting.append(task)
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        self._let_in -= 1
+        while not self._room():
+            # Those who were let in together have filled it up: back to the head of the queue.
+            self._waiting.appendleft(task)
+            await trio.lowlevel.wait_task_rescheduled(abort)
+            self._let_in -= 1
+
+    def let_in(self) -> None:
+        """Wake as many as there is room for."""
+        while self._waiting and self._room() > self._let_in:
+            self._let_in += 1
+            trio.lowlevel.reschedule(self._waiting.popleft())
+
+    def open(self) -> None:
+        """Let everyone in from now on: there is nothing to wait for any more."""
+        self._room = lambda: UNLIMITED
+        self.let_in()

@@ -1,0 +1,212 @@
+"""What the parts of a session are wired to, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+
+from trio_rpc.errors import Fate, LocalProtocolError, RpcError, SessionBroken, SessionClosed
+from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.protocol.states import Half
+from trio_rpc.services.faults import Detail
+from trio_rpc.services.tables import Table
+from trio_rpc.session.incoming import Filter, Incoming
+from trio_rpc.session.life import Life, Stage
+from trio_rpc.session.outgoing import Outgoing
+from trio_rpc.session.writer import Writer
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
+from trio_rpc.wire.registry import TypeRegistry
+
+if TYPE_CHECKING:
+    from trio_rpc.session.session import Session
+
+__all__ = ["Authenticate", "Core", "Options", "Tables"]
+
+Authenticate: TypeAlias = Callable[["Session", Any], Awaitable[None]]
+Tables: TypeAlias = Callable[["Session"], Table]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What may be chosen for a session; described at :func:`trio_rpc.open_session`."""
+
+    limits: Limits = DEFAULT_LIMITS
+    registry: TypeRegistry | None = None
+    filters: Sequence[Filter] = ()
+    credentials: Any = None
+    authenticate: Authenticate | None = None
+    error_detail: Detail = "message"
+
+
+class Core:
+    """One session from the inside: its parts, its stage, and the words they exchange.
+
+    The :class:`Session` that users hold is a face of it, and the driver runs it.
+    """
+
+    def __init__(
+        self, channel: trio.abc.Channel[bytes], tables: Tables, options: Options, name: str
+    ) -> None:
+        self.channel = channel
+        self.tables = tables
+        self.options = options
+        self.limits = options.limits
+        self.name = name
+        self.life = Life()
+        self.over = trio.Event()
+        """The channel is closed and no task of the session is left but its handlers' last breath."""
+        self.protocol = Protocol(Codec(options.registry, options.limits), options.limits)
+        self.writer = Writer(channel, self.protocol, self._progressed)
+        self.outgoing = Outgoing(
+            self.protocol, options.limits, self.send, self._refusal, self.life.error
+        )
+        self.incoming = Incoming(
+            self.protocol,
+            filters=options.filters,
+            detail=options.error_detail,
+            send=self.send,
+            wait_for_room=self.outgoing.wait_for_room,
+            ended=self.handler_ended,
+        )
+        self._pongs: dict[int, trio.Event] = {}
+        self._last_ping = 0
+
+    async def ping(self) -> float:
+        """Ask the other end for a sign of life, and return the seconds that it took.
+
+        Raises:
+            SessionClosed: this end has closed the session, or does so now.
+            SessionBroken: the other end or the network has.
+        """
+        await trio.lowlevel.checkpoint()
+        if self.life.is_over:
+            raise self.life.error(Fate.UNKNOWN)
+        self._last_ping += 1
+        number = self._last_ping
+        answered = self._pongs[number] = trio.Event()
+        started = trio.current_time()
+        self.protocol.ping(number)
+        self.writer.wake()
+        try:
+            await answered.wait()
+        finally:
+            self._pongs.pop(number, None)
+        if self.life.is_over:
+            raise self.life.error(Fate.UNKNOWN)
+        return trio.current_time() - started
+
+    async def opened(self) -> None:
+        """Wait until the handshake is done; raises as :func:`trio_rpc.open_session` does."""
+        await self.life.reached(Stage.OPEN)
+        if self.life.is_over:
+            raise self.life.opening_error()
+
+    # ── closing ──────────────────────────────────────────────────────────────────────────────
+
+    async def aclose(self, *, grace: float | None = None) -> None:
+        """Close the session: say Goodbye, let what is in flight end, then close the channel.
+
+        Cancelled, it closes at once: handlers are cancelled and pending calls raise.
+
+        Args:
+            grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
+        """
+        try:
+            await trio.lowlevel.checkpoint()
+            if not self.life.is_over:
+                await self._say_goodbye_and_wait(
+                    self.limits.close_grace if grace is None else grace
+                )
+        finally:
+            self.stop()
+        await self.over.wait()
+
+    async def _say_goodbye_and_wait(self, grace: float) -> None:
+        if self.life.stage is Stage.OPEN:
+            self.life.move(Stage.CLOSING)
+        if self.protocol.ours is Half.OPEN:
+            self.protocol.goodbye("done", "closed by the other end")
+            self.writer.wake()
+        with trio.move_on_after(grace):
+            while not self._is_quiet and not self.life.is_over:
+                await self.life.changed.wait()
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether both ends have said Goodbye and nothing is in flight."""
+        return (
+            self.protocol.theirs is not Half.OPEN
+            and not self.incoming.running
+            and not self.outgoing.pending
+        )
+
+    def stop(self) -> None:
+        """Begin to close at once, as ``aclose()`` does when it is cancelled."""
+        self.end(None)
+
+    def end(self, cause: Exception | None) -> None:
+        """The session is over (law 6): cancel its handlers, end its calls. The first cause counts."""
+        if self.life.is_over:
+            return
+        self.life.cause = cause
+        self.life.move(Stage.OVER)
+        self.incoming.cancel_all(f"the session with {self.name} is over")
+        self.outgoing.fail_all()
+        for answered in self._pongs.values():
+            answered.set()
+
+    def _refusal(self, context: Mapping[str, Any]) -> RpcError | None:
+        """Why a call with that context cannot be made now, or None."""
+        if self.life.stage is Stage.OPEN:
+            return None
+        if self.life.stage is Stage.CLOSING:
+            if context.get("parent") in self.protocol.incoming:
+                return None
+            if self.life.farewell is None:
+                return SessionClosed("this end is closing the session", fate=Fate.NOT_STARTED)
+            return SessionBroken(
+                f"the other end is leaving: {self.life.farewell}", fate=Fate.NOT_STARTED
+            )
+        if self.life.stage is Stage.OPENING:
+            return LocalProtocolError("the session is not open yet")
+        return self.life.error(Fate.NOT_STARTED)
+
+    # ── what the parts tell each other ───────────────────────────────────────────────────────
+
+    def send(self) -> None:
+        """Have what was just queued written; at once when nothing can be expected to join it."""
+        if len(self.protocol.outgoing) + len(self.protocol.incoming) <= 1:
+            self.writer.write_now()
+        else:
+            self.writer.wake()
+
+    def _progressed(self) -> None:
+        if self.outgoing.waiting:
+            self.outgoing.let_in()
+
+    def on_pong(self, message: m.Pong) -> None:
+        """Wake the ping that this answers; the keepalive's is waited for by nobody."""
+        answered = self._pongs.get(message.number)
+        if answered is not None:
+            answered.set()
+
+    def handler_ended(self) -> None:
+        """A handler has ended: whoever closes the session may have waited for it."""
+        if self.life.stage in (Stage.CLOSING, Stage.OVER):
+            self._answer_goodbye()
+            self.life.move(self.life.stage)
+
+    def _answer_goodbye(self) -> None:
+        """Answer the peer's Goodbye once its notifications have been handled, so none is cut off."""
+        if (
+            self.protocol.theirs is Half.LEAVING
+            and self.protocol.ours is Half.OPEN
+            and not self.incoming.notifications_running
+        ):
+            self.protocol.goodbye("done", "answering a Goodbye")
+            self.writer.wake()

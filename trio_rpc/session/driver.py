@@ -1,0 +1,209 @@
+"""Runs a session: the reader, the writer, the watch over silence, and the orderly end.
+
+Who owns which task
+===================
+
+The block that opened the session owns one nursery. In it run the block's own body, the handlers,
+and one task of ours, :func:`run`, which owns a nursery of its own with the writer and the watch and
+is itself the reader. ``run`` is shielded: when the block is cancelled, the calls in its body still have
+to tell the other end so and hear that it is done (law 2), and cancelled handlers still owe their
+terminal messages (law 4). It ends when the session does, within ``Limits.time_to_die``; the block
+sees to that in its ``finally``, so the shield never outlives the block's wish to leave.
+
+Nobody but the reader reads, nobody but the writer writes, and nobody can cancel either from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
+from trio_rpc.protocol.states import Half
+from trio_rpc.session.core import Core
+from trio_rpc.session.life import Stage, as_cause
+from trio_rpc.wire import messages as m
+
+__all__ = ["run"]
+
+EVENTS_PER_TURN = 100
+"""After so many messages the reader lets others run: a packet can hold tens of thousands."""
+
+_CHANNEL_ERRORS = (
+    trio.EndOfChannel,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    OSError,
+)
+
+
+async def run(core: Core, nursery: trio.Nursery) -> None:
+    """Run the session until it is over and its channel is closed.
+
+    Args:
+        core: the session, fresh.
+        nursery: where its handlers run.
+    """
+    await _Driver(core, nursery).run()
+
+
+class _Driver:
+    def __init__(self, core: Core, nursery: trio.Nursery) -> None:
+        self._core = core
+        self._protocol = core.protocol
+        self._channel = core.channel
+        self._nursery = nursery
+        self._reading = trio.CancelScope()
+        incoming, outgoing = core.incoming, core.outgoing
+        incoming.nursery = nursery
+        self._act: dict[type[m.Message], Callable[[Any], None]] = {
+            m.Request: incoming.start_request,
+            m.Notification: incoming.start_notification,
+            m.Cancel: incoming.cancel,
+            m.Reply: outgoing.finish,
+            m.ReplyErr: outgoing.finish,
+            m.Hello: self._on_hello,
+            m.Welcome: lambda _: self._check_open(),
+            m.Goodbye: self._on_goodbye,
+            m.Pong: core.on_pong,
+            m.Credit: lambda _: outgoing.let_in(),
+        }
+
+    async def run(self) -> None:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(self._write, name="trio_rpc writer")
+                tasks.start_soon(self._watch, name="trio_rpc watch")
+                tasks.start_soon(self._stop_reading_when_over, name="trio_rpc end")
+                try:
+                    self._protocol.hello(self._core.options.credentials)
+                    self._core.writer.wake()
+                    with self._reading:
+                        await self._read()
+                finally:
+                    self._core.stop()
+                    await self._finish()
+                    tasks.cancel_scope.cancel()
+
+    # ── the tasks ────────────────────────────────────────────────────────────────────────────
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                packet = await self._channel.receive()
+                await self._take(packet)
+        except _CHANNEL_ERRORS as exc:
+            self._lose(exc)
+        except DecodeError as exc:
+            self._core.end(as_cause(exc))
+        except (RemoteProtocolError, Refused) as exc:
+            self._core.end(exc)
+
+    async def _take(self, packet: bytes) -> None:
+        left = EVENTS_PER_TURN
+        for event in self._protocol.receive(packet):
+            self._act[type(event)](event)
+            left -= 1
+            if not left:
+                left = EVENTS_PER_TURN
+                await trio.lowlevel.checkpoint()
+        if self._protocol.has_data:
+            self._core.writer.wake()
+
+    async def _write(self) -> None:
+        try:
+            await self._core.writer.run()
+        except _CHANNEL_ERRORS as exc:
+            self._lose(exc)
+
+    def _lose(self, exc: Exception) -> None:
+        """The channel is gone: nothing that is queued can leave any more."""
+        self._core.end(as_cause(exc))
+        self._protocol.end()
+        self._reading.cancel()
+
+    async def _watch(self) -> None:
+        """Bound the handshake, then the silence (a silent peer is found, a busy one is not)."""
+        limits, life = self._core.limits, self._core.life
+        with trio.move_on_after(limits.handshake_timeout):
+            await life.reached(Stage.OPEN)
+        if life.stage is Stage.OPENING:
+            self._core.end(TimeoutError(f"no handshake within {limits.handshake_timeout:g} s"))
+        unanswered = 0
+        heard = -1
+        while True:
+            await trio.sleep(limits.keepalive_interval)
+            # If it was us who were stuck, the answers lie unread: let the reader see them first.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            if self._protocol.counters.packets_received != heard:
+                heard, unanswered = self._protocol.counters.packets_received, 0
+            elif unanswered == limits.keepalive_pings:
+                silence = limits.keepalive_interval * (unanswered + 1)
+                self._core.end(TimeoutError(f"the other end was silent for {silence:g} s"))
+            else:
+                unanswered += 1
+                self._protocol.ping(0)
+                self._core.writer.wake()
+
+    async def _stop_reading_when_over(self) -> None:
+        await self._core.life.reached(Stage.OVER)
+        self._reading.cancel()
+
+    async def _finish(self) -> None:
+        """Let handlers end, get their last words out, and close the channel, all in bounded time."""
+        core, protocol = self._core, self._protocol
+        with trio.move_on_after(core.limits.time_to_die):
+            while core.incoming.running:
+                await core.life.changed.wait()
+            if protocol.ours in (Half.GREETED, Half.OPEN):
+                protocol.goodbye(*core.life.goodbye())
+            if protocol.ours is not Half.ENDED:
+                await core.writer.drain()
+        protocol.end()
+        with trio.move_on_after(core.limits.time_to_die):
+            await self._channel.aclose()
+        core.over.set()
+
+    # ── the handshake and the Goodbye ────────────────────────────────────────────────────────
+
+    def _on_hello(self, message: m.Hello) -> None:
+        authenticate = self._core.options.authenticate
+        if authenticate is None:
+            self._accept_peer()
+        else:
+            self._nursery.start_soon(self._authenticate, name="trio_rpc authenticate")
+
+    async def _authenticate(self) -> None:
+        core = self._core
+        authenticate = core.options.authenticate
+        assert authenticate is not None  # noqa: S101 - the caller has looked
+        try:
+            await authenticate(core.incoming.session, self._protocol.peer.credentials)
+        except Refused as exc:
+            core.end(exc)
+        else:
+            if core.life.stage is Stage.OPENING:
+                self._accept_peer()
+
+    def _accept_peer(self) -> None:
+        self._core.incoming.table = self._core.tables(self._core.incoming.session)
+        self._protocol.welcome()
+        self._core.writer.wake()
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self._protocol.ours is self._protocol.theirs is Half.OPEN:
+            self._core.life.move(Stage.OPEN)
+
+    def _on_goodbye(self, message: m.Goodbye) -> None:
+        core = self._core
+        if self._protocol.theirs is Half.ENDED:
+            core.end(Refused(f"the other end refused the session: {message.message}"))
+            return
+        if core.life.stage is Stage.OPEN:
+            core.life.farewell = f"{message.message} ({message.code})"
+            core.life.move(Stage.CLOSING)
+        core.handler_ended()

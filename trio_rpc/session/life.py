@@ -1,0 +1,96 @@
+"""How far a session has come, and what its end means for those who still want something of it."""
+
+from __future__ import annotations
+
+import enum
+
+import trio
+
+from trio_rpc.errors import (
+    DecodeError,
+    Fate,
+    Refused,
+    RemoteProtocolError,
+    RpcError,
+    SessionBroken,
+    SessionClosed,
+)
+
+__all__ = ["Life", "Stage"]
+
+
+class Stage(enum.Enum):
+    """Where a session stands; it only ever moves down this list."""
+
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSING = "closing"
+    """One end has said Goodbye; what is in flight may end."""
+    OVER = "over"
+
+
+class Life:
+    """The stage of one session, who began to close it, and the cause of its end."""
+
+    def __init__(self) -> None:
+        self.stage = Stage.OPENING
+        self.changed = trio.Event()
+        self.farewell: str | None = None
+        """What the other end said in its Goodbye, if it was the one to begin."""
+        self.cause: Exception | None = None
+        """Why the session is over; None where this end closed it."""
+
+    def move(self, stage: Stage) -> None:
+        """Enter a later stage, and wake those who wait for that."""
+        self.stage = stage
+        self.changed.set()
+        self.changed = trio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can come of this session."""
+        return self.stage is Stage.OVER
+
+    async def reached(self, *stages: Stage) -> None:
+        """Wait until the session is in one of ``stages``, or over."""
+        while self.stage not in stages and not self.is_over:
+            await self.changed.wait()
+
+    def error(self, fate: Fate) -> RpcError:
+        """Make the error for a caller whose call cannot be made, or has been cut off."""
+        if self.cause is None and self.farewell is None:
+            return SessionClosed("this end has closed the session", fate=fate)
+        if self.cause is None:
+            return SessionBroken(f"the other end has left: {self.farewell}", fate=fate)
+        error = SessionBroken(f"the session is over: {_one_line(self.cause)}", fate=fate)
+        error.__cause__ = self.cause
+        return error
+
+    def goodbye(self) -> tuple[str, str]:
+        """Return code and text of the last Goodbye, for the other end."""
+        if isinstance(self.cause, Refused):
+            return "refused", str(self.cause)
+        if isinstance(self.cause, RemoteProtocolError):
+            return "protocol_error", str(self.cause)
+        return "done", "closed by the other end"
+
+    def opening_error(self) -> RpcError:
+        """Make the error for the one who wanted to open this session."""
+        if isinstance(self.cause, Refused | RemoteProtocolError):
+            return self.cause
+        return self.error(Fate.NOT_STARTED)
+
+
+def as_cause(exc: Exception) -> Exception:
+    """Say in one sentence what an exception of the channel means for the session."""
+    if isinstance(exc, trio.EndOfChannel):
+        return trio.BrokenResourceError("the other end closed the connection without a Goodbye")
+    if isinstance(exc, DecodeError):
+        error = RemoteProtocolError(f"the other end broke the protocol: {exc}")
+        error.__cause__ = exc
+        return error
+    return exc
+
+
+def _one_line(exc: Exception) -> str:
+    return str(exc).partition("\n")[0] or type(exc).__name__

@@ -1,0 +1,306 @@
+"""The caller's side: a task sends a Request, sleeps, and goes on with what came of it.
+
+A caller sleeps in ``wait_task_rescheduled`` and is woken by the reader, by the end of the session,
+or by its own cancellation. The last sends Cancel and goes back to sleep, shielded, for the word
+that the handler has ended: that is law 2. Whoever wakes a caller first stores the reason on its
+:class:`Pending` and forgets the task, so that nobody wakes it twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import trio
+from trio.lowlevel import Abort
+
+from trio_rpc.errors import Fate, LocalProtocolError, Overloaded, RemoteCancelled, RpcError
+from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.session.admission import UNLIMITED, Admission
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.limits import Limits
+
+__all__ = ["Outgoing", "Pending"]
+
+logger = logging.getLogger("trio_rpc")
+
+_CANCELLED_CODES = frozenset({"cancelled", "deadline"})
+_SELF_WAITING_DEPTH = 2
+"""From this depth on, the calls that hold a session's credit may be our own ancestors."""
+
+RaiseCancel = Callable[[], NoReturn]
+
+
+class Pending:
+    """A call that is waiting for its end, and what has come of it."""
+
+    __slots__ = (
+        "abandon_on_cancel",
+        "answer",
+        "deadline",
+        "id",
+        "method",
+        "outgoing",
+        "parent",
+        "raise_cancel",
+        "started",
+        "task",
+    )
+
+    def __init__(self, outgoing: Outgoing, call_id: int, method: str, deadline: float) -> None:
+        self.outgoing = outgoing
+        self.id = call_id
+        self.method = method
+        self.deadline = deadline
+        self.parent: int | None = None
+        self.abandon_on_cancel = False
+        self.started = trio.current_time()
+        self.answer: m.Reply | m.ReplyErr | RpcError | None = None
+        self.raise_cancel: RaiseCancel | None = None
+        self.task: trio.lowlevel.Task | None = None
+
+    def wake(self) -> None:
+        """Let the caller go on, unless it has been woken already."""
+        if self.task is not None:
+            task, self.task = self.task, None
+            trio.lowlevel.reschedule(task)
+
+    async def sleep(self, abort: Callable[[RaiseCancel], Abort]) -> None:
+        """Sleep until somebody calls :meth:`wake`, or ``abort`` lets a cancellation through."""
+        self.task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def abort(self, raise_cancel: RaiseCancel) -> Abort:
+        """Pass our cancellation on; stay asleep, in effect, until it is confirmed (law 2)."""
+        self.raise_cancel = raise_cancel
+        if self.outgoing.cancel(self):
+            self.task = None
+            return Abort.SUCCEEDED
+        self.wake()
+        return Abort.FAILED
+
+    def abort_grace(self, _raise_cancel: RaiseCancel) -> Abort:
+        """The confirmation did not come within ``cancel_grace``."""
+        self.task = None
+        return Abort.SUCCEEDED
+
+
+class Outgoing:
+    """The calls that this end has made on one session.
+
+    Args:
+        protocol: where requests are queued.
+        limits: for ``send_buffer`` and ``cancel_grace``.
+        send: has what is queued written; true when nothing else is expected to join it.
+        refusal: why a call with that context cannot be made now, or None.
+        over: makes the error of a call that the end of the session has ended.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        limits: Limits,
+        send: Callable[[], None],
+        refusal: Callable[[dict[str, Any]], RpcError | None],
+        over: Callable[[Fate], RpcError],
+    ) -> None:
+        self.pending: dict[int, Pending] = {}
+        self._protocol = protocol
+        self._limits = limits
+        self._send = send
+        self._refusal = refusal
+        self._over = over
+        self._calls = Admission(self._room_for_calls)
+        self._notifications = Admission(self._room_for_notifications)
+        self._room = Admission(lambda: UNLIMITED if self._has_room else 0)
+
+    # ── room ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _has_room(self) -> bool:
+        return self._protocol.bytes_waiting < self._limits.send_buffer
+
+    def _room_for_calls(self) -> int:
+        if not self._has_room:
+            return 0
+        return self._protocol.peer.max_calls - len(self._protocol.outgoing)
+
+    def _room_for_notifications(self) -> int:
+        return self._protocol.notification_credit if self._has_room else 0
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for credit or room."""
+        return self._calls.waiting + self._notifications.waiting + self._room.waiting
+
+    def let_in(self) -> None:
+        """Credit or room may have come free: wake those who wait for it."""
+        self._calls.let_in()
+        self._notifications.let_in()
+        self._room.let_in()
+
+    async def wait_for_room(self) -> None:
+        """Wait while more than ``send_buffer`` bytes are queued; a checkpoint only if it waits."""
+        if not self._room.is_free:
+            await self._room.wait()
+
+    # ── calling ──────────────────────────────────────────────────────────────────────────────
+
+    async def request(
+        self,
+        method: str,
+        args: list[Any],
+        kwargs: dict[str, Any] | None,
+        context: dict[str, Any],
+        deadline: float,
+        *,
+        abandon_on_cancel: bool = False,
+    ) -> m.Reply | m.ReplyErr:
+        """Send a Request and wait for its end.
+
+        Args:
+            method: its full name.
+            args: positional arguments.
+            kwargs: keyword arguments, or None.
+            context: the context map of the Request, without the deadline.
+            deadline: when the caller's own scope ends, in Trio's time; ``inf`` for never.
+            abandon_on_cancel: leave when cancelled, without waiting for the handler's end.
+        """
+        if not self._calls.is_free:
+            await self._wait_for_credit(context)
+        self._check(context)
+        if deadline != math.inf:
+            context["deadline"] = max(0.0, deadline - trio.current_time())
+        call = self._protocol.request(method, args, kwargs, context or None)
+        pending = self.pending[call] = Pending(self, call, method, deadline)
+        pending.abandon_on_cancel = abandon_on_cancel
+        pending.parent = context.get("parent")
+        self._send()
+        await pending.sleep(pending.abort)
+        if pending.answer is None:
+            await self._confirm_cancel(pending)
+        return await self._settle(pending)
+
+    async def _wait_for_credit(self, context: dict[str, Any]) -> None:
+        deep = context.get("depth", 0) >= _SELF_WAITING_DEPTH
+        if deep and not self._protocol.has_call_credit:
+            # Those who hold the credit may be waiting for this very call.
+            raise Overloaded(
+                "no credit is left for a call made inside another; it might never come"
+            )
+        await self._calls.wait()
+
+    def _check(self, context: dict[str, Any]) -> None:
+        error = self._refusal(context)
+        if error is not None:
+            raise error
+
+    async def notify(
+        self, method: str, args: list[Any], kwargs: dict[str, Any] | None, context: dict[str, Any]
+    ) -> None:
+        """Send a Notification; waits for credit and room only."""
+        if not self._notifications.is_free:
+            await self._notifications.wait()
+        self._check(context)
+        self._protocol.notify(method, args, kwargs, context or None)
+        self._send()
+
+    # ── what comes of a call ─────────────────────────────────────────────────────────────────
+
+    def finish(self, message: m.Reply | m.ReplyErr) -> None:
+        """A terminal message has come: wake its caller."""
+        pending = self.pending.pop(message.id)
+        pending.answer = message
+        pending.wake()
+        self.let_in()
+
+    def fail_all(self) -> None:
+        """The session is over: every call ends now (law 6)."""
+        calls, self.pending = self.pending, {}
+        for pending in calls.values():
+            never_left = self._protocol.never_left(pending.id)
+            pending.answer = self._over(Fate.NOT_STARTED if never_left else Fate.UNKNOWN)
+            pending.wake()
+        for queue in (self._calls, self._notifications, self._room):
+            queue.open()
+
+    def cancel(self, pending: Pending) -> bool:
+        """Cancel a call; True when its caller need not wait for anything."""
+        withdrawn = self._protocol.cancel(pending.id, _reason(pending.raise_cancel))
+        if not withdrawn:
+            self._send()
+            if not pending.abandon_on_cancel:
+                return False
+            self._protocol.abandon(pending.id)
+        del self.pending[pending.id]
+        self.let_in()
+        return True
+
+    async def _confirm_cancel(self, pending: Pending) -> None:
+        """Wait for the word that the handler has ended, as long as ``cancel_grace`` allows."""
+        grace = trio.CancelScope(
+            shield=True, deadline=trio.current_time() + self._limits.cancel_grace
+        )
+        with grace:
+            await pending.sleep(pending.abort_grace)
+        if pending.answer is None:
+            logger.warning(
+                "%s did not end within %g s of its cancellation and is abandoned",
+                pending.method,
+                self._limits.cancel_grace,
+            )
+            del self.pending[pending.id]
+            self._protocol.abandon(pending.id)
+            _raise_cancelled(pending)
+
+    async def _settle(self, pending: Pending) -> m.Reply | m.ReplyErr:
+        """Return the terminal message, or raise what the caller is to see in its place."""
+        answer = pending.answer
+        if isinstance(answer, m.Reply):
+            return answer  # law 3: also when we were cancelled meanwhile
+        if isinstance(answer, m.ReplyErr):
+            code = answer.error.get("code")
+            if code in _CANCELLED_CODES and pending.raise_cancel is not None:
+                _raise_cancelled(pending)
+            if code == "deadline":
+                await _wait_for_own_deadline(pending)
+            return answer
+        if pending.raise_cancel is not None:
+            _raise_cancelled(pending)
+        assert answer is not None  # noqa: S101 - woken callers have an answer
+        raise answer
+
+
+async def _wait_for_own_deadline(pending: Pending) -> NoReturn:
+    """Law 5: the deadline was ours, so it is our own scope that ends us, however soon it came.
+
+    Clocks drift and messages take time, so the handler's copy of the deadline can be first.
+    """
+    if pending.deadline != math.inf:
+        await trio.sleep_until(pending.deadline)
+        await trio.lowlevel.checkpoint()
+    raise RemoteCancelled("the deadline that this call was made with is over, and was moved since")
+
+
+def _raise_cancelled(pending: Pending) -> NoReturn:
+    if pending.raise_cancel is None:  # pragma: no cover - callers have checked
+        raise LocalProtocolError("nobody has cancelled this call")
+    pending.raise_cancel()
+
+
+def _reason(raise_cancel: RaiseCancel | None) -> str | None:
+    """The reason of a cancellation, which only the exception itself tells."""
+    try:
+        if raise_cancel is not None:
+            raise_cancel()
+    except trio.Cancelled as exc:
+        return _describe(exc)
+    return None
+
+
+def _describe(exc: trio.Cancelled) -> str | None:
+    if exc.reason is not None:
+        return exc.reason[:1000]
+    return "deadline" if exc.source == "deadline" else None

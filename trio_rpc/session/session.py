@@ -1,0 +1,270 @@
+"""A session: what its user holds, and what its parts are wired to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, overload
+
+import trio
+
+from trio_rpc.errors import LocalProtocolError
+from trio_rpc.services.decorators import Kind
+from trio_rpc.services.faults import from_error
+from trio_rpc.services.proxies import Proxy, RemoteMethod
+from trio_rpc.session.context import Call, handled_call, outgoing_metadata
+from trio_rpc.session.core import Core
+from trio_rpc.session.incoming import apply_filters
+from trio_rpc.session.statistics import SessionStatistics
+from trio_rpc.session.tree import ScopeNode, scope_tree
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.limits import Limits
+
+__all__ = ["Session"]
+
+T = TypeVar("T")
+
+
+class Session:
+    """Both directions of one connection: call the other end, and be called by it.
+
+    Made by :func:`trio_rpc.connect`, :func:`trio_rpc.serve`, :func:`trio_rpc.open_session` and
+    their kin, never directly.
+
+    Attributes:
+        credentials: what the other end gave as its ``credentials``, or None.
+        limits: what this end accepts.
+        name: what the other end is called in logs and errors.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._outgoing = core.outgoing
+        self._filters = core.options.filters
+        self._proxies: dict[tuple[str, type | None], Proxy] = {}
+
+    def __repr__(self) -> str:
+        return f"<trio_rpc.Session with {self._core.name}, {self._core.life.stage.value}>"
+
+    @property
+    def credentials(self) -> Any:
+        """What the other end gave as its ``credentials`` when it opened the session, or None."""
+        return self._core.protocol.peer.credentials
+
+    @property
+    def limits(self) -> Limits:
+        """What this end accepts."""
+        return self._core.limits
+
+    @property
+    def name(self) -> str:
+        """What the other end is called in logs and errors."""
+        return self._core.name
+
+    # ── calling ──────────────────────────────────────────────────────────────────────────────
+
+    @overload
+    def proxy(self, service: str = "", interface: None = None) -> Proxy: ...
+    @overload
+    def proxy(self, service: str, interface: type[T]) -> T: ...
+    def proxy(self, service: str = "", interface: type | None = None) -> Any:
+        """Return the local end of a service of the other end.
+
+        Args:
+            service: its name there; "" is the one without a name.
+            interface: the class that declares its methods. With it, editors and type checkers see
+                its signatures, and results are converted to its annotations.
+
+        Raises:
+            TypeError: ``interface`` has no marked methods.
+        """
+        key = (service, interface)
+        if key not in self._proxies:
+            self._proxies[key] = Proxy(self, service, interface)
+        return self._proxies[key]
+
+    @overload
+    async def call(
+        self, method: str, /, *args: Any, abandon_on_cancel: bool = False, **kwargs: Any
+    ) -> Any: ...
+    @overload
+    async def call(
+        self,
+        method: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        abandon_on_cancel: bool = False,
+        **kwargs: Any,
+    ) -> T: ...
+    async def call(
+        self,
+        method: str | Callable[..., Awaitable[Any]],
+        /,
+        *args: Any,
+        abandon_on_cancel: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a method of the other end and return its result.
+
+        Args:
+            method: its full name, ``"service.method"``, or a method of a proxy.
+            *args: for the method.
+            abandon_on_cancel: when the caller is cancelled, leave at once, without waiting for
+                the word that the handler has ended (law 2).
+            **kwargs: for the method.
+
+        Raises:
+            Exception: what the handler raised, where the method declares it or it is built in.
+            RemoteError: what the handler raised besides.
+            CallError: see :mod:`trio_rpc.errors`.
+            EncodeError: an argument cannot be sent.
+            DecodeError: the result is not of the annotated type.
+            SessionClosed: this end has closed the session, or does so now.
+            SessionBroken: the other end or the network has.
+        """
+        remote = self._remote(method)
+        if remote.kind is not Kind.METHOD:
+            raise LocalProtocolError(f"{remote.name} is a {remote.kind.value}: notify it instead")
+        return await self._call(remote, args, kwargs, abandon_on_cancel=abandon_on_cancel)
+
+    async def notify(
+        self, method: str | Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any
+    ) -> None:
+        """Send a notification; returns once it is on its way.
+
+        Nobody reports what becomes of it: use a method where that matters.
+
+        Args:
+            method: its full name, or a method of a proxy.
+            *args: for the method.
+            **kwargs: for the method.
+
+        Raises:
+            EncodeError: an argument cannot be sent.
+            SessionClosed: this end has closed the session.
+            SessionBroken: the other end or the network has.
+        """
+        remote = self._remote(method)
+        if isinstance(method, RemoteMethod) and remote.kind is not Kind.NOTIFICATION:
+            raise LocalProtocolError(f"{remote.name} is a {remote.kind.value}: call it instead")
+        await self._notify(remote, args, kwargs)
+
+    async def invoke(
+        self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call or notify, as the method's kind says; what a proxy's methods do."""
+        if method.kind is Kind.METHOD:
+            return await self._call(method, args, kwargs)
+        return await self._notify(method, args, kwargs)
+
+    def _remote(self, method: object) -> RemoteMethod:
+        if isinstance(method, str):
+            return RemoteMethod(self, method)
+        if isinstance(method, RemoteMethod):
+            if method.caller is not self:
+                raise ValueError(f"{method!r} belongs to another session")
+            return method
+        raise TypeError(f"a method's name or a proxy's method is needed, not {method!r}")
+
+    async def _call(
+        self,
+        method: RemoteMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        abandon_on_cancel: bool = False,
+    ) -> Any:
+        if not self._filters:
+            return await self._request(method, args, kwargs, abandon_on_cancel=abandon_on_cancel)
+        call = self._outgoing_call(method, args, kwargs)
+
+        async def proceed() -> Any:
+            return await self._request(method, args, kwargs, abandon_on_cancel=abandon_on_cancel)
+
+        return await apply_filters(self._filters, call, proceed)
+
+    async def _request(
+        self,
+        method: RemoteMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        abandon_on_cancel: bool = False,
+    ) -> Any:
+        deadline = trio.current_effective_deadline()
+        if deadline <= trio.current_time():
+            await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
+        answer = await self._outgoing.request(
+            method.name,
+            list(args),
+            kwargs or None,
+            self._context(),
+            deadline,
+            abandon_on_cancel=abandon_on_cancel,
+        )
+        if isinstance(answer, m.Reply):
+            return answer.result if method.convert is None else method.convert(answer.result)
+        raise from_error(answer.error, method.raises)
+
+    async def _notify(
+        self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        await trio.lowlevel.checkpoint()
+
+        async def proceed() -> None:
+            await self._outgoing.notify(method.name, list(args), kwargs or None, self._context())
+
+        call = self._outgoing_call(method, args, kwargs)
+        await apply_filters(self._filters, call, proceed)
+
+    def _outgoing_call(
+        self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Call:
+        return Call(self, 0, method.name, args, kwargs, outgoing_metadata.get() or {}, 0)
+
+    def _context(self) -> dict[str, Any]:
+        """Make the context of a call from here: its place in the tree, and what travels with it."""
+        context: dict[str, Any] = {}
+        metadata = outgoing_metadata.get()
+        if metadata:
+            context["metadata"] = dict(metadata)
+        handled = handled_call.get()
+        if handled is not None:
+            context["depth"] = handled.depth + 1
+            if handled.session is self and handled.id in self._core.protocol.incoming:
+                context["parent"] = handled.id
+        return context
+
+    async def ping(self) -> float:
+        """Ask the other end for a sign of life, and return the seconds that it took.
+
+        Raises:
+            SessionClosed: this end has closed the session, or does so now.
+            SessionBroken: the other end or the network has.
+        """
+        return await self._core.ping()
+
+    # ── closing ──────────────────────────────────────────────────────────────────────────────
+
+    async def aclose(self, *, grace: float | None = None) -> None:
+        """Close the session: say Goodbye, let what is in flight end, then close the channel.
+
+        Cancelled, it closes at once: handlers are cancelled and pending calls raise.
+
+        Args:
+            grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
+        """
+        await self._core.aclose(grace=grace)
+
+    async def wait_closed(self) -> None:
+        """Wait until the session is over and its channel is closed, for whatever reason."""
+        await self._core.over.wait()
+
+    # ── looking inside ───────────────────────────────────────────────────────────────────────
+
+    def statistics(self) -> SessionStatistics:
+        """Return what has gone through this session, and what is in it now."""
+        return SessionStatistics.of(self._core)
+
+    def tree(self) -> list[ScopeNode]:
+        """Return the live calls of both directions, each with its parent, oldest first."""
+        return scope_tree(self._core.outgoing, self._core.incoming)

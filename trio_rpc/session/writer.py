@@ -1,0 +1,109 @@
+"""The one task that touches the send side of the channel (law 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol as Interface
+from typing import runtime_checkable
+
+import trio
+from trio.lowlevel import Abort
+
+from trio_rpc.protocol.protocol import Protocol
+
+__all__ = ["Writer"]
+
+
+@runtime_checkable
+class _WritesNow(Interface):
+    """What a channel may offer besides: to take a packet over without waiting."""
+
+    def send_nowait(self, value: bytes) -> bool: ...
+    async def flush(self) -> None: ...
+    @property
+    def unsent(self) -> int: ...
+
+
+class Writer:
+    """Writes what the protocol has queued, one packet at a time.
+
+    It is woken when something is queued and runs a tick later: whatever was queued in the
+    meantime leaves in the same packet.
+
+    Args:
+        channel: where packets go.
+        protocol: where they come from.
+        progressed: called after each packet that was taken, when room may have come free.
+    """
+
+    def __init__(
+        self,
+        channel: trio.abc.Channel[bytes],
+        protocol: Protocol,
+        progressed: Callable[[], None],
+    ) -> None:
+        self._channel = channel
+        self._protocol = protocol
+        self._progressed = progressed
+        self._nowait = channel if isinstance(channel, _WritesNow) else None
+        self._held: bytes | None = None
+        self._parked: trio.lowlevel.Task | None = None
+        self._drained = trio.Event()
+
+    def wake(self) -> None:
+        """Have what is queued written, with whatever else is queued in this tick."""
+        if self._parked is not None:
+            task, self._parked = self._parked, None
+            trio.lowlevel.reschedule(task)
+
+    def write_now(self) -> None:
+        """Write what is queued at once as far as that cannot block; the task writes the rest.
+
+        For a message that nothing can be expected to join: it saves the wake-up.
+        """
+        if self._parked is None:
+            return
+        if self._nowait is None:
+            self.wake()
+            return
+        packet = self._protocol.next_packet()
+        if packet is None:
+            return
+        try:
+            if self._nowait.send_nowait(packet):
+                packet = None
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # The task will run into the same, and is the one whose error is listened to.
+            pass
+        self._held = packet
+        if packet is not None or self._nowait.unsent or self._protocol.has_data:
+            self.wake()
+
+    async def run(self) -> None:
+        """Write until cancelled, or until the channel fails, whose error it raises."""
+        while True:
+            packet = self._held or self._protocol.next_packet()
+            self._held = None
+            if packet is not None:
+                await self._channel.send(packet)
+                self._progressed()
+            elif self._nowait is not None and self._nowait.unsent:
+                await self._nowait.flush()
+            else:
+                await self._park()
+
+    async def _park(self) -> None:
+        self._parked = trio.lowlevel.current_task()
+        self._drained.set()
+        await trio.lowlevel.wait_task_rescheduled(self._unpark)
+
+    def _unpark(self, _raise_cancel: object) -> Abort:
+        self._parked = None
+        return Abort.SUCCEEDED
+
+    async def drain(self) -> None:
+        """Wait until everything that is queued has been handed to the channel."""
+        self.wake()
+        while self._parked is None or self._protocol.has_data:
+            self._drained = trio.Event()
+            await self._drained.wait()

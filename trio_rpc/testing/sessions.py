@@ -1,0 +1,50 @@
+"""Two sessions joined in memory, for tests of services."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import trio
+
+from trio_rpc.session.core import Core, Options
+from trio_rpc.session.opening import make_tables, run_session
+from trio_rpc.session.session import Session
+from trio_rpc.testing.channels import memory_channel_pair
+
+__all__ = ["open_session_pair"]
+
+_NO_OPTIONS: Mapping[str, Any] = {}
+
+
+@contextlib.asynccontextmanager
+async def open_session_pair(
+    services_a: object = None,
+    services_b: object = None,
+    *,
+    options_a: Mapping[str, Any] = _NO_OPTIONS,
+    options_b: Mapping[str, Any] = _NO_OPTIONS,
+    channels: tuple[trio.abc.Channel[bytes], trio.abc.Channel[bytes]] | None = None,
+) -> AsyncIterator[tuple[Session, Session]]:
+    """Open two sessions that are each other's peer; leaving the block closes both.
+
+    Args:
+        services_a: what the first session serves; the second one calls it.
+        services_b: what the second session serves.
+        options_a: options of the first session, as :func:`trio_rpc.open_session` takes them.
+        options_b: likewise of the second.
+        channels: what they are joined by; a channel in memory by default.
+
+    Raises:
+        RpcError: the sessions could not be opened, as :func:`trio_rpc.open_session` says.
+    """
+    channel_a, channel_b = memory_channel_pair() if channels is None else channels
+    core_a = Core(channel_a, make_tables(services_a), Options(**options_a), "b")
+    core_b = Core(channel_b, make_tables(services_b), Options(**options_b), "a")
+    async with (
+        run_session(core_b, wait_until_open=False) as session_b,
+        run_session(core_a) as session_a,
+    ):
+        await core_b.opened()
+        yield session_a, session_b
