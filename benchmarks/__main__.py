@@ -92,8 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _chosen(found, options.adapter)
     rounds = options.rounds or (1 if options.quick else DEFAULT_ROUNDS)
     about = machine.describe()
-    steps = rounds * sum(part.key in adapter.parts for part in parts for _, adapter in chosen)
-    with _progress(steps) as step:
+    turns = [
+        (part.quick if options.quick else part.load).turns
+        for part in parts
+        for _, adapter in chosen
+        if part.key in adapter.parts
+    ]
+    with _progress(rounds * sum(turns)) as step:
         outcomes = runner.run(parts, chosen, rounds=rounds, quick=options.quick, step=step)
     print(report.as_text(outcomes, about, absent, quick=options.quick))
     if options.json:

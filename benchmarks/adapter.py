@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
 from benchmarks import loads
 from benchmarks.parts import Load
 
-__all__ = ["Adapter", "Calls", "Measurement", "Ready", "Target", "trio_adapter"]
+__all__ = ["Adapter", "Calls", "Measurement", "Ready", "Target", "Turns", "trio_adapter"]
 
 Measurement = dict[str, float]
 Ready = Callable[[Sequence[str]], None]
@@ -29,6 +28,16 @@ class Target:
 
     urls: Sequence[str]
     pid: int
+
+
+class Turns(Protocol):
+    """A client's place among those that are measured by turns."""
+
+    def wait(self) -> bool:
+        """Block until it is this client's turn; False when there will be no other."""
+
+    def report(self, measurement: Measurement) -> None:
+        """Say what the turn gave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +52,8 @@ class Adapter:
     serve: Callable[[Sequence[str], Ready], None]
     """In the server's process: listen on a free port of each host, say the URLs, serve for ever."""
 
-    drive: Callable[[str, Target, Load], Measurement]
-    """In the client's process: do one part's work and return its metrics."""
+    drive: Callable[[str, Target, Load, Turns], None]
+    """In the client's process: connect, and do one part's work whenever it is its turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +82,8 @@ def trio_adapter(
     def serve_in_trio(hosts: Sequence[str], ready: Ready) -> None:
         trio.run(serve, hosts, ready)
 
-    def drive_in_trio(part: str, target: Target, load: Load) -> Measurement:
-        return trio.run(partial(loads.LOADS[part], open_client, target, load))
+    def drive_in_trio(part: str, target: Target, load: Load, turns: Turns) -> None:
+        trio.run(loads.LOADS[part], open_client, target, load, turns)
 
     return Adapter(
         name=name,

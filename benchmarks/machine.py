@@ -10,10 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # not on Windows
-    resource = None  # type: ignore[assignment]
 
 __all__ = ["describe", "pick_cores", "pin", "raise_open_files", "resident_bytes"]
 
@@ -49,7 +47,7 @@ def pin(core: int | None) -> None:
 
 def raise_open_files(wanted: int) -> int:
     """Raise the limit on open files towards `wanted`; return how many there may be now."""
-    if resource is None:
+    if sys.platform == "win32":
         return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for pair in ((wanted, max(wanted, hard)), (min(wanted, hard), hard)):

@@ -1,7 +1,7 @@
 """What is measured, with how much load, and which figures the project has promised.
 
-A part is one kind of work. Each adapter that can do it is measured once in every round, in fresh
-processes, and set against the part's floor of the same round.
+A part is one kind of work. In every round each adapter that can do it gets fresh processes, and is
+set against the part's floor of the same round.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How much of a part's work one measurement does, and how long it may take."""
+    """How much of a part's work is done, and how long it may take."""
+
+    turns: int = 10
+    """Times that each adapter is measured in a round; the median of them is the round's value."""
 
     count: int
-    """Calls, sessions or cancelled calls, as the part has it; what is measured."""
+    """Calls, sessions or cancelled calls in a turn, as the part has it; what is measured."""
 
     warm_up: int
-    """The same work done before the clock runs."""
+    """The same work, done in each turn before the clock runs."""
 
     callers: int = 1
     """Tasks that call at the same time, on one connection."""
@@ -31,7 +34,7 @@ class Load:
     """Bytes of the payload."""
 
     limit: float = 60.0
-    """Seconds after which both processes are killed and the measurement counts as failed."""
+    """Seconds for a turn, after which both processes are killed and the adapter has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Metric:
     key: str
     name: str
     form: str = "{:.1f}"
+    greatest: bool = False
+    """A round's value is the greatest of its turns, not the median."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +75,8 @@ PARTS = {
             title="One call at a time",
             metrics=(Metric("p50", "p50 µs"), Metric("mean", "mean µs"), Metric("p99", "p99 µs")),
             floor="bare echo",
-            load=Load(count=5_000, warm_up=500),
-            quick=Load(count=200, warm_up=20, limit=20),
+            load=Load(count=500, warm_up=50),
+            quick=Load(turns=2, count=100, warm_up=10, limit=20),
             note="16-character string there and back; ratio of p50, less is better",
         ),
         Part(
@@ -80,8 +85,8 @@ PARTS = {
             metrics=(Metric("rate", "calls/s", "{:,.0f}"),),
             more_is_better=True,
             floor="nursery",
-            load=Load(count=64_000, warm_up=6_400, callers=64),
-            quick=Load(count=1_280, warm_up=128, callers=64, limit=20),
+            load=Load(count=6_400, warm_up=640, callers=64),
+            quick=Load(turns=2, count=640, warm_up=64, callers=64, limit=20),
             note="16-character string there and back; ratio of calls/s, more is better",
         ),
         Part(
@@ -90,8 +95,8 @@ PARTS = {
             metrics=(Metric("rate", "MB/s", "{:,.0f}"), Metric("p50", "p50 ms", "{:.2f}")),
             more_is_better=True,
             floor="bare echo",
-            load=Load(count=400, warm_up=40, size=1 << 20),
-            quick=Load(count=10, warm_up=2, size=1 << 20, limit=20),
+            load=Load(count=40, warm_up=4, size=1 << 20),
+            quick=Load(turns=2, count=5, warm_up=1, size=1 << 20, limit=20),
             note="one at a time; every byte goes there and back and is counted once; more is better",
         ),
         Part(
@@ -103,8 +108,8 @@ PARTS = {
                 Metric("opening", "ms to open, call", "{:.2f}"),
             ),
             floor="bare echo",
-            load=Load(count=10_000, warm_up=100, callers=64, limit=180),
-            quick=Load(count=200, warm_up=20, callers=64, limit=20),
+            load=Load(turns=1, count=10_000, warm_up=100, callers=64, limit=180),
+            quick=Load(turns=1, count=200, warm_up=20, callers=64, limit=20),
             hosts=HOSTS,
             note="growth of the server's resident memory, each session after one call; less is better",
         ),
@@ -114,11 +119,11 @@ PARTS = {
             metrics=(
                 Metric("ms", "ms until stopped"),
                 Metric("returned", "ms until callers returned"),
-                Metric("left", "handlers left", "{:.0f}"),
+                Metric("left", "handlers left", "{:.0f}", greatest=True),
             ),
             floor="nursery, cancels",
-            load=Load(count=1_000, warm_up=100),
-            quick=Load(count=100, warm_up=10, limit=20),
+            load=Load(turns=5, count=1_000, warm_up=100),
+            quick=Load(turns=2, count=100, warm_up=10, limit=20),
             note=(
                 "from scope.cancel() until every caller has returned and a later call has read "
                 "that no handler runs; less is better"

@@ -158,8 +158,9 @@ def as_json(
         "parts": {
             outcome.part.key: {
                 "title": outcome.part.title,
-                "load": asdict(outcome.part.quick if quick else outcome.part.load),
+                "load": asdict(outcome.load),
                 "rounds": outcome.rounds,
+                "turns": outcome.turns,
                 "failures": outcome.failures,
             }
             for outcome in outcomes

@@ -1,133 +1,243 @@
-"""Runs every measurement in two fresh processes, and the rows of a part by turns.
+"""Gives every row of a part its own two processes, and lets the rows be measured by turns.
 
-In each round each adapter is measured once, in an order that rotates from round to round, so that
-a machine that is slower for a while is slower for all of them.
+A machine is faster in one second than in the next. So rows take short turns, in an order that
+rotates, and all of them meet the same moods; the median of a row's turns is its value in the round.
+Only one row works at a time: the processes of the others sleep.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import Any, Self
 
 from benchmarks import machine
 from benchmarks.adapter import Adapter, Measurement
 from benchmarks.parts import Load, Part
 
-__all__ = ["MeasurementFailed", "Outcome", "run"]
+__all__ = ["Outcome", "WorkerFailed", "run"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
+Row = tuple[str, Adapter]
+"""An adapter and the name of its module."""
 
-class MeasurementFailed(Exception):
-    """A process ended early, was too slow, or said something that is no result."""
+
+class WorkerFailed(Exception):
+    """A process ended early, was too slow, or ended with an error."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What the rounds of one part gave: for each adapter a measurement or a failure a round."""
+    """What one part gave."""
 
     part: Part
-    titles: dict[str, str] = field(default_factory=dict)
+    load: Load
+    titles: dict[str, str]
     rounds: list[dict[str, Measurement]] = field(default_factory=list)
+    """For each round, adapter -> the medians of its turns."""
+
+    turns: list[dict[str, list[Measurement]]] = field(default_factory=list)
+    """For each round, adapter -> what its turns gave."""
+
     failures: dict[str, str] = field(default_factory=dict)
+    """Adapter -> why; it has no figures then."""
 
 
-def _start(role: str, module: str, name: str, options: object, errors: IO[bytes]) -> Any:
-    command = [sys.executable, "-m", "benchmarks.worker", role, module, name, json.dumps(options)]
-    return subprocess.Popen(  # noqa: S603 - it is this program
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
-    )
+class _Worker:
+    """A server's or a client's process. Leaving its block ends it."""
 
+    def __init__(self, role: str, row: Row, load: Load, options: dict[str, Any]) -> None:
+        module, adapter = row
+        self._role = role
+        self._limit = load.limit
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        text = json.dumps(options)
+        self._process = subprocess.Popen(  # noqa: S603 - it is this program
+            [sys.executable, "-m", "benchmarks.worker", role, module, adapter.name, text],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        self.pid = self._process.pid
 
-@contextmanager
-def _process(
-    role: str, module: str, name: str, options: dict[str, Any]
-) -> Iterator[tuple[Any, Callable[[], Any]]]:
-    """Run a worker; give it and a function that reads its one line. It is gone afterwards."""
-    with tempfile.TemporaryFile() as errors:
-        process = _start(role, module, name, options, errors)
-        watchdog = threading.Timer(options["limit"], process.kill)
-        watchdog.start()
+    def _failed(self, what: str) -> WorkerFailed:
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        return WorkerFailed(f"{self._role} {what}" + (f": {said[-1]}" if said else ""))
 
-        def read_line() -> Any:
-            line = process.stdout.readline()
-            if line:
-                return json.loads(line)
-            status = process.wait()
-            errors.seek(0)
-            said = errors.read().decode(errors="replace").strip().splitlines()
-            last = said[-1] if said else "said nothing; killed at its time limit?"
-            raise MeasurementFailed(f"{role} ended with status {status}: {last}")
-
+    def give_turn(self) -> None:
+        """Let a client begin. Raises WorkerFailed."""
+        assert self._process.stdin is not None
         try:
-            yield process, read_line
-        finally:
-            watchdog.cancel()
-            process.kill()
-            process.wait()
-            process.stdin.close()
-            process.stdout.close()
+            self._process.stdin.write(b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise self._failed("is gone") from None
+
+    def hear(self) -> Any:
+        """Return the next thing that it says. Raises WorkerFailed, also when it takes too long."""
+        assert self._process.stdout is not None
+        watchdog = threading.Timer(self._limit, self._process.kill)
+        watchdog.start()
+        line = self._process.stdout.readline()
+        in_time = watchdog.is_alive()
+        watchdog.cancel()
+        if line:
+            return json.loads(line)
+        self._process.wait()
+        late = "" if in_time else f", stopped after {self._limit:g} s"
+        raise self._failed(f"ended with status {self._process.returncode}{late}")
+
+    def end(self) -> None:
+        """Let it end by itself. Raises WorkerFailed if it cannot, or not well."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            status = self._process.wait(self._limit)
+        except subprocess.TimeoutExpired:
+            raise self._failed("did not end") from None
+        if status:
+            raise self._failed(f"ended with status {status}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        for file in (self._process.stdin, self._process.stdout, self._errors):
+            assert file is not None
+            file.close()
 
 
-def measure(module: str, adapter: Adapter, part: Part, load: Load) -> Measurement:
-    """Measure once. Raises MeasurementFailed; leaves no process behind."""
-    server_core, client_core = machine.pick_cores()
-    options: dict[str, Any] = {
-        "core": server_core,
-        "limit": load.limit,
-        "hosts": part.hosts,
-        "files": load.count if part.key == "idle" else 0,
-    }
-    with _process("serve", module, adapter.name, options) as (server, read_urls):
+class _Round:
+    """One round of one part: all its rows are alive, and one of them works."""
+
+    def __init__(self, outcome: Outcome, rows: Sequence[Row], stack: ExitStack) -> None:
+        self._outcome = outcome
+        self._rows = rows
+        self._stack = stack
+        self._clients: dict[str, _Worker] = {}
+        self._servers: dict[str, _Worker] = {}
+        # Every process ends by itself after this, even when nobody is left to stop it.
+        self._lifetime = outcome.load.limit * (1 + outcome.load.turns) * max(1, len(rows))
+
+    def _open_pair(self, row: Row) -> None:
+        part, load = self._outcome.part, self._outcome.load
+        name = row[1].name
+        server_core, client_core = machine.pick_cores()
+        options: dict[str, Any] = {
+            "core": server_core,
+            "lifetime": self._lifetime,
+            "hosts": part.hosts,
+            "files": load.count if part.key == "idle" else 0,
+        }
+        server = self._stack.enter_context(_Worker("serve", row, load, options))
         options = {
             "core": client_core,
-            "limit": load.limit,
+            "lifetime": self._lifetime,
             "part": part.key,
             "load": asdict(load),
-            "urls": read_urls()["urls"],
+            "urls": server.hear(),
             "pid": server.pid,
         }
-        with _process("drive", module, adapter.name, options) as (_, read_result):
-            result: Measurement = read_result()
-    return result
+        client = self._stack.enter_context(_Worker("drive", row, load, options))
+        assert client.hear() == "ready"
+        self._servers[name], self._clients[name] = server, client
+
+    def _turn(self, name: str) -> Measurement:
+        client = self._clients[name]
+        client.give_turn()
+        measurement: Measurement = client.hear()
+        return measurement
+
+    def _close_pair(self, name: str) -> None:
+        self._clients[name].end()
+        self._servers[name].end()
+
+    def _attempt(self, name: str, do: Callable[..., Any], *arguments: object) -> Any:
+        """Do it, unless this adapter has failed before; None if it fails, or had."""
+        if name in self._outcome.failures:
+            return None
+        try:
+            return do(*arguments)
+        except WorkerFailed as error:
+            self._outcome.failures[name] = str(error)
+            return None
+
+    def play(self, step: Callable[[str], None]) -> dict[str, list[Measurement]]:
+        """Return what the turns of each adapter gave."""
+        names = [adapter.name for _, adapter in self._rows]
+        for row in self._rows:
+            self._attempt(row[1].name, self._open_pair, row)
+        results: dict[str, list[Measurement]] = {name: [] for name in names}
+        for turn in range(self._outcome.load.turns):
+            start = turn % len(names)
+            for name in names[start:] + names[:start]:
+                step(name)
+                if measurement := self._attempt(name, self._turn, name):
+                    results[name].append(measurement)
+        for name in names:
+            self._attempt(name, self._close_pair, name)
+        return {name: result for name, result in results.items() if result}
+
+
+def _medians(part: Part, turns: Sequence[Measurement]) -> Measurement:
+    return {
+        metric.key: (max if metric.greatest else statistics.median)(
+            turn[metric.key] for turn in turns
+        )
+        for metric in part.metrics
+    }
 
 
 def run(
     parts: Sequence[Part],
-    adapters: Sequence[tuple[str, Adapter]],
+    rows: Sequence[Row],
     *,
     rounds: int,
     quick: bool,
     step: Callable[[str], None],
 ) -> list[Outcome]:
-    """Measure all; `step` is told what comes next, before each measurement.
+    """Measure all; `step` is told what comes next, before each turn.
 
-    An adapter that fails in a round is not tried again in that part, and has no figures there.
+    An adapter that fails is not tried again in that part, and has no figures there.
     """
-    outcomes = [Outcome(part) for part in parts]
+    mine = {part.key: [row for row in rows if part.key in row[1].parts] for part in parts}
+    outcomes = [
+        Outcome(
+            part,
+            load=part.quick if quick else part.load,
+            titles={adapter.name: adapter.title for _, adapter in mine[part.key]},
+        )
+        for part in parts
+        if mine[part.key]
+    ]
     for number in range(rounds):
         for outcome in outcomes:
             part = outcome.part
-            rows = [row for row in adapters if part.key in row[1].parts]
-            outcome.titles = {adapter.name: adapter.title for _, adapter in rows}
-            results: dict[str, Measurement] = {}
-            turn = number % len(rows) if rows else 0
-            for module, adapter in rows[turn:] + rows[:turn]:
-                step(f"round {number + 1}: {part.title}, {adapter.name}")
-                if adapter.name in outcome.failures:
-                    continue
-                try:
-                    load = part.quick if quick else part.load
-                    results[adapter.name] = measure(module, adapter, part, load)
-                except MeasurementFailed as error:
-                    outcome.failures[adapter.name] = str(error)
-            outcome.rounds.append(results)
+
+            def show(name: str, place: str = f"round {number + 1} of {rounds}, {part.key}") -> None:
+                step(f"{place}: {name}")
+
+            with ExitStack() as stack:
+                turns = _Round(outcome, mine[part.key], stack).play(show)
+            outcome.turns.append(turns)
+            outcome.rounds.append({name: _medians(part, said) for name, said in turns.items()})
     return outcomes
