@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgpack
@@ -16,19 +16,25 @@ from trio_rpc.wire.extensions import (
     SCALARS,
     SET,
     TUPLE,
+    collide,
     decode_reference,
     encode_big_int,
 )
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
-from trio_rpc.wire.lowering import EXTENSION_FACTOR, Lowering
+from trio_rpc.wire.lowering import EXTENSION_FACTOR, Lowering, is_flat
 from trio_rpc.wire.messages import Message, Reference, parse_message
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
-from trio_rpc.wire.scan import SMALL, check_whole, count_nodes, is_deeper, malformed, split
+from trio_rpc.wire.scan import (
+    SMALL,
+    TRAILING,
+    check_whole,
+    count_nodes,
+    is_deeper,
+    malformed,
+    split,
+)
 
 __all__ = ["Codec"]
-
-MAX_COLLISIONS = 100
-"""Keys of one map or set that may have the hash of another one: numbers can be chosen to."""
 
 _CONTAINERS = frozenset({TUPLE, SET, FROZENSET, MAP})
 
@@ -73,12 +79,9 @@ class Codec:
         fields = message.to_wire()
         try:
             for value in fields:
-                # Nearly always the arguments are a list of scalars and nothing is to be done.
-                cls = type(value)
-                if cls not in SCALARS and not (
-                    cls is list and SCALARS.issuperset(map(type, value))
-                ):
-                    fields = self._lower(fields, references)
+                if type(value) not in SCALARS and not is_flat(value):
+                    lowering = Lowering(self._registry, self.peer_limits, self._pack, references)
+                    fields = lowering.items(fields, 1)
                     break
             packed = self._pack(fields)
             if len(packed) > self.peer_limits.max_nodes:
@@ -91,12 +94,6 @@ class Codec:
             raise EncodeError(f"cannot be sent: {str(error) or repr(error):.200}") from error
         return packed
 
-    def _lower(
-        self, fields: list[Any], references: Callable[[Any], Reference | None] | None
-    ) -> list[Any]:
-        lowering = Lowering(self._registry, self.peer_limits, self._pack, references)
-        return lowering.items(fields, 1)
-
     def decode(self, packet: bytes) -> Iterator[Message]:
         """Decode the messages of one packet, one at a time.
 
@@ -104,19 +101,19 @@ class Codec:
         """
         if not packet:
             raise DecodeError("an empty packet")
-        if len(packet) > SMALL:
-            rest = packet
-        else:  # most often it is one message
+        self._forget()
+        rest = packet
+        if len(packet) <= SMALL:  # most often it is one message
             try:
                 fields = self._unpack(packet)
             except msgpack.ExtraData as error:
                 rest = error.extra
-                yield self._finish(error.unpacked, len(packet) - len(rest))
+                yield self._message(error.unpacked, len(packet) - len(rest))
             else:
-                yield self._finish(fields, len(packet))
+                yield self._message(fields, len(packet))
                 return
         for part in split(rest, self.limits.max_nodes):
-            yield self._finish(self._unpack(part), len(part))
+            yield self._message(self._unpack(part), len(part))
 
     def decode_message(self, data: bytes) -> Message:
         """Decode bytes that are exactly one message. Raises DecodeError.
@@ -124,42 +121,53 @@ class Codec:
         That they are at most ``limits.max_message`` is for the caller to see to, before it
         gathers so many.
         """
+        self._forget()
         check_whole(data, self.limits.max_nodes)
-        return self._finish(self._unpack(data), len(data))
+        try:
+            fields = self._unpack(data)
+        except msgpack.ExtraData:
+            raise DecodeError(TRAILING) from None
+        return self._message(fields, len(data))
 
     def _unpack(self, data: bytes | memoryview) -> Any:
-        self._found = []
-        self._problem = None
-        self._nesting = self._extension_bytes = 0
+        """Decode one value. Raises DecodeError, and ExtraData if more follows it."""
         try:
-            return self._build(data)
+            # Every length is bounded by that of the data, which is unpackb's own rule.
+            return msgpack.unpackb(
+                data,
+                ext_hook=self._extension,
+                object_pairs_hook=_map,
+                strict_map_key=True,
+                timestamp=3,
+            )
         except (RpcError, msgpack.ExtraData):
             raise
         except Exception as error:
             # Readers of extensions raise what they like, and the library more than it says.
             raise malformed(error) from error
 
-    def _build(self, data: bytes | memoryview) -> Any:
-        # Every length is bounded by that of the data, which is unpackb's own rule.
-        return msgpack.unpackb(
-            data, ext_hook=self._extension, object_pairs_hook=_map, strict_map_key=True
-        )
-
-    def _finish(self, fields: Any, size: int) -> Message:
+    def _message(self, fields: Any, size: int) -> Message:
         # A container takes a byte at least: most messages are too short to be too deep.
         if size > self.limits.max_depth and is_deeper(fields, self.limits.max_depth):
             raise DecodeError(f"nested more than {self.limits.max_depth} levels deep")
         message = parse_message(fields)
-        if self._found or self._problem:
+        if self._extension_bytes or self._found:
             self._attach(message)
         return message
 
     def _attach(self, message: Any) -> None:
+        """Hand over what reading extensions has left besides their values."""
+        found, problem = self._found, self._problem
+        self._forget()
         if hasattr(message, "references"):
-            message.references = tuple(self._found)
-            message.problem = self._problem
-        elif self._found:
+            message.references = tuple(found)
+            message.problem = problem
+        elif found:
             raise DecodeError(f"{type(message).__name__} may not carry references")
+
+    def _forget(self) -> None:
+        if self._extension_bytes or self._found:
+            self._found, self._problem, self._extension_bytes = [], None, 0
 
     def _extension(self, code: int, data: bytes) -> Any:
         leaf = LEAF_DECODERS.get(code)
@@ -184,14 +192,17 @@ class Codec:
         self._extension_bytes += len(data)
         if self._extension_bytes > EXTENSION_FACTOR * self.limits.max_message:
             raise DecodeError("too many bytes in extensions inside each other")
+        if self._nesting >= self.limits.max_depth:
+            raise DecodeError(f"nested more than {self.limits.max_depth} levels deep")
         if len(data) > SMALL:
             check_whole(data, self.limits.max_nodes)
         self._nesting += 1
-        if self._nesting > self.limits.max_depth:
-            raise DecodeError(f"nested more than {self.limits.max_depth} levels deep")
-        value = self._build(data)
-        self._nesting -= 1
-        return value
+        try:
+            return self._unpack(data)
+        except msgpack.ExtraData:
+            raise DecodeError(TRAILING) from None
+        finally:
+            self._nesting -= 1
 
     def _container(self, code: int, items: Any) -> Any:
         if type(items) is not list:
@@ -228,8 +239,8 @@ def _map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _guard(keys: list[Any]) -> None:
-    if len(keys) - len(set(map(hash, keys))) > MAX_COLLISIONS:
-        raise DecodeError("keys that were chosen to have the same hash")
+    if collide(keys):
+        raise DecodeError("too many keys with the same hash")
 
 
 def _odd_map(items: list[Any]) -> dict[Any, Any]:
@@ -243,9 +254,6 @@ def _odd_map(items: list[Any]) -> dict[Any, Any]:
     return made
 
 
-def _set(items: list[Any], code: int) -> Iterable[Any]:
+def _set(items: list[Any], code: int) -> set[Any] | frozenset[Any]:
     _guard(items)
-    made = set(items) if code == SET else frozenset(items)
-    if len(made) != len(items):
-        raise DecodeError("a set that has an element twice")
-    return made
+    return set(items) if code == SET else frozenset(items)

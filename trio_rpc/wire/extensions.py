@@ -19,17 +19,17 @@ code  Python                payload
   11  complex               two IEEE 754 doubles, big-endian: real, imaginary
   12  dict, other keys      of values: array of key, value, key, value …
   32  a reference           array of kind, number
-  −1  MessagePack's own timestamp: read as a UTC datetime, never written
+  -1  MessagePack's own timestamp: read as a UTC datetime, never written
 ====  ====================  =========================================================
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgpack
@@ -47,6 +47,7 @@ __all__ = [
     "SCALARS",
     "SET",
     "TUPLE",
+    "collide",
     "decode_reference",
     "encode_big_int",
     "encode_reference",
@@ -57,7 +58,6 @@ DATETIME, DATE, TIME, TIMEDELTA = 4, 5, 6, 7
 DECIMAL, UUID, BIG_INT, COMPLEX = 8, 9, 10, 11
 MAP = 12
 REFERENCE = 32
-TIMESTAMP = -1
 
 MAX_TEXT = 1024
 """Bytes of a Decimal, date or time: reading a longer one would cost more than it says."""
@@ -67,8 +67,10 @@ MAX_INT = 1024
 SCALARS = frozenset({type(None), bool, int, float, str, bytes, bytearray, memoryview})
 """What MessagePack has itself, and what holds nothing else."""
 
+MAX_COLLISIONS = 100
+"""Keys of one map or set that may share a hash with another: numbers can be chosen to."""
+
 _COMPLEX = struct.Struct(">dd")
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 def encode_big_int(value: int) -> msgpack.ExtType:
@@ -98,36 +100,24 @@ def _encode_decimal(value: decimal.Decimal) -> bytes:
     return data
 
 
-def _encode_timedelta(value: datetime.timedelta) -> bytes:
+def _encode_timedelta(value: dt.timedelta) -> bytes:
     return _packed([value.days, value.seconds, value.microseconds])
 
 
-def _decode_timedelta(data: bytes) -> datetime.timedelta:
+def _decode_timedelta(data: bytes) -> dt.timedelta:
     days, seconds, microseconds = _ints(data, 3)
     if not (0 <= seconds < 86_400 and 0 <= microseconds < 1_000_000):
         raise DecodeError("a timedelta that is not normalised")
-    return datetime.timedelta(days, seconds, microseconds)
-
-
-def _decode_timestamp(data: bytes) -> datetime.datetime:
-    # Ours, because the library's own accepts more than the specification allows (S8).
-    if len(data) == 4:
-        nanoseconds, seconds = 0, int.from_bytes(data, "big")
-    elif len(data) == 8:
-        packed = int.from_bytes(data, "big")
-        nanoseconds, seconds = packed >> 34, packed & (2**34 - 1)
-    elif len(data) == 12:
-        nanoseconds = int.from_bytes(data[:4], "big")
-        seconds = int.from_bytes(data[4:], "big", signed=True)
-    else:
-        raise DecodeError(f"a timestamp of {len(data)} bytes")
-    if nanoseconds >= 10**9:
-        raise DecodeError("a timestamp with more nanoseconds than a second has")
-    return _EPOCH + datetime.timedelta(seconds=seconds, microseconds=nanoseconds // 1000)
+    return dt.timedelta(days, seconds, microseconds)
 
 
 def _decode_uuid(data: bytes) -> uuid.UUID:
     return uuid.UUID(bytes=data)
+
+
+def collide(keys: Collection[Any]) -> bool:
+    """Say whether so many keys have the same hash that a map or set of them would be slow."""
+    return len(keys) > MAX_COLLISIONS and len(keys) - len(set(map(hash, keys))) > MAX_COLLISIONS
 
 
 def encode_reference(reference: Reference) -> msgpack.ExtType:
@@ -156,10 +146,10 @@ def _ints(data: bytes, count: int) -> list[int]:
 
 
 LEAF_ENCODERS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
-    datetime.datetime: (DATETIME, lambda value: value.isoformat().encode("ascii")),
-    datetime.date: (DATE, lambda value: value.isoformat().encode("ascii")),
-    datetime.time: (TIME, lambda value: value.isoformat().encode("ascii")),
-    datetime.timedelta: (TIMEDELTA, _encode_timedelta),
+    dt.datetime: (DATETIME, lambda value: value.isoformat().encode("ascii")),
+    dt.date: (DATE, lambda value: value.isoformat().encode("ascii")),
+    dt.time: (TIME, lambda value: value.isoformat().encode("ascii")),
+    dt.timedelta: (TIMEDELTA, _encode_timedelta),
     decimal.Decimal: (DECIMAL, _encode_decimal),
     uuid.UUID: (UUID, lambda value: value.bytes),
     complex: (COMPLEX, lambda value: _COMPLEX.pack(value.real, value.imag)),
@@ -167,15 +157,14 @@ LEAF_ENCODERS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
 """For each class that holds no other values: its code, and what makes the payload."""
 
 LEAF_DECODERS: dict[int, Callable[[bytes], Any]] = {
-    DATETIME: lambda data: datetime.datetime.fromisoformat(_text(data)),
-    DATE: lambda data: datetime.date.fromisoformat(_text(data)),
-    TIME: lambda data: datetime.time.fromisoformat(_text(data)),
+    DATETIME: lambda data: dt.datetime.fromisoformat(_text(data)),
+    DATE: lambda data: dt.date.fromisoformat(_text(data)),
+    TIME: lambda data: dt.time.fromisoformat(_text(data)),
     TIMEDELTA: _decode_timedelta,
     DECIMAL: lambda data: decimal.Decimal(_text(data)),
     UUID: _decode_uuid,
     BIG_INT: _decode_big_int,
     COMPLEX: lambda data: complex(*_COMPLEX.unpack(data)),
-    TIMESTAMP: _decode_timestamp,
 }
 """For each code whose payload holds no other values: what reads it.
 

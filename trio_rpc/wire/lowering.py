@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeAlias
 
 import msgpack
@@ -24,13 +24,14 @@ from trio_rpc.wire.extensions import (
     SCALARS,
     SET,
     TUPLE,
+    collide,
     encode_reference,
 )
 from trio_rpc.wire.limits import Limits
 from trio_rpc.wire.messages import Reference
-from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, TypeRegistry
+from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
 
-__all__ = ["EXTENSION_FACTOR", "Lowering"]
+__all__ = ["EXTENSION_FACTOR", "Lowering", "is_flat"]
 
 EXTENSION_FACTOR = 4
 """How often ``max_message`` the payloads of extensions may be, each counted at every level.
@@ -44,10 +45,30 @@ _PLAIN_KEYS = frozenset({str, bytes})
 Lowerer: TypeAlias = "Callable[[Lowering, Any, int], Any]"
 
 
+def is_flat(value: Any) -> bool:
+    """Say whether a value is a list or dict that holds only scalars and can go as it is."""
+    cls = type(value)
+    if cls is list:
+        return SCALARS.issuperset(map(type, value))
+    return (
+        cls is dict
+        and SCALARS.issuperset(map(type, value.values()))
+        and _PLAIN_KEYS.issuperset(map(type, value))
+    )
+
+
 class Lowering:
     """The work on one message: what it has cost so far, and what it may."""
 
-    __slots__ = ("_extension_bytes", "_limits", "_nodes", "_pack", "_references", "_registry")
+    __slots__ = (
+        "_extension_bytes",
+        "_in_key",
+        "_limits",
+        "_nodes",
+        "_pack",
+        "_references",
+        "_registry",
+    )
 
     def __init__(
         self,
@@ -62,20 +83,20 @@ class Lowering:
         self._references = references
         self._nodes = 0
         self._extension_bytes = 0
+        self._in_key = False  # inside a set, or a key: only what has a hash can arrive
 
     def value(self, value: Any, depth: int) -> Any:
         """Lower one value that lies inside ``depth`` containers. Raises EncodeError."""
         cls = type(value)
         if cls in SCALARS:
             return value
-        if cls is list:
-            return self.items(value, depth + 1)
-        if cls is dict:
-            return self._dict(value, depth + 1)
+        if cls is list or cls is dict:
+            self._refuse_in_key(cls)
+            return self.items(value, depth + 1) if cls is list else self._dict(value, depth + 1)
         registration = self._registry.for_class(cls)
         if registration is not None:
-            return self._registered(registration.tag, registration.encode, value, depth + 1)
-        lower = _lowerer(cls)
+            return self._registered(registration, value, depth + 1)
+        lower: Lowerer | None = _lowerer(cls)  # type: ignore[arg-type]  # a class has a hash
         if lower is not None:
             return lower(self, value, depth)
         return self._unknown(value)
@@ -107,7 +128,7 @@ class Lowering:
         return {key: self.value(item, depth) for key, item in value.items()}
 
     def _odd_dict(self, value: dict[Any, Any], depth: int) -> Any:
-        keys = [self.value(key, depth) for key in value]
+        keys = self._keys(value, depth)
         items = [self.value(item, depth) for item in value.values()]
         if _PLAIN_KEYS.issuperset(map(type, keys)):  # of str's subclasses, or enums of text
             lowered = dict(zip(keys, items, strict=True))
@@ -119,6 +140,20 @@ class Lowering:
         flat[1::2] = items
         return self._extension(MAP, flat)
 
+    def _keys(self, keys: Collection[Any], depth: int) -> list[Any]:
+        """Lower the elements of a set or the keys of a dict."""
+        if collide(keys):
+            raise EncodeError("too many keys with the same hash in a dict or set")
+        outside, self._in_key = self._in_key, True
+        lowered = [self.value(key, depth) for key in keys]
+        self._in_key = outside
+        return lowered
+
+    def _refuse_in_key(self, cls: type) -> None:
+        if self._in_key:
+            name = cls.__name__
+            raise EncodeError(f"what arrives as a {name} cannot be a key or in a set there")
+
     def _extension(self, code: int, value: Any) -> msgpack.ExtType:
         payload = self._pack(value)
         self._extension_bytes += len(payload)
@@ -126,15 +161,17 @@ class Lowering:
             raise EncodeError("too many bytes in tuples, sets and the like inside each other")
         return msgpack.ExtType(code, payload)
 
-    def _registered(
-        self, tag: int, encode: Callable[[Any], Any], value: Any, depth: int
-    ) -> msgpack.ExtType:
+    def _registered(self, registration: Registration, value: Any, depth: int) -> msgpack.ExtType:
         self._enter(1, depth)
         try:
-            encoded = encode(value)
+            encoded = registration.encode(value)
         except Exception as error:
-            raise EncodeError(f"the encode function of tag {tag} raised {error!r:.200}") from error
-        return self._extension(tag, self.value(encoded, depth))
+            name = registration.cls.__qualname__
+            raise EncodeError(f"the encode function of {name} raised {error!r:.200}") from error
+        outside, self._in_key = self._in_key, False
+        lowered = self.value(encoded, depth)
+        self._in_key = outside
+        return self._extension(registration.tag, lowered)
 
     def _unknown(self, value: Any) -> Any:
         reference = None if self._references is None else self._references(value)
@@ -142,42 +179,52 @@ class Lowering:
             raise EncodeError(f"a value of type {type(value).__qualname__} cannot be sent")
         return encode_reference(reference)
 
-    def array(self, code: int, value: Any, depth: int) -> msgpack.ExtType:
-        """Lower a tuple, set or frozenset."""
-        return self._extension(code, self.items(value, depth + 1))
+    def array(self, value: Any, depth: int) -> msgpack.ExtType:
+        """Lower a tuple."""
+        return self._extension(TUPLE, self.items(value, depth + 1))
+
+    def set(self, code: int, value: Any, depth: int) -> msgpack.ExtType:
+        """Lower a set or frozenset."""
+        self._enter(len(value), depth + 1)
+        return self._extension(code, self._keys(value, depth + 1))
+
+    def record(self, value: Any, depth: int) -> Any:
+        """Lower a tuple with names to an array, or a tuple where an array could not arrive."""
+        return self.array(value, depth) if self._in_key else self.items(value, depth + 1)
 
     def fields(self, value: dict[str, Any], depth: int) -> dict[str, Any]:
         """Lower an object that becomes a map of its fields."""
+        self._refuse_in_key(dict)
         self._enter(2 * len(value), depth + 1)
         return {name: self.value(item, depth + 1) for name, item in value.items()}
 
-
-def _opaque(lowering: Lowering, value: msgpack.ExtType, depth: int) -> msgpack.ExtType:
-    """Pass on an extension of the users' range that nothing here gave a meaning."""
-    if not FIRST_TAG <= value.code <= LAST_TAG:
-        raise EncodeError(f"extension code {value.code} is not one of {FIRST_TAG} to {LAST_TAG}")
-    # The peer may have registered it, and would end the session if it could not be read.
-    scan.check_whole(value.data, lowering._limits.max_nodes)  # noqa: SLF001 - a friend
-    return value
+    def opaque(self, value: msgpack.ExtType, depth: int) -> msgpack.ExtType:
+        """Pass on an extension of the users' range that has no meaning here."""
+        if not FIRST_TAG <= value.code <= LAST_TAG:
+            raise EncodeError(f"extension {value.code} is not one of {FIRST_TAG} to {LAST_TAG}")
+        self._enter(1, depth + 1)
+        # The peer may have registered it, and would end the session if it could not be read.
+        scan.check_whole(value.data, self._limits.max_nodes)
+        return value
 
 
 def _leaf(code: int, encode: Callable[[Any], bytes]) -> Lowerer:
-    return lambda lowering, value, depth: msgpack.ExtType(code, encode(value))
+    return lambda _, value, __: msgpack.ExtType(code, encode(value))
 
 
 _LOWERERS: dict[type, Lowerer] = {
-    tuple: lambda lowering, value, depth: lowering.array(TUPLE, value, depth),
-    set: lambda lowering, value, depth: lowering.array(SET, value, depth),
-    frozenset: lambda lowering, value, depth: lowering.array(FROZENSET, value, depth),
-    Reference: lambda lowering, value, depth: encode_reference(value),
-    msgpack.ExtType: _opaque,
+    tuple: Lowering.array,
+    set: lambda lowering, value, depth: lowering.set(SET, value, depth),
+    frozenset: lambda lowering, value, depth: lowering.set(FROZENSET, value, depth),
+    Reference: lambda _, value, __: encode_reference(value),
+    msgpack.ExtType: Lowering.opaque,
     **{cls: _leaf(code, encode) for cls, (code, encode) in LEAF_ENCODERS.items()},
     # Of these only subclasses get here.
-    str: lambda lowering, value, depth: str.__str__(value),
-    int: lambda lowering, value, depth: int.__int__(value),
-    float: lambda lowering, value, depth: float.__float__(value),
-    bytes: lambda lowering, value, depth: bytes(memoryview(value)),
-    bytearray: lambda lowering, value, depth: bytes(memoryview(value)),
+    str: lambda _, value, __: str.__str__(value),
+    int: lambda _, value, __: int.__int__(value),
+    float: lambda _, value, __: float.__float__(value),
+    bytes: lambda _, value, __: bytes(memoryview(value)),
+    bytearray: lambda _, value, __: bytes(memoryview(value)),
     list: lambda lowering, value, depth: lowering.value(list(value), depth),
     dict: lambda lowering, value, depth: lowering.value(dict(value), depth),
 }
@@ -197,7 +244,7 @@ def _lowerer(cls: type) -> Lowerer | None:
     if hasattr(cls, "__attrs_attrs__"):
         return _fields_lowerer([attribute.name for attribute in cls.__attrs_attrs__])
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return lambda lowering, value, depth: lowering.items(value, depth + 1)
+        return Lowering.record
     return next((_LOWERERS[base] for base in cls.__mro__ if base in _LOWERERS), None)
 
 
@@ -215,7 +262,7 @@ def _struct_lowerer(cls: type[msgspec.Struct]) -> Lowerer:
 
     def lower_array(lowering: Lowering, value: Any, depth: int) -> Any:
         items = [*tag.values(), *(getattr(value, name) for _, name in pairs)]
-        return lowering.items(items, depth + 1)
+        return lowering.record(items, depth)
 
     def lower_map(lowering: Lowering, value: Any, depth: int) -> Any:
         items = ((key, getattr(value, name)) for key, name in pairs)

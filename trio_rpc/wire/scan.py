@@ -19,6 +19,11 @@ __all__ = ["SMALL", "check_whole", "count_nodes", "is_deeper", "split"]
 SMALL = 512
 """Bytes below which the most that headers can promise (claims nested in claims) does no harm."""
 
+BULK = 64 * 1024
+"""Bytes above which it is worth a look whether a message is mostly one large string."""
+
+TRAILING = "malformed MessagePack: something follows where a value ends"
+
 
 def split(packet: bytes, max_nodes: int) -> Iterator[memoryview]:
     """Yield the messages of a packet, each still encoded, whole, and within ``max_nodes`` values.
@@ -42,10 +47,17 @@ def split(packet: bytes, max_nodes: int) -> Iterator[memoryview]:
 
 
 def check_whole(data: bytes, max_nodes: int) -> None:
-    """Raise DecodeError unless these bytes are one encoded value of at most ``max_nodes`` values."""
+    """Make sure that it is safe to decode one value from these bytes.
+
+    Raises DecodeError unless they are one whole value, of at most ``max_nodes`` values, or begin
+    with one and are then refused by whoever decodes them exactly.
+    """
+    # Walking over a copy is fast, making the copy is not: a few large strings go without.
+    if len(data) > BULK and count_nodes(memoryview(data), max_nodes, len(data) // 4096):
+        return
     for part in split(data, max_nodes):
         if len(part) != len(data):
-            raise DecodeError(f"{len(data) - len(part)} bytes too many behind a value")
+            raise DecodeError(TRAILING)
 
 
 def malformed(error: Exception) -> DecodeError:
@@ -76,17 +88,27 @@ _OF_VALUES = frozenset({1, 2, 3, 12, *range(64, 128)})
 """Extension codes whose payload is one encoded value. Its values count, too."""
 
 
-def count_nodes(data: memoryview, most: int) -> int:
+def count_nodes(data: memoryview, most: int, patience: int | None = None) -> int:
     """Count the values of one encoded value, those in containers and extensions included.
 
     It looks at headers alone: long strings cost nothing, and nothing is allocated. Containers are
     counted by what their headers claim, so a bomb is refused where it begins.
 
+    Args:
+        data: one encoded value.
+        most: how many values there may be.
+        patience: how many headers to read; if that does not suffice, the result is 0.
+
     Raises:
-        DecodeError: there are more than ``most``, or a header claims more than there is.
+        DecodeError: there are more than ``most``, or than there are bytes for.
     """
+    most = min(most, len(data))
     count, at, end = 1, 0, len(data)
     while at < end:
+        if patience is not None:
+            if not patience:
+                return 0
+            patience -= 1
         first = data[at]
         width = _WIDTHS[first]
         if width:
