@@ -28,6 +28,8 @@ from typing import (
     LiteralString,
     Never,
     NoReturn,
+    ParamSpecArgs,
+    ParamSpecKwargs,
     TypeAlias,
     TypeVar,
     Union,
@@ -84,6 +86,8 @@ class Adapter(metaclass=_AdapterType):
 def adapt(annotation: Any) -> Any:
     """Return ``annotation`` with all that msgspec would refuse replaced by adapters."""
     if annotation in (inspect.Parameter.empty, NoReturn, Never):
+        return Any
+    if isinstance(annotation, (ParamSpecArgs, ParamSpecKwargs)):
         return Any
     if annotation is LiteralString:
         return str
@@ -154,15 +158,17 @@ def _check_instance(wanted: type, value: Any) -> Any:
     raise TypeError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
 
 
+def _is_protocol(wanted: Any) -> bool:
+    return isinstance(wanted, type) and getattr(wanted, "_is_protocol", False)
+
+
 def _is_plain_protocol(wanted: type) -> bool:
     # isinstance() refuses a Protocol that is not runtime_checkable: there is nothing to check.
-    return getattr(wanted, "_is_protocol", False) and not getattr(
-        wanted, "_is_runtime_protocol", False
-    )
+    return _is_protocol(wanted) and not getattr(wanted, "_is_runtime_protocol", False)
 
 
 def _is_call_protocol(wanted: type) -> bool:
-    return getattr(wanted, "_is_protocol", False) and "__call__" in vars(wanted)
+    return _is_protocol(wanted) and "__call__" in vars(wanted)
 
 
 def _adapter(name: str, convert: Convert) -> Any:
@@ -176,8 +182,10 @@ def _instance_of(cls: type) -> Any:
 def _adapt_class(annotation: Any) -> Any:
     if isinstance(annotation, TypeVar):
         return _adapt_type_variable(annotation)
-    if annotation is CALLABLE:
-        return _instance_of(CALLABLE)
+    if hasattr(annotation, "__value__") and not _is_supported(annotation):
+        return adapt(annotation.__value__)  # a "type" statement's alias
+    if annotation is CALLABLE or _is_protocol(annotation):
+        return _instance_of(annotation)
     if not (isinstance(annotation, type) and issubclass(annotation, enum.Enum)):
         return annotation
     if _is_supported(annotation):

@@ -41,6 +41,9 @@ Detail: TypeAlias = Literal["none", "message", "traceback"]
 ErrorMap: TypeAlias = dict[str, Any]
 
 MAX_TEXT: Final = 10_000
+MAX_TEXTS: Final = 200_000  # all texts of one map together; beyond it each is cut to CUT_TEXT
+CUT_TEXT: Final = 100
+MAX_NAME: Final = 200
 MAX_TRACEBACK: Final = 50_000
 MAX_NOTES: Final = 20
 MAX_ARGS: Final = 20
@@ -105,11 +108,15 @@ def to_error(
         raises: the classes its method declares.
         detail: how much is told. With "none", of an undeclared exception only that there was
             one; with "message" its text; with "traceback" also where it came from.
-        sendable: tells whether a value can be encoded; by default only plain values can.
+        sendable: tells whether an argument of an exception can be sent, and is small enough to
+            be; by default plain scalars are. Strings are cut, and need no asking.
 
     Never raises, and never makes a map that cannot be encoded.
     """
-    return _Writer(tuple(raises), detail, sendable or _is_plain).whole(exc)
+    try:
+        return _Writer(tuple(raises), detail, sendable or _is_plain).whole(exc)
+    except Exception:  # noqa: BLE001 - an exception's own attributes may be code that fails
+        return _bare(detail, type(exc))
 
 
 def refusal(exc: CallError) -> ErrorMap:
@@ -153,6 +160,7 @@ class _Writer:
         self._detail = detail
         self._sendable = sendable
         self._leaves = 0
+        self._room = MAX_TEXTS
 
     def whole(self, exc: BaseException) -> ErrorMap:
         error = self._write(exc, 1)
@@ -175,7 +183,7 @@ class _Writer:
             notes.append(f"raised as {_full_name(type(exc))}")
         if replaced:
             notes.append("some arguments could not be sent and are shown as text")
-        return _with_notes(error, notes)
+        return self._with_notes(error, notes)
 
     def _write_group(self, group: BaseExceptionGroup[BaseException], depth: int) -> ErrorMap:
         notes = _notes_of(group)
@@ -188,16 +196,26 @@ class _Writer:
         message = group.message if self._detail != "none" else "several errors"
         error = self._told(group, "builtins.ExceptionGroup", message)
         error["errors"] = errors
-        return _with_notes(error, notes if self._detail != "none" else [])
+        return self._with_notes(error, notes if self._detail != "none" else [])
 
     def _write_undeclared(self, exc: BaseException) -> ErrorMap:
         if self._detail == "none":
-            return {"code": "raised", "type": "Exception", "message": "the handler failed"}
+            return _bare(self._detail, type(exc))
         error = self._told(exc, _full_name(type(exc)), _text_of(exc))
-        return _with_notes(error, _notes_of(exc))
+        return self._with_notes(error, _notes_of(exc))
 
     def _told(self, exc: BaseException, name: str, message: str) -> ErrorMap:
-        return {"code": "raised", "type": clip(name, 200), "message": clip(message, MAX_TEXT)}
+        return {"code": "raised", "type": clip(name, MAX_NAME), "message": self._cut(message)}
+
+    def _with_notes(self, error: ErrorMap, notes: list[str]) -> ErrorMap:
+        if notes:
+            error["notes"] = [self._cut(note) for note in notes[:MAX_NOTES]]
+        return error
+
+    def _cut(self, text: str) -> str:
+        text = clip(text, MAX_TEXT if self._room > MAX_TEXT else CUT_TEXT)
+        self._room -= len(text)
+        return text
 
     def _declared(self, exc: BaseException) -> type[Exception] | None:
         """Find the declared class nearest to the exception's own, or a listed built-in one."""
@@ -214,11 +232,11 @@ class _Writer:
         args, replaced = [], False
         for value in _arguments_of(exc)[:MAX_ARGS]:
             if type(value) is str:
-                args.append(clip(value, MAX_TEXT))
+                args.append(self._cut(value))
             elif self._fits(value):
                 args.append(value)
             else:
-                args.append(clip(_repr_of(value), MAX_TEXT))
+                args.append(self._cut(_repr_of(value)))
                 replaced = True
         return args, replaced
 
@@ -295,6 +313,11 @@ class _Reader:
         return RemoteError(name.removeprefix("builtins."), message, tuple(notes))
 
 
+def _bare(detail: Detail, cls: type[BaseException]) -> ErrorMap:
+    name = "Exception" if detail == "none" else clip(cls.__name__, MAX_NAME)
+    return {"code": "raised", "type": name, "message": "the handler failed"}
+
+
 def _rebuild(cls: type[Exception], args: list[Any]) -> Exception | None:
     try:
         exc = cls(*args)
@@ -322,12 +345,6 @@ def _notes(error: Mapping[str, Any]) -> list[str]:
     if type(notes) is not list or not all(type(note) is str for note in notes):
         raise DecodeError("an error has notes that are not a list of texts")
     return notes
-
-
-def _with_notes(error: ErrorMap, notes: list[str]) -> ErrorMap:
-    if notes:
-        error["notes"] = [clip(note, MAX_TEXT) for note in notes[:MAX_NOTES]]
-    return error
 
 
 def _notes_of(exc: BaseException) -> list[str]:

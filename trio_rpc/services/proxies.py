@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol
 
 from trio_rpc.services.conversion import Convert
 from trio_rpc.services.decorators import Kind, MethodMark, wire_name
-from trio_rpc.services.signatures import Signature
+from trio_rpc.services.signatures import signature_of
 from trio_rpc.services.tables import marked_methods
 
 __all__ = ["Caller", "Proxy", "RemoteMethod"]
@@ -112,7 +112,7 @@ class Proxy:
                 f"{self._interface.__name__} has no remote method {name!r}; it has {names}"
             )
         function, mark = self._marked[name]
-        signature = Signature(function, owner=self._interface, name=prefix + name)
+        signature = signature_of(function, function, self._interface, prefix + name)
         raises = {wire_name(cls): cls for cls in mark.raises}
         convert = signature.result_converter()
         return RemoteMethod(self._caller, prefix + name, mark.kind, raises, convert)

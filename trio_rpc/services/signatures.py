@@ -8,6 +8,7 @@ others take the long way round, where each parameter can be named in the complai
 from __future__ import annotations
 
 import collections.abc
+import functools
 import inspect
 import types
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from trio_rpc.services.conversion import (
 )
 from trio_rpc.services.text import one_line, quoted
 
-__all__ = ["Signature"]
+__all__ = ["Signature", "signature_of"]
 
 TASK_STATUS: Final = "task_status"
 AWAITABLES: Final = (collections.abc.Awaitable, collections.abc.Coroutine, types.CoroutineType)
@@ -66,6 +67,7 @@ class Signature:
 
     __slots__ = (
         "_annotations",
+        "_convert_result",
         "_extra_keywords",
         "_extra_positional",
         "_named",
@@ -94,13 +96,13 @@ class Signature:
         self._named: dict[str, _Parameter] = {}
         self._extra_positional: _Parameter | None = None
         self._extra_keywords: _Parameter | None = None
+        self._convert_result: tuple[Convert | None] | None = None
         self.takes_task_status = False
         for parameter in parameters:
             self._add(parameter)
         self._tuples = self._possible_tuples()
         self._plain = self._plain_types()
-        shown = [one for one in parameters if one.name != TASK_STATUS]
-        self.text = str(signature.replace(parameters=shown))
+        self.text = _shown(signature, parameters)
 
     def bind(
         self, args: Sequence[Any], kwargs: dict[str, Any] | None = None
@@ -115,6 +117,8 @@ class Signature:
             if self._plain.get(count) == [*map(type, args)]:
                 return args, {}
             adapted = self._tuples.get(count)
+            if adapted is Any:
+                return args, {}
             if adapted is not None:
                 try:
                     return convert_to(args, adapted), {}
@@ -126,7 +130,15 @@ class Signature:
         """Return a function that checks a result and converts it, or None if anything fits.
 
         The function raises DecodeError, with one line of text, when the result does not fit.
+
+        Raises TypeError when the annotation cannot be resolved or checked: only now, since the
+        serving side can do without.
         """
+        if self._convert_result is None:
+            self._convert_result = (self._make_result_converter(),)
+        return self._convert_result[0]
+
+    def _make_result_converter(self) -> Convert | None:
         annotation = self._annotations.get("return")
         if get_origin(annotation) in AWAITABLES:  # a plain def that returns what one awaits
             annotation = (get_args(annotation) or (Any,))[-1]
@@ -176,14 +188,15 @@ class Signature:
         return adapted
 
     def _possible_tuples(self) -> dict[int, Any]:
-        """Map each number of arguments that fills all required parameters to their tuple type."""
+        """Map each number of arguments that fills all required parameters to their tuple type.
+
+        Any stands for a tuple in which nothing is to be checked.
+        """
         if any(one.required for one in self._named.values() if one not in self._positional):
             return {}
         least = sum(one.required for one in self._positional)
-        return {
-            count: tuple[tuple(one.adapted for one in self._positional[:count])]  # type: ignore[misc]
-            for count in range(least, len(self._positional) + 1)
-        }
+        types_of = [one.adapted for one in self._positional]
+        return {count: _tuple_of(types_of[:count]) for count in range(least, len(types_of) + 1)}
 
     def _plain_types(self) -> dict[int, list[type]]:
         """Map numbers of arguments to their types, where all of these are scalars."""
@@ -239,6 +252,18 @@ class Signature:
             ) from None
 
 
+@functools.lru_cache(maxsize=2048)
+def signature_of(
+    function: Callable[..., Any], like: Callable[..., Any], owner: type, name: str
+) -> Signature:
+    """Return the :class:`Signature` of a method, made once for all sessions.
+
+    Making one takes 100 µs and more, which a service object for each session would cost each
+    connection. The cache is bounded, and what is in it depends on its key alone.
+    """
+    return Signature(function, like=like, owner=owner, name=name)
+
+
 class _Annotations:
     """Looks up annotations one by one, so that one that is not needed need not resolve."""
 
@@ -263,24 +288,60 @@ class _Annotations:
             return None
         holder = types.SimpleNamespace(__annotations__={name: annotation})
         module = getattr(source, "__globals__", {})
-        # The class's own names come last: a method called "list" is not what "list[int]" means.
-        for names in (module, {**_names_of(self._owner), **_closure(source)}):
-            try:
-                return get_type_hints(holder, module, dict(names), include_extras=True)[name]
-            except NameError as exc:
-                problem = exc
-        qualname = getattr(source, "__qualname__", "?")
-        raise TypeError(
-            f"{qualname}: the annotation {annotation!r} of {name!r} cannot be resolved at run time"
-            f" ({problem}): import what it names outside of `if TYPE_CHECKING`"
-        )
+        nearby = {**_closure(source), **_names_of(self._owner)}
+        try:
+            return get_type_hints(holder, module, nearby, include_extras=True)[name]
+        except NameError as exc:
+            raise TypeError(
+                f"{getattr(source, '__qualname__', '?')}: the annotation {annotation!r} of {name!r}"
+                f" cannot be resolved at run time ({exc}): what it names must be imported outside"
+                " of `if TYPE_CHECKING`"
+            ) from exc
+
+
+class _Unquoted(str):
+    """An annotation that was left as text, shown as it was written."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _shown(signature: inspect.Signature, parameters: list[Parameter]) -> str:
+    def unquoted(annotation: Any) -> Any:
+        return _Unquoted(annotation) if isinstance(annotation, str) else annotation
+
+    shown = [
+        one.replace(annotation=unquoted(one.annotation))
+        for one in parameters
+        if one.name != TASK_STATUS
+    ]
+    result = unquoted(signature.return_annotation)
+    return str(signature.replace(parameters=shown, return_annotation=result))
+
+
+def _tuple_of(members: list[Any]) -> Any:
+    if all(member is Any for member in members):
+        return Any
+    return types.GenericAlias(tuple, tuple(members))
 
 
 def _names_of(owner: type | None) -> dict[str, Any]:
-    return {} if owner is None else {**vars(owner), owner.__name__: owner}
+    """Return the names of a class body that annotations may mean: a method is never one."""
+    if owner is None:
+        return {}
+    return {
+        name: value
+        for base in reversed(owner.__mro__)
+        for name, value in {**vars(base), base.__name__: base}.items()
+        if not inspect.isroutine(value)
+    }
 
 
 def _closure(function: Callable[..., Any]) -> dict[str, Any]:
+    if not inspect.isfunction(function):
+        return {}
     return dict(inspect.getclosurevars(function).nonlocals)
 
 

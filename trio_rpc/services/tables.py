@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from trio_rpc.errors import MethodNotFound
 from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, mark_of
-from trio_rpc.services.signatures import Signature
+from trio_rpc.services.signatures import Signature, signature_of
 from trio_rpc.services.text import quoted
 
 __all__ = [
@@ -39,7 +39,7 @@ class BoundMethod:
         is_async: calling ``function`` gives something to await.
         signature: checks the arguments.
         raises: the exception classes that travel as themselves.
-        doc: the docstring, "" where there is none.
+        doc: the docstring as written, "" where there is none.
     """
 
     name: str
@@ -81,15 +81,13 @@ def build_table(services: object) -> Table:
 
     Raises:
         TypeError: something is not a service, or an annotation cannot be checked.
-        ValueError: a name is not made of ASCII letters, digits, '_' and '-', or is not unique.
+        ValueError: a service's name is not made of ASCII letters, digits, '_' and '-'.
     """
-    table: Table = {}
-    for service, obj in _named_services(services):
-        for bound in _bound_methods(service, obj):
-            if bound.name in table:
-                raise ValueError(f"two methods have the name {bound.name!r}")
-            table[bound.name] = bound
-    return table
+    return {
+        bound.name: bound
+        for service, obj in _named_services(services)
+        for bound in _bound_methods(service, obj)
+    }
 
 
 def marked_methods(cls: type) -> dict[str, tuple[Callable[..., Any], MethodMark]]:
@@ -105,6 +103,8 @@ def marked_methods(cls: type) -> dict[str, tuple[Callable[..., Any], MethodMark]
                 continue
             mark = mark_of(attribute)
             if mark is not None:
+                if not NAME.fullmatch(name):
+                    raise TypeError(f"{base.__name__}: {name!r} cannot name a remote method")
                 found[name] = (attribute, mark)
             elif _hides_mark(attribute):
                 what = type(attribute).__name__
@@ -174,8 +174,8 @@ def _bound_methods(service: str, obj: object) -> Iterator[BoundMethod]:
 def _bind(
     full_name: str, obj: object, name: str, interface: Callable[..., Any], mark: MethodMark
 ) -> BoundMethod:
-    cls = type(obj)
-    function = inspect.getattr_static(cls, name)
+    cls: type = type(obj)
+    function = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
     if not inspect.isfunction(function):
         what = type(function).__name__
         raise TypeError(f"{cls.__name__}.{name} overrides a remote method with a {what}")
@@ -184,9 +184,9 @@ def _bind(
         kind=mark.kind,
         function=function.__get__(obj, cls),
         is_async=_is_async(function),
-        signature=Signature(function, like=interface, owner=cls, name=full_name),
+        signature=signature_of(function, interface, cls, full_name),
         raises=mark.raises,
-        doc=inspect.cleandoc(function.__doc__ or interface.__doc__ or ""),
+        doc=function.__doc__ or interface.__doc__ or "",
     )
 
 

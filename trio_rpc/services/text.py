@@ -10,6 +10,7 @@ def clip(text: str, most: int) -> str:
 
     Lone surrogates, which no message can carry, are written as escapes.
     """
+    text = str.__str__(text)  # a subclass would not be what the codec expects
     whole = len(text)
     if whole > most:
         suffix = f"… ({whole} characters)"

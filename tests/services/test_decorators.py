@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+
+from trio_rpc.services.decorators import Kind, MethodMark, mark_of, method, notification, wire_name
+
+
+class Gone(Exception):
+    pass
+
+
+def test_a_decorator_returns_the_very_function():
+    async def price(self): ...
+
+    def log(self): ...
+
+    assert method(price) is price
+    assert notification(log) is log
+    assert mark_of(price) == MethodMark(Kind.METHOD)
+    assert mark_of(log) == MethodMark(Kind.NOTIFICATION)
+
+
+def test_declared_exceptions_are_on_the_mark():
+    @method(raises=(Gone, KeyError))
+    async def price(self): ...
+
+    assert mark_of(price) == MethodMark(Kind.METHOD, (Gone, KeyError))
+
+
+def test_nothing_else_has_a_mark():
+    assert mark_of(print) is None
+    assert mark_of(None) is None
+
+
+@pytest.mark.parametrize("decorator", [method, notification, method(raises=(Gone,))])
+@pytest.mark.parametrize(
+    "wrap", [staticmethod, classmethod, property, lambda function: 7, lambda function: object]
+)
+def test_only_functions_can_be_marked(decorator, wrap):
+    def price(self): ...
+
+    with pytest.raises(TypeError, match="a remote method"):
+        decorator(wrap(price))
+
+
+def test_private_names_cannot_be_marked():  # B10
+    def _price(self): ...
+
+    def __len__(self): ...  # noqa: N807
+
+    def größe(self): ...  # noqa: PLC2401
+
+    for function in (_price, __len__, größe, lambda self: None):
+        with pytest.raises(TypeError, match="its name"):
+            method(function)
+
+
+def test_generators_cannot_be_marked():
+    async def ticks(self):
+        yield 1
+
+    def numbers(self):
+        yield 1
+
+    for function in (ticks, numbers):
+        with pytest.raises(TypeError, match="is a generator"):
+            method(function)
+
+
+def test_one_mark_is_enough():
+    @method
+    def price(self): ...
+
+    with pytest.raises(TypeError, match="marked twice"):
+        notification(price)
+
+
+def _class_named(name):
+    return type(name, (Exception,), {})
+
+
+@pytest.mark.parametrize(
+    ("raises", "complaint"),
+    [
+        (Gone, "a tuple"),
+        ([Gone], "a tuple"),
+        ((Gone(),), "not a subclass of Exception"),
+        (("Gone",), "not a subclass of Exception"),
+        ((KeyboardInterrupt,), "not a subclass of Exception"),
+        ((BaseExceptionGroup,), "not a subclass of Exception"),
+        ((ExceptionGroup,), "declare their parts"),
+        ((Gone, _class_named("Gone")), "two classes of one name: Gone, Gone"),
+    ],
+)
+def test_raises_takes_a_tuple_of_distinct_exception_classes(raises, complaint):
+    with pytest.raises(TypeError, match=complaint):
+        method(raises=raises)
+
+
+def test_a_class_may_have_the_name_of_a_built_in_one():
+    mine = _class_named("KeyError")
+    assert wire_name(mine) == "KeyError"
+    assert wire_name(KeyError) == "builtins.KeyError"
+    method(raises=(mine, KeyError))

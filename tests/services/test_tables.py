@@ -1,0 +1,323 @@
+"""Method tables: what is callable, and that nothing else is."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import unicodedata
+
+import pytest
+
+from trio_rpc.errors import Fate, InvalidArguments, MethodNotFound
+from trio_rpc.services.decorators import Kind, method, notification
+from trio_rpc.services.tables import build_table, describe, missing, resolve, wrong_kind
+
+
+class Gone(Exception):
+    pass
+
+
+class Market:
+    """A service."""
+
+    @method
+    async def price(self, symbol: str) -> float:
+        """Return the price.
+
+        Of one share.
+        """
+        return 1.0
+
+    @method(raises=(Gone, KeyError))
+    def order(self, symbol: str, count: int = 1) -> str:
+        return f"{count} {symbol}"
+
+    @notification
+    async def log(self, line: str) -> None: ...
+
+    def close(self): ...
+
+
+class Empty:
+    def price(self): ...
+
+
+# B7, B16, B18: many services at one end; what is registered is found by its full name.
+
+
+def test_a_mapping_gives_full_names():  # B7, B16
+    table = build_table({"market": Market(), "": Market(), "other-1_B": Market()})
+    methods = ["price", "order", "log"]
+    prefixes = ["market.", "", "other-1_B."]
+    assert set(table) == {prefix + name for prefix, name in itertools.product(prefixes, methods)}
+
+
+def test_one_object_is_the_service_without_a_name():
+    assert set(build_table(Market())) == {"price", "order", "log"}
+
+
+def test_no_services_is_an_empty_table():
+    assert build_table(None) == {}
+    assert build_table({}) == {}
+
+
+def test_an_entry_knows_all_that_a_call_needs():  # B69
+    table = build_table({"market": Market()})
+    price, order, log = table["market.price"], table["market.order"], table["market.log"]
+    assert (price.kind, price.is_async, price.raises) == (Kind.METHOD, True, ())
+    assert (order.kind, order.is_async, order.raises) == (Kind.METHOD, False, (Gone, KeyError))
+    assert log.kind is Kind.NOTIFICATION
+    args, kwargs = order.signature.bind(["BTC"], {"count": 2})
+    assert order.function(*args, **kwargs) == "2 BTC"
+
+
+def test_complaints_use_the_name_that_was_called():
+    table = build_table({"market": Market()})
+    with pytest.raises(InvalidArguments, match=r"^market.price\(\) parameter 'symbol': "):
+        table["market.price"].signature.bind([1])
+
+
+def test_the_mark_of_the_interface_holds_for_an_override():
+    class Live(Market):
+        async def price(self, symbol):
+            return 2.0
+
+        @method(raises=())
+        def order(self, symbol: str, count: int = 1) -> str:
+            return "live"
+
+    table = build_table(Live())
+    assert table["price"].kind is Kind.METHOD
+    assert table["price"].doc.startswith("Return the price.")
+    with pytest.raises(InvalidArguments, match="parameter 'symbol'"):
+        table["price"].signature.bind([1])
+    assert table["order"].raises == ()
+    assert table["order"].function("BTC") == "live"
+
+
+def test_two_interfaces_make_one_service():
+    class Admin:
+        @method
+        def stop(self): ...
+
+    class Both(Market, Admin):
+        pass
+
+    assert set(build_table(Both())) == {"price", "order", "log", "stop"}
+
+
+@pytest.mark.parametrize(
+    "attribute", [staticmethod(print), classmethod(print), property(print), None, 3]
+)
+def test_an_override_must_be_a_function(attribute):
+    live = type("Live", (Market,), {"price": attribute})
+    with pytest.raises(TypeError, match=r"Live.price overrides a remote method with a"):
+        build_table(live())
+
+
+@pytest.mark.parametrize("wrap", [staticmethod, classmethod, property])
+def test_a_mark_inside_another_decorator_is_refused(wrap):
+    @method
+    def price(self): ...
+
+    cls = type("Odd", (), {"price": wrap(price)})
+    with pytest.raises(TypeError, match=f"Odd.price: a remote method cannot be a {wrap.__name__}"):
+        build_table(cls())
+
+
+def test_a_wrapped_async_def_is_async():
+    def logged(function):
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    class Service:
+        @logged
+        @method
+        async def price(self, symbol: str) -> float: ...
+
+    entry = build_table(Service())["price"]
+    assert entry.is_async
+    with pytest.raises(InvalidArguments):
+        entry.signature.bind([1])
+
+
+@pytest.mark.parametrize("service", [Empty(), 3, "market", object(), [Market()], print])
+def test_objects_without_marked_methods_are_refused(service):
+    for services in (service, {"market": service}):
+        with pytest.raises(TypeError, match="no methods marked with @method"):
+            build_table(services)
+
+
+def test_a_class_in_place_of_its_instance_is_refused():
+    with pytest.raises(TypeError, match="'market' is the class Market: give an instance"):
+        build_table({"market": Market})
+
+
+@pytest.mark.parametrize("name", ["a.b", " ", "a b", "é", "a\n", "a\r\nPUB", "*", ">", 3, None])
+def test_service_names_are_plain(name):  # S20
+    with pytest.raises(ValueError, match="a service name must be"):
+        build_table({name: Market()})
+
+
+def test_an_alias_with_an_odd_name_is_refused():
+    odd = type("Odd", (Market,), {"a.b": Market.price})
+    with pytest.raises(TypeError, match=r"'a\.b' cannot name a remote method"):
+        build_table(odd())
+
+
+def test_a_method_that_cannot_be_checked_is_named():
+    class Service:
+        @method
+        def put(self, value: Missing): ...  # noqa: F821
+
+    with pytest.raises(TypeError, match=r"Service.put: the annotation 'Missing' of 'value'"):
+        build_table(Service())
+
+
+# Services per session (design.md section 3)
+
+
+def test_a_function_of_the_session_makes_the_services():  # B20, B22, B31
+    session = object()
+
+    class Live(Market):
+        def __init__(self, session):
+            self.session = session
+
+    assert resolve(Live, session).session is session
+    assert resolve(lambda session: {"market": session}, session) == {"market": session}
+    assert resolve(lambda session: None, session) is None
+
+
+def test_services_that_are_given_stay_as_they_are():
+    class Callable(Market):
+        def __call__(self): ...
+
+    class Mapped(Market, dict):
+        pass
+
+    for services in (None, {}, {"a": 1}, Market(), Callable(), Mapped(), 3):
+        assert resolve(services, object()) is services
+    assert set(build_table(Mapped())) == {"price", "order", "log"}
+
+
+def test_the_function_of_the_session_is_a_plain_one():
+    async def services(session): ...
+
+    with pytest.raises(TypeError, match="must be a plain def"):
+        resolve(services, object())
+
+
+# Law 13: nobody gets in by name.
+
+
+class Spy(Market):
+    """Records each look at one of its attributes."""
+
+    looks: list[str]
+    called: list[str]
+
+    def __init__(self):
+        vars(self).update(looks=[], called=[])
+
+    def __getattribute__(self, name):
+        if name not in ("looks", "called", "__dict__"):
+            self.looks.append(name)
+        return super().__getattribute__(name)
+
+    def __getattr__(self, name):
+        return lambda *args: self.called.append(name)
+
+
+HOSTILE_NAMES = [
+    *dir(object),
+    *dir(Market),
+    "__class__.__init__.__globals__",
+    "__dict__",
+    "close",
+    "a.b.c",
+    "../x",
+    "",
+    ".",
+    "..",
+    "price",
+    "market.",
+    ".price",
+    "market..price",
+    "market.price.__self__",
+    "market.price\0",
+    "market.price ",
+    "market.PRICE",
+    "x" * 2**16,
+    "market." + "x" * 2**16,
+    "\0",
+    "\x1b[2J[red]",
+    "café.price",
+    unicodedata.normalize("NFD", "café") + ".price",
+    "market.\uff50rice",  # folds to "market.price"
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES, ids=lambda name: ascii(name)[:30])
+def test_law_13_names_from_the_wire_are_only_keys(name):  # S1, case 37
+    spy = Spy()
+    table = build_table({"market": spy})
+    del spy.looks[:]
+    for wire_name in (name, f"market.{name}" if name not in ("price", "order", "log") else name):
+        assert table.get(wire_name) is None
+        error = missing(table, wire_name)
+        assert isinstance(error, MethodNotFound)
+        assert error.fate is Fate.NOT_STARTED
+        assert len(str(error)) < 200
+        assert str(error).isprintable()
+    assert spy.looks == []
+    assert spy.called == []
+
+
+def test_registration_does_not_look_at_the_instance():
+    spy = Spy()
+    build_table(spy)
+    assert set(spy.looks) <= {"__class__"}
+
+
+def test_missing_names_the_service_where_that_is_unknown():  # B18
+    table = build_table({"market": Market(), "": Market()})
+    assert str(missing(table, "market.x")) == "there is no method 'market.x'"
+    assert str(missing(table, "x")) == "there is no method 'x'"
+    assert str(missing(table, "bank.price")) == "there is no service 'bank'"
+    assert str(missing({}, "x")) == "there is no method 'x'"
+
+
+def test_the_wrong_kind_is_said():  # F5
+    table = build_table(Market())
+    assert "has to be called, not notified" in str(wrong_kind(table["price"]))
+    assert "has to be notified, not called" in str(wrong_kind(table["log"]))
+
+
+def test_describe_is_plain_data():
+    assert describe(build_table({"market": Market()})) == [
+        {
+            "name": "market.log",
+            "kind": "notification",
+            "signature": "(line: str) -> None",
+            "doc": "",
+            "raises": [],
+        },
+        {
+            "name": "market.order",
+            "kind": "method",
+            "signature": "(symbol: str, count: int = 1) -> str",
+            "doc": "",
+            "raises": ["Gone", "KeyError"],
+        },
+        {
+            "name": "market.price",
+            "kind": "method",
+            "signature": "(symbol: str) -> float",
+            "doc": "Return the price.",
+            "raises": [],
+        },
+    ]
