@@ -1,1 +1,83 @@
-"""Remote calls that live inside your nursery."""
+"""Remote calls that live inside your nursery.
+
+Two programs share a session over a channel, and either may call the other. A remote call behaves as
+a local ``await`` does: it has one parent, it ends before its caller goes on, cancelling the caller
+cancels the handler, and what the handler raises is raised at its caller.
+"""
+
+from __future__ import annotations
+
+from trio_rpc.errors import (
+    CallError,
+    DecodeError,
+    EncodeError,
+    Fate,
+    InvalidArguments,
+    LocalProtocolError,
+    MethodNotFound,
+    Overloaded,
+    ProtocolError,
+    Refused,
+    RemoteCancelled,
+    RemoteError,
+    RemoteProtocolError,
+    RemoteTraceback,
+    RpcError,
+    SessionBroken,
+    SessionClosed,
+    Unavailable,
+)
+from trio_rpc.services.decorators import method, notification
+from trio_rpc.services.proxies import Proxy, RemoteMethod
+from trio_rpc.session.connecting import connect, connect_in
+from trio_rpc.session.context import Call, current_call, metadata
+from trio_rpc.session.core import Options
+from trio_rpc.session.opening import open_session, serve_session
+from trio_rpc.session.serving import Server, open_server, serve
+from trio_rpc.session.session import Session
+from trio_rpc.session.statistics import SessionStatistics
+from trio_rpc.session.tree import ScopeNode
+from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
+from trio_rpc.wire.registry import TypeRegistry
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Call",
+    "CallError",
+    "DecodeError",
+    "EncodeError",
+    "Fate",
+    "InvalidArguments",
+    "Limits",
+    "LocalProtocolError",
+    "MethodNotFound",
+    "Options",
+    "Overloaded",
+    "ProtocolError",
+    "Proxy",
+    "Refused",
+    "RemoteCancelled",
+    "RemoteError",
+    "RemoteMethod",
+    "RemoteProtocolError",
+    "RemoteTraceback",
+    "RpcError",
+    "ScopeNode",
+    "Server",
+    "Session",
+    "SessionBroken",
+    "SessionClosed",
+    "SessionStatistics",
+    "TypeRegistry",
+    "Unavailable",
+    "connect",
+    "connect_in",
+    "current_call",
+    "metadata",
+    "method",
+    "notification",
+    "open_server",
+    "open_session",
+    "serve",
+    "serve_session",
+]

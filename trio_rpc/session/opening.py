@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import trio
@@ -11,6 +11,7 @@ import trio
 from trio_rpc.services.tables import build_table, resolve
 from trio_rpc.session.core import Core, Options, Tables
 from trio_rpc.session.driver import run
+from trio_rpc.session.one_exception import one_exception
 from trio_rpc.session.session import Session
 
 __all__ = ["make_tables", "open_session", "run_session", "serve_session"]
@@ -75,7 +76,7 @@ def make_tables(services: object) -> Tables:
 async def run_session(core: Core, *, wait_until_open: bool = True) -> AsyncIterator[Session]:
     """Run a session while the block lasts; entered when it is open, or at once."""
     session = core.incoming.session = Session(core)
-    with _one_exception() as body:
+    with one_exception() as body:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, core, nursery, name="trio_rpc reader")
             try:
@@ -88,41 +89,6 @@ async def run_session(core: Core, *, wait_until_open: bool = True) -> AsyncItera
                 raise
             finally:
                 core.stop()
-
-
-@contextlib.contextmanager
-def _one_exception() -> Iterator[list[BaseException]]:
-    """Raise one exception where a nursery would raise a group of ours (law 16).
-
-    The block's own exception (put into the list) is what its user expects. Only what no handler
-    may raise without ending the program goes before it.
-    """
-    body: list[BaseException] = []
-    try:
-        yield body
-    except BaseException as exc:  # noqa: BLE001 - one of its parts is raised again
-        failure = _choose(exc, body)
-    else:
-        return
-    raise failure
-
-
-def _choose(exc: BaseException, body: list[BaseException]) -> BaseException:
-    leaves = list(_leaves(exc, body))
-    fatal = [leaf for leaf in leaves if leaf not in body and not _is_cancelled(leaf)]
-    return next(iter(fatal + body + leaves))
-
-
-def _leaves(exc: BaseException, body: list[BaseException]) -> Iterator[BaseException]:
-    if isinstance(exc, BaseExceptionGroup) and exc not in body:
-        for each in exc.exceptions:
-            yield from _leaves(each, body)
-    else:
-        yield exc
-
-
-def _is_cancelled(exc: BaseException) -> bool:
-    return isinstance(exc, trio.Cancelled)
 
 
 _NO_SESSION: Any = None

@@ -1,0 +1,79 @@
+"""The front door of a client: a URL becomes a session."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+
+import trio
+
+from trio_rpc.channels import open_channel
+from trio_rpc.session.core import Core, Options
+from trio_rpc.session.opening import make_tables, run_session
+from trio_rpc.session.session import Session
+
+__all__ = ["connect", "connect_in"]
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    url: str,
+    services: object = None,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    **options: Any,
+) -> AsyncIterator[Session]:
+    """Connect to a server, and own the session until the block is left.
+
+    Args:
+        url: ``tcp://host:port``, ``tls://host:port`` or ``unix:///path``.
+        services: what the server may call, as :func:`open_session` takes it.
+        ssl_context: for ``tls``; one that verifies the server against the system's authorities by
+            default.
+        **options: as :func:`open_session` takes them. ``limits.handshake_timeout`` bounds the
+            time until the session is open, and again the time until the connection is.
+
+    Raises:
+        ValueError: the URL is not one of these.
+        OSError: the connection could not be made; one line that says what was tried.
+        Refused: the server would not open the session; likewise all of :func:`open_session`.
+    """
+    chosen = Options(**options)
+    tables = make_tables(services)
+    try:
+        with trio.fail_after(chosen.limits.handshake_timeout):
+            channel = await open_channel(url, ssl_context=ssl_context, limits=chosen.limits)
+    except trio.TooSlowError:
+        raise TimeoutError(
+            f"cannot connect to {url}: no answer within {chosen.limits.handshake_timeout:g} s"
+        ) from None
+    async with run_session(Core(channel, tables, chosen, url)) as session:
+        yield session
+
+
+async def connect_in(
+    nursery: trio.Nursery, url: str, services: object = None, **options: Any
+) -> Session:
+    """Connect to a server; the session belongs to ``nursery`` and ends with it, or before.
+
+    For sessions that are kept in objects and pools. End it with :meth:`Session.aclose`. The end
+    of the session is no error in the nursery: those who use it are told.
+
+    Args:
+        nursery: what cancels it.
+        url: as :func:`connect` takes it.
+        services: likewise.
+        **options: likewise.
+
+    Raises:
+        Exception: all that :func:`connect` does.
+    """
+
+    async def own(*, task_status: trio.TaskStatus[Session]) -> None:
+        async with connect(url, services, **options) as session:
+            task_status.started(session)
+            await session.wait_closed()
+
+    return await nursery.start(own)  # type: ignore[no-any-return]

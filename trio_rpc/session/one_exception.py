@@ -1,0 +1,45 @@
+"""One exception where a nursery of ours would raise a group (law 16)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import trio
+
+__all__ = ["one_exception"]
+
+
+@contextlib.contextmanager
+def one_exception() -> Iterator[list[BaseException]]:
+    """Raise one exception where a nursery would raise a group of ours (law 16).
+
+    The block's own exception (put into the list) is what its user expects. Only what no handler
+    may raise without ending the program goes before it.
+    """
+    body: list[BaseException] = []
+    try:
+        yield body
+    except BaseException as exc:  # noqa: BLE001 - one of its parts is raised again
+        failure = _choose(exc, body)
+    else:
+        return
+    raise failure
+
+
+def _choose(exc: BaseException, body: list[BaseException]) -> BaseException:
+    leaves = list(_leaves(exc, body))
+    fatal = [leaf for leaf in leaves if leaf not in body and not _is_cancelled(leaf)]
+    return next(iter(fatal + body + leaves))
+
+
+def _leaves(exc: BaseException, body: list[BaseException]) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup) and exc not in body:
+        for each in exc.exceptions:
+            yield from _leaves(each, body)
+    else:
+        yield exc
+
+
+def _is_cancelled(exc: BaseException) -> bool:
+    return isinstance(exc, trio.Cancelled)

@@ -1,0 +1,175 @@
+"""The front door of a server: listeners become sessions, until somebody ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+
+import trio
+
+from trio_rpc.channels import ChannelListener, StreamChannel, open_listeners
+from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
+from trio_rpc.session.core import Core, Options, Tables
+from trio_rpc.session.one_exception import one_exception
+from trio_rpc.session.opening import make_tables, run_session
+from trio_rpc.session.session import Session
+
+__all__ = ["Server", "open_server", "serve"]
+
+logger = logging.getLogger("trio_rpc")
+
+
+class Server:
+    """Listeners and the sessions that came in through them; made by :func:`open_server`.
+
+    Attributes:
+        urls: the addresses that are bound, with the ports that the system has chosen.
+        sessions: the sessions that are open now.
+    """
+
+    def __init__(self, listeners: list[ChannelListener], tables: Tables, options: Options) -> None:
+        self.urls = [listener.url for listener in listeners]
+        self.sessions: set[Session] = set()
+        self._listeners = listeners
+        self._tables = tables
+        self._options = options
+        self._accepting = trio.CancelScope()
+        self._empty = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<trio_rpc.Server at {', '.join(self.urls)}, {len(self.sessions)} sessions>"
+
+    async def drain(self, *, grace: float | None = None) -> None:
+        """Stop listening, say Goodbye to all sessions, and wait for what is in flight.
+
+        Cancelled, it leaves the sessions as they are then; leaving the server's block ends them.
+
+        Args:
+            grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
+        """
+        self._accepting.cancel(reason="the server is draining")
+        async with trio.open_nursery() as nursery:
+            for session in tuple(self.sessions):
+                nursery.start_soon(_close, session, grace)
+
+    async def _accept(self, listener: ChannelListener, nursery: trio.Nursery) -> None:
+        while True:
+            channel = await listener.accept()
+            nursery.start_soon(self._serve, channel, listener.url)
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Accept clients until :meth:`drain`; their sessions run in ``nursery``."""
+        with self._accepting:
+            async with trio.open_nursery() as acceptors:
+                for listener in self._listeners:
+                    acceptors.start_soon(self._accept, listener, nursery)
+        await _close_all(self._listeners)
+
+    async def _serve(self, channel: StreamChannel, url: str) -> None:
+        """Serve one connection. Whatever is wrong with it, it is nobody else's business (law 14)."""
+        name = _name_of(channel, url)
+        try:
+            await self._serve_channel(channel, name)
+        except (OSError, trio.TooSlowError) as exc:
+            logger.info("%s did not get as far as a session: %s", name, exc or type(exc).__name__)
+        except (Refused, RemoteProtocolError, SessionBroken) as exc:
+            logger.info("the session with %s was not opened: %s", name, exc)
+        except Exception:
+            logger.exception("the session with %s failed", name)
+
+    async def _serve_channel(self, channel: StreamChannel, name: str) -> None:
+        try:
+            with trio.fail_after(self._options.limits.handshake_timeout):
+                await channel.prepare()
+        except BaseException:
+            await trio.aclose_forcefully(channel)
+            raise
+        async with run_session(Core(channel, self._tables, self._options, name)) as session:
+            self.sessions.add(session)
+            try:
+                await session.wait_closed()
+            finally:
+                self.sessions.discard(session)
+
+
+@contextlib.asynccontextmanager
+async def open_server(
+    services: object, *urls: str, ssl_context: ssl.SSLContext | None = None, **options: Any
+) -> AsyncIterator[Server]:
+    """Listen at ``urls`` and serve while the block lasts; leaving it ends all sessions at once.
+
+    Args:
+        services: what clients may call, as :func:`open_session` takes it.
+        *urls: ``tcp://host:port`` (port 0: any that is free), ``tls://host:port``, ``unix:///path``.
+        ssl_context: the server's certificate, for ``tls``.
+        **options: as :func:`open_session` takes them, for each session.
+
+    Raises:
+        ValueError: a URL is not one of these, or there is none.
+        OSError: an address cannot be bound.
+        TypeError: an option or a service is not one.
+    """
+    if not urls:
+        raise ValueError("a server needs a URL to listen at, such as tcp://127.0.0.1:0")
+    chosen = Options(**options)
+    tables = make_tables(services)
+    listeners: list[ChannelListener] = []
+    try:
+        for url in urls:
+            listeners += await open_listeners(url, ssl_context=ssl_context, limits=chosen.limits)
+        server = Server(listeners, tables, chosen)
+        with one_exception() as body:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.run, nursery)
+                try:
+                    yield server
+                except BaseException as exc:
+                    body.append(exc)
+                    raise
+                nursery.cancel_scope.cancel(reason="the server is closing")
+    finally:
+        with trio.CancelScope(shield=True):
+            await _close_all(listeners)
+
+
+async def serve(
+    services: object,
+    *urls: str,
+    ssl_context: ssl.SSLContext | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    **options: Any,
+) -> None:
+    """Serve at ``urls`` until cancelled, which ends all sessions at once.
+
+    ``urls = await nursery.start(serve, services, "tcp://127.0.0.1:0")`` gives the addresses that
+    are bound. For a graceful end, use :func:`open_server` and :meth:`Server.drain`. Arguments and
+    errors are :func:`open_server`'s.
+    """
+    async with open_server(services, *urls, ssl_context=ssl_context, **options) as server:
+        task_status.started(server.urls)
+        await trio.sleep_forever()
+
+
+async def _close(session: Session, grace: float | None) -> None:
+    await session.aclose(grace=grace)
+
+
+async def _close_all(listeners: list[ChannelListener]) -> None:
+    for listener in listeners:
+        await listener.aclose()
+
+
+def _name_of(channel: StreamChannel, url: str) -> str:
+    stream = channel.stream
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    try:
+        peer = stream.socket.getpeername() if isinstance(stream, trio.SocketStream) else ""
+    except OSError:
+        peer = ""
+    if isinstance(peer, tuple):
+        return f"{peer[0]}:{peer[1]}"
+    return f"a client of {url}"
