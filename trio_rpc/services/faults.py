@@ -15,14 +15,17 @@ was raised, and can always be sent: what the wire cannot carry travels as its ``
 
 from __future__ import annotations
 
+import inspect
+import reprlib
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from trio_rpc.errors import (
     CallError,
     DecodeError,
+    EncodeError,
     Fate,
     InvalidArguments,
     MethodNotFound,
@@ -33,7 +36,10 @@ from trio_rpc.errors import (
     Unavailable,
 )
 from trio_rpc.services.decorators import wire_name
+from trio_rpc.services.signatures import signature_of
 from trio_rpc.services.text import clip
+from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.messages import Notification
 
 __all__ = ["BUILTINS", "Detail", "ErrorMap", "from_error", "refusal", "to_error"]
 
@@ -99,7 +105,7 @@ def to_error(
     exc: BaseException,
     raises: Iterable[type[Exception]] = (),
     detail: Detail = "message",
-    sendable: Callable[[Any], bool] | None = None,
+    encode: Callable[[Notification], bytes] | None = None,
 ) -> ErrorMap:
     """Make the error map of what a handler raised.
 
@@ -108,13 +114,13 @@ def to_error(
         raises: the classes its method declares.
         detail: how much is told. With "none", of an undeclared exception only that there was
             one; with "message" its text; with "traceback" also where it came from.
-        sendable: tells whether an argument of an exception can be sent, and is small enough to
-            be; by default plain scalars are. Strings are cut, and need no asking.
+        encode: the codec's encode, to find out which arguments of an exception can be sent; a
+            codec without users' types by default.
 
     Never raises, and never makes a map that cannot be encoded.
     """
     try:
-        return _Writer(tuple(raises), detail, sendable or _is_plain).whole(exc)
+        return _Writer(tuple(raises), detail, encode or Codec().encode).whole(exc)
     except Exception:  # noqa: BLE001 - an exception's own attributes may be code that fails
         return _bare(detail, type(exc))
 
@@ -154,11 +160,14 @@ class _Writer:
     """Makes one error map; counts the leaves of its groups."""
 
     def __init__(
-        self, raises: tuple[type[Exception], ...], detail: Detail, sendable: Callable[[Any], bool]
+        self,
+        raises: tuple[type[Exception], ...],
+        detail: Detail,
+        encode: Callable[[Notification], bytes],
     ) -> None:
         self._raises = raises
         self._detail = detail
-        self._sendable = sendable
+        self._encode = encode
         self._leaves = 0
         self._room = MAX_TEXTS
 
@@ -176,13 +185,13 @@ class _Writer:
         if declared is None:
             return self._write_undeclared(exc)
         args, replaced = self._sendable_args(exc)
-        error = self._told(exc, wire_name(declared), _text_of(exc))
+        error = self._told(wire_name(declared), _text_of(exc))
         error["args"] = args
         notes = _notes_of(exc)
         if declared is not type(exc):
-            notes.append(f"raised as {_full_name(type(exc))}")
+            notes.insert(0, f"raised as {_full_name(type(exc))}")
         if replaced:
-            notes.append("some arguments could not be sent and are shown as text")
+            notes.insert(0, "some arguments could not be sent and are shown as text")
         return self._with_notes(error, notes)
 
     def _write_group(self, group: BaseExceptionGroup[BaseException], depth: int) -> ErrorMap:
@@ -190,21 +199,21 @@ class _Writer:
         errors: list[ErrorMap] = []
         for inner in group.exceptions:
             if self._leaves >= MAX_LEAVES:
-                notes.append(f"{len(group.exceptions) - len(errors)} more were left out")
+                notes.insert(0, f"{len(group.exceptions) - len(errors)} more were left out")
                 break
             errors.append(self._write(inner, depth + 1))
         message = group.message if self._detail != "none" else "several errors"
-        error = self._told(group, "builtins.ExceptionGroup", message)
+        error = self._told("builtins.ExceptionGroup", message)
         error["errors"] = errors
         return self._with_notes(error, notes if self._detail != "none" else [])
 
     def _write_undeclared(self, exc: BaseException) -> ErrorMap:
         if self._detail == "none":
             return _bare(self._detail, type(exc))
-        error = self._told(exc, _full_name(type(exc)), _text_of(exc))
+        error = self._told(_full_name(type(exc)), _text_of(exc))
         return self._with_notes(error, _notes_of(exc))
 
-    def _told(self, exc: BaseException, name: str, message: str) -> ErrorMap:
+    def _told(self, name: str, message: str) -> ErrorMap:
         return {"code": "raised", "type": clip(name, MAX_NAME), "message": self._cut(message)}
 
     def _with_notes(self, error: ErrorMap, notes: list[str]) -> ErrorMap:
@@ -242,9 +251,13 @@ class _Writer:
 
     def _fits(self, value: Any) -> bool:
         try:
-            return self._sendable(value)
-        except Exception:  # noqa: BLE001 - whatever is wrong with it, it cannot be sent
+            size = len(self._encode(Notification("", [value])))
+        except EncodeError:
             return False
+        if self._room > size:
+            self._room -= size
+            return True
+        return False
 
 
 class _Reader:
@@ -320,10 +333,18 @@ def _bare(detail: Detail, cls: type[BaseException]) -> ErrorMap:
 
 def _rebuild(cls: type[Exception], args: list[Any]) -> Exception | None:
     try:
-        exc = cls(*args)
+        exc = cls(*_fitted(cls, args))
     except Exception:  # noqa: BLE001 - a class may ask for what its args do not tell
         return None
     return exc if isinstance(exc, cls) else None
+
+
+def _fitted(cls: type, args: list[Any]) -> Sequence[Any]:
+    """Convert arguments to the annotations of the class's own ``__init__``, if it has one."""
+    init = inspect.getattr_static(cls, "__init__")
+    if not inspect.isfunction(init):
+        return args
+    return signature_of(init, init, cls, cls.__name__).bind(args)[0]
 
 
 def _cancelled(error: Mapping[str, Any], message: str) -> RemoteCancelled:
@@ -373,7 +394,7 @@ def _text_of(exc: BaseException) -> str:
 
 def _repr_of(value: object) -> str:
     try:
-        return repr(value)
+        return reprlib.repr(value)  # which does not write out what is large
     except Exception:  # noqa: BLE001 - likewise
         return f"<repr() of {type(value).__name__} failed>"
 
@@ -386,14 +407,3 @@ def _traceback_of(exc: BaseException) -> str:
     if len(text) > MAX_TRACEBACK:  # the end says most
         text = "…" + text[-MAX_TRACEBACK:]
     return clip(text, MAX_TRACEBACK + 1)
-
-
-def _is_plain(value: object) -> bool:
-    """Say whether any codec can encode ``value``: a scalar that is not large."""
-    if type(value) is int:
-        return -(2**63) <= value < 2**64
-    return value is None or type(value) in (bool, float) or _is_short_bytes(value)
-
-
-def _is_short_bytes(value: object) -> bool:
-    return type(value) is bytes and len(value) <= MAX_TEXT

@@ -21,6 +21,7 @@ __all__ = [
     "Table",
     "build_table",
     "describe",
+    "is_per_session",
     "marked_methods",
     "missing",
     "resolve",
@@ -54,19 +55,25 @@ class BoundMethod:
 Table: TypeAlias = dict[str, BoundMethod]
 
 
+def is_per_session(services: object) -> bool:
+    """Say whether ``services`` is a function of the session, and not services themselves.
+
+    Whatever has marked methods is a service, also when it can be called. A class is such a
+    function: each session gets an instance, made with the session as its argument.
+    """
+    if services is None or isinstance(services, Mapping) or _is_service(services):
+        return False
+    return callable(services)
+
+
 def resolve(services: object, session: object) -> object:
     """Return the services of one session: those given, or what the function given makes of it.
 
-    Whatever has marked methods is a service, also when it can be called. A class is such a
-    function too: each session gets an instance, made with the session as its argument.
-
     Raises TypeError when the function is an ``async def``.
     """
-    if services is None or isinstance(services, Mapping) or _is_service(services):
-        return services
-    if not callable(services):
-        return services  # build_table says what is wrong with it
-    made = services(session)
+    if not is_per_session(services):
+        return services  # where it is no service either, build_table says so
+    made = services(session)  # type: ignore[operator]
     if inspect.iscoroutine(made):
         made.close()
         raise TypeError("the function that makes a session's services must be a plain def")
