@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,16 @@ async def connect_tcp(host: str, port: int) -> trio.SocketStream:
 
     Raises an OSError of the kind that fits: ConnectionRefusedError, socket.gaierror, …
     """
-    return await trio.open_tcp_stream(host, port)
+    try:
+        return await trio.open_tcp_stream(host, port)
+    except OSError as exc:
+        # Trio reports failed attempts as a group in the cause; the first one stands for all.
+        attempt: BaseException | None = exc.__cause__
+        while isinstance(attempt, BaseExceptionGroup):
+            attempt = attempt.exceptions[0]
+        if not isinstance(attempt, OSError) or not attempt.errno:
+            raise
+        raise OSError(attempt.errno, os.strerror(attempt.errno)) from exc
 
 
 async def connect_unix(path: str) -> trio.SocketStream:
@@ -50,16 +60,9 @@ def naming(action: str) -> Iterator[None]:
 
 
 def _in_one_line(action: str, exc: OSError) -> OSError:
-    leaf = _leaf(exc)
-    text = (leaf.strerror or str(leaf)).strip().splitlines()
-    error = type(leaf)(f"{action}: {text[0] if text else type(leaf).__name__}")
-    error.errno = leaf.errno
+    text = (exc.strerror or str(exc)).strip().splitlines()
+    error = type(exc)(f"{action}: {text[0] if text else type(exc).__name__}")
+    error.errno = exc.errno
+    if isinstance(exc, ssl.SSLError):
+        error.strerror = error.args[0]  # the only text that its str() shows
     return error
-
-
-def _leaf(exc: OSError) -> OSError:
-    """Find the first plain reason: Trio reports failed attempts as a group in the cause."""
-    cause = exc.__cause__
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    return cause if isinstance(cause, OSError) else exc

@@ -8,6 +8,7 @@ import os
 import socket as stdlib_socket
 import ssl
 import stat
+from contextlib import suppress
 
 import trio
 
@@ -31,6 +32,9 @@ PORT_TRIES = 10
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
+_ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+"""A name may stand for addresses that this machine lacks: "localhost" without IPv6."""
+
 
 class ChannelListener(trio.abc.Listener[StreamChannel]):
     """Hands out the channels that clients open at one address.
@@ -41,7 +45,7 @@ class ChannelListener(trio.abc.Listener[StreamChannel]):
 
     def __init__(
         self,
-        listener: trio.SocketListener,
+        listener: trio.abc.Listener[trio.SocketStream],
         *,
         url: str,
         limits: Limits,
@@ -123,17 +127,24 @@ async def _listen_at_one_port(host: str, port: int) -> list[trio.SocketListener]
         host, port, type=trio.socket.SOCK_STREAM, flags=trio.socket.AI_PASSIVE
     )
     listeners: list[trio.SocketListener] = []
+    absent: OSError | None = None
     try:
-        for *_, sockaddr in found:
-            for listener in await trio.open_tcp_listeners(
-                port, host=str(sockaddr[0]), backlog=BACKLOG
-            ):
-                listeners.append(listener)
-                port = port or bound_to(listener)[1]
+        for address in dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found):
+            try:
+                opened = await trio.open_tcp_listeners(port, host=address, backlog=BACKLOG)
+            except OSError as exc:
+                if exc.errno not in _ABSENT:
+                    raise
+                absent = exc
+                continue
+            listeners += opened
+            port = port or bound_to(opened[0])[1]
     except BaseException:
         for listener in listeners:
             listener.socket.close()
         raise
+    if absent is not None and not listeners:
+        raise absent
     return listeners
 
 
@@ -147,7 +158,9 @@ class SocketFile:
     def remove(self) -> None:
         """Remove the file, unless somebody has put another one in its place."""
         if self._identity is not None and _identity(self._path) == self._identity:
-            os.unlink(self._path)  # noqa: PTH108 - a string is all we have
+            # A file that cannot be removed is stale, and the next server knows what to do.
+            with suppress(OSError):
+                os.unlink(self._path)  # noqa: PTH108 - a string is all we have
         self._identity = None
 
 

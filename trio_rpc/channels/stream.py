@@ -167,7 +167,8 @@ class StreamChannel(trio.abc.Channel[bytes]):
     async def aclose(self) -> None:
         """Close the connection; what ``send`` has returned for is still delivered.
 
-        It does not wait for what ``flush`` would send. Cancelled, it closes just the same.
+        It does not wait for what ``flush`` would send. Over TLS it waits until the peer takes
+        the last word. Cancelled, it closes at once, and just the same.
         """
         self._closed = True
         # Saying goodbye over TLS takes a finished handshake and the turn to send. Without them
@@ -177,7 +178,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
             return
         try:
             await self.stream.aclose()
-        except (trio.BrokenResourceError, OSError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             # The connection was lost before it could be closed politely. It is closed.
             await trio.lowlevel.cancel_shielded_checkpoint()
 

@@ -20,6 +20,8 @@ __all__ = [
     "wrap_server",
 ]
 
+REFUSED = "; it may have refused this end, for want of a client certificate perhaps"
+
 
 def client_context() -> ssl.SSLContext:
     """Make a context that verifies the server by the system's authorities; TLS 1.2 or later."""
@@ -55,7 +57,8 @@ async def shake_hands(stream: trio.abc.Stream) -> None:
     except trio.BrokenResourceError as exc:
         cause = exc.__cause__
         kind = type(cause) if isinstance(cause, ssl.SSLError) else ssl.SSLError
-        raise kind(1, f"TLS handshake failed: {_reason(exc)}") from cause
+        hint = REFUSED if isinstance(cause, ssl.SSLEOFError) and not stream.server_side else ""
+        raise kind(1, f"TLS handshake failed: {_reason(exc)}{hint}") from cause
 
 
 def is_shaking_hands(stream: trio.abc.Stream) -> bool:
@@ -69,9 +72,19 @@ def is_shaking_hands(stream: trio.abc.Stream) -> bool:
     return False
 
 
-def explain_broken(exc: trio.BrokenResourceError) -> trio.BrokenResourceError:
-    """Give an error of a stream the text that Trio leaves to its cause."""
-    return trio.BrokenResourceError(f"connection broken: {_reason(exc)}")
+def explain_broken(
+    stream: trio.abc.Stream, exc: trio.BrokenResourceError, *, heard: bool
+) -> trio.BrokenResourceError:
+    """Give an error of a stream the text that Trio leaves to its cause.
+
+    ``heard`` tells whether anything has come over it. In TLS 1.3 a server looks at a client's
+    certificate when the client has long finished its handshake, and ``trio.SSLStream`` closes
+    without the alert that would say what was wrong with it; so a client is given the hint.
+    """
+    text = f"connection broken: {_reason(exc)}"
+    if not heard and isinstance(stream, trio.SSLStream) and not stream.server_side:
+        text += REFUSED
+    return trio.BrokenResourceError(text)
 
 
 def _reason(exc: trio.BrokenResourceError) -> str:

@@ -66,19 +66,23 @@ def choose_transport(stream: trio.abc.Stream) -> Transport:
 class StreamTransport:
     """Any stream, TLS included, through ``receive_some`` and ``send_all`` alone."""
 
-    __slots__ = ("_cut", "_stream")
+    __slots__ = ("_cut", "_heard", "_stream")
 
     unsent = 0
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._cut = False
+        self._heard = False
 
     async def read(self, at_most: int) -> bytes:
         try:
-            return bytes(await self._stream.receive_some(at_most))
+            data = await self._stream.receive_some(at_most)
         except trio.BrokenResourceError as exc:
-            raise explain_broken(exc) from (exc.__cause__ or exc)
+            raise self._explained(exc) from (exc.__cause__ or exc)
+
+        self._heard = True
+        return bytes(data)
 
     async def write(self, packet: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -91,7 +95,7 @@ class StreamTransport:
         try:
             await self._stream.send_all(frame(packet))
         except trio.BrokenResourceError as exc:
-            raise explain_broken(exc) from (exc.__cause__ or exc)
+            raise self._explained(exc) from (exc.__cause__ or exc)
         self._cut = False
 
     def write_nowait(self, packet: bytes) -> bool:
@@ -99,6 +103,9 @@ class StreamTransport:
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    def _explained(self, exc: trio.BrokenResourceError) -> trio.BrokenResourceError:
+        return explain_broken(self._stream, exc, heard=self._heard)
 
 
 if sys.platform != "win32":

@@ -57,6 +57,8 @@ def parse_url(url: str) -> Address:
 
 
 def _parse(url: str) -> Address:
+    if not url.isprintable():
+        raise ValueError("it has control characters")
     parts = urlsplit(url)
     if parts.query or parts.fragment:
         raise ValueError("it has a query or a fragment")
@@ -103,15 +105,15 @@ async def open_channel(
         raise ValueError(f"cannot connect to {address}: port 0 is only for listening")
     with connecting.naming(f"cannot connect to {address}"):
         stream = await _connect(address)
-        channel = StreamChannel(
-            _over_tls(stream, address, ssl_context),
-            limits.max_packet,
-            packet_timeout=limits.packet_timeout,
-        )
         try:
+            channel = StreamChannel(
+                _over_tls(stream, address, ssl_context),
+                limits.max_packet,
+                packet_timeout=limits.packet_timeout,
+            )
             await channel.prepare()
         except BaseException:
-            await trio.aclose_forcefully(channel)
+            await trio.aclose_forcefully(stream)
             raise
     return channel
 

@@ -1,7 +1,10 @@
 """What every channel must do: :func:`check_channel`, and a pair in memory to test with."""
 
+# ruff: noqa: S101, ARG001 - a suite of checks asserts, and all its checks are called alike
+
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -50,8 +53,8 @@ async def check_channel(
         max_packet: bytes of the largest packet that the channels receive; at least 4096.
 
     Raises:
-        AssertionError: the channel fails, with a note that names the check. A channel that
-            hangs makes this function hang: give it a time limit of yours.
+        AssertionError: the channel fails; the text names the check, the cause has the details.
+            A channel that hangs makes this function hang: give it a time limit of yours.
     """
     for check in _CHECKS:
         for swapped in (False, True):
@@ -62,11 +65,15 @@ async def check_channel(
 
 @contextmanager
 def _named(check: str) -> Iterator[None]:
+    """Turn whatever a check raises into one AssertionError that names the check."""
     try:
         yield
-    except BaseException as exc:
-        exc.add_note(f"while checking: {check}")
-        raise
+    except Exception as exc:
+        reason: BaseException = exc
+        while isinstance(reason, BaseExceptionGroup):
+            reason = reason.exceptions[0]
+        complaint = str(reason) if isinstance(reason, AssertionError) else repr(reason)
+        raise AssertionError(f"{check}: {complaint}") from exc
 
 
 @asynccontextmanager
@@ -174,12 +181,26 @@ async def _empty_packet(sender: End, receiver: End, max_packet: int) -> None:
     await _pass(sender, receiver, b"still works")
 
 
+async def _is_busy(verb: Callable[..., Awaitable[object]], *args: bytes) -> None:
+    """See a verb refuse at once what another task is doing already."""
+    refused: list[bool] = []
+
+    async def try_it() -> None:
+        with _raises(trio.BusyResourceError):
+            await verb(*args)
+        refused.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(try_it)
+        await wait_all_tasks_blocked()
+        assert refused, "a second task should have got a BusyResourceError, and was let wait"
+
+
 async def _one_receiver(sender: End, receiver: End, max_packet: int) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_receive_all, receiver, [b"for the first"])
         await wait_all_tasks_blocked()
-        with _raises(trio.BusyResourceError):
-            await receiver.receive()
+        await _is_busy(receiver.receive)
         await sender.send(b"for the first")
     await _pass(sender, receiver, b"still works")
 
@@ -188,8 +209,7 @@ async def _one_sender(sender: End, receiver: End, max_packet: int) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_clog, sender, min(LARGE, max_packet), [])
         await wait_all_tasks_blocked()
-        with _raises(trio.BusyResourceError):
-            await sender.send(b"too many")
+        await _is_busy(sender.send, b"too many")
         nursery.cancel_scope.cancel()
 
 
@@ -197,6 +217,7 @@ async def _cancelled_receive(sender: End, receiver: End, max_packet: int) -> Non
     """Cancelled before, within and after a packet's arrival: each arrives once, in order."""
     packets = [_numbered(n, (1, 5, min(LARGE, max_packet))[n % 3]) for n in range(60)]
     received: list[bytes] = []
+    ended: list[bool] = []
 
     async def cancel_later(scope: trio.CancelScope, checkpoints: int) -> None:
         for _ in range(checkpoints):
@@ -204,16 +225,23 @@ async def _cancelled_receive(sender: End, receiver: End, max_packet: int) -> Non
         scope.cancel()
 
     async def receive_one() -> None:
-        received.append(await receiver.receive())
+        try:
+            received.append(await receiver.receive())
+        except trio.EndOfChannel:
+            ended.append(True)
+
+    async def send_and_close() -> None:
+        await _send_all(sender, packets)
+        await sender.aclose()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_send_all, sender, packets)
-        patience = 0
-        while len(received) < len(packets):
+        nursery.start_soon(send_and_close)
+        for patience in itertools.count():
             async with trio.open_nursery() as race:
                 race.start_soon(cancel_later, race.cancel_scope, patience % 7)
                 race.start_soon(receive_one)
-            patience += 1
+            if ended:
+                break
     assert received == packets, "a cancelled receive has lost, doubled or garbled a packet"
 
 
@@ -248,9 +276,9 @@ async def _cancelled_send(sender: End, receiver: End, max_packet: int) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send_later)
-        with suppress(trio.BrokenResourceError):
-            async for packet in receiver:
-                received.append(packet)
+        with suppress(trio.BrokenResourceError, trio.EndOfChannel):
+            while True:
+                received.append(await receiver.receive())
     if later in sent:
         assert received.pop() == later, "a send succeeded after a cancelled one, and was lost"
         sent.pop()
@@ -365,11 +393,11 @@ _CHECKS = (
     _empty_packet,
     _one_receiver,
     _one_sender,
+    _closed_here,
+    _closed_there,
     _cancelled_receive,
     _cancelled_before_send,
     _cancelled_send,
-    _closed_here,
-    _closed_there,
     _closed_while_receiving,
     _closed_while_sending,
     _cancelled_close,

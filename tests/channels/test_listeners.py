@@ -1,0 +1,268 @@
+"""Listeners: where they are, what they leave behind, and what does not stop them."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+
+import pytest
+import trio
+from channel_pairs import open_descriptors
+
+from trio_rpc.channels import ChannelListener, open_channel, open_listeners
+from trio_rpc.errors import DecodeError
+from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
+
+
+async def close_all(*resources):
+    for resource in resources:
+        await resource.aclose()
+
+
+async def works(listener):
+    """Connect to a listener and exchange one packet."""
+    channel = await open_channel(listener.url)
+    accepted = await listener.accept()
+    await channel.send(b"x")
+    assert await accepted.receive() == b"x"
+    await close_all(channel, accepted)
+
+
+async def test_port_zero_is_resolved():
+    (listener,) = await open_listeners("tcp://127.0.0.1:0")
+    assert not listener.url.endswith(":0")
+    assert listener.url in repr(listener)
+    await works(listener)
+    await listener.aclose()
+
+
+async def test_ipv6():
+    try:
+        (listener,) = await open_listeners("tcp://[::1]:0")
+    except OSError:
+        pytest.skip("no IPv6 here")
+    assert listener.url.startswith("tcp://[::1]:")
+    await works(listener)
+    await listener.aclose()
+
+
+class TwoAddresses(trio.abc.HostnameResolver):
+    """A name that stands for two addresses of this machine, one of them twice."""
+
+    def __init__(self, *addresses):
+        self.addresses = addresses
+
+    async def getaddrinfo(self, host, port, *rest):
+        if host not in (b"both", "both"):
+            return socket.getaddrinfo(host, port, *rest)
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in self.addresses
+        ]
+
+    async def getnameinfo(self, sockaddr, flags):
+        raise NotImplementedError
+
+
+async def test_all_addresses_of_a_host_share_one_free_port():
+    addresses = ("127.0.0.1", "127.0.0.2", "127.0.0.1")
+    trio.socket.set_custom_hostname_resolver(TwoAddresses(*addresses))
+    try:
+        listeners = await open_listeners("tcp://both:0")
+    except OSError:
+        pytest.skip("one loopback address here")
+    ports = {listener.url.rpartition(":")[2] for listener in listeners}
+    assert len(listeners) == 2
+    assert len(ports) == 1
+    for listener in listeners:
+        await works(listener)
+    await close_all(*listeners)
+
+
+async def test_an_address_that_is_not_here_is_left_out():
+    trio.socket.set_custom_hostname_resolver(TwoAddresses("192.0.2.1", "127.0.0.1"))
+    listeners = await open_listeners("tcp://both:0")
+    assert [listener.url.rpartition(":")[0] for listener in listeners] == ["tcp://127.0.0.1"]
+    await close_all(*listeners)
+
+
+async def test_no_address_is_here():
+    with pytest.raises(OSError, match=r"cannot listen at tcp://192\.0\.2\.1:0") as caught:
+        await open_listeners("tcp://192.0.2.1:0")
+    assert caught.value.errno == errno.EADDRNOTAVAIL
+
+
+async def test_a_port_that_is_taken():
+    (listener,) = await open_listeners("tcp://127.0.0.1:0")
+    before = open_descriptors()
+    with pytest.raises(OSError, match=f"cannot listen at {listener.url}: ") as caught:
+        await open_listeners(listener.url)
+    assert caught.value.errno == errno.EADDRINUSE
+    assert open_descriptors() <= before
+    await listener.aclose()
+
+
+async def test_limits_reach_the_channels():
+    limits = Limits(max_packet=20_000)
+    (listener,) = await open_listeners("tcp://127.0.0.1:0", limits=limits)
+    channel = await open_channel(listener.url)
+    accepted = await listener.accept()
+    await channel.send(bytes(20_001))
+    with pytest.raises(DecodeError, match="20001"):
+        await accepted.receive()
+    await close_all(channel, accepted, listener)
+
+
+async def test_closing_wakes_accept():
+    (listener,) = await open_listeners("tcp://127.0.0.1:0")
+
+    async def accept():
+        with pytest.raises(trio.ClosedResourceError):
+            await listener.accept()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        await trio.testing.wait_all_tasks_blocked()
+        await listener.aclose()
+
+
+class Starving(trio.abc.Listener[trio.SocketStream]):
+    """A listener whose system runs out of something, again and again."""
+
+    def __init__(self, errors, stream):
+        self.errors = errors
+        self.stream = stream
+
+    async def accept(self):
+        await trio.lowlevel.checkpoint()
+        if self.errors:
+            code = self.errors.pop(0)
+            raise OSError(code, os.strerror(code))
+        return self.stream
+
+    async def aclose(self):
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_out_of_descriptors(autojump_clock, caplog, code):  # case 62, S16
+    left, right = trio.socket.socketpair()
+    starving = Starving([code] * 50, trio.SocketStream(left))
+    listener = ChannelListener(starving, url="tcp://here:1", limits=DEFAULT_LIMITS)
+    with caplog.at_level(logging.WARNING, "trio_rpc"):
+        channel = await listener.accept()
+    assert trio.current_time() >= 1  # it backed off, and spun through none of the 50
+    assert len(caplog.records) == 1
+    await channel.aclose()
+    right.close()
+
+
+async def test_other_errors_of_accept_are_told():
+    starving = Starving([errno.EINVAL], None)
+    listener = ChannelListener(starving, url="tcp://here:1", limits=DEFAULT_LIMITS)
+    with pytest.raises(OSError, match="Invalid argument"):
+        await listener.accept()
+
+
+# ---- Unix sockets
+
+
+async def test_unix_socket(tmp_path):
+    path = tmp_path / "socket"
+    (listener,) = await open_listeners(f"unix://{path}")
+    assert listener.url == f"unix://{path}"
+    await works(listener)
+    assert stat.S_ISSOCK(path.stat().st_mode)
+    await listener.aclose()
+    assert not path.exists()
+
+
+async def test_a_relative_path_survives_a_change_of_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (listener,) = await open_listeners("unix:socket")
+    await works(listener)
+    monkeypatch.chdir("/")
+    await listener.aclose()
+    assert not (tmp_path / "socket").exists()
+
+
+async def test_what_a_dead_server_left_is_replaced(tmp_path):  # case 65
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+    assert path.exists()
+    (listener,) = await open_listeners(f"unix://{path}")
+    await works(listener)
+    await listener.aclose()
+
+
+async def test_a_server_that_lives_is_left_alone(tmp_path):
+    url = f"unix://{tmp_path}/socket"
+    (listener,) = await open_listeners(url)
+    before = open_descriptors()
+    with pytest.raises(OSError, match="somebody else listens there") as caught:
+        await open_listeners(url)
+    assert caught.value.errno == errno.EADDRINUSE
+    assert open_descriptors() <= before
+    (await listener.accept()).stream.socket.close()  # the probe
+    await works(listener)
+    await listener.aclose()
+
+
+async def test_a_server_with_a_full_queue_is_left_alone(tmp_path):
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
+        busy.bind(str(path))
+        busy.listen(0)
+        waiting.connect(str(path))
+        with pytest.raises(OSError, match="somebody else listens there"):
+            await open_listeners(f"unix://{path}")
+
+
+async def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(FileExistsError, match="not a socket"):
+        await open_listeners(f"unix://{path}")
+    assert path.read_text() == "data"
+
+
+async def test_a_successor_s_socket_is_not_removed(tmp_path):
+    """A server that closes late must not take away the file of the one that replaced it."""
+    path = tmp_path / "socket"
+    (old,) = await open_listeners(f"unix://{path}")
+    path.unlink()
+    (new,) = await open_listeners(f"unix://{path}")
+    await old.aclose()
+    await works(new)
+    await new.aclose()
+    await new.aclose()
+    assert not path.exists()
+
+
+async def test_a_path_that_is_too_long(tmp_path):
+    url = f"unix://{tmp_path}/{'x' * 120}"
+    for use in (open_channel, open_listeners):
+        with pytest.raises(OSError, match="a Unix socket's at most") as caught:
+            await use(url)
+        assert caught.value.errno == errno.ENAMETOOLONG
+
+
+async def test_permissions_follow_the_umask(tmp_path):
+    path = tmp_path / "socket"
+    previous = os.umask(0o077)
+    try:
+        (listener,) = await open_listeners(f"unix://{path}")
+    finally:
+        os.umask(previous)
+    assert path.stat().st_mode & 0o077 == 0
+    await listener.aclose()
+
+
+async def test_a_directory_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="cannot listen at unix://"):
+        await open_listeners(f"unix://{tmp_path}/none/socket")

@@ -1,0 +1,481 @@
+"""StreamChannel: frames cut anywhere, ends anywhere, senders and receivers cancelled anywhere."""
+
+from __future__ import annotations
+
+import math
+import socket
+import struct
+import tracemalloc
+
+import pytest
+import trio
+from channel_pairs import connected, open_descriptors
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
+
+from trio_rpc.channels import StreamChannel
+from trio_rpc.errors import DecodeError
+from trio_rpc.wire.framing import frame
+
+
+async def channel_with(data, **options):
+    ours, theirs = memory_stream_pair()
+    await theirs.send_all(data)
+    return StreamChannel(ours, **options), theirs
+
+
+async def socket_pair(**options):
+    left, right = trio.socket.socketpair()
+    return StreamChannel(trio.SocketStream(left), **options), trio.SocketStream(right)
+
+
+# ---- what arrives
+
+
+@given(st.lists(st.binary(min_size=1, max_size=50)), st.lists(st.integers(1, 9)))
+def test_any_split_of_the_stream_gives_the_same_packets(packets, cuts):  # F29, case 4
+    async def main():
+        ours, theirs = memory_stream_pair()
+        channel = StreamChannel(ours)
+        rest = b"".join(map(frame, packets))
+        pieces = []
+        for cut in cuts:
+            pieces.append(rest[:cut])
+            rest = rest[cut:]
+        pieces = [piece for piece in (*pieces, rest) if piece]
+        received = []
+
+        async def receive():
+            received.extend([packet async for packet in channel])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            for piece in pieces:
+                await theirs.send_all(piece)
+                await wait_all_tasks_blocked()
+            await theirs.aclose()
+        assert received == packets
+        await channel.aclose()
+
+    trio.run(main)
+
+
+async def test_ten_thousand_packets_in_one_segment():  # case 5
+    channel, theirs = await channel_with(b"".join(frame(b"%d" % n) for n in range(10_000)))
+    await theirs.aclose()
+    assert [packet async for packet in channel] == [b"%d" % n for n in range(10_000)]
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+async def test_an_end_inside_a_packet_is_a_break(size):  # case 6
+    channel, theirs = await channel_with(frame(b"hello")[:size])
+    await theirs.aclose()
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError, match="inside a packet"):
+            await channel.receive()
+
+
+async def test_the_end_between_packets_is_the_end():
+    channel, theirs = await channel_with(frame(b"hello"))
+    await theirs.aclose()
+    assert await channel.receive() == b"hello"
+    for _ in range(2):
+        with pytest.raises(trio.EndOfChannel):
+            await channel.receive()
+
+
+async def test_an_empty_packet_is_refused():  # case 1
+    channel, _ = await channel_with(b"\0\0\0\0")
+    for _ in range(2):
+        with pytest.raises(DecodeError):
+            await channel.receive()
+
+
+@pytest.mark.parametrize("length", [4097, 2**31, 2**32 - 1])
+async def test_a_length_beyond_the_limit_is_refused_before_any_allocation(length):  # case 2, S5
+    channel, _ = await channel_with(struct.pack(">I", length), max_packet=4096)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match=str(length)):
+            await channel.receive()
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_the_limit_itself_is_allowed():  # case 3
+    channel, _ = await channel_with(frame(bytes(4096)), max_packet=4096)
+    assert len(await channel.receive()) == 4096
+
+
+async def test_a_length_alone_reserves_no_memory():
+    ours, theirs = await socket_pair(max_packet=2**30)
+    await theirs.send_all(struct.pack(">I", 2**30) + b"x")
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.receive)
+            await wait_all_tasks_blocked()
+            tracemalloc.start()
+            await theirs.send_all(b"y")
+            await wait_all_tasks_blocked()
+            held, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            scope.cancel()
+    assert held < 2**20
+    await ours.aclose()
+    await theirs.aclose()
+
+
+@pytest.mark.parametrize(
+    ("greeting", "meaning"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01", "a TLS handshake"),
+        (b"\x15\x03\x03\x00\x02\x02", "a TLS alert"),
+        (b"GET / HTTP/1.1\r\n", "an HTTP request"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "an HTTP answer"),
+        (b"SSH-2.0-OpenSSH\r\n", "an SSH greeting"),
+    ],
+)
+async def test_strangers_are_named(greeting, meaning):  # case 8
+    channel, _ = await channel_with(greeting)
+    with pytest.raises(DecodeError, match=f"looks like {meaning}"):
+        await channel.receive()
+
+
+@given(st.binary(min_size=1, max_size=200))
+def test_garbage_gives_packets_or_one_of_our_errors(data):  # case 8
+    async def main():
+        channel, theirs = await channel_with(data, max_packet=4096)
+        await theirs.aclose()
+        with pytest.raises((DecodeError, trio.BrokenResourceError, trio.EndOfChannel)):
+            while True:
+                await channel.receive()
+
+    trio.run(main)
+
+
+# ---- packets that take too long
+
+
+async def test_a_packet_that_stalls_breaks_the_channel(autojump_clock):  # case 12
+    channel, theirs = await channel_with(frame(b"hello")[:-1], packet_timeout=30)
+    started = trio.current_time()
+    with pytest.raises(trio.BrokenResourceError, match="more than 30 s"):
+        await channel.receive()
+    assert trio.current_time() - started == 30
+    await theirs.send_all(b"o")
+    with pytest.raises(trio.BrokenResourceError):
+        await channel.receive()
+
+
+async def test_dripping_bytes_buys_no_time(autojump_clock):  # S12
+    channel, theirs = await channel_with(frame(bytes(100))[:5], packet_timeout=30)
+
+    async def drip():
+        for _ in range(90):
+            await trio.sleep(1)
+            await theirs.send_all(b"\0")
+
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drip)
+        with pytest.raises(trio.BrokenResourceError, match="more than 30 s"):
+            await channel.receive()
+        assert trio.current_time() - started == 30
+        nursery.cancel_scope.cancel()
+
+
+async def test_silence_between_packets_is_no_fault(autojump_clock):
+    channel, theirs = await channel_with(frame(b"first"), packet_timeout=30)
+    assert await channel.receive() == b"first"
+
+    async def later():
+        await trio.sleep(1000)
+        await theirs.send_all(frame(b"second"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(later)
+        assert await channel.receive() == b"second"
+
+
+async def test_only_time_spent_receiving_counts(autojump_clock):
+    channel, theirs = await channel_with(frame(b"hello")[:-1], packet_timeout=30)
+    with trio.move_on_after(20):
+        await channel.receive()
+    await trio.sleep(1000)
+    await theirs.send_all(b"o")
+    assert await channel.receive() == b"hello"
+
+
+async def test_receiving_in_short_turns_buys_no_time(autojump_clock):
+    channel, _ = await channel_with(frame(b"hello")[:-1], packet_timeout=30)
+    for _ in range(2):
+        with trio.move_on_after(14) as scope:
+            await channel.receive()
+        assert scope.cancelled_caught
+    started = trio.current_time()
+    with pytest.raises(trio.BrokenResourceError, match="more than 30 s"):
+        await channel.receive()
+    assert trio.current_time() - started == 2
+
+
+async def test_each_packet_has_its_own_time(autojump_clock):
+    channel, theirs = await channel_with(frame(b"first")[:-1], packet_timeout=30)
+
+    async def slowly():
+        await trio.sleep(29)
+        await theirs.send_all(b"t" + frame(b"second")[:-1])
+        await trio.sleep(29)
+        await theirs.send_all(b"d")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slowly)
+        assert await channel.receive() == b"first"
+        assert await channel.receive() == b"second"
+
+
+async def test_without_a_limit_a_packet_may_take_for_ever(autojump_clock):
+    channel, theirs = await channel_with(frame(b"hello")[:-1], packet_timeout=math.inf)
+    with trio.move_on_after(10**6) as scope:
+        await channel.receive()
+    assert scope.cancelled_caught
+    await theirs.send_all(b"o")
+    assert await channel.receive() == b"hello"
+
+
+# ---- sending
+
+
+async def test_race_cancelled_with_30_mb_half_written_over_a_socket():  # case 53, law 10
+    channel, theirs = await socket_pair()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.send, b"a" * 30_000_000)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    assert 0 < channel.unsent < 30_000_000
+    receiver = StreamChannel(theirs, 30_000_000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.send, b"next")
+        assert await receiver.receive() == b"a" * 30_000_000
+        assert await receiver.receive() == b"next"
+    await channel.aclose()
+    await receiver.aclose()
+
+
+async def test_race_cancelled_with_half_a_packet_written_over_another_stream():
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    channel = StreamChannel(ours)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.send, b"hello")
+            await wait_all_tasks_blocked()
+            assert await theirs.receive_some(3) == b"\0\0\0"
+            scope.cancel()
+    with trio.testing.assert_checkpoints(), pytest.raises(trio.BrokenResourceError, match="cut"):
+        await channel.send(b"next")
+
+
+async def test_a_cancelled_flush_keeps_the_rest():
+    channel, theirs = await socket_pair()
+    large = bytes(range(256)) * 40_000
+    assert channel.send_nowait(large)
+    assert channel.unsent
+    assert not channel.send_nowait(b"no room")
+    for _ in range(3):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(channel.flush)
+                await wait_all_tasks_blocked()
+                with pytest.raises(trio.BusyResourceError):
+                    await channel.send(b"x")
+                with pytest.raises(trio.BusyResourceError):
+                    await channel.flush()
+                scope.cancel()
+    receiver = StreamChannel(theirs, len(large))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.flush)
+        assert await receiver.receive() == large
+    assert not channel.unsent
+    await channel.aclose()
+    await receiver.aclose()
+
+
+async def test_the_rest_may_begin_inside_the_length():
+    """A system that takes two bytes of a packet must get the other two of its length next."""
+    channel, theirs = await socket_pair()
+    left = channel.stream.socket
+    left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    receiver = StreamChannel(theirs, 10_000_000)
+    packets = [bytes([n]) * (n * 997) for n in range(1, 200)]
+
+    async def send():
+        for packet in packets:
+            if not channel.send_nowait(packet):
+                await channel.send(packet)
+        await channel.flush()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        for packet in packets:
+            assert await receiver.receive() == packet
+    await channel.aclose()
+    await receiver.aclose()
+
+
+@pytest.mark.parametrize("taken", range(1, 9))
+def test_a_write_cut_anywhere(monkeypatch, taken):
+    """Whatever part of the first write the system takes, the frame is whole in the end."""
+    from trio_rpc.channels import transports
+
+    async def main():
+        channel, theirs = await socket_pair()
+        real = transports.os.write
+        cuts = [taken]
+
+        def write(fd, data):
+            return real(fd, bytes(data)[: cuts.pop()] if cuts else data)
+
+        monkeypatch.setattr(transports.os, "write", write)
+        assert channel.send_nowait(b"hello")
+        assert channel.unsent == 9 - taken
+        await channel.send(b"next")
+        receiver = StreamChannel(theirs)
+        assert await receiver.receive() == b"hello"
+        assert await receiver.receive() == b"next"
+        await channel.aclose()
+        await receiver.aclose()
+
+    trio.run(main)
+
+
+async def test_send_nowait_leaves_a_task_that_sends_alone():
+    channel, theirs = await socket_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.send, bytes(10_000_000))
+        await wait_all_tasks_blocked()
+        assert not channel.send_nowait(b"x")
+        nursery.cancel_scope.cancel()
+    await channel.aclose()
+    await theirs.aclose()
+
+
+async def test_other_streams_cannot_send_nowait():
+    ours, _ = memory_stream_pair()
+    channel = StreamChannel(ours)
+    assert not channel.send_nowait(b"x")
+    assert channel.unsent == 0
+    with trio.testing.assert_checkpoints():
+        await channel.flush()
+
+
+async def test_packets_that_cannot_be_sent():
+    channel, theirs = await socket_pair()
+    with pytest.raises(ValueError, match="not 0"):
+        await channel.send(b"")
+    with pytest.raises(ValueError, match="not 0"):
+        channel.send_nowait(b"")
+    await channel.aclose()
+    await theirs.aclose()
+
+
+# ---- the ways a connection ends
+
+
+async def test_replies_still_flow_after_the_peer_has_half_closed():  # case 55
+    left, right = await connected("tcp://127.0.0.1:0")
+    await left.stream.send_eof()
+    with pytest.raises(trio.EndOfChannel):
+        await right.receive()
+    await right.send(b"reply")
+    assert await left.receive() == b"reply"
+    await left.aclose()
+    await right.aclose()
+
+
+async def test_a_reset_is_a_break_at_both_verbs():  # case 54
+    left, right = await connected("tcp://127.0.0.1:0")
+    left.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await left.aclose()
+    with pytest.raises(trio.BrokenResourceError, match="reset"):
+        await right.receive()
+    with pytest.raises(trio.BrokenResourceError):
+        await right.send(b"x")
+    with pytest.raises(trio.BrokenResourceError):
+        right.send_nowait(b"x")
+    await right.aclose()
+
+
+async def test_a_break_while_a_rest_is_flushed():
+    left, right = await connected("tcp://127.0.0.1:0")
+    assert left.send_nowait(bytes(20_000_000))
+    right.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await right.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        await left.flush()
+    await left.aclose()
+
+
+async def test_everything_raises_once_closed():
+    channel, theirs = await socket_pair()
+    await channel.aclose()
+    assert "closed" in repr(channel)
+    with pytest.raises(trio.ClosedResourceError):
+        await channel.flush()
+    with pytest.raises(trio.ClosedResourceError):
+        channel.send_nowait(b"x")
+    await theirs.aclose()
+
+
+async def test_a_socket_closed_behind_our_back_counts_as_closed():
+    channel, theirs = await socket_pair()
+    await channel.stream.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await channel.send(b"x")
+    with pytest.raises(trio.ClosedResourceError):
+        await channel.receive()
+    await channel.aclose()
+    await theirs.aclose()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("busy", [False, True])
+async def test_aclose_gives_the_descriptors_back(maker, cancelled, busy):
+    before = open_descriptors()
+    left, right = await maker()
+    assert maker.kind in ("memory", "stream") or open_descriptors() > before
+
+    async def keep_busy(verb, *args):
+        with pytest.raises((trio.ClosedResourceError, trio.BrokenResourceError, trio.EndOfChannel)):
+            while True:
+                await verb(*args)
+
+    async with trio.open_nursery() as nursery:
+        if busy:
+            nursery.start_soon(keep_busy, left.receive)
+            nursery.start_soon(keep_busy, left.send, bytes(100_000))
+            await wait_all_tasks_blocked()
+        for channel in (left, right):
+            with trio.CancelScope() as scope:
+                if cancelled:
+                    scope.cancel()
+                await channel.aclose()
+    assert open_descriptors() <= before
+
+
+async def test_three_hundred_connections_leave_nothing(tmp_path):  # case 63
+    before = open_descriptors()
+    for _ in range(300):
+        left, right = await connected(f"unix://{tmp_path}/s")
+        await left.aclose()
+        await right.aclose()
+    assert open_descriptors() <= before
+
+
+async def test_async_with_closes():
+    channel, theirs = await socket_pair()
+    async with channel, theirs:
+        pass
+    with pytest.raises(trio.ClosedResourceError):
+        await channel.receive()

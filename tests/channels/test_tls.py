@@ -1,0 +1,223 @@
+"""TLS that does not work out ends at once, at both ends, with one line that says why."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ssl
+
+import pytest
+import trio
+import trustme
+from channel_pairs import connected, open_descriptors
+
+from trio_rpc.channels import StreamChannel, open_channel, open_listeners
+from trio_rpc.errors import DecodeError
+
+SOON = 2.0  # seconds; one second is what is promised, and test machines are slow
+
+
+def server_context(authority, host="127.0.0.1", **options):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host, **options).configure_cert(context)
+    return context
+
+
+def demanding_context(authority):
+    context = server_context(authority)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def use(opening, greeting, outcome):
+    """Open one end, finish its handshake, exchange a packet; note how that went."""
+    try:
+        async with await opening() as channel:
+            await channel.prepare()
+            await channel.send(greeting)
+            outcome.append(await channel.receive())
+    except (OSError, trio.BrokenResourceError, trio.EndOfChannel, DecodeError) as exc:
+        outcome.append(exc)
+
+
+async def meet(listen, context, connect, client_context):
+    """Let a client and a server meet; return what each has received, or its error."""
+    (listener,) = await open_listeners(f"{listen}://127.0.0.1:0", ssl_context=context)
+    url = f"{connect}://{listener.url.partition('://')[2]}"
+    at_server, at_client = [], []
+    with trio.fail_after(SOON):
+        async with listener, trio.open_nursery() as nursery:
+            nursery.start_soon(use, listener.accept, b"from the server", at_server)
+            nursery.start_soon(
+                use,
+                lambda: open_channel(url, ssl_context=client_context),
+                b"from the client",
+                at_client,
+            )
+    for error in (*at_server, *at_client):
+        assert "\n" not in str(error)
+    return at_client[0], at_server[0]
+
+
+async def test_verified_connection(certificates):
+    client, server = await meet("tls", certificates.server, "tls", certificates.client)
+    assert (client, server) == (b"from the server", b"from the client")
+
+
+async def test_wrong_host(certificates):  # S19, cases 66
+    context = server_context(certificates.ca, "elsewhere.example")
+    client, server = await meet("tls", context, "tls", certificates.client)
+    assert isinstance(client, ssl.SSLCertVerificationError)
+    assert "not valid for '127.0.0.1'" in str(client)
+    assert "tls://127.0.0.1:" in str(client)
+    assert isinstance(server, ssl.SSLError)
+
+
+async def test_unknown_authority(certificates):
+    context = server_context(trustme.CA())
+    client, server = await meet("tls", context, "tls", certificates.client)
+    assert isinstance(client, ssl.SSLCertVerificationError)
+    assert "issuer" in str(client)
+    assert isinstance(server, ssl.SSLError)
+
+
+async def test_the_default_context_verifies(certificates):
+    client, _ = await meet("tls", certificates.server, "tls", None)
+    assert isinstance(client, ssl.SSLCertVerificationError)
+
+
+async def test_expired(certificates):
+    past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    context = server_context(certificates.ca, not_after=past)
+    client, _ = await meet("tls", context, "tls", certificates.client)
+    assert isinstance(client, ssl.SSLCertVerificationError)
+    assert "expired" in str(client)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_no_client_certificate(certificates, version):
+    context = demanding_context(certificates.ca)
+    context.maximum_version = version
+    client, server = await meet("tls", context, "tls", certificates.client)
+    assert isinstance(client, (ssl.SSLError, trio.BrokenResourceError))
+    assert "client certificate" in str(client)
+    assert isinstance(server, ssl.SSLError)
+    assert "did not return a certificate" in str(server)
+
+
+async def test_mutual_tls(certificates):
+    client_context = ssl.create_default_context()
+    certificates.ca.configure_trust(client_context)
+    certificates.ca.issue_cert("ann@example.org").configure_cert(client_context)
+    client, server = await connected(
+        "tls://127.0.0.1:0", demanding_context(certificates.ca), client_context
+    )
+    names = server.stream.getpeercert()["subjectAltName"]
+    assert ("email", "ann@example.org") in names
+    await client.aclose()
+    await server.aclose()
+
+
+async def test_version_too_old(certificates):
+    context = server_context(certificates.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    old = ssl.create_default_context()
+    certificates.ca.configure_trust(old)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    client, server = await meet("tls", context, "tls", old)
+    assert isinstance(client, ssl.SSLError)
+    assert isinstance(server, ssl.SSLError)
+
+
+async def test_plaintext_to_a_tls_port(certificates):  # case 67
+    client, server = await meet("tls", certificates.server, "tcp", None)
+    assert isinstance(client, (trio.EndOfChannel, trio.BrokenResourceError, DecodeError))
+    assert isinstance(server, ssl.SSLError)
+    assert "does not speak TLS" in str(server)
+
+
+async def test_tls_to_a_plaintext_port(certificates):
+    client, server = await meet("tcp", None, "tls", certificates.client)
+    assert isinstance(client, ssl.SSLError)
+    assert isinstance(server, DecodeError)
+    assert "a TLS handshake: this is not a TLS port" in str(server)
+
+
+async def test_an_end_without_close_notify_is_a_break(certificates):
+    left, right = await connected("tls://127.0.0.1:0", certificates.server, certificates.client)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(left.send, b"whole")
+        assert await right.receive() == b"whole"
+    await left.stream.transport_stream.aclose()
+    with pytest.raises(trio.BrokenResourceError, match="without closing TLS"):
+        await right.receive()
+    await left.aclose()
+    await right.aclose()
+
+
+async def test_closing_before_the_handshake_waits_for_nobody(certificates):
+    before = open_descriptors()
+    (listener,) = await open_listeners("tls://127.0.0.1:0", ssl_context=certificates.server)
+    port = int(listener.url.rpartition(":")[2])
+    silent = await trio.open_tcp_stream("127.0.0.1", port)
+    channel = await listener.accept()
+    with trio.fail_after(SOON):
+        await channel.aclose()
+    await silent.aclose()
+    await listener.aclose()
+    assert open_descriptors() <= before
+
+
+async def test_closing_during_the_handshake(certificates):
+    (listener,) = await open_listeners("tls://127.0.0.1:0", ssl_context=certificates.server)
+    port = int(listener.url.rpartition(":")[2])
+    silent = await trio.open_tcp_stream("127.0.0.1", port)
+    channel = await listener.accept()
+
+    async def prepare():
+        with pytest.raises(trio.ClosedResourceError):
+            await channel.prepare()
+
+    with trio.fail_after(SOON):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(prepare)
+            await trio.testing.wait_all_tasks_blocked()
+            await channel.aclose()
+    await silent.aclose()
+    await listener.aclose()
+
+
+async def test_a_silent_client_holds_up_nobody(certificates):  # S12
+    (listener,) = await open_listeners("tls://127.0.0.1:0", ssl_context=certificates.server)
+    port = int(listener.url.rpartition(":")[2])
+    silent = await trio.open_tcp_stream("127.0.0.1", port)
+    waiting = await listener.accept()
+    outcome = []
+    with trio.fail_after(SOON):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, listener.accept, b"hello", outcome)
+            channel = await open_channel(listener.url, ssl_context=certificates.client)
+            await channel.send(b"from the client")
+            assert await channel.receive() == b"hello"
+    assert outcome == [b"from the client"]
+    for resource in (channel, waiting, silent, listener):
+        await resource.aclose()
+
+
+async def test_a_server_needs_a_context():
+    with pytest.raises(ValueError, match="takes an ssl_context"):
+        await open_listeners("tls://127.0.0.1:0")
+
+
+async def test_a_context_without_tls_is_refused(certificates):
+    with pytest.raises(ValueError, match="not encrypted"):
+        await open_channel("tcp://127.0.0.1:1", ssl_context=certificates.client)
+    with pytest.raises(ValueError, match="not encrypted"):
+        await open_listeners("unix:x", ssl_context=certificates.server)
+
+
+async def test_prepare_is_a_checkpoint_without_tls():
+    left, right = trio.testing.memory_stream_pair()
+    async with StreamChannel(left) as channel, right:
+        with trio.testing.assert_checkpoints():
+            await channel.prepare()

@@ -1,0 +1,114 @@
+"""URLs: what they mean, and one clear line for those that mean nothing."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import pytest
+import trio
+from channel_pairs import open_descriptors
+
+from trio_rpc.channels import Address, open_channel, open_listeners, parse_url
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("tcp://localhost:5000", Address("tcp", "localhost", 5000)),
+        ("tls://example.org:443", Address("tls", "example.org", 443)),
+        ("tcp://127.0.0.1:0", Address("tcp", "127.0.0.1", 0)),
+        ("tcp://[::1]:5000", Address("tcp", "::1", 5000)),
+        ("unix:///run/market.sock", Address("unix", path="/run/market.sock")),
+        ("unix:market.sock", Address("unix", path="market.sock")),
+        ("unix:///with%20blank", Address("unix", path="/with blank")),
+    ],
+)
+def test_good_urls_there_and_back(url, address):
+    assert parse_url(url) == address
+    assert str(address) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("", "no scheme"),
+        ("localhost", "no scheme"),
+        ("localhost:5000", "unknown scheme 'localhost'"),
+        ("http://localhost:5000", "unknown scheme 'http'"),
+        ("tcp://localhost", "no port"),
+        ("tcp://:5000", "no host"),
+        ("tcp:localhost:5000", "more than a host and a port"),
+        ("tcp://localhost:port", "port"),
+        ("tcp://localhost:65536", "range"),
+        ("tcp://localhost:-1", "port"),
+        ("tcp://[::1:5000", "IPv6"),
+        ("tcp://user:secret@localhost:1", "more than a host"),
+        ("tcp://localhost:1/path", "more than a host"),
+        ("tcp://localhost:1?a=b", "query"),
+        ("tcp://local\nhost:1", "control characters"),
+        ("unix:", "no file name"),
+        ("unix:///", "no file name"),
+        ("unix:///directory/", "no file name"),
+        ("unix://relative/path", "three slashes"),
+        ("unix:///nul%00", "no file name"),
+        ("x" * 10_000, "no scheme"),
+    ],
+)
+async def test_bad_urls_are_refused_in_one_line(url, reason):
+    for use in (open_channel, open_listeners):
+        with pytest.raises(ValueError, match=reason) as caught:
+            await use(url)
+        text = str(caught.value)
+        assert "accepted are tcp://" in text
+        assert "\n" not in text
+        assert len(text) < 400
+
+
+async def test_nobody_answers():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and never listens: the port is ours, and refuses
+        url = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(ConnectionRefusedError) as caught:
+            await open_channel(url)
+    assert str(caught.value) == f"cannot connect to {url}: Connection refused"
+
+
+async def test_no_such_host():
+    with pytest.raises(OSError, match=r"cannot connect to tcp://host\.invalid:1: "):
+        await open_channel("tcp://host.invalid:1")
+
+
+async def test_no_such_socket(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No such file"):
+        await open_channel(f"unix://{tmp_path}/none")
+
+
+async def test_port_zero_is_for_listening():
+    with pytest.raises(ValueError, match="only for listening"):
+        await open_channel("tcp://localhost:0")
+
+
+async def test_a_host_that_tls_cannot_verify(certificates):
+    """An error between connecting and the handshake leaves no descriptor behind."""
+    listeners = await open_listeners("tls://127.0.0.1:0", ssl_context=certificates.server)
+    before = open_descriptors()
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # of no use to a client
+    with pytest.raises(ssl.SSLError):
+        await open_channel(listeners[0].url, ssl_context=client)
+    assert open_descriptors() <= before
+    for listener in listeners:
+        await listener.aclose()
+
+
+async def test_cancelled_while_connecting_over_tls(certificates):
+    (listener,) = await open_listeners("tls://127.0.0.1:0", ssl_context=certificates.server)
+    before = open_descriptors()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_channel, listener.url)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert open_descriptors() <= before
+    await listener.aclose()
