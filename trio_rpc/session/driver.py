@@ -108,9 +108,10 @@ class _Driver:
             left -= 1
             if not left:
                 left = EVENTS_PER_TURN
+                self._core.writer.write_now()
                 await trio.lowlevel.checkpoint()
-        if self._protocol.has_data:
-            self._core.writer.wake()
+        # Whatever this packet was answered with at once leaves in one packet, too.
+        self._core.writer.write_now()
 
     async def _write(self) -> None:
         try:

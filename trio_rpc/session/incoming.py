@@ -61,7 +61,7 @@ class Incoming:
         protocol: where terminal messages are queued.
         filters: run round each handler, the first one outermost.
         detail: how much of an exception the peer is told.
-        send: has what is queued written.
+        send: has what a handler's task has queued written; the reader sees to the rest.
         wait_for_room: waits while too much is queued already.
         ended: called after each end of a handler that had a task or was a notification's.
     """
@@ -187,6 +187,7 @@ class Incoming:
         finally:
             del self.running[handled.call.id]
             self._ended()
+            self._send()
 
     def _run_handler(self, handled: Handled) -> Awaitable[Any]:
         call, function = handled.call, handled.method.function
@@ -212,8 +213,6 @@ class Incoming:
         except EncodeError as exc:
             message = f"the result of {handled.method.name} cannot be sent: {exc}"
             self._answer_error(handled.call.id, {"code": "internal", "message": message})
-        else:
-            self._send()
 
     def _end_with_error(self, handled: Handled, exc: BaseException) -> None:
         if isinstance(exc, trio.Cancelled):
@@ -245,7 +244,6 @@ class Incoming:
         self._ended()
         if self._protocol.ours is not Half.ENDED:
             self._protocol.grant_notifications(1)
-            self._send()
 
     def _answer_error(self, call: int, error: dict[str, Any]) -> None:
         if self._protocol.ours is Half.ENDED:
@@ -256,7 +254,6 @@ class Incoming:
             # Nothing in a fault is unknown to the codec, but a peer may accept very little.
             logger.warning("an error was too large to send: %s", exc)
             self._protocol.reply_error(call, {"code": error["code"], "message": ""})
-        self._send()
 
     # ── cancelling and waiting ───────────────────────────────────────────────────────────────
 

@@ -67,11 +67,6 @@ class Pending:
             task, self.task = self.task, None
             trio.lowlevel.reschedule(task)
 
-    async def sleep(self, abort: Callable[[RaiseCancel], Abort]) -> None:
-        """Sleep until somebody calls :meth:`wake`, or ``abort`` lets a cancellation through."""
-        self.task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
     def abort(self, raise_cancel: RaiseCancel) -> Abort:
         """Pass our cancellation on; stay asleep, in effect, until it is confirmed (law 2)."""
         self.raise_cancel = raise_cancel
@@ -178,9 +173,13 @@ class Outgoing:
         pending.abandon_on_cancel = abandon_on_cancel
         pending.parent = context.get("parent")
         self._send()
-        await pending.sleep(pending.abort)
+        pending.task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(pending.abort)
         if pending.answer is None:
             await self._confirm_cancel(pending)
+        answer = pending.answer
+        if type(answer) is m.Reply:
+            return answer  # law 3: also when we were cancelled meanwhile
         return await self._settle(pending)
 
     async def _wait_for_credit(self, context: dict[str, Any]) -> None:
@@ -244,7 +243,8 @@ class Outgoing:
             shield=True, deadline=trio.current_time() + self._limits.cancel_grace
         )
         with grace:
-            await pending.sleep(pending.abort_grace)
+            pending.task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(pending.abort_grace)
         if pending.answer is None:
             logger.warning(
                 "%s did not end within %g s of its cancellation and is abandoned",
@@ -255,11 +255,9 @@ class Outgoing:
             self._protocol.abandon(pending.id)
             _raise_cancelled(pending)
 
-    async def _settle(self, pending: Pending) -> m.Reply | m.ReplyErr:
-        """Return the terminal message, or raise what the caller is to see in its place."""
+    async def _settle(self, pending: Pending) -> m.ReplyErr:
+        """Return the error that came, or raise what the caller is to see in its place."""
         answer = pending.answer
-        if isinstance(answer, m.Reply):
-            return answer  # law 3: also when we were cancelled meanwhile
         if isinstance(answer, m.ReplyErr):
             code = answer.error.get("code")
             if code in _CANCELLED_CODES and pending.raise_cancel is not None:
@@ -269,7 +267,7 @@ class Outgoing:
             return answer
         if pending.raise_cancel is not None:
             _raise_cancelled(pending)
-        assert answer is not None  # noqa: S101 - woken callers have an answer
+        assert isinstance(answer, RpcError)  # noqa: S101 - what else ends a call
         raise answer
 
 

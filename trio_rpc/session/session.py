@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, overload
 
 import trio
@@ -124,7 +124,9 @@ class Session:
         remote = self._remote(method)
         if remote.kind is not Kind.METHOD:
             raise LocalProtocolError(f"{remote.name} is a {remote.kind.value}: notify it instead")
-        return await self._call(remote, args, kwargs, abandon_on_cancel=abandon_on_cancel)
+        if self._filters:
+            return await self._call(remote, args, kwargs, abandon_on_cancel=abandon_on_cancel)
+        return await self._request(remote, args, kwargs, abandon_on_cancel=abandon_on_cancel)
 
     async def notify(
         self, method: str | Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any
@@ -148,13 +150,15 @@ class Session:
             raise LocalProtocolError(f"{remote.name} is a {remote.kind.value}: call it instead")
         await self._notify(remote, args, kwargs)
 
-    async def invoke(
+    def invoke(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Call or notify, as the method's kind says; what a proxy's methods do."""
-        if method.kind is Kind.METHOD:
-            return await self._call(method, args, kwargs)
-        return await self._notify(method, args, kwargs)
+        if method.kind is not Kind.METHOD:
+            return self._notify(method, args, kwargs)
+        if self._filters:
+            return self._call(method, args, kwargs)
+        return self._request(method, args, kwargs)
 
     def _remote(self, method: object) -> RemoteMethod:
         if isinstance(method, str):
@@ -173,8 +177,6 @@ class Session:
         *,
         abandon_on_cancel: bool = False,
     ) -> Any:
-        if not self._filters:
-            return await self._request(method, args, kwargs, abandon_on_cancel=abandon_on_cancel)
         call = self._outgoing_call(method, args, kwargs)
 
         async def proceed() -> Any:
