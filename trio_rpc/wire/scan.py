@@ -52,6 +52,8 @@ def check_whole(data: bytes, max_nodes: int) -> None:
     Raises DecodeError unless they are one whole value, of at most ``max_nodes`` values, or begin
     with one and are then refused by whoever decodes them exactly.
     """
+    if not data:
+        raise DecodeError("malformed MessagePack: there is no value at all")
     # Walking over a copy is fast, making the copy is not: a few large strings go without.
     if len(data) > BULK and count_nodes(memoryview(data), max_nodes, len(data) // 4096):
         return

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wire_values import QUICK
+
+from trio_rpc.errors import DecodeError
+from trio_rpc.wire import FrameReader, frame
+from trio_rpc.wire.framing import frame_length, prefix
+
+packets = st.lists(st.binary(min_size=1, max_size=300), max_size=8)
+
+
+def drain(reader):
+    return list(iter(reader.next_frame, None))
+
+
+@given(packets, st.data())
+@QUICK
+def test_any_split_of_the_stream_gives_the_same_packets(sent, data):  # F29, robustness 4
+    stream = b"".join(map(frame, sent))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))
+    reader, received = FrameReader(300), []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        reader.feed(stream[start:end])
+        received += drain(reader)
+    assert received == sent
+    assert not reader.partial
+
+
+def test_every_single_split_and_every_single_byte():
+    sent = [b"a", b"bc" * 40, b"d"]
+    stream = b"".join(map(frame, sent))
+    for cut in range(len(stream) + 1):
+        reader = FrameReader(100)
+        reader.feed(stream[:cut])
+        received = drain(reader)
+        reader.feed(stream[cut:])
+        assert received + drain(reader) == sent
+    reader, received = FrameReader(100), []
+    for byte in stream:
+        reader.feed(bytes([byte]))
+        received += drain(reader)
+    assert received == sent
+
+
+@given(st.binary(max_size=200), st.integers(1, 100))
+@QUICK
+def test_partial_and_needed_tell_where_the_stream_stands(stream, max_frame):
+    reader = FrameReader(max_frame)
+    reader.feed(stream)
+    try:
+        taken = sum(4 + len(packet) for packet in drain(reader))
+    except DecodeError:
+        return
+    assert reader.partial == (taken < len(stream))
+    assert reader.needed > 0
+    reader.feed(bytes(reader.needed - 1))
+    assert reader.next_frame() is None
+    assert reader.needed == 1
+
+
+def test_many_frames_in_one_piece_are_taken_in_order():  # robustness 5
+    sent = [b"%d" % number for number in range(20_000)]
+    reader = FrameReader(100)
+    reader.feed(b"".join(map(frame, sent)))
+    assert drain(reader) == sent
+
+
+@pytest.mark.parametrize("length", [0, 101, 2**31, 2**32 - 1])
+def test_a_bad_length_is_refused_after_four_bytes(length):  # S5, robustness 1, 2
+    reader = FrameReader(100)
+    reader.feed(length.to_bytes(4, "big")[:3])
+    assert reader.next_frame() is None
+    reader.feed(length.to_bytes(4, "big")[3:])
+    with pytest.raises(DecodeError, match=str(length) if length else "zero"):
+        reader.next_frame()
+
+
+def test_the_limit_itself_is_accepted():  # robustness 3
+    reader = FrameReader(100)
+    reader.feed(frame(bytes(100)))
+    assert reader.next_frame() == bytes(100)
+    assert frame_length(b"\0\0\0\x64", 100) == 100
+
+
+def test_a_length_reserves_nothing():  # S5
+    reader = FrameReader(2**32 - 1)
+    tracemalloc.start()
+    try:
+        reader.feed(b"\xff\xff\xff\xfe" + bytes(1000))
+        assert reader.next_frame() is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert reader.needed == 2**32 - 2 - 1000
+    assert peak < 50_000
+
+
+def test_memory_is_given_back_as_packets_are_taken():
+    reader = FrameReader(100_000)
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            reader.feed(frame(bytes(100_000)) + b"\0\0")
+            reader.feed(b"\0\x01x")
+            assert len(drain(reader)) == 2
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_an_empty_packet_is_never_sent():
+    for make in (frame, prefix):
+        with pytest.raises(ValueError, match="empty"):
+            make(b"")

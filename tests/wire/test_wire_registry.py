@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import datetime as dt
+from fractions import Fraction
+from pathlib import PurePath
+
+import msgpack
+import pytest
+
+from trio_rpc.errors import DecodeError, EncodeError
+from trio_rpc.wire import Codec, Reference, TypeRegistry
+from trio_rpc.wire.messages import Notification, Reply, ReplyErr, Request
+
+
+def make_registry():
+    registry = TypeRegistry()
+    registry.register(64, Fraction, lambda f: (f.numerator, f.denominator), lambda p: Fraction(*p))
+    registry.register(127, PurePath, str, PurePath)
+    return registry
+
+
+class Broken:
+    """Arrives, and cannot be made."""
+
+
+def make_broken():
+    registry = make_registry()
+    registry.register(70, Broken, lambda _: "x", lambda text: int(text))
+    return Codec(registry)
+
+
+def test_registered_classes_travel():  # F19
+    codec = Codec(make_registry())
+    value = [Fraction(1, 3), {Fraction(1, 2): {Fraction(3, 4)}}, (Fraction(5),)]
+    [reply] = codec.decode(codec.encode(Reply(1, value)))
+    assert reply == Reply(1, value)
+
+
+def test_registered_classes_may_be_made_of_each_other():
+    class Ratio:
+        def __init__(self, value):
+            self.value = value
+
+    registry = make_registry()
+    registry.register(65, Ratio, lambda r: {"v": [r.value]}, lambda v: Ratio(v["v"][0]))
+    codec = Codec(registry)
+    [reply] = codec.decode(codec.encode(Reply(1, {Ratio(Fraction(1, 7))})))
+    [ratio] = reply.result
+    assert ratio.value == Fraction(1, 7)
+
+
+def test_a_class_is_registered_alone_and_not_its_subclasses():
+    codec = Codec(make_registry())
+    with pytest.raises(EncodeError):
+        codec.encode(Reply(1, PurePath("a").__class__))
+
+    class Half(Fraction):
+        pass
+
+    with pytest.raises(EncodeError, match="Half"):
+        codec.encode(Reply(1, Half(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("tag", "error"),
+    [
+        *[(tag, ValueError) for tag in (-1, 1, 63, 128, 64)],
+        *[(tag, TypeError) for tag in (70.0, "70", True, None)],
+    ],
+)
+def test_a_bad_tag_is_refused(tag, error):  # B54
+    registry = make_registry()
+    with pytest.raises(error):
+        registry.register(tag, complex.__class__, str, str)
+    assert len(registry) == 2
+
+
+BUILT_IN = [int, str, list, dict, tuple, set, dt.datetime, complex, type(None), Reference, object]
+
+
+@pytest.mark.parametrize("cls", [*BUILT_IN, Fraction])
+def test_a_class_that_has_a_meaning_is_refused(cls):
+    with pytest.raises(ValueError, match=cls.__qualname__):
+        make_registry().register(80, cls, str, str)
+
+
+def test_what_is_no_class_or_no_function_is_refused():
+    with pytest.raises(TypeError):
+        TypeRegistry().register(80, Fraction(1), str, str)
+    with pytest.raises(TypeError):
+        TypeRegistry().register(80, Fraction, None, str)
+    with pytest.raises(TypeError):
+        TypeRegistry().register(80, Fraction, str, "str")
+
+
+def test_a_registry_in_use_cannot_change_but_its_copy_can():
+    registry = make_registry()
+    Codec(registry)
+    with pytest.raises(RuntimeError):
+        registry.register(99, Broken, str, str)
+    copy = registry.copy()
+    copy.register(99, Broken, str, str)
+    assert len(copy) == 3
+    assert len(registry) == 2
+    assert "64: Fraction" in repr(registry)
+
+
+def test_registries_of_two_sessions_know_nothing_of_each_other():
+    codec = Codec(make_registry())
+    with pytest.raises(EncodeError, match="Fraction"):
+        Codec().encode(Reply(1, Fraction(1, 2)))
+    codec.encode(Reply(1, Fraction(1, 2)))
+
+
+def test_a_decode_function_that_raises_fails_its_message_alone():
+    codec = make_broken()
+    packet = b"".join(
+        codec.encode(message)
+        for message in (
+            Request(1, "m", [[Broken(), 5, Broken()]]),
+            Request(2, "m", [Fraction(1)]),
+            Notification("n", [Broken()]),
+            Reply(3, Broken()),
+        )
+    )
+    first, second, third, fourth = codec.decode(packet)
+    assert first.args == [[None, 5, None]]
+    assert "Broken" in first.problem
+    assert "ValueError" in first.problem
+    assert second.problem is None
+    assert second.args == [Fraction(1)]
+    assert third.problem
+    assert fourth.problem
+
+
+def test_a_problem_in_an_error_leaves_none_in_its_place():
+    codec = make_broken()
+    [error, reply] = codec.decode(
+        codec.encode(ReplyErr(1, {"args": [Broken()]})) + codec.encode(Reply(2, 5))
+    )
+    assert error.error == {"args": [None]}
+    assert reply.problem is None
+
+
+def test_an_encode_function_that_raises_is_the_callers_error():  # law 14
+    registry = TypeRegistry()
+    registry.register(64, Broken, lambda _: 1 / 0, str)
+    with pytest.raises(EncodeError, match="Broken") as caught:
+        Codec(registry).encode(Reply(1, Broken()))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_an_encode_function_that_never_ends_is_stopped_by_the_depth():
+    registry = TypeRegistry()
+    registry.register(64, Broken, lambda value: value, str)
+    with pytest.raises(EncodeError, match="levels"):
+        Codec(registry).encode(Reply(1, Broken()))
+
+
+def test_unregistered_tags_stay_opaque_and_can_be_passed_on():  # robustness 24
+    sender, stranger = Codec(make_registry()), Codec()
+    encoded = sender.encode(Reply(1, [Fraction(1, 3)]))
+    [reply] = stranger.decode(encoded)
+    assert type(reply.result[0]) is msgpack.ExtType
+    assert stranger.encode(reply) == encoded
+
+
+def test_opaque_payloads_must_be_one_value():
+    # Whoever has registered the tag decodes it, and counts what is in it.
+    for payload in (b"", b"\xc1", b"\x01\x01", b"\x92\x01"):
+        value = msgpack.ExtType(64, payload)
+        with pytest.raises(EncodeError):
+            Codec().encode(Reply(1, value))
+        for codec in (Codec(), Codec(make_registry())):
+            with pytest.raises(DecodeError):
+                list(codec.decode(msgpack.packb([3, 1, value])))
+
+
+@pytest.mark.parametrize("code", [0, 1, 12, 13, 32, 63])
+def test_codes_that_are_ours_cannot_be_forged(code):
+    with pytest.raises(EncodeError, match=str(code)):
+        Codec().encode(Reply(1, msgpack.ExtType(code, b"\x90")))
