@@ -50,7 +50,8 @@ def method(function: F | None = None, /, *, raises: Raises = ()) -> F | Callable
     """Make a method callable from the other end: ``@method`` or ``@method(raises=(…,))``.
 
     ``async def`` handlers run as tasks; a plain ``def`` runs to completion at once, in arrival
-    order, and must not block.
+    order, and must not block. Its caller awaits it all the same, so that type checkers see a
+    plain ``def`` rightly only where an interface declares it to return an Awaitable.
 
     Args:
         function: a function in a class body whose name does not begin with an underscore.

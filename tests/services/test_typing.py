@@ -1,0 +1,44 @@
+"""mypy --strict over the typing tests, and over a file of mistakes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mypy")
+
+ROOT = Path(__file__).parents[2]
+MISTAKES = Path(__file__).with_name("wrong_types.py")
+
+
+def mypy(path: Path) -> list[str]:
+    """Return the errors that mypy, as the project has set it up, finds in ``path``."""
+    done = subprocess.run(  # noqa: S603 - our own interpreter, and a path of ours
+        [sys.executable, "-m", "mypy", "--no-pretty", "--no-error-summary", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    return [line for line in done.stdout.splitlines() if " error: " in line]
+
+
+def test_typed_and_untyped_uses_are_seen_as_they_are():  # B4
+    assert mypy(ROOT / "tests/typing") == []
+
+
+def test_mistakes_are_found():  # B4
+    expected = {
+        (number, code)
+        for number, line in enumerate(MISTAKES.read_text().splitlines(), 1)
+        for code in line.partition("# E: ")[2].split()
+    }
+    found = [re.search(r":(\d+): error: .*\[([\w-]+)\]$", line) for line in mypy(MISTAKES)]
+    assert {(int(match[1]), match[2]) for match in found if match is not None} == expected
+    assert None not in found
+    assert len(expected) > 10
