@@ -8,7 +8,8 @@ from typing import Any
 
 import trio
 
-from trio_rpc.services.tables import build_table, resolve
+from trio_rpc.services.introspection import with_introspection
+from trio_rpc.services.tables import build_table, is_per_session, resolve
 from trio_rpc.session.core import Core, Options, Tables
 from trio_rpc.session.driver import run
 from trio_rpc.session.one_exception import one_exception
@@ -66,10 +67,10 @@ def make_tables(services: object) -> Tables:
 
     One table serves all sessions unless ``services`` is a function of the session.
     """
-    if services is None or resolve(services, _NO_SESSION) is services:
-        table = build_table(services)
+    if not is_per_session(services):
+        table = with_introspection(build_table(services))
         return lambda _session: table
-    return lambda session: build_table(resolve(services, session))
+    return lambda session: with_introspection(build_table(resolve(services, session)))
 
 
 @contextlib.asynccontextmanager
@@ -89,6 +90,3 @@ async def run_session(core: Core, *, wait_until_open: bool = True) -> AsyncItera
                 raise
             finally:
                 core.stop()
-
-
-_NO_SESSION: Any = None

@@ -1,0 +1,51 @@
+"""What every session can tell about itself: one read-only method that lists the others.
+
+``trio_rpc.describe()`` gives a list of maps with the keys ``name``, ``kind``, ``signature``,
+``doc`` (the first line) and ``raises``. It tells no more than what a caller may call anyway, and
+on a session that authenticates, to no one who has not.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Final
+
+from trio_rpc.services.decorators import Kind
+from trio_rpc.services.signatures import Signature
+from trio_rpc.services.tables import BoundMethod, Table, describe
+
+__all__ = ["DESCRIBE", "RESERVED", "with_introspection"]
+
+RESERVED: Final = "trio_rpc"
+"""The service name that users cannot give to a service of theirs."""
+DESCRIBE: Final = f"{RESERVED}.describe"
+
+
+def with_introspection(table: Table) -> Table:
+    """Return ``table`` with the method ``trio_rpc.describe`` in it, which does not list itself.
+
+    Raises ValueError when the table has a service named ``trio_rpc``.
+    """
+    for name in table:
+        if name.startswith(f"{RESERVED}."):
+            raise ValueError(f"the service name {RESERVED!r} is reserved: {name} cannot be served")
+    return {**table, DESCRIBE: _describing(table)}
+
+
+def _describing(table: Table) -> BoundMethod:
+    def answer() -> list[dict[str, Any]]:
+        return describe(table)
+
+    return BoundMethod(
+        name=DESCRIBE,
+        kind=Kind.METHOD,
+        function=answer,
+        is_async=False,
+        signature=_no_arguments(),
+        doc="List the methods that may be called.",
+    )
+
+
+@functools.cache
+def _no_arguments() -> Signature:
+    return Signature(lambda: None, skip_self=False, name=DESCRIBE)
