@@ -41,6 +41,7 @@ class Pending:
         "answer",
         "deadline",
         "id",
+        "interrupted",
         "method",
         "outgoing",
         "parent",
@@ -59,6 +60,8 @@ class Pending:
         self.started = trio.current_time()
         self.answer: m.Reply | m.ReplyErr | RpcError | None = None
         self.raise_cancel: RaiseCancel | None = None
+        self.interrupted = False
+        """What ``raise_cancel`` raises is KeyboardInterrupt, which no result may replace."""
         self.task: trio.lowlevel.Task | None = None
 
     def wake(self) -> None:
@@ -178,7 +181,7 @@ class Outgoing:
         if pending.answer is None:
             await self._confirm_cancel(pending)
         answer = pending.answer
-        if type(answer) is m.Reply:
+        if type(answer) is m.Reply and not pending.interrupted:
             return answer  # law 3: also when we were cancelled meanwhile
         return await self._settle(pending)
 
@@ -227,7 +230,7 @@ class Outgoing:
 
     def cancel(self, pending: Pending) -> bool:
         """Cancel a call; True when its caller need not wait for anything."""
-        withdrawn = self._protocol.cancel(pending.id, _reason(pending.raise_cancel))
+        withdrawn = self._protocol.cancel(pending.id, _reason(pending))
         if not withdrawn:
             self._send()
             if not pending.abandon_on_cancel:
@@ -258,6 +261,8 @@ class Outgoing:
     async def _settle(self, pending: Pending) -> m.ReplyErr:
         """Return the error that came, or raise what the caller is to see in its place."""
         answer = pending.answer
+        if pending.interrupted:
+            _raise_cancelled(pending)
         if isinstance(answer, m.ReplyErr):
             code = answer.error.get("code")
             if code in _CANCELLED_CODES and pending.raise_cancel is not None:
@@ -288,13 +293,17 @@ def _raise_cancelled(pending: Pending) -> NoReturn:
     pending.raise_cancel()
 
 
-def _reason(raise_cancel: RaiseCancel | None) -> str | None:
+def _reason(pending: Pending) -> str | None:
     """The reason of a cancellation, which only the exception itself tells."""
     try:
-        if raise_cancel is not None:
-            raise_cancel()
+        if pending.raise_cancel is not None:
+            pending.raise_cancel()
     except trio.Cancelled as exc:
         return _describe(exc)
+    except KeyboardInterrupt:
+        # Trio has now done its part: unlike a Cancelled, nobody would raise this one again.
+        pending.interrupted = True
+        return "KeyboardInterrupt"
     return None
 
 
