@@ -34,6 +34,10 @@ TASK_STATUS: Final = "task_status"
 AWAITABLES: Final = (collections.abc.Awaitable, collections.abc.Coroutine, types.CoroutineType)
 
 
+class _Anything(msgspec.Struct):
+    """Stands for arguments in which nothing is to be checked."""
+
+
 class _Parameter:
     """One parameter that can be filled from the wire."""
 
@@ -73,7 +77,7 @@ class Signature:
         "_named",
         "_plain",
         "_positional",
-        "_tuples",
+        "_shapes",
         "method",
         "takes_task_status",
         "text",
@@ -100,8 +104,7 @@ class Signature:
         self.takes_task_status = False
         for parameter in parameters:
             self._add(parameter)
-        self._tuples = self._possible_tuples()
-        self._plain = self._plain_types()
+        self._plain, self._shapes = self._short_cuts()
         self.text = _shown(signature, parameters)
 
     def bind(
@@ -114,14 +117,16 @@ class Signature:
         """
         if not kwargs:
             count = len(args)
-            if self._plain.get(count) == [*map(type, args)]:
+            plain = self._plain.get(count)
+            if plain is not None:
+                exact = plain == [*map(type, args)]
+                return (args if exact else self._bind_positional(args)), {}
+            shape = self._shapes.get(count)
+            if shape is _Anything:
                 return args, {}
-            adapted = self._tuples.get(count)
-            if adapted is Any:
-                return args, {}
-            if adapted is not None:
+            if shape is not None:
                 try:
-                    return convert_to(args, adapted), {}
+                    return msgspec.structs.astuple(convert_to(args, shape)), {}
                 except Exception:  # noqa: BLE001, S110 - the long way finds out who is to blame
                     pass
         return self._bind_positional(args), self._bind_named(len(args), kwargs or {})
@@ -187,21 +192,29 @@ class Signature:
             raise TypeError(text) from exc
         return adapted
 
-    def _possible_tuples(self) -> dict[int, Any]:
-        """Map each number of arguments that fills all required parameters to their tuple type.
+    def _short_cuts(self) -> tuple[dict[int, list[type]], dict[int, type[msgspec.Struct]]]:
+        """Map each number of positional arguments that is enough for a call to what they must be.
 
-        Any stands for a tuple in which nothing is to be checked.
+        Where all are scalars, that is the list of their types, which are looked at first; they
+        may still be converted one by one. Otherwise it is a Struct with a field for each, since
+        msgspec remembers what it found out about a Struct, and not about a tuple.
         """
+        plain: dict[int, list[type]] = {}
+        shapes: dict[int, type[msgspec.Struct]] = {}
         if any(one.required for one in self._named.values() if one not in self._positional):
-            return {}
+            return plain, shapes
         least = sum(one.required for one in self._positional)
-        types_of = [one.adapted for one in self._positional]
-        return {count: _tuple_of(types_of[:count]) for count in range(least, len(types_of) + 1)}
-
-    def _plain_types(self) -> dict[int, list[type]]:
-        """Map numbers of arguments to their types, where all of these are scalars."""
-        scalars = [scalar_type(one.adapted) for one in self._positional]
-        return {count: scalars[:count] for count in self._tuples if None not in scalars[:count]}  # type: ignore[misc]
+        for count in range(least, len(self._positional) + 1):
+            wanted = [one.adapted for one in self._positional[:count]]
+            scalars = [cls for cls in map(scalar_type, wanted) if cls is not None]
+            if len(scalars) == count:
+                plain[count] = scalars
+            elif all(one is Any for one in wanted):
+                shapes[count] = _Anything
+            else:
+                fields = [(f"_{index}", one) for index, one in enumerate(wanted)]
+                shapes[count] = msgspec.defstruct("Arguments", fields, array_like=True)
+        return plain, shapes
 
     def _bind_positional(self, args: Sequence[Any]) -> list[Any]:
         parameters = self._positional
@@ -319,12 +332,6 @@ def _shown(signature: inspect.Signature, parameters: list[Parameter]) -> str:
     ]
     result = unquoted(signature.return_annotation)
     return str(signature.replace(parameters=shown, return_annotation=result))
-
-
-def _tuple_of(members: list[Any]) -> Any:
-    if all(member is Any for member in members):
-        return Any
-    return types.GenericAlias(tuple, tuple(members))
 
 
 def _names_of(owner: type | None) -> dict[str, Any]:
