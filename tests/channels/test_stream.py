@@ -61,6 +61,21 @@ def test_any_split_of_the_stream_gives_the_same_packets(packets, cuts):  # F29, 
     trio.run(main)
 
 
+async def test_a_packet_that_comes_byte_by_byte():
+    ours, theirs = memory_stream_pair()
+    channel = StreamChannel(ours)
+    packet = bytes(range(256)) * 3
+
+    async def drip():
+        for byte in frame(packet):
+            await theirs.send_all(bytes([byte]))
+            await wait_all_tasks_blocked()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drip)
+        assert await channel.receive() == packet
+
+
 async def test_ten_thousand_packets_in_one_segment():  # case 5
     channel, theirs = await channel_with(b"".join(frame(b"%d" % n) for n in range(10_000)))
     await theirs.aclose()

@@ -36,12 +36,14 @@ async def connect_tcp(host: str, port: int) -> trio.SocketStream:
 
 async def connect_unix(path: str) -> trio.SocketStream:
     """Connect to a Unix socket; raises an OSError of the kind that fits."""
-    check_unix_path(path)
+    check_unix(path)
     return await trio.open_unix_socket(path)
 
 
-def check_unix_path(path: str) -> None:
-    """Raise OSError if a path is too long for the system to have a socket there."""
+def check_unix(path: str) -> None:
+    """Raise OSError if this system cannot have a Unix socket at a path."""
+    if not hasattr(trio.socket, "AF_UNIX"):
+        raise OSError(errno.EAFNOSUPPORT, "this system has no Unix sockets")
     size = len(os.fsencode(path))
     if size > UNIX_PATH_MOST:
         raise OSError(

@@ -13,7 +13,7 @@ from contextlib import suppress
 import trio
 
 from trio_rpc.channels import tls
-from trio_rpc.channels.connecting import check_unix_path
+from trio_rpc.channels.connecting import check_unix
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.wire.limits import Limits
 
@@ -179,7 +179,7 @@ async def listen_unix(path: str, url: str, limits: Limits) -> ChannelListener:
 
     Raises an OSError: somebody listens there, the file is not a socket, the path is too long …
     """
-    check_unix_path(path)
+    check_unix(path)
     sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     try:
         try:

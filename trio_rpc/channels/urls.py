@@ -72,7 +72,17 @@ def _parse(url: str) -> Address:
         raise ValueError("no host")
     if parts.port is None:
         raise ValueError("no port")
-    return Address(parts.scheme, host=unquote(parts.hostname), port=parts.port)
+    return Address(parts.scheme, host=_parse_host(unquote(parts.hostname)), port=parts.port)
+
+
+def _parse_host(host: str) -> str:
+    try:
+        host.encode("idna")  # as the resolver will, where its complaint would name no URL
+    except UnicodeError:
+        raise ValueError("the host is no name that a host can have") from None
+    if " " in host or not host.isprintable():
+        raise ValueError("the host has blanks or control characters")
+    return host
 
 
 def _parse_unix(netloc: str, path: str) -> Address:
