@@ -58,7 +58,8 @@ async def check_channel(
     """
     for check in _CHECKS:
         for swapped in (False, True):
-            with _named(f"{check.__name__.strip('_')}, ends {'swapped' * swapped or 'as made'}"):
+            ends = "ends swapped" if swapped else "ends as made"
+            with _named(f"{check.__name__.strip('_')}, {ends}"):
                 async with _both(maker, swapped) as (sender, receiver):
                     await check(sender, receiver, max_packet)
 
