@@ -57,6 +57,8 @@ class Codec:
         self.peer_limits = limits
         packer = msgpack.Packer(strict_types=True, default=_pack_other, buf_size=4096)
         self._pack: Callable[[Any], bytes] = packer.pack
+        # A packet too short to do harm; and no value takes less than a byte.
+        self._small = min(SMALL, limits.max_nodes)
         # Of the message that is being decoded:
         self._found: list[Reference] = []
         self._problem: str | None = None
@@ -103,7 +105,7 @@ class Codec:
             raise DecodeError("an empty packet")
         self._forget()
         rest = packet
-        if len(packet) <= SMALL:  # most often it is one message
+        if len(packet) <= self._small:  # most often it is one message
             try:
                 fields = self._unpack(packet)
             except msgpack.ExtraData as error:

@@ -8,6 +8,7 @@ is first walked over, and only what is whole and within bounds is decoded.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import msgpack
@@ -159,18 +160,8 @@ def is_deeper(value: Any, most: int) -> bool:
     for _ in range(most):
         if not level:
             return False
-        level = [inner for outer in level for inner in _containers_in(outer)]
+        dicts = [outer for outer in level if type(outer) is dict]
+        # Going through a dict gives its keys, and its values are gone through besides.
+        inner = chain(chain.from_iterable(level), chain.from_iterable(map(dict.values, dicts)))
+        level = [value for value in inner if type(value) in _CONTAINERS]
     return bool(level)
-
-
-def _containers_in(outer: Any) -> list[Any]:
-    found = _containers_among(outer)
-    if type(outer) is dict:
-        found += _containers_among(outer.values())
-    return found
-
-
-def _containers_among(values: Any) -> list[Any]:
-    if _CONTAINERS.isdisjoint(map(type, values)):
-        return []
-    return [value for value in values if type(value) in _CONTAINERS]

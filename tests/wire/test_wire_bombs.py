@@ -1,0 +1,170 @@
+"""A few bytes that would be many in memory, or much work (S4, S5, S6)."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import msgpack
+import pytest
+
+from trio_rpc.errors import DecodeError
+from trio_rpc.wire import Codec, Limits
+from trio_rpc.wire.messages import Reply, Request
+from trio_rpc.wire.scan import count_nodes, is_deeper
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+def array32(count):
+    return b"\xdd" + count.to_bytes(4, "big")
+
+
+def peak_of(data, codec=None, *, refused=True):
+    """Decode both ways, and return the most memory that took."""
+    codec = codec or Codec()
+    peaks = []
+    for read in (lambda: list(codec.decode(data)), lambda: codec.decode_message(data)):
+        tracemalloc.start()
+        try:
+            if refused:
+                with pytest.raises(DecodeError):
+                    read()
+            else:
+                read()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    return max(peaks)
+
+
+def test_arrays_in_arrays_without_end():  # S4, robustness 14
+    assert peak_of(b"\x91" * 100_000) < MIB
+    assert peak_of(b"\x93\x03\x01" + b"\x91" * 100_000 + b"\x90") < MIB
+
+
+def test_maps_in_maps_without_end():
+    assert peak_of(b"\x93\x03\x01" + b"\x81\xa1a" * 100_000 + b"\x80") < MIB
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xc9\xff\xff\xff\xff\x01",
+    ],
+)
+@pytest.mark.parametrize("size", [0, 100, 10_000, 200_000])
+def test_a_claim_of_4_gib_reserves_nothing(claim, size):  # S5, robustness 15
+    for data in (claim + bytes(size), b"\x94\x01\x01\xa1m" + claim + bytes(size)):
+        assert peak_of(data) < 2 * size + 500 * KIB
+
+
+def test_claims_inside_claims_reserve_nothing():  # S5
+    # Each promises no more than there is, and all of them together a thousand times that.
+    size = 200_000
+    assert peak_of(b"\x93\x03\x01" + array32(size) * (size // 5)) < MIB
+    assert peak_of(b"\x93\x03\x01" + array32(size // 4) * 900 + bytes(size)) < MIB
+    short = b"\x93\x03\x01" + (b"\xdc" + (500).to_bytes(2, "big")) * 165
+    assert peak_of(short) < MIB
+
+
+def test_a_mebibyte_of_empty_maps_is_refused_and_not_built():  # S6, robustness 16
+    data = b"\x94\x01\x01\xa1m" + array32(MIB) + b"\x80" * MIB
+    assert peak_of(data) < 3 * MIB
+
+
+def test_16_mebibytes_of_empty_maps():  # S6
+    data = b"\x94\x01\x01\xa1m" + array32(16 * MIB) + b"\x80" * (16 * MIB)
+    assert peak_of(data) < 40 * MIB
+
+
+def test_the_most_that_one_byte_can_be():  # S6
+    count = 100_000  # at the limit it is ten times that
+    data = b"\x94\x01\x01\xa1m" + array32(count) + b"\x80" * count
+    assert peak_of(data, refused=False) < 100 * count
+
+
+def test_nodes_hidden_in_extensions_are_counted():
+    inner = array32(MIB) + b"\x80" * MIB
+    for code in (1, 2, 12, 64):
+        data = b"\x93\x03\x01" + msgpack.packb(msgpack.ExtType(code, inner))
+        assert peak_of(data) < 4 * MIB
+
+
+def test_an_extension_that_lies_about_its_end_hides_nothing():
+    # Inside the tuple a string claims to go on far behind it, over the empty maps there.
+    liar = b"\xc7\x06\x01\x91\xc6" + (MIB).to_bytes(4, "big")
+    data = b"\x94\x03\x01" + liar + array32(MIB) + b"\x80" * MIB
+    assert peak_of(data) < 4 * MIB
+
+
+def nested_extensions(levels, inner):
+    payload = inner
+    for _ in range(levels):
+        payload = b"\x91" + payload
+        payload = b"\xc9" + len(payload).to_bytes(4, "big") + b"\x01" + payload
+    return b"\x93\x03\x01" + payload
+
+
+def test_large_extensions_inside_each_other_are_not_copied_without_end():
+    limits = Limits(max_message=MIB)
+    blob = b"\xc6" + MIB.to_bytes(4, "big") + bytes(MIB)
+    assert peak_of(nested_extensions(60, blob), Codec(limits=limits)) < 8 * MIB
+    assert peak_of(nested_extensions(3, blob), Codec(limits=limits), refused=False) < 8 * MIB
+
+
+def test_many_small_messages_may_have_more_values_than_one():
+    codec = Codec(limits=Limits(max_nodes=20))
+    message = Request(1, "m", [1, [2, 3], (4, 5), "x" * 600])
+    packet = codec.encode(message) * 10
+    assert list(codec.decode(packet)) == [message] * 10
+
+
+@pytest.mark.parametrize("count", [13, 14, 15])
+def test_both_ends_count_values_alike(count):
+    limits = Limits(max_nodes=20)  # the array, type, number and tuple take six of them
+    value = [tuple(range(count - 1)), "x" * 30]
+    generous, strict = Codec(), Codec(limits=limits)
+    data = generous.encode(Reply(1, value))
+    if count_nodes(memoryview(data), 10**6) <= 20:
+        assert strict.encode(Reply(1, value)) == data
+        assert list(strict.decode(data)) == [Reply(1, value)]
+    else:
+        with pytest.raises(DecodeError):
+            list(strict.decode(data))
+        with pytest.raises(Exception, match="20 values"):
+            strict.encode(Reply(1, value))
+
+
+def test_values_are_counted_wherever_they_are():
+    def count(value):
+        return count_nodes(memoryview(msgpack.packb(value)), 10**6)
+
+    assert count(None) == 1
+    assert count([]) == 1
+    assert count([1, "a" * 40, b"x" * 300, 1.5, -(2**40), "y" * 70_000]) == 7
+    assert count({"a": [1, 2], "b": {}}) == 7
+    assert count(list(range(20))) == 21
+    assert count(dict.fromkeys(map(str, range(20)), 0)) == 41
+    assert count(list(range(70_000))) == 70_001
+    assert count(msgpack.ExtType(1, msgpack.packb([1, 2]))) == 4
+    assert count(msgpack.ExtType(9, bytes(16))) == 1
+    assert count([msgpack.ExtType(64, msgpack.packb([[1]])), 5]) == 6
+
+
+def test_counting_gives_up_when_asked_to():
+    data = memoryview(msgpack.packb([1] * 50))
+    assert count_nodes(data, 100, 50) == 0
+    assert count_nodes(data, 100, 51) == 51
+
+
+def test_depth_is_found_in_every_container():
+    for value in ([[]], ((),), {"a": []}, {(): 1}, {frozenset(): 1}, {1: {}}, [1, [2]], [set()]):
+        assert not is_deeper(value, 2)
+        assert is_deeper(value, 1)
+    assert not is_deeper(5, 0)
+    assert not is_deeper([5, "a"], 1)

@@ -1,0 +1,120 @@
+"""What cannot be sent is the caller's error alone (law 14)."""
+
+from __future__ import annotations
+
+import decimal
+import threading
+
+import pytest
+
+from trio_rpc.errors import EncodeError, Fate
+from trio_rpc.wire import Codec, Limits
+from trio_rpc.wire.messages import Reply, Request
+
+
+def looped():
+    value = []
+    value.append(value)
+    return value
+
+
+def looped_through_a_tuple():
+    value = []
+    value.append((value,))
+    return value
+
+
+def looped_dict():
+    value = {}
+    value[1] = value
+    return value
+
+
+def doubled(levels):
+    value = []
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+REFUSED = {
+    "an object": object(),
+    "a class": int,
+    "a function": print,
+    "a lock": threading.Lock(),
+    "a range": range(3),
+    "a generator": (n for n in ()),
+    "an exception": ValueError("x"),
+    "an ellipsis": ...,
+    "a lone surrogate": "a\ud800b",  # robustness 27
+    "a lone surrogate as a key": {"\ud800": 1},
+    "a lone surrogate in a tuple": ("\ud800",),
+    "a list in itself": looped(),  # robustness 27
+    "a tuple in itself": looped_through_a_tuple(),
+    "a dict in itself": looped_dict(),
+    "two lists in each of two lists": doubled(60),
+    "an int beyond bounds": 2**9000,  # robustness 26
+    "a negative int beyond bounds": -(2**9000),
+    "a Decimal beyond bounds": decimal.Decimal("1" * 2000),
+    "memory in strides": memoryview(b"abcd")[::2],
+    "an object as a key": {object(): 1},
+    "an object in a set": {object()},
+    "colliding keys": {n * (2**61 - 1) for n in range(1000)},
+}
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [1, v], lambda v: {"a": {"b": (v,)}}])
+def test_what_cannot_be_sent_is_refused_and_nothing_else_notices(value, wrap):
+    codec = Codec(limits=Limits(max_nodes=50_000))
+    with pytest.raises(EncodeError) as caught:
+        codec.encode(Request(1, "m", [wrap(value)]))
+    assert caught.value.fate is Fate.NOT_STARTED
+    assert len(str(caught.value)) < 400
+    message = Reply(1, [1, (2,)])  # the codec is as good as new
+    assert list(codec.decode(codec.encode(message))) == [message]
+
+
+def test_an_unknown_type_is_named():
+    with pytest.raises(EncodeError, match="lock"):
+        Codec().encode(Reply(1, {"a": [threading.Lock()]}))
+
+
+def test_what_nobody_gives_a_reference_for_is_refused():
+    with pytest.raises(EncodeError, match="object"):
+        Codec().encode(Reply(1, object()), lambda _: None)
+
+
+def test_the_peers_limits_apply_and_not_ours():  # law 12
+    codec = Codec(limits=Limits(max_depth=5, max_nodes=50))
+    deep, wide = Reply(1, [[[[[]]]]]), Reply(1, [0] * 100)
+    for message in (deep, wide):
+        with pytest.raises(EncodeError):
+            codec.encode(message)
+    codec.peer_limits = Limits()
+    for message in (deep, wide):
+        codec.encode(message)
+    codec.peer_limits = Limits(max_depth=2)
+    with pytest.raises(EncodeError, match="2 levels"):
+        codec.encode(Reply(1, [[]]))
+    codec.encode(Reply(1, []))
+
+
+def test_a_value_deeper_than_the_interpreter_allows_is_refused():
+    codec = Codec(limits=Limits(max_depth=100_000))
+    value = []
+    for _ in range(50_000):
+        value = [value]
+    with pytest.raises(EncodeError):
+        codec.encode(Reply(1, value))
+
+
+def test_large_extensions_inside_each_other_are_refused_before_the_peer_does():
+    limits = Limits(max_message=100_000, max_packet=50_000)
+    value = bytes(90_000)
+    for _ in range(4):
+        value = (value,)
+    codec = Codec(limits=limits)
+    codec.encode(Reply(1, value))
+    with pytest.raises(EncodeError, match="inside each other"):
+        codec.encode(Reply(1, (value,)))
