@@ -321,7 +321,7 @@ REFUSED = [
     (OnProgress, 1, "Expected a function, got `int`"),
     (Callable[[], None] | int, "x", "Expected `Callable | int`, got `str`"),
     (list[Callable[[], None]], [1], "Expected a function, got `int` - at `$[0]`"),
-    (float, 10**400, "Number out of range"),
+    pytest.param(float, 10**400, "", id="too large for a float"),
 ]
 
 
