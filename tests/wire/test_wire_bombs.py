@@ -95,6 +95,14 @@ def test_nodes_hidden_in_extensions_are_counted():
         assert peak_of(data) < 4 * MIB
 
 
+@pytest.mark.parametrize("code", [4, 5, 6, 7, 8, 9, 10, 11, 32])
+def test_payloads_of_the_wrong_kind_are_not_built(code):
+    # Their values do not count, so they must not be decoded to find out.
+    inner = array32(MIB) + b"\x80" * MIB
+    payload = b"\xc9" + len(inner).to_bytes(4, "big") + bytes([code]) + inner
+    assert peak_of(b"\x93\x03\x01" + payload) < 4 * MIB
+
+
 def test_an_extension_that_lies_about_its_end_hides_nothing():
     # Inside the tuple a string claims to go on far behind it, over the empty maps there.
     liar = b"\xc7\x06\x01\x91\xc6" + (MIB).to_bytes(4, "big")

@@ -31,6 +31,7 @@ from trio_rpc.wire.scan import (
     count_nodes,
     is_deeper,
     malformed,
+    may_be_deeper,
     split,
 )
 
@@ -110,12 +111,12 @@ class Codec:
                 fields = self._unpack(packet)
             except msgpack.ExtraData as error:
                 rest = error.extra
-                yield self._message(error.unpacked, len(packet) - len(rest))
+                yield self._message(error.unpacked, packet[: -len(rest)])
             else:
-                yield self._message(fields, len(packet))
+                yield self._message(fields, packet)
                 return
         for part in split(rest, self.limits.max_nodes):
-            yield self._message(self._unpack(part), len(part))
+            yield self._message(self._unpack(part), part)
 
     def decode_message(self, data: bytes) -> Message:
         """Decode bytes that are exactly one message. Raises DecodeError.
@@ -129,7 +130,7 @@ class Codec:
             fields = self._unpack(data)
         except msgpack.ExtraData:
             raise DecodeError(TRAILING) from None
-        return self._message(fields, len(data))
+        return self._message(fields, data)
 
     def _unpack(self, data: bytes | memoryview) -> Any:
         """Decode one value. Raises DecodeError, and ExtraData if more follows it."""
@@ -148,10 +149,10 @@ class Codec:
             # Readers of extensions raise what they like, and the library more than it says.
             raise malformed(error) from error
 
-    def _message(self, fields: Any, size: int) -> Message:
-        # A container takes a byte at least: most messages are too short to be too deep.
-        if size > self.limits.max_depth and is_deeper(fields, self.limits.max_depth):
-            raise DecodeError(f"nested more than {self.limits.max_depth} levels deep")
+    def _message(self, fields: Any, data: bytes | memoryview) -> Message:
+        most = self.limits.max_depth
+        if may_be_deeper(data, most) and is_deeper(fields, most):
+            raise DecodeError(f"nested more than {most} levels deep")
         message = parse_message(fields)
         if self._extension_bytes or self._found:
             self._attach(message)

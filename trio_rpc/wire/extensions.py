@@ -139,7 +139,13 @@ def _packed(numbers: list[int]) -> bytes:
 
 
 def _ints(data: bytes, count: int) -> list[int]:
-    numbers = msgpack.unpackb(data)
+    # What a longer payload holds is not for us to build, only to find that it is not this.
+    if len(data) > 1 + 9 * count:
+        raise DecodeError(f"{len(data)} bytes where {count} integers are due")
+    try:
+        numbers = msgpack.unpackb(data)
+    except msgpack.ExtraData:
+        raise DecodeError(f"something follows {count} integers") from None
     if type(numbers) is not list or [type(number) for number in numbers] != [int] * count:
         raise DecodeError(f"something else than {count} integers")
     return numbers

@@ -15,7 +15,15 @@ import msgpack
 
 from trio_rpc.errors import DecodeError
 
-__all__ = ["SMALL", "check_whole", "count_nodes", "is_deeper", "split"]
+__all__ = [
+    "SMALL",
+    "check_whole",
+    "count_nodes",
+    "is_deeper",
+    "malformed",
+    "may_be_deeper",
+    "split",
+]
 
 SMALL = 512
 """Bytes below which the most that headers can promise (claims nested in claims) does no harm."""
@@ -152,6 +160,19 @@ def _extension(data: memoryview, at: int) -> tuple[int, int, int]:
 
 
 _CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
+
+
+_ELSE = bytes(byte for byte in range(256) if not (0x80 <= byte < 0xA0 or 0xDC <= byte < 0xE0))
+"""The bytes that begin no array and no map."""
+
+
+def may_be_deeper(data: bytes | memoryview, most: int) -> bool:
+    """Say whether these bytes could be more than ``most`` containers inside each other.
+
+    Much faster than to look, and nearly always enough: text and small numbers have no such bytes.
+    """
+    size = len(data)
+    return size > most and (size > 4096 or len(bytes(data).translate(None, _ELSE)) > most)
 
 
 def is_deeper(value: Any, most: int) -> bool:
