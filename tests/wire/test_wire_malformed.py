@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 
 import msgpack
 import pytest
@@ -13,6 +14,7 @@ from wire_values import QUICK, messages
 
 from trio_rpc.errors import DecodeError, EncodeError
 from trio_rpc.wire import Codec, Limits
+from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.messages import Reply, Request
 
 CODEC = Codec()
@@ -228,6 +230,18 @@ def test_keys_chosen_to_collide_are_refused():  # S7, robustness 21
         refuse(ext(code, packed(*data)))
     pairs = [msgpack.ExtType(10, item.to_bytes(10, "big")) for item in colliding(1000)]
     refuse(ext(12, packed(*(part for pair in pairs for part in (pair, 0)))))
+
+
+def test_keys_that_take_long_are_refused_before_they_take_for_ever():  # S7
+    # Hashes that differ and still collide show in nothing but the time.
+    ticks = itertools.count()
+    slow = KeyBuilder(lambda: next(ticks) * 0.3)
+    with pytest.raises(DecodeError, match="long"):
+        slow.set(list(range(50_000)))
+    assert next(ticks) < 12
+    with pytest.raises(DecodeError, match="long"):  # the bound is one for the whole message
+        slow.map(list(range(3000)), [None] * 3000)
+    assert KeyBuilder().set(list(range(200_000))) == set(range(200_000))
 
 
 def test_a_few_collisions_are_nobodys_fault():

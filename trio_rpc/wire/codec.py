@@ -16,10 +16,10 @@ from trio_rpc.wire.extensions import (
     SCALARS,
     SET,
     TUPLE,
-    collide,
     decode_reference,
     encode_big_int,
 )
+from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.lowering import EXTENSION_FACTOR, Lowering, is_flat
 from trio_rpc.wire.messages import Message, Reference, parse_message
@@ -65,6 +65,7 @@ class Codec:
         self._problem: str | None = None
         self._nesting = 0
         self._extension_bytes = 0
+        self._keys = KeyBuilder()
 
     def encode(
         self, message: Message, references: Callable[[Any], Reference | None] | None = None
@@ -171,6 +172,7 @@ class Codec:
     def _forget(self) -> None:
         if self._extension_bytes or self._found:
             self._found, self._problem, self._extension_bytes = [], None, 0
+            self._keys = KeyBuilder()
 
     def _extension(self, code: int, data: bytes) -> Any:
         leaf = LEAF_DECODERS.get(code)
@@ -213,8 +215,11 @@ class Codec:
         if code == TUPLE:
             return tuple(items)
         if code == MAP:
-            return _odd_map(items)
-        return _set(items, code)
+            if len(items) % 2:
+                raise DecodeError("a map with a key and no value")
+            return self._keys.map(items[::2], items[1::2])
+        made = self._keys.set(items)
+        return made if code == SET else frozenset(made)
 
     def _registered(self, registration: Registration, value: Any) -> Any:
         try:
@@ -239,24 +244,3 @@ def _map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     if len(made) != len(pairs):
         raise DecodeError("a map that has a key twice")
     return made
-
-
-def _guard(keys: list[Any]) -> None:
-    if collide(keys):
-        raise DecodeError("too many keys with the same hash")
-
-
-def _odd_map(items: list[Any]) -> dict[Any, Any]:
-    keys = items[::2]
-    if len(items) % 2:
-        raise DecodeError("a map with a key and no value")
-    _guard(keys)
-    made = dict(zip(keys, items[1::2], strict=True))
-    if len(made) != len(keys):
-        raise DecodeError("a map that has a key twice")
-    return made
-
-
-def _set(items: list[Any], code: int) -> set[Any] | frozenset[Any]:
-    _guard(items)
-    return set(items) if code == SET else frozenset(items)

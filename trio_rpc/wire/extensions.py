@@ -29,7 +29,7 @@ import datetime as dt
 import decimal
 import struct
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -47,7 +47,6 @@ __all__ = [
     "SCALARS",
     "SET",
     "TUPLE",
-    "collide",
     "decode_reference",
     "encode_big_int",
     "encode_reference",
@@ -66,9 +65,6 @@ MAX_INT = 1024
 
 SCALARS = frozenset({type(None), bool, int, float, str, bytes, bytearray, memoryview})
 """What MessagePack has itself, and what holds nothing else."""
-
-MAX_COLLISIONS = 100
-"""Keys of one map or set that may share a hash with another: numbers can be chosen to."""
 
 _COMPLEX = struct.Struct(">dd")
 
@@ -113,11 +109,6 @@ def _decode_timedelta(data: bytes) -> dt.timedelta:
 
 def _decode_uuid(data: bytes) -> uuid.UUID:
     return uuid.UUID(bytes=data)
-
-
-def collide(keys: Collection[Any]) -> bool:
-    """Say whether so many keys have the same hash that a map or set of them would be slow."""
-    return len(keys) > MAX_COLLISIONS and len(keys) - len(set(map(hash, keys))) > MAX_COLLISIONS
 
 
 def encode_reference(reference: Reference) -> msgpack.ExtType:

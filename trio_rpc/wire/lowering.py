@@ -24,9 +24,9 @@ from trio_rpc.wire.extensions import (
     SCALARS,
     SET,
     TUPLE,
-    collide,
     encode_reference,
 )
+from trio_rpc.wire.keys import collide
 from trio_rpc.wire.limits import Limits
 from trio_rpc.wire.messages import Reference
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
