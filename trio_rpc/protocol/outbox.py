@@ -4,6 +4,10 @@ Small messages leave in the order they were put, as many in one packet as fit. A
 larger than a packet goes into a lane of its own and leaves in pieces, one in each packet, so that
 small ones pass between them. One large message is under way at a time: the receiver never has
 more than one half of a message to keep, which is what bounds its memory.
+
+What was legal when it was put is legal when it leaves, because nothing overtakes a small message
+but Credit, which may come at any time. A Goodbye that overtook a large call would be a lie, so it
+waits until no large call does.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import msgpack
 
 from trio_rpc.wire import messages as m
 
-__all__ = ["Outbox"]
+__all__ = ["CONTROL_ROOM", "MAX_PONGS", "NOTHING", "Outbox"]
 
 # [16, bin 32 …] and [17, bin 32 …]: a piece is built by hand, since packing it would copy it twice.
 _PIECE = b"\x92" + bytes([m.Piece.TYPE]) + b"\xc6"
@@ -23,14 +27,22 @@ _LAST_PIECE = b"\x92" + bytes([m.LastPiece.TYPE]) + b"\xc6"
 _PIECE_HEADER = len(_PIECE) + 4
 _DROP_PIECES = b"\x91" + bytes([m.DropPieces.TYPE])
 
-NO_REPLY = 0
+CONTROL_ROOM = 16
+"""Bytes that a packet keeps free for DropPieces and Credit: any small message fits beside them."""
+
+MAX_PONGS = 1000
+"""Pongs that may wait; a Ping beyond them gets none, so Pings cannot pile up answers."""
+
+# What a message is to the call it names; of the ids, a Request's is negative.
+NOTHING = 0
+_PONG = 1 << 64
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Large:
     data: memoryview
-    answers: int
-    """The id of the call that this message ends, or NO_REPLY."""
+    tag: int
+    """The id of the call that this message ends, minus the id of that it begins, or NOTHING."""
     sent: int = 0
 
 
@@ -40,38 +52,64 @@ class Outbox:
     Bounds: small messages are calls, replies and control messages. Calls stop being put at
     ``Limits.send_buffer`` bytes (the session waits with them). A reply and a Cancel
     belong to a call each, of which there are at most ``max_calls``, and
-    each of which keeps its slot until its terminal message has left. Pongs share one place, and
-    so do Credits.
+    each of which keeps its slot until its terminal message has left. Pongs are at most
+    ``MAX_PONGS``, and Credits share one place.
+
+    Args:
+        max_packet: bytes that a packet may have.
     """
 
     def __init__(self, max_packet: int) -> None:
-        self.max_packet = max_packet
         self.size = 0
         """Bytes that wait."""
         self._small: deque[tuple[bytes, int]] = deque()
         self._large: deque[_Large] = deque()
-        self._pong = b""
+        self._last_small_request = 0
+        """The id of the last small Request that has left; they leave in the order of their ids."""
+        self._pongs = 0
+        self._goodbye = b""
         self._dropped = b""
         self._credit = 0
+        self._large_is_owed = False
+        self.resize(max_packet)
 
     def __bool__(self) -> bool:
-        return bool(self._small or self._large or self._pong or self._credit or self._dropped)
+        return bool(self._small or self._large or self._credit or self._dropped)
 
-    def put(self, data: bytes, answers: int = NO_REPLY) -> None:
-        """Queue one encoded message; ``answers`` is the id of the call that it ends."""
+    def resize(self, max_packet: int) -> None:
+        """Let packets have that many bytes; never fewer than what waits was cut for."""
+        self.max_packet = max_packet
+        self._max_small = max_packet - CONTROL_ROOM
+
+    def put(self, data: bytes, tag: int = NOTHING) -> None:
+        """Queue one encoded message.
+
+        Args:
+            data: the message.
+            tag: the id of the call that it ends, or minus the id of the one that it begins.
+        """
         self.size += len(data)
-        if len(data) > self.max_packet:
-            self._large.append(_Large(memoryview(data), answers))
+        if len(data) > self._max_small:
+            self._large.append(_Large(memoryview(data), tag))
         else:
-            self._small.append((data, answers))
+            self._small.append((data, tag))
 
     def put_pong(self, data: bytes) -> None:
-        """Queue a Pong in place of one that has not left yet: Pings cannot pile up answers."""
-        self._pong = data
+        """Queue a Pong, unless very many wait."""
+        if self._pongs < MAX_PONGS:
+            self._pongs += 1
+            self.put(data, _PONG)
 
     def put_credit(self, notifications: int) -> None:
         """Queue a Credit, or add it to the one that has not left yet."""
         self._credit += notifications
+
+    def put_goodbye(self, data: bytes) -> None:
+        """Queue a small message behind all calls, the large ones included."""
+        if any(large.tag <= NOTHING for large in self._large):
+            self._goodbye = data
+        else:
+            self.put(data)
 
     def next_packet(self) -> tuple[bytes, list[int]] | None:
         """Take what leaves next: one packet, and the ids of the calls that it ends."""
@@ -82,34 +120,50 @@ class Outbox:
         parts: list[bytes | memoryview] = [first] if first else []
         answered: list[int] = []
         room = self.max_packet - len(first)
+        if not self._large:
+            self._take_small(parts, answered, room, room)
+            return b"".join(parts), answered
         # A large message has half of each packet to itself, or a steady stream of small ones
-        # would stop it for ever.
-        share = room // 2 if self._large else room
-        room -= self._take_small(parts, answered, share)
-        if self._large:
-            self._take_piece(parts, answered, room)
+        # would stop it for ever. A small one that needs more than half is let through in every
+        # second packet, or a large one would stop it.
+        share = room // 2
+        limit = share if self._large_is_owed else room
+        room -= self._take_small(parts, answered, limit, share)
+        self._large_is_owed = room < share
+        self._take_piece(parts, answered, room)
         return b"".join(parts), answered
 
     def _take_first(self) -> bytes:
-        first = self._dropped + self._pong
+        if not (self._credit or self._dropped):
+            return b""
+        first = self._dropped
         if self._credit:
             first += msgpack.packb([m.Credit.TYPE, self._credit])
-        self._dropped = self._pong = b""
+        self._dropped = b""
         self._credit = 0
         return first
 
-    def _take_small(self, parts: list[bytes | memoryview], answered: list[int], room: int) -> int:
+    def _take_small(
+        self, parts: list[bytes | memoryview], answered: list[int], limit: int, share: int
+    ) -> int:
+        """Take small messages: the first of at most ``limit`` bytes, all of at most ``share``."""
         used = 0
         small = self._small
         while small:
-            data, answers = small[0]
-            if parts and used + len(data) > room:
+            data, tag = small[0]
+            if used + len(data) > limit:
                 break
             small.popleft()
             parts.append(data)
             used += len(data)
-            if answers:
-                answered.append(answers)
+            limit = share
+            if tag:
+                if tag < 0:
+                    self._last_small_request = -tag
+                elif tag == _PONG:
+                    self._pongs -= 1
+                else:
+                    answered.append(tag)
         self.size -= used
         return used
 
@@ -125,40 +179,48 @@ class Outbox:
         parts.append((_LAST_PIECE if last else _PIECE) + len(piece).to_bytes(4, "big"))
         parts.append(piece)
         if last:
-            self._large.popleft()
-            if large.answers:
-                answered.append(large.answers)
+            self._remove(large)
+            if large.tag > NOTHING:
+                answered.append(large.tag)
 
     def withdraw_request(self, call: int) -> bool:
         """Take back the Request of that id; False when its last byte has left already."""
-        prefixes = _request_prefixes(call)
-        for index, (data, _) in enumerate(self._small):
-            if data.startswith(prefixes):
+        if self._withdraw_large(-call):
+            return True
+        if call <= self._last_small_request:
+            return False
+        for index, (data, tag) in enumerate(self._small):
+            if tag == -call:
                 del self._small[index]
                 self.size -= len(data)
-                return True
-        for large in self._large:
-            if large.data[:12].tobytes().startswith(prefixes):
-                self._drop(large)
                 return True
         return False
 
     def withdraw_answer(self, call: int) -> bool:
         """Take back a large Reply to that call; False when it is small or has left already."""
+        return self._withdraw_large(call)
+
+    def clear(self) -> None:
+        """Forget all that waits: it will not leave any more."""
+        self._small.clear()
+        self._large.clear()
+        self._goodbye = self._dropped = b""
+        self.size = self._credit = self._pongs = 0
+
+    def _withdraw_large(self, tag: int) -> bool:
         for large in self._large:
-            if large.answers == call:
-                self._drop(large)
+            if large.tag == tag:
+                self.size -= len(large.data) - large.sent
+                if large.sent:
+                    self._dropped = _DROP_PIECES
+                self._remove(large)
                 return True
         return False
 
-    def _drop(self, large: _Large) -> None:
+    def _remove(self, large: _Large) -> None:
         self._large.remove(large)
-        self.size -= len(large.data) - large.sent
-        if large.sent:
-            self._dropped = _DROP_PIECES
-
-
-def _request_prefixes(call: int) -> tuple[bytes, ...]:
-    """How the Request of that id begins, in each of its lengths."""
-    tail = bytes([m.Request.TYPE]) + msgpack.packb(call)
-    return tuple(bytes([0x90 + length]) + tail for length in (4, 5, 6))
+        if not self._large:
+            self._large_is_owed = False
+        if self._goodbye:
+            goodbye, self._goodbye = self._goodbye, b""
+            self.put_goodbye(goodbye)

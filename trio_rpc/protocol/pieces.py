@@ -6,6 +6,9 @@ from trio_rpc.errors import DecodeError
 
 __all__ = ["Pieces"]
 
+_SHORT = 1024
+"""Pieces shorter than this are joined as they come: an object each costs more than they hold."""
+
 
 class Pieces:
     """Collects the pieces of the one large message that may be under way.
@@ -15,7 +18,7 @@ class Pieces:
 
     def __init__(self, max_message: int) -> None:
         self._max_message = max_message
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._size = 0
 
     def add(self, data: bytes) -> None:
@@ -23,7 +26,14 @@ class Pieces:
         self._size += len(data)
         if self._size > self._max_message:
             raise DecodeError(f"a message in pieces is larger than {self._max_message} bytes")
-        self._parts.append(data)
+        if len(data) >= _SHORT:
+            self._parts.append(data)
+            return
+        last = self._parts[-1] if self._parts else None
+        if not isinstance(last, bytearray):
+            last = bytearray()
+            self._parts.append(last)
+        last += data
 
     def take(self) -> bytes:
         """Hand out the message that the last piece has completed."""

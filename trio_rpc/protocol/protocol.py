@@ -7,10 +7,10 @@ theory and the tables are in ``states.py``.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from trio_rpc.errors import (
     DecodeError,
@@ -20,9 +20,17 @@ from trio_rpc.errors import (
     RemoteProtocolError,
 )
 from trio_rpc.protocol.hello import Peer, make_info, read_info
-from trio_rpc.protocol.outbox import NO_REPLY, Outbox
+from trio_rpc.protocol.outbox import CONTROL_ROOM, NOTHING, Outbox
 from trio_rpc.protocol.pieces import Pieces
-from trio_rpc.protocol.states import LEGAL, NEEDS_WELCOME, NEXT, Half, Incoming, Outgoing
+from trio_rpc.protocol.states import (
+    IN_PIECES,
+    LEGAL,
+    NEXT,
+    UNWELCOME,
+    Half,
+    Incoming,
+    Outgoing,
+)
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
@@ -42,6 +50,10 @@ Event: TypeAlias = (
     | m.Credit
 )
 References: TypeAlias = Callable[[object], m.Reference | None]
+
+
+_LAST_SECOND = sys.float_info.max
+"""A larger integer compares well with a time, and then cannot be added to it."""
 
 
 @dataclass(slots=True)
@@ -78,7 +90,7 @@ class Protocol:
         self.outgoing: dict[int, Outgoing] = {}
         self.incoming: dict[int, Incoming] = {}
         self._codec = codec
-        self._outbox = Outbox(min(limits.max_packet, MIN_PACKET))
+        self._outbox = Outbox(MIN_PACKET)
         self._pieces = Pieces(limits.max_message)
         self._last_id = 0
         self._last_whole_id = 0
@@ -87,22 +99,6 @@ class Protocol:
         """How many Notifications we may still send."""
         self._notifications_granted = limits.max_notifications
         """How many Notifications the peer may still send."""
-        self._accept: dict[type[m.Message], Callable[[Any], Event | None]] = {
-            m.Request: self._accept_request,
-            m.Notification: self._accept_notification,
-            m.Reply: self._accept_terminal,
-            m.ReplyErr: self._accept_terminal,
-            m.Cancel: self._accept_cancel,
-            m.Hello: self._accept_hello,
-            m.Welcome: lambda message: message,
-            m.Goodbye: lambda message: message,
-            m.Ping: self._accept_ping,
-            m.Pong: lambda message: message,
-            m.Credit: self._accept_credit,
-            m.Piece: self._accept_piece,
-            m.LastPiece: self._accept_last_piece,
-            m.DropPieces: self._accept_drop,
-        }
 
     # ── receiving ────────────────────────────────────────────────────────────────────────────
 
@@ -113,26 +109,31 @@ class Protocol:
         Events are made one by one, as they are asked for.
 
         Raises:
-            RemoteProtocolError: the peer broke the rules (law 14). Both halves have ENDED, but for
-                the Goodbye that may still be said.
-            Refused: the peer speaks another version, or its limits do not fit.
+            RemoteProtocolError: the peer broke the rules (law 14). Its half has ENDED; ours can
+                still say how its calls ended, and Goodbye.
+            Refused: the peer speaks another version, or its limits do not fit. Its half has ENDED.
         """
         self.counters.packets_received += 1
         self.counters.bytes_received += len(packet)
+        if len(packet) > self.limits.max_packet:
+            raise self._broken(f"a packet of {len(packet):,} bytes is larger than was allowed")
         try:
             for message in self._codec.decode(packet):
                 event = self._receive_message(message)
                 if event is not None:
                     yield event
         except (DecodeError, LocalProtocolError) as exc:
-            self.theirs = Half.ENDED
-            raise RemoteProtocolError(f"the other end broke the protocol: {exc}") from exc
+            raise self._broken(exc) from exc
+
+    def _broken(self, why: object) -> RemoteProtocolError:
+        self.theirs = Half.ENDED
+        return RemoteProtocolError(f"the other end broke the protocol: {why}")
 
     def _receive_message(self, message: m.Message) -> Event | None:
         kind = type(message)
         self.counters.messages_received += 1
         self.theirs = _step(self.theirs, self.ours, kind)
-        return self._accept[kind](message)
+        return self._ACCEPT[kind](self, message)
 
     def _accept_request(self, request: m.Request) -> Event | None:
         if request.id <= self._last_whole_id:
@@ -152,11 +153,20 @@ class Protocol:
             if context.get("depth", 0) > self.limits.max_call_depth:
                 self._refuse(request, "overloaded", "calls are nested too deeply")
                 return None
-        if self.ours is not Half.OPEN and not _is_within(context, self.outgoing):
-            self.counters.late_calls += 1
+        if self._is_late(context):
             self._refuse(request, "unavailable", "the other end is closing")
             return None
         return request
+
+    def _is_late(self, context: dict[str, Any] | None) -> bool:
+        """Whether a call comes when only calls within a call are served, and is not one of them."""
+        if self.ours is self.theirs is Half.OPEN or _is_within(context, self.outgoing):
+            return False
+        # One whose parent has just ended crossed that end; one that never had any is a lie.
+        if self.theirs is not Half.OPEN and "parent" not in (context or ()):
+            raise DecodeError("a call after Goodbye that is not made within a call")
+        self.counters.late_calls += 1
+        return True
 
     def _refuse(self, request: m.Request, code: str, message: str) -> None:
         self.reply_error(request.id, {"code": code, "message": message})
@@ -167,8 +177,8 @@ class Protocol:
         self._notifications_granted -= 1
         if message.context:
             _check_context(message.context)
-        if self.ours is not Half.OPEN and not _is_within(message.context, self.outgoing):
-            self.counters.late_calls += 1
+        if self._is_late(message.context):
+            self.grant_notifications(1)  # no handler will end and do it
             return None
         return message
 
@@ -191,7 +201,7 @@ class Protocol:
         self.counters.late_cancels += 1
         if state is Incoming.ANSWERED and self._outbox.withdraw_answer(message.id):
             error = {"code": "cancelled", "message": "cancelled while its result was on its way"}
-            self._put(m.ReplyErr(message.id, error), answers=message.id)
+            self._put(m.ReplyErr(message.id, error), message.id)
         return None
 
     def _accept_hello(self, message: m.Hello) -> Event:
@@ -206,15 +216,19 @@ class Protocol:
         except DecodeError as exc:
             self.theirs = Half.ENDED
             raise Refused(f"the limits do not fit: {exc}") from exc
-        self._outbox.max_packet = min(self.limits.max_packet, self.peer.max_packet)
+        self._outbox.resize(min(self.limits.max_packet, self.peer.max_packet))
         self._notifications_left = self.peer.max_notifications
         self._codec.peer_limits = replace(
             self.limits, max_depth=self.peer.max_depth, max_nodes=self.peer.max_nodes
         )
         return message
 
+    def _accept_event(self, message: Event) -> Event:
+        return message
+
     def _accept_ping(self, message: m.Ping) -> None:
-        self._outbox.put_pong(self._codec.encode(m.Pong(message.number)))
+        if m.Pong in LEGAL[self.ours]:
+            self._outbox.put_pong(self._codec.encode(m.Pong(message.number)))
 
     def _accept_credit(self, message: m.Credit) -> Event:
         self._notifications_left += message.notifications
@@ -228,10 +242,12 @@ class Protocol:
     def _accept_last_piece(self, message: m.LastPiece) -> Event | None:
         self._pieces.add(message.data)
         whole = self._codec.decode_message(self._pieces.take())
+        kind = type(whole)
+        if kind not in IN_PIECES:
+            raise DecodeError(f"a {kind.__name__} must not come in pieces")
         if not isinstance(whole, m.Request):
-            if isinstance(whole, m.Notification | m.Reply | m.ReplyErr):
-                return self._receive_message(whole)
-            raise DecodeError(f"a {type(whole).__name__} must not come in pieces")
+            return self._receive_message(whole)
+        self.theirs = _step(self.theirs, self.ours, kind)
         # Small Requests may have passed this one, so the two ways are counted apart.
         if whole.id <= self._last_pieced_id:
             raise DecodeError(f"Request {whole.id} comes after Request {self._last_pieced_id}")
@@ -241,6 +257,23 @@ class Protocol:
 
     def _accept_drop(self, _message: m.DropPieces) -> None:
         self._pieces.drop()
+
+    _ACCEPT: ClassVar[Mapping[type[m.Message], Callable[[Protocol, Any], Event | None]]] = {
+        m.Request: _accept_request,
+        m.Notification: _accept_notification,
+        m.Reply: _accept_terminal,
+        m.ReplyErr: _accept_terminal,
+        m.Cancel: _accept_cancel,
+        m.Hello: _accept_hello,
+        m.Welcome: _accept_event,
+        m.Goodbye: _accept_event,
+        m.Ping: _accept_ping,
+        m.Pong: _accept_event,
+        m.Credit: _accept_credit,
+        m.Piece: _accept_piece,
+        m.LastPiece: _accept_last_piece,
+        m.DropPieces: _accept_drop,
+    }
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────
 
@@ -278,9 +311,11 @@ class Protocol:
 
     def hello(self, credentials: object = None) -> None:
         """Say Hello: first, and once. EncodeError when the credentials are too large."""
-        data = self._encode(m.Hello(m.PROTOCOL_VERSION, make_info(self.limits, credentials)))
-        if len(data) > MIN_PACKET:
-            raise EncodeError(f"credentials must fit in a Hello of {MIN_PACKET} bytes")
+        data = self._codec.encode(m.Hello(m.PROTOCOL_VERSION, make_info(self.limits, credentials)))
+        if len(data) > MIN_PACKET - CONTROL_ROOM:
+            raise EncodeError(
+                f"credentials must fit in a Hello of {MIN_PACKET - CONTROL_ROOM:,} bytes"
+            )
         self._queue(m.Hello, data)
 
     def welcome(self) -> None:
@@ -288,8 +323,15 @@ class Protocol:
         self._put(m.Welcome())
 
     def goodbye(self, code: str, message: str = "") -> None:
-        """Say that nothing new will be started; ``code`` is one of docs/protocol.md."""
-        self._put(m.Goodbye(code, message))
+        """Say that nothing new will be started; it leaves after the calls that have been made.
+
+        Args:
+            code: one of docs/protocol.md.
+            message: for people; its first thousand characters are sent.
+        """
+        data = self._encode(m.Goodbye(code, _short(message)))
+        self.ours = _step(self.ours, self.theirs, m.Goodbye)
+        self._outbox.put_goodbye(data)
 
     def request(
         self,
@@ -310,7 +352,7 @@ class Protocol:
         self._check_may_call(context)
         call = self._last_id + 1
         data = self._encode(m.Request(call, method, args, kwargs, context), references)
-        self._queue(m.Request, data)
+        self._queue(m.Request, data, -call)
         self._last_id = call
         self.outgoing[call] = Outgoing.WAITING
         return call
@@ -340,14 +382,15 @@ class Protocol:
         """Cancel a call of ours; True when its Request had not left, and the call is over with that.
 
         Does nothing for a call that is over, or has been cancelled before: Cancel is sent once.
+        Of the reason, the first thousand characters are sent.
         """
         if self.outgoing.get(call) is not Outgoing.WAITING:
             return False
         if self._outbox.withdraw_request(call):
             del self.outgoing[call]
             return True
+        self._put(m.Cancel(call, None if reason is None else _short(reason)))
         self.outgoing[call] = Outgoing.CANCELLING
-        self._put(m.Cancel(call, reason))
         return False
 
     def abandon(self, call: int) -> None:
@@ -356,8 +399,11 @@ class Protocol:
             self.outgoing[call] = Outgoing.ABANDONED
 
     def never_left(self, call: int) -> bool:
-        """Whether the Request of that call still waits here whole; it is taken back if so."""
-        return self._outbox.withdraw_request(call)
+        """Whether the last byte of that call's Request is still here; it is taken back if so."""
+        withdrawn = self._outbox.withdraw_request(call)
+        if withdrawn:
+            del self.outgoing[call]
+        return withdrawn
 
     def reply(self, call: int, result: Any, references: References | None = None) -> None:
         """Queue the result of a call of the peer's.
@@ -365,13 +411,13 @@ class Protocol:
         Raises EncodeError when it cannot be encoded; the call then still waits for its end.
         """
         self._check_unanswered(call)
-        self._queue(m.Reply, self._encode(m.Reply(call, result), references), answers=call)
+        self._queue(m.Reply, self._encode(m.Reply(call, result), references), call)
         self.incoming[call] = Incoming.ANSWERED
 
     def reply_error(self, call: int, error: dict[str, Any]) -> None:
         """Queue the error that a call of the peer's ended with; raises as :meth:`reply` does."""
         self._check_unanswered(call)
-        self._put(m.ReplyErr(call, error), answers=call)
+        self._put(m.ReplyErr(call, error), call)
         self.incoming[call] = Incoming.ANSWERED
 
     def _check_unanswered(self, call: int) -> None:
@@ -385,15 +431,22 @@ class Protocol:
 
     def grant_notifications(self, count: int) -> None:
         """Let the peer send ``count`` Notifications more: that many handlers have ended."""
+        if self._notifications_granted + count > self.limits.max_notifications:
+            raise LocalProtocolError("more notifications are granted than were received")
+        _step(self.ours, self.theirs, m.Credit)
         self._notifications_granted += count
         self._outbox.put_credit(count)
 
     def end(self) -> None:
-        """End both halves: nothing more is sent or received."""
+        """End both halves: nothing more is sent or received, and no call is left."""
         self.ours = self.theirs = Half.ENDED
+        self.outgoing.clear()
+        self.incoming.clear()
+        self._outbox.clear()
+        self._pieces = Pieces(self.limits.max_message)
 
-    def _put(self, message: m.Message, answers: int = NO_REPLY) -> None:
-        self._queue(type(message), self._encode(message), answers)
+    def _put(self, message: m.Message, tag: int = NOTHING) -> None:
+        self._queue(type(message), self._encode(message), tag)
 
     def _encode(self, message: m.Message, references: References | None = None) -> bytes:
         data: bytes = self._codec.encode(message, references)
@@ -404,9 +457,9 @@ class Protocol:
             )
         return data
 
-    def _queue(self, kind: type[m.Message], data: bytes, answers: int = NO_REPLY) -> None:
+    def _queue(self, kind: type[m.Message], data: bytes, tag: int = NOTHING) -> None:
         self.ours = _step(self.ours, self.theirs, kind)
-        self._outbox.put(data, answers)
+        self._outbox.put(data, tag)
 
 
 def _step(half: Half, other: Half, kind: type[m.Message]) -> Half:
@@ -416,10 +469,22 @@ def _step(half: Half, other: Half, kind: type[m.Message]) -> Half:
             raise LocalProtocolError(f"{kind.__name__} a second time")
         return half
     if kind not in LEGAL[half]:
+        if half is Half.SILENT:
+            raise LocalProtocolError(
+                f"{kind.__name__} where Hello must come first, "
+                f"of version {m.PROTOCOL_VERSION} of the protocol"
+            )
         raise LocalProtocolError(f"{kind.__name__} is not allowed when {half.value}")
-    if kind in NEEDS_WELCOME and other in (Half.SILENT, Half.GREETED):
-        raise LocalProtocolError(f"{kind.__name__} before the other end has said Welcome")
+    if kind in UNWELCOME[other]:
+        raise LocalProtocolError(
+            f"{kind.__name__} is not allowed when its receiver is {other.value}"
+        )
     return NEXT.get((half, kind), half)
+
+
+def _short(text: str) -> str:
+    """Make a text for people fit to be sent, whatever it is."""
+    return text[:1000].encode("utf-8", "backslashreplace").decode()
 
 
 def _is_within(context: Mapping[str, Any] | None, calls: Mapping[int, object]) -> bool:
@@ -430,7 +495,7 @@ def _is_within(context: Mapping[str, Any] | None, calls: Mapping[int, object]) -
 def _check_context(context: dict[str, Any]) -> None:
     """Check the known entries of a call's context; unknown ones are ignored."""
     deadline = context.get("deadline", 0.0)
-    if type(deadline) not in (float, int) or not 0 <= deadline < math.inf:
+    if type(deadline) not in (float, int) or not 0 <= deadline <= _LAST_SECOND:
         raise DecodeError("a deadline must be seconds from now, finite and not negative")
     for name in ("parent", "depth"):
         if not _is_count(context.get(name, 0)):

@@ -16,9 +16,16 @@ it together with its Hello or as soon as the other Hello is there. Calls may go 
 has sent its Welcome, and so a Request that arrives before I said Welcome is illegal.
 
 Goodbye says: "I start nothing new." It is answered by a Goodbye, and the answer proves to the one
-who spoke first that no unseen Request is on its way. What is in flight may end in both
+who spoke first that no unseen Request is on its way: a Goodbye never overtakes a call, not even
+one that travels in pieces. What is in flight may end in both
 directions, and until it has, a call that is made *inside* one of them is still served, since the
-one could not end without the other. Then whoever is idle closes the channel.
+one could not end without the other. Then whoever is idle closes the channel. So after a Goodbye
+
+* its sender makes calls only if their context names a parent; one that does not is illegal;
+* a call without a living parent that arrives after my own Goodbye crossed it, or the end of its
+  parent: a Request is answered "unavailable", a Notification is dropped and its credit given back.
+
+A Ping is answered where a Pong may be sent; before Hello and after the end it is dropped.
 
 A call is kept in two tables, one at each end::
 
@@ -36,7 +43,8 @@ A call is kept in two tables, one at each end::
 
 An id is taken when its Request is encoded and is free of meaning when its terminal message has
 arrived; ids grow and are never used twice, so a late message can only ever name a call that is
-known or one that is over. That gives every crossing its rule:
+known or one that is over. (Requests of one packet arrive in the order of their ids, and so do those
+in pieces; but the former may pass the latter.) That gives every crossing its rule:
 
 * A Cancel that arrives when the call is ANSWERED or gone crossed the terminal message: dropped.
 * A Reply for an ABANDONED call is late: dropped, and the slot is free again.
@@ -57,7 +65,7 @@ from typing import Final
 
 from trio_rpc.wire import messages as m
 
-__all__ = ["LEGAL", "NEEDS_WELCOME", "NEXT", "Half", "Incoming", "Outgoing"]
+__all__ = ["IN_PIECES", "LEGAL", "NEXT", "UNWELCOME", "Half", "Incoming", "Outgoing"]
 
 
 class Half(enum.Enum):
@@ -121,5 +129,18 @@ NEXT: Final[Mapping[tuple[Half, type[m.Message]], Half]] = MappingProxyType(
 )
 """Where a message takes its half; one that is not here changes nothing."""
 
-NEEDS_WELCOME: Final = _TRAFFIC - _ANY_TIME
-"""What a half may send only after the other one has sent its Welcome."""
+UNWELCOME: Final[Mapping[Half, frozenset[type[m.Message]]]] = MappingProxyType(
+    {
+        Half.SILENT: _TRAFFIC - _ANY_TIME,
+        Half.GREETED: _TRAFFIC - _ANY_TIME,
+        Half.OPEN: frozenset(),
+        Half.LEAVING: frozenset(),
+        Half.ENDED: frozenset({m.Request, m.Notification}),
+    }
+)
+"""What a half may not be sent while it is in that state, whatever the sender's own."""
+
+IN_PIECES: Final[frozenset[type[m.Message]]] = frozenset(
+    {m.Request, m.Notification, m.Reply, m.ReplyErr}
+)
+"""What may be larger than a packet."""
