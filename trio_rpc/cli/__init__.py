@@ -1,1 +1,33 @@
-"""The command line."""
+"""The command line: ``trio-rpc``, or ``python -m trio_rpc``.
+
+It needs the extra ``cli``. Exit codes are the same for all commands; see
+:class:`trio_rpc.cli.exits.Exit`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+EXTRA = ("cyclopts", "rich")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command, and return the exit code of the process.
+
+    Args:
+        arguments: what follows the program's name; the process's own by default.
+    """
+    try:
+        from trio_rpc.cli.app import run  # noqa: PLC0415 - needs the extra
+    except ModuleNotFoundError as exc:
+        missing = (exc.name or "").partition(".")[0]
+        if missing not in EXTRA:
+            raise
+        sys.stderr.write(
+            f"trio-rpc: the command line needs {missing}: pip install 'trio-rpc[cli]'\n"
+        )
+        return 2
+    return run(sys.argv[1:] if arguments is None else arguments)

@@ -1,0 +1,222 @@
+"""What can be typed: commands, their arguments, and the way each ends."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import cyclopts
+import trio
+from cyclopts import Parameter
+
+from trio_rpc.cli import calling, serving
+from trio_rpc.cli.connecting import Target
+from trio_rpc.cli.demo import demo as run_demo
+from trio_rpc.cli.exits import CommandError, Exit, Usage
+from trio_rpc.cli.output import Output, complain
+from trio_rpc.cli.target import load_services
+from trio_rpc.cli.text import safe
+
+__all__ = ["app", "run"]
+
+app = cyclopts.App(
+    name="trio-rpc",
+    help="Remote calls that live inside your nursery.",
+    help_epilogue=(
+        "Exit codes: 0 done, 1 the call failed, 2 bad usage, 3 no session (nobody there, refused,"
+        " lost) or no address to listen at, 130 interrupted."
+    ),
+)
+
+Json: TypeAlias = Annotated[bool, Parameter(name="--json", negative="")]
+Ca: TypeAlias = Annotated[Path | None, Parameter(name="--ca")]
+Credentials: TypeAlias = Annotated[
+    str | None, Parameter(name="--credentials", env_var="TRIO_RPC_CREDENTIALS")
+]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command, and return its exit code; see :class:`Exit`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has no "…"
+    as_json = "--json" in arguments
+    try:
+        return _run(arguments)
+    except CommandError as exc:
+        complain(exc, as_json=as_json)
+        return exc.code
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left; nothing may be flushed into the pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Exit.FAILED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        command, bound, _ = app.parse_args(list(arguments), exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as exc:
+        raise Usage(f"{safe(exc)} (trio-rpc --help says more)") from exc
+    result = command(*bound.args, **bound.kwargs)
+    sys.stdout.flush()
+    return result if isinstance(result, int) else Exit.OK
+
+
+def _trio_run(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:
+    """Run an async function; of a group that is not ours to handle, raise the part that is."""
+    try:
+        return trio.run(functools.partial(function, *args, **kwargs))
+    except BaseExceptionGroup as group:
+        for kind in (KeyboardInterrupt, SystemExit, BrokenPipeError, CommandError):
+            found = _first(group, kind)
+            if found is not None:
+                raise found from group
+        raise
+
+
+def _first(group: BaseExceptionGroup[Any], kind: type[BaseException]) -> BaseException | None:
+    found: BaseException | None = group.subgroup(kind)
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+@app.command
+def demo(*, quick: Annotated[bool, Parameter(negative="")] = False, json: Json = False) -> int:
+    """Watch two processes call each other, report progress and cancel one another.
+
+    Args:
+        quick: Take about two seconds.
+        json: Print one JSON object at the end, for scripts.
+    """
+    result: int = _trio_run(run_demo, Output(as_json=json), quick=quick)
+    return result
+
+
+@app.command
+def serve(
+    services: str,
+    /,
+    *,
+    listen: Annotated[list[str], Parameter(name="--listen", negative="")],
+    grace: float = 5.0,
+    error_detail: Literal["none", "message", "traceback"] = "message",
+    cert: Path | None = None,
+    key: Path | None = None,
+    until_stdin_closes: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Serve an object until SIGTERM or Ctrl-C, then let the calls in flight end.
+
+    A second signal stops at once.
+
+    Args:
+        services: module:object, found in the working directory or among the installed modules: an object
+            with marked methods, a mapping of names to such objects, or a function of the session.
+        listen: Where: tcp://host:port (port 0: any free one), tls://host:port, unix:///path. May be given
+            several times.
+        grace: Seconds that calls in flight are given at the end.
+        error_detail: How much of an exception that a method does not declare its caller is told.
+        cert: Certificate chain for tls, a PEM file.
+        key: Its private key, where that is in another file.
+        until_stdin_closes: Stop, gracefully, when standard input ends: for a parent that holds the other end of it.
+        verbose: Log connections that did not become sessions, too.
+        json: Print one JSON object per event, for scripts.
+    """
+    if not (math.isfinite(grace) and grace >= 0):
+        raise Usage("--grace must be a number of seconds, 0 or more")
+    serving.log_to_stderr(verbose=verbose)
+    options = serving.ServeOptions(
+        urls=listen,
+        grace=grace,
+        error_detail=error_detail,
+        cert=cert,
+        key=key,
+        until_stdin_closes=until_stdin_closes,
+    )
+    result: int = _trio_run(serving.serve, load_services(services), options, Output(as_json=json))
+    return result
+
+
+@app.command
+def call(
+    url: str,
+    method: str,
+    arguments: str = "[]",
+    /,
+    *,
+    timeout: float = math.inf,
+    ca: Ca = None,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
+    """Call one method and print its result as JSON.
+
+    What JSON lacks is printed as text: bytes in base64, times in ISO 8601, timedelta in seconds.
+
+    Args:
+        url: tcp://host:port, tls://host:port or unix:///path.
+        method: service.method, or a method of the service without a name.
+        arguments: JSON: a list is by position, an object is by name.
+        timeout: Seconds until the call is cancelled, there as here.
+        ca: Certificates to trust for tls, a PEM file; the system's by default.
+        credentials: JSON, for a server that asks for them.
+        json: The result on one line, in ASCII; an error as one JSON object on standard error.
+    """
+    if not timeout > 0:
+        raise Usage("--timeout must be more than 0 seconds")
+    target = Target(url=url, ca=ca, credentials=credentials)
+    _trio_run(calling.call, target, method, arguments, Output(as_json=json), patience=timeout)
+
+
+@app.command
+def describe(
+    url: str, /, *, ca: Ca = None, credentials: Credentials = None, json: Json = False
+) -> None:
+    """List the methods that a server offers.
+
+    Args:
+        url: tcp://host:port, tls://host:port or unix:///path.
+        ca: Certificates to trust for tls, a PEM file; the system's by default.
+        credentials: JSON, for a server that asks for them.
+        json: Print one JSON list, for scripts.
+    """
+    target = Target(url=url, ca=ca, credentials=credentials)
+    _trio_run(calling.describe, target, Output(as_json=json))
+
+
+@app.command
+def ping(
+    url: str,
+    /,
+    *,
+    count: int = 4,
+    interval: float = 0.5,
+    ca: Ca = None,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
+    """Measure how long a server takes to answer.
+
+    Args:
+        url: tcp://host:port, tls://host:port or unix:///path.
+        count: How many times to ask.
+        interval: Seconds between an answer and the next question.
+        ca: Certificates to trust for tls, a PEM file; the system's by default.
+        credentials: JSON, for a server that asks for them.
+        json: Print one JSON object, for scripts.
+    """
+    if count < 1:
+        raise Usage("--count must be at least 1")
+    if not (math.isfinite(interval) and interval >= 0):
+        raise Usage("--interval must be a number of seconds, 0 or more")
+    target = Target(url=url, ca=ca, credentials=credentials)
+    _trio_run(calling.ping, target, Output(as_json=json), count=count, interval=interval)

@@ -1,0 +1,199 @@
+"""``call``, ``describe`` and ``ping``: one session, a few questions."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+import trio
+from rich.text import Text
+
+from trio_rpc.cli.connecting import Target, connected, parse_json
+from trio_rpc.cli.exits import CallFailed, Unreachable, Usage, describe_error, error_line
+from trio_rpc.cli.output import Output
+from trio_rpc.cli.statistics import Latencies
+from trio_rpc.cli.text import plural, pretty_json, safe
+from trio_rpc.errors import (
+    EncodeError,
+    Fate,
+    MethodNotFound,
+    RpcError,
+    SessionBroken,
+    SessionClosed,
+)
+from trio_rpc.services.introspection import DESCRIBE
+from trio_rpc.services.proxies import RemoteMethod
+
+__all__ = ["call", "describe", "ping"]
+
+MOST_SHOWN = 100_000
+"""Characters of a result that a terminal gets; pipes and ``--json`` get all."""
+
+_FATES = {
+    Fate.NOT_STARTED: " (the handler never ran)",
+    Fate.UNKNOWN: " (nobody can say whether the handler ran)",
+}
+
+
+class MethodInfo(NamedTuple):
+    """One method, as the other end describes it."""
+
+    name: str
+    kind: str
+    signature: str
+    doc: str
+    raises: list[str]
+
+
+async def call(
+    target: Target, method: str, arguments: str, output: Output, *, patience: float
+) -> None:
+    """Call one method and print its result.
+
+    Args:
+        target: the server.
+        method: its full name.
+        arguments: JSON: a list is by position, an object is by name.
+        output: where the result goes.
+        patience: seconds until the call is cancelled; ``inf`` for never.
+    """
+    args, kwargs = parse_arguments(arguments)
+    async with connected(target) as session:
+        with failing_as_one_line(method), trio.fail_after(patience):
+            # Not session.call(): its own keyword arguments would be in the way.
+            result = await RemoteMethod(session, method)(*args, **kwargs)
+    if output.as_json:
+        output.json(result)
+        return
+    text = pretty_json(result)
+    if output.is_terminal and len(text) > MOST_SHOWN:
+        output.line(text[:MOST_SHOWN])
+        output.line(f"… {len(text):,} characters in all; --json prints them", "dim")
+    else:
+        output.line(text)
+
+
+def parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
+    """Read the arguments of a call. Raises Usage."""
+    arguments = parse_json(text, "the arguments")
+    if isinstance(arguments, list):
+        return arguments, {}
+    if isinstance(arguments, dict):
+        return [], arguments
+    raise Usage(
+        f"the arguments must be a JSON list (by position) or object (by name), not {safe(text, 60)}:"
+        f" did you mean '[{safe(text, 60)}]'?"
+    )
+
+
+@contextlib.contextmanager
+def failing_as_one_line(method: str) -> Iterator[None]:
+    """Let what a call raises end the command with one line."""
+    try:
+        yield
+    except EncodeError as exc:
+        raise Usage(f"the arguments cannot be sent: {safe(exc)}") from exc
+    except trio.TooSlowError as exc:
+        raise CallFailed(
+            f"{safe(method, 100)}: no result in time; the call was cancelled, and has ended there",
+            type="TooSlowError",
+        ) from exc
+    except (SessionClosed, SessionBroken) as exc:
+        text = f"{safe(method, 100)}: {safe(exc)}{_FATES.get(exc.fate, '')}"
+        raise Unreachable(text, **_details(exc)) from exc
+    except Exception as exc:
+        fate = _FATES.get(exc.fate, "") if isinstance(exc, RpcError) else ""
+        raise CallFailed(f"{safe(method, 100)}: {error_line(exc)}{fate}", **_details(exc)) from exc
+
+
+def _details(exc: Exception) -> dict[str, Any]:
+    details = describe_error(exc)
+    details["text"] = details.pop("message")
+    return details
+
+
+# ── describe ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def describe(target: Target, output: Output) -> None:
+    """Print the methods that the server offers."""
+    async with connected(target) as session:
+        try:
+            with failing_as_one_line(DESCRIBE):
+                answer = await session.call(DESCRIBE)
+        except CallFailed as exc:
+            if isinstance(exc.__cause__, MethodNotFound):
+                raise CallFailed(f"{target.url} does not describe itself") from exc
+            raise
+    try:
+        methods = msgspec.convert(answer, list[dict[str, Any]])
+        described = [msgspec.convert(_row(each), MethodInfo) for each in methods]
+    except msgspec.ValidationError as exc:
+        raise CallFailed(f"{target.url} describes itself in another way: {safe(exc)}") from exc
+    if output.as_json:
+        output.json([each._asdict() for each in described])
+    else:
+        _print_methods(described, output)
+
+
+def _row(entry: dict[str, Any]) -> list[Any]:
+    empty = {"kind": "method", "signature": "(...)", "doc": "", "raises": []}
+    return [({**empty, **entry}).get(field) for field in MethodInfo._fields]
+
+
+def _print_methods(methods: list[MethodInfo], output: Output) -> None:
+    if not methods:
+        output.line("no methods are offered")
+    heading = ""
+    for method in methods:
+        service, _, name = method.name.rpartition(".")
+        if service != heading:
+            if heading:
+                output.line()
+            output.line(safe(service, 100), "bold magenta")
+            heading = service
+        indent = "  " if service else ""
+        output.line(_headline(method, name, indent))
+        if method.doc:
+            output.line(f"{indent}    {safe(method.doc)}", "dim")
+
+
+def _headline(method: MethodInfo, name: str, indent: str) -> Text:
+    text = Text.assemble(indent, (safe(name, 100), "bold cyan"), safe(method.signature, 500))
+    if method.kind != "method":
+        text.append(f"  {safe(method.kind, 30)}", style="yellow")
+    if method.raises:
+        shown = ", ".join(safe(each, 60) for each in method.raises[:20])
+        text.append(f"  raises {shown}", style="red")
+    return text
+
+
+# ── ping ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def ping(target: Target, output: Output, *, count: int, interval: float) -> None:
+    """Measure how long the other end takes to answer.
+
+    Args:
+        target: the server.
+        output: where the times go.
+        count: how many times to ask.
+        interval: seconds between one answer and the next question.
+    """
+    latencies = Latencies()
+    async with connected(target) as session:
+        for number in range(1, count + 1):
+            if number > 1:
+                await trio.sleep(interval)
+            with failing_as_one_line("ping"):
+                seconds = await session.ping()
+            latencies.add(seconds)
+            if not output.as_json:
+                output.line(f"{target.url}: {number}/{count}  {seconds * 1e3:.3f} ms")
+    if output.as_json:
+        output.json({"url": target.url, **latencies.as_dict()})
+    elif not math.isnan(latencies.median):
+        output.line(f"{plural(count, 'answer')}: {latencies}", "bold")

@@ -1,0 +1,78 @@
+"""From a URL to a session, with one line for each way in which that can fail."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trio_rpc.cli.exits import Unreachable, Usage
+from trio_rpc.cli.text import safe
+from trio_rpc.errors import RpcError
+from trio_rpc.session.connecting import connect
+from trio_rpc.session.session import Session
+
+__all__ = ["Target", "connected", "parse_json"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Which server, and how to be let in.
+
+    Attributes:
+        url: where it listens.
+        ca: a file with the certificates to trust, for ``tls``; the system's where it is None.
+        credentials: JSON text, or None.
+    """
+
+    url: str
+    ca: Path | None = None
+    credentials: str | None = None
+
+
+@contextlib.asynccontextmanager
+async def connected(target: Target) -> AsyncIterator[Session]:
+    """Connect, and own the session until the block is left.
+
+    Raises:
+        Usage: the URL, the file or the credentials are not ones.
+        Unreachable: there is no session to be had.
+    """
+    options: dict[str, Any] = {}
+    if target.ca is not None:
+        options["ssl_context"] = _trusting(target.ca)
+    if target.credentials is not None:
+        options["credentials"] = parse_json(target.credentials, "--credentials")
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            session = await stack.enter_async_context(connect(target.url, **options))
+        except ValueError as exc:
+            raise Usage(safe(exc)) from exc
+        except (OSError, RpcError) as exc:
+            text = safe(exc)
+            raise Unreachable(text if target.url in text else f"{target.url}: {text}") from exc
+        yield session
+
+
+def parse_json(text: str, what: str) -> Any:
+    """Read JSON. Raises Usage, which says where it is wrong."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as exc:
+        where = (
+            f"line {exc.lineno}, column {exc.colno}" if exc.lineno > 1 else f"column {exc.colno}"
+        )
+        raise Usage(f"{what} is not JSON: {exc.msg} at {where}: {safe(text, 60)}") from exc
+    except (RecursionError, ValueError) as exc:  # too deep, or a number of too many digits
+        raise Usage(f"{what} is not JSON that can be read: {safe(exc, 100)}") from exc
+
+
+def _trusting(ca: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as exc:  # SSLError is one
+        raise Usage(f"--ca {safe(ca)}: {safe(exc.strerror or exc)}") from exc

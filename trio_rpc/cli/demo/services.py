@@ -1,0 +1,150 @@
+"""What the two processes of the demo offer each other.
+
+``Lab`` runs in the child, ``Screen`` in the process that has the terminal. Each keeps a proxy of
+the other: a call may go either way, inside a call of the other direction.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import trio
+
+from trio_rpc.services.decorators import method, notification
+from trio_rpc.session.context import current_call
+from trio_rpc.session.session import Session
+from trio_rpc.session.tree import ScopeNode
+
+__all__ = ["Entry", "Lab", "Reading", "Screen", "services"]
+
+CLEAN_UP_SECONDS = 0.1
+"""How long it takes to put back what was held: long enough to be seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a diary.
+
+    Attributes:
+        at: seconds on the clock that both processes share.
+        text: what happened.
+    """
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A dataclass that travels."""
+
+    sensor: str
+    values: tuple[float, ...]
+
+
+class Diary:
+    """What one end did, and when."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def note(self, text: str) -> None:
+        """Write down what happened now."""
+        self.entries.append(Entry(time.monotonic(), text))
+
+    async def hold_until_cancelled(self, what: str) -> None:
+        """Hold something for ever; cancelled, take some time to put it back."""
+        self.note(f"took {what}")
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.note("was cancelled, and begins to clean up")
+            with trio.CancelScope(shield=True):
+                await trio.sleep(CLEAN_UP_SECONDS)
+            self.note("has cleaned up")
+
+
+class Screen:
+    """Offered by the end that has the terminal; the demo gives its methods a body."""
+
+    def __init__(self) -> None:
+        self.diary = Diary()
+
+    @method
+    async def progress(self, job: str, done: int, total: int) -> None:
+        """Show how far a job has come."""
+
+    @method
+    async def hold(self, what: str) -> None:
+        """Hold something until cancelled."""
+        await self.diary.hold_until_cancelled(what)
+
+
+class Lab:
+    """Offered by the child; each session has one of its own."""
+
+    def __init__(self, session: Session) -> None:
+        self._screen = session.proxy("screen", Screen)
+        self._diary = Diary()
+
+    @method
+    async def add(self, a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    @method
+    async def divide(self, a: float, b: float) -> float:
+        """Divide, which can fail."""
+        return a / b
+
+    @method
+    async def smooth(self, reading: Reading) -> Reading:
+        """Take a dataclass and give one back."""
+        mean = sum(reading.values) / len(reading.values)
+        return Reading(reading.sensor, (mean,))
+
+    @method
+    async def nap(self, seconds: float) -> None:
+        """Take some time."""
+        await trio.sleep(seconds)
+
+    @method
+    async def hold(self, what: str) -> None:
+        """Hold something until cancelled."""
+        await self._diary.hold_until_cancelled(what)
+
+    @method
+    async def diary(self) -> list[Entry]:
+        """Tell what was done here, and when."""
+        return self._diary.entries
+
+    @notification
+    async def forget(self) -> None:
+        """Begin a new diary."""
+        self._diary = Diary()
+
+    @method
+    async def run_job(self, job: str, steps: int, seconds: float) -> int:
+        """Do a long job, and report each step to the caller's screen."""
+        for done in range(1, steps + 1):
+            await trio.sleep(seconds / steps)
+            await self._screen.progress(job, done, steps)
+        return steps
+
+    @method
+    async def look(self) -> list[ScopeNode]:
+        """Tell which calls live at this end, this one included."""
+        return current_call().session.tree()
+
+    @method
+    async def lose_patience(self, seconds: float) -> Entry:
+        """Call the caller back, and cancel that call after some seconds."""
+        with trio.move_on_after(seconds):
+            await self._screen.hold("the terminal")
+        return Entry(time.monotonic(), "leaves its block")
+
+
+def services(session: Session) -> dict[str, object]:
+    """Make the services of one session; what ``trio-rpc serve`` is given."""
+    return {"lab": Lab(session)}

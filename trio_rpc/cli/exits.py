@@ -1,0 +1,102 @@
+"""How a command ends: an exit code, and one line for people or one JSON object for scripts."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import Any
+
+from trio_rpc.cli.text import safe
+from trio_rpc.errors import RemoteTraceback, RpcError
+
+__all__ = ["CallFailed", "CommandError", "Exit", "Unreachable", "Usage", "describe_error"]
+
+SHOWN_LEAVES = 5
+
+
+class Exit(enum.IntEnum):
+    """The exit codes of every command."""
+
+    OK = 0
+    FAILED = 1
+    """The call failed: the handler raised, there is no such method, it took too long …"""
+    USAGE = 2
+    """What was typed makes no sense: arguments, a URL, JSON, ``module:object``."""
+    UNREACHABLE = 3
+    """No session: nobody there, refused, lost; or an address cannot be listened at."""
+    INTERRUPTED = 130
+    """Ctrl-C."""
+
+
+class CommandError(Exception):
+    """Ends the command with one line of text.
+
+    Attributes:
+        code: the exit code.
+        details: what ``--json`` tells besides the text.
+    """
+
+    code = Exit.FAILED
+
+    def __init__(self, text: str, **details: Any) -> None:
+        super().__init__(text)
+        self.details = details
+
+
+class CallFailed(CommandError):
+    """The call got through, and failed."""
+
+
+class Usage(CommandError):
+    """What was typed makes no sense."""
+
+    code = Exit.USAGE
+
+
+class Unreachable(CommandError):
+    """There is no session, or no longer."""
+
+    code = Exit.UNREACHABLE
+
+
+def describe_error(exc: BaseException) -> dict[str, Any]:
+    """Describe what a call raised: type, message, and what is known of its fate (law 15)."""
+    name = getattr(exc, "type_name", None) or type(exc).__name__
+    described: dict[str, Any] = {
+        "type": name,
+        "message": getattr(exc, "message", None) or str(exc),
+    }
+    if isinstance(exc, RpcError):
+        described["fate"] = exc.fate.value
+    notes = getattr(exc, "__notes__", ()) or getattr(exc, "notes", ())
+    if notes:
+        described["notes"] = list(notes)
+    if isinstance(exc.__cause__, RemoteTraceback):
+        described["traceback"] = exc.__cause__.text
+    if isinstance(exc, BaseExceptionGroup):
+        described["errors"] = [describe_error(each) for each in exc.exceptions]
+    return described
+
+
+def error_line(exc: BaseException) -> str:
+    """Say in one line what a call raised."""
+    if isinstance(exc, BaseExceptionGroup):
+        leaves = list(_leaves(exc))
+        shown = "; ".join(_named(leaf) for leaf in leaves[:SHOWN_LEAVES])
+        more = f"; and {len(leaves) - SHOWN_LEAVES} more" if len(leaves) > SHOWN_LEAVES else ""
+        return f"{safe(exc.message)} ({shown}{more})"
+    return _named(exc)
+
+
+def _named(exc: BaseException) -> str:
+    described = describe_error(exc)
+    message = safe(described["message"])
+    return f"{safe(described['type'], 100)}: {message}" if message else safe(described["type"], 100)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for exc in group.exceptions:
+        if isinstance(exc, BaseExceptionGroup):
+            yield from _leaves(exc)
+        else:
+            yield exc

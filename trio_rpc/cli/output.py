@@ -1,0 +1,64 @@
+"""Where a command writes: results to standard output, complaints to standard error."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from trio_rpc.cli.exits import CommandError
+from trio_rpc.cli.text import script_json
+
+__all__ = ["Output", "complain"]
+
+
+class Output:
+    """What a command tells.
+
+    Args:
+        as_json: for scripts: JSON alone, one object a line.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.console = Console(highlight=False, markup=False, emoji=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person is likely to look at it."""
+        return self.console.is_terminal and not self.as_json
+
+    def line(self, text: str | Text = "", style: str = "") -> None:
+        """Write one line for people, which is never broken in two."""
+        whole = text if isinstance(text, Text) else Text(text, style=style)
+        self.console.print(whole, soft_wrap=True)
+
+    def show(self, view: RenderableType) -> None:
+        """Write something of several lines for people, and nothing for scripts."""
+        if self.as_json:
+            return
+        if self.console.is_terminal:
+            self.console.print(view)
+            return
+        with self.console.capture() as captured:
+            self.console.print(view)
+        for line in captured.get().splitlines():
+            self.line(line.rstrip())
+
+    def json(self, value: Any) -> None:
+        """Write one line for scripts, at once."""
+        sys.stdout.write(script_json(value) + "\n")
+        sys.stdout.flush()
+
+
+def complain(error: CommandError, *, as_json: bool) -> None:
+    """Write why the command fails: one line, on standard error."""
+    if as_json:
+        report = {"error": {"message": str(error), "exit": int(error.code), **error.details}}
+        sys.stderr.write(script_json(report) + "\n")
+    else:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            Text.assemble(("trio-rpc: ", "bold red"), str(error))
+        )

@@ -1,0 +1,174 @@
+"""``serve``: listen until told to stop, then let what is in flight end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from trio_rpc.cli.exits import Unreachable, Usage
+from trio_rpc.cli.output import Output
+from trio_rpc.cli.text import plural, safe
+from trio_rpc.session.serving import Server, open_server
+
+__all__ = ["ServeOptions", "serve"]
+
+END_OF_INPUT = "the end of standard input"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """How to serve; each is described at :func:`trio_rpc.cli.app.serve`."""
+
+    urls: Sequence[str]
+    grace: float = 5.0
+    error_detail: str = "message"
+    cert: Path | None = None
+    key: Path | None = None
+    until_stdin_closes: bool = False
+
+
+async def serve(services: object, options: ServeOptions, output: Output) -> int:
+    """Serve until a signal comes, or standard input ends if that was asked for.
+
+    Returns the exit code: 0, or 128 and its number for a second signal.
+    """
+    signals = [signal.SIGINT, signal.SIGTERM]
+    with trio.open_signal_receiver(*signals) as received:
+        async with listening(services, options) as server:
+            _tell(output, "listening", urls=server.urls)
+            async with trio.open_nursery() as nursery:
+                stops = _Stops(nursery)
+                nursery.start_soon(stops.watch_signals, received)
+                if options.until_stdin_closes:
+                    nursery.start_soon(stops.watch_input)
+                await stops.first.wait()
+                _tell(
+                    output,
+                    "draining",
+                    cause=stops.cause,
+                    grace=options.grace,
+                    sessions=len(server.sessions),
+                )
+                await server.drain(grace=options.grace)
+                nursery.cancel_scope.cancel()
+            _tell(output, "stopped", at_once=stops.again != 0)
+    return 128 + stops.again if stops.again else 0
+
+
+class _Stops:
+    """Reasons to stop: the first one starts the drain, a signal after that ends it.
+
+    Args:
+        nursery: where the drain runs.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self.first = trio.Event()
+        self.cause = ""
+        self.again = 0
+
+    async def watch_signals(self, received: AsyncIterator[int]) -> None:
+        async for number in received:
+            if self.first.is_set():
+                self.again = number
+                self._nursery.cancel_scope.cancel(reason="a second signal")
+            self._stop(signal.Signals(number).name)
+
+    async def watch_input(self) -> None:
+        # A daemon thread of Trio's: nothing waits for it at the end. No buffered object is read,
+        # since its lock would still be held then.
+        while await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
+            pass
+        self._stop(END_OF_INPUT)
+
+    def _stop(self, cause: str) -> None:
+        if not self.first.is_set():
+            self.cause = cause
+            self.first.set()
+
+
+@asynccontextmanager
+async def listening(services: object, options: ServeOptions) -> AsyncIterator[Server]:
+    """Open the server; what is wrong with the addresses ends the command with one line."""
+    given: dict[str, Any] = {"error_detail": options.error_detail}
+    if options.cert is not None or options.key is not None:
+        given["ssl_context"] = _certified(options.cert, options.key)
+    async with AsyncExitStack() as stack:
+        try:
+            server = await stack.enter_async_context(open_server(services, *options.urls, **given))
+        except (ValueError, TypeError) as exc:
+            raise Usage(safe(exc)) from exc
+        except OSError as exc:
+            raise Unreachable(safe(exc)) from exc
+        yield server
+
+
+def _certified(cert: Path | None, key: Path | None) -> ssl.SSLContext:
+    if cert is None:
+        raise Usage("--key takes --cert, too")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+    except OSError as exc:  # SSLError is one
+        raise Usage(f"--cert {safe(cert)}: {safe(exc.strerror or exc)}") from exc
+    return context
+
+
+def _tell(output: Output, event: str, **facts: Any) -> None:
+    if output.as_json:
+        output.json({"event": event, **facts})
+    else:
+        for line in _LINES[event](facts):
+            output.line(line)
+
+
+def _listening_lines(facts: dict[str, Any]) -> list[str]:
+    return [f"listening at {url}" for url in facts["urls"]]
+
+
+def _draining_lines(facts: dict[str, Any]) -> list[str]:
+    sessions = plural(facts["sessions"], "session")
+    grace = f"up to {facts['grace']:g} s for the calls in flight"
+    return [f"{facts['cause']}: draining {sessions}, {grace}; a signal now stops at once"]
+
+
+def _stopped_lines(facts: dict[str, Any]) -> list[str]:
+    return ["stopped at once" if facts["at_once"] else "stopped"]
+
+
+_LINES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "listening": _listening_lines,
+    "draining": _draining_lines,
+    "stopped": _stopped_lines,
+}
+
+
+class EscapingFormatter(logging.Formatter):
+    """Log lines may quote the other end: control characters do not reach the terminal (S18)."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Format all but the traceback, on one line."""
+        return safe(super().formatMessage(record), 1000)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Format the traceback, line by line."""
+        return "\n".join(safe(line, 1000) for line in super().formatException(ei).splitlines())
+
+
+def log_to_stderr(*, verbose: bool) -> None:
+    """Have the library's log written to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("trio_rpc")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO if verbose else logging.WARNING)

@@ -1,0 +1,60 @@
+"""``module:object``: what ``serve`` is to serve."""
+
+from __future__ import annotations
+
+import importlib
+import operator
+import sys
+import traceback
+from pathlib import Path
+
+from trio_rpc.cli.exits import Usage
+from trio_rpc.cli.text import safe
+from trio_rpc.services.introspection import with_introspection
+from trio_rpc.services.tables import build_table, is_per_session
+
+__all__ = ["load_services"]
+
+
+def load_services(target: str) -> object:
+    """Import a module, looked for in the working directory too, and return its object.
+
+    Args:
+        target: ``module:object``; both may have dots in them.
+
+    Raises:
+        Usage: there is no such thing, or it is nothing to serve.
+    """
+    module_name, colon, path = target.partition(":")
+    if not (colon and module_name and path):
+        raise Usage(f"what to serve is module:object, such as market:services, not {safe(target)}")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as exc:
+        raise Usage(_why_not(module_name, exc)) from exc
+    try:
+        services: object = operator.attrgetter(path)(module)
+    except AttributeError as exc:
+        raise Usage(f"module {module_name} has no {safe(path, 100)}") from exc
+    _check(target, services)
+    return services
+
+
+def _check(target: str, services: object) -> None:
+    """Say now what would be wrong with each session later."""
+    if is_per_session(services):
+        return
+    try:
+        with_introspection(build_table(services))
+    except (TypeError, ValueError) as exc:
+        raise Usage(f"{target} cannot be served: {safe(exc)}") from exc
+
+
+def _why_not(module: str, exc: Exception) -> str:
+    if isinstance(exc, ModuleNotFoundError) and module.startswith(exc.name or "\0"):
+        return f"there is no module {safe(module, 100)} here, nor among the installed ones"
+    where = traceback.extract_tb(exc.__traceback__)[-1]
+    place = f"{Path(where.filename).name}, line {where.lineno}"
+    return f"module {safe(module, 100)} cannot be imported: {type(exc).__name__}: {safe(exc)} ({place})"
