@@ -141,8 +141,8 @@ class JobBars:
         self._live = output.is_terminal
         # No refresh thread: the callbacks redraw the bars.
         self._progress = Progress(
-            TextColumn("   {task.description}", markup=False),
-            BarColumn(bar_width=36),
+            TextColumn("    {task.description}", markup=False),
+            BarColumn(36, complete_style="cyan", finished_style="green"),
             TextColumn("{task.completed:>3.0f}/{task.total:.0f}", markup=False),
             TimeElapsedColumn(),
             console=output.console,
