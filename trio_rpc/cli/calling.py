@@ -99,20 +99,15 @@ def failing_as_one_line(method: str) -> Iterator[None]:
     except trio.TooSlowError as exc:
         raise CallFailed(
             f"{safe(method, 100)}: no result in time; the call was cancelled, and has ended there",
-            type="TooSlowError",
+            {"type": "TooSlowError"},
         ) from exc
     except (SessionClosed, SessionBroken) as exc:
         text = f"{safe(method, 100)}: {safe(exc)}{_FATES.get(exc.fate, '')}"
-        raise Unreachable(text, **_details(exc)) from exc
+        raise Unreachable(text, describe_error(exc)) from exc
     except Exception as exc:
         fate = _FATES.get(exc.fate, "") if isinstance(exc, RpcError) else ""
-        raise CallFailed(f"{safe(method, 100)}: {error_line(exc)}{fate}", **_details(exc)) from exc
-
-
-def _details(exc: Exception) -> dict[str, Any]:
-    details = describe_error(exc)
-    details["text"] = details.pop("message")
-    return details
+        text = f"{safe(method, 100)}: {error_line(exc)}{fate}"
+        raise CallFailed(text, describe_error(exc)) from exc
 
 
 # ── describe ─────────────────────────────────────────────────────────────────────────────────

@@ -66,9 +66,9 @@ def parse_json(text: str, what: str) -> Any:
         where = (
             f"line {exc.lineno}, column {exc.colno}" if exc.lineno > 1 else f"column {exc.colno}"
         )
-        raise Usage(f"{what} is not JSON: {exc.msg} at {where}: {safe(text, 60)}") from exc
+        raise Usage(f"{what} must be JSON: {exc.msg} at {where} of {safe(text, 60)}") from exc
     except (RecursionError, ValueError) as exc:  # too deep, or a number of too many digits
-        raise Usage(f"{what} is not JSON that can be read: {safe(exc, 100)}") from exc
+        raise Usage(f"{what} must be JSON that can be read: {safe(exc, 100)}") from exc
 
 
 def _trusting(ca: Path) -> ssl.SSLContext:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from trio_rpc.cli.text import safe
 from trio_rpc.errors import RemoteTraceback, RpcError
 
-__all__ = ["CallFailed", "CommandError", "Exit", "Unreachable", "Usage", "describe_error"]
+__all__ = [
+    "CallFailed",
+    "CommandError",
+    "Exit",
+    "Unreachable",
+    "Usage",
+    "describe_error",
+    "error_line",
+]
 
 SHOWN_LEAVES = 5
 
@@ -38,7 +47,7 @@ class CommandError(Exception):
 
     code = Exit.FAILED
 
-    def __init__(self, text: str, **details: Any) -> None:
+    def __init__(self, text: str, details: Mapping[str, Any] = MappingProxyType({})) -> None:
         super().__init__(text)
         self.details = details
 

@@ -56,7 +56,7 @@ class Output:
 def complain(error: CommandError, *, as_json: bool) -> None:
     """Write why the command fails: one line, on standard error."""
     if as_json:
-        report = {"error": {"message": str(error), "exit": int(error.code), **error.details}}
+        report = {"error": {"text": str(error), "exit": int(error.code), **error.details}}
         sys.stderr.write(script_json(report) + "\n")
     else:
         Console(stderr=True, highlight=False, soft_wrap=True).print(

@@ -101,6 +101,8 @@ class _Stops:
 async def listening(services: object, options: ServeOptions) -> AsyncIterator[Server]:
     """Open the server; what is wrong with the addresses ends the command with one line."""
     given: dict[str, Any] = {"error_detail": options.error_detail}
+    if options.cert is None and any(url.startswith("tls:") for url in options.urls):
+        raise Usage("to listen at a tls:// URL takes --cert")
     if options.cert is not None or options.key is not None:
         given["ssl_context"] = _certified(options.cert, options.key)
     async with AsyncExitStack() as stack:

@@ -11,7 +11,7 @@ from pathlib import Path
 from trio_rpc.cli.exits import Usage
 from trio_rpc.cli.text import safe
 from trio_rpc.services.introspection import with_introspection
-from trio_rpc.services.tables import build_table, is_per_session
+from trio_rpc.services.tables import build_table, is_per_session, marked_methods
 
 __all__ = ["load_services"]
 
@@ -45,6 +45,8 @@ def load_services(target: str) -> object:
 def _check(target: str, services: object) -> None:
     """Say now what would be wrong with each session later."""
     if is_per_session(services):
+        if isinstance(services, type) and not marked_methods(services):
+            raise Usage(f"{target} cannot be served: the class has no methods marked with @method")
         return
     try:
         with_introspection(build_table(services))
