@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from trio_rpc.errors import DecodeError
 
 __all__ = ["PREFIX", "FrameReader", "frame", "frame_length", "prefix"]
@@ -9,7 +11,11 @@ __all__ = ["PREFIX", "FrameReader", "frame", "frame_length", "prefix"]
 PREFIX = 4
 """Bytes of a length."""
 
-_COMPACT_AFTER = 64 * 1024
+MANY_PIECES = 256
+"""Pieces above which small ones are joined, as each costs some 40 bytes beside its content."""
+
+SMALL_PIECE = 1024
+"""Bytes of a piece, on average, below which joining is worth it."""
 
 
 def prefix(packet: bytes) -> bytes:
@@ -46,52 +52,88 @@ class FrameReader:
         while (packet := reader.next_frame()) is not None:
             ...
 
-    Its memory is what was fed and not yet taken: a length alone reserves nothing.
+    What was fed is kept as it came and copied once, into the packet it belongs to; a piece that
+    is one packet exactly is not copied at all. A length alone reserves nothing.
     """
+
+    __slots__ = ("_have", "_length", "_max_frame", "_pieces", "_start")
 
     def __init__(self, max_frame: int) -> None:
         """``max_frame``: bytes of the largest packet that is taken."""
         self._max_frame = max_frame
-        self._buffer = bytearray()
-        self._start = 0  # where the unread part of the buffer begins
-        self._length: int | None = None  # of the frame whose prefix has been read
+        self._pieces: deque[bytes] = deque()
+        self._start = 0  # where the unread part of the first piece begins
+        self._have = 0  # unread bytes in all pieces
+        self._length = 0  # of the frame whose prefix has been read; 0 before that
 
-    def feed(self, data: bytes | bytearray | memoryview) -> None:
+    def feed(self, data: bytes) -> None:
         """Add bytes as they came."""
-        # Taken frames are cut off here and not one by one: moving the rest for each of a
-        # thousand small frames would cost the square of their number.
-        if self._start == len(self._buffer) or self._start > _COMPACT_AFTER:
-            del self._buffer[: self._start]
-            self._start = 0
-        self._buffer += data
+        if not data:
+            return
+        self._pieces.append(data)
+        self._have += len(data)
+        if len(self._pieces) > MANY_PIECES and self._have < len(self._pieces) * SMALL_PIECE:
+            whole = b"".join(self._pieces)
+            self._pieces.clear()
+            self._pieces.append(whole)
 
     def next_frame(self) -> bytes | None:
         """Return the next whole packet, or None while there is none.
 
         Raises DecodeError for a length of zero or above the limit; the stream is of no use then.
         """
-        if self._length is None:
-            if len(self._buffer) - self._start < PREFIX:
+        if not self._length:
+            if self._have < PREFIX:
                 return None
-            head = self._buffer[self._start : self._start + PREFIX]
-            self._length = frame_length(head, self._max_frame)
-            self._start += PREFIX
-        end = self._start + self._length
-        if len(self._buffer) < end:
+            self._length = frame_length(self._peek(), self._max_frame)
+            self._take(PREFIX)
+        if self._have < self._length:
             return None
-        with memoryview(self._buffer) as view:
-            packet = bytes(view[self._start : end])
-        self._start = end
-        self._length = None
+        packet = self._take(self._length)
+        self._length = 0
         return packet
 
     @property
     def needed(self) -> int:
         """Bytes still missing until the next prefix or packet is whole; 0 if one can be taken."""
-        due = PREFIX if self._length is None else self._length
-        return max(0, due - (len(self._buffer) - self._start))
+        return max(0, (self._length or PREFIX) - self._have)
 
     @property
     def partial(self) -> bool:
         """Whether the stream stands inside a frame: if it ends here, something is lost."""
-        return self._length is not None or self._start < len(self._buffer)
+        return bool(self._length or self._have)
+
+    def _peek(self) -> bytes:
+        """Return the first bytes, at least a prefix; they stay."""
+        head = self._pieces[0][self._start : self._start + PREFIX]
+        if len(head) == PREFIX:
+            return head
+        rest = list(self._pieces)[1:PREFIX]  # none is empty, so these hold enough
+        return head + b"".join(rest)
+
+    def _take(self, size: int) -> bytes:
+        """Remove and return the first bytes."""
+        self._have -= size
+        first = self._pieces[0]
+        end = self._start + size
+        if end < len(first):
+            taken = first[self._start : end]
+            self._start = end
+            return taken
+        if self._start:
+            self._pieces[0] = first[self._start :]
+            self._start = 0
+        return self._take_pieces(size)
+
+    def _take_pieces(self, size: int) -> bytes:
+        """Take what begins with a piece and ends with one, or inside one."""
+        if len(self._pieces[0]) == size:
+            return self._pieces.popleft()
+        parts = []
+        while size and len(self._pieces[0]) <= size:
+            parts.append(self._pieces.popleft())
+            size -= len(parts[-1])
+        if size:
+            parts.append(self._pieces[0][:size])
+            self._start = size
+        return b"".join(parts)
