@@ -118,3 +118,19 @@ def test_an_empty_packet_is_never_sent():
     for make in (frame, prefix):
         with pytest.raises(ValueError, match="empty"):
             make(b"")
+
+
+def test_bytes_that_drip_cost_no_more_than_bytes_that_pour():
+    packet = bytes(range(250)) * 80
+    reader = FrameReader(len(packet))
+    tracemalloc.start()
+    try:
+        for byte in frame(packet)[:-1]:
+            reader.feed(bytes([byte]))
+            assert reader.next_frame() is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    reader.feed(packet[-1:])
+    assert reader.next_frame() == packet
+    assert peak < 4 * len(packet) + 50_000
