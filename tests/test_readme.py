@@ -1,0 +1,70 @@
+"""What the README says is so: its code runs, its commands are those of .ci/run, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PAGES = ("README.md", "CONTRIBUTING.md")
+
+
+def blocks(language: str) -> list[str]:
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+def commands() -> list[str]:
+    return re.findall(r"^\$ (.*?)(?:\s+#.*)?$", "\n".join(blocks("console")), re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_code_runs_and_prints_what_the_readme_says(number):
+    run = subprocess.run(  # noqa: S603 - our own interpreter, and code of ours
+        [sys.executable, "-W", "error", "-c", blocks("python")[number]],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert run.stderr == ""
+    assert run.stdout == blocks("text")[number]
+
+
+def test_there_is_code_to_run():
+    assert len(blocks("python")) == len(blocks("text")) >= 1
+
+
+def test_ci_runs_the_very_commands_of_the_readme():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert commands()[:2] == ["uv run trio-rpc demo", "uv run pytest"]
+    for command in commands()[:2]:
+        assert re.search(rf"^step .*\s{re.escape(command)}( --quick)?$", script, re.MULTILINE)
+
+
+def test_commands_of_the_readme_exist():
+    cli = pytest.importorskip("trio_rpc.cli.app", reason="the extra cli is not installed")
+    used = {command.split()[1] for command in commands() if command.startswith("trio-rpc ")}
+    assert used == {"serve", "describe", "call", "ping"}
+    for command in used:
+        assert cli.app[command]
+
+
+def test_exit_codes_of_the_readme_are_those_of_the_program():
+    exits = pytest.importorskip("trio_rpc.cli.exits", reason="the extra cli is not installed")
+    documented = [int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)]
+    assert documented == [int(code) for code in exits.Exit]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [t for t in re.findall(r"\]\(([^)#]+)", text) if "://" not in t]
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
