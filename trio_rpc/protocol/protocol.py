@@ -482,9 +482,9 @@ def _step(half: Half, other: Half, kind: type[m.Message]) -> Half:
     return NEXT.get((half, kind), half)
 
 
-def _short(text: str) -> str:
+def _short(text: object) -> str:
     """Make a text for people fit to be sent, whatever it is."""
-    return text[:1000].encode("utf-8", "backslashreplace").decode()
+    return str(text)[:1000].encode(errors="replace").decode()
 
 
 def _is_within(context: Mapping[str, Any] | None, calls: Mapping[int, object]) -> bool:

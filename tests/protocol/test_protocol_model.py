@@ -1,0 +1,321 @@
+"""Two Protocols and a slow link against a model: every call has exactly one outcome (case 89).
+
+The link neither loses nor reorders, but each packet takes as long as it likes, in each direction.
+The model knows what either end has asked for and has been told; it keeps no states of its own, so
+it cannot repeat a mistake of the tables.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from protocol_pair import SMALL_LIMITS, Pair
+
+from trio_rpc.errors import LocalProtocolError
+from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.protocol.states import Half
+from trio_rpc.wire import messages as m
+
+MAX_PACKET = 256
+"""Far smaller than any real one, so that messages of a few hundred bytes travel in pieces."""
+
+MAX_CALLS, MAX_NOTIFICATIONS = SMALL_LIMITS.max_calls, SMALL_LIMITS.max_notifications
+
+SIDES = st.sampled_from("ab")
+PICKS = st.integers(0, 7)
+SIZES = st.one_of(st.integers(0, 60), st.integers(200, 1200))
+
+
+@dataclass
+class Call:
+    """What became of one call, in the words of its caller."""
+
+    outcome: str | None = None
+    answer: tuple[str, object] | None = None
+    """What its handler ended with."""
+    started: bool = False
+    cancelled: bool = False
+    told: bool = False
+    """Its handler has been told of the cancellation."""
+    parent: int | None = None
+
+
+@dataclass
+class End:
+    """One end: its protocol, the way out of it, and what the model knows of it."""
+
+    protocol: Protocol
+    link: deque[bytes] = field(default_factory=deque)
+    calls: dict[int, Call] = field(default_factory=dict)
+    """Its own."""
+    running: list[int] = field(default_factory=list)
+    """The peer's calls whose handlers run here."""
+    notifications_sent: Counter = field(default_factory=Counter)
+    notifications_heard: Counter = field(default_factory=Counter)
+    notifications_running: int = 0
+    pings: list[int] = field(default_factory=list)
+    pongs: list[int] = field(default_factory=list)
+    goodbyes_heard: int = 0
+
+
+class TwoEnds(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        pair = Pair()
+        self.ends = {"a": End(pair.a), "b": End(pair.b)}
+        for end in self.ends.values():
+            end.protocol._outbox.resize(MAX_PACKET)
+        self.number = 0
+
+    def other(self, side: str) -> End:
+        return self.ends["b" if side == "a" else "a"]
+
+    @initialize(side=SIDES, sizes=st.lists(SIZES, max_size=3))
+    def begin_with_some_calls(self, side, sizes):
+        for size in sizes:
+            self._request(side, size, None)
+
+    # ── asking ───────────────────────────────────────────────────────────────────────────────
+
+    @rule(side=SIDES, size=SIZES)
+    def call(self, side, size):
+        self._request(side, size, None)
+
+    @rule(side=SIDES, size=SIZES, pick=PICKS)
+    def call_within_a_call(self, side, size, pick):
+        running = self.ends[side].running
+        if running:
+            self._request(side, size, running[pick % len(running)])
+
+    def _request(self, side, size, parent):
+        end = self.ends[side]
+        context = None if parent is None else {"parent": parent}
+        if not (end.protocol.has_call_credit and self._may_call(end, parent)):
+            with pytest.raises(LocalProtocolError):
+                end.protocol.request("method", [b"x" * size], None, context)
+            return
+        number = end.protocol.request("method", [b"x" * size], None, context)
+        assert number not in end.calls
+        end.calls[number] = Call(parent=parent)
+
+    def _may_call(self, end, parent):
+        return parent is not None or end.protocol.ours is end.protocol.theirs is Half.OPEN
+
+    @rule(side=SIDES, size=SIZES, pick=PICKS, nested=st.booleans())
+    def notify(self, side, size, pick, nested):
+        end = self.ends[side]
+        parent = end.running[pick % len(end.running)] if nested and end.running else None
+        context = None if parent is None else {"parent": parent}
+        self.number += 1
+        args = [self.number, b"x" * size]
+        if not (end.protocol.notification_credit and self._may_call(end, parent)):
+            with pytest.raises(LocalProtocolError):
+                end.protocol.notify("method", args, None, context)
+            return
+        end.protocol.notify("method", args, None, context)
+        end.notifications_sent[self.number] += 1
+
+    @rule(side=SIDES, pick=PICKS)
+    def cancel(self, side, pick):
+        end = self.ends[side]
+        if not end.calls:
+            return
+        number = list(end.calls)[-1 - pick % len(end.calls)]
+        call = end.calls[number]
+        if end.protocol.cancel(number, "stop"):
+            assert call.outcome is None
+            assert not call.started
+            call.outcome = "withdrawn"
+        elif call.outcome is None:
+            call.cancelled = True
+
+    @rule(side=SIDES, pick=PICKS)
+    def abandon(self, side, pick):
+        end = self.ends[side]
+        pending = [number for number, call in end.calls.items() if call.outcome is None]
+        if pending:
+            number = pending[pick % len(pending)]
+            end.protocol.abandon(number)
+            end.calls[number].outcome = "abandoned"
+
+    @rule(side=SIDES)
+    def ping(self, side):
+        end = self.ends[side]
+        self.number += 1
+        end.protocol.ping(self.number)
+        end.pings.append(self.number)
+
+    @precondition(lambda self: any(e.protocol.ours is Half.OPEN for e in self.ends.values()))
+    @rule(side=SIDES, pick=PICKS)
+    def goodbye(self, side, pick):
+        end = self.ends[side]
+        if pick < 3 and end.protocol.ours is Half.OPEN:  # not too soon
+            end.protocol.goodbye("done")
+
+    # ── answering ────────────────────────────────────────────────────────────────────────────
+
+    @rule(side=SIDES, pick=PICKS, size=SIZES, fine=st.booleans())
+    def handler_ends(self, side, pick, size, fine):
+        running = self.ends[side].running
+        if running:
+            self._end_handler(side, running[pick % len(running)], size, fine=fine)
+
+    def _end_handler(self, side, number, size, *, fine):
+        end = self.ends[side]
+        end.running.remove(number)
+        call = self.other(side).calls[number]
+        assert call.answer is None
+        if fine:
+            call.answer = ("result", [number, b"x" * size])
+            end.protocol.reply(number, call.answer[1])
+        else:
+            call.answer = ("error", {"code": "raised", "message": "x" * size})
+            end.protocol.reply_error(number, call.answer[1])
+        with pytest.raises(LocalProtocolError):
+            end.protocol.reply(number, None)
+
+    @rule(side=SIDES)
+    def notification_ends(self, side):
+        end = self.ends[side]
+        if end.notifications_running:
+            end.notifications_running -= 1
+            end.protocol.grant_notifications(1)
+
+    # ── the link ─────────────────────────────────────────────────────────────────────────────
+
+    @rule(side=SIDES, count=st.integers(1, 3))
+    def write(self, side, count):
+        end = self.ends[side]
+        for _ in range(count):
+            packet = end.protocol.next_packet()
+            if packet is not None:
+                assert 0 < len(packet) <= MAX_PACKET
+                end.link.append(packet)
+
+    @rule(side=SIDES, count=st.integers(1, 3))
+    def deliver(self, side, count):
+        """Deliver what ``side`` has written."""
+        sender, receiver = self.ends[side], self.other(side)
+        for _ in range(min(count, len(sender.link))):
+            for event in receiver.protocol.receive(sender.link.popleft()):
+                getattr(self, f"on_{type(event).__name__.lower()}")(sender, receiver, event)
+                self.tables_agree()
+
+    def on_request(self, sender, receiver, request):
+        call = sender.calls[request.id]
+        assert not call.started
+        assert call.outcome in (None, "abandoned")
+        call.started = True
+        assert (request.context or {}).get("parent") == call.parent
+        if receiver.goodbyes_heard:
+            assert call.parent is not None
+        receiver.running.append(request.id)
+
+    def on_notification(self, sender, receiver, notification):
+        number = notification.args[0]
+        receiver.notifications_heard[number] += 1
+        receiver.notifications_running += 1
+        assert receiver.notifications_running <= MAX_NOTIFICATIONS
+        assert receiver.notifications_heard[number] == 1
+
+    def on_cancel(self, sender, receiver, cancel):
+        call = sender.calls[cancel.id]
+        assert call.cancelled
+        assert not call.told
+        assert cancel.id in receiver.running
+        call.told = True
+
+    def on_reply(self, sender, receiver, reply):
+        call = receiver.calls[reply.id]
+        assert call.outcome is None
+        assert call.answer == ("result", reply.result)
+        call.outcome = "result"
+
+    def on_replyerr(self, sender, receiver, reply):
+        call = receiver.calls[reply.id]
+        assert call.outcome is None
+        code = reply.error["code"]
+        if code == "unavailable":  # it crossed a Goodbye
+            assert not call.started
+            assert sender.protocol.ours is Half.LEAVING
+        elif code == "cancelled":  # while its result was on its way
+            assert call.cancelled
+            assert call.answer is not None
+        else:
+            assert call.answer == ("error", reply.error)
+        call.outcome = code
+
+    def on_pong(self, sender, receiver, pong):
+        receiver.pongs.append(pong.number)
+
+    def on_goodbye(self, sender, receiver, goodbye):
+        receiver.goodbyes_heard += 1
+        assert receiver.goodbyes_heard == 1
+        # It is true: what the sender had asked for outside any call is here, or was withdrawn.
+        for call in sender.calls.values():
+            if call.parent is None and call.outcome is None and receiver.protocol.ours is Half.OPEN:
+                assert call.started
+
+    def on_credit(self, sender, receiver, credit):
+        assert receiver.protocol.notification_credit <= MAX_NOTIFICATIONS
+
+    # ── what always holds, and what holds in the end ─────────────────────────────────────────
+
+    @invariant()
+    def tables_agree(self):
+        for caller, callee in (("a", "b"), ("b", "a")):
+            out = self.ends[caller].protocol.outgoing
+            incoming = self.ends[callee].protocol.incoming
+            assert set(incoming) <= set(out)
+            assert len(out) <= MAX_CALLS
+            assert set(self.ends[callee].running) <= set(incoming)
+
+    @invariant()
+    def outcomes_agree_with_the_table(self):
+        for end in self.ends.values():
+            pending = {n for n, call in end.calls.items() if call.outcome is None}
+            abandoned = {n for n, call in end.calls.items() if call.outcome == "abandoned"}
+            assert pending <= set(end.protocol.outgoing) <= pending | abandoned
+
+    def teardown(self):
+        while any(
+            end.running or end.notifications_running or end.link or end.protocol.has_data
+            for end in self.ends.values()
+        ):
+            for side, end in self.ends.items():
+                for number in list(end.running):
+                    self._end_handler(side, number, 0, fine=True)
+                self.notification_ends(side)
+                self.write(side, 1)
+                self.deliver(side, 1)
+        for side, end in self.ends.items():
+            protocol, other = end.protocol, self.other(side)
+            assert protocol.outgoing == protocol.incoming == {}
+            assert protocol.bytes_waiting == 0
+            assert not protocol._pieces._parts
+            assert all(call.outcome is not None for call in end.calls.values())
+            assert protocol.notification_credit == MAX_NOTIFICATIONS
+            lost = end.notifications_sent - other.notifications_heard
+            assert not lost or other.protocol.ours is Half.LEAVING
+            assert not other.notifications_heard - end.notifications_sent
+            assert end.pongs == end.pings
+
+
+TwoEnds.TestCase.settings = settings(
+    max_examples=150,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestTwoEnds = TwoEnds.TestCase

@@ -1,0 +1,410 @@
+"""How messages are joined to packets and cut into pieces."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from protocol_pair import Pair, decoded, packets
+
+from trio_rpc.errors import DecodeError
+from trio_rpc.protocol.outbox import CONTROL_ROOM, MAX_PONGS, Outbox
+from trio_rpc.protocol.pieces import Pieces
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.limits import Limits
+
+MAX = 200
+CODEC = Codec()
+
+
+def request(number, size=0):
+    return CODEC.encode(m.Request(number, "m", [b"x" * size]))
+
+
+def reply(number, size=0):
+    return CODEC.encode(m.Reply(number, b"x" * size))
+
+
+def exactly(size, number=1):
+    """A Reply of that many bytes."""
+    data = reply(number, size - 5)
+    assert len(data) == size
+    return data
+
+
+def drain(outbox):
+    taken = []
+    while (packet := outbox.next_packet()) is not None:
+        assert 0 < len(packet[0]) <= outbox.max_packet
+        taken.append(packet)
+    assert not outbox
+    assert outbox.size == 0
+    return taken
+
+
+def kinds(packet):
+    return [type(message) for message in decoded(packet)]
+
+
+def reassembled(taken):
+    """What a receiver makes of these packets, in the order in which it is whole."""
+    pieces, whole = Pieces(1_000_000), []
+    for packet, _ in taken:
+        for message in decoded(packet):
+            if isinstance(message, m.Piece):
+                pieces.add(message.data)
+            elif isinstance(message, m.LastPiece):
+                pieces.add(message.data)
+                whole.append(CODEC.decode_message(pieces.take()))
+            elif isinstance(message, m.DropPieces):
+                pieces.drop()
+            else:
+                whole.append(message)
+    with pytest.raises(DecodeError):
+        pieces.drop()  # no half of a message is left
+    return whole
+
+
+@pytest.fixture
+def outbox():
+    return Outbox(MAX)
+
+
+def test_an_empty_outbox(outbox):
+    assert not outbox
+    assert outbox.next_packet() is None
+    assert outbox.size == 0
+
+
+def test_small_messages_are_joined(outbox):
+    data = [request(1), reply(7), request(2)]
+    for each, tag in zip(data, (-1, 7, -2), strict=True):
+        outbox.put(each, tag)
+    assert outbox.size == sum(map(len, data))
+    assert drain(outbox) == [(b"".join(data), [7])]
+
+
+def test_packets_are_bounded_and_in_order(outbox):
+    for number in range(1, 40):
+        outbox.put(reply(number, number), number)
+    taken = drain(outbox)
+    assert [message.id for packet, _ in taken for message in decoded(packet)] == [*range(1, 40)]
+    assert list(itertools.chain(*(answered for _, answered in taken))) == [*range(1, 40)]
+    for packet, answered in taken:
+        assert [message.id for message in decoded(packet)] == answered
+
+
+def test_a_small_message_that_is_alone_is_not_copied(outbox):
+    data = reply(1)
+    outbox.put(data)
+    assert outbox.next_packet()[0] is data
+
+
+def test_the_largest_small_message_and_the_smallest_large_one(outbox):
+    outbox.put(exactly(MAX - CONTROL_ROOM))
+    outbox.put_credit(2**63 - 1)
+    ((packet, _),) = drain(outbox)
+    assert kinds(packet) == [m.Credit, m.Reply]
+    outbox.put(exactly(MAX - CONTROL_ROOM + 1))
+    ((packet, _),) = drain(outbox)
+    assert kinds(packet) == [m.LastPiece]
+
+
+def test_a_large_message_travels_in_pieces_and_ends_its_call_with_the_last(outbox):
+    outbox.put(reply(7, 500), 7)
+    taken = drain(outbox)
+    assert [kinds(packet) for packet, _ in taken] == [[m.Piece]] * 2 + [[m.LastPiece]]
+    assert [answered for _, answered in taken] == [[], [], [7]]
+    assert all(len(packet) == MAX for packet, _ in taken[:-1])
+    assert reassembled(taken) == [m.Reply(7, b"x" * 500)]
+
+
+def test_one_large_message_at_a_time(outbox):
+    outbox.put(reply(1, 500), 1)
+    outbox.put(reply(2, 300), 2)
+    assert reassembled(drain(outbox)) == [m.Reply(1, b"x" * 500), m.Reply(2, b"x" * 300)]
+
+
+def test_small_messages_pass_between_pieces(outbox):
+    outbox.put(reply(1, 1000), 1)
+    outbox.next_packet()
+    outbox.put(reply(2), 2)
+    packet, answered = outbox.next_packet()
+    assert kinds(packet) == [m.Reply, m.Piece]
+    assert answered == [2]
+
+
+def test_half_a_packet_is_for_each(outbox):
+    outbox.put(reply(1, 2000), 1)
+    for number in range(2, 60):
+        outbox.put(reply(number, 20), number)
+    small, pieces = 0, 0
+    for _ in range(5):
+        for message in decoded(outbox.next_packet()[0]):
+            if isinstance(message, m.Piece):
+                pieces += len(message.data)
+            else:
+                small += len(CODEC.encode(message))
+    assert pieces >= 5 * (MAX // 2 - 8)
+    assert small >= 5 * (MAX // 2 - 26)
+
+
+@pytest.mark.parametrize("size", [MAX // 2 + 1, MAX - CONTROL_ROOM - 10, MAX - CONTROL_ROOM])
+@pytest.mark.parametrize("credit", [0, 2**40])
+def test_a_stream_of_small_messages_does_not_stop_a_large_one_nor_it_them(outbox, size, credit):
+    """Small ones that need most of a packet, a Credit in each, and a large one behind another."""
+    outbox.put(reply(1, 3000), 1)
+    outbox.put(reply(2, 3000), 2)
+    progress = []
+    for _ in range(20):
+        outbox.put(exactly(size))
+        outbox.put_credit(credit)
+        before = outbox.size
+        packet, _ = outbox.next_packet()
+        assert len(packet) <= MAX
+        counts = {kind: kinds(packet).count(kind) for kind in (m.Reply, m.Piece)}
+        progress.append((counts[m.Reply], before - outbox.size))
+    assert sum(replies for replies, _ in progress) >= 10
+    pieces = sum(sent for _, sent in progress) - sum(replies for replies, _ in progress) * size
+    assert pieces >= 10 * (MAX // 2 - 30)
+
+
+def test_what_is_owed_to_a_large_message_is_forgotten_with_it(outbox):
+    outbox.put(request(1, 3000), -1)
+    outbox.put(exactly(MAX - CONTROL_ROOM))
+    outbox.next_packet()
+    assert outbox.withdraw_request(1)
+    outbox.put(request(2, 3000), -2)
+    outbox.put(exactly(MAX - CONTROL_ROOM))
+    assert m.Reply in kinds(outbox.next_packet()[0])
+
+
+# ── taking back ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_withdrawing_a_small_request(outbox):
+    for number in (1, 2, 3):
+        outbox.put(request(number), -number)
+    assert outbox.withdraw_request(2)
+    assert not outbox.withdraw_request(2)
+    assert [message.id for message in reassembled(drain(outbox))] == [1, 3]
+    assert not outbox.withdraw_request(3)
+
+
+def test_withdrawing_finds_a_request_and_not_an_answer_of_the_same_id(outbox):
+    outbox.put(reply(5), 5)
+    outbox.put(reply(6, 500), 6)
+    assert not outbox.withdraw_request(5)
+    assert not outbox.withdraw_request(6)
+    outbox.put(request(6, 500), -6)
+    assert outbox.withdraw_answer(6)
+    assert not outbox.withdraw_answer(6)
+    assert not outbox.withdraw_answer(5)  # it is small: it leaves soon enough
+    assert [type(message) for message in reassembled(drain(outbox))] == [m.Reply, m.Request]
+
+
+def test_a_small_request_is_found_behind_a_large_one_that_has_left(outbox):
+    outbox.put(request(1, 500), -1)
+    drain(outbox)
+    outbox.put(request(2), -2)
+    assert not outbox.withdraw_request(1)
+    assert outbox.withdraw_request(2)
+
+
+def test_a_large_request_is_found_behind_a_small_one_that_has_left(outbox):
+    outbox.put(request(1, 500), -1)
+    outbox.put(request(2), -2)
+    outbox.next_packet()
+    assert outbox.withdraw_request(1)
+    assert not outbox.withdraw_request(2)
+
+
+@pytest.mark.parametrize("answer", [False, True])
+@pytest.mark.parametrize("sent", [0, 1, 2])
+def test_withdrawing_a_large_message_midway_and_sending_another(outbox, answer, sent):
+    if answer:
+        outbox.put(reply(1, 500), 1)
+    else:
+        outbox.put(request(1, 500), -1)
+    outbox.put(reply(2, 500), 2)
+    taken = [outbox.next_packet() for _ in range(sent)]
+    assert (outbox.withdraw_answer if answer else outbox.withdraw_request)(1)
+    assert outbox.size == len(reply(2, 500))
+    rest = drain(outbox)
+    assert (kinds(rest[0][0])[0] is m.DropPieces) == bool(sent)
+    assert reassembled(taken + rest) == [m.Reply(2, b"x" * 500)]
+    assert [ids for _, ids in rest if ids] == [[2]]
+
+
+def test_withdrawing_one_midway_and_the_next_unsent_drops_once(outbox):
+    outbox.put(request(1, 500), -1)
+    outbox.put(request(2, 500), -2)
+    outbox.put(request(3, 500), -3)
+    taken = [outbox.next_packet()]
+    assert outbox.withdraw_request(1)
+    assert outbox.withdraw_request(2)
+    taken += drain(outbox)
+    assert [message.id for message in reassembled(taken)] == [3]
+
+
+def test_a_drop_leaves_by_itself(outbox):
+    outbox.put(request(1, 500), -1)
+    outbox.next_packet()
+    outbox.withdraw_request(1)
+    assert outbox
+    assert outbox.next_packet() == (CODEC.encode(m.DropPieces()), [])
+    assert not outbox
+
+
+def test_cancelling_many_calls_does_not_search_what_has_left(outbox):
+    """A thousand calls cancelled at once looked at each other's Cancels, half a million times."""
+
+    for number in range(1, 1001):
+        outbox.put(request(number), -number)
+    drain(outbox)
+    outbox._small = _NotSearched()
+    for number in range(1, 1001):
+        assert not outbox.withdraw_request(number)
+        outbox.put(CODEC.encode(m.Cancel(number)))
+
+
+class _NotSearched(list):
+    def __iter__(self):
+        raise AssertionError("searched")
+
+
+# ── control messages ─────────────────────────────────────────────────────────────────────────
+
+
+def test_credits_are_added_up_and_leave_first(outbox):
+    outbox.put(reply(1), 1)
+    outbox.put_credit(2)
+    outbox.put_credit(3)
+    ((packet, _),) = drain(outbox)
+    assert decoded(packet) == [m.Credit(5), m.Reply(1, b"")]
+
+
+def test_pongs_keep_their_order_and_are_bounded(outbox):
+    outbox.put(reply(1), 1)
+    for number in range(MAX_PONGS + 50):
+        outbox.put_pong(CODEC.encode(m.Pong(number)))
+    messages = reassembled(drain(outbox))
+    assert messages == [m.Reply(1, b""), *map(m.Pong, range(MAX_PONGS))]
+    outbox.put_pong(CODEC.encode(m.Pong(5)))
+    assert reassembled(drain(outbox)) == [m.Pong(5)]
+
+
+def test_a_goodbye_waits_for_large_calls_only(outbox):
+    goodbye = CODEC.encode(m.Goodbye("done"))
+    outbox.put(reply(1, 500), 1)
+    outbox.put(request(2, 500), -2)
+    outbox.put(reply(3, 500), 3)
+    outbox.put_goodbye(goodbye)
+    outbox.put(reply(4), 4)
+    order = [getattr(message, "id", "goodbye") for message in reassembled(drain(outbox))]
+    assert order == [4, 1, 2, "goodbye", 3]
+
+
+def test_clearing(outbox):
+    outbox.put(request(1, 500), -1)
+    outbox.next_packet()
+    outbox.put(request(2), -2)
+    outbox.put_goodbye(CODEC.encode(m.Goodbye("done")))
+    outbox.put_credit(1)
+    outbox.put_pong(CODEC.encode(m.Pong(1)))
+    outbox.withdraw_request(1)
+    outbox.clear()
+    assert not outbox
+    assert drain(outbox) == []
+
+
+# ── everything together ──────────────────────────────────────────────────────────────────────
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("request"), st.integers(0, 600)),
+        st.tuples(st.just("reply"), st.integers(0, 600)),
+        st.tuples(st.just("withdraw"), st.integers(1, 12)),
+        st.tuples(st.just("withdraw answer"), st.integers(1, 12)),
+        st.tuples(st.just("packet"), st.just(0)),
+        st.tuples(st.just("credit"), st.integers(1, 2**50)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_nothing_is_lost_doubled_or_mixed_up(steps):
+    outbox, taken, expected = Outbox(MAX), [], {}
+    granted = 0
+    for number, (step, value) in enumerate(steps, 1):
+        if step == "request":
+            expected[-number] = m.Request(number, "m", [b"x" * value])
+            outbox.put(request(number, value), -number)
+        elif step == "reply":
+            expected[number] = m.Reply(number, b"x" * value)
+            outbox.put(reply(number, value), number)
+        elif step == "withdraw":
+            if outbox.withdraw_request(value):
+                del expected[-value]
+        elif step == "withdraw answer":
+            if outbox.withdraw_answer(value):
+                del expected[value]
+        elif step == "credit":
+            granted += value
+            outbox.put_credit(value)
+        elif (packet := outbox.next_packet()) is not None:
+            taken.append(packet)
+    taken += drain(outbox)
+    messages = reassembled(taken)
+    calls = [message for message in messages if not isinstance(message, m.Credit)]
+    assert sum(each.notifications for each in messages if isinstance(each, m.Credit)) == granted
+    assert sorted(calls, key=repr) == sorted(expected.values(), key=repr)
+    answered = list(itertools.chain(*(ids for _, ids in taken)))
+    assert sorted(answered) == sorted(tag for tag in expected if tag > 0)
+
+
+# ── the receiver's half ──────────────────────────────────────────────────────────────────────
+
+
+@given(st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=20))
+def test_pieces_of_any_size_make_the_message(parts):
+    pieces = Pieces(60_000)
+    for part in parts:
+        pieces.add(part)
+    assert pieces.take() == b"".join(parts)
+    assert pieces._parts == []
+
+
+def test_pieces_are_bounded_before_they_are_kept():
+    pieces = Pieces(10)
+    pieces.add(b"12345")
+    with pytest.raises(DecodeError, match="larger than 10 bytes"):
+        pieces.add(b"123456")
+
+
+def test_tiny_pieces_do_not_cost_an_object_each():  # S6
+    pieces = Pieces(100_000)
+    for _ in range(50_000):
+        pieces.add(b"ab")
+    assert len(pieces._parts) == 1
+
+
+def test_a_large_message_of_each_kind_goes_from_end_to_end():
+    limits = Limits(max_packet=16 * 1024, max_message=1024 * 1024)
+    pair = Pair(limits)
+    big = b"x" * 100_000
+    call = pair.a.request("method", [big])
+    pair.a.notify("method", [big])
+    small = pair.a.request("method", [])
+    assert [type(each) for each in pair.deliver(pair.a)] == [m.Request, m.Request, m.Notification]
+    pair.b.reply(call, big)
+    pair.b.reply_error(small, {"code": "raised", "message": "x" * 100_000})
+    sent = packets(pair.b)
+    assert all(len(packet) <= 16 * 1024 for packet in sent)
+    events = [event for packet in sent for event in pair.a.receive(packet)]
+    assert [type(each) for each in events] == [m.Reply, m.ReplyErr]
+    pair.assert_no_calls()
