@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 if TYPE_CHECKING:
+    from trio_rpc.services.tables import BoundMethod
     from trio_rpc.session.session import Session
 
-__all__ = ["Call", "current_call", "handled_call", "metadata", "outgoing_metadata"]
+__all__ = ["Call", "Handled", "current_call", "handled_call", "metadata", "outgoing_metadata"]
 
 
 class Call:
@@ -24,31 +27,89 @@ class Call:
         kwargs: its keyword arguments.
     """
 
-    __slots__ = ("args", "depth", "id", "kwargs", "metadata", "method", "session")
+    __slots__ = ("args", "kwargs", "metadata", "method", "session")
 
-    def __init__(  # noqa: PLR0917 - made by this package alone, for each call
+    def __init__(
         self,
         session: Session,
-        call_id: int,
         method: str,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         metadata: Mapping[str, Any],
-        depth: int,
     ) -> None:
         self.session = session
-        self.id = call_id
         self.method = method
         self.args = args
         self.kwargs = kwargs
         self.metadata = metadata
-        self.depth = depth
 
     def __repr__(self) -> str:
         return f"<trio_rpc.Call {self.method} on {self.session!r}>"
 
 
-handled_call: ContextVar[Call | None] = ContextVar("trio_rpc.handled_call", default=None)
+class Handled:
+    """A call of the peer's, from its arrival until its handler has ended."""
+
+    __slots__ = (
+        "args",
+        "cancelled",
+        "context",
+        "id",
+        "kwargs",
+        "method",
+        "result",
+        "scope",
+        "session",
+        "started",
+    )
+
+    def __init__(  # noqa: PLR0917 - made in one place, for each call
+        self,
+        session: Session,
+        number: int,
+        method: BoundMethod,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        context: Mapping[str, Any] | None,
+    ) -> None:
+        self.session = session
+        self.id = number
+        self.method = method
+        self.args = args
+        self.kwargs = kwargs
+        self.context = context
+        self.scope: trio.CancelScope | None = None
+        """Where the handler runs, once it does."""
+        self.cancelled: str | None = None
+        """The reason for which it has been cancelled."""
+        self.result: object = None
+        self.started = 0.0
+
+    @property
+    def call(self) -> Call:
+        """What handlers and filters see of it."""
+        metadata = self.context.get("metadata", {}) if self.context else {}
+        return Call(self.session, self.method.name, self.args, self.kwargs, metadata)
+
+    @property
+    def parent(self) -> int | None:
+        """The id of the call of ours that this one is made in."""
+        return self.context.get("parent") if self.context else None
+
+    @property
+    def depth(self) -> int:
+        """How many calls this one is made in."""
+        return self.context.get("depth", 0) if self.context else 0
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the handler, or see to it that it never begins."""
+        if self.cancelled is None:
+            self.cancelled = reason
+            if self.scope is not None:
+                self.scope.cancel(reason=reason)
+
+
+handled_call: ContextVar[Handled | None] = ContextVar("trio_rpc.handled_call", default=None)
 outgoing_metadata: ContextVar[Mapping[str, Any] | None] = ContextVar(
     "trio_rpc.outgoing_metadata", default=None
 )
@@ -60,10 +121,10 @@ def current_call() -> Call:
     Raises:
         RuntimeError: this task was not started by a handler.
     """
-    call = handled_call.get()
-    if call is None:
+    handled = handled_call.get()
+    if handled is None:
         raise RuntimeError("no remote call is being handled here")
-    return call
+    return handled.call
 
 
 @contextlib.contextmanager

@@ -70,6 +70,7 @@ class Core:
             filters=options.filters,
             detail=options.error_detail,
             send=self.send,
+            room=self.outgoing.has_room,
             wait_for_room=self.outgoing.wait_for_room,
             ended=self.handler_ended,
         )

@@ -103,6 +103,7 @@ class _Driver:
 
     async def _take(self, packet: bytes) -> None:
         left = EVENTS_PER_TURN
+        self._core.incoming.now = trio.current_time()
         for event in self._protocol.receive(packet):
             self._act[type(event)](event)
             left -= 1

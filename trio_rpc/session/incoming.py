@@ -1,17 +1,19 @@
 """The callee's side: a Request arrives, a handler runs, one terminal message leaves (law 4).
 
-The reader calls the functions here, so none of them waits (law 11). A handler's cancel scope is
-made here, before its task runs, so that a Cancel that comes in the same packet finds it (law 9).
-Trio starts new tasks in no particular order; so a new task does not know which call it will
-handle, and takes the first of the queue when it runs.
+The reader calls the functions here, so none of them waits (law 11). From its arrival on a call is
+in ``running``, where a Cancel finds it, also one that comes in the same packet, before the handler has
+begun (law 9). Handlers begin in the order of arrival: Trio starts new tasks in no particular order, so
+a task does not know which call it will handle, and takes the first of the queue when it runs.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -23,33 +25,19 @@ from trio_rpc.protocol.states import Incoming as CallState
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.faults import Detail, refusal, to_error
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
-from trio_rpc.session.context import Call, handled_call
+from trio_rpc.session.context import Call, Handled, handled_call
+from trio_rpc.session.stepping import Suspended, begin
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:
     from trio_rpc.session.session import Session
 
-__all__ = ["Filter", "Handled", "Incoming"]
+__all__ = ["Filter", "Incoming"]
 
 logger = logging.getLogger("trio_rpc")
 
 Filter: TypeAlias = Callable[[Call, Callable[[], Awaitable[Any]]], Awaitable[Any]]
-
-
-class Handled:
-    """A call of the peer's that has a task, from its arrival until its handler has ended."""
-
-    __slots__ = ("call", "is_request", "method", "parent", "peer_cancelled", "scope", "started")
-
-    def __init__(self, call: Call, method: BoundMethod, context: dict[str, Any]) -> None:
-        self.call = call
-        self.method = method
-        self.is_request = method.kind is not Kind.NOTIFICATION
-        self.parent: int | None = context.get("parent")
-        self.started = trio.current_time()
-        self.scope = trio.CancelScope()
-        if "deadline" in context:
-            self.scope.deadline = self.started + context["deadline"]
+Context: TypeAlias = "dict[str, Any] | None"
 
 
 class Incoming:
@@ -62,8 +50,9 @@ class Incoming:
         filters: run round each handler, the first one outermost.
         detail: how much of an exception the peer is told.
         send: has what a handler's task has queued written; the reader sees to the rest.
-        wait_for_room: waits while too much is queued already.
-        ended: called after each end of a handler that had a task or was a notification's.
+        room: whether a result may be queued, or has to wait.
+        wait_for_room: waits until it may.
+        ended: called after handlers have ended.
     """
 
     def __init__(
@@ -73,6 +62,7 @@ class Incoming:
         filters: Sequence[Filter],
         detail: Detail,
         send: Callable[[], None],
+        room: Callable[[], bool],
         wait_for_room: Callable[[], Awaitable[None]],
         ended: Callable[[], None],
     ) -> None:
@@ -80,15 +70,19 @@ class Incoming:
         self.nursery: trio.Nursery
         self.table: Table = {}
         self.running: dict[int, Handled] = {}
-        """Handlers that have a task, by a number of their own."""
+        """Calls that are, or will be, handled by a task, by a number of their own."""
         self.notifications_running = 0
+        self.now = 0.0
+        """When the packet that is being read arrived."""
         self._protocol = protocol
         self._filters = tuple(filters)
         self._detail = detail
         self._send = send
+        self._room = room
         self._wait_for_room = wait_for_room
-        self._queue: deque[Handled] = deque()  # no longer than ``running``, which is credit's
         self._ended = ended
+        self._queue: deque[Handled] = deque()  # no longer than ``running``, which credit bounds
+        self._task_is_coming = False
         self._last_notification = 0
 
     # ── starting: called by the reader ───────────────────────────────────────────────────────
@@ -96,64 +90,66 @@ class Incoming:
     def start_request(self, request: m.Request) -> None:
         """Start the handler of a Request, or answer it with the reason why not."""
         method = self.table.get(request.method)
+        if method is None or method.kind is not Kind.METHOD or request.problem is not None:
+            self._answer_error(request.id, refusal(self._why_not(method, request)))
+            return
         try:
-            args, kwargs = self._check(request, method, Kind.METHOD)
-        except (MethodNotFound, InvalidArguments) as exc:
+            args, kwargs = method.signature.bind(request.args, request.kwargs)
+        except InvalidArguments as exc:
             self._answer_error(request.id, refusal(exc))
             return
-        assert method is not None  # noqa: S101 - _check has looked
-        self._start(request.id, method, args, kwargs, request.context or {})
+        self._start(Handled(self.session, request.id, method, args, kwargs, request.context))
 
     def start_notification(self, message: m.Notification) -> None:
         """Start the handler of a Notification, or log why not (F24)."""
         method = self.table.get(message.method)
-        try:
-            args, kwargs = self._check(message, method, Kind.NOTIFICATION)
-        except (MethodNotFound, InvalidArguments) as exc:
-            logger.warning("a notification from %r was dropped: %s", self.session, exc)
-            self._end_notification()
+        if method is None or method.kind is not Kind.NOTIFICATION or message.problem is not None:
+            self._drop_notification(self._why_not(method, message))
             return
-        assert method is not None  # noqa: S101 - _check has looked
+        try:
+            args, kwargs = method.signature.bind(message.args, message.kwargs)
+        except InvalidArguments as exc:
+            self._drop_notification(exc)
+            return
         self._last_notification -= 1
         self.notifications_running += 1
-        self._start(self._last_notification, method, args, kwargs, message.context or {})
+        number = self._last_notification
+        self._start(Handled(self.session, number, method, args, kwargs, message.context))
 
-    def _check(
-        self, message: m.Request | m.Notification, method: BoundMethod | None, kind: Kind
-    ) -> tuple[Sequence[Any], dict[str, Any]]:
+    def _why_not(
+        self, method: BoundMethod | None, message: m.Request | m.Notification
+    ) -> MethodNotFound | InvalidArguments:
         if method is None:
-            raise missing(self.table, message.method)
-        if method.kind is not kind:
-            raise wrong_kind(method)
+            return missing(self.table, message.method)
         if message.problem is not None:
-            raise InvalidArguments(message.problem)
-        return method.signature.bind(message.args, message.kwargs)
+            return InvalidArguments(message.problem)
+        return wrong_kind(method)
 
-    def _start(
-        self,
-        number: int,
-        method: BoundMethod,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        context: dict[str, Any],
-    ) -> None:
-        metadata, depth = context.get("metadata", {}), context.get("depth", 0)
-        call = Call(self.session, number, method.name, args, kwargs, metadata, depth)
-        handled = Handled(call, method, context)
-        if not method.is_async and not self._filters:
+    def _drop_notification(self, reason: Exception) -> None:
+        logger.warning("a notification from %r was dropped: %s", self.session, reason)
+        self._protocol.grant_notifications(1)
+
+    def _start(self, handled: Handled) -> None:
+        handled.started = self.now
+        if not handled.method.is_async and not self._filters:
             self._run_inline(handled)
             return
-        self.running[number] = handled
+        self.running[handled.id] = handled
         self._queue.append(handled)
-        self.nursery.start_soon(self._run_next, name=method.name)
+        if not self._task_is_coming:
+            self._start_task()
+
+    def _start_task(self) -> None:
+        self._task_is_coming = True
+        self.nursery.start_soon(self._run_some, name="trio_rpc handler")
 
     # ── running ──────────────────────────────────────────────────────────────────────────────
 
     def _run_inline(self, handled: Handled) -> None:
         """Run a plain ``def`` to completion, here and now."""
-        token = handled_call.set(handled.call)
+        token = handled_call.set(handled)
         try:
-            result = handled.method.function(*handled.call.args, **handled.call.kwargs)
+            result = handled.method.function(*handled.args, **handled.kwargs)
         except BaseException as exc:
             self._end_with_error(handled, exc)
             if not isinstance(exc, Exception):
@@ -163,87 +159,138 @@ class Incoming:
         finally:
             handled_call.reset(token)
 
-    async def _run_next(self) -> None:
-        """Run the first handler of the queue, and see to it that its call ends (laws 4 and 7)."""
-        handled = self._queue.popleft()
-        handled_call.set(handled.call)
-        result = None
+    async def _run_some(self) -> None:
+        """Run handlers from the queue until one of them has to wait; that one is this task's."""
+        self._task_is_coming = False
+        scope = trio.CancelScope()
+        handled = result = None
         try:
-            with handled.scope:
-                if not handled.scope.cancel_called:
-                    result = await self._run_handler(handled)
+            with scope:
+                handled, suspended = self._run_until_one_waits(scope)
+                if handled is not None:
+                    trio.lowlevel.current_task().name = handled.method.name
+                    result = await suspended.rest() if suspended is not None else handled.result
                     await self._wait_for_room()
-                else:
-                    await trio.lowlevel.checkpoint()
         except BaseException as exc:
-            self._end_with_error(handled, exc)
-            if not isinstance(exc, Exception):
+            if handled is not None:
+                self._end(handled, error=exc)
+            if handled is None or not isinstance(exc, Exception):
                 raise
         else:
-            if handled.scope.cancelled_caught:
-                self._end_cancelled(handled)
-            else:
-                self._end_with_result(handled, result)
+            if handled is not None:
+                self._end(handled, result, cancelled=scope.cancelled_caught)
         finally:
-            del self.running[handled.call.id]
-            self._ended()
             self._send()
 
-    def _run_handler(self, handled: Handled) -> Awaitable[Any]:
-        call, function = handled.call, handled.method.function
-        if not self._filters:
-            return function(*call.args, **call.kwargs)  # type: ignore[no-any-return]
+    def _run_until_one_waits(
+        self, scope: trio.CancelScope
+    ) -> tuple[Handled, Suspended | None] | tuple[None, None]:
+        """Run first steps; return the first call that is not over after it."""
+        try:
+            while self._queue:
+                handled = self._queue.popleft()
+                if handled.cancelled is None and not self._is_cancelled(scope):
+                    suspended = self._step(handled, scope)
+                    if handled.id in self.running:
+                        return handled, suspended
+                else:
+                    self._end(handled, cancelled=True)
+        finally:
+            # Also when a handler has raised what ends the program: each call gets its answer.
+            if self._queue and not self._task_is_coming:
+                self._start_task()
+        return None, None
 
-        async def run() -> Any:
-            result = function(*call.args, **call.kwargs)
+    @staticmethod
+    def _is_cancelled(scope: trio.CancelScope) -> bool:
+        return scope.cancel_called or trio.current_effective_deadline() == -math.inf
+
+    def _step(self, handled: Handled, scope: trio.CancelScope) -> Suspended | None:
+        """Run the first step of a handler; end the call unless it has to wait."""
+        handled.scope = scope
+        if handled.context is not None and "deadline" in handled.context:
+            scope.deadline = handled.started + handled.context["deadline"]
+        try:
+            suspended, handled.result = begin(
+                functools.partial(self._call, handled), copy_context()
+            )
+        except BaseException as exc:
+            self._end(handled, error=exc)
+            if not isinstance(exc, Exception):
+                raise
+            return None
+        if suspended is None and self._room():
+            scope.deadline = math.inf
+            self._end(handled, handled.result)
+        return suspended
+
+    def _call(self, handled: Handled) -> Awaitable[Any]:
+        handled_call.set(handled)
+        if not self._filters:
+            return handled.method.function(*handled.args, **handled.kwargs)  # type: ignore[no-any-return]
+
+        async def proceed() -> Any:
+            result = handled.method.function(*handled.args, **handled.kwargs)
             return await result if handled.method.is_async else result
 
-        return apply_filters(self._filters, call, run)
+        return apply_filters(self._filters, handled.call, proceed)
 
     # ── ending: exactly one terminal message for each Request ────────────────────────────────
 
+    def _end(
+        self,
+        handled: Handled,
+        result: object = None,
+        *,
+        error: BaseException | None = None,
+        cancelled: bool = False,
+    ) -> None:
+        """A call that had a task is over."""
+        del self.running[handled.id]
+        if cancelled or isinstance(error, trio.Cancelled):
+            self._end_cancelled(handled)
+        elif error is not None:
+            self._end_with_error(handled, error)
+        else:
+            self._end_with_result(handled, result)
+        self._ended()
+
     def _end_with_result(self, handled: Handled, result: object) -> None:
-        if not handled.is_request:
-            self._end_notification(handled)
-            return
-        if self._protocol.ours is Half.ENDED:
-            return  # the session is over: its end was the answer
-        try:
-            self._protocol.reply(handled.call.id, result)
-        except EncodeError as exc:
-            message = f"the result of {handled.method.name} cannot be sent: {exc}"
-            self._answer_error(handled.call.id, {"code": "internal", "message": message})
+        if handled.id < 0:
+            self._end_notification()
+        elif self._protocol.ours is not Half.ENDED:  # else the session's end was the answer
+            try:
+                self._protocol.reply(handled.id, result)
+            except EncodeError as exc:
+                message = f"the result of {handled.method.name} cannot be sent: {exc}"
+                self._answer_error(handled.id, {"code": "internal", "message": message})
 
     def _end_with_error(self, handled: Handled, exc: BaseException) -> None:
-        if isinstance(exc, trio.Cancelled):
-            self._end_cancelled(handled)
-        elif handled.is_request:
-            error = to_error(exc, handled.method.raises, self._detail)
-            self._answer_error(handled.call.id, error)
-        else:
+        if handled.id < 0:
             logger.error("the notification %s failed", handled.method.name, exc_info=exc)
-            self._end_notification(handled)
+            self._end_notification()
+        else:
+            self._answer_error(handled.id, to_error(exc, handled.method.raises, self._detail))
 
     def _end_cancelled(self, handled: Handled) -> None:
-        if not handled.is_request:
-            self._end_notification(handled)
+        if handled.id < 0:
+            self._end_notification()
             return
-        call = handled.call.id
-        by_peer = self._protocol.incoming.get(call) is CallState.CANCELLED
-        expired = not by_peer and handled.scope.deadline <= trio.current_time()
-        code = "deadline" if expired else "cancelled"
-        messages = {
-            "deadline": "its deadline is over",
-            "cancelled": "cancelled at its caller's wish" if by_peer else "this session is ending",
-        }
-        self._answer_error(call, {"code": code, "message": messages[code]})
+        by_peer = self._protocol.incoming.get(handled.id) is CallState.CANCELLED
+        scope = handled.scope
+        expired = scope is not None and scope.deadline <= trio.current_time()
+        if expired and not by_peer:
+            error: dict[str, Any] = {"code": "deadline", "message": "its deadline is over"}
+        else:
+            why = "cancelled at its caller's wish" if by_peer else "this session is ending"
+            error = {"code": "cancelled", "message": why, "started": scope is not None}
+        self._answer_error(handled.id, error)
 
-    def _end_notification(self, handled: Handled | None = None) -> None:
-        if handled is not None:
-            self.notifications_running -= 1
-        self._ended()
+    def _end_notification(self) -> None:
+        self.notifications_running -= 1
         if self._protocol.ours is not Half.ENDED:
             self._protocol.grant_notifications(1)
+        self._ended()
 
     def _answer_error(self, call: int, error: dict[str, Any]) -> None:
         if self._protocol.ours is Half.ENDED:
@@ -255,18 +302,18 @@ class Incoming:
             logger.warning("an error was too large to send: %s", exc)
             self._protocol.reply_error(call, {"code": error["code"], "message": ""})
 
-    # ── cancelling and waiting ───────────────────────────────────────────────────────────────
+    # ── cancelling ───────────────────────────────────────────────────────────────────────────
 
     def cancel(self, message: m.Cancel) -> None:
         """Cancel the handler that the peer no longer wants (law 2)."""
         handled = self.running.get(message.id)
         if handled is not None:
-            handled.scope.cancel(reason=message.reason or "the caller cancelled this call")
+            handled.cancel(message.reason or "the caller cancelled this call")
 
     def cancel_all(self, reason: str) -> None:
         """Cancel every handler: the session is over (law 6)."""
         for handled in self.running.values():
-            handled.scope.cancel(reason=reason)
+            handled.cancel(reason)
 
 
 def apply_filters(

@@ -112,21 +112,21 @@ class Outgoing:
         self._over = over
         self._calls = Admission(self._room_for_calls)
         self._notifications = Admission(self._room_for_notifications)
-        self._room = Admission(lambda: UNLIMITED if self._has_room else 0)
+        self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
 
     # ── room ─────────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
+        """Whether anything more should be queued for sending now."""
         return self._protocol.bytes_waiting < self._limits.send_buffer
 
     def _room_for_calls(self) -> int:
-        if not self._has_room:
+        if not self.has_room():
             return 0
         return self._protocol.peer.max_calls - len(self._protocol.outgoing)
 
     def _room_for_notifications(self) -> int:
-        return self._protocol.notification_credit if self._has_room else 0
+        return self._protocol.notification_credit if self.has_room() else 0
 
     @property
     def waiting(self) -> int:

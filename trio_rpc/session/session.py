@@ -65,8 +65,8 @@ class Session:
     @overload
     def proxy(self, service: str = "", interface: None = None) -> Proxy: ...
     @overload
-    def proxy(self, service: str, interface: type[T]) -> T: ...
-    def proxy(self, service: str = "", interface: type | None = None) -> Any:
+    def proxy(self, service: str, interface: Callable[..., T]) -> T: ...
+    def proxy(self, service: str = "", interface: Any = None) -> Any:
         """Return the local end of a service of the other end.
 
         Args:
@@ -221,7 +221,7 @@ class Session:
     def _outgoing_call(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Call:
-        return Call(self, 0, method.name, args, kwargs, outgoing_metadata.get() or {}, 0)
+        return Call(self, method.name, args, kwargs, outgoing_metadata.get() or {})
 
     def _context(self) -> dict[str, Any]:
         """Make the context of a call from here: its place in the tree, and what travels with it."""

@@ -48,12 +48,12 @@ def scope_tree(outgoing: Outgoing, incoming: Incoming) -> list[ScopeNode]:
     nodes += [
         ScopeNode(
             direction="in",
-            id=handled.call.id,
-            method=handled.call.method,
+            id=handled.id,
+            method=handled.method.name,
             age=now - handled.started,
-            state="cancelling" if handled.scope.cancel_called else "running",
+            state="running" if handled.cancelled is None else "cancelling",
             parent=None if handled.parent is None else ("out", handled.parent),
-            kind="call" if handled.is_request else "notification",
+            kind="call" if handled.id > 0 else "notification",
         )
         for handled in incoming.running.values()
     ]

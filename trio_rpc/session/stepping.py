@@ -1,0 +1,74 @@
+"""Running a handler up to its first wait without giving it a task of its own.
+
+Most handlers answer without ever waiting, and a task with a cancel scope costs more than all else
+that is done for a call. So one task takes calls from the queue and runs the first step of each
+handler, up to where it would first yield to Trio. A handler that returns before that is done. The first
+one that does have to wait keeps the task, and its scope, for itself; a new task goes on with the queue.
+
+To its handler none of this shows. It runs in a copy of the context that the session was opened in, as
+a new task would; each step of it is made inside that copy. The scope it runs in is the task's, entered
+before its first step, and no other handler that ever waited has used it.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context
+from typing import Any
+
+__all__ = ["Suspended", "begin"]
+
+
+class Suspended:
+    """A coroutine that has been run up to a point where it has to wait."""
+
+    __slots__ = ("_context", "_coroutine", "_trap")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], context: Context, trap: Any) -> None:
+        self._coroutine = coroutine
+        self._context = context
+        self._trap = trap
+
+    @types.coroutine
+    def rest(self) -> Generator[Any, Any, Any]:
+        """Run what is left of the coroutine, and return its result."""
+        coroutine, run, trap = self._coroutine, self._context.run, self._trap
+        while True:
+            try:
+                value = yield trap
+            except BaseException as exc:  # noqa: BLE001 - it is the coroutine's to handle
+                step: Callable[[Any], Any] = coroutine.throw
+                value = exc
+            else:
+                step = coroutine.send
+            try:
+                trap = run(step, value)
+            except StopIteration as stop:
+                return stop.value
+
+
+def begin(
+    function: Callable[[], Awaitable[Any]], context: Context
+) -> tuple[Suspended, None] | tuple[None, Any]:
+    """Call an async function and run it to its first wait, or to its end.
+
+    Args:
+        function: what to call.
+        context: where each step of it is made.
+
+    Returns:
+        Either what is suspended, or the result.
+    """
+    coroutine = context.run(function)
+    if not isinstance(coroutine, Coroutine):
+        coroutine = _await(coroutine)
+    try:
+        trap = context.run(coroutine.send, None)
+    except StopIteration as stop:
+        return None, stop.value
+    return Suspended(coroutine, context, trap), None
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
