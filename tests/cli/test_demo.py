@@ -1,0 +1,186 @@
+"""The demo: what it claims is so, whatever it is shown on, and no process is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+import trio
+from cli_tools import COMMAND, PATIENCE, run_cli, running_cli
+
+from trio_rpc import ScopeNode
+from trio_rpc.cli.demo.tree import join_trees
+from trio_rpc.cli.exits import Exit
+from trio_rpc.cli.statistics import Latencies
+from trio_rpc.cli.text import plural
+
+SERVER = re.compile(r"server process (\d+) at (tcp://\S+)")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_for_scripts_everything_is_in_one_object():
+    done = await run_cli("demo", "--quick", "--json")
+    assert (done.returncode, done.stderr) == (0, b"")
+    report = json.loads(done.stdout)
+    assert report["ok"] is True
+    assert report["concurrent"]["took"] < report["concurrent"]["calls"] * 0.05
+    for direction in ("cancel_from_here", "cancel_from_there"):  # law 2
+        result = report[direction]
+        assert result["margin"] >= 0
+        assert result["left"] == 0
+        assert "has cleaned up" in [moment["text"] for moment in result["moments"]]
+    assert report["jobs"]["callbacks"] == 125
+    methods = [call["method"] for call in report["jobs"]["tree"]]
+    assert methods.count("lab.run_job") == 3
+    assert {"screen.progress", "lab.look"} < set(methods)
+    assert report["figures"]["one_at_a_time"]["count"] == 300
+    assert report["server"]["exit_code"] == 0
+    assert not is_alive(report["server"]["pid"])
+
+
+async def test_in_a_pipe_it_is_plain_text():
+    done = await run_cli("demo", "--quick")
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = done.stdout.decode()
+    assert "\x1b" not in text
+    assert "\r" not in text
+    assert not re.search(r" +$", text, re.MULTILINE)
+    assert "✗" not in text
+    assert text.count("✓") == 3
+    assert re.search(r"└── screen.progress #\d+  server waiting → client running", text)
+    assert "exit code 0" in text
+    server = SERVER.search(text)
+    assert not is_alive(int(server[1]))
+
+
+async def test_where_the_encoding_has_no_box_characters():
+    with trio.fail_after(PATIENCE):
+        done = await trio.run_process(
+            [*COMMAND, "demo", "--quick"],
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()
+
+
+async def test_in_a_terminal_there_are_bars():
+    ours, theirs = os.openpty()
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, "demo", "--quick"],
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "90"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        async with trio.lowlevel.FdStream(ours) as terminal:
+            with trio.fail_after(PATIENCE):
+                try:
+                    while part := await terminal.receive_some():
+                        shown += part
+                except trio.BrokenResourceError:  # how Linux says that the other end is closed
+                    pass
+                assert await process.wait() == 0
+    finally:
+        process.kill()
+        await process.wait()
+    text = shown.decode()
+    assert "━━━" in text
+    assert "40/40" in text
+    assert "\x1b[?25h" in text  # the cursor is back
+    assert "✗" not in text
+
+
+async def test_interrupted_it_takes_the_server_with_it():
+    async with running_cli("demo") as demo:
+        server = await _server_of(demo)
+        demo.process.send_signal(signal.SIGINT)
+        assert await demo.process.wait() == Exit.INTERRUPTED
+    assert not is_alive(server)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="there is no way to wait for a stranger")
+async def test_killed_it_does_not_leave_the_server_behind():
+    async with running_cli("demo") as demo:
+        server = os.pidfd_open(await _server_of(demo))
+        try:
+            demo.process.kill()
+            with trio.fail_after(PATIENCE):
+                await trio.lowlevel.wait_readable(server)
+        finally:
+            os.close(server)
+
+
+async def _server_of(demo) -> int:
+    while not (found := SERVER.search(await demo.line())):
+        pass
+    return int(found[1])
+
+
+async def test_a_reader_that_leaves_is_no_traceback():
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, "demo", "--quick"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    await process.stdout.receive_some(1)
+    await process.stdout.aclose()
+    with trio.fail_after(PATIENCE):
+        err = b"".join([part async for part in process.stderr])
+        assert (await process.wait(), err) == (1, b"")
+    await process.stderr.aclose()
+
+
+# ── its parts ────────────────────────────────────────────────────────────────────────────────
+
+
+def node(direction, number, method, *, parent=None, age=1.0, state="running"):
+    return ScopeNode(
+        direction=direction, id=number, method=method, age=age, state=state, parent=parent
+    )
+
+
+def test_both_ends_of_a_call_are_one_node():
+    client = [
+        node("out", 7, "job", state="waiting", age=2.0),
+        node("in", 1, "progress", parent=("out", 7)),
+    ]
+    server = [
+        node("in", 7, "job"),
+        node("out", 1, "progress", parent=("in", 7), state="waiting", age=1.5),
+        node("in", 8, "look", parent=("out", 1), age=0.1),
+    ]
+    job, progress, look = join_trees(client, server)
+    assert (job.key, job.parent, job.age) == (("client", 7), None, 2.0)
+    assert (job.at_caller, job.at_callee) == ("waiting", "running")
+    assert (progress.key, progress.parent) == (("server", 1), ("client", 7))
+    assert (progress.at_caller, progress.at_callee) == ("waiting", "running")
+    assert (look.key, look.parent) == (("client", 8), ("server", 1))
+    assert (look.at_caller, look.at_callee) == ("", "running")
+
+
+def test_latencies():
+    latencies = Latencies()
+    assert len(latencies) == 0
+    for number in range(1, 101):
+        latencies.add(number / 1000)
+    expected = {"count": 100, "min_ms": 1.0, "p50_ms": 50.0, "p99_ms": 99.0, "max_ms": 100.0}
+    assert latencies.as_dict() == expected
+
+
+def test_plural():
+    assert [plural(count, "call") for count in (0, 1, 1000)] == ["0 calls", "1 call", "1,000 calls"]

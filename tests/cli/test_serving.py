@@ -1,0 +1,192 @@
+"""serve: a program of its own, ended by signals or by the end of its standard input."""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+import pytest
+import trio
+from cli_tools import running_cli
+
+import trio_rpc
+from trio_rpc.cli.exits import Exit
+from trio_rpc.cli.serving import EscapingFormatter
+
+MODULE = """
+import trio
+import trio_rpc
+
+class Gate:
+    @trio_rpc.method
+    async def wait(self) -> str:
+        await trio_rpc.current_call().session.call("ask")
+        return "through"
+
+    @trio_rpc.method
+    async def hold(self) -> None:
+        print("holding", flush=True)
+        await trio.sleep_forever()
+
+class Greeter:
+    def __init__(self, session):
+        self._session = session
+
+    @trio_rpc.method
+    async def greet(self) -> str:
+        return f"hello {self._session.credentials}"
+
+services = {"gate": Gate()}
+
+def crooked(session):
+    raise ValueError("not for you")
+"""
+
+
+class Keeper:
+    """The client's end: a call of gate.wait is in flight until it gives leave."""
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+        self.leave = trio.Event()
+        self.outcome: object = None
+
+    @trio_rpc.method
+    async def ask(self) -> None:
+        self.asked.set()
+        await self.leave.wait()
+
+    async def hold(self, url: str) -> None:
+        async with trio_rpc.connect(url, self) as session:
+            try:
+                self.outcome = await session.call("gate.wait")
+            except trio_rpc.RpcError as exc:
+                self.outcome = exc
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "gate_service.py").write_text(MODULE)
+    return tmp_path
+
+
+def serving(folder, *options, services="services"):
+    target = f"gate_service:{services}"
+    return running_cli(
+        "serve", target, "--listen", "tcp://127.0.0.1:0", "--json", *options, cwd=folder
+    )
+
+
+async def test_bound_urls_are_printed(folder):
+    socket = folder / "gate.sock"
+    command = ("serve", "gate_service:services", "--listen", "tcp://127.0.0.1:0")
+    async with running_cli(*command, "--listen", f"unix://{socket}", cwd=folder) as server:
+        first, second = await server.line(), await server.line()
+        assert first.startswith("listening at tcp://127.0.0.1:")
+        assert not first.endswith(":0")
+        assert second == f"listening at unix://{socket}"
+        server.process.terminate()
+        line = await server.line()
+        assert line.startswith("SIGTERM: draining 0 sessions, up to 5 s ")
+        assert await server.line() == "stopped"
+        assert await server.process.wait() == 0
+    assert not socket.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lets_the_call_in_flight_end(folder, number):
+    keeper = Keeper()
+    async with serving(folder, "--grace", "600") as server, trio.open_nursery() as nursery:
+        (url,) = (await server.event())["urls"]
+        nursery.start_soon(keeper.hold, url)
+        await keeper.asked.wait()
+        server.process.send_signal(number)
+        draining = {"event": "draining", "cause": number.name, "grace": 600.0, "sessions": 1}
+        assert await server.event() == draining
+        with pytest.raises((OSError, trio_rpc.RpcError)):  # refused, or reset in the backlog
+            await keeper.hold(url)
+        keeper.leave.set()
+        assert await server.event() == {"event": "stopped", "at_once": False}
+        assert await server.process.wait() == 0
+    assert keeper.outcome == "through"
+
+
+async def test_a_call_that_outlasts_the_grace_is_cut_off(folder):
+    keeper = Keeper()
+    async with serving(folder, "--grace", "0.05") as server, trio.open_nursery() as nursery:
+        (url,) = (await server.event())["urls"]
+        nursery.start_soon(keeper.hold, url)
+        await keeper.asked.wait()
+        server.process.terminate()
+        assert (await server.event())["event"] == "draining"
+        assert await server.event() == {"event": "stopped", "at_once": False}
+        assert await server.process.wait() == 0
+    assert isinstance(keeper.outcome, trio_rpc.RpcError)
+
+
+async def test_a_second_signal_stops_at_once(folder):
+    keeper = Keeper()
+    async with serving(folder, "--grace", "600") as server, trio.open_nursery() as nursery:
+        (url,) = (await server.event())["urls"]
+        nursery.start_soon(keeper.hold, url)
+        await keeper.asked.wait()
+        server.process.terminate()
+        assert (await server.event())["event"] == "draining"
+        server.process.send_signal(signal.SIGINT)
+        assert await server.event() == {"event": "stopped", "at_once": True}
+        assert await server.process.wait() == 128 + signal.SIGINT
+    assert isinstance(keeper.outcome, trio_rpc.RpcError)
+
+
+async def test_a_server_killed_under_a_call_is_exit_code_3(folder):
+    async with serving(folder) as server:
+        (url,) = (await server.event())["urls"]
+        async with running_cli("call", url, "gate.hold", "--json") as caller:
+            assert await server.line() == "holding"
+            server.process.kill()
+            assert await caller.process.wait() == Exit.UNREACHABLE
+
+
+async def test_the_end_of_standard_input_stops_it(folder):
+    async with serving(folder, "--until-stdin-closes") as server:
+        assert (await server.event())["event"] == "listening"
+        await server.process.stdin.aclose()
+        assert (await server.event())["cause"] == "the end of standard input"
+        assert (await server.event())["event"] == "stopped"
+        assert await server.process.wait() == 0
+
+
+async def test_without_that_option_standard_input_means_nothing(folder):
+    async with serving(folder) as server:
+        (url,) = (await server.event())["urls"]
+        await server.process.stdin.aclose()
+        async with trio_rpc.connect(url) as session:
+            await session.ping()
+
+
+async def test_a_class_gets_an_object_for_each_session(folder):
+    async with serving(folder, services="Greeter") as server:
+        (url,) = (await server.event())["urls"]
+        for name in ("ann", "bob"):
+            async with trio_rpc.connect(url, credentials=name) as session:
+                assert await session.call("greet") == f"hello {name}"
+
+
+async def test_a_function_that_fails_costs_its_session_only(folder):
+    async with serving(folder, services="crooked") as server:
+        (url,) = (await server.event())["urls"]
+        for _ in range(2):
+            with pytest.raises(trio_rpc.RpcError):
+                async with trio_rpc.connect(url):
+                    pass
+
+
+def test_the_log_is_escaped():  # S18
+    formatter = EscapingFormatter("%(levelname)s %(message)s")
+    error = ValueError("\x1b[2J\nmore")
+    record = logging.LogRecord(
+        "trio_rpc", logging.ERROR, __file__, 1, "peer %s", ("\x1b[2J\n",), (ValueError, error, None)
+    )
+    first, *rest = formatter.format(record).split("\n")
+    assert first == "ERROR peer \\x1b[2J\\n"
+    assert all(line.isprintable() for line in rest)

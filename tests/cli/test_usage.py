@@ -1,0 +1,131 @@
+"""Bad input gets one clear line and an exit status, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+
+import pytest
+from cli_tools import run_cli
+
+from trio_rpc.cli import main
+from trio_rpc.cli.exits import Exit
+
+URL = "tcp://127.0.0.1:1"
+
+BAD = {
+    "no such command": ["frob"],
+    "option misspelt": ["ping", URL, "--cuont", "3"],
+    "argument missing": ["call"],
+    "argument too many": ["ping", URL, "more"],
+    "no number": ["ping", URL, "--count", "many"],
+    "count of zero": ["ping", URL, "--count", "0"],
+    "negative interval": ["ping", URL, "--interval=-1"],
+    "interval that is not finite": ["ping", URL, "--interval", "nan"],
+    "timeout of zero": ["call", URL, "m", "[]", "--timeout", "0"],
+    "timeout that is not a number": ["call", URL, "m", "[]", "--timeout", "nan"],
+    "unknown scheme": ["ping", "http://127.0.0.1:1"],
+    "no port": ["ping", "tcp://127.0.0.1"],
+    "control characters in the URL": ["ping", "tcp://\x1b[2J:1"],
+    "not JSON": ["call", URL, "m", "{]"],
+    "not JSON, hostile": ["call", URL, "m", "[\x1b[2J[red]\n"],
+    "JSON scalar": ["call", URL, "m", "5"],
+    "JSON too deep": ["call", URL, "m", "[" * 100_000],
+    "JSON number of too many digits": ["call", URL, "m", "[" + "9" * 5000 + "]"],
+    "credentials that are not JSON": ["ping", URL, "--credentials", "secret"],
+    "certificates that are not there": ["ping", "tls://127.0.0.1:1", "--ca", "/nowhere/ca.pem"],
+    "nothing to listen at": ["serve", "json:dumps"],
+    "nowhere to listen": ["serve", "json:dumps", "--listen", "nowhere"],
+    "no module:object": ["serve", "json", "--listen", "tcp://127.0.0.1:0"],
+    "no such module": ["serve", "no_such_module_:x", "--listen", "tcp://127.0.0.1:0"],
+    "no such object": ["serve", "json:nothing.at.all", "--listen", "tcp://127.0.0.1:0"],
+    "not a service": ["serve", "sys:path", "--listen", "tcp://127.0.0.1:0"],
+    "class without methods": ["serve", "builtins:int", "--listen", "tcp://127.0.0.1:0"],
+    "tls without certificate": ["serve", "json:dumps", "--listen", "tls://127.0.0.1:0"],
+    "key without certificate": ["serve", "json:x", "--listen", URL, "--key", "k"],
+    "negative grace": ["serve", "json:dumps", "--listen", URL, "--grace=-1"],
+    "unknown detail": ["serve", "json:dumps", "--listen", URL, "--error-detail", "all"],
+}
+
+
+@pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())
+def test_bad_usage_is_one_line_and_exit_code_2(arguments, capsys):  # S18
+    assert main(arguments) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("trio-rpc: ")
+    assert err.endswith("\n")
+    assert err[:-1].isprintable()
+    assert len(err) < 1000
+
+
+def test_bad_usage_is_json_for_scripts(capsys):
+    assert main(["call", URL, "m", "{]", "--json"]) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err)["error"]["exit"] == Exit.USAGE
+
+
+def test_nobody_there_is_exit_code_3(capsys):
+    with socket.socket() as unheard:  # bound, but not listening
+        unheard.bind(("127.0.0.1", 0))
+        port = unheard.getsockname()[1]
+        assert main(["ping", f"tcp://127.0.0.1:{port}"]) == Exit.UNREACHABLE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"trio-rpc: cannot connect to tcp://127.0.0.1:{port}: ")
+    assert err.count("\n") == 1
+
+
+def test_an_address_that_is_taken_is_exit_code_3(capsys, tmp_path, monkeypatch):
+    (tmp_path / "clock_service.py").write_text(
+        "import trio_rpc\n"
+        "class Clock:\n"
+        "    @trio_rpc.method\n"
+        "    def now(self) -> float: return 0.0\n"
+        "services = Clock()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        code = main(["serve", "clock_service:services", "--listen", url])
+    assert code == Exit.UNREACHABLE
+    assert capsys.readouterr().err.startswith(f"trio-rpc: cannot listen at {url}: ")
+
+
+def test_a_module_that_raises_is_named_with_file_and_line(capsys, tmp_path, monkeypatch):
+    (tmp_path / "raising_service.py").write_text("x = 1\nraise ValueError('not today\\x1b[2J')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["serve", "raising_service:x", "--listen", URL]) == Exit.USAGE
+    err = capsys.readouterr().err
+    assert "ValueError: not today\\x1b[2J (raising_service.py, line 2)" in err
+
+
+@pytest.mark.parametrize("missing", ["cyclopts", "rich"])
+def test_missing_extra_is_one_line(missing, capsys, monkeypatch):
+    for name in list(sys.modules):
+        if name.startswith("trio_rpc.cli.") or name.partition(".")[0] == missing:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["ping", URL]) == Exit.USAGE
+    expected = f"trio-rpc: the command line needs {missing}: pip install 'trio-rpc[cli]'\n"
+    assert capsys.readouterr() == ("", expected)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["serve", "--help"]])
+def test_help_is_exit_code_0(arguments, capsys):
+    assert main(arguments) == Exit.OK
+    out, err = capsys.readouterr()
+    assert out
+    assert err == ""
+
+
+async def test_as_a_program():
+    done = await run_cli("--version")
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = await run_cli("frob")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"trio-rpc: ")
