@@ -102,6 +102,8 @@ class _Driver:
             self._core.end(exc)
 
     async def _take(self, packet: bytes) -> None:
+        if self._core.life.is_over:
+            return  # it crossed the end: there are no waiters any more, and no handler may start
         left = EVENTS_PER_TURN
         self._core.incoming.now = trio.current_time()
         for event in self._protocol.receive(packet):
@@ -111,6 +113,8 @@ class _Driver:
                 left = EVENTS_PER_TURN
                 self._core.writer.write_now()
                 await trio.lowlevel.checkpoint()
+                if self._core.life.is_over:
+                    return
         # Whatever this packet was answered with at once leaves in one packet, too.
         self._core.writer.write_now()
 
@@ -160,9 +164,9 @@ class _Driver:
         with trio.move_on_after(core.limits.time_to_die):
             while core.incoming.running:
                 await core.life.changed.wait()
-            if protocol.ours in (Half.GREETED, Half.OPEN):
-                protocol.goodbye(*core.life.goodbye())
             if protocol.ours is not Half.ENDED:
+                if protocol.ours in (Half.GREETED, Half.OPEN):
+                    protocol.goodbye(*core.life.goodbye())  # a refusal, if we were GREETED
                 await core.writer.drain()
         protocol.end()
         with trio.move_on_after(core.limits.time_to_die):
