@@ -144,6 +144,8 @@ class _Driver:
             # If it was us who were stuck, the answers lie unread: let the reader see them first.
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
+            if life.is_over:
+                return
             if self._protocol.counters.packets_received != heard:
                 heard, unanswered = self._protocol.counters.packets_received, 0
             elif unanswered == limits.keepalive_pings:
