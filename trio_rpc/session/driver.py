@@ -115,6 +115,8 @@ class _Driver:
                 await trio.lowlevel.checkpoint()
                 if self._core.life.is_over:
                     return
+        if self._core.life.stage is Stage.CLOSING:
+            self._core.handler_ended()  # a Reply in it may be what the close is waiting for
         # Whatever this packet was answered with at once leaves in one packet, too.
         self._core.writer.write_now()
 
