@@ -128,7 +128,8 @@ class _Driver:
 
     def _lose(self, exc: Exception) -> None:
         """The channel is gone: nothing that is queued can leave any more."""
-        self._core.end(as_cause(exc))
+        orderly = isinstance(exc, trio.EndOfChannel) and self._protocol.theirs is Half.LEAVING
+        self._core.end(None if orderly else as_cause(exc))
         self._protocol.end()
         self._reading.cancel()
 
