@@ -25,7 +25,6 @@ from protocol_pair import SMALL_LIMITS, Pair
 from trio_rpc.errors import LocalProtocolError
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
-from trio_rpc.wire import messages as m
 
 MAX_PACKET = 256
 """Far smaller than any real one, so that messages of a few hundred bytes travel in pieces."""

@@ -1,0 +1,124 @@
+"""What each module says it offers is what it offers, in order, and described."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import trio_rpc
+
+PACKAGE = Path(trio_rpc.__file__).parent
+SOURCES = {
+    str(path.relative_to(PACKAGE)): ast.parse(path.read_text(encoding="utf-8"), str(path))
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def exported(tree: ast.Module) -> list[str] | None:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    return None
+
+
+def top_level(tree: ast.Module) -> list[ast.stmt]:
+    """The statements of a module, those under an ``if`` or ``try`` included."""
+    found, rest = [], list(tree.body)
+    while rest:
+        node = rest.pop(0)
+        found.append(node)
+        if isinstance(node, ast.If | ast.Try):
+            rest += node.body + node.orelse
+    return found
+
+
+def definitions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """The public functions and classes of a module; overloads are described by what follows."""
+    return [
+        node
+        for node in top_level(tree)
+        if isinstance(node, DEFINITIONS)
+        and not node.name.startswith("_")
+        and not any(ast.unparse(each).endswith("overload") for each in node.decorator_list)
+    ]
+
+
+def top_level_names(tree: ast.Module) -> set[str]:
+    names = {node.name for node in definitions(tree)}
+    for node in top_level(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found = [each for target in targets for each in ast.walk(target)]
+            names |= {each.id for each in found if isinstance(each, ast.Name)}
+    return names
+
+
+def in_order(names: list[str]) -> list[str]:
+    """As ruff's RUF022 has it: constants, classes, the rest."""
+    return sorted(names, key=lambda name: (not name.isupper(), not name[:1].isupper(), name))
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_all_is_true_and_in_order(path):
+    tree = SOURCES[path]
+    names = exported(tree)
+    if names is None:
+        assert not definitions(tree), "there is no __all__"
+        return
+    assert len(set(names)) == len(names)
+    assert set(names) <= top_level_names(tree)
+    assert names == in_order(names)
+    assert not [name for name in names if name.startswith("_") and name != "__version__"]
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_what_is_public_is_described(path):
+    tree = SOURCES[path]
+    assert ast.get_docstring(tree), "the module says nothing of itself"
+    for node in definitions(tree):
+        assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_a_module_uses_of_another_only_what_that_exports(path):
+    for node in ast.walk(SOURCES[path]):
+        if not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("trio_rpc."):
+            continue
+        source = SOURCES.get(str(node.module).replace(".", "/").removeprefix("trio_rpc/") + ".py")
+        if source is None:
+            continue  # a package: its names are modules
+        defined = {each.name for each in definitions(source)}
+        for alias in node.names:
+            if alias.name in defined:
+                assert alias.name in (exported(source) or ()), (
+                    f"line {node.lineno}: {node.module} has no {alias.name} in its __all__"
+                )
+            assert not alias.name.startswith("_"), f"line {node.lineno}: {alias.name} is private"
+
+
+def test_the_package_exports_what_it_imports():
+    tree = SOURCES["__init__.py"]
+    imported = {name for name in top_level_names(tree) if not name.startswith("_")}
+    assert imported - {"annotations"} == set(trio_rpc.__all__) - {"__version__"}
+
+
+@pytest.mark.parametrize("name", trio_rpc.__all__)
+def test_every_public_name_is_there_and_described(name):
+    value = getattr(trio_rpc, name)
+    if not (inspect.isclass(value) or inspect.isroutine(value)):
+        return
+    doc = value.__doc__ or ""
+    assert doc.strip()
+    assert not doc.startswith(f"{name}("), "only what dataclass wrote"
+    if inspect.isclass(value):
+        for attribute, member in vars(value).items():
+            if not attribute.startswith("_") and (
+                inspect.isroutine(member) or isinstance(member, property)
+            ):
+                assert member.__doc__, f"{name}.{attribute} has no docstring"
