@@ -56,6 +56,7 @@ class _Driver:
         self._channel = core.channel
         self._nursery = nursery
         self._reading = trio.CancelScope()
+        self._draining = trio.CancelScope()
         incoming, outgoing = core.incoming, core.outgoing
         incoming.nursery = nursery
         self._act: dict[type[m.Message], Callable[[Any], None]] = {
@@ -132,6 +133,7 @@ class _Driver:
         self._core.end(None if orderly else as_cause(exc))
         self._protocol.end()
         self._reading.cancel()
+        self._draining.cancel()
 
     async def _watch(self) -> None:
         """Bound the handshake, then the silence (a silent peer is found, a busy one is not)."""
@@ -172,7 +174,8 @@ class _Driver:
             if protocol.ours is not Half.ENDED:
                 if protocol.ours in (Half.GREETED, Half.OPEN):
                     protocol.goodbye(*core.life.goodbye())  # a refusal, if we were GREETED
-                await core.writer.drain()
+                with self._draining:
+                    await core.writer.drain()
         protocol.end()
         with trio.move_on_after(core.limits.time_to_die):
             await self._channel.aclose()
