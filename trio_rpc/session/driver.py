@@ -85,7 +85,9 @@ class _Driver:
                         await self._read()
                 finally:
                     self._core.stop()
-                    await self._finish()
+                    # A channel that fails in a way of its own has cancelled these tasks.
+                    with trio.CancelScope(shield=True):
+                        await self._finish()
                     tasks.cancel_scope.cancel()
 
     # ── the tasks ────────────────────────────────────────────────────────────────────────────
