@@ -309,5 +309,6 @@ def _reason(pending: Pending) -> str | None:
 
 def _describe(exc: trio.Cancelled) -> str | None:
     if exc.reason is not None:
-        return exc.reason[:1000]
+        # Nothing may be raised in an abort function, whatever somebody has given as a reason.
+        return str(exc.reason)[:1000].encode(errors="backslashreplace").decode()
     return "deadline" if exc.source == "deadline" else None
