@@ -26,7 +26,7 @@ __all__ = ["Outgoing", "Pending"]
 
 logger = logging.getLogger("trio_rpc")
 
-_CANCELLED_CODES = frozenset({"cancelled", "deadline"})
+_CANCELLED_CODES = ("cancelled", "deadline")  # no set: a peer's code may be unhashable
 _SELF_WAITING_DEPTH = 2
 """From this depth on, the calls that hold a session's credit may be our own ancestors."""
 
