@@ -22,6 +22,7 @@ import trio
 
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.protocol.states import Half
+from trio_rpc.session.context import handled_call, outgoing_metadata
 from trio_rpc.session.core import Core
 from trio_rpc.session.life import Stage, as_cause
 from trio_rpc.wire import messages as m
@@ -73,6 +74,10 @@ class _Driver:
         }
 
     async def run(self) -> None:
+        # Handlers run in copies of this context. They are the peer's calls: what the task that opened the
+        # session happens to be handling, or to send along, is none of their business.
+        handled_call.set(None)
+        outgoing_metadata.set(None)
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(self._write, name="trio_rpc writer")
