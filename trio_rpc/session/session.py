@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 
 import trio
 
-from trio_rpc.errors import LocalProtocolError
+from trio_rpc.errors import DecodeError, Fate, LocalProtocolError
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.faults import from_error
 from trio_rpc.services.proxies import Proxy, RemoteMethod
@@ -204,7 +204,7 @@ class Session:
             abandon_on_cancel=abandon_on_cancel,
         )
         if isinstance(answer, m.Reply):
-            return answer.result if method.convert is None else method.convert(answer.result)
+            return _result(answer, method)
         raise from_error(answer.error, method.raises)
 
     async def _notify(
@@ -270,3 +270,14 @@ class Session:
     def tree(self) -> list[ScopeNode]:
         """Return the live calls of both directions, each with its parent, oldest first."""
         return scope_tree(self._core.outgoing, self._core.incoming)
+
+
+def _result(answer: m.Reply, method: RemoteMethod) -> Any:
+    """Return what the handler returned; DecodeError when it is not what it should be."""
+    try:
+        if answer.problem is not None:
+            raise DecodeError(answer.problem)
+        return answer.result if method.convert is None else method.convert(answer.result)
+    except DecodeError as exc:
+        exc.fate = Fate.STOPPED  # the handler has done its part
+        raise
