@@ -88,6 +88,8 @@ class Server:
             await trio.aclose_forcefully(channel)
             raise
         async with run_session(Core(channel, self._tables, self._options, name)) as session:
+            if self._accepting.cancel_called:
+                return  # it was shaking hands when the server began to drain
             self.sessions.add(session)
             try:
                 await session.wait_closed()
