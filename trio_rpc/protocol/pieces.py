@@ -18,10 +18,10 @@ class Pieces:
 
     def __init__(self, max_message: int) -> None:
         self._max_message = max_message
-        self._parts: list[bytes | bytearray] = []
+        self._parts: list[bytes | bytearray | memoryview] = []
         self._size = 0
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         """Keep one piece; DecodeError when the message grows past the limit."""
         self._size += len(data)
         if self._size > self._max_message:

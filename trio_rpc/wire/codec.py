@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -27,12 +28,13 @@ from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegist
 from trio_rpc.wire.scan import (
     SMALL,
     TRAILING,
+    check_packet,
     check_whole,
     count_nodes,
     is_deeper,
+    lone_piece,
     malformed,
     may_be_deeper,
-    split,
 )
 
 __all__ = ["Codec"]
@@ -66,6 +68,21 @@ class Codec:
         self._nesting = 0
         self._extension_bytes = 0
         self._keys = KeyBuilder()
+        self._reading: dict[str, Any] = {
+            "ext_hook": self._extension,
+            "object_pairs_hook": _map,
+            "strict_map_key": True,
+            "timestamp": 3,
+        }
+        self._unpackb: Callable[[bytes | memoryview], Any] = partial(
+            msgpack.unpackb, **self._reading
+        )
+        self._unpacker = self._make_unpacker()
+
+    def _make_unpacker(self) -> msgpack.Unpacker:
+        """Make what decodes one packet after the other; it begins small for those who are idle."""
+        most = 2 * self.limits.max_message
+        return msgpack.Unpacker(read_size=256, max_buffer_size=most, **self._reading)
 
     def encode(
         self, message: Message, references: Callable[[Any], Reference | None] | None = None
@@ -106,18 +123,31 @@ class Codec:
         if not packet:
             raise DecodeError("an empty packet")
         self._forget()
-        rest = packet
-        if len(packet) <= self._small:  # most often it is one message
-            try:
-                fields = self._unpack(packet)
-            except msgpack.ExtraData as error:
-                rest = error.extra
-                yield self._message(error.unpacked, packet[: -len(rest)])
-            else:
-                yield self._message(fields, packet)
-                return
-        for part in split(rest, self.limits.max_nodes):
-            yield self._message(self._unpack(part), part)
+        piece = lone_piece(packet)
+        if piece is not None:
+            yield piece
+            return
+        if len(packet) > self._small:
+            check_packet(packet, self.limits.max_nodes)
+        unpacker = self._unpacker
+        origin = unpacker.tell()
+        unpacker.feed(packet)
+        start = 0
+        try:
+            for fields in unpacker:
+                end = unpacker.tell() - origin
+                yield self._message(fields, packet, start, end)
+                start = end
+        except RpcError:
+            raise
+        except Exception as error:
+            # Readers of extensions raise what they like, and the library more than it says.
+            raise malformed(error) from error
+        finally:
+            if start != len(packet):
+                self._unpacker = self._make_unpacker()
+        if start != len(packet):
+            raise malformed(msgpack.OutOfData())
 
     def decode_message(self, data: bytes) -> Message:
         """Decode bytes that are exactly one message. Raises DecodeError.
@@ -131,28 +161,28 @@ class Codec:
             fields = self._unpack(data)
         except msgpack.ExtraData:
             raise DecodeError(TRAILING) from None
-        return self._message(fields, data)
+        return self._message(fields, data, 0, len(data))
 
     def _unpack(self, data: bytes | memoryview) -> Any:
         """Decode one value. Raises DecodeError, and ExtraData if more follows it."""
         try:
             # Every length is bounded by that of the data, which is unpackb's own rule.
-            return msgpack.unpackb(
-                data,
-                ext_hook=self._extension,
-                object_pairs_hook=_map,
-                strict_map_key=True,
-                timestamp=3,
-            )
+            return self._unpackb(data)
         except (RpcError, msgpack.ExtraData):
             raise
         except Exception as error:
             # Readers of extensions raise what they like, and the library more than it says.
             raise malformed(error) from error
 
-    def _message(self, fields: Any, data: bytes | memoryview) -> Message:
+    def _message(self, fields: Any, packet: bytes, start: int, end: int) -> Message:
+        """Make the message of what ``packet[start:end]`` has been decoded to."""
         most = self.limits.max_depth
-        if may_be_deeper(data, most) and is_deeper(fields, most):
+        # A container takes a byte at least: most messages are too short to be too deep.
+        if (
+            end - start > most
+            and may_be_deeper(packet[start:end], most)
+            and is_deeper(fields, most)
+        ):
             raise DecodeError(f"nested more than {most} levels deep")
         message = parse_message(fields)
         if self._extension_bytes or self._found:

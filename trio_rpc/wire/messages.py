@@ -107,11 +107,20 @@ class Request:
 
     @classmethod
     def from_wire(cls, fields: Fields) -> Request:
-        _length(fields, "Request", 4, 6)
-        if not _is_id(fields[1]):
-            raise DecodeError("Request has an id that is not a positive integer")
-        _check_call(fields, "Request", 2)
-        return cls(*fields[1:])
+        # Most are short and right: one look, and the complaints only where there is one.
+        if (
+            len(fields) != 4
+            or type(fields[1]) is not int
+            or not 0 < fields[1] <= MAX_ID
+            or type(fields[2]) is not str
+            or type(fields[3]) is not list
+        ):
+            _length(fields, "Request", 4, 6)
+            if not _is_id(fields[1]):
+                raise DecodeError("Request has an id that is not a positive integer")
+            _check_call(fields, "Request", 2)
+            return cls(*fields[1:])
+        return cls(fields[1], fields[2], fields[3])
 
 
 @dataclass(slots=True)
@@ -151,8 +160,9 @@ class Reply:
 
     @classmethod
     def from_wire(cls, fields: Fields) -> Reply:
-        _length(fields, "Reply", 3, 3)
-        if not _is_id(fields[1]):
+        if len(fields) != 3:
+            _length(fields, "Reply", 3, 3)
+        if type(fields[1]) is not int or not 0 < fields[1] <= MAX_ID:
             raise DecodeError("Reply has an id that is not a positive integer")
         return cls(fields[1], fields[2])
 
@@ -303,7 +313,7 @@ class Piece:
     """The next bytes of a message too large for one packet; more follow."""
 
     TYPE: ClassVar[int] = 16
-    data: bytes
+    data: bytes | memoryview
 
     def to_wire(self) -> Fields:
         return [16, self.data]
@@ -318,7 +328,7 @@ class LastPiece:
     """The last bytes of a message too large for one packet: it has arrived now."""
 
     TYPE: ClassVar[int] = 17
-    data: bytes
+    data: bytes | memoryview
 
     def to_wire(self) -> Fields:
         return [17, self.data]
@@ -371,9 +381,10 @@ def parse_message(fields: object) -> Message:
     """
     if type(fields) is not list or not fields or type(fields[0]) is not int:
         raise DecodeError("a message must be an array that begins with its type, an integer")
-    parser = _PARSERS.get(fields[0])
-    if parser is None:
-        raise DecodeError(f"there is no message type {fields[0]}")
+    try:
+        parser = _PARSERS[fields[0]]
+    except KeyError:
+        raise DecodeError(f"there is no message type {fields[0]}") from None
     return parser(fields)
 
 

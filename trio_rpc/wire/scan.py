@@ -7,22 +7,23 @@ is first walked over, and only what is whole and within bounds is decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
 import msgpack
 
 from trio_rpc.errors import DecodeError
+from trio_rpc.wire.messages import LastPiece, Piece
 
 __all__ = [
     "SMALL",
+    "check_packet",
     "check_whole",
     "count_nodes",
     "is_deeper",
+    "lone_piece",
     "malformed",
     "may_be_deeper",
-    "split",
 ]
 
 SMALL = 512
@@ -34,25 +35,42 @@ BULK = 64 * 1024
 TRAILING = "malformed MessagePack: something follows where a value ends"
 
 
-def split(packet: bytes, max_nodes: int) -> Iterator[memoryview]:
-    """Yield the messages of a packet, each still encoded, whole, and within ``max_nodes`` values.
+def check_packet(packet: bytes | memoryview, max_nodes: int) -> int:
+    """Make sure that it is safe to decode the messages of a packet, and return their number.
 
-    Raises DecodeError at the first that is not.
+    Raises DecodeError unless they are all whole, and each within ``max_nodes`` values.
     """
-    view = memoryview(packet)
-    walker = msgpack.Unpacker(max_buffer_size=len(view))
-    walker.feed(view)
-    start = 0
-    while start < len(view):
+    walker = msgpack.Unpacker(max_buffer_size=len(packet))
+    walker.feed(packet)
+    count = end = 0
+    while end < len(packet):
+        start = end
         try:
             walker.skip()
         except (ValueError, msgpack.UnpackException) as error:
             raise malformed(error) from error
         end = walker.tell()
         if end - start > max_nodes:
-            count_nodes(view[start:end], max_nodes)
-        yield view[start:end]
-        start = end
+            count_nodes(memoryview(packet)[start:end], max_nodes)
+        count += 1
+    return count
+
+
+_PIECES = {
+    bytes([0x92, cls.TYPE, 0xC6]): cls for cls in (Piece, LastPiece)
+}  # arrays of two whose second is a bin 32
+
+
+def lone_piece(packet: bytes) -> Piece | LastPiece | None:
+    """Return the piece of a large message that is all there is in a packet, or None.
+
+    Such packets are most of what goes through a session by size, if not by number: their bytes
+    are handed on as they are, where decoding would copy them twice.
+    """
+    cls = _PIECES.get(packet[:3])
+    if cls is None or len(packet) != 7 + int.from_bytes(packet[3:7], "big") or len(packet) == 7:
+        return None
+    return cls(memoryview(packet)[7:])
 
 
 def check_whole(data: bytes, max_nodes: int) -> None:
@@ -66,9 +84,8 @@ def check_whole(data: bytes, max_nodes: int) -> None:
     # Walking over a copy is fast, making the copy is not: a few large strings go without.
     if len(data) > BULK and count_nodes(memoryview(data), max_nodes, len(data) // 4096):
         return
-    for part in split(data, max_nodes):
-        if len(part) != len(data):
-            raise DecodeError(TRAILING)
+    if check_packet(data, max_nodes) != 1:
+        raise DecodeError(TRAILING)
 
 
 def malformed(error: Exception) -> DecodeError:
