@@ -131,8 +131,8 @@ class Incoming:
 
     def _start(self, handled: Handled) -> None:
         handled.started = self.now
-        if not handled.method.is_async and not self._filters:
-            self._run_inline(handled)
+        if not (handled.method.is_async or self._filters or self._queue):
+            self._run_inline(handled)  # else it takes its turn behind those that came before
             return
         self.running[handled.id] = handled
         self._queue.append(handled)
@@ -226,7 +226,7 @@ class Incoming:
 
     def _call(self, handled: Handled) -> Awaitable[Any]:
         handled_call.set(handled)
-        if not self._filters:
+        if handled.method.is_async and not self._filters:
             return handled.method.function(*handled.args, **handled.kwargs)  # type: ignore[no-any-return]
 
         async def proceed() -> Any:
