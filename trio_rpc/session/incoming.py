@@ -215,6 +215,7 @@ class Incoming:
                 functools.partial(self._call, handled), copy_context()
             )
         except BaseException as exc:
+            scope.deadline = math.inf  # the next handler may have none
             self._end(handled, error=exc)
             if not isinstance(exc, Exception):
                 raise
