@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import trio
 
-from trio_rpc.channels._framing import FrameReader
 from trio_rpc.channels.tls import is_shaking_hands, shake_hands
 from trio_rpc.channels.transports import choose_transport
 from trio_rpc.errors import DecodeError
+from trio_rpc.wire.framing import FrameReader
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 
 __all__ = ["StreamChannel"]

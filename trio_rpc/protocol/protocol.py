@@ -26,6 +26,7 @@ from trio_rpc.protocol.states import (
     IN_PIECES,
     LEGAL,
     NEXT,
+    TURNING,
     UNWELCOME,
     Half,
     Incoming,
@@ -73,6 +74,9 @@ class Counters:
     """Requests and Notifications that crossed our Goodbye."""
 
 
+_UNANSWERED = (Incoming.RUNNING, Incoming.CANCELLED)
+
+
 class Protocol:
     """Both halves of one session and its calls, as one end sees them.
 
@@ -117,9 +121,14 @@ class Protocol:
         self.counters.bytes_received += len(packet)
         if len(packet) > self.limits.max_packet:
             raise self._broken(f"a packet of {len(packet):,} bytes is larger than was allowed")
+        accept = self._ACCEPT
         try:
             for message in self._codec.decode(packet):
-                event = self._receive_message(message)
+                kind = type(message)
+                self.counters.messages_received += 1
+                if kind in TURNING or self.ours is not Half.OPEN or self.theirs is not Half.OPEN:
+                    self.theirs = _step(self.theirs, self.ours, kind)
+                event = accept[kind](self, message)
                 if event is not None:
                     yield event
         except (DecodeError, LocalProtocolError) as exc:
@@ -142,12 +151,14 @@ class Protocol:
         return self._admit(request)
 
     def _admit(self, request: m.Request) -> Event | None:
-        if request.id in self.incoming:
+        incoming, context = self.incoming, request.context
+        if request.id in incoming:
             raise DecodeError(f"Request {request.id} is in flight already")
-        if len(self.incoming) >= self.limits.max_calls:
+        if len(incoming) >= self.limits.max_calls:
             raise DecodeError(f"more than {self.limits.max_calls} calls at once")
-        self.incoming[request.id] = Incoming.RUNNING
-        context = request.context
+        incoming[request.id] = Incoming.RUNNING
+        if context is None and self.ours is self.theirs is Half.OPEN:
+            return request
         if context:
             _check_context(context)
             if context.get("depth", 0) > self.limits.max_call_depth:
@@ -347,9 +358,10 @@ class Protocol:
             EncodeError: it cannot be encoded, or is too large for the peer. Nothing was queued.
             LocalProtocolError: there is no credit for it, or it is not the time for it.
         """
-        if not self.has_call_credit:
+        if len(self.outgoing) >= self.peer.max_calls:
             raise LocalProtocolError("the other end takes no more calls at once")
-        self._check_may_call(context)
+        if self.ours is not Half.OPEN or self.theirs is not Half.OPEN:
+            self._check_may_call(context)
         call = self._last_id + 1
         data = self._encode(m.Request(call, method, args, kwargs, context), references)
         self._queue(m.Request, data, -call)
@@ -410,20 +422,17 @@ class Protocol:
 
         Raises EncodeError when it cannot be encoded; the call then still waits for its end.
         """
-        self._check_unanswered(call)
+        if self.incoming.get(call) not in _UNANSWERED:
+            raise LocalProtocolError(f"call {call} has had its terminal message")
         self._queue(m.Reply, self._encode(m.Reply(call, result), references), call)
         self.incoming[call] = Incoming.ANSWERED
 
     def reply_error(self, call: int, error: dict[str, Any]) -> None:
         """Queue the error that a call of the peer's ended with; raises as :meth:`reply` does."""
-        self._check_unanswered(call)
+        if self.incoming.get(call) not in _UNANSWERED:
+            raise LocalProtocolError(f"call {call} has had its terminal message")
         self._put(m.ReplyErr(call, error), call)
         self.incoming[call] = Incoming.ANSWERED
-
-    def _check_unanswered(self, call: int) -> None:
-        state = self.incoming.get(call)
-        if state is None or state is Incoming.ANSWERED:
-            raise LocalProtocolError(f"call {call} has had its terminal message")
 
     def ping(self, number: int) -> None:
         """Queue a Ping."""
@@ -458,7 +467,8 @@ class Protocol:
         return data
 
     def _queue(self, kind: type[m.Message], data: bytes, tag: int = NOTHING) -> None:
-        self.ours = _step(self.ours, self.theirs, kind)
+        if kind in TURNING or self.ours is not Half.OPEN or self.theirs is not Half.OPEN:
+            self.ours = _step(self.ours, self.theirs, kind)
         self._outbox.put(data, tag)
 
 

@@ -65,7 +65,7 @@ from typing import Final
 
 from trio_rpc.wire import messages as m
 
-__all__ = ["IN_PIECES", "LEGAL", "NEXT", "UNWELCOME", "Half", "Incoming", "Outgoing"]
+__all__ = ["IN_PIECES", "LEGAL", "NEXT", "TURNING", "UNWELCOME", "Half", "Incoming", "Outgoing"]
 
 
 class Half(enum.Enum):
@@ -128,6 +128,9 @@ NEXT: Final[Mapping[tuple[Half, type[m.Message]], Half]] = MappingProxyType(
     }
 )
 """Where a message takes its half; one that is not here changes nothing."""
+
+TURNING: Final = frozenset(kind for _, kind in NEXT)
+"""Messages that take a half somewhere. While both halves are OPEN all others are legal."""
 
 UNWELCOME: Final[Mapping[Half, frozenset[type[m.Message]]]] = MappingProxyType(
     {
