@@ -28,15 +28,17 @@ def one_exception() -> Iterator[list[BaseException]]:
 
 
 def _choose(exc: BaseException, body: list[BaseException]) -> BaseException:
-    leaves = list(_leaves(exc, body))
-    fatal = [leaf for leaf in leaves if leaf not in body and not _is_cancelled(leaf)]
+    # Trio hands on copies of the groups that it has looked into, but never of what is in them.
+    known = {id(leaf) for each in body for leaf in _leaves(each)}
+    leaves = list(_leaves(exc))
+    fatal = [leaf for leaf in leaves if id(leaf) not in known and not _is_cancelled(leaf)]
     return next(iter(fatal + body + leaves))
 
 
-def _leaves(exc: BaseException, body: list[BaseException]) -> Iterator[BaseException]:
-    if isinstance(exc, BaseExceptionGroup) and exc not in body:
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
         for each in exc.exceptions:
-            yield from _leaves(each, body)
+            yield from _leaves(each)
     else:
         yield exc
 
