@@ -110,7 +110,7 @@ class _Driver:
             self._core.end(exc)
 
     async def _take(self, packet: bytes) -> None:
-        if self._core.life.is_over:
+        if self._is_over():
             return  # it crossed the end: there are no waiters any more, and no handler may start
         left = EVENTS_PER_TURN
         self._core.incoming.now = trio.current_time()
@@ -121,12 +121,15 @@ class _Driver:
                 left = EVENTS_PER_TURN
                 self._core.writer.write_now()
                 await trio.lowlevel.checkpoint()
-                if self._core.life.is_over:
+                if self._is_over():
                     return
         if self._core.life.stage is Stage.CLOSING:
             self._core.handler_ended()  # a Reply in it may be what the close is waiting for
         # Whatever this packet was answered with at once leaves in one packet, too.
         self._core.writer.write_now()
+
+    def _is_over(self) -> bool:
+        return self._core.life.is_over
 
     async def _write(self) -> None:
         try:
