@@ -1,0 +1,106 @@
+"""The other end by hand: a Protocol without a driver, so that a test decides what leaves when."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+
+import trio
+
+from trio_rpc import DEFAULT_LIMITS, open_session
+from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.testing import memory_channel_pair
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.codec import Codec
+
+HELLO = m.Hello(
+    m.PROTOCOL_VERSION,
+    {
+        "calls": 100,
+        "notifications": 100,
+        "max_message": 10**6,
+        "max_packet": 20_000,
+        "max_depth": 64,
+        "max_nodes": 10_000,
+    },
+)
+
+
+class RawPeer:
+    """One end of a memory channel, and the protocol's state machine for those who want it."""
+
+    def __init__(self, channel, limits=DEFAULT_LIMITS):
+        self.channel = channel
+        self.codec = Codec(None, limits)
+        self.protocol = Protocol(Codec(None, limits), limits)
+        self.received = []
+        self._unread = deque()
+
+    def flush(self):
+        """Send all that the protocol has queued, in as few packets as it can."""
+        while (packet := self.protocol.next_packet()) is not None:
+            assert self.channel.send_nowait(packet)
+
+    def send(self, *messages):
+        """Send these messages in one packet, whether they are legal or not."""
+        assert self.channel.send_nowait(self.bytes_of(*messages))
+
+    def bytes_of(self, *messages):
+        return b"".join(self.codec.encode(message) for message in messages)
+
+    async def read_packet(self):
+        """Receive one packet and return its messages, as they are on the wire."""
+        messages = list(self.codec.decode(await self.channel.receive()))
+        self.received += messages
+        return messages
+
+    async def read(self, kind):
+        """Return the next message of that kind, skipping others."""
+        while True:
+            while self._unread:
+                if isinstance(message := self._unread.popleft(), kind):
+                    return message
+            self._unread.extend(await self.read_packet())
+
+    async def read_all(self, kind, count):
+        """Return the next ``count`` messages of that kind, skipping others."""
+        return [await self.read(kind) for _ in range(count)]
+
+    async def read_until_closed(self):
+        """Receive all that is still to come; return every message of this peer's life."""
+        with contextlib.suppress(trio.EndOfChannel, trio.BrokenResourceError):
+            while True:
+                await self.read_packet()
+        return self.received
+
+    def count(self, kind, call):
+        return sum(isinstance(each, kind) and each.id == call for each in self.received)
+
+
+@contextlib.asynccontextmanager
+async def session_with_raw_peer(
+    services=None, *, max_buffer=64 * 1024, peer_limits=DEFAULT_LIMITS, **options
+):
+    """Open a session whose other end is a :class:`RawPeer` that has been welcomed."""
+    ours, theirs = memory_channel_pair(max_buffer)
+    peer = RawPeer(theirs, peer_limits)
+    peer.protocol.hello()
+    peer.protocol.welcome()
+    peer.flush()
+    async with open_session(ours, services, **options) as session:
+        opening = await peer.read_packet()
+        while not any(isinstance(each, m.Welcome) for each in opening):
+            opening += await peer.read_packet()
+        try:
+            yield session, peer
+        finally:
+            # Nobody is left to answer a Goodbye: the session need not wait for one.
+            peer.channel.close()
+
+
+async def close_at_once(session):
+    """Close a session without waiting for what is in flight."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await session.aclose()
+    await session.wait_closed()
