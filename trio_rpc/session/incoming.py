@@ -13,7 +13,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -186,10 +185,12 @@ class Incoming:
         self, scope: trio.CancelScope
     ) -> tuple[Handled, Suspended | None] | tuple[None, None]:
         """Run first steps; return the first call that is not over after it."""
+        # Whoever cancels while these steps run cancels each call by itself.
+        from_outside = trio.current_effective_deadline() == -math.inf
         try:
             while self._queue:
                 handled = self._queue.popleft()
-                if handled.cancelled is None and not self._is_cancelled(scope):
+                if handled.cancelled is None and not from_outside:
                     suspended = self._step(handled, scope)
                     if handled.id in self.running:
                         return handled, suspended
@@ -201,29 +202,24 @@ class Incoming:
                 self._start_task()
         return None, None
 
-    @staticmethod
-    def _is_cancelled(scope: trio.CancelScope) -> bool:
-        return scope.cancel_called or trio.current_effective_deadline() == -math.inf
-
     def _step(self, handled: Handled, scope: trio.CancelScope) -> Suspended | None:
         """Run the first step of a handler; end the call unless it has to wait."""
         handled.scope = scope
-        if handled.context is not None and "deadline" in handled.context:
+        if handled.context and "deadline" in handled.context:
             scope.deadline = handled.started + handled.context["deadline"]
         try:
-            suspended, handled.result = begin(
-                functools.partial(self._call, handled), copy_context()
-            )
+            suspended, handled.result = begin(self._call, handled)
         except BaseException as exc:
-            scope.deadline = math.inf  # the next handler may have none
             self._end(handled, error=exc)
             if not isinstance(exc, Exception):
                 raise
-            return None
-        if suspended is None and self._room():
-            scope.deadline = math.inf
+        else:
+            if suspended is not None or not self._room():
+                return suspended
             self._end(handled, handled.result)
-        return suspended
+        if handled.context is not None:
+            scope.deadline = math.inf  # the next handler may have none
+        return None
 
     def _call(self, handled: Handled) -> Awaitable[Any]:
         handled_call.set(handled)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import trio
-from trio.lowlevel import Abort
+from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 
 from trio_rpc.errors import Fate, LocalProtocolError, Overloaded, RemoteCancelled, RpcError
 from trio_rpc.protocol.protocol import Protocol
@@ -50,14 +50,16 @@ class Pending:
         "task",
     )
 
-    def __init__(self, outgoing: Outgoing, call_id: int, method: str, deadline: float) -> None:
+    def __init__(
+        self, outgoing: Outgoing, call_id: int, method: str, started: float, deadline: float
+    ) -> None:
         self.outgoing = outgoing
         self.id = call_id
         self.method = method
         self.deadline = deadline
         self.parent: int | None = None
         self.abandon_on_cancel = False
-        self.started = trio.current_time()
+        self.started = started
         self.answer: m.Reply | m.ReplyErr | RpcError | None = None
         self.raise_cancel: RaiseCancel | None = None
         self.interrupted = False
@@ -68,7 +70,7 @@ class Pending:
         """Let the caller go on, unless it has been woken already."""
         if self.task is not None:
             task, self.task = self.task, None
-            trio.lowlevel.reschedule(task)
+            reschedule(task)
 
     def abort(self, raise_cancel: RaiseCancel) -> Abort:
         """Pass our cancellation on; stay asleep, in effect, until it is confirmed (law 2)."""
@@ -107,6 +109,7 @@ class Outgoing:
         self.pending: dict[int, Pending] = {}
         self._protocol = protocol
         self._limits = limits
+        self._send_buffer = limits.send_buffer
         self._send = send
         self._refusal = refusal
         self._over = over
@@ -118,12 +121,13 @@ class Outgoing:
 
     def has_room(self) -> bool:
         """Whether anything more should be queued for sending now."""
-        return self._protocol.bytes_waiting < self._limits.send_buffer
+        return self._protocol.bytes_waiting < self._send_buffer
 
     def _room_for_calls(self) -> int:
-        if not self.has_room():
+        protocol = self._protocol
+        if protocol.bytes_waiting >= self._send_buffer:
             return 0
-        return self._protocol.peer.max_calls - len(self._protocol.outgoing)
+        return protocol.peer.max_calls - len(protocol.outgoing)
 
     def _room_for_notifications(self) -> int:
         return self._protocol.notification_credit if self.has_room() else 0
@@ -168,16 +172,21 @@ class Outgoing:
         """
         if not self._calls.is_free:
             await self._wait_for_credit(context)
-        self._check(context)
+        error = self._refusal(context)
+        if error is not None:
+            raise error
+        now = trio.current_time()
         if deadline != math.inf:
-            context["deadline"] = max(0.0, deadline - trio.current_time())
+            context["deadline"] = max(0.0, deadline - now)
         call = self._protocol.request(method, args, kwargs, context or None)
-        pending = self.pending[call] = Pending(self, call, method, deadline)
-        pending.abandon_on_cancel = abandon_on_cancel
-        pending.parent = context.get("parent")
+        pending = self.pending[call] = Pending(self, call, method, now, deadline)
+        if abandon_on_cancel:
+            pending.abandon_on_cancel = True
+        if context:
+            pending.parent = context.get("parent")
         self._send()
-        pending.task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(pending.abort)
+        pending.task = current_task()
+        await wait_task_rescheduled(pending.abort)
         if pending.answer is None:
             await self._confirm_cancel(pending)
         answer = pending.answer
@@ -194,18 +203,15 @@ class Outgoing:
             )
         await self._calls.wait()
 
-    def _check(self, context: dict[str, Any]) -> None:
-        error = self._refusal(context)
-        if error is not None:
-            raise error
-
     async def notify(
         self, method: str, args: list[Any], kwargs: dict[str, Any] | None, context: dict[str, Any]
     ) -> None:
         """Send a Notification; waits for credit and room only."""
         if not self._notifications.is_free:
             await self._notifications.wait()
-        self._check(context)
+        error = self._refusal(context)
+        if error is not None:
+            raise error
         self._protocol.notify(method, args, kwargs, context or None)
         self._send()
 
@@ -216,7 +222,8 @@ class Outgoing:
         pending = self.pending.pop(message.id)
         pending.answer = message
         pending.wake()
-        self.let_in()
+        if self._calls.waiting:
+            self._calls.let_in()
 
     def fail_all(self) -> None:
         """The session is over: every call ends now (law 6)."""
@@ -246,8 +253,8 @@ class Outgoing:
             shield=True, deadline=trio.current_time() + self._limits.cancel_grace
         )
         with grace:
-            pending.task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(pending.abort_grace)
+            pending.task = current_task()
+            await wait_task_rescheduled(pending.abort_grace)
         if pending.answer is None:
             logger.warning(
                 "%s did not end within %g s of its cancellation and is abandoned",

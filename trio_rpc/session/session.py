@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, overload
 
@@ -193,7 +194,7 @@ class Session:
         abandon_on_cancel: bool = False,
     ) -> Any:
         deadline = trio.current_effective_deadline()
-        if deadline <= trio.current_time():
+        if deadline != math.inf and deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
         answer = await self._outgoing.request(
             method.name,

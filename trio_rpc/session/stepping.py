@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context
-from typing import Any
+from contextvars import Context, copy_context
+from typing import Any, TypeVar
 
 __all__ = ["Suspended", "begin"]
+
+
+T = TypeVar("T")
 
 
 class Suspended:
@@ -49,25 +52,32 @@ class Suspended:
 
 
 def begin(
-    function: Callable[[], Awaitable[Any]], context: Context
+    function: Callable[[T], Awaitable[Any]], argument: T
 ) -> tuple[Suspended, None] | tuple[None, Any]:
     """Call an async function and run it to its first wait, or to its end.
 
     Args:
-        function: what to call.
-        context: where each step of it is made.
+        function: what to call, in a copy of the context that is current.
+        argument: what to call it with.
 
     Returns:
         Either what is suspended, or the result.
     """
-    coroutine = context.run(function)
-    if not isinstance(coroutine, Coroutine):
-        coroutine = _await(coroutine)
+    context = copy_context()
     try:
-        trap = context.run(coroutine.send, None)
+        coroutine, trap = context.run(_first_step, function, argument)
     except StopIteration as stop:
         return None, stop.value
     return Suspended(coroutine, context, trap), None
+
+
+def _first_step(
+    function: Callable[[T], Awaitable[Any]], argument: T
+) -> tuple[Coroutine[Any, Any, Any], Any]:
+    coroutine = function(argument)
+    if not isinstance(coroutine, types.CoroutineType):
+        coroutine = _await(coroutine)
+    return coroutine, coroutine.send(None)
 
 
 async def _await(awaitable: Awaitable[Any]) -> Any:
