@@ -275,9 +275,9 @@ class Session:
 
 def _result(answer: m.Reply, method: RemoteMethod) -> Any:
     """Return what the handler returned; DecodeError when it is not what it should be."""
+    if answer.problem is not None:
+        raise DecodeError(answer.problem, fate=Fate.STOPPED)
     try:
-        if answer.problem is not None:
-            raise DecodeError(answer.problem)
         return answer.result if method.convert is None else method.convert(answer.result)
     except DecodeError as exc:
         exc.fate = Fate.STOPPED  # the handler has done its part
