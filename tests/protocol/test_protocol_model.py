@@ -33,7 +33,7 @@ MAX_CALLS, MAX_NOTIFICATIONS = SMALL_LIMITS.max_calls, SMALL_LIMITS.max_notifica
 
 SIDES = st.sampled_from("ab")
 PICKS = st.integers(0, 7)
-SIZES = st.one_of(st.integers(0, 60), st.integers(200, 1200))
+SIZES = st.sampled_from([0, 30, 100, 300, 700, 1500])
 
 
 @dataclass
@@ -130,7 +130,11 @@ class TwoEnds(RuleBasedStateMachine):
         end = self.ends[side]
         if not end.calls:
             return
-        number = list(end.calls)[-1 - pick % len(end.calls)]
+        pending = [number for number, call in end.calls.items() if call.outcome is None]
+        numbers = pending or list(end.calls)
+        self._cancel(end, numbers[pick % len(numbers)])
+
+    def _cancel(self, end, number):
         call = end.calls[number]
         if end.protocol.cancel(number, "stop"):
             assert call.outcome is None
@@ -193,6 +197,19 @@ class TwoEnds(RuleBasedStateMachine):
 
     # ── the link ─────────────────────────────────────────────────────────────────────────────
 
+    @rule(side=SIDES, size=SIZES, written=st.integers(0, 2))
+    def call_and_cancel(self, side, size, written):
+        """Often with half of the Request gone, and others behind it."""
+        end = self.ends[side]
+        if not (end.protocol.has_call_credit and self._may_call(end, None)):
+            return
+        self._request(side, size, None)
+        number = max(end.calls)
+        self._request(side, 30, None)
+        for _ in range(written):
+            self.write(side, 1)
+        self._cancel(end, number)
+
     @rule(side=SIDES, count=st.integers(1, 3))
     def write(self, side, count):
         end = self.ends[side]
@@ -245,9 +262,11 @@ class TwoEnds(RuleBasedStateMachine):
         call = receiver.calls[reply.id]
         assert call.outcome is None
         code = reply.error["code"]
-        if code == "unavailable":  # it crossed a Goodbye
+        if code == "unavailable":  # it crossed a Goodbye, or, after one, the end of its parent
             assert not call.started
-            assert sender.protocol.ours is Half.LEAVING
+            assert sender.protocol.ours is Half.LEAVING or (
+                receiver.protocol.ours is Half.LEAVING and call.parent is not None
+            )
         elif code == "cancelled":  # while its result was on its way
             assert call.cancelled
             assert call.answer is not None
