@@ -103,8 +103,8 @@ class Core:
 
     async def opened(self) -> None:
         """Wait until the handshake is done; raises as :func:`trio_rpc.open_session` does."""
-        await self.life.reached(Stage.OPEN)
-        if self.life.is_over:
+        await self.life.begun()
+        if not self.life.was_open:
             raise self.life.opening_error()
 
     # ── closing ──────────────────────────────────────────────────────────────────────────────

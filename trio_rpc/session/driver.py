@@ -149,7 +149,7 @@ class _Driver:
         """Bound the handshake, then the silence (a silent peer is found, a busy one is not)."""
         limits, life = self._core.limits, self._core.life
         with trio.move_on_after(limits.handshake_timeout):
-            await life.reached(Stage.OPEN)
+            await life.begun()
         if life.stage is Stage.OPENING:
             self._core.end(TimeoutError(f"no handshake within {limits.handshake_timeout:g} s"))
         unanswered = 0
@@ -172,7 +172,7 @@ class _Driver:
                 self._core.writer.wake()
 
     async def _stop_reading_when_over(self) -> None:
-        await self._core.life.reached(Stage.OVER)
+        await self._core.life.ended()
         self._reading.cancel()
 
     async def _finish(self) -> None:

@@ -37,12 +37,14 @@ class Life:
         self.changed = trio.Event()
         self.farewell: str | None = None
         """What the other end said in its Goodbye, if it was the one to begin."""
+        self.was_open = False
         self.cause: Exception | None = None
         """Why the session is over; None where this end closed it."""
 
     def move(self, stage: Stage) -> None:
         """Enter a later stage, and wake those who wait for that."""
         self.stage = stage
+        self.was_open = self.was_open or stage is Stage.OPEN
         self.changed.set()
         self.changed = trio.Event()
 
@@ -51,9 +53,17 @@ class Life:
         """Whether nothing more can come of this session."""
         return self.stage is Stage.OVER
 
-    async def reached(self, *stages: Stage) -> None:
-        """Wait until the session is in one of ``stages``, or over."""
-        while self.stage not in stages and not self.is_over:
+    async def begun(self) -> None:
+        """Wait until the session is open, or will never be.
+
+        By the time a task runs that was woken, an open session may have got further already.
+        """
+        while self.stage is Stage.OPENING:
+            await self.changed.wait()
+
+    async def ended(self) -> None:
+        """Wait until the session is over."""
+        while not self.is_over:
             await self.changed.wait()
 
     def error(self, fate: Fate) -> RpcError:
