@@ -14,6 +14,7 @@ from benchmarks.adapter import Adapter
 from benchmarks.parts import PARTS
 
 DEFAULT_ROUNDS = 5
+DEFAULT_PATIENCE = 30.0
 
 
 def _rounds(text: str) -> int:
@@ -35,6 +36,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=_rounds, help=f"default {DEFAULT_ROUNDS}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=DEFAULT_PATIENCE,
+        metavar="SECONDS",
+        help="wait so long, in all, for other programs to be quiet before turns (default %(default)s)",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="one round of tiny loads, to see that it works"
     )
@@ -99,7 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if part.key in adapter.parts
     ]
     with _progress(rounds * sum(turns)) as step:
-        outcomes = runner.run(parts, chosen, rounds=rounds, quick=options.quick, step=step)
+        outcomes = runner.run(
+            parts,
+            chosen,
+            rounds=rounds,
+            quick=options.quick,
+            patience=runner.Patience(0 if options.quick else options.patience),
+            step=step,
+        )
     print(report.as_text(outcomes, about, absent, quick=options.quick))
     if options.json:
         data = report.as_json(outcomes, about, absent, quick=options.quick)

@@ -13,7 +13,15 @@ from typing import Any
 if sys.platform != "win32":
     import resource
 
-__all__ = ["describe", "pick_cores", "pin", "raise_open_files", "resident_bytes"]
+__all__ = [
+    "describe",
+    "is_busy",
+    "pick_cores",
+    "pin",
+    "raise_open_files",
+    "resident_bytes",
+    "seconds_waited",
+]
 
 PACKAGES = ("trio", "msgpack", "msgspec", "trio-rpc")
 
@@ -63,6 +71,20 @@ def resident_bytes(pid: int) -> int:
     """Return the resident memory of that process. Raises OSError where there is no /proc."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def seconds_waited(pid: int) -> float:
+    """Return how long that process has been kept from its core by others; 0 where unknown."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
+
+
+def is_busy() -> bool:
+    """Tell whether another program wants a core right now; False where that is unknown."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) > 1
+    return False
 
 
 def _version(package: str) -> str:

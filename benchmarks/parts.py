@@ -21,6 +21,9 @@ class Load:
     turns: int = 10
     """Times that each adapter is measured in a round; the median of them is the round's value."""
 
+    spare: int = 5
+    """Turns of each adapter in a round that are taken again if other programs had the cores."""
+
     count: int
     """Calls, sessions or cancelled calls in a turn, as the part has it; what is measured."""
 
@@ -76,7 +79,7 @@ PARTS = {
             metrics=(Metric("p50", "p50 µs"), Metric("mean", "mean µs"), Metric("p99", "p99 µs")),
             floor="bare echo",
             load=Load(count=500, warm_up=50),
-            quick=Load(turns=2, count=100, warm_up=10, limit=20),
+            quick=Load(turns=2, spare=0, count=100, warm_up=10, limit=20),
             note="16-character string there and back; ratio of p50, less is better",
         ),
         Part(
@@ -86,7 +89,7 @@ PARTS = {
             more_is_better=True,
             floor="nursery",
             load=Load(count=6_400, warm_up=640, callers=64),
-            quick=Load(turns=2, count=640, warm_up=64, callers=64, limit=20),
+            quick=Load(turns=2, spare=0, count=640, warm_up=64, callers=64, limit=20),
             note="16-character string there and back; ratio of calls/s, more is better",
         ),
         Part(
@@ -96,7 +99,7 @@ PARTS = {
             more_is_better=True,
             floor="bare echo",
             load=Load(count=40, warm_up=4, size=1 << 20),
-            quick=Load(turns=2, count=5, warm_up=1, size=1 << 20, limit=20),
+            quick=Load(turns=2, spare=0, count=5, warm_up=1, size=1 << 20, limit=20),
             note="one at a time; every byte goes there and back and is counted once; more is better",
         ),
         Part(
@@ -108,8 +111,8 @@ PARTS = {
                 Metric("opening", "ms to open, call", "{:.2f}"),
             ),
             floor="bare echo",
-            load=Load(turns=1, count=10_000, warm_up=100, callers=64, limit=180),
-            quick=Load(turns=1, count=200, warm_up=20, callers=64, limit=20),
+            load=Load(turns=1, spare=0, count=10_000, warm_up=100, callers=64, limit=180),
+            quick=Load(turns=1, spare=0, count=200, warm_up=20, callers=64, limit=20),
             hosts=HOSTS,
             note="growth of the server's resident memory, each session after one call; less is better",
         ),
@@ -123,7 +126,7 @@ PARTS = {
             ),
             floor="nursery, cancels",
             load=Load(turns=5, count=1_000, warm_up=100),
-            quick=Load(turns=2, count=100, warm_up=10, limit=20),
+            quick=Load(turns=2, spare=0, count=100, warm_up=10, limit=20),
             note=(
                 "from scope.cancel() until every caller has returned and a later call has read "
                 "that no handler runs; less is better"

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks.adapter import Measurement
 from benchmarks.parts import FIGURES, Figure
-from benchmarks.runner import Outcome
+from benchmarks.runner import DISTURBED, Outcome
 
 __all__ = ["Spread", "as_json", "as_text", "verdicts"]
 
@@ -118,13 +119,26 @@ def _verdict_row(judged: dict[str, Any]) -> list[str]:
     return [figure["text"], target, measured, judged["verdict"] + doubt]
 
 
-def _remarks(about: dict[str, Any], absent: dict[str, str], *, quick: bool) -> Iterator[str]:
+def _turns(outcome: Outcome) -> Iterator[Measurement]:
+    for one_round in outcome.turns:
+        for turns in one_round.values():
+            yield from turns
+
+
+def _remarks(
+    outcomes: Sequence[Outcome], about: dict[str, Any], absent: dict[str, str], *, quick: bool
+) -> Iterator[str]:
     if quick:
         yield "Quick run: it shows that the benchmark works; its figures mean nothing."
     if about["pinned"] is None:
         yield "Client and server could not be pinned to a core each."
-    if (about["load_before"] or 0) > 0.5:
-        yield f"Other programs were running (load {about['load_before']:.1f} at the start)."
+    turns = [turn for outcome in outcomes for turn in _turns(outcome)]
+    disturbed = sum(turn["waited"] > DISTURBED for turn in turns)
+    if disturbed:
+        yield (
+            f"In {disturbed} of {len(turns)} turns other programs had the cores for more than "
+            f"{DISTURBED:.0%} of the time, all tries included: times are too long."
+        )
     for module, reason in absent.items():
         yield f"Left out: {module} ({reason})"
 
@@ -143,7 +157,7 @@ def as_text(
         head = ["", "target", "measured", "verdict"]
         lines += _aligned([head, *map(_verdict_row, judged)])
         lines.append("")
-    lines += _remarks(about, absent, quick=quick)
+    lines += _remarks(outcomes, about, absent, quick=quick)
     return "\n".join(lines).rstrip()
 
 
