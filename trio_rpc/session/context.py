@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from trio_rpc.services.tables import BoundMethod
     from trio_rpc.session.session import Session
 
-__all__ = ["Call", "Handled", "current_call", "handled_call", "metadata", "outgoing_metadata"]
+__all__ = [
+    "Call",
+    "Handled",
+    "call_context",
+    "current_call",
+    "handled_call",
+    "metadata",
+    "outgoing_metadata",
+]
 
 
 class Call:
@@ -139,3 +147,23 @@ def metadata(**entries: Any) -> Iterator[None]:
         yield
     finally:
         outgoing_metadata.reset(token)
+
+
+def call_context(session: Session, incoming: Container[int]) -> dict[str, Any] | None:
+    """Make the context of a call from here: its place in the tree, and what travels with it.
+
+    Args:
+        session: what the call is made on.
+        incoming: the calls that ``session`` is handling.
+    """
+    handled, entries = handled_call.get(), outgoing_metadata.get()
+    if handled is None and not entries:
+        return None
+    context: dict[str, Any] = {}
+    if entries:
+        context["metadata"] = dict(entries)
+    if handled is not None:
+        context["depth"] = handled.depth + 1
+        if handled.session is session and handled.id in incoming:
+            context["parent"] = handled.id
+    return context

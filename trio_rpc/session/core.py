@@ -161,12 +161,12 @@ class Core:
         for answered in self._pongs.values():
             answered.set()
 
-    def _refusal(self, context: Mapping[str, Any]) -> RpcError | None:
+    def _refusal(self, context: Mapping[str, Any] | None) -> RpcError | None:
         """Why a call with that context cannot be made now, or None."""
         if self.life.stage is Stage.OPEN:
             return None
         if self.life.stage is Stage.CLOSING:
-            if context.get("parent") in self.protocol.incoming:
+            if context is not None and context.get("parent") in self.protocol.incoming:
                 return None
             if self.life.farewell is None:
                 return SessionClosed("this end is closing the session", fate=Fate.NOT_STARTED)

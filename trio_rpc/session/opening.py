@@ -76,7 +76,7 @@ def make_tables(services: object) -> Tables:
 @contextlib.asynccontextmanager
 async def run_session(core: Core, *, wait_until_open: bool = True) -> AsyncIterator[Session]:
     """Run a session while the block lasts; entered when it is open, or at once."""
-    session = core.incoming.session = Session(core)
+    session = core.incoming.session = core.outgoing.session = Session(core)
     with one_exception() as body:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, core, nursery, name="trio_rpc reader")

@@ -10,17 +10,30 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
 from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 
-from trio_rpc.errors import Fate, LocalProtocolError, Overloaded, RemoteCancelled, RpcError
+from trio_rpc.errors import (
+    DecodeError,
+    Fate,
+    LocalProtocolError,
+    Overloaded,
+    RemoteCancelled,
+    RpcError,
+)
 from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.services.faults import from_error
+from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.session.admission import UNLIMITED, Admission
+from trio_rpc.session.context import call_context
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.limits import Limits
+
+if TYPE_CHECKING:
+    from trio_rpc.session.session import Session
 
 __all__ = ["Outgoing", "Pending"]
 
@@ -90,6 +103,8 @@ class Pending:
 class Outgoing:
     """The calls that this end has made on one session.
 
+    ``session`` is set before the first one.
+
     Args:
         protocol: where requests are queued.
         limits: for ``send_buffer`` and ``cancel_grace``.
@@ -103,9 +118,10 @@ class Outgoing:
         protocol: Protocol,
         limits: Limits,
         send: Callable[[], None],
-        refusal: Callable[[dict[str, Any]], RpcError | None],
+        refusal: Callable[[dict[str, Any] | None], RpcError | None],
         over: Callable[[Fate], RpcError],
     ) -> None:
+        self.session: Session
         self.pending: dict[int, Pending] = {}
         self._protocol = protocol
         self._limits = limits
@@ -152,24 +168,24 @@ class Outgoing:
 
     async def request(
         self,
-        method: str,
-        args: list[Any],
-        kwargs: dict[str, Any] | None,
-        context: dict[str, Any],
-        deadline: float,
+        method: RemoteMethod,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
         *,
         abandon_on_cancel: bool = False,
-    ) -> m.Reply | m.ReplyErr:
-        """Send a Request and wait for its end.
+    ) -> Any:
+        """Call ``method``: send a Request, wait for its end, and return or raise what came of it.
 
         Args:
-            method: its full name.
+            method: what to call.
             args: positional arguments.
-            kwargs: keyword arguments, or None.
-            context: the context map of the Request, without the deadline.
-            deadline: when the caller's own scope ends, in Trio's time; ``inf`` for never.
+            kwargs: keyword arguments.
             abandon_on_cancel: leave when cancelled, without waiting for the handler's end.
         """
+        deadline = trio.current_effective_deadline()
+        if deadline <= trio.current_time():
+            await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
+        context = call_context(self.session, self._protocol.incoming)
         if not self._calls.is_free:
             await self._wait_for_credit(context)
         error = self._refusal(context)
@@ -177,9 +193,9 @@ class Outgoing:
             raise error
         now = trio.current_time()
         if deadline != math.inf:
-            context["deadline"] = max(0.0, deadline - now)
-        call = self._protocol.request(method, args, kwargs, context or None)
-        pending = self.pending[call] = Pending(self, call, method, now, deadline)
+            context = {**(context or {}), "deadline": max(0.0, deadline - now)}
+        call = self._protocol.request(method.name, list(args), kwargs or None, context)
+        pending = self.pending[call] = Pending(self, call, method.name, now, deadline)
         if abandon_on_cancel:
             pending.abandon_on_cancel = True
         if context:
@@ -190,12 +206,16 @@ class Outgoing:
         if pending.answer is None:
             await self._confirm_cancel(pending)
         answer = pending.answer
-        if type(answer) is m.Reply and not pending.interrupted:
-            return answer  # law 3: also when we were cancelled meanwhile
-        return await self._settle(pending)
+        if type(answer) is not m.Reply or pending.interrupted:
+            answer = await self._settle(pending)
+            raise from_error(answer.error, method.raises)
+        # Law 3: also when we were cancelled meanwhile.
+        if answer.problem is not None:
+            raise DecodeError(answer.problem, fate=Fate.STOPPED)
+        return answer.result if method.convert is None else _converted(method, answer.result)
 
-    async def _wait_for_credit(self, context: dict[str, Any]) -> None:
-        deep = context.get("depth", 0) >= _SELF_WAITING_DEPTH
+    async def _wait_for_credit(self, context: dict[str, Any] | None) -> None:
+        deep = context is not None and context.get("depth", 0) >= _SELF_WAITING_DEPTH
         if deep and not self._protocol.has_call_credit:
             # Those who hold the credit may be waiting for this very call.
             raise Overloaded(
@@ -204,15 +224,17 @@ class Outgoing:
         await self._calls.wait()
 
     async def notify(
-        self, method: str, args: list[Any], kwargs: dict[str, Any] | None, context: dict[str, Any]
+        self, method: RemoteMethod, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> None:
         """Send a Notification; waits for credit and room only."""
+        await trio.lowlevel.checkpoint()
+        context = call_context(self.session, self._protocol.incoming)
         if not self._notifications.is_free:
             await self._notifications.wait()
         error = self._refusal(context)
         if error is not None:
             raise error
-        self._protocol.notify(method, args, kwargs, context or None)
+        self._protocol.notify(method.name, list(args), kwargs or None, context)
         self._send()
 
     # ── what comes of a call ─────────────────────────────────────────────────────────────────
@@ -281,6 +303,15 @@ class Outgoing:
             _raise_cancelled(pending)
         assert isinstance(answer, RpcError)  # noqa: S101 - what else ends a call
         raise answer
+
+
+def _converted(method: RemoteMethod, result: object) -> Any:
+    assert method.convert is not None  # noqa: S101 - the caller has looked
+    try:
+        return method.convert(result)
+    except DecodeError as exc:
+        exc.fate = Fate.STOPPED  # the handler has done its part
+        raise
 
 
 async def _wait_for_own_deadline(pending: Pending) -> NoReturn:

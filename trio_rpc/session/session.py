@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, overload
 
-import trio
-
-from trio_rpc.errors import DecodeError, Fate, LocalProtocolError
+from trio_rpc.errors import LocalProtocolError
 from trio_rpc.services.decorators import Kind
-from trio_rpc.services.faults import from_error
 from trio_rpc.services.proxies import Proxy, RemoteMethod
-from trio_rpc.session.context import Call, handled_call, outgoing_metadata
+from trio_rpc.session.context import Call, outgoing_metadata
 from trio_rpc.session.core import Core
 from trio_rpc.session.incoming import apply_filters
 from trio_rpc.session.statistics import SessionStatistics
 from trio_rpc.session.tree import ScopeNode, scope_tree
-from trio_rpc.wire import messages as m
 from trio_rpc.wire.limits import Limits
 
 __all__ = ["Session"]
@@ -127,7 +123,9 @@ class Session:
             raise LocalProtocolError(f"{remote.name} is a {remote.kind.value}: notify it instead")
         if self._filters:
             return await self._call(remote, args, kwargs, abandon_on_cancel=abandon_on_cancel)
-        return await self._request(remote, args, kwargs, abandon_on_cancel=abandon_on_cancel)
+        return await self._outgoing.request(
+            remote, args, kwargs, abandon_on_cancel=abandon_on_cancel
+        )
 
     async def notify(
         self, method: str | Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any
@@ -159,7 +157,7 @@ class Session:
             return self._notify(method, args, kwargs)
         if self._filters:
             return self._call(method, args, kwargs)
-        return self._request(method, args, kwargs)
+        return self._outgoing.request(method, args, kwargs)
 
     def _remote(self, method: object) -> RemoteMethod:
         if isinstance(method, str):
@@ -179,63 +177,22 @@ class Session:
         abandon_on_cancel: bool = False,
     ) -> Any:
         call = self._outgoing_call(method, args, kwargs)
-
-        async def proceed() -> Any:
-            return await self._request(method, args, kwargs, abandon_on_cancel=abandon_on_cancel)
-
-        return await apply_filters(self._filters, call, proceed)
-
-    async def _request(
-        self,
-        method: RemoteMethod,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        abandon_on_cancel: bool = False,
-    ) -> Any:
-        deadline = trio.current_effective_deadline()
-        if deadline != math.inf and deadline <= trio.current_time():
-            await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
-        answer = await self._outgoing.request(
-            method.name,
-            list(args),
-            kwargs or None,
-            self._context(),
-            deadline,
-            abandon_on_cancel=abandon_on_cancel,
+        proceed = functools.partial(
+            self._outgoing.request, method, args, kwargs, abandon_on_cancel=abandon_on_cancel
         )
-        if isinstance(answer, m.Reply):
-            return _result(answer, method)
-        raise from_error(answer.error, method.raises)
+        return await apply_filters(self._filters, call, proceed)
 
     async def _notify(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        await trio.lowlevel.checkpoint()
-
-        async def proceed() -> None:
-            await self._outgoing.notify(method.name, list(args), kwargs or None, self._context())
-
         call = self._outgoing_call(method, args, kwargs)
+        proceed = functools.partial(self._outgoing.notify, method, args, kwargs)
         await apply_filters(self._filters, call, proceed)
 
     def _outgoing_call(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Call:
         return Call(self, method.name, args, kwargs, outgoing_metadata.get() or {})
-
-    def _context(self) -> dict[str, Any]:
-        """Make the context of a call from here: its place in the tree, and what travels with it."""
-        context: dict[str, Any] = {}
-        metadata = outgoing_metadata.get()
-        if metadata:
-            context["metadata"] = dict(metadata)
-        handled = handled_call.get()
-        if handled is not None:
-            context["depth"] = handled.depth + 1
-            if handled.session is self and handled.id in self._core.protocol.incoming:
-                context["parent"] = handled.id
-        return context
 
     async def ping(self) -> float:
         """Ask the other end for a sign of life, and return the seconds that it took.
@@ -271,14 +228,3 @@ class Session:
     def tree(self) -> list[ScopeNode]:
         """Return the live calls of both directions, each with its parent, oldest first."""
         return scope_tree(self._core.outgoing, self._core.incoming)
-
-
-def _result(answer: m.Reply, method: RemoteMethod) -> Any:
-    """Return what the handler returned; DecodeError when it is not what it should be."""
-    if answer.problem is not None:
-        raise DecodeError(answer.problem, fate=Fate.STOPPED)
-    try:
-        return answer.result if method.convert is None else method.convert(answer.result)
-    except DecodeError as exc:
-        exc.fate = Fate.STOPPED  # the handler has done its part
-        raise
