@@ -9,6 +9,7 @@ import trio
 
 from trio_rpc import DEFAULT_LIMITS, open_session
 from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.protocol.states import Half
 from trio_rpc.testing import memory_channel_pair
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
@@ -88,9 +89,11 @@ async def session_with_raw_peer(
     peer.protocol.welcome()
     peer.flush()
     async with open_session(ours, services, **options) as session:
-        opening = await peer.read_packet()
-        while not any(isinstance(each, m.Welcome) for each in opening):
-            opening += await peer.read_packet()
+        while peer.protocol.theirs is not Half.OPEN:
+            packet = await peer.channel.receive()
+            peer.received += peer.codec.decode(packet)
+            for _ in peer.protocol.receive(packet):
+                pass
         try:
             yield session, peer
         finally:

@@ -1,0 +1,432 @@
+"""How sessions end: every call ends and says its fate, and nothing is left (F1, F2, F6, F23)."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import trio
+from handlers import Echo, Sleeper
+from raw_peer import HELLO, RawPeer, close_at_once, session_with_raw_peer
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc import Fate, Limits, open_session
+from trio_rpc.session.session import Session
+from trio_rpc.testing import memory_channel_pair, open_session_pair
+from trio_rpc.wire import messages as m
+
+# ── F1: each way a session can end, with calls in flight both ways ───────────────────────────
+
+
+class WriteFails(trio.abc.Channel[bytes]):
+    """A channel whose send fails from a moment on, with an error of the test's choice."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.error = None
+        self.closed = False
+
+    async def send(self, value):
+        if self.error is not None:
+            await trio.lowlevel.checkpoint()
+            raise self.error
+        await self.inner.send(value)
+
+    async def receive(self):
+        return await self.inner.receive()
+
+    async def aclose(self):
+        self.closed = True
+        await self.inner.aclose()
+
+
+async def _remote_close(session, peer, channel):
+    peer.send(m.Goodbye("done", "gone fishing"))
+    peer.channel.close()
+
+
+async def _remote_eof(session, peer, channel):
+    peer.channel.close()
+
+
+async def _remote_reset(session, peer, channel):
+    peer.channel.abort()
+
+
+async def _remote_garbage(session, peer, channel):
+    peer.channel.send_nowait(b"\xc1")
+
+
+async def _remote_oversize(session, peer, channel):
+    peer.channel.send_nowait(b"\xc4" * 300_000)
+
+
+async def _remote_silence(session, peer, channel):
+    pass  # the keepalive finds out
+
+
+async def _local_graceful(session, peer, channel):
+    await session.aclose(grace=1)
+
+
+async def _local_forceful(session, peer, channel):
+    await close_at_once(session)
+
+
+async def _writer_error(session, peer, channel):
+    channel.error = OSError("the cable is out")
+    peer.send(m.Ping(1))
+
+
+ENDS = {
+    _remote_close: (trio_rpc.SessionBroken, "gone fishing"),
+    _remote_eof: (trio_rpc.SessionBroken, "without a Goodbye"),
+    _remote_reset: (trio_rpc.SessionBroken, "broken"),
+    _remote_garbage: (trio_rpc.SessionBroken, "broke the protocol"),
+    _remote_oversize: (trio_rpc.SessionBroken, "broke the protocol"),
+    _remote_silence: (trio_rpc.SessionBroken, "silent"),
+    _local_graceful: (trio_rpc.SessionClosed, "closed"),
+    _local_forceful: (trio_rpc.SessionClosed, "closed"),
+    _writer_error: (trio_rpc.SessionBroken, "cable"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__.strip("_"))
+async def test_each_way_a_session_can_end_ends_every_call_and_says_its_fate(
+    autojump_clock, tasks, end
+):
+    kind, text = ENDS[end]
+    before = tasks()
+    sleeper = Sleeper()
+    ours, theirs = memory_channel_pair(max_buffer=10**6)
+    channel = WriteFails(ours)
+    peer = RawPeer(theirs)
+    peer.send(HELLO, m.Welcome())
+    errors = {}
+    async with trio.open_nursery() as nursery, open_session(channel, sleeper) as session:
+
+        async def call(label, what):
+            with pytest.raises(kind, match=text) as caught:
+                await what()
+            errors[label] = caught.value
+
+        for number in range(3):
+            nursery.start_soon(call, number, lambda: session.call("work"))
+        nursery.start_soon(call, "ping", session.ping)
+        peer.send(m.Request(1, "sleep", []), m.Request(2, "sleep", ["x", 0.5]))
+        await wait_all_tasks_blocked()
+        assert sleeper.running == 2
+        await end(session, peer, channel)
+        await session.wait_closed()
+        assert sleeper.running == 0
+        assert channel.closed
+        await call("afterwards", lambda: session.call("work"))  # F2: at once
+        await call("ping afterwards", session.ping)
+        await call("notify afterwards", lambda: session.notify("work"))
+    assert [errors[number].fate for number in range(3)] == [Fate.UNKNOWN] * 3
+    assert errors["afterwards"].fate is Fate.NOT_STARTED
+    assert session.statistics().state == "over"
+    assert session.statistics().calls_out == session.statistics().calls_in == 0
+    assert session.tree() == []
+    assert tasks() == before
+
+
+async def test_a_channel_that_raises_what_it_should_not_is_closed_and_its_error_comes_out(
+    autojump_clock,
+):
+    ours, theirs = memory_channel_pair()
+    channel = WriteFails(ours)
+    peer = RawPeer(theirs)
+    peer.send(HELLO, m.Welcome())
+    closed = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def wait(session):
+            await session.wait_closed()
+            closed.set()
+
+        with pytest.raises(ZeroDivisionError, match="a bug of the channel"):
+            async with open_session(channel) as session:
+                nursery.start_soon(wait, session)
+                await wait_all_tasks_blocked()
+                channel.error = ZeroDivisionError("a bug of the channel")
+                await session.call("anything")
+        await closed.wait()
+    assert channel.closed
+
+
+# ── closing ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_aclose_during_a_call_ends_with_its_reply_and_not_with_the_grace_time(no_time):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        results = []
+
+        async def call():
+            results.append(await session.call("work"))
+
+        nursery.start_soon(call)
+        await peer.read(m.Request)
+        nursery.start_soon(session.aclose)
+        await peer.read(m.Goodbye)
+        peer.send(m.Goodbye("done", ""))
+        await wait_all_tasks_blocked()
+        assert session.statistics().state == "closing"
+        with pytest.raises(trio_rpc.SessionClosed) as caught:
+            await session.call("new")
+        assert caught.value.fate is Fate.NOT_STARTED
+        peer.send(m.Reply(1, "finished"))
+        await session.wait_closed()
+        await wait_all_tasks_blocked()
+        assert results == ["finished"]
+
+
+async def test_aclose_takes_no_longer_than_its_grace(autojump_clock):
+    async with session_with_raw_peer(Sleeper()) as (session, peer):
+        peer.send(m.Request(1, "sleep", []))
+        await wait_all_tasks_blocked()
+        await session.aclose(grace=2)
+        assert trio.current_time() == pytest.approx(2, abs=0.001)
+        assert (await peer.read(m.ReplyErr)).error["code"] == "cancelled"
+
+
+async def test_aclose_cancelled_in_its_grace_time_closes_at_once(autojump_clock):
+    sleeper = Sleeper()
+    async with session_with_raw_peer(sleeper) as (session, peer):
+        peer.send(m.Request(1, "sleep", []))
+        await wait_all_tasks_blocked()
+        with trio.move_on_after(1) as scope:
+            await session.aclose(grace=100)
+        assert scope.cancelled_caught
+        assert session.statistics().state == "over"
+        await session.wait_closed()
+        assert trio.current_time() == pytest.approx(1, abs=0.001)
+        assert sleeper.running == 0
+
+
+async def test_both_ends_close_at_once(no_time):
+    async with open_session_pair(Echo(), Echo()) as (a, b):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.aclose)
+            nursery.start_soon(b.aclose)
+        for session in (a, b):
+            with pytest.raises(trio_rpc.SessionClosed):
+                await session.call("echo", 1)
+
+
+async def test_both_ends_close_at_once_by_force(no_time):
+    async with open_session_pair(Sleeper(), Sleeper()) as (a, b), trio.open_nursery() as nursery:
+        ended = []
+
+        async def call(session):
+            try:
+                await session.call("sleep")
+            except trio_rpc.RpcError as exc:
+                ended.append(exc)
+
+        nursery.start_soon(call, a)
+        nursery.start_soon(call, b)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(close_at_once, a)
+        nursery.start_soon(close_at_once, b)
+        await a.wait_closed()
+        await b.wait_closed()
+        await wait_all_tasks_blocked()
+        assert len(ended) == 2
+
+
+async def test_goodbye_crossing_a_request(no_time):
+    async with session_with_raw_peer(Echo()) as (session, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(session.aclose)
+        await peer.read(m.Goodbye)
+        peer.send(m.Request(1, "echo", [1]), m.Notification("echo", []), m.Goodbye("done", ""))
+        assert (await peer.read(m.ReplyErr)).error["code"] == "unavailable"
+    assert session.statistics().late_calls == 2
+
+
+async def test_a_request_that_crosses_a_goodbye_is_unavailable_at_its_caller(no_time):
+    async with open_session_pair(None, Sleeper()) as (a, b), trio.open_nursery() as nursery:
+        nursery.start_soon(b.aclose)
+        while b.statistics().state == "open":
+            await trio.lowlevel.checkpoint()
+        with pytest.raises((trio_rpc.Unavailable, trio_rpc.SessionBroken)) as caught:
+            await a.call("sleep")
+        assert caught.value.fate is Fate.NOT_STARTED
+
+
+async def test_notification_then_immediate_close_does_not_cut_its_handler_off(autojump_clock):
+    done = []
+
+    class Listener:
+        @trio_rpc.notification
+        async def note(self, text):
+            await trio.sleep(2)
+            done.append(len(text))
+
+    async with open_session_pair(None, Listener()) as (a, _):
+        await a.notify("note", "x" * 10)
+        await a.notify("note", "x" * 1_000_000)
+    assert sorted(done) == [10, 1_000_000]
+
+
+async def test_a_large_call_then_immediate_close_is_still_answered(no_time):
+    async with open_session_pair(None, Echo()) as (a, _), trio.open_nursery() as nursery:
+        results = []
+
+        async def call():
+            results.append(await a.call("echo", b"x" * 1_000_000))
+
+        nursery.start_soon(call)
+        await trio.lowlevel.checkpoint()
+        await a.aclose()
+    assert [len(each) for each in results] == [1_000_000]
+
+
+async def test_calls_inside_calls_are_served_while_a_session_closes(autojump_clock):
+    class Home:
+        @trio_rpc.method
+        async def progress(self, percent: int) -> int:
+            return percent
+
+    class Away:
+        def __init__(self, session):
+            self.home = session.proxy("", Home)
+
+        @trio_rpc.method
+        async def work(self):
+            await trio.sleep(1)
+            return await self.home.progress(50)
+
+    async with open_session_pair(Home(), Away) as (a, b), trio.open_nursery() as nursery:
+        results = []
+
+        async def call():
+            results.append(await a.call("work"))
+
+        nursery.start_soon(call)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(a.aclose)
+        nursery.start_soon(b.aclose)
+    assert results == [50]
+
+
+async def test_a_handler_that_closes_its_own_session_ends_with_it(autojump_clock):
+    class Quits:
+        @trio_rpc.method
+        async def quit(self):
+            await trio_rpc.current_call().session.aclose(grace=1)
+
+    async with open_session_pair(None, Quits()) as (a, b):
+        with pytest.raises(trio_rpc.RpcError):
+            await a.call("quit")
+        await a.wait_closed()
+        await b.wait_closed()
+
+
+async def test_callers_that_wait_for_credit_are_refused_when_the_session_ends(no_time):
+    async with (
+        session_with_raw_peer(peer_limits=Limits(max_calls=1, max_notifications=1)) as (
+            session,
+            peer,
+        ),
+        trio.open_nursery() as nursery,
+    ):
+        fates = []
+
+        async def refused(send):
+            with pytest.raises(trio_rpc.SessionBroken) as caught:
+                await send("work")
+            fates.append(caught.value.fate)
+
+        nursery.start_soon(refused, session.call)
+        await session.notify("work")
+        await wait_all_tasks_blocked()
+        for send in (session.call, session.call, session.notify, session.notify):
+            nursery.start_soon(refused, send)
+        await wait_all_tasks_blocked()
+        assert session.statistics().tasks_waiting == 4
+        peer.channel.abort()
+        await session.wait_closed()
+        await wait_all_tasks_blocked()
+        assert sorted(fates, key=str) == [Fate.NOT_STARTED] * 4 + [Fate.UNKNOWN]
+
+
+# ── reply and end in one tick ────────────────────────────────────────────────────────────────
+
+
+async def test_welcome_and_goodbye_in_one_packet(no_time):
+    ours, theirs = memory_channel_pair()
+    peer = RawPeer(theirs)
+    peer.send(HELLO, m.Welcome(), m.Goodbye("done", "wrong number"))
+    async with open_session(ours) as session:
+        with pytest.raises(trio_rpc.SessionBroken, match="wrong number"):
+            await session.call("anything")
+
+
+async def test_reply_that_arrives_in_the_tick_in_which_the_session_ends(no_time):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+
+        async def call():
+            with pytest.raises(trio_rpc.SessionClosed):
+                await session.call("work")
+
+        nursery.start_soon(call)
+        await peer.read(m.Request)
+        peer.send(m.Reply(1, "too late"), m.Pong(1))
+        session._core.stop()
+        await session.wait_closed()
+
+
+async def test_no_keepalive_is_sent_while_a_session_dies(autojump_clock):
+    limits = Limits(keepalive_interval=0.1, keepalive_pings=100, time_to_die=5)
+    async with session_with_raw_peer(Sleeper(), limits=limits) as (session, peer):
+        peer.send(m.Request(1, "stubborn", [3]))
+        await wait_all_tasks_blocked()
+        peer.channel.abort()
+        await session.wait_closed()
+        assert trio.current_time() == pytest.approx(3, abs=0.001)
+
+
+# ── leaks ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_nothing_is_left_of_sessions_that_are_over(tasks):
+    # F6, robustness.md 63
+    async def one():
+        try:
+            async with open_session_pair(Sleeper(), Sleeper()) as (a, b):
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+                        for session in (a, b):
+                            for _ in range(3):
+                                nursery.start_soon(session.call, "sleep")
+                        await wait_all_tasks_blocked()
+                        scope.cancel()
+                with pytest.raises(trio_rpc.MethodNotFound):
+                    await a.call("nothing")
+                sessions.append(weakref.ref(a))
+                int("not a number")  # an exception keeps frames alive
+        except ValueError:
+            pass
+
+    def count():
+        gc.collect()
+        counts = {}
+        for each in gc.get_objects():
+            if str(type(each).__module__).startswith(("trio_rpc", "trio._core")):
+                counts[type(each).__qualname__] = counts.get(type(each).__qualname__, 0) + 1
+        return counts
+
+    sessions = []
+    await one()
+    tasks_before, before = tasks(), count()
+    for _ in range(20):
+        await one()
+    assert tasks() == tasks_before
+    after = count()
+    grown = {name: n - before.get(name, 0) for name, n in after.items() if n > before.get(name, 0)}
+    assert not grown
+    assert all(ref() is None for ref in sessions)
+    assert not any(isinstance(each, Session) for each in gc.get_objects())
