@@ -16,7 +16,7 @@ from trio_rpc.session.context import current_call
 from trio_rpc.session.session import Session
 from trio_rpc.session.tree import ScopeNode
 
-__all__ = ["Entry", "Lab", "Reading", "Screen", "services"]
+__all__ = ["Diary", "Entry", "Lab", "Reading", "Screen", "services"]
 
 CLEAN_UP_SECONDS = 0.1
 """How long it takes to put back what was held: long enough to be seen."""
