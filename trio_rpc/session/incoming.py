@@ -171,10 +171,14 @@ class Incoming:
                     result = await suspended.rest() if suspended is not None else handled.result
                     await self._wait_for_room()
         except BaseException as exc:
-            if handled is not None:
-                self._end(handled, error=exc)
-            if handled is None or not isinstance(exc, Exception):
+            if handled is None:
                 raise
+            self._end(handled, error=exc)
+            rest = _not_for_callers(exc)
+            if rest is exc:
+                raise
+            if rest is not None:
+                raise rest from None
         else:
             if handled is not None:
                 self._end(handled, result, cancelled=scope.cancelled_caught)
@@ -244,6 +248,9 @@ class Incoming:
     ) -> None:
         """A call that had a task is over."""
         del self.running[handled.id]
+        if isinstance(error, BaseExceptionGroup):
+            error = error.split(trio.Cancelled)[1]
+            cancelled = error is None
         if cancelled or isinstance(error, trio.Cancelled):
             self._end_cancelled(handled)
         elif error is not None:
@@ -320,3 +327,10 @@ def apply_filters(
     for each in reversed(filters):
         proceed = functools.partial(each, call, proceed)
     return proceed()
+
+
+def _not_for_callers(exc: BaseException) -> BaseException | None:
+    """What of an exception must go on: what ends the program, and our own cancellation (law 7)."""
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(Exception)[1]
+    return None if isinstance(exc, Exception) else exc
