@@ -12,7 +12,7 @@ from benchmarks.adapter import Adapter
 
 __all__ = ["MODULES", "available", "find"]
 
-MODULES = ("floor_echo", "floor_direct", "floor_nursery", "floor_inline", "floor_cancel", "library")
+MODULES = ("floor_echo", "floor_direct", "floor_nursery", "floor_inline", "floor_scopes", "library")
 
 
 def _adapters(module: str) -> tuple[Adapter, ...]:

@@ -104,7 +104,7 @@ ADAPTERS = (
         open_client=open_client,
     ),
     trio_adapter(
-        "direct inline",
+        "direct-inline",
         "floor: no task, written at once",
         "one",
         serve=serve_streams(handle_inline),

@@ -58,7 +58,7 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
 
 ADAPTERS = (
     trio_adapter(
-        "bare echo",
+        "echo",
         "floor: bare trio echo",
         "one large idle",
         serve=serve_streams(handle),

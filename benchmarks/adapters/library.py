@@ -81,7 +81,7 @@ ADAPTERS = (
         open_client=open_client,
     ),
     trio_adapter(
-        "trio_rpc inline",
+        "trio_rpc-inline",
         "trio_rpc, plain def handler",
         "one flight large",
         serve=serve_bench,

@@ -124,7 +124,7 @@ class Caller:
 
 ADAPTERS = (
     trio_adapter(
-        "nursery, cancels",
+        "scopes",
         "floor: a task and a scope per request",
         "flight cancel",
         serve=serve_streams(handle),
