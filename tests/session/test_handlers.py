@@ -1,0 +1,328 @@
+"""What handlers may do, and what they find: errors, groups, context, inline ones."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import trio
+from handlers import Sleeper, service
+from raw_peer import close_at_once, session_with_raw_peer
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc.testing import open_session_pair
+from trio_rpc.wire import messages as m
+
+# ── groups and cancellation from outside ─────────────────────────────────────────────────────
+
+
+async def _fail_when_cancelled():
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise ValueError("while cleaning up")
+
+
+async def _with_children(*functions):
+    async with trio.open_nursery() as nursery:
+        for each in functions:
+            nursery.start_soon(each)
+
+
+async def test_a_handler_that_fails_while_its_session_is_cancelled_does_not_hide_the_cancellation(
+    no_time,
+):
+    async def work():
+        await _with_children(_fail_when_cancelled, trio.sleep_forever)
+
+    with trio.CancelScope() as scope:
+        async with session_with_raw_peer(service(work)) as (_, peer):
+            peer.send(m.Request(1, "work", []))
+            await wait_all_tasks_blocked()
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                reply = await peer.read(m.ReplyErr)
+    assert scope.cancelled_caught
+    assert reply.error["code"] == "raised"
+    assert [each["message"] for each in reply.error["errors"]] == ["while cleaning up"]
+
+
+async def test_a_handler_with_children_cancelled_from_outside_ends_as_cancelled(no_time):
+    async def work():
+        await _with_children(*[trio.sleep_forever] * 3)
+
+    with trio.CancelScope() as scope:
+        async with session_with_raw_peer(service(work)) as (_, peer):
+            peer.send(m.Request(1, "work", []))
+            await wait_all_tasks_blocked()
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                assert (await peer.read(m.ReplyErr)).error["code"] == "cancelled"
+    assert scope.cancelled_caught
+
+
+async def test_a_group_that_holds_a_fatal_one_tells_its_caller_all_and_ends_the_program(no_time):
+    async def work():
+        await trio.lowlevel.checkpoint()
+        raise BaseExceptionGroup("mixed", [ValueError("harmless"), KeyboardInterrupt()])
+
+    with pytest.raises(KeyboardInterrupt):
+        async with session_with_raw_peer(service(work)) as (session, peer):
+            try:
+                peer.send(m.Request(1, "work", []))
+                await session.wait_closed()
+            finally:
+                with trio.CancelScope(shield=True):
+                    reply = await peer.read(m.ReplyErr)
+    assert len(reply.error["errors"]) == 2
+
+
+async def test_the_first_of_several_handlers_in_a_packet_is_fatal_and_all_are_answered(no_time):
+    class Mixed(Sleeper):
+        @trio_rpc.method
+        async def fatal(self):
+            raise SystemExit(2)
+
+    with pytest.raises(SystemExit):
+        async with session_with_raw_peer(Mixed()) as (session, peer):
+            try:
+                peer.send(*(m.Request(n, "fatal" if n == 2 else "sleep", []) for n in range(1, 6)))
+                await session.wait_closed()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await peer.read_all(m.ReplyErr, 5)
+    assert [peer.count(m.ReplyErr, n) for n in range(1, 6)] == [1] * 5
+
+
+async def test_an_awaitable_that_is_no_coroutine_may_be_what_a_handler_is_made_of(no_time):
+    class Wrapped:
+        @trio_rpc.method
+        async def work(self):
+            return await _Awaitable()
+
+    async with open_session_pair(None, Wrapped()) as (a, _):
+        assert await a.call("work") == "done"
+
+
+class _Awaitable:
+    def __await__(self):
+        return self._work().__await__()
+
+    async def _work(self):
+        await trio.lowlevel.checkpoint()
+        return "done"
+
+
+# ── F3: what cannot be sent ──────────────────────────────────────────────────────────────────
+
+
+async def test_a_result_that_cannot_be_encoded_is_an_error_reply(no_time):
+    async def work():
+        return {"deep": [object()]}
+
+    async with open_session_pair(None, service(work)) as (a, _):  # robustness.md 28
+        with pytest.raises(trio_rpc.RemoteError, match="cannot be sent") as caught:
+            await a.call("work")
+        assert caught.value.fate is trio_rpc.Fate.STOPPED
+
+
+async def test_an_error_that_cannot_be_encoded_still_arrives(no_time):
+    class Odd(Exception):
+        pass
+
+    class Faulty:
+        @trio_rpc.method(raises=(Odd,))
+        async def work(self):
+            raise Odd(object(), "\udc80", "x" * 10_000_000)
+
+    async with open_session_pair(None, Faulty()) as (a, _):  # robustness.md 44
+        with pytest.raises(Odd) as caught:
+            await a.proxy("", Faulty).work()
+        assert len(str(caught.value)) < 30_000
+
+
+@pytest.mark.parametrize("detail", ["none", "message", "traceback"])
+async def test_error_detail_is_what_the_serving_side_says(no_time, detail):
+    async def work():
+        raise LookupError("the secret") from ValueError("deeper")
+
+    options = {"error_detail": detail}
+    async with open_session_pair(None, service(work), options_b=options) as (a, _):  # F18
+        with pytest.raises(Exception) as caught:
+            await a.call("work")
+    exc = caught.value
+    assert ("secret" in str(exc)) is (detail != "none")
+    if detail == "traceback":
+        assert type(exc) is LookupError
+        assert isinstance(exc.__cause__, trio_rpc.RemoteTraceback)
+        assert "deeper" in str(exc.__cause__)
+    else:
+        assert exc.__cause__ is None
+
+
+# ── what a handler finds ─────────────────────────────────────────────────────────────────────
+
+
+class Curious:
+    @trio_rpc.method
+    async def look(self):
+        return self._seen()
+
+    @trio_rpc.method
+    async def look_later(self):
+        await trio.lowlevel.checkpoint()
+        return self._seen()
+
+    @trio_rpc.method
+    def look_inline(self):
+        return self._seen()
+
+    def _seen(self):
+        call = trio_rpc.current_call()
+        return [call.method, dict(call.metadata), repr(call)]
+
+
+@pytest.mark.parametrize("method", ["look", "look_later", "look_inline"])
+async def test_current_call_and_metadata_in_a_handler(no_time, method):
+    async with open_session_pair(None, {"here": Curious()}) as (a, b):
+        with trio_rpc.metadata(user="ann"), trio_rpc.metadata(trace=7):
+            name, metadata, text = await a.call(f"here.{method}")
+        assert name == f"here.{method}"
+        assert metadata == {"user": "ann", "trace": 7}
+        assert repr(b) in text
+        assert (await a.call(f"here.{method}"))[1] == {}
+        with pytest.raises(RuntimeError):
+            trio_rpc.current_call()
+
+
+async def test_metadata_does_not_travel_on_by_itself(no_time):
+    class Forwards:
+        def __init__(self, session):
+            self.session = session
+
+        @trio_rpc.method
+        async def forward(self):
+            return await self.session.call("look")
+
+    async with open_session_pair(Curious(), Forwards) as (a, _):
+        with trio_rpc.metadata(user="x"):
+            assert (await a.call("forward"))[1] == {}
+
+
+async def test_handlers_inherit_nothing_from_whoever_opened_the_session(no_time):
+    class Forwards(Curious):
+        def __init__(self, session):
+            self.session = session
+
+        @trio_rpc.method
+        async def forward(self):
+            return await self.session.call("look")
+
+    with trio_rpc.metadata(user="the pool's first customer"):
+        async with open_session_pair(Curious(), Forwards) as (a, b):
+            assert (await b.call("look"))[1] == {"user": "the pool's first customer"}
+            assert (await a.call("forward"))[1] == {}
+
+
+async def test_handlers_of_one_packet_do_not_see_each_others_context(no_time):
+    import contextvars
+
+    mark = contextvars.ContextVar("mark", default="unmarked")
+
+    class Marks:
+        @trio_rpc.method
+        async def read(self):
+            before = mark.get()
+            mark.set("marked")
+            return before
+
+        @trio_rpc.method
+        async def read_later(self):
+            before = mark.get()
+            mark.set("marked")
+            await trio.lowlevel.checkpoint()
+            return before + mark.get()
+
+    async with session_with_raw_peer(Marks()) as (_, peer):
+        names = ["read", "read_later"] * 4
+        peer.send(*(m.Request(n, name, []) for n, name in enumerate(names, 1)))
+        replies = await peer.read_all(m.Reply, 8)
+        assert {each.result for each in replies} == {"unmarked", "unmarkedmarked"}
+
+
+async def test_a_task_is_named_after_the_handler_that_it_runs(no_time):
+    names = []
+
+    async def work():
+        await trio.lowlevel.checkpoint()
+        names.append(trio.lowlevel.current_task().name)
+
+    async with open_session_pair(None, {"market": service(work)}) as (a, _):
+        await a.call("market.work")
+    assert names == ["market.work"]
+
+
+async def test_a_service_may_keep_a_proxy_of_its_client(no_time):
+    class Client:
+        @trio_rpc.method
+        async def confirm(self, question: str) -> bool:
+            return question == "really?"
+
+    class Server:
+        def __init__(self, session):
+            self.client = session.proxy("", Client)
+            self.calls = 0
+
+        @trio_rpc.method
+        async def delete(self) -> tuple[bool, int]:
+            self.calls += 1
+            return await self.client.confirm("really?"), self.calls
+
+    for _ in range(2):  # B20, B30: an object for each session
+        async with open_session_pair(Client(), Server) as (a, _):
+            assert await a.proxy("", Server).delete() == (True, 1)
+            assert await a.proxy("", Server).delete() == (True, 2)
+
+
+async def test_a_notification_that_fails_is_logged_and_costs_nobody_anything(no_time, caplog):
+    class Listener:
+        @trio_rpc.notification
+        async def later(self):
+            await trio.lowlevel.checkpoint()
+            raise ValueError("later")
+
+        @trio_rpc.notification
+        def inline(self):
+            raise ValueError("inline")
+
+    with caplog.at_level(logging.ERROR, logger="trio_rpc"):  # F24
+        async with open_session_pair(None, Listener()) as (a, _):
+            await a.notify("later")
+            await a.proxy("", Listener).inline()
+            await a.ping()
+            await wait_all_tasks_blocked()
+    assert sorted(str(each.exc_info[1]) for each in caplog.records) == ["inline", "later"]
+
+
+async def test_a_handler_may_cancel_itself_without_anybody_thinking_it_was_cancelled(no_time):
+    async def work():
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await trio.sleep_forever()
+        return "fine"
+
+    async with open_session_pair(None, service(work)) as (a, _):
+        assert await a.call("work") == "fine"
+
+
+async def test_requests_of_ours_that_the_peer_ends_as_cancelled_are_remote_cancelled(no_time):
+    async with open_session_pair(None, Sleeper()) as (a, b), trio.open_nursery() as nursery:
+
+        async def call():
+            with pytest.raises(trio_rpc.RemoteCancelled, match="ending"):
+                await a.call("sleep")
+
+        nursery.start_soon(call)
+        await wait_all_tasks_blocked()
+        await close_at_once(b)
