@@ -74,6 +74,10 @@ class Counters:
     """Requests and Notifications that crossed our Goodbye."""
 
 
+# To look a member of an Enum up in its class takes longer than all that is done with it here.
+_OPEN = Half.OPEN
+_WAITING, _ABANDONED = Outgoing.WAITING, Outgoing.ABANDONED
+_RUNNING, _ANSWERED = Incoming.RUNNING, Incoming.ANSWERED
 _UNANSWERED = (Incoming.RUNNING, Incoming.CANCELLED)
 
 
@@ -126,7 +130,7 @@ class Protocol:
             for message in self._codec.decode(packet):
                 kind = type(message)
                 self.counters.messages_received += 1
-                if kind in TURNING or self.ours is not Half.OPEN or self.theirs is not Half.OPEN:
+                if kind in TURNING or self.ours is not _OPEN or self.theirs is not _OPEN:
                     self.theirs = _step(self.theirs, self.ours, kind)
                 event = accept[kind](self, message)
                 if event is not None:
@@ -156,8 +160,8 @@ class Protocol:
             raise DecodeError(f"Request {request.id} is in flight already")
         if len(incoming) >= self.limits.max_calls:
             raise DecodeError(f"more than {self.limits.max_calls} calls at once")
-        incoming[request.id] = Incoming.RUNNING
-        if context is None and self.ours is self.theirs is Half.OPEN:
+        incoming[request.id] = _RUNNING
+        if context is None and self.ours is self.theirs is _OPEN:
             return request
         if context:
             _check_context(context)
@@ -171,10 +175,10 @@ class Protocol:
 
     def _is_late(self, context: dict[str, Any] | None) -> bool:
         """Whether a call comes when only calls within a call are served, and is not one of them."""
-        if self.ours is self.theirs is Half.OPEN or _is_within(context, self.outgoing):
+        if self.ours is self.theirs is _OPEN or _is_within(context, self.outgoing):
             return False
         # One whose parent has just ended crossed that end; one that never had any is a lie.
-        if self.theirs is not Half.OPEN and "parent" not in (context or ()):
+        if self.theirs is not _OPEN and "parent" not in (context or ()):
             raise DecodeError("a call after Goodbye that is not made within a call")
         self.counters.late_calls += 1
         return True
@@ -199,7 +203,7 @@ class Protocol:
             raise DecodeError(
                 f"{type(message).__name__} to call {message.id}, which is not in flight"
             )
-        if state is Outgoing.ABANDONED:
+        if state is _ABANDONED:
             self.counters.late_replies += 1
             return None
         return message
@@ -360,13 +364,13 @@ class Protocol:
         """
         if len(self.outgoing) >= self.peer.max_calls:
             raise LocalProtocolError("the other end takes no more calls at once")
-        if self.ours is not Half.OPEN or self.theirs is not Half.OPEN:
+        if self.ours is not _OPEN or self.theirs is not _OPEN:
             self._check_may_call(context)
         call = self._last_id + 1
         data = self._encode(m.Request(call, method, args, kwargs, context), references)
         self._queue(m.Request, data, -call)
         self._last_id = call
-        self.outgoing[call] = Outgoing.WAITING
+        self.outgoing[call] = _WAITING
         return call
 
     def notify(
@@ -384,7 +388,7 @@ class Protocol:
         self._notifications_left -= 1
 
     def _check_may_call(self, context: dict[str, Any] | None) -> None:
-        if self.ours is self.theirs is Half.OPEN:
+        if self.ours is self.theirs is _OPEN:
             return
         leaving = self.ours is Half.LEAVING or self.theirs is Half.LEAVING
         if leaving and not _is_within(context, self.incoming):
@@ -425,14 +429,14 @@ class Protocol:
         if self.incoming.get(call) not in _UNANSWERED:
             raise LocalProtocolError(f"call {call} has had its terminal message")
         self._queue(m.Reply, self._encode(m.Reply(call, result), references), call)
-        self.incoming[call] = Incoming.ANSWERED
+        self.incoming[call] = _ANSWERED
 
     def reply_error(self, call: int, error: dict[str, Any]) -> None:
         """Queue the error that a call of the peer's ended with; raises as :meth:`reply` does."""
         if self.incoming.get(call) not in _UNANSWERED:
             raise LocalProtocolError(f"call {call} has had its terminal message")
         self._put(m.ReplyErr(call, error), call)
-        self.incoming[call] = Incoming.ANSWERED
+        self.incoming[call] = _ANSWERED
 
     def ping(self, number: int) -> None:
         """Queue a Ping."""
@@ -467,14 +471,14 @@ class Protocol:
         return data
 
     def _queue(self, kind: type[m.Message], data: bytes, tag: int = NOTHING) -> None:
-        if kind in TURNING or self.ours is not Half.OPEN or self.theirs is not Half.OPEN:
+        if kind in TURNING or self.ours is not _OPEN or self.theirs is not _OPEN:
             self.ours = _step(self.ours, self.theirs, kind)
         self._outbox.put(data, tag)
 
 
 def _step(half: Half, other: Half, kind: type[m.Message]) -> Half:
     """Where ``half`` goes by sending a message of that kind; LocalProtocolError when it must not."""
-    if half is other is Half.OPEN and kind is not m.Goodbye:
+    if half is other is _OPEN and kind is not m.Goodbye:
         if kind is m.Hello or kind is m.Welcome:
             raise LocalProtocolError(f"{kind.__name__} a second time")
         return half

@@ -43,6 +43,9 @@ class Options:
     error_detail: Detail = "message"
 
 
+_OPEN = Stage.OPEN
+
+
 class Core:
     """One session from the inside: its parts, its stage, and the words they exchange.
 
@@ -163,7 +166,7 @@ class Core:
 
     def _refusal(self, context: Mapping[str, Any] | None) -> RpcError | None:
         """Why a call with that context cannot be made now, or None."""
-        if self.life.stage is Stage.OPEN:
+        if self.life.stage is _OPEN:
             return None
         if self.life.stage is Stage.CLOSING:
             if context is not None and context.get("parent") in self.protocol.incoming:
@@ -198,7 +201,7 @@ class Core:
 
     def handler_ended(self) -> None:
         """A handler has ended: whoever closes the session may have waited for it."""
-        if self.life.stage in (Stage.CLOSING, Stage.OVER):
+        if self.life.stage is not _OPEN:
             self._answer_goodbye()
             self.life.move(self.life.stage)
 

@@ -35,6 +35,10 @@ __all__ = ["Filter", "Incoming"]
 
 logger = logging.getLogger("trio_rpc")
 
+# To look a member of an Enum up in its class takes longer than what is done with it here.
+_METHOD, _NOTIFICATION = Kind.METHOD, Kind.NOTIFICATION
+_ENDED = Half.ENDED
+
 Filter: TypeAlias = Callable[[Call, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 Context: TypeAlias = "dict[str, Any] | None"
 
@@ -89,7 +93,7 @@ class Incoming:
     def start_request(self, request: m.Request) -> None:
         """Start the handler of a Request, or answer it with the reason why not."""
         method = self.table.get(request.method)
-        if method is None or method.kind is not Kind.METHOD or request.problem is not None:
+        if method is None or method.kind is not _METHOD or request.problem is not None:
             self._answer_error(request.id, refusal(self._why_not(method, request)))
             return
         try:
@@ -102,7 +106,7 @@ class Incoming:
     def start_notification(self, message: m.Notification) -> None:
         """Start the handler of a Notification, or log why not (F24)."""
         method = self.table.get(message.method)
-        if method is None or method.kind is not Kind.NOTIFICATION or message.problem is not None:
+        if method is None or method.kind is not _NOTIFICATION or message.problem is not None:
             self._drop_notification(self._why_not(method, message))
             return
         try:
@@ -262,7 +266,7 @@ class Incoming:
     def _end_with_result(self, handled: Handled, result: object) -> None:
         if handled.id < 0:
             self._end_notification()
-        elif self._protocol.ours is not Half.ENDED:  # else the session's end was the answer
+        elif self._protocol.ours is not _ENDED:  # else the session's end was the answer
             try:
                 self._protocol.reply(handled.id, result)
             except EncodeError as exc:
@@ -292,12 +296,12 @@ class Incoming:
 
     def _end_notification(self) -> None:
         self.notifications_running -= 1
-        if self._protocol.ours is not Half.ENDED:
+        if self._protocol.ours is not _ENDED:
             self._protocol.grant_notifications(1)
         self._ended()
 
     def _answer_error(self, call: int, error: dict[str, Any]) -> None:
-        if self._protocol.ours is Half.ENDED:
+        if self._protocol.ours is _ENDED:
             return  # the session is over: its end was the answer
         try:
             self._protocol.reply_error(call, error)

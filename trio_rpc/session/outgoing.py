@@ -183,7 +183,7 @@ class Outgoing:
             abandon_on_cancel: leave when cancelled, without waiting for the handler's end.
         """
         deadline = trio.current_effective_deadline()
-        if deadline <= trio.current_time():
+        if deadline != math.inf and deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
         context = call_context(self.session, self._protocol.incoming)
         if not self._calls.is_free:

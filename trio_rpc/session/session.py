@@ -19,6 +19,7 @@ from trio_rpc.wire.limits import Limits
 __all__ = ["Session"]
 
 T = TypeVar("T")
+_METHOD = Kind.METHOD
 
 
 class Session:
@@ -153,7 +154,7 @@ class Session:
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any]:
         """Call or notify, as the method's kind says; what a proxy's methods do."""
-        if method.kind is not Kind.METHOD:
+        if method.kind is not _METHOD:
             return self._notify(method, args, kwargs)
         if self._filters:
             return self._call(method, args, kwargs)
