@@ -29,8 +29,13 @@ from trio_rpc.wire import messages as m
 
 __all__ = ["run"]
 
-EVENTS_PER_TURN = 100
-"""After so many messages the reader lets others run: a packet can hold tens of thousands."""
+EVENTS_PER_TURN = 24
+"""After so many messages the reader lets others run: a packet can hold tens of thousands.
+
+And both ends get to work at once: what the first ones lead to leaves, and is worked on at the other
+end, while the next ones are read here. Reading a whole packet first made 64 calls in flight move to
+and fro in one block, with one end idle at any time, and took 1.7 times as long.
+"""
 
 _CHANNEL_ERRORS = (
     trio.EndOfChannel,
