@@ -51,6 +51,7 @@ class Server:
             grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
         """
         self._accepting.cancel(reason="the server is draining")
+        await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             for session in tuple(self.sessions):
                 nursery.start_soon(_close, session, grace)
