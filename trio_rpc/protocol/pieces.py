@@ -6,44 +6,45 @@ from trio_rpc.errors import DecodeError
 
 __all__ = ["Pieces"]
 
-_SHORT = 1024
-"""Pieces shorter than this are joined as they come: an object each costs more than they hold."""
+KEPT = 4 * 1024 * 1024
+"""Bytes of memory kept for the next large message, since to get it anew costs more than to copy."""
 
 
 class Pieces:
     """Collects the pieces of the one large message that may be under way.
 
-    Bound: ``max_message`` bytes, checked before a piece is kept.
+    Bound: ``max_message`` bytes, checked before a piece is kept; ``KEPT`` while none is under way,
+    until :meth:`free`.
     """
 
     def __init__(self, max_message: int) -> None:
         self._max_message = max_message
-        self._parts: list[bytes | bytearray | memoryview] = []
+        self._buffer = bytearray()
         self._size = 0
 
     def add(self, data: bytes | memoryview) -> None:
         """Keep one piece; DecodeError when the message grows past the limit."""
-        self._size += len(data)
-        if self._size > self._max_message:
+        size = self._size + len(data)
+        if size > self._max_message:
             raise DecodeError(f"a message in pieces is larger than {self._max_message} bytes")
-        if len(data) >= _SHORT:
-            self._parts.append(data)
-            return
-        last = self._parts[-1] if self._parts else None
-        if not isinstance(last, bytearray):
-            last = bytearray()
-            self._parts.append(last)
-        last += data
+        self._buffer[self._size : size] = data
+        self._size = size
 
-    def take(self) -> bytes:
-        """Hand out the message that the last piece has completed."""
-        whole = b"".join(self._parts)
+    def take(self) -> memoryview:
+        """Hand out the message that the last piece has completed; release it before the next one."""
+        whole = memoryview(self._buffer)[: self._size]
         self.drop()
         return whole
 
     def drop(self) -> None:
         """Forget what has come so far; DecodeError when that is nothing."""
-        if not self._parts:
+        if not self._size:
             raise DecodeError("there are no pieces to drop")
-        self._parts = []
+        if len(self._buffer) > KEPT:
+            self._buffer = bytearray()
         self._size = 0
+
+    def free(self) -> None:
+        """Give back the memory kept for the next large message, if none is under way."""
+        if not self._size:
+            self._buffer = bytearray()

@@ -256,7 +256,8 @@ class Protocol:
 
     def _accept_last_piece(self, message: m.LastPiece) -> Event | None:
         self._pieces.add(message.data)
-        whole = self._codec.decode_message(self._pieces.take())
+        with self._pieces.take() as data:
+            whole = self._codec.decode_message(data)
         kind = type(whole)
         if kind not in IN_PIECES:
             raise DecodeError(f"a {kind.__name__} must not come in pieces")
@@ -449,6 +450,10 @@ class Protocol:
         _step(self.ours, self.theirs, m.Credit)
         self._notifications_granted += count
         self._outbox.put_credit(count)
+
+    def rest(self) -> None:
+        """Give back memory that is only kept for speed: nothing has come for a while."""
+        self._pieces.free()
 
     def end(self) -> None:
         """End both halves: nothing more is sent or received, and no call is left."""

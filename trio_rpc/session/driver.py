@@ -173,6 +173,7 @@ class _Driver:
                 self._core.end(TimeoutError(f"the other end was silent for {silence:g} s"))
             else:
                 unanswered += 1
+                self._protocol.rest()
                 self._protocol.ping(0)
                 self._core.writer.wake()
 

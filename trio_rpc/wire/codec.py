@@ -149,7 +149,7 @@ class Codec:
         if start != len(packet):
             raise malformed(msgpack.OutOfData())
 
-    def decode_message(self, data: bytes) -> Message:
+    def decode_message(self, data: bytes | memoryview) -> Message:
         """Decode bytes that are exactly one message. Raises DecodeError.
 
         That they are at most ``limits.max_message`` is for the caller to see to, before it
@@ -174,7 +174,7 @@ class Codec:
             # Readers of extensions raise what they like, and the library more than it says.
             raise malformed(error) from error
 
-    def _message(self, fields: Any, packet: bytes, start: int, end: int) -> Message:
+    def _message(self, fields: Any, packet: bytes | memoryview, start: int, end: int) -> Message:
         """Make the message of what ``packet[start:end]`` has been decoded to."""
         most = self.limits.max_depth
         # A container takes a byte at least: most messages are too short to be too deep.

@@ -73,7 +73,7 @@ def lone_piece(packet: bytes) -> Piece | LastPiece | None:
     return cls(memoryview(packet)[7:])
 
 
-def check_whole(data: bytes, max_nodes: int) -> None:
+def check_whole(data: bytes | memoryview, max_nodes: int) -> None:
     """Make sure that it is safe to decode one value from these bytes.
 
     Raises DecodeError unless they are one whole value, of at most ``max_nodes`` values, or begin
