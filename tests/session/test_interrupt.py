@@ -1,0 +1,84 @@
+"""Ctrl-C while a program waits for a remote call."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+import trio
+from handlers import Sleeper
+from raw_peer import session_with_raw_peer
+from trio.testing import wait_all_tasks_blocked
+
+from trio_rpc import Limits
+from trio_rpc.testing import open_session_pair
+from trio_rpc.wire import messages as m
+
+
+@pytest.fixture(autouse=True)
+def watchdog():
+    """Stand in for the one of the other modules: these tests run a loop of their own."""
+
+
+@trio.lowlevel.enable_ki_protection
+async def _interrupt():
+    await wait_all_tasks_blocked()
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_cancels_the_remote_handler_and_comes_out():
+    sleeper = Sleeper()
+
+    async def main():
+        async with open_session_pair(None, sleeper) as (a, _), trio.open_nursery() as nursery:
+            nursery.start_soon(_interrupt)
+            await a.call("sleep")
+
+    with pytest.raises(BaseException) as caught:
+        trio.run(main)
+    assert _leaves(caught.value) == [KeyboardInterrupt]
+    assert sleeper.ended[0][:2] == ("sleep", "cancelled")
+
+
+def test_ctrl_c_is_not_lost_to_a_result_that_won_the_race():
+    async def main():
+        async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+
+            async def answer():
+                await peer.read(m.Cancel)
+                peer.send(m.Reply(1, "too late for this"))
+
+            nursery.start_soon(answer)
+            nursery.start_soon(_interrupt)
+            await session.call("anything")
+
+    with pytest.raises(BaseException) as caught:
+        trio.run(main)
+    assert _leaves(caught.value) == [KeyboardInterrupt]
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_handler():
+    async def main():
+        limits = Limits(cancel_grace=1e6)
+        async with (
+            session_with_raw_peer(limits=limits) as (session, _),
+            trio.open_nursery() as nursery,
+        ):
+
+            @trio.lowlevel.enable_ki_protection
+            async def twice():
+                await _interrupt()
+                await _interrupt()
+
+            nursery.start_soon(twice)
+            await session.call("anything")
+
+    with pytest.raises(BaseException) as caught:
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert _leaves(caught.value) == [KeyboardInterrupt]
+
+
+def _leaves(exc):
+    if isinstance(exc, BaseExceptionGroup):
+        return [leaf for each in exc.exceptions for leaf in _leaves(each)]
+    return [type(exc)]

@@ -1,0 +1,229 @@
+"""Filters, and what a session tells about itself."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from handlers import Echo, Sleeper
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc import Limits
+from trio_rpc.testing import open_session_pair
+
+
+class Mixed(Echo):
+    def __init__(self):
+        self.notes = []
+
+    @trio_rpc.notification
+    async def note(self, text):
+        self.notes.append(text)
+
+    @trio_rpc.notification
+    def inline_note(self, text):
+        self.notes.append(text)
+
+
+def _tracer(log, name):
+    async def trace(call, proceed):
+        log.append(f"{name} > {call.method}")
+        try:
+            return await proceed()
+        finally:
+            log.append(f"{name} < {call.method}")
+
+    return trace
+
+
+# ── filters ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("method", ["echo", "inline"])
+async def test_filters_run_round_each_call_on_both_sides_the_first_one_outermost(no_time, method):
+    log = []
+    here, there = [_tracer(log, "a1"), _tracer(log, "a2")], [_tracer(log, "b1"), _tracer(log, "b2")]
+    async with open_session_pair(
+        None, Mixed(), options_a={"filters": here}, options_b={"filters": there}
+    ) as (a, _):
+        assert await a.call(method, 5) == 5
+    names = ["a1 >", "a2 >", "b1 >", "b2 >", "b2 <", "b1 <", "a2 <", "a1 <"]
+    assert log == [f"{name} {method}" for name in names]
+
+
+@pytest.mark.parametrize("method", ["note", "inline_note"])
+async def test_filters_run_round_notifications(no_time, method):
+    log = []
+    mixed = Mixed()
+    async with open_session_pair(
+        None,
+        mixed,
+        options_a={"filters": [_tracer(log, "a")]},
+        options_b={"filters": [_tracer(log, "b")]},
+    ) as (a, _):
+        await a.notify(method, "hello")
+        await wait_all_tasks_blocked()
+    assert mixed.notes == ["hello"]
+    assert log == [f"{each} {method}" for each in ("a >", "a <", "b >", "b <")]
+
+
+async def test_a_filter_sees_the_call_and_may_change_its_end(no_time):
+    seen = []
+
+    async def judge(call, proceed):
+        seen.append((call.method, list(call.args), dict(call.kwargs), dict(call.metadata)))
+        if call.args == ["forbidden"]:
+            raise PermissionError("no")
+        if call.args == ["cached"]:
+            return "from the cache"
+        try:
+            return (await proceed()).upper()
+        except trio_rpc.CallError:
+            return "a default"
+
+    async with open_session_pair(None, {"x": Mixed()}, options_b={"filters": [judge]}) as (a, _):
+        with trio_rpc.metadata(user="ann"):
+            assert await a.call("x.echo", "loud") == "LOUD"
+        assert await a.call("x.echo", "cached") == "from the cache"
+        with pytest.raises(PermissionError):
+            await a.call("x.echo", "forbidden")
+        assert await a.call("x.echo", value="by name") == "BY NAME"
+    assert seen[0] == ("x.echo", ["loud"], {}, {"user": "ann"})
+
+    async with open_session_pair(None, Mixed(), options_a={"filters": [judge]}) as (a, _):
+        assert await a.call("none") == "a default"
+        assert await a.call("echo", "soft") == "SOFT"
+
+
+async def test_a_filter_is_cancelled_with_its_call(autojump_clock):
+    ended = []
+
+    async def slow(call, proceed):
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(call.method)
+
+    async with open_session_pair(None, Echo(), options_b={"filters": [slow]}) as (a, _):
+        with trio.move_on_after(1):
+            await a.call("inline", 1)
+        assert ended == ["inline"]
+
+
+# ── statistics, tree, repr ───────────────────────────────────────────────────────────────────
+
+
+async def test_statistics_tell_what_went_through_and_what_is_in_flight(no_time):
+    sleeper = Sleeper()
+    async with open_session_pair(Echo(), sleeper) as (a, b):
+        before = a.statistics()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(a.call, "sleep")
+            await wait_all_tasks_blocked()
+            assert (a.statistics().calls_out, a.statistics().calls_in) == (3, 0)
+            assert (b.statistics().calls_out, b.statistics().calls_in) == (0, 3)
+            sleeper.go.set()
+        after = a.statistics()
+        assert after.calls_out == b.statistics().calls_in == 0
+        assert after.packets_sent > before.packets_sent
+        assert after.bytes_sent - before.bytes_sent < 200
+        assert after.messages_received == before.messages_received + 3
+        assert after.bytes_sent == b.statistics().bytes_received
+        assert after.packets_sent == b.statistics().packets_received
+        assert after.state == "open"
+        assert after.tasks_waiting == after.bytes_waiting == 0
+
+
+async def test_calls_of_one_tick_leave_in_one_packet(no_time):
+    async with open_session_pair(None, Echo()) as (a, b):
+        before = a.statistics()
+        async with trio.open_nursery() as nursery:
+            for number in range(64):
+                nursery.start_soon(a.call, "echo", number)
+        after = a.statistics()
+        assert after.packets_sent - before.packets_sent <= 3
+        assert b.statistics().packets_sent <= 5
+
+
+async def test_the_tree_tells_kind_state_and_age(autojump_clock):
+    class Mine(Sleeper):
+        @trio_rpc.notification
+        async def note(self):
+            await self.go.wait()
+
+    sleeper = Mine()
+    async with open_session_pair(None, {"s": sleeper}) as (a, b), trio.open_nursery() as nursery:
+        await a.notify("s.note")
+        await trio.sleep(1)
+        with trio.CancelScope() as scope:
+
+            async def cancel():
+                await trio.sleep(2)
+                scope.cancel()
+                await trio.sleep(1)
+                out, [note, call] = a.tree(), b.tree()
+                assert [(n.direction, n.state, n.kind) for n in out] == [
+                    ("out", "cancelling", "call")
+                ]
+                assert (note.kind, note.state, note.method) == ("notification", "running", "s.note")
+                assert note.age == pytest.approx(4, abs=0.001)
+                assert (call.kind, call.state, call.method) == ("call", "cancelling", "s.sleep")
+                assert call.age == out[0].age == pytest.approx(3, abs=0.001)
+                sleeper.go.set()
+
+            nursery.start_soon(cancel)
+            await a.call("s.sleep", "x", 5.0)
+
+
+async def test_reprs_are_for_people(no_time):
+    async with open_session_pair(None, Echo()) as (a, _):
+        assert repr(a) == "<trio_rpc.Session with b, open>"
+        assert "echo" in repr(a.proxy().echo)
+        await a.aclose()
+        assert repr(a) == "<trio_rpc.Session with b, over>"
+        assert a.name == "b"
+        assert a.limits is trio_rpc.DEFAULT_LIMITS
+
+
+# ── calling by name and by proxy ─────────────────────────────────────────────────────────────
+
+
+async def test_ways_to_call_are_the_same(no_time):
+    mixed = Mixed()
+    async with open_session_pair(None, {"x": mixed}) as (a, b):
+        proxy = a.proxy("x", Mixed)
+        assert proxy is a.proxy("x", Mixed)  # B14
+        assert await proxy.echo(1) == 1
+        assert await a.proxy("x").echo(1) == 1
+        assert await a.call("x.echo", 1) == 1
+        assert await a.call(proxy.echo, 1, abandon_on_cancel=True) == 1
+        assert await a.call(proxy.echo, value=1) == 1
+        await proxy.note("one")
+        await a.notify("x.note", "two")
+        await a.notify(proxy.note, "three")
+        await a.ping()
+        await wait_all_tasks_blocked()
+        assert mixed.notes == ["one", "two", "three"]
+        with pytest.raises(trio_rpc.LocalProtocolError, match="notify it"):
+            await a.call(proxy.note, "x")
+        with pytest.raises(trio_rpc.LocalProtocolError, match="call it"):
+            await a.notify(proxy.echo, "x")
+        with pytest.raises(ValueError, match="another session"):
+            await b.call(proxy.echo, 1)
+        with pytest.raises(TypeError):
+            await a.call(mixed.echo, 1)
+
+
+async def test_sessions_with_different_limits_keep_to_each_others(no_time):
+    tight = Limits(max_packet=16 * 1024, max_message=100_000, max_calls=2, max_notifications=1)
+    async with open_session_pair(Mixed(), Mixed(), options_b={"limits": tight}) as (a, b):
+        async with trio.open_nursery() as nursery:
+            for session in (a, b):
+                for _ in range(20):
+                    nursery.start_soon(session.call, "echo", b"x" * 40_000)
+                    nursery.start_soon(session.notify, "note", b"x" * 20_000)
+        with pytest.raises(trio_rpc.EncodeError):
+            await a.call("echo", b"x" * 200_000)
+        with pytest.raises(trio_rpc.RemoteError):  # the echo does not fit back
+            await b.call("echo", b"x" * 200_000)

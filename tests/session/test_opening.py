@@ -1,0 +1,281 @@
+"""The handshake, who is let in, and the watch over silence."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from handlers import Echo, Sleeper
+from raw_peer import HELLO, RawPeer, session_with_raw_peer
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc import Fate, Limits, open_session
+from trio_rpc.testing import memory_channel_pair, open_session_pair
+from trio_rpc.wire import messages as m
+
+# ── the handshake ────────────────────────────────────────────────────────────────────────────
+
+
+async def test_another_version_is_refused_and_both_versions_are_named(no_time):
+    # F20, robustness.md 9
+    ours, theirs = memory_channel_pair()
+    peer = RawPeer(theirs)
+    peer.send(m.Hello(99, {}))
+    with pytest.raises(trio_rpc.Refused, match=r"version 1 .*version 99") as caught:
+        async with open_session(ours):
+            raise AssertionError("it must not open")
+    assert caught.value.fate is Fate.NOT_STARTED
+    goodbye = await peer.read(m.Goodbye)
+    assert goodbye.code == "refused"
+    assert "99" in goodbye.message
+
+
+@pytest.mark.parametrize(
+    ("packet", "kind"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", trio_rpc.RemoteProtocolError),
+        (b"\x94\x01\x01\xa4echo\x90", trio_rpc.RemoteProtocolError),  # a Request first
+        (b"\x91\x0b", trio_rpc.RemoteProtocolError),  # Welcome first
+        (b"\x93\x0a\x01\x80", trio_rpc.Refused),  # no limits in it
+        (b"", trio_rpc.SessionBroken),  # nobody there
+    ],
+    ids=["http", "request", "welcome", "empty hello", "eof"],
+)
+async def test_a_stranger_is_told_so_and_the_opener_too(no_time, packet, kind):
+    ours, theirs = memory_channel_pair()
+    if packet:
+        theirs.send_nowait(packet)
+    else:
+        theirs.close()
+    with pytest.raises(kind) as caught:
+        async with open_session(ours):
+            raise AssertionError("it must not open")
+    assert type(caught.value) is kind
+    if packet:
+        messages = await RawPeer(theirs).read_until_closed()
+        assert isinstance(messages[-1], m.Goodbye)
+
+
+async def test_a_refusal_by_the_other_end_says_what_it_says(no_time):
+    ours, theirs = memory_channel_pair()
+    RawPeer(theirs).send(HELLO, m.Goodbye("refused", "members only"))
+    with pytest.raises(trio_rpc.Refused, match="members only"):
+        async with open_session(ours):
+            raise AssertionError("it must not open")
+
+
+async def test_opening_that_is_cancelled_closes_the_channel(autojump_clock, tasks):
+    before = tasks()
+    ours, theirs = memory_channel_pair()
+    with trio.move_on_after(1) as scope:
+        async with open_session(ours):
+            raise AssertionError("it must not open")
+    assert scope.cancelled_caught
+    assert tasks() == before
+    await RawPeer(theirs).read_until_closed()
+
+
+# ── authenticate ─────────────────────────────────────────────────────────────────────────────
+
+
+async def _check(session, credentials):
+    await trio.sleep(1)
+    if credentials != {"token": "right"}:
+        raise trio_rpc.Refused("wrong token")
+
+
+async def test_authenticate_lets_in_and_the_credentials_stay_known(autojump_clock):
+    async with open_session_pair(
+        None,
+        Echo(),
+        options_a={"credentials": {"token": "right"}},
+        options_b={"authenticate": _check},
+    ) as (a, b):
+        assert await a.call("echo", 1) == 1
+        assert b.credentials == {"token": "right"}
+        assert a.credentials is None
+        assert trio.current_time() == pytest.approx(1, abs=0.001)
+
+
+async def test_authenticate_refuses_with_the_reason_at_both_ends(autojump_clock):
+    ours, theirs = memory_channel_pair()
+    refused = []
+
+    async def serve():
+        with pytest.raises(trio_rpc.Refused, match="wrong token"):
+            await trio_rpc.serve_session(theirs, Echo(), authenticate=_check)
+        refused.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        with pytest.raises(trio_rpc.Refused, match="wrong token"):
+            async with open_session(ours, credentials="none"):
+                raise AssertionError("it must not open")
+    assert refused
+
+
+async def test_nothing_runs_before_authenticate_has_said_yes(autojump_clock):
+    ours, theirs = memory_channel_pair()
+    peer = RawPeer(theirs)
+    made = []
+
+    def services(session):
+        made.append(session)
+        return Echo()
+
+    peer.send(HELLO, m.Welcome(), m.Request(1, "echo", [1]))
+    with pytest.raises(trio_rpc.RemoteProtocolError, match="not allowed"):
+        async with open_session(ours, services, authenticate=_check):
+            raise AssertionError("it must not open")
+    assert made == []
+
+
+async def test_authenticate_is_bounded_by_the_handshake(autojump_clock):
+    async def never(session, credentials):
+        await trio.sleep_forever()
+
+    limits = Limits(handshake_timeout=3)
+    with pytest.raises(trio_rpc.SessionBroken, match="handshake"):
+        async with session_with_raw_peer(authenticate=never, limits=limits):
+            raise AssertionError("it must not open")
+    assert trio.current_time() == pytest.approx(3, abs=0.001)
+
+
+async def test_an_authenticate_that_fails_is_its_programs_error_and_lets_nobody_in(no_time):
+    async def broken(session, credentials):
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        async with session_with_raw_peer(authenticate=broken):
+            raise AssertionError("it must not open")
+
+
+async def test_a_function_of_services_that_fails_is_its_programs_error(no_time):
+    def broken(session):
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        async with session_with_raw_peer(broken):
+            raise AssertionError("it must not open")
+
+
+async def test_credentials_that_are_too_large_are_an_encode_error(no_time):
+    ours, _ = memory_channel_pair()
+    with pytest.raises(trio_rpc.EncodeError, match="credentials"):
+        async with open_session(ours, credentials="x" * 100_000):
+            raise AssertionError("it must not open")
+
+
+async def test_no_call_before_the_session_is_open(no_time):
+    async def too_early(session, credentials):
+        with pytest.raises(trio_rpc.LocalProtocolError, match="not open"):
+            await session.call("echo", 1)
+        raise trio_rpc.Refused("tried")
+
+    with pytest.raises(trio_rpc.Refused, match="tried"):
+        async with session_with_raw_peer(authenticate=too_early):
+            raise AssertionError("it must not open")
+
+
+@pytest.mark.parametrize("services", [object(), {"a b": Echo()}, {"x": 5}], ids=str)
+async def test_services_that_are_none_are_refused_before_anything_is_sent(services, no_time):
+    ours, theirs = memory_channel_pair()
+    with pytest.raises((TypeError, ValueError)):
+        async with open_session(ours, services):
+            raise AssertionError("it must not open")
+    ours.close()
+    assert await RawPeer(theirs).read_until_closed() == []
+
+
+# ── keepalive ────────────────────────────────────────────────────────────────────────────────
+
+WATCHFUL = Limits(keepalive_interval=10, keepalive_pings=3)
+
+
+async def test_a_silent_peer_is_found(autojump_clock):
+    # F12, robustness.md 57
+    async with session_with_raw_peer(Sleeper(), limits=WATCHFUL) as (session, peer):
+        peer.send(m.Request(1, "sleep", []))
+        await session.wait_closed()
+        assert 40 <= trio.current_time() <= 51
+        with pytest.raises(trio_rpc.SessionBroken, match="silent for 40 s"):
+            await session.call("anything")
+
+
+async def test_a_peer_that_does_not_even_read_is_found(autojump_clock):
+    async with session_with_raw_peer(limits=WATCHFUL, max_buffer=1) as (session, _):
+        with pytest.raises(trio_rpc.SessionBroken, match="silent"):
+            await session.call("anything", b"x" * 1_000_000)
+        assert trio.current_time() <= 51
+
+
+async def test_an_idle_peer_that_answers_pings_is_kept(autojump_clock):
+    async with open_session_pair(
+        Echo(), Echo(), options_a={"limits": WATCHFUL}, options_b={"limits": WATCHFUL}
+    ) as (a, _):
+        await trio.sleep(1000)
+        assert await a.call("echo", 1) == 1
+
+
+async def test_a_peer_that_is_busy_talking_is_not_pinged(autojump_clock):
+    async with session_with_raw_peer(Echo(), limits=WATCHFUL) as (session, peer):
+        for number in range(1, 51):
+            peer.send(m.Request(number, "echo", []))
+            await trio.sleep(9)
+        assert session.statistics().state == "open"
+        await wait_all_tasks_blocked()
+        peer.send(m.Ping(4))
+        await peer.read(m.Pong)
+        assert not any(isinstance(each, m.Ping) for each in peer.received)
+
+
+async def test_a_blocked_loop_does_not_drop_healthy_peers(autojump_clock):
+    # F25, robustness.md 45: a handler that blocks for minutes, again and again.
+    class Blocks:
+        @trio_rpc.method
+        def block(self):
+            autojump_clock.jump(300)
+
+    async with open_session_pair(
+        Echo(), Blocks(), options_a={"limits": WATCHFUL}, options_b={"limits": WATCHFUL}
+    ) as (a, b):
+        for _ in range(20):
+            await a.call("block")
+        assert a.statistics().state == b.statistics().state == "open"
+
+
+# ── ping ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_ping_measures_the_time_there_and_back(autojump_clock):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+
+        async def answer():
+            ping = await peer.read(m.Ping)
+            await trio.sleep(0.25)
+            peer.send(m.Pong(ping.number))
+
+        nursery.start_soon(answer)
+        assert await session.ping() == pytest.approx(0.25, abs=0.001)
+
+
+async def test_many_pings_at_once_are_all_answered(no_time):
+    async with open_session_pair() as (a, b), trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(a.ping)
+            nursery.start_soon(b.ping)
+
+
+async def test_pings_are_answered_while_keepalive_pings_go_out(autojump_clock):
+    limits = {"limits": Limits(keepalive_interval=0.1, keepalive_pings=1000)}
+    async with open_session_pair(options_a=limits, options_b=limits) as (a, _):
+        for _ in range(20):
+            with trio.fail_after(5):
+                await a.ping()
+            await trio.sleep(0.09)
+
+
+async def test_a_pong_nobody_asked_for_is_of_no_interest(no_time):
+    async with session_with_raw_peer(Echo()) as (_, peer):
+        peer.send(m.Pong(17), m.Request(1, "echo", [1]))
+        assert (await peer.read(m.Reply)).result == 1
