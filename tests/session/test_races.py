@@ -26,8 +26,8 @@ async def test_request_and_its_cancel_in_one_packet(no_time):
         peer.send(m.Request(1, "sleep", []), m.Cancel(1, "changed my mind"))
         reply = await peer.read(m.ReplyErr)
         assert reply.error["code"] == "cancelled"
-        assert reply.error["started"] is False
-        assert sleeper.started == sleeper.running == 0
+        assert sleeper.reasons == ["changed my mind"]  # it had begun, and was not let wait
+        assert sleeper.running == 0
         assert session.statistics().calls_in == 0
         peer.send(m.Request(2, "sleep", []), m.Ping(1))
         await peer.read(m.Pong)
@@ -44,19 +44,27 @@ async def test_request_and_its_cancel_in_one_packet_with_an_inline_handler(no_ti
 
 
 async def test_cancel_before_the_handler_starts(no_time):
-    # The Request has been read and its handler's task is about to begin.
+    # There is no such time: a handler is begun as its Request is read. What there is to lose is a Cancel
+    # that is read in the same turn, before the handler's task has run on its own.
     sleeper = Sleeper()
     async with session_with_raw_peer(sleeper) as (session, peer):
-        incoming = session._core.incoming
-        start_task, incoming._start_task = incoming._start_task, lambda: None
-        peer.send(m.Request(1, "sleep", []))
+        peer.send(m.Request(1, "sleep", []), m.Request(2, "sleep", []), m.Cancel(2), m.Cancel(1))
         await wait_all_tasks_blocked()
-        peer.send(m.Cancel(1, "early"))
-        await wait_all_tasks_blocked()
-        start_task()
-        assert (await peer.read(m.ReplyErr)).error["started"] is False
-        assert sleeper.started == 0
+        assert sleeper.started == 2
+        assert sleeper.running == 0
+        ids = [each.id for each in await peer.read_all(m.ReplyErr, 2)]
+        assert sorted(ids) == [1, 2]
         assert session.statistics().calls_in == 0
+
+
+async def test_cancelled_from_outside_before_the_handler_starts(no_time):
+    sleeper = Sleeper()
+    with trio.CancelScope() as scope:
+        async with session_with_raw_peer(sleeper) as (_, peer):
+            peer.send(m.Request(1, "sleep", []))
+            scope.cancel()
+            await peer.read(m.ReplyErr)
+    assert sleeper.started == 0
 
 
 async def test_cancel_of_a_handler_that_has_just_returned(no_time):

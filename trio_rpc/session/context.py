@@ -12,6 +12,7 @@ import trio
 if TYPE_CHECKING:
     from trio_rpc.services.tables import BoundMethod
     from trio_rpc.session.session import Session
+    from trio_rpc.session.stepping import Suspended
 
 __all__ = [
     "Call",
@@ -69,6 +70,7 @@ class Handled:
         "scope",
         "session",
         "started",
+        "suspended",
     )
 
     def __init__(  # noqa: PLR0917 - made in one place, for each call
@@ -90,6 +92,7 @@ class Handled:
         """Where the handler runs, once it does."""
         self.cancelled: str | None = None
         """The reason for which it has been cancelled."""
+        self.suspended: Suspended | None = None
         self.result: object = None
         self.started = 0.0
 

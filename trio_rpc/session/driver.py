@@ -1,48 +1,31 @@
-"""Runs a session: the reader, the writer, the watch over silence, and the orderly end.
+"""Runs a session: its tasks, the handshake, the watch over silence, and the orderly end.
 
 Who owns which task
 ===================
 
-The block that opened the session owns one nursery. In it run the block's own body, the handlers,
-and one task of ours, :func:`run`, which owns a nursery of its own with the writer and the watch and
-is itself the reader. ``run`` is shielded: when the block is cancelled, the calls in its body still have
-to tell the other end so and hear that it is done (law 2), and cancelled handlers still owe their
-terminal messages (law 4). It ends when the session does, within ``Limits.time_to_die``; the block
-sees to that in its ``finally``, so the shield never outlives the block's wish to leave.
+The block that opened the session owns one nursery. In it run the block's own body, the handlers, the
+reader, and :func:`run`, which owns a nursery of its own with the writer and the watch. ``run`` and the reader
+are shielded: when the block is cancelled, the calls in its body still have to tell the other end so
+and hear that it is done (law 2), and cancelled handlers still owe their terminal messages (law 4). They end
+when the session does, within ``Limits.time_to_die``; the block sees to that in its ``finally``, so the
+shield never outlives the block's wish to leave.
 
 Nobody but the reader reads, nobody but the writer writes, and nobody can cancel either from outside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import trio
 
-from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
+from trio_rpc.errors import Refused
 from trio_rpc.protocol.states import Half
 from trio_rpc.session.context import handled_call, outgoing_metadata
 from trio_rpc.session.core import Core
 from trio_rpc.session.life import Stage, as_cause
+from trio_rpc.session.reader import CHANNEL_ERRORS, Actions, Reader
 from trio_rpc.wire import messages as m
 
 __all__ = ["run"]
-
-EVENTS_PER_TURN = 24
-"""After so many messages the reader lets others run: a packet can hold tens of thousands.
-
-And both ends get to work at once: what the first ones lead to leaves, and is worked on at the other
-end, while the next ones are read here. Reading a whole packet first made 64 calls in flight move to
-and fro in one block, with one end idle at any time, and took 1.7 times as long.
-"""
-
-_CHANNEL_ERRORS = (
-    trio.EndOfChannel,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    OSError,
-)
 
 
 async def run(core: Core, nursery: trio.Nursery) -> None:
@@ -61,11 +44,9 @@ class _Driver:
         self._protocol = core.protocol
         self._channel = core.channel
         self._nursery = nursery
-        self._reading = trio.CancelScope()
         self._draining = trio.CancelScope()
         incoming, outgoing = core.incoming, core.outgoing
-        incoming.nursery = nursery
-        self._act: dict[type[m.Message], Callable[[Any], None]] = {
+        actions: Actions = {
             m.Request: incoming.start_request,
             m.Notification: incoming.start_notification,
             m.Cancel: incoming.cancel,
@@ -77,6 +58,7 @@ class _Driver:
             m.Pong: core.on_pong,
             m.Credit: lambda _: outgoing.let_in(),
         }
+        self._reader = Reader(core, nursery, actions, self._lose)
 
     async def run(self) -> None:
         # Handlers run in copies of this context. They are the peer's calls: what the task that opened the
@@ -87,14 +69,14 @@ class _Driver:
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(self._write, name="trio_rpc writer")
                 tasks.start_soon(self._watch, name="trio_rpc watch")
-                tasks.start_soon(self._stop_reading_when_over, name="trio_rpc end")
                 try:
                     self._protocol.hello(self._core.options.credentials)
                     self._core.writer.wake()
-                    with self._reading:
-                        await self._read()
+                    self._reader.start()
+                    await self._core.life.ended()
                 finally:
                     self._core.stop()
+                    self._reader.stop()
                     # A channel that fails in a way of its own has cancelled these tasks.
                     with trio.CancelScope(shield=True):
                         await self._finish()
@@ -102,44 +84,10 @@ class _Driver:
 
     # ── the tasks ────────────────────────────────────────────────────────────────────────────
 
-    async def _read(self) -> None:
-        try:
-            while True:
-                packet = await self._channel.receive()
-                await self._take(packet)
-        except _CHANNEL_ERRORS as exc:
-            self._lose(exc)
-        except DecodeError as exc:
-            self._core.end(as_cause(exc))
-        except (RemoteProtocolError, Refused) as exc:
-            self._core.end(exc)
-
-    async def _take(self, packet: bytes) -> None:
-        if self._is_over():
-            return  # it crossed the end: there are no waiters any more, and no handler may start
-        left = EVENTS_PER_TURN
-        self._core.incoming.now = trio.current_time()
-        for event in self._protocol.receive(packet):
-            self._act[type(event)](event)
-            left -= 1
-            if not left:
-                left = EVENTS_PER_TURN
-                self._core.writer.write_now()
-                await trio.lowlevel.checkpoint()
-                if self._is_over():
-                    return
-        if self._core.life.stage is Stage.CLOSING:
-            self._core.handler_ended()  # a Reply in it may be what the close is waiting for
-        # Whatever this packet was answered with at once leaves in one packet, too.
-        self._core.writer.write_now()
-
-    def _is_over(self) -> bool:
-        return self._core.life.is_over
-
     async def _write(self) -> None:
         try:
             await self._core.writer.run()
-        except _CHANNEL_ERRORS as exc:
+        except CHANNEL_ERRORS as exc:
             self._lose(exc)
 
     def _lose(self, exc: Exception) -> None:
@@ -147,7 +95,6 @@ class _Driver:
         orderly = isinstance(exc, trio.EndOfChannel) and self._protocol.theirs is Half.LEAVING
         self._core.end(None if orderly else as_cause(exc))
         self._protocol.end()
-        self._reading.cancel()
         self._draining.cancel()
 
     async def _watch(self) -> None:
@@ -176,10 +123,6 @@ class _Driver:
                 self._protocol.rest()
                 self._protocol.ping(0)
                 self._core.writer.wake()
-
-    async def _stop_reading_when_over(self) -> None:
-        await self._core.life.ended()
-        self._reading.cancel()
 
     async def _finish(self) -> None:
         """Let handlers end, get their last words out, and close the channel, all in bounded time."""

@@ -1,9 +1,8 @@
 """The callee's side: a Request arrives, a handler runs, one terminal message leaves (law 4).
 
-The reader calls the functions here, so none of them waits (law 11). From its arrival on a call is
-in ``running``, where a Cancel finds it, also one that comes in the same packet, before the handler has
-begun (law 9). Handlers begin in the order of arrival: Trio starts new tasks in no particular order, so
-a task does not know which call it will handle, and takes the first of the queue when it runs.
+The reader calls the functions here, so none of them waits (law 11) but :meth:`Incoming.finish`, which
+is for the task that a handler keeps when it has to wait (see ``reader.py``). A call is in ``running``
+before its handler's first step, and so a Cancel finds it, also one that comes in the same packet (law 9).
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,7 +23,7 @@ from trio_rpc.services.decorators import Kind
 from trio_rpc.services.faults import Detail, refusal, to_error
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
 from trio_rpc.session.context import Call, Handled, handled_call
-from trio_rpc.session.stepping import Suspended, begin
+from trio_rpc.session.stepping import begin
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ Context: TypeAlias = "dict[str, Any] | None"
 class Incoming:
     """The calls of the peer's that run here.
 
-    ``session``, ``nursery`` and ``table`` are set before the first message is read.
+    ``session``, ``scope`` and ``table`` are set before the first message is read.
 
     Args:
         protocol: where terminal messages are queued.
@@ -70,10 +68,11 @@ class Incoming:
         ended: Callable[[], None],
     ) -> None:
         self.session: Session
-        self.nursery: trio.Nursery
+        self.scope: trio.CancelScope
+        """Of the task that reads; the next handler's, while it has not had to wait."""
         self.table: Table = {}
         self.running: dict[int, Handled] = {}
-        """Calls that are, or will be, handled by a task, by a number of their own."""
+        """Calls whose handler has begun and not ended, by a number of their own."""
         self.notifications_running = 0
         self.now = 0.0
         """When the packet that is being read arrived."""
@@ -84,40 +83,42 @@ class Incoming:
         self._room = room
         self._wait_for_room = wait_for_room
         self._ended = ended
-        self._queue: deque[Handled] = deque()  # no longer than ``running``, which credit bounds
-        self._task_is_coming = False
+        self._are_cancelled = False
         self._last_notification = 0
 
     # ── starting: called by the reader ───────────────────────────────────────────────────────
 
-    def start_request(self, request: m.Request) -> None:
-        """Start the handler of a Request, or answer it with the reason why not."""
+    def start_request(self, request: m.Request) -> Handled | None:
+        """Start the handler of a Request, or answer it with the reason why not.
+
+        Returns the call if its handler has to wait: the task is its own now.
+        """
         method = self.table.get(request.method)
         if method is None or method.kind is not _METHOD or request.problem is not None:
             self._answer_error(request.id, refusal(self._why_not(method, request)))
-            return
+            return None
         try:
             args, kwargs = method.signature.bind(request.args, request.kwargs)
         except InvalidArguments as exc:
             self._answer_error(request.id, refusal(exc))
-            return
-        self._start(Handled(self.session, request.id, method, args, kwargs, request.context))
+            return None
+        return self._start(Handled(self.session, request.id, method, args, kwargs, request.context))
 
-    def start_notification(self, message: m.Notification) -> None:
-        """Start the handler of a Notification, or log why not (F24)."""
+    def start_notification(self, message: m.Notification) -> Handled | None:
+        """Start the handler of a Notification, or log why not (F24); returns as for a Request."""
         method = self.table.get(message.method)
         if method is None or method.kind is not _NOTIFICATION or message.problem is not None:
             self._drop_notification(self._why_not(method, message))
-            return
+            return None
         try:
             args, kwargs = method.signature.bind(message.args, message.kwargs)
         except InvalidArguments as exc:
             self._drop_notification(exc)
-            return
+            return None
         self._last_notification -= 1
         self.notifications_running += 1
         number = self._last_notification
-        self._start(Handled(self.session, number, method, args, kwargs, message.context))
+        return self._start(Handled(self.session, number, method, args, kwargs, message.context))
 
     def _why_not(
         self, method: BoundMethod | None, message: m.Request | m.Notification
@@ -132,19 +133,20 @@ class Incoming:
         logger.warning("a notification from %r was dropped: %s", self.session, reason)
         self._protocol.grant_notifications(1)
 
-    def _start(self, handled: Handled) -> None:
+    def _start(self, handled: Handled) -> Handled | None:
         handled.started = self.now
-        if not (handled.method.is_async or self._filters or self._queue):
-            self._run_inline(handled)  # else it takes its turn behind those that came before
-            return
+        if not handled.method.is_async and not self._filters:
+            self._run_inline(handled)
+            return None
+        if self.scope.shield:
+            self.scope.shield = False
+            # Whoever cancels while first steps are run cancels each call by itself.
+            self._are_cancelled = trio.current_effective_deadline() == -math.inf
         self.running[handled.id] = handled
-        self._queue.append(handled)
-        if not self._task_is_coming:
-            self._start_task()
-
-    def _start_task(self) -> None:
-        self._task_is_coming = True
-        self.nursery.start_soon(self._run_some, name="trio_rpc handler")
+        if self._are_cancelled:
+            self.end(handled, cancelled=True)
+            return None
+        return self._step(handled)
 
     # ── running ──────────────────────────────────────────────────────────────────────────────
 
@@ -162,72 +164,32 @@ class Incoming:
         finally:
             handled_call.reset(token)
 
-    async def _run_some(self) -> None:
-        """Run handlers from the queue until one of them has to wait; that one is this task's."""
-        self._task_is_coming = False
-        scope = trio.CancelScope()
-        handled = result = None
-        try:
-            with scope:
-                handled, suspended = self._run_until_one_waits(scope)
-                if handled is not None:
-                    trio.lowlevel.current_task().name = handled.method.name
-                    result = await suspended.rest() if suspended is not None else handled.result
-                    await self._wait_for_room()
-        except BaseException as exc:
-            if handled is None:
-                raise
-            self._end(handled, error=exc)
-            rest = _not_for_callers(exc)
-            if rest is exc:
-                raise
-            if rest is not None:
-                raise rest from None
-        else:
-            if handled is not None:
-                self._end(handled, result, cancelled=scope.cancelled_caught)
-        finally:
-            self._send()
-
-    def _run_until_one_waits(
-        self, scope: trio.CancelScope
-    ) -> tuple[Handled, Suspended | None] | tuple[None, None]:
-        """Run first steps; return the first call that is not over after it."""
-        # Whoever cancels while these steps run cancels each call by itself.
-        from_outside = trio.current_effective_deadline() == -math.inf
-        try:
-            while self._queue:
-                handled = self._queue.popleft()
-                if handled.cancelled is None and not from_outside:
-                    suspended = self._step(handled, scope)
-                    if handled.id in self.running:
-                        return handled, suspended
-                else:
-                    self._end(handled, cancelled=True)
-        finally:
-            # Also when a handler has raised what ends the program: each call gets its answer.
-            if self._queue and not self._task_is_coming:
-                self._start_task()
-        return None, None
-
-    def _step(self, handled: Handled, scope: trio.CancelScope) -> Suspended | None:
+    def _step(self, handled: Handled) -> Handled | None:
         """Run the first step of a handler; end the call unless it has to wait."""
-        handled.scope = scope
+        scope = handled.scope = self.scope
         if handled.context and "deadline" in handled.context:
             scope.deadline = handled.started + handled.context["deadline"]
         try:
-            suspended, handled.result = begin(self._call, handled)
+            handled.suspended, handled.result = begin(self._call, handled)
         except BaseException as exc:
-            self._end(handled, error=exc)
+            self.end(handled, error=exc)
             if not isinstance(exc, Exception):
                 raise
         else:
-            if suspended is not None or not self._room():
-                return suspended
-            self._end(handled, handled.result)
+            if handled.suspended is not None or not self._room():
+                return handled
+            self.end(handled, handled.result)
         if handled.context is not None:
             scope.deadline = math.inf  # the next handler may have none
         return None
+
+    async def finish(self, handled: Handled) -> Any:
+        """Run the rest of a handler that has to wait, in its own task, and return its result."""
+        trio.lowlevel.current_task().name = handled.method.name
+        suspended = handled.suspended
+        result = handled.result if suspended is None else await suspended.rest()
+        await self._wait_for_room()
+        return result
 
     def _call(self, handled: Handled) -> Awaitable[Any]:
         handled_call.set(handled)
@@ -242,7 +204,7 @@ class Incoming:
 
     # ── ending: exactly one terminal message for each Request ────────────────────────────────
 
-    def _end(
+    def end(
         self,
         handled: Handled,
         result: object = None,
@@ -250,7 +212,7 @@ class Incoming:
         error: BaseException | None = None,
         cancelled: bool = False,
     ) -> None:
-        """A call that had a task is over."""
+        """A handler has ended: with a result, an error, or because its scope is cancelled."""
         del self.running[handled.id]
         if isinstance(error, BaseExceptionGroup):
             error = error.split(trio.Cancelled)[1]
@@ -262,6 +224,15 @@ class Incoming:
         else:
             self._end_with_result(handled, result)
         self._ended()
+
+    def end_raised(self, handled: Handled, exc: BaseException) -> None:
+        """A handler's task has ended with ``exc``: tell its caller, and raise what is not for him."""
+        self.end(handled, error=exc)
+        rest = _not_for_callers(exc)
+        if rest is exc:
+            raise exc
+        if rest is not None:
+            raise rest from None
 
     def _end_with_result(self, handled: Handled, result: object) -> None:
         if handled.id < 0:

@@ -1,13 +1,6 @@
-"""Running a handler up to its first wait without giving it a task of its own.
+"""Running a coroutine up to its first wait, and then the rest of it in the task that it has by then.
 
-Most handlers answer without ever waiting, and a task with a cancel scope costs more than all else
-that is done for a call. So one task takes calls from the queue and runs the first step of each
-handler, up to where it would first yield to Trio. A handler that returns before that is done. The first
-one that does have to wait keeps the task, and its scope, for itself; a new task goes on with the queue.
-
-To its handler none of this shows. It runs in a copy of the context that the session was opened in, as
-a new task would; each step of it is made inside that copy. The scope it runs in is the task's, entered
-before its first step, and no other handler that ever waited has used it.
+Each step is made in a context of its own, as it would be in a task of its own.
 """
 
 from __future__ import annotations
