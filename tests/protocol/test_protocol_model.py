@@ -321,7 +321,7 @@ class TwoEnds(RuleBasedStateMachine):
             protocol, other = end.protocol, self.other(side)
             assert protocol.outgoing == protocol.incoming == {}
             assert protocol.bytes_waiting == 0
-            assert not protocol._pieces._parts
+            assert protocol._pieces.is_empty
             assert all(call.outcome is not None for call in end.calls.values())
             assert protocol.notification_credit == MAX_NOTIFICATIONS
             lost = end.notifications_sent - other.notifications_heard

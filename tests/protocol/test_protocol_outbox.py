@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from protocol_pair import Pair, decoded, packets
 
 from trio_rpc.errors import DecodeError
 from trio_rpc.protocol.outbox import CONTROL_ROOM, MAX_PONGS, Outbox
-from trio_rpc.protocol.pieces import Pieces
+from trio_rpc.protocol.pieces import KEPT, Pieces
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import Limits
@@ -373,10 +374,12 @@ def test_nothing_is_lost_doubled_or_mixed_up(steps):
 @given(st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=20))
 def test_pieces_of_any_size_make_the_message(parts):
     pieces = Pieces(60_000)
-    for part in parts:
-        pieces.add(part)
-    assert pieces.take() == b"".join(parts)
-    assert pieces._parts == []
+    for _ in range(2):  # the second message is written over the first
+        for part in parts:
+            pieces.add(part)
+        with pieces.take() as whole:
+            assert whole == b"".join(parts)
+        assert pieces.is_empty
 
 
 def test_pieces_are_bounded_before_they_are_kept():
@@ -386,11 +389,29 @@ def test_pieces_are_bounded_before_they_are_kept():
         pieces.add(b"123456")
 
 
-def test_tiny_pieces_do_not_cost_an_object_each():  # S6
+def test_tiny_pieces_cost_no_more_than_their_bytes():  # S6
     pieces = Pieces(100_000)
-    for _ in range(50_000):
-        pieces.add(b"ab")
-    assert len(pieces._parts) == 1
+    tracemalloc.start()
+    try:
+        for _ in range(50_000):
+            pieces.add(b"ab")
+        assert tracemalloc.get_traced_memory()[1] < 2 * 100_000 + 10_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_is_kept_between_large_messages_and_given_back_at_rest():
+    pieces = Pieces(10 * KEPT)
+    pieces.add(bytes(KEPT))
+    pieces.free()
+    assert pieces.kept == KEPT  # there is a message under way in it
+    pieces.take().release()
+    assert pieces.kept == KEPT
+    pieces.free()
+    assert pieces.kept == 0
+    pieces.add(bytes(KEPT + 1))
+    pieces.drop()
+    assert pieces.kept == 0
 
 
 def test_a_large_message_of_each_kind_goes_from_end_to_end():

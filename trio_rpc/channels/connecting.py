@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import trio
 
-__all__ = ["connect_tcp", "connect_unix", "naming"]
+__all__ = ["check_unix", "connect_tcp", "connect_unix", "naming"]
 
 UNIX_PATH_MOST = 107 if sys.platform.startswith("linux") else 103
 """Bytes that fit into the system's address of a Unix socket, but for the zero at its end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trio_rpc.errors import DecodeError
 
-__all__ = ["Pieces"]
+__all__ = ["KEPT", "Pieces"]
 
 KEPT = 4 * 1024 * 1024
 """Bytes of memory kept for the next large message, since to get it anew costs more than to copy."""
@@ -21,6 +21,16 @@ class Pieces:
         self._max_message = max_message
         self._buffer = bytearray()
         self._size = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no large message is under way."""
+        return not self._size
+
+    @property
+    def kept(self) -> int:
+        """Bytes of memory that are held."""
+        return len(self._buffer)
 
     def add(self, data: bytes | memoryview) -> None:
         """Keep one piece; DecodeError when the message grows past the limit."""

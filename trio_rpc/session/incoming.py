@@ -29,7 +29,7 @@ from trio_rpc.wire import messages as m
 if TYPE_CHECKING:
     from trio_rpc.session.session import Session
 
-__all__ = ["Filter", "Incoming"]
+__all__ = ["Filter", "Incoming", "apply_filters"]
 
 logger = logging.getLogger("trio_rpc")
 

@@ -16,7 +16,7 @@ from trio_rpc.errors import (
     SessionClosed,
 )
 
-__all__ = ["Life", "Stage"]
+__all__ = ["Life", "Stage", "as_cause"]
 
 
 class Stage(enum.Enum):
