@@ -62,15 +62,28 @@ async def test_a_handler_with_children_cancelled_from_outside_ends_as_cancelled(
     assert scope.cancelled_caught
 
 
-async def test_a_group_that_holds_a_fatal_one_tells_its_caller_all_and_ends_the_program(no_time):
-    async def work():
-        await trio.lowlevel.checkpoint()
-        raise BaseExceptionGroup("mixed", [ValueError("harmless"), KeyboardInterrupt()])
+@pytest.mark.parametrize("method", ["at_once", "later", "inline"])
+async def test_a_group_that_holds_a_fatal_one_tells_its_caller_all_and_ends_the_program(
+    no_time, method
+):
+    class Mixed:
+        @trio_rpc.method
+        async def at_once(self):
+            self.inline()
+
+        @trio_rpc.method
+        async def later(self):
+            await trio.lowlevel.checkpoint()
+            self.inline()
+
+        @trio_rpc.method
+        def inline(self):
+            raise BaseExceptionGroup("mixed", [ValueError("harmless"), KeyboardInterrupt()])
 
     with pytest.raises(KeyboardInterrupt):
-        async with session_with_raw_peer(service(work)) as (session, peer):
+        async with session_with_raw_peer(Mixed()) as (session, peer):
             try:
-                peer.send(m.Request(1, "work", []))
+                peer.send(m.Request(1, method, []))
                 await session.wait_closed()
             finally:
                 with trio.CancelScope(shield=True):

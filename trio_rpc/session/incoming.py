@@ -155,10 +155,9 @@ class Incoming:
         token = handled_call.set(handled)
         try:
             result = handled.method.function(*handled.args, **handled.kwargs)
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - it goes to the caller, or on
             self._end_with_error(handled, exc)
-            if not isinstance(exc, Exception):
-                raise
+            _raise_what_is_not_for_callers(exc)
         else:
             self._end_with_result(handled, result)
         finally:
@@ -171,10 +170,8 @@ class Incoming:
             scope.deadline = handled.started + handled.context["deadline"]
         try:
             handled.suspended, handled.result = begin(self._call, handled)
-        except BaseException as exc:
-            self.end(handled, error=exc)
-            if not isinstance(exc, Exception):
-                raise
+        except BaseException as exc:  # noqa: BLE001 - it goes to the caller, or on
+            self.end_raised(handled, exc)
         else:
             if handled.suspended is not None or not self._room():
                 return handled
@@ -228,11 +225,7 @@ class Incoming:
     def end_raised(self, handled: Handled, exc: BaseException) -> None:
         """A handler's task has ended with ``exc``: tell its caller, and raise what is not for him."""
         self.end(handled, error=exc)
-        rest = _not_for_callers(exc)
-        if rest is exc:
-            raise exc
-        if rest is not None:
-            raise rest from None
+        _raise_what_is_not_for_callers(exc)
 
     def _end_with_result(self, handled: Handled, result: object) -> None:
         if handled.id < 0:
@@ -304,8 +297,11 @@ def apply_filters(
     return proceed()
 
 
-def _not_for_callers(exc: BaseException) -> BaseException | None:
-    """What of an exception must go on: what ends the program, and our own cancellation (law 7)."""
+def _raise_what_is_not_for_callers(exc: BaseException) -> None:
+    """Raise what of an exception must go on: what ends the program, and our cancellation (law 7)."""
     if isinstance(exc, BaseExceptionGroup):
-        return exc.split(Exception)[1]
-    return None if isinstance(exc, Exception) else exc
+        rest = exc.split(Exception)[1]
+        if rest is not None:
+            raise rest from None
+    elif not isinstance(exc, Exception):
+        raise exc

@@ -32,6 +32,7 @@ def _choose(exc: BaseException, body: list[BaseException]) -> BaseException:
     known = {id(leaf) for each in body for leaf in _leaves(each)}
     leaves = list(_leaves(exc))
     fatal = [leaf for leaf in leaves if id(leaf) not in known and not _is_cancelled(leaf)]
+    fatal.sort(key=lambda leaf: isinstance(leaf, Exception))  # what ends the program comes first
     return next(iter(fatal + body + leaves))
 
 
