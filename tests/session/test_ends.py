@@ -157,6 +157,34 @@ async def test_a_channel_that_raises_what_it_should_not_is_closed_and_its_error_
     assert channel.closed
 
 
+async def test_a_channel_that_cannot_be_read_is_not_read_again_and_again(autojump_clock):
+    class Unreadable(WriteFails):
+        reads = 0
+
+        async def receive(self):
+            packet = await super().receive()
+            self.reads += 1
+            if self.reads > 1:
+                raise ZeroDivisionError("a bug of the channel")
+            return packet
+
+    ours, theirs = memory_channel_pair()
+    channel = Unreadable(ours)
+    peer = RawPeer(theirs)
+    peer.send(HELLO, m.Welcome())
+    with pytest.raises(ZeroDivisionError, match="a bug of the channel"):
+        async with open_session(channel) as session:
+            for _ in range(100):
+                peer.send(m.Ping(1))
+            with trio.CancelScope(shield=True):
+                await session.wait_closed()
+                with pytest.raises(trio_rpc.SessionBroken, match="a bug") as caught:
+                    await session.call("anything")
+            assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert channel.reads == 2
+    assert channel.closed
+
+
 # ── closing ──────────────────────────────────────────────────────────────────────────────────
 
 

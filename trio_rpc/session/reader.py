@@ -99,7 +99,10 @@ class Reader:
                     result = await incoming.finish(handled)
         except BaseException as exc:
             if handled is None:
-                self.start()  # what ends the program ends no call without a word
+                if isinstance(exc, Exception):
+                    self._core.end(exc)  # a bug, in the channel or in a function of the services
+                else:
+                    self.start()  # what ends the program ends no call without a word
                 raise
             incoming.end_raised(handled, exc)
         else:
