@@ -393,6 +393,32 @@ async def test_welcome_and_goodbye_in_one_packet(no_time):
             await session.call("anything")
 
 
+async def test_welcome_and_garbage_in_one_packet(no_time):
+    # The session is over before the task that waited for its opening runs.
+    ours, theirs = memory_channel_pair()
+    peer = RawPeer(theirs)
+    assert theirs.send_nowait(peer.bytes_of(HELLO, m.Welcome()) + b"\xc1")
+    async with open_session(ours) as session:
+        with pytest.raises(trio_rpc.SessionBroken, match="broke the protocol"):
+            await session.call("anything")
+
+
+async def test_the_channel_fails_while_the_last_words_wait_for_it(autojump_clock):
+    limits = Limits(time_to_die=10)
+    async with (
+        session_with_raw_peer(limits=limits, max_buffer=1) as (session, peer),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(session.notify, "work", "x" * 100_000)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(close_at_once, session)
+        await trio.sleep(1)
+        assert session.statistics().state == "over"
+        peer.channel.abort()
+        await session.wait_closed()
+        assert trio.current_time() == pytest.approx(1, abs=0.001)
+
+
 async def test_reply_that_arrives_in_the_tick_in_which_the_session_ends(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
 

@@ -339,3 +339,99 @@ async def test_requests_of_ours_that_the_peer_ends_as_cancelled_are_remote_cance
         nursery.start_soon(call)
         await wait_all_tasks_blocked()
         await close_at_once(b)
+
+
+# ── the first step of a handler, which is run by whoever reads ───────────────────────────────
+
+
+async def test_a_handler_is_woken_by_the_next_message_of_its_packet(no_time):
+    class Pair:
+        def __init__(self):
+            self.event = trio.Event()
+
+        @trio_rpc.method
+        async def wait(self):
+            await self.event.wait()
+            return "woken"
+
+        @trio_rpc.method
+        def inline(self):
+            self.event.set()
+
+        @trio_rpc.method
+        async def at_once(self):
+            self.event.set()
+
+    for name in ("inline", "at_once"):
+        async with session_with_raw_peer(Pair()) as (_, peer):
+            peer.send(*(m.Request(n, "wait", []) for n in range(1, 4)), m.Request(4, name, []))
+            replies = await peer.read_all(m.Reply, 4)
+            assert {each.id: each.result for each in replies} == {
+                **dict.fromkeys((1, 2, 3), "woken"),
+                4: None,
+            }
+
+
+async def test_scopes_and_nurseries_of_a_first_step_are_the_handlers_own(autojump_clock):
+    class Own:
+        def __init__(self):
+            self.children = 0
+
+        @trio_rpc.method
+        async def opens(self):
+            with trio.move_on_after(1) as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.child)
+                    nursery.start_soon(self.child)
+            return scope.cancelled_caught
+
+        async def child(self):
+            self.children += 1
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.children -= 1
+
+    own = Own()
+    async with session_with_raw_peer(own) as (session, peer):
+        peer.send(*(m.Request(n, "opens", []) for n in range(1, 11)))
+        await wait_all_tasks_blocked()
+        assert own.children == 20
+        peer.send(m.Cancel(3, "enough"))
+        await wait_all_tasks_blocked()
+        assert own.children == 18
+        replies = await peer.read_all((m.Reply, m.ReplyErr), 10)
+        assert isinstance(replies[0], m.ReplyErr)
+        assert [each.result for each in replies[1:]] == [True] * 9
+        assert trio.current_time() == pytest.approx(1, abs=0.001)
+        assert own.children == session.statistics().calls_in == 0
+
+
+async def test_a_first_step_that_cancels_everything_does_not_stop_the_reading(no_time):
+    class Stops(Sleeper):
+        @trio_rpc.method
+        async def stop(self):
+            scope.cancel()
+            return "stopping"
+
+    sleeper = Stops()
+    with trio.CancelScope() as scope:
+        async with session_with_raw_peer(sleeper) as (_, peer):
+            peer.send(
+                m.Request(1, "sleep", []), m.Request(2, "stop", []), m.Request(3, "sleep", [])
+            )
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    # Those that come later are not even begun.
+                    peer.send(m.Request(4, "sleep", []), m.Ping(1))
+                    answers = await peer.read_all((m.Reply, m.ReplyErr, m.Pong), 5)
+    assert scope.cancelled_caught
+    by_id = {each.id: each for each in answers if not isinstance(each, m.Pong)}
+    assert by_id[2].result == "stopping"
+    assert by_id[1].error["started"] is True
+    assert by_id[4].error["code"] == "cancelled"
+    assert by_id[4].error["started"] is False  # law 15: safe to repeat
+    assert sleeper.running == 0
+    assert sleeper.started <= 2
