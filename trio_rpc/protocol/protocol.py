@@ -516,7 +516,7 @@ def _check_context(context: dict[str, Any]) -> None:
     deadline = context.get("deadline", 0.0)
     if type(deadline) not in (float, int) or not 0 <= deadline <= _LAST_SECOND:
         raise DecodeError("a deadline must be seconds from now, finite and not negative")
-    for name in ("parent", "depth"):
+    for name in ("parent", "depth", "callback"):
         if not _is_count(context.get(name, 0)):
             raise DecodeError(f"{name} must be an integer that is not negative")
     metadata = context.get("metadata", {})

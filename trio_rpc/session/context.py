@@ -11,6 +11,7 @@ import trio
 
 if TYPE_CHECKING:
     from trio_rpc.services.tables import BoundMethod
+    from trio_rpc.session.outgoing import Pending
     from trio_rpc.session.session import Session
     from trio_rpc.session.stepping import Suspended
 
@@ -18,6 +19,7 @@ __all__ = [
     "Call",
     "Handled",
     "call_context",
+    "callback_context",
     "current_call",
     "handled_call",
     "metadata",
@@ -71,6 +73,7 @@ class Handled:
         "session",
         "started",
         "suspended",
+        "within",
     )
 
     def __init__(  # noqa: PLR0917 - made in one place, for each call
@@ -93,6 +96,8 @@ class Handled:
         self.cancelled: str | None = None
         """The reason for which it has been cancelled."""
         self.suspended: Suspended | None = None
+        self.within: Pending | None = None
+        """The call of ours that this one is a callback of."""
         self.result: object = None
         self.started = 0.0
 
@@ -106,6 +111,11 @@ class Handled:
     def parent(self) -> int | None:
         """The id of the call of ours that this one is made in."""
         return self.context.get("parent") if self.context else None
+
+    @property
+    def is_called_too_late(self) -> bool:
+        """Whether it is a callback of a call that has been cancelled meanwhile."""
+        return self.within is not None and self.within.raise_cancel is not None
 
     @property
     def depth(self) -> int:
@@ -170,3 +180,8 @@ def call_context(session: Session, incoming: Container[int]) -> dict[str, Any] |
         if handled.session is session and handled.id in incoming:
             context["parent"] = handled.id
     return context
+
+
+def callback_context(handled: Handled, number: int) -> dict[str, Any]:
+    """Make what the context of a callback says besides: which call, and which of its callbacks."""
+    return {"parent": handled.id, "callback": number, "depth": handled.depth + 1}

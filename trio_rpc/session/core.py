@@ -13,6 +13,7 @@ from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.services.faults import Detail
 from trio_rpc.services.tables import Table
+from trio_rpc.session.callbacks import Callback
 from trio_rpc.session.incoming import Filter, Incoming
 from trio_rpc.session.life import Life, Stage
 from trio_rpc.session.outgoing import Outgoing
@@ -63,7 +64,7 @@ class Core:
         self.life = Life()
         self.over = trio.Event()
         """The channel is closed and no task of the session is left but its handlers' last breath."""
-        self.protocol = Protocol(Codec(options.registry, options.limits), options.limits)
+        self.protocol = Protocol(Codec(options.registry, options.limits, Callback), options.limits)
         self.writer = Writer(channel, self.protocol, self._progressed)
         self.outgoing = Outgoing(
             self.protocol, options.limits, self.send, self._refusal, self.life.error
@@ -76,6 +77,7 @@ class Core:
             room=self.outgoing.has_room,
             wait_for_room=self.outgoing.wait_for_room,
             ended=self.handler_ended,
+            calls=self.outgoing,
         )
         self._pongs: dict[int, trio.Event] = {}
         self._last_ping = 0

@@ -11,18 +11,22 @@ import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from trio_rpc.errors import EncodeError, InvalidArguments, MethodNotFound
+from trio_rpc.errors import EncodeError, InvalidArguments, LocalProtocolError, MethodNotFound
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.protocol.states import Incoming as CallState
-from trio_rpc.services.decorators import Kind
+from trio_rpc.services.decorators import Kind, wire_name
 from trio_rpc.services.faults import Detail, refusal, to_error
+from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
+from trio_rpc.session.callbacks import Callback
 from trio_rpc.session.context import Call, Handled, handled_call
+from trio_rpc.session.outgoing import Outgoing
 from trio_rpc.session.stepping import begin
 from trio_rpc.wire import messages as m
 
@@ -54,6 +58,7 @@ class Incoming:
         room: whether a result may be queued, or has to wait.
         wait_for_room: waits until it may.
         ended: called after handlers have ended.
+        calls: the calls of ours, some of which take callbacks.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Incoming:
         room: Callable[[], bool],
         wait_for_room: Callable[[], Awaitable[None]],
         ended: Callable[[], None],
+        calls: Outgoing,
     ) -> None:
         self.session: Session
         self.scope: trio.CancelScope
@@ -83,6 +89,7 @@ class Incoming:
         self._room = room
         self._wait_for_room = wait_for_room
         self._ended = ended
+        self._calls = calls
         self._are_cancelled = False
         self._last_notification = 0
 
@@ -93,7 +100,11 @@ class Incoming:
 
         Returns the call if its handler has to wait: the task is its own now.
         """
-        method = self.table.get(request.method)
+        within = None
+        if request.context is not None and "callback" in request.context:
+            within, method = self._calls.callback(request.context)
+        else:
+            method = self.table.get(request.method)
         if method is None or method.kind is not _METHOD or request.problem is not None:
             self._answer_error(request.id, refusal(self._why_not(method, request)))
             return None
@@ -102,7 +113,14 @@ class Incoming:
         except InvalidArguments as exc:
             self._answer_error(request.id, refusal(exc))
             return None
-        return self._start(Handled(self.session, request.id, method, args, kwargs, request.context))
+        handled = Handled(self.session, request.id, method, args, kwargs, request.context)
+        if within is not None:
+            handled.within = within
+            within.callbacks.add(handled)
+        for reference in request.references:
+            if isinstance(reference, Callback):
+                reference.bind(handled, self._call_back)
+        return self._start(handled)
 
     def start_notification(self, message: m.Notification) -> Handled | None:
         """Start the handler of a Notification, or log why not (F24); returns as for a Request."""
@@ -143,7 +161,7 @@ class Incoming:
             # Whoever cancels while first steps are run cancels each call by itself.
             self._are_cancelled = trio.current_effective_deadline() == -math.inf
         self.running[handled.id] = handled
-        if self._are_cancelled:
+        if self._are_cancelled or handled.is_called_too_late:
             self.end(handled, cancelled=True)
             return None
         return self._step(handled)
@@ -169,7 +187,8 @@ class Incoming:
         if handled.context and "deadline" in handled.context:
             scope.deadline = handled.started + handled.context["deadline"]
         try:
-            handled.suspended, handled.result = begin(self._call, handled)
+            context = copy_context() if handled.within is None else handled.within.context.copy()
+            handled.suspended, handled.result = begin(self._call, handled, context)
         except BaseException as exc:  # noqa: BLE001 - it goes to the caller, or on
             self.end_raised(handled, exc)
         else:
@@ -187,6 +206,18 @@ class Incoming:
         result = handled.result if suspended is None else await suspended.rest()
         await self._wait_for_room()
         return result
+
+    async def _call_back(
+        self, handled: Handled, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call a callback that came with ``handled``; law 8: only while that is running."""
+        if self.running.get(handled.id) is not handled:
+            raise LocalProtocolError(
+                f"a callback of {handled.method.name} lives only until its handler has ended"
+            )
+        raises = {wire_name(cls): cls for cls in handled.method.raises}
+        remote = RemoteMethod(self.session, handled.method.name, raises=raises)
+        return await self._calls.request(remote, args, kwargs, callback=(handled, number))
 
     def _call(self, handled: Handled) -> Awaitable[Any]:
         handled_call.set(handled)
@@ -214,12 +245,14 @@ class Incoming:
         if isinstance(error, BaseExceptionGroup):
             error = error.split(trio.Cancelled)[1]
             cancelled = error is None
-        if cancelled or isinstance(error, trio.Cancelled):
+        if error is None and not cancelled:
+            self._end_with_result(handled, result)
+        elif cancelled or isinstance(error, trio.Cancelled):
             self._end_cancelled(handled)
         elif error is not None:
             self._end_with_error(handled, error)
-        else:
-            self._end_with_result(handled, result)
+        if handled.within is not None:
+            handled.within.callback_ended(handled)
         self._ended()
 
     def end_raised(self, handled: Handled, exc: BaseException) -> None:

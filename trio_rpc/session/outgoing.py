@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
@@ -27,8 +28,10 @@ from trio_rpc.errors import (
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.services.faults import from_error
 from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.admission import UNLIMITED, Admission
-from trio_rpc.session.context import call_context
+from trio_rpc.session.callbacks import CALLBACK, as_method, is_function
+from trio_rpc.session.context import Handled, call_context, callback_context
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.limits import Limits
 
@@ -43,6 +46,8 @@ _CANCELLED_CODES = ("cancelled", "deadline")  # no set: a peer's code may be unh
 _SELF_WAITING_DEPTH = 2
 """From this depth on, the calls that hold a session's credit may be our own ancestors."""
 
+_NO_FUNCTIONS: list[BoundMethod] = []
+
 RaiseCancel = Callable[[], NoReturn]
 
 
@@ -52,7 +57,10 @@ class Pending:
     __slots__ = (
         "abandon_on_cancel",
         "answer",
+        "callbacks",
+        "context",
         "deadline",
+        "functions",
         "id",
         "interrupted",
         "method",
@@ -78,6 +86,27 @@ class Pending:
         self.interrupted = False
         """What ``raise_cancel`` raises is KeyboardInterrupt, which no result may replace."""
         self.task: trio.lowlevel.Task | None = None
+        self.functions: list[BoundMethod] = _NO_FUNCTIONS
+        """What was given to this call to be called back."""
+
+    def take_callbacks(self, functions: list[BoundMethod]) -> None:
+        """Let the peer call these, as part of this call, in the context of its caller."""
+        self.functions = functions
+        self.callbacks: set[Handled] = set()
+        """Those that are running."""
+        self.context = copy_context()
+
+    def callback_ended(self, handled: Handled) -> None:
+        """One of the callbacks is over; the call may have waited for that."""
+        self.callbacks.discard(handled)
+        if self.answer is not None:
+            self.wake()
+
+    def cancel_callbacks(self, reason: str) -> None:
+        """Cancel all that are running."""
+        if self.functions:
+            for handled in tuple(self.callbacks):
+                handled.cancel(reason)
 
     def wake(self) -> None:
         """Let the caller go on, unless it has been woken already."""
@@ -125,6 +154,9 @@ class Outgoing:
         self.pending: dict[int, Pending] = {}
         self._protocol = protocol
         self._limits = limits
+        self._functions = _NO_FUNCTIONS
+        self._method: RemoteMethod
+        self._lend_function = self._lend
         self._send_buffer = limits.send_buffer
         self._send = send
         self._refusal = refusal
@@ -173,6 +205,7 @@ class Outgoing:
         kwargs: dict[str, Any],
         *,
         abandon_on_cancel: bool = False,
+        callback: tuple[Handled, int] | None = None,
     ) -> Any:
         """Call ``method``: send a Request, wait for its end, and return or raise what came of it.
 
@@ -181,11 +214,15 @@ class Outgoing:
             args: positional arguments.
             kwargs: keyword arguments.
             abandon_on_cancel: leave when cancelled, without waiting for the handler's end.
+            callback: the call of the peer's, and which of its callbacks, is called in place of
+                ``method``, whose ``raises`` holds all the same.
         """
         deadline = trio.current_effective_deadline()
         if deadline != math.inf and deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
         context = call_context(self.session, self._protocol.incoming)
+        if callback is not None:
+            context = {**(context or {}), **callback_context(*callback)}
         if not self._calls.is_free:
             await self._wait_for_credit(context)
         error = self._refusal(context)
@@ -194,8 +231,14 @@ class Outgoing:
         now = trio.current_time()
         if deadline != math.inf:
             context = {**(context or {}), "deadline": max(0.0, deadline - now)}
-        call = self._protocol.request(method.name, list(args), kwargs or None, context)
+        self._functions = _NO_FUNCTIONS
+        self._method = method
+        call = self._protocol.request(
+            method.name, list(args), kwargs or None, context, self._lend_function
+        )
         pending = self.pending[call] = Pending(self, call, method.name, now, deadline)
+        if self._functions:
+            pending.take_callbacks(self._functions)
         if abandon_on_cancel:
             pending.abandon_on_cancel = True
         if context:
@@ -205,6 +248,8 @@ class Outgoing:
         await wait_task_rescheduled(pending.abort)
         if pending.answer is None:
             await self._confirm_cancel(pending)
+        if pending.functions:
+            await self._end_callbacks(pending)
         answer = pending.answer
         if type(answer) is not m.Reply or pending.interrupted:
             answer = await self._settle(pending)
@@ -213,6 +258,35 @@ class Outgoing:
         if answer.problem is not None:
             raise DecodeError(answer.problem, fate=Fate.STOPPED)
         return answer.result if method.convert is None else _converted(method, answer.result)
+
+    def _lend(self, value: Any) -> m.Reference | None:
+        """Let a function travel with the call that is being encoded."""
+        if not is_function(value):
+            return None
+        if not self._functions:
+            self._functions = []
+        number, method = len(self._functions), self._method
+        raises = tuple(method.raises.values())
+        self._functions.append(as_method(value, method.name, number, raises))
+        return m.Reference(CALLBACK, number)
+
+    def callback(
+        self, context: Mapping[str, Any]
+    ) -> tuple[Pending, BoundMethod] | tuple[None, None]:
+        """Find the function that a Request with that context calls back."""
+        pending = self.pending.get(context.get("parent", 0))
+        number = context["callback"]
+        if pending is None or number >= len(pending.functions):
+            return None, None
+        return pending, pending.functions[number]
+
+    async def _end_callbacks(self, pending: Pending) -> None:
+        """See to it that no callback runs when its call has returned (law 8)."""
+        pending.cancel_callbacks("the call that this callback belongs to has ended")
+        with trio.CancelScope(shield=True):
+            while pending.callbacks:
+                pending.task = current_task()
+                await wait_task_rescheduled(_never_aborts)
 
     async def _wait_for_credit(self, context: dict[str, Any] | None) -> None:
         deep = context is not None and context.get("depth", 0) >= _SELF_WAITING_DEPTH
@@ -259,7 +333,9 @@ class Outgoing:
 
     def cancel(self, pending: Pending) -> bool:
         """Cancel a call; True when its caller need not wait for anything."""
-        withdrawn = self._protocol.cancel(pending.id, _reason(pending))
+        reason = _reason(pending)
+        pending.cancel_callbacks(reason or "the call that this callback belongs to is cancelled")
+        withdrawn = self._protocol.cancel(pending.id, reason)
         if not withdrawn:
             self._send()
             if not pending.abandon_on_cancel:
@@ -285,6 +361,8 @@ class Outgoing:
             )
             del self.pending[pending.id]
             self._protocol.abandon(pending.id)
+            if pending.functions:
+                await self._end_callbacks(pending)
             _raise_cancelled(pending)
 
     async def _settle(self, pending: Pending) -> m.ReplyErr:
@@ -303,6 +381,10 @@ class Outgoing:
             _raise_cancelled(pending)
         assert isinstance(answer, RpcError)  # noqa: S101 - what else ends a call
         raise answer
+
+
+def _never_aborts(_raise_cancel: RaiseCancel) -> Abort:
+    return Abort.FAILED  # only callbacks that have been cancelled are waited for
 
 
 def _converted(method: RemoteMethod, result: object) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context, copy_context
+from contextvars import Context
 from typing import Any, TypeVar
 
 __all__ = ["Suspended", "begin"]
@@ -45,18 +45,18 @@ class Suspended:
 
 
 def begin(
-    function: Callable[[T], Awaitable[Any]], argument: T
+    function: Callable[[T], Awaitable[Any]], argument: T, context: Context
 ) -> tuple[Suspended, None] | tuple[None, Any]:
     """Call an async function and run it to its first wait, or to its end.
 
     Args:
-        function: what to call, in a copy of the context that is current.
+        function: what to call.
         argument: what to call it with.
+        context: where each step of it is made.
 
     Returns:
         Either what is suspended, or the result.
     """
-    context = copy_context()
     try:
         coroutine, trap = context.run(_first_step, function, argument)
     except StopIteration as stop:

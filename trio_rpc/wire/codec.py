@@ -51,11 +51,15 @@ class Codec:
     """
 
     def __init__(
-        self, registry: TypeRegistry | None = None, limits: Limits = DEFAULT_LIMITS
+        self,
+        registry: TypeRegistry | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        make_reference: Callable[[int, int], Any] = Reference,
     ) -> None:
-        """``registry`` is frozen from here on."""
+        """``registry`` is frozen from here on; ``make_reference`` makes those that arrive."""
         self._registry = TypeRegistry() if registry is None else registry
         self._registry.freeze()
+        self._make_reference = make_reference
         self.limits = limits
         self.peer_limits = limits
         packer = msgpack.Packer(strict_types=True, default=_pack_other, buf_size=4096)
@@ -63,7 +67,7 @@ class Codec:
         # A packet too short to do harm; and no value takes less than a byte.
         self._small = min(SMALL, limits.max_nodes)
         # Of the message that is being decoded:
-        self._found: list[Reference] = []
+        self._found: list[Any] = []
         self._problem: str | None = None
         self._nesting = 0
         self._extension_bytes = 0
@@ -209,7 +213,7 @@ class Codec:
         if leaf is not None:
             return leaf(data)
         if code == REFERENCE:
-            reference = decode_reference(data)
+            reference = decode_reference(data, self._make_reference)
             self._found.append(reference)
             return reference
         if code in _CONTAINERS:

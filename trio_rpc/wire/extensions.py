@@ -116,12 +116,12 @@ def encode_reference(reference: Reference) -> msgpack.ExtType:
     return msgpack.ExtType(REFERENCE, _packed([reference.kind, reference.number]))
 
 
-def decode_reference(data: bytes) -> Reference:
+def decode_reference(data: bytes, make: Callable[[int, int], Any]) -> Any:
     """Decode what :func:`encode_reference` makes."""
     kind, number = _ints(data, 2)
     if kind < 0 or number < 0:
         raise DecodeError("a reference with a negative number")
-    return Reference(kind, number)
+    return make(kind, number)
 
 
 def _packed(numbers: list[int]) -> bytes:

@@ -96,7 +96,7 @@ class Request:
     kwargs: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
     problem: str | None = None
-    references: tuple[Reference, ...] = ()
+    references: tuple[Any, ...] = ()
 
     def to_wire(self) -> Fields:
         if self.context:
@@ -133,7 +133,7 @@ class Notification:
     kwargs: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
     problem: str | None = None
-    references: tuple[Reference, ...] = ()
+    references: tuple[Any, ...] = ()
 
     def to_wire(self) -> Fields:
         return _trimmed([2, self.method, self.args, self.kwargs or {}, self.context or {}], 3)
@@ -153,7 +153,7 @@ class Reply:
     id: int
     result: Any
     problem: str | None = None
-    references: tuple[Reference, ...] = ()
+    references: tuple[Any, ...] = ()
 
     def to_wire(self) -> Fields:
         return [3, self.id, self.result]

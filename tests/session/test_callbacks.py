@@ -1,0 +1,308 @@
+"""Functions given as arguments: law 8, and what the checklist asks of callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import pytest
+import trio
+from raw_peer import session_with_raw_peer
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc import Fate, LocalProtocolError, current_call, method, notification
+from trio_rpc.testing import open_session_pair
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.messages import Reference
+
+
+class NoSuchThing(Exception):
+    pass
+
+
+@dataclass
+class Found:
+    name: str
+    size: int
+
+
+class Worker:
+    def __init__(self):
+        self.kept = None
+        self.reasons = []
+
+    @method(raises=(NoSuchThing,))
+    async def each(self, items: list, found: Callable[..., Awaitable[object]]) -> list:
+        return [await found(item) for item in items]
+
+    @method
+    async def all_at_once(self, count: int, found: Callable[[int], Awaitable[None]]) -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(count):
+                nursery.start_soon(found, number)
+
+    @method
+    async def anywhere(self, *args, **kwargs) -> list:
+        return [await args[0]["a"][0](1), await kwargs["named"](2)]
+
+    @method
+    async def keep(self, callback: Callable[[], Awaitable[None]]) -> None:
+        self.kept = callback
+
+    @method
+    async def tidy_up_with(self, callback: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                try:
+                    await callback()
+                except trio_rpc.RemoteCancelled as exc:
+                    self.reasons.append(exc.fate)
+
+    @method
+    async def deeper(self, number: int, callback: Callable[..., Awaitable[int]]) -> int:
+        async def again(inner: Callable[..., Awaitable[int]]) -> int:
+            return await inner(number) + 1
+
+        return await callback(number, again)
+
+    @notification
+    async def note(self, callback: object) -> None:
+        raise AssertionError("never started")
+
+
+async def test_law_8_a_callback_dies_with_its_call(no_time):
+    worker = Worker()
+    async with open_session_pair(None, worker) as (a, _):
+        await a.call("keep", trio.lowlevel.checkpoint)
+        with pytest.raises(LocalProtocolError, match="only until its handler has ended") as caught:
+            await worker.kept()
+        assert caught.value.fate is Fate.NOT_STARTED
+
+
+async def test_callbacks_run_any_number_of_times_in_order_and_return_values(no_time):  # A31 A32
+    seen = []
+
+    async def found(item: str) -> int:
+        seen.append(item)
+        return len(item)
+
+    async with open_session_pair(None, Worker()) as (a, _):
+        assert await a.call("each", ["a", "bb", "ccc"], found) == [1, 2, 3]
+        assert await a.call("each", [], found) == []
+    assert seen == ["a", "bb", "ccc"]
+
+
+async def test_a_plain_function_and_a_bound_method_are_callbacks_too(no_time):  # A29
+    seen = []
+    async with open_session_pair(None, Worker()) as (a, _):
+        await a.call("each", [1, 2], seen.append)
+        assert await a.call("each", [3], lambda item: item + 1) == [4]
+    assert seen == [1, 2]
+
+
+async def test_callbacks_may_be_anywhere_among_the_arguments(no_time):
+    async def double(number):
+        return 2 * number
+
+    async with open_session_pair(None, Worker()) as (a, _):
+        assert await a.call("anywhere", {"a": [double]}, named=double) == [2, 4]
+
+
+async def test_what_a_callback_is_given_is_checked_against_its_annotations(no_time):
+    seen = []
+
+    async def found(item: Found) -> None:
+        seen.append(item)
+
+    async with open_session_pair(None, Worker()) as (a, _):
+        await a.call("each", [Found("x", 1)], found)
+        with pytest.raises(trio_rpc.RemoteError, match="InvalidArguments"):
+            await a.call("each", [5], found)
+    assert seen == [Found("x", 1)]
+
+
+@pytest.mark.parametrize("error", [NoSuchThing("x"), ValueError("y")])
+async def test_what_a_callback_raises_travels_to_the_handler_that_called_it(no_time, error):
+    async def found(_item):
+        raise error
+
+    async with open_session_pair(None, Worker()) as (a, _):
+        with pytest.raises(type(error)) as caught:
+            await a.proxy("", Worker).each([1], found)
+        assert caught.value.args == error.args
+        assert await a.call("each", [1], lambda item: item) == [1]  # A37: nobody else notices
+
+
+async def test_callbacks_of_one_call_start_in_order_and_may_overlap(no_time):
+    started, go = [], trio.Event()
+
+    async def found(number):
+        started.append(number)
+        await go.wait()
+
+    async with open_session_pair(None, Worker()) as (a, _), trio.open_nursery() as nursery:
+        nursery.start_soon(a.call, "all_at_once", 20, found)
+        await wait_all_tasks_blocked()
+        assert len(started) == 20
+        go.set()
+
+
+async def test_law_1_a_callback_is_a_child_of_its_call_at_both_ends(no_time):
+    trees = []
+
+    async with open_session_pair(None, Worker()) as (a, b):
+
+        async def found(_item):
+            trees.append((a.tree(), b.tree()))
+            assert current_call().session is a
+
+        await a.call("each", [1], found)
+    ((mine, theirs),) = trees
+    call, child = sorted(mine, key=lambda node: node.direction, reverse=True)
+    assert (call.direction, call.parent) == ("out", None)
+    assert (child.direction, child.parent) == ("in", ("out", call.id))
+    assert child.method == "callback 0 of each"
+    assert {(node.direction, node.parent) for node in theirs} == {
+        ("in", None),
+        ("out", ("in", call.id)),
+    }
+
+
+async def test_law_2_cancelling_the_caller_cancels_its_callback_before_it_goes_on(no_time):
+    ended = []
+
+    async def hold(_item):
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+            ended.append("callback")
+
+    async with open_session_pair(None, Worker()) as (a, b):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(a.call, "each", [1], hold)
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        assert ended == ["callback"]
+        assert a.tree() == b.tree() == []
+
+
+async def test_a_callback_of_a_call_that_is_cancelled_is_cancelled_before_it_begins(no_time):
+    worker, begun = Worker(), []
+
+    async def callback():
+        begun.append(1)
+
+    async with open_session_pair(None, worker) as (a, _):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(a.call, "tidy_up_with", callback)
+                await wait_all_tasks_blocked()
+                scope.cancel()
+    assert begun == []
+    assert worker.reasons == [Fate.NOT_STARTED]
+
+
+async def test_no_callback_runs_after_its_call_has_returned(no_time):
+    # The peer answers while its callback is still running, which no correct one does.
+    ended = []
+
+    async def hold():
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("callback")
+
+    async with session_with_raw_peer(None) as (session, peer), trio.open_nursery() as nursery:
+
+        async def call():
+            assert await session.call("job", hold) == "done"
+            assert ended == ["callback"]
+            ended.append("call")
+
+        nursery.start_soon(call)
+        request = await peer.read(m.Request)
+        (reference,) = request.references
+        assert reference == Reference(1, 0)
+        peer.send(m.Request(1, "", [], None, {"parent": request.id, "callback": 0}))
+        await wait_all_tasks_blocked()
+        peer.send(m.Reply(request.id, "done"))
+        await wait_all_tasks_blocked()
+        assert ended == ["callback", "call"]
+        assert (await peer.read(m.ReplyErr)).error["code"] == "cancelled"
+        # And one that comes too late, or of which there never was any, is not found.
+        for number, parent in ((0, request.id), (1, request.id), (0, 99)):
+            peer.send(
+                m.Request(number + parent + 1, "", [], None, {"parent": parent, "callback": number})
+            )
+            reply = await peer.read(m.ReplyErr)
+            assert reply.error["code"] == "method_not_found"
+
+
+async def test_callbacks_take_callbacks_and_can_be_handed_on(no_time):
+    class Relay:
+        def __init__(self, session):
+            self.session = session
+
+        @method
+        async def relay(self, callback: Callable[..., Awaitable[int]]) -> list:
+            return await self.session.call("each", [1, 2], callback)
+
+    async def callback(number, inner):
+        return await inner(lambda again: again * 10) + number
+
+    async with open_session_pair(Worker(), Worker()) as (a, _):
+        assert await a.call("deeper", 5, callback) == 56
+    async with open_session_pair(Worker(), Relay) as (a, _):
+        assert await a.call("relay", lambda item: item + 1) == [2, 3]
+
+
+async def test_a_callback_runs_in_the_context_of_its_caller(no_time):
+    user: ContextVar[str] = ContextVar("user", default="nobody")
+    seen = []
+
+    async def found(_item):
+        seen.append(user.get())
+        user.set("changed")
+
+    async with open_session_pair(None, Worker()) as (a, _):
+        user.set("ann")
+        await a.call("each", [1, 2], found)
+    assert seen == ["ann", "ann"]
+
+
+async def test_a_notification_and_a_result_have_no_scope_for_a_callback_to_live_in(no_time):
+    class Gives:
+        @method
+        async def give(self):
+            return print
+
+    async with open_session_pair(None, {"w": Worker(), "g": Gives()}) as (a, _):
+        with pytest.raises(trio_rpc.EncodeError):
+            await a.notify("w.note", print)
+        with pytest.raises(trio_rpc.RemoteError, match="cannot be sent"):
+            await a.call("g.give")
+        with pytest.raises(trio_rpc.EncodeError):
+            await a.call("w.keep", Worker)  # a class is no function to call back
+
+
+async def test_the_session_ends_while_a_callback_runs(no_time):
+    async def hold(_item):
+        await trio.sleep_forever()
+
+    async with open_session_pair(None, Worker()) as (a, b), trio.open_nursery() as nursery:
+
+        async def call():
+            with pytest.raises(trio_rpc.RemoteCancelled):
+                await a.call("each", [1], hold)
+
+        nursery.start_soon(call)
+        await wait_all_tasks_blocked()
+        b._core.stop()
+    assert a.tree() == b.tree() == []
