@@ -125,15 +125,15 @@ async def test_what_a_callback_is_given_is_checked_against_its_annotations(no_ti
     assert seen == [Found("x", 1)]
 
 
-@pytest.mark.parametrize("error", [NoSuchThing("x"), ValueError("y")])
+@pytest.mark.parametrize("error", [NoSuchThing, ValueError])
 async def test_what_a_callback_raises_travels_to_the_handler_that_called_it(no_time, error):
     async def found(_item):
-        raise error
+        raise error("x")
 
     async with open_session_pair(None, Worker()) as (a, _):
-        with pytest.raises(type(error)) as caught:
+        with pytest.raises(error) as caught:
             await a.proxy("", Worker).each([1], found)
-        assert caught.value.args == error.args
+        assert caught.value.args == ("x",)
         assert await a.call("each", [1], lambda item: item) == [1]  # A37: nobody else notices
 
 
