@@ -1,0 +1,483 @@
+"""Writes docs/vectors.json; run by hand when the wire grows: ``python tests/docs/make_vectors.py``.
+
+Nothing of trio_rpc is used here. The bytes are put together from what docs/protocol.md says, with
+MessagePack's ordinary library for single values, so that the vectors can prove the code wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import msgpack
+
+VECTORS = Path(__file__).parents[2] / "docs" / "vectors.json"
+
+NOTATION = {
+    "plain JSON": "nil, bool, int, str, array, map with str keys: as they are",
+    "$bytes": "bin: hexadecimal",
+    "$int": "an integer, as text",
+    "$float": "a float, as text",
+    "$map": "a map: array of pairs of key and value",
+    "$tuple": "extension 1: array",
+    "$set": "extension 2: array",
+    "$frozenset": "extension 3: array",
+    "$datetime": "extension 4: the text",
+    "$date": "extension 5: the text",
+    "$time": "extension 6: the text",
+    "$timedelta": "extension 7: days, seconds, microseconds",
+    "$decimal": "extension 8: the text",
+    "$uuid": "extension 9: the usual text",
+    "$complex": "extension 11: real and imaginary part, as text",
+    "$reference": "extension 32: kind, number",
+    "$ext": "an extension that has no meaning: code, hexadecimal",
+}
+
+ABOUT = """Test vectors of the wire protocol, version 1; docs/protocol.md describes it. Hexadecimal \
+without blanks. "values": "hex" is what our encoder writes for "value", "also" what a decoder must \
+take for the same. "messages": one message each. "packets": several. "streams": bytes of a stream, \
+and the packets in it. "exchanges": what a peer that serves "service" has to do with the packets in \
+"send", each after the other: "new" begins with nothing, "open" after a Hello with the limits of \
+"hello" and a Welcome from both. "replies" are the messages it must answer with, in any number of \
+packets; maps in a ReplyErr are compared by the keys given, since texts are for people. "outcome" \
+is "goes on" (a Ping that follows is answered), "session ended" (Goodbye with code \
+protocol_error, then the end of the channel) or "refused" (Goodbye with code refused, likewise). \
+"served" are the limits that the tested peer's own Hello has said."""
+
+
+def b(*parts: str | bytes | int) -> bytes:
+    """Join bytes, hexadecimal and single bytes."""
+    return b"".join(
+        part if isinstance(part, bytes) else bytes([part]) if isinstance(part, int) else
+        bytes.fromhex(part)
+        for part in parts
+    )  # fmt: skip
+
+
+def ext(code: int, payload: str | bytes) -> bytes:
+    """Encode an extension in its shortest form, by hand."""
+    data = payload if isinstance(payload, bytes) else bytes.fromhex(payload)
+    size = len(data)
+    fixed = {1: 0xD4, 2: 0xD5, 4: 0xD6, 8: 0xD7, 16: 0xD8}.get(size)
+    head = bytes([fixed]) if fixed else bytes([0xC7, size])
+    assert size < 256
+    return head + struct.pack("b", code) + data
+
+
+def value(name: str, notation: object, data: str | bytes, *also: str | bytes) -> dict:
+    vector = {"name": name, "value": notation, "hex": b(data).hex()}
+    return {**vector, "also": [b(one).hex() for one in also]} if also else vector
+
+
+def text(of: str) -> bytes:
+    return of.encode("ascii")
+
+
+VALUES = [
+    value("nil", None, "c0"),
+    value("false", False, "c2"),
+    value("true", True, "c3"),
+    value("zero", 0, "00", "cc00", "cd0000", "ce00000000", "cf0000000000000000", "d000"),
+    value("the largest fixint", 127, "7f", "cc7f"),
+    value("the smallest uint 8", 128, "cc80", "cd0080"),
+    value("minus one", -1, "ff", "d0ff", "d1ffff", "d3ffffffffffffffff"),
+    value("the smallest negative fixint", -32, "e0"),
+    value("int 8", -33, "d0df"),
+    value("uint 16", 256, "cd0100"),
+    value("uint 32", 65536, "ce00010000"),
+    value("the largest uint 64", {"$int": "18446744073709551615"}, "cfffffffffffffffff"),
+    value("the smallest int 64", {"$int": "-9223372036854775808"}, "d38000000000000000"),
+    value("beyond uint 64", {"$int": "18446744073709551616"}, ext(10, "010000000000000000")),
+    value("below int 64", {"$int": "-9223372036854775809"}, ext(10, "ff7fffffffffffffff")),
+    value("float", {"$float": "1.5"}, "cb3ff8000000000000", "ca3fc00000"),
+    value("infinity", {"$float": "inf"}, "cb7ff0000000000000", "ca7f800000"),
+    value("not a number", {"$float": "nan"}, "cb7ff8000000000000"),
+    value("empty text", "", "a0", "d900", "da0000", "db00000000"),
+    value("text", "hi", "a26869", "d9026869", "da00026869", "db000000026869"),
+    value("text beyond ASCII", "\u20ac \U0001f600", "a8e282ac20f09f9880"),
+    value("a NUL", "\0", "a100"),
+    value("empty bytes", {"$bytes": ""}, "c400", "c50000", "c600000000"),
+    value("bytes", {"$bytes": "00ff"}, "c40200ff"),
+    value("empty array", [], "90", "dc0000", "dd00000000"),
+    value("array", [1, "a", None], "9301a161c0", "dc000301a161c0"),
+    value("empty map", {}, "80", "de0000", "df00000000"),
+    value("map", {"a": 1}, "81a16101", "de0001a16101"),
+    value("map with a bytes key", {"$map": [[{"$bytes": "61"}, 1]]}, "81c4016101"),
+    value("text and bytes are two keys", {"$map": [["a", 1], [{"$bytes": "61"}, 2]]},
+          "82a16101c4016102"),
+    value("empty tuple", {"$tuple": []}, ext(1, "90"), "c7010190"),
+    value("tuple", {"$tuple": [1, "a"]}, ext(1, "9201a161"), "c7040192" + "01a161"),
+    value("tuple in a tuple", {"$tuple": [{"$tuple": [1]}]}, ext(1, b("91", ext(1, "9101")))),
+    value("set", {"$set": [7]}, ext(2, "9107"), ext(2, "920707")),
+    value("frozenset of a tuple", {"$frozenset": [{"$tuple": [1]}]}, ext(3, b("91", ext(1, "9101")))),
+    value("time in UTC", {"$datetime": "2026-01-02T03:04:05+00:00"},
+          ext(4, text("2026-01-02T03:04:05+00:00"))),
+    value("time with an offset and microseconds", {"$datetime": "2026-01-02T03:04:05.000006-03:30"},
+          ext(4, text("2026-01-02T03:04:05.000006-03:30"))),
+    value("local time", {"$datetime": "2026-01-02T03:04:05"}, ext(4, text("2026-01-02T03:04:05"))),
+    value("date", {"$date": "2026-01-02"}, ext(5, text("2026-01-02"))),
+    value("time of day", {"$time": "03:04:05"}, ext(6, text("03:04:05"))),
+    value("a second before", {"$timedelta": [-1, 86399, 0]}, ext(7, "93ff" "ce0001517f" "00")),
+    value("a day and a bit", {"$timedelta": [1, 2, 3]}, ext(7, "93010203")),
+    value("decimal", {"$decimal": "1.50"}, ext(8, text("1.50"))),
+    value("decimal with an exponent", {"$decimal": "1E+3"}, ext(8, text("1E+3"))),
+    value("UUID", {"$uuid": "00112233-4455-6677-8899-aabbccddeeff"},
+          ext(9, "00112233445566778899aabbccddeeff")),
+    value("complex", {"$complex": ["1.0", "2.0"]}, ext(11, "3ff0000000000000" "4000000000000000")),
+    value("map with an int key", {"$map": [[1, "a"]]}, ext(12, "9201a161")),
+    value("map with keys of several types", {"$map": [["a", 1], [{"$tuple": [1]}, 2]]},
+          ext(12, b("94", "a161", "01", ext(1, "9101"), "02"))),
+    value("reference", {"$reference": [1, 5]}, ext(32, "920105")),
+    value("a user's type that nobody has registered", {"$ext": [64, "a161"]}, ext(64, "a161")),
+    value("tuple in a map in an array", [{"a": {"$tuple": [None]}}], b("91", "81a161", ext(1, "91c0"))),
+]  # fmt: skip
+
+DECODED = [
+    {"name": "timestamp 32", "hex": ext(-1, "6553f100").hex(),
+     "value": {"$datetime": "2023-11-14T22:13:20+00:00"}},
+    {"name": "timestamp 64", "hex": ext(-1, "00000fa0" "6553f100").hex(),
+     "value": {"$datetime": "2023-11-14T22:13:20.000001+00:00"}},
+    {"name": "timestamp 96", "hex": ext(-1, "00000000" "ffffffffffffffff").hex(),
+     "value": {"$datetime": "1969-12-31T23:59:59+00:00"}},
+    {"name": "code 13", "hex": ext(13, "05").hex(), "value": {"$ext": [13, "05"]}},
+    {"name": "code 33", "hex": ext(33, "c1").hex(), "value": {"$ext": [33, "c1"]}},
+]  # fmt: skip
+
+
+def message(name: str, kind: str, fields: list, data: str | bytes, *also: str | bytes) -> dict:
+    vector = {"name": name, "message": kind, "fields": fields, "hex": b(data).hex()}
+    return {**vector, "also": [b(one).hex() for one in also]} if also else vector
+
+
+M = "a16d"  # "m"
+HELLO_INFO = {
+    "calls": 16,
+    "notifications": 16,
+    "max_message": 65536,
+    "max_packet": 16384,
+    "max_depth": 64,
+    "max_nodes": 10000,
+}
+HELLO = msgpack.packb([10, 1, HELLO_INFO])
+
+MESSAGES = [
+    message("a call", "Request", [1, 1, "m", []], b("940101", M, "90"),
+            b("950101", M, "9080"), b("960101", M, "908080"), b("dc0004", "0101", M, "90")),
+    message("arguments", "Request", [1, 2, "m", [1], {"k": 2}], b("950102", M, "9101", "81a16b02")),
+    message("a context", "Request", [1, 3, "m", [], {}, {"depth": 1}],
+            b("960103", M, "90", "80", "81a5", text("depth"), "01")),
+    message("the largest id", "Request", [1, {"$int": "9223372036854775807"}, "m", []],
+            b("9401", "cf7fffffffffffffff", M, "90"), b("9401", "d37fffffffffffffff", M, "90")),
+    message("a notification", "Notification", [2, "m", []], b("9302", M, "90"),
+            b("9402", M, "9080"), b("9502", M, "908080")),
+    message("a notification with all", "Notification", [2, "m", [], {"k": 1}, {"parent": 7}],
+            b("9502", M, "90", "81a16b01", "81a6", text("parent"), "07")),
+    message("a result", "Reply", [3, 1, None], "930301c0"),
+    message("an error", "ReplyErr", [4, 1, {"code": "internal", "message": "x"}],
+            b("930401", "82", "a4", text("code"), "a8", text("internal"),
+              "a7", text("message"), "a178")),
+    message("a cancel", "Cancel", [5, 1], "920501", "930501c0"),
+    message("a cancel with a reason", "Cancel", [5, 1, "why"], b("930501", "a3", text("why"))),
+    message("Hello", "Hello", [10, 1, HELLO_INFO], HELLO),
+    message("Hello of another version", "Hello", [10, 2, {}], "930a0280",
+            "920a02", "950a02c0c0c0"),
+    message("Welcome", "Welcome", [11], "910b"),
+    message("Goodbye", "Goodbye", [12, "done", ""], b("930c", "a4", text("done"), "a0")),
+    message("Ping", "Ping", [13, 0], "920d00"),
+    message("Pong", "Pong", [14, 7], "920e07"),
+    message("Credit", "Credit", [15, 3], "920f03"),
+    message("Piece", "Piece", [16, {"$bytes": "01"}], "9210c40101", "9210c600000001" "01"),
+    message("LastPiece", "LastPiece", [17, {"$bytes": "0102"}], "9211c4020102"),
+    message("DropPieces", "DropPieces", [18], "9112"),
+]  # fmt: skip
+
+PACKETS = [
+    {"name": "Hello and Welcome", "hex": b(HELLO, "910b").hex(), "fields": [[10, 1, HELLO_INFO], [11]]},
+    {"name": "a call and its cancel", "hex": b("940101", M, "90", "920501").hex(),
+     "fields": [[1, 1, "m", []], [5, 1]]},
+    {"name": "three Pings", "hex": "920d01" "920d02" "920d03",
+     "fields": [[13, 1], [13, 2], [13, 3]]},
+]  # fmt: skip
+
+STREAMS = [
+    {"name": "one frame", "hex": "00000003" "920d07", "packets": ["920d07"], "rest": 0},
+    {"name": "two frames", "hex": "00000003" "920d07" "00000002" "910b",
+     "packets": ["920d07", "910b"], "rest": 0},
+    {"name": "a frame and half a length", "hex": "00000002" "910b" "0000",
+     "packets": ["910b"], "rest": 2},
+    {"name": "half a frame", "hex": "00000003" "920d", "packets": [], "rest": 6},
+    {"name": "a frame of no bytes", "hex": "00000000", "packets": [], "outcome": "session ended"},
+    {"name": "a frame of 4 GiB", "hex": "ffffffff", "packets": [], "outcome": "session ended"},
+    {"name": "one byte more than 262144", "hex": "00040001", "packets": [],
+     "outcome": "session ended"},
+    {"name": "a good frame before a bad one", "hex": "00000002" "910b" "00000000",
+     "packets": ["910b"], "outcome": "session ended"},
+]  # fmt: skip
+
+
+def fields(*of: object) -> bytes:
+    packed: bytes = msgpack.packb(list(of))
+    return packed
+
+
+def exchange(
+    name: str, *send: bytes, outcome: str = "goes on", state: str = "open", replies: list | None = None
+) -> dict:  # fmt: skip
+    return {
+        "name": name,
+        "state": state,
+        "send": [packet.hex() for packet in send],
+        "replies": replies or [],
+        "outcome": outcome,
+    }
+
+
+def ends(name: str, *send: bytes, state: str = "open", replies: list | None = None) -> dict:
+    return exchange(name, *send, outcome="session ended", state=state, replies=replies)
+
+
+def error(number: int, code: str, **more: object) -> list:
+    return [4, number, {"code": code, **more}]
+
+
+def argument(data: str | bytes) -> bytes:
+    """Encode a call of echo with that value."""
+    return b("940101", fields("test.echo")[1:], "91", data)
+
+
+def hello(version: int = 1, **changes: object) -> bytes:
+    info = {key: item for key, item in {**HELLO_INFO, **changes}.items() if item is not None}
+    return fields(10, version, info)
+
+
+ECHO = fields(1, 1, "test.echo", ["hi"])
+WAIT = fields(1, 1, "test.wait", [])
+STOPPED = error(1, "cancelled", started=True)
+DEEP = "91" * 61 + "90"  # in the arguments of a Request, which are level 2: 64 levels
+CALLS = b"".join(fields(1, number, "test.wait", []) for number in range(1, 9))
+NOTES = b"".join(fields(2, "test.hold", []) for _ in range(8))
+
+EXCHANGES = [
+    # ── calls ──
+    exchange("a call", ECHO, replies=[[3, 1, "hi"]]),
+    exchange("two calls in one packet", ECHO + fields(1, 2, "test.echo", [2]),
+             replies=[[3, 1, "hi"], [3, 2, 2]]),
+    exchange("ids may skip", ECHO, fields(1, 1000, "test.echo", [2]),
+             replies=[[3, 1, "hi"], [3, 1000, 2]]),
+    exchange("named arguments", fields(1, 1, "test.add", [1], {"b": 2}), replies=[[3, 1, 3]]),
+    exchange("an unknown method", fields(1, 1, "test.nope", []),
+             replies=[error(1, "method_not_found")]),
+    exchange("an unknown service", fields(1, 1, "nope.echo", []),
+             replies=[error(1, "method_not_found")]),
+    exchange("names that look like Python", fields(1, 1, "__class__", []),
+             fields(1, 2, "test.__init__", []), fields(1, 3, "", []), fields(1, 4, "../x", []),
+             fields(1, 5, "test.echo\0", []),
+             replies=[error(number, "method_not_found") for number in range(1, 6)]),
+    exchange("a notification that is called", fields(1, 1, "test.note", ["x"]),
+             replies=[error(1, "method_not_found")]),
+    exchange("an argument of another type", fields(1, 1, "test.add", [1, "2"]),
+             replies=[error(1, "invalid_arguments", parameter="b")]),
+    exchange("too few arguments", fields(1, 1, "test.add", [1]),
+             replies=[error(1, "invalid_arguments", parameter="b")]),
+    exchange("too many arguments", fields(1, 1, "test.add", [1, 2, 3]),
+             replies=[error(1, "invalid_arguments")]),
+    exchange("an argument that has no such name", fields(1, 1, "test.add", [1, 2], {"c": 3}),
+             replies=[error(1, "invalid_arguments", parameter="c")]),
+    exchange("an exception", fields(1, 1, "test.fail", ["why"]),
+             replies=[error(1, "raised", type="builtins.ValueError", message="why", args=["why"])]),
+    exchange("a call nested too deeply",
+             fields(1, 1, "test.echo", [1], {}, {"depth": 65}), replies=[error(1, "overloaded")]),
+    exchange("a call nested as deeply as may be",
+             fields(1, 1, "test.echo", [1], {}, {"depth": 64}), replies=[[3, 1, 1]]),
+    exchange("an unknown entry in a context",
+             fields(1, 1, "test.echo", [1], {}, {"later": [1]}), replies=[[3, 1, 1]]),
+    exchange("a deadline that is over", fields(1, 1, "test.wait", [], {}, {"deadline": 0}),
+             replies=[error(1, "deadline")]),
+    exchange("an unregistered type is kept", argument(ext(64, "a161")), replies=[[3, 1, {"$ext": [64, "a161"]}]]),
+    exchange("as deep as may be", argument(DEEP), replies=[[3, 1, json.loads("[" * 62 + "]" * 62)]]),
+    # ── cancelling ──
+    exchange("a call and its cancel in one packet", WAIT + fields(5, 1, "why"), replies=[STOPPED]),
+    exchange("a call, then its cancel", WAIT, fields(5, 1), replies=[STOPPED]),
+    exchange("a cancel after the end is ignored", ECHO, fields(5, 1), replies=[[3, 1, "hi"]]),
+    exchange("a cancel of an unknown call is ignored", fields(5, 99)),
+    exchange("a second cancel is ignored", WAIT, fields(5, 1) + fields(5, 1), replies=[STOPPED]),
+    # ── notifications ──
+    exchange("a notification gives its credit back", fields(2, "test.note", ["x"]),
+             replies=[[15, 1]]),
+    exchange("an unknown notification is dropped", fields(2, "test.nope", []), replies=[[15, 1]]),
+    exchange("a method that is notified is dropped", fields(2, "test.add", [1, 2]),
+             replies=[[15, 1]]),
+    # ── pieces ──
+    exchange("a call in pieces", fields(16, ECHO[:5]), fields(17, ECHO[5:]), replies=[[3, 1, "hi"]]),
+    exchange("a call in one piece", fields(17, ECHO), replies=[[3, 1, "hi"]]),
+    exchange("a small call between pieces", fields(16, fields(1, 1, "test.echo", [1])[:5]),
+             fields(1, 2, "test.echo", [2]), fields(17, fields(1, 1, "test.echo", [1])[5:]),
+             replies=[[3, 2, 2], [3, 1, 1]]),
+    exchange("pieces that are dropped", fields(16, ECHO[:5]), fields(18),
+             fields(16, ECHO[:3]), fields(17, ECHO[3:]), replies=[[3, 1, "hi"]]),
+    # ── pings, the end ──
+    exchange("a Ping", fields(13, 7), replies=[[14, 7]]),
+    exchange("a Pong that nobody asked for is ignored", fields(14, 7)),
+    exchange("a Goodbye is answered", fields(12, "done", ""), replies=[[12, "done"]]),
+    exchange("a Goodbye of an unknown code is answered", fields(12, "later", ""),
+             replies=[[12, "done"]]),
+    exchange("a call in flight at a Goodbye", WAIT + fields(12, "done", ""), fields(5, 1),
+             replies=[[12, "done"], STOPPED]),
+    exchange("a call within a call that has ended, after a Goodbye",
+             fields(12, "done", ""), fields(1, 1, "test.echo", [1], {}, {"parent": 5}),
+             replies=[[12, "done"], error(1, "unavailable")]),
+    ends("a call of its own accord after a Goodbye", fields(12, "done", ""), ECHO,
+         replies=[[12, "done"]]),
+    ends("two Goodbyes", fields(12, "done", ""), fields(12, "done", ""), replies=[[12, "done"]]),
+    # ── the handshake ──
+    exchange("Hello and Welcome at once", hello() + fields(11), state="new", replies=[[11]]),
+    exchange("an unknown key in Hello", hello(later=1) + fields(11), state="new", replies=[[11]]),
+    exchange("another version", fields(10, 2, {}), state="new", outcome="refused"),
+    exchange("another version, and a Hello of another form", b("920a02"), state="new",
+             outcome="refused"),
+    exchange("a Hello without calls", hello(calls=None), state="new", outcome="refused"),
+    exchange("a Hello with calls that are no integer", hello(calls="16"), state="new",
+             outcome="refused"),
+    exchange("a Hello with no calls at all", hello(calls=0), state="new", outcome="refused"),
+    exchange("packets too small for a Hello", hello(max_packet=16383), state="new",
+             outcome="refused"),
+    ends("a call before Hello", ECHO, state="new"),
+    ends("a call before Welcome", hello() + ECHO, state="new", replies=[[11]]),
+    ends("a Ping before Hello", fields(13, 1), state="new"),
+    ends("a version that is no integer", fields(10, "1", {}), state="new"),
+    ends("Hello twice", hello()),
+    ends("Welcome twice", fields(11)),
+    ends("HTTP", b"GET / HTTP/1.1\r\n\r\n", state="new"),
+    # ── illegal messages ──
+    ends("type 0", fields(0)),
+    ends("type 6", fields(6, 1)),
+    ends("type 19", fields(19)),
+    ends("type 20", fields(20)),
+    ends("a type that is text", fields("1")),
+    ends("a type that is a float", b("91", "cb3ff0000000000000")),
+    ends("a type that is a bool", b("91", "c3")),
+    ends("no type", b("90")),
+    ends("a message that is no array", b("01")),
+    ends("a map", b("80")),
+    ends("a call without arguments", fields(1, 1, "test.echo")),
+    ends("a call with something more", fields(1, 1, "test.echo", [1], {}, {}, 1)),
+    ends("id 0", fields(1, 0, "test.echo", [1])),
+    ends("a negative id", fields(1, -1, "test.echo", [1])),
+    ends("id 2**63", fields(1, 2**63, "test.echo", [1])),
+    ends("an id that is a float", b("9401", "cb3ff0000000000000", fields("test.echo")[1:], "9101")),
+    ends("an id that is a bool", b("9401", "c3", fields("test.echo")[1:], "9101")),
+    ends("a method that is bytes", b("940101", "c4016d", "90")),
+    ends("arguments that are a map", fields(1, 1, "test.echo", {})),
+    ends("named arguments that are nil", fields(1, 1, "test.echo", [1], None)),
+    ends("named arguments with a bytes key", b("950101", fields("test.echo")[1:], "90", "81c4016101")),
+    ends("a context that is nil", fields(1, 1, "test.echo", [1], {}, None)),
+    ends("a deadline that is text", fields(1, 1, "test.echo", [1], {}, {"deadline": "1"})),
+    ends("a deadline that is negative", fields(1, 1, "test.echo", [1], {}, {"deadline": -1.0})),
+    ends("a deadline that is infinite",
+         fields(1, 1, "test.echo", [1], {}, {"deadline": float("inf")})),
+    ends("a deadline that is not a number",
+         fields(1, 1, "test.echo", [1], {}, {"deadline": float("nan")})),
+    ends("a parent that is text", fields(1, 1, "test.echo", [1], {}, {"parent": "1"})),
+    ends("metadata that is an array", fields(1, 1, "test.echo", [1], {}, {"metadata": []})),
+    ends("an id that does not grow", ECHO, ECHO, replies=[[3, 1, "hi"]]),
+    ends("an id that goes back", fields(1, 2, "test.echo", [1]), ECHO, replies=[[3, 2, 1]]),
+    ends("a Reply that nobody waits for", fields(3, 1, None)),
+    ends("a ReplyErr that nobody waits for", fields(4, 1, {"code": "internal", "message": ""})),
+    ends("a Reply with something more", fields(3, 1, None, None)),
+    ends("an error that is nil", fields(4, 1, None)),
+    ends("a reason that is bytes", b("930501", "c40161")),
+    ends("a Ping without a number", fields(13)),
+    ends("a negative Ping", fields(13, -1)),
+    ends("a Credit of nothing", fields(15, 0)),
+    ends("a Credit beyond what was said", fields(15, 1)),
+    ends("a Goodbye without a message", fields(12, "done")),
+    ends("a ninth call where eight are allowed", CALLS + fields(1, 9, "test.wait", []),
+         replies=[error(number, "cancelled", started=True) for number in range(1, 9)]),
+    ends("a ninth notification where eight are allowed", NOTES + fields(2, "test.hold", [])),
+    ends("DropPieces without a Piece", fields(18)),
+    ends("a Piece of nothing", b("9210c400")),
+    ends("a Piece of text", fields(16, "a")),
+    ends("a Ping in pieces", fields(17, fields(13, 1))),
+    ends("two messages in pieces", fields(17, ECHO + fields(1, 2, "test.echo", [1]))),
+    ends("half a message in pieces", fields(17, ECHO[:-1])),
+    ends("pieces beyond max_message", *[fields(16, bytes(8200))] * 2),
+    # ── illegal bytes ──
+    ends("the byte c1", b("c1")),
+    ends("a message cut short", ECHO[:-1]),
+    ends("a good message before a bad one", ECHO + b("c1"), replies=[[3, 1, "hi"]]),
+    ends("an array of 4 GiB", b("ddffffffff")),
+    ends("a map of 4 GiB", b("dfffffffff")),
+    ends("text of 4 GiB", argument("dbffffffff")),
+    ends("bytes of 4 GiB", argument("c6ffffffff")),
+    ends("an extension of 4 GiB", argument("c9ffffffff01")),
+    ends("text that is no UTF-8", argument("a1ff")),
+    ends("a surrogate", argument("a3eda080")),
+    ends("an int key", argument("810102")),
+    ends("a nil key", argument("81c002")),
+    ends("an array key", argument("819002")),
+    ends("a key twice", argument("82a16101a16102")),
+    ends("65 levels", argument("91" + DEEP)),
+    ends("more values than max_nodes", argument("dc0400" + "c0" * 0x400)),
+    ends("a tuple that is no array", argument(ext(1, "05"))),
+    ends("a tuple and something", argument(ext(1, "9090"))),
+    ends("a set of arrays", argument(ext(2, "9190"))),
+    ends("a date that does not exist", argument(ext(5, text("2026-02-30")))),
+    ends("a time span that is not normalised", argument(ext(7, "9300" "ce00015180" "00"))),
+    ends("a decimal that is none", argument(ext(8, text("one!")))),
+    ends("a UUID of 15 bytes", argument(ext(9, "00" * 15))),
+    ends("an integer of no bytes", argument(b("c7000a"))),
+    ends("a complex of 15 bytes", argument(ext(11, "00" * 15))),
+    ends("a map with a key and no value", argument(ext(12, "9101"))),
+    ends("a map of extension 12 with a key twice", argument(ext(12, "9401010102"))),
+    ends("a reference of one number", argument(ext(32, "9101"))),
+    ends("a reference in an error", b("930401", "81a161", ext(32, "920101"))),
+    ends("a timestamp of 5 bytes", argument(b("c705ff", "0000000000"))),
+    ends("a code that MessagePack has reserved", argument(ext(-2, "05"))),
+    ends("a user's type that is not one value", argument(ext(64, "0505"))),
+]  # fmt: skip
+
+SERVICE = {
+    "test.echo": "method (value: any) -> the value",
+    "test.add": "method (a: int, b: int) -> their sum",
+    "test.fail": "method (text: str): raises ValueError(text)",
+    "test.wait": "method (): waits until it is cancelled",
+    "test.note": "notification (text: str): does nothing",
+    "test.hold": "notification (): waits until it is cancelled",
+}
+SERVED = {
+    **HELLO_INFO,
+    "calls": 8,
+    "notifications": 8,
+    "max_message": 16384,
+    "max_nodes": 1024,
+}
+
+
+def document() -> str:
+    """Return what belongs into the file."""
+    groups = {
+        "values": VALUES,
+        "decoded only": DECODED,
+        "messages": MESSAGES,
+        "packets": PACKETS,
+        "streams": STREAMS,
+        "exchanges": EXCHANGES,
+    }
+    head = {
+        "about": ABOUT,
+        "version": 1,
+        "notation": NOTATION,
+        "service": SERVICE,
+        "served": SERVED,
+        "hello": HELLO_INFO,
+    }
+    lines = [f"  {json.dumps(key)}: {json.dumps(item)}" for key, item in head.items()]
+    for key, group in groups.items():
+        rows = ",\n".join(f"    {json.dumps(vector)}" for vector in group)
+        lines.append(f"  {json.dumps(key)}: [\n{rows}\n  ]")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+if __name__ == "__main__":
+    VECTORS.write_text(document(), encoding="utf-8")

@@ -1,0 +1,254 @@
+"""docs/vectors.json holds for the codec, the framing, and a whole session; both ways where both are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+
+import make_vectors
+import pytest
+import trio
+from notation import CLASSES, READERS, fields_of, message_of, same, value_of
+
+import trio_rpc
+from trio_rpc.errors import DecodeError
+from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.testing import memory_channel_pair
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.framing import FrameReader, frame
+from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
+
+VECTORS = json.loads(make_vectors.VECTORS.read_text(encoding="utf-8"))
+CODEC = Codec()
+RESULT = bytes.fromhex("930301")  # an array of three that begins with 3, 1: a Reply to call 1
+PING = m.Ping(99)
+
+
+def each(group):
+    vectors = VECTORS[group]
+    assert max(Counter(vector["name"] for vector in vectors).values()) == 1
+    return pytest.mark.parametrize("vector", vectors, ids=[vector["name"] for vector in vectors])
+
+
+def decoded(data):
+    [message] = CODEC.decode(data)
+    return message
+
+
+def test_the_file_is_what_the_script_makes():
+    assert make_vectors.VECTORS.read_text(encoding="utf-8") == make_vectors.document()
+
+
+def test_the_notation_is_described():
+    assert VECTORS["notation"].keys() - {"plain JSON"} == READERS.keys()
+    assert VECTORS["version"] == m.PROTOCOL_VERSION
+
+
+def test_every_message_type_has_a_vector():
+    assert {vector["message"] for vector in VECTORS["messages"]} == {
+        cls.__name__ for cls in CLASSES.values()
+    }
+
+
+@each("values")
+def test_values(vector):
+    value = value_of(vector["value"])
+    data = bytes.fromhex(vector["hex"])
+    assert CODEC.encode(m.Reply(1, value)) == RESULT + data
+    for other in (data, *map(bytes.fromhex, vector.get("also", ()))):
+        assert same(decoded(RESULT + other).result, value)
+    assert CODEC.decode_message(RESULT + data).result is not ...
+
+
+@each("decoded only")
+def test_values_that_are_only_read(vector):
+    assert same(decoded(RESULT + bytes.fromhex(vector["hex"])).result, value_of(vector["value"]))
+
+
+@each("messages")
+def test_messages(vector):
+    data = bytes.fromhex(vector["hex"])
+    message = decoded(data)
+    assert type(message).__name__ == vector["message"]
+    assert message.TYPE == vector["fields"][0]
+    assert fields_of(message) == fields_of(message_of(vector["fields"]))
+    if type(message) is not m.Hello or message.version == m.PROTOCOL_VERSION:
+        assert CODEC.encode(message_of(vector["fields"])) == data
+    for other in map(bytes.fromhex, vector.get("also", ())):
+        assert fields_of(decoded(other)) == fields_of(message)
+
+
+@each("packets")
+def test_packets(vector):
+    data = bytes.fromhex(vector["hex"])
+    messages = [message_of(fields) for fields in vector["fields"]]
+    assert [fields_of(one) for one in CODEC.decode(data)] == [fields_of(one) for one in messages]
+    assert b"".join(map(CODEC.encode, messages)) == data
+
+
+@each("streams")
+def test_streams(vector):
+    data = bytes.fromhex(vector["hex"])
+    packets = [bytes.fromhex(packet) for packet in vector["packets"]]
+    for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
+        reader, taken = FrameReader(DEFAULT_LIMITS.max_packet), []
+        ended = False
+        try:
+            for piece in pieces:
+                reader.feed(piece)
+                while (packet := reader.next_frame()) is not None:
+                    taken.append(packet)
+        except DecodeError:
+            ended = True
+        assert taken == packets
+        assert ended == ("outcome" in vector)
+        if not ended:
+            assert reader.partial == bool(vector["rest"])
+    whole = b"".join(map(frame, packets))
+    assert data[: len(whole)] == whole
+    assert len(data) - len(whole) == vector.get("rest", 4)
+
+
+class Served:
+    """The service that the vectors talk to."""
+
+    @trio_rpc.method
+    async def echo(self, value):
+        return value
+
+    @trio_rpc.method
+    async def add(self, a: int, b: int) -> int:
+        return a + b
+
+    @trio_rpc.method
+    async def fail(self, text: str) -> None:
+        raise ValueError(text)
+
+    @trio_rpc.method
+    async def wait(self) -> None:
+        await trio.sleep_forever()
+
+    @trio_rpc.notification
+    async def note(self, text: str) -> None:
+        pass
+
+    @trio_rpc.notification
+    async def hold(self) -> None:
+        await trio.sleep_forever()
+
+
+def test_the_service_is_described():
+    marked = {name for name in vars(Served) if not name.startswith("_")}
+    assert VECTORS["service"].keys() == {f"test.{name}" for name in marked}
+
+
+SERVED = Limits(
+    **{"max_calls" if key == "calls" else "max_notifications" if key == "notifications" else key: n
+       for key, n in VECTORS["served"].items()}
+)  # fmt: skip
+
+
+def is_expected(message, expected):
+    """Whether a message is the one that a vector names; of an error, as far as it names it."""
+    if expected[0] == m.Goodbye.TYPE:
+        return type(message) is m.Goodbye and message.code == expected[1]
+    if expected[0] != m.ReplyErr.TYPE:
+        return same(fields_of(message), fields_of(message_of(expected)))
+    return (
+        type(message) is m.ReplyErr
+        and message.id == expected[1]
+        and message.error.items() >= expected[2].items()
+    )
+
+
+class Peer:
+    """The end that sends the vector's packets, as bytes."""
+
+    def __init__(self, channel):
+        self.channel = channel
+        self.received = []
+        self.ended = False
+
+    async def talk(self, packet):
+        """Send a packet, and receive until the other end has no more to say."""
+        with contextlib.suppress(trio.BrokenResourceError):
+            await self.channel.send(packet)
+        await self.listen()
+
+    async def listen(self):
+        with trio.move_on_after(1), contextlib.suppress(trio.EndOfChannel):
+            while True:
+                self.received += CODEC.decode(await self.channel.receive())
+            self.ended = True
+        self.ended = self.ended or not self.channel_is_open()
+
+    def channel_is_open(self):
+        try:
+            return not self.channel._can_receive()
+        except trio.EndOfChannel:
+            return False
+
+
+@each("exchanges")
+async def test_exchanges(vector, autojump_clock):
+    ours, theirs = memory_channel_pair()
+    peer = Peer(theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_quietly, ours)
+        await peer.listen()
+        [hello] = peer.received
+        assert hello.info == VECTORS["served"]
+        peer.received.clear()
+        if vector["state"] == "open":
+            await peer.talk(CODEC.encode(m.Hello(1, VECTORS["hello"])) + CODEC.encode(m.Welcome()))
+            assert peer.received == [m.Welcome()]
+            peer.received.clear()
+        for packet in vector["send"]:
+            await peer.talk(bytes.fromhex(packet))
+        if vector["outcome"] == "goes on":
+            assert not peer.ended
+            await peer.talk(CODEC.encode(PING))
+            assert peer.received.pop() == m.Pong(PING.number)
+        else:
+            code = "refused" if vector["outcome"] == "refused" else "protocol_error"
+            assert peer.ended
+            if not any(type(one) is m.Goodbye for one in peer.received[:-1]):
+                if type(peer.received[-1]) is m.Goodbye and peer.received[-1].code == code:
+                    peer.received.pop()
+                else:
+                    assert [12, "done"] in vector["replies"]
+        assert len(peer.received) == len(vector["replies"])
+        for message, expected in zip(peer.received, vector["replies"], strict=True):
+            assert is_expected(message, expected), message
+        theirs.close()
+
+
+async def serve_quietly(channel):
+    with contextlib.suppress(trio_rpc.RpcError):
+        await trio_rpc.serve_session(channel, {"test": Served()}, limits=SERVED)
+
+
+@each("exchanges")
+def test_exchanges_at_the_protocol_alone(vector):
+    """What ends a session does so below the session, and what does not, does not."""
+    limits = SERVED
+    protocol = Protocol(Codec(limits=limits), limits)
+    protocol.hello()
+    ended = False
+    try:
+        if vector["state"] == "open":
+            list(protocol.receive(CODEC.encode(m.Hello(1, VECTORS["hello"]))))
+            protocol.welcome()
+            list(protocol.receive(CODEC.encode(m.Welcome())))
+        for packet in vector["send"]:
+            for event in protocol.receive(bytes.fromhex(packet)):
+                if type(event) is m.Hello:
+                    protocol.welcome()
+                elif type(event) is m.Goodbye:
+                    protocol.goodbye("done")
+    except (trio_rpc.RemoteProtocolError, trio_rpc.Refused) as exc:
+        ended = True
+        assert (vector["outcome"] == "refused") == isinstance(exc, trio_rpc.Refused)
+    assert ended == (vector["outcome"] != "goes on")
