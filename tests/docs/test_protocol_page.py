@@ -1,0 +1,294 @@
+"""docs/protocol.md lists what the code has, and its bytes are what it says they are."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+
+import pytest
+import trio.testing
+from notation import CLASSES, value_of
+from pages import blocks, codes, section, table
+
+import trio_rpc
+from trio_rpc.channels import StreamChannel
+from trio_rpc.protocol import hello, outbox, states
+from trio_rpc.services import decorators, faults
+from trio_rpc.session import callbacks, life
+from trio_rpc.wire import extensions, registry
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.framing import FrameReader
+
+PAGE = "protocol.md"
+MESSAGES = section(PAGE, "4. Messages")
+CODEC = Codec()
+
+
+def names(kinds):
+    return {kind.__name__ for kind in kinds}
+
+
+def test_every_message_is_listed_with_its_number():
+    listed = {int(number): name for number, name, _ in table(MESSAGES, "type")}
+    assert listed == {number: cls.__name__ for number, cls in CLASSES.items()}
+    lifetimes = [name for row in table(MESSAGES, "message") for name in row[0].split(", ")]
+    assert set(lifetimes) == names(CLASSES.values())
+
+
+def test_the_version_is_that_of_the_code():
+    assert section(PAGE, f"version {m.PROTOCOL_VERSION}")
+
+
+@pytest.mark.parametrize("row", table(MESSAGES, "type"), ids=lambda row: row[1])
+def test_the_elements_are_those_of_the_code(row):
+    number, name, array = row
+    elements = re.findall(r"[\w?]+", array)
+    assert elements[0] == number
+    fields = list(inspect.signature(CLASSES[int(number)]).parameters)
+    fields = [field for field in fields if field not in {"problem", "references"}]
+    assert [element.rstrip("?") for element in elements[1:]] == fields
+
+
+def states_table():
+    text = section(PAGE, "Which message may be sent when")
+    return table(text, "message")
+
+
+def test_what_may_be_sent_is_what_the_tables_say():
+    legal = {half: set() for half in states.Half}
+    turns = {}
+    for name, *cells in states_table():
+        for half, cell in zip(states.Half, cells, strict=True):
+            assert cell in {"–", "yes"} or cell.startswith("→ ")
+            if cell != "–":
+                legal[half].add(name)
+            if cell.startswith("→ "):
+                turns[half, name] = states.Half[cell[2:]]
+    assert legal == {half: names(kinds) for half, kinds in states.LEGAL.items()}
+    assert turns == {(half, kind.__name__): to for (half, kind), to in states.NEXT.items()}
+
+
+def test_what_must_not_be_sent_to_whom_is_what_the_tables_say():
+    rows = table(section(PAGE, "Which message may be sent when"), "receiver's half")
+    listed = {
+        states.Half[half]: set() if kinds == "nothing" else set(kinds.split(", "))
+        for half, kinds in rows
+    }
+    assert listed == {half: names(kinds) for half, kinds in states.UNWELCOME.items()}
+
+
+def test_the_tables_of_calls_have_all_states():
+    text = section(PAGE, "The two tables of calls")
+    for heading, kinds in (
+        ("calls I have made", states.Outgoing),
+        ("calls I serve", states.Incoming),
+    ):
+        rows = table(text, heading)
+        found = {word for row in rows for word in re.findall(r"[A-Z]{4,}", f"{row[0]} {row[2]}")}
+        assert found == {kind.name for kind in kinds}
+
+
+def test_what_may_come_in_pieces():
+    [listed] = re.findall(r"Only \*\*(.*?)\*\* may come in pieces", section(PAGE, "8. Large"))
+    assert set(re.split(r", | and ", listed)) == names(states.IN_PIECES)
+
+
+def test_what_hello_states():
+    rows = table(section(PAGE, "5. The handshake"), "key of `info`")
+    listed = {codes(key)[0]: int(least) for key, least, _ in rows}
+    assert listed == {key: least for key, (_, least) in hello._NUMBERS.items()}
+    [(_, block), *_] = blocks(section(PAGE, "5. The handshake"))
+    fields = json.loads(block)
+    assert fields == [10, 1, hello.make_info(trio_rpc.DEFAULT_LIMITS, None)]
+
+
+def extension_table():
+    return table(section(PAGE, "The extension table"), "code")
+
+
+def test_every_extension_is_listed():
+    code = vars(extensions)
+    numbers = [
+        code[name]
+        for name in (
+            *("TUPLE", "SET", "FROZENSET", "DATETIME", "DATE", "TIME", "TIMEDELTA"),
+            *("DECIMAL", "UUID", "BIG_INT", "COMPLEX", "MAP", "REFERENCE"),
+        )
+    ]
+    assert [int(row[0]) for row in extension_table()] == [*numbers, -1]
+    assert set(extensions.LEAF_DECODERS) < set(numbers)
+    text = section(PAGE, "The extension table")
+    assert f"Codes {registry.FIRST_TAG} to {registry.LAST_TAG}" in text
+    assert f"1 to {extensions.MAX_INT:,} bytes" in text
+    assert f"at most {extensions.MAX_TEXT:,} bytes" in text
+
+
+@pytest.mark.parametrize("row", extension_table(), ids=lambda row: row[1])
+def test_examples_of_extensions(row):
+    code, _, payload, example, data = row
+    raw = bytes.fromhex(codes(data)[0])
+    value = CODEC.decode_message(bytes.fromhex("930301") + raw).result
+    assert repr(value) == codes(example)[0]
+    if int(code) >= 0:
+        assert CODEC.encode(m.Reply(1, value)) == bytes.fromhex("930301") + raw
+        assert ("of values" in payload) == (int(code) in {1, 2, 3, 12})
+
+
+def test_every_error_code_is_listed():
+    listed = [codes(row[0])[0] for row in table(section(PAGE, "13. Errors"), "code")]
+    sources = [inspect.getsource(module) for module in (faults, trio_rpc.session.incoming)]
+    sources.append(inspect.getsource(trio_rpc.protocol.protocol))
+    used = set(re.findall(r'"code": "(\w+)"', "".join(sources)))
+    used |= {*faults._REFUSALS, "internal", "cancelled", "deadline", "raised"}
+    used |= set(re.findall(r'_refuse\(request, "(\w+)"', sources[-1]))
+    assert set(listed) == used
+    assert len(listed) == len(used)
+
+
+def test_every_key_of_an_error_is_listed():
+    listed = {codes(row[0])[0] for row in table(section(PAGE, "13. Errors"), "key")}
+    source = inspect.getsource(faults) + inspect.getsource(trio_rpc.session.incoming)
+    written = set(re.findall(r'error\["(\w+)"\]', source)) | set(re.findall(r'"(\w+)": ', source))
+    read = set(re.findall(r'(?:_text\(error, |error\.get\()"(\w+)"', source))
+    assert listed == written | read
+
+
+def test_the_exceptions_that_are_listed():
+    [(_, block)] = blocks(section(PAGE, "13. Errors"))
+    assert block.split() == [cls.__name__ for cls in faults.BUILTINS.values()]
+    assert {f"builtins.{name}" for name in block.split()} == faults.BUILTINS.keys()
+    text = section(PAGE, "13. Errors")
+    assert f"at most {faults.MAX_TEXT:,} characters" in text
+    assert f"fewer than {faults.MAX_DEPTH} groups" in text
+    assert f"at most {faults.MAX_LEAVES} parts" in text
+
+
+def test_every_goodbye_code_is_listed():
+    rows = table(section(PAGE, "11. The end"), "code")
+    used = set(re.findall(r'return "(\w+)", ', inspect.getsource(life.Life.goodbye)))
+    assert {codes(row[0])[0] for row in rows} == used
+
+
+def test_every_entry_of_a_context_is_listed():
+    listed = {codes(row[0])[0] for row in table(section(PAGE, "6. Calls"), "key")}
+    source = inspect.getsource(trio_rpc.session.context)
+    source += inspect.getsource(trio_rpc.session.outgoing)
+    used = set(re.findall(r'context(?:\["|\.get\("|, ")(\w+)"', source))
+    used |= set(re.findall(r'\{"(\w+)": handled\.id, "(\w+)"', source)[0])
+    used |= set(re.findall(r'"(deadline)": max', source))
+    assert listed == used
+    checked = inspect.getsource(trio_rpc.protocol.protocol._check_context)
+    assert all(f'"{name}"' in checked for name in listed)
+
+
+def test_numbers_that_stand_in_the_text():
+    text = " ".join(section(PAGE, "version 1").split())
+    limits = trio_rpc.DEFAULT_LIMITS
+    assert f"more than {outbox.MAX_PONGS:,} Pongs" in text
+    assert f"at most {hello.MIN_PACKET - outbox.CONTROL_ROOM:,} bytes" in text
+    assert f"must not exceed {hello.MIN_PACKET:,} bytes" in text
+    assert f"up to {outbox.CONTROL_ROOM} bytes less" in text
+    assert f"gives it {limits.handshake_timeout:g} seconds" in text
+    assert f"waits {limits.packet_timeout:g} seconds" in text
+    assert f"gives the others {limits.close_grace:g} seconds" in text
+    assert f"{limits.time_to_die:g} second here" in text
+    assert f"asks after {limits.keepalive_interval:g} seconds of silence, three times" in text
+    assert limits.keepalive_pings == 3
+    assert f"`max_call_depth`, {limits.max_call_depth} here" in text
+    assert f"with kind {callbacks.CALLBACK} and" in text
+
+
+def test_the_limits_are_the_defaults():
+    limits = trio_rpc.DEFAULT_LIMITS
+    rows = {row[0]: row[2] for row in table(section(PAGE, "14. Limits"), "limit")}
+    silence = limits.keepalive_interval * (limits.keepalive_pings + 1)
+    assert rows == {
+        "message": f"{limits.max_message:,} bytes",
+        "packet": f"{limits.max_packet:,} bytes",
+        "depth": str(limits.max_depth),
+        "values in a message": f"{limits.max_nodes:,}",
+        "calls at once": f"{limits.max_calls:,}",
+        "notifications at once": f"{limits.max_notifications:,}",
+        "calls inside calls": str(limits.max_call_depth),
+        "Hello": f"{hello.MIN_PACKET - outbox.CONTROL_ROOM:,} bytes, always",
+        "Pongs that wait": f"{outbox.MAX_PONGS:,}",
+        "handshake": f"{limits.handshake_timeout:g} s",
+        "a packet, from its first to its last byte": f"{limits.packet_timeout:g} s",
+        "silence": f"{silence:g} s",
+    }
+
+
+def test_the_name_of_a_declared_class_is_bare():
+    class UnknownSymbol(Exception):
+        pass
+
+    assert decorators.wire_name(UnknownSymbol) == "UnknownSymbol"
+    assert decorators.wire_name(KeyError) == "builtins.KeyError"
+
+
+# ── the session byte by byte ─────────────────────────────────────────────────────────────────
+
+
+def steps():
+    """Return who sends which bytes, and the messages in them, of section 18."""
+    found = blocks(section(PAGE, "18. A session"))
+    assert len(found) % 2 == 0
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [
+        (who.removeprefix("hex-"), hex_of(lines), json.loads(messages))
+        for (who, lines), (_, messages) in pairs
+    ]
+
+
+def hex_of(block):
+    return b"".join(bytes.fromhex(line.partition("#")[0]) for line in block.splitlines())
+
+
+@pytest.mark.parametrize("step", steps(), ids=lambda step: step[1].hex()[:16])
+def test_the_bytes_are_the_messages_below_them(step):
+    _, data, arrays = step
+    reader = FrameReader(trio_rpc.DEFAULT_LIMITS.max_packet)
+    reader.feed(data)
+    decoded = [message.to_wire() for message in CODEC.decode(reader.next_frame())]
+    assert not reader.partial
+    assert decoded == [m.parse_message(value_of(array)).to_wire() for array in arrays]
+
+
+def test_the_first_example_of_a_frame():
+    [(_, block), *_] = blocks(section(PAGE, "2. Packets"))
+    data = bytes.fromhex(block.splitlines()[0])
+    reader = FrameReader(100)
+    reader.feed(data)
+    assert list(CODEC.decode(reader.next_frame())) == [m.Ping(7)]
+
+
+class Text:
+    @trio_rpc.method
+    async def double(self, text: str) -> str:
+        return text * 2
+
+    @trio_rpc.method
+    async def wait(self) -> None:
+        await trio.sleep_forever()
+
+    @trio_rpc.notification
+    async def log(self, line: str) -> None:
+        pass
+
+
+async def test_a_server_says_these_very_bytes():
+    ours, theirs = trio.testing.memory_stream_pair()
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio_rpc.serve_session, StreamChannel(theirs), {"text": Text()})
+            for who, data, _ in steps():
+                if who == "client":
+                    await ours.send_all(data)
+                    continue
+                received = b""
+                while len(received) < len(data):
+                    received += await ours.receive_some()
+                assert received == data
+            await ours.aclose()
