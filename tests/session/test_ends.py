@@ -157,6 +157,34 @@ async def test_a_channel_that_raises_what_it_should_not_is_closed_and_its_error_
     assert channel.closed
 
 
+@pytest.mark.parametrize(
+    "error", [OSError("the cable is out"), ZeroDivisionError("a bug")], ids=repr
+)
+async def test_a_channel_that_fails_to_take_a_cancel_does_not_upset_the_event_loop(no_time, error):
+    # The Cancel is written from within an abort function, where nothing may be raised.
+    ours, theirs = memory_channel_pair()
+    peer = RawPeer(theirs)
+    peer.send(HELLO, m.Welcome())
+
+    def fail(packet):
+        raise error
+
+    with trio.CancelScope() as scope:
+        try:
+            async with open_session(ours) as session, trio.open_nursery() as nursery:
+
+                async def cancel():
+                    await wait_all_tasks_blocked()
+                    ours.on_send = fail
+                    scope.cancel()
+
+                nursery.start_soon(cancel)
+                await session.call("anything")
+        except ZeroDivisionError as exc:
+            assert exc is error  # noqa: PT017 - the channel's bug, which is told
+    assert session.statistics().state == "over"
+
+
 async def test_a_channel_that_cannot_be_read_is_not_read_again_and_again(autojump_clock):
     class Unreadable(WriteFails):
         reads = 0

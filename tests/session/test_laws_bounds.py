@@ -368,6 +368,18 @@ async def test_law_15_every_failed_call_has_a_known_fate(no_time, error, fate):
         assert caught.value.fate is fate
 
 
+async def test_law_15_a_result_of_the_wrong_type_comes_from_a_handler_that_has_run(no_time):
+    class Promised:
+        @trio_rpc.method
+        async def echo(self, value: object) -> int:
+            raise NotImplementedError
+
+    async with open_session_pair(None, Echo()) as (a, _):
+        with pytest.raises(trio_rpc.DecodeError) as caught:
+            await a.proxy("", Promised).echo("no number")
+        assert caught.value.fate is Fate.STOPPED
+
+
 async def test_law_15_calls_that_never_left_are_told_apart_from_those_that_did(autojump_clock):
     fates = {}
 

@@ -89,6 +89,9 @@ class _Driver:
             await self._core.writer.run()
         except CHANNEL_ERRORS as exc:
             self._lose(exc)
+        except Exception as exc:
+            self._lose(exc)
+            raise  # it is a bug of the channel's
 
     def _lose(self, exc: Exception) -> None:
         """The channel is gone: nothing that is queued can leave any more."""

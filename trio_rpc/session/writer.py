@@ -72,7 +72,7 @@ class Writer:
         try:
             if self._nowait.send_nowait(packet):
                 packet = None
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except Exception:  # noqa: BLE001, S110 - we may be inside an abort function
             # The task will run into the same, and is the one whose error is listened to.
             pass
         self._held = packet
