@@ -13,7 +13,6 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Fate, Limits, open_session
-from trio_rpc.session.session import Session
 from trio_rpc.testing import memory_channel_pair, open_session_pair
 from trio_rpc.wire import messages as m
 
@@ -157,17 +156,15 @@ async def test_a_channel_that_raises_what_it_should_not_is_closed_and_its_error_
     assert channel.closed
 
 
-@pytest.mark.parametrize(
-    "error", [OSError("the cable is out"), ZeroDivisionError("a bug")], ids=repr
-)
-async def test_a_channel_that_fails_to_take_a_cancel_does_not_upset_the_event_loop(no_time, error):
+@pytest.mark.parametrize("kind", [OSError, ZeroDivisionError])
+async def test_a_channel_that_fails_to_take_a_cancel_does_not_upset_the_event_loop(no_time, kind):
     # The Cancel is written from within an abort function, where nothing may be raised.
     ours, theirs = memory_channel_pair()
     peer = RawPeer(theirs)
     peer.send(HELLO, m.Welcome())
 
     def fail(packet):
-        raise error
+        raise kind("the channel fails")
 
     with trio.CancelScope() as scope:
         try:
@@ -180,8 +177,8 @@ async def test_a_channel_that_fails_to_take_a_cancel_does_not_upset_the_event_lo
 
                 nursery.start_soon(cancel)
                 await session.call("anything")
-        except ZeroDivisionError as exc:
-            assert exc is error  # noqa: PT017 - the channel's bug, which is told
+        except ZeroDivisionError:
+            assert kind is ZeroDivisionError  # a bug, and so it is told besides
     assert session.statistics().state == "over"
 
 
@@ -511,4 +508,3 @@ async def test_nothing_is_left_of_sessions_that_are_over(tasks):
     grown = {name: n - before.get(name, 0) for name, n in after.items() if n > before.get(name, 0)}
     assert not grown
     assert all(ref() is None for ref in sessions)
-    assert not any(isinstance(each, Session) for each in gc.get_objects())
