@@ -22,6 +22,7 @@ from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.framing import FrameReader
 
 PAGE = "protocol.md"
+DASH = "\N{EN DASH}"
 MESSAGES = section(PAGE, "4. Messages")
 CODEC = Codec()
 
@@ -43,7 +44,7 @@ def test_the_version_is_that_of_the_code():
 
 @pytest.mark.parametrize("row", table(MESSAGES, "type"), ids=lambda row: row[1])
 def test_the_elements_are_those_of_the_code(row):
-    number, name, array = row
+    number, _, array = row
     elements = re.findall(r"[\w?]+", array)
     assert elements[0] == number
     fields = list(inspect.signature(CLASSES[int(number)]).parameters)
@@ -61,8 +62,8 @@ def test_what_may_be_sent_is_what_the_tables_say():
     turns = {}
     for name, *cells in states_table():
         for half, cell in zip(states.Half, cells, strict=True):
-            assert cell in {"–", "yes"} or cell.startswith("→ ")
-            if cell != "–":
+            assert cell in {DASH, "yes"} or cell.startswith("→ ")
+            if cell != DASH:
                 legal[half].add(name)
             if cell.startswith("→ "):
                 turns[half, name] = states.Half[cell[2:]]

@@ -1,0 +1,132 @@
+"""What the pages in docs/ refer to is there: files, tests, names, links, numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from pages import DOCS, ROOT, codes, read, section, table
+
+import trio_rpc
+from trio_rpc import errors
+from trio_rpc.services import faults
+
+PAGES = sorted(page.name for page in DOCS.glob("*.md"))
+TESTS = {
+    name: path
+    for path in ROOT.glob("tests/**/test_*.py")
+    for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+}
+LAWS = [row[0] for row in table(section("design.md", "The sixteen laws"), "law")]
+
+
+def anchors(page):
+    """Return the anchors of a page's headings, as the usual renderers make them."""
+    found = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+def prose(page):
+    return re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def test_there_are_pages():
+    assert {"design.md", "guarantees.md", "protocol.md"} <= set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        place = DOCS / path if path else DOCS / page
+        if not place.exists() or (anchor and anchor not in anchors(place.name)):
+            dead.append(target)
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page):
+    named = [code for code in codes(prose(page)) if re.fullmatch(r"[\w/.-]+/|[\w/-]+\.py", code)]
+    gone = [
+        name
+        for name in named
+        if not ((ROOT / name).exists() or (ROOT / "trio_rpc" / name).exists())
+    ]
+    assert gone == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tests_that_are_named_exist(page):
+    named = {code for code in codes(prose(page)) if re.fullmatch(r"test_\w+", code)}
+    assert {name for name in named if name not in TESTS and name != "test_law_"} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_of_the_package_exist(page):
+    for name in re.findall(r"`trio_rpc\.(\w+)", prose(page)):
+        assert hasattr(trio_rpc, name) or name in {"describe", "testing"}, name
+
+
+def test_every_law_has_its_row_and_its_test():
+    assert [int(law.partition(".")[0]) for law in LAWS] == list(range(1, 17))
+    for law, _, where, test in table(section("design.md", "The sixteen laws"), "law"):
+        number = law.partition(".")[0]
+        assert codes(where)
+        assert all(name.startswith(f"test_law_{number}_") for name in codes(test)), law
+
+
+def names_in(module_path):
+    """Return what a module defines or calls, to look names of functions up in."""
+    return (ROOT / "trio_rpc" / module_path).read_text("utf-8")
+
+
+def test_functions_that_the_design_names_are_where_it_says():
+    text = prose("design.md")
+    for name, path in re.findall(r"`([\w.]+)` in `(session/\w+\.py)`", text):
+        assert re.search(rf"(?:def|class) {name.rpartition('.')[2]}\b", names_in(path)), name
+    everything = "".join(path.read_text("utf-8") for path in ROOT.glob("trio_rpc/**/*.py"))
+    for name in re.findall(r"`(_\w+)`", text):
+        assert name in everything, name
+    for owner, name in re.findall(r"`([A-Z]\w+)\.(\w+)`", text):
+        if owner != "Abort":
+            assert f"class {owner}" in everything
+            assert re.search(rf"def {name}\b|self\.{name}\b|\b{name}:", everything), name
+
+
+def test_every_limit_is_listed_with_its_default():
+    rows = table(section("guarantees.md", "Backpressure and limits"), "field")
+    listed = [(codes(name)[0], default) for name, default, _ in rows]
+    limits = trio_rpc.DEFAULT_LIMITS
+    assert listed == [
+        (field.name, str(getattr(limits, field.name))) for field in dataclasses.fields(limits)
+    ]
+
+
+def fates():
+    rows = table(section("guarantees.md", "Errors, and whether to repeat"), "exception")
+    return [(codes(row[0]), row[2]) for row in rows]
+
+
+def test_every_error_is_listed():
+    listed = {name for names, _ in fates() for name in names}
+    bases = {"CallError", "ProtocolError", "RpcError"}
+    raised = set(errors.__all__) - bases - {"Fate", "RemoteTraceback"}
+    assert listed >= raised
+
+
+def test_the_fates_are_those_of_the_classes():
+    for names, fate in fates():
+        for name in names:
+            cls = getattr(errors, name, None)
+            if cls is not None and fate in {"NOT_STARTED", "STOPPED"} and name != "DecodeError":
+                assert cls.fate is trio_rpc.errors.Fate[fate], name
+
+
+def test_the_built_in_exceptions_are_listed():
+    text = section("guarantees.md", "Errors, and whether to repeat")
+    [listed] = re.findall(r"need no declaration: (.*?)\. ", text, re.DOTALL)
+    assert codes(listed) == [cls.__name__ for cls in faults.BUILTINS.values()]
