@@ -541,3 +541,30 @@ async def test_a_deadline_that_passes_while_waiting_for_credit_sends_nothing(aut
         assert scope.cancelled_caught
         assert sleeper.started == 1
         sleeper.go.set()
+
+
+async def test_both_ends_out_of_credit_with_calls_that_call_back(no_time):
+    # Each holds what the other one waits for: waiting would be for ever, so neither waits.
+    class Both:
+        @trio_rpc.method
+        async def outer(self) -> str:
+            arrived.append(self)
+            while len(arrived) < 2:
+                await trio.lowlevel.checkpoint()
+            return await trio_rpc.current_call().session.call("inner")
+
+        @trio_rpc.method
+        async def inner(self) -> str:
+            return "there was room"
+
+    arrived = []
+    options = {"limits": Limits(max_calls=1)}
+    async with open_session_pair(Both(), Both(), options_a=options, options_b=options) as pair:
+
+        async def call(session):
+            with pytest.raises(trio_rpc.RemoteError, match="no credit is left"):
+                await session.call("outer")
+
+        async with trio.open_nursery() as nursery:
+            for session in pair:
+                nursery.start_soon(call, session)

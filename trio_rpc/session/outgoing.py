@@ -43,8 +43,6 @@ __all__ = ["Outgoing", "Pending"]
 logger = logging.getLogger("trio_rpc")
 
 _CANCELLED_CODES = ("cancelled", "deadline")  # no set: a peer's code may be unhashable
-_SELF_WAITING_DEPTH = 2
-"""From this depth on, the calls that hold a session's credit may be our own ancestors."""
 
 _NO_FUNCTIONS: list[BoundMethod] = []
 
@@ -289,9 +287,10 @@ class Outgoing:
                 await wait_task_rescheduled(_never_aborts)
 
     async def _wait_for_credit(self, context: dict[str, Any] | None) -> None:
-        deep = context is not None and context.get("depth", 0) >= _SELF_WAITING_DEPTH
-        if deep and not self._protocol.has_call_credit:
-            # Those who hold the credit may be waiting for this very call.
+        nested = context is not None and "depth" in context
+        if nested and not self._protocol.has_call_credit:
+            # Those who hold the credit may be waiting for this very call, be it in the other end's
+            # handlers: two ends that call each other and call back would wait for ever.
             raise Overloaded(
                 "no credit is left for a call made inside another; it might never come"
             )
