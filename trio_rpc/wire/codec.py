@@ -81,12 +81,6 @@ class Codec:
         self._unpackb: Callable[[bytes | memoryview], Any] = partial(
             msgpack.unpackb, **self._reading
         )
-        self._unpacker = self._make_unpacker()
-
-    def _make_unpacker(self) -> msgpack.Unpacker:
-        """Make what decodes one packet after the other; it begins small for those who are idle."""
-        most = 2 * self.limits.max_message
-        return msgpack.Unpacker(read_size=256, max_buffer_size=most, **self._reading)
 
     def encode(
         self, message: Message, references: Callable[[Any], Reference | None] | None = None
@@ -131,15 +125,28 @@ class Codec:
         if piece is not None:
             yield piece
             return
+        rest = packet
         if len(packet) > self._small:
             check_packet(packet, self.limits.max_nodes)
-        unpacker = self._unpacker
-        origin = unpacker.tell()
+        else:  # most often it is one message
+            try:
+                fields = self._unpack(packet)
+            except msgpack.ExtraData as error:
+                rest = error.extra
+                yield self._message(error.unpacked, packet, 0, len(packet) - len(rest))
+            else:
+                yield self._message(fields, packet, 0, len(packet))
+                return
+        yield from self._decode_all(rest)
+
+    def _decode_all(self, packet: bytes) -> Iterator[Message]:
+        # Not kept from packet to packet: it holds 40 KiB, and a server may have many sessions.
+        unpacker = msgpack.Unpacker(max_buffer_size=len(packet), **self._reading)
         unpacker.feed(packet)
         start = 0
         try:
             for fields in unpacker:
-                end = unpacker.tell() - origin
+                end = unpacker.tell()
                 yield self._message(fields, packet, start, end)
                 start = end
         except RpcError:
@@ -147,9 +154,6 @@ class Codec:
         except Exception as error:
             # Readers of extensions raise what they like, and the library more than it says.
             raise malformed(error) from error
-        finally:
-            if start != len(packet):
-                self._unpacker = self._make_unpacker()
         if start != len(packet):
             raise malformed(msgpack.OutOfData())
 
