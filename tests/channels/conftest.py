@@ -25,7 +25,7 @@ def certificates() -> Certificates:
 
 
 @pytest.fixture(params=["memory", "tcp", "unix", "tls", "stream"])
-def maker(request, tmp_path, certificates) -> Callable[[], Awaitable[Pair]]:
+async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaitable[Pair]]:
     """Make connected pairs of one kind of channel after the other."""
 
     async def make() -> Pair:
@@ -33,12 +33,12 @@ def maker(request, tmp_path, certificates) -> Callable[[], Awaitable[Pair]]:
             case "memory":
                 return memory_channel_pair()
             case "tcp":
-                return await connected("tcp://127.0.0.1:0")
+                return await connected(nursery, "tcp://127.0.0.1:0")
             case "unix":
-                return await connected(f"unix://{tmp_path}/socket")
+                return await connected(nursery, f"unix://{tmp_path}/socket")
             case "tls":
                 return await connected(
-                    "tls://127.0.0.1:0", certificates.server, certificates.client
+                    nursery, "tls://127.0.0.1:0", certificates.server, certificates.client
                 )
             case _:
                 left, right = trio.testing.lockstep_stream_pair()

@@ -15,9 +15,9 @@ async def test_every_channel_conforms(maker):  # B43, B60
     await check_channel(maker)
 
 
-async def test_small_limits_conform():
+async def test_small_limits_conform(nursery):
     async def make():
-        return await connected("tcp://127.0.0.1:0", limits=Limits(max_packet=20_000))
+        return await connected(nursery, "tcp://127.0.0.1:0", limits=Limits(max_packet=20_000))
 
     await check_channel(make, max_packet=20_000)
 

@@ -10,9 +10,10 @@ import stat
 
 import pytest
 import trio
-from channel_pairs import open_descriptors
+from channel_pairs import fails_to_open, open_descriptors
 
 from trio_rpc.channels import ChannelListener, open_channel, open_listeners
+from trio_rpc.channels.connection import StreamConnection
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
@@ -24,11 +25,11 @@ async def close_all(*resources):
 
 async def works(listener):
     """Connect to a listener and exchange one packet."""
-    channel = await open_channel(listener.url)
-    accepted = await listener.accept()
-    await channel.send(b"x")
-    assert await accepted.receive() == b"x"
-    await close_all(channel, accepted)
+    async with open_channel(listener.url) as channel:
+        connection = await listener.accept()
+        async with connection.prepared() as accepted:
+            await channel.send(b"x")
+            assert await accepted.receive() == b"x"
 
 
 async def test_port_zero_is_resolved():
@@ -108,12 +109,12 @@ async def test_a_port_that_is_taken():
 async def test_limits_reach_the_channels():
     limits = Limits(max_packet=20_000)
     (listener,) = await open_listeners("tcp://127.0.0.1:0", limits=limits)
-    channel = await open_channel(listener.url)
-    accepted = await listener.accept()
-    await channel.send(bytes(20_001))
-    with pytest.raises(DecodeError, match="20001"):
-        await accepted.receive()
-    await close_all(channel, accepted, listener)
+    async with listener, open_channel(listener.url) as channel:
+        connection = await listener.accept()
+        async with connection.prepared() as accepted:
+            await channel.send(bytes(20_001))
+            with pytest.raises(DecodeError, match="20001"):
+                await accepted.receive()
 
 
 async def test_closing_wakes_accept():
@@ -147,22 +148,26 @@ class Starving(trio.abc.Listener[trio.SocketStream]):
         await trio.lowlevel.checkpoint()
 
 
+def connection(stream, url):
+    return StreamConnection(stream, DEFAULT_LIMITS, name=url)
+
+
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 async def test_out_of_descriptors(autojump_clock, caplog, code):  # case 62, S16
     left, right = trio.socket.socketpair()
     starving = Starving([code] * 50, trio.SocketStream(left))
-    listener = ChannelListener(starving, url="tcp://here:1", limits=DEFAULT_LIMITS)
+    listener = ChannelListener(starving, url="tcp://here:1", connection=connection)
     with caplog.at_level(logging.WARNING, "trio_rpc"):
-        channel = await listener.accept()
+        accepted = await listener.accept()
     assert trio.current_time() >= 1  # it backed off, and spun through none of the 50
     assert len(caplog.records) == 1
-    await channel.aclose()
+    await accepted.aclose()
     right.close()
 
 
 async def test_other_errors_of_accept_are_told():
     starving = Starving([errno.EINVAL], None)
-    listener = ChannelListener(starving, url="tcp://here:1", limits=DEFAULT_LIMITS)
+    listener = ChannelListener(starving, url="tcp://here:1", connection=connection)
     with pytest.raises(OSError, match="Invalid argument"):
         await listener.accept()
 
@@ -208,7 +213,7 @@ async def test_a_server_that_lives_is_left_alone(tmp_path):
         await open_listeners(url)
     assert caught.value.errno == errno.EADDRINUSE
     assert open_descriptors() <= before
-    (await listener.accept()).stream.socket.close()  # the probe
+    await (await listener.accept()).aclose()  # the probe
     await works(listener)
     await listener.aclose()
 
@@ -246,7 +251,7 @@ async def test_a_successor_s_socket_is_not_removed(tmp_path):
 
 async def test_a_path_that_is_too_long(tmp_path):
     url = f"unix://{tmp_path}/{'x' * 120}"
-    for use in (open_channel, open_listeners):
+    for use in (fails_to_open, open_listeners):
         with pytest.raises(OSError, match="a Unix socket's at most") as caught:
             await use(url)
         assert caught.value.errno == errno.ENAMETOOLONG

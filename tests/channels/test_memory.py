@@ -79,10 +79,8 @@ async def test_packets_can_be_seen_changed_and_lost_on_the_way():
     assert [packet async for packet in right] == [b"keep", b"changed"]
 
 
-async def test_preparing_and_flushing_are_only_checkpoints():
+async def test_flushing_is_only_a_checkpoint():
     left, _ = memory_channel_pair()
-    with trio.testing.assert_checkpoints():
-        await left.prepare()
     with trio.testing.assert_checkpoints():
         await left.flush()
     assert left.unsent == 0

@@ -398,8 +398,8 @@ async def test_packets_that_cannot_be_sent():
 # ---- the ways a connection ends
 
 
-async def test_replies_still_flow_after_the_peer_has_half_closed():  # case 55
-    left, right = await connected("tcp://127.0.0.1:0")
+async def test_replies_still_flow_after_the_peer_has_half_closed(nursery):  # case 55
+    left, right = await connected(nursery, "tcp://127.0.0.1:0")
     await left.stream.send_eof()
     with pytest.raises(trio.EndOfChannel):
         await right.receive()
@@ -409,8 +409,8 @@ async def test_replies_still_flow_after_the_peer_has_half_closed():  # case 55
     await right.aclose()
 
 
-async def test_a_reset_is_a_break_at_both_verbs():  # case 54
-    left, right = await connected("tcp://127.0.0.1:0")
+async def test_a_reset_is_a_break_at_both_verbs(nursery):  # case 54
+    left, right = await connected(nursery, "tcp://127.0.0.1:0")
     left.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await left.aclose()
     with pytest.raises(trio.BrokenResourceError, match="reset"):
@@ -422,8 +422,8 @@ async def test_a_reset_is_a_break_at_both_verbs():  # case 54
     await right.aclose()
 
 
-async def test_a_break_while_a_rest_is_flushed():
-    left, right = await connected("tcp://127.0.0.1:0")
+async def test_a_break_while_a_rest_is_flushed(nursery):
+    left, right = await connected(nursery, "tcp://127.0.0.1:0")
     assert left.send_nowait(bytes(20_000_000))
     right.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await right.aclose()
@@ -479,10 +479,10 @@ async def test_aclose_gives_the_descriptors_back(maker, cancelled, busy):
     assert open_descriptors() <= before
 
 
-async def test_three_hundred_connections_leave_nothing(tmp_path):  # case 63
+async def test_three_hundred_connections_leave_nothing(nursery, tmp_path):  # case 63
     before = open_descriptors()
     for _ in range(300):
-        left, right = await connected(f"unix://{tmp_path}/s")
+        left, right = await connected(nursery, f"unix://{tmp_path}/s")
         await left.aclose()
         await right.aclose()
     assert open_descriptors() <= before

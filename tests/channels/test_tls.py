@@ -8,7 +8,7 @@ import ssl
 import pytest
 import trio
 import trustme
-from channel_pairs import connected, open_descriptors
+from channel_pairs import connected, fails_to_open, open_descriptors
 
 from trio_rpc.channels import StreamChannel, open_channel, open_listeners
 from trio_rpc.errors import DecodeError
@@ -29,15 +29,20 @@ def demanding_context(authority):
     return context
 
 
-async def use(opening, greeting, outcome):
-    """Open one end, finish its handshake, exchange a packet; note how that went."""
+async def use(block, greeting, outcome):
+    """Enter the block of one end, exchange a packet; note how that went."""
     try:
-        async with await opening() as channel:
-            await channel.prepare()
+        async with block as channel:
             await channel.send(greeting)
             outcome.append(await channel.receive())
+            await channel.aclose()
     except (OSError, trio.BrokenResourceError, trio.EndOfChannel, DecodeError) as exc:
         outcome.append(exc)
+
+
+async def accept_and_use(listener, greeting, outcome):
+    connection = await listener.accept()
+    await use(connection.prepared(), greeting, outcome)
 
 
 async def meet(listen, context, connect, client_context):
@@ -47,10 +52,10 @@ async def meet(listen, context, connect, client_context):
     at_server, at_client = [], []
     with trio.fail_after(SOON):
         async with listener, trio.open_nursery() as nursery:
-            nursery.start_soon(use, listener.accept, b"from the server", at_server)
+            nursery.start_soon(accept_and_use, listener, b"from the server", at_server)
             nursery.start_soon(
                 use,
-                lambda: open_channel(url, ssl_context=client_context),
+                open_channel(url, ssl_context=client_context),
                 b"from the client",
                 at_client,
             )
@@ -105,12 +110,12 @@ async def test_no_client_certificate(certificates, version):
     assert "did not return a certificate" in str(server)
 
 
-async def test_mutual_tls(certificates):
+async def test_mutual_tls(nursery, certificates):
     client_context = ssl.create_default_context()
     certificates.ca.configure_trust(client_context)
     certificates.ca.issue_cert("ann@example.org").configure_cert(client_context)
     client, server = await connected(
-        "tls://127.0.0.1:0", demanding_context(certificates.ca), client_context
+        nursery, "tls://127.0.0.1:0", demanding_context(certificates.ca), client_context
     )
     names = server.stream.getpeercert()["subjectAltName"]
     assert ("email", "ann@example.org") in names
@@ -143,10 +148,12 @@ async def test_tls_to_a_plaintext_port(certificates):
     assert "a TLS handshake: this is not a TLS port" in str(server)
 
 
-async def test_an_end_without_close_notify_is_a_break(certificates):
-    left, right = await connected("tls://127.0.0.1:0", certificates.server, certificates.client)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(left.send, b"whole")
+async def test_an_end_without_close_notify_is_a_break(nursery, certificates):
+    left, right = await connected(
+        nursery, "tls://127.0.0.1:0", certificates.server, certificates.client
+    )
+    async with trio.open_nursery() as sending:
+        sending.start_soon(left.send, b"whole")
         assert await right.receive() == b"whole"
     await left.stream.transport_stream.aclose()
     with pytest.raises(trio.BrokenResourceError, match="without closing TLS"):
@@ -155,52 +162,64 @@ async def test_an_end_without_close_notify_is_a_break(certificates):
     await right.aclose()
 
 
-async def test_closing_before_the_handshake_waits_for_nobody(certificates):
-    before = open_descriptors()
+async def accept_silent(certificates):
+    """Accept a client that does not begin its handshake."""
     (listener,) = await open_listeners("tls://127.0.0.1:0", ssl_context=certificates.server)
     port = int(listener.url.rpartition(":")[2])
     silent = await trio.open_tcp_stream("127.0.0.1", port)
-    channel = await listener.accept()
+    return listener, silent, await listener.accept()
+
+
+async def test_closing_before_the_handshake_waits_for_nobody(certificates):
+    before = open_descriptors()
+    listener, silent, connection = await accept_silent(certificates)
     with trio.fail_after(SOON):
-        await channel.aclose()
+        await connection.aclose()
     await silent.aclose()
     await listener.aclose()
     assert open_descriptors() <= before
 
 
 async def test_closing_during_the_handshake(certificates):
-    (listener,) = await open_listeners("tls://127.0.0.1:0", ssl_context=certificates.server)
-    port = int(listener.url.rpartition(":")[2])
-    silent = await trio.open_tcp_stream("127.0.0.1", port)
-    channel = await listener.accept()
+    listener, silent, connection = await accept_silent(certificates)
 
     async def prepare():
         with pytest.raises(trio.ClosedResourceError):
-            await channel.prepare()
+            async with connection.prepared():
+                raise AssertionError("it must not open")
 
     with trio.fail_after(SOON):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(prepare)
             await trio.testing.wait_all_tasks_blocked()
-            await channel.aclose()
+            await connection.aclose()
     await silent.aclose()
     await listener.aclose()
 
 
+async def test_a_handshake_has_a_time_limit(autojump_clock, certificates):
+    before = open_descriptors()
+    listener, silent, connection = await accept_silent(certificates)
+    with pytest.raises(TimeoutError, match="no TLS handshake within 10 s"):
+        async with connection.prepared():
+            raise AssertionError("it must not open")
+    await silent.aclose()
+    await listener.aclose()
+    assert open_descriptors() <= before
+
+
 async def test_a_silent_client_holds_up_nobody(certificates):  # S12
-    (listener,) = await open_listeners("tls://127.0.0.1:0", ssl_context=certificates.server)
-    port = int(listener.url.rpartition(":")[2])
-    silent = await trio.open_tcp_stream("127.0.0.1", port)
-    waiting = await listener.accept()
+    listener, silent, waiting = await accept_silent(certificates)
     outcome = []
     with trio.fail_after(SOON):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(use, listener.accept, b"hello", outcome)
-            channel = await open_channel(listener.url, ssl_context=certificates.client)
-            await channel.send(b"from the client")
-            assert await channel.receive() == b"hello"
+            nursery.start_soon(accept_and_use, listener, b"hello", outcome)
+            async with open_channel(listener.url, ssl_context=certificates.client) as channel:
+                await channel.send(b"from the client")
+                assert await channel.receive() == b"hello"
+                await channel.aclose()
     assert outcome == [b"from the client"]
-    for resource in (channel, waiting, silent, listener):
+    for resource in (waiting, silent, listener):
         await resource.aclose()
 
 
@@ -211,7 +230,7 @@ async def test_a_server_needs_a_context():
 
 async def test_a_context_without_tls_is_refused(certificates):
     with pytest.raises(ValueError, match="not encrypted"):
-        await open_channel("tcp://127.0.0.1:1", ssl_context=certificates.client)
+        await fails_to_open("tcp://127.0.0.1:1", ssl_context=certificates.client)
     with pytest.raises(ValueError, match="not encrypted"):
         await open_listeners("unix:x", ssl_context=certificates.server)
 

@@ -7,9 +7,9 @@ import ssl
 
 import pytest
 import trio
-from channel_pairs import open_descriptors
+from channel_pairs import fails_to_open, open_descriptors
 
-from trio_rpc.channels import Address, open_channel, open_listeners, parse_url
+from trio_rpc.channels import Address, open_listeners, parse_url
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_good_urls_there_and_back(url, address):
     ],
 )
 async def test_bad_urls_are_refused_in_one_line(url, reason):
-    for use in (open_channel, open_listeners):
+    for use in (fails_to_open, open_listeners):
         with pytest.raises(ValueError, match=reason) as caught:
             await use(url)
         text = str(caught.value)
@@ -74,23 +74,23 @@ async def test_nobody_answers():
         bound.bind(("127.0.0.1", 0))  # and never listens: the port is ours, and refuses
         url = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
         with pytest.raises(ConnectionRefusedError) as caught:
-            await open_channel(url)
+            await fails_to_open(url)
     assert str(caught.value) == f"cannot connect to {url}: Connection refused"
 
 
 async def test_no_such_host():
     with pytest.raises(OSError, match=r"cannot connect to tcp://host\.invalid:1: "):
-        await open_channel("tcp://host.invalid:1")
+        await fails_to_open("tcp://host.invalid:1")
 
 
 async def test_no_such_socket(tmp_path):
     with pytest.raises(FileNotFoundError, match="No such file"):
-        await open_channel(f"unix://{tmp_path}/none")
+        await fails_to_open(f"unix://{tmp_path}/none")
 
 
 async def test_port_zero_is_for_listening():
     with pytest.raises(ValueError, match="only for listening"):
-        await open_channel("tcp://localhost:0")
+        await fails_to_open("tcp://localhost:0")
 
 
 async def test_a_host_that_tls_cannot_verify(certificates):
@@ -99,7 +99,7 @@ async def test_a_host_that_tls_cannot_verify(certificates):
     before = open_descriptors()
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # of no use to a client
     with pytest.raises(ssl.SSLError):
-        await open_channel(listeners[0].url, ssl_context=client)
+        await fails_to_open(listeners[0].url, ssl_context=client)
     assert open_descriptors() <= before
     for listener in listeners:
         await listener.aclose()
@@ -110,7 +110,7 @@ async def test_cancelled_while_connecting_over_tls(certificates):
     before = open_descriptors()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(open_channel, listener.url)
+            nursery.start_soon(fails_to_open, listener.url)
             await trio.testing.wait_all_tasks_blocked()
             scope.cancel()
     assert scope.cancelled_caught

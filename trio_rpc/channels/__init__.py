@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from trio_rpc.channels.connection import Connection
 from trio_rpc.channels.listeners import ChannelListener
 from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
+from trio_rpc.channels.opening import open_channel, open_listeners
 from trio_rpc.channels.stream import StreamChannel
-from trio_rpc.channels.urls import Address, open_channel, open_listeners, parse_url
+from trio_rpc.channels.urls import Address, parse_url
 
 __all__ = [
     "Address",
     "ChannelListener",
+    "Connection",
     "MemoryChannel",
     "StreamChannel",
     "memory_channel_pair",

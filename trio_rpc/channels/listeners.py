@@ -6,16 +6,15 @@ import errno
 import logging
 import os
 import socket as stdlib_socket
-import ssl
 import stat
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeAlias
 
 import trio
 
-from trio_rpc.channels import tls
 from trio_rpc.channels.connecting import check_unix
-from trio_rpc.channels.stream import StreamChannel
-from trio_rpc.wire.limits import Limits
+from trio_rpc.channels.connection import Connection
 
 __all__ = ["ChannelListener", "bound_to", "listen_tcp", "listen_unix"]
 
@@ -36,8 +35,18 @@ _ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 """A name may stand for addresses that this machine lacks: "localhost" without IPv6."""
 
 
-class ChannelListener(trio.abc.Listener[StreamChannel]):
-    """Hands out the channels that clients open at one address.
+MakeConnection: TypeAlias = Callable[[trio.SocketStream, str], Connection]
+"""Makes a connection of a stream that was accepted at a URL."""
+
+
+class ChannelListener(trio.abc.Listener[Connection]):
+    """Hands out the connections that clients make to one address; each becomes a channel.
+
+    Args:
+        listener: what accepts byte streams.
+        url: see below.
+        connection: makes a connection of such a stream.
+        socket_file: what to remove when this listener is closed.
 
     Attributes:
         url: where it listens, with the port that the system has chosen.
@@ -48,22 +57,20 @@ class ChannelListener(trio.abc.Listener[StreamChannel]):
         listener: trio.abc.Listener[trio.SocketStream],
         *,
         url: str,
-        limits: Limits,
-        ssl_context: ssl.SSLContext | None = None,
+        connection: MakeConnection,
         socket_file: SocketFile | None = None,
     ) -> None:
         self.url = url
         self._listener = listener
-        self._limits = limits
-        self._ssl_context = ssl_context
+        self._connection = connection
         self._socket_file = socket_file
         self._starving = False
 
     def __repr__(self) -> str:
         return f"<ChannelListener {self.url}>"
 
-    async def accept(self) -> StreamChannel:
-        """Wait for a client. A TLS handshake is still to be done: see ``StreamChannel.prepare``.
+    async def accept(self) -> Connection:
+        """Wait for a client. Handshakes are still to be done, so a slow client holds up nobody.
 
         While the system has no descriptor to give, it waits and tries again: the clients in the
         queue get their turn when others have left.
@@ -79,10 +86,10 @@ class ChannelListener(trio.abc.Listener[StreamChannel]):
                 await self._wait_out(exc)
             else:
                 self._starving = False
-                return self._channel(stream)
+                return self._connection(stream, self.url)
 
     async def aclose(self) -> None:
-        """Stop listening; a Unix socket's file is removed. Channels that were accepted stay."""
+        """Stop listening; a Unix socket's file is removed. Connections that were accepted stay."""
         if self._socket_file is not None:
             self._socket_file.remove()
         await self._listener.aclose()
@@ -92,13 +99,6 @@ class ChannelListener(trio.abc.Listener[StreamChannel]):
             self._starving = True
             logger.warning("%s: cannot accept connections for now: %s", self.url, exc.strerror)
         await trio.sleep(ACCEPT_PAUSE)
-
-    def _channel(self, stream: trio.SocketStream) -> StreamChannel:
-        return StreamChannel(
-            stream if self._ssl_context is None else tls.wrap_server(stream, self._ssl_context),
-            self._limits.max_packet,
-            packet_timeout=self._limits.packet_timeout,
-        )
 
 
 def bound_to(listener: trio.SocketListener) -> tuple[str, int]:
@@ -172,7 +172,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-async def listen_unix(path: str, url: str, limits: Limits) -> ChannelListener:
+async def listen_unix(path: str, url: str, connection: MakeConnection) -> ChannelListener:
     """Listen at a Unix socket. What a dead server has left in its place is removed first.
 
     Who may connect is up to the directory's permissions and the process's umask.
@@ -194,7 +194,7 @@ async def listen_unix(path: str, url: str, limits: Limits) -> ChannelListener:
         sock.close()
         raise
     listener = trio.SocketListener(sock)
-    return ChannelListener(listener, url=url, limits=limits, socket_file=SocketFile(path))
+    return ChannelListener(listener, url=url, connection=connection, socket_file=SocketFile(path))
 
 
 def _remove_stale(path: str) -> None:

@@ -73,10 +73,6 @@ class MemoryChannel(trio.abc.Channel[bytes]):
         state = "closed " if self._closed else ""
         return f"<{state}MemoryChannel {len(self._inbox.packets)} to receive>"
 
-    async def prepare(self) -> None:
-        """Do nothing: a memory channel is ready when it is made."""
-        await trio.lowlevel.checkpoint()
-
     async def send(self, value: bytes) -> None:
         """Send one packet; wait while the buffer is full. Cancelled, it has sent nothing.
 

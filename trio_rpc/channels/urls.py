@@ -9,17 +9,10 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
-import trio
-
-from trio_rpc.channels import connecting, listeners, tls
-from trio_rpc.channels.stream import StreamChannel
-from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
-
-__all__ = ["Address", "open_channel", "open_listeners", "parse_url"]
+__all__ = ["Address", "parse_url"]
 
 ACCEPTED = "tcp://host:port, tls://host:port, unix:///path or unix:relative/path"
 
@@ -91,89 +84,3 @@ def _parse_unix(netloc: str, path: str) -> Address:
     if not path or path.endswith("/") or "\0" in path:
         raise ValueError("no file name")
     return Address("unix", path=path)
-
-
-async def open_channel(
-    url: str, *, ssl_context: ssl.SSLContext | None = None, limits: Limits = DEFAULT_LIMITS
-) -> StreamChannel:
-    """Connect to a URL, TLS handshake included. No time limit but the system's and yours.
-
-    Args:
-        url: see :func:`parse_url`.
-        ssl_context: for tls:// only; without one the server's certificate is checked against
-            the system's authorities and the host's name, and TLS is 1.2 or later.
-        limits: max_packet and packet_timeout are this channel's.
-
-    Raises:
-        ValueError: the URL is bad, its port is 0, or ssl_context is given without tls://.
-        OSError: nobody answers there, or (ssl.SSLError) not as TLS demands. Its text is one
-            line that names the URL; its class is that of the first reason.
-    """
-    address = parse_url(url)
-    _check_context(address, ssl_context)
-    if address.scheme != "unix" and address.port == 0:
-        raise ValueError(f"cannot connect to {address}: port 0 is only for listening")
-    with connecting.naming(f"cannot connect to {address}"):
-        stream = await _connect(address)
-        try:
-            channel = StreamChannel(
-                _over_tls(stream, address, ssl_context),
-                limits.max_packet,
-                packet_timeout=limits.packet_timeout,
-            )
-            await channel.prepare()
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-    return channel
-
-
-async def open_listeners(
-    url: str, *, ssl_context: ssl.SSLContext | None = None, limits: Limits = DEFAULT_LIMITS
-) -> list[listeners.ChannelListener]:
-    """Listen at a URL: one listener for each address that its host has here.
-
-    Args:
-        url: see :func:`parse_url`. With port 0 all listeners get one and the same free port.
-        ssl_context: for tls:// only, and needed there: a server has to have a certificate.
-        limits: max_packet and packet_timeout are those of the channels that are accepted.
-
-    Raises:
-        ValueError: the URL is bad, or ssl_context is missing or out of place.
-        OSError: the address cannot be had, in one line that names the URL.
-    """
-    address = parse_url(url)
-    _check_context(address, ssl_context)
-    if address.scheme == "tls" and ssl_context is None:
-        raise ValueError(f"to listen at {address} takes an ssl_context with a certificate")
-    with connecting.naming(f"cannot listen at {address}"):
-        if address.scheme == "unix":
-            return [await listeners.listen_unix(address.path, str(address), limits)]
-        return [
-            listeners.ChannelListener(
-                listener,
-                url=str(Address(address.scheme, *listeners.bound_to(listener))),
-                limits=limits,
-                ssl_context=ssl_context,
-            )
-            for listener in await listeners.listen_tcp(address.host, address.port)
-        ]
-
-
-def _check_context(address: Address, ssl_context: ssl.SSLContext | None) -> None:
-    if ssl_context is not None and address.scheme != "tls":
-        raise ValueError(f"{address} is not encrypted, so an ssl_context has no place there")
-
-
-async def _connect(address: Address) -> trio.SocketStream:
-    if address.scheme == "unix":
-        return await connecting.connect_unix(address.path)
-    return await connecting.connect_tcp(address.host, address.port)
-
-
-def _over_tls(
-    stream: trio.SocketStream, address: Address, ssl_context: ssl.SSLContext | None
-) -> trio.abc.Stream:
-    if address.scheme != "tls":
-        return stream
-    return tls.wrap_client(stream, ssl_context or tls.client_context(), address.host)

@@ -42,14 +42,10 @@ async def connect(
     """
     chosen = Options(**options)
     tables = make_tables(services)
-    try:
-        with trio.fail_after(chosen.limits.handshake_timeout):
-            channel = await open_channel(url, ssl_context=ssl_context, limits=chosen.limits)
-    except trio.TooSlowError:
-        raise TimeoutError(
-            f"cannot connect to {url}: no answer within {chosen.limits.handshake_timeout:g} s"
-        ) from None
-    async with run_session(Core(channel, tables, chosen, url)) as session:
+    async with (
+        open_channel(url, ssl_context=ssl_context, limits=chosen.limits) as channel,
+        run_session(Core(channel, tables, chosen, url)) as session,
+    ):
         yield session
 
 

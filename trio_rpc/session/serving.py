@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from trio_rpc.channels import ChannelListener, StreamChannel, open_listeners
+from trio_rpc.channels import ChannelListener, Connection, open_listeners
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
 from trio_rpc.session.core import Core, Options, Tables
 from trio_rpc.session.one_exception import one_exception
@@ -58,8 +58,7 @@ class Server:
 
     async def _accept(self, listener: ChannelListener, nursery: trio.Nursery) -> None:
         while True:
-            channel = await listener.accept()
-            nursery.start_soon(self._serve, channel, listener.url)
+            nursery.start_soon(self._serve, await listener.accept())
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Accept clients until :meth:`drain`; their sessions run in ``nursery``."""
@@ -69,26 +68,23 @@ class Server:
                     acceptors.start_soon(self._accept, listener, nursery)
         await _close_all(self._listeners)
 
-    async def _serve(self, channel: StreamChannel, url: str) -> None:
+    async def _serve(self, connection: Connection) -> None:
         """Serve one connection. Whatever is wrong with it, it is nobody else's business (law 14)."""
-        name = _name_of(channel, url)
+        name = connection.name
         try:
-            await self._serve_channel(channel, name)
-        except (OSError, trio.TooSlowError) as exc:
-            logger.info("%s did not get as far as a session: %s", name, exc or type(exc).__name__)
+            await self._serve_connection(connection)
+        except OSError as exc:
+            logger.info("%s did not get as far as a session: %s", name, exc)
         except (Refused, RemoteProtocolError, SessionBroken) as exc:
             logger.info("the session with %s was not opened: %s", name, exc)
         except Exception:
             logger.exception("the session with %s failed", name)
 
-    async def _serve_channel(self, channel: StreamChannel, name: str) -> None:
-        try:
-            with trio.fail_after(self._options.limits.handshake_timeout):
-                await channel.prepare()
-        except BaseException:
-            await trio.aclose_forcefully(channel)
-            raise
-        async with run_session(Core(channel, self._tables, self._options, name)) as session:
+    async def _serve_connection(self, connection: Connection) -> None:
+        async with (
+            connection.prepared() as channel,
+            run_session(Core(channel, self._tables, self._options, connection.name)) as session,
+        ):
             if self._accepting.cancel_called:
                 return  # it was shaking hands when the server began to drain
             self.sessions.add(session)
@@ -163,16 +159,3 @@ async def _close(session: Session, grace: float | None) -> None:
 async def _close_all(listeners: list[ChannelListener]) -> None:
     for listener in listeners:
         await listener.aclose()
-
-
-def _name_of(channel: StreamChannel, url: str) -> str:
-    stream = channel.stream
-    if isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    try:
-        peer = stream.socket.getpeername() if isinstance(stream, trio.SocketStream) else ""
-    except OSError:
-        peer = ""
-    if isinstance(peer, tuple):
-        return f"{peer[0]}:{peer[1]}"
-    return f"a client of {url}"

@@ -1,0 +1,115 @@
+"""Who owns a channel, and until when: blocks, before which and after which there is none.
+
+Some channels need tasks of their own. Tasks belong to a nursery and a nursery to a block, so every
+channel that is opened by its URL, and every one that a listener lets in, lives in a block.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+
+import trio
+
+from trio_rpc.channels.stream import StreamChannel
+from trio_rpc.wire.limits import Limits
+
+__all__ = ["Connection", "StreamConnection", "close_forcefully", "owned", "peer_name", "time_limit"]
+
+
+class Connection(trio.abc.AsyncResource):
+    """A client that a listener has accepted, before any handshake.
+
+    It becomes a channel by :meth:`prepared`, once; ``aclose`` is for one that never does.
+
+    Attributes:
+        name: what the client is called in logs: its address, as far as it has one.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def prepared(self) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
+        """Do the handshakes of the transport, and own the channel and its tasks for a block.
+
+        The channel is closed forcefully at the end of the block, if it has not been closed before.
+        A connection that fails to become a channel is closed as well.
+
+        Raises:
+            OSError: a handshake failed, or took longer than ``limits.handshake_timeout``
+                (TimeoutError); one line of text.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connection at once, without a word."""
+
+
+class StreamConnection(Connection):
+    """A client on a byte stream, with TLS or without.
+
+    Args:
+        stream: the stream, fresh.
+        limits: max_packet and packet_timeout of the channel, handshake_timeout of its handshake.
+        name: see :class:`Connection`.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, limits: Limits, *, name: str) -> None:
+        super().__init__(name)
+        self._stream = stream
+        self._limits = limits
+
+    @asynccontextmanager
+    async def prepared(self) -> AsyncIterator[StreamChannel]:
+        """Finish the TLS handshake, if there is to be one: see :meth:`Connection.prepared`."""
+        limits = self._limits
+        channel = StreamChannel(
+            self._stream, limits.max_packet, packet_timeout=limits.packet_timeout
+        )
+        async with owned(channel):
+            with time_limit(limits.handshake_timeout, "no TLS handshake"):
+                await channel.prepare()
+            yield channel
+
+    async def aclose(self) -> None:
+        """Close the connection at once, without a word."""
+        await trio.aclose_forcefully(self._stream)
+
+
+@asynccontextmanager
+async def owned(channel: StreamChannel) -> AsyncIterator[StreamChannel]:
+    """Own a channel that needs no tasks: it is closed when the block is over, at the latest."""
+    try:
+        yield channel
+    finally:
+        await close_forcefully(channel)
+
+
+async def close_forcefully(resource: trio.abc.AsyncResource) -> None:
+    """Close at once. Unlike ``trio.aclose_forcefully`` it never hides the error on its way out.
+
+    That one raises Cancelled if its caller is being cancelled too.
+    """
+    with trio.CancelScope(shield=True) as scope:
+        scope.cancel()
+        await resource.aclose()
+
+
+@contextmanager
+def time_limit(seconds: float, complaint: str) -> Iterator[None]:
+    """Raise TimeoutError, an OSError, with a complaint if the block takes longer."""
+    with trio.move_on_after(seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise TimeoutError(f"{complaint} within {seconds:g} s")
+
+
+def peer_name(stream: trio.SocketStream, url: str) -> str:
+    """Name the client of a connection that was accepted at ``url``: by its address, if it has one."""
+    try:
+        peer = stream.socket.getpeername()
+    except OSError:  # it has gone already
+        peer = ""
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else f"a client of {url}"

@@ -1,0 +1,131 @@
+"""From a URL to a channel: connecting to it, and listening at it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_rpc.channels import connecting, listeners, tls
+from trio_rpc.channels.connection import (
+    StreamConnection,
+    close_forcefully,
+    owned,
+    peer_name,
+    time_limit,
+)
+from trio_rpc.channels.stream import StreamChannel
+from trio_rpc.channels.urls import Address, parse_url
+from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["open_channel", "open_listeners"]
+
+
+@asynccontextmanager
+async def open_channel(
+    url: str, *, ssl_context: ssl.SSLContext | None = None, limits: Limits = DEFAULT_LIMITS
+) -> AsyncIterator[trio.abc.Channel[bytes]]:
+    """Connect to a URL, and own the channel, with all tasks that it needs, for a block.
+
+    It is ready when the block begins: all handshakes of the transport are done. Close it before
+    the block is over to have it closed gracefully; leaving the block closes it forcefully.
+
+    Args:
+        url: see :func:`parse_url`.
+        ssl_context: for tls:// only; without one the server's certificate is checked against
+            the system's authorities and the host's name, and TLS is 1.2 or later.
+        limits: max_packet and packet_timeout are this channel's; handshake_timeout bounds the
+            time until it is ready.
+
+    Raises:
+        ValueError: the URL is bad, its port is 0, or ssl_context is given without tls://.
+        OSError: nobody answers there, in time (TimeoutError), or (ssl.SSLError) not as TLS
+            demands. Its text is one line that names the URL; its class is that of the first
+            reason.
+    """
+    address = parse_url(url)
+    _check_context(address, ssl_context)
+    if address.scheme != "unix" and address.port == 0:
+        raise ValueError(f"cannot connect to {address}: port 0 is only for listening")
+    with (
+        connecting.naming(f"cannot connect to {address}"),
+        time_limit(limits.handshake_timeout, "no answer"),
+    ):
+        opened = await _open_stream_channel(address, ssl_context, limits)
+    async with owned(opened) as channel:
+        yield channel
+
+
+async def open_listeners(
+    url: str, *, ssl_context: ssl.SSLContext | None = None, limits: Limits = DEFAULT_LIMITS
+) -> list[listeners.ChannelListener]:
+    """Listen at a URL: one listener for each address that its host has here.
+
+    Args:
+        url: see :func:`parse_url`. With port 0 all listeners get one and the same free port.
+        ssl_context: for tls:// only, and needed there: a server has to have a certificate.
+        limits: max_packet, packet_timeout and handshake_timeout are those of the channels that
+            clients open.
+
+    Raises:
+        ValueError: the URL is bad, or ssl_context is missing or out of place.
+        OSError: the address cannot be had, in one line that names the URL.
+    """
+    address = parse_url(url)
+    _check_context(address, ssl_context)
+    if address.scheme == "tls" and ssl_context is None:
+        raise ValueError(f"to listen at {address} takes an ssl_context with a certificate")
+
+    def connection(stream: trio.SocketStream, url: str) -> StreamConnection:
+        over = stream if ssl_context is None else tls.wrap_server(stream, ssl_context)
+        return StreamConnection(over, limits, name=peer_name(stream, url))
+
+    with connecting.naming(f"cannot listen at {address}"):
+        if address.scheme == "unix":
+            return [await listeners.listen_unix(address.path, str(address), connection)]
+        return [
+            listeners.ChannelListener(
+                listener,
+                url=str(Address(address.scheme, *listeners.bound_to(listener))),
+                connection=connection,
+            )
+            for listener in await listeners.listen_tcp(address.host, address.port)
+        ]
+
+
+def _check_context(address: Address, ssl_context: ssl.SSLContext | None) -> None:
+    if ssl_context is not None and address.scheme != "tls":
+        raise ValueError(f"{address} is not encrypted, so an ssl_context has no place there")
+
+
+async def _open_stream_channel(
+    address: Address, ssl_context: ssl.SSLContext | None, limits: Limits
+) -> StreamChannel:
+    stream = await _connect(address)
+    try:
+        channel = StreamChannel(
+            _over_tls(stream, address, ssl_context),
+            limits.max_packet,
+            packet_timeout=limits.packet_timeout,
+        )
+        await channel.prepare()
+    except BaseException:
+        await close_forcefully(stream)
+        raise
+    return channel
+
+
+async def _connect(address: Address) -> trio.SocketStream:
+    if address.scheme == "unix":
+        return await connecting.connect_unix(address.path)
+    return await connecting.connect_tcp(address.host, address.port)
+
+
+def _over_tls(
+    stream: trio.SocketStream, address: Address, ssl_context: ssl.SSLContext | None
+) -> trio.abc.Stream:
+    if address.scheme != "tls":
+        return stream
+    return tls.wrap_client(stream, ssl_context or tls.client_context(), address.host)
