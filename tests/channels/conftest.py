@@ -24,7 +24,7 @@ def certificates() -> Certificates:
     return Certificates(ca, server, client)
 
 
-@pytest.fixture(params=["memory", "tcp", "unix", "tls", "stream"])
+@pytest.fixture(params=["memory", "tcp", "unix", "tls", "ws", "wss", "stream"])
 async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaitable[Pair]]:
     """Make connected pairs of one kind of channel after the other."""
 
@@ -34,11 +34,13 @@ async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaita
                 return memory_channel_pair()
             case "tcp":
                 return await connected(nursery, "tcp://127.0.0.1:0")
+            case "ws":
+                return await connected(nursery, "ws://127.0.0.1:0/path")
             case "unix":
                 return await connected(nursery, f"unix://{tmp_path}/socket")
-            case "tls":
+            case "tls" | "wss" as scheme:
                 return await connected(
-                    nursery, "tls://127.0.0.1:0", certificates.server, certificates.client
+                    nursery, f"{scheme}://127.0.0.1:0", certificates.server, certificates.client
                 )
             case _:
                 left, right = trio.testing.lockstep_stream_pair()

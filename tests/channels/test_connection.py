@@ -6,7 +6,8 @@ import pytest
 import trio
 from channel_pairs import open_descriptors
 
-from trio_rpc.channels import open_channel, open_listeners
+from trio_rpc.channels import memory_channel_pair, open_channel, open_listeners
+from trio_rpc.channels.connection import owned_with_task
 
 
 @pytest.fixture
@@ -60,3 +61,71 @@ async def test_clients_of_a_unix_socket_have_no_address(tmp_path):
         connection = await listener.accept()
         assert connection.name == f"a client of {listener.url}"
         await connection.aclose()
+
+
+# ---- channels with a task of their own
+
+
+class Running:
+    """A channel's task that notes how it ended."""
+
+    def __init__(self):
+        self.channel = memory_channel_pair()[0]
+        self.outcome = "running"
+
+    async def run(self, *, task_status):
+        task_status.started(self.channel)
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            self.outcome = "cancelled"
+            raise
+
+
+async def test_a_block_owns_the_channel_and_its_task():
+    running = Running()
+    async with owned_with_task(running.run) as channel:
+        assert channel is running.channel
+    assert running.outcome == "cancelled"
+    with pytest.raises(trio.ClosedResourceError):
+        await channel.receive()
+
+
+async def test_a_cancelled_block_keeps_its_task_until_it_is_left():
+    """A session that is cancelled has last words to send, and hears the other end's."""
+    running = Running()
+    with trio.CancelScope() as scope:
+        async with owned_with_task(running.run):
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            assert running.outcome == "running"
+            await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert running.outcome == "cancelled"
+
+
+async def test_what_the_body_raises_comes_out_alone():
+    with pytest.raises(ValueError, match="the body's"):
+        async with owned_with_task(Running().run):
+            raise ValueError("the body's")
+
+
+async def test_what_the_task_raises_before_the_channel_is_there_comes_out_alone():
+    async def fail(*, task_status):
+        await trio.lowlevel.checkpoint()
+        raise OSError("no channel")
+
+    with pytest.raises(OSError, match="no channel"):
+        async with owned_with_task(fail):
+            raise AssertionError("it must not open")
+
+
+async def test_opening_can_be_cancelled():
+    async def wait(*, task_status):
+        await trio.sleep_forever()
+
+    with trio.move_on_after(0) as scope:
+        async with owned_with_task(wait):
+            raise AssertionError("it must not open")
+    assert scope.cancelled_caught

@@ -24,17 +24,23 @@ async def until(condition):
         await trio.lowlevel.checkpoint()
 
 
-@pytest.fixture(params=["tcp", "tls", "unix"])
+@pytest.fixture(params=["tcp", "tls", "unix", "ws", "wss"])
 def door(request, tmp_path, server_tls):
     """A URL to listen at, and the options of server and client."""
     match request.param:
         case "tcp":
             return LOCAL, {}, {}
+        case "ws":
+            return "ws://127.0.0.1:0/rpc", {}, {}
         case "unix":
             return f"unix://{tmp_path}/socket", {}, {}
         case _:
             server, client = server_tls
-            return "tls://127.0.0.1:0", {"ssl_context": server}, {"ssl_context": client}
+            return (
+                f"{request.param}://127.0.0.1:0",
+                {"ssl_context": server},
+                {"ssl_context": client},
+            )
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
 from trio_rpc.channels.opening import open_channel, open_listeners
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
+from trio_rpc.channels.websocket import WebSocketChannel
 
 __all__ = [
     "Address",
@@ -15,6 +16,7 @@ __all__ = [
     "Connection",
     "MemoryChannel",
     "StreamChannel",
+    "WebSocketChannel",
     "memory_channel_pair",
     "open_channel",
     "open_listeners",

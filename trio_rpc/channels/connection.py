@@ -7,15 +7,28 @@ channel that is opened by its URL, and every one that a listener lets in, lives 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Protocol, TypeVar
 
 import trio
 
+from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["Connection", "StreamConnection", "close_forcefully", "owned", "peer_name", "time_limit"]
+__all__ = [
+    "ChannelTask",
+    "Connection",
+    "StreamConnection",
+    "close_forcefully",
+    "owned",
+    "owned_with_task",
+    "peer_name",
+    "time_limit",
+]
+
+C_co = TypeVar("C_co", bound=trio.abc.AsyncResource, covariant=True)
 
 
 class Connection(trio.abc.AsyncResource):
@@ -45,6 +58,13 @@ class Connection(trio.abc.AsyncResource):
     @abstractmethod
     async def aclose(self) -> None:
         """Close the connection at once, without a word."""
+
+
+class ChannelTask(Protocol[C_co]):
+    """What runs a channel: it calls ``task_status.started`` with it, and ends after it."""
+
+    def __call__(self, *, task_status: trio.TaskStatus[C_co]) -> Awaitable[object]:
+        """Run the channel. What it raises before the channel is there is for who opens it."""
 
 
 class StreamConnection(Connection):
@@ -85,6 +105,36 @@ async def owned(channel: StreamChannel) -> AsyncIterator[StreamChannel]:
         yield channel
     finally:
         await close_forcefully(channel)
+
+
+@asynccontextmanager
+async def owned_with_task(task: ChannelTask[C_co]) -> AsyncIterator[C_co]:
+    """Own a channel and the task that runs it: both have ended when the block is over.
+
+    Once the channel is there, cancelling the block does not reach the task: a session that is
+    cancelled still has last words to send (law 4). Leaving the block ends it.
+
+    What the block raises comes out as it is, and so does what the task raises before the channel
+    is there. After that the task must raise nothing: its channel tells what is wrong.
+    """
+    scope = trio.CancelScope()
+
+    async def run(*, task_status: trio.TaskStatus[C_co]) -> None:
+        with scope:
+            await task(task_status=task_status)
+
+    with one_exception() as body:
+        async with trio.open_nursery() as nursery:
+            channel = await nursery.start(run)
+            scope.shield = True
+            try:
+                yield channel
+            except BaseException as exc:
+                body.append(exc)
+                raise
+            finally:
+                await close_forcefully(channel)
+                scope.cancel(reason="the block that owns the channel is over")
 
 
 async def close_forcefully(resource: trio.abc.AsyncResource) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
 from trio_rpc.channels import connecting, listeners, tls
 from trio_rpc.channels.connection import (
+    Connection,
     StreamConnection,
     close_forcefully,
     owned,
@@ -18,6 +19,7 @@ from trio_rpc.channels.connection import (
 )
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
+from trio_rpc.channels.websocket import WebSocketConnection, open_websocket
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["open_channel", "open_listeners"]
@@ -34,16 +36,16 @@ async def open_channel(
 
     Args:
         url: see :func:`parse_url`.
-        ssl_context: for tls:// only; without one the server's certificate is checked against
-            the system's authorities and the host's name, and TLS is 1.2 or later.
+        ssl_context: for tls:// and wss:// only; without one the server's certificate is checked
+            against the system's authorities and the host's name, and TLS is 1.2 or later.
         limits: max_packet and packet_timeout are this channel's; handshake_timeout bounds the
-            time until it is ready.
+            time until there is a connection, and again the time of a WebSocket's handshake.
 
     Raises:
-        ValueError: the URL is bad, its port is 0, or ssl_context is given without tls://.
+        ValueError: the URL is bad, its port is 0, or ssl_context is given without TLS.
         OSError: nobody answers there, in time (TimeoutError), or (ssl.SSLError) not as TLS
-            demands. Its text is one line that names the URL; its class is that of the first
-            reason.
+            demands, or no WebSocket. Its text is one line that names the URL; its class is that
+            of the first reason.
     """
     address = parse_url(url)
     _check_context(address, ssl_context)
@@ -53,21 +55,27 @@ async def open_channel(
         connecting.naming(f"cannot connect to {address}"),
         time_limit(limits.handshake_timeout, "no answer"),
     ):
-        opened = await _open_stream_channel(address, ssl_context, limits)
-    async with owned(opened) as channel:
+        stream = await _open_stream(address, ssl_context)
+    async with _own(stream, address, limits) as channel:
         yield channel
 
 
 async def open_listeners(
-    url: str, *, ssl_context: ssl.SSLContext | None = None, limits: Limits = DEFAULT_LIMITS
+    url: str,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    allowed_origins: Collection[str] | None = None,
 ) -> list[listeners.ChannelListener]:
     """Listen at a URL: one listener for each address that its host has here.
 
     Args:
         url: see :func:`parse_url`. With port 0 all listeners get one and the same free port.
-        ssl_context: for tls:// only, and needed there: a server has to have a certificate.
+        ssl_context: for tls:// and wss:// only, and needed there: a server has to have a
+            certificate.
         limits: max_packet, packet_timeout and handshake_timeout are those of the channels that
             clients open.
+        allowed_origins: for ws:// and wss://, see :class:`WebSocketConnection`.
 
     Raises:
         ValueError: the URL is bad, or ssl_context is missing or out of place.
@@ -75,12 +83,17 @@ async def open_listeners(
     """
     address = parse_url(url)
     _check_context(address, ssl_context)
-    if address.scheme == "tls" and ssl_context is None:
+    if address.is_encrypted and ssl_context is None:
         raise ValueError(f"to listen at {address} takes an ssl_context with a certificate")
 
-    def connection(stream: trio.SocketStream, url: str) -> StreamConnection:
-        over = stream if ssl_context is None else tls.wrap_server(stream, ssl_context)
-        return StreamConnection(over, limits, name=peer_name(stream, url))
+    def connection(stream: trio.SocketStream, url: str) -> Connection:
+        name = peer_name(stream, url)
+        over = _server_stream(stream, address, ssl_context)
+        if not address.is_websocket:
+            return StreamConnection(over, limits, name=name)
+        return WebSocketConnection(
+            over, limits, name=name, path=address.path, allowed_origins=allowed_origins
+        )
 
     with connecting.naming(f"cannot listen at {address}"):
         if address.scheme == "unix":
@@ -88,44 +101,50 @@ async def open_listeners(
         return [
             listeners.ChannelListener(
                 listener,
-                url=str(Address(address.scheme, *listeners.bound_to(listener))),
+                url=str(Address(address.scheme, *listeners.bound_to(listener), address.path)),
                 connection=connection,
             )
             for listener in await listeners.listen_tcp(address.host, address.port)
         ]
 
 
+def _own(
+    stream: trio.abc.Stream, address: Address, limits: Limits
+) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
+    if address.is_websocket:
+        return open_websocket(stream, address, limits)
+    return owned(StreamChannel(stream, limits.max_packet, packet_timeout=limits.packet_timeout))
+
+
 def _check_context(address: Address, ssl_context: ssl.SSLContext | None) -> None:
-    if ssl_context is not None and address.scheme != "tls":
+    if ssl_context is not None and not address.is_encrypted:
         raise ValueError(f"{address} is not encrypted, so an ssl_context has no place there")
 
 
-async def _open_stream_channel(
-    address: Address, ssl_context: ssl.SSLContext | None, limits: Limits
-) -> StreamChannel:
-    stream = await _connect(address)
+async def _open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
+    """Connect, and do the TLS handshake if there is one to do."""
+    if address.scheme == "unix":
+        return await connecting.connect_unix(address.path)
+    stream = await connecting.connect_tcp(address.host, address.port)
+    if not address.is_encrypted:
+        return stream
     try:
-        channel = StreamChannel(
-            _over_tls(stream, address, ssl_context),
-            limits.max_packet,
-            packet_timeout=limits.packet_timeout,
+        encrypted = tls.wrap_client(
+            stream,
+            ssl_context or tls.client_context(),
+            address.host,
+            https_compatible=address.is_websocket,
         )
-        await channel.prepare()
+        await tls.shake_hands(encrypted)
     except BaseException:
         await close_forcefully(stream)
         raise
-    return channel
+    return encrypted
 
 
-async def _connect(address: Address) -> trio.SocketStream:
-    if address.scheme == "unix":
-        return await connecting.connect_unix(address.path)
-    return await connecting.connect_tcp(address.host, address.port)
-
-
-def _over_tls(
+def _server_stream(
     stream: trio.SocketStream, address: Address, ssl_context: ssl.SSLContext | None
 ) -> trio.abc.Stream:
-    if address.scheme != "tls":
+    if ssl_context is None:
         return stream
-    return tls.wrap_client(stream, ssl_context or tls.client_context(), address.host)
+    return tls.wrap_server(stream, ssl_context, https_compatible=address.is_websocket)

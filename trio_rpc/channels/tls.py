@@ -3,6 +3,8 @@
 Streams are ``trio.SSLStream`` with ``https_compatible=False``: closing says so under encryption
 (``close_notify``), and an end without that word is a broken connection, not an end of channel.
 Nobody between the two programs can cut the conversation short and have it pass for complete.
+A WebSocket has a Close frame of its own for that, and browsers and proxies leave out the word of
+TLS, so its streams are ``https_compatible``.
 """
 
 from __future__ import annotations
@@ -31,17 +33,21 @@ def client_context() -> ssl.SSLContext:
 
 
 def wrap_client(
-    stream: trio.SocketStream, context: ssl.SSLContext, host: str
+    stream: trio.SocketStream,
+    context: ssl.SSLContext,
+    host: str,
+    *,
+    https_compatible: bool = False,
 ) -> trio.SSLStream[trio.SocketStream]:
     """Put the client's side of TLS over a connection to ``host``."""
-    return trio.SSLStream(stream, context, server_hostname=host, https_compatible=False)
+    return trio.SSLStream(stream, context, server_hostname=host, https_compatible=https_compatible)
 
 
 def wrap_server(
-    stream: trio.SocketStream, context: ssl.SSLContext
+    stream: trio.SocketStream, context: ssl.SSLContext, *, https_compatible: bool = False
 ) -> trio.SSLStream[trio.SocketStream]:
     """Put the server's side of TLS over a connection that was accepted."""
-    return trio.SSLStream(stream, context, server_side=True, https_compatible=False)
+    return trio.SSLStream(stream, context, server_side=True, https_compatible=https_compatible)
 
 
 async def shake_hands(stream: trio.abc.Stream) -> None:

@@ -5,6 +5,8 @@
     tcp://localhost:5000        tcp://[::1]:5000       port 0: the system picks one (to listen)
     tls://example.org:5000      the same, encrypted and verified
     unix:///run/market.sock     an absolute path;  unix:market.sock  a relative one
+    ws://localhost:8000/rpc     WebSocket; the path may be left out, and the port too: 80
+    wss://example.org/rpc       the same, encrypted and verified; the port is 443 then
 """
 
 from __future__ import annotations
@@ -14,7 +16,16 @@ from urllib.parse import quote, unquote, urlsplit
 
 __all__ = ["Address", "parse_url"]
 
-ACCEPTED = "tcp://host:port, tls://host:port, unix:///path or unix:relative/path"
+ACCEPTED = (
+    "tcp://host:port, tls://host:port, unix:///path, unix:relative/path, ws://host:port/path "
+    "and wss://host:port/path"
+)
+
+DEFAULT_PORTS = {"ws": 80, "wss": 443}
+"""Of the schemes that have one."""
+
+PATH_SAFE = "/%:@!$&'()*+,;=~"
+"""What a URL's path may hold besides letters and digits; "%" begins what is quoted already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +33,10 @@ class Address:
     """Where a URL points to. ``str()`` gives the URL again.
 
     Attributes:
-        scheme: "tcp", "tls" or "unix".
+        scheme: "tcp", "tls", "unix", "ws" or "wss".
         host: a name or an address, without brackets; "" for a Unix socket.
         port: 0 to 65535; 0 for a Unix socket.
-        path: of a Unix socket, "" otherwise.
+        path: of a Unix socket, or of a WebSocket's URL, percent-encoded and "" for "/"; "" otherwise.
     """
 
     scheme: str
@@ -37,8 +48,23 @@ class Address:
         if self.scheme == "unix":
             slashes = "//" if self.path.startswith("/") else ""
             return f"unix:{slashes}{quote(self.path)}"
+        return f"{self.scheme}://{self.netloc}{self.path}"
+
+    @property
+    def netloc(self) -> str:
+        """Host and port as they stand in a URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{host}:{self.port}"
+
+    @property
+    def is_websocket(self) -> bool:
+        """Tell whether packets travel in frames of a WebSocket."""
+        return self.scheme in ("ws", "wss")
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Tell whether there is TLS below."""
+        return self.scheme in ("tls", "wss")
 
 
 def parse_url(url: str) -> Address:
@@ -57,15 +83,18 @@ def _parse(url: str) -> Address:
         raise ValueError("it has a query or a fragment")
     if parts.scheme == "unix":
         return _parse_unix(parts.netloc, unquote(parts.path))
-    if parts.scheme not in ("tcp", "tls"):
+    if parts.scheme not in ("tcp", "tls", *DEFAULT_PORTS):
         raise ValueError(f"unknown scheme {parts.scheme!r}" if parts.scheme else "no scheme")
-    if parts.path not in ("", "/") or parts.username is not None:
+    path = parts.path if parts.path != "/" else ""
+    if parts.username is not None or (path and parts.scheme not in DEFAULT_PORTS):
         raise ValueError("it has more than a host and a port")
     if not parts.hostname:
         raise ValueError("no host")
-    if parts.port is None:
+    port = parts.port if parts.port is not None else DEFAULT_PORTS.get(parts.scheme)
+    if port is None:
         raise ValueError("no port")
-    return Address(parts.scheme, host=_parse_host(unquote(parts.hostname)), port=parts.port)
+    host = _parse_host(unquote(parts.hostname))
+    return Address(parts.scheme, host=host, port=port, path=quote(path, safe=PATH_SAFE))
 
 
 def _parse_host(host: str) -> str:

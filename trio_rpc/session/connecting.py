@@ -28,9 +28,10 @@ async def connect(
     """Connect to a server, and own the session until the block is left.
 
     Args:
-        url: ``tcp://host:port``, ``tls://host:port`` or ``unix:///path``.
+        url: ``tcp://host:port``, ``tls://host:port``, ``unix:///path``, ``ws://host:port/path`` or
+            ``wss://host:port/path``.
         services: what the server may call, as :func:`open_session` takes it.
-        ssl_context: for ``tls``; one that verifies the server against the system's authorities by
+        ssl_context: for ``tls`` and ``wss``; one that verifies the server against the system's authorities by
             default.
         **options: as :func:`open_session` takes them. ``limits.handshake_timeout`` bounds the
             time until the session is open, and again the time until the connection is.

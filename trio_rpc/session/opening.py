@@ -8,11 +8,11 @@ from typing import Any
 
 import trio
 
+from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.services.introspection import with_introspection
 from trio_rpc.services.tables import build_table, is_per_session, resolve
 from trio_rpc.session.core import Core, Options, Tables
 from trio_rpc.session.driver import run
-from trio_rpc.session.one_exception import one_exception
 from trio_rpc.session.session import Session
 
 __all__ = ["make_tables", "open_session", "run_session", "serve_session"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import trio
 
 from trio_rpc.channels import ChannelListener, Connection, open_listeners
+from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
 from trio_rpc.session.core import Core, Options, Tables
-from trio_rpc.session.one_exception import one_exception
 from trio_rpc.session.opening import make_tables, run_session
 from trio_rpc.session.session import Session
 
@@ -96,14 +96,22 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def open_server(
-    services: object, *urls: str, ssl_context: ssl.SSLContext | None = None, **options: Any
+    services: object,
+    *urls: str,
+    ssl_context: ssl.SSLContext | None = None,
+    allowed_origins: Collection[str] | None = None,
+    **options: Any,
 ) -> AsyncIterator[Server]:
     """Listen at ``urls`` and serve while the block lasts; leaving it ends all sessions at once.
 
     Args:
         services: what clients may call, as :func:`open_session` takes it.
-        *urls: ``tcp://host:port`` (port 0: any that is free), ``tls://host:port``, ``unix:///path``.
-        ssl_context: the server's certificate, for ``tls``.
+        *urls: ``tcp://host:port`` (port 0: any that is free), ``tls://host:port``, ``unix:///path``,
+            ``ws://host:port/path``, ``wss://host:port/path``.
+        ssl_context: the server's certificate, for ``tls`` and ``wss``.
+        allowed_origins: for ``ws`` and ``wss``: the pages whose scripts may connect, each as a
+            browser names it, ``https://example.org``. By default those that were loaded from the
+            same host and port. Programs that are no browser name no origin, and are let in.
         **options: as :func:`open_session` takes them, for each session.
 
     Raises:
@@ -118,7 +126,9 @@ async def open_server(
     listeners: list[ChannelListener] = []
     try:
         for url in urls:
-            listeners += await open_listeners(url, ssl_context=ssl_context, limits=chosen.limits)
+            listeners += await open_listeners(
+                url, ssl_context=ssl_context, limits=chosen.limits, allowed_origins=allowed_origins
+            )
         server = Server(listeners, tables, chosen)
         with one_exception() as body:
             async with trio.open_nursery() as nursery:
@@ -138,6 +148,7 @@ async def serve(
     services: object,
     *urls: str,
     ssl_context: ssl.SSLContext | None = None,
+    allowed_origins: Collection[str] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     **options: Any,
 ) -> None:
@@ -147,7 +158,9 @@ async def serve(
     are bound. For a graceful end, use :func:`open_server` and :meth:`Server.drain`. Arguments and
     errors are :func:`open_server`'s.
     """
-    async with open_server(services, *urls, ssl_context=ssl_context, **options) as server:
+    async with open_server(
+        services, *urls, ssl_context=ssl_context, allowed_origins=allowed_origins, **options
+    ) as server:
         task_status.started(server.urls)
         await trio.sleep_forever()
 

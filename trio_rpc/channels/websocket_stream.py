@@ -1,0 +1,146 @@
+"""The stream between trio-websocket and the network, where what the library leaves open is settled.
+
+Its reading task has nobody to tell of a peer that goes away, or answers something else, before the
+handshake is over: who waits for the handshake would wait on. So this stream raises then, which ends
+that task and all that waits for it. It also knows when a frame was cut in the middle, and how much
+has come of which no packet was made.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import trio
+
+from trio_rpc.channels.tls import explain_broken
+
+__all__ = ["WatchedStream"]
+
+END_OF_HEAD = b"\r\n\r\n"
+
+
+class WatchedStream(trio.abc.Stream):
+    """A stream for ``trio_websocket``, which reads it and writes it.
+
+    Args:
+        stream: the connection, with TLS or without, whose handshake is done.
+        is_client: whether an answer is expected here, or a request.
+        max_unread: bytes that may come without a packet being made of them.
+
+    Attributes:
+        head: the first bytes that came, up to the end of the HTTP head at least.
+        is_open: set by whoever does the handshake when it is done.
+        unread: bytes that have come since a packet was received; reset by whoever receives it.
+        failure: why the stream has ended, if that was not orderly.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, *, is_client: bool, max_unread: int) -> None:
+        self.head = b""
+        self.is_open = False
+        self.unread = 0
+        self.failure: Exception | None = None
+        self._stream = stream
+        self._is_client = is_client
+        self._max_unread = max_unread
+        self._head_is_whole = False
+        self._heard = False
+        self._cut = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, unless an earlier send was cut off: what followed would be taken for its rest."""
+        if self._cut:
+            await trio.lowlevel.checkpoint()
+            raise trio.BrokenResourceError("an earlier send was cut off inside its frame")
+        self._cut = True
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError as exc:
+            self._fail(explain_broken(self._stream, exc, heard=self._heard))
+            raise
+        self._cut = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until there may be room."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return some bytes, or ``b""`` at the end.
+
+        Raises:
+            ConnectionError: the handshake cannot succeed any more.
+            trio.BrokenResourceError: the connection is broken, or too much has come of which no
+                packet was made: fragments without content, Pings without end.
+        """
+        try:
+            data = bytes(await self._stream.receive_some(max_bytes))
+        except trio.BrokenResourceError as exc:
+            self._fail(explain_broken(self._stream, exc, heard=self._heard))
+            raise
+        self._heard = True
+        if not self._head_is_whole:
+            self._take_head(data)
+        self.unread += len(data)
+        if self.unread > self._max_unread:
+            self._fail(
+                trio.BrokenResourceError(f"{self.unread} bytes came, and no packet in all of them")
+            )
+            raise trio.BrokenResourceError("too much has come that is no packet")
+        return data
+
+    async def aclose(self) -> None:
+        """Close the connection; before the handshake is done that means that it has failed."""
+        try:
+            await self._stream.aclose()
+        except trio.BrokenResourceError:
+            await trio.lowlevel.cancel_shielded_checkpoint()  # it was lost before, and is closed
+        if not self.is_open:
+            raise ConnectionError(f"{self._other} did not do the WebSocket handshake")
+
+    @property
+    def _other(self) -> str:
+        return "the server" if self._is_client else "the client"
+
+    def _fail(self, reason: Exception) -> None:
+        self.failure = self.failure or reason
+        if not self._head_is_whole:
+            raise ConnectionError(f"in the WebSocket handshake: {reason}") from None
+
+    def _take_head(self, data: bytes) -> None:
+        """Look for what shows that there will be no WebSocket, and raise ConnectionError then."""
+        self.head += data
+        if self._is_client:
+            self._check_answer()
+        else:
+            self._check_request()
+        if not data:
+            raise ConnectionError(f"{self._other} left during the WebSocket handshake")
+        _, end, rest = self.head.partition(END_OF_HEAD)  # h11 bounds its size
+        self._head_is_whole = bool(end)
+        if rest and not self._is_client:
+            # They would be lost in wsproto, and all that follows be read from a wrong place.
+            raise ConnectionError("the client did not wait for the answer to its request")
+
+    def _check_request(self) -> None:
+        if self.head.startswith(b"\x16\x03"):
+            raise ConnectionError("the client begins a TLS handshake: this is not a TLS port")
+        if self.head and not self.head[:1].isalpha():
+            raise ConnectionError("the client does not speak HTTP")
+
+    def _check_answer(self) -> None:
+        start = b"HTTP/1."
+        if self.head[: len(start)] != start[: len(self.head)]:
+            raise ConnectionError("the server does not speak HTTP")
+        line, end, _ = self.head.partition(b"\r\n")
+        if end and line.split()[1:2] != [b"101"]:
+            # What explains it may follow, or never come: this is enough.
+            raise ConnectionRefusedError(f"the server answered {_status(line)}")
+
+
+def _status(line: bytes) -> str:
+    code = line.split()[1:2]
+    if not code or not code[0].isdigit():
+        return "with a line that is not HTTP"
+    try:
+        return f"{int(code[0])} {HTTPStatus(int(code[0])).phrase}"
+    except ValueError:
+        return f"with status {code[0][:9].decode('ascii')}"
