@@ -19,6 +19,9 @@ from trio_rpc.channels import Address, open_listeners, parse_url
         ("tls://example.org:443", Address("tls", "example.org", 443)),
         ("tcp://127.0.0.1:0", Address("tcp", "127.0.0.1", 0)),
         ("tcp://[::1]:5000", Address("tcp", "::1", 5000)),
+        ("ws://localhost:8000", Address("ws", "localhost", 8000)),
+        ("ws://[::1]:8000/a/b", Address("ws", "::1", 8000, "/a/b")),
+        ("wss://example.org:443/a%20b", Address("wss", "example.org", 443, "/a%20b")),
         ("unix:///run/market.sock", Address("unix", path="/run/market.sock")),
         ("unix:market.sock", Address("unix", path="market.sock")),
         ("unix:///with%20blank", Address("unix", path="/with blank")),
@@ -27,6 +30,21 @@ from trio_rpc.channels import Address, open_listeners, parse_url
 def test_good_urls_there_and_back(url, address):
     assert parse_url(url) == address
     assert str(address) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("ws://localhost", Address("ws", "localhost", 80)),
+        ("wss://example.org/rpc", Address("wss", "example.org", 443, "/rpc")),
+        ("ws://localhost:1/", Address("ws", "localhost", 1)),
+        ("ws://localhost:1/ä b", Address("ws", "localhost", 1, "/%C3%A4%20b")),
+        ("tcp://localhost:1/", Address("tcp", "localhost", 1)),
+    ],
+)
+def test_other_ways_to_write_them(url, address):
+    assert parse_url(url) == address
+    assert parse_url(str(address)) == address
 
 
 @pytest.mark.parametrize(
@@ -51,6 +69,12 @@ def test_good_urls_there_and_back(url, address):
         ("tcp://localhost:1/path", "more than a host"),
         ("tcp://localhost:1?a=b", "query"),
         ("tcp://local\nhost:1", "control characters"),
+        ("ws://localhost:1/a?b=c", "query"),
+        ("ws://user@localhost:1/a", "more than a host"),
+        ("ws://:1/a", "no host"),
+        ("ws:/a", "no host"),
+        ("wss://localhost:65536/a", "range"),
+        ("ws://localhost:1/a\nb", "control characters"),
         ("unix:", "no file name"),
         ("unix:///", "no file name"),
         ("unix:///directory/", "no file name"),

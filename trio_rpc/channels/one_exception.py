@@ -24,7 +24,13 @@ def one_exception() -> Iterator[list[BaseException]]:
         failure = _choose(exc, body)
     else:
         return
-    raise failure
+    context = failure.__context__
+    try:
+        raise failure
+    finally:
+        # Raising it here has put the group in the place of what it was raised in.
+        failure.__context__ = context
+        del failure, context  # its traceback holds this frame
 
 
 def _choose(exc: BaseException, body: list[BaseException]) -> BaseException:

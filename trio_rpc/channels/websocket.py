@@ -355,4 +355,9 @@ async def _run(
 def _as_os_error(exc: Exception) -> OSError:
     if isinstance(exc, OSError):
         return exc
-    return ConnectionError(f"the WebSocket handshake failed: {str(exc) or type(exc).__name__}")
+    reason: BaseException = exc
+    while reason.__context__ is not None:  # it has failed in the attempt to answer the first one
+        reason = reason.__context__
+    return ConnectionError(
+        f"the WebSocket handshake failed: {str(reason) or type(reason).__name__}"
+    )

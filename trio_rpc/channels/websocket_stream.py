@@ -8,6 +8,7 @@ has come of which no packet was made.
 
 from __future__ import annotations
 
+import sys
 from http import HTTPStatus
 
 import trio
@@ -94,7 +95,8 @@ class WatchedStream(trio.abc.Stream):
         except trio.BrokenResourceError:
             await trio.lowlevel.cancel_shielded_checkpoint()  # it was lost before, and is closed
         if not self.is_open:
-            raise ConnectionError(f"{self._other} did not do the WebSocket handshake")
+            reason = f": {exc}" if (exc := sys.exception()) else ""  # what the library handles now
+            raise ConnectionError(f"{self._other} did not do the WebSocket handshake{reason}")
 
     @property
     def _other(self) -> str:
