@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import trio
-from cli_tools import running_cli
+from cli_tools import run_cli, running_cli
 
 import trio_rpc
 from trio_rpc.cli.exits import Exit
@@ -190,3 +190,23 @@ def test_the_log_is_escaped():  # S18
     first, *rest = formatter.format(record).split("\n")
     assert first == "ERROR peer \\x1b[2J\\n"
     assert all(line.isprintable() for line in rest)
+
+
+async def test_serving_and_calling_over_a_websocket():
+    async with running_cli(
+        "serve",
+        "examples.market:services",
+        "--listen",
+        "ws://127.0.0.1:0/rpc",
+        "--allow-origin",
+        "https://example.org",
+        "--json",
+    ) as server:
+        [url] = (await server.event())["urls"]
+        assert url.startswith("ws://127.0.0.1:")
+        called = await run_cli("call", url, "market.price", '["BTC"]')
+        assert (called.returncode, called.stderr) == (0, b"")
+        missed = await run_cli("ping", url.removesuffix("/rpc"))
+        assert missed.returncode == Exit.UNREACHABLE
+        assert missed.stderr.count(b"\n") == 1
+        assert b"404 Not Found" in missed.stderr

@@ -43,6 +43,7 @@ BAD = {
     "not a service": ["serve", "sys:path", "--listen", "tcp://127.0.0.1:0"],
     "class without methods": ["serve", "builtins:int", "--listen", "tcp://127.0.0.1:0"],
     "tls without certificate": ["serve", "json:dumps", "--listen", "tls://127.0.0.1:0"],
+    "wss without certificate": ["serve", "json:dumps", "--listen", "wss://127.0.0.1:0"],
     "key without certificate": ["serve", "json:x", "--listen", URL, "--key", "k"],
     "negative grace": ["serve", "json:dumps", "--listen", URL, "--grace=-1"],
     "unknown detail": ["serve", "json:dumps", "--listen", URL, "--error-detail", "all"],

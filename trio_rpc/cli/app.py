@@ -110,6 +110,7 @@ def serve(
     error_detail: Literal["none", "message", "traceback"] = "message",
     cert: Path | None = None,
     key: Path | None = None,
+    allow_origin: Annotated[list[str] | None, Parameter(name="--allow-origin", negative="")] = None,
     until_stdin_closes: Annotated[bool, Parameter(negative="")] = False,
     verbose: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
@@ -121,12 +122,14 @@ def serve(
     Args:
         services: module:object, found in the working directory or among the installed modules: an object
             with marked methods, a mapping of names to such objects, or a function of the session.
-        listen: Where: tcp://host:port (port 0: any free one), tls://host:port, unix:///path. May be given
-            several times.
+        listen: Where: tcp://host:port (port 0: any free one), tls://host:port, unix:///path,
+            ws://host:port/path, wss://host:port/path. May be given several times.
         grace: Seconds that calls in flight are given at the end.
         error_detail: How much of an exception that a method does not declare its caller is told.
-        cert: Certificate chain for tls, a PEM file.
+        cert: Certificate chain for tls and wss, a PEM file.
         key: Its private key, where that is in another file.
+        allow_origin: For ws and wss: a page whose scripts may connect, such as https://example.org; may be
+            given several times. By default those that were loaded from the same host and port.
         until_stdin_closes: Stop, gracefully, when standard input ends: for a parent that holds the other end of it.
         verbose: Log connections that did not become sessions, too.
         json: Print one JSON object per event, for scripts.
@@ -140,6 +143,7 @@ def serve(
         error_detail=error_detail,
         cert=cert,
         key=key,
+        allowed_origins=allow_origin,
         until_stdin_closes=until_stdin_closes,
     )
     result: int = _trio_run(serving.serve, load_services(services), options, Output(as_json=json))
@@ -163,11 +167,11 @@ def call(
     What JSON lacks is printed as text: bytes in base64, times in ISO 8601, timedelta in seconds.
 
     Args:
-        url: tcp://host:port, tls://host:port or unix:///path.
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path.
         method: service.method, or a method of the service without a name.
         arguments: JSON: a list is by position, an object is by name.
         timeout: Seconds until the call is cancelled, there as here.
-        ca: Certificates to trust for tls, a PEM file; the system's by default.
+        ca: Certificates to trust for tls and wss, a PEM file; the system's by default.
         credentials: JSON, for a server that asks for them.
         json: The result on one line, in ASCII; an error as one JSON object on standard error.
     """
@@ -184,8 +188,8 @@ def describe(
     """List the methods that a server offers.
 
     Args:
-        url: tcp://host:port, tls://host:port or unix:///path.
-        ca: Certificates to trust for tls, a PEM file; the system's by default.
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path.
+        ca: Certificates to trust for tls and wss, a PEM file; the system's by default.
         credentials: JSON, for a server that asks for them.
         json: Print one JSON list, for scripts.
     """
@@ -207,10 +211,10 @@ def ping(
     """Measure how long a server takes to answer.
 
     Args:
-        url: tcp://host:port, tls://host:port or unix:///path.
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path.
         count: How many times to ask.
         interval: Seconds between an answer and the next question.
-        ca: Certificates to trust for tls, a PEM file; the system's by default.
+        ca: Certificates to trust for tls and wss, a PEM file; the system's by default.
         credentials: JSON, for a server that asks for them.
         json: Print one JSON object, for scripts.
     """

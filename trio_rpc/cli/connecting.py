@@ -25,7 +25,7 @@ class Target:
 
     Attributes:
         url: where it listens.
-        ca: a file with the certificates to trust, for ``tls``; the system's where it is None.
+        ca: a file with the certificates to trust, for ``tls`` and ``wss``; the system's where it is None.
         credentials: JSON text, or None.
     """
 

@@ -33,6 +33,7 @@ class ServeOptions:
     error_detail: str = "message"
     cert: Path | None = None
     key: Path | None = None
+    allowed_origins: Sequence[str] | None = None
     until_stdin_closes: bool = False
 
 
@@ -100,9 +101,12 @@ class _Stops:
 @asynccontextmanager
 async def listening(services: object, options: ServeOptions) -> AsyncIterator[Server]:
     """Open the server; what is wrong with the addresses ends the command with one line."""
-    given: dict[str, Any] = {"error_detail": options.error_detail}
-    if options.cert is None and any(url.startswith("tls:") for url in options.urls):
-        raise Usage("to listen at a tls:// URL takes --cert")
+    given: dict[str, Any] = {
+        "error_detail": options.error_detail,
+        "allowed_origins": options.allowed_origins,
+    }
+    if options.cert is None and any(url.startswith(("tls:", "wss:")) for url in options.urls):
+        raise Usage("to listen at a tls:// or wss:// URL takes --cert")
     if options.cert is not None or options.key is not None:
         given["ssl_context"] = _certified(options.cert, options.key)
     async with AsyncExitStack() as stack:
