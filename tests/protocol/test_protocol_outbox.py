@@ -201,9 +201,9 @@ def test_withdrawing_finds_a_request_and_not_an_answer_of_the_same_id(outbox):
     assert not outbox.withdraw_request(5)
     assert not outbox.withdraw_request(6)
     outbox.put(request(6, 500), -6)
-    assert outbox.withdraw_answer(6)
-    assert not outbox.withdraw_answer(6)
-    assert not outbox.withdraw_answer(5)  # it is small: it leaves soon enough
+    assert outbox.withdraw_large(6)
+    assert not outbox.withdraw_large(6)
+    assert not outbox.withdraw_large(5)  # it is small: it leaves soon enough
     assert [type(message) for message in reassembled(drain(outbox))] == [m.Reply, m.Request]
 
 
@@ -352,7 +352,7 @@ def test_nothing_is_lost_doubled_or_mixed_up(steps):
             if outbox.withdraw_request(value):
                 del expected[-value]
         elif step == "withdraw answer":
-            if outbox.withdraw_answer(value):
+            if outbox.withdraw_large(value):
                 del expected[value]
         elif step == "credit":
             granted += value

@@ -2,7 +2,8 @@
 
 Small messages leave in the order they were put, as many in one packet as fit. A message that is
 larger than a packet goes into a lane of its own and leaves in pieces, one in each packet, so that
-small ones pass between them. One large message is under way at a time: the receiver never has
+small ones pass between them, except what belongs to the same call: an Item that has to leave in pieces
+is not passed by the next one, nor by the end of its stream. One large message is under way at a time: the receiver never has
 more than one half of a message to keep, which is what bounds its memory.
 
 What was legal when it was put is legal when it leaves, because nothing overtakes a small message
@@ -43,6 +44,8 @@ class _Large:
     data: memoryview
     tag: int
     """The id of the call that this message ends, minus the id of that it begins, or NOTHING."""
+    call: int
+    """The id of the peer's call that it is part of, or NOTHING."""
     sent: int = 0
 
 
@@ -81,16 +84,20 @@ class Outbox:
         self.max_packet = max_packet
         self._max_small = max_packet - CONTROL_ROOM
 
-    def put(self, data: bytes, tag: int = NOTHING) -> None:
+    def put(self, data: bytes, tag: int = NOTHING, call: int = NOTHING) -> None:
         """Queue one encoded message.
 
         Args:
             data: the message.
             tag: the id of the call that it ends, or minus the id of the one that it begins.
+            call: the id of the peer's call that it passes in, if it does not end it: what
+                belongs to one call leaves in the order it was put.
         """
         self.size += len(data)
-        if len(data) > self._max_small:
-            self._large.append(_Large(memoryview(data), tag))
+        if tag > NOTHING:
+            call = tag
+        if len(data) > self._max_small or (call and self._large and self._is_behind(call)):
+            self._large.append(_Large(memoryview(data), tag, call))
         else:
             self._small.append((data, tag))
 
@@ -106,7 +113,7 @@ class Outbox:
 
     def put_goodbye(self, data: bytes) -> None:
         """Queue a small message behind all calls, the large ones included."""
-        if any(large.tag <= NOTHING for large in self._large):
+        if any(large.call == NOTHING for large in self._large):
             self._goodbye = data
         else:
             self.put(data)
@@ -185,8 +192,10 @@ class Outbox:
 
     def withdraw_request(self, call: int) -> bool:
         """Take back the Request of that id; False when its last byte has left already."""
-        if self._withdraw_large(-call):
-            return True
+        for large in self._large:
+            if large.tag == -call:
+                self._withdraw(large)
+                return True
         if call <= self._last_small_request:
             return False
         for index, (data, tag) in enumerate(self._small):
@@ -196,9 +205,15 @@ class Outbox:
                 return True
         return False
 
-    def withdraw_answer(self, call: int) -> bool:
-        """Take back a large Reply to that call; False when it is small or has left already."""
-        return self._withdraw_large(call)
+    def withdraw_large(self, call: int) -> bool:
+        """Take back what is large of that call of the peer's: items that nobody wants any more.
+
+        Returns whether its terminal message was among them; it may be small, or have left.
+        """
+        mine = [large for large in self._large if large.call == call]
+        for large in mine:
+            self._withdraw(large)
+        return any(large.tag == call for large in mine)
 
     def clear(self) -> None:
         """Forget all that waits: it will not leave any more."""
@@ -207,15 +222,14 @@ class Outbox:
         self._goodbye = self._dropped = b""
         self.size = self._credit = self._pongs = 0
 
-    def _withdraw_large(self, tag: int) -> bool:
-        for large in self._large:
-            if large.tag == tag:
-                self.size -= len(large.data) - large.sent
-                if large.sent:
-                    self._dropped = _DROP_PIECES
-                self._remove(large)
-                return True
-        return False
+    def _is_behind(self, call: int) -> bool:
+        return any(large.call == call for large in self._large)
+
+    def _withdraw(self, large: _Large) -> None:
+        self.size -= len(large.data) - large.sent
+        if large.sent:
+            self._dropped = _DROP_PIECES
+        self._remove(large)
 
     def _remove(self, large: _Large) -> None:
         self._large.remove(large)

@@ -7,7 +7,6 @@ theory and the tables are in ``states.py``.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
@@ -19,6 +18,7 @@ from trio_rpc.errors import (
     Refused,
     RemoteProtocolError,
 )
+from trio_rpc.protocol.context import check_context, is_within
 from trio_rpc.protocol.hello import Peer, make_info, read_info
 from trio_rpc.protocol.outbox import CONTROL_ROOM, NOTHING, Outbox
 from trio_rpc.protocol.pieces import Pieces
@@ -32,6 +32,7 @@ from trio_rpc.protocol.states import (
     Incoming,
     Outgoing,
 )
+from trio_rpc.protocol.streams import Streams
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
@@ -49,12 +50,12 @@ Event: TypeAlias = (
     | m.Goodbye
     | m.Pong
     | m.Credit
+    | m.Item
+    | m.EndOfItems
+    | m.ItemCredit
+    | m.Started
 )
 References: TypeAlias = Callable[[object], m.Reference | None]
-
-
-_LAST_SECOND = sys.float_info.max
-"""A larger integer compares well with a time, and then cannot be added to it."""
 
 
 @dataclass(slots=True)
@@ -97,6 +98,10 @@ class Protocol:
         self.counters = Counters()
         self.outgoing: dict[int, Outgoing] = {}
         self.incoming: dict[int, Incoming] = {}
+        self._taken = Streams()
+        """What may come in our calls."""
+        self._given = Streams()
+        """What we may send in the peer's calls."""
         self._codec = codec
         self._outbox = Outbox(MIN_PACKET)
         self._pieces = Pieces(limits.max_message)
@@ -164,18 +169,20 @@ class Protocol:
         if context is None and self.ours is self.theirs is _OPEN:
             return request
         if context:
-            _check_context(context)
+            check_context(context)
             if context.get("depth", 0) > self.limits.max_call_depth:
                 self._refuse(request, "overloaded", "calls are nested too deeply")
                 return None
         if self._is_late(context):
             self._refuse(request, "unavailable", "the other end is closing")
             return None
+        if context:
+            self._given.expect(request.id, context)
         return request
 
     def _is_late(self, context: dict[str, Any] | None) -> bool:
         """Whether a call comes when only calls within a call are served, and is not one of them."""
-        if self.ours is self.theirs is _OPEN or _is_within(context, self.outgoing):
+        if self.ours is self.theirs is _OPEN or is_within(context, self.outgoing):
             return False
         # One whose parent has just ended crossed that end; one that never had any is a lie.
         if self.theirs is not _OPEN and "parent" not in (context or ()):
@@ -191,30 +198,60 @@ class Protocol:
             raise DecodeError("a Notification without credit")
         self._notifications_granted -= 1
         if message.context:
-            _check_context(message.context)
+            check_context(message.context)
         if self._is_late(message.context):
             self.grant_notifications(1)  # no handler will end and do it
             return None
         return message
 
     def _accept_terminal(self, message: m.Reply | m.ReplyErr) -> Event | None:
-        state = self.outgoing.pop(message.id, None)
-        if state is None:
-            raise DecodeError(
-                f"{type(message).__name__} to call {message.id}, which is not in flight"
-            )
+        state = self._state_of(message)
+        self._forget_outgoing(message.id)
         if state is _ABANDONED:
             self.counters.late_replies += 1
             return None
         return message
 
+    def _state_of(
+        self, message: m.Reply | m.ReplyErr | m.Item | m.EndOfItems | m.Started
+    ) -> Outgoing:
+        state = self.outgoing.get(message.id)
+        if state is None:
+            raise DecodeError(
+                f"{type(message).__name__} to call {message.id}, which is not in flight"
+            )
+        return state
+
+    def _forget_outgoing(self, call: int) -> None:
+        del self.outgoing[call]
+        self._taken.forget(call)
+
+    def _accept_item(self, message: m.Item) -> Event | None:
+        state = self._state_of(message)
+        self._taken.item(message.id, message.size)
+        return message if state is _WAITING else None
+
+    def _accept_end_of_items(self, message: m.EndOfItems) -> Event | None:
+        state = self._state_of(message)
+        self._taken.end(message.id)
+        return message if state is _WAITING else None
+
+    def _accept_item_credit(self, message: m.ItemCredit) -> Event | None:
+        return message if self._given.give(message.id, message.items, message.size) else None
+
+    def _accept_started(self, message: m.Started) -> Event | None:
+        state = self._state_of(message)
+        self._taken.started(message.id)
+        return message if state is _WAITING else None
+
     def _accept_cancel(self, message: m.Cancel) -> Event | None:
         state = self.incoming.get(message.id)
         if state is Incoming.RUNNING:
             self.incoming[message.id] = Incoming.CANCELLED
+            self._outbox.withdraw_large(message.id)
             return message
         self.counters.late_cancels += 1
-        if state is Incoming.ANSWERED and self._outbox.withdraw_answer(message.id):
+        if state is Incoming.ANSWERED and self._outbox.withdraw_large(message.id):
             error = {"code": "cancelled", "message": "cancelled while its result was on its way"}
             self._put(m.ReplyErr(message.id, error), message.id)
         return None
@@ -289,6 +326,10 @@ class Protocol:
         m.Piece: _accept_piece,
         m.LastPiece: _accept_last_piece,
         m.DropPieces: _accept_drop,
+        m.Item: _accept_item,
+        m.EndOfItems: _accept_end_of_items,
+        m.ItemCredit: _accept_item_credit,
+        m.Started: _accept_started,
     }
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────
@@ -372,6 +413,8 @@ class Protocol:
         self._queue(m.Request, data, -call)
         self._last_id = call
         self.outgoing[call] = _WAITING
+        if context:
+            self._taken.expect(call, context)
         return call
 
     def notify(
@@ -392,7 +435,7 @@ class Protocol:
         if self.ours is self.theirs is _OPEN:
             return
         leaving = self.ours is Half.LEAVING or self.theirs is Half.LEAVING
-        if leaving and not _is_within(context, self.incoming):
+        if leaving and not is_within(context, self.incoming):
             raise LocalProtocolError("after a Goodbye only calls within a call may be made")
 
     def cancel(self, call: int, reason: str | None = None) -> bool:
@@ -403,8 +446,7 @@ class Protocol:
         """
         if self.outgoing.get(call) is not Outgoing.WAITING:
             return False
-        if self._outbox.withdraw_request(call):
-            del self.outgoing[call]
+        if self.never_left(call):
             return True
         self._put(m.Cancel(call, None if reason is None else _short(reason)))
         self.outgoing[call] = Outgoing.CANCELLING
@@ -419,8 +461,48 @@ class Protocol:
         """Whether the last byte of that call's Request is still here; it is taken back if so."""
         withdrawn = self._outbox.withdraw_request(call)
         if withdrawn:
-            del self.outgoing[call]
+            self._forget_outgoing(call)
         return withdrawn
+
+    def may_send_item(self, call: int) -> bool:
+        """Whether there is credit for one more Item in that call of the peer's."""
+        return self._given.may_pass(call)
+
+    def item(self, call: int, value: Any) -> None:
+        """Queue an Item of a call of the peer's; dropped if the call has been cancelled.
+
+        Raises:
+            EncodeError: it cannot be encoded, or is too large for the peer. Nothing was queued.
+            LocalProtocolError: there is no credit, or the call takes no items, or no more.
+        """
+        data = self._encode(m.Item(call, value))
+        self._given.item(call, len(data))
+        if self.incoming[call] is _RUNNING:
+            self._queue(m.Item, data, call=call)
+
+    def end_items(self, call: int) -> None:
+        """Queue the end of the Items of a call of the peer's that goes on; later ones do nothing."""
+        if self._given.has_items(call):
+            self._given.end(call)
+            if self.incoming[call] is _RUNNING:
+                self._queue(m.EndOfItems, self._encode(m.EndOfItems(call)), call=call)
+
+    def grant_items(self, call: int, items: int, size: int) -> None:
+        """Let that call of ours send so much more, unless it is over or its stream is."""
+        if self.outgoing.get(call) is _WAITING and self._taken.give(call, items, size):
+            self._put(m.ItemCredit(call, items, size))
+
+    def started(self, call: int, value: Any) -> None:
+        """Queue the Started of a call of the peer's; dropped if the call has been cancelled.
+
+        Raises:
+            EncodeError: the value cannot be encoded. Nothing was queued.
+            LocalProtocolError: that call waits for none, or not any more.
+        """
+        data = self._encode(m.Started(call, value))
+        self._given.started(call)
+        if self.incoming[call] is _RUNNING:
+            self._queue(m.Started, data, call=call)
 
     def reply(self, call: int, result: Any, references: References | None = None) -> None:
         """Queue the result of a call of the peer's.
@@ -430,14 +512,18 @@ class Protocol:
         if self.incoming.get(call) not in _UNANSWERED:
             raise LocalProtocolError(f"call {call} has had its terminal message")
         self._queue(m.Reply, self._encode(m.Reply(call, result), references), call)
-        self.incoming[call] = _ANSWERED
+        self._answered(call)
 
     def reply_error(self, call: int, error: dict[str, Any]) -> None:
         """Queue the error that a call of the peer's ended with; raises as :meth:`reply` does."""
         if self.incoming.get(call) not in _UNANSWERED:
             raise LocalProtocolError(f"call {call} has had its terminal message")
         self._put(m.ReplyErr(call, error), call)
+        self._answered(call)
+
+    def _answered(self, call: int) -> None:
         self.incoming[call] = _ANSWERED
+        self._given.forget(call)
 
     def ping(self, number: int) -> None:
         """Queue a Ping."""
@@ -460,6 +546,8 @@ class Protocol:
         self.ours = self.theirs = Half.ENDED
         self.outgoing.clear()
         self.incoming.clear()
+        self._taken.clear()
+        self._given.clear()
         self._outbox.clear()
         self._pieces = Pieces(self.limits.max_message)
 
@@ -475,10 +563,12 @@ class Protocol:
             )
         return data
 
-    def _queue(self, kind: type[m.Message], data: bytes, tag: int = NOTHING) -> None:
+    def _queue(
+        self, kind: type[m.Message], data: bytes, tag: int = NOTHING, call: int = NOTHING
+    ) -> None:
         if kind in TURNING or self.ours is not _OPEN or self.theirs is not _OPEN:
             self.ours = _step(self.ours, self.theirs, kind)
-        self._outbox.put(data, tag)
+        self._outbox.put(data, tag, call)
 
 
 def _step(half: Half, other: Half, kind: type[m.Message]) -> Half:
@@ -504,25 +594,3 @@ def _step(half: Half, other: Half, kind: type[m.Message]) -> Half:
 def _short(text: object) -> str:
     """Make a text for people fit to be sent, whatever it is."""
     return str(text)[:1000].encode(errors="replace").decode()
-
-
-def _is_within(context: Mapping[str, Any] | None, calls: Mapping[int, object]) -> bool:
-    """Whether a call is made inside one of ``calls``."""
-    return context is not None and context.get("parent") in calls
-
-
-def _check_context(context: dict[str, Any]) -> None:
-    """Check the known entries of a call's context; unknown ones are ignored."""
-    deadline = context.get("deadline", 0.0)
-    if type(deadline) not in (float, int) or not 0 <= deadline <= _LAST_SECOND:
-        raise DecodeError("a deadline must be seconds from now, finite and not negative")
-    for name in ("parent", "depth", "callback"):
-        if not _is_count(context.get(name, 0)):
-            raise DecodeError(f"{name} must be an integer that is not negative")
-    metadata = context.get("metadata", {})
-    if type(metadata) is not dict or any(type(key) is not str for key in metadata):
-        raise DecodeError("metadata must be a map with string keys")
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0

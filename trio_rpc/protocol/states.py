@@ -50,6 +50,13 @@ in pieces; but the former may pass the latter.) That gives every crossing its ru
 * A Reply for an ABANDONED call is late: dropped, and the slot is free again.
 * A Reply for an id that is not outstanding cannot come from a correct peer: RemoteProtocolError.
 
+While a call is WAITING, and its callee has it RUNNING, more may pass than its two ends: Items and the
+end of them, from the callee, if the Request asked for them by giving credit; ItemCredit, from the
+caller; Started, once, if the Request asked for it. None of them passes another one, or the terminal message,
+of the same call. What arrives for a call that has been cancelled or abandoned, or has ended, crossed that: it is
+dropped. Credit for Items is counted at both ends by the same rule (``streams.py``), the sender's
+count being never above the receiver's.
+
 A call holds its slot (the credit of ``Limits.max_calls``) in both tables until it is gone. The callee
 frees the slot when the terminal message is handed to the channel, the caller when it arrives,
 which is later: so the caller's count is never below the callee's, and a caller that keeps to the
@@ -105,6 +112,10 @@ _TRAFFIC: Final[frozenset[type[m.Message]]] = _ANY_TIME | {
     m.Piece,
     m.LastPiece,
     m.DropPieces,
+    m.Item,
+    m.EndOfItems,
+    m.ItemCredit,
+    m.Started,
 }
 
 LEGAL: Final[Mapping[Half, frozenset[type[m.Message]]]] = MappingProxyType(
@@ -144,6 +155,6 @@ UNWELCOME: Final[Mapping[Half, frozenset[type[m.Message]]]] = MappingProxyType(
 """What a half may not be sent while it is in that state, whatever the sender's own."""
 
 IN_PIECES: Final[frozenset[type[m.Message]]] = frozenset(
-    {m.Request, m.Notification, m.Reply, m.ReplyErr}
+    {m.Request, m.Notification, m.Reply, m.ReplyErr, m.Item, m.EndOfItems, m.Started}
 )
-"""What may be larger than a packet."""
+"""What may be larger than a packet, or has to stay behind something that is."""

@@ -23,7 +23,7 @@ from trio_rpc.wire.extensions import (
 from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.lowering import EXTENSION_FACTOR, Lowering, is_flat
-from trio_rpc.wire.messages import Message, Reference, parse_message
+from trio_rpc.wire.messages import Item, Message, Reference, parse_message
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
 from trio_rpc.wire.scan import (
     SMALL,
@@ -193,6 +193,8 @@ class Codec:
         ):
             raise DecodeError(f"nested more than {most} levels deep")
         message = parse_message(fields)
+        if type(message) is Item:
+            message.size = end - start
         if self._extension_bytes or self._found:
             self._attach(message)
         return message
@@ -201,9 +203,10 @@ class Codec:
         """Hand over what reading extensions has left besides their values."""
         found, problem = self._found, self._problem
         self._forget()
+        if hasattr(message, "problem"):
+            message.problem = problem
         if hasattr(message, "references"):
             message.references = tuple(found)
-            message.problem = problem
         elif found:
             raise DecodeError(f"{type(message).__name__} may not carry references")
 

@@ -44,6 +44,12 @@ class Limits:
     max_call_depth: int = 64
     """Calls made inside each other through any number of programs: a loop of them ends here."""
 
+    stream_items: int = 1024
+    """Items of one stream that may wait here for their consumer."""
+
+    stream_bytes: int = MIB
+    """Bytes of them; the last item may go beyond, so that any that is a legal message can come."""
+
     send_buffer: int = 4 * MIB
     """Bytes queued for sending above which new calls and results wait for the writer."""
 

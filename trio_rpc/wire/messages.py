@@ -16,8 +16,11 @@ __all__ = [
     "Cancel",
     "Credit",
     "DropPieces",
+    "EndOfItems",
     "Goodbye",
     "Hello",
+    "Item",
+    "ItemCredit",
     "LastPiece",
     "Message",
     "Notification",
@@ -28,6 +31,7 @@ __all__ = [
     "Reply",
     "ReplyErr",
     "Request",
+    "Started",
     "Welcome",
     "parse_message",
 ]
@@ -353,6 +357,88 @@ class DropPieces:
         return cls()
 
 
+@dataclass(slots=True)
+class Item:
+    """The handler of that call has yielded this; its caller gave credit for it."""
+
+    TYPE: ClassVar[int] = 20
+    id: int
+    value: Any
+    problem: str | None = None
+    size: int = 0
+    """Bytes of the message, as it arrived."""
+
+    def to_wire(self) -> Fields:
+        return [20, self.id, self.value]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Item:
+        if len(fields) != 3:
+            _length(fields, "Item", 3, 3)
+        if type(fields[1]) is not int or not 0 < fields[1] <= MAX_ID:
+            raise DecodeError("Item has an id that is not a positive integer")
+        return cls(fields[1], fields[2])
+
+
+@dataclass(slots=True)
+class EndOfItems:
+    """No more Items come in that call, whose handler goes on."""
+
+    TYPE: ClassVar[int] = 21
+    id: int
+
+    def to_wire(self) -> Fields:
+        return [21, self.id]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> EndOfItems:
+        _length(fields, "EndOfItems", 2, 2)
+        _check(_is_id(fields[1]), "EndOfItems has an id that is not a positive integer")
+        return cls(fields[1])
+
+
+@dataclass(slots=True)
+class ItemCredit:
+    """You may send so many Items, and so many bytes of them, more in that call."""
+
+    TYPE: ClassVar[int] = 22
+    id: int
+    items: int
+    size: int
+
+    def to_wire(self) -> Fields:
+        return [22, self.id, self.items, self.size]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> ItemCredit:
+        _length(fields, "ItemCredit", 4, 4)
+        _check(_is_id(fields[1]), "ItemCredit has an id that is not a positive integer")
+        _check(
+            _is_count(fields[2]) and _is_count(fields[3]) and fields[2] + fields[3] > 0,
+            "ItemCredit grants nothing",
+        )
+        return cls(*fields[1:])
+
+
+@dataclass(slots=True)
+class Started:
+    """The handler of that call has called ``task_status.started(value)``."""
+
+    TYPE: ClassVar[int] = 23
+    id: int
+    value: Any
+    problem: str | None = None
+
+    def to_wire(self) -> Fields:
+        return [23, self.id, self.value]
+
+    @classmethod
+    def from_wire(cls, fields: Fields) -> Started:
+        _length(fields, "Started", 3, 3)
+        _check(_is_id(fields[1]), "Started has an id that is not a positive integer")
+        return cls(fields[1], fields[2])
+
+
 Message: TypeAlias = (
     Request
     | Notification
@@ -368,6 +454,10 @@ Message: TypeAlias = (
     | Piece
     | LastPiece
     | DropPieces
+    | Item
+    | EndOfItems
+    | ItemCredit
+    | Started
 )
 
 _CLASSES: tuple[type[Message], ...] = Message.__args__
