@@ -27,12 +27,13 @@ from trio_rpc.errors import (
     SessionClosed,
     Unavailable,
 )
-from trio_rpc.services.decorators import method, notification
+from trio_rpc.services.decorators import duplex, method, notification, stream
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.connecting import connect, connect_in
 from trio_rpc.session.context import Call, current_call, metadata
 from trio_rpc.session.core import Options
 from trio_rpc.session.opening import open_session, serve_session
+from trio_rpc.session.scopes import RemoteScope
 from trio_rpc.session.serving import Server, open_server, serve
 from trio_rpc.session.session import Session
 from trio_rpc.session.statistics import SessionStatistics
@@ -60,6 +61,7 @@ __all__ = [
     "RemoteError",
     "RemoteMethod",
     "RemoteProtocolError",
+    "RemoteScope",
     "RemoteTraceback",
     "RpcError",
     "ScopeNode",
@@ -73,6 +75,7 @@ __all__ = [
     "connect",
     "connect_in",
     "current_call",
+    "duplex",
     "metadata",
     "method",
     "notification",
@@ -80,4 +83,5 @@ __all__ = [
     "open_session",
     "serve",
     "serve_session",
+    "stream",
 ]

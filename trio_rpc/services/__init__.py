@@ -1,6 +1,14 @@
 """What is callable: decorators, method tables, signatures, proxies, errors. No tasks, no I/O."""
 
-from trio_rpc.services.decorators import Kind, MethodMark, method, notification, wire_name
+from trio_rpc.services.decorators import (
+    Kind,
+    MethodMark,
+    duplex,
+    method,
+    notification,
+    stream,
+    wire_name,
+)
 from trio_rpc.services.faults import BUILTINS, Detail, ErrorMap, from_error, refusal, to_error
 from trio_rpc.services.proxies import Caller, Proxy, RemoteMethod
 from trio_rpc.services.signatures import Signature
@@ -29,6 +37,7 @@ __all__ = [
     "Table",
     "build_table",
     "describe",
+    "duplex",
     "from_error",
     "is_per_session",
     "method",
@@ -36,6 +45,7 @@ __all__ = [
     "notification",
     "refusal",
     "resolve",
+    "stream",
     "to_error",
     "wire_name",
     "wrong_kind",

@@ -30,16 +30,28 @@ from typing import (
     NoReturn,
     ParamSpecArgs,
     ParamSpecKwargs,
+    Protocol,
     TypeAlias,
     TypeVar,
     Union,
     get_args,
     get_origin,
+    runtime_checkable,
 )
 
 import msgspec
+import trio
 
-__all__ = ["Convert", "adapt", "check_supported", "convert_to", "make_converter", "scalar_type"]
+__all__ = [
+    "STREAMS",
+    "Convert",
+    "ConvertsItems",
+    "adapt",
+    "check_supported",
+    "convert_to",
+    "make_converter",
+    "scalar_type",
+]
 
 Convert: TypeAlias = Callable[[Any], Any]
 
@@ -69,6 +81,26 @@ COLLECTIONS = frozenset(
         collections.abc.MutableMapping,
     }
 )
+
+
+STREAMS = frozenset(
+    {
+        collections.abc.AsyncIterable,
+        collections.abc.AsyncIterator,
+        collections.abc.AsyncGenerator,
+        trio.abc.ReceiveChannel,
+        trio.abc.Channel,
+    }
+)
+"""What a stream may be annotated as, with the type of its items."""
+
+
+@runtime_checkable
+class ConvertsItems(Protocol):
+    """A stream that came in a call: its items are checked one by one, as they are taken."""
+
+    def convert_items(self, convert: Convert | None) -> None:
+        """Check and convert each item with that function."""
 
 
 class _AdapterType(type):
@@ -102,6 +134,8 @@ def adapt(annotation: Any) -> Any:
         return _adapt_union(annotation)
     if origin in COLLECTIONS:
         return _adapt_collection(annotation, origin)
+    if origin in STREAMS:
+        return _stream_of(origin, get_args(annotation)[0])
     if isinstance(origin, type) and not _is_record(origin):
         return _instance_of(origin)
     return annotation
@@ -177,6 +211,24 @@ def _adapter(name: str, convert: Convert) -> Any:
 
 def _instance_of(cls: type) -> Any:
     return _adapter(cls.__name__, lambda value: _check_instance(cls, value))
+
+
+def _stream_of(origin: Any, item: Any) -> Any:
+    convert_item = make_converter(adapt(item))
+    # A generator is more than what arrives can be, and most often just meant to be iterated over.
+    wanted = (
+        collections.abc.AsyncIterator
+        if issubclass(origin, collections.abc.AsyncIterator)
+        else origin
+    )
+
+    def convert(value: Any) -> Any:
+        _check_instance(wanted, value)
+        if isinstance(value, ConvertsItems):
+            value.convert_items(convert_item)
+        return value
+
+    return _adapter(origin.__name__, convert)
 
 
 def _adapt_class(annotation: Any) -> Any:

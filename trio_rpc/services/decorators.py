@@ -11,15 +11,41 @@ import builtins
 import enum
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any, Final, TypeAlias, TypeVar, overload
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, overload
 
-__all__ = ["Kind", "MethodMark", "Raises", "mark_of", "method", "notification", "wire_name"]
+import trio
+
+__all__ = [
+    "Kind",
+    "MethodMark",
+    "Raises",
+    "duplex",
+    "mark_of",
+    "method",
+    "notification",
+    "stream",
+    "wire_name",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
 Raises: TypeAlias = tuple[type[Exception], ...]
+
+# What the decorators of streams are given, and what a type checker is to see of it on a proxy.
+Generates: TypeAlias = Callable[Concatenate[S, P], AsyncIterable[T]]
+OpensStream: TypeAlias = Callable[
+    Concatenate[S, P], AbstractAsyncContextManager[trio.abc.ReceiveChannel[T]]
+]
+Converses: TypeAlias = Callable[Concatenate[S, trio.abc.Channel[T], P], Awaitable[None]]
+OpensChannel: TypeAlias = Callable[
+    Concatenate[S, P], AbstractAsyncContextManager[trio.abc.Channel[T]]
+]
 
 MARK: Final = "__trio_rpc_mark__"
 NAME: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -32,6 +58,15 @@ class Kind(enum.Enum):
     """One Request, one terminal message."""
     NOTIFICATION = "notification"
     """One way: the caller does not learn how it ended."""
+    STREAM = "stream"
+    """Opened by its caller, who then takes items."""
+    DUPLEX = "duplex"
+    """Opened by its caller; items go both ways."""
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether it is opened, as a context manager, and not awaited."""
+        return self in (Kind.STREAM, Kind.DUPLEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +111,56 @@ def notification(function: F, /) -> F:
     return _attach(function, MethodMark(Kind.NOTIFICATION))
 
 
+@overload
+def stream(function: Generates[S, P, T], /) -> OpensStream[S, P, T]: ...
+@overload
+def stream(*, raises: Raises = ()) -> Callable[[Generates[S, P, T]], OpensStream[S, P, T]]: ...
+def stream(function: Any = None, /, *, raises: Raises = ()) -> Any:
+    """Make an async generator available as a stream: ``async with proxy.ticks() as ticks``.
+
+    It is paused when its consumer is slow, and closed, its ``finally`` run and awaited, when the
+    consumer leaves. Cancel scopes and nurseries may stay open across its ``yield``, since one task runs
+    it from its beginning to its end. Type checkers see what the caller sees of it.
+
+    Args:
+        function: an async generator function in a class body, or a plain ``def`` that returns
+            an async iterable.
+        raises: as for :func:`method`.
+
+    Raises:
+        TypeError: the function, or something in ``raises``, is not fit for this.
+    """
+    mark = MethodMark(Kind.STREAM, _checked_raises(raises))
+    if function is None:
+        return lambda function: _attach(function, mark)
+    return _attach(function, mark)
+
+
+@overload
+def duplex(function: Converses[S, T, P], /) -> OpensChannel[S, P, T]: ...
+@overload
+def duplex(*, raises: Raises = ()) -> Callable[[Converses[S, T, P]], OpensChannel[S, P, T]]: ...
+def duplex(function: Any = None, /, *, raises: Raises = ()) -> Any:
+    """Make an async method available as a channel: ``async with proxy.chat("lobby") as channel``.
+
+    Its first parameter is its own end of that channel, a ``trio.abc.Channel``, which the caller does not
+    give. Each end sends and receives, may close its sending half alone (``send_eof``), and waits when the
+    other is slow. When the handler returns, the channel has ended; when its caller leaves the block, the
+    handler is cancelled. Type checkers see what the caller sees of it.
+
+    Args:
+        function: an ``async def`` in a class body.
+        raises: as for :func:`method`.
+
+    Raises:
+        TypeError: the function, or something in ``raises``, is not fit for this.
+    """
+    mark = MethodMark(Kind.DUPLEX, _checked_raises(raises))
+    if function is None:
+        return lambda function: _attach(function, mark)
+    return _attach(function, mark)
+
+
 def mark_of(attribute: object) -> MethodMark | None:
     """Return the mark a decorator left on ``attribute``, if any."""
     mark = getattr(attribute, MARK, None)
@@ -104,12 +189,29 @@ def _attach(function: F, mark: MethodMark) -> F:
             f"{function.__qualname__} cannot be a remote method: its name must be of"
             " ASCII letters, digits and '_', and not begin with '_'"
         )
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        raise TypeError(f"{function.__qualname__} is a generator, not a {mark.kind.value}")
+    _check_fits(function, mark.kind)
     if mark_of(function) is not None:
         raise TypeError(f"{function.__qualname__} is marked twice")
     setattr(function, MARK, mark)
     return function
+
+
+def _check_fits(function: FunctionType, kind: Kind) -> None:
+    """Raise TypeError when a function cannot be of that kind."""
+    name = function.__qualname__
+    if kind is Kind.STREAM:
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise TypeError(f"{name} is no async generator: a stream yields its items")
+        return
+    if inspect.isasyncgenfunction(function):
+        raise TypeError(f"{name} is a generator, not a {kind.value}: mark it with @stream")
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{name} is a generator, not a {kind.value}")
+    if kind is Kind.DUPLEX:
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{name} must be an async def, to use its channel")
+        if len(inspect.signature(function).parameters) < 2:
+            raise TypeError(f"{name} lacks a first parameter, its end of the channel")
 
 
 def _checked_raises(raises: object) -> Raises:

@@ -9,6 +9,7 @@ is spelled like.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, Protocol
 
 from trio_rpc.services.conversion import Convert
@@ -24,18 +25,20 @@ class Caller(Protocol):
 
     def invoke(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Coroutine[Any, Any, Any]:
-        """Call ``method`` at the other end, or notify it, as its kind says."""
+    ) -> Coroutine[Any, Any, Any] | AbstractAsyncContextManager[Any]:
+        """Call ``method`` at the other end, notify it or open it, as its kind says."""
 
 
 class RemoteMethod:
     """A method at the other end. Calling it gives a coroutine, as calling an async def does.
 
+    Calling a stream or a duplex gives an async context manager that opens it.
+
     Attributes:
         name: the full name, "service.method", or "method" for the service "".
-        kind: whether it is called or notified.
+        kind: how it is used.
         raises: the declared exception classes, by the names they travel under.
-        convert: checks and converts a result, or None where there is nothing to check.
+        convert: checks and converts a result, or an item, or None where there is nothing to check.
     """
 
     __slots__ = ("__weakref__", "_invoke", "caller", "convert", "kind", "name", "raises")
@@ -55,7 +58,7 @@ class RemoteMethod:
         self.convert = convert
         self._invoke = caller.invoke
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the method; arguments are checked at the other end."""
         return self._invoke(self, args, kwargs)
 
@@ -114,7 +117,11 @@ class Proxy:
         function, mark = self._marked[name]
         signature = signature_of(function, function, self._interface, prefix + name)
         raises = {wire_name(cls): cls for cls in mark.raises}
-        convert = signature.result_converter()
+        convert = (
+            signature.item_converter(duplex=mark.kind is Kind.DUPLEX)
+            if mark.kind.is_opened
+            else signature.result_converter()
+        )
         return RemoteMethod(self._caller, prefix + name, mark.kind, raises, convert)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:

@@ -19,6 +19,7 @@ import msgspec
 
 from trio_rpc.errors import DecodeError, InvalidArguments
 from trio_rpc.services.conversion import (
+    STREAMS,
     Convert,
     adapt,
     check_supported,
@@ -28,7 +29,7 @@ from trio_rpc.services.conversion import (
 )
 from trio_rpc.services.text import one_line, quoted
 
-__all__ = ["Signature", "signature_of"]
+__all__ = ["TASK_STATUS", "Signature", "complaint", "signature_of"]
 
 TASK_STATUS: Final = "task_status"
 AWAITABLES: Final = (collections.abc.Awaitable, collections.abc.Coroutine, types.CoroutineType)
@@ -74,6 +75,7 @@ class Signature:
         "_convert_result",
         "_extra_keywords",
         "_extra_positional",
+        "_first",
         "_named",
         "_plain",
         "_positional",
@@ -96,6 +98,7 @@ class Signature:
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1 if skip_self else 0 :]
         self._annotations = _Annotations(function, like, owner)
+        self._first = parameters[0].name if parameters else ""
         self._positional: list[_Parameter] = []
         self._named: dict[str, _Parameter] = {}
         self._extra_positional: _Parameter | None = None
@@ -159,9 +162,27 @@ class Signature:
             try:
                 return convert(value)
             except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
-                raise DecodeError(f"the result of {self.method}: {_complaint(exc)}") from None
+                raise DecodeError(f"the result of {self.method}: {complaint(exc)}") from None
 
         return convert_result
+
+    def item_converter(self, *, duplex: bool = False) -> Convert | None:
+        """Return a function that converts an item of a stream, or None if anything fits.
+
+        Args:
+            duplex: the items are those of the channel that the first parameter is.
+
+        Raises:
+            TypeError: the annotation is not that of a stream, or cannot be resolved or checked.
+        """
+        where = f"parameter {self._first!r}" if duplex else "its result"
+        annotation = self._annotations.get(self._first if duplex else "return")
+        origin = get_origin(annotation)
+        if annotation is Any or annotation in STREAMS:
+            return None
+        if origin not in STREAMS:
+            raise TypeError(f"{self.method}: the annotation of {where} is not that of a stream")
+        return make_converter(self._adapt(f"the items of {where}", get_args(annotation)[0]))
 
     def _add(self, parameter: Parameter) -> None:
         name, kind = parameter.name, parameter.kind
@@ -261,7 +282,7 @@ class Signature:
         except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
             shown = quoted(name or one.name)
             raise InvalidArguments(
-                f"{self.method}() parameter {shown}: {_complaint(exc)}", shown[1:-1]
+                f"{self.method}() parameter {shown}: {complaint(exc)}", shown[1:-1]
             ) from None
 
 
@@ -352,7 +373,7 @@ def _closure(function: Callable[..., Any]) -> dict[str, Any]:
     return dict(inspect.getclosurevars(function).nonlocals)
 
 
-def _complaint(exc: Exception) -> str:
+def complaint(exc: Exception) -> str:
     """Tell in one line what does not fit; ``$`` stands for the value as a whole."""
     if isinstance(exc, msgspec.ValidationError):
         return one_line(str(exc).replace(" - at `$`", ""))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from trio_rpc.errors import MethodNotFound
 from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, mark_of
@@ -35,9 +35,9 @@ class BoundMethod:
 
     Attributes:
         name: the full name, "service.method", or "method" for the service "".
-        kind: whether it is called or notified.
+        kind: how it is used.
         function: the method, bound to its service object.
-        is_async: calling ``function`` gives something to await.
+        is_async: it may wait.
         signature: checks the arguments.
         raises: the exception classes that travel as themselves.
         doc: the docstring as written, "" where there is none.
@@ -129,9 +129,18 @@ def missing(table: Table, name: str) -> MethodNotFound:
 
 
 def wrong_kind(method: BoundMethod) -> MethodNotFound:
-    """Make the error for a call of a notification, or a notification of a method."""
-    verb = "notified, not called" if method.kind is Kind.NOTIFICATION else "called, not notified"
-    return MethodNotFound(f"{method.name!r} is a {method.kind.value}: it has to be {verb}")
+    """Make the error for a method that was used as if it were of another kind."""
+    return MethodNotFound(
+        f"{method.name!r} is a {method.kind.value}: it has to be {_USE[method.kind]}"
+    )
+
+
+_USE: Final = {
+    Kind.METHOD: "called, not notified or opened",
+    Kind.NOTIFICATION: "notified, not called",
+    Kind.STREAM: "opened as a stream",
+    Kind.DUPLEX: "opened as a duplex",
+}
 
 
 def describe(table: Table) -> list[dict[str, Any]]:
@@ -190,7 +199,7 @@ def _bind(
         name=full_name,
         kind=mark.kind,
         function=function.__get__(obj, cls),
-        is_async=_is_async(function),
+        is_async=mark.kind.is_opened or _is_async(function),
         signature=signature_of(function, interface, cls, full_name),
         raises=mark.raises,
         doc=function.__doc__ or interface.__doc__ or "",

@@ -1,28 +1,35 @@
-"""Functions that were given as arguments: what they are at each end (law 8).
+"""Functions and streams that were given as arguments: what they are at each end (law 8).
 
 At the caller a function stays where it is; only its number within the call travels. At the callee that
 number becomes a :class:`Callback`, and calling it is a Request back to the caller, which names the call
 and the number. It runs at the caller as a child of the call it was given to: begun in the order of
 arrival, cancelled with the call, and over before the call is.
+
+A stream is lent in the same way: what arrives is an :class:`ItemReceiver`, and taking the first item from it
+is a Request back that asks for items.
 """
 
 from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple, TypeAlias
 
 from trio_rpc.errors import LocalProtocolError
 from trio_rpc.services.decorators import Kind, Raises
+from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.context import Handled
+from trio_rpc.wire.messages import Reference
 
-__all__ = ["CALLBACK", "CallBack", "Callback", "as_method", "is_function"]
+__all__ = ["CALLBACK", "STREAM", "CallBack", "Callback", "Lent", "lend"]
 
 CALLBACK = 1
 """The kind of a reference to a function."""
+STREAM = 2
+"""The kind of a reference to what can be iterated over."""
 
 CallBack: TypeAlias = Callable[
     [Handled, int, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, Any]
@@ -60,24 +67,44 @@ class Callback:
         return await self._call_back(self._handled, self.number, args, kwargs)
 
 
-def is_function(value: object) -> bool:
-    """Whether a value is to travel as a callback."""
-    return callable(value) and not isinstance(value, type)
+class Lent(NamedTuple):
+    """A function or a stream of ours that the peer may use while a call lasts."""
+
+    reference: Reference
+    method: BoundMethod
+    """What it is to the peer."""
 
 
-def as_method(
-    function: Callable[..., Any], method: str, number: int, raises: Raises
-) -> BoundMethod:
-    """Make the method that a callback is to the peer.
+def lend(value: Any, method: RemoteMethod, number: int) -> Lent | None:
+    """Make what is to travel in place of an argument of no type that the codec knows, or None.
 
     Args:
-        function: sync or async; what it is given is checked against its annotations, as far as it
-            has any that can be.
-        method: the name of the call that it was given to.
-        number: its number within that call.
-        raises: what travels as itself, besides what is built in.
+        value: a function, sync or async, or an async iterable.
+        method: what it is given to; an exception that this declares travels as itself from here, too.
+        number: its number within the call.
     """
+    raises = tuple(method.raises.values())
+    if isinstance(value, AsyncIterable):
+        return Lent(Reference(STREAM, number), _as_stream(value, method.name, number, raises))
+    if callable(value) and not isinstance(value, type):
+        return Lent(Reference(CALLBACK, number), _as_method(value, method.name, number, raises))
+    return None
 
+
+def _as_stream(items: AsyncIterable[Any], method: str, number: int, raises: Raises) -> BoundMethod:
+    return BoundMethod(
+        name=f"stream {number} of {method}",
+        kind=Kind.STREAM,
+        function=lambda: items,
+        is_async=True,
+        signature=_NOTHING,
+        raises=raises,
+    )
+
+
+def _as_method(
+    function: Callable[..., Any], method: str, number: int, raises: Raises
+) -> BoundMethod:
     async def run(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         return await result if isinstance(result, Awaitable) else result
@@ -104,3 +131,6 @@ def _signature(function: Callable[..., Any]) -> Signature:
 
 def _anything(*args: Any, **kwargs: Any) -> None:
     """Take whatever comes, for functions that do not say what they take."""
+
+
+_NOTHING = Signature(lambda: None, skip_self=False, name="a stream")

@@ -11,7 +11,9 @@ import trio
 
 if TYPE_CHECKING:
     from trio_rpc.services.tables import BoundMethod
+    from trio_rpc.session.items import ItemSender
     from trio_rpc.session.outgoing import Pending
+    from trio_rpc.session.scopes import HeldScope
     from trio_rpc.session.session import Session
     from trio_rpc.session.stepping import Suspended
 
@@ -38,16 +40,18 @@ class Call:
         kwargs: its keyword arguments.
     """
 
-    __slots__ = ("args", "kwargs", "metadata", "method", "session")
+    __slots__ = ("_home", "args", "kwargs", "metadata", "method", "session")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - made by us alone
         self,
         session: Session,
         method: str,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         metadata: Mapping[str, Any],
+        home: HeldScope | None = None,
     ) -> None:
+        self._home = home
         self.session = session
         self.method = method
         self.args = args
@@ -57,6 +61,20 @@ class Call:
     def __repr__(self) -> str:
         return f"<trio_rpc.Call {self.method} on {self.session!r}>"
 
+    @property
+    def nursery(self) -> trio.Nursery:
+        """The nursery of the remote scope that this call was made in, for what is to outlive the call.
+
+        Its tasks are cancelled when the caller leaves the scope, which waits for them. What one of them
+        raises ends the scope, and is raised at the caller's block.
+
+        Raises:
+            RuntimeError: the call was not made in a remote scope.
+        """
+        if self._home is None or self._home.nursery is None:
+            raise RuntimeError(f"{self.method} was not called in a remote scope")
+        return self._home.nursery
+
 
 class Handled:
     """A call of the peer's, from its arrival until its handler has ended."""
@@ -65,11 +83,16 @@ class Handled:
         "args",
         "cancelled",
         "context",
+        "has_ended",
+        "held",
+        "home",
         "id",
         "kwargs",
         "method",
+        "references",
         "result",
         "scope",
+        "sender",
         "session",
         "started",
         "suspended",
@@ -100,17 +123,31 @@ class Handled:
         """The call of ours that this one is a callback of."""
         self.result: object = None
         self.started = 0.0
+        self.has_ended = False
+        self.references: Sequence[Any] = ()
+        """Callbacks and streams that came with it, and live as long."""
+        self.sender: ItemSender | None = None
+        """Where its items go, if it is a stream or a duplex."""
+        self.home: HeldScope | None = None
+        """The remote scope that it was made in."""
+        self.held: HeldScope | None = None
+        """What it holds, if it is a remote scope itself."""
 
     @property
     def call(self) -> Call:
         """What handlers and filters see of it."""
         metadata = self.context.get("metadata", {}) if self.context else {}
-        return Call(self.session, self.method.name, self.args, self.kwargs, metadata)
+        return Call(self.session, self.method.name, self.args, self.kwargs, metadata, self.home)
 
     @property
     def parent(self) -> int | None:
         """The id of the call of ours that this one is made in."""
         return self.context.get("parent") if self.context else None
+
+    @property
+    def scope_id(self) -> int | None:
+        """The id of the remote scope that this one is made in."""
+        return self.context.get("scope") if self.context else None
 
     @property
     def is_called_too_late(self) -> bool:
@@ -128,6 +165,8 @@ class Handled:
             self.cancelled = reason
             if self.scope is not None:
                 self.scope.cancel(reason=reason)
+            if self.sender is not None:
+                self.sender.stop()
 
 
 handled_call: ContextVar[Handled | None] = ContextVar("trio_rpc.handled_call", default=None)

@@ -13,8 +13,10 @@ from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.services.faults import Detail
 from trio_rpc.services.tables import Table
-from trio_rpc.session.callbacks import Callback
-from trio_rpc.session.incoming import Filter, Incoming
+from trio_rpc.session.callbacks import CALLBACK, STREAM, Callback
+from trio_rpc.session.filters import Filter
+from trio_rpc.session.incoming import Incoming
+from trio_rpc.session.items import ItemReceiver
 from trio_rpc.session.life import Life, Stage
 from trio_rpc.session.outgoing import Outgoing
 from trio_rpc.session.writer import Writer
@@ -64,16 +66,23 @@ class Core:
         self.life = Life()
         self.over = trio.Event()
         """The channel is closed and no task of the session is left but its handlers' last breath."""
-        self.protocol = Protocol(Codec(options.registry, options.limits, Callback), options.limits)
+        self.protocol = Protocol(
+            Codec(options.registry, options.limits, self._make_reference), options.limits
+        )
         self.writer = Writer(channel, self.protocol, self._progressed)
         self.outgoing = Outgoing(
-            self.protocol, options.limits, self.send, self._refusal, self.life.error
+            self.protocol,
+            options.limits,
+            self.send,
+            self.writer.wake,
+            self._refusal,
+            self.life.error,
         )
         self.incoming = Incoming(
             self.protocol,
             filters=options.filters,
             detail=options.error_detail,
-            send=self.send,
+            wake=self.writer.wake,
             room=self.outgoing.has_room,
             wait_for_room=self.outgoing.wait_for_room,
             ended=self.handler_ended,
@@ -190,6 +199,14 @@ class Core:
             self.writer.write_now()
         else:
             self.writer.wake()
+
+    def _make_reference(self, kind: int, number: int) -> Callback | ItemReceiver | m.Reference:
+        """Make what stands for something of the peer's that came in a call."""
+        if kind == CALLBACK:
+            return Callback(kind, number)
+        if kind == STREAM:
+            return ItemReceiver(self.outgoing, "a stream", number=number)
+        return m.Reference(kind, number)
 
     def _progressed(self) -> None:
         if self.outgoing.waiting:

@@ -57,6 +57,10 @@ class _Driver:
             m.Goodbye: self._on_goodbye,
             m.Pong: core.on_pong,
             m.Credit: lambda _: outgoing.let_in(),
+            m.Item: outgoing.item,
+            m.EndOfItems: outgoing.end_of_items,
+            m.ItemCredit: incoming.item_credit,
+            m.Started: outgoing.started,
         }
         self._reader = Reader(core, nursery, actions, self._lose)
 

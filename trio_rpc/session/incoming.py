@@ -7,10 +7,9 @@ before its handler's first step, and so a Cancel finds it, also one that comes i
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,17 +22,23 @@ from trio_rpc.protocol.states import Incoming as CallState
 from trio_rpc.services.decorators import Kind, wire_name
 from trio_rpc.services.faults import Detail, refusal, to_error
 from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
 from trio_rpc.session.callbacks import Callback
-from trio_rpc.session.context import Call, Handled, handled_call
-from trio_rpc.session.outgoing import Outgoing
+from trio_rpc.session.context import Handled, handled_call
+from trio_rpc.session.filters import Filter, apply_filters
+from trio_rpc.session.items import ItemReceiver, ItemSender, pump
+from trio_rpc.session.outgoing import Outgoing, Pending
+from trio_rpc.session.scopes import SCOPE, HeldScope
+from trio_rpc.session.starting import RemoteTaskStatus
 from trio_rpc.session.stepping import begin
+from trio_rpc.session.streams import DuplexChannel
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:
     from trio_rpc.session.session import Session
 
-__all__ = ["Filter", "Incoming", "apply_filters"]
+__all__ = ["Incoming"]
 
 logger = logging.getLogger("trio_rpc")
 
@@ -41,7 +46,6 @@ logger = logging.getLogger("trio_rpc")
 _METHOD, _NOTIFICATION = Kind.METHOD, Kind.NOTIFICATION
 _ENDED = Half.ENDED
 
-Filter: TypeAlias = Callable[[Call, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 Context: TypeAlias = "dict[str, Any] | None"
 
 
@@ -54,7 +58,7 @@ class Incoming:
         protocol: where terminal messages are queued.
         filters: run round each handler, the first one outermost.
         detail: how much of an exception the peer is told.
-        send: has what a handler's task has queued written; the reader sees to the rest.
+        wake: has what a handler's task has queued written; the reader sees to the rest.
         room: whether a result may be queued, or has to wait.
         wait_for_room: waits until it may.
         ended: called after handlers have ended.
@@ -67,7 +71,7 @@ class Incoming:
         *,
         filters: Sequence[Filter],
         detail: Detail,
-        send: Callable[[], None],
+        wake: Callable[[], None],
         room: Callable[[], bool],
         wait_for_room: Callable[[], Awaitable[None]],
         ended: Callable[[], None],
@@ -85,7 +89,7 @@ class Incoming:
         self._protocol = protocol
         self._filters = tuple(filters)
         self._detail = detail
-        self._send = send
+        self._wake = wake
         self._room = room
         self._wait_for_room = wait_for_room
         self._ended = ended
@@ -100,27 +104,72 @@ class Incoming:
 
         Returns the call if its handler has to wait: the task is its own now.
         """
+        context = request.context
         within = None
-        if request.context is not None and "callback" in request.context:
-            within, method = self._calls.callback(request.context)
-        else:
+        if context is None:
             method = self.table.get(request.method)
-        if method is None or method.kind is not _METHOD or request.problem is not None:
+            fits = method is not None and method.kind is _METHOD
+        else:
+            within, method = self._find(request.method, context)
+            fits = method is not None and _fits(method, context)
+        if method is None or not fits or request.problem is not None:
             self._answer_error(request.id, refusal(self._why_not(method, request)))
             return None
         try:
-            args, kwargs = method.signature.bind(request.args, request.kwargs)
+            args, sender = request.args, None
+            if method.kind is not _METHOD:
+                sender = ItemSender(self._protocol, self._calls, self._wake)
+                sender.bind(request.id)
+                if method.kind is Kind.DUPLEX:
+                    args = _with_channel(method, args, sender)
+            bound, kwargs = method.signature.bind(args, request.kwargs)
+            handled = Handled(self.session, request.id, method, bound, kwargs, context)
+            if context is not None or request.references or method.name == SCOPE:
+                self._equip(handled, request)
+                handled.sender = sender
         except InvalidArguments as exc:
             self._answer_error(request.id, refusal(exc))
             return None
-        handled = Handled(self.session, request.id, method, args, kwargs, request.context)
         if within is not None:
             handled.within = within
             within.callbacks.add(handled)
+        return self._start(handled)
+
+    def _find(
+        self, name: str, context: dict[str, Any]
+    ) -> tuple[Pending, BoundMethod] | tuple[None, BoundMethod | None]:
+        """Find what is called: a callback, and the call of ours that it belongs to, or a method."""
+        if "callback" in context:
+            return self._calls.callback(context)
+        return None, self.table.get(name)
+
+    def _equip(self, handled: Handled, request: m.Request) -> None:
+        """Give a call what it has besides its arguments; raises InvalidArguments."""
+        method, context = handled.method, handled.context or {}
+        if context.get(TASK_STATUS):
+            if not method.signature.takes_task_status:
+                raise InvalidArguments(f"{method.name} has no task_status: it cannot be started")
+            status = RemoteTaskStatus(handled, self._protocol, self._wake)
+            handled.kwargs = {**handled.kwargs, TASK_STATUS: status}
+        if method.name == SCOPE:
+            handled.held = HeldScope(handled)
+        owner = self._enter_scope(handled, context["scope"]) if "scope" in context else handled
         for reference in request.references:
             if isinstance(reference, Callback):
-                reference.bind(handled, self._call_back)
-        return self._start(handled)
+                reference.bind(owner, self._call_back)
+            elif isinstance(reference, ItemReceiver):
+                reference.bind(owner, self._pull)
+        if request.references:
+            owner.references = (*owner.references, *request.references)
+
+    def _enter_scope(self, handled: Handled, number: int) -> Handled:
+        """Let a call be part of a remote scope, and return the call that this is."""
+        owner = self.running.get(number)
+        if owner is None or owner.held is None:
+            raise InvalidArguments(f"the call was made in scope {number}, which is none, or over")
+        handled.home = owner.held
+        owner.held.enter(handled)
+        return owner
 
     def start_notification(self, message: m.Notification) -> Handled | None:
         """Start the handler of a Notification, or log why not (F24); returns as for a Request."""
@@ -207,6 +256,18 @@ class Incoming:
         await self._wait_for_room()
         return result
 
+    async def _pull(self, handled: Handled, receiver: ItemReceiver) -> Pending:
+        """Open a stream that came with ``handled``; law 8: only while that is running."""
+        if self.running.get(handled.id) is not handled:
+            raise LocalProtocolError(
+                f"a stream given to {handled.method.name} lives only until its handler has ended"
+            )
+        raises = {wire_name(cls): cls for cls in handled.method.raises}
+        remote = RemoteMethod(self.session, handled.method.name, Kind.STREAM, raises)
+        return await self._calls.open(
+            remote, (), {}, listener=receiver, callback=(handled, receiver.number)
+        )
+
     async def _call_back(
         self, handled: Handled, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
@@ -222,10 +283,10 @@ class Incoming:
     def _call(self, handled: Handled) -> Awaitable[Any]:
         handled_call.set(handled)
         if handled.method.is_async and not self._filters:
-            return handled.method.function(*handled.args, **handled.kwargs)  # type: ignore[no-any-return]
+            return _invoke(handled)  # type: ignore[no-any-return]
 
         async def proceed() -> Any:
-            result = handled.method.function(*handled.args, **handled.kwargs)
+            result = _invoke(handled)
             return await result if handled.method.is_async else result
 
         return apply_filters(self._filters, handled.call, proceed)
@@ -242,6 +303,10 @@ class Incoming:
     ) -> None:
         """A handler has ended: with a result, an error, or because its scope is cancelled."""
         del self.running[handled.id]
+        handled.has_ended = True
+        for reference in handled.references:
+            if isinstance(reference, ItemReceiver):
+                reference.expire(handled.method.name)
         if isinstance(error, BaseExceptionGroup):
             error = error.split(trio.Cancelled)[1]
             cancelled = error is None
@@ -253,6 +318,8 @@ class Incoming:
             self._end_with_error(handled, error)
         if handled.within is not None:
             handled.within.callback_ended(handled)
+        if handled.home is not None:
+            handled.home.leave(handled)
         self._ended()
 
     def end_raised(self, handled: Handled, exc: BaseException) -> None:
@@ -307,6 +374,12 @@ class Incoming:
             logger.warning("an error was too large to send: %s", exc)
             self._protocol.reply_error(call, {"code": error["code"], "message": ""})
 
+    def item_credit(self, message: m.ItemCredit) -> None:
+        """A consumer takes more items."""
+        handled = self.running.get(message.id)
+        if handled is not None and handled.sender is not None:
+            handled.sender.let_in()
+
     # ── cancelling ───────────────────────────────────────────────────────────────────────────
 
     def cancel(self, message: m.Cancel) -> None:
@@ -321,13 +394,25 @@ class Incoming:
             handled.cancel(reason)
 
 
-def apply_filters(
-    filters: Sequence[Filter], call: Call, proceed: Callable[[], Awaitable[Any]]
-) -> Awaitable[Any]:
-    """Run ``proceed`` inside all filters; the first one is outermost."""
-    for each in reversed(filters):
-        proceed = functools.partial(each, call, proceed)
-    return proceed()
+def _fits(method: BoundMethod, context: Mapping[str, Any]) -> bool:
+    """Whether a method is used as what it is."""
+    if method.kind is _NOTIFICATION:
+        return False
+    return method.kind.is_opened is ("stream" in context)
+
+
+def _with_channel(method: BoundMethod, args: list[Any], sender: ItemSender) -> list[Any]:
+    """Put a channel in the place of the stream that the caller of a duplex sends by."""
+    if not args or not isinstance(args[0], ItemReceiver):
+        raise InvalidArguments(f"{method.name} is a duplex: a stream comes first")
+    return [DuplexChannel(sender, args[0]), *args[1:]]
+
+
+def _invoke(handled: Handled) -> Any:
+    result = handled.method.function(*handled.args, **handled.kwargs)
+    if handled.sender is not None and handled.method.kind is Kind.STREAM:
+        return pump(result, handled.sender)
+    return result
 
 
 def _raise_what_is_not_for_callers(exc: BaseException) -> None:

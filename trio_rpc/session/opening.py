@@ -10,9 +10,10 @@ import trio
 
 from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.services.introspection import with_introspection
-from trio_rpc.services.tables import build_table, is_per_session, resolve
+from trio_rpc.services.tables import Table, build_table, is_per_session, resolve
 from trio_rpc.session.core import Core, Options, Tables
 from trio_rpc.session.driver import run
+from trio_rpc.session.scopes import SCOPE, scope_method
 from trio_rpc.session.session import Session
 
 __all__ = ["make_tables", "open_session", "run_session", "serve_session"]
@@ -68,9 +69,14 @@ def make_tables(services: object) -> Tables:
     One table serves all sessions unless ``services`` is a function of the session.
     """
     if not is_per_session(services):
-        table = with_introspection(build_table(services))
+        table = _complete(services)
         return lambda _session: table
-    return lambda session: with_introspection(build_table(resolve(services, session)))
+    return lambda session: _complete(resolve(services, session))
+
+
+def _complete(services: object) -> Table:
+    """Make the table of services, and of what every session can do besides."""
+    return {**with_introspection(build_table(services)), SCOPE: scope_method()}
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import trio
 from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
@@ -25,20 +25,22 @@ from trio_rpc.errors import (
     RemoteCancelled,
     RpcError,
 )
-from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.protocol.protocol import Protocol as Rules
 from trio_rpc.services.faults import from_error
 from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.admission import UNLIMITED, Admission
-from trio_rpc.session.callbacks import CALLBACK, as_method, is_function
+from trio_rpc.session.callbacks import lend
 from trio_rpc.session.context import Handled, call_context, callback_context
+from trio_rpc.session.items import ItemSender
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.limits import Limits
 
 if TYPE_CHECKING:
     from trio_rpc.session.session import Session
 
-__all__ = ["Outgoing", "Pending"]
+__all__ = ["Listener", "Outgoing", "Pending", "describe_exception"]
 
 logger = logging.getLogger("trio_rpc")
 
@@ -47,6 +49,13 @@ _CANCELLED_CODES = ("cancelled", "deadline")  # no set: a peer's code may be unh
 _NO_FUNCTIONS: list[BoundMethod] = []
 
 RaiseCancel = Callable[[], NoReturn]
+
+
+class Listener(Protocol):
+    """Who is told of what comes in a call besides its answer, while nobody waits for that."""
+
+    def ended(self) -> None:
+        """The call is over; ``Pending.answer`` tells how."""
 
 
 class Pending:
@@ -59,18 +68,26 @@ class Pending:
         "context",
         "deadline",
         "functions",
+        "home",
         "id",
         "interrupted",
+        "listener",
         "method",
         "outgoing",
         "parent",
         "raise_cancel",
         "started",
         "task",
+        "task_status",
     )
 
     def __init__(
-        self, outgoing: Outgoing, call_id: int, method: str, started: float, deadline: float
+        self,
+        outgoing: Outgoing,
+        call_id: int,
+        method: RemoteMethod,
+        started: float,
+        deadline: float,
     ) -> None:
         self.outgoing = outgoing
         self.id = call_id
@@ -86,6 +103,11 @@ class Pending:
         self.task: trio.lowlevel.Task | None = None
         self.functions: list[BoundMethod] = _NO_FUNCTIONS
         """What was given to this call to be called back."""
+        self.listener: Any = None
+        """A :class:`Listener`, if it is a call that was opened and not awaited."""
+        self.home: Pending | None = None
+        """The remote scope that it is made in."""
+        self.task_status: trio.TaskStatus[Any] | None = None
 
     def take_callbacks(self, functions: list[BoundMethod]) -> None:
         """Let the peer call these, as part of this call, in the context of its caller."""
@@ -105,6 +127,13 @@ class Pending:
         if self.functions:
             for handled in tuple(self.callbacks):
                 handled.cancel(reason)
+
+    def end(self, answer: m.Reply | m.ReplyErr | RpcError) -> None:
+        """The call is over: tell those who wait."""
+        self.answer = answer
+        self.wake()
+        if self.listener is not None:
+            self.listener.ended()
 
     def wake(self) -> None:
         """Let the caller go on, unless it has been woken already."""
@@ -135,28 +164,31 @@ class Outgoing:
     Args:
         protocol: where requests are queued.
         limits: for ``send_buffer`` and ``cancel_grace``.
-        send: has what is queued written; true when nothing else is expected to join it.
+        send: has what is queued written; at once when nothing else is expected to join it.
+        wake: has it written with what else is queued in this tick.
         refusal: why a call with that context cannot be made now, or None.
         over: makes the error of a call that the end of the session has ended.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - made in one place
         self,
-        protocol: Protocol,
+        protocol: Rules,
         limits: Limits,
         send: Callable[[], None],
+        wake: Callable[[], None],
         refusal: Callable[[dict[str, Any] | None], RpcError | None],
         over: Callable[[Fate], RpcError],
     ) -> None:
         self.session: Session
         self.pending: dict[int, Pending] = {}
+        self.limits = limits
         self._protocol = protocol
-        self._limits = limits
         self._functions = _NO_FUNCTIONS
         self._method: RemoteMethod
         self._lend_function = self._lend
         self._send_buffer = limits.send_buffer
         self._send = send
+        self._wake = wake
         self._refusal = refusal
         self._over = over
         self._calls = Admission(self._room_for_calls)
@@ -204,6 +236,7 @@ class Outgoing:
         *,
         abandon_on_cancel: bool = False,
         callback: tuple[Handled, int] | None = None,
+        home: Pending | None = None,
     ) -> Any:
         """Call ``method``: send a Request, wait for its end, and return or raise what came of it.
 
@@ -214,33 +247,17 @@ class Outgoing:
             abandon_on_cancel: leave when cancelled, without waiting for the handler's end.
             callback: the call of the peer's, and which of its callbacks, is called in place of
                 ``method``, whose ``raises`` holds all the same.
+            home: the remote scope that the call is made in.
         """
         deadline = trio.current_effective_deadline()
         if deadline != math.inf and deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
-        context = call_context(self.session, self._protocol.incoming)
-        if callback is not None:
-            context = {**(context or {}), **callback_context(*callback)}
+        context = self._context(callback, home)
         if not self._calls.is_free:
             await self._wait_for_credit(context)
-        error = self._refusal(context)
-        if error is not None:
-            raise error
-        now = trio.current_time()
-        if deadline != math.inf:
-            context = {**(context or {}), "deadline": max(0.0, deadline - now)}
-        self._functions = _NO_FUNCTIONS
-        self._method = method
-        call = self._protocol.request(
-            method.name, list(args), kwargs or None, context, self._lend_function
-        )
-        pending = self.pending[call] = Pending(self, call, method.name, now, deadline)
-        if self._functions:
-            pending.take_callbacks(self._functions)
+        pending = self._begin(method, args, kwargs, context, deadline, home)
         if abandon_on_cancel:
             pending.abandon_on_cancel = True
-        if context:
-            pending.parent = context.get("parent")
         self._send()
         pending.task = current_task()
         await wait_task_rescheduled(pending.abort)
@@ -257,16 +274,94 @@ class Outgoing:
             raise DecodeError(answer.problem, fate=Fate.STOPPED)
         return answer.result if method.convert is None else _converted(method, answer.result)
 
+    async def open(
+        self,
+        method: RemoteMethod,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        *,
+        listener: Listener,
+        callback: tuple[Handled, int] | None = None,
+        home: Pending | None = None,
+    ) -> Pending:
+        """Send a Request and return; whoever opens a call has to :meth:`close` it.
+
+        Args as for :meth:`request`; ``listener`` is told what comes.
+        """
+        await trio.lowlevel.checkpoint()
+        context = self._context(callback, home)
+        if method.kind.is_opened:
+            first = [self.limits.stream_items, self.limits.stream_bytes]
+            context = {**(context or {}), "stream": first}
+        if not self._calls.is_free:
+            await self._wait_for_credit(context)
+        deadline = trio.current_effective_deadline()
+        pending = self._begin(method, args, kwargs, context, deadline, home)
+        pending.listener = listener
+        self._send()
+        return pending
+
+    def _context(
+        self, callback: tuple[Handled, int] | None, home: Pending | None
+    ) -> dict[str, Any] | None:
+        context = call_context(self.session, self._protocol.incoming)
+        if callback is not None:
+            context = {**(context or {}), **callback_context(*callback)}
+        if home is not None:
+            context = {**(context or {}), "scope": home.id}
+        return context
+
+    def _begin(  # noqa: PLR0917 - made in two places, for each call
+        self,
+        method: RemoteMethod,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        context: dict[str, Any] | None,
+        deadline: float,
+        home: Pending | None,
+    ) -> Pending:
+        """Queue a Request; from here on the call is in flight."""
+        error = self._refusal(context)
+        if error is not None:
+            raise error
+        now = trio.current_time()
+        if deadline != math.inf:
+            context = {**(context or {}), "deadline": max(0.0, deadline - now)}
+        task_status = None
+        if kwargs and TASK_STATUS in kwargs:
+            task_status, kwargs = _split_task_status(kwargs)
+            if task_status is not None:
+                context = {**(context or {}), TASK_STATUS: True}
+        # What is lent to a call in a remote scope is lent to the scope, and lives as long (law 8).
+        self._functions = _NO_FUNCTIONS if home is None else self._open_home(home).functions
+        self._method = method
+        call = self._protocol.request(
+            method.name, list(args), kwargs or None, context, self._lend_function
+        )
+        pending = self.pending[call] = Pending(self, call, method, now, deadline)
+        if home is not None:
+            pending.home = home
+        elif self._functions:
+            pending.take_callbacks(self._functions)
+        if context:
+            pending.parent = context.get("parent")
+            pending.task_status = task_status
+        return pending
+
+    def _open_home(self, home: Pending) -> Pending:
+        if self.pending.get(home.id) is not home:
+            raise LocalProtocolError("the remote scope that this call is made in has ended")
+        return home
+
     def _lend(self, value: Any) -> m.Reference | None:
-        """Let a function travel with the call that is being encoded."""
-        if not is_function(value):
+        """Let a function or a stream travel with the call that is being encoded."""
+        lent = lend(value, self._method, len(self._functions))
+        if lent is None:
             return None
-        if not self._functions:
+        if self._functions is _NO_FUNCTIONS:
             self._functions = []
-        number, method = len(self._functions), self._method
-        raises = tuple(method.raises.values())
-        self._functions.append(as_method(value, method.name, number, raises))
-        return m.Reference(CALLBACK, number)
+        self._functions.append(lent.method)
+        return lent.reference
 
     def callback(
         self, context: Mapping[str, Any]
@@ -314,9 +409,7 @@ class Outgoing:
 
     def finish(self, message: m.Reply | m.ReplyErr) -> None:
         """A terminal message has come: wake its caller."""
-        pending = self.pending.pop(message.id)
-        pending.answer = message
-        pending.wake()
+        self.pending.pop(message.id).end(message)
         if self._calls.waiting:
             self._calls.let_in()
 
@@ -325,8 +418,7 @@ class Outgoing:
         calls, self.pending = self.pending, {}
         for pending in calls.values():
             never_left = self._protocol.never_left(pending.id)
-            pending.answer = self._over(Fate.NOT_STARTED if never_left else Fate.UNKNOWN)
-            pending.wake()
+            pending.end(self._over(Fate.NOT_STARTED if never_left else Fate.UNKNOWN))
         for queue in (self._calls, self._notifications, self._room):
             queue.open()
 
@@ -346,23 +438,83 @@ class Outgoing:
 
     async def _confirm_cancel(self, pending: Pending) -> None:
         """Wait for the word that the handler has ended, as long as ``cancel_grace`` allows."""
-        grace = trio.CancelScope(
-            shield=True, deadline=trio.current_time() + self._limits.cancel_grace
-        )
-        with grace:
-            pending.task = current_task()
-            await wait_task_rescheduled(pending.abort_grace)
+        await self._wait_for_end(pending)
         if pending.answer is None:
-            logger.warning(
-                "%s did not end within %g s of its cancellation and is abandoned",
-                pending.method,
-                self._limits.cancel_grace,
-            )
-            del self.pending[pending.id]
-            self._protocol.abandon(pending.id)
             if pending.functions:
                 await self._end_callbacks(pending)
             _raise_cancelled(pending)
+
+    async def _wait_for_end(self, pending: Pending) -> None:
+        """Wait for the end of a cancelled call, and abandon it if ``cancel_grace`` goes by."""
+        grace = trio.CancelScope(
+            shield=True, deadline=trio.current_time() + self.limits.cancel_grace
+        )
+        with grace:
+            while pending.answer is None:
+                pending.task = current_task()
+                await wait_task_rescheduled(pending.abort_grace)
+        if pending.answer is None:
+            logger.warning(
+                "%s did not end within %g s of its cancellation and is abandoned",
+                pending.method.name,
+                self.limits.cancel_grace,
+            )
+            del self.pending[pending.id]
+            self._protocol.abandon(pending.id)
+
+    # ── calls that were opened, and are not awaited ──────────────────────────────────────────
+
+    def new_sender(self) -> ItemSender:
+        """Make the producer's end of a stream that has no call yet."""
+        return ItemSender(self._protocol, self, self._wake)
+
+    def item(self, message: m.Item) -> None:
+        """An item has come."""
+        self.pending[message.id].listener.item(message)
+
+    def end_of_items(self, message: m.EndOfItems) -> None:
+        """A producer sends no more items."""
+        self.pending[message.id].listener.end_of_items()
+
+    def grant_items(self, pending: Pending, items: int, size: int) -> None:
+        """So much has been taken out of the stream that this call is."""
+        if pending.answer is None:
+            self._protocol.grant_items(pending.id, items, size)
+            self._wake()
+
+    def started(self, message: m.Started) -> None:
+        """A handler has called ``task_status.started()``: so does this end's."""
+        pending = self.pending[message.id]
+        if pending.task_status is not None:
+            # Trio now hands the task over to its new parent, whose deadlines are others.
+            pending.deadline = math.inf
+            pending.task_status.started(message.value)
+
+    async def close(self, pending: Pending, reason: str) -> None:
+        """End an opened call: cancel it, and wait for the word that it has ended (law 2)."""
+        if pending.answer is None and self.pending.get(pending.id) is pending:
+            pending.cancel_callbacks(reason)
+            if self._protocol.cancel(pending.id, reason):
+                del self.pending[pending.id]
+                self.let_in()
+            else:
+                self._send()
+                await self._wait_for_end(pending)
+        if pending.functions:
+            await self._end_callbacks(pending)
+
+    def drop(self, pending: Pending, reason: str) -> None:
+        """End an opened call without waiting for its end."""
+        if self.pending.get(pending.id) is pending:
+            if not self._protocol.cancel(pending.id, reason):
+                self._protocol.abandon(pending.id)
+            del self.pending[pending.id]
+            self._send()
+
+    async def failure(self, pending: Pending) -> Exception:
+        """Make the exception for how an opened call has failed."""
+        answer = await self._settle(pending)
+        return from_error(answer.error, pending.method.raises)
 
     async def _settle(self, pending: Pending) -> m.ReplyErr:
         """Return the error that came, or raise what the caller is to see in its place."""
@@ -380,6 +532,19 @@ class Outgoing:
             _raise_cancelled(pending)
         assert isinstance(answer, RpcError)  # noqa: S101 - what else ends a call
         raise answer
+
+
+def _split_task_status(
+    kwargs: dict[str, Any],
+) -> tuple[trio.TaskStatus[Any] | None, dict[str, Any]]:
+    """Take out what Trio's ``nursery.start`` gives: it stays here, only its use travels."""
+    rest = {name: value for name, value in kwargs.items() if name != TASK_STATUS}
+    status = kwargs[TASK_STATUS]
+    if status is trio.TASK_STATUS_IGNORED:
+        return None, rest
+    if not callable(getattr(status, "started", None)):
+        raise TypeError(f"task_status must be what nursery.start() gives, not {status!r:.200}")
+    return status, rest
 
 
 def _never_aborts(_raise_cancel: RaiseCancel) -> Abort:
@@ -424,6 +589,13 @@ def _reason(pending: Pending) -> str | None:
         pending.interrupted = True
         return "KeyboardInterrupt"
     return None
+
+
+def describe_exception(exc: BaseException) -> str:
+    """Tell the other end why a block is left early."""
+    if isinstance(exc, trio.Cancelled):
+        return _describe(exc) or "cancelled"
+    return f"{type(exc).__name__}: {exc}"
 
 
 def _describe(exc: trio.Cancelled) -> str | None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, overload
+
+import trio
 
 from trio_rpc.errors import LocalProtocolError
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.context import Call, outgoing_metadata
 from trio_rpc.session.core import Core
-from trio_rpc.session.incoming import apply_filters
+from trio_rpc.session.filters import apply_filters, filtered
+from trio_rpc.session.outgoing import Pending
+from trio_rpc.session.scopes import RemoteScope, open_scope
 from trio_rpc.session.statistics import SessionStatistics
+from trio_rpc.session.streams import open_duplex, open_stream
 from trio_rpc.session.tree import ScopeNode, scope_tree
 from trio_rpc.wire.limits import Limits
 
@@ -20,6 +26,12 @@ __all__ = ["Session"]
 
 T = TypeVar("T")
 _METHOD = Kind.METHOD
+_INSTEAD = {
+    Kind.METHOD: "call it",
+    Kind.NOTIFICATION: "notify it",
+    Kind.STREAM: "open it with stream()",
+    Kind.DUPLEX: "open it with duplex()",
+}
 
 
 class Session:
@@ -119,14 +131,88 @@ class Session:
             SessionClosed: this end has closed the session, or does so now.
             SessionBroken: the other end or the network has.
         """
-        remote = self._remote(method)
-        if remote.kind is not Kind.METHOD:
-            raise LocalProtocolError(f"{remote.name} is a {remote.kind.value}: notify it instead")
+        remote = self._remote(method, Kind.METHOD)
         if self._filters:
             return await self._call(remote, args, kwargs, abandon_on_cancel=abandon_on_cancel)
         return await self._outgoing.request(
             remote, args, kwargs, abandon_on_cancel=abandon_on_cancel
         )
+
+    @overload
+    def stream(
+        self, method: str, /, *args: Any, **kwargs: Any
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Any]]: ...
+    @overload
+    def stream(
+        self,
+        method: Callable[..., AbstractAsyncContextManager[trio.abc.ReceiveChannel[T]]],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[T]]: ...
+    def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Open a stream of the other end: ``async with session.stream("ticks") as ticks``.
+
+        What the block gets is iterated over (``async for``), or asked for items one by one (``receive()``). The
+        generator is paused when this end is slow: ``limits.stream_items`` and ``limits.stream_bytes`` say
+        how far it may run ahead. What it raises is raised after the items that preceded it. When the block is over, it has been closed.
+
+        Args:
+            method: its full name, or a stream of a proxy; ``proxy.ticks("BTC")`` does the same.
+            *args: for the method. A function among them can be called, and an async iterable can be
+                pulled, by the other end until the block is over.
+            **kwargs: for the method.
+
+        Raises:
+            Exception: in the block, from ``receive``: all that :meth:`call` raises.
+            LocalProtocolError: it is of another kind.
+        """
+        return self._open(self._remote(method, Kind.STREAM), args, kwargs)
+
+    @overload
+    def duplex(
+        self, method: str, /, *args: Any, **kwargs: Any
+    ) -> AbstractAsyncContextManager[trio.abc.Channel[Any]]: ...
+    @overload
+    def duplex(
+        self,
+        method: Callable[..., AbstractAsyncContextManager[trio.abc.Channel[T]]],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AbstractAsyncContextManager[trio.abc.Channel[T]]: ...
+    def duplex(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Open a duplex of the other end: ``async with session.duplex("chat", "lobby") as channel``.
+
+        The block gets a ``trio.abc.Channel``, which has ``send_eof()`` besides to close its sending half alone. To let the
+        handler come to its end, receive until there is no more: leaving the block cancels it.
+
+        Args:
+            method: its full name, or a duplex of a proxy; ``proxy.chat("lobby")`` does the same.
+            *args: for the method, without its own end of the channel.
+            **kwargs: likewise.
+
+        Raises:
+            Exception: in the block, from ``receive``: all that :meth:`call` raises.
+            LocalProtocolError: it is of another kind.
+        """
+        return self._open(self._remote(method, Kind.DUPLEX), args, kwargs)
+
+    def open_scope(self) -> AbstractAsyncContextManager[RemoteScope]:
+        """Open a remote scope: ``async with session.open_scope() as scope``.
+
+        Callbacks and streams given to calls that are made through it live until the block ends, and so does what
+        their handlers start in ``current_call().nursery``. Leaving the block cancels all of that, by one message
+        that tells why, and waits for it. When the other end ends the scope, or the session is over, the block is
+        cancelled and raises the reason.
+
+        Raises:
+            Exception: what ended it at the other end, as for :meth:`call`.
+            RemoteCancelled: the other end has ended it, for no reason that it gave.
+            SessionClosed: this end has closed the session.
+            SessionBroken: the other end or the network has.
+        """
+        return open_scope(self, self._outgoing)
 
     async def notify(
         self, method: str | Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any
@@ -145,29 +231,53 @@ class Session:
             SessionClosed: this end has closed the session.
             SessionBroken: the other end or the network has.
         """
-        remote = self._remote(method)
-        if isinstance(method, RemoteMethod) and remote.kind is not Kind.NOTIFICATION:
-            raise LocalProtocolError(f"{remote.name} is a {remote.kind.value}: call it instead")
-        await self._notify(remote, args, kwargs)
+        await self._notify(self._remote(method, Kind.NOTIFICATION), args, kwargs)
 
     def invoke(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Coroutine[Any, Any, Any]:
-        """Call or notify, as the method's kind says; what a proxy's methods do."""
+    ) -> Coroutine[Any, Any, Any] | AbstractAsyncContextManager[Any]:
+        """Call, notify or open, as the method's kind says; what a proxy's methods do."""
         if method.kind is not _METHOD:
-            return self._notify(method, args, kwargs)
+            if method.kind is Kind.NOTIFICATION:
+                return self._notify(method, args, kwargs)
+            return self._open(method, args, kwargs)
         if self._filters:
             return self._call(method, args, kwargs)
         return self._outgoing.request(method, args, kwargs)
 
-    def _remote(self, method: object) -> RemoteMethod:
+    def invoke_in(
+        self,
+        home: Pending,
+        method: object,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        kind: Kind | None = None,
+    ) -> Any:
+        """Do the same in a remote scope; ``method`` may be a name if its kind is given."""
+        remote = (
+            method
+            if isinstance(method, RemoteMethod) and kind is None
+            else self._remote(method, kind or _METHOD)
+        )
+        if remote.kind is Kind.NOTIFICATION:
+            return self._notify(remote, args, kwargs)
+        if remote.kind is not _METHOD:
+            return self._open(remote, args, kwargs, home)
+        return self._call(remote, args, kwargs, home=home)
+
+    def _remote(self, method: object, kind: Kind) -> RemoteMethod:
+        """Return the method that a name or a proxy's method is, which has to be of that kind."""
         if isinstance(method, str):
-            return RemoteMethod(self, method)
-        if isinstance(method, RemoteMethod):
-            if method.caller is not self:
-                raise ValueError(f"{method!r} belongs to another session")
-            return method
-        raise TypeError(f"a method's name or a proxy's method is needed, not {method!r}")
+            return RemoteMethod(self, method, kind)
+        if not isinstance(method, RemoteMethod):
+            raise TypeError(f"a method's name or a proxy's method is needed, not {method!r}")
+        if method.caller is not self:
+            raise ValueError(f"{method!r} belongs to another session")
+        if method.kind is not kind:
+            raise LocalProtocolError(
+                f"{method.name} is a {method.kind.value}: {_INSTEAD[method.kind]} instead"
+            )
+        return method
 
     async def _call(
         self,
@@ -176,12 +286,31 @@ class Session:
         kwargs: dict[str, Any],
         *,
         abandon_on_cancel: bool = False,
+        home: Pending | None = None,
     ) -> Any:
         call = self._outgoing_call(method, args, kwargs)
         proceed = functools.partial(
-            self._outgoing.request, method, args, kwargs, abandon_on_cancel=abandon_on_cancel
+            self._outgoing.request,
+            method,
+            args,
+            kwargs,
+            abandon_on_cancel=abandon_on_cancel,
+            home=home,
         )
         return await apply_filters(self._filters, call, proceed)
+
+    def _open(
+        self,
+        method: RemoteMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        home: Pending | None = None,
+    ) -> AbstractAsyncContextManager[Any]:
+        opener = open_duplex if method.kind is Kind.DUPLEX else open_stream
+        opening = opener(self._outgoing, method, args, kwargs, home)
+        if not self._filters:
+            return opening
+        return filtered(self._filters, self._outgoing_call(method, args, kwargs), opening)
 
     async def _notify(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import trio
+
+from trio_rpc.services.decorators import Kind
+from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.services.tables import BoundMethod
+from trio_rpc.session.scopes import SCOPE
 
 if TYPE_CHECKING:
     from trio_rpc.session.incoming import Incoming
@@ -13,12 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ScopeNode", "scope_tree"]
 
+Direction: TypeAlias = Literal["out", "in"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeNode:
     """One call that is alive: at its caller (``"out"``) or at its callee (``"in"``)."""
 
-    direction: Literal["out", "in"]
+    direction: Direction
     id: int
     """Unique within its direction; a notification, which has none on the wire, has a negative one."""
     method: str
@@ -26,9 +33,10 @@ class ScopeNode:
     """Seconds since it began here."""
     state: str
     """"waiting", "cancelling" or "running"."""
-    parent: tuple[Literal["out", "in"], int] | None
+    parent: tuple[Direction, int] | None
     """Direction and id of the call that this one is made in, where that is on this session."""
     kind: str = "call"
+    """"call", "notification", "stream", "duplex" or "scope"."""
 
 
 def scope_tree(outgoing: Outgoing, incoming: Incoming) -> list[ScopeNode]:
@@ -38,10 +46,13 @@ def scope_tree(outgoing: Outgoing, incoming: Incoming) -> list[ScopeNode]:
         ScopeNode(
             direction="out",
             id=pending.id,
-            method=pending.method,
+            method=pending.method.name,
             age=now - pending.started,
             state="waiting" if pending.raise_cancel is None else "cancelling",
-            parent=None if pending.parent is None else ("in", pending.parent),
+            parent=_parent(
+                "out", None if pending.home is None else pending.home.id, "in", pending.parent
+            ),
+            kind=_kind(pending.method),
         )
         for pending in outgoing.pending.values()
     ]
@@ -52,9 +63,24 @@ def scope_tree(outgoing: Outgoing, incoming: Incoming) -> list[ScopeNode]:
             method=handled.method.name,
             age=now - handled.started,
             state="running" if handled.cancelled is None else "cancelling",
-            parent=None if handled.parent is None else ("out", handled.parent),
-            kind="call" if handled.id > 0 else "notification",
+            parent=_parent("in", handled.scope_id, "out", handled.parent),
+            kind=_kind(handled.method),
         )
         for handled in incoming.running.values()
     ]
     return sorted(nodes, key=lambda node: -node.age)
+
+
+def _parent(
+    own: Direction, scope: int | None, other: Direction, call: int | None
+) -> tuple[Direction, int] | None:
+    """What a call lives in: the remote scope that it is made in, or the call of the other direction."""
+    if scope is not None:
+        return own, scope
+    return None if call is None else (other, call)
+
+
+def _kind(method: RemoteMethod | BoundMethod) -> str:
+    if method.name == SCOPE:
+        return "scope"
+    return "call" if method.kind is Kind.METHOD else method.kind.value

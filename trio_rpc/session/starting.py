@@ -1,0 +1,54 @@
+"""``task_status`` in a handler whose caller has used ``nursery.start``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from trio_rpc.errors import LocalProtocolError
+from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.session.context import Handled
+
+__all__ = ["RemoteTaskStatus"]
+
+
+class RemoteTaskStatus:
+    """What a handler is given as ``task_status``: its caller goes on when ``started`` is called.
+
+    Args:
+        handled: the call.
+        protocol: where Started is queued.
+        wake: has it written.
+    """
+
+    def __init__(self, handled: Handled, protocol: Protocol, wake: Callable[[], None]) -> None:
+        self._handled = handled
+        self._protocol = protocol
+        self._wake = wake
+        self._was_called = False
+
+    def __repr__(self) -> str:
+        return f"<task_status of {self._handled.method.name}>"
+
+    def started(self, value: Any = None) -> None:
+        """Let the caller of ``nursery.start`` go on with ``value``.
+
+        The handler's deadline is lifted: it was that of the start, and the task has a new parent now. As
+        with Trio's own, nothing happens if the call has been cancelled.
+
+        Raises:
+            RuntimeError: it has been called before.
+            LocalProtocolError: the handler has ended.
+            EncodeError: the value cannot be sent.
+        """
+        if self._was_called:
+            raise RuntimeError("called 'started' twice on the same task status")
+        handled = self._handled
+        if handled.has_ended:
+            raise LocalProtocolError(f"the handler of {handled.method.name} has ended")
+        self._protocol.started(handled.id, value)
+        self._was_called = True
+        if handled.scope is not None:
+            handled.scope.deadline = math.inf
+        self._wake()
