@@ -165,8 +165,8 @@ class Incoming:
     def _enter_scope(self, handled: Handled, number: int) -> Handled:
         """Let a call be part of a remote scope, and return the call that this is."""
         owner = self.running.get(number)
-        if owner is None or owner.held is None:
-            raise InvalidArguments(f"the call was made in scope {number}, which is none, or over")
+        if owner is None or owner.held is None or owner.held.is_ending:
+            raise InvalidArguments(f"the remote scope {number} that it was made in has ended")
         handled.home = owner.held
         owner.held.enter(handled)
         return owner
@@ -355,6 +355,8 @@ class Incoming:
             error: dict[str, Any] = {"code": "deadline", "message": "its deadline is over"}
         else:
             why = "cancelled at its caller's wish" if by_peer else "this session is ending"
+            if handled.home is not None and handled.home.is_ending:
+                why = "the remote scope that it was made in has ended"
             error = {"code": "cancelled", "message": why, "started": scope is not None}
         self._answer_error(handled.id, error)
 

@@ -104,10 +104,8 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         pending = self._pending
         if pending is None:
             pending = await self._open()
-        if not self._items:
+        while not self._items:  # another task may have taken what this one was woken for
             await self._wait(pending)
-        if self._why_not is not None:
-            raise self._why_not
         return self._take(pending)
 
     async def aclose(self) -> None:
@@ -158,28 +156,37 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
     # ── inside ───────────────────────────────────────────────────────────────────────────────
 
     async def _open(self) -> Pending:
-        if self._pull is None or self._owner is None:
+        if self._why_not is not None:
+            raise self._why_not
+        if self._owner is None:
             raise LocalProtocolError("this stream came with nothing that it could live in")
-        self._pending = await self._pull(self._owner, self)
+        if self._pull is None:
+            await trio.lowlevel.checkpoint()
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        pull, self._pull = self._pull, None
+        try:
+            self._pending = await pull(self._owner, self)
+        finally:
+            self._pull = pull  # if nothing was sent, it may be tried again
         return self._pending
 
     async def _wait(self, pending: Pending) -> None:
-        """Wait for an item, or raise what has come instead."""
+        """Wait for whatever comes; raise if nothing can come any more."""
 
         def abort(_raise_cancel: object) -> Abort:
             pending.task = None
             return Abort.SUCCEEDED
 
+        if self._why_not is not None:
+            raise self._why_not
+        if pending.answer is not None or self._has_ended:
+            await trio.lowlevel.checkpoint()
+            await self._raise_end(pending)
         if pending.task is not None:
             await trio.lowlevel.checkpoint()
             raise trio.BusyResourceError("another task is receiving from this stream")
-        if pending.answer is None and not self._has_ended:
-            pending.task = current_task()
-            await wait_task_rescheduled(abort)
-        else:
-            await trio.lowlevel.checkpoint()
-        if not self._items and self._why_not is None:
-            await self._raise_end(pending)
+        pending.task = current_task()
+        await wait_task_rescheduled(abort)
 
     async def _raise_end(self, pending: Pending) -> NoReturn:
         if pending.answer is None or isinstance(pending.answer, m.Reply):

@@ -26,6 +26,7 @@ from trio_rpc.errors import (
     RpcError,
 )
 from trio_rpc.protocol.protocol import Protocol as Rules
+from trio_rpc.protocol.states import Outgoing as CallState
 from trio_rpc.services.faults import from_error
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
@@ -194,6 +195,10 @@ class Outgoing:
         self._calls = Admission(self._room_for_calls)
         self._notifications = Admission(self._room_for_notifications)
         self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
+
+    def is_cancelling(self, pending: Pending) -> bool:
+        """Whether that call has been cancelled and its end has not come."""
+        return self._protocol.outgoing.get(pending.id) is CallState.CANCELLING
 
     # ── room ─────────────────────────────────────────────────────────────────────────────────
 
@@ -485,7 +490,10 @@ class Outgoing:
     def started(self, message: m.Started) -> None:
         """A handler has called ``task_status.started()``: so does this end's."""
         pending = self.pending[message.id]
-        if pending.task_status is not None:
+        if message.problem is not None:
+            self.drop(pending, "what it was started with cannot be decoded")
+            pending.end(DecodeError(message.problem, fate=Fate.STOPPED))
+        elif pending.task_status is not None:
             # Trio now hands the task over to its new parent, whose deadlines are others.
             pending.deadline = math.inf
             pending.task_status.started(message.value)

@@ -21,7 +21,6 @@ from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.context import Handled, handled_call
-from trio_rpc.session.one_exception import one_exception
 from trio_rpc.session.outgoing import Outgoing, Pending, describe_exception
 from trio_rpc.wire import messages as m
 
@@ -94,8 +93,12 @@ async def _hold() -> None:
     handled = handled_call.get()
     assert handled is not None  # noqa: S101 - it runs as a handler and nothing else
     assert handled.held is not None  # noqa: S101 - made when the call arrived
-    with one_exception():
+    try:
         await handled.held.hold()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise  # several tasks have failed: their caller is told of each
+        raise group.exceptions[0] from None
 
 
 _NO_ARGUMENTS = Signature(lambda: None, skip_self=False, name=SCOPE)
@@ -205,16 +208,26 @@ async def open_scope(session: Session, outgoing: Outgoing) -> AsyncIterator[Remo
             yield scope
     except BaseException as exc:
         await outgoing.close(pending, describe_exception(exc))
+        error = await _error_of(outgoing, pending)
+        if error is not None and isinstance(exc, RemoteCancelled):
+            raise error from exc  # a call that was made in the scope heard of it first
+        if error is not None:
+            exc.add_note(f"and the remote scope has failed: {error!r}")
         raise
     ended_early = pending.answer is not None
     await outgoing.close(pending, "its block has been left")
+    error = await _error_of(outgoing, pending)
+    if error is None and ended_early:
+        error = RemoteCancelled("the other end has ended the remote scope")
+    if error is not None:
+        raise error
+
+
+async def _error_of(outgoing: Outgoing, pending: Pending) -> Exception | None:
+    """What a scope has failed with; to be cancelled by us is no failure."""
     answer = pending.answer
-    if isinstance(answer, m.Reply):
-        raise RemoteCancelled("the other end has ended the remote scope")
-    if answer is not None and (ended_early or answer_is_error(answer)):
-        raise await outgoing.failure(pending)
-
-
-def answer_is_error(answer: object) -> bool:
-    """Whether a scope that was told to end has failed in doing so."""
-    return isinstance(answer, m.ReplyErr) and answer.error.get("code") != "cancelled"
+    if answer is None or isinstance(answer, m.Reply):
+        return None
+    if isinstance(answer, m.ReplyErr) and answer.error.get("code") in ("cancelled", "deadline"):
+        return None
+    return await outgoing.failure(pending)

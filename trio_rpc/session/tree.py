@@ -48,7 +48,7 @@ def scope_tree(outgoing: Outgoing, incoming: Incoming) -> list[ScopeNode]:
             id=pending.id,
             method=pending.method.name,
             age=now - pending.started,
-            state="waiting" if pending.raise_cancel is None else "cancelling",
+            state="cancelling" if outgoing.is_cancelling(pending) else "waiting",
             parent=_parent(
                 "out", None if pending.home is None else pending.home.id, "in", pending.parent
             ),
