@@ -232,7 +232,7 @@ def test_withdrawing_a_large_message_midway_and_sending_another(outbox, answer, 
         outbox.put(request(1, 500), -1)
     outbox.put(reply(2, 500), 2)
     taken = [outbox.next_packet() for _ in range(sent)]
-    assert (outbox.withdraw_answer if answer else outbox.withdraw_request)(1)
+    assert (outbox.withdraw_large if answer else outbox.withdraw_request)(1)
     assert outbox.size == len(reply(2, 500))
     rest = drain(outbox)
     assert (kinds(rest[0][0])[0] is m.DropPieces) == bool(sent)

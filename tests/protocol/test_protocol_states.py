@@ -41,7 +41,12 @@ EXAMPLES = {
     m.Piece: m.Piece(b"x"),
     m.LastPiece: m.LastPiece(encoded(m.Reply(1, None))),
     m.DropPieces: m.DropPieces(),
+    m.Item: m.Item(1, None),
+    m.EndOfItems: m.EndOfItems(1),
+    m.ItemCredit: m.ItemCredit(1, 1, 1),
+    m.Started: m.Started(1, None),
 }
+LIVELY = {"stream": [2, 100], "task_status": True}
 TRAFFIC = set(KINDS) - {m.Hello, m.Welcome, m.Goodbye}
 CALLS = {m.Request, m.Notification}
 
@@ -67,14 +72,16 @@ CASES = list(itertools.product(Half, Half, KINDS))
 
 
 def put_into(protocol: Protocol, ours: Half, theirs: Half) -> Protocol:
-    """A protocol with one call each way, one Notification out and one in, and half a message."""
+    """A protocol with one call each way, which has items, and one Notification out and one in."""
     protocol.hello()
     received(protocol, HELLO)
     protocol.welcome()
     received(protocol, m.Welcome())
-    protocol.request("method", [])
+    protocol.request("method", [], None, LIVELY)
     protocol.notify("method", [])
-    received(protocol, m.Request(1, "method", []), m.Notification("method", []))
+    call = m.Request(1, "method", [], None, LIVELY)
+    received(protocol, call, m.Notification("method", []), m.Item(1, None))
+    protocol.item(1, None)
     packets(protocol)
     protocol.ours, protocol.theirs = ours, theirs
     return protocol
@@ -93,6 +100,10 @@ def send(protocol: Protocol, kind: type) -> None:
         m.Goodbye: lambda: protocol.goodbye("done"),
         m.Ping: lambda: protocol.ping(1),
         m.Credit: lambda: protocol.grant_notifications(1),
+        m.Item: lambda: protocol.item(1, None),
+        m.EndOfItems: lambda: protocol.end_items(1),
+        m.ItemCredit: lambda: protocol.grant_items(1, 1, 1),
+        m.Started: lambda: protocol.started(1, None),
     }
     verbs[kind]()
 

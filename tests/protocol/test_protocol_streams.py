@@ -1,0 +1,322 @@
+"""Items, their credit and Started: what passes in a call between its two ends (F9, case 36)."""
+
+from __future__ import annotations
+
+import pytest
+from protocol_pair import Pair, decoded, encoded, packets, received
+
+from trio_rpc.errors import EncodeError, LocalProtocolError, RemoteProtocolError
+from trio_rpc.wire import messages as m
+
+WINDOW = [2, 100]
+
+
+@pytest.fixture
+def pair():
+    return Pair()
+
+
+def open_stream(pair, window=WINDOW, **context):
+    return pair.call(stream=list(window), **context)
+
+
+def values(events):
+    return [event.value for event in events]
+
+
+# ── items and credit ─────────────────────────────────────────────────────────────────────────
+
+
+def test_items_arrive_in_order_and_then_the_end(pair):
+    call = open_stream(pair)
+    pair.b.item(call, "one")
+    pair.b.item(call, "two")
+    pair.b.reply(call, None)
+    *items, end = pair.deliver(pair.b)
+    assert values(items) == ["one", "two"]
+    assert end == m.Reply(call, None)
+    pair.assert_no_calls()
+
+
+def test_credit_for_items_runs_out_and_is_given_back(pair):
+    call = open_stream(pair)
+    for value in (1, 2):
+        assert pair.b.may_send_item(call)
+        pair.b.item(call, value)
+    assert not pair.b.may_send_item(call)
+    with pytest.raises(LocalProtocolError, match="without credit"):
+        pair.b.item(call, 3)
+    one, _ = pair.deliver(pair.b)
+    pair.a.grant_items(call, 1, one.size)
+    assert pair.deliver(pair.a) == [m.ItemCredit(call, 1, one.size)]
+    pair.b.item(call, 3)
+    assert not pair.b.may_send_item(call)
+    assert values(pair.deliver(pair.b)) == [3]
+
+
+def test_the_last_item_may_overdraw_the_bytes(pair):
+    call = open_stream(pair, [9, 10])
+    pair.b.item(call, b"x" * 50)
+    assert not pair.b.may_send_item(call)
+    (item,) = pair.deliver(pair.b)
+    pair.a.grant_items(call, 0, 10)
+    pair.deliver(pair.a)
+    assert not pair.b.may_send_item(call)  # still in debt
+    pair.a.grant_items(call, 1, item.size - 10)
+    pair.deliver(pair.a)
+    assert pair.b.may_send_item(call)
+
+
+def test_the_size_of_an_item_is_that_of_its_whole_message(pair):
+    call = open_stream(pair, [9, 1])
+    pair.b.item(call, {"key": [1, 2.5, "text", b"bytes", (1, 2)]})
+    (packet,) = packets(pair.b)
+    (item,) = pair.a.receive(packet)
+    assert item.size == len(packet)
+
+
+def test_an_item_in_pieces_has_the_size_of_the_whole(pair):
+    call = open_stream(pair)
+    pair.b.item(call, b"x" * 40_000)
+    (item,) = pair.deliver(pair.b)
+    assert item.size == len(encoded(m.Item(call, b"x" * 40_000)))
+
+
+def test_an_item_that_cannot_be_encoded_costs_nothing(pair):
+    call = open_stream(pair)
+    for value in (object(), b"x" * 100_000):
+        with pytest.raises(EncodeError):
+            pair.b.item(call, value)
+    pair.b.item(call, 1)
+    pair.b.item(call, 2)
+    assert values(pair.deliver(pair.b)) == [1, 2]
+
+
+@pytest.mark.parametrize("cancel", ["cancel", "abandon"])
+def test_items_that_cross_a_cancel_are_dropped(pair, cancel):
+    call = open_stream(pair)
+    pair.b.item(call, 1)
+    getattr(pair.a, cancel)(call)
+    assert pair.deliver(pair.b) == []
+    pair.deliver(pair.a)
+    if cancel == "cancel":
+        pair.b.item(call, 2)
+        assert not pair.b.has_data
+    pair.b.reply_error(call, {"code": "cancelled"})
+    pair.settle()
+    pair.assert_no_calls()
+
+
+def test_credit_that_crosses_the_end_is_dropped(pair):
+    call = open_stream(pair)
+    pair.b.item(call, 1)
+    pair.deliver(pair.b)
+    pair.b.reply(call, None)
+    pair.a.grant_items(call, 1, 1)
+    assert pair.deliver(pair.a) == []
+    pair.settle()
+    pair.a.grant_items(call, 1, 1)
+    pair.assert_no_calls()
+
+
+def test_the_end_of_items_while_the_call_goes_on(pair):
+    call = open_stream(pair)
+    pair.b.item(call, 1)
+    pair.b.end_items(call)
+    pair.b.end_items(call)
+    item, end = pair.deliver(pair.b)
+    assert (item.value, end) == (1, m.EndOfItems(call))
+    assert not pair.b.may_send_item(call)
+    with pytest.raises(LocalProtocolError, match="without credit"):
+        pair.b.item(call, 2)
+    pair.a.grant_items(call, 1, 1)
+    assert not pair.a.has_data
+    pair.b.reply(call, "result")
+    pair.settle()
+    pair.assert_no_calls()
+
+
+def test_a_large_item_is_not_passed_by_what_follows_in_its_call(pair):
+    first, second = open_stream(pair), open_stream(pair)
+    pair.b.item(first, b"x" * 40_000)
+    pair.b.reply(first, None)
+    pair.b.item(second, "small")
+    pair.b.reply(second, None)
+    events = pair.deliver(pair.b)
+    assert [(type(event), event.id) for event in events if event.id == first] == [
+        (m.Item, first),
+        (m.Reply, first),
+    ]
+    assert next(event.id for event in events) == second  # which has its own order
+    pair.assert_no_calls()
+
+
+def test_a_cancel_withdraws_large_items_and_not_those_of_others(pair):
+    first, second = open_stream(pair), open_stream(pair)
+    pair.b.item(first, b"x" * 60_000)
+    pair.b.item(second, b"y" * 40_000)
+    begun = pair.b.next_packet()
+    assert list(pair.a.receive(begun)) == []
+    pair.a.cancel(first)
+    pair.deliver(pair.a)
+    waiting = pair.b.bytes_waiting
+    assert waiting < 41_000
+    (item,) = pair.deliver(pair.b)
+    assert item.id == second
+    pair.b.reply_error(first, {"code": "cancelled"})
+    pair.b.reply(second, None)
+    pair.settle()
+    pair.assert_no_calls()
+
+
+# ── started ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_started_passes_once_and_before_the_end(pair):
+    call = pair.call(task_status=True)
+    pair.b.started(call, "value")
+    with pytest.raises(LocalProtocolError, match="waits for none"):
+        pair.b.started(call, "again")
+    pair.b.reply(call, None)
+    started, end = pair.deliver(pair.b)
+    assert started == m.Started(call, "value")
+    assert end == m.Reply(call, None)
+    pair.assert_no_calls()
+
+
+def test_a_large_value_to_start_with_is_not_passed_by_the_end(pair):
+    call = pair.call(task_status=True)
+    pair.b.started(call, b"x" * 40_000)
+    pair.b.reply(call, None)
+    assert [type(event) for event in pair.deliver(pair.b)] == [m.Started, m.Reply]
+
+
+@pytest.mark.parametrize("wanted", [None, False])
+def test_started_where_nobody_waits_for_it(pair, wanted):
+    call = pair.call(**({} if wanted is None else {"task_status": wanted}))
+    with pytest.raises(LocalProtocolError, match="waits for none"):
+        pair.b.started(call, None)
+
+
+def test_started_that_crosses_a_cancel_is_dropped(pair):
+    call = pair.call(task_status=True)
+    pair.b.started(call, 1)
+    pair.a.cancel(call)
+    assert pair.deliver(pair.b) == []
+    pair.deliver(pair.a)
+    pair.b.reply_error(call, {"code": "cancelled"})
+    pair.settle()
+    pair.assert_no_calls()
+
+
+# ── what a peer must not do ──────────────────────────────────────────────────────────────────
+
+
+def refused(end, *messages):
+    with pytest.raises(RemoteProtocolError) as caught:
+        received(end, *messages)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [m.Item(9, None), m.EndOfItems(9), m.Started(9, None)],
+    ids=lambda it: type(it).__name__,
+)
+def test_what_is_for_no_call_ends_the_session(pair, message):
+    assert "not in flight" in refused(pair.a, message)
+
+
+@pytest.mark.parametrize("message", [m.Item, m.EndOfItems, m.Started])
+def test_what_nobody_asked_for_ends_the_session(pair, message):
+    call = pair.call()
+    made = message(call) if message is m.EndOfItems else message(call, None)
+    assert refused(pair.a, made)
+
+
+def test_an_item_without_credit_ends_the_session(pair):
+    call = open_stream(pair)
+    items = [m.Item(call, number) for number in range(3)]
+    assert "without credit" in refused(pair.a, *items)
+
+
+def test_an_item_beyond_the_bytes_ends_the_session(pair):
+    call = open_stream(pair, [9, 10])
+    assert "without credit" in refused(pair.a, m.Item(call, b"x" * 10), m.Item(call, 1))
+
+
+def test_an_item_after_a_cancel_still_takes_credit(pair):
+    call = open_stream(pair)
+    pair.a.cancel(call)
+    received(pair.a, m.Item(call, 1), m.Item(call, 2))
+    assert "without credit" in refused(pair.a, m.Item(call, 3))
+
+
+def test_an_item_after_the_end_of_items_ends_the_session(pair):
+    call = open_stream(pair)
+    assert "without credit" in refused(pair.a, m.EndOfItems(call), m.Item(call, 1))
+
+
+def test_a_second_end_of_items_ends_the_session(pair):
+    call = open_stream(pair)
+    assert "has no Items" in refused(pair.a, m.EndOfItems(call), m.EndOfItems(call))
+
+
+def test_a_second_started_ends_the_session(pair):
+    call = pair.call(task_status=True)
+    assert "waits for none" in refused(pair.a, m.Started(call, 1), m.Started(call, 1))
+
+
+@pytest.mark.parametrize(("items", "size"), [(1, 0), (0, 1), (2**62, 2**62)])
+def test_more_credit_than_was_used_ends_the_session(pair, items, size):
+    call = open_stream(pair)
+    assert "more than was sent" in refused(pair.b, m.ItemCredit(call, items, size))
+
+
+@pytest.mark.parametrize(
+    "fields", [[22, 1, 0, 0], [22, 1, -1, 5], [22, 1, 2**64, 1], [22, 1, 1.5, 1]]
+)
+def test_malformed_credit_ends_the_session(pair, fields):
+    import msgpack
+
+    try:
+        packet = msgpack.packb(fields)
+    except OverflowError:
+        packet = b"\x94\x16\x01\xcf" + b"\xff" * 8 + b"\x01"
+    open_stream(pair)
+    with pytest.raises(RemoteProtocolError):
+        list(pair.b.receive(packet))
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"stream": None},
+        {"stream": []},
+        {"stream": [1]},
+        {"stream": [0, 1]},
+        {"stream": [1, 0]},
+        {"stream": [1, -1]},
+        {"stream": [1.0, 1]},
+        {"stream": [True, 1]},
+        {"stream": [1, 1, 1]},
+        {"task_status": 1},
+        {"scope": -1},
+        {"scope": "1"},
+    ],
+    ids=repr,
+)
+def test_a_malformed_context_ends_the_session(pair, context):
+    assert refused(pair.a, m.Request(1, "method", [], None, context))
+
+
+def test_messages_look_as_the_page_says():
+    assert decoded(
+        encoded(m.Item(1, "x"), m.EndOfItems(2), m.ItemCredit(3, 4, 5), m.Started(6, 7))
+    ) == [
+        m.Item(1, "x", size=5),
+        m.EndOfItems(2),
+        m.ItemCredit(3, 4, 5),
+        m.Started(6, 7),
+    ]
+    assert encoded(m.Item(1, "x")) == bytes.fromhex("93 14 01 a1 78")
