@@ -183,6 +183,20 @@ def test_what_is_owed_to_a_large_message_is_forgotten_with_it(outbox):
     assert m.Reply in kinds(outbox.next_packet()[0])
 
 
+def test_a_large_message_does_not_pass_small_ones_of_its_call(outbox):
+    for number in (1, 2, 3):  # each fills half a packet
+        outbox.put(request(number, MAX // 2 - 20), -number)
+    for size in (1, 300, 2):
+        outbox.put(CODEC.encode(m.Item(9, b"x" * size)), call=9)
+    outbox.put(reply(9), 9)
+    sizes = [
+        len(message.value) if isinstance(message, m.Item) else "end"
+        for message in reassembled(drain(outbox))
+        if message.id == 9
+    ]
+    assert sizes == [1, 300, 2, "end"]
+
+
 # ── taking back ──────────────────────────────────────────────────────────────────────────────
 
 

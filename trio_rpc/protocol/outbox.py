@@ -3,7 +3,7 @@
 Small messages leave in the order they were put, as many in one packet as fit. A message that is
 larger than a packet goes into a lane of its own and leaves in pieces, one in each packet, so that
 small ones pass between them, except what belongs to the same call: an Item that has to leave in pieces
-is not passed by the next one, nor by the end of its stream. One large message is under way at a time: the receiver never has
+passes none of those before it, and is not passed by the next one, nor by the end of its stream. One large message is under way at a time: the receiver never has
 more than one half of a message to keep, which is what bounds its memory.
 
 What was legal when it was put is legal when it leaves, because nothing overtakes a small message
@@ -46,6 +46,8 @@ class _Large:
     """The id of the call that this message ends, minus the id of that it begins, or NOTHING."""
     call: int
     """The id of the peer's call that it is part of, or NOTHING."""
+    behind: int
+    """The number of the small message that it must not pass, or 0."""
     sent: int = 0
 
 
@@ -65,7 +67,9 @@ class Outbox:
     def __init__(self, max_packet: int) -> None:
         self.size = 0
         """Bytes that wait."""
-        self._small: deque[tuple[bytes, int]] = deque()
+        self._small: deque[tuple[bytes, int, int]] = deque()
+        """Each with its tag and a number, which grows."""
+        self._last_number = 0
         self._large: deque[_Large] = deque()
         self._last_small_request = 0
         """The id of the last small Request that has left; they leave in the order of their ids."""
@@ -97,9 +101,11 @@ class Outbox:
         if tag > NOTHING:
             call = tag
         if len(data) > self._max_small or (call and self._large and self._is_behind(call)):
-            self._large.append(_Large(memoryview(data), tag, call))
+            behind = self._last_number if call else 0
+            self._large.append(_Large(memoryview(data), tag, call, behind))
         else:
-            self._small.append((data, tag))
+            self._last_number += 1
+            self._small.append((data, tag, self._last_number))
 
     def put_pong(self, data: bytes) -> None:
         """Queue a Pong, unless very many wait."""
@@ -127,7 +133,7 @@ class Outbox:
         parts: list[bytes | memoryview] = [first] if first else []
         answered: list[int] = []
         room = self.max_packet - len(first)
-        if not self._large:
+        if not self._may_take_large:
             self._take_small(parts, answered, room, room)
             return b"".join(parts), answered
         # A large message has half of each packet to itself, or a steady stream of small ones
@@ -139,6 +145,13 @@ class Outbox:
         self._large_is_owed = room < share
         self._take_piece(parts, answered, room)
         return b"".join(parts), answered
+
+    @property
+    def _may_take_large(self) -> bool:
+        """Whether a large message waits that passes nothing of its own call."""
+        if not self._large:
+            return False
+        return not self._small or self._small[0][2] > self._large[0].behind
 
     def _take_first(self) -> bytes:
         if not (self._credit or self._dropped):
@@ -157,7 +170,7 @@ class Outbox:
         used = 0
         small = self._small
         while small:
-            data, tag = small[0]
+            data, tag, _ = small[0]
             if used + len(data) > limit:
                 break
             small.popleft()
@@ -198,7 +211,7 @@ class Outbox:
                 return True
         if call <= self._last_small_request:
             return False
-        for index, (data, tag) in enumerate(self._small):
+        for index, (data, tag, _) in enumerate(self._small):
             if tag == -call:
                 del self._small[index]
                 self.size -= len(data)
