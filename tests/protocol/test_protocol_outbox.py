@@ -187,12 +187,12 @@ def test_a_large_message_does_not_pass_small_ones_of_its_call(outbox):
     for number in range(1, 13):  # each fills half a packet
         outbox.put(request(number, MAX // 2 - 20), -number)
     for size in (1, 300, 2):
-        outbox.put(CODEC.encode(m.Item(9, b"x" * size)), call=9)
-    outbox.put(reply(9), 9)
+        outbox.put(CODEC.encode(m.Item(99, b"x" * size)), call=99)
+    outbox.put(reply(99), 99)
     sizes = [
         len(message.value) if isinstance(message, m.Item) else "end"
         for message in reassembled(drain(outbox))
-        if message.id == 9
+        if message.id == 99
     ]
     assert sizes == [1, 300, 2, "end"]
 
