@@ -239,6 +239,8 @@ def _lowerer(cls: type) -> Lowerer | None:
         return lambda lowering, value, depth: lowering.value(value.value, depth)
     if issubclass(cls, msgspec.Struct):
         return _struct_lowerer(cls)
+    if hasattr(cls, "__aiter__"):
+        return None  # it is alive, as Trio's channels are, which have fields besides
     if dataclasses.is_dataclass(cls):
         return _fields_lowerer([field.name for field in dataclasses.fields(cls)])
     if hasattr(cls, "__attrs_attrs__"):

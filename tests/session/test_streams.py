@@ -1,0 +1,718 @@
+"""Streams: items by credit, closed with their consumer, in the scope tree (F9, F10)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+import trio
+from raw_peer import close_at_once, session_with_raw_peer
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc import Limits, LocalProtocolError, method, stream
+from trio_rpc.testing import open_session_pair
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.messages import Reference
+
+
+class Gone(Exception):
+    pass
+
+
+@dataclass
+class Tick:
+    symbol: str
+    price: float
+
+
+class Source:
+    """Streams, and what became of their generators."""
+
+    def __init__(self):
+        self.yielded = 0
+        self.closed = []
+        self.deadline = None
+        self.metadata = None
+
+    @stream(raises=(Gone,))
+    async def count(self, least: int, most: int, error: str = "") -> AsyncGenerator[int, None]:
+        try:
+            for number in range(least, most):
+                self.yielded += 1
+                yield number
+            if error:
+                raise Gone(error)
+        finally:
+            self.closed.append(("count", trio.current_time()))
+
+    @stream
+    async def ticks(self, symbol: str) -> AsyncGenerator[Tick, None]:
+        yield Tick(symbol, 1.5)
+        yield Tick(symbol, 2.5)
+
+    @stream
+    async def tidy(self, seconds: float, error: str = "") -> AsyncGenerator[int, None]:
+        """Yield one item, and take that long to clean up."""
+        try:
+            yield 1
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(seconds)
+            self.closed.append(("tidy", trio.current_time()))
+            if error:
+                raise Gone(error)
+
+    @stream
+    async def blocks(self, size: int, count: int) -> AsyncGenerator[bytes, None]:
+        for number in range(count):
+            self.yielded += 1
+            yield bytes([number]) * size
+
+    @stream
+    async def mixed(self) -> AsyncGenerator[int, None]:
+        for item in (1, "two", 3):
+            yield item
+
+    @stream
+    async def unsendable(self) -> AsyncGenerator[object, None]:
+        yield 1
+        try:
+            yield object()
+        finally:
+            self.closed.append(("unsendable", trio.current_time()))
+
+    @stream
+    async def look(self) -> AsyncGenerator[int, None]:
+        self.deadline = trio.current_effective_deadline() - trio.current_time()
+        self.metadata = dict(trio_rpc.current_call().metadata)
+        with trio.CancelScope():  # open across a yield: one task runs all of a generator
+            async with trio.open_nursery():
+                yield 1
+                yield 2
+
+    @stream
+    def plain(self) -> AsyncIterator[int]:
+        return self.count(0, 3)
+
+    @method
+    async def total(self, numbers: AsyncIterator[int]) -> int:
+        result = 0
+        async for number in numbers:
+            result += number
+        return result
+
+    @method
+    async def first(self, numbers: AsyncIterator[int]) -> int:
+        return await anext(numbers)
+
+    @method
+    async def ignore(self, _numbers: AsyncIterator[int]) -> None:
+        pass
+
+    @method
+    async def keep(self, numbers: AsyncIterator[int]) -> None:
+        self.kept = numbers
+
+    @method
+    async def zipped(self, pair: list, *, third: AsyncIterator[int]) -> list:
+        return [[await anext(pair[0]), await anext(pair[1]), each] async for each in third]
+
+    @method
+    async def twice(self, numbers: AsyncIterator[int]) -> int:
+        (session,) = self.others
+        return await session.call("total", numbers)
+
+
+@pytest.fixture
+async def source():
+    return Source()
+
+
+def opened(source, **options):
+    return open_session_pair(source, None, options_a=options, options_b=options)
+
+
+def nothing_left(*sessions):
+    for session in sessions:
+        assert session.tree() == []
+        protocol = session._core.protocol
+        assert not protocol.outgoing
+        assert not protocol.incoming
+        assert not protocol._taken._windows
+        assert not protocol._given._windows
+
+
+# ── items ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_items_come_in_order_and_the_generator_ends_the_stream(source, no_time):
+    async with opened(source) as (a, b):
+        async with b.proxy("", Source).count(0, 3000) as numbers:
+            assert [number async for number in numbers] == list(range(3000))
+            with pytest.raises(trio.EndOfChannel):
+                await numbers.receive()
+        assert len(source.closed) == 1
+        nothing_left(a, b)
+
+
+async def test_items_are_converted_to_the_annotation(source, no_time):
+    async with opened(source) as (_, b):
+        async with b.proxy("", Source).ticks("BTC") as ticks:
+            assert [tick async for tick in ticks] == [Tick("BTC", 1.5), Tick("BTC", 2.5)]
+        async with b.stream("ticks", "BTC") as ticks:
+            assert (await ticks.receive())["price"] == 1.5
+
+
+async def test_an_item_of_the_wrong_type_costs_itself_alone(source, no_time):
+    async with opened(source) as (_, b), b.proxy("", Source).mixed() as numbers:
+        assert await numbers.receive() == 1
+        with pytest.raises(trio_rpc.DecodeError, match="an item of mixed: Expected `int`"):
+            await numbers.receive()
+        assert await numbers.receive() == 3
+
+
+async def test_an_error_is_raised_after_the_items_that_preceded_it(source, no_time):
+    got = []
+    async with opened(source) as (a, b):
+        with pytest.raises(Gone, match="empty"):
+            async with b.proxy("", Source).count(0, 5, "empty") as numbers:
+                async for number in numbers:
+                    got.append(number)
+        assert got == [0, 1, 2, 3, 4]
+        nothing_left(a, b)
+
+
+async def test_an_error_before_the_first_item(source, no_time):
+    async with opened(source) as (_, b):
+        with pytest.raises(trio_rpc.InvalidArguments, match="least"):
+            async with b.proxy("", Source).count("x", 5) as numbers:
+                await numbers.receive()
+        with pytest.raises(trio_rpc.MethodNotFound):
+            async with b.stream("nothing"):
+                await wait_all_tasks_blocked()
+        with pytest.raises(Gone):
+            async with b.proxy("", Source).count(0, 0, "at once") as numbers:
+                await numbers.receive()
+
+
+async def test_an_error_that_was_caught_inside_is_not_raised_again(source, no_time):
+    async with opened(source) as (_, b), b.stream("nothing") as numbers:
+        with pytest.raises(trio_rpc.MethodNotFound):
+            await numbers.receive()
+        with pytest.raises(trio_rpc.MethodNotFound):
+            await numbers.receive()
+
+
+async def test_an_error_that_the_consumer_has_not_come_to_is_not_raised(source, no_time):
+    async with opened(source) as (a, b):
+        async with b.proxy("", Source).count(0, 5, "later") as numbers:
+            assert await numbers.receive() == 0
+            await wait_all_tasks_blocked()
+        nothing_left(a, b)
+
+
+async def test_an_item_that_cannot_be_sent_fails_the_stream(source, no_time):
+    async with opened(source) as (_, b), b.stream("unsendable") as items:
+        assert await items.receive() == 1
+        with pytest.raises(trio_rpc.RemoteError, match="cannot be sent"):
+            await items.receive()
+        assert source.closed
+
+
+async def test_a_plain_function_may_return_a_generator(source, no_time):
+    async with opened(source) as (_, b), b.proxy("", Source).plain() as numbers:
+        assert [number async for number in numbers] == [0, 1, 2]
+
+
+async def test_items_larger_than_a_packet_keep_their_order(source, no_time):
+    limits = Limits(max_packet=16 * 1024)
+    async with opened(source, limits=limits) as (_, b):
+        async with b.proxy("", Source).blocks(40_000, 9) as blocks:
+            assert [block[0] async for block in blocks] == list(range(9))
+
+
+async def test_an_item_larger_than_the_window_passes(source, no_time):
+    limits = Limits(stream_bytes=100)
+    async with opened(source, limits=limits) as (_, b):
+        async with b.proxy("", Source).blocks(5_000, 3) as blocks:
+            assert [len(block) async for block in blocks] == [5_000] * 3
+
+
+# ── credit ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_slow_consumer_pauses_the_generator(source, no_time):
+    async with opened(source, limits=Limits(stream_items=10)) as (_, b):
+        async with b.proxy("", Source).count(0, 1000) as numbers:
+            await wait_all_tasks_blocked()
+            assert source.yielded == 11  # ten are here, and one waits for credit
+            for _ in range(5):
+                await numbers.receive()
+            await wait_all_tasks_blocked()
+            assert source.yielded == 16
+            await numbers.receive()
+            await wait_all_tasks_blocked()
+            assert source.yielded == 16  # credit is given by halves of the window
+
+
+async def test_a_consumer_that_is_slow_with_bytes_pauses_the_generator(source, no_time):
+    async with opened(source, limits=Limits(stream_bytes=10_000)) as (_, b):
+        async with b.proxy("", Source).blocks(4_000, 100) as blocks:
+            await wait_all_tasks_blocked()
+            assert source.yielded == 4  # the third item overdraws, the fourth waits
+            await blocks.receive()
+            await blocks.receive()
+            await wait_all_tasks_blocked()
+            assert source.yielded == 6
+
+
+async def test_one_slow_stream_does_not_slow_another(source, no_time):
+    limits = Limits(stream_items=4)
+    async with opened(source, limits=limits) as (_, b):
+        proxy = b.proxy("", Source)
+        async with proxy.count(0, 1000) as slow, proxy.count(0, 1000) as quick:
+            assert [number async for number in quick] == list(range(1000))
+            assert await slow.receive() == 0
+
+
+async def test_a_session_with_little_room_waits_for_it(source, no_time):
+    limits = Limits(send_buffer=1_000)
+    async with opened(source, limits=limits) as (_, b):
+        async with b.proxy("", Source).blocks(900, 200) as blocks:
+            assert sum([1 async for _ in blocks]) == 200
+
+
+# ── leaving ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_law_2_leaving_the_block_closes_the_generator_and_waits_for_it(
+    source, autojump_clock
+):
+    async with opened(source) as (a, b):
+        async with b.proxy("", Source).tidy(3) as numbers:
+            assert await numbers.receive() == 1
+        assert source.closed == [("tidy", trio.current_time())]
+        assert trio.current_time() == 3
+        nothing_left(a, b)
+
+
+async def test_leaving_before_anything_has_come(source, no_time):
+    async with opened(source) as (a, b):
+        async with b.proxy("", Source).count(0, 9):
+            pass
+        nothing_left(a, b)
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline", "error"])
+async def test_leaving_in_a_hurry_waits_for_the_generator(source, autojump_clock, how):
+    def fail():
+        raise Gone("of my own")
+
+    async with opened(source) as (a, b):
+        with trio.CancelScope() as scope:
+            try:
+                async with b.proxy("", Source).tidy(3) as numbers:
+                    assert await numbers.receive() == 1
+                    if how == "cancel":
+                        scope.cancel()
+                    elif how == "deadline":
+                        scope.deadline = trio.current_time() + 1
+                    else:
+                        fail()
+                    await numbers.receive()
+            except Gone:
+                assert how == "error"
+        assert scope.cancelled_caught == (how != "error")
+        assert source.closed == [("tidy", trio.current_time())]
+        nothing_left(a, b)
+
+
+async def test_an_error_that_comes_of_closing_is_raised(source, no_time):
+    async with opened(source) as (_, b):
+        with pytest.raises(trio_rpc.RemoteError, match="clean-up"):
+            async with b.proxy("", Source).tidy(0, "clean-up") as numbers:
+                await numbers.receive()
+        with pytest.raises(KeyError) as caught:
+            async with b.proxy("", Source).tidy(0, "clean-up") as numbers:
+                await numbers.receive()
+                raise KeyError("mine")
+        assert "clean-up" in caught.value.__notes__[0]
+
+
+async def test_aclose_inside_the_block(source, no_time):
+    async with opened(source) as (a, b), b.proxy("", Source).count(0, 9) as numbers:
+        await numbers.receive()
+        await numbers.aclose()
+        await numbers.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await numbers.receive()
+        assert source.closed
+        nothing_left(a, b)
+
+
+async def test_law_16_a_cancelled_receive_loses_nothing(source, no_time):
+    async with opened(source) as (_, b), b.proxy("", Source).count(0, 3) as numbers:
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await numbers.receive()
+        assert [number async for number in numbers] == [0, 1, 2]
+
+
+async def test_law_16_receive_is_a_checkpoint(source, no_time):
+    async with opened(source) as (_, b), b.proxy("", Source).count(0, 1) as numbers:
+        await wait_all_tasks_blocked()
+        with trio.testing.assert_checkpoints():
+            await numbers.receive()
+        await wait_all_tasks_blocked()
+        with trio.testing.assert_checkpoints(), pytest.raises(trio.EndOfChannel):
+            await numbers.receive()
+        with trio.testing.assert_checkpoints():
+            await numbers.aclose()
+        with trio.testing.assert_checkpoints(), pytest.raises(trio.ClosedResourceError):
+            await numbers.receive()
+
+
+async def test_two_tasks_cannot_receive_at_once(source, no_time):
+    async with opened(source) as (_, b), b.proxy("", Source).tidy(0) as numbers:
+        await numbers.receive()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(numbers.receive)
+            await wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await numbers.receive()
+            nursery.cancel_scope.cancel()
+
+
+async def test_race_an_item_that_another_task_takes_is_no_end(no_time):
+    class Slow:
+        @stream
+        async def two(self) -> AsyncGenerator[int, None]:
+            yield 1
+            await trio.sleep_forever()
+
+    async with open_session_pair(Slow(), None) as (_, b), b.stream("two") as items:
+        got = []
+
+        async def receive():
+            got.append(await items.receive())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            assert got == [1]
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            items.item(m.Item(1, 2, size=1))  # the sleeper is woken …
+            assert await items.receive() == 2  # … and comes too late
+            await wait_all_tasks_blocked()
+            assert got == [1]
+            nursery.cancel_scope.cancel()
+
+
+# ── the laws ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_law_1_a_stream_is_in_the_tree_at_both_ends(source, no_time):
+    async with opened(source) as (a, b), b.proxy("", Source).tidy(0) as numbers:
+        await numbers.receive()
+        (out,) = b.tree()
+        (into,) = a.tree()
+        assert (out.kind, out.direction, out.method, out.state) == (
+            "stream",
+            "out",
+            "tidy",
+            "waiting",
+        )
+        assert (into.kind, into.direction, into.method, into.state) == (
+            "stream",
+            "in",
+            "tidy",
+            "running",
+        )
+        assert out.id == into.id
+
+
+async def test_law_5_deadlines_and_metadata_travel_with_a_stream(source, autojump_clock):
+    async with opened(source) as (_, b):
+        with trio_rpc.metadata(user="ann"), trio.move_on_after(7):
+            async with b.proxy("", Source).look() as numbers:
+                assert [number async for number in numbers] == [1, 2]
+        assert source.deadline == pytest.approx(7)
+        assert source.metadata == {"user": "ann"}
+        async with b.proxy("", Source).look() as numbers:
+            assert await numbers.receive() == 1
+        assert source.deadline == math.inf
+
+
+async def test_law_5_a_deadline_of_ours_is_our_own_cancelled(source, autojump_clock):
+    async with opened(source) as (_, b):
+        with trio.move_on_after(2) as scope:
+            async with b.proxy("", Source).tidy(0) as numbers:
+                async for _ in numbers:
+                    pass
+        assert scope.cancelled_caught
+        assert trio.current_time() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("end", ["ours", "theirs"])
+async def test_law_6_the_end_of_the_session_ends_the_stream(source, no_time, end):
+    async with opened(source) as (a, b):
+        # The other end, when it ends, ends its handlers first, and says so.
+        error = trio_rpc.SessionClosed if end == "ours" else trio_rpc.RemoteCancelled
+        with pytest.raises(error):
+            async with b.proxy("", Source).tidy(0) as numbers:
+                await numbers.receive()
+                await close_at_once(b if end == "ours" else a)
+                await numbers.receive()
+        assert source.closed
+
+
+async def test_law_6_items_that_have_come_may_still_be_taken(source, no_time):
+    async with opened(source) as (_, b), b.proxy("", Source).count(0, 3) as numbers:
+        await wait_all_tasks_blocked()
+        await close_at_once(b)
+        assert [number async for number in numbers] == [0, 1, 2]
+
+
+async def test_law_9_a_stream_and_its_cancel_in_one_packet(no_time):
+    async with session_with_raw_peer(Source()) as (session, peer):
+        request = m.Request(1, "count", [0, 9], None, {"stream": [5, 100]})
+        peer.send(request, m.Cancel(1))
+        await peer.read(m.ReplyErr)
+        await wait_all_tasks_blocked()
+        assert session.tree() == []
+
+
+async def test_law_14_items_that_nobody_gave_credit_for_end_the_session(no_time):
+    async with session_with_raw_peer(limits=Limits(stream_items=2)) as (session, peer):
+        with pytest.raises(trio_rpc.SessionBroken) as caught:
+            async with session.stream("anything") as items:
+                await peer.read(m.Request)
+                peer.send(*(m.Item(1, number) for number in range(3)))
+                for _ in range(3):
+                    await items.receive()
+        assert "without credit" in str(caught.value.__cause__)
+
+
+async def test_the_wrong_kind_is_said_at_both_ends(source, no_time):
+    async with opened(source) as (_, b):
+        proxy = b.proxy("", Source)
+        with pytest.raises(LocalProtocolError, match="open it with stream"):
+            await b.call(proxy.count, 1, 2)
+        with pytest.raises(LocalProtocolError, match="call it instead"):
+            b.stream(proxy.total)
+        with pytest.raises(trio_rpc.MethodNotFound, match="opened as a stream"):
+            await b.call("count", 1, 2)
+        with pytest.raises(trio_rpc.MethodNotFound, match="called, not"):
+            async with b.stream("total") as items:
+                await items.receive()
+        with pytest.raises(trio_rpc.InvalidArguments):
+            async with b.duplex("count", 1, 2) as channel:
+                await channel.receive()
+
+
+async def test_filters_at_both_ends_last_as_long_as_the_stream(source, no_time):
+    seen = []
+
+    def audit(where):
+        async def filter_(call, proceed):
+            seen.append((where, "begin", call.method))
+            try:
+                return await proceed()
+            finally:
+                seen.append((where, "end", len(source.closed)))
+
+        return filter_
+
+    async with (
+        open_session_pair(
+            source,
+            None,
+            options_a={"filters": [audit("in")]},
+            options_b={"filters": [audit("out")]},
+        ) as (a, b),
+        b.proxy("", Source).count(0, 9_000) as numbers,
+    ):
+        assert await numbers.receive() == 0
+        assert seen == [("out", "begin", "count"), ("in", "begin", "count")]
+        await numbers.aclose()
+    assert seen[2:] == [("in", "end", 1), ("out", "end", 1)]
+    nothing_left(a, b)
+
+
+async def test_a_filter_may_refuse_a_stream(source, no_time):
+    async def refuse(call, proceed):
+        raise Gone("not you")
+
+    async with open_session_pair(source, None, options_b={"filters": [refuse]}) as (_, b):
+        with pytest.raises(Gone, match="not you"):
+            async with b.proxy("", Source).count(0, 9):
+                raise AssertionError
+
+
+# ── streams as arguments ─────────────────────────────────────────────────────────────────────
+
+
+class Numbers:
+    """An async iterator that is no generator."""
+
+    def __init__(self, most):
+        self.next = 0
+        self.most = most
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await trio.lowlevel.checkpoint()
+        self.next += 1
+        if self.next > self.most:
+            raise StopAsyncIteration
+        return self.next
+
+
+async def test_an_async_generator_is_pulled_by_the_handler(source, no_time):
+    async def numbers():
+        for number in range(5000):
+            yield number
+
+    async with opened(source) as (a, b):
+        assert await b.proxy("", Source).total(numbers()) == sum(range(5000))
+        assert await b.proxy("", Source).total(Numbers(10)) == 55
+        nothing_left(a, b)
+
+
+async def test_a_memory_channel_is_pulled_and_stays_its_owners(source, no_time):
+    async with opened(source) as (a, b):
+        send, receive = trio.open_memory_channel(10)
+        for number in range(4):
+            send.send_nowait(number)
+        assert await b.proxy("", Source).first(receive) == 0
+        send.send_nowait(9)  # it is open
+        send.close()
+        nothing_left(a, b)
+
+
+async def test_a_stream_that_is_never_pulled(source, no_time):
+    async def numbers():
+        raise AssertionError
+        yield 1
+
+    async with opened(source) as (a, b):
+        await b.proxy("", Source).ignore(numbers())
+        nothing_left(a, b)
+
+
+async def test_law_2_a_generator_that_was_given_has_ended_before_the_call_returns(
+    source, autojump_clock
+):
+    closed = []
+
+    async def numbers():
+        try:
+            yield 1
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+            closed.append(trio.current_time())
+
+    async with opened(source) as (a, b):
+        assert await b.proxy("", Source).first(numbers()) == 1
+        assert closed == [trio.current_time()] == [2]
+        nothing_left(a, b)
+
+
+async def test_law_8_a_stream_that_was_given_dies_with_its_call(source, no_time):
+    async with opened(source) as (_, b):
+        await b.proxy("", Source).keep(Numbers(5))
+        with pytest.raises(LocalProtocolError, match="lives only until its handler has ended"):
+            await source.kept.receive()
+
+
+async def test_an_error_of_a_stream_that_was_given_is_raised_in_the_handler(source, no_time):
+    async def numbers():
+        yield 1
+        raise KeyError("mine")
+
+    async with opened(source) as (a, b):
+        with pytest.raises(KeyError, match="mine"):
+            await b.proxy("", Source).total(numbers())
+        nothing_left(a, b)
+
+
+async def test_several_streams_in_one_call_wherever_they_are(source, no_time):
+    async with opened(source) as (a, b):
+        result = await b.call("zipped", [Numbers(3), Numbers(4)], third=Numbers(2))
+        assert result == [[1, 1, 1], [2, 2, 2]]
+        nothing_left(a, b)
+
+
+async def test_a_stream_is_passed_on(source, no_time):
+    async with opened(source) as (a, b), opened(Source()) as (c, d):
+        source.others = [d]
+        assert await b.proxy("", Source).twice(Numbers(10)) == 55
+        async with b.proxy("", Source).count(0, 5) as numbers:
+            assert await d.proxy("", Source).total(numbers) == 10
+        nothing_left(a, b, c, d)
+
+
+async def test_items_of_a_stream_that_was_given_are_checked(source, no_time):
+    async def words():
+        yield "one"
+
+    async with opened(source) as (_, b):
+        with pytest.raises(trio_rpc.RemoteError, match="Expected `int`"):
+            await b.proxy("", Source).total(words())
+        with pytest.raises(trio_rpc.InvalidArguments, match="numbers"):
+            await b.proxy("", Source).total([1, 2])
+
+
+async def test_law_1_a_stream_that_was_given_is_a_child_of_its_call(source, no_time):
+    async def numbers():
+        yield 1
+        await trio.sleep_forever()
+
+    async with opened(source) as (a, b), trio.open_nursery() as nursery:
+        nursery.start_soon(b.proxy("", Source).total, numbers())
+        await wait_all_tasks_blocked()
+        call, pull = sorted(b.tree(), key=lambda node: node.kind)
+        assert (pull.kind, pull.direction, pull.parent) == ("stream", "in", ("out", call.id))
+        call, pull = sorted(a.tree(), key=lambda node: node.kind)
+        assert (pull.kind, pull.direction, pull.parent) == ("stream", "out", ("in", call.id))
+        nursery.cancel_scope.cancel()
+    nothing_left(a, b)
+
+
+async def test_a_stream_that_came_in_a_notification_cannot_live(no_time):
+    kept = []
+
+    class Sink:
+        @trio_rpc.notification
+        async def take(self, numbers):
+            kept.append(numbers)
+
+    async with session_with_raw_peer(Sink()) as (_, peer):
+        peer.send(m.Notification("take", [Reference(2, 0)]))
+        await wait_all_tasks_blocked()
+        with pytest.raises(LocalProtocolError, match="nothing that it could live in"):
+            await kept[0].receive()
+
+
+async def test_nothing_is_left_after_many(source, no_time, tasks):
+    async with opened(source) as (a, b):
+        proxy = b.proxy("", Source)
+        before = tasks()
+        for _ in range(50):
+            async with proxy.count(0, 9) as numbers:
+                await numbers.receive()
+            await proxy.total(Numbers(3))
+        await wait_all_tasks_blocked()
+        assert tasks() == before
+        nothing_left(a, b)
