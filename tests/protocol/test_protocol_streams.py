@@ -198,13 +198,20 @@ def test_started_where_nobody_waits_for_it(pair, wanted):
         pair.b.started(call, None)
 
 
-def test_started_that_crosses_a_cancel_is_dropped(pair):
-    call = pair.call(task_status=True)
+def test_a_handler_that_has_been_cancelled_may_still_say_started(pair):
+    call, late, gone = (pair.call(task_status=True) for _ in range(3))
     pair.b.started(call, 1)
     pair.a.cancel(call)
-    assert pair.deliver(pair.b) == []
+    assert pair.deliver(pair.b) == [m.Started(call, 1)]
+    pair.a.cancel(late)
     pair.deliver(pair.a)
-    pair.b.reply_error(call, {"code": "cancelled"})
+    pair.b.started(late, 2)
+    assert pair.deliver(pair.b) == [m.Started(late, 2)]
+    pair.a.abandon(gone)
+    pair.b.started(gone, 3)
+    assert pair.deliver(pair.b) == []
+    for each in (call, late, gone):
+        pair.b.reply_error(each, {"code": "cancelled"})
     pair.settle()
     pair.assert_no_calls()
 

@@ -136,7 +136,8 @@ def opened(source, **options):
     return open_session_pair(source, None, options_a=options, options_b=options)
 
 
-def nothing_left(*sessions):
+async def nothing_left(*sessions):
+    await wait_all_tasks_blocked()  # a stream that was given may end a little later
     for session in sessions:
         assert session.tree() == []
         protocol = session._core.protocol
@@ -156,7 +157,7 @@ async def test_items_come_in_order_and_the_generator_ends_the_stream(source, no_
             with pytest.raises(trio.EndOfChannel):
                 await numbers.receive()
         assert len(source.closed) == 1
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_items_are_converted_to_the_annotation(source, no_time):
@@ -183,7 +184,7 @@ async def test_an_error_is_raised_after_the_items_that_preceded_it(source, no_ti
                 async for number in numbers:
                     got.append(number)
         assert got == [0, 1, 2, 3, 4]
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_an_error_before_the_first_item(source, no_time):
@@ -212,7 +213,7 @@ async def test_an_error_that_the_consumer_has_not_come_to_is_not_raised(source, 
         async with b.proxy("", Source).count(0, 5, "later") as numbers:
             assert await numbers.receive() == 0
             await wait_all_tasks_blocked()
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_an_item_that_cannot_be_sent_fails_the_stream(source, no_time):
@@ -297,14 +298,14 @@ async def test_law_2_leaving_the_block_closes_the_generator_and_waits_for_it(
             assert await numbers.receive() == 1
         assert source.closed == [("tidy", trio.current_time())]
         assert trio.current_time() == 3
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_leaving_before_anything_has_come(source, no_time):
     async with opened(source) as (a, b):
         async with b.proxy("", Source).count(0, 9):
             pass
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline", "error"])
@@ -328,7 +329,7 @@ async def test_leaving_in_a_hurry_waits_for_the_generator(source, autojump_clock
                 assert how == "error"
         assert scope.cancelled_caught == (how != "error")
         assert source.closed == [("tidy", trio.current_time())]
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_an_error_that_comes_of_closing_is_raised(source, no_time):
@@ -351,7 +352,7 @@ async def test_aclose_inside_the_block(source, no_time):
         with pytest.raises(trio.ClosedResourceError):
             await numbers.receive()
         assert source.closed
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_law_16_a_cancelled_receive_loses_nothing(source, no_time):
@@ -409,7 +410,7 @@ async def test_race_an_item_that_another_task_takes_is_no_end(no_time):
             nursery.start_soon(receive)
             await wait_all_tasks_blocked()
             items.item(m.Item(1, 2, size=1))  # the sleeper is woken …
-            assert await items.receive() == 2  # … and comes too late
+            assert items._take(items._pending) == 2  # … and comes too late
             await wait_all_tasks_blocked()
             assert got == [1]
             nursery.cancel_scope.cancel()
@@ -470,6 +471,7 @@ async def test_law_6_the_end_of_the_session_ends_the_stream(source, no_time, end
                 await numbers.receive()
                 await close_at_once(b if end == "ours" else a)
                 await numbers.receive()
+        await a.wait_closed()
         assert source.closed
 
 
@@ -543,7 +545,7 @@ async def test_filters_at_both_ends_last_as_long_as_the_stream(source, no_time):
         assert seen == [("out", "begin", "count"), ("in", "begin", "count")]
         await numbers.aclose()
     assert seen[2:] == [("in", "end", 1), ("out", "end", 1)]
-    nothing_left(a, b)
+    await nothing_left(a, b)
 
 
 async def test_a_filter_may_refuse_a_stream(source, no_time):
@@ -585,7 +587,7 @@ async def test_an_async_generator_is_pulled_by_the_handler(source, no_time):
     async with opened(source) as (a, b):
         assert await b.proxy("", Source).total(numbers()) == sum(range(5000))
         assert await b.proxy("", Source).total(Numbers(10)) == 55
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_a_memory_channel_is_pulled_and_stays_its_owners(source, no_time):
@@ -596,7 +598,7 @@ async def test_a_memory_channel_is_pulled_and_stays_its_owners(source, no_time):
         assert await b.proxy("", Source).first(receive) == 0
         send.send_nowait(9)  # it is open
         send.close()
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_a_stream_that_is_never_pulled(source, no_time):
@@ -606,7 +608,7 @@ async def test_a_stream_that_is_never_pulled(source, no_time):
 
     async with opened(source) as (a, b):
         await b.proxy("", Source).ignore(numbers())
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_law_2_a_generator_that_was_given_has_ended_before_the_call_returns(
@@ -626,7 +628,7 @@ async def test_law_2_a_generator_that_was_given_has_ended_before_the_call_return
     async with opened(source) as (a, b):
         assert await b.proxy("", Source).first(numbers()) == 1
         assert closed == [trio.current_time()] == [2]
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_law_8_a_stream_that_was_given_dies_with_its_call(source, no_time):
@@ -644,14 +646,14 @@ async def test_an_error_of_a_stream_that_was_given_is_raised_in_the_handler(sour
     async with opened(source) as (a, b):
         with pytest.raises(KeyError, match="mine"):
             await b.proxy("", Source).total(numbers())
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_several_streams_in_one_call_wherever_they_are(source, no_time):
     async with opened(source) as (a, b):
         result = await b.call("zipped", [Numbers(3), Numbers(4)], third=Numbers(2))
         assert result == [[1, 1, 1], [2, 2, 2]]
-        nothing_left(a, b)
+        await nothing_left(a, b)
 
 
 async def test_a_stream_is_passed_on(source, no_time):
@@ -660,7 +662,7 @@ async def test_a_stream_is_passed_on(source, no_time):
         assert await b.proxy("", Source).twice(Numbers(10)) == 55
         async with b.proxy("", Source).count(0, 5) as numbers:
             assert await d.proxy("", Source).total(numbers) == 10
-        nothing_left(a, b, c, d)
+        await nothing_left(a, b, c, d)
 
 
 async def test_items_of_a_stream_that_was_given_are_checked(source, no_time):
@@ -687,7 +689,7 @@ async def test_law_1_a_stream_that_was_given_is_a_child_of_its_call(source, no_t
         call, pull = sorted(a.tree(), key=lambda node: node.kind)
         assert (pull.kind, pull.direction, pull.parent) == ("stream", "out", ("in", call.id))
         nursery.cancel_scope.cancel()
-    nothing_left(a, b)
+    await nothing_left(a, b)
 
 
 async def test_a_stream_that_came_in_a_notification_cannot_live(no_time):
@@ -715,4 +717,4 @@ async def test_nothing_is_left_after_many(source, no_time, tasks):
             await proxy.total(Numbers(3))
         await wait_all_tasks_blocked()
         assert tasks() == before
-        nothing_left(a, b)
+        await nothing_left(a, b)

@@ -242,7 +242,7 @@ class Protocol:
     def _accept_started(self, message: m.Started) -> Event | None:
         state = self._state_of(message)
         self._taken.started(message.id)
-        return message if state is _WAITING else None
+        return None if state is _ABANDONED else message
 
     def _accept_cancel(self, message: m.Cancel) -> Event | None:
         state = self.incoming.get(message.id)
@@ -493,7 +493,7 @@ class Protocol:
             self._put(m.ItemCredit(call, items, size))
 
     def started(self, call: int, value: Any) -> None:
-        """Queue the Started of a call of the peer's; dropped if the call has been cancelled.
+        """Queue the Started of a call of the peer's, also of one that has been cancelled.
 
         Raises:
             EncodeError: the value cannot be encoded. Nothing was queued.
@@ -501,8 +501,7 @@ class Protocol:
         """
         data = self._encode(m.Started(call, value))
         self._given.started(call)
-        if self.incoming[call] is _RUNNING:
-            self._queue(m.Started, data, call=call)
+        self._queue(m.Started, data, call=call)
 
     def reply(self, call: int, result: Any, references: References | None = None) -> None:
         """Queue the result of a call of the peer's.

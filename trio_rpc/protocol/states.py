@@ -53,8 +53,8 @@ in pieces; but the former may pass the latter.) That gives every crossing its ru
 While a call is WAITING, and its callee has it RUNNING, more may pass than its two ends: Items and the
 end of them, from the callee, if the Request asked for them by giving credit; ItemCredit, from the
 caller; Started, once, if the Request asked for it. None of them passes another one, or the terminal message,
-of the same call. What arrives for a call that has been cancelled or abandoned, or has ended, crossed that: it is
-dropped. Credit for Items is counted at both ends by the same rule (``streams.py``), the sender's
+of the same call. Items and credit that arrive for a call that has been cancelled or abandoned, or has ended,
+crossed that: they are dropped. Credit for Items is counted at both ends by the same rule (``streams.py``), the sender's
 count being never above the receiver's.
 
 A call holds its slot (the credit of ``Limits.max_calls``) in both tables until it is gone. The callee

@@ -304,6 +304,8 @@ class Incoming:
         """A handler has ended: with a result, an error, or because its scope is cancelled."""
         del self.running[handled.id]
         handled.has_ended = True
+        if handled.sender is not None:
+            handled.sender.stop()
         for reference in handled.references:
             if isinstance(reference, ItemReceiver):
                 reference.expire(handled.method.name)

@@ -263,15 +263,18 @@ class ItemSender(trio.abc.SendChannel[Any]):
         if self._left <= 0 or self._why_not is not None:
             self._left = ITEMS_PER_TURN
             await trio.lowlevel.checkpoint()
-        while not (self._credit.is_free and self._outgoing.has_room()):
-            self._left = ITEMS_PER_TURN
-            if not self._credit.is_free:
-                await self._credit.wait()
+        if not self._credit.is_free:
+            await self._credit.wait()
+        while not self._outgoing.has_room():
             await self._outgoing.wait_for_room()
+            if not self._room():
+                await self._credit.wait()
         if self._why_not is not None:
             raise self._why_not("this end of the stream is closed, or nobody takes its items")
         self._protocol.item(self._call, value)
         self._wake()
+        if self._credit.waiting:
+            self._credit.let_in()  # one at a time: the next one may pass, too
 
     async def aclose(self) -> None:
         """End the stream; what was sent is still delivered."""

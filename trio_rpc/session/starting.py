@@ -34,8 +34,7 @@ class RemoteTaskStatus:
     def started(self, value: Any = None) -> None:
         """Let the caller of ``nursery.start`` go on with ``value``.
 
-        The handler's deadline is lifted: it was that of the start, and the task has a new parent now. As
-        with Trio's own, nothing happens if the call has been cancelled.
+        The handler's deadline is lifted: it was that of the start, and the task has a new parent now.
 
         Raises:
             RuntimeError: it has been called before.

@@ -1,0 +1,393 @@
+"""Remote scopes: what is passed within one lives until its block ends (laws 1, 2 and 8)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+import pytest
+import trio
+from raw_peer import close_at_once, session_with_raw_peer
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc import LocalProtocolError, current_call, method, stream
+from trio_rpc.testing import open_session_pair
+from trio_rpc.wire import messages as m
+
+
+class Gone(Exception):
+    pass
+
+
+class Market:
+    def __init__(self):
+        self.subscribers = []
+        self.log = []
+
+    @method
+    async def subscribe(self, symbol: str, on_tick: Callable[[str], Awaitable[None]]) -> str:
+        self.subscribers.append(on_tick)
+        return symbol
+
+    @method
+    async def publish(self, text: str) -> None:
+        for on_tick in self.subscribers:
+            await on_tick(text)
+
+    @method
+    async def feed(self, on_tick: Callable[[int], Awaitable[None]]) -> None:
+        async def run():
+            try:
+                for number in range(3):
+                    await on_tick(number)
+                await trio.sleep_forever()
+            except trio.Cancelled as exc:
+                self.log.append(exc.reason)
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(2)
+                self.log.append("ended")
+                raise
+
+        current_call().nursery.start_soon(run)
+
+    @method
+    async def fail_later(self, *texts: str) -> None:
+        async def run(text):
+            try:
+                await trio.sleep(1)
+            finally:
+                raise Gone(text)
+
+        for text in texts:
+            current_call().nursery.start_soon(run, text)
+
+    @method
+    async def end_scope(self) -> None:
+        current_call().nursery.cancel_scope.cancel()
+
+    @method
+    async def sleep(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.log.append("sleeper ended")
+
+    @method
+    async def keep(self, numbers: AsyncIterator[int]) -> int:
+        self.numbers = numbers
+        return await anext(numbers)
+
+    @method
+    async def next(self) -> int:
+        return await anext(self.numbers)
+
+    @stream
+    async def ticks(self) -> AsyncGenerator[int, None]:
+        try:
+            for number in range(9):
+                yield number
+            await trio.sleep_forever()
+        finally:
+            self.log.append("stream ended")
+
+
+@pytest.fixture
+async def market():
+    return Market()
+
+
+async def nothing_left(*sessions):
+    await wait_all_tasks_blocked()  # a stream that was given may end a little later
+    for session in sessions:
+        assert session.tree() == []
+        assert not session._core.protocol.outgoing
+        assert not session._core.protocol.incoming
+
+
+async def test_law_8_a_callback_lives_as_long_as_its_scope(market, no_time):
+    got = []
+    async with open_session_pair(market, None) as (a, b):
+        proxy = b.proxy("", Market)
+
+        async def on_tick(text):
+            got.append(text)
+
+        async with b.open_scope() as scope:
+            assert await scope.call(proxy.subscribe, "BTC", on_tick) == "BTC"
+            await proxy.publish("one")
+            await scope.proxy("", Market).publish("two")
+            assert await scope.call("subscribe", "ETH", on_tick) == "ETH"
+        assert got == ["one", "two"]
+        with pytest.raises(LocalProtocolError, match="lives only until"):
+            await market.subscribers[0]("three")
+        await nothing_left(a, b)
+
+
+async def test_a_stream_that_was_given_lives_as_long_as_its_scope(market, no_time):
+    closed = []
+
+    async def numbers():
+        try:
+            for number in range(9):
+                yield number
+        finally:
+            closed.append(True)
+
+    async with open_session_pair(market, None) as (a, b):
+        async with b.open_scope() as scope:
+            assert await scope.call("keep", numbers()) == 0
+            assert await b.call("next") == 1
+        assert closed
+        with pytest.raises(LocalProtocolError):
+            await market.numbers.receive()
+        await nothing_left(a, b)
+
+
+async def test_law_2_what_a_handler_starts_in_the_scope_ends_with_it(market, autojump_clock):
+    got = []
+    async with open_session_pair(market, None) as (a, b):
+        async with b.open_scope() as scope:
+
+            async def on_tick(number):
+                got.append(number)
+
+            await scope.proxy("", Market).feed(on_tick)
+            await wait_all_tasks_blocked()
+        assert got == [0, 1, 2]
+        assert market.log == ["its block has been left", "ended"]
+        assert trio.current_time() == 2
+        await nothing_left(a, b)
+
+
+async def test_a_failing_body_cancels_the_scope_with_that_reason(market, autojump_clock):
+    async with open_session_pair(market, None) as (a, b):
+        with pytest.raises(Gone, match="of mine"):
+            async with b.open_scope() as scope:
+                await scope.proxy("", Market).feed(print_nothing)
+                await wait_all_tasks_blocked()
+                raise Gone("of mine")
+        assert market.log == ["Gone: of mine", "ended"]
+        await nothing_left(a, b)
+
+
+async def print_nothing(_number):
+    pass
+
+
+async def test_a_cancelled_body_cancels_the_scope_with_that_reason(market, autojump_clock):
+    async with open_session_pair(market, None) as (a, b):
+        with trio.CancelScope() as outer:
+            async with b.open_scope() as scope:
+                await scope.proxy("", Market).feed(print_nothing)
+                await wait_all_tasks_blocked()
+                outer.cancel(reason="enough")
+                await trio.sleep_forever()
+        assert outer.cancelled_caught
+        assert market.log == ["enough", "ended"]
+        await nothing_left(a, b)
+
+
+async def test_one_message_cancels_all_that_is_in_the_scope(market, no_time):
+    async with open_session_pair(market, None) as (a, b), trio.open_nursery() as nursery:
+        cancelled = []
+
+        async def sleep(scope):
+            with pytest.raises(trio_rpc.RemoteCancelled, match="scope"):
+                await scope.call("sleep")
+            cancelled.append(True)
+
+        async with b.open_scope() as scope:
+            for _ in range(3):
+                nursery.start_soon(sleep, scope)
+            await wait_all_tasks_blocked()
+            before = a.statistics().messages_received
+        assert market.log == ["sleeper ended"] * 3
+        await wait_all_tasks_blocked()
+        assert cancelled == [True] * 3
+        assert a.statistics().messages_received == before + 1
+        await nothing_left(a, b)
+
+
+async def test_streams_in_a_scope_end_with_it(market, no_time):
+    async with open_session_pair(market, None) as (a, b), trio.open_nursery() as nursery:
+        got = []
+
+        async def consume(scope):
+            with pytest.raises(trio_rpc.RemoteCancelled):
+                async with scope.proxy("", Market).ticks() as ticks:
+                    async for tick in ticks:
+                        got.append(tick)
+
+        async with b.open_scope() as scope:
+            nursery.start_soon(consume, scope)
+            await wait_all_tasks_blocked()
+            async with scope.stream("ticks") as ticks:
+                assert await ticks.receive() == 0
+        await wait_all_tasks_blocked()
+        assert got == list(range(9))
+        assert market.log == ["stream ended"] * 2
+        await nothing_left(a, b)
+
+
+async def test_law_7_an_error_in_the_scope_is_raised_at_its_block(market, autojump_clock):
+    async with open_session_pair(market, None) as (a, b):
+        with pytest.raises(trio_rpc.RemoteError, match="later"):
+            async with b.open_scope() as scope:
+                await scope.call("fail_later", "later")
+                await trio.sleep_forever()
+        with pytest.RaisesGroup(trio_rpc.RemoteError, trio_rpc.RemoteError):
+            async with b.open_scope() as scope:
+                await scope.call("fail_later", "one", "two")
+                await trio.sleep_forever()
+        await nothing_left(a, b)
+
+
+async def test_an_error_in_the_scope_comes_before_what_it_did_to_others(market, autojump_clock):
+    async with open_session_pair(market, None) as (a, b):
+        with pytest.raises(trio_rpc.RemoteError, match="later"):
+            async with b.open_scope() as scope:
+                await scope.call("fail_later", "later")
+                await scope.call("sleep")
+        assert market.log == ["sleeper ended"]
+        await nothing_left(a, b)
+
+
+async def test_the_other_end_ends_the_scope(market, no_time):
+    async with open_session_pair(market, None) as (a, b):
+        with pytest.raises(trio_rpc.RemoteCancelled, match="has ended the remote scope"):
+            async with b.open_scope() as scope:
+                await scope.call("end_scope")
+                await trio.sleep_forever()
+        await nothing_left(a, b)
+
+
+async def test_use_after_the_end(market, no_time):
+    async with open_session_pair(market, None) as (_, b):
+        async with b.open_scope() as scope:
+            proxy = scope.proxy("", Market)
+        for use in (lambda: scope.call("sleep"), lambda: proxy.publish("x")):
+            with pytest.raises(
+                LocalProtocolError, match="scope that this call is made in has ended"
+            ):
+                await use()
+        with pytest.raises(LocalProtocolError, match="has ended"):
+            async with proxy.ticks():
+                pass
+
+
+@pytest.mark.parametrize("end", ["ours", "theirs"])
+async def test_law_6_the_end_of_the_session_ends_the_block(market, no_time, end):
+    async with open_session_pair(market, None) as (a, b):
+        with pytest.raises(
+            (trio_rpc.SessionClosed, trio_rpc.SessionBroken, trio_rpc.RemoteCancelled)
+        ):
+            async with b.open_scope():
+                await close_at_once(b if end == "ours" else a)
+                await trio.sleep_forever()
+
+
+async def test_scopes_in_each_other_and_in_handlers(market, no_time):
+    class Relay:
+        @method
+        async def relay(self, on_tick):
+            async with self.session.open_scope() as outer, self.session.open_scope() as inner:
+                await outer.call("subscribe", "BTC", on_tick)
+                await inner.call("subscribe", "ETH", on_tick)
+                await self.session.call("publish", "through")
+
+    relay, got = Relay(), []
+    async with (
+        open_session_pair(market, None) as (a, b),
+        open_session_pair(relay, None) as (c, d),
+    ):
+        relay.session = b
+
+        async def on_tick(text):
+            got.append(text)
+
+        await d.call("relay", on_tick)
+        assert got == ["through", "through"]
+        await nothing_left(a, b, c, d)
+
+
+async def test_law_1_a_scope_and_what_is_in_it_are_in_the_tree(market, no_time):
+    async with open_session_pair(market, None) as (a, b), trio.open_nursery() as nursery:
+        async with b.open_scope() as scope:
+            call = scope.proxy("", Market).sleep
+            nursery.start_soon(ignoring_cancellation, call)
+            async with scope.proxy("", Market).ticks():
+                await wait_all_tasks_blocked()
+                for session, direction in ((b, "out"), (a, "in")):
+                    nodes = {node.kind: node for node in session.tree()}
+                    assert set(nodes) == {"scope", "call", "stream"}
+                    assert nodes["scope"].parent is None
+                    parent = (direction, nodes["scope"].id)
+                    assert nodes["call"].parent == nodes["stream"].parent == parent
+
+
+async def ignoring_cancellation(call):
+    with pytest.raises(trio_rpc.RemoteCancelled):
+        await call()
+
+
+async def test_a_call_outside_a_scope_has_no_nursery(no_time):
+    class Curious:
+        @method
+        async def look(self):
+            with pytest.raises(RuntimeError, match="not called in a remote scope"):
+                _ = current_call().nursery
+
+    async with open_session_pair(Curious(), None) as (_, b):
+        await b.call("look")
+
+
+async def test_law_4_the_scopes_end_comes_after_that_of_its_calls(market, no_time):
+    async with session_with_raw_peer(market) as (session, peer):
+        peer.send(
+            m.Request(1, "trio_rpc.scope", []),
+            m.Request(2, "sleep", [], None, {"scope": 1}),
+            m.Cancel(1, "enough"),
+        )
+        assert (await peer.read(m.ReplyErr)).id == 2
+        assert (await peer.read(m.ReplyErr)).id == 1
+        peer.send(m.Request(3, "sleep", [], None, {"scope": 1}))
+        assert (await peer.read(m.ReplyErr)).error["code"] == "invalid_arguments"
+        assert session.tree() == []
+
+
+async def test_a_scope_that_is_none(market, no_time):
+    async with session_with_raw_peer(market) as (_, peer):
+        peer.send(m.Request(1, "sleep", []), m.Request(2, "sleep", [], None, {"scope": 1}))
+        assert (await peer.read(m.ReplyErr)).id == 2
+
+
+async def test_nobody_serves_under_the_reserved_name(no_time):
+    with pytest.raises(ValueError, match="reserved"):
+        async with open_session_pair({"trio_rpc": Market()}, None):
+            pass
+
+
+async def test_filters_see_scopes_too(market, no_time):
+    seen = []
+
+    async def audit(call, proceed):
+        seen.append(call.method)
+        await trio.lowlevel.checkpoint()
+        return await proceed()
+
+    async with open_session_pair(market, None, options_a={"filters": [audit]}) as (a, b):
+        async with b.open_scope() as scope:
+            await scope.call("subscribe", "BTC", print_nothing)
+        assert seen == ["trio_rpc.scope", "subscribe"]
+        await nothing_left(a, b)
+
+
+async def test_nothing_is_left_after_many(market, no_time, tasks):
+    async with open_session_pair(market, None) as (a, b):
+        before = tasks()
+        for _ in range(50):
+            async with b.open_scope() as scope:
+                await scope.call("subscribe", "BTC", print_nothing)
+        await wait_all_tasks_blocked()
+        assert tasks() == before
+        await nothing_left(a, b)
