@@ -192,6 +192,16 @@ MESSAGES = [
     message("Piece", "Piece", [16, {"$bytes": "01"}], "9210c40101", "9210c60000000101"),
     message("LastPiece", "LastPiece", [17, {"$bytes": "0102"}], "9211c4020102"),
     message("DropPieces", "DropPieces", [18], "9112"),
+    message("Item", "Item", [20, 7, "a"], "931407a161"),
+    message("Item of nil", "Item", [20, 1, None], "931401c0"),
+    message("EndOfItems", "EndOfItems", [21, 7], "921507"),
+    message("ItemCredit", "ItemCredit", [22, 7, 512, 70000], "941607cd0200ce00011170"),
+    message("ItemCredit of bytes alone", "ItemCredit", [22, 7, 0, 9], "9416070009"),
+    message("Started", "Started", [23, 7, 42], "9317072a"),
+    message("Request of a stream", "Request", [1, 7, "m", [], {}, {"stream": [16, 4096]}],
+            b("960107", M, "9080", "81", "a6", text("stream"), "9210cd1000")),
+    message("Request with a stream", "Request", [1, 7, "m", [{"$reference": [2, 0]}]],
+            b("940107", M, "91", ext(32, "920200"))),
 ]  # fmt: skip
 
 PACKETS = [

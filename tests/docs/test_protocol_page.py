@@ -14,7 +14,7 @@ from pages import blocks, codes, section, table
 import trio_rpc
 from trio_rpc.channels import StreamChannel
 from trio_rpc.protocol import hello, outbox, states
-from trio_rpc.services import decorators, faults
+from trio_rpc.services import decorators, faults, signatures
 from trio_rpc.session import callbacks, life
 from trio_rpc.wire import extensions, registry
 from trio_rpc.wire import messages as m
@@ -179,8 +179,9 @@ def test_every_entry_of_a_context_is_listed():
     used = set(re.findall(r'context(?:\["|\.get\("|, ")(\w+)"', source))
     used |= set(re.findall(r'\{"(\w+)": handled\.id, "(\w+)"', source)[0])
     used |= set(re.findall(r'"(deadline)": max', source))
+    used |= {"scope", "stream", signatures.TASK_STATUS}
     assert listed == used
-    checked = inspect.getsource(trio_rpc.protocol.protocol._check_context)
+    checked = inspect.getsource(trio_rpc.protocol.context.check_context)
     assert all(f'"{name}"' in checked for name in listed)
 
 
@@ -198,7 +199,8 @@ def test_numbers_that_stand_in_the_text():
     assert f"asks after {limits.keepalive_interval:g} seconds of silence, three times" in text
     assert limits.keepalive_pings == 3
     assert f"`max_call_depth`, {limits.max_call_depth} here" in text
-    assert f"with kind {callbacks.CALLBACK} and" in text
+    kinds = {row[1]: int(row[0]) for row in table(section(PAGE, "17. Callbacks"), "kind")}
+    assert kinds == {"a function": callbacks.CALLBACK, "a stream": callbacks.STREAM}
 
 
 def test_the_limits_are_the_defaults():
@@ -213,6 +215,8 @@ def test_the_limits_are_the_defaults():
         "calls at once": f"{limits.max_calls:,}",
         "notifications at once": f"{limits.max_notifications:,}",
         "calls inside calls": str(limits.max_call_depth),
+        "items that wait, in one stream": f"{limits.stream_items:,}",
+        "bytes of them": f"{limits.stream_bytes:,} bytes",
         "Hello": f"{hello.MIN_PACKET - outbox.CONTROL_ROOM:,} bytes, always",
         "Pongs that wait": f"{outbox.MAX_PONGS:,}",
         "handshake": f"{limits.handshake_timeout:g} s",

@@ -321,7 +321,7 @@ def test_messages_look_as_the_page_says():
     assert decoded(
         encoded(m.Item(1, "x"), m.EndOfItems(2), m.ItemCredit(3, 4, 5), m.Started(6, 7))
     ) == [
-        m.Item(1, "x", size=5),
+        m.Item(1, "x"),
         m.EndOfItems(2),
         m.ItemCredit(3, 4, 5),
         m.Started(6, 7),

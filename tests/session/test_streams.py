@@ -409,7 +409,7 @@ async def test_race_an_item_that_another_task_takes_is_no_end(no_time):
             assert got == [1]
             nursery.start_soon(receive)
             await wait_all_tasks_blocked()
-            items.item(m.Item(1, 2, size=1))  # the sleeper is woken …
+            items.item(m.Item(1, 2))  # the sleeper is woken …
             assert items._take(items._pending) == 2  # … and comes too late
             await wait_all_tasks_blocked()
             assert got == [1]

@@ -365,7 +365,7 @@ class Item:
     id: int
     value: Any
     problem: str | None = None
-    size: int = 0
+    size: int = field(default=0, init=False, compare=False)
     """Bytes of the message, as it arrived."""
 
     def to_wire(self) -> Fields:
