@@ -10,8 +10,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import trio
 
+from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.session.context import Call
-from trio_rpc.session.one_exception import one_exception
 
 __all__ = ["Filter", "apply_filters", "filtered"]
 
