@@ -24,15 +24,28 @@ class Certificates:
     client: ssl.SSLContext
 
 
-async def hold(nursery: trio.Nursery, block) -> trio.abc.Channel[bytes]:
-    """Enter a block that owns a channel, in a task of ``nursery``; return the channel."""
+class Held:
+    """A block that owns a channel, entered in a task of a nursery that outlives the caller."""
 
-    async def own(*, task_status) -> None:
-        async with block as channel:
-            task_status.started(channel)
-            await trio.sleep_forever()
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._leave = trio.Event()
+        self._left = trio.Event()
 
-    return await nursery.start(own)
+    async def enter(self, block) -> trio.abc.Channel[bytes]:
+        return await self._nursery.start(self._own, block)
+
+    async def leave(self) -> None:
+        self._leave.set()
+        await self._left.wait()
+
+    async def _own(self, block, *, task_status) -> None:
+        try:
+            async with block as channel:
+                task_status.started(channel)
+                await self._leave.wait()
+        finally:
+            self._left.set()
 
 
 async def fails_to_open(url: str, **options) -> None:
@@ -49,19 +62,30 @@ async def connected(
     limits: Limits = DEFAULT_LIMITS,
 ) -> Pair:
     """Open a listener, a client and the server's end, which live in ``nursery``."""
-    listeners = await open_listeners(url, ssl_context=server_context, limits=limits)
+    held = Held(nursery), Held(nursery)
+    return await connected_by(held, url, server_context, client_context, (limits, limits))
+
+
+async def connected_by(
+    held: tuple[Held, Held],
+    url: str,
+    server_context: ssl.SSLContext | None,
+    client_context: ssl.SSLContext | None,
+    limits: tuple[Limits, Limits],
+) -> Pair:
+    """Open a listener, a client and the server's end, in the blocks that are given."""
+    listeners = await open_listeners(url, ssl_context=server_context, limits=limits[1])
     accepted: list[trio.abc.Channel[bytes]] = []
 
     async def accept() -> None:
         connection = await listeners[0].accept()
-        accepted.append(await hold(nursery, connection.prepared()))
+        accepted.append(await held[1].enter(connection.prepared()))
 
     try:
         async with trio.open_nursery() as accepting:
             accepting.start_soon(accept)
-            opened = await hold(
-                nursery,
-                open_channel(listeners[0].url, ssl_context=client_context, limits=limits),
+            opened = await held[0].enter(
+                open_channel(listeners[0].url, ssl_context=client_context, limits=limits[0])
             )
     finally:
         for listener in listeners:

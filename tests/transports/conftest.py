@@ -1,0 +1,82 @@
+"""Every transport that a session can run over, as a parameter."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from trio_rpc.testing import memory_channel_pair
+
+TESTS = Path(__file__).parents[1]
+for _folder in ("session", "channels"):
+    # What these suites share among themselves is shared with this one too.
+    if str(TESTS / _folder) not in sys.path:
+        sys.path.append(str(TESTS / _folder))
+
+from channel_pairs import Held, connected_by  # noqa: E402 - found by what stands above
+
+
+def _conftest(folder):
+    path = TESTS / folder / "conftest.py"
+    spec = importlib.util.spec_from_file_location(f"{folder}_conftest", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_of_sessions = _conftest("session")
+no_time, tasks, server_tls = _of_sessions.no_time, _of_sessions.tasks, _of_sessions.server_tls
+
+
+@pytest.fixture
+def autojump_clock():
+    """A mock clock that jumps when nothing has happened for a while of real time.
+
+    What is on its way between two sockets counts as something that happens.
+    """
+    return MockClock(autojump_threshold=0.01)
+
+
+class Transport:
+    """Joins two ends; what it opens lives in ``nursery``."""
+
+    def __init__(self, kind, nursery, tmp_path, contexts):
+        self.kind = kind
+        self._nursery = nursery
+        self._url = f"unix://{tmp_path}/socket" if kind == "unix" else f"{kind}://127.0.0.1:0"
+        self._contexts = contexts if kind in ("tls", "wss") else (None, None)
+
+    def __repr__(self):
+        return f"<Transport {self.kind}>"
+
+    @contextlib.asynccontextmanager
+    async def join(self, *limits):
+        """Own both ends of a connection for a block, which raises what its body raises."""
+        if self.kind == "memory":
+            yield memory_channel_pair()
+            return
+        held = Held(self._nursery), Held(self._nursery)
+        try:
+            yield await connected_by(held, self._url, *self._contexts, limits)
+        finally:
+            with trio.CancelScope(shield=True):
+                for each in held:
+                    await each.leave()
+
+
+@pytest.fixture(params=["memory", "tcp", "tls", "unix", "ws", "wss"])
+async def transport(request, nursery, tmp_path, server_tls):
+    """Each transport in turn."""
+
+    async def bark():
+        await trio.sleep(10**6)
+        raise AssertionError("this test hangs, so the mock clock has jumped far ahead")
+
+    nursery.start_soon(bark)
+    return Transport(request.param, nursery, tmp_path, server_tls)
