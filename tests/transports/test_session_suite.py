@@ -35,9 +35,12 @@ SUITE = (
     test_races,
 )
 
+COUNTS_TICKS = {"test_cancel_and_reply_crossing_between_two_sessions_leaves_nothing"}
+"""Sees both outcomes of a race for certain only where a packet takes as many ticks as in memory."""
+
 
 def is_for_any_channel(name, test):
-    if not (name.startswith("test_") and inspect.iscoroutinefunction(test)):
+    if name in COUNTS_TICKS or not (name.startswith("test_") and inspect.iscoroutinefunction(test)):
         return False
     source = inspect.getsource(test)
     return "open_session_pair(" in source and "channels=" not in source
