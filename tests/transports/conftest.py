@@ -1,4 +1,7 @@
-"""Every transport that a session can run over, as a parameter."""
+"""Every transport that a session can run over, as a parameter.
+
+A new one takes its name in ``KINDS``, and a branch in ``Transport.join`` if it is not opened by URL.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,9 @@ def autojump_clock():
     return MockClock(autojump_threshold=0.01)
 
 
+KINDS = ("memory", "tcp", "tls", "unix", "ws", "wss")
+
+
 class Transport:
     """Joins two ends; what it opens lives in ``nursery``."""
 
@@ -70,7 +76,7 @@ class Transport:
                     await each.leave()
 
 
-@pytest.fixture(params=["memory", "tcp", "tls", "unix", "ws", "wss"])
+@pytest.fixture(params=KINDS)
 async def transport(request, nursery, tmp_path, server_tls):
     """Each transport in turn."""
 
