@@ -180,4 +180,6 @@ LOADS = {
     "large": large,
     "idle": idle,
     "cancel": cancelled,
+    "websocket": in_flight,
+    "transports": in_flight,
 }

@@ -132,6 +132,26 @@ PARTS = {
                 "that no handler runs; less is better"
             ),
         ),
+        Part(
+            key="websocket",
+            title="64 calls in flight on one WebSocket",
+            metrics=(Metric("rate", "calls/s", "{:,.0f}"),),
+            more_is_better=True,
+            floor="ws-echo",
+            load=Load(count=6_400, warm_up=640, callers=64),
+            quick=Load(turns=2, spare=0, count=640, warm_up=64, callers=64, limit=20),
+            note="16-character string there and back; ratio of calls/s, more is better",
+        ),
+        Part(
+            key="transports",
+            title="64 calls in flight on one connection of each transport",
+            metrics=(Metric("rate", "calls/s", "{:,.0f}"),),
+            more_is_better=True,
+            floor="trio_rpc-tcp",
+            load=Load(count=6_400, warm_up=640, callers=64),
+            quick=Load(turns=2, spare=0, count=640, warm_up=64, callers=64, limit=20),
+            note="16-character string there and back; ratio of calls/s to TCP, more is better",
+        ),
     )
 }
 
@@ -199,5 +219,21 @@ FIGURES = (
         metric="left",
         at_most=0,
         every_round=True,
+    ),
+    Figure(
+        text="64 in flight on a WebSocket: calls/s against bare trio-websocket, a message each",
+        part="websocket",
+        adapter="trio_rpc-ws",
+        metric="rate",
+        against="ws-echo",
+        at_least=1.5,
+    ),
+    Figure(
+        text="64 in flight on a Unix socket: calls/s against TCP",
+        part="transports",
+        adapter="trio_rpc-unix",
+        metric="rate",
+        against="trio_rpc-tcp",
+        at_least=1.0,
     ),
 )

@@ -12,7 +12,16 @@ from benchmarks.adapter import Adapter
 
 __all__ = ["MODULES", "available", "find"]
 
-MODULES = ("floor_echo", "floor_direct", "floor_nursery", "floor_inline", "floor_scopes", "library")
+MODULES = (
+    "floor_echo",
+    "floor_direct",
+    "floor_nursery",
+    "floor_inline",
+    "floor_scopes",
+    "floor_websocket",
+    "library",
+    "transports",
+)
 
 
 def _adapters(module: str) -> tuple[Adapter, ...]:

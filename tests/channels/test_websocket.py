@@ -661,7 +661,7 @@ async def test_receive_buffer_size_is_not_the_default(at_once, monkeypatch):
         await channel.receive()
         await wait_all_tasks_blocked()
         monkeypatch.undo()
-    assert asked == [65536]
+    assert asked == [262144]
 
 
 async def test_a_ping_is_answered_while_somebody_receives(at_once):

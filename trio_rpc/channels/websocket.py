@@ -14,7 +14,7 @@ a cancelled ``send_message`` leaves half a     later sends raise BrokenResourceE
 frame, and later ones vanish                   the reading task has to send
 a peer that leaves, or answers 503, during     the stream raises, which ends the handshake at once
 the handshake is waited for
-``receive_buffer_size`` is 4 KiB               64 KiB
+``receive_buffer_size`` is 4 KiB               256 KiB
 ``ping`` starves when nobody reads             it is not used: a session has a Ping of its own, and
                                                always reads
 an exception takes down the nursery that it    each connection has a nursery of its own, in which it
@@ -56,8 +56,11 @@ __all__ = ["SUBPROTOCOL", "WebSocketChannel", "WebSocketConnection", "open_webso
 SUBPROTOCOL = "trio-rpc.v1"
 """What both ends have to name in the handshake: the packets of docs/protocol.md, version 1."""
 
-READ_SIZE = 64 * 1024
-"""Bytes asked for at a time."""
+READ_SIZE = 256 * 1024
+"""Bytes asked for at a time: a large packet comes in few pieces."""
+
+OVERHEAD = 128 * 1024
+"""Bytes of frame headers and control frames that may come with two packets: far more than there are."""
 
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED = 1000, 1001, 1002, 1003
 NO_STATUS, ABNORMAL, INVALID_DATA, TOO_BIG = 1005, 1006, 1007, 1009
@@ -315,8 +318,9 @@ def _host(head: bytes) -> str:
 
 
 def _watched(stream: trio.abc.Stream, limits: Limits, *, is_client: bool) -> WatchedStream:
-    # The library reads on until it holds one packet in its queue and another one in its hand.
-    most = 2 * limits.max_packet + 4 * READ_SIZE
+    # The library reads on until it holds one packet in its queue and another one in its hand; what
+    # it has read last may hold more.
+    most = 2 * limits.max_packet + READ_SIZE + OVERHEAD
     return WatchedStream(stream, is_client=is_client, max_unread=most)
 
 

@@ -1,0 +1,84 @@
+"""trio_rpc over one transport after the other; certificates are made for the run."""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from benchmarks.adapter import Adapter, Calls, Ready, trio_adapter
+from benchmarks.adapters.library import Bench
+from trio_rpc import connect, serve
+
+try:
+    import trustme
+except ImportError:
+    trustme = None
+
+__all__ = ["ADAPTERS"]
+
+
+def _server_context() -> ssl.SSLContext:
+    assert trustme is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+def _client_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # the authority is in the other process
+    return context
+
+
+def _serve(scheme: str) -> Callable[[Sequence[str], Ready], Awaitable[None]]:
+    async def serve_bench(hosts: Sequence[str], ready: Ready) -> None:
+        options: dict[str, Any] = {}
+        if scheme in ("tls", "wss"):
+            options["ssl_context"] = _server_context()
+        async with trio.open_nursery() as nursery:
+            with tempfile.TemporaryDirectory() as folder:
+                url = f"unix://{folder}/socket" if scheme == "unix" else f"{scheme}://{hosts[0]}:0"
+
+                async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:
+                    await serve({"bench": Bench()}, url, task_status=task_status, **options)
+
+                ready(await nursery.start(run))
+                await trio.sleep_forever()
+
+    return serve_bench
+
+
+@asynccontextmanager
+async def _open_client(url: str) -> AsyncGenerator[Calls]:
+    options = {"ssl_context": _client_context()} if url.startswith(("tls:", "wss:")) else {}
+    async with connect(url, **options) as session:
+        bench = session.proxy("bench", Bench)
+        yield Calls(echo=bench.echo, large=bench.large)
+
+
+def _adapter(scheme: str, title: str, parts: str) -> Adapter:
+    return trio_adapter(
+        f"trio_rpc-{scheme}",
+        f"trio_rpc over {title}",
+        parts,
+        serve=_serve(scheme),
+        open_client=_open_client,
+    )
+
+
+PLAIN = (
+    _adapter("tcp", "TCP", "transports"),
+    _adapter("unix", "a Unix socket", "transports"),
+    _adapter("ws", "a WebSocket", "websocket transports"),
+)
+ENCRYPTED = (
+    _adapter("tls", "TLS", "transports"),
+    _adapter("wss", "a WebSocket under TLS", "websocket transports"),
+)
+ADAPTERS = PLAIN + ENCRYPTED if trustme is not None else PLAIN
