@@ -6,14 +6,14 @@ of their own, so that each may use whatever event loop it likes, or none.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import trio
 
-from benchmarks import loads
+from benchmarks import loads, streaming
 from benchmarks.parts import Load
 
 __all__ = ["Adapter", "Calls", "Measurement", "Ready", "Target", "Turns", "trio_adapter"]
@@ -68,6 +68,15 @@ class Calls:
     running: Callable[[], Awaitable[int]] | None = None
     """That count."""
 
+    items: Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[Any]]] | None = None
+    """A stream of so many items: numbers from 0 if the second argument is 0, else so many bytes."""
+
+    call_back: Callable[[Callable[[str], Awaitable[str]], int, int], Awaitable[Any]] | None = None
+    """Has a function of the client's called so often, by so many tasks."""
+
+    get: Callable[[int], Awaitable[bytes]] | None = None
+    """Returns so many bytes."""
+
 
 def trio_adapter(
     name: str,
@@ -83,7 +92,8 @@ def trio_adapter(
         trio.run(serve, hosts, ready)
 
     def drive_in_trio(part: str, target: Target, load: Load, turns: Turns) -> None:
-        trio.run(loads.LOADS[part], open_client, target, load, turns)
+        drive = {**loads.LOADS, **streaming.STREAMING}[part]
+        trio.run(drive, open_client, target, load, turns)
 
     return Adapter(
         name=name,

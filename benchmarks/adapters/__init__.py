@@ -18,6 +18,7 @@ MODULES = (
     "floor_nursery",
     "floor_inline",
     "floor_scopes",
+    "floor_items",
     "floor_websocket",
     "library",
     "transports",

@@ -5,16 +5,20 @@ Two rows: handlers that are `async def`, and handlers that are a plain `def`, wh
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
 
 from benchmarks.adapter import Calls, Ready, trio_adapter
-from trio_rpc import connect, method, serve
+from trio_rpc import Limits, connect, method, serve, stream
 
 __all__ = ["ADAPTERS"]
+
+
+LIMITS = Limits(max_message=128 * 1024 * 1024)
+"""For results of 64 MiB; the other limits are the defaults."""
 
 
 class Bench:
@@ -47,6 +51,28 @@ class Bench:
         finally:
             self._running -= 1
 
+    @stream
+    async def items(self, count: int, size: int) -> AsyncGenerator[Any, None]:
+        block = bytes(size)
+        for number in range(count):
+            yield block if size else number
+
+    @method
+    async def call_back(
+        self, function: Callable[[str], Awaitable[str]], count: int, callers: int
+    ) -> None:
+        async def loop() -> None:
+            for _ in range(count // callers):
+                await function("0123456789abcdef")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(callers):
+                nursery.start_soon(loop)
+
+    @method
+    async def get(self, size: int) -> bytes:
+        return bytes(size)
+
     @method
     async def running(self) -> int:
         return self._running
@@ -60,9 +86,17 @@ async def serve_bench(hosts: Sequence[str], ready: Ready) -> None:
 
 @asynccontextmanager
 async def open_client(url: str) -> AsyncGenerator[Calls]:
-    async with connect(url) as session:
+    async with connect(url, limits=LIMITS) as session:
         bench = session.proxy("bench", Bench)
-        yield Calls(echo=bench.echo, large=bench.large, hang=bench.hang, running=bench.running)
+        yield Calls(
+            echo=bench.echo,
+            large=bench.large,
+            hang=bench.hang,
+            running=bench.running,
+            items=bench.items,
+            call_back=bench.call_back,
+            get=bench.get,
+        )
 
 
 @asynccontextmanager
@@ -76,7 +110,7 @@ ADAPTERS = (
     trio_adapter(
         "trio_rpc",
         "trio_rpc, async def handler",
-        "one flight large idle cancel",
+        "one flight large idle cancel stream callbacks bulk fairness mixed",
         serve=serve_bench,
         open_client=open_client,
     ),

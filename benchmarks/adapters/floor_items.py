@@ -1,0 +1,81 @@
+"""The floor of streams: msgpack frames one way, as many in a packet as are there, and no credit.
+
+Whoever wants items sends their number and size; the server packs each as a message of its own and
+lets TCP alone slow it down. The client unpacks with one streaming Unpacker and hands item by item to a
+loop that takes a checkpoint for each, as anything that `async for` is used on under Trio does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgpack
+import trio
+
+from benchmarks.adapter import Calls, trio_adapter
+from benchmarks.adapters.floor_wire import Packets, open_stream, packed, serve_streams
+
+__all__ = ["ADAPTERS"]
+
+PACKET = 16 * 1024
+"""Bytes after which a packet is sent."""
+
+
+async def handle(stream: trio.SocketStream) -> None:
+    packets = Packets()
+    packer = msgpack.Packer(autoreset=False)
+    while data := await stream.receive_some():
+        for count, size in packets.feed(data):
+            block = bytes(size)
+            for number in range(count):
+                packer.pack([20, 1, block if size else number])
+                if packer.getbuffer().nbytes >= PACKET:
+                    await stream.send_all(packed(packer.bytes()))
+                    packer.reset()
+            await stream.send_all(packed(packer.bytes()))
+            packer.reset()
+
+
+@asynccontextmanager
+async def open_client(url: str) -> AsyncGenerator[Calls]:
+    async with await open_stream(url) as stream:
+
+        @asynccontextmanager
+        async def items(count: int, size: int) -> AsyncGenerator[AsyncIterator[Any]]:
+            await stream.send_all(packed(msgpack.packb([count, size])))
+
+            async def receive() -> AsyncGenerator[Any]:
+                packets, left = Packets(), count
+                while left:
+                    for message in packets.feed(await stream.receive_some(READ)):
+                        left -= 1
+                        await trio.lowlevel.checkpoint()
+                        yield message[2]
+
+            received = receive()
+            try:
+                yield received
+            finally:
+                await received.aclose()
+
+        yield Calls(echo=_nothing, items=items)
+
+
+READ = 256 * 1024
+
+
+async def _nothing(value: Any) -> Any:
+    return value
+
+
+ADAPTERS = (
+    trio_adapter(
+        "items",
+        "floor: frames one way, without credit",
+        "stream bulk",
+        serve=serve_streams(handle),
+        open_client=open_client,
+    ),
+)
