@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 from protocol_pair import SMALL_LIMITS, Pair
 
 from trio_rpc.errors import LocalProtocolError
-from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.protocol.protocol import PACE, Protocol
 from trio_rpc.protocol.states import Half
 
 MAX_PACKET = 256
@@ -402,6 +402,9 @@ class TwoEnds(RuleBasedStateMachine):
         assert call.outcome is None
 
     def on_pong(self, sender, receiver, pong):
+        if pong.number == PACE:
+            receiver.protocol.allow_pieces(1000)
+            return
         receiver.pongs.append(pong.number)
 
     def on_goodbye(self, sender, receiver, goodbye):

@@ -31,6 +31,9 @@ _DROP_PIECES = b"\x91" + bytes([m.DropPieces.TYPE])
 CONTROL_ROOM = 16
 """Bytes that a packet keeps free for DropPieces and Credit: any small message fits beside them."""
 
+SHORT_PIECE = 64 * 1024
+"""Bytes of a piece while small messages may want to pass: what one of them waits for at most."""
+
 MAX_PONGS = 1000
 """Pongs that may wait; a Ping beyond them gets none, so Pings cannot pile up answers."""
 
@@ -78,6 +81,8 @@ class Outbox:
         self._dropped = b""
         self._credit = 0
         self._large_is_owed = False
+        self.allowance = SHORT_PIECE
+        """Bytes of short pieces that may leave."""
         self.resize(max_packet)
 
     def __bool__(self) -> bool:
@@ -124,8 +129,13 @@ class Outbox:
         else:
             self.put(data)
 
-    def next_packet(self) -> tuple[bytes, list[int]] | None:
-        """Take what leaves next: one packet, and the ids of the calls that it ends."""
+    def next_packet(self, *, short: bool = False) -> tuple[bytes, list[int]] | None:
+        """Take what leaves next: one packet, and the ids of the calls that it ends.
+
+        Args:
+            short: small messages may want to pass a large one, so pieces are short, and ``allowance`` says
+                how many may leave; else they are as long as packets, which is faster.
+        """
         if not self:
             return None
         # The drop comes before any piece, or the pieces that follow it would be dropped instead.
@@ -133,9 +143,9 @@ class Outbox:
         parts: list[bytes | memoryview] = [first] if first else []
         answered: list[int] = []
         room = self.max_packet - len(first)
-        if not self._may_take_large:
+        if not self._may_take_large or (short and self.allowance <= 0):
             self._take_small(parts, answered, room, room)
-            return b"".join(parts), answered
+            return (b"".join(parts), answered) if parts else None
         # A large message has half of each packet to itself, or a steady stream of small ones
         # would stop it for ever. A small one that needs more than half is let through in every
         # second packet, or a large one would stop it.
@@ -143,6 +153,9 @@ class Outbox:
         limit = share if self._large_is_owed else room
         room -= self._take_small(parts, answered, limit, share)
         self._large_is_owed = room < share
+        if short:
+            room = min(room, SHORT_PIECE)
+            self.allowance -= room
         self._take_piece(parts, answered, room)
         return b"".join(parts), answered
 

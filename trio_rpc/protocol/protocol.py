@@ -37,7 +37,7 @@ from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
 
-__all__ = ["Counters", "Event", "Protocol"]
+__all__ = ["PACE", "Counters", "Event", "Protocol"]
 
 Event: TypeAlias = (
     m.Request
@@ -55,6 +55,12 @@ Event: TypeAlias = (
     | m.ItemCredit
     | m.Started
 )
+ALONE = 4 * 1024 * 1024
+"""Bytes after which one large message is no more expected to have company."""
+
+PACE = 2**63 - 1
+"""The number of Pings that follow pieces."""
+
 References: TypeAlias = Callable[[object], m.Reference | None]
 
 
@@ -102,6 +108,10 @@ class Protocol:
         """What may come in our calls."""
         self._given = Streams()
         """What we may send in the peer's calls."""
+        self._alone = ALONE
+        """Bytes that have left since more than one call was in flight."""
+        self.is_paced = False
+        """Short pieces have left, and a Ping of number PACE after them; more wait for its Pong."""
         self._codec = codec
         self._outbox = Outbox(MIN_PACKET)
         self._pieces = Pieces(limits.max_message)
@@ -336,15 +346,26 @@ class Protocol:
 
     def next_packet(self) -> bytes | None:
         """Take the next packet to write, or None. The calls that it answers are over with that."""
-        taken = self._outbox.next_packet()
+        if len(self.outgoing) + len(self.incoming) > 1:
+            self._alone = 0
+        taken = self._outbox.next_packet(short=self._alone < ALONE)
         if taken is None:
             return None
+        self._alone += len(taken[0])
+        if self._outbox.allowance <= 0 and not self.is_paced:
+            self.is_paced = True
+            self.ping(PACE)
         packet, answered = taken
         for call in answered:
             del self.incoming[call]
         self.counters.packets_sent += 1
         self.counters.bytes_sent += len(packet)
         return packet
+
+    def allow_pieces(self, size: int) -> None:
+        """Let so many bytes of pieces more leave beside other calls: what had left has arrived."""
+        self.is_paced = False
+        self._outbox.allowance = size
 
     @property
     def bytes_waiting(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from trio_rpc.errors import Fate, LocalProtocolError, RpcError, SessionBroken, SessionClosed
-from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.protocol.protocol import PACE, Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.services.faults import Detail
 from trio_rpc.services.tables import Table
@@ -19,6 +19,7 @@ from trio_rpc.session.incoming import Incoming
 from trio_rpc.session.items import ItemReceiver
 from trio_rpc.session.life import Life, Stage
 from trio_rpc.session.outgoing import Outgoing
+from trio_rpc.session.pacer import Pacer
 from trio_rpc.session.writer import Writer
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
@@ -69,7 +70,8 @@ class Core:
         self.protocol = Protocol(
             Codec(options.registry, options.limits, self._make_reference), options.limits
         )
-        self.writer = Writer(channel, self.protocol, self._progressed)
+        self.pacer = Pacer(self.protocol)
+        self.writer = Writer(channel, self.protocol, self._progressed, self.pacer)
         self.outgoing = Outgoing(
             self.protocol,
             options.limits,
@@ -214,6 +216,10 @@ class Core:
 
     def on_pong(self, message: m.Pong) -> None:
         """Wake the ping that this answers; the keepalive's is waited for by nobody."""
+        if message.number == PACE:
+            self.pacer.answered(trio.current_time())
+            self.writer.wake()
+            return
         answered = self._pongs.get(message.number)
         if answered is not None:
             answered.set()

@@ -10,6 +10,7 @@ import trio
 from trio.lowlevel import Abort
 
 from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.session.pacer import Pacer
 
 __all__ = ["Writer"]
 
@@ -34,6 +35,7 @@ class Writer:
         channel: where packets go.
         protocol: where they come from.
         progressed: called after each packet that was taken, when room may have come free.
+        pacer: is told when pieces have left that are followed by a Ping.
     """
 
     def __init__(
@@ -41,10 +43,12 @@ class Writer:
         channel: trio.abc.Channel[bytes],
         protocol: Protocol,
         progressed: Callable[[], None],
+        pacer: Pacer,
     ) -> None:
         self._channel = channel
         self._protocol = protocol
         self._progressed = progressed
+        self._pacer = pacer
         self._nowait = channel if isinstance(channel, _WritesNow) else None
         self._held: bytes | None = None
         self._parked: trio.lowlevel.Task | None = None
@@ -66,7 +70,7 @@ class Writer:
         if self._nowait is None:
             self.wake()
             return
-        packet = self._protocol.next_packet()
+        packet = self._next()
         if packet is None:
             return
         try:
@@ -82,7 +86,7 @@ class Writer:
     async def run(self) -> None:
         """Write until cancelled, or until the channel fails, whose error it raises."""
         while True:
-            packet = self._held or self._protocol.next_packet()
+            packet = self._held or self._next()
             self._held = None
             if packet is not None:
                 await self._channel.send(packet)
@@ -91,6 +95,14 @@ class Writer:
                 await self._nowait.flush()
             else:
                 await self._park()
+
+    def _next(self) -> bytes | None:
+        """Take the next packet; tell the pacer if a batch of pieces is complete with it."""
+        was_paced = self._protocol.is_paced
+        packet = self._protocol.next_packet()
+        if self._protocol.is_paced and not was_paced:
+            self._pacer.sent(trio.current_time())
+        return packet
 
     async def _park(self) -> None:
         self._parked = trio.lowlevel.current_task()

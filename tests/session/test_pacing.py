@@ -1,0 +1,123 @@
+"""Pieces of large messages leave in batches while other calls are in flight (F9)."""
+
+from __future__ import annotations
+
+import trio
+from raw_peer import session_with_raw_peer
+from trio.testing import wait_all_tasks_blocked
+
+from trio_rpc import method
+from trio_rpc.protocol.outbox import SHORT_PIECE
+from trio_rpc.protocol.protocol import PACE
+from trio_rpc.session.pacer import LEAST, MOST, Pacer
+from trio_rpc.testing import open_session_pair
+from trio_rpc.wire import messages as m
+
+
+class Fake:
+    """A protocol that notes what it is allowed."""
+
+    def __init__(self):
+        self.allowed = []
+
+    def allow_pieces(self, size):
+        self.allowed.append(size)
+
+
+async def test_a_batch_grows_while_answers_come_soon_and_shrinks_when_they_are_late():
+    protocol = Fake()
+    pacer = Pacer(protocol)
+    now = 0.0
+    for seconds in (1.0, 1.5, 2.0, 2.1, 9.0, 1.0):
+        pacer.sent(now)
+        now += seconds
+        pacer.answered(now)
+    assert [size // LEAST for size in protocol.allowed] == [2, 4, 8, 4, 2, 4]
+
+
+async def test_a_batch_is_bounded_both_ways():
+    protocol = Fake()
+    pacer = Pacer(protocol)
+    for _ in range(20):
+        pacer.sent(0)
+        pacer.answered(1)
+    assert protocol.allowed[-1] == MOST
+    for _ in range(20):
+        pacer.sent(0)
+        pacer.answered(10)
+    assert protocol.allowed[-1] == LEAST
+
+
+class Files:
+    @method
+    async def get(self, size: int) -> bytes:
+        return bytes(size)
+
+    @method
+    async def sleep(self) -> None:
+        await trio.sleep_forever()
+
+
+def pieces(messages):
+    return [len(each.data) for each in messages if isinstance(each, (m.Piece, m.LastPiece))]
+
+
+async def all_that_comes(peer):
+    """Read all packets that are there."""
+    messages = []
+    while True:
+        with trio.move_on_after(1) as scope:
+            messages += await peer.read_packet()
+        if scope.cancelled_caught:
+            return messages
+
+
+async def test_pieces_wait_for_a_pong_while_another_call_is_in_flight(autojump_clock):
+    async with session_with_raw_peer(Files(), max_buffer=10**6) as (session, peer):
+        peer.send(m.Request(1, "sleep", []), m.Request(2, "get", [500_000]))
+        first = await all_that_comes(peer)
+        assert 0 < sum(pieces(first)) <= SHORT_PIECE
+        assert first[-1] == m.Ping(PACE)
+        peer.send(m.Pong(PACE))
+        second = await all_that_comes(peer)
+        assert SHORT_PIECE < sum(pieces(second)) <= 2 * SHORT_PIECE
+        assert second[-1] == m.Ping(PACE)
+        while not any(isinstance(each, m.LastPiece) for each in second):
+            peer.send(m.Pong(PACE))
+            second = await all_that_comes(peer)
+        peer.send(m.Cancel(1))
+        await peer.read(m.ReplyErr)
+        assert session.tree() == []
+
+
+async def test_a_message_that_is_alone_does_not_wait(autojump_clock):
+    async with session_with_raw_peer(Files(), max_buffer=10**6) as (_, peer):
+        peer.send(m.Request(1, "get", [500_000]))
+        messages = await all_that_comes(peer)
+        assert sum(pieces(messages)) > 500_000
+        assert not any(isinstance(each, m.Ping) for each in messages)
+
+
+async def test_small_messages_pass_while_pieces_wait(autojump_clock):
+    async with session_with_raw_peer(Files(), max_buffer=10**6) as (_, peer):
+        peer.send(m.Request(1, "sleep", []), m.Request(2, "get", [500_000]))
+        await all_that_comes(peer)
+        peer.send(m.Request(3, "get", [1]))
+        assert [type(each) for each in await all_that_comes(peer)] == [m.Reply]
+        peer.send(m.Cancel(2))  # while its result is on its way
+        assert (await peer.read(m.ReplyErr)).id == 2
+        peer.send(m.Cancel(1))
+        await peer.read(m.ReplyErr)
+
+
+async def test_large_results_arrive_beside_each_other(no_time):
+    async with open_session_pair(Files(), None) as (_, b), trio.open_nursery() as nursery:
+        got = []
+
+        async def get(size):
+            got.append(len(await b.call("get", size)))
+
+        for size in (700_000, 600_000, 5, 900_000):
+            nursery.start_soon(get, size)
+        await wait_all_tasks_blocked()
+        assert sorted(got) == [5, 600_000, 700_000, 900_000]
