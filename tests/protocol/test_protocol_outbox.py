@@ -441,5 +441,6 @@ def test_a_large_message_of_each_kind_goes_from_end_to_end():
     sent = packets(pair.b)
     assert all(len(packet) <= 16 * 1024 for packet in sent)
     events = [event for packet in sent for event in pair.a.receive(packet)]
+    events = [event for event in events if not isinstance(event, m.Pong)]
     assert [type(each) for each in events] == [m.Reply, m.ReplyErr]
     pair.assert_no_calls()
