@@ -443,4 +443,5 @@ def test_a_large_message_of_each_kind_goes_from_end_to_end():
     events = [event for packet in sent for event in pair.a.receive(packet)]
     events = [event for event in events if not isinstance(event, m.Pong)]
     assert [type(each) for each in events] == [m.Reply, m.ReplyErr]
+    pair.settle()
     pair.assert_no_calls()
