@@ -135,6 +135,21 @@ async def test_origins(at_once, origin, options, is_allowed):  # S11, case 71
             assert "is not allowed" in error
 
 
+@pytest.mark.parametrize(
+    ("origins", "kind"),
+    [
+        ("https://good.example", TypeError),
+        (["good.example"], ValueError),
+        (["https://good.example/path"], ValueError),
+        (["*"], ValueError),
+        (["https://a b"], ValueError),
+    ],
+)
+async def test_origins_that_no_browser_would_name(origins, kind):
+    with pytest.raises(kind, match="origin"):
+        await open_listeners("ws://127.0.0.1:0", allowed_origins=origins)
+
+
 async def test_two_origins_are_refused(at_once):
     async with raw_client() as (peer, connection):
         sent = request(Origin="http://example.org:8000\r\nOrigin: http://example.org:8000")
@@ -344,6 +359,19 @@ async def test_a_server_that_says_nothing_is_given_up_in_time(autojump_clock):
         with pytest.raises(TimeoutError, match="no WebSocket handshake within 10 s"):
             await fails_to_open(url)
     assert trio.current_time() == started + 10
+
+
+async def test_a_client_may_be_cancelled_in_its_handshake(at_once):
+    before = open_descriptors()
+
+    async def serve_one(peer):
+        await trio.sleep_forever()
+
+    async with raw_server(serve_one) as url, trio.open_nursery() as nursery:
+        nursery.start_soon(fails_to_open, url)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert open_descriptors() <= before
 
 
 async def test_packets_that_come_with_the_answer_are_not_lost(at_once):

@@ -19,7 +19,7 @@ from trio_rpc.channels.connection import (
 )
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
-from trio_rpc.channels.websocket import WebSocketConnection, open_websocket
+from trio_rpc.channels.websocket import WebSocketConnection, check_origins, open_websocket
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["open_channel", "open_listeners"]
@@ -75,10 +75,10 @@ async def open_listeners(
             certificate.
         limits: max_packet, packet_timeout and handshake_timeout are those of the channels that
             clients open.
-        allowed_origins: for ws:// and wss://, see :class:`WebSocketConnection`.
+        allowed_origins: for ws:// and wss://, see :func:`check_origins`.
 
     Raises:
-        ValueError: the URL is bad, or ssl_context is missing or out of place.
+        ValueError: the URL or an origin is bad, or ssl_context is missing or out of place.
         OSError: the address cannot be had, in one line that names the URL.
     """
     address = parse_url(url)
@@ -86,13 +86,15 @@ async def open_listeners(
     if address.is_encrypted and ssl_context is None:
         raise ValueError(f"to listen at {address} takes an ssl_context with a certificate")
 
+    origins = check_origins(allowed_origins)
+
     def connection(stream: trio.SocketStream, url: str) -> Connection:
         name = peer_name(stream, url)
         over = _server_stream(stream, address, ssl_context)
         if not address.is_websocket:
             return StreamConnection(over, limits, name=name)
         return WebSocketConnection(
-            over, limits, name=name, path=address.path, allowed_origins=allowed_origins
+            over, limits, name=name, path=address.path, allowed_origins=origins
         )
 
     with connecting.naming(f"cannot listen at {address}"):

@@ -33,6 +33,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
+from typing import NoReturn
 
 import trio
 import trio_websocket
@@ -51,7 +52,13 @@ from trio_rpc.channels.websocket_stream import WatchedStream
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["SUBPROTOCOL", "WebSocketChannel", "WebSocketConnection", "open_websocket"]
+__all__ = [
+    "SUBPROTOCOL",
+    "WebSocketChannel",
+    "WebSocketConnection",
+    "check_origins",
+    "open_websocket",
+]
 
 SUBPROTOCOL = "trio-rpc.v1"
 """What both ends have to name in the handshake: the packets of docs/protocol.md, version 1."""
@@ -242,9 +249,7 @@ class WebSocketConnection(Connection):
         limits: max_packet of the channel, handshake_timeout of all handshakes together.
         name: see :class:`Connection`.
         path: where the server is found; every other one answers 404.
-        allowed_origins: pages of which browsers may connect, as ``https://example.org``; None:
-            those that were loaded from this server, by their host and port. Programs that are
-            no browser name no origin, and are let in.
+        allowed_origins: what :func:`check_origins` has returned.
     """
 
     def __init__(
@@ -254,7 +259,7 @@ class WebSocketConnection(Connection):
         *,
         name: str,
         path: str = "",
-        allowed_origins: Collection[str] | None = None,
+        allowed_origins: frozenset[str] | None = None,
     ) -> None:
         super().__init__(name)
         self._stream = stream
@@ -307,8 +312,30 @@ class WebSocketConnection(Connection):
             return False
         origin = origins[0].decode("latin-1").lower()
         if self._allowed_origins is not None:
-            return origin in {each.lower().rstrip("/") for each in self._allowed_origins}
+            return origin in self._allowed_origins
         return origin in {f"{scheme}://{_host(head)}" for scheme in ("http", "https")}
+
+
+def check_origins(allowed: Collection[str] | None) -> frozenset[str] | None:
+    """Check the origins of the pages whose scripts may connect.
+
+    Args:
+        allowed: each as a browser names it, ``https://example.org``, with a port that is not the
+            scheme's own. None: those pages that were loaded from the same host and port. Programs
+            that are no browser name no origin, and are always let in.
+
+    Raises:
+        ValueError: one of them is no origin: it would never be named.
+        TypeError: it is one string, and not a collection of them.
+    """
+    if allowed is None:
+        return None
+    if isinstance(allowed, str):
+        raise TypeError("allowed_origins must be a collection of origins, not one origin")
+    for origin in allowed:
+        if not re.fullmatch(r"[A-Za-z][\w+.-]*://[^/\s]+/?", origin):
+            raise ValueError(f"{origin!r} is no origin, such as https://example.org")
+    return frozenset(origin.lower().rstrip("/") for origin in allowed)
 
 
 def _host(head: bytes) -> str:
@@ -343,10 +370,10 @@ async def _run(
                 stream.is_open = True
                 channel = WebSocketChannel(websocket, stream, limits.max_packet)
                 task_status.started(channel)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - nothing of a connection may reach the others
         if channel is None:
             with naming(action) if action else nullcontext():
-                raise _as_os_error(exc) from exc
+                _raise_os_error(exc)
         failure = exc
     finally:
         stream.is_open = True
@@ -356,12 +383,11 @@ async def _run(
             channel.fail(failure)
 
 
-def _as_os_error(exc: Exception) -> OSError:
+def _raise_os_error(exc: Exception) -> NoReturn:
     if isinstance(exc, OSError):
-        return exc
+        raise exc
     reason: BaseException = exc
     while reason.__context__ is not None:  # it has failed in the attempt to answer the first one
         reason = reason.__context__
-    return ConnectionError(
-        f"the WebSocket handshake failed: {str(reason) or type(reason).__name__}"
-    )
+    text = str(reason) or type(reason).__name__
+    raise ConnectionError(f"the WebSocket handshake failed: {text}") from exc
