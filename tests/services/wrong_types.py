@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from trio_rpc.services import method, notification
+import trio
+
+from trio_rpc.services import duplex, method, notification, stream
 
 T = TypeVar("T")
 
@@ -21,6 +23,30 @@ class Market:
 
     @notification
     async def log(self, line: str) -> None:
+        pass
+
+    @method
+    async def backtest(self, on_progress: Callable[[float], Awaitable[None]]) -> None:
+        pass
+
+    @method
+    async def total(self, prices: AsyncIterator[float]) -> float:
+        return 1.0
+
+    @stream
+    async def ticks(self, symbol: str) -> AsyncGenerator[float, None]:
+        yield 1.0
+
+    @duplex
+    async def chat(self, channel: trio.abc.Channel[str], room: str) -> None:
+        pass
+
+    @stream  # E: arg-type
+    async def no_stream(self) -> float:
+        return 1.0
+
+    @duplex  # E: arg-type
+    async def no_channel(self, room: str) -> None:
         pass
 
     @method(raises=(int,))  # E: arg-type
@@ -51,6 +77,27 @@ async def wrong_calls(session: Session) -> str:
     market.price("BTC")  # E: unused-coroutine
     await market.log("a", "b")  # E: call-arg
     return text
+
+
+async def takes_text(text: str) -> None:
+    pass
+
+
+async def words() -> AsyncGenerator[str, None]:
+    yield "word"
+
+
+async def wrong_streams(session: Session) -> None:
+    market = session.proxy("market", Market)
+    await market.backtest(takes_text)  # E: arg-type
+    await market.total(words())  # E: arg-type
+    async with market.ticks(3) as ticks:  # E: arg-type
+        text: str = await ticks.receive()  # E: assignment
+        await ticks.send(text)  # E: attr-defined
+    async for _ in market.ticks("BTC"):  # E: attr-defined
+        pass
+    async with market.chat() as channel:  # E: call-arg
+        await channel.send(3)  # E: arg-type
 
 
 def wrong_proxies(session: Session) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, assert_type
 
 import trio
@@ -24,6 +24,26 @@ class Market:
     @trio_rpc.notification
     async def log(self, line: str) -> None:
         pass
+
+    @trio_rpc.stream
+    async def ticks(self, symbol: str) -> AsyncGenerator[float, None]:
+        yield 1.0
+
+    @trio_rpc.stream(raises=(KeyError,))
+    def history(self, *, days: int = 1) -> AsyncIterator[int]:
+        raise NotImplementedError
+
+    @trio_rpc.duplex
+    async def chat(self, channel: trio.abc.Channel[str], room: str) -> None:
+        await channel.send(room)
+
+    @trio_rpc.method
+    async def total(self, prices: AsyncIterator[float]) -> float:
+        return sum([price async for price in prices])
+
+    @trio_rpc.method
+    async def feed(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started(1)
 
 
 async def show(done: float) -> None:
@@ -47,6 +67,41 @@ async def use(session: trio_rpc.Session, nursery: trio.Nursery) -> None:
         await trio_rpc.connect_in(nursery, "tcp://localhost:5000", {"market": Market()}),
         trio_rpc.Session,
     )
+
+
+async def some_prices() -> AsyncGenerator[float, None]:
+    yield 1.0
+
+
+async def what_lives(session: trio_rpc.Session, nursery: trio.Nursery) -> None:
+    market = session.proxy("market", Market)
+    async with market.ticks("BTC") as ticks:
+        assert_type(ticks, trio.abc.ReceiveChannel[float])
+        async for tick in ticks:
+            assert_type(tick, float)
+        assert_type(await ticks.receive(), float)
+    async with market.history(days=3) as history:
+        assert_type(await history.receive(), int)
+    async with session.stream(market.ticks, "BTC") as ticks:
+        assert_type(await ticks.receive(), float)
+    async with session.stream("market.ticks", "BTC") as anything:
+        assert_type(await anything.receive(), Any)
+    async with market.chat("lobby") as channel:
+        assert_type(channel, trio.abc.Channel[str])
+        await channel.send("hello")
+    async with session.duplex(market.chat, "lobby") as channel:
+        assert_type(await channel.receive(), str)
+    assert_type(await market.total(some_prices()), float)
+    _, receive = trio.open_memory_channel[float](1)
+    assert_type(await market.total(receive), float)
+    await nursery.start(market.feed)
+    async with session.open_scope() as scope:
+        assert_type(scope, trio_rpc.RemoteScope)
+        assert_type(await scope.call(market.price, "BTC"), float)
+        assert_type(scope.proxy("market", Market), Market)
+        async with scope.stream(market.ticks, "BTC") as ticks:
+            assert_type(await ticks.receive(), float)
+    assert_type(trio_rpc.current_call().nursery, trio.Nursery)
 
 
 async def open_all(nursery: trio.Nursery) -> None:
