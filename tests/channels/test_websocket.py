@@ -33,6 +33,12 @@ LIMITS = Limits(max_packet=20_000)
 
 
 @pytest.fixture
+def autojump_clock():
+    """A mock clock that gives the system a moment to deliver what is on its way."""
+    return trio.testing.MockClock(autojump_threshold=0.01)
+
+
+@pytest.fixture
 def at_once(autojump_clock):
     """Nothing waited for a time-out."""
     started = autojump_clock.current_time()
@@ -432,6 +438,21 @@ async def test_wss_to_a_plaintext_port(at_once, certificates):
                 listener.url.replace("ws:", "wss:"), ssl_context=certificates.client
             )
     assert "this is not a TLS port" in str(errors[0])
+
+
+async def test_a_client_of_wss_verifies_the_server(at_once, certificates):
+    (listener,) = await open_listeners("wss://127.0.0.1:0", ssl_context=certificates.server)
+
+    async def accept():
+        connection = await listener.accept()
+        with pytest.raises(ssl.SSLError):
+            async with connection.prepared():
+                raise AssertionError("it must not open")
+
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        with pytest.raises(ssl.SSLCertVerificationError, match=listener.url):
+            await fails_to_open(listener.url)
 
 
 async def test_a_server_for_wss_needs_a_certificate(certificates):

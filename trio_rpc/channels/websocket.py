@@ -367,7 +367,7 @@ async def _run(
             async with trio.open_nursery() as nursery:
                 with time_limit(limits.handshake_timeout, "no WebSocket handshake"):
                     websocket = await shake_hands(nursery, stream)
-                stream.is_open = True
+                stream.opened()
                 channel = WebSocketChannel(websocket, stream, limits.max_packet)
                 task_status.started(channel)
     except Exception as exc:  # noqa: BLE001 - nothing of a connection may reach the others
@@ -376,8 +376,8 @@ async def _run(
                 _raise_os_error(exc)
         failure = exc
     finally:
-        stream.is_open = True
         if channel is None:
+            stream.opened()  # or failed to: from here on closing it is no error
             await close_forcefully(stream)
         else:
             channel.fail(failure)

@@ -29,23 +29,28 @@ class WatchedStream(trio.abc.Stream):
         max_unread: bytes that may come without a packet being made of them.
 
     Attributes:
-        head: the first bytes that came, up to the end of the HTTP head at least.
-        is_open: set by whoever does the handshake when it is done.
+        head: the first bytes that came, up to the end of the HTTP head at least, until the
+            handshake is over.
         unread: bytes that have come since a packet was received; reset by whoever receives it.
         failure: why the stream has ended, if that was not orderly.
     """
 
     def __init__(self, stream: trio.abc.Stream, *, is_client: bool, max_unread: int) -> None:
         self.head = b""
-        self.is_open = False
         self.unread = 0
         self.failure: Exception | None = None
         self._stream = stream
         self._is_client = is_client
+        self._is_opening = True
         self._max_unread = max_unread
         self._head_is_whole = False
         self._heard = False
         self._cut = False
+
+    def opened(self) -> None:
+        """Take note that the handshake is over."""
+        self._is_opening = False
+        self.head = b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, unless an earlier send was cut off: what followed would be taken for its rest."""
@@ -94,7 +99,7 @@ class WatchedStream(trio.abc.Stream):
             await self._stream.aclose()
         except trio.BrokenResourceError:
             await trio.lowlevel.cancel_shielded_checkpoint()  # it was lost before, and is closed
-        if not self.is_open:
+        if self._is_opening:
             reason = f": {exc}" if (exc := sys.exception()) else ""  # what the library handles now
             raise ConnectionError(f"{self._other} did not do the WebSocket handshake{reason}")
 
