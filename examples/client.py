@@ -36,6 +36,18 @@ async def main(url: str) -> None:
             await market.backtest("slow", steps=1000)
         print("cancelled in time:", scope.cancelled_caught)  # and nothing of it runs any more
 
+        async with market.ticks("BTC") as ticks:
+            print("ticks:", [round(await ticks.receive()) for _ in range(3)])
+
+        async with session.open_scope() as scope:  # the callback lives as long as this block
+            prices, watched = trio.open_memory_channel[float](1)
+            await scope.call(market.watch, "ETH", prices.send)
+            print("watched:", round(await watched.receive()))
+
+        async with trio.open_nursery() as nursery:
+            print(await nursery.start(market.halt))
+            nursery.cancel_scope.cancel()
+
         await market.log("bye")
 
 

@@ -8,6 +8,7 @@ Use it:      uv run python -m examples.client tcp://127.0.0.1:5000
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -77,6 +78,32 @@ class Market:
             gain += len(strategy) / steps
             await self.dealer.progress((step + 1) / steps)
         return gain
+
+    @trio_rpc.stream
+    async def ticks(self, symbol: str) -> AsyncGenerator[float, None]:
+        """Tell the price again and again, until the client leaves."""
+        price = await self.price(symbol)
+        while True:
+            yield price
+            price *= 1.001
+            await trio.sleep(0.02)
+
+    @trio_rpc.method
+    async def watch(self, symbol: str, on_price: Callable[[float], Awaitable[None]]) -> None:
+        """Call back with the price now and then, for as long as the client's remote scope lasts."""
+
+        async def run() -> None:
+            while True:
+                await on_price(self.prices[symbol])
+                await trio.sleep(0.02)
+
+        trio_rpc.current_call().nursery.start_soon(run)
+
+    @trio_rpc.method
+    async def halt(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Stop trading, and go on with it when the caller cancels this."""
+        task_status.started("halted")
+        await trio.sleep_forever()
 
     @trio_rpc.notification
     async def log(self, line: str) -> None:

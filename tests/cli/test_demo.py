@@ -43,7 +43,8 @@ async def test_for_scripts_everything_is_in_one_object():
     assert report["jobs"]["callbacks"] == 125
     methods = [call["method"] for call in report["jobs"]["tree"]]
     assert methods.count("lab.run_job") == 3
-    assert {"screen.progress", "lab.look"} < set(methods)
+    assert {"callback 0 of lab.run_job", "lab.look"} < set(methods)
+    assert [use["ok"] for use in report["what_lives"]] == [True, True]
     assert report["figures"]["one_at_a_time"]["count"] == 300
     assert report["server"]["exit_code"] == 0
     assert not is_alive(report["server"]["pid"])
@@ -58,7 +59,7 @@ async def test_in_a_pipe_it_is_plain_text():
     assert not re.search(r" +$", text, re.MULTILINE)
     assert "✗" not in text
     assert text.count("✓") == 3
-    assert re.search(r"└── screen.progress #\d+  server waiting → client running", text)
+    assert re.search(r"└── callback 0 of lab.run_job #\d+  server waiting → client running", text)
     assert "exit code 0" in text
     server = SERVER.search(text)
     assert not is_alive(int(server[1]))

@@ -71,6 +71,7 @@ class _Show:
             await self._concurrent(session)
             await self._cancel_from_here(session)
             await self._cancel_from_there(session)
+            await self._what_lives(session)
             await self._jobs(session)
             await self._measure(session)
 
@@ -112,8 +113,16 @@ class _Show:
         self.report["cancel_from_there"] = {**asdict(result), "ok": result.ok}
         self._check(views.cancelled_view(result, "server"), ok=result.ok)
 
+    async def _what_lives(self, session: Session) -> None:
+        self._step(
+            "What lives as long as its scope", "a stream that is left, and a task over there"
+        )
+        uses = await story.use_what_lives(session)
+        self.report["what_lives"] = [asdict(use) for use in uses]
+        self._check(views.plain_view(uses), ok=all(use.ok for use in uses))
+
     async def _jobs(self, session: Session) -> None:
-        self._step("Long jobs", "three calls at once; the server calls back to move each bar")
+        self._step("Long jobs", "three calls at once, each given a function that moves its bar")
         pictures: list[list[LiveCall]] = []
         with views.JobBars(self._output) as bars:
 
@@ -123,7 +132,7 @@ class _Show:
 
             self._screen.picture = picture
             self._screen.show = bars.show
-            took = await story.run_jobs(session, seconds=0.6 if self._quick else 3.0)
+            took = await story.run_jobs(session, self._screen, seconds=0.6 if self._quick else 3.0)
         expected = sum(steps for _, steps, _ in story.JOBS)
         self.ok = self.ok and self._screen.callbacks == expected and bool(pictures)
         self.report["jobs"] = {

@@ -7,16 +7,21 @@ the other: a call may go either way, inside a call of the other direction.
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import trio
 
-from trio_rpc.services.decorators import method, notification
+from trio_rpc.services.decorators import method, notification, stream
 from trio_rpc.session.context import current_call
 from trio_rpc.session.session import Session
 from trio_rpc.session.tree import ScopeNode
 
 __all__ = ["Diary", "Entry", "Lab", "Reading", "Screen", "services"]
+
+OnStep: TypeAlias = Callable[[str, int, int], Awaitable[None]]
+"""Called with the job, the steps done and the steps in all."""
 
 CLEAN_UP_SECONDS = 0.1
 """How long it takes to put back what was held: long enough to be seen."""
@@ -66,14 +71,10 @@ class Diary:
 
 
 class Screen:
-    """Offered by the end that has the terminal; the demo gives its methods a body."""
+    """Offered by the end that has the terminal."""
 
     def __init__(self) -> None:
         self.diary = Diary()
-
-    @method
-    async def progress(self, job: str, done: int, total: int) -> None:
-        """Show how far a job has come."""
 
     @method
     async def hold(self, what: str) -> None:
@@ -125,12 +126,32 @@ class Lab:
         self._diary = Diary()
 
     @method
-    async def run_job(self, job: str, steps: int, seconds: float) -> int:
-        """Do a long job, and report each step to the caller's screen."""
+    async def run_job(self, job: str, steps: int, seconds: float, on_step: OnStep) -> int:
+        """Do a long job, and call back with each step."""
         for done in range(1, steps + 1):
             await trio.sleep(seconds / steps)
-            await self._screen.progress(job, done, steps)
+            await on_step(job, done, steps)
         return steps
+
+    @stream
+    async def samples(self) -> AsyncGenerator[int, None]:
+        """Yield numbers until nobody wants them any more."""
+        number = 0
+        try:
+            while True:
+                number += 1
+                yield number
+        finally:
+            self._diary.note("the generator is closed")
+
+    @method
+    async def oven(
+        self, degrees: int, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Heat up, say so, and stay hot until cancelled."""
+        await trio.sleep(CLEAN_UP_SECONDS)
+        task_status.started(f"hot: {degrees} degrees")
+        await self._diary.hold_until_cancelled("the oven")
 
     @method
     async def look(self) -> list[ScopeNode]:

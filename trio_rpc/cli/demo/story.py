@@ -28,6 +28,7 @@ __all__ = [
     "cancel_from_there",
     "measure",
     "run_jobs",
+    "use_what_lives",
 ]
 
 CALLS_AT_ONCE = 200
@@ -199,6 +200,35 @@ async def _left(session: Session) -> int:
     return len(session.tree()) + len(there) - asking
 
 
+# ── what lives as long as its scope ──────────────────────────────────────────────────────────
+
+
+async def use_what_lives(session: Session) -> list[Plain]:
+    """Take a few items of an endless stream, and start a task at the other end."""
+    lab = session.proxy("lab", Lab)
+    await lab.forget()
+    async with lab.samples() as samples:
+        got = [await samples.receive() for _ in range(3)]
+    closed = [entry.text for entry in await lab.diary()] == ["the generator is closed"]
+    streamed = Plain(
+        "async with lab.samples() as samples: [await samples.receive() for _ in range(3)]",
+        f"{got}, and the generator is {'closed' if closed else 'still open'}",
+        got == [1, 2, 3] and closed,
+    )
+    await lab.forget()
+    async with trio.open_nursery() as nursery:
+        said = await nursery.start(lab.oven, 180)
+        alive = any(node.method == "lab.oven" for node in await lab.look())
+        nursery.cancel_scope.cancel()
+    cleaned = [entry.text for entry in await lab.diary()][-1] == "has cleaned up"
+    started = Plain(
+        "await nursery.start(lab.oven, 180)",
+        f"{said!r}, and it lives in the nursery until that is cancelled",
+        alive and cleaned and not await _left(session),
+    )
+    return [streamed, started]
+
+
 # ── long jobs ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -219,7 +249,7 @@ class JobScreen(Screen):
         self.picture: Callable[[list[LiveCall]], None] = lambda _calls: None
         self.callbacks = 0
 
-    async def progress(self, job: str, done: int, total: int) -> None:
+    async def on_step(self, job: str, done: int, total: int) -> None:
         """Show it; take the picture when it is time for that."""
         self.callbacks += 1
         self.show(job, done, total)
@@ -229,13 +259,13 @@ class JobScreen(Screen):
             self.picture(join_trees(here, there))
 
 
-async def run_jobs(session: Session, seconds: float) -> float:
+async def run_jobs(session: Session, screen: JobScreen, seconds: float) -> float:
     """Run all jobs at once; returns the seconds that it took."""
     lab = session.proxy("lab", Lab)
     started = time.perf_counter()
     async with trio.open_nursery() as nursery:
         for job, steps, share in JOBS:
-            nursery.start_soon(lab.run_job, job, steps, seconds * share)
+            nursery.start_soon(lab.run_job, job, steps, seconds * share, screen.on_step)
     return time.perf_counter() - started
 
 
