@@ -419,6 +419,19 @@ async def test_race_an_item_that_another_task_takes_is_no_end(no_time):
 # ── the laws ─────────────────────────────────────────────────────────────────────────────────
 
 
+async def test_race_credit_and_cancel_in_one_packet(source, no_time):
+    """The generator, woken by the credit, is told that it is cancelled, and not that it is unwanted."""
+    options = {"limits": Limits(stream_items=1)}
+    async with open_session_pair(None, source, options_a=options) as (session, _):
+        source_ = session.proxy("", Source)
+        for taken in range(4):
+            async with source_.count(0, 9) as numbers:  # raises what the generator ended with
+                for _ in range(taken):
+                    await numbers.receive()
+                await wait_all_tasks_blocked()  # it waits for credit
+                await numbers.receive()
+
+
 async def test_law_1_a_stream_is_in_the_tree_at_both_ends(source, no_time):
     async with opened(source) as (a, b), b.proxy("", Source).tidy(0) as numbers:
         await numbers.receive()

@@ -270,6 +270,8 @@ class ItemSender(trio.abc.SendChannel[Any]):
             if not self._room():
                 await self._credit.wait()
         if self._why_not is not None:
+            # What ended the stream while we waited may have cancelled us too, which goes before.
+            await trio.lowlevel.checkpoint_if_cancelled()
             raise self._why_not("this end of the stream is closed, or nobody takes its items")
         self._protocol.item(self._call, value)
         self._wake()
