@@ -51,7 +51,7 @@ def test_ci_runs_the_very_commands_of_the_readme():
 def test_commands_of_the_readme_exist():
     cli = pytest.importorskip("trio_rpc.cli.app", reason="the extra cli is not installed")
     used = {command.split()[1] for command in commands() if command.startswith("trio-rpc ")}
-    assert used == {"serve", "describe", "call", "ping"}
+    assert used == {"serve", "describe", "call", "stream", "ping"}
     for command in used:
         assert cli.app[command]
 

@@ -1,4 +1,4 @@
-"""call, describe and ping, against a server in the same process."""
+"""call, stream, describe and ping, against a server in the same process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import subprocess
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,6 +52,17 @@ class Shop:
     @trio_rpc.method
     async def echo(self, **values):
         return values
+
+    @trio_rpc.stream
+    async def count(self, start: int = 1) -> AsyncGenerator[int, None]:
+        self.started.set()
+        try:
+            for number in range(start, start + 1000):
+                yield number
+                if number >= start + 2:
+                    await trio.sleep_forever()
+        finally:
+            self.cleaned_up.set()
 
     @trio_rpc.method
     async def mirror(self, point: Point) -> Point:
@@ -244,6 +256,42 @@ async def test_a_reader_that_leaves_is_no_traceback():
             err = b"".join([part async for part in process.stderr])
             assert (await process.wait(), err) == (1, b"")
         await process.stderr.aclose()
+
+
+# ── stream ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def stream(target, method, arguments="[]", *, count=math.inf, patience=math.inf):
+    output = Output(as_json=True)
+    await calling.stream(target, method, arguments, output, count=count, patience=patience)
+
+
+async def test_the_items_of_a_stream_are_lines(capsys):
+    async with shop() as (service, target):
+        await stream(target, "shop.count", "[7]", count=2)
+        assert service.cleaned_up.is_set()
+    assert capsys.readouterr().out == "7\n8\n"
+
+
+async def test_a_stream_is_left_when_time_is_up(autojump_clock, capsys):
+    async with shop() as (service, target):
+        await stream(target, "shop.count", patience=5)
+        assert service.cleaned_up.is_set()
+    assert capsys.readouterr().out == "1\n2\n3\n"
+
+
+async def test_what_is_no_stream_fails_in_one_line():
+    async with shop() as (_, target):
+        with pytest.raises(CallFailed, match=r"shop\.add: .*method"):
+            await stream(target, "shop.add", "[1]")
+
+
+async def test_stream_as_a_program():
+    async with shop() as (_, target):
+        done = await run_cli("stream", target.url, "shop.count", "--count", "3", "--json")
+        assert (done.returncode, done.stdout) == (Exit.OK, b"1\n2\n3\n")
+        done = await run_cli("stream", target.url, "shop.count", "--count", "0")
+        assert done.returncode == Exit.USAGE
 
 
 # ── describe ─────────────────────────────────────────────────────────────────────────────────

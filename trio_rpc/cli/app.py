@@ -182,6 +182,38 @@ def call(
 
 
 @app.command
+def stream(
+    url: str,
+    method: str,
+    arguments: str = "[]",
+    /,
+    *,
+    count: float = math.inf,
+    timeout: float = math.inf,
+    ca: Ca = None,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
+    """Open one stream and print its items as JSON, as they come.
+
+    Args:
+        url: As for call.
+        method: service.method, or a stream of the service without a name.
+        arguments: JSON: a list is by position, an object is by name.
+        count: Items after which to leave; the generator at the other end is closed then.
+        timeout: Seconds after which to leave.
+        ca: Certificates to trust for tls and wss, a PEM file; the system's by default.
+        credentials: JSON, for a server that asks for them.
+        json: One line for each item, in ASCII; an error as one JSON object on standard error.
+    """
+    if not (timeout > 0 and count > 0):
+        raise Usage("--timeout and --count must be more than 0")
+    target = Target(url=url, ca=ca, credentials=credentials)
+    output = Output(as_json=json)
+    _trio_run(calling.stream, target, method, arguments, output, count=count, patience=timeout)
+
+
+@app.command
 def describe(
     url: str, /, *, ca: Ca = None, credentials: Credentials = None, json: Json = False
 ) -> None:

@@ -1,4 +1,4 @@
-"""``call``, ``describe`` and ``ping``: one session, a few questions."""
+"""``call``, ``stream``, ``describe`` and ``ping``: one session, a few questions."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from trio_rpc.errors import (
     SessionBroken,
     SessionClosed,
 )
+from trio_rpc.services.decorators import Kind
 from trio_rpc.services.introspection import DESCRIBE
 from trio_rpc.services.proxies import RemoteMethod
 
-__all__ = ["call", "describe", "ping"]
+__all__ = ["call", "describe", "ping", "stream"]
 
 MOST_SHOWN = 100_000
 """Characters of a result that a terminal gets; pipes and ``--json`` get all."""
@@ -65,10 +66,39 @@ async def call(
         with failing_as_one_line(method), trio.fail_after(patience):
             # Not session.call(): its own keyword arguments would be in the way.
             result = await RemoteMethod(session, method)(*args, **kwargs)
+    _print_value(result, output)
+
+
+async def stream(
+    target: Target, method: str, arguments: str, output: Output, *, count: float, patience: float
+) -> None:
+    """Open one stream and print its items as they come.
+
+    Args:
+        target: the server.
+        method: the stream's full name.
+        arguments: as for :func:`call`.
+        output: where the items go.
+        count: how many items to print at most before leaving; ``inf`` for all.
+        patience: seconds until the stream is left; ``inf`` for never. That is no error.
+    """
+    args, kwargs = parse_arguments(arguments)
+    printed = 0
+    async with connected(target) as session:
+        with failing_as_one_line(method), trio.move_on_after(patience):
+            async with RemoteMethod(session, method, Kind.STREAM)(*args, **kwargs) as items:
+                async for item in items:
+                    _print_value(item, output)
+                    printed += 1
+                    if printed >= count:
+                        break
+
+
+def _print_value(value: Any, output: Output) -> None:
     if output.as_json:
-        output.json(result)
+        output.json(value)
         return
-    text = pretty_json(result)
+    text = pretty_json(value)
     if output.is_terminal and len(text) > MOST_SHOWN:
         output.line(text[:MOST_SHOWN])
         output.line(f"… {len(text):,} characters in all; --json prints them", "dim")
