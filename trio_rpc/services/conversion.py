@@ -49,6 +49,7 @@ __all__ = [
     "adapt",
     "check_supported",
     "convert_to",
+    "is_function",
     "make_converter",
     "scalar_type",
 ]
@@ -172,6 +173,17 @@ def make_converter(adapted: Any) -> Convert | None:
         return convert_to(value, adapted)
 
     return convert
+
+
+def is_function(annotation: Any) -> bool:
+    """Say whether an annotation is that of a function, or of one that may be missing."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return is_function(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        members = set(get_args(annotation)) - {types.NoneType}
+        return bool(members) and all(map(is_function, members))
+    return CALLABLE in (annotation, origin) or _is_call_protocol(annotation)
 
 
 def _decode(wanted: Any, value: Any) -> Any:

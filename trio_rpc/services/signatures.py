@@ -24,6 +24,7 @@ from trio_rpc.services.conversion import (
     adapt,
     check_supported,
     convert_to,
+    is_function,
     make_converter,
     scalar_type,
 )
@@ -80,6 +81,7 @@ class Signature:
         "_plain",
         "_positional",
         "_shapes",
+        "callbacks",
         "method",
         "takes_task_status",
         "text",
@@ -98,6 +100,8 @@ class Signature:
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1 if skip_self else 0 :]
         self._annotations = _Annotations(function, like, owner)
+        self.callbacks: tuple[str, ...] = ()
+        """Parameters that are functions to be called back, and can be given by name."""
         self._first = parameters[0].name if parameters else ""
         self._positional: list[_Parameter] = []
         self._named: dict[str, _Parameter] = {}
@@ -192,7 +196,10 @@ class Signature:
             self.takes_task_status = True
             return
         where = f"parameter {name!r}"
-        one = _Parameter(parameter, self._adapt(where, self._annotations.get(name)))
+        annotation = self._annotations.get(name)
+        one = _Parameter(parameter, self._adapt(where, annotation))
+        if one.by_name and is_function(annotation):
+            self.callbacks += (name,)
         if kind is Parameter.VAR_POSITIONAL:
             self._extra_positional = one
         elif kind is Parameter.VAR_KEYWORD:

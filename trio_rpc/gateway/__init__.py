@@ -1,0 +1,6 @@
+"""The UI gateway: HTTP starts a call, a WebSocket carries its callbacks. Needs the extra ``gateway``."""
+
+from trio_rpc.gateway.limits import GatewayLimits
+from trio_rpc.gateway.server import Gateway, outlives
+
+__all__ = ["Gateway", "GatewayLimits", "outlives"]

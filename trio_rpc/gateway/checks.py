@@ -1,0 +1,67 @@
+"""Who may come in, and how much he may bring: Origin, Host, content type, size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from starlette.requests import ClientDisconnect, Request
+
+__all__ = ["Door", "Refusal", "read_body"]
+
+
+class Refusal(Exception):
+    """An answer that refuses: a status, one line of text, and the parameter that is to blame, if one is."""
+
+    def __init__(self, status: int, text: str, parameter: str = "") -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+        self.parameter = parameter
+
+
+class Door:
+    """Lets in what comes from nowhere on the web, or from this very host, or from an origin that was allowed.
+
+    A page of another site can make a browser send requests and open WebSockets here, with all that this host
+    can be reached by; the browser then tells its origin, and nothing else gives it away.
+    """
+
+    def __init__(self, allowed_origins: Sequence[str], allowed_hosts: Sequence[str] | None) -> None:
+        self._origins = frozenset(origin.rstrip("/").lower() for origin in allowed_origins)
+        self._hosts = None if allowed_hosts is None else frozenset(map(str.lower, allowed_hosts))
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Raise Refusal (403) unless the Host and the Origin are welcome."""
+        host = headers.get("host", "").lower()
+        if self._hosts is not None and _name_of(host) not in self._hosts:
+            raise Refusal(403, f"this server is not known as {host!r:.200}")
+        origin = headers.get("origin")
+        if origin is None or origin.lower() in self._origins:
+            return
+        if urlsplit(origin.lower()).netloc != host or not host:
+            raise Refusal(403, f"pages of {origin!r:.200} may not use this server")
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """Read the body of a POST.
+
+    Raises Refusal: 415 if it is no JSON by its content type, which other sites' forms cannot send; 413 if it
+    is larger than ``most`` bytes; 400 if its sender has gone.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(415, "the content type must be application/json")
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise Refusal(413, f"the body is larger than {most:,} bytes")
+    except ClientDisconnect:
+        raise Refusal(400, "the client has gone") from None
+    return bytes(body)
+
+
+def _name_of(host: str) -> str:
+    return urlsplit(f"//{host}").hostname or ""
