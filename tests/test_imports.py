@@ -21,7 +21,8 @@ LAYERS = (
     {"session"},
     {""},  # trio_rpc/__init__.py, which gathers the public names
     {"testing"},
-    {"cli", "gateway"},
+    {"gateway"},
+    {"cli"},
     {"__main__"},
 )
 """From the lowest; the members of one layer do not import each other."""

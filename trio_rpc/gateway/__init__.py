@@ -2,5 +2,6 @@
 
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server import Gateway, outlives
+from trio_rpc.gateway.work import call_back
 
-__all__ = ["Gateway", "GatewayLimits", "outlives"]
+__all__ = ["Gateway", "GatewayLimits", "call_back", "outlives"]

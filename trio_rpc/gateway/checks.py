@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect, Request
 
-__all__ = ["Door", "Refusal", "read_body"]
+__all__ = ["Door", "Refusal", "header_names", "header_seconds", "read_body"]
 
 
 class Refusal(Exception):
@@ -54,13 +56,34 @@ async def read_body(request: Request, most: int) -> bytes:
         raise Refusal(415, "the content type must be application/json")
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most:
-                raise Refusal(413, f"the body is larger than {most:,} bytes")
+        async with aclosing(request.stream()) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > most:
+                    raise Refusal(413, f"the body is larger than {most:,} bytes")
     except ClientDisconnect:
         raise Refusal(400, "the client has gone") from None
     return bytes(body)
+
+
+def header_names(header: str | None) -> list[str] | None:
+    """Read a header that lists names; None where there is no such header."""
+    if header is None:
+        return None
+    return [name.strip() for name in header.split(",") if name.strip()]
+
+
+def header_seconds(header: str | None) -> float:
+    """Read a header that says how long something may take; infinity where there is no such header."""
+    if header is None:
+        return math.inf
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise Refusal(400, "Trio-Rpc-Timeout must be a number of seconds, 0 or more")
+    return seconds
 
 
 def _name_of(host: str) -> str:

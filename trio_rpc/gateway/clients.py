@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import hmac
-import logging
+import math
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections import OrderedDict
+from typing import Any, Protocol
 
 import trio
 
 from trio_rpc.gateway.backlog import Backlog
 from trio_rpc.gateway.limits import GatewayLimits
-from trio_rpc.gateway.texts import from_json, to_json
+from trio_rpc.gateway.texts import to_json
 from trio_rpc.gateway.work import Work
 
-__all__ = ["LOST", "REPLACED", "Client"]
+__all__ = ["Client", "Connected"]
 
-logger = logging.getLogger("trio_rpc.gateway")
 
-LOST, REPLACED = 4404, 4409
-"""Close codes of a WebSocket: nothing to resume, and a newer connection has taken its place."""
+class Connected(Protocol):
+    """The connection of a client, as that sees it."""
 
-Send = Callable[[str], Awaitable[None]]
-Receive = Callable[[], Awaitable[str | None]]
+    def has_news(self) -> None:
+        """There is something to be sent."""
+
+    def replaced(self) -> None:
+        """A newer one has come."""
+
+    def client_is_over(self) -> None:
+        """There is nobody to be connected to."""
 
 
 class Client:
-    """A browser, its work and what it is still to be told.
+    """A browser, its work, and what it is still to be told.
 
-    Its work runs in its own nursery, whether it is connected or not. All messages to it leave in the order in
-    which they were put, through the one task that writes to its WebSocket.
+    Its work runs in its nursery, whether it is connected or not. That nursery's deadline is when it will have
+    been away for too long. What it is told leaves in the order in which it was said, through the one task that
+    writes to its current connection.
 
     Args:
         limits: of the gateway.
-        resumable: it acknowledges what it has seen, and can come back.
+        resumable: it acknowledges what it has seen and handled, and can come back.
 
     Attributes:
-        id: names it; unguessable all the same.
+        id: names it; cannot be guessed all the same.
         token: proves that a request is its own.
         works: its calls that are running, by their request_uuid.
     """
@@ -47,141 +53,116 @@ class Client:
         self.id = str(uuid.uuid4())
         self.token = secrets.token_urlsafe(16)
         self.works: dict[str, Work] = {}
-        self.is_over = False
-        self._limits = limits
-        self._resumable = resumable
-        self._backlog = Backlog(limits.backlog_messages, limits.backlog_bytes, keeps=resumable)
-        self._nursery: trio.Nursery
-        self._connection: trio.CancelScope | None = None
-        self._changed = trio.Event()
-        self._news = trio.Event()
+        self.limits = limits
+        self.is_resumable = resumable
+        self.window = limits.callbacks_ahead if resumable else math.inf
+        self.backlog = Backlog(limits.backlog_messages, limits.backlog_bytes, keeps=resumable)
+        # Bound: the last max_works of them.
+        self._started: OrderedDict[str, Work] = OrderedDict()
+        self._connection: Connected | None = None
+        self._nursery: trio.Nursery | None = None
         # Bound: a task for each callback that its own work is making.
         self._room = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
         return f"<trio_rpc.gateway client {self.id}>"
 
-    @property
-    def name(self) -> str:
-        """What it is called in logs."""
-        return f"browser {self.id}"
-
     def owns(self, token: str) -> bool:
-        """Whether that token is its own; takes as long for a wrong one as for the right one."""
+        """Whether that token is its own; a wrong one takes as long as the right one."""
         return hmac.compare_digest(self.token.encode(), token.encode(errors="replace"))
 
     # ── its life ─────────────────────────────────────────────────────────────────────────────
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Hold its work until it has been away for too long; then cancel it, and wait."""
-        try:
-            async with trio.open_nursery() as self._nursery:
+        """Hold its work until it has been away for too long; then cancel that, and wait for its end."""
+        async with trio.open_nursery() as self._nursery:
+            self._set_deadline()
+            try:
                 task_status.started()
-                await self._until_gone()
-                self._nursery.cancel_scope.cancel(reason="the client is gone")
-        finally:
-            self.is_over = True
-            self._room.unpark_all()
+                await trio.sleep_forever()
+            finally:
+                self._room.unpark_all()
+                if self._connection is not None:
+                    self._connection.client_is_over()
 
-    async def _until_gone(self) -> None:
-        grace = self._limits.grace if self._resumable else 0
-        await self._changed.wait()  # its first connection
-        while True:
-            while self._connection is not None:
-                await self._changed.wait()
-            with trio.move_on_after(grace):
-                await self._changed.wait()
-            if self._connection is None:
-                return
+    @property
+    def is_over(self) -> bool:
+        """Whether its work is cancelled, and nothing can be said to it any more."""
+        return self._nursery is None or self._nursery.cancel_scope.cancel_called
 
-    def _connect(self, scope: trio.CancelScope | None) -> None:
-        self._connection = scope
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
+    def end(self, reason: str) -> None:
+        """End it now: it has said that it leaves, or the gateway is closing."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel(reason=reason)
 
-    async def start(self, work: Work, *, grace_free: trio.Nursery | None = None) -> None:
-        """Start a call of its; in that nursery if it is to outlive this client."""
+    def attach(self, connection: Connected) -> None:
+        """Have a connection; a newer one replaces the one before."""
+        if self._connection is not None:
+            self._connection.replaced()
+        self._connection = connection
+        self._set_deadline()
+
+    def detach(self, connection: Connected) -> None:
+        """That connection has ended; the client is away if it has no newer one."""
+        if self._connection is connection:
+            self._connection = None
+            self._set_deadline()
+
+    def is_current(self, connection: Connected) -> bool:
+        """Whether that is its connection: any other one sends nothing more."""
+        return self._connection is connection
+
+    def _set_deadline(self) -> None:
+        if self._nursery is not None:
+            grace = self.limits.grace if self.is_resumable else 0
+            away = self._connection is None
+            self._nursery.cancel_scope.deadline = trio.current_time() + grace if away else math.inf
+
+    # ── its work ─────────────────────────────────────────────────────────────────────────────
+
+    def start(self, work: Work, *, key: str | None, elsewhere: trio.Nursery | None = None) -> None:
+        """Start a call of its.
+
+        Args:
+            work: the call.
+            key: what the client will say again if it repeats its request.
+            elsewhere: where it runs if it is to outlive this client.
+        """
+        nursery = elsewhere or self._nursery
+        assert nursery is not None  # noqa: S101 - nobody has a client before it runs
         self.works[work.uuid] = work
-        (grace_free or self._nursery).start_soon(work.run, self, name=work.name)
+        if key is not None:
+            self._started[key] = work
+            if len(self._started) > self.limits.max_works:
+                self._started.popitem(last=False)
+        nursery.start_soon(work.run, self, name=work.name)
+
+    def started_with(self, key: str | None) -> Work | None:
+        """Return the call that a request has started which came with that key: it may come again."""
+        return None if key is None else self._started.get(key)
 
     # ── what it is told ──────────────────────────────────────────────────────────────────────
 
-    async def say(self, message: dict[str, Any]) -> None:
-        """Have a message sent; waits while its backlog is full."""
+    async def call_back(self, work: Work, message: dict[str, Any]) -> None:
+        """Have a callback made; waits while the client has too much to receive, or that call to handle."""
         await trio.lowlevel.checkpoint()
-        while self._backlog.is_full and not self.is_over:
+        while not self.is_over and (self.backlog.is_full or work.ahead >= self.window):
             await self._room.park()
-        self.say_last(message)
+        self.say(message)
+        work.ahead += 1
 
-    def say_last(self, message: dict[str, Any]) -> None:
-        """Have the last message of a call sent; there is one for each, so it need not wait."""
-        if not self.is_over:
-            self._backlog.put(to_json({**message, "seq": self._backlog.next_number}))
-            self._news.set()
+    def say(self, message: dict[str, Any]) -> None:
+        """Have a message sent. Besides callbacks it is the last of each call, which need not wait.
 
-    # ── its connections ──────────────────────────────────────────────────────────────────────
-
-    def rewind(self, seen: int) -> bool:
-        """Get ready to send again what follows that message; False if it is not known any more."""
-        return not self.is_over and self._resumable and self._backlog.rewind(seen)
-
-    async def serve(self, send: Send, receive: Receive) -> bool:
-        """Be connected until the other side disconnects; False when a newer connection took over.
-
-        Args:
-            send: sends one text.
-            receive: waits for one, or for the end, which is None.
+        Raises TypeError or ValueError for what JSON has no way to say, also when nobody is there to read it.
         """
-        if self._connection is not None:
-            self._connection.cancel(reason="a newer connection has taken over")
-        scope = trio.CancelScope()
-        self._connect(scope)
-        try:
-            with scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write, send)
-                    while (text := await receive()) is not None:
-                        await self._hear(text, send)
-                    nursery.cancel_scope.cancel(reason="the client has disconnected")
-        finally:
-            if self._connection is scope:
-                self._connect(None)
-        return not scope.cancelled_caught
+        text = to_json({**message, "seq": self.backlog.next_number})
+        if not self.is_over:
+            self.backlog.put(text)
+            if self._connection is not None:
+                self._connection.has_news()
 
-    async def _write(self, send: Send) -> None:
-        most = self._limits.frame_bytes if self._resumable else 0
-        while True:
-            texts = self._backlog.take(most)
-            if texts:
-                joined = texts[0] if len(texts) == 1 else b"[" + b",".join(texts) + b"]"
-                await send(joined.decode())
-                if not self._resumable:
-                    self._room.unpark_all()
-            else:
-                self._news = trio.Event()
-                await self._news.wait()
-
-    async def _hear(self, text: str, send: Send) -> None:
-        """Act on one message of the client's; what is not understood is ignored (A28)."""
-        if len(text) > self._limits.max_message:
-            logger.warning("%s sent a message of %d bytes: ignored", self.name, len(text))
-            return
-        try:
-            message = from_json(text)
-        except ValueError as exc:
-            logger.warning("%s sent what is no JSON: %s", self.name, exc)
-            return
-        if type(message) is not dict:
-            return
-        kind, number = message.get("type"), message.get("seq")
-        if kind == "ack" and type(number) is int:
-            self._backlog.acknowledge(number)
+    def made_room(self) -> None:
+        """Something has left the backlog, or has been handled: let those look who wait for that."""
+        if self._room:
             self._room.unpark_all()
-        elif kind == "ping":
-            await self.say({"type": "pong", "id": message.get("id")})
-        else:
-            work = self.works.get(str(message.get("request_uuid")))
-            if work is not None and kind == "cancel":
-                work.cancel(str(message.get("reason") or "cancelled by its client")[:1000])
-            elif work is not None and kind == "callback_error":
-                work.callback_failed(str(message.get("name")), str(message.get("error")))

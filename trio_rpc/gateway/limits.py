@@ -15,37 +15,47 @@ class GatewayLimits:
     """
 
     max_body: int = 1024 * 1024
-    """The body of one POST; more is answered 413."""
+    """The body of one POST; a larger one is answered 413."""
 
     max_clients: int = 10_000
-    """Clients at once, those that are away included; more are answered 503."""
+    """Clients at once, those that are away included; one more is answered 503."""
 
     max_works: int = 256
-    """Calls of one client at once; more are answered 429."""
+    """Calls of one client at once; one more is answered 429."""
+
+    max_direct: int = 256
+    """Calls at once that are answered in their own request, by all who have no WebSocket; one more is 503."""
 
     max_message: int = 64 * 1024
     """One message from a client over its WebSocket: they are acknowledgements and the like."""
 
+    callbacks_ahead: int = 1_000
+    """Callbacks of one call that the client has not yet handled; while there are as many, the handler waits."""
+
     backlog_messages: int = 10_000
-    """Messages held for one client; while there are as many, callbacks wait."""
+    """Messages held for one client; while there are as many, callbacks wait, and new calls are answered 429."""
 
     backlog_bytes: int = 4 * 1024 * 1024
-    """Bytes of them."""
+    """Bytes of them, likewise."""
 
     frame_bytes: int = 64 * 1024
     """Bytes of messages that are joined in one frame."""
 
     grace: float = 60.0
-    """How long the work of a client that is away goes on."""
+    """How long a client may be away before its work is cancelled."""
+
+    keepalive: float = 20.0
+    """After so long a silence a client is pinged; after as long again it is away."""
 
     handshake_timeout: float = 10.0
-    """How long a client that wants to resume may take to say who it is."""
+    """How long a client that comes back may take to say who it is."""
 
     result_ttl: float = 600.0
     """How long the result of work that has outlived its client can be collected."""
 
     max_results: int = 1_000
-    """How many of these are held; the oldest is forgotten first."""
+    """How many calls that may outlive their clients are held, running or ended; one more is answered 503
+    while all of them run."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from importlib import resources
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import trio
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from trio_rpc.errors import InvalidArguments
-from trio_rpc.gateway.checks import Door, Refusal, read_body
-from trio_rpc.gateway.clients import LOST, REPLACED, Client
+from trio_rpc.gateway.checks import Door, Refusal, header_names, header_seconds, read_body
+from trio_rpc.gateway.clients import Client
+from trio_rpc.gateway.connections import Connection, End
 from trio_rpc.gateway.limits import GatewayLimits
+from trio_rpc.gateway.results import Results
 from trio_rpc.gateway.texts import RESERVED, from_json, to_json
-from trio_rpc.gateway.work import Work
-from trio_rpc.services.decorators import Kind
+from trio_rpc.gateway.work import Manners, Work
 from trio_rpc.services.faults import Detail
 from trio_rpc.services.tables import BoundMethod, Table, build_table, missing
 from trio_rpc.session.filters import Filter
@@ -33,12 +36,27 @@ __all__ = ["Gateway", "outlives"]
 
 logger = logging.getLogger("trio_rpc.gateway")
 
-_OUTLIVES = "__trio_rpc_outlives__"
+F = TypeVar("F", bound=Callable[..., Any])
+
 EXPIRED = 10_000
-"""Ids of clients that are remembered as having been, to tell a late one from a stranger."""
+"""Ids of clients that have been, remembered to tell a late one from a stranger."""
+
+HEADERS = (
+    "Content-Type",
+    "Trio-Rpc-Token",
+    "Trio-Rpc-Callbacks",
+    "Trio-Rpc-Timeout",
+    "Idempotency-Key",
+)
+"""What pages of allowed origins may say in their requests."""
+
+STATIC = Path(__file__).parent / "static"
+"""What browsers get as it is."""
+
+_OUTLIVES = "__trio_rpc_outlives__"
 
 
-def outlives(function: Any) -> Any:
+def outlives(function: F) -> F:
     """Mark a method, below ``@method``, to go on when its client is gone: its result can be collected later."""
     setattr(function, _OUTLIVES, True)
     return function
@@ -47,12 +65,13 @@ def outlives(function: Any) -> Any:
 class Gateway:
     """Services for browsers: an ASGI application, to be mounted or to be served alone.
 
-    It needs to be run: by ``Starlette(lifespan=gateway.lifespan)``, or ``async with gateway.run():`` in the
-    lifespan of the application that it is mounted in, or by :func:`trio_rpc.gateway.serve`.
+    It has to be run: by the lifespan of the server that it is given to, by ``async with gateway.run():`` in the
+    lifespan of the application that it is mounted in (which gives it none of its own), or by
+    :func:`trio_rpc.gateway.serve`.
 
     Args:
-        services: as :func:`trio_rpc.open_session` takes them, but no function of a session. Methods whose
-            parameters include callbacks (annotated as Callable) get functions that call the browser.
+        services: an object with marked methods, or a mapping of names to such objects. A method whose parameters
+            include functions (annotated as Callable) gets ones that call the browser.
         filters: run round each call, the first one outermost.
         limits: what clients may cost.
         allowed_origins: web origins besides its own, such as ``"https://example.org"``, whose pages may use it.
@@ -62,7 +81,7 @@ class Gateway:
         error_detail: how much of an undeclared exception clients are told: "none", "message" or "traceback".
 
     Raises:
-        TypeError: a service is none, or a callback has a name that messages need themselves.
+        TypeError: a service is none, or a callback has a name that messages need for themselves.
     """
 
     def __init__(
@@ -78,16 +97,28 @@ class Gateway:
     ) -> None:
         self.limits = limits or GatewayLimits()
         self._table = _checked(build_table(services))
-        self._filters = tuple(filters)
-        self._detail: Detail = error_detail
+        self._manners = Manners(tuple(filters), error_detail)
         self._legacy_clients = legacy_clients
         self._door = Door(allowed_origins, allowed_hosts)
         self._nursery: trio.Nursery | None = None
+        self._is_draining = False
         self._clients: dict[str, Client] = {}
         self._expired: OrderedDict[str, None] = OrderedDict()
-        # Bound: limits.max_results; each is forgotten after limits.result_ttl.
-        self._results: OrderedDict[str, tuple[Work, Client, float]] = OrderedDict()
-        self._app = Starlette(
+        self._results = Results(self.limits)
+        # Bound: max_works for each of max_clients, max_results, max_direct.
+        self._works: set[Work] = set()
+        self._direct = 0
+        self._idle = trio.Event()
+        self._app = self._make_app(allowed_origins)
+
+    def _make_app(self, allowed_origins: Sequence[str]) -> Starlette:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=[origin.rstrip("/") for origin in allowed_origins],
+            allow_methods=["GET", "POST"],
+            allow_headers=HEADERS,
+        )
+        return Starlette(
             routes=[
                 Route("/api/result/{uuid}", self._collect, methods=["GET"]),
                 Route("/api/{method}/{client_id}", self._post, methods=["POST"]),
@@ -96,17 +127,23 @@ class Gateway:
                 Route("/message.d.ts", _file("message.d.ts", "text/plain"), methods=["GET"]),
                 WebSocketRoute("/ws", self._websocket),
             ],
-            exception_handlers={Refusal: _refused},
-            lifespan=self.lifespan,
+            middleware=[cors] if allowed_origins else [],
+            exception_handlers={Refusal: _refused, HTTPException: _no_such_page},
+            lifespan=self._lifespan,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
         await self._app(scope, receive, send)
 
+    # ── its life ─────────────────────────────────────────────────────────────────────────────
+
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Run it while the block lasts; leaving it ends all work and all connections."""
+        """Run it while the block lasts; leaving it ends all work and all connections, and waits for that.
+
+        Raises RuntimeError if it is running already.
+        """
         if self._nursery is not None:
             raise RuntimeError("this gateway is running already")
         async with trio.open_nursery() as nursery:
@@ -117,28 +154,56 @@ class Gateway:
                 self._nursery = None
                 nursery.cancel_scope.cancel(reason="the gateway is closing")
 
+    async def drain(self) -> None:
+        """Start nothing more, and wait until what is running has ended."""
+        self._is_draining = True
+        await trio.lowlevel.checkpoint()
+        while self._works:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    @property
+    def works(self) -> int:
+        """How many calls are running."""
+        return len(self._works)
+
     @contextlib.asynccontextmanager
-    async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
-        """Do the same, with the signature that Starlette's ``lifespan`` wants."""
-        async with self.run():
+    async def _lifespan(self, _app: object) -> AsyncIterator[None]:
+        if self._nursery is not None:  # its owner runs it
             yield
+        else:
+            async with self.run():
+                yield
+
+    def _running(self) -> trio.Nursery:
+        if self._nursery is None:
+            how = "this gateway is not running: enter `async with gateway.run():` in its host's lifespan"
+            logger.error(how)
+            raise Refusal(503, how)
+        return self._nursery
+
+    def _accepting(self) -> trio.Nursery:
+        nursery = self._running()
+        if self._is_draining:
+            raise Refusal(503, "this gateway is closing")
+        return nursery
 
     # ── HTTP ─────────────────────────────────────────────────────────────────────────────────
 
     async def _post(self, request: Request) -> Response:
-        nursery = self._running()
+        """Start a call whose callbacks and end are told over the client's WebSocket."""
+        self._accepting()
         self._door.check(request.headers)
         client = self._client_of(request)
         method = self._method(request.path_params["method"])
-        work = await self._make_work(request, method)
-        if client.is_over:
-            raise Refusal(410, "this client has been away for too long")
-        if len(client.works) >= self.limits.max_works:
-            raise Refusal(429, f"more than {self.limits.max_works} calls at once")
-        stays = getattr(method.function, _OUTLIVES, False)
-        if stays:
-            self._remember(work, client)
-        await client.start(work, grace_free=nursery if stays else None)
+        data = await self._read_arguments(request)
+        # No checkpoint from here on: what is checked now holds when the work starts.
+        nursery = self._accepting()
+        key = request.headers.get("idempotency-key")
+        work = client.started_with(key)
+        if work is None:
+            work = self._make_work(request, method, data)
+            self._start(client, method, work, key, nursery)
         answer = {
             "type": "start",
             "request_uuid": work.uuid,
@@ -147,51 +212,67 @@ class Gateway:
         }
         return _json(200, answer)
 
+    def _start(
+        self,
+        client: Client,
+        method: BoundMethod,
+        work: Work,
+        key: str | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        if client.is_over:
+            raise _gone()
+        if len(client.works) >= self.limits.max_works:
+            raise Refusal(429, f"this client has {self.limits.max_works} calls running already")
+        if client.backlog.is_full:
+            raise Refusal(429, "this client has not received what it was told before")
+        elsewhere = None
+        if getattr(method.function, _OUTLIVES, False):
+            if not self._results.make_room():
+                raise Refusal(503, f"{self.limits.max_results} such calls are running already")
+            self._results.hold(work, client)
+            elsewhere = nursery
+        self._works.add(work)
+        client.start(work, key=key, elsewhere=elsewhere)
+
     async def _post_alone(self, request: Request) -> Response:
-        """Run a method without callbacks inside the request, for those who have no WebSocket (A43)."""
-        self._running()
+        """Run a method that needs no callbacks inside its request, for those without a WebSocket (A43)."""
+        self._accepting()
         self._door.check(request.headers)
         method = self._method(request.path_params["method"])
-        if method.signature.callbacks:
-            raise Refusal(422, f"{method.name} has callbacks: it needs a WebSocket")
-        work = await self._make_work(request, method)
+        if any(method.signature.callbacks.values()):
+            raise Refusal(422, f"{method.name} has callbacks: it takes a WebSocket")
+        work = self._make_work(request, method, await self._read_arguments(request), names=())
+        if self._direct >= self.limits.max_direct:
+            raise Refusal(503, f"{self.limits.max_direct} such calls are running already")
         client = Client(self.limits, resumable=False)
         client.works[work.uuid] = work
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, request, nursery)
-            await work.run(client)
-            nursery.cancel_scope.cancel(reason="the work is done")
-        if work.outcome is None:
-            raise Refusal(499, "the client has gone")
-        return _json(200 if work.outcome["type"] == "finish" else 500, work.outcome)
+        self._works.add(work)
+        self._direct += 1
+        try:
+            await _until_disconnect(request, work, client)
+        finally:
+            self._direct -= 1
+        outcome = work.outcome or {"error": "the client has gone"}
+        return _json(200 if outcome.get("type") == "finish" else 500, outcome)
 
     async def _collect(self, request: Request) -> Response:
         """Hand out the result of work that was to outlive its client (F26)."""
         self._running()
         self._door.check(request.headers)
-        self._forget_results()
-        work, client, _ = self._results.get(request.path_params["uuid"], (None, None, 0.0))
-        if work is None or client is None:
+        held = self._results.get(request.path_params["uuid"])
+        if held is None:
             raise Refusal(404, "there is no such work, or its result has been forgotten")
-        self._check_token(request, client)
-        if work.outcome is None:
-            return _json(202, {"type": "running", "request_uuid": work.uuid})
-        return _json(200, work.outcome)
-
-    def _running(self) -> trio.Nursery:
-        if self._nursery is None:
-            how = "this gateway is not running: enter `async with gateway.run()` in the lifespan of its host"
-            logger.error(how)
-            raise Refusal(503, how)
-        return self._nursery
+        self._check_token(request, held.client)
+        if held.work.outcome is None:
+            return _json(202, {"type": "running", "request_uuid": held.work.uuid})
+        return _json(200, held.work.outcome)
 
     def _client_of(self, request: Request) -> Client:
         name = request.path_params["client_id"]
         client = self._clients.get(name)
         if client is None:
-            if name in self._expired:
-                raise Refusal(410, "this client has been away for too long")
-            raise Refusal(403, "there is no such client")
+            raise _gone() if name in self._expired else Refusal(403, "there is no such client")
         self._check_token(request, client)
         return client
 
@@ -209,7 +290,7 @@ class Gateway:
             raise Refusal(404, str(missing(self._table, name)))
         return method
 
-    async def _make_work(self, request: Request, method: BoundMethod) -> Work:
+    async def _read_arguments(self, request: Request) -> dict[str, Any]:
         text = await read_body(request, self.limits.max_body)
         try:
             data = from_json(text or b"{}")
@@ -217,68 +298,71 @@ class Gateway:
             raise Refusal(400, f"the body is no JSON: {exc}") from None
         if type(data) is not dict:
             raise Refusal(422, "the body must be an object: the method's arguments by name")
-        names = _names(request.headers.get("trio-rpc-callbacks"))
+        return data
+
+    def _make_work(
+        self,
+        request: Request,
+        method: BoundMethod,
+        data: dict[str, Any],
+        names: Sequence[str] | None = None,
+    ) -> Work:
+        if names is None:
+            names = header_names(request.headers.get("trio-rpc-callbacks"))
         declared = method.signature.callbacks
         for name in names or ():
             if name not in declared:
-                raise Refusal(422, f"{method.name} has no callback {name!r:.100}", parameter=name)
+                raise Refusal(422, f"{method.name} has no callback {name!r:.100}", name)
         for name in declared:
             if name in data:
-                raise Refusal(422, f"{name!r} is a callback, and no argument", parameter=name)
+                raise Refusal(422, f"{name!r} is a callback, and no argument", name)
+        timeout = header_seconds(request.headers.get("trio-rpc-timeout"))
         try:
-            timeout = _seconds(request.headers.get("trio-rpc-timeout"))
-            return Work(method, data, names, timeout, self._filters, self._detail)
+            return Work(method, data, names, timeout, self._manners, self._ended)
         except InvalidArguments as exc:
-            raise Refusal(422, str(exc), parameter=exc.parameter) from None
+            raise Refusal(422, str(exc), exc.parameter) from None
 
-    # ── work that outlives its client ────────────────────────────────────────────────────────
-
-    def _remember(self, work: Work, client: Client) -> None:
-        self._forget_results()
-        self._results[work.uuid] = (work, client, math.inf)
-        while len(self._results) > self.limits.max_results:
-            self._results.popitem(last=False)
-
-    def _forget_results(self) -> None:
-        now = trio.current_time()
-        for name, (work, client, until) in list(self._results.items()):
-            if work.outcome is not None and math.isinf(until):
-                self._results[name] = (work, client, now + self.limits.result_ttl)
-            elif until <= now:
-                del self._results[name]
+    def _ended(self, work: Work) -> None:
+        self._results.ended(work)
+        self._works.discard(work)
+        if not self._works:
+            self._idle.set()
 
     # ── the WebSocket ────────────────────────────────────────────────────────────────────────
 
     async def _websocket(self, websocket: WebSocket) -> None:
+        is_new = "resume" not in websocket.query_params
         try:
-            nursery = self._running()
-            self._door.check(websocket.headers)
-            self._check_room()
+            nursery = self._admit(websocket, is_new=is_new)
         except Refusal as exc:
             await websocket.send_denial_response(_json(exc.status, {"error": exc.text}))
             return
         await websocket.accept()
-        with contextlib.suppress(WebSocketDisconnect):
-            if "resume" in websocket.query_params:
-                await self._resume(websocket)
-            else:
-                await self._welcome(websocket, nursery)
+        end = await (self._welcome(websocket, nursery) if is_new else self._resume(websocket))
+        if end is not End.GONE:
+            with contextlib.suppress(WebSocketDisconnect):
+                await websocket.close(*end.value)
 
-    def _check_room(self) -> None:
-        if len(self._clients) >= self.limits.max_clients:
+    def _admit(self, websocket: WebSocket, *, is_new: bool) -> trio.Nursery:
+        nursery = self._accepting() if is_new else self._running()
+        self._door.check(websocket.headers)
+        if is_new and len(self._clients) >= self.limits.max_clients:
             raise Refusal(503, "there are too many clients")
+        return nursery
 
-    async def _welcome(self, websocket: WebSocket, nursery: trio.Nursery) -> None:
+    async def _welcome(self, websocket: WebSocket, nursery: trio.Nursery) -> End:
         client = Client(self.limits, resumable="resumable" in websocket.query_params)
-        self._clients[client.id] = client
-        await nursery.start(self._keep, client)
         hello = {
             "type": "uuid",
             "uuid": client.id,
             "token": client.token,
             "grace": self.limits.grace,
+            "window": self.limits.callbacks_ahead,
         }
-        await self._converse(websocket, client, hello)
+        connection = _connection(client, hello, websocket)
+        self._clients[client.id] = client
+        await nursery.start(self._keep, client)
+        return await connection.run()
 
     async def _keep(self, client: Client, task_status: trio.TaskStatus[None]) -> None:
         try:
@@ -286,20 +370,21 @@ class Gateway:
         finally:
             del self._clients[client.id]
             self._expired[client.id] = None
-            while len(self._expired) > EXPIRED:
+            if len(self._expired) > EXPIRED:
                 self._expired.popitem(last=False)
 
-    async def _resume(self, websocket: WebSocket) -> None:
-        client = None
+    async def _resume(self, websocket: WebSocket) -> End:
+        text: str | None = ""
         with trio.move_on_after(self.limits.handshake_timeout):
-            client = self._returning(await websocket.receive_text())
+            text = await _receiving(websocket)()
+        if text is None:
+            return End.GONE
+        client = self._returning(text)
         if client is None:
-            await websocket.send_text(
-                '{"type":"lost","error":"this session is not known any more"}'
-            )
-            await websocket.close(LOST, "session lost")
-            return
-        await self._converse(websocket, client, {"type": "resumed", "uuid": client.id})
+            lost = {"type": "lost", "reason": "this session is not known any more"}
+            await _sending(websocket)(to_json(lost).decode())
+            return End.LOST
+        return await _connection(client, {"type": "resumed", "uuid": client.id}, websocket).run()
 
     def _returning(self, text: str) -> Client | None:
         """Find the client that a resume message proves to be; None if it is nobody, or has missed too much."""
@@ -312,56 +397,64 @@ class Gateway:
         client, seen = self._clients.get(str(message.get("uuid"))), message.get("seq")
         if client is None or type(seen) is not int or not client.owns(str(message.get("token"))):
             return None
-        return client if client.rewind(seen) else None
-
-    async def _converse(self, websocket: WebSocket, client: Client, first: dict[str, Any]) -> None:
-        async def receive() -> str | None:
-            message = await websocket.receive()
-            if message["type"] == "websocket.disconnect":
-                return None
-            return message.get("text") or ""
-
-        await websocket.send_text(to_json(first).decode())
-        if not await client.serve(websocket.send_text, receive):
-            await websocket.close(REPLACED, "a newer connection has taken over")
+        if client.is_over or not client.backlog.rewind(seen):
+            return None
+        client.made_room()
+        return client
 
 
-async def _watch(request: Request, nursery: trio.Nursery) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    nursery.cancel_scope.cancel(reason="the client has gone")
+def _gone() -> Refusal:
+    return Refusal(410, "this client has been away for too long")
+
+
+def _connection(client: Client, first: dict[str, Any], websocket: WebSocket) -> Connection:
+    return Connection(client, first, _sending(websocket), _receiving(websocket))
+
+
+def _sending(websocket: WebSocket) -> Callable[[str], Awaitable[None]]:
+    async def send(text: str) -> None:
+        if websocket.application_state is not WebSocketState.CONNECTED:
+            await trio.lowlevel.checkpoint()  # who receives will be told
+            return
+        with contextlib.suppress(WebSocketDisconnect):
+            await websocket.send_text(text)
+
+    return send
+
+
+def _receiving(websocket: WebSocket) -> Callable[[], Awaitable[str | None]]:
+    async def receive() -> str | None:
+        message = await websocket.receive()
+        return None if message["type"] == "websocket.disconnect" else message.get("text") or ""
+
+    return receive
+
+
+async def _until_disconnect(request: Request, work: Work, client: Client) -> None:
+    """Run a call while the client waits for its answer."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        work.cancel("the client has gone")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await work.run(client)
+        nursery.cancel_scope.cancel(reason="the work is done")
 
 
 def _checked(table: Table) -> Table:
     for method in table.values():
         for name in method.signature.callbacks:
-            if name in RESERVED or method.kind is not Kind.METHOD:
+            if name in RESERVED:
                 raise TypeError(f"{method.name}: {name!r} cannot be the name of a callback")
     return table
 
 
-def _names(header: str | None) -> list[str] | None:
-    if header is None:
-        return None
-    return [name.strip() for name in header.split(",") if name.strip()]
-
-
-def _seconds(header: str | None) -> float:
-    if header is None:
-        return math.inf
-    try:
-        seconds = float(header)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise Refusal(400, "Trio-Rpc-Timeout must be seconds, not negative")
-    return seconds
-
-
 def _file(name: str, kind: str) -> Any:
     async def send(_request: Request) -> Response:
-        text = resources.files("trio_rpc.gateway").joinpath("static", name).read_text("utf-8")
-        return Response(text, media_type=kind)
+        return Response((STATIC / name).read_text("utf-8"), media_type=kind)
 
     return send
 
@@ -370,6 +463,13 @@ async def _refused(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, Refusal)  # noqa: S101 - registered for nothing else
     body = {"error": exc.text, **({"parameter": exc.parameter} if exc.parameter else {})}
     return _json(exc.status, body)
+
+
+async def _no_such_page(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)  # noqa: S101 - registered for nothing else
+    return Response(
+        to_json({"error": exc.detail}), exc.status_code, exc.headers, "application/json"
+    )
 
 
 def _json(status: int, value: Mapping[str, Any]) -> Response:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -14,15 +15,30 @@ from trio_rpc.errors import LocalProtocolError, RemoteError
 from trio_rpc.gateway.texts import callback_payload, finish
 from trio_rpc.services.faults import Detail, to_error
 from trio_rpc.services.tables import BoundMethod
-from trio_rpc.session.context import Call, Handled, handled_call
+from trio_rpc.session.context import Handled, handled_call
 from trio_rpc.session.filters import Filter, apply_filters
 
 if TYPE_CHECKING:
     from trio_rpc.gateway.clients import Client
 
-__all__ = ["Work"]
+__all__ = ["Manners", "Work", "call_back"]
 
 logger = logging.getLogger("trio_rpc.gateway")
+
+current_work: ContextVar[Work | None] = ContextVar("trio_rpc.gateway.current_work", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """What all calls of a gateway have in common.
+
+    Attributes:
+        filters: run round each call, the first one outermost.
+        detail: how much of an undeclared exception a client is told.
+    """
+
+    filters: Sequence[Filter]
+    detail: Detail
 
 
 class Work:
@@ -30,11 +46,11 @@ class Work:
 
     Args:
         method: what is called.
-        data: its keyword arguments, as they came.
+        data: its arguments by name, as they came.
         names: the callbacks that the client has; None if it does not say.
         timeout: seconds that it may take.
-        filters: run round it, the first one outermost.
-        detail: how much of an exception its client is told.
+        manners: of the gateway.
+        on_end: told when it has ended.
 
     Raises:
         InvalidArguments: ``data`` does not fit the method's signature.
@@ -42,6 +58,7 @@ class Work:
     Attributes:
         uuid: names it to its client.
         outcome: the message that has ended it.
+        ahead: how many of its callbacks the client has not yet handled.
     """
 
     def __init__(  # noqa: PLR0917 - made in one place
@@ -50,22 +67,27 @@ class Work:
         data: Mapping[str, Any],
         names: Sequence[str] | None,
         timeout: float,
-        filters: Sequence[Filter],
-        detail: Detail,
+        manners: Manners,
+        on_end: Callable[[Work], None],
     ) -> None:
         self.uuid = str(uuid.uuid4())
         self.outcome: dict[str, Any] | None = None
+        self.ahead = 0
+        self._handled = 0
         self._method = method
-        self._filters = filters
-        self._detail = detail
-        self._scope = trio.CancelScope()
-        self._deadline = math.inf if math.isinf(timeout) else trio.current_time() + timeout
-        self._client: Client
+        self._manners = manners
         self._names = names
+        self._on_end = on_end
+        self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
+        self._client: Client | None = None
         self._skipped: set[str] = set()
         self._reported: dict[str, str] = {}
         """What the client says of its callbacks that have raised, until the handler has been told."""
-        callbacks = {name: self._callback(name) for name in method.signature.callbacks}
+        callbacks = {
+            name: self._callback(name)
+            for name, is_required in method.signature.callbacks.items()
+            if is_required or names is None or name in names
+        }
         _, self._kwargs = method.signature.bind([], {**data, **callbacks})
 
     @property
@@ -78,50 +100,57 @@ class Work:
     async def run(self, client: Client) -> None:
         """Run the handler and tell the client how it ended, exactly once (law 4)."""
         self._client = client
-        self._scope.deadline = self._deadline
         try:
-            with self._scope:
-                self.outcome = await self._outcome()
-            if self.outcome is None:
-                over = trio.current_time() >= self._deadline
-                self.outcome = self._error("deadline" if over else "cancelled", "it was cancelled")
+            await self._run_handler(client)
+        except BaseException as exc:  # noqa: BLE001 - what is not for its caller is raised again
+            self._end(self._raised(exc))
+            _raise_what_is_not_for_callers(exc)
         finally:
             del client.works[self.uuid]
-            if self.outcome is not None:
-                self._tell(client, self.outcome)
+            self._on_end(self)
 
-    async def _outcome(self) -> dict[str, Any]:
-        try:
-            return finish(self.uuid, await self._call())
-        except Exception as exc:  # noqa: BLE001 - it is its caller's (law 7)
-            fault = to_error(exc, self._method.raises, self._detail)
-            kind = fault.get("type", type(exc).__name__)
-            return {**self._error("raised", fault["message"]), "error_type": kind}
-        except BaseExceptionGroup as group:
-            # Trio's Cancelled is in it, or what ends the program; the rest has nobody else to go to.
-            logger.exception("%s failed as it was cancelled", self.name, exc_info=group)
-            raise
+    async def _run_handler(self, client: Client) -> None:
+        handled_call.set(Handled(client, 0, self._method, (), self._kwargs, None))  # type: ignore[arg-type]
+        current_work.set(self)
+        with self._scope:
+            result = await self._call()
+            try:
+                self._end(finish(self.uuid, result))
+            except (TypeError, ValueError) as exc:
+                text = f"the result of {self.name} cannot be sent: {exc}"
+                self._end(self._error("internal", text))
+        if self.outcome is None:  # the scope has caught its cancellation
+            if self._scope.deadline <= trio.current_time():
+                self._end(self._error("deadline", "its deadline is over"))
+            else:
+                self._end(self._error("cancelled", "cancelled at its client's wish"))
 
-    def _call(self) -> Coroutine[Any, Any, Any]:
-        handled = Handled(self._client, 0, self._method, (), self._kwargs, None)  # type: ignore[arg-type]
-        handled_call.set(handled)
-
+    async def _call(self) -> Any:
         async def proceed() -> Any:
             await trio.lowlevel.checkpoint()
             result = self._method.function(**self._kwargs)
             return await result if self._method.is_async else result
 
-        call = Call(self._client, self.name, (), self._kwargs, {})  # type: ignore[arg-type]
-        return apply_filters(self._filters, call, proceed)  # type: ignore[return-value]
+        handled = handled_call.get()
+        assert handled is not None  # noqa: S101 - set just before
+        return await apply_filters(self._manners.filters, handled.call, proceed)
 
-    def _tell(self, client: Client, outcome: dict[str, Any]) -> None:
-        try:
-            client.say_last(outcome)
-        except (TypeError, ValueError) as exc:
-            self.outcome = self._error("internal", f"the result of {self.name} is no JSON: {exc}")
-            client.say_last(self.outcome)
+    def _end(self, outcome: dict[str, Any]) -> None:
+        assert self._client is not None  # noqa: S101 - it runs
+        if self.outcome is None:
+            self._client.say(outcome)  # raises before anything is kept
+            self.outcome = outcome
+
+    def _raised(self, exc: BaseException) -> dict[str, Any]:
+        if isinstance(exc, trio.Cancelled):
+            return self._error("cancelled", "its client is gone")
+        fault = to_error(exc, self._method.raises, self._manners.detail)
+        error = self._error("raised", str(fault.get("message", "")))
+        error["error_type"] = fault.get("type", "")
+        return error
 
     def _error(self, code: str, text: str) -> dict[str, Any]:
+        text = text.encode(errors="backslashreplace").decode()  # an exception may say anything
         return {"type": "error", "request_uuid": self.uuid, "error": text, "code": code}
 
     def cancel(self, reason: str) -> None:
@@ -130,34 +159,75 @@ class Work:
 
     # ── its callbacks ────────────────────────────────────────────────────────────────────────
 
+    def handled(self, count: int) -> None:
+        """The client has handled so many callbacks by now; a count that cannot be true is none."""
+        if self._handled < count <= self._handled + self.ahead:
+            self.ahead -= count - self._handled
+            self._handled = count
+
     def callback_failed(self, name: str, error: str) -> None:
-        """The client says that a callback of this call has raised; the next use of it tells the handler."""
+        """A callback of this call has raised in the client; who uses it next is told."""
         if name in self._method.signature.callbacks:
-            logger.warning("the callback %r of %s failed: %r", name, self.name, error[:1000])
-            self._reported[name] = error[:1000]
+            logger.warning("the callback %r of %s failed: %r", name, self.name, error)
+            self._reported[name] = error
 
     def _callback(self, name: str) -> Callable[..., Coroutine[Any, Any, None]]:
         async def callback(*args: Any, **kwargs: Any) -> None:
-            """Have it called in the browser, after all that was before; waits while that is behind.
+            await self.call_back({name: callback_payload(args, kwargs)})
 
-            Raises LocalProtocolError once the handler has ended, RemoteError if it has raised before.
-            """
-            if self.outcome is not None:
-                raise LocalProtocolError(
-                    f"a callback of {self.name} lives only until its handler has ended"
-                )
+        callback.__name__ = name
+        return callback
+
+    async def call_back(self, payloads: Mapping[str, Any]) -> None:
+        """Make several callbacks in one message; see :func:`call_back`."""
+        if self._client is None or self.outcome is not None:
+            raise LocalProtocolError(
+                f"a callback of {self.name} lives only until its handler has ended"
+            )
+        message = {"type": "callback", "request_uuid": self.uuid}
+        for name, payload in payloads.items():
+            if name not in self._method.signature.callbacks:
+                raise LocalProtocolError(f"{self.name} has no callback {name!r}")
             if name in self._reported:
                 raise RemoteError("Error", f"{name}: {self._reported.pop(name)}")
-            if self._names is not None and name not in self._names:
+            if self._names is None or name in self._names:
+                message[name] = payload
+            else:
                 self._skip(name)
-                await trio.lowlevel.checkpoint()
-                return
-            payload = callback_payload(args, kwargs)
-            await self._client.say({"type": "callback", "request_uuid": self.uuid, name: payload})
-
-        return callback
+        if len(message) > 2:
+            await self._client.call_back(self, message)
+        else:
+            await trio.lowlevel.checkpoint()
 
     def _skip(self, name: str) -> None:
         if name not in self._skipped:
             self._skipped.add(name)
             logger.warning("%s calls %r, which its client has not given", self.name, name)
+
+
+async def call_back(**payloads: Any) -> None:
+    """Make several callbacks of the call that is being handled here, in one message.
+
+    The client runs them in the order in which they are given. Awaiting it means that the message has been queued, as
+    with a callback by itself; it waits while the client is too far behind.
+
+    Raises:
+        RuntimeError: no call from a gateway is being handled here.
+        LocalProtocolError: a name is no callback of this call, or its handler has ended.
+        RemoteError: one of them has raised in the client, the time before.
+        TypeError, ValueError: a value cannot be sent as JSON; nothing was sent.
+    """
+    work = current_work.get()
+    if work is None:
+        raise RuntimeError("no call from a gateway is being handled here")
+    await work.call_back(payloads)
+
+
+def _raise_what_is_not_for_callers(exc: BaseException) -> None:
+    """Raise what of an exception must go on: a cancellation from outside, and what ends the program (law 7)."""
+    if isinstance(exc, BaseExceptionGroup):
+        rest = exc.split(Exception)[1]
+        if rest is not None:
+            raise rest from None
+    elif not isinstance(exc, Exception):
+        raise exc

@@ -100,8 +100,8 @@ class Signature:
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1 if skip_self else 0 :]
         self._annotations = _Annotations(function, like, owner)
-        self.callbacks: tuple[str, ...] = ()
-        """Parameters that are functions to be called back, and can be given by name."""
+        self.callbacks: dict[str, bool] = {}
+        """Parameters that are functions to be called back and can be given by name; whether they must be."""
         self._first = parameters[0].name if parameters else ""
         self._positional: list[_Parameter] = []
         self._named: dict[str, _Parameter] = {}
@@ -198,8 +198,6 @@ class Signature:
         where = f"parameter {name!r}"
         annotation = self._annotations.get(name)
         one = _Parameter(parameter, self._adapt(where, annotation))
-        if one.by_name and is_function(annotation):
-            self.callbacks += (name,)
         if kind is Parameter.VAR_POSITIONAL:
             self._extra_positional = one
         elif kind is Parameter.VAR_KEYWORD:
@@ -210,6 +208,8 @@ class Signature:
                 self._positional.append(one)
             if one.by_name:
                 self._named[name] = one
+                if is_function(annotation):
+                    self.callbacks[name] = one.required
 
     def _adapt(self, where: str, annotation: Any) -> Any:
         try:

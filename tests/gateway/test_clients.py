@@ -1,0 +1,289 @@
+"""A client and its connections, over pipes in memory, with a clock that jumps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import trio_rpc
+from trio_rpc.gateway.clients import Client
+from trio_rpc.gateway.connections import Connection, End
+from trio_rpc.gateway.limits import GatewayLimits
+from trio_rpc.gateway.results import Results
+from trio_rpc.gateway.work import Manners, Work
+from trio_rpc.services.tables import build_table
+
+
+class Pipe:
+    """One WebSocket: what was sent over it, and what its other end says."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.is_stuck = False
+        self._to, self._from = trio.open_memory_channel[str | None](1000)
+
+    async def send(self, text: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.is_stuck:
+            await trio.sleep_forever()
+        got = json.loads(text)
+        self.sent += got if isinstance(got, list) else [got]
+
+    async def receive(self) -> str | None:
+        return await self._from.receive()
+
+    def says(self, kind: str, **rest: Any) -> None:
+        self._to.send_nowait(json.dumps({"type": kind, **rest}))
+
+    def breaks(self) -> None:
+        self._to.send_nowait(None)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [message["type"] for message in self.sent]
+
+
+class Talker:
+    def __init__(self) -> None:
+        self.count = 0
+        self.ended = False
+
+    @trio_rpc.method
+    async def talk(self, found: Callable[[int], Awaitable[None]]) -> None:
+        try:
+            while True:
+                await found(self.count)
+                self.count += 1
+        finally:
+            self.ended = True
+
+    @trio_rpc.method
+    async def shielded(self, found: Callable[[int], Awaitable[None]]) -> None:
+        with trio.CancelScope(shield=True):
+            while self.count < 5_000:
+                await found(self.count)
+                self.count += 1
+
+    @trio_rpc.method
+    async def interrupted(self) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def talker():
+    return Talker()
+
+
+def work_for(talker: Talker, name: str = "talk", timeout: float = float("inf")) -> Work:
+    method = build_table(talker)[name]
+    return Work(method, {}, None, timeout, Manners((), "message"), lambda _: None)
+
+
+def connect(client: Client, pipe: Pipe) -> Connection:
+    return Connection(client, {"type": "uuid"}, pipe.send, pipe.receive)
+
+
+async def run_to(ends: list[End], connection: Connection) -> None:
+    ends.append(await connection.run())
+
+
+def limits(**changes: Any) -> GatewayLimits:
+    return GatewayLimits(**{"callbacks_ahead": 5, "grace": 30, "keepalive": 20, **changes})
+
+
+async def test_a_handler_waits_while_its_client_has_callbacks_to_handle(talker, nursery):
+    client, pipe = Client(limits(), resumable=True), Pipe()
+    connection = connect(client, pipe)
+    await nursery.start(client.run)
+    nursery.start_soon(connection.run)
+    work = work_for(talker)
+    client.start(work, key=None)
+    await trio.testing.wait_all_tasks_blocked()
+    assert talker.count == 5
+    pipe.says("handled", request_uuid=work.uuid, count=2)
+    await trio.testing.wait_all_tasks_blocked()
+    assert talker.count == 7
+    for wrong in (2, 100, -1, "3", True, None):
+        pipe.says("handled", request_uuid=work.uuid, count=wrong)
+    await trio.testing.wait_all_tasks_blocked()
+    assert talker.count == 7
+
+
+async def test_a_backlog_that_is_full_makes_callbacks_wait_until_it_is_acknowledged(
+    talker, nursery
+):
+    client = Client(limits(backlog_messages=3, callbacks_ahead=100), resumable=True)
+    pipe = Pipe()
+    connection = connect(client, pipe)
+    await nursery.start(client.run)
+    nursery.start_soon(connection.run)
+    client.start(work_for(talker), key=None)
+    await trio.testing.wait_all_tasks_blocked()
+    assert talker.count == 3
+    pipe.says("ack", seq=2)
+    await trio.testing.wait_all_tasks_blocked()
+    assert talker.count == 5
+
+
+async def test_for_a_client_that_acknowledges_nothing_its_reading_makes_room(talker, nursery):
+    client = Client(limits(backlog_messages=3), resumable=False)
+    pipe = Pipe()
+    connection = connect(client, pipe)
+    await nursery.start(client.run)
+    nursery.start_soon(connection.run)
+    client.start(work_for(talker), key=None)
+    while talker.count < 50:
+        await trio.lowlevel.checkpoint()
+    pipe.is_stuck = True
+    await trio.testing.wait_all_tasks_blocked()
+    assert talker.count - len(pipe.sent) <= 5
+
+
+async def test_a_client_away_for_longer_than_the_grace_is_over(talker, nursery, autojump_clock):
+    client, pipe = Client(limits(), resumable=True), Pipe()
+    connection = connect(client, pipe)
+    await nursery.start(client.run)
+    nursery.start_soon(connection.run)
+    client.start(work_for(talker), key=None)
+    await trio.testing.wait_all_tasks_blocked()
+    pipe.breaks()
+    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(29)
+    assert not client.is_over
+    again = Pipe()
+    second = connect(client, again)
+    nursery.start_soon(second.run)
+    for _ in range(10):
+        again.says("ping")
+        await trio.sleep(15)
+    assert not talker.ended
+    again.breaks()
+    await trio.sleep(31)
+    assert client.is_over
+    assert talker.ended
+    assert client.works == {}
+
+
+async def test_a_client_that_says_nothing_is_pinged_and_then_away(nursery, autojump_clock):
+    client, pipe = Client(limits(), resumable=True), Pipe()
+    connection = connect(client, pipe)
+    ends: list[End] = []
+    await nursery.start(client.run)
+    nursery.start_soon(run_to, ends, connection)
+    await trio.sleep(21)
+    assert pipe.kinds == ["uuid", "ping"]
+    pipe.says("pong")
+    await trio.sleep(21)
+    assert pipe.kinds == ["uuid", "ping", "ping"]
+    assert ends == []
+    await trio.sleep(20)
+    assert ends == [End.SILENT]
+    assert not client.is_over
+    await trio.sleep(31)
+    assert client.is_over
+
+
+async def test_a_client_that_is_frozen_is_away_though_its_writer_is_stuck(nursery, autojump_clock):
+    client, pipe = Client(limits(), resumable=True), Pipe()
+    pipe.is_stuck = True
+    ends: list[End] = []
+    connection = connect(client, pipe)
+    await nursery.start(client.run)
+    nursery.start_soon(run_to, ends, connection)
+    await trio.sleep(41)
+    assert ends == [End.SILENT]
+
+
+async def test_a_client_of_the_originals_kind_is_not_pinged(nursery, autojump_clock):
+    client, pipe = Client(limits(), resumable=False), Pipe()
+    connection = connect(client, pipe)
+    await nursery.start(client.run)
+    nursery.start_soon(connection.run)
+    await trio.sleep(1000)
+    assert pipe.kinds == ["uuid"]
+
+
+async def test_race_a_writer_that_was_replaced_takes_nothing_more(talker, nursery):
+    """It finishes a frame in the tick in which the newer connection comes: what it took would be lost."""
+    client, old, new = Client(limits(callbacks_ahead=50), resumable=True), Pipe(), Pipe()
+    connection = connect(client, old)
+    ends: list[End] = []
+    await nursery.start(client.run)
+    nursery.start_soon(run_to, ends, connection)
+    client.start(work_for(talker), key=None)
+    for _ in range(40):  # somewhere in the middle
+        await trio.lowlevel.checkpoint()
+    seen = old.sent[-1].get("seq", 0)
+    assert client.backlog.rewind(seen)
+    newer = connect(client, new)
+    nursery.start_soon(newer.run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert ends == [End.REPLACED]
+    numbers = [message["seq"] for message in (*old.sent, *new.sent) if "seq" in message]
+    assert numbers == sorted(numbers)
+    assert set(numbers) == set(range(1, 51))
+    assert new.kinds[0] == "uuid"
+
+
+async def test_a_shielded_callback_ends_with_its_client(talker, nursery):
+    client, pipe = Client(limits(), resumable=True), Pipe()
+    connection = connect(client, pipe)
+    await nursery.start(client.run)
+    nursery.start_soon(connection.run)
+    client.start(work_for(talker, "shielded"), key=None)
+    await trio.testing.wait_all_tasks_blocked()
+    assert talker.count == 5
+    client.end("the test")
+    while client.works:
+        await trio.lowlevel.checkpoint()
+    assert talker.count == 5_000
+
+
+async def test_what_ends_the_program_is_raised_and_its_caller_told(talker):  # law 7
+    client = Client(limits(), resumable=True)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(client.run)
+            work = work_for(talker, "interrupted")
+            client.start(work, key=None)
+            await trio.sleep_forever()
+    assert caught.group_contains(KeyboardInterrupt)
+    assert work.outcome is not None
+    assert work.outcome["type"] == "error"
+
+
+async def test_a_deadline_that_is_over_already(talker, nursery):
+    client, pipe = Client(limits(), resumable=True), Pipe()
+    connection = connect(client, pipe)
+    await nursery.start(client.run)
+    nursery.start_soon(connection.run)
+    client.start(work_for(talker, timeout=0), key=None)
+    await trio.testing.wait_all_tasks_blocked()
+    assert pipe.sent[1]["code"] == "deadline"
+    assert talker.count == 0
+
+
+async def test_results_are_held_within_bounds_and_forgotten_in_time(talker, autojump_clock):  # F26
+    results = Results(limits(max_results=2, result_ttl=10))
+    client = Client(limits(), resumable=True)
+    first, second, third = (work_for(talker) for _ in range(3))
+    for work in (first, second):
+        assert results.make_room()
+        results.hold(work, client)
+    assert not results.make_room()  # both are running
+    results.ended(second)
+    results.ended(third)  # never held
+    await trio.sleep(5)
+    assert results.get(second.uuid).work is second
+    assert results.make_room()  # the one that has ended goes first
+    results.hold(third, client)
+    assert results.get(second.uuid) is None
+    results.ended(third)
+    await trio.sleep(11)
+    assert results.get(third.uuid) is None
+    assert results.get(first.uuid).work is first

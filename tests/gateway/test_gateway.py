@@ -1,0 +1,657 @@
+"""Calls through a gateway that hypercorn serves on loopback, message by message."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+import pytest
+import trio
+from gateway_tools import browsing, closed_with, hosting, resuming, websocket
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+import trio_rpc
+from trio_rpc.gateway import Gateway, GatewayLimits, call_back, outlives
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+class Scanner:
+    """What a browser's page is served."""
+
+    def __init__(self) -> None:
+        self.started = trio.Event()
+        self.ended = trio.Event()
+        self.go_on = trio.Event()
+        self.raised: list[BaseException] = []
+
+    @trio_rpc.method
+    async def scan(
+        self,
+        count: int,
+        found: Callable[[int], Awaitable[None]],
+        progress: Callable[[float], Awaitable[None]],
+    ) -> dict[str, int]:
+        for number in range(count):
+            await found(number)
+        await progress(1.0)
+        return {"count": count}
+
+    @trio_rpc.method
+    async def scan_in_thread(self, count: int, found: Callable[[int], Awaitable[None]]) -> int:
+        def work() -> int:
+            for number in range(count):
+                trio.from_thread.run(found, number)
+            return count
+
+        return await trio.to_thread.run_sync(work)
+
+    @trio_rpc.method
+    async def steps(self, found: Callable[[str], Awaitable[None]]) -> str:
+        await found("first")
+        self.started.set()
+        await self.go_on.wait()
+        await found("second")
+        return "done"
+
+    @trio_rpc.method
+    async def hold(self) -> None:
+        self.started.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.ended.set()
+
+    @trio_rpc.method
+    async def fail(self) -> None:
+        raise LookupError("not here")
+
+    @trio_rpc.method
+    async def fail_as_it_is_cancelled(self) -> None:
+        async def stubborn() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("while cleaning up")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stubborn)
+            await trio.lowlevel.checkpoint()
+            self.started.set()
+
+    @trio_rpc.method
+    async def together(
+        self, found: Callable[[int], Awaitable[None]], progress: Callable[[float], Awaitable[None]]
+    ) -> None:
+        await call_back(found=1, progress=0.5)
+
+    @trio_rpc.method
+    async def maybe(self, found: Callable[[int], Awaitable[None]] | None = None) -> bool:
+        return found is not None
+
+    @trio_rpc.method
+    async def insist(self, found: Callable[[int], Awaitable[None]]) -> str:
+        await found(1)
+        self.started.set()
+        await self.go_on.wait()
+        try:
+            await found(2)
+        except trio_rpc.RemoteError as exc:
+            return str(exc)
+        return "nothing"
+
+    @trio_rpc.method
+    async def keep_callback(self, found: Callable[[int], Awaitable[None]]) -> None:
+        self.kept = found
+
+    @trio_rpc.method
+    async def many_arguments(self, found: Callable[..., Awaitable[None]]) -> None:
+        await found()
+        await found(1, 2)
+        await found(x=1, y=2)
+        await found(Point(3, 4))
+
+    @trio_rpc.method
+    async def unsendable_callback(self, found: Callable[..., Awaitable[None]]) -> str:
+        try:
+            await found(object())
+        except TypeError as exc:
+            return str(exc)
+        return "sent"
+
+    @trio_rpc.method
+    async def result(self, kind: str) -> object:
+        return {
+            "none": None,
+            "number": 7,
+            "list": [1, 2],
+            "empty": {},
+            "object": {"a": 1},
+            "reserved": {"type": "x"},
+            "payload": {"payload": 1},
+            "class": Point(1, 2),
+            "object()": object(),
+            "surrogate": "\ud800",
+        }[kind]
+
+    @trio_rpc.method
+    @outlives
+    async def long(self) -> str:
+        self.started.set()
+        await self.go_on.wait()
+        return "collected"
+
+    @trio_rpc.method
+    def plain(self, a: int) -> int:
+        return a + 1
+
+    @trio_rpc.method
+    async def whoami(self) -> str:
+        return trio_rpc.current_call().method
+
+    @trio_rpc.stream
+    async def ticks(self):
+        yield 1
+
+
+@pytest.fixture
+def scanner():
+    return Scanner()
+
+
+async def test_a_call_starts_calls_back_and_finishes(
+    scanner,
+):  # A1, A2, A3, A13, A14, A24, A25, A26
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        answer = (await browser.post("scan", count=2)).json()
+        request = answer.pop("request_uuid")
+        assert answer == {
+            "type": "start",
+            "message": "scan has been started",
+            "callbacks": ["found", "progress"],  # A30
+        }
+        callbacks, end = await browser.until_end(request)  # A31, A33
+        assert [(list(each)[2], *list(each.values())[2:]) for each in callbacks] == [
+            ("found", 0, 1),
+            ("found", 1, 2),
+            ("progress", 1.0, 3),
+        ]
+        assert end == {"type": "finish", "request_uuid": request, "count": 2, "seq": 4}
+
+
+async def test_a_client_that_knows_only_the_originals_messages(scanner):  # A41
+    async with hosting(Gateway(scanner, legacy_clients=True)) as url:
+        async with websocket(url, "") as ws, httpx.AsyncClient() as http:
+            name = json.loads(await ws.get_message())["uuid"]
+            start = await http.post(f"{url}/api/scan/{name}", json={"count": 3})
+            request = start.json()["request_uuid"]
+            got = [json.loads(await ws.get_message()) for _ in range(5)]
+            assert [each.get("found") for each in got[:3]] == [0, 1, 2]
+            assert got[3]["progress"] == 1.0
+            assert {**got[4], "seq": None} == {
+                "type": "finish",
+                "request_uuid": request,
+                "count": 3,
+                "seq": None,
+            }
+
+
+async def test_a_client_that_knows_only_the_originals_ends_with_its_connection(scanner):  # A39
+    async with hosting(Gateway(scanner, legacy_clients=True)) as url:
+        async with browsing(url, "") as browser:
+            await browser.start("hold")
+            await scanner.started.wait()
+        await scanner.ended.wait()
+
+
+async def test_what_a_handler_raises_ends_its_call_with_an_error(scanner):  # A38
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        request = await browser.start("fail")
+        assert await browser.next() == {
+            "type": "error",
+            "request_uuid": request,
+            "error": "not here",
+            "code": "raised",
+            "error_type": "builtins.LookupError",
+            "seq": 1,
+        }
+        _, end = await browser.until_end(await browser.start("plain", a=1))
+        assert end["payload"] == 2
+
+
+async def test_how_much_of_an_error_is_told(scanner):
+    gateway = Gateway(scanner, error_detail="none")
+    async with hosting(gateway) as url, browsing(url) as browser:
+        await browser.start("fail")
+        assert "not here" not in json.dumps(await browser.next())
+
+
+async def test_a_cancel_is_confirmed_when_the_handler_has_ended(scanner):  # A48, F21
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        request = await browser.start("hold")
+        await scanner.started.wait()
+        await browser.say("cancel", request_uuid=request, reason="enough")
+        end = await browser.next()
+        assert (end["type"], end["code"]) == ("error", "cancelled")
+        assert scanner.ended.is_set()
+        await browser.say("cancel", request_uuid=request)  # again, and nobody minds
+        await browser.say("cancel", request_uuid="nobody's")
+        await browser.say("ping", id=7)
+        assert await browser.next() == {"type": "pong", "id": 7}
+
+
+async def test_a_handler_that_fails_as_it_is_cancelled_harms_nobody_else(scanner):  # law 7
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        request = await browser.start("fail_as_it_is_cancelled")
+        await scanner.started.wait()
+        await browser.say("cancel", request_uuid=request)
+        end = await browser.next()
+        assert (end["type"], end["code"]) == ("error", "raised")
+        async with browsing(url) as other:
+            await other.start("fail_as_it_is_cancelled")
+        await browser.start("plain", a=1)
+        assert (await browser.next())["payload"] == 2
+
+
+async def test_a_handler_that_fails_as_its_client_goes_harms_nobody_else(scanner):
+    limits = GatewayLimits(grace=0.01)
+    async with hosting(Gateway(scanner, limits=limits)) as url, browsing(url) as browser:
+        async with browsing(url) as other:
+            await other.start("fail_as_it_is_cancelled")
+            await scanner.started.wait()
+        other.http = browser.http
+        while (await other.post("plain", a=1)).status_code != 410:
+            pass
+        await browser.start("plain", a=1)
+        assert (await browser.next())["payload"] == 2
+
+
+async def test_a_deadline_comes_with_the_request(scanner):
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        await browser.post("hold", headers={"Trio-Rpc-Timeout": "0.05"})
+        end = await browser.next()
+        assert (end["type"], end["code"]) == ("error", "deadline")
+        assert scanner.ended.is_set()
+        bad = await browser.post("hold", headers={"Trio-Rpc-Timeout": "soon"})
+        assert bad.status_code == 400
+
+
+async def test_work_in_a_thread_calls_back_from_there(scanner):  # A18
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        callbacks, end = await browser.until_end(await browser.start("scan_in_thread", count=20))
+        assert [each["found"] for each in callbacks] == list(range(20))
+        assert end["payload"] == 20
+
+
+async def test_several_callbacks_in_one_message(scanner):  # A50
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        [message], _ = await browser.until_end(await browser.start("together"))
+        assert (message["found"], message["progress"]) == (1, 0.5)
+    with pytest.raises(RuntimeError, match="no call from a gateway"):
+        await call_back(found=1)
+
+
+async def test_payloads_of_callbacks(scanner):
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        callbacks, _ = await browser.until_end(await browser.start("many_arguments"))
+        payloads = [each["found"] for each in callbacks]
+        assert payloads == [None, [1, 2], {"x": 1, "y": 2}, {"x": 3, "y": 4}]
+
+
+async def test_what_cannot_be_sent_is_raised_at_who_tried(scanner):
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        callbacks, end = await browser.until_end(await browser.start("unsendable_callback"))
+        assert callbacks == []
+        assert end["payload"] == "a value of type object cannot be sent as JSON"
+
+
+@pytest.mark.parametrize(
+    ("kind", "rest"),
+    [
+        ("none", {}),
+        ("number", {"payload": 7}),
+        ("list", {"payload": [1, 2]}),
+        ("empty", {"payload": {}}),
+        ("object", {"a": 1}),
+        ("reserved", {"payload": {"type": "x"}}),
+        ("payload", {"payload": {"payload": 1}}),
+        ("class", {"x": 1, "y": 2}),
+    ],
+)
+async def test_results(scanner, kind, rest):  # A25
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        request = await browser.start("result", kind=kind)
+        finish = {"type": "finish", "request_uuid": request, "seq": 1}
+        assert await browser.next() == {**finish, **rest}
+
+
+@pytest.mark.parametrize("kind", ["object()", "surrogate"])
+async def test_a_result_that_is_no_json_is_an_error_of_its_call(scanner, kind):
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        await browser.start("result", kind=kind)
+        end = await browser.next()
+        assert (end["type"], end["code"]) == ("error", "internal")
+        assert "the result of result cannot be sent" in end["error"]
+
+
+async def test_callbacks_that_the_client_lacks_are_skipped_with_one_warning(scanner, caplog):  # A36
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        headers = {"Trio-Rpc-Callbacks": "progress"}
+        answer = await browser.post("scan", headers=headers, count=3)
+        with caplog.at_level(logging.WARNING, "trio_rpc.gateway"):
+            callbacks, _ = await browser.until_end(answer.json()["request_uuid"])
+        assert len(callbacks) == 1
+        assert [record.getMessage() for record in caplog.records] == [
+            "scan calls 'found', which its client has not given"
+        ]
+
+
+async def test_an_optional_callback_that_is_not_given_is_left_out(scanner):
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        for names, given in (("", False), ("found", True)):
+            await browser.post("maybe", headers={"Trio-Rpc-Callbacks": names})
+            assert (await browser.next())["payload"] is given
+
+
+async def test_a_callback_that_has_raised_is_told_to_who_uses_it_next(scanner):  # A37
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        request = await browser.start("insist")
+        await browser.next()
+        await scanner.started.wait()
+        await browser.say("callback_error", request_uuid=request, name="found", error="Oh")
+        await browser.say("callback_error", request_uuid=request, name="__class__", error="Oh")
+        await browser.say("ping")
+        assert (await browser.next())["type"] == "pong"
+        scanner.go_on.set()
+        callbacks, end = await browser.until_end(request)
+        assert callbacks == []
+        assert end["payload"] == "Error: found: Oh"
+
+
+async def test_a_callback_dies_with_its_call(scanner):  # law 8
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        await browser.until_end(await browser.start("keep_callback"))
+        with pytest.raises(trio_rpc.LocalProtocolError, match="lives only until"):
+            await scanner.kept(1)
+
+
+async def test_filters_and_current_call(scanner):
+    seen = []
+
+    async def audit(call, proceed):
+        seen.append((call.method, dict(call.kwargs)))
+        return await proceed()
+
+    async with hosting(Gateway({"a": scanner}, filters=[audit])) as url, browsing(url) as browser:
+        await browser.start("a.whoami")
+        assert (await browser.next())["payload"] == "a.whoami"
+        assert seen == [("a.whoami", {})]
+
+
+async def test_several_clients_and_calls_do_not_cross(scanner):  # A10
+    async def use(count: int) -> None:
+        async with browsing(url) as browser:
+            requests = [await browser.start("scan", count=count + i) for i in range(3)]
+            got = {request: [] for request in requests}
+            ends = {}
+            while len(ends) < 3:
+                message = await browser.next()
+                if message["type"] == "finish":
+                    ends[message["request_uuid"]] = message["count"]
+                elif "found" in message:
+                    got[message["request_uuid"]].append(message["found"])
+            for i, request in enumerate(requests):
+                assert got[request] == list(range(count + i))
+                assert ends[request] == count + i
+
+    async with hosting(Gateway(scanner)) as url, trio.open_nursery() as nursery:
+        for count in (5, 10, 15):
+            nursery.start_soon(use, count)
+
+
+async def test_who_comes_back_gets_what_was_missed_in_order_exactly_once(scanner):  # A45, A46
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        request = await browser.start("steps")
+        assert (await browser.next())["found"] == "first"
+        await browser.ws.aclose()
+        scanner.go_on.set()
+        async with resuming(browser) as first:
+            assert first == {"type": "resumed", "uuid": browser.id}
+            callbacks, end = await browser.until_end(request)
+            assert [each["found"] for each in callbacks] == ["second"]
+            assert end["payload"] == "done"
+        async with resuming(browser, seq=1):
+            callbacks, _ = await browser.until_end(request)
+            assert [each["found"] for each in callbacks] == ["second"]
+
+
+async def test_the_newer_connection_wins(scanner):  # robustness 59
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        request = await browser.start("steps")
+        await browser.next()
+        older = browser.ws
+        async with resuming(browser):
+            assert await closed_with(older) == 4409
+            scanner.go_on.set()
+            callbacks, _ = await browser.until_end(request)
+            assert len(callbacks) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token": "wrong"},
+        {"uuid": "nobody"},
+        {"seq": 99},
+        {"seq": -1},
+        {"seq": "1"},
+        {"type": "hi"},
+    ],
+)
+async def test_who_cannot_be_resumed_is_told_that_the_session_is_lost(scanner, changes):
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        kind = changes.get("type", "resume")
+        async with websocket(url, "resume=1") as ws:
+            told = {"uuid": browser.id, "token": browser.token, "seq": 0, **changes, "type": kind}
+            await ws.send_message(json.dumps(told))
+            assert json.loads(await ws.get_message())["type"] == "lost"
+            assert await closed_with(ws) == 4404
+        await browser.start("plain", a=1)  # the right one has not been disturbed
+        assert (await browser.next())["payload"] == 2
+
+
+async def test_a_resume_that_is_no_text(scanner):
+    async with hosting(Gateway(scanner)) as url:
+        for nonsense in (b"\xff\x00", "no JSON", "[]"):
+            async with websocket(url, "resume=1") as ws:
+                await ws.send_message(nonsense)
+                assert await closed_with(ws) == 4404
+
+
+async def test_nonsense_from_a_client_is_ignored(scanner):  # A28
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        for nonsense in (
+            "no JSON",
+            b"\x00\xff",
+            "[1]",
+            '{"type":"cancel"}',
+            '{"type":["x"]}',
+            "{}",
+        ):
+            await browser.ws.send_message(nonsense)
+        await browser.say("ack", seq=10**30)
+        await browser.say("ack", seq=True)
+        await browser.say("handled", request_uuid="x", count=-1)
+        await browser.say("ping", id=1, more="keys")
+        assert await browser.next() == {"type": "pong", "id": 1}
+
+
+async def test_work_of_a_client_that_stays_away_is_cancelled(scanner):  # A39, A22
+    limits = GatewayLimits(grace=0.05)
+    async with hosting(Gateway(scanner, limits=limits)) as url, browsing(url) as browser:
+        await browser.start("hold")
+        await scanner.started.wait()
+        browser.cut()
+        await scanner.ended.wait()
+        while (gone := await browser.post("plain", a=1)).status_code == 200:
+            pass
+        assert gone.status_code == 410
+        async with resuming(browser) as first:
+            assert first["type"] == "lost"
+
+
+async def test_a_client_that_says_goodbye_is_gone_at_once(scanner):
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        await browser.start("hold")
+        await scanner.started.wait()
+        await browser.say("bye")
+        assert await closed_with(browser.ws) == 1001
+        await scanner.ended.wait()
+
+
+async def test_work_that_outlives_its_client_can_be_collected(scanner):  # F26
+    limits = GatewayLimits(grace=0.01)
+    async with hosting(Gateway(scanner, limits=limits)) as url, browsing(url) as browser:
+        request = await browser.start("long")
+        await scanner.started.wait()
+        await browser.say("bye")
+        await closed_with(browser.ws)
+        headers = {"Trio-Rpc-Token": browser.token}
+        running = await browser.http.get(f"/api/result/{request}", headers=headers)
+        assert (running.status_code, running.json()["type"]) == (202, "running")
+        scanner.go_on.set()
+        while (got := await browser.http.get(f"/api/result/{request}", headers=headers)).is_success:
+            if got.status_code == 200:
+                break
+        assert got.json() == {"type": "finish", "request_uuid": request, "payload": "collected"}
+        for path, with_headers, status in (
+            ("nobody", headers, 404),
+            (request, {}, 401),
+            (request, {"Trio-Rpc-Token": "wrong"}, 403),
+        ):
+            got = await browser.http.get(f"/api/result/{path}", headers=with_headers)
+            assert got.status_code == status
+
+
+async def test_a_request_that_is_repeated_starts_one_call(scanner):  # robustness 79
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        headers = {"Idempotency-Key": "k1"}
+        first = await browser.post("hold", headers=headers)
+        again = await browser.post("hold", headers=headers)
+        other = await browser.post("hold", headers={"Idempotency-Key": "k2"})
+        assert first.json() == again.json()
+        assert first.json()["request_uuid"] != other.json()["request_uuid"]
+
+
+async def test_a_post_without_a_websocket_is_answered_with_its_result(scanner):  # A43
+    async with hosting(Gateway(scanner)) as url, httpx.AsyncClient(base_url=url) as http:
+        got = await http.post("/api/plain", json={"a": 4})
+        assert (got.status_code, got.json()["payload"]) == (200, 5)
+        got = await http.post("/api/fail", json={})
+        assert (got.status_code, got.json()["error"]) == (500, "not here")
+        got = await http.post("/api/maybe", json={})
+        assert got.json()["payload"] is False
+        got = await http.post("/api/scan", json={"count": 1})
+        assert (got.status_code, "WebSocket" in got.json()["error"]) == (422, True)
+
+
+async def test_who_hangs_up_cancels_the_post_without_a_websocket(scanner):
+    async with hosting(Gateway(scanner)) as url, httpx.AsyncClient(base_url=url) as http:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: http.post("/api/hold", json={}))
+            await scanner.started.wait()
+            nursery.cancel_scope.cancel()
+        await scanner.ended.wait()
+
+
+async def test_the_end_of_the_gateway_ends_its_connections_and_work(scanner):  # A21
+    gateway = Gateway(scanner)
+    async with trio.open_nursery() as nursery:
+        running = await nursery.start(run_until_told, gateway)
+        async with hosting(gateway) as url, browsing(url) as browser:
+            await browser.start("hold")
+            await scanner.started.wait()
+            running.cancel()
+            assert await closed_with(browser.ws) == 1001
+            await scanner.ended.wait()
+            assert (await browser.post("plain", a=1)).status_code == 503
+
+
+async def run_until_told(gateway, task_status):
+    with trio.CancelScope() as scope:
+        async with gateway.run():
+            task_status.started(scope)
+            await trio.sleep_forever()
+
+
+async def test_draining_waits_for_what_runs_and_starts_nothing_more(scanner):
+    gateway = Gateway(scanner)
+    async with hosting(gateway) as url, browsing(url) as browser:
+        request = await browser.start("steps")
+        await scanner.started.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gateway.drain)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await browser.post("plain", a=1)).status_code == 503
+            assert gateway.works == 1
+            scanner.go_on.set()
+        callbacks, end = await browser.until_end(request)
+        assert (len(callbacks), end["payload"]) == (2, "done")
+
+
+async def test_mounted_beside_ordinary_routes(scanner):  # A8
+    gateway = Gateway(scanner)
+
+    async def hello(request):
+        return PlainTextResponse("hello")
+
+    host = Starlette(
+        routes=[Route("/hello", hello), Mount("/rpc", gateway)], lifespan=lambda _: gateway.run()
+    )
+    async with hosting(host) as url:
+        async with browsing(f"{url}/rpc") as browser:
+            assert (await browser.http.get(f"{url}/hello")).text == "hello"
+            _, end = await browser.until_end(await browser.start("scan", count=1))
+            assert end["count"] == 1
+
+
+async def test_mounted_without_a_lifespan_it_says_what_to_do(scanner, caplog):
+    host = Starlette(routes=[Mount("/rpc", Gateway(scanner))])
+    async with hosting(host) as url, httpx.AsyncClient() as http:
+        got = await http.post(f"{url}/rpc/api/plain", json={"a": 1})
+        assert got.status_code == 503
+        assert "async with gateway.run()" in got.json()["error"]
+        assert "async with gateway.run()" in caplog.text
+
+
+async def test_a_gateway_runs_once_at_a_time(scanner):
+    gateway = Gateway(scanner)
+    async with gateway.run():
+        with pytest.raises(RuntimeError, match="running already"):
+            async with gateway.run():
+                pass
+    async with gateway.run():
+        pass
+
+
+def test_names_that_messages_need_cannot_be_callbacks():
+    class Bad:
+        @trio_rpc.method
+        async def scan(self, payload: Callable[[], Awaitable[None]]) -> None: ...
+
+    with pytest.raises(TypeError, match="'payload' cannot be the name of a callback"):
+        Gateway(Bad())
+
+
+def test_limits_are_positive():
+    with pytest.raises(ValueError, match="grace"):
+        GatewayLimits(grace=0)

@@ -1,0 +1,268 @@
+"""Who is turned away, and with which answer; nothing of it reaches a handler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+import trio
+import trio_websocket
+from gateway_tools import browsing, hosting, websocket
+
+import trio_rpc
+from trio_rpc.gateway import Gateway, GatewayLimits
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    @trio_rpc.method
+    async def add(self, number: int, found: Callable[[int], Awaitable[None]] | None = None) -> int:
+        self.calls += 1
+        return self.calls + number
+
+    @trio_rpc.stream
+    async def ticks(self):
+        yield 1
+
+    async def secret(self) -> None:
+        self.calls += 1
+
+
+@pytest.fixture
+def counter():
+    return Counter()
+
+
+def about(got: httpx.Response) -> tuple[int, str]:
+    return got.status_code, got.json()["error"]
+
+
+async def test_the_token_authorises_and_the_id_does_not(counter):  # A47, S21, robustness 73
+    async with hosting(Gateway(counter)) as url, browsing(url) as browser, browsing(url) as other:
+        path = f"/api/add/{browser.id}"
+        none = await browser.http.post(path, json={"number": 1})
+        assert about(none) == (401, "the header Trio-Rpc-Token is missing")
+        for token in ("", "wrong", other.token, browser.token[:-1], "\xe9"):
+            headers = {"Trio-Rpc-Token": token.encode("latin-1")}
+            got = await browser.http.post(path, json={"number": 1}, headers=headers)
+            assert about(got) == (403, "this token is not that client's")
+        browser.id = "somebody"
+        assert about(await browser.post("add", number=1)) == (403, "there is no such client")
+    assert counter.calls == 0
+
+
+async def test_a_legacy_client_needs_its_id_only_and_a_wrong_token_is_wrong_still(counter):
+    async with hosting(Gateway(counter, legacy_clients=True)) as url, browsing(url) as browser:
+        path = f"/api/add/{browser.id}"
+        assert (await browser.http.post(path, json={"number": 1})).status_code == 200
+        browser.token += "x"
+        assert (await browser.post("add", number=1)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonp"]
+)
+async def test_only_json_is_taken(counter, kind):  # S21
+    async with hosting(Gateway(counter)) as url, browsing(url) as browser:
+        for path in (f"/api/add/{browser.id}", "/api/add"):
+            got = await browser.http.post(
+                path,
+                content=b'{"number": 1}',
+                headers={"Trio-Rpc-Token": browser.token, "Content-Type": kind},
+            )
+            assert about(got) == (415, "the content type must be application/json")
+    assert counter.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        (b'{"number": 1', 400, "the body is no JSON"),
+        (b"\xff", 400, "the body is no JSON"),
+        (b"[" * 100_000, 400, "the body is no JSON"),
+        (b"[1]", 422, "the body must be an object"),
+        (b'{"number": "1"}', 422, "parameter 'number'"),
+        (b"{}", 422, "lacks parameter 'number'"),
+        (b'{"number": 1, "other": 2}', 422, "has no parameter 'other'"),
+        (b'{"number": 1, "found": 2}', 422, "'found' is a callback"),
+        (b'{"number": 1, "self": 2}', 422, "has no parameter 'self'"),
+    ],
+)
+async def test_what_is_wrong_with_a_body_is_said(counter, body, status, text):  # A17, A27
+    async with hosting(Gateway(counter)) as url, browsing(url) as browser:
+        headers = {"Trio-Rpc-Token": browser.token, "Content-Type": "application/json"}
+        for path in (f"/api/add/{browser.id}", "/api/add"):
+            got = await browser.http.post(path, content=body, headers=headers)
+            assert got.status_code == status
+            assert text in got.json()["error"]
+            assert "\n" not in got.json()["error"]
+    assert counter.calls == 0
+
+
+async def test_a_field_that_is_wrong_is_named(counter):
+    async with hosting(Gateway(counter)) as url, browsing(url) as browser:
+        assert (await browser.post("add", number="1")).json()["parameter"] == "number"
+
+
+async def test_a_callback_that_is_not_declared_is_refused_before_the_work_starts(counter):  # A36
+    async with hosting(Gateway(counter)) as url, browsing(url) as browser:
+        got = await browser.post("add", headers={"Trio-Rpc-Callbacks": "found, lost"}, number=1)
+        assert about(got) == (422, "add has no callback 'lost'")
+        assert got.json()["parameter"] == "lost"
+    assert counter.calls == 0
+
+
+async def test_a_body_is_bounded(counter):
+    limits = GatewayLimits(max_body=1000)
+    async with hosting(Gateway(counter, limits=limits)) as url, browsing(url) as browser:
+        assert about(await browser.post("add", number=1, x="y" * 1000))[0] == 413
+        headers = {"Trio-Rpc-Token": browser.token, "Content-Type": "application/json"}
+
+        async def chunks():
+            for _ in range(11):
+                yield b" " * 100
+
+        path = f"/api/add/{browser.id}"
+        got = await browser.http.post(path, content=chunks(), headers=headers)
+        assert about(got) == (413, "the body is larger than 1,000 bytes")
+    assert counter.calls == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["nope", "secret", "ticks", "__init__", "__class__.__init__", "a.b", "%00", "add%0a"]
+)
+async def test_nobody_gets_in_by_name(counter, name):  # law 13
+    async with hosting(Gateway(counter)) as url, browsing(url) as browser:
+        got = await browser.post(name, number=1)
+        assert got.status_code == 404
+        assert "\n" not in got.json()["error"]
+    assert counter.calls == 0
+
+
+async def test_other_pages_and_verbs(counter):
+    async with hosting(Gateway(counter)) as url, httpx.AsyncClient(base_url=url) as http:
+        assert about(await http.get("/")) == (404, "Not Found")
+        assert about(await http.get("/api/add")) == (405, "Method Not Allowed")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example",
+        "null",
+        "https://good.example.evil",
+        "http://127.0.0.1",
+        "http://127.0.0.1:1",
+        "https://good.example:444",
+        "",
+    ],
+)
+async def test_pages_of_other_origins_are_turned_away(counter, origin):  # S11
+    gateway = Gateway(counter, allowed_origins=["https://good.example"])
+    async with hosting(gateway) as url, browsing(url) as browser:
+        got = await browser.post("add", headers={"Origin": origin}, number=1)
+        assert got.status_code == 403
+        assert "Access-Control-Allow-Origin" not in got.headers
+        with pytest.raises(trio_websocket.ConnectionRejected) as refused:
+            async with refused_websocket(url, [("Origin", origin)]):
+                pass
+        assert refused.value.status_code == 403
+    assert counter.calls == 0
+
+
+def refused_websocket(url, headers):
+    return flat(websocket(url, headers=headers))
+
+
+class flat:  # noqa: N801 - reads as a function
+    """What a nursery of a test tool raises, without its group."""
+
+    def __init__(self, manager):
+        self._manager = manager
+
+    async def __aenter__(self):
+        try:
+            return await self._manager.__aenter__()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def __aexit__(self, *exc):
+        return await self._manager.__aexit__(*exc)
+
+
+async def test_its_own_pages_and_those_of_allowed_origins_get_in(counter):  # S11
+    gateway = Gateway(counter, allowed_origins=["https://good.example/"])
+    async with hosting(gateway) as url, browsing(url) as browser:
+        for origin in (url, "https://good.example", "HTTPS://GOOD.example"):
+            got = await browser.post("add", headers={"Origin": origin}, number=1)
+            assert got.status_code == 200
+            async with websocket(url, headers=[("Origin", origin)]) as ws:
+                assert json.loads(await ws.get_message())["type"] == "uuid"
+
+
+async def test_browsers_are_told_which_origins_are_allowed(counter):
+    gateway = Gateway(counter, allowed_origins=["https://good.example"])
+    asks = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type,trio-rpc-token,idempotency-key",
+    }
+    async with hosting(gateway) as url, httpx.AsyncClient(base_url=url) as http:
+        good = await http.options("/api/add", headers={"Origin": "https://good.example", **asks})
+        assert good.status_code == 200
+        assert good.headers["Access-Control-Allow-Origin"] == "https://good.example"
+        evil = await http.options("/api/add", headers={"Origin": "https://evil.example", **asks})
+        assert evil.status_code == 400
+        assert "Access-Control-Allow-Origin" not in evil.headers
+
+
+async def test_a_host_that_is_not_known_is_turned_away(counter):  # S11: DNS rebinding
+    gateway = Gateway(counter, allowed_hosts=["127.0.0.1", "localhost"])
+    async with hosting(gateway) as url, browsing(url) as browser:
+        for host in ("evil.example", "127.0.0.1.evil.example:80", "[::1]", ""):
+            got = await browser.post("add", headers={"Host": host}, number=1)
+            assert got.status_code == 403
+        got = await browser.post("add", headers={"Host": "LOCALHOST:99"}, number=1)
+        assert got.status_code == 200
+
+
+async def test_calls_of_one_client_and_clients_are_bounded():
+    class Holder:
+        @trio_rpc.method
+        async def hold(self) -> None:
+            await trio.sleep_forever()
+
+    limits = GatewayLimits(max_works=2, max_clients=1, max_direct=1)
+    async with hosting(Gateway(Holder(), limits=limits)) as url, browsing(url) as browser:
+        assert [(await browser.post("hold")).status_code for _ in range(3)] == [200, 200, 429]
+        with pytest.raises(trio_websocket.ConnectionRejected) as refused:
+            async with refused_websocket(url, None):
+                pass
+        assert refused.value.status_code == 503
+        assert b"too many clients" in refused.value.body
+
+
+async def test_a_client_that_does_not_acknowledge_starts_nothing_more(counter):
+    limits = GatewayLimits(backlog_messages=2)
+    async with hosting(Gateway(counter, limits=limits)) as url, browsing(url) as browser:
+        for _ in range(2):
+            await browser.start("add", number=1)
+            await browser.next()
+        got = await browser.post("add", number=1)
+        assert got.status_code == 429
+        await browser.say("ack", seq=2)
+        await browser.say("ping")
+        await browser.next()
+        await browser.start("add", number=1)
+
+
+async def test_a_websocket_message_that_is_too_large_is_ignored(counter, caplog):
+    limits = GatewayLimits(max_message=100)
+    async with hosting(Gateway(counter, limits=limits)) as url, browsing(url) as browser:
+        await browser.say("ping", id="x" * 100)
+        await browser.say("ping", id="y")
+        assert (await browser.next())["id"] == "y"
+    assert "characters: ignored" in caplog.text
