@@ -6,17 +6,27 @@ of their own, so that each may use whatever event loop it likes, or none.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
-import trio
-
 from benchmarks import loads, streaming
-from benchmarks.parts import Load
+from benchmarks.loops import TRIO, Loop
+from benchmarks.parts import PARTS, Load
 
-__all__ = ["Adapter", "Calls", "Measurement", "Ready", "Target", "Turns", "trio_adapter"]
+__all__ = [
+    "Adapter",
+    "Calls",
+    "Measurement",
+    "Ready",
+    "Target",
+    "Turns",
+    "adapter",
+    "peer",
+    "trio_adapter",
+]
 
 Measurement = dict[str, float]
 Ready = Callable[[Sequence[str]], None]
@@ -55,6 +65,10 @@ class Adapter:
     drive: Callable[[str, Target, Load, Turns], None]
     """In the client's process: connect, and do one part's work whenever it is its turn."""
 
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """Of a peer: the parts in which peers are compared and that it cannot do, with what the table
+    then says."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
@@ -62,7 +76,7 @@ class Calls:
 
     echo: Callable[[str], Awaitable[str]]
     large: Callable[[bytes], Awaitable[bytes]] | None = None
-    hang: Callable[[], Awaitable[Any]] | None = None
+    hang: Callable[[], Coroutine[Any, Any, Any]] | None = None
     """Never returns; the server counts those that have begun and not ended."""
 
     running: Callable[[], Awaitable[int]] | None = None
@@ -77,28 +91,53 @@ class Calls:
     get: Callable[[int], Awaitable[bytes]] | None = None
     """Returns so many bytes."""
 
+    many: Callable[[str, int, int], Awaitable[list[str]]] | None = None
+    """Echoes that string so often, so many at once; for what has its own way to do that without a
+    task or a thread for each of those at once."""
 
-def trio_adapter(
+
+def adapter(
+    loop: Loop,
     name: str,
     title: str,
     parts: str,
     *,
-    serve: Callable[[Sequence[str], Ready], Awaitable[None]],
+    serve: Callable[[Sequence[str], Ready], Any],
     open_client: Callable[[str], AbstractAsyncContextManager[Calls]],
+    lacks: Mapping[str, str] | None = None,
 ) -> Adapter:
-    """Make an adapter of something that runs under Trio; `parts` are keys between spaces."""
+    """Make an adapter of something that runs under that loop; `parts` are keys between spaces.
 
-    def serve_in_trio(hosts: Sequence[str], ready: Ready) -> None:
-        trio.run(serve, hosts, ready)
+    `serve` and `open_client` are async, also under a loop of what blocks.
+    """
 
-    def drive_in_trio(part: str, target: Target, load: Load, turns: Turns) -> None:
+    def serve_in_loop(hosts: Sequence[str], ready: Ready) -> None:
+        loop.run(serve, hosts, ready)
+
+    def drive_in_loop(part: str, target: Target, load: Load, turns: Turns) -> None:
         drive = {**loads.LOADS, **streaming.STREAMING}[part]
-        trio.run(drive, open_client, target, load, turns)
+        loop.run(drive, loads.Bench(loop, open_client, target, load, turns))
 
     return Adapter(
         name=name,
         title=title,
         parts=frozenset(parts.split()),
-        serve=serve_in_trio,
-        drive=drive_in_trio,
+        serve=serve_in_loop,
+        drive=drive_in_loop,
+        lacks=lacks or {},
     )
+
+
+trio_adapter = partial(adapter, TRIO)
+
+
+def peer(
+    loop: Loop, name: str, title: str, parts: str, *, not_cancelled: bool = False, **functions: Any
+) -> Adapter:
+    """Make the adapter of a peer: what it lacks is said wherever peers are compared."""
+    lacks = {
+        part.key: "-" for part in PARTS.values() if part.peers and part.key not in parts.split()
+    }
+    if not_cancelled:
+        lacks["cancel"] = "not propagated"
+    return adapter(loop, name, title, parts, lacks=lacks, **functions)

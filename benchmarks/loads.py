@@ -1,28 +1,26 @@
-"""The timed loops, the same ones for everything that runs under Trio.
+"""The timed loops, the same ones for everything: Trio, asyncio, or blocking calls (see `loops`).
 
-Each is given a way to open a client, the server, the load, and its turns; in each turn it reports
-metrics. Each checks what came back: a fast wrong answer is no result.
+Each is given the client's side of a measurement, and in each turn it reports metrics. Each checks
+what came back: a fast wrong answer is no result.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import trio
-
+from benchmarks.loops import Group, Loop
 from benchmarks.machine import raise_open_files, resident_bytes
 from benchmarks.parts import Load
 
 if TYPE_CHECKING:
     from benchmarks.adapter import Calls, Measurement, Target, Turns
 
-    OpenClient = Callable[[str], AbstractAsyncContextManager[Calls]]
-
-__all__ = ["LOADS", "SPARE_FILES"]
+__all__ = ["LOADS", "SPARE_FILES", "Bench"]
 
 PATIENCE = 5.0
 """Seconds after which a handler that still runs was not cancelled at all."""
@@ -30,13 +28,31 @@ PATIENCE = 5.0
 SETTLING = 0.5
 """Seconds in which a server may tidy up after the last of many calls."""
 
+FOREVER = 86_400.0
+"""Seconds: longer than any measurement."""
+
 SPARE_FILES = 200
 """Open files that a process needs beside its sessions, generously."""
 
 
-async def _next(turns: Turns) -> bool:
-    # In a thread, so that sessions are kept alive while others have their turns.
-    return await trio.to_thread.run_sync(turns.wait, abandon_on_cancel=True)
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The client's side of a measurement."""
+
+    loop: Loop
+    open_client: Callable[[str], AbstractAsyncContextManager[Calls]]
+    target: Target
+    load: Load
+    turns: Turns
+
+    def open(self) -> AbstractAsyncContextManager[Calls]:
+        """Open one client."""
+        return self.open_client(self.target.urls[0])
+
+    async def next(self) -> bool:
+        """Wait for this client's turn; False when there will be no other."""
+        found: bool = await self.loop.in_thread(self.turns.wait)
+        return found
 
 
 async def _timed(call: Callable[[Any], Awaitable[Any]], value: object, load: Load) -> list[float]:
@@ -52,13 +68,14 @@ async def _timed(call: Callable[[Any], Awaitable[Any]], value: object, load: Loa
     return samples
 
 
-async def one_at_a_time(open_client: OpenClient, target: Target, load: Load, turns: Turns) -> None:
+async def one_at_a_time(bench: Bench) -> None:
     """Latency, in microseconds."""
-    async with open_client(target.urls[0]) as client:
-        while await _next(turns):
+    load = bench.load
+    async with bench.open() as client:
+        while await bench.next():
             samples = await _timed(client.echo, "x" * load.size, load)
             p99 = statistics.quantiles(samples, n=100)[98]
-            turns.report(
+            bench.turns.report(
                 {
                     "p50": statistics.median(samples) * 1e6,
                     "mean": statistics.fmean(samples) * 1e6,
@@ -67,14 +84,15 @@ async def one_at_a_time(open_client: OpenClient, target: Target, load: Load, tur
             )
 
 
-async def large(open_client: OpenClient, target: Target, load: Load, turns: Turns) -> None:
+async def large(bench: Bench) -> None:
     """Large payloads one at a time: 10^6 bytes a second, and the milliseconds of one."""
-    async with open_client(target.urls[0]) as client:
+    load = bench.load
+    async with bench.open() as client:
         assert client.large is not None
-        while await _next(turns):
+        while await bench.next():
             samples = await _timed(client.large, bytes(load.size), load)
             rate = load.size * load.count / sum(samples) / 1e6
-            turns.report({"rate": rate, "p50": statistics.median(samples) * 1e3})
+            bench.turns.report({"rate": rate, "p50": statistics.median(samples) * 1e3})
 
 
 async def _loop(client: Calls, value: str, count: int) -> None:
@@ -83,81 +101,117 @@ async def _loop(client: Calls, value: str, count: int) -> None:
         assert await echo(value) == value
 
 
-async def _flock(client: Calls, load: Load, count: int) -> None:
-    async with trio.open_nursery() as nursery:
-        for _ in range(load.callers):
-            nursery.start_soon(_loop, client, "x" * load.size, count // load.callers)
+async def _flock(bench: Bench, client: Calls, count: int) -> None:
+    callers, value = bench.load.callers, "x" * bench.load.size
+    if client.many is not None:
+        results = await client.many(value, count, callers)
+        assert results == [value] * count
+        return
+    async with bench.loop.group() as group:
+        for _ in range(callers):
+            group.start_soon(_loop, client, value, count // callers)
 
 
-async def in_flight(open_client: OpenClient, target: Target, load: Load, turns: Turns) -> None:
+async def in_flight(bench: Bench) -> None:
     """Throughput of many tasks that call on one connection."""
-    async with open_client(target.urls[0]) as client:
-        while await _next(turns):
-            await _flock(client, load, load.warm_up)
+    callers = bench.load.callers
+    warm_up, count = (
+        number // callers * callers for number in (bench.load.warm_up, bench.load.count)
+    )
+    async with bench.open() as client:
+        while await bench.next():
+            await _flock(bench, client, warm_up)
             start = perf_counter()
-            await _flock(client, load, load.count)
-            seconds = perf_counter() - start
-            turns.report({"rate": load.count // load.callers * load.callers / seconds})
+            await _flock(bench, client, count)
+            bench.turns.report({"rate": count / (perf_counter() - start)})
+
+
+async def connecting(bench: Bench) -> None:
+    """Sessions that are opened, called once and closed, one after the other, in a second."""
+
+    async def once() -> None:
+        async with bench.open() as client:
+            assert await client.echo("hello") == "hello"
+
+    while await bench.next():
+        for _ in range(bench.load.warm_up):
+            await once()
+        start = perf_counter()
+        for _ in range(bench.load.count):
+            await once()
+        bench.turns.report({"rate": bench.load.count / (perf_counter() - start)})
 
 
 class _Sessions:
     """Sessions that are opened, called once, and then left open."""
 
-    def __init__(self, open_client: OpenClient, target: Target, at_once: int) -> None:
-        self._open_client = open_client
-        self._urls = target.urls
-        self._doorway = trio.Semaphore(at_once)
-        self.opened = 0
+    def __init__(self, bench: Bench, group: Group, stack: AsyncExitStack) -> None:
+        self._bench = bench
+        self._group = group
+        self._stack = stack
+        self._started = 0
+        self._opened = 0
 
-    async def _hold(self, number: int) -> None:
-        await self._doorway.acquire()
-        async with self._open_client(self._urls[number % len(self._urls)]) as client:
+    def _open_next(self) -> AbstractAsyncContextManager[Calls]:
+        urls = self._bench.target.urls
+        url = urls[self._started % len(urls)]
+        self._started += 1
+        return self._bench.open_client(url)
+
+    async def _hold(self, opening: AbstractAsyncContextManager[Calls]) -> None:
+        async with opening as client:
             assert await client.echo("hello") == "hello"
-            self.opened += 1
-            self._doorway.release()
-            await trio.sleep_forever()
+            self._opened += 1
+            await self._bench.loop.sleep(FOREVER)
 
-    async def open(self, nursery: trio.Nursery, count: int) -> None:
-        enough = self.opened + count
-        for number in range(self.opened, enough):
-            nursery.start_soon(self._hold, number)
-        while self.opened < enough:  # noqa: ASYNC110 - costs less than an Event in each session
-            await trio.sleep(0.02)
+    async def open(self, count: int) -> None:
+        enough = self._opened + count
+        if not self._bench.loop.holds_in_tasks:
+            while self._opened < enough:
+                client = await self._stack.enter_async_context(self._open_next())
+                assert await client.echo("hello") == "hello"
+                self._opened += 1
+        while self._opened < enough:
+            while self._started < min(enough, self._opened + self._bench.load.callers):
+                self._group.start_soon(self._hold, self._open_next())
+            await self._bench.loop.sleep(0.001)  # costs less than an Event in each session
 
 
-async def _grow(open_client: OpenClient, target: Target, load: Load) -> Measurement:
+async def _grow(bench: Bench) -> Measurement:
+    load, pid = bench.load, bench.target.pid
     count = min(load.count, raise_open_files(load.count + 2 * SPARE_FILES) - SPARE_FILES)
     measured = count - load.warm_up
-    sessions = _Sessions(open_client, target, load.callers)
-    async with trio.open_nursery() as nursery:
-        await sessions.open(nursery, load.warm_up)
-        await trio.sleep(SETTLING)
-        before = resident_bytes(target.pid)
+    async with AsyncExitStack() as stack, bench.loop.group() as group:
+        sessions = _Sessions(bench, group, stack)
+        await sessions.open(load.warm_up)
+        await bench.loop.sleep(SETTLING)
+        before = resident_bytes(pid)
         start = perf_counter()
-        await sessions.open(nursery, measured)
+        await sessions.open(measured)
         seconds = perf_counter() - start
-        await trio.sleep(SETTLING)
-        grown = resident_bytes(target.pid) - before
-        nursery.cancel_scope.cancel()
+        await bench.loop.sleep(SETTLING)
+        grown = resident_bytes(pid) - before
+        if bench.loop.holds_in_tasks:
+            group.cancel()
     return {"kib": grown / measured / 1024, "count": count, "opening": seconds / measured * 1e3}
 
 
-async def idle(open_client: OpenClient, target: Target, load: Load, turns: Turns) -> None:
+async def idle(bench: Bench) -> None:
     """Memory that the server takes for each open session, in KiB."""
-    while await _next(turns):
-        turns.report(await _grow(open_client, target, load))
+    while await bench.next():
+        bench.turns.report(await _grow(bench))
 
 
-async def _cancel(client: Calls, count: int) -> Measurement:
+async def _cancel(bench: Bench, client: Calls, count: int) -> Measurement:
     assert client.hang is not None
     assert client.running is not None
-    async with trio.open_nursery() as nursery:
+    async with bench.loop.group() as group:
         for _ in range(count):
-            nursery.start_soon(client.hang)
-        while await client.running() < count:  # noqa: ASYNC110 - the server is asked
-            await trio.sleep(0.01)
+            group.start_soon(client.hang)
+        while await client.running() < count:
+            await bench.loop.sleep(0.01)  # the server is asked
         start = perf_counter()
-        nursery.cancel_scope.cancel()
+        group.cancel()
     returned = perf_counter()
     left = await client.running()
     while left and perf_counter() < start + PATIENCE:
@@ -166,18 +220,20 @@ async def _cancel(client: Calls, count: int) -> Measurement:
     return {"ms": (stopped - start) * 1e3, "returned": (returned - start) * 1e3, "left": left}
 
 
-async def cancelled(open_client: OpenClient, target: Target, load: Load, turns: Turns) -> None:
+async def cancelled(bench: Bench) -> None:
     """Time from a cancel until everything under it has stopped, in milliseconds."""
-    async with open_client(target.urls[0]) as client:
-        while await _next(turns):
-            await _cancel(client, load.warm_up)
-            turns.report(await _cancel(client, load.count))
+    async with bench.open() as client:
+        while await bench.next():
+            await _cancel(bench, client, bench.load.warm_up)
+            bench.turns.report(await _cancel(bench, client, bench.load.count))
 
 
 LOADS = {
     "one": one_at_a_time,
     "flight": in_flight,
+    "crowd": in_flight,
     "large": large,
+    "connect": connecting,
     "idle": idle,
     "cancel": cancelled,
     "websocket": in_flight,

@@ -66,6 +66,9 @@ class Part:
 
     load: Load
     quick: Load
+    peers: bool = False
+    """Peers are compared in it: one that cannot do it is listed as such."""
+
     hosts: tuple[str, ...] = HOSTS[:1]
     note: str = ""
 
@@ -78,6 +81,7 @@ PARTS = {
             title="One call at a time",
             metrics=(Metric("p50", "p50 µs"), Metric("mean", "mean µs"), Metric("p99", "p99 µs")),
             floor="echo",
+            peers=True,
             load=Load(count=500, warm_up=50),
             quick=Load(turns=2, spare=0, count=100, warm_up=10, limit=20),
             note="16-character string there and back; ratio of p50, less is better",
@@ -88,8 +92,20 @@ PARTS = {
             metrics=(Metric("rate", "calls/s", "{:,.0f}"),),
             more_is_better=True,
             floor="nursery",
+            peers=True,
             load=Load(count=6_400, warm_up=640, callers=64),
             quick=Load(turns=2, spare=0, count=640, warm_up=64, callers=64, limit=20),
+            note="16-character string there and back; ratio of calls/s, more is better",
+        ),
+        Part(
+            key="crowd",
+            title="500 calls in flight on one connection",
+            metrics=(Metric("rate", "calls/s", "{:,.0f}"),),
+            more_is_better=True,
+            floor="nursery",
+            peers=True,
+            load=Load(count=10_000, warm_up=1_000, callers=500),
+            quick=Load(turns=2, spare=0, count=1_000, warm_up=500, callers=500, limit=20),
             note="16-character string there and back; ratio of calls/s, more is better",
         ),
         Part(
@@ -98,9 +114,21 @@ PARTS = {
             metrics=(Metric("rate", "MB/s", "{:,.0f}"), Metric("p50", "p50 ms", "{:.2f}")),
             more_is_better=True,
             floor="echo",
+            peers=True,
             load=Load(count=40, warm_up=4, size=1 << 20),
             quick=Load(turns=2, spare=0, count=5, warm_up=1, size=1 << 20, limit=20),
             note="one at a time; every byte goes there and back and is counted once; more is better",
+        ),
+        Part(
+            key="connect",
+            title="Connect, call, close",
+            metrics=(Metric("rate", "a second", "{:,.0f}"),),
+            more_is_better=True,
+            floor="echo",
+            peers=True,
+            load=Load(turns=5, count=200, warm_up=20),
+            quick=Load(turns=2, spare=0, count=20, warm_up=2, limit=20),
+            note="one session after the other; more is better",
         ),
         Part(
             key="idle",
@@ -111,6 +139,7 @@ PARTS = {
                 Metric("opening", "ms to open, call", "{:.2f}"),
             ),
             floor="echo",
+            peers=True,
             load=Load(turns=1, spare=0, count=10_000, warm_up=100, callers=64, limit=180),
             quick=Load(turns=1, spare=0, count=200, warm_up=20, callers=64, limit=20),
             hosts=HOSTS,
@@ -125,6 +154,7 @@ PARTS = {
                 Metric("left", "handlers left", "{:.0f}", greatest=True),
             ),
             floor="scopes",
+            peers=True,
             load=Load(turns=5, count=1_000, warm_up=100),
             quick=Load(turns=2, spare=0, count=100, warm_up=10, limit=20),
             note=(
@@ -138,6 +168,7 @@ PARTS = {
             metrics=(Metric("rate", "items/s", "{:,.0f}"),),
             more_is_better=True,
             floor="items",
+            peers=True,
             load=Load(turns=7, count=30_000, warm_up=3_000),
             quick=Load(turns=2, spare=0, count=2_000, warm_up=200, limit=20),
             note="numbers, each checked; ratio of items/s, more is better",
@@ -152,6 +183,7 @@ PARTS = {
             ),
             more_is_better=True,
             floor="trio_rpc",
+            peers=True,
             load=Load(turns=7, count=6_400, warm_up=640, callers=64),
             quick=Load(turns=2, spare=0, count=640, warm_up=64, callers=64, limit=20),
             note="16-character string there and back; more is better",
@@ -195,6 +227,20 @@ PARTS = {
             load=Load(turns=3, count=4, warm_up=500, size=64 << 20),
             quick=Load(turns=1, spare=0, count=1, warm_up=50, size=1 << 20, limit=20),
             note="medians, on one session; less is better",
+        ),
+        Part(
+            key="beside",
+            title="Small calls while two loops echo 1 MiB",
+            metrics=(
+                Metric("busy", "µs meanwhile"),
+                Metric("idle", "µs without"),
+                Metric("times", "times as long"),
+            ),
+            floor="trio_rpc",
+            peers=True,
+            load=Load(turns=3, count=100, warm_up=200, size=1 << 20),
+            quick=Load(turns=1, spare=0, count=3, warm_up=50, size=1 << 20, limit=20),
+            note="medians, on one connection; less is better",
         ),
         Part(
             key="websocket",

@@ -49,6 +49,8 @@ def values(outcome: Outcome, adapter: str, metric: str, against: str | None = No
 def _row(outcome: Outcome, name: str) -> list[str]:
     part = outcome.part
     title = outcome.titles[name]
+    if name in outcome.lacking:
+        return [title, outcome.lacking[name]]
     if name in outcome.failures:
         return [title, "failed: " + outcome.failures[name]]
     ratio = Spread.of(values(outcome, name, part.metrics[0].key, part.floor))
@@ -60,7 +62,7 @@ def _row(outcome: Outcome, name: str) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    whole = [row for row in rows if len(row) == len(rows[0])]  # a failure's text is no column
+    whole = [row for row in rows if len(row) == len(rows[0])]  # why there is none is no column
     widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
     widths[0] = max(len(row[0]) for row in rows)
     for row in rows:
@@ -176,6 +178,7 @@ def as_json(
                 "rounds": outcome.rounds,
                 "turns": outcome.turns,
                 "failures": outcome.failures,
+                "lacking": outcome.lacking,
             }
             for outcome in outcomes
         },

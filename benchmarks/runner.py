@@ -58,6 +58,9 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
     """Adapter -> why; it has no figures then."""
 
+    lacking: dict[str, str] = field(default_factory=dict)
+    """Peer -> what to say, as it cannot do this."""
+
 
 class Patience:
     """Seconds to wait, in all, for other programs to leave the cores alone."""
@@ -268,7 +271,16 @@ def run(
         Outcome(
             part,
             load=part.quick if quick else part.load,
-            titles={adapter.name: adapter.title for _, adapter in mine[part.key]},
+            titles={
+                adapter.name: adapter.title
+                for _, adapter in rows
+                if part.key in adapter.parts or part.key in adapter.lacks
+            },
+            lacking={
+                adapter.name: adapter.lacks[part.key]
+                for _, adapter in rows
+                if part.key in adapter.lacks
+            },
         )
         for part in parts
         if mine[part.key]

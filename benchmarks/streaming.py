@@ -12,15 +12,12 @@ from contextlib import AbstractAsyncContextManager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import trio
-
+from benchmarks.loads import Bench
 from benchmarks.machine import resident_bytes
-from benchmarks.parts import Load
 
 if TYPE_CHECKING:
-    from benchmarks.adapter import Calls, Measurement, Target, Turns
+    from benchmarks.adapter import Calls, Measurement
 
-    OpenClient = Callable[[str], AbstractAsyncContextManager[Calls]]
     Items = Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[Any]]]
 
 __all__ = ["STREAMING"]
@@ -30,10 +27,6 @@ STREAMS = 100
 
 WATCHING = 0.02
 """Seconds between two looks at the memory of both processes."""
-
-
-async def _next(turns: Turns) -> bool:
-    return await trio.to_thread.run_sync(turns.wait, abandon_on_cancel=True)
 
 
 async def _consume(items: Items, count: int, size: int) -> None:
@@ -46,49 +39,52 @@ async def _consume(items: Items, count: int, size: int) -> None:
     assert expected == count
 
 
-async def stream(open_client: OpenClient, target: Target, load: Load, turns: Turns) -> None:
+async def stream(bench: Bench) -> None:
     """Small items a second, server to client."""
-    async with open_client(target.urls[0]) as client:
+    load = bench.load
+    async with bench.open() as client:
         assert client.items is not None
-        while await _next(turns):
+        while await bench.next():
             await _consume(client.items, load.warm_up, 0)
             start = perf_counter()
             await _consume(client.items, load.count, 0)
-            turns.report({"rate": load.count / (perf_counter() - start)})
+            bench.turns.report({"rate": load.count / (perf_counter() - start)})
 
 
-async def bulk(open_client: OpenClient, target: Target, load: Load, turns: Turns) -> None:
+async def bulk(bench: Bench) -> None:
     """Large items: 10^6 bytes a second, and what both processes grow by meanwhile."""
-    async with open_client(target.urls[0]) as client:
+    load, pid = bench.load, bench.target.pid
+    async with bench.open() as client:
         assert client.items is not None
-        while await _next(turns):
+        while await bench.next():
             await _consume(client.items, load.warm_up, load.size)
-            async with trio.open_nursery() as nursery:
-                grown = {os.getpid(): 0.0, target.pid: 0.0}
-                nursery.start_soon(_watch_memory, grown)
+            async with bench.loop.group() as group:
+                grown = {os.getpid(): 0.0, pid: 0.0}
+                group.start_soon(_watch_memory, bench.loop.sleep, grown)
                 start = perf_counter()
                 await _consume(client.items, load.count, load.size)
                 seconds = perf_counter() - start
-                nursery.cancel_scope.cancel()
-            turns.report(
+                group.cancel()
+            bench.turns.report(
                 {
                     "rate": load.count * load.size / seconds / 1e6,
                     "client": grown[os.getpid()],
-                    "server": grown[target.pid],
+                    "server": grown[pid],
                 }
             )
 
 
-async def _watch_memory(grown: dict[int, float]) -> None:
+async def _watch_memory(sleep: Callable[[float], Awaitable[None]], grown: dict[int, float]) -> None:
     before = {pid: resident_bytes(pid) for pid in grown}
     while True:
         for pid, bytes_before in before.items():
             grown[pid] = max(grown[pid], (resident_bytes(pid) - bytes_before) / 1e6)
-        await trio.sleep(WATCHING)
+        await sleep(WATCHING)
 
 
-async def callbacks(open_client: OpenClient, target: Target, load: Load, turns: Turns) -> None:
+async def callbacks(bench: Bench) -> None:
     """Callbacks a second from the server: one at a time, and many at once; and plain calls."""
+    load = bench.load
     seen = 0
 
     async def on_call(value: str) -> str:
@@ -96,10 +92,10 @@ async def callbacks(open_client: OpenClient, target: Target, load: Load, turns: 
         seen += 1
         return value
 
-    async with open_client(target.urls[0]) as client:
+    async with bench.open() as client:
         call_back = client.call_back
         assert call_back is not None
-        while await _next(turns):
+        while await bench.next():
             rates: Measurement = {}
             for key, count, callers in (
                 ("one", load.warm_up, 1),
@@ -114,58 +110,84 @@ async def callbacks(open_client: OpenClient, target: Target, load: Load, turns: 
             for _ in range(load.warm_up):
                 await client.echo("x" * load.size)
             calls = load.warm_up / (perf_counter() - start)
-            turns.report(
+            bench.turns.report(
                 {"rate": rates["many"], "one": rates["one"], "share": rates["one"] / calls}
             )
 
 
-async def fairness(open_client: OpenClient, target: Target, load: Load, turns: Turns) -> None:
+async def fairness(bench: Bench) -> None:
     """How fast 99 streams are beside one that is not read, as a share of their speed without it."""
-    async with open_client(target.urls[0]) as client:
+    async with bench.open() as client:
         items = client.items
         assert items is not None
-        while await _next(turns):
-            alone = await _rate_of_others(items, load)
-            async with items(load.count * STREAMS, 0) as stopped:
+        while await bench.next():
+            alone = await _rate_of_others(bench, items)
+            async with items(bench.load.count * STREAMS, 0) as stopped:
                 assert await anext(stopped) == 0
-                beside = await _rate_of_others(items, load)
-            turns.report({"share": beside / alone, "rate": beside})
+                beside = await _rate_of_others(bench, items)
+            bench.turns.report({"share": beside / alone, "rate": beside})
 
 
-async def _rate_of_others(items: Items, load: Load) -> float:
+async def _rate_of_others(bench: Bench, items: Items) -> float:
     start = perf_counter()
-    async with trio.open_nursery() as nursery:
+    async with bench.loop.group() as group:
         for _ in range(STREAMS - 1):
-            nursery.start_soon(_consume, items, load.count, 0)
-    return (STREAMS - 1) * load.count / (perf_counter() - start)
+            group.start_soon(_consume, items, bench.load.count, 0)
+    return (STREAMS - 1) * bench.load.count / (perf_counter() - start)
 
 
-async def mixed(open_client: OpenClient, target: Target, load: Load, turns: Turns) -> None:
+async def mixed(bench: Bench) -> None:
     """The median time of small calls while a large result travels, in medians without one."""
-    async with open_client(target.urls[0]) as client:
+    async with bench.open() as client:
         get = client.get
         assert get is not None
-        while await _next(turns):
-            idle = statistics.median(await _call_until(client.echo, load.warm_up))
-            done = trio.Event()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_get, get, load, done)
-                busy = statistics.median(await _call_until(client.echo, load.warm_up, done))
-            turns.report({"times": busy / idle, "busy": busy * 1e6, "idle": idle * 1e6})
+        while await bench.next():
+            await _beside(bench, client, _get, get, bench.load.size)
 
 
-async def _get(get: Callable[[int], Awaitable[bytes]], load: Load, done: trio.Event) -> None:
-    for _ in range(load.count):
-        assert len(await get(load.size)) == load.size
-    done.set()
+async def beside(bench: Bench) -> None:
+    """The median time of small calls while two loops echo large payloads."""
+    async with bench.open() as client:
+        echo = client.large
+        assert echo is not None
+        payload = bytes(bench.load.size)
+        while await bench.next():
+            await _beside(bench, client, _exchange, echo, payload, loops=2)
+
+
+async def _beside(
+    bench: Bench, client: Calls, work: Callable[..., Any], *arguments: Any, loops: int = 1
+) -> None:
+    """Report what small calls take while those loops do that work, and without them."""
+    idle = statistics.median(await _call_until(client.echo, bench.load.warm_up))
+    left = [loops]
+
+    async def loop() -> None:
+        for _ in range(bench.load.count):
+            await work(*arguments)
+        left[0] -= 1
+
+    async with bench.loop.group() as group:
+        for _ in range(loops):
+            group.start_soon(loop)
+        busy = statistics.median(await _call_until(client.echo, 0, left))
+    bench.turns.report({"times": busy / idle, "busy": busy * 1e6, "idle": idle * 1e6})
+
+
+async def _get(get: Callable[[int], Awaitable[bytes]], size: int) -> None:
+    assert len(await get(size)) == size
+
+
+async def _exchange(echo: Callable[[bytes], Awaitable[bytes]], payload: bytes) -> None:
+    assert await echo(payload) == payload
 
 
 async def _call_until(
-    echo: Callable[[Any], Awaitable[Any]], count: int, done: trio.Event | None = None
+    echo: Callable[[Any], Awaitable[Any]], count: int, left: list[int] | None = None
 ) -> list[float]:
-    """Call that often, or until something is done; return the seconds of each call."""
+    """Call that often, or until none of the loops is left; return the seconds of each call."""
     samples: list[float] = []
-    while len(samples) < count if done is None else not done.is_set():
+    while len(samples) < count if left is None else left[0]:
         start = perf_counter()
         assert await echo("small") == "small"
         samples.append(perf_counter() - start)
@@ -178,4 +200,5 @@ STREAMING = {
     "bulk": bulk,
     "fairness": fairness,
     "mixed": mixed,
+    "beside": beside,
 }

@@ -13,6 +13,8 @@ from benchmarks.adapter import Adapter
 __all__ = ["MODULES", "available", "find"]
 
 MODULES = (
+    "floor_blocking",
+    "floor_asyncio",
     "floor_echo",
     "floor_direct",
     "floor_nursery",
@@ -42,6 +44,8 @@ def available() -> tuple[list[tuple[str, Adapter]], dict[str, str]]:
     for module in MODULES:
         try:
             found += [(module, adapter) for adapter in _adapters(module)]
+        except ModuleNotFoundError as error:
+            absent[module] = f"not installed: {error.name}"
         except ImportError as error:
             absent[module] = str(error)
     return found, absent

@@ -60,7 +60,7 @@ ADAPTERS = (
     trio_adapter(
         "echo",
         "floor: bare trio echo",
-        "one large idle",
+        "one large connect idle",
         serve=serve_streams(handle),
         open_client=open_client,
     ),

@@ -87,7 +87,7 @@ ADAPTERS = (
     trio_adapter(
         "nursery",
         "floor: a nursery task per request",
-        "one flight",
+        "one flight crowd",
         serve=serve_streams(handle),
         open_client=Caller.open,
     ),

@@ -110,14 +110,14 @@ ADAPTERS = (
     trio_adapter(
         "trio_rpc",
         "trio_rpc, async def handler",
-        "one flight large idle cancel stream callbacks bulk fairness mixed",
+        "one flight crowd large connect idle cancel stream callbacks bulk fairness mixed beside",
         serve=serve_bench,
         open_client=open_client,
     ),
     trio_adapter(
         "trio_rpc-inline",
         "trio_rpc, plain def handler",
-        "one flight large",
+        "one flight crowd large",
         serve=serve_bench,
         open_client=open_inline_client,
     ),

@@ -1,0 +1,98 @@
+"""The floor of asyncio: its streams, with its own loop and with uvloop.
+
+The server answers each request inline. At the client a reader wakes the callers, and whoever calls
+writes at once; with one caller that costs a wake-up more than the bare Trio echo has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgpack
+
+from benchmarks.adapter import Adapter, Calls, Ready, adapter
+from benchmarks.adapters.floor_wire import packed
+from benchmarks.loops import ASYNCIO, Loop, Work
+
+__all__ = ["ADAPTERS"]
+
+BUFFER = 4 * 1024 * 1024
+"""Bytes a reader may buffer: with asyncio's 64 KiB it stops and restarts for each such piece."""
+
+
+async def receive(reader: asyncio.StreamReader) -> Any:
+    size = int.from_bytes(await reader.readexactly(4), "big")
+    return msgpack.unpackb(await reader.readexactly(size))
+
+
+async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    pack = msgpack.Packer().pack
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        while True:
+            message = await receive(reader)
+            writer.write(packed(pack([3, message[1], message[3][0]])))
+            await writer.drain()
+    writer.close()
+
+
+async def serve(hosts: Sequence[str], ready: Ready) -> None:
+    server = await asyncio.start_server(handle, hosts, 0, limit=BUFFER, backlog=1024)
+    names = [listener.getsockname() for listener in server.sockets]
+    ready([f"tcp://{host}:{port}" for host, port in names])
+    await server.serve_forever()
+
+
+@asynccontextmanager
+async def open_client(url: str) -> AsyncGenerator[Calls]:
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=BUFFER)
+    loop = asyncio.get_running_loop()
+    pack = msgpack.Packer().pack
+    waiting: dict[int, asyncio.Future[Any]] = {}
+    number = 0
+
+    async def read() -> None:
+        while True:
+            message = await receive(reader)
+            waiting.pop(message[1]).set_result(message[2])
+
+    async def echo(value: Any) -> Any:
+        nonlocal number
+        number += 1
+        waiting[number] = reply = loop.create_future()
+        writer.write(packed(pack([1, number, "bench.echo", [value]])))
+        await writer.drain()
+        return await reply
+
+    reading = asyncio.create_task(read())
+    try:
+        yield Calls(echo=echo, large=echo)
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def _run_in_uvloop(function: Work, *arguments: Any) -> None:
+    import uvloop  # noqa: PLC0415 - without it that row is left out
+
+    uvloop.run(function(*arguments))
+
+
+def _adapter(name: str, title: str, loop: Loop) -> Adapter:
+    parts = "one flight crowd large connect idle"
+    return adapter(loop, name, title, parts, serve=serve, open_client=open_client)
+
+
+PLAIN = (_adapter("asyncio", "floor: asyncio streams", ASYNCIO),)
+FASTER = (_adapter("uvloop", "floor: uvloop streams", replace(ASYNCIO, run=_run_in_uvloop)),)
+ADAPTERS = PLAIN + FASTER if find_spec("uvloop") else PLAIN
