@@ -33,6 +33,7 @@ from trio_rpc.session.connecting import connect, connect_in
 from trio_rpc.session.context import Call, current_call, metadata
 from trio_rpc.session.core import Options
 from trio_rpc.session.opening import open_session, serve_session
+from trio_rpc.session.process import open_parent, open_process, serve_parent
 from trio_rpc.session.scopes import RemoteScope
 from trio_rpc.session.serving import Server, open_server, serve
 from trio_rpc.session.session import Session
@@ -79,9 +80,12 @@ __all__ = [
     "metadata",
     "method",
     "notification",
+    "open_parent",
+    "open_process",
     "open_server",
     "open_session",
     "serve",
+    "serve_parent",
     "serve_session",
     "stream",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from dataclasses import dataclass
 
 import trio
 import trustme
 
-from trio_rpc.channels import open_channel, open_listeners
+from trio_rpc.channels import ProcessChannel, StreamChannel, open_channel, open_listeners
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 Pair = tuple[trio.abc.Channel[bytes], trio.abc.Channel[bytes]]
@@ -91,6 +92,23 @@ async def connected_by(
         for listener in listeners:
             await listener.aclose()
     return opened, accepted[0]
+
+
+async def child_channels(*limits: Limits) -> Pair:
+    """Make the two ends of what joins a parent and its child, in one process.
+
+    The child has ended well whenever it is asked for: true ones are in tests/session/test_processes.py.
+    """
+
+    async def wait() -> int:
+        await trio.lowlevel.checkpoint()
+        return 0
+
+    ours, theirs = (
+        trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair()
+    )
+    child = StreamChannel(theirs, limits[1].max_packet, packet_timeout=limits[1].packet_timeout)
+    return ProcessChannel(ours, limits[0], name="child process 0", wait=wait), child
 
 
 def open_descriptors() -> set[str]:

@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trustme
-from channel_pairs import Certificates, Pair, connected
+from channel_pairs import Certificates, Pair, child_channels, connected
 
 from trio_rpc.channels import StreamChannel
 from trio_rpc.channels.memory import memory_channel_pair
+from trio_rpc.wire.limits import DEFAULT_LIMITS
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +25,7 @@ def certificates() -> Certificates:
     return Certificates(ca, server, client)
 
 
-@pytest.fixture(params=["memory", "tcp", "unix", "tls", "ws", "wss", "stream"])
+@pytest.fixture(params=["memory", "tcp", "unix", "tls", "ws", "wss", "process", "stream"])
 async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaitable[Pair]]:
     """Make connected pairs of one kind of channel after the other."""
 
@@ -36,6 +37,8 @@ async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaita
                 return await connected(nursery, "tcp://127.0.0.1:0")
             case "ws":
                 return await connected(nursery, "ws://127.0.0.1:0/path")
+            case "process":
+                return await child_channels(DEFAULT_LIMITS, DEFAULT_LIMITS)
             case "unix":
                 return await connected(nursery, f"unix://{tmp_path}/socket")
             case "tls" | "wss" as scheme:

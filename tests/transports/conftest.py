@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from trio_rpc.channels.connection import owned
 from trio_rpc.testing import memory_channel_pair
 
 TESTS = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ for _folder in ("session", "channels"):
     if str(TESTS / _folder) not in sys.path:
         sys.path.append(str(TESTS / _folder))
 
-from channel_pairs import Held, connected_by  # noqa: E402 - found by what stands above
+from channel_pairs import Held, child_channels, connected_by  # noqa: E402 - found by what stands above
 
 
 def _conftest(folder):
@@ -46,7 +47,7 @@ def autojump_clock():
     return MockClock(autojump_threshold=0.01)
 
 
-KINDS = ("memory", "tcp", "tls", "unix", "ws", "wss")
+KINDS = ("memory", "tcp", "tls", "unix", "ws", "wss", "process")
 
 
 class Transport:
@@ -69,7 +70,11 @@ class Transport:
             return
         held = Held(self._nursery), Held(self._nursery)
         try:
-            yield await connected_by(held, self._url, *self._contexts, limits)
+            if self.kind == "process":
+                ends = await child_channels(*limits)
+                yield [await each.enter(owned(end)) for each, end in zip(held, ends, strict=True)]
+            else:
+                yield await connected_by(held, self._url, *self._contexts, limits)
         finally:
             with trio.CancelScope(shield=True):
                 for each in held:

@@ -6,6 +6,7 @@ from trio_rpc.channels.connection import Connection
 from trio_rpc.channels.listeners import ChannelListener
 from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
 from trio_rpc.channels.opening import open_channel, open_listeners
+from trio_rpc.channels.process import ProcessChannel
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.channels.websocket import WebSocketChannel
@@ -15,6 +16,7 @@ __all__ = [
     "ChannelListener",
     "Connection",
     "MemoryChannel",
+    "ProcessChannel",
     "StreamChannel",
     "WebSocketChannel",
     "memory_channel_pair",

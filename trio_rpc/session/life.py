@@ -94,7 +94,9 @@ class Life:
 def as_cause(exc: Exception) -> Exception:
     """Say in one sentence what an exception of the channel means for the session."""
     if isinstance(exc, trio.EndOfChannel):
-        return trio.BrokenResourceError("the other end closed the connection without a Goodbye")
+        return trio.BrokenResourceError(
+            str(exc) or "the other end closed the connection without a Goodbye"
+        )
     if isinstance(exc, DecodeError):
         error = RemoteProtocolError(f"the other end broke the protocol: {exc}")
         error.__cause__ = exc

@@ -1,0 +1,441 @@
+"""Sessions with child processes that are true ones: what they do to each other, and how they end (B43).
+
+In real time, since processes know no other; nothing here relies on speed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import children
+import pytest
+import trio
+from children import Plugin
+from handlers import Echo
+
+import trio_rpc
+from trio_rpc import Limits, SessionBroken, open_process, serve_parent
+
+PATIENCE = 60.0
+"""Seconds that any of these tests may take, on any machine."""
+
+
+def command(program="serve"):
+    return [sys.executable, "-W", "error", children.__file__, program]
+
+
+@pytest.fixture(autouse=True)
+async def bounded():
+    with trio.fail_after(PATIENCE):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """Each test has reaped its processes and closed its descriptors."""
+    before = descriptors()
+    yield
+    assert descriptors() == before
+
+
+def descriptors():
+    """What is open, by number; the one that lists them is gone again."""
+    return {each.name: each.readlink() for each in Path("/dev/fd").iterdir() if each.is_symlink()}
+
+
+def is_there(pid):
+    """Tell whether a process exists; one that has ended does until it is reaped."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def fails(session, *call):
+    with pytest.raises(SessionBroken) as caught:
+        await session.call(*call)
+    return caught.value
+
+
+# ── what goes across ─────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_child_serves_and_nothing_of_it_is_left():
+    async with open_process(command()) as session:
+        pid = await session.call("pid")
+        assert pid != os.getpid()
+        assert session.name.startswith(f"child process {pid} (")
+        assert is_there(pid)
+    assert not is_there(pid)
+
+
+async def test_both_ends_serve():
+    async with open_process(command(), {"parent": Echo()}) as session:
+        assert await session.call("ask_parent", {"deep": [1, 2]}) == {"deep": [1, 2]}
+
+
+async def test_callbacks_streams_and_large_messages_cross():
+    async def double(number):
+        return 2 * number
+
+    async with open_process(command(), limits=Limits(max_message=2**25)) as session:
+        plugin = session.proxy("", Plugin)
+        assert await plugin.count(10, double) == 90
+        async with plugin.numbers(5_000) as stream:
+            assert [number async for number in stream] == list(range(5_000))
+        large = bytes(range(256)) * 40_000
+        assert await plugin.echo(large) == large
+        async with trio.open_nursery() as nursery:
+            for number in range(200):
+                nursery.start_soon(plugin.echo, number)
+
+
+async def test_standard_output_is_the_childs_own(capfd):
+    async with open_process(command()) as session:
+        await session.call("say", "hello")
+    assert capfd.readouterr().out == "hello\n"
+
+
+async def test_environment_and_directory(tmp_path):
+    env = {**os.environ, "COLOUR": "green"}
+    async with open_process(command(), env=env, cwd=tmp_path) as session:
+        assert await session.call("surroundings") == (str(tmp_path), "green")
+    assert "TRIO_RPC_CHANNEL_FD" not in os.environ
+
+
+async def test_what_a_child_starts_inherits_nothing_of_the_session():
+    look = "import os; print('TRIO_RPC_CHANNEL_FD' in os.environ, len(os.listdir('/dev/fd')))"
+    async with open_process(command()) as session:
+        # Its standard ones, and the one that lists them.
+        assert await session.call("run", sys.executable, "-c", look) == "False 4\n"
+
+
+async def test_several_children_at_once():
+    async def use(number):
+        async with open_process(command(), name=f"number {number}") as session:
+            assert await session.call("echo", number) == number
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(use, number)
+
+
+# ── a child that dies ────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_exit_code_is_in_the_error_of_pending_calls():  # F1
+    async with open_process(command(), name="plugin") as session, trio.open_nursery() as nursery:
+        pid = await nursery.start(broken_call, session, "hang")
+        error = await fails(session, "exit", 3)
+        text = f"the child process {pid} (plugin) ended with exit code 3"
+        assert str(error) == f"the session is over: {text}"
+        assert isinstance(error.__cause__, trio.BrokenResourceError)
+        assert str(error.__cause__) == text
+    assert not is_there(pid)
+
+
+async def broken_call(session, method, *, task_status=trio.TASK_STATUS_IGNORED):
+    with pytest.raises(SessionBroken, match=r"\) ended with exit code 3$"):
+        await session.call(method, task_status=task_status)
+
+
+async def test_exit_code_0_without_a_goodbye_is_a_broken_session_too():
+    async with open_process(command()) as session:
+        error = await fails(session, "exit", 0)
+        assert str(error).endswith(") ended with exit code 0")
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
+async def test_a_child_that_is_killed_is_noticed_within_a_second(signal_number):
+    # robustness.md 56
+    async with open_process(command()) as session:
+        await session.call("pid")
+        with trio.fail_after(1):
+            error = await fails(session, "die", signal_number)
+        assert str(error).endswith(f") was killed by {signal.Signals(signal_number).name}")
+
+
+async def test_a_child_that_is_killed_while_we_write_to_it():
+    """Whichever of reader and writer finds out first, the error says how the child has ended."""
+    async with open_process(command()) as session, trio.open_nursery() as nursery:
+        pid = await session.call("pid")
+
+        async def flood():
+            with pytest.raises(SessionBroken, match="was killed by SIGKILL"):
+                while True:
+                    await session.call("echo", bytes(100_000))
+
+        for _ in range(20):
+            nursery.start_soon(flood)
+        await session.call("echo", "they are under way")
+        os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_child_that_is_frozen_is_found_by_the_keepalive():
+    # robustness.md 57
+    limits = Limits(keepalive_interval=0.1, keepalive_pings=2)
+    async with open_process(
+        command(), limits=limits, goodbye_time=0.1, terminate_time=0.1
+    ) as session:
+        pid = await session.call("pid")
+        error = await fails(session, "die", signal.SIGSTOP)
+        assert "silent for 0.3 s" in str(error)
+        # Its end does not wait for the block's.
+        while is_there(pid):  # noqa: ASYNC110 - there is no Event to wait for
+            await trio.sleep(0.01)
+
+
+async def test_a_child_that_says_goodbye():
+    async with open_process(command("leaving")) as session:
+        await session.call("leave")
+        await session.wait_closed()
+        with pytest.raises(SessionBroken, match="the other end has left"):
+            await session.call("echo", 1)
+
+
+async def test_somebody_else_holds_the_other_end_of_the_socket(caplog):
+    """And of standard error: neither is waited for when the child itself has ended."""
+    script = 'sleep 60 & echo $! >&2; exec "$0" "$@"'
+    async with open_process(["/bin/sh", "-c", script, *command()]) as session:
+        await session.call("pid")
+        with trio.fail_after(5):
+            error = await fails(session, "die", signal.SIGKILL)
+        assert str(error).endswith("was killed by SIGKILL")
+        sleeping = int(caplog.messages[0].rpartition(" ")[2])
+        assert is_there(sleeping)
+    os.kill(sleeping, signal.SIGKILL)
+
+
+# ── a child that does not become a session ───────────────────────────────────────────────────
+
+
+async def does_not_open(arguments, **options):
+    async with open_process(arguments, **options):
+        raise AssertionError("it must not open")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        (["no-such-program", "x"], FileNotFoundError, "cannot start no-such-program x: No such"),
+        (["/"], PermissionError, "cannot start /: Permission denied"),
+        (["bad\nname"], FileNotFoundError, r"cannot start 'bad\nname': No such"),
+        ([], ValueError, "the command is empty"),
+        ("true", TypeError, "a command is a list"),
+    ],
+)
+async def test_a_command_that_cannot_be_started(arguments, error, text):
+    with pytest.raises(error) as caught:
+        await does_not_open(arguments)
+    assert str(caught.value).startswith(text)
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_directory_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"cannot start .* \(the directory .*/nowhere\)$"):
+        await does_not_open(command(), cwd=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("option", [{"goodbye_time": -1}, {"terminate_time": float("nan")}])
+async def test_a_time_that_is_none(option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} must not be negative"):
+        await does_not_open(command(), **option)
+
+
+async def test_a_child_that_ends_before_the_session_is_open(caplog):
+    with pytest.raises(SessionBroken, match=r"ended with exit code 1$"):
+        await does_not_open([sys.executable, "-c", "raise ImportError('no such plugin')"])
+    assert caplog.messages[-1].endswith("): ImportError: no such plugin")
+
+
+async def test_a_program_that_does_not_serve_its_parent():
+    limits = Limits(handshake_timeout=0.1, time_to_die=0.1)
+    with pytest.raises(SessionBroken, match=r"no handshake within 0\.1 s"):
+        await does_not_open(["sleep", "60"], limits=limits)
+
+
+async def test_cancelled_while_it_starts():
+    with trio.move_on_after(0.01) as scope:
+        await does_not_open(["sleep", "60"], limits=Limits(time_to_die=0.1))
+    assert scope.cancelled_caught
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await does_not_open(["sleep", "60"])
+    assert scope.cancelled_caught
+
+
+# ── leaving the block ────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_child_that_lingers_gets_sigterm(caplog):
+    async with open_process(command("lingering"), goodbye_time=0.2, terminate_time=30) as session:
+        pid = await session.call("pid")
+        left = trio.current_time()
+    assert 0.2 <= trio.current_time() - left < 30
+    assert not is_there(pid)
+    assert caplog.messages == []
+
+
+async def test_a_child_that_ignores_sigterm_is_killed_after_the_stated_time(caplog):
+    async with open_process(command("stubborn"), goodbye_time=0.2, terminate_time=0.3) as session:
+        pid = await session.call("pid")
+        left = trio.current_time()
+    assert 0.5 <= trio.current_time() - left < 5
+    assert not is_there(pid)
+    [line] = caplog.messages
+    assert line.endswith("did not end within 0.3 s of SIGTERM")
+
+
+async def test_cancelling_the_block_lets_handlers_clean_up(caplog):
+    with trio.CancelScope() as scope:
+        async with open_process(command(), goodbye_time=30) as session:
+            async with trio.open_nursery() as nursery:
+                pid = await nursery.start(session.call, "hang")
+                scope.cancel()
+    assert not is_there(pid)
+    assert [line.rpartition(" (")[2].partition("): ")[2] for line in caplog.messages] == [
+        "cleaned up"
+    ]
+
+
+async def test_cancelling_the_block_does_not_wait_for_long():
+    """For ``time_to_die``, not ``goodbye_time``."""
+    with trio.CancelScope() as scope:
+        async with open_process(
+            command("stubborn"),
+            goodbye_time=PATIENCE,
+            terminate_time=0.1,
+            limits=Limits(time_to_die=0.1),
+        ) as session:
+            pid = await session.call("pid")
+            scope.cancel()
+    assert not is_there(pid)
+
+
+async def test_what_the_block_raises_comes_out():
+    error = ValueError("mine")
+    with pytest.raises(ValueError, match="mine") as caught:
+        async with open_process(command()) as session:
+            pid = await session.call("pid")
+            raise error
+    assert caught.value is error
+    assert not is_there(pid)
+
+
+async def test_a_child_whose_parent_dies_ends_by_itself():
+    read, write = os.pipe()
+    with open(read, "rb", closefd=True) as output:  # noqa: ASYNC230, PTH123 - read when it is over
+        with open(write, "wb"):  # noqa: ASYNC230, PTH123 - a descriptor
+            parent = await trio.lowlevel.open_process(command("parent"), stdout=write)
+        try:
+            await trio.to_thread.run_sync(output.readline)
+            parent.kill()
+            await parent.wait()
+        finally:
+            parent.kill()
+        # The child has inherited standard output, so it ends when the child has.
+        assert await trio.to_thread.run_sync(output.read) == b""
+
+
+# ── standard error ───────────────────────────────────────────────────────────────────────────
+
+
+async def complaints(caplog, *texts):
+    async with open_process(command(), name="x") as session:
+        for text in texts:
+            await session.call("complain", text)
+    assert {record.name for record in caplog.records} == {"trio_rpc.process"}
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    return [line.partition(" (x): ")[2] for line in caplog.messages]
+
+
+async def test_standard_error_goes_to_logging(caplog):
+    lines = await complaints(caplog, b"one\ntwo\n", b"thr", b"ee\n\n", b"no end")
+    assert lines == ["one", "two", "three", "", "no end"]
+
+
+async def test_lines_are_escaped_and_bounded(caplog):  # S18
+    lines = await complaints(caplog, b"\x1b[31mred\r\n", b"\xff\xc3\xa4\n", b"a" * 10_000 + b"\n")
+    assert lines == [r"\x1b[31mred\r", r"\xffä", "a" * 4096, "a" * 4096, "a" * 1808]
+
+
+async def test_a_flood_on_standard_error_holds_nobody_up(caplog):
+    logging.getLogger("trio_rpc.process").disabled = True
+    try:
+        async with open_process(command()) as session:
+            await session.call("complain", b"x\n" * 500_000)
+            assert await session.call("echo", 1) == 1
+    finally:
+        logging.getLogger("trio_rpc.process").disabled = False
+
+
+# ── the child's end ──────────────────────────────────────────────────────────────────────────
+
+
+async def test_serving_a_parent_that_is_none(monkeypatch):
+    monkeypatch.delenv("TRIO_RPC_CHANNEL_FD", raising=False)
+    with pytest.raises(RuntimeError, match=r"not started by trio_rpc\.open_process"):
+        await serve_parent(Echo())
+
+
+@contextlib.contextmanager
+def foreign(kind):
+    """Yield the number of a descriptor that is not ours."""
+    if kind == "closed":
+        yield 987
+    elif kind == "file":
+        with Path(__file__).open() as file:
+            yield file.fileno()
+    else:
+        with socket.socket(socket.AF_INET) as other:
+            yield other.fileno()
+
+
+@pytest.mark.parametrize("kind", ["closed", "file", "socket"])
+async def test_a_descriptor_that_is_not_the_one(monkeypatch, kind):
+    with foreign(kind) as number:
+        monkeypatch.setenv("TRIO_RPC_CHANNEL_FD", str(number))
+        with pytest.raises(RuntimeError, match=f"is '{number}', which is "):
+            await serve_parent(Echo())
+
+
+async def test_a_variable_that_is_no_number(monkeypatch):
+    monkeypatch.setenv("TRIO_RPC_CHANNEL_FD", "stdin")
+    with pytest.raises(RuntimeError, match="is 'stdin', which is no open socket"):
+        await serve_parent(Echo())
+
+
+async def test_the_parent_is_served_once(monkeypatch):
+    ours, theirs = socket.socketpair()
+    ours.close()
+    monkeypatch.setenv("TRIO_RPC_CHANNEL_FD", str(theirs.detach()))
+    with pytest.raises(SessionBroken, match="the session is over"):
+        await serve_parent(Echo())
+    with pytest.raises(RuntimeError, match="is not set"):
+        await serve_parent(Echo())
+
+
+async def test_a_parent_knows_its_own_exit_code():
+    """A program that is a parent by itself, from its start to its end."""
+    program = (
+        "import sys, trio, trio_rpc\n"
+        "async def main():\n"
+        f"    async with trio_rpc.open_process({command()!r}) as session:\n"
+        "        print(await session.call('echo', 'hello'))\n"
+        "trio.run(main)\n"
+    )
+    done = await trio.run_process(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        capture_stdout=True,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.stdout == b"hello\n"
+    assert trio_rpc.open_process is open_process
