@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+
+from trio_rpc.gateway import open_http_server
 
 PATIENCE = 20
 
@@ -20,22 +20,9 @@ PATIENCE = 20
 @contextlib.asynccontextmanager
 async def hosting(app: Any) -> AsyncIterator[str]:
     """Serve an ASGI application with hypercorn while the block lasts; give its URL."""
-    config = Config()
-    config.bind = ["127.0.0.1:0"]
-    config.loglevel = "ERROR"
-    config.graceful_timeout = 0.5
-    stop = trio.Event()
     with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-
-            async def run(task_status: trio.TaskStatus[list[str]]) -> None:
-                await serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
-
-            urls = await nursery.start(run)
-            try:
-                yield urls[0]
-            finally:
-                stop.set()
+        async with open_http_server(app, "http://127.0.0.1:0") as urls:
+            yield urls[0]
 
 
 class Browser:

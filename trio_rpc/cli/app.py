@@ -18,6 +18,7 @@ from trio_rpc.cli import calling, serving
 from trio_rpc.cli.connecting import Target
 from trio_rpc.cli.demo import demo as run_demo
 from trio_rpc.cli.exits import CommandError, Exit, Usage
+from trio_rpc.cli.listening import ServeOptions
 from trio_rpc.cli.output import Output, complain
 from trio_rpc.cli.target import load_services
 from trio_rpc.cli.text import safe
@@ -111,6 +112,7 @@ def serve(
     cert: Path | None = None,
     key: Path | None = None,
     allow_origin: Annotated[list[str] | None, Parameter(name="--allow-origin", negative="")] = None,
+    pages: Path | None = None,
     until_stdin_closes: Annotated[bool, Parameter(negative="")] = False,
     verbose: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
@@ -123,13 +125,15 @@ def serve(
         services: module:object, found in the working directory or among the installed modules: an object
             with marked methods, a mapping of names to such objects, or a function of the session.
         listen: Where: tcp://host:port (port 0: any free one), tls://host:port, unix:///path,
-            ws://host:port/path, wss://host:port/path. May be given several times.
+            ws://host:port/path, wss://host:port/path; http://host:port or https://host:port for browsers.
+            May be given several times.
         grace: Seconds that calls in flight are given at the end.
         error_detail: How much of an exception that a method does not declare its caller is told.
-        cert: Certificate chain for tls and wss, a PEM file.
+        cert: Certificate chain for tls, wss and https, a PEM file.
         key: Its private key, where that is in another file.
-        allow_origin: For ws and wss: a page whose scripts may connect, such as https://example.org; may be
-            given several times. By default those that were loaded from the same host and port.
+        allow_origin: For ws, wss, http and https: a page whose scripts may connect, such as https://example.org;
+            may be given several times. By default those that were loaded from the same host and port.
+        pages: For http and https: a folder whose files browsers get as they are; its index.html is the first page.
         until_stdin_closes: Stop, gracefully, when standard input ends: for a parent that holds the other end of it.
         verbose: Log connections that did not become sessions, too.
         json: Print one JSON object per event, for scripts.
@@ -137,13 +141,14 @@ def serve(
     if not (math.isfinite(grace) and grace >= 0):
         raise Usage("--grace must be a number of seconds, 0 or more")
     serving.log_to_stderr(verbose=verbose)
-    options = serving.ServeOptions(
+    options = ServeOptions(
         urls=listen,
         grace=grace,
         error_detail=error_detail,
         cert=cert,
         key=key,
         allowed_origins=allow_origin,
+        pages=pages,
         until_stdin_closes=until_stdin_closes,
     )
     result: int = _trio_run(serving.serve, load_services(services), options, Output(as_json=json))

@@ -5,36 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import trio
 
-from trio_rpc.cli.exits import Unreachable, Usage
+from trio_rpc.cli.listening import ServeOptions, listening
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.text import plural, safe
-from trio_rpc.session.serving import Server, open_server
 
-__all__ = ["ServeOptions", "serve"]
+__all__ = ["serve"]
 
 END_OF_INPUT = "the end of standard input"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeOptions:
-    """How to serve; each is described at :func:`trio_rpc.cli.app.serve`."""
-
-    urls: Sequence[str]
-    grace: float = 5.0
-    error_detail: str = "message"
-    cert: Path | None = None
-    key: Path | None = None
-    allowed_origins: Sequence[str] | None = None
-    until_stdin_closes: bool = False
 
 
 async def serve(services: object, options: ServeOptions, output: Output) -> int:
@@ -57,9 +39,9 @@ async def serve(services: object, options: ServeOptions, output: Output) -> int:
                     "draining",
                     cause=stops.cause,
                     grace=options.grace,
-                    sessions=len(server.sessions),
+                    sessions=server.sessions,
                 )
-                await server.drain(grace=options.grace)
+                await server.drain(options.grace)
                 nursery.cancel_scope.cancel()
             _tell(output, "stopped", at_once=stops.again != 0)
     return 128 + stops.again if stops.again else 0
@@ -96,38 +78,6 @@ class _Stops:
         if not self.first.is_set():
             self.cause = cause
             self.first.set()
-
-
-@asynccontextmanager
-async def listening(services: object, options: ServeOptions) -> AsyncIterator[Server]:
-    """Open the server; what is wrong with the addresses ends the command with one line."""
-    given: dict[str, Any] = {
-        "error_detail": options.error_detail,
-        "allowed_origins": options.allowed_origins,
-    }
-    if options.cert is None and any(url.startswith(("tls:", "wss:")) for url in options.urls):
-        raise Usage("to listen at a tls:// or wss:// URL takes --cert")
-    if options.cert is not None or options.key is not None:
-        given["ssl_context"] = _certified(options.cert, options.key)
-    async with AsyncExitStack() as stack:
-        try:
-            server = await stack.enter_async_context(open_server(services, *options.urls, **given))
-        except (ValueError, TypeError) as exc:
-            raise Usage(safe(exc)) from exc
-        except OSError as exc:
-            raise Unreachable(safe(exc)) from exc
-        yield server
-
-
-def _certified(cert: Path | None, key: Path | None) -> ssl.SSLContext:
-    if cert is None:
-        raise Usage("--key takes --cert, too")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(cert, key)
-    except OSError as exc:  # SSLError is one
-        raise Usage(f"--cert {safe(cert)}: {safe(exc.strerror or exc)}") from exc
-    return context
 
 
 def _tell(output: Output, event: str, **facts: Any) -> None:

@@ -2,6 +2,15 @@
 
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server import Gateway, outlives
+from trio_rpc.gateway.standalone import open_http_server, serve, without_deflate
 from trio_rpc.gateway.work import call_back
 
-__all__ = ["Gateway", "GatewayLimits", "call_back", "outlives"]
+__all__ = [
+    "Gateway",
+    "GatewayLimits",
+    "call_back",
+    "open_http_server",
+    "outlives",
+    "serve",
+    "without_deflate",
+]

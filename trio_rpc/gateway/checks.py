@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from urllib.parse import urlsplit
 
+import trio
 from starlette.requests import ClientDisconnect, Request
 
 __all__ = ["Door", "Refusal", "header_names", "header_seconds", "read_body"]
@@ -29,9 +30,18 @@ class Door:
     can be reached by; the browser then tells its origin, and nothing else gives it away.
     """
 
-    def __init__(self, allowed_origins: Sequence[str], allowed_hosts: Sequence[str] | None) -> None:
-        self._origins = frozenset(origin.rstrip("/").lower() for origin in allowed_origins)
-        self._hosts = None if allowed_hosts is None else frozenset(map(str.lower, allowed_hosts))
+    def __init__(
+        self, allowed_origins: frozenset[str], allowed_hosts: Sequence[str] | None
+    ) -> None:
+        self._origins = allowed_origins
+        self._hosts: frozenset[str] | None = None
+        if allowed_hosts is not None:
+            self.welcome_hosts(allowed_hosts)
+
+    def welcome_hosts(self, names: Sequence[str]) -> None:
+        """Let in requests for these hosts only; who has said so first is right."""
+        if self._hosts is None:
+            self._hosts = frozenset(map(str.lower, names))
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Raise Refusal (403) unless the Host and the Origin are welcome."""
@@ -45,22 +55,25 @@ class Door:
             raise Refusal(403, f"pages of {origin!r:.200} may not use this server")
 
 
-async def read_body(request: Request, most: int) -> bytes:
+async def read_body(request: Request, most: int, seconds: float) -> bytes:
     """Read the body of a POST.
 
     Raises Refusal: 415 if it is no JSON by its content type, which other sites' forms cannot send; 413 if it
-    is larger than ``most`` bytes; 400 if its sender has gone.
+    is larger than ``most`` bytes; 408 if it takes longer than ``seconds``; 400 if its sender has gone.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refusal(415, "the content type must be application/json")
     body = bytearray()
     try:
-        async with aclosing(request.stream()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > most:
-                    raise Refusal(413, f"the body is larger than {most:,} bytes")
+        with trio.fail_after(seconds):
+            async with aclosing(request.stream()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > most:
+                        raise Refusal(413, f"the body is larger than {most:,} bytes")
+    except trio.TooSlowError:
+        raise Refusal(408, f"the body has not come within {seconds:g} s") from None
     except ClientDisconnect:
         raise Refusal(400, "the client has gone") from None
     return bytes(body)

@@ -17,6 +17,9 @@ class GatewayLimits:
     max_body: int = 1024 * 1024
     """The body of one POST; a larger one is answered 413."""
 
+    body_timeout: float = 30.0
+    """How long it may take to come; a slower one is answered 408."""
+
     max_clients: int = 10_000
     """Clients at once, those that are away included; one more is answered 503."""
 

@@ -16,10 +16,12 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from trio_rpc.channels.websocket import check_origins
 from trio_rpc.errors import InvalidArguments
 from trio_rpc.gateway.checks import Door, Refusal, header_names, header_seconds, read_body
 from trio_rpc.gateway.clients import Client
@@ -79,9 +81,11 @@ class Gateway:
             DNS rebinding for a server on loopback.
         legacy_clients: whether a client that sends no token may call all the same, by its unguessable id alone.
         error_detail: how much of an undeclared exception clients are told: "none", "message" or "traceback".
+        pages: a folder whose files browsers get as they are; its ``index.html`` is the first page.
 
     Raises:
         TypeError: a service is none, or a callback has a name that messages need for themselves.
+        ValueError: ``pages`` is no folder, or an allowed origin is none.
     """
 
     def __init__(
@@ -94,12 +98,13 @@ class Gateway:
         allowed_hosts: Sequence[str] | None = None,
         legacy_clients: bool = False,
         error_detail: Detail = "message",
+        pages: Path | str | None = None,
     ) -> None:
         self.limits = limits or GatewayLimits()
         self._table = _checked(build_table(services))
         self._manners = Manners(tuple(filters), error_detail)
         self._legacy_clients = legacy_clients
-        self._door = Door(allowed_origins, allowed_hosts)
+        self._door = Door(check_origins(allowed_origins) or frozenset(), allowed_hosts)
         self._nursery: trio.Nursery | None = None
         self._is_draining = False
         self._clients: dict[str, Client] = {}
@@ -109,9 +114,9 @@ class Gateway:
         self._works: set[Work] = set()
         self._direct = 0
         self._idle = trio.Event()
-        self._app = self._make_app(allowed_origins)
+        self._app = self._make_app(allowed_origins, pages)
 
-    def _make_app(self, allowed_origins: Sequence[str]) -> Starlette:
+    def _make_app(self, allowed_origins: Sequence[str], pages: Path | str | None) -> Starlette:
         cors = Middleware(
             CORSMiddleware,
             allow_origins=[origin.rstrip("/") for origin in allowed_origins],
@@ -126,6 +131,7 @@ class Gateway:
                 Route("/message.js", _file("message.js", "text/javascript"), methods=["GET"]),
                 Route("/message.d.ts", _file("message.d.ts", "text/plain"), methods=["GET"]),
                 WebSocketRoute("/ws", self._websocket),
+                *_pages(pages),
             ],
             middleware=[cors] if allowed_origins else [],
             exception_handlers={Refusal: _refused, HTTPException: _no_such_page},
@@ -161,6 +167,15 @@ class Gateway:
         while self._works:
             self._idle = trio.Event()
             await self._idle.wait()
+
+    def known_as(self, *names: str) -> None:
+        """Turn away requests for a host of another name, unless ``allowed_hosts`` has said which are welcome."""
+        self._door.welcome_hosts(names)
+
+    @property
+    def clients(self) -> int:
+        """How many clients there are, those that are away included."""
+        return len(self._clients)
 
     @property
     def works(self) -> int:
@@ -291,7 +306,7 @@ class Gateway:
         return method
 
     async def _read_arguments(self, request: Request) -> dict[str, Any]:
-        text = await read_body(request, self.limits.max_body)
+        text = await read_body(request, self.limits.max_body, self.limits.body_timeout)
         try:
             data = from_json(text or b"{}")
         except ValueError as exc:
@@ -450,6 +465,14 @@ def _checked(table: Table) -> Table:
             if name in RESERVED:
                 raise TypeError(f"{method.name}: {name!r} cannot be the name of a callback")
     return table
+
+
+def _pages(folder: Path | str | None) -> list[Mount]:
+    if folder is None:
+        return []
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no folder {str(folder)!r} to take pages from")
+    return [Mount("/", StaticFiles(directory=folder, html=True))]
 
 
 def _file(name: str, kind: str) -> Any:

@@ -1,0 +1,120 @@
+"""serve --listen http://…: a gateway for browsers, beside the other URLs or alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import httpx
+import pytest
+import trio
+from cli_tools import run_cli, running_cli
+from trio_websocket import open_websocket_url
+
+import trio_rpc
+
+MODULE = """
+from collections.abc import Awaitable, Callable
+
+import trio
+import trio_rpc
+
+class Scanner:
+    def __init__(self):
+        self.held = trio.Event()
+
+    @trio_rpc.method
+    async def scan(self, count: int, found: Callable[[int], Awaitable[None]]) -> int:
+        for number in range(count):
+            await found(number)
+        return count
+
+    @trio_rpc.method
+    async def hold(self) -> str:
+        print("holding", flush=True)
+        await self.held.wait()
+        return "let go"
+
+    @trio_rpc.method
+    async def let_go(self) -> None:
+        self.held.set()
+
+services = Scanner()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "scan_service.py").write_text(MODULE)
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "index.html").write_text("<h1>hello</h1>")
+    (tmp_path / "secret.txt").write_text("no page")
+    return tmp_path
+
+
+def serving(folder, *options):
+    return running_cli(
+        "serve",
+        "scan_service:services",
+        "--listen",
+        "http://127.0.0.1:0",
+        "--json",
+        *options,
+        cwd=folder,
+    )
+
+
+async def test_a_gateway_beside_another_url(folder):
+    async with serving(folder, "--listen", "tcp://127.0.0.1:0", "--pages", "pages") as server:
+        tcp, url = (await server.event())["urls"]
+        async with trio_rpc.connect(tcp) as session:
+            await session.call("let_go")
+        async with httpx.AsyncClient(base_url=url) as http:
+            assert (await http.get("/")).text == "<h1>hello</h1>"
+            assert (await http.get("/../secret.txt")).status_code == 404
+            assert (await http.get("/..%2fsecret.txt")).status_code == 404
+            got = await http.post("/api/hold", json={})
+            assert got.json()["payload"] == "let go"
+        assert await server.line() == "holding"
+
+
+async def test_a_signal_lets_the_work_of_browsers_end(folder):
+    async with serving(folder, "--grace", "600", "--listen", "tcp://127.0.0.1:0") as server:
+        tcp, url = (await server.event())["urls"]
+        async with (
+            trio_rpc.connect(tcp) as session,
+            open_websocket_url(f"ws{url[4:]}/ws") as ws,
+            httpx.AsyncClient(base_url=url) as http,
+        ):
+            hello = json.loads(await ws.get_message())
+            headers = {"Trio-Rpc-Token": hello["token"]}
+            await http.post(f"/api/hold/{hello['uuid']}", json={}, headers=headers)
+            assert await server.line() == "holding"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.call, "hold")
+                assert await server.line() == "holding"
+                server.process.send_signal(signal.SIGTERM)
+                assert (await server.event())["sessions"] == 2
+                refused = await http.post("/api/let_go", json={})
+                assert refused.status_code == 503
+                nursery.cancel_scope.cancel()
+            server.process.send_signal(signal.SIGTERM)
+            assert (await server.event())["at_once"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--listen", "http://192.0.2.1:0"), b"cannot listen"),
+        (("--listen", "http://127.0.0.1:0/path"), b"accepted are"),
+        (("--listen", "https://127.0.0.1:0"), b"takes --cert"),
+        (("--listen", "http://127.0.0.1:0", "--pages", "nowhere"), b"no folder"),
+        (("--listen", "tcp://127.0.0.1:0", "--pages", "docs"), b"--pages takes"),
+        (("--listen", "http://127.0.0.1:0", "--allow-origin", "x"), b"is no origin"),
+    ],
+)
+async def test_what_is_wrong_is_said_in_one_line(folder, arguments, complaint):
+    done = await run_cli("serve", "scan_service:services", *arguments, cwd=folder)
+    assert done.returncode in {2, 3}
+    assert complaint in done.stderr
+    assert done.stderr.count(b"\n") == 1

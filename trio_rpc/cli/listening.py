@@ -1,0 +1,151 @@
+"""What ``serve`` listens with: sessions at most URLs, a gateway at those that begin with http."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trio_rpc.cli.exits import Unreachable, Usage
+from trio_rpc.cli.text import safe
+from trio_rpc.services.tables import is_per_session
+from trio_rpc.session.serving import Server, open_server
+
+if TYPE_CHECKING:
+    from trio_rpc.gateway import Gateway
+
+__all__ = ["Listening", "ServeOptions", "listening"]
+
+EXTRA = ("h11", "httpx", "hypercorn", "starlette", "wsproto")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """How to serve; each is described at :func:`trio_rpc.cli.app.serve`."""
+
+    urls: Sequence[str]
+    grace: float = 5.0
+    error_detail: str = "message"
+    cert: Path | None = None
+    key: Path | None = None
+    allowed_origins: Sequence[str] | None = None
+    pages: Path | None = None
+    until_stdin_closes: bool = False
+
+
+class Listening:
+    """All that ``serve`` has opened.
+
+    Attributes:
+        urls: where it listens.
+    """
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+        self.server: Server | None = None
+        self.gateway: Gateway | None = None
+
+    @property
+    def sessions(self) -> int:
+        """How many clients there are, browsers included."""
+        sessions = 0 if self.server is None else len(self.server.sessions)
+        return sessions + (0 if self.gateway is None else self.gateway.clients)
+
+    async def drain(self, grace: float) -> None:
+        """Start nothing more, and give what is in flight so many seconds."""
+        async with trio.open_nursery() as nursery:
+            if self.gateway is not None:
+                nursery.start_soon(self._drain_gateway, self.gateway, grace)
+            if self.server is not None:
+                await self.server.drain(grace=grace)
+
+    async def _drain_gateway(self, gateway: Gateway, grace: float) -> None:
+        with trio.move_on_after(grace):
+            await gateway.drain()
+
+
+@asynccontextmanager
+async def listening(services: object, options: ServeOptions) -> AsyncIterator[Listening]:
+    """Open what listens; what is wrong with the addresses ends the command with one line."""
+    if options.cert is None and any(
+        url.startswith(("tls:", "wss:", "https:")) for url in options.urls
+    ):
+        raise Usage("to listen at a tls://, wss:// or https:// URL takes --cert")
+    context = None
+    if options.cert is not None or options.key is not None:
+        context = _certified(options.cert, options.key)
+    web = [url for url in options.urls if url.startswith(("http:", "https:"))]
+    others = [url for url in options.urls if url not in web]
+    if options.pages is not None and not web:
+        raise Usage("--pages takes an http:// or https:// URL to listen at")
+    opened = Listening()
+    async with AsyncExitStack() as stack:
+        try:
+            if others or not web:
+                opened.server = await stack.enter_async_context(
+                    _server(services, others, options, context)
+                )
+                opened.urls += opened.server.urls
+            if web:
+                opened.gateway, server = _gateway(services, web, options, context)
+                opened.urls += await stack.enter_async_context(server)
+        except (ValueError, TypeError) as exc:
+            raise Usage(safe(exc)) from exc
+        except OSError as exc:
+            raise Unreachable(safe(exc)) from exc
+        yield opened
+
+
+def _server(
+    services: object,
+    urls: Sequence[str],
+    options: ServeOptions,
+    context: ssl.SSLContext | None,
+) -> AbstractAsyncContextManager[Server]:
+    given: dict[str, Any] = {
+        "error_detail": options.error_detail,
+        "allowed_origins": options.allowed_origins,
+    }
+    if context is not None:
+        given["ssl_context"] = context
+    return open_server(services, *urls, **given)
+
+
+def _gateway(
+    services: object,
+    urls: Sequence[str],
+    options: ServeOptions,
+    context: ssl.SSLContext | None,
+) -> tuple[Gateway, AbstractAsyncContextManager[list[str]]]:
+    try:
+        from trio_rpc.gateway import Gateway, open_http_server  # noqa: PLC0415 - needs the extra
+    except ModuleNotFoundError as exc:
+        missing = (exc.name or "").partition(".")[0]
+        if missing not in EXTRA:
+            raise
+        raise Usage(f"http:// needs {missing}: pip install 'trio-rpc[gateway]'") from exc
+    if is_per_session(services):
+        raise Usage("http:// takes objects to serve, and no function of the session")
+    gateway = Gateway(
+        services,
+        error_detail=options.error_detail,  # type: ignore[arg-type]
+        allowed_origins=options.allowed_origins or (),
+        pages=options.pages,
+    )
+    return gateway, open_http_server(gateway, *urls, ssl_context=context)
+
+
+def _certified(cert: Path | None, key: Path | None) -> ssl.SSLContext:
+    if cert is None:
+        raise Usage("--key takes --cert, too")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+    except OSError as exc:  # SSLError is one
+        raise Usage(f"--cert {safe(cert)}: {safe(exc.strerror or exc)}") from exc
+    return context
