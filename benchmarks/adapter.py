@@ -30,6 +30,7 @@ __all__ = [
 
 Measurement = dict[str, float]
 Ready = Callable[[Sequence[str]], None]
+OnCall = Callable[[str], Coroutine[Any, Any, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,7 @@ class Calls:
     items: Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[Any]]] | None = None
     """A stream of so many items: numbers from 0 if the second argument is 0, else so many bytes."""
 
-    call_back: Callable[[Callable[[str], Awaitable[str]], int, int], Awaitable[Any]] | None = None
+    call_back: Callable[[OnCall, int, int], Awaitable[Any]] | None = None
     """Has a function of the client's called so often, by so many tasks."""
 
     get: Callable[[int], Awaitable[bytes]] | None = None
@@ -132,12 +133,19 @@ trio_adapter = partial(adapter, TRIO)
 
 
 def peer(
-    loop: Loop, name: str, title: str, parts: str, *, not_cancelled: bool = False, **functions: Any
+    loop: Loop,
+    name: str,
+    title: str,
+    parts: str,
+    *,
+    not_cancelled: bool = False,
+    lacks: Mapping[str, str] | None = None,
+    **functions: Any,
 ) -> Adapter:
     """Make the adapter of a peer: what it lacks is said wherever peers are compared."""
-    lacks = {
-        part.key: "-" for part in PARTS.values() if part.peers and part.key not in parts.split()
-    }
+    said = {part.key: "-" for part in PARTS.values() if part.peers}
     if not_cancelled:
-        lacks["cancel"] = "not propagated"
-    return adapter(loop, name, title, parts, lacks=lacks, **functions)
+        said["cancel"] = "not propagated"
+    said.update(lacks or {})
+    missing = {key: text for key, text in said.items() if key not in parts.split()}
+    return adapter(loop, name, title, parts, lacks=missing, **functions)

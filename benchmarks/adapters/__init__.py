@@ -23,6 +23,14 @@ MODULES = (
     "floor_items",
     "floor_websocket",
     "library",
+    "peer_grpcio",
+    "peer_grpclib",
+    "peer_aiorpcx",
+    "peer_fastapi_websocket_rpc",
+    "peer_rpyc",
+    "peer_pyro5",
+    "peer_zerorpc",
+    "peer_pycapnp",
     "transports",
 )
 

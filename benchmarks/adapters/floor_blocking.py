@@ -104,7 +104,7 @@ ADAPTERS = (
     adapter(
         BLOCKING,
         "sockets",
-        "floor: blocking sockets, a thread per connection",
+        "floor: blocking sockets (at once: in one packet)",
         "one flight crowd large connect idle",
         serve=serve,
         open_client=open_client,

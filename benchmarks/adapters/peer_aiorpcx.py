@@ -1,0 +1,101 @@
+"""aiorpcX: JSON-RPC on asyncio, a line for each message; both ends may call.
+
+Bytes travel as base64, as JSON has none. The limits that protect a public server are lifted: its
+cost accounting, the size of a line, and how many requests it works on at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode, b64encode
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiorpcx
+
+from benchmarks.adapter import Calls, Ready, peer
+from benchmarks.loops import ASYNCIO
+
+__all__ = ["ADAPTERS"]
+
+
+class Session(aiorpcx.RPCSession):  # type: ignore[misc] # it has no types
+    """One end, without the limits."""
+
+    cost_hard_limit = 0
+    initial_concurrent = 10_000
+
+    def default_framer(self) -> Any:
+        return aiorpcx.NewlineFramer(max_size=0)
+
+
+class Bench(Session):
+    """What is called."""
+
+    async def handle_request(self, request: Any) -> Any:
+        handlers = {"echo": self.echo, "call_back": self.call_back}
+        return await aiorpcx.handler_invocation(handlers.get(request.method), request)()
+
+    async def echo(self, value: str) -> str:
+        return value
+
+    async def call_back(self, count: int, callers: int) -> None:
+        async def loop() -> None:
+            for _ in range(count // callers):
+                await self.send_request("function", ["0123456789abcdef"])
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(callers):
+                group.create_task(loop())
+
+
+class Client(Session):
+    """The end that calls, and what is called back there."""
+
+    function: Callable[[str], Awaitable[str]] | None = None
+
+    async def handle_request(self, request: Any) -> Any:
+        handlers = {"function": self.function}
+        return await aiorpcx.handler_invocation(handlers.get(request.method), request)()
+
+
+async def serve(hosts: Sequence[str], ready: Ready) -> None:
+    servers = [await aiorpcx.serve_rs(Bench, host, 0, backlog=1024) for host in hosts]
+    names = [server.sockets[0].getsockname() for server in servers]
+    ready([f"tcp://{host}:{port}" for host, port in names])
+    await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def open_client(url: str) -> AsyncGenerator[Calls]:
+    parts = urlsplit(url)
+    async with aiorpcx.connect_rs(parts.hostname, parts.port, session_factory=Client) as session:
+
+        async def echo(value: str) -> Any:
+            return await session.send_request("echo", [value])
+
+        async def large(value: bytes) -> bytes:
+            return b64decode(await session.send_request("echo", [b64encode(value).decode()]))
+
+        async def call_back(
+            function: Callable[[str], Awaitable[str]], count: int, callers: int
+        ) -> None:
+            session.function = function
+            await session.send_request("call_back", [count, callers])
+
+        yield Calls(echo=echo, large=large, call_back=call_back)
+
+
+ADAPTERS = (
+    peer(
+        ASYNCIO,
+        "aiorpcx",
+        "aiorpcX (JSON)",
+        "one flight crowd large connect idle callbacks beside",
+        not_cancelled=True,
+        serve=serve,
+        open_client=open_client,
+    ),
+)

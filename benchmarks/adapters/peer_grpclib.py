@@ -1,0 +1,108 @@
+"""grpclib: gRPC in Python on asyncio, with a codec of a few lines, so there is no generated code.
+
+Its codec does as little as possible: strings as UTF-8, bytes as they are, numbers as eight bytes.
+The server cannot call its client. A connection has at most 100 streams at once, which no setting
+of its own changes; a caller beyond them waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.const import Cardinality, Handler
+from grpclib.encoding.base import CodecBase
+from grpclib.server import Server
+
+from benchmarks.adapter import Calls, Ready, peer
+from benchmarks.loops import ASYNCIO
+
+__all__ = ["ADAPTERS"]
+
+
+class Codec(CodecBase):  # type: ignore[misc] # its base has no types where it is not installed
+    """Strings, bytes and numbers, by the type that the method declares."""
+
+    __content_subtype__ = "bench"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        if message_type is str:
+            return str.encode(message)
+        data: bytes = message.to_bytes(8, "big") if message_type is int else message
+        return data
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        if message_type is str:
+            return str(data, "utf-8")
+        return int.from_bytes(data, "big") if message_type is int else data
+
+
+class Bench:
+    """What is called."""
+
+    async def echo(self, stream: Any) -> None:
+        await stream.send_message(await stream.recv_message())
+
+    async def items(self, stream: Any) -> None:
+        for number in range(await stream.recv_message()):
+            await stream.send_message(number)
+
+    async def get(self, stream: Any) -> None:
+        await stream.send_message(bytes(await stream.recv_message()))
+
+    def __mapping__(self) -> dict[str, Any]:
+        unary, stream = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+        return {
+            "/Bench/echo": Handler(self.echo, unary, str, str),
+            "/Bench/large": Handler(self.echo, unary, bytes, bytes),
+            "/Bench/items": Handler(self.items, stream, int, int),
+            "/Bench/get": Handler(self.get, unary, int, bytes),
+        }
+
+
+async def serve(hosts: Sequence[str], ready: Ready) -> None:
+    bench, urls = Bench(), []
+    servers = [Server([bench], codec=Codec()) for _ in hosts]
+    for server, host in zip(servers, hosts, strict=True):
+        await server.start(host, 0, backlog=1024)
+        [socket] = server._server.sockets  # it has no way to tell its port # noqa: SLF001
+        urls.append(f"grpc://{host}:{socket.getsockname()[1]}")
+    ready(urls)
+    await asyncio.gather(*(server.wait_closed() for server in servers))
+
+
+@asynccontextmanager
+async def open_client(url: str) -> AsyncGenerator[Calls]:
+    parts = urlsplit(url)
+    async with Channel(parts.hostname, parts.port, codec=Codec()) as channel:
+        stream = UnaryStreamMethod(channel, "/Bench/items", int, int)
+
+        @asynccontextmanager
+        async def items(count: int, _size: int) -> AsyncGenerator[AsyncIterator[Any]]:
+            async with stream.open() as call:
+                await call.send_message(count, end=True)
+                yield aiter(call)
+
+        yield Calls(
+            echo=UnaryUnaryMethod(channel, "/Bench/echo", str, str),
+            large=UnaryUnaryMethod(channel, "/Bench/large", bytes, bytes),
+            items=items,
+            get=UnaryUnaryMethod(channel, "/Bench/get", int, bytes),
+        )
+
+
+ADAPTERS = (
+    peer(
+        ASYNCIO,
+        "grpclib",
+        "grpclib",
+        "one flight crowd large connect idle stream mixed beside",
+        lacks={"cancel": "at most 100 calls at once"},
+        serve=serve,
+        open_client=open_client,
+    ),
+)

@@ -1,0 +1,160 @@
+"""Pyro5 with its msgpack serializer, and its server that waits for all connections in one thread.
+
+Its proxies are not for many calls at once, so these are rows of their own: a thread and a connection
+for each caller, as its documentation has it, and its batches, where one request holds them all and
+none returns before the last. A stream is an iterator, with a call for each item. To be called back, a client runs a daemon of its own, to which the server
+connects. Nothing tells a handler that its caller has given up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import Pyro5.api
+from Pyro5 import config
+
+from benchmarks.adapter import Calls, Ready, adapter, peer
+from benchmarks.loops import BLOCKING, run_blocking
+
+__all__ = ["ADAPTERS"]
+
+config.SERIALIZER = "msgpack"
+config.SERVERTYPE = "multiplex"
+
+
+def call_many(proxy: Any, method: str, value: str, count: int, callers: int) -> list[str]:
+    """Call so often, so many in each batch."""
+    results: list[str] = []
+    batch = Pyro5.api.BatchProxy(proxy)
+    for _ in range(count // callers):
+        call = getattr(batch, method)
+        for _ in range(callers):
+            call(value)
+        results += batch()
+    return results
+
+
+@Pyro5.api.expose
+class Bench:
+    """What is called."""
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def items(self, count: int) -> Iterator[int]:
+        yield from range(count)
+
+    def call_back(self, uri: str, count: int, callers: int) -> None:
+        with Pyro5.api.Proxy(uri) as proxy:
+            if callers > 1:
+                call_many(proxy, "call", "0123456789abcdef", count, callers)
+                return
+            for _ in range(count):
+                proxy.call("0123456789abcdef")
+
+
+@Pyro5.api.expose
+class Callback:
+    """What is called back."""
+
+    def __init__(self, function: Callable[[str], Coroutine[Any, Any, str]]) -> None:
+        self._function = function
+
+    def call(self, value: str) -> Any:
+        return run_blocking(self._function, value)
+
+
+async def serve(hosts: Sequence[str], ready: Ready) -> None:
+    daemons = [Pyro5.api.Daemon(host=host, port=0) for host in hosts]
+    for daemon in daemons:
+        daemon.register(Bench(), "bench")
+    for daemon in daemons[1:]:
+        threading.Thread(target=daemon.requestLoop, daemon=True).start()
+    ready([f"pyro://{daemon.locationStr}" for daemon in daemons])
+    daemons[0].requestLoop()
+
+
+@asynccontextmanager
+async def open_client(url: str) -> AsyncGenerator[Calls]:
+    with Pyro5.api.Proxy(f"PYRO:bench@{urlsplit(url).netloc}") as proxy:
+
+        async def echo(value: Any) -> Any:
+            return proxy.echo(value)
+
+        @asynccontextmanager
+        async def items(count: int, _size: int) -> AsyncGenerator[AsyncIterator[Any]]:
+            async def take() -> AsyncGenerator[Any]:
+                for item in proxy.items(count):
+                    yield item
+
+            yield take()
+
+        async def call_back(
+            function: Callable[[str], Coroutine[Any, Any, str]], count: int, callers: int
+        ) -> None:
+            with Pyro5.api.Daemon(host="127.0.0.1", port=0) as daemon:
+                uri = daemon.register(Callback(function))
+                thread = threading.Thread(target=daemon.requestLoop, daemon=True)
+                thread.start()
+                proxy.call_back(str(uri), count, callers)
+                daemon.shutdown()
+                thread.join()
+
+        yield Calls(echo=echo, large=echo, items=items, call_back=call_back)
+
+
+@asynccontextmanager
+async def open_batches(url: str) -> AsyncGenerator[Calls]:
+    async with open_client(url) as client:
+        with Pyro5.api.Proxy(f"PYRO:bench@{urlsplit(url).netloc}") as proxy:
+
+            async def many(value: str, count: int, callers: int) -> list[str]:
+                return call_many(proxy, "echo", value, count, callers)
+
+            yield Calls(echo=client.echo, many=many)
+
+
+@asynccontextmanager
+async def open_threads(url: str) -> AsyncGenerator[Calls]:
+    mine = threading.local()
+
+    async def echo(value: Any) -> Any:
+        if not hasattr(mine, "proxy"):
+            mine.proxy = Pyro5.api.Proxy(f"PYRO:bench@{urlsplit(url).netloc}")
+        return mine.proxy.echo(value)
+
+    yield Calls(echo=echo)
+
+
+ADAPTERS = (
+    peer(
+        BLOCKING,
+        "pyro5",
+        "Pyro5 (msgpack)",
+        "one large connect idle stream callbacks",
+        not_cancelled=True,
+        lacks={"flight": "see below", "crowd": "see below"},
+        serve=serve,
+        open_client=open_client,
+    ),
+    adapter(
+        BLOCKING,
+        "pyro5-threads",
+        "Pyro5 (msgpack), a connection for each caller",
+        "flight crowd",
+        serve=serve,
+        open_client=open_threads,
+    ),
+    adapter(
+        BLOCKING,
+        "pyro5-batches",
+        "Pyro5 (msgpack), all in one request",
+        "flight crowd",
+        serve=serve,
+        open_client=open_batches,
+    ),
+)

@@ -1,0 +1,107 @@
+"""zerorpc: MessagePack over ZeroMQ, on gevent, with a greenlet for each caller.
+
+Its server cannot call its client, and nothing tells a handler that its caller has given up. Memory
+of an idle session is left out: one socket of the server carries all its clients, and what a client
+holds open there is a connection of ZeroMQ's, not a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import gevent
+import gevent.pool
+import zerorpc
+import zmq
+
+from benchmarks.adapter import Calls, Ready, peer
+from benchmarks.loops import BLOCKING, Group, Work, run_blocking
+
+__all__ = ["ADAPTERS"]
+
+
+class Greenlets:
+    """Greenlets that end before their block does."""
+
+    def __init__(self) -> None:
+        self.pool = gevent.pool.Pool()
+
+    def start_soon(self, function: Work, *arguments: Any) -> None:
+        self.pool.spawn(run_blocking, function, *arguments)
+
+    def cancel(self) -> None:
+        self.pool.kill()
+
+
+@asynccontextmanager
+async def _greenlets() -> AsyncGenerator[Group]:
+    group = Greenlets()
+    yield group
+    group.pool.join(raise_error=True)
+
+
+async def _in_thread(function: Callable[[], Any]) -> Any:
+    return gevent.get_hub().threadpool.apply(function)
+
+
+async def _sleep(seconds: float) -> None:
+    gevent.sleep(seconds)
+
+
+GEVENT = replace(BLOCKING, in_thread=_in_thread, sleep=_sleep, group=_greenlets)
+
+
+class Bench:
+    """What is called."""
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    @zerorpc.stream  # type: ignore[untyped-decorator] # it has no types
+    def items(self, count: int) -> Iterator[int]:
+        return iter(range(count))
+
+
+async def serve(hosts: Sequence[str], ready: Ready) -> None:
+    server = zerorpc.Server(Bench())
+    server.bind(f"tcp://{hosts[0]}:*")
+    socket = server._events._socket  # it has no way to tell its port # noqa: SLF001
+    ready([socket.getsockopt(zmq.LAST_ENDPOINT).decode()])
+    server.run()
+
+
+@asynccontextmanager
+async def open_client(url: str) -> AsyncGenerator[Calls]:
+    client = zerorpc.Client(url)
+
+    async def echo(value: Any) -> Any:
+        return client.echo(value)
+
+    @asynccontextmanager
+    async def items(count: int, _size: int) -> AsyncGenerator[AsyncIterator[Any]]:
+        async def take() -> AsyncGenerator[Any]:
+            for item in client.items(count):
+                yield item
+
+        yield take()
+
+    try:
+        yield Calls(echo=echo, large=echo, items=items)
+    finally:
+        client.close()
+
+
+ADAPTERS = (
+    peer(
+        GEVENT,
+        "zerorpc",
+        "zerorpc (gevent)",
+        "one flight crowd large connect stream beside",
+        not_cancelled=True,
+        serve=serve,
+        open_client=open_client,
+    ),
+)
