@@ -262,13 +262,33 @@ async def test_a_program_that_does_not_serve_its_parent():
         await does_not_open(["sleep", "60"], limits=limits)
 
 
-async def test_cancelled_while_it_starts():
-    with trio.move_on_after(0.01) as scope:
-        await does_not_open(["sleep", "60"], limits=Limits(time_to_die=0.1))
-    assert scope.cancelled_caught
+async def test_cancelled_before_it_starts():
     with trio.CancelScope() as scope:
         scope.cancel()
         await does_not_open(["sleep", "60"])
+    assert scope.cancelled_caught
+
+
+async def test_cancelled_while_it_starts(monkeypatch):
+    """A race: the system starts the process, and nobody will get its channel any more."""
+    start = trio.lowlevel.open_process
+    started = []
+
+    async def cancel_meanwhile(*args, **options):
+        started.append(await start(*args, **options))
+        scope.cancel()
+        return started[0]
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", cancel_meanwhile)
+    with trio.CancelScope() as scope:
+        await does_not_open(["sleep", "60"], goodbye_time=PATIENCE)
+    assert scope.cancelled_caught
+    assert started[0].returncode == -signal.SIGTERM
+
+
+async def test_cancelled_while_it_shakes_hands():
+    with trio.move_on_after(0.1) as scope:
+        await does_not_open(["sleep", "60"], limits=Limits(time_to_die=0.1))
     assert scope.cancelled_caught
 
 
@@ -332,17 +352,18 @@ async def test_what_the_block_raises_comes_out():
 
 async def test_a_child_whose_parent_dies_ends_by_itself():
     read, write = os.pipe()
-    with open(read, "rb", closefd=True) as output:  # noqa: ASYNC230, PTH123 - read when it is over
-        with open(write, "wb"):  # noqa: ASYNC230, PTH123 - a descriptor
-            parent = await trio.lowlevel.open_process(command("parent"), stdout=write)
+    async with trio.lowlevel.FdStream(read) as output:
         try:
-            await trio.to_thread.run_sync(output.readline)
-            parent.kill()
-            await parent.wait()
+            parent = await trio.lowlevel.open_process(command("parent"), stdout=write)
+        finally:
+            os.close(write)
+        try:
+            assert (await output.receive_some()).strip().isdigit()  # the child serves
         finally:
             parent.kill()
-        # The child has inherited standard output, so it ends when the child has.
-        assert await trio.to_thread.run_sync(output.read) == b""
+            await parent.wait()
+        # The child has inherited this as its standard output, so its end is the child's.
+        assert await output.receive_some() == b""
 
 
 # ── standard error ───────────────────────────────────────────────────────────────────────────

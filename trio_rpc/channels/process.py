@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import signal
 import socket
@@ -26,11 +27,19 @@ from dataclasses import dataclass
 import trio
 
 from trio_rpc.channels.connecting import naming
-from trio_rpc.channels.connection import owned_with_task
+from trio_rpc.channels.connection import close_forcefully, owned_with_task
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["VARIABLE", "Patience", "ProcessChannel", "inherited_stream", "open_child"]
+__all__ = [
+    "EXIT_TIME",
+    "VARIABLE",
+    "Patience",
+    "ProcessChannel",
+    "describe_status",
+    "inherited_stream",
+    "open_child",
+]
 
 VARIABLE = "TRIO_RPC_CHANNEL_FD"
 """The environment variable that has the number of the child's end of the socket."""
@@ -197,13 +206,13 @@ async def open_child(
     async def run(*, task_status: trio.TaskStatus[ProcessChannel]) -> None:
         with naming(f"cannot start {name}"):
             process, stream = await _start(command, env, cwd)
+        title = f"child process {process.pid} ({name})"
+        channel = ProcessChannel(stream, limits, name=title, wait=process.wait)
+        if trio.current_effective_deadline() == -math.inf:
+            # Cancelled in the meantime: nobody will ever get this channel, to close it.
+            ends.hurry(0)
+            await close_forcefully(channel)
         with trio.CancelScope(shield=True):
-            channel = ProcessChannel(
-                stream,
-                limits,
-                name=f"child process {process.pid} ({name})",
-                wait=process.wait,
-            )
             await _run(process, channel, ends, on_line, task_status)
 
     async with owned_with_task(run) as channel:

@@ -1,0 +1,36 @@
+"""The examples that are programs do what they say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_plugin_host_survives_its_plugins():
+    run = subprocess.run(  # noqa: S603 - our own interpreter, and code of ours
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "examples.plugins.host"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=ROOT,
+    )
+    lines = [re.sub(r"process \d+", "process N", line) for line in run.stdout.splitlines()]
+    died = "the session is over: the child process N (crash) ended with exit code 3"
+    assert sorted(lines[:-2]) == [
+        "crash failed: " + died,
+        "crash: 10%",
+        "hang failed: no answer within 1 s",
+        "hang: 10%",
+        "shout: 50%",
+        "shout: HELLO!",
+    ]
+    assert lines[-2:] == ["shout: 50%", "shout: STILL HERE!"]
+    # The library warns that a handler did not hear its Cancel; nobody has anything to add.
+    assert "is abandoned" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert run.returncode == 0
