@@ -404,4 +404,12 @@ FIGURES = (
         against="trio_rpc-tcp",
         at_least=1.0,
     ),
+    Figure(
+        text="64 in flight, parent to child process: calls/s against TCP",
+        part="transports",
+        adapter="trio_rpc-process",
+        metric="rate",
+        against="trio_rpc-tcp",
+        at_least=1.0,
+    ),
 )

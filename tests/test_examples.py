@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_plugin_host_survives_its_plugins():
-    run = subprocess.run(  # noqa: S603 - our own interpreter, and code of ours
+    run = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-m", "examples.plugins.host"],
         capture_output=True,
         text=True,

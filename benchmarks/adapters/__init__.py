@@ -32,6 +32,7 @@ MODULES = (
     "peer_zerorpc",
     "peer_pycapnp",
     "transports",
+    "child",
 )
 
 
