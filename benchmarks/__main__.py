@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from benchmarks import adapters, machine, report, runner
-from benchmarks.adapter import Adapter
-from benchmarks.parts import PARTS
+from benchmarks import adapters, compare, machine, plots, report, runner
+from benchmarks.parts import PARTS, Part
+from benchmarks.runner import Outcome, Row
 
 DEFAULT_ROUNDS = 5
 DEFAULT_PATIENCE = 30.0
@@ -23,11 +24,8 @@ def _rounds(text: str) -> int:
     return int(text)
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description="Measure trio_rpc against floors, client and server in two processes.",
-    )
+def _common() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--only", action="append", choices=list(PARTS), help="this part; may be repeated"
     )
@@ -46,7 +44,28 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="one round of tiny loads, to see that it works"
     )
-    return parser.parse_args(arguments)
+    return parser
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    common = _common()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=(
+            "Measure trio_rpc against floors and peers, client and server in two processes."
+        ),
+        parents=[common],
+    )
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw PNGs and SVGs there")
+    commands = parser.add_subparsers(dest="command", metavar="compare REV")
+    comparing = commands.add_parser(
+        "compare", help="measure the library at REV and in this tree", parents=[common]
+    )
+    comparing.add_argument("revision", metavar="REV", help="a commit, a tag or a branch")
+    options = parser.parse_args(arguments)
+    if options.plot and not plots.possible():
+        parser.error("--plot needs matplotlib: it is in the dependency group `plots`")
+    return options
 
 
 @contextmanager
@@ -80,46 +99,58 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
         yield step
 
 
-def _chosen(
-    found: list[tuple[str, Adapter]], names: Sequence[str] | None
-) -> list[tuple[str, Adapter]]:
+def _chosen(rows: list[Row], names: Sequence[str] | None, floors: Sequence[str]) -> list[Row]:
     if names is None:
-        return found
-    known = [adapter.name for _, adapter in found]
+        return rows
+    known = [row.name for row in rows]
     if unknown := [name for name in names if name not in known]:
         raise SystemExit(f"no adapter {unknown[0]!r}; there are: {', '.join(known)}")
-    wanted = {*names, *(part.floor for part in PARTS.values())}
-    return [(module, adapter) for module, adapter in found if adapter.name in wanted]
+    return [row for row in rows if row.name in names or row.name in floors]
+
+
+def _write(path: Path | None, data: object) -> None:
+    if path is not None:
+        path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def _measure(options: argparse.Namespace, parts: list[Part], how: dict[str, Any]) -> list[Outcome]:
+    found, absent = adapters.available()
+    rows = [Row(module, adapter) for module, adapter in found]
+    rows = _chosen(rows, options.adapter, [part.floor for part in PARTS.values()])
+    about, quick = machine.describe(), options.quick
+    with _progress(how["rounds"] * runner.turns(parts, rows, quick=quick)) as step:
+        outcomes = runner.run(parts, rows, step=step, **how)
+    print(report.as_text(outcomes, about, absent, quick=quick))
+    _write(options.json, report.as_json(outcomes, about, absent, quick=quick))
+    if options.plot:
+        plots.draw(outcomes, options.plot)
+    return outcomes
+
+
+def _compare(options: argparse.Namespace, parts: list[Part], how: dict[str, Any]) -> list[Outcome]:
+    found, _ = adapters.available()
+    rows = [Row(module, adapter) for module, adapter in found if module in compare.MODULES]
+    rows = _chosen(rows, options.adapter, ())
+    about, quick = machine.describe(), options.quick
+    turns = 2 * how["rounds"] * runner.turns(parts, rows, quick=quick)
+    with compare.checkout(options.revision) as revision, _progress(turns) as step:
+        outcomes = compare.run(parts, rows, revision, step=step, **how)
+    print(compare.as_text(outcomes, about, revision[0], quick=quick))
+    _write(options.json, compare.as_json(outcomes, about, revision[0], quick=quick))
+    return outcomes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. Returns 1 if a measurement failed; a missed target is no failure."""
     options = _options(arguments)
     parts = [part for key, part in PARTS.items() if not options.only or key in options.only]
-    found, absent = adapters.available()
-    chosen = _chosen(found, options.adapter)
-    rounds = options.rounds or (1 if options.quick else DEFAULT_ROUNDS)
-    about = machine.describe()
-    turns = [
-        (part.quick if options.quick else part.load).turns
-        for part in parts
-        for _, adapter in chosen
-        if part.key in adapter.parts
-    ]
-    with _progress(rounds * sum(turns)) as step:
-        outcomes = runner.run(
-            parts,
-            chosen,
-            rounds=rounds,
-            quick=options.quick,
-            patience=runner.Patience(0 if options.quick else options.patience),
-            step=step,
-        )
-    print(report.as_text(outcomes, about, absent, quick=options.quick))
-    if options.json:
-        data = report.as_json(outcomes, about, absent, quick=options.quick)
-        options.json.write_text(json.dumps(data, indent=1) + "\n")
-    return int(any(outcome.failures for outcome in outcomes))
+    how = {
+        "rounds": options.rounds or (1 if options.quick else DEFAULT_ROUNDS),
+        "quick": options.quick,
+        "patience": runner.Patience(0 if options.quick else options.patience),
+    }
+    do = _compare if options.command else _measure
+    return int(any(outcome.failures for outcome in do(options, parts, how)))
 
 
 if __name__ == "__main__":

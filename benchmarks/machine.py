@@ -23,7 +23,19 @@ __all__ = [
     "seconds_waited",
 ]
 
-PACKAGES = ("trio", "msgpack", "msgspec", "trio-rpc")
+PACKAGES = ("trio", "msgpack", "msgspec", "trio-websocket")
+PEERS = (
+    "uvloop",
+    "grpcio",
+    "grpclib",
+    "aiorpcX",
+    "fastapi-websocket-rpc",
+    "rpyc",
+    "Pyro5",
+    "zerorpc",
+    "pycapnp",
+)
+"""Of these, only what is installed is named."""
 
 
 def _physical_core(cpu: int) -> str:
@@ -87,11 +99,12 @@ def is_busy() -> bool:
     return False
 
 
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+def _versions() -> dict[str, str]:
+    versions = dict.fromkeys(PACKAGES, "not installed")
+    for package in (*PACKAGES, *PEERS):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def _processor() -> str:
@@ -112,6 +125,6 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "pinned": None if server is None else {"server": server, "client": client},
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "packages": {package: _version(package) for package in PACKAGES},
+        "packages": _versions(),
         "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
     }

@@ -11,7 +11,16 @@ from benchmarks.adapter import Measurement
 from benchmarks.parts import FIGURES, Figure
 from benchmarks.runner import DISTURBED, Outcome
 
-__all__ = ["Spread", "as_json", "as_text", "verdicts"]
+__all__ = [
+    "Spread",
+    "about_machine",
+    "aligned",
+    "as_json",
+    "as_text",
+    "remarks",
+    "values",
+    "verdicts",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,8 @@ def _row(outcome: Outcome, name: str) -> list[str]:
     return cells
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Return the lines of a table."""
     whole = [row for row in rows if len(row) == len(rows[0])]  # why there is none is no column
     widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
     widths[0] = max(len(row[0]) for row in rows)
@@ -78,7 +88,7 @@ def _table(outcome: Outcome) -> Iterator[str]:
     part = outcome.part
     yield f"{part.title} ({part.note})"
     head = ["", "ratio to floor", *(metric.name for metric in part.metrics)]
-    yield from _aligned([head, *(_row(outcome, name) for name in outcome.titles)])
+    yield from aligned([head, *(_row(outcome, name) for name in outcome.titles)])
     yield ""
 
 
@@ -127,9 +137,10 @@ def _turns(outcome: Outcome) -> Iterator[Measurement]:
             yield from turns
 
 
-def _remarks(
+def remarks(
     outcomes: Sequence[Outcome], about: dict[str, Any], absent: dict[str, str], *, quick: bool
 ) -> Iterator[str]:
+    """Return what a reader must know about all the figures, a line each."""
     if quick:
         yield "Quick run: it shows that the benchmark works; its figures mean nothing."
     if about["pinned"] is None:
@@ -145,21 +156,29 @@ def _remarks(
         yield f"Left out: {module} ({reason})"
 
 
+def about_machine(about: dict[str, Any]) -> Iterator[str]:
+    """Return what was measured on, and with which versions."""
+    yield f"{about['processor']}, {about['cores']} cores; {about['system']}; {about['python']}"
+    yield ", ".join(f"{name} {version}" for name, version in about["packages"].items())
+
+
 def as_text(
     outcomes: Sequence[Outcome], about: dict[str, Any], absent: dict[str, str], *, quick: bool
 ) -> str:
     """Return the whole report."""
-    packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
-    lines = [f"{about['processor']}, {about['cores']} cores; {about['system']}; {about['python']}"]
-    lines += [packages, f"Median of {len(outcomes[0].rounds)} rounds [least .. most].", ""]
+    lines = [
+        *about_machine(about),
+        f"Median of {len(outcomes[0].rounds)} rounds [least .. most].",
+        "",
+    ]
     for outcome in outcomes:
         lines += _table(outcome)
     if judged := verdicts(outcomes):
         lines.append("Figures promised")
         head = ["", "target", "measured", "verdict"]
-        lines += _aligned([head, *map(_verdict_row, judged)])
+        lines += aligned([head, *map(_verdict_row, judged)])
         lines.append("")
-    lines += _remarks(outcomes, about, absent, quick=quick)
+    lines += remarks(outcomes, about, absent, quick=quick)
     return "\n".join(lines).rstrip()
 
 

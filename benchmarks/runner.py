@@ -27,15 +27,28 @@ from benchmarks import machine
 from benchmarks.adapter import Adapter, Measurement
 from benchmarks.parts import Load, Part
 
-__all__ = ["DISTURBED", "Outcome", "Patience", "WorkerFailed", "run"]
+__all__ = ["DISTURBED", "ROOT", "Outcome", "Patience", "Row", "WorkerFailed", "run", "turns"]
 
 DISTURBED = 0.05
 """The share of a turn that its processes may spend waiting for a core that another program has."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
-Row = tuple[str, Adapter]
-"""An adapter and the name of its module."""
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the tables: an adapter, in the checkout that its processes run."""
+
+    module: str
+    adapter: Adapter
+    root: Path = ROOT
+    revision: str = ""
+    """What tells it from the same adapter in another checkout."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in outcomes."""
+        return f"{self.adapter.name}@{self.revision}" if self.revision else self.adapter.name
 
 
 class WorkerFailed(Exception):
@@ -80,14 +93,13 @@ class _Worker:
     """A server's or a client's process. Leaving its block ends it."""
 
     def __init__(self, role: str, row: Row, load: Load, options: dict[str, Any]) -> None:
-        module, adapter = row
         self._role = role
         self._limit = load.limit
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         text = json.dumps(options)
         self._process = subprocess.Popen(  # noqa: S603 - it is this program
-            [sys.executable, "-m", "benchmarks.worker", role, module, adapter.name, text],
-            cwd=ROOT,
+            [sys.executable, "-m", "benchmarks.worker", role, row.module, row.adapter.name, text],
+            cwd=row.root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -166,7 +178,7 @@ class _Round:
         self._stack = stack
         self._clients: dict[str, _Worker] = {}
         self._servers: dict[str, _Worker] = {}
-        self._spare = {adapter.name: outcome.load.spare for _, adapter in rows}
+        self._spare = {row.name: outcome.load.spare for row in rows}
         # Every process ends by itself after this, even when nobody is left to stop it.
         self._lifetime = (
             outcome.load.limit * (1 + outcome.load.turns + outcome.load.spare) * max(1, len(rows))
@@ -174,9 +186,10 @@ class _Round:
 
     def _open_pair(self, row: Row) -> None:
         part, load = self._outcome.part, self._outcome.load
-        name = row[1].name
+        name = row.name
         server_core, client_core = machine.pick_cores()
         options: dict[str, Any] = {
+            "root": str(row.root),
             "core": server_core,
             "lifetime": self._lifetime,
             "hosts": part.hosts,
@@ -184,6 +197,7 @@ class _Round:
         }
         server = self._stack.enter_context(_Worker("serve", row, load, options))
         options = {
+            "root": str(row.root),
             "core": client_core,
             "lifetime": self._lifetime,
             "part": part.key,
@@ -229,9 +243,9 @@ class _Round:
 
     def play(self, step: Callable[[str], None]) -> dict[str, list[Measurement]]:
         """Return what the turns of each adapter gave."""
-        names = [adapter.name for _, adapter in self._rows]
+        names = [row.name for row in self._rows]
         for row in self._rows:
-            self._attempt(row[1].name, self._open_pair, row)
+            self._attempt(row.name, self._open_pair, row)
         results: dict[str, list[Measurement]] = {name: [] for name in names}
         for turn in range(self._outcome.load.turns):
             start = turn % len(names)
@@ -253,6 +267,16 @@ def _medians(part: Part, turns: Sequence[Measurement]) -> Measurement:
     }
 
 
+def turns(parts: Sequence[Part], rows: Sequence[Row], *, quick: bool) -> int:
+    """Return how many turns there are in a round."""
+    return sum(
+        (part.quick if quick else part.load).turns
+        for part in parts
+        for row in rows
+        if part.key in row.adapter.parts
+    )
+
+
 def run(
     parts: Sequence[Part],
     rows: Sequence[Row],
@@ -266,20 +290,20 @@ def run(
 
     An adapter that fails is not tried again in that part, and has no figures there.
     """
-    mine = {part.key: [row for row in rows if part.key in row[1].parts] for part in parts}
+    mine = {part.key: [row for row in rows if part.key in row.adapter.parts] for part in parts}
     outcomes = [
         Outcome(
             part,
             load=part.quick if quick else part.load,
             titles={
-                adapter.name: adapter.title
-                for _, adapter in rows
-                if part.key in adapter.parts or part.key in adapter.lacks
+                row.name: row.adapter.title
+                for row in rows
+                if part.key in row.adapter.parts or part.key in row.adapter.lacks
             },
             lacking={
-                adapter.name: adapter.lacks[part.key]
-                for _, adapter in rows
-                if part.key in adapter.lacks
+                row.name: row.adapter.lacks[part.key]
+                for row in rows
+                if part.key in row.adapter.lacks
             },
         )
         for part in parts
@@ -293,7 +317,7 @@ def run(
                 step(f"{place}: {name}")
 
             with ExitStack() as stack:
-                turns = _Round(outcome, mine[part.key], patience, stack).play(show)
-            outcome.turns.append(turns)
-            outcome.rounds.append({name: _medians(part, said) for name, said in turns.items()})
+                results = _Round(outcome, mine[part.key], patience, stack).play(show)
+            outcome.turns.append(results)
+            outcome.rounds.append({name: _medians(part, said) for name, said in results.items()})
     return outcomes

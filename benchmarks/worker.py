@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks import adapters, machine
@@ -89,6 +90,9 @@ def main() -> None:
         signal.alarm(int(options["lifetime"]))
     machine.pin(options["core"])
     adapter = adapters.find(module, name)
+    library = sys.modules.get("trio_rpc")
+    if library is not None and Path(str(library.__file__)).parents[1] != Path(options["root"]):
+        raise RuntimeError(f"{library.__file__} is not the trio_rpc of {options['root']}")
     {"serve": serve, "drive": drive}[role](adapter, options)
 
 

@@ -15,6 +15,7 @@ __all__ = ["MODULES", "available", "find"]
 MODULES = (
     "floor_blocking",
     "floor_asyncio",
+    "floor_uvloop",
     "floor_echo",
     "floor_direct",
     "floor_nursery",

@@ -1,4 +1,4 @@
-"""The floor of asyncio: its streams, with its own loop and with uvloop.
+"""The floor of asyncio: its streams, and a loop of its own.
 
 The server answers each request inline. At the client a reader wakes the callers, and whoever calls
 writes at once; with one caller that costs a wake-up more than the bare Trio echo has.
@@ -10,16 +10,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgpack
 
-from benchmarks.adapter import Adapter, Calls, Ready, adapter
+from benchmarks.adapter import Calls, Ready, adapter
 from benchmarks.adapters.floor_wire import packed
-from benchmarks.loops import ASYNCIO, Loop, Work
+from benchmarks.loops import ASYNCIO
 
 __all__ = ["ADAPTERS"]
 
@@ -82,17 +80,13 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
             await writer.wait_closed()
 
 
-def _run_in_uvloop(function: Work, *arguments: Any) -> None:
-    import uvloop  # noqa: PLC0415 - without it that row is left out
-
-    uvloop.run(function(*arguments))
-
-
-def _adapter(name: str, title: str, loop: Loop) -> Adapter:
-    parts = "one flight crowd large connect idle"
-    return adapter(loop, name, title, parts, serve=serve, open_client=open_client)
-
-
-PLAIN = (_adapter("asyncio", "floor: asyncio streams", ASYNCIO),)
-FASTER = (_adapter("uvloop", "floor: uvloop streams", replace(ASYNCIO, run=_run_in_uvloop)),)
-ADAPTERS = PLAIN + FASTER if find_spec("uvloop") else PLAIN
+ADAPTERS = (
+    adapter(
+        ASYNCIO,
+        "asyncio",
+        "floor: asyncio streams",
+        "one flight crowd large connect idle",
+        serve=serve,
+        open_client=open_client,
+    ),
+)
