@@ -7,6 +7,7 @@ cancels the handler, and what the handler raises is raised at its caller.
 
 from __future__ import annotations
 
+from trio_rpc.channels import Forwarding, ForwardingChannel, open_forwarding, relay
 from trio_rpc.errors import (
     CallError,
     DecodeError,
@@ -49,6 +50,8 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "Fate",
+    "Forwarding",
+    "ForwardingChannel",
     "InvalidArguments",
     "Limits",
     "LocalProtocolError",
@@ -80,10 +83,12 @@ __all__ = [
     "metadata",
     "method",
     "notification",
+    "open_forwarding",
     "open_parent",
     "open_process",
     "open_server",
     "open_session",
+    "relay",
     "serve",
     "serve_parent",
     "serve_session",

@@ -15,7 +15,7 @@
     │   └── RemoteCancelled             the handler was cancelled, and not by us
     ├── EncodeError                     a value cannot be sent; nothing was
     ├── DecodeError                     bytes or a value that arrived cannot be understood
-    ├── Refused                         the other end would not open the session
+    ├── Refused                         the other end would not open the session, or the channel
     ├── SessionClosed                   we closed it (also a trio.ClosedResourceError)
     └── SessionBroken                   they or the network did (also a trio.BrokenResourceError)
 
@@ -171,7 +171,8 @@ class DecodeError(RpcError):
 class Refused(RpcError):
     """The session was not opened: another version, wrong credentials, or limits that do not fit.
 
-    An ``authenticate`` function raises it, with the text for the other end, to turn a peer away.
+    An ``authenticate`` function raises it, with the text for the other end, to turn a peer away; so
+    does the handler of a forwarded channel, which then is not opened.
     """
 
     fate = Fate.NOT_STARTED

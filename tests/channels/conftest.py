@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trustme
-from channel_pairs import Certificates, Pair, child_channels, connected
+from channel_pairs import Certificates, Held, Pair, child_channels, connected
+from forwarding_pairs import open_channel_pair
 
 from trio_rpc.channels import StreamChannel
 from trio_rpc.channels.memory import memory_channel_pair
@@ -25,7 +26,9 @@ def certificates() -> Certificates:
     return Certificates(ca, server, client)
 
 
-@pytest.fixture(params=["memory", "tcp", "unix", "tls", "ws", "wss", "process", "stream"])
+@pytest.fixture(
+    params=["memory", "tcp", "unix", "tls", "ws", "wss", "process", "stream", "forwarding"]
+)
 async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaitable[Pair]]:
     """Make connected pairs of one kind of channel after the other."""
 
@@ -41,6 +44,8 @@ async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaita
                 return await child_channels(DEFAULT_LIMITS, DEFAULT_LIMITS)
             case "unix":
                 return await connected(nursery, f"unix://{tmp_path}/socket")
+            case "forwarding":
+                return await Held(nursery).enter(open_channel_pair())
             case "tls" | "wss" as scheme:
                 return await connected(
                     nursery, f"{scheme}://127.0.0.1:0", certificates.server, certificates.client

@@ -24,6 +24,7 @@ for _folder in ("session", "channels"):
         sys.path.append(str(TESTS / _folder))
 
 from channel_pairs import Held, child_channels, connected_by  # noqa: E402 - found by what stands above
+from forwarding_pairs import open_channel_pair  # noqa: E402 - likewise
 
 
 def _conftest(folder):
@@ -47,7 +48,7 @@ def autojump_clock():
     return MockClock(autojump_threshold=0.01)
 
 
-KINDS = ("memory", "tcp", "tls", "unix", "ws", "wss", "process")
+KINDS = ("memory", "tcp", "tls", "unix", "ws", "wss", "process", "forwarding")
 
 
 class Transport:
@@ -67,6 +68,10 @@ class Transport:
         """Own both ends of a connection for a block, which raises what its body raises."""
         if self.kind == "memory":
             yield memory_channel_pair()
+            return
+        if self.kind == "forwarding":
+            async with open_channel_pair(*limits) as ends:
+                yield ends
             return
         held = Held(self._nursery), Held(self._nursery)
         try:

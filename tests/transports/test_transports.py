@@ -12,7 +12,12 @@ HERE = Path(__file__).parent
 async def test_the_transport_is_what_it_says(transport):
     async with transport.join(DEFAULT_LIMITS, DEFAULT_LIMITS) as ends:
         kinds = [type(end).__name__ for end in ends]
-    expected = {"memory": "MemoryChannel", "ws": "WebSocketChannel", "wss": "WebSocketChannel"}
+    expected = {
+        "memory": "MemoryChannel",
+        "ws": "WebSocketChannel",
+        "wss": "WebSocketChannel",
+        "forwarding": "ForwardingChannel",
+    }
     if transport.kind == "process":
         assert kinds == ["ProcessChannel", "StreamChannel"]
         return

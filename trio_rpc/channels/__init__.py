@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from trio_rpc.channels.connection import Connection
+from trio_rpc.channels.forwarding import Forwarding, ForwardingChannel, open_forwarding
+from trio_rpc.channels.forwarding_routes import ChannelHandler
 from trio_rpc.channels.listeners import ChannelListener
 from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
 from trio_rpc.channels.opening import open_channel, open_listeners
 from trio_rpc.channels.process import ProcessChannel
+from trio_rpc.channels.relay import relay
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.channels.websocket import WebSocketChannel
 
 __all__ = [
     "Address",
+    "ChannelHandler",
     "ChannelListener",
     "Connection",
+    "Forwarding",
+    "ForwardingChannel",
     "MemoryChannel",
     "ProcessChannel",
     "StreamChannel",
     "WebSocketChannel",
     "memory_channel_pair",
     "open_channel",
+    "open_forwarding",
     "open_listeners",
     "parse_url",
+    "relay",
 ]

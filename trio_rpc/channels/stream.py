@@ -182,6 +182,14 @@ class StreamChannel(trio.abc.Channel[bytes]):
             # The connection was lost before it could be closed politely. It is closed.
             await trio.lowlevel.cancel_shielded_checkpoint()
 
+    def abort(self) -> None:
+        """Close so that the other end sees a break, and no orderly end, as far as there is a way.
+
+        ``aclose`` is still needed. Over TLS a forceful one has this effect anyway.
+        """
+        self._closed = True
+        self._transport.cut()
+
     def _check_send(self, packet: bytes) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this channel was closed")

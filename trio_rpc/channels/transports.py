@@ -20,6 +20,7 @@ either move bytes at once or say that they would have to wait. That gives us thr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -50,6 +51,9 @@ class Transport(Protocol):
 
     async def flush(self) -> None:
         """Send what is left of packets that were taken over."""
+
+    def cut(self) -> None:
+        """Have the peer see an end inside a packet, if this can be had without waiting."""
 
     @property
     def unsent(self) -> int:
@@ -100,6 +104,9 @@ class StreamTransport:
 
     def write_nowait(self, packet: bytes) -> bool:
         return False
+
+    def cut(self) -> None:
+        pass
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -169,6 +176,13 @@ if sys.platform != "win32":
             else:
                 self._rest = memoryview(header + packet)[sent:]
             return True
+
+        def cut(self) -> None:
+            if not self._rest:
+                # The first byte of a length: the rest of it will not come. If there is no room
+                # for a byte, or nobody there any more, the end is what it is.
+                with contextlib.suppress(OSError):
+                    os.write(self._socket.fileno(), b"\0")
 
         async def flush(self) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()

@@ -53,6 +53,9 @@ class Limits:
     send_buffer: int = 4 * MIB
     """Bytes queued for sending above which new calls and results wait for the writer."""
 
+    max_channels: int = 256
+    """Forwarded channels of the peer at once; each may have 4 packets waiting for its receiver."""
+
     handshake_timeout: float = 10.0
     """From an open channel to an open session: what a peer that says nothing can hold."""
 

@@ -1,0 +1,343 @@
+"""Many channels over one, as their users see it (B59)."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import trio
+from forwarding_pairs import Acceptor, channel_pair, open_forwarding_pair
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+from trio_rpc import DecodeError, Limits, Refused
+from trio_rpc.channels import memory_channel_pair, open_forwarding
+
+SMALL = Limits(max_packet=16 * 1024, max_channels=4)
+
+
+async def echo(channel, **parameters):
+    async for packet in channel:
+        await channel.send(packet)
+
+
+async def test_a_channel_is_opened_by_name_and_its_handler_gets_the_parameters():
+    async def handler(channel, name, kind):
+        await channel.send(f"{kind} {name}".encode())
+
+    async with open_forwarding_pair(None, {"plugins/{name}/{kind}": handler}) as (a, _):
+        channel = await a.open("plugins/räder/child")
+        assert channel.name == "plugins/räder/child"
+        assert await channel.receive() == "child räder".encode()
+        with pytest.raises(trio.EndOfChannel):
+            await channel.receive()  # the handler has returned
+        await channel.aclose()
+
+
+async def test_the_first_route_that_fits_is_taken():
+    async def says(channel, word, **parameters):
+        await channel.send(word)
+
+    routes = {
+        "a/b": lambda channel: says(channel, b"literal"),
+        "a/{x}": lambda channel, x: says(channel, b"one"),
+        "{x}/{y}": lambda channel, x, y: says(channel, b"two"),
+        "{x}": lambda channel, x: says(channel, x.encode()),
+    }
+    async with open_forwarding_pair(None, routes) as (a, _):
+        for name, answer in [("a/b", b"literal"), ("a/c", b"one"), ("c/b", b"two"), ("c", b"c")]:
+            async with await a.open(name) as channel:
+                assert await channel.receive() == answer
+        for name in ("a/", "/", "a/b/c", "/a"):
+            with pytest.raises(Refused, match="no route"):
+                await a.open(name)
+
+
+@pytest.mark.parametrize("pattern", ["", "{}", "{a b}", "{class}", "{channel}", "x{a}", "{a}/{a}"])
+async def test_a_bad_pattern_is_refused_at_once(pattern):
+    with pytest.raises(ValueError, match="route"):
+        async with open_forwarding(memory_channel_pair()[0], {pattern: echo}):
+            raise AssertionError("it must not begin")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 1025, "ä" * 513, "\ud800"])
+async def test_a_bad_name_is_the_openers_mistake(name):
+    async with open_forwarding_pair() as (a, _):
+        with pytest.raises(ValueError):
+            await a.open(name)
+
+
+async def test_a_channel_is_refused_with_a_reason():
+    async def picky(channel, name):
+        await trio.lowlevel.checkpoint()
+        raise Refused(f"there is no plugin {name!r}")
+
+    async with open_forwarding_pair(None, {"plugins/{name}": picky}) as (a, b):
+        with pytest.raises(Refused, match=r"^there is no plugin 'x'$"):
+            await a.open("plugins/x")
+        with pytest.raises(Refused, match=r"^there is no route for 'nothing'$"):
+            await a.open("nothing")
+        with pytest.raises(Refused, match=r"^there is no route for 'plugins/x'$"):
+            await b.open("plugins/x")
+        assert "0 channels" in repr(a)
+        await wait_all_tasks_blocked()
+        assert "0 channels" in repr(b)
+
+
+async def test_a_long_reason_is_shortened():
+    async def picky(channel):
+        raise Refused("ä" * 10_000)
+
+    async with open_forwarding_pair(None, {"x": picky}) as (a, _):
+        with pytest.raises(Refused, match=r"^ä{512}$"):
+            await a.open("x")
+
+
+async def test_both_ends_open_the_same_name_at_once_and_get_two_channels():
+    opened = {}
+
+    async def open_it(end, forwarding):
+        opened[end] = await forwarding.open("same")
+
+    async with open_forwarding_pair({"same": echo}, {"same": echo}) as (a, b):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_it, "a", a)
+            nursery.start_soon(open_it, "b", b)
+        for end, channel in opened.items():
+            await channel.send(end.encode())
+        for end, channel in opened.items():
+            assert await channel.receive() == end.encode()
+            await channel.aclose()
+
+
+async def test_a_handler_that_raises_costs_its_own_channel_only(caplog):
+    async def broken(channel, when):
+        if when == "late":
+            await channel.receive()
+        raise KeyError("a bug")
+
+    async with open_forwarding_pair(None, {"fail/{when}": broken, "echo": echo}) as (a, _):
+        good = await a.open("echo")
+        with pytest.raises(Refused, match="its handler failed"):
+            await a.open("fail/early")
+        bad = await a.open("fail/late")
+        await bad.send(b"x")
+        with pytest.raises(trio.BrokenResourceError, match="its handler failed"):
+            await bad.receive()
+        await good.send(b"still works")
+        assert await good.receive() == b"still works"
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+    assert "'a bug'" in caplog.text
+
+
+async def test_a_handler_that_raises_since_its_channel_broke_is_no_news(caplog):
+    caplog.set_level(logging.INFO)
+
+    async def hopeful(channel):
+        while True:
+            await channel.receive()
+
+    async with open_forwarding_pair(None, {"x": hopeful}) as (a, _):
+        await (await a.open("x")).aclose()
+        await wait_all_tasks_blocked()
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
+
+
+async def test_what_ends_the_program_comes_out_of_the_block():
+    async def interrupted(channel):
+        await channel.receive()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        async with open_forwarding_pair(None, {"x": interrupted}) as (a, _):
+            await (await a.open("x")).send(b"x")
+            await trio.sleep_forever()
+
+
+async def test_the_block_raises_what_its_body_raises():
+    with pytest.raises(LookupError):
+        async with open_forwarding_pair(None, {"x": Acceptor()}):
+            raise LookupError
+
+
+async def test_a_stopped_channel_does_not_stop_the_others(autojump_clock):
+    stopped = Acceptor()
+    routes = {"stopped": stopped, "echo": echo}
+    async with open_forwarding_pair(None, routes, limits_a=SMALL, limits_b=SMALL) as (a, _):
+        there, _ = await channel_pair(a, stopped, "stopped")
+        sent = 0
+        with trio.move_on_after(1):
+            while True:
+                await there.send(bytes(10_000))
+                sent += 1
+        assert 4 <= sent <= 8  # a window of 64 KiB, and one that waits
+        good = await a.open("echo")
+        for number in range(100):
+            packet = bytes([number]) * 16_000
+            await good.send(packet)
+            assert await good.receive() == packet
+
+
+async def test_a_channel_is_closed_alone():
+    acceptor = Acceptor()
+    async with open_forwarding_pair(None, {"x": acceptor}) as (a, _):
+        pairs = [await channel_pair(a, acceptor, "x") for _ in range(3)]
+        await pairs[1][0].aclose()
+        with pytest.raises(trio.EndOfChannel):
+            await pairs[1][1].receive()
+        for there, here in (pairs[0], pairs[2]):
+            await there.send(b"x")
+            assert await here.receive() == b"x"
+
+
+async def test_opening_waits_for_a_place():
+    acceptor = Acceptor()
+    async with open_forwarding_pair(None, {"x": acceptor}, limits_b=SMALL) as (a, _):
+        pairs = [await channel_pair(a, acceptor, "x") for _ in range(4)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel_pair, a, acceptor, "x")
+            await wait_all_tasks_blocked()
+            assert not acceptor.channels
+            await pairs[2][0].aclose()
+            await wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1  # its handler may still be using it
+            await pairs[2][1].aclose()
+
+
+async def test_a_cancelled_open_leaves_nothing(autojump_clock):
+    ended = []
+
+    async def undecided(channel):
+        try:
+            await trio.sleep(10)
+            await channel.receive()
+        except trio.EndOfChannel:
+            ended.append(True)
+
+    async with open_forwarding_pair(None, {"x": undecided}, limits_b=SMALL) as (a, b):
+        for _ in range(10):
+            with trio.move_on_after(1):
+                await a.open("x")
+        await trio.sleep(100)
+        assert len(ended) == 4  # the others have not found a place
+        assert "0 channels" in repr(a)
+        assert "0 channels" in repr(b)
+
+
+async def test_abort_breaks_the_channel_with_a_reason():
+    acceptor = Acceptor()
+    async with open_forwarding_pair(None, {"x": acceptor}) as (a, _):
+        there, here = await channel_pair(a, acceptor, "x")
+        await there.send(b"before")
+        await wait_all_tasks_blocked()
+        assert there.send_nowait(b"has not left, and does not any more")
+        there.abort("out of paper")
+        assert await here.receive() == b"before"
+        for verb in (here.receive, lambda: here.send(b"x")):
+            with pytest.raises(trio.BrokenResourceError, match="out of paper"):
+                await verb()
+        with pytest.raises(trio.ClosedResourceError):
+            await there.receive()
+
+
+async def test_leaving_the_block_closes_channels_and_what_was_sent_arrives(autojump_clock):
+    acceptor = Acceptor()
+    carriers = memory_channel_pair()
+    async with open_forwarding(carriers[1], {"x": acceptor}) as b:
+        async with open_forwarding(carriers[0]) as a:
+            closed, closed_there = await channel_pair(a, acceptor, "x")
+            kept, kept_there = await channel_pair(a, acceptor, "x")
+            for channel in (closed, kept):
+                await channel.send(bytes(200_000))
+            await closed.aclose()
+        for verb in (kept.receive, lambda: kept.send(b"x"), lambda: a.open("x")):
+            with pytest.raises(trio.ClosedResourceError):
+                await verb()
+        assert len(await closed_there.receive()) == len(await kept_there.receive()) == 200_000
+        with pytest.raises(trio.EndOfChannel):
+            await closed_there.receive()
+        with pytest.raises(trio.BrokenResourceError, match="the other end closed it"):
+            await kept_there.receive()
+        with pytest.raises(trio.BrokenResourceError):
+            await b.open("x")
+        await b.wait_closed()
+
+
+async def test_all_channels_break_with_their_carrier():
+    acceptor = Acceptor()
+    carriers = memory_channel_pair()
+    async with open_forwarding_pair(None, {"x": acceptor}, carriers=carriers) as (a, b):
+        ends = [end for _ in range(3) for end in await channel_pair(a, acceptor, "x")]
+        failures = []
+
+        async def wait(channel):
+            with pytest.raises(trio.BrokenResourceError, match="connection of the pair") as caught:
+                await channel.receive()
+            failures.append(caught.value)
+
+        async with trio.open_nursery() as nursery:
+            for end in ends:
+                nursery.start_soon(wait, end)
+            await wait_all_tasks_blocked()
+            carriers[0].abort()
+        for end in ends:
+            with pytest.raises(trio.BrokenResourceError):
+                await end.send(b"x")
+        with pytest.raises(trio.BrokenResourceError):
+            await a.open("x")
+        assert all(isinstance(each.__cause__, trio.BrokenResourceError) for each in failures)
+        await a.wait_closed()
+        await b.wait_closed()
+
+
+async def test_an_end_that_says_nothing_is_given_up(autojump_clock):
+    here, _there = memory_channel_pair()
+    async with open_forwarding(here, limits=Limits(handshake_timeout=3)) as forwarding:
+        with pytest.raises(trio.BrokenResourceError, match="within 3 s") as caught:
+            await forwarding.open("x")
+        assert isinstance(caught.value.__cause__, TimeoutError)
+        assert trio.current_time() == 3
+
+
+async def test_a_packet_that_is_too_large_costs_its_channel_only():
+
+    acceptor = Acceptor()
+    async with open_forwarding_pair(None, {"x": acceptor}, limits_b=SMALL) as (a, _):
+        there, here = await channel_pair(a, acceptor, "x")
+        other, other_here = await channel_pair(a, acceptor, "x")
+        await there.send(bytes(SMALL.max_packet + 1))
+        with pytest.raises(DecodeError, match="more than 16384 bytes"):
+            await here.receive()
+        with pytest.raises(trio.BrokenResourceError, match="more than 16384 bytes"):
+            await there.receive()
+        await other.send(bytes(SMALL.max_packet))
+        assert len(await other_here.receive()) == SMALL.max_packet
+
+
+async def test_every_method_is_a_checkpoint():
+    acceptor = Acceptor()
+    async with open_forwarding_pair(None, {"x": acceptor}) as (a, b):
+        with assert_checkpoints():
+            channel, _ = await channel_pair(a, acceptor, "x")
+        with assert_checkpoints():
+            await channel.flush()
+    with assert_checkpoints():
+        await b.wait_closed()
+
+
+async def test_all_frames_of_a_tick_leave_in_one_packet():
+    acceptor = Acceptor()
+    carriers = memory_channel_pair()
+    packets = []
+    async with open_forwarding_pair(None, {"x": acceptor}, carriers=carriers) as (a, _):
+        pairs = [await channel_pair(a, acceptor, "x") for _ in range(20)]
+        await wait_all_tasks_blocked()
+        carriers[0].on_send = lambda packet: packets.append(packet) or packet
+        for there, _ in pairs:
+            assert there.send_nowait(b"a small packet")
+        for there, here in pairs:
+            assert await here.receive() == b"a small packet"
+            await there.aclose()
+        await wait_all_tasks_blocked()
+        assert len(packets) <= 1 + 20
+        assert len(packets[0]) <= 20 * (14 + 16)
+    assert packets[0].count(b"a small packet") == 20
