@@ -358,6 +358,7 @@ class _Driver:
         self._greeted = trio.Event()
         self._openers = trio.lowlevel.ParkingLot()
         self._writer = trio.lowlevel.ParkingLot()
+        self._writing = False
         self._drained = trio.Event()
 
     # ── for channels ─────────────────────────────────────────────────────────────────────────
@@ -421,7 +422,7 @@ class _Driver:
     async def _finish(self) -> None:
         """Let what was sent leave, and close the carrier, all in bounded time."""
         with trio.move_on_after(self._limits.time_to_die):
-            while self._core.has_data:
+            while self._core.has_data or self._writing:
                 self._drained = trio.Event()
                 self._wake_writer()
                 await self._drained.wait()
@@ -449,7 +450,9 @@ class _Driver:
                     for state in emptied:
                         if state.id in self.channels:
                             self.channels[state.id].has_room()
+                    self._writing = True
                     await self._carrier.send(packet)
+                    self._writing = False
         except Exception as exc:
             self._lose(exc)
             if not isinstance(exc, _CARRIER_ERRORS):
@@ -470,6 +473,7 @@ class _Driver:
     def _lose(self, exc: Exception) -> None:
         """The carrier is gone: nothing that waits can leave any more."""
         self._core.end()
+        self._writing = False
         self._drained.set()
         self._end(_broken_by(exc))
 
