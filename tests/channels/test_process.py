@@ -9,7 +9,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc.channels import ProcessChannel
-from trio_rpc.channels.process import EXIT_TIME, describe_status
+from trio_rpc.channels import process as process_module
+from trio_rpc.channels.process import EXIT_TIME, Patience, describe_status
 
 
 @pytest.fixture
@@ -144,3 +145,47 @@ async def test_shut_while_somebody_holds_the_other_end(child):
 )
 def test_statuses(status, text):
     assert describe_status(status) == text
+
+
+class Immortal:
+    """A process that hangs inside the system, where no signal reaches it."""
+
+    returncode = None
+
+    def __init__(self):
+        self.signals = []
+
+    def terminate(self):
+        self.signals.append((trio.current_time(), "SIGTERM"))
+
+    def kill(self):
+        self.signals.append((trio.current_time(), "SIGKILL"))
+
+    async def wait(self):
+        await trio.sleep_forever()
+
+
+async def test_a_process_that_not_even_sigkill_ends_holds_nobody_up_for_ever(
+    autojump_clock, caplog
+):
+    process = Immortal()
+    ends = process_module._Ends(Patience(goodbye=2, terminate=3))
+    await process_module._end(process, "x", ends)
+    assert process.signals == [(2, "SIGTERM"), (5, "SIGKILL")]
+    assert trio.current_time() == 5 + process_module.KILL_TIME
+    assert caplog.messages == [
+        "x did not end within 3 s of SIGTERM",
+        "x has not ended within 5 s of SIGKILL",
+    ]
+
+
+async def test_a_hurry_shortens_the_time_and_never_lengthens_it(autojump_clock):
+    for goodbye, hurry in ((10, 1), (1, 10)):
+        started = trio.current_time()
+        process = Immortal()
+        ends = process_module._Ends(Patience(goodbye=goodbye, terminate=0))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(process_module._end, process, "x", ends)
+            await wait_all_tasks_blocked()
+            ends.hurry(hurry)
+        assert process.signals[0] == (started + 1, "SIGTERM")

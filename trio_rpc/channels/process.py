@@ -50,7 +50,7 @@ EXIT_TIME = 1.0
 KILL_TIME = 5.0
 """Seconds that a process may take to be gone once it is killed: that is up to the system."""
 
-LAST_WORDS_TIME = 0.5
+LAST_WORDS_TIME = 1.0
 """Seconds for reading what a process that has ended wrote on standard error.
 
 Most find the end of it at once. There is none while another process, started by it, has the pipe.

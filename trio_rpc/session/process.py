@@ -57,7 +57,8 @@ async def open_process(
         cwd: its working directory; that of this process by default.
         goodbye_time: seconds.
         terminate_time: seconds.
-        **options: as :func:`open_session` takes them.
+        **options: as :func:`open_session` takes them. ``limits.handshake_timeout`` has to allow for the
+            program's start.
 
     Raises:
         OSError: the program cannot be started; one line that says why, of the class that fits.
