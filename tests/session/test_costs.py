@@ -1,0 +1,158 @@
+"""What a call costs, counted: exact, so that it does not depend on the machine or its mood.
+
+Both ends are in this process, on one connection over TCP, so every figure is of client and server
+together. Whoever makes a call cheaper, or dearer for a reason, changes the figure with the code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+import pytest
+import trio
+
+from trio_rpc import connect, method, serve
+from trio_rpc.wire.framing import PREFIX
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems take other calls")
+
+READS = {"read", "socket.recv", "socket.recv_into"}
+WRITES = {"write", "writev", "socket.send", "socket.sendmsg"}
+AT_ONCE = 64
+PAYLOAD = "0123456789abcdef"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What some work took, at both ends together."""
+
+    packets: int
+    bytes: int
+    writes: int
+    reads: int = field(compare=False)
+    """Not exact: what is written while a socket is read may be had by the same read, or not."""
+
+    waits: int
+    """Times that Trio asked the system what is ready."""
+
+    steps: int
+    """Times that Trio let a task run on."""
+
+    def __mul__(self, count):
+        return Cost(**{name: value * count for name, value in asdict(self).items()})
+
+
+class Bench:
+    @method
+    async def echo(self, value: str) -> str:
+        return value
+
+    @method
+    def echo_inline(self, value: str) -> str:
+        return value
+
+
+class Meter(trio.abc.Instrument):
+    """Counts while it is entered."""
+
+    def __init__(self, monkeypatch):
+        self._monkeypatch = monkeypatch
+        self._counted = Counter()
+        self._written = {}
+
+    def before_task_step(self, task):
+        self._counted["steps"] += 1
+
+    def after_io_wait(self, timeout):
+        self._counted["waits"] += 1
+
+    def _profile(self, frame, event, function):
+        if event == "c_call":
+            self._counted["reads"] += function.__qualname__ in READS
+            self._counted["writes"] += function.__qualname__ in WRITES
+
+    def _write(self, fileno, data, *, really=os.write):
+        sent = really(fileno, data)
+        self._written.setdefault(fileno, bytearray()).extend(data[:sent])
+        return sent
+
+    def _packets(self):
+        for written in self._written.values():
+            while written:
+                size = PREFIX + int.from_bytes(written[:PREFIX], "big")
+                assert len(written) >= size, "a packet was left half written"
+                yield size
+                del written[:size]
+
+    def __enter__(self):
+        self._monkeypatch.setattr(os, "write", self._write)
+        trio.lowlevel.add_instrument(self)
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+        trio.lowlevel.remove_instrument(self)
+        self._monkeypatch.undo()
+
+    def cost(self):
+        sizes = list(self._packets())
+        return Cost(packets=len(sizes), bytes=sum(sizes), **self._counted)
+
+
+@pytest.fixture
+async def bench(nursery):
+    """A fresh connection, so that its calls have the same numbers each time."""
+    with trio.fail_after(60):
+        [url] = await nursery.start(serve, {"bench": Bench()}, "tcp://127.0.0.1:0")
+        async with connect(url) as session:
+            proxy = session.proxy("bench", Bench)
+            assert await proxy.echo(PAYLOAD) == PAYLOAD
+            assert await proxy.echo_inline(PAYLOAD) == PAYLOAD
+            yield proxy
+    nursery.cancel_scope.cancel()
+
+
+async def one_at_a_time(echo, count):
+    for _ in range(count):
+        assert await echo(PAYLOAD) == PAYLOAD
+
+
+async def at_once(echo, count):
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(one_at_a_time, echo, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "cost"),
+    [
+        ("echo", Cost(packets=2, bytes=60, writes=2, reads=2, waits=3, steps=3)),
+        ("echo_inline", Cost(packets=2, bytes=67, writes=2, reads=2, waits=3, steps=3)),
+    ],
+)
+async def test_what_one_call_at_a_time_costs(bench, monkeypatch, name, cost):
+    count = 10
+    with Meter(monkeypatch) as meter:
+        await one_at_a_time(getattr(bench, name), count)
+    found = meter.cost()
+    assert found == cost * count
+    assert found.reads == found.packets
+
+
+@pytest.mark.parametrize(
+    ("name", "cost"),
+    [
+        ("echo", Cost(packets=6, bytes=3352, writes=6, reads=4, waits=10, steps=141)),
+        ("echo_inline", Cost(packets=6, bytes=3800, writes=6, reads=4, waits=10, steps=141)),
+    ],
+)
+async def test_what_many_calls_at_once_cost(bench, monkeypatch, name, cost):
+    with Meter(monkeypatch) as meter:
+        await at_once(getattr(bench, name), AT_ONCE)
+    found = meter.cost()
+    assert found == cost
+    assert found.reads <= found.packets
