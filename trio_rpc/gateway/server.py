@@ -372,6 +372,7 @@ class Gateway:
             "uuid": client.id,
             "token": client.token,
             "grace": self.limits.grace,
+            "keepalive": self.limits.keepalive,
             "window": self.limits.callbacks_ahead,
         }
         connection = _connection(client, hello, websocket)
