@@ -8,6 +8,7 @@ cancels the handler, and what the handler raises is raised at its caller.
 from __future__ import annotations
 
 from trio_rpc.channels import Forwarding, ForwardingChannel, open_forwarding, relay
+from trio_rpc.channels.resumable import ConnectionState, Resume
 from trio_rpc.errors import (
     CallError,
     DecodeError,
@@ -47,6 +48,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "Call",
     "CallError",
+    "ConnectionState",
     "DecodeError",
     "EncodeError",
     "Fate",
@@ -67,6 +69,7 @@ __all__ = [
     "RemoteProtocolError",
     "RemoteScope",
     "RemoteTraceback",
+    "Resume",
     "RpcError",
     "ScopeNode",
     "Server",

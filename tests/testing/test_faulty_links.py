@@ -173,6 +173,7 @@ async def test_a_proxy_passes_bytes_one_at_a_time(echo):
         async with open_channel(proxy.url) as channel:
             await channel.send(b"hello")
             assert await channel.receive() == b"hello"
+            await trio.testing.wait_all_tasks_blocked()
             assert proxy.links[0].passed == [FRAME + 5, FRAME + 5]
 
 

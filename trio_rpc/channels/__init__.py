@@ -10,6 +10,8 @@ from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
 from trio_rpc.channels.opening import open_channel, open_listeners
 from trio_rpc.channels.process import ProcessChannel
 from trio_rpc.channels.relay import relay
+from trio_rpc.channels.resumable import ConnectionState, ResumableChannel, Resume
+from trio_rpc.channels.resuming import Guest, Lobby, carrier_limits, open_resumable
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.channels.websocket import WebSocketChannel
@@ -19,16 +21,23 @@ __all__ = [
     "ChannelHandler",
     "ChannelListener",
     "Connection",
+    "ConnectionState",
     "Forwarding",
     "ForwardingChannel",
+    "Guest",
+    "Lobby",
     "MemoryChannel",
     "ProcessChannel",
+    "ResumableChannel",
+    "Resume",
     "StreamChannel",
     "WebSocketChannel",
+    "carrier_limits",
     "memory_channel_pair",
     "open_channel",
     "open_forwarding",
     "open_listeners",
+    "open_resumable",
     "parse_url",
     "relay",
 ]

@@ -51,6 +51,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
 
     Attributes:
         stream: the stream, for what is its own: addresses, ``getpeercert()``.
+        heard: how many times bytes have come: a sign of life, even inside a packet.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         packet_timeout: float = DEFAULT_LIMITS.packet_timeout,
     ) -> None:
         self.stream = stream
+        self.heard = 0
         self._transport = choose_transport(stream)
         self._frames = FrameReader(max_packet)
         self._packet_timeout = packet_timeout
@@ -227,6 +229,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         wanted = min(max(self._frames.needed, READ_SIZE), READ_MOST)
         data = await self._transport.read(wanted)
         if data:
+            self.heard += 1
             self._greeting = self._greeting or data[:2]
             self._frames.feed(data)
         elif self._frames.partial:

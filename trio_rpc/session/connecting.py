@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import trio
 
-from trio_rpc.channels import open_channel
+from trio_rpc.channels import Resume, carrier_limits, open_channel, open_resumable
 from trio_rpc.session.core import Core, Options
 from trio_rpc.session.opening import make_tables, run_session
 from trio_rpc.session.session import Session
+from trio_rpc.wire.limits import Limits
 
 __all__ = ["connect", "connect_in"]
 
@@ -23,6 +26,7 @@ async def connect(
     services: object = None,
     *,
     ssl_context: ssl.SSLContext | None = None,
+    resume: bool | Resume = False,
     **options: Any,
 ) -> AsyncIterator[Session]:
     """Connect to a server, and own the session until the block is left.
@@ -33,6 +37,8 @@ async def connect(
         services: what the server may call, as :func:`open_session` takes it.
         ssl_context: for ``tls`` and ``wss``; one that verifies the server against the system's authorities by
             default.
+        resume: connect again when the connection is lost, and go on with what was under way; True for the
+            defaults of :class:`Resume`. The server has to offer it. Without it, the session is over with its connection.
         **options: as :func:`open_session` takes them. ``limits.handshake_timeout`` bounds the
             time until the session is open, and again the time until the connection is.
 
@@ -43,11 +49,23 @@ async def connect(
     """
     chosen = Options(**options)
     tables = make_tables(services)
+    resumption = (Resume() if resume is True else resume) or None
     async with (
-        open_channel(url, ssl_context=ssl_context, limits=chosen.limits) as channel,
+        _open(url, ssl_context, chosen.limits, resumption) as channel,
         run_session(Core(channel, tables, chosen, url)) as session,
     ):
         yield session
+
+
+def _open(
+    url: str, ssl_context: ssl.SSLContext | None, limits: Limits, resume: Resume | None
+) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
+    if resume is None:
+        return open_channel(url, ssl_context=ssl_context, limits=limits)
+    again = functools.partial(
+        open_channel, url, ssl_context=ssl_context, limits=carrier_limits(limits)
+    )
+    return open_resumable(again, resume, handshake_timeout=limits.handshake_timeout)
 
 
 async def connect_in(

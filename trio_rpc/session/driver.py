@@ -15,6 +15,9 @@ Nobody but the reader reads, nobody but the writer writes, and nobody can cancel
 
 from __future__ import annotations
 
+from typing import Protocol as Interface
+from typing import runtime_checkable
+
 import trio
 
 from trio_rpc.errors import Refused
@@ -36,6 +39,13 @@ async def run(core: Core, nursery: trio.Nursery) -> None:
         nursery: where its handlers run.
     """
     await _Driver(core, nursery).run()
+
+
+@runtime_checkable
+class _Renews(Interface):
+    """What a channel may offer besides: to do without a connection that seems to be dead."""
+
+    def renew(self) -> bool: ...
 
 
 class _Driver:
@@ -112,7 +122,7 @@ class _Driver:
         if life.stage is Stage.OPENING:
             self._core.end(TimeoutError(f"no handshake within {limits.handshake_timeout:g} s"))
         unanswered = 0
-        heard = -1
+        heard: object = None
         while True:
             await trio.sleep(limits.keepalive_interval)
             # If it was us who were stuck, the answers lie unread: let the reader see them first.
@@ -120,9 +130,12 @@ class _Driver:
             await trio.lowlevel.checkpoint()
             if life.is_over:
                 return
-            if self._protocol.counters.packets_received != heard:
-                heard, unanswered = self._protocol.counters.packets_received, 0
+            if self._heard() != heard:
+                heard, unanswered = self._heard(), 0
             elif unanswered == limits.keepalive_pings:
+                if isinstance(self._channel, _Renews) and self._channel.renew():
+                    unanswered = 0
+                    continue
                 silence = limits.keepalive_interval * (unanswered + 1)
                 self._core.end(TimeoutError(f"the other end was silent for {silence:g} s"))
             else:
@@ -130,6 +143,10 @@ class _Driver:
                 self._protocol.rest()
                 self._protocol.ping(0)
                 self._core.writer.wake()
+
+    def _heard(self) -> object:
+        """Return what changes when anything comes: a part of a large packet is a sign of life, too."""
+        return self._protocol.counters.packets_received, getattr(self._channel, "heard", None)
 
     async def _finish(self) -> None:
         """Let handlers end, get their last words out, and close the channel, all in bounded time."""

@@ -5,12 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import trio
 
-from trio_rpc.channels import ChannelListener, Connection, open_listeners
+from trio_rpc.channels import (
+    ChannelListener,
+    Connection,
+    Lobby,
+    ResumableChannel,
+    Resume,
+    carrier_limits,
+    open_listeners,
+)
+from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
 from trio_rpc.session.core import Core, Options, Tables
@@ -30,12 +39,20 @@ class Server:
         sessions: the sessions that are open now.
     """
 
-    def __init__(self, listeners: list[ChannelListener], tables: Tables, options: Options) -> None:
+    def __init__(
+        self,
+        listeners: list[ChannelListener],
+        tables: Tables,
+        options: Options,
+        resume: Resume | None,
+    ) -> None:
         self.urls = [listener.url for listener in listeners]
         self.sessions: set[Session] = set()
         self._listeners = listeners
         self._tables = tables
         self._options = options
+        timeout = options.limits.handshake_timeout
+        self._lobby = Lobby(resume, handshake_timeout=timeout) if resume is not None else None
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
 
@@ -56,10 +73,6 @@ class Server:
             for session in tuple(self.sessions):
                 nursery.start_soon(_close, session, grace)
 
-    async def _accept(self, listener: ChannelListener, nursery: trio.Nursery) -> None:
-        while True:
-            nursery.start_soon(self._serve, await listener.accept())
-
     async def run(self, nursery: trio.Nursery) -> None:
         """Accept clients until :meth:`drain`; their sessions run in ``nursery``."""
         with self._accepting:
@@ -68,11 +81,15 @@ class Server:
                     acceptors.start_soon(self._accept, listener, nursery)
         await _close_all(self._listeners)
 
-    async def _serve(self, connection: Connection) -> None:
-        """Serve one connection. Whatever is wrong with it, it is nobody else's business (law 14)."""
-        name = connection.name
+    async def _accept(self, listener: ChannelListener, nursery: trio.Nursery) -> None:
+        while True:
+            connection = await listener.accept()
+            nursery.start_soon(self._alone, connection.name, self._connected, connection, nursery)
+
+    async def _alone(self, name: str, serve: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Serve one client. Whatever is wrong with it, it is nobody else's business (law 14)."""
         try:
-            await self._serve_connection(connection)
+            await serve(*args)
         except OSError as exc:
             logger.info("%s did not get as far as a session: %s", name, exc)
         except (Refused, RemoteProtocolError, SessionBroken) as exc:
@@ -80,11 +97,34 @@ class Server:
         except Exception:
             logger.exception("the session with %s failed", name)
 
-    async def _serve_connection(self, connection: Connection) -> None:
-        async with (
-            connection.prepared() as channel,
-            run_session(Core(channel, self._tables, self._options, connection.name)) as session,
-        ):
+    async def _connected(self, connection: Connection, nursery: trio.Nursery) -> None:
+        """Own a connection: as the channel of its session, or as the present carrier of one."""
+        name = connection.name
+        async with connection.prepared() as carrier:
+            if self._lobby is None:
+                await self._serve(carrier, name)
+                return
+            guest = await self._lobby.receive(carrier)
+            if not isinstance(guest.channel, ResumableChannel):
+                await self._serve(guest.channel, name)
+                return
+            if guest.is_new:
+                nursery.start_soon(self._alone, name, self._serve_resumable, guest.channel, name)
+            # Its session, which is cancelled with the server, has last words to send, and closes it then.
+            with trio.CancelScope(shield=True):
+                await guest.channel.carry(carrier, guest.received)
+
+    async def _serve_resumable(self, channel: ResumableChannel, name: str) -> None:
+        assert self._lobby is not None  # noqa: S101 - it is where the channel comes from
+        try:
+            async with self._lobby.own(channel):
+                await self._serve(channel, name)
+        finally:
+            await close_forcefully(channel)
+
+    async def _serve(self, channel: trio.abc.Channel[bytes], name: str) -> None:
+        core = Core(channel, self._tables, self._options, name)
+        async with run_session(core) as session:
             if self._accepting.cancel_called:
                 return  # it was shaking hands when the server began to drain
             self.sessions.add(session)
@@ -100,6 +140,7 @@ async def open_server(
     *urls: str,
     ssl_context: ssl.SSLContext | None = None,
     allowed_origins: Collection[str] | None = None,
+    resume: bool | Resume = False,
     **options: Any,
 ) -> AsyncIterator[Server]:
     """Listen at ``urls`` and serve while the block lasts; leaving it ends all sessions at once.
@@ -112,6 +153,8 @@ async def open_server(
         allowed_origins: for ``ws`` and ``wss``: the pages whose scripts may connect, each as a
             browser names it, ``https://example.org``. By default those that were loaded from the
             same host and port. Programs that are no browser name no origin, and are let in.
+        resume: let clients that ask for it go on after their connection was lost; True for the defaults of
+            :class:`Resume`.
         **options: as :func:`open_session` takes them, for each session.
 
     Raises:
@@ -123,13 +166,15 @@ async def open_server(
         raise ValueError("a server needs a URL to listen at, such as tcp://127.0.0.1:0")
     chosen = Options(**options)
     tables = make_tables(services)
+    resumption = (Resume() if resume is True else resume) or None
+    limits = carrier_limits(chosen.limits) if resumption is not None else chosen.limits
     listeners: list[ChannelListener] = []
     try:
         for url in urls:
             listeners += await open_listeners(
-                url, ssl_context=ssl_context, limits=chosen.limits, allowed_origins=allowed_origins
+                url, ssl_context=ssl_context, limits=limits, allowed_origins=allowed_origins
             )
-        server = Server(listeners, tables, chosen)
+        server = Server(listeners, tables, chosen, resumption)
         with one_exception() as body:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.run, nursery)
@@ -149,6 +194,7 @@ async def serve(
     *urls: str,
     ssl_context: ssl.SSLContext | None = None,
     allowed_origins: Collection[str] | None = None,
+    resume: bool | Resume = False,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     **options: Any,
 ) -> None:
@@ -159,7 +205,12 @@ async def serve(
     errors are :func:`open_server`'s.
     """
     async with open_server(
-        services, *urls, ssl_context=ssl_context, allowed_origins=allowed_origins, **options
+        services,
+        *urls,
+        ssl_context=ssl_context,
+        allowed_origins=allowed_origins,
+        resume=resume,
+        **options,
     ) as server:
         task_status.started(server.urls)
         await trio.sleep_forever()

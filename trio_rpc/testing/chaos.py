@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import trio
 
+from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.testing.faults import NO_FAULTS, Faults, Link
 
@@ -101,12 +102,16 @@ async def open_chaos_proxy(
         address = Address("tcp")
     host = address.host if address.host == "localhost" else "127.0.0.1"  # TLS asks for its name
     proxy.url = str(replace(address, host=host, port=port))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, proxy.lead, [listener])
-        try:
-            yield proxy
-        finally:
-            nursery.cancel_scope.cancel()
+    with one_exception() as body:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, proxy.lead, [listener])
+            try:
+                yield proxy
+            except BaseException as exc:
+                body.append(exc)
+                raise
+            finally:
+                nursery.cancel_scope.cancel()
 
 
 async def _open_stream(address: Address) -> trio.SocketStream:

@@ -19,7 +19,7 @@ import trio
 
 __all__ = ["NO_FAULTS", "Failure", "Faults", "Link"]
 
-MAX_DELAYED = 1024
+MAX_DELAYED = 64
 """Slices that are under way in one direction; what takes them in waits when there are as many."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import trio
 from trio.testing import lockstep_stream_pair
 
+from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.testing.faults import NO_FAULTS, Faults, Link
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
@@ -52,12 +53,16 @@ async def open_faulty_pair(
     first, first_plug = _socket_pair()
     second, second_plug = _socket_pair()
     link = Link(first_plug, second_plug, forth=forth, back=back, reset=_reset, seed=seed)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(link.run, name="link with faults")
-        try:
-            yield FaultyPair(_channel(first, limits), _channel(second, limits), link)
-        finally:
-            link.cut()
+    with one_exception() as body:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.run, name="link with faults")
+            try:
+                yield FaultyPair(_channel(first, limits), _channel(second, limits), link)
+            except BaseException as exc:
+                body.append(exc)
+                raise
+            finally:
+                link.cut()
 
 
 def _channel(stream: trio.abc.Stream, limits: Limits) -> StreamChannel:

@@ -1,0 +1,90 @@
+"""A server and a client of resumable channels, with a network in memory that can fail between them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_rpc.channels import Lobby, Resume, carrier_limits, open_resumable
+from trio_rpc.channels.connection import close_forcefully
+from trio_rpc.testing import Faults, open_faulty_pair
+from trio_rpc.wire.limits import DEFAULT_LIMITS
+
+LIMITS = carrier_limits(DEFAULT_LIMITS)
+
+
+class Town:
+    """Where clients connect to one lobby.
+
+    Attributes:
+        links: every connection that there has been.
+        forth, back: faults of the next ones.
+        is_down: whether connecting fails.
+    """
+
+    def __init__(self, nursery, options=None):
+        self.options = options or Resume()
+        self.nursery = nursery
+        self.links = []
+        self.forth = self.back = Faults()
+        self.is_down = False
+        self.times = []
+        self.problems = []
+        self._new, self._arrived = trio.open_memory_channel(100)
+        self.restart()
+
+    def restart(self):
+        """Forget all sessions."""
+        self.lobby = Lobby(self.options, handshake_timeout=10)
+
+    async def pair(self):
+        """A client's channel, and the server's end of it."""
+        client = await self.nursery.start(self.own_client)
+        return client, await self._arrived.receive()
+
+    async def own_client(self, *, task_status):
+        async with open_resumable(self.open_carrier, self.options, handshake_timeout=10) as channel:
+            task_status.started(channel)
+            await trio.sleep_forever()
+
+    @asynccontextmanager
+    async def open_carrier(self):
+        self.times.append(trio.current_time())
+        if self.is_down:
+            raise ConnectionRefusedError("the town is down")
+        async with open_faulty_pair(
+            self.forth, self.back, seed=len(self.links), limits=LIMITS
+        ) as pair:
+            self.links.append(pair.link)
+            self.nursery.start_soon(self.serve, pair.second)
+            try:
+                yield pair.first
+            finally:
+                await close_forcefully(pair.first)
+
+    async def serve(self, carrier):
+        try:
+            guest = await self.lobby.receive(carrier)
+            if guest.is_new:
+                self.nursery.start_soon(self.own, guest.channel)
+            await guest.channel.carry(carrier, guest.received)
+        except OSError as exc:
+            self.problems.append(exc)
+        finally:
+            await close_forcefully(carrier)
+
+    async def own(self, channel):
+        async with self.lobby.own(channel):
+            await self._new.send(channel)
+            await trio.sleep_forever()
+
+    def cut(self):
+        self.links[-1].cut()
+
+
+@asynccontextmanager
+async def open_town(options=None):
+    async with trio.open_nursery() as nursery:
+        yield Town(nursery, options)
+        nursery.cancel_scope.cancel()

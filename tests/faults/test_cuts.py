@@ -1,0 +1,174 @@
+"""One conversation, cut after each of its bytes: every call has one outcome, and ran at most once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from resumable_town import Town
+
+import trio_rpc
+from trio_rpc import Fate, SessionBroken
+from trio_rpc.testing import Failure, Faults, open_faulty_pair, open_session_pair
+
+
+class Teller:
+    """Executes, and counts what it executes."""
+
+    def __init__(self):
+        self.runs = Counter()
+
+    @trio_rpc.method
+    async def add(self, label, a, b):
+        self.runs[label] += 1
+        await trio.sleep(0.01)
+        return a + b
+
+    @trio_rpc.method
+    def inline(self, label, text):
+        self.runs[label] += 1
+        return text
+
+    @trio_rpc.method
+    async def ask(self, label, on_question):
+        self.runs[label] += 1
+        return await on_question(label)
+
+    @trio_rpc.stream
+    async def count(self, label, least, most):
+        self.runs[label] += 1
+        for number in range(least, most):
+            yield number
+
+    @trio_rpc.notification
+    async def note(self, label):
+        self.runs[label] += 1
+
+
+async def converse(session, outcomes):
+    """Ask for one thing of each kind, some of them at once, and note what came of each."""
+
+    async def outcome(label, function, expected):
+        assert label not in outcomes
+        try:
+            result = await function()
+        except SessionBroken as exc:
+            outcomes[label] = exc
+        else:
+            assert result == expected
+            outcomes[label] = "done"
+
+    async def answer(label):
+        return f"asked: {label}"
+
+    async def take():
+        async with session.stream("count", "stream", 3, 6) as numbers:
+            return [number async for number in numbers]
+
+    async def cancelled():
+        with trio.move_on_after(0.005):
+            await session.call("add", "cancelled", 1, 2)
+        return "left"
+
+    async with trio.open_nursery() as nursery:
+        for label, function, expected in (
+            ("first", lambda: session.call("add", "first", 1, 2), 3),
+            ("inline", lambda: session.call("inline", "inline", "x" * 50), "x" * 50),
+            ("asked", lambda: session.call("ask", "asked", answer), "asked: asked"),
+            ("cancelled", cancelled, "left"),
+            ("stream", take, [3, 4, 5]),
+        ):
+            nursery.start_soon(outcome, label, function, expected)
+    await outcome("note", lambda: session.notify("note", "note"), None)
+    await outcome("last", lambda: session.call("add", "last", 3, 4), 7)
+
+
+STEPS = {Failure.CUT: 1, Failure.RESET: 3, Failure.FREEZE: 5}
+"""Bytes between one try and the next: every one is tried once, at least."""
+
+LABELS = {"first", "inline", "asked", "cancelled", "stream", "note", "last"}
+
+
+@asynccontextmanager
+async def plain_pair(teller, faults):
+    """Two sessions over a connection that fails for good."""
+    async with (
+        open_faulty_pair(**faults) as pair,
+        open_session_pair(None, teller, channels=(pair.first, pair.second)) as (session, _),
+    ):
+        yield session, pair.link
+
+
+@asynccontextmanager
+async def resumed_pair(teller, faults):
+    """Two sessions over connections of which only the first one fails."""
+    async with trio.open_nursery() as nursery:
+        town = Town(nursery)
+        for direction, each in faults.items():
+            setattr(town, direction, each)
+        channels = await town.pair()
+        town.forth = town.back = Faults()
+        async with open_session_pair(None, teller, channels=channels) as (session, _):
+            yield session, town.links[0]
+        nursery.cancel_scope.cancel()
+
+
+async def play(pair, faults):
+    """Have the conversation; return what came of each call, what was executed, and the bytes."""
+    teller, outcomes, opened, link = Teller(), {}, None, None
+    with trio.fail_after(1000):
+        try:
+            async with pair(teller, faults) as (session, link):
+                await session.ping()
+                opened = tuple(link.passed)
+                await converse(session, outcomes)
+                await session.ping()
+        except* SessionBroken:
+            pass
+    await trio.testing.wait_all_tasks_blocked()
+    return outcomes, teller.runs, (opened, link)
+
+
+def play_in(pair, direction=None, at=None, failure=Failure.CUT):
+    faults = {} if direction is None else {direction: Faults(fail_after=at, failure=failure)}
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    return trio.run(play, pair, faults, clock=clock)
+
+
+def lengths(pair, direction):
+    """How many bytes a conversation has from that end: until the session is open, and in all."""
+    outcomes, runs, (opened, link) = play_in(pair)
+    assert set(outcomes) == set(runs) == LABELS
+    assert set(outcomes.values()) == {"done"}
+    return opened[direction == "back"], link.passed[direction == "back"]
+
+
+@pytest.mark.parametrize("direction", ["forth", "back"])
+@pytest.mark.parametrize("failure", [Failure.CUT, Failure.RESET])
+def test_a_cut_at_every_byte_fails_what_was_under_way_and_runs_nothing_twice(direction, failure):
+    for at in range(0, lengths(plain_pair, direction)[1], STEPS[failure]):
+        outcomes, runs, _ = play_in(plain_pair, direction, at, failure)
+        assert set(runs) <= LABELS
+        assert all(count == 1 for count in runs.values())
+        for label, outcome in outcomes.items():
+            if outcome == "done":
+                assert runs[label] == 1 or label in ("cancelled", "note")
+            elif outcome.fate is Fate.NOT_STARTED:
+                assert runs[label] == 0
+        assert not outcomes or set(outcomes) == LABELS, "every call has an outcome"
+
+
+@pytest.mark.parametrize("direction", ["forth", "back"])
+@pytest.mark.parametrize("failure", [Failure.CUT, Failure.RESET, Failure.FREEZE])
+def test_with_resume_a_cut_at_every_byte_costs_nothing(direction, failure):
+    accepted = 80  # before that there is nothing to resume
+    opened, whole = lengths(resumed_pair, direction)
+    # Nothing but the time limit for opening finds a peer that falls silent before it has opened the session.
+    for at in range(opened if failure is Failure.FREEZE else accepted, whole, STEPS[failure]):
+        outcomes, runs, _ = play_in(resumed_pair, direction, at, failure)
+        assert set(outcomes) == LABELS
+        assert set(outcomes.values()) == {"done"}, f"cut after byte {at}"
+        assert all(runs[label] == 1 for label in LABELS - {"cancelled"})
+        assert runs["cancelled"] <= 1

@@ -1,0 +1,349 @@
+"""Resumable channels: nothing is lost or doubled, whatever becomes of the connections."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from resumable_town import Town, open_town
+from trio.testing import wait_all_tasks_blocked
+
+from trio_rpc.channels import ConnectionState, Resume, open_resumable
+from trio_rpc.channels.resumption import Frame, Kind, decode, encode
+from trio_rpc.errors import Refused
+from trio_rpc.testing import Failure, Faults, check_channel, memory_channel_pair
+
+
+@pytest.fixture
+async def town():
+    async with open_town() as town:
+        yield town
+
+
+async def notice(*channels):
+    """Let them hear what they would have heard if somebody had been receiving."""
+    async with trio.open_nursery() as nursery:
+        for channel in channels:
+            nursery.start_soon(channel.receive)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
+async def swap(a, b, text):
+    """Send a packet each way and see both arrive."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(a.send, text)
+        nursery.start_soon(b.send, text)
+        assert await a.receive() == text
+        assert await b.receive() == text
+
+
+async def test_it_is_a_channel_like_any_other(autojump_clock):
+    async with open_town(Resume(buffer=2**30)) as town:
+        await check_channel(town.pair)
+
+
+async def test_packets_pass_over_one_connection_after_the_other(town, autojump_clock):
+    client, server = await town.pair()
+    for number in range(5):
+        await swap(client, server, b"%d" % number)
+        town.cut()
+        await notice(client, server)
+        assert client.state is server.state is ConnectionState.RECONNECTING
+        await client.send(b"meanwhile")
+        assert await server.receive() == b"meanwhile"
+        assert client.state is server.state is ConnectionState.RESUMED
+    assert len(town.links) == 6
+
+
+async def test_states_can_be_watched(town, autojump_clock):
+    client, server = await town.pair()
+    seen, seen_there = [], []
+
+    async def watch(channel, seen):
+        async for state in channel.states():
+            seen.append(state.value)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch, client, seen)
+        nursery.start_soon(watch, server, seen_there)
+        await swap(client, server, b"a")
+        await wait_all_tasks_blocked()
+        town.cut()
+        await notice(client, server)
+        await trio.sleep(1)
+        await swap(client, server, b"b")
+        town.is_down = True
+        town.cut()
+        await notice(client, server)
+    assert seen == ["connected", "reconnecting", "resumed", "reconnecting", "lost"]
+    assert seen_there == seen
+
+
+async def test_a_full_buffer_makes_the_sender_wait_and_loses_nothing(autojump_clock):
+    async with open_town(Resume(buffer=2**20)) as town, trio.open_nursery() as nursery:
+        client, server = await town.pair()
+        town.is_down = True
+        town.cut()
+        await notice(client, server)
+        nursery.start_soon(client.receive)
+        sent = []
+
+        @nursery.start_soon
+        async def send():
+            for number in range(50):
+                await client.send(b"%100000d" % number)
+                sent.append(number)
+
+        await trio.sleep(5)
+        assert len(sent) == 11
+        town.is_down = False
+        assert [int(await server.receive()) for _ in range(50)] == list(range(50))
+        nursery.cancel_scope.cancel()
+
+
+async def test_grace_is_over(town, autojump_clock):
+    client, server = await town.pair()
+    town.is_down = True
+    town.cut()
+    await notice(client, server)
+    await client.send(b"never arrives")
+    started = trio.current_time()
+    for channel in (client, server):
+        with pytest.raises(trio.BrokenResourceError, match="no connection for 120 s"):
+            await channel.receive()
+    assert trio.current_time() == started + 120
+    with pytest.raises(trio.BrokenResourceError, match="1 packets of ours may not have arrived"):
+        await client.send(b"neither does this")
+
+
+async def test_a_server_that_was_restarted_does_not_know_the_session(town, autojump_clock):
+    client, _ = await town.pair()
+    town.restart()
+    town.cut()
+    with pytest.raises(trio.BrokenResourceError, match="restarted"):
+        await client.receive()
+    assert client.state is ConnectionState.LOST
+
+
+async def test_a_wrong_token_is_refused(town, autojump_clock):
+    client, server = await town.pair()
+    client.token = bytes(16)
+    town.cut()
+    await notice(server)
+    with pytest.raises(trio.BrokenResourceError, match="does not know the session"):
+        await client.receive()
+    assert server.state is ConnectionState.RECONNECTING
+
+
+async def test_tokens_are_random_and_long(town, autojump_clock):
+    tokens = {(await town.pair())[0].token for _ in range(5)}
+    assert len(tokens) == 5
+    assert {len(token) for token in tokens} == {16}
+
+
+async def test_a_newer_connection_wins_and_the_older_is_closed(town, autojump_clock):
+    client, server = await town.pair()
+    await swap(client, server, b"a")
+    async with town.open_carrier() as newer:
+        token = client.token
+        await newer.send(encode(Frame(Kind.RESUME, ack=1, rest=b"\1" + token)))
+        assert decode(await newer.receive()).kind is Kind.ACCEPT
+        await notice(client, server)
+        assert town.links[0].is_over
+        await server.send(b"to the newer one")
+        assert decode(await newer.receive()).rest == b"to the newer one"
+
+
+async def test_race_a_packet_that_the_older_connection_still_holds_is_not_taken_twice(
+    town, autojump_clock
+):
+    """The older connection is released before the other end is told what has come over it."""
+    client, server = await town.pair()
+    for number in range(20):
+        await client.send(b"%d" % number)  # not received yet: it is in the older connection
+        client.renew()
+        await trio.sleep(1)
+    got = [await server.receive() for _ in range(20)]
+    assert got == [b"%d" % number for number in range(20)]
+
+
+async def test_the_end_survives_a_cut(town, autojump_clock):
+    client, server = await town.pair()
+    await client.send(b"last words")
+    town.cut()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.aclose)
+        assert await server.receive() == b"last words"
+        with pytest.raises(trio.EndOfChannel):
+            await server.receive()
+    with pytest.raises(trio.BrokenResourceError):
+        await server.send(b"too late")
+    started = trio.current_time()
+    await server.aclose()
+    assert trio.current_time() == started
+
+
+async def test_closing_without_a_connection_is_bounded(town, autojump_clock):
+    client, server = await town.pair()
+    town.is_down = True
+    town.cut()
+    started = trio.current_time()
+    await client.aclose()
+    assert trio.current_time() - started == 5
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await server.aclose()
+    assert trio.current_time() - started == 5
+    with pytest.raises(trio.ClosedResourceError):
+        await client.send(b"x")
+
+
+async def test_nobody_is_left_when_both_are_closed(autojump_clock):
+    async with trio.open_nursery() as nursery:
+        before = trio.lowlevel.current_statistics().tasks_living
+        town = Town(nursery)
+        client, server = await town.pair()
+        await swap(client, server, b"a")
+        async with trio.open_nursery() as closing:
+            closing.start_soon(client.aclose)
+            with pytest.raises(trio.EndOfChannel):
+                await server.receive()
+            await server.aclose()
+        await wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living - before == 2  # who hold the blocks
+        nursery.cancel_scope.cancel()
+
+
+async def test_attempts_are_spread_and_bounded(autojump_clock):
+    """Full jitter: each wait is anywhere between nothing and a bound that doubles up to ten seconds."""
+    async with open_town(Resume(grace=300)) as town:
+        client, _ = await town.pair()
+        town.is_down = True
+        town.cut()
+        await notice(client)
+        await trio.sleep(290)
+        waits = [b - a for a, b in zip(town.times[1:], town.times[2:], strict=False)]
+        assert len(waits) > 20
+        assert max(waits) <= 10
+        assert all(wait <= 0.1 * 2 ** (n + 1) for n, wait in enumerate(waits))
+        assert len(set(waits)) == len(waits)
+        await trio.aclose_forcefully(client)
+
+
+async def test_too_many_that_wait_are_given_up_longest_first(autojump_clock):
+    async with open_town(Resume(max_waiting=3)) as town:
+        pairs = [await town.pair() for _ in range(3)]
+        town.is_down = True
+        for link in town.links:
+            link.cut()
+        for pair in pairs:
+            await notice(*pair)
+        town.is_down = False
+        for link in town.links:
+            assert link.is_over
+        assert all(server.state is ConnectionState.RECONNECTING for _, server in pairs)
+        await town.pair()
+        states = [server.state for _, server in pairs]
+        assert states[0] is ConnectionState.LOST
+        assert ConnectionState.LOST not in states[1:]
+
+
+async def test_a_plain_server_is_told_from_one_that_resumes(nursery):
+    a, b = memory_channel_pair()
+
+    async def open_carrier():
+        yield a
+
+    await b.send(b"\x93\7\1\xc0")
+    with pytest.raises(Refused, match="resume=True"):
+        async with open_resumable(asynccontextmanager(open_carrier), Resume(), handshake_timeout=1):
+            raise AssertionError("it must not open")
+
+
+async def test_a_first_connection_that_is_closed_at_once_is_an_oserror():
+    a, b = memory_channel_pair()
+
+    async def open_carrier():
+        yield a
+
+    await b.aclose()
+    with pytest.raises(ConnectionError, match="closed the connection at once"):
+        async with open_resumable(asynccontextmanager(open_carrier), Resume(), handshake_timeout=1):
+            raise AssertionError("it must not open")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x44" + bytes(16), encode(Frame(Kind.ACK)), encode(Frame(Kind.OPEN, rest=b"\2"))],
+    ids=["malformed", "not first", "another version"],
+)
+async def test_a_client_that_speaks_otherwise_costs_itself_alone(town, data, autojump_clock):
+    client, server = await town.pair()
+    async with town.open_carrier() as stranger:
+        await stranger.send(data)
+        with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)):
+            while True:
+                assert decode(await stranger.receive()).kind is Kind.REFUSE
+    assert len(town.problems) == 1
+    await swap(client, server, b"fine")
+
+
+@pytest.mark.parametrize("name", ["grace", "buffer", "first_delay", "max_delay", "max_waiting"])
+def test_options_are_positive(name):
+    with pytest.raises(ValueError, match=f"Resume.{name} must be positive"):
+        Resume(**{name: 0})
+
+
+def test_a_buffer_that_no_acknowledgement_would_ever_empty_is_refused():
+    with pytest.raises(ValueError, match="at least 524288"):
+        Resume(buffer=1000)
+
+
+async def exchange(cuts, sizes):
+    async with open_town() as town:
+        town.forth = Faults(latency=0.05, jitter=0.1)
+        town.back = Faults(latency=0.02, jitter=0.1)
+        client, server = await town.pair()
+        sent = [bytes([number]) * size for number, size in enumerate(sizes)]
+
+        async def send(channel):
+            for packet in sent:
+                await channel.send(packet)
+                await trio.sleep(0.1)
+            await channel.aclose()
+
+        async def receive(channel, got):
+            with pytest.raises((trio.EndOfChannel, trio.ClosedResourceError)):
+                while True:
+                    got.append(await channel.receive())
+
+        async def cut():
+            for pause, failure in cuts:
+                await trio.sleep(pause)
+                if failure is not Failure.FREEZE:
+                    town.links[-1].fail(failure)
+                elif client.state is not ConnectionState.RECONNECTING:  # and nobody is told
+                    town.links[-1].freeze()
+                    await trio.sleep(0.5)
+                    client.renew()
+
+        got = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, client)
+            nursery.start_soon(receive, server, got)
+            nursery.start_soon(receive, client, [])
+            nursery.start_soon(cut)
+        assert got == sent
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.sampled_from(list(Failure))), max_size=6),
+    st.lists(st.sampled_from([1, 100, 70_000]), max_size=20),
+)
+def test_every_packet_arrives_once_over_connections_that_fail(cuts, sizes):
+    trio.run(exchange, cuts, sizes, clock=trio.testing.MockClock(autojump_threshold=0))
