@@ -19,6 +19,7 @@ from benchmarks.parts import PARTS, Load
 __all__ = [
     "Adapter",
     "Calls",
+    "Exchange",
     "Measurement",
     "Ready",
     "Target",
@@ -30,6 +31,7 @@ __all__ = [
 
 Measurement = dict[str, float]
 Ready = Callable[[Sequence[str]], None]
+Exchange = Callable[[int], Awaitable[Any]]
 OnCall = Callable[[str], Coroutine[Any, Any, str]]
 
 
@@ -85,6 +87,9 @@ class Calls:
 
     items: Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[Any]]] | None = None
     """A stream of so many items: numbers from 0 if the second argument is 0, else so many bytes."""
+
+    exchange: Callable[[], AbstractAsyncContextManager[Exchange]] | None = None
+    """Opens a stream both ways; gives what sends an item there and returns the one that comes."""
 
     call_back: Callable[[OnCall, int, int], Awaitable[Any]] | None = None
     """Has a function of the client's called so often, by so many tasks."""

@@ -17,14 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, runner
+from benchmarks import adapters, report, runner
 from benchmarks.parts import Part
 from benchmarks.runner import ROOT, Outcome, Row
 
 __all__ = ["MODULES", "as_json", "as_text", "checkout", "run"]
 
-MODULES = ("library", "transports")
-"""The adapters that measure the library; all others are the same at any revision."""
+MODULES = [name for name in adapters.MODULES if not name.startswith(("floor_", "peer_"))]
+"""The adapters that measure the library; the others are the same at any revision."""
 
 
 def _git(*arguments: str) -> bytes:

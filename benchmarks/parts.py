@@ -174,6 +174,16 @@ PARTS = {
             note="numbers, each checked; ratio of items/s, more is better",
         ),
         Part(
+            key="exchange",
+            title="Items there and back, one at a time, on one stream both ways",
+            metrics=(Metric("p50", "p50 µs"), Metric("p99", "p99 µs")),
+            floor="echo",
+            peers=True,
+            load=Load(turns=7, count=500, warm_up=50),
+            quick=Load(turns=2, spare=0, count=100, warm_up=10, limit=20),
+            note="numbers, each checked; ratio of p50, less is better",
+        ),
+        Part(
             key="callbacks",
             title="Callbacks, from the handler to its caller",
             metrics=(

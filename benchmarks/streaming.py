@@ -51,6 +51,22 @@ async def stream(bench: Bench) -> None:
             bench.turns.report({"rate": load.count / (perf_counter() - start)})
 
 
+async def exchange(bench: Bench) -> None:
+    """Items there and back on one stream both ways, in microseconds."""
+    async with bench.open() as client:
+        assert client.exchange is not None
+        while await bench.next():
+            async with client.exchange() as send_and_receive:
+                samples = []
+                for number in range(bench.load.warm_up + bench.load.count):
+                    start = perf_counter()
+                    assert await send_and_receive(number) == number
+                    samples.append(perf_counter() - start)
+            del samples[: bench.load.warm_up]
+            p99 = statistics.quantiles(samples, n=100)[98]
+            bench.turns.report({"p50": statistics.median(samples) * 1e6, "p99": p99 * 1e6})
+
+
 async def bulk(bench: Bench) -> None:
     """Large items: 10^6 bytes a second, and what both processes grow by meanwhile."""
     load, pid = bench.load, bench.target.pid
@@ -196,6 +212,7 @@ async def _call_until(
 
 STREAMING = {
     "stream": stream,
+    "exchange": exchange,
     "callbacks": callbacks,
     "bulk": bulk,
     "fairness": fairness,

@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 import trio
 
-from benchmarks.adapter import Calls, trio_adapter
+from benchmarks.adapter import Calls, Exchange, trio_adapter
 from benchmarks.adapters.floor_wire import open_stream, packed, serve_streams
 
 __all__ = ["ADAPTERS"]
@@ -53,14 +53,18 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
             await stream.send_all(packed(pack([1, number, "bench.echo", [value]])))
             return (await receive(stream))[2]
 
-        yield Calls(echo=echo, large=echo)
+        @asynccontextmanager
+        async def exchange() -> AsyncGenerator[Exchange]:
+            yield echo
+
+        yield Calls(echo=echo, large=echo, exchange=exchange)
 
 
 ADAPTERS = (
     trio_adapter(
         "echo",
         "floor: bare trio echo",
-        "one large connect idle",
+        "one large connect idle exchange",
         serve=serve_streams(handle),
         open_client=open_client,
     ),

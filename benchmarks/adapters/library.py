@@ -11,8 +11,8 @@ from typing import Any
 
 import trio
 
-from benchmarks.adapter import Calls, Ready, trio_adapter
-from trio_rpc import Limits, connect, method, serve, stream
+from benchmarks.adapter import Calls, Exchange, Ready, trio_adapter
+from trio_rpc import Limits, connect, duplex, method, serve, stream
 
 __all__ = ["ADAPTERS"]
 
@@ -69,6 +69,11 @@ class Bench:
             for _ in range(callers):
                 nursery.start_soon(loop)
 
+    @duplex
+    async def exchange(self, channel: trio.abc.Channel[int]) -> None:
+        async for number in channel:
+            await channel.send(number)
+
     @method
     async def get(self, size: int) -> bytes:
         return bytes(size)
@@ -88,12 +93,24 @@ async def serve_bench(hosts: Sequence[str], ready: Ready) -> None:
 async def open_client(url: str) -> AsyncGenerator[Calls]:
     async with connect(url, limits=LIMITS) as session:
         bench = session.proxy("bench", Bench)
+
+        @asynccontextmanager
+        async def exchange() -> AsyncGenerator[Exchange]:
+            async with bench.exchange() as channel:
+
+                async def there_and_back(number: int) -> int:
+                    await channel.send(number)
+                    return await channel.receive()
+
+                yield there_and_back
+
         yield Calls(
             echo=bench.echo,
             large=bench.large,
             hang=bench.hang,
             running=bench.running,
             items=bench.items,
+            exchange=exchange,
             call_back=bench.call_back,
             get=bench.get,
         )
@@ -110,7 +127,7 @@ ADAPTERS = (
     trio_adapter(
         "trio_rpc",
         "trio_rpc, async def handler",
-        "one flight crowd large connect idle cancel stream callbacks bulk fairness mixed beside",
+        "one flight crowd large connect idle cancel stream exchange callbacks bulk fairness mixed beside",
         serve=serve_bench,
         open_client=open_client,
     ),

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import grpc
 import grpc.aio
 
-from benchmarks.adapter import Calls, Ready, peer
+from benchmarks.adapter import Calls, Exchange, Ready, peer
 from benchmarks.loops import ASYNCIO
 
 __all__ = ["ADAPTERS"]
@@ -73,6 +73,10 @@ class Bench:
         for number in range(count):
             yield number
 
+    async def exchange(self, numbers: AsyncIterator[int], context: object) -> AsyncGenerator[int]:
+        async for number in numbers:
+            yield number
+
     async def get(self, size: int, context: object) -> bytes:
         return bytes(size)
 
@@ -86,6 +90,9 @@ class Bench:
                 "hang": unary(self.hang, same, same),
                 "running": unary(self.running, same, from_number),
                 "items": grpc.unary_stream_rpc_method_handler(self.items, to_number, from_number),
+                "exchange": grpc.stream_stream_rpc_method_handler(
+                    self.exchange, to_number, from_number
+                ),
                 "get": unary(self.get, to_number, same),
             },
         )
@@ -107,6 +114,8 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
         running = channel.unary_unary("/Bench/running", same, to_number)
         stream = channel.unary_stream("/Bench/items", from_number, to_number)
 
+        both_ways = channel.stream_stream("/Bench/exchange", from_number, to_number)
+
         async def hang_once() -> None:
             await hang(b"")
 
@@ -122,12 +131,25 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
             finally:
                 call.cancel()
 
+        @asynccontextmanager
+        async def exchange() -> AsyncGenerator[Exchange]:
+            call = both_ways()
+
+            async def there_and_back(number: int) -> Any:
+                await call.write(number)
+                return await call.read()
+
+            yield there_and_back
+            await call.done_writing()
+            await call.code()
+
         yield Calls(
             echo=channel.unary_unary("/Bench/echo", str.encode, to_text),
             large=channel.unary_unary("/Bench/large", same, same),
             hang=hang_once,
             running=count,
             items=items,
+            exchange=exchange,
             get=channel.unary_unary("/Bench/get", from_number, same),
         )
 
@@ -137,7 +159,7 @@ ADAPTERS = (
         ASYNCIO,
         "grpcio",
         "grpcio (asyncio)",
-        "one flight crowd large connect idle cancel stream mixed beside",
+        "one flight crowd large connect idle cancel stream exchange mixed beside",
         serve=serve,
         open_client=open_client,
     ),

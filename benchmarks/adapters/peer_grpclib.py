@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.client import Channel, StreamStreamMethod, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Cardinality, Handler
 from grpclib.encoding.base import CodecBase
 from grpclib.server import Server
 
-from benchmarks.adapter import Calls, Ready, peer
+from benchmarks.adapter import Calls, Exchange, Ready, peer
 from benchmarks.loops import ASYNCIO
 
 __all__ = ["ADAPTERS"]
@@ -51,6 +51,10 @@ class Bench:
         for number in range(await stream.recv_message()):
             await stream.send_message(number)
 
+    async def exchange(self, stream: Any) -> None:
+        async for number in stream:
+            await stream.send_message(number)
+
     async def get(self, stream: Any) -> None:
         await stream.send_message(bytes(await stream.recv_message()))
 
@@ -60,6 +64,7 @@ class Bench:
             "/Bench/echo": Handler(self.echo, unary, str, str),
             "/Bench/large": Handler(self.echo, unary, bytes, bytes),
             "/Bench/items": Handler(self.items, stream, int, int),
+            "/Bench/exchange": Handler(self.exchange, Cardinality.STREAM_STREAM, int, int),
             "/Bench/get": Handler(self.get, unary, int, bytes),
         }
 
@@ -81,16 +86,30 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
     async with Channel(parts.hostname, parts.port, codec=Codec()) as channel:
         stream = UnaryStreamMethod(channel, "/Bench/items", int, int)
 
+        both_ways = StreamStreamMethod(channel, "/Bench/exchange", int, int)
+
         @asynccontextmanager
         async def items(count: int, _size: int) -> AsyncGenerator[AsyncIterator[Any]]:
             async with stream.open() as call:
                 await call.send_message(count, end=True)
                 yield aiter(call)
 
+        @asynccontextmanager
+        async def exchange() -> AsyncGenerator[Exchange]:
+            async with both_ways.open() as call:
+
+                async def there_and_back(number: int) -> Any:
+                    await call.send_message(number)
+                    return await call.recv_message()
+
+                yield there_and_back
+                await call.end()
+
         yield Calls(
             echo=UnaryUnaryMethod(channel, "/Bench/echo", str, str),
             large=UnaryUnaryMethod(channel, "/Bench/large", bytes, bytes),
             items=items,
+            exchange=exchange,
             get=UnaryUnaryMethod(channel, "/Bench/get", int, bytes),
         )
 
@@ -100,7 +119,7 @@ ADAPTERS = (
         ASYNCIO,
         "grpclib",
         "grpclib",
-        "one flight crowd large connect idle stream mixed beside",
+        "one flight crowd large connect idle stream exchange mixed beside",
         lacks={"cancel": "at most 100 calls at once"},
         serve=serve,
         open_client=open_client,

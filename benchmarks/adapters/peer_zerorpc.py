@@ -15,7 +15,6 @@ from typing import Any
 import gevent
 import gevent.pool
 import zerorpc
-import zmq
 
 from benchmarks.adapter import Calls, Ready, peer
 from benchmarks.loops import BLOCKING, Group, Work, run_blocking
@@ -69,7 +68,7 @@ async def serve(hosts: Sequence[str], ready: Ready) -> None:
     server = zerorpc.Server(Bench())
     server.bind(f"tcp://{hosts[0]}:*")
     socket = server._events._socket  # it has no way to tell its port # noqa: SLF001
-    ready([socket.getsockopt(zmq.LAST_ENDPOINT).decode()])
+    ready([socket.last_endpoint.decode()])
     server.run()
 
 

@@ -1,0 +1,184 @@
+"""The benchmarks work; nothing here depends on how fast anything is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))
+
+from benchmarks import adapters, compare, report  # noqa: E402 - found by what stands above
+from benchmarks.adapter import adapter, peer  # noqa: E402 - likewise
+from benchmarks.loops import ASYNCIO, BLOCKING, TRIO, run_blocking  # noqa: E402 - likewise
+from benchmarks.parts import FIGURES, PARTS  # noqa: E402 - likewise
+from benchmarks.runner import Outcome  # noqa: E402 - likewise
+
+ABOUT = {
+    "processor": "",
+    "cores": 2,
+    "system": "",
+    "python": "",
+    "packages": {},
+    "pinned": {"server": 0, "client": 1},
+}
+
+
+def run_benchmarks(*arguments):
+    return subprocess.run(  # noqa: S603 - it is this program
+        [sys.executable, "-m", "benchmarks", "--quick", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def outcome_of(values, *, part="one", lacking=None):
+    """Make an outcome of the first metric in each round, by adapter."""
+    metrics = PARTS[part].metrics
+    rounds = [
+        {name: dict.fromkeys((m.key for m in metrics), value) for name, value in one.items()}
+        for one in values
+    ]
+    titles = dict.fromkeys((*values[0], *(lacking or ())), "a title")
+    return Outcome(PARTS[part], PARTS[part].quick, titles, rounds=rounds, lacking=lacking or {})
+
+
+def test_a_quick_run_measures_every_kind_of_loop_and_writes_it_down(tmp_path):
+    file = tmp_path / "figures.json"
+    names = ["sockets", "asyncio", "trio_rpc", "trio_rpc-inline"]
+    chosen = [argument for name in names for argument in ("--adapter", name)]
+    done = run_benchmarks("--only", "one", "--only", "flight", "--json", str(file), *chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text())
+    for key in ("one", "flight"):
+        assert found["parts"][key]["failures"] == {}
+        assert {*names, PARTS[key].floor} <= {*found["parts"][key]["rounds"][0]}
+
+
+def test_comparing_needs_a_revision_that_there_is():
+    done = run_benchmarks("compare", "no-such-revision")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_each_module_is_listed_and_each_floor_and_figure_is_measured():
+    files = {file.stem for file in Path(adapters.__file__).parent.glob("*.py")}
+    assert {*adapters.MODULES} == files - {"__init__", "floor_wire"}
+    found, absent = adapters.available()
+    by_name = {one.name: one for _, one in found}
+    assert all(module.startswith(("peer_", "floor_uvloop")) for module in absent)
+    for part in PARTS.values():
+        assert part.key in by_name[part.floor].parts
+    for figure in FIGURES:
+        if figure.adapter in by_name:
+            assert figure.part in by_name[figure.adapter].parts
+
+
+def test_what_a_peer_lacks_is_said_where_peers_are_compared():
+    one = peer(
+        ASYNCIO, "p", "a peer", "one flight", not_cancelled=True, serve=None, open_client=None
+    )
+    assert one.lacks["cancel"] == "not propagated"
+    assert one.lacks["stream"] == "-"
+    assert "one" not in one.lacks
+    assert "mixed" not in one.lacks
+    assert not adapter(TRIO, "a", "a floor", "one", serve=None, open_client=None).lacks
+
+
+def test_the_table_says_why_there_is_no_figure():
+    outcome = outcome_of([{"scopes": 1.0}], part="cancel", lacking={"p": "not propagated"})
+    text = report.as_text([outcome], ABOUT, {"peer_p": "not installed: p"}, quick=True)
+    assert "not propagated" in text
+    assert "Left out: peer_p (not installed: p)" in text
+
+
+@pytest.mark.parametrize(
+    ("part", "now", "verdict"),
+    [
+        ("one", [90, 80], "better"),
+        ("one", [110, 120], "worse"),
+        ("one", [90, 110], "the same"),
+        ("flight", [110, 120], "better"),
+        ("flight", [90, 80], "worse"),
+    ],
+)
+def test_a_comparison_is_decided_when_all_rounds_agree(part, now, verdict):
+    outcome = outcome_of([{"a@old": 100, "a": value} for value in now], part=part)
+    outcome.part = replace(outcome.part, floor="a@old")
+    text = compare.as_text([outcome], ABOUT, "old", quick=False)
+    assert verdict in text
+
+
+def test_the_loops_of_what_blocks_never_wait():
+    async def ready():
+        return 1
+
+    async def waits():
+        await Never()
+
+    class Never:
+        def __await__(self):
+            yield
+
+    assert run_blocking(ready) == 1
+    with pytest.raises(RuntimeError, match="waits for an event loop"):
+        run_blocking(waits)
+
+
+@pytest.mark.parametrize("loop", [TRIO, ASYNCIO, BLOCKING])
+def test_a_group_ends_when_its_tasks_have(loop):
+    ran = []
+
+    async def work(number):
+        ran.append(number)
+
+    async def main():
+        async with loop.group() as group:
+            for number in range(3):
+                group.start_soon(work, number)
+
+    loop.run(main)
+    assert sorted(ran) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("loop", [TRIO, ASYNCIO])
+def test_a_group_is_cancelled(loop):
+    ended = []
+
+    async def work():
+        try:
+            await loop.sleep(10**6)
+        finally:
+            ended.append(True)
+
+    async def main():
+        async with loop.group() as group:
+            group.start_soon(work)
+            await loop.sleep(0)
+            await loop.sleep(0)
+            group.cancel()
+
+    loop.run(main)
+    assert ended == [True]
+
+
+def test_an_error_in_a_thread_is_raised_where_the_group_ends():
+    async def fails():
+        raise ValueError("no")
+
+    async def main():
+        async with BLOCKING.group() as group:
+            group.start_soon(fails)
+
+    with pytest.raises(ValueError, match="no"):
+        BLOCKING.run(main)
