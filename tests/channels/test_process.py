@@ -83,6 +83,15 @@ async def test_a_child_that_closes_its_end_and_lives_on(child, autojump_clock):
     assert trio.current_time() == EXIT_TIME
 
 
+async def test_a_child_that_breaks_off_and_lives_on(child, autojump_clock):
+    living = child()
+    living.socket.send(b"\0\0\0\x05hel")
+    living.socket.close()
+    with pytest.raises(trio.BrokenResourceError, match="ended inside a packet") as caught:
+        await living.channel.receive()
+    assert caught.value.__cause__ is None
+
+
 async def test_packets_come_before_the_end(child):
     dying = child(-9)
     dying.socket.send(b"\0\0\0\x05hello\0\0\0\x05again")

@@ -120,21 +120,24 @@ class ProcessChannel(StreamChannel):
         try:
             return await super().receive()
         except (trio.EndOfChannel, trio.BrokenResourceError) as exc:
-            raise await self._told(exc) from exc
+            await self._tell_exit(exc)
+            raise
 
     async def send(self, value: bytes) -> None:
         """Send one packet: see :meth:`StreamChannel.send`."""
         try:
             await super().send(value)
         except trio.BrokenResourceError as exc:
-            raise await self._told(exc) from exc
+            await self._tell_exit(exc)
+            raise
 
     async def flush(self) -> None:
         """Send what is left of packets that were taken over: see :meth:`StreamChannel.flush`."""
         try:
             await super().flush()
         except trio.BrokenResourceError as exc:
-            raise await self._told(exc) from exc
+            await self._tell_exit(exc)
+            raise
 
     async def aclose(self) -> None:
         """Close this end; what ``send`` has returned for is still delivered."""
@@ -146,19 +149,18 @@ class ProcessChannel(StreamChannel):
         with suppress(OSError):  # it has ended by itself
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    async def _told(self, exc: Exception) -> Exception:
-        """Say how the process has ended, if it has: that is why the channel is at its end."""
+    async def _tell_exit(self, exc: Exception) -> None:
+        """Raise what says how the process has ended, if it has: that is why the channel is at its end."""
         status = None
         with trio.move_on_after(EXIT_TIME):
             status = await self._wait()
-        if status is None:
-            if isinstance(exc, trio.EndOfChannel):
-                return trio.EndOfChannel(f"the {self.name} closed its end of the channel")
-            return exc
-        text = f"the {self.name} {describe_status(status)}"
-        if status == 0 and isinstance(exc, trio.EndOfChannel):
-            return trio.EndOfChannel(text)
-        return trio.BrokenResourceError(text)
+        orderly = isinstance(exc, trio.EndOfChannel)
+        if status is not None:
+            text = f"the {self.name} {describe_status(status)}"
+            kind = trio.EndOfChannel if orderly and status == 0 else trio.BrokenResourceError
+            raise kind(text) from exc
+        if orderly:
+            raise trio.EndOfChannel(f"the {self.name} closed its end of the channel") from exc
 
 
 def describe_status(status: int) -> str:
