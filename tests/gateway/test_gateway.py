@@ -624,6 +624,15 @@ async def test_mounted_beside_ordinary_routes(scanner):  # A8
             assert end["count"] == 1
 
 
+async def test_the_browsers_client_is_served(scanner):
+    async with hosting(Gateway(scanner)) as url, httpx.AsyncClient(base_url=url) as http:
+        module = await http.get("/message.js")
+        assert module.headers["Content-Type"] == "text/javascript; charset=utf-8"
+        assert "export class Message extends" in module.text
+        assert "import " not in module.text.replace("*     import {", "")  # no dependencies
+        assert "export class Message extends" in (await http.get("/message.d.ts")).text
+
+
 async def test_mounted_without_a_lifespan_it_says_what_to_do(scanner, caplog):
     host = Starlette(routes=[Mount("/rpc", Gateway(scanner))])
     async with hosting(host) as url, httpx.AsyncClient() as http:

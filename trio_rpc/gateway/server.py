@@ -478,7 +478,8 @@ def _pages(folder: Path | str | None) -> list[Mount]:
 
 def _file(name: str, kind: str) -> Any:
     async def send(_request: Request) -> Response:
-        return Response((STATIC / name).read_text("utf-8"), media_type=kind)
+        text = (STATIC / name).read_text("utf-8")
+        return Response(text, media_type=kind, headers={"Cache-Control": "no-cache"})
 
     return send
 

@@ -1,0 +1,83 @@
+"""A real Chromium without a window, driven by playwright in a thread of its own, since it knows no Trio."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 20_000
+
+
+def why_not() -> str:
+    """Say what is missing here; "" if nothing is."""
+    try:
+        import playwright.sync_api  # noqa: F401 - only whether it is there
+    except ImportError:
+        return "playwright is not installed"
+    return "" if executable() else "there is no chromium"
+
+
+def executable() -> str | None:
+    return os.environ.get("CHROMIUM") or shutil.which("chromium")
+
+
+class Chromium:
+    """One browser, and its only thread."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._thread.submit(self._start).result(60)
+
+    def _start(self) -> None:
+        from playwright.sync_api import sync_playwright
+
+        self._playwright = sync_playwright().start()
+        self._browser = self._playwright.chromium.launch(
+            executable_path=executable(), args=FLAGS, timeout=PATIENCE_MS
+        )
+
+    def stop(self) -> None:
+        def stop() -> None:
+            self._browser.close()
+            self._playwright.stop()
+
+        self._thread.submit(stop).result(60)
+        self._thread.shutdown()
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a function of the browser in its thread; the server in this one goes on meanwhile."""
+        job = self._thread.submit(function, *args)
+        return await trio.to_thread.run_sync(job.result)
+
+    def new_page(self, url: str) -> Any:
+        """Open a tab, in the browser's thread; what it logs is an error of the test."""
+        page = self._browser.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.goto(url)
+        return page
+
+
+def screenshot(page: Any, name: str) -> None:
+    """Save what a page looks like, for people; git ignores the folder."""
+    folder = Path(__file__).parents[2] / "out"
+    folder.mkdir(exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png")

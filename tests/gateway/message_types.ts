@@ -1,0 +1,12 @@
+// message.d.ts says of message.js what that is: compiled by .ci/run beside both, "made" from the module itself.
+import * as declared from "./declared/message.js";
+import * as made from "./made/message.js";
+
+type Names<T> = { [K in keyof T]: K };
+
+export const message: typeof declared.Message = made.Message;
+export const error: typeof declared.MessageError = made.MessageError;
+export const nothingIsMissing: keyof typeof declared = null! as keyof typeof made;
+export const nothingIsInvented: keyof typeof made = null! as keyof typeof declared;
+export const noMemberIsMissing: Names<declared.Message> = null! as Names<made.Message>;
+export const noMemberIsInvented: Names<made.Message> = null! as Names<declared.Message>;

@@ -1,0 +1,427 @@
+"""message.js and the page of examples/scan in a real Chromium."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from chromium import Chromium, screenshot, why_not
+from gateway_tools import hosting
+
+import trio_rpc
+from examples.scan.__main__ import PAGES
+from examples.scan.service import Scanner
+from trio_rpc.gateway import Gateway, GatewayLimits
+from trio_rpc.testing import ChaosProxy, open_chaos_proxy
+
+if why_not() and not os.environ.get("CI"):
+    pytest.skip(f"no browser: {why_not()}", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chromium]:
+    browser = Chromium()
+    yield browser
+    browser.stop()
+
+
+class Service:
+    """What the pages of these tests call."""
+
+    def __init__(self) -> None:
+        self.started = trio.Event()
+        self.noted = trio.Event()
+        self.ended = trio.Event()
+        self.cancelled = 0
+        self.proxy: ChaosProxy | None = None
+
+    @trio_rpc.method
+    async def count(
+        self, to: int, found: Callable[[int], Awaitable[None]], cut_every: int = 0
+    ) -> int:
+        for number in range(to):
+            await found(number)
+            if cut_every and number % cut_every == cut_every // 2 and self.proxy is not None:
+                self.proxy.cut()
+        return to
+
+    @trio_rpc.method
+    async def hold(self, found: Callable[[int], Awaitable[None]]) -> None:
+        await found(1)
+        self.started.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.cancelled += 1
+            self.ended.set()
+
+    @trio_rpc.method
+    async def note(self) -> None:
+        self.noted.set()
+
+    @trio_rpc.method
+    async def fail(self) -> None:
+        raise LookupError("not here")
+
+    @trio_rpc.method
+    async def tell(self, found: Callable[[int], Awaitable[None]]) -> str:
+        while True:
+            try:
+                await found(1)
+            except trio_rpc.RemoteError as exc:
+                return str(exc)
+
+    @trio_rpc.method
+    async def finish_anyway(self) -> str:
+        self.started.set()
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            return "finished"
+
+    @trio_rpc.method
+    async def result(self, number: int) -> object:
+        return [None, 7, {"a": 1}, {}, {"payload": 2}][number]
+
+
+@contextlib.asynccontextmanager
+async def serving(service: object, **options: Any) -> AsyncIterator[ChaosProxy]:
+    """Serve a page and a gateway behind a proxy that can cut."""
+    async with hosting(Gateway(service, pages=PAGES, **options)) as url:
+        async with open_chaos_proxy(f"tcp{url.removeprefix('http')}") as proxy:
+            if isinstance(service, Service):
+                service.proxy = proxy
+            yield proxy
+
+
+def url_of(proxy: ChaosProxy) -> str:
+    return f"http{proxy.url.removeprefix('tcp')}/"
+
+
+BEGIN = """
+const { Message, MessageError } = await import("/message.js");
+const message = new Message();
+"""
+
+
+async def evaluate(chromium: Chromium, proxy: ChaosProxy, script: str) -> Any:
+    """Run a script in a new tab, as the body of an async function; return what it returns."""
+
+    def run() -> Any:
+        page = chromium.new_page(url_of(proxy))
+        try:
+            return page.evaluate(f"async () => {{ {BEGIN} {script} }}")
+        finally:
+            assert page.errors == []
+            page.close()
+
+    return await chromium.run(run)
+
+
+async def test_a_call_with_callbacks(chromium):
+    async with serving(Service()) as proxy:
+        assert await evaluate(
+            chromium,
+            proxy,
+            """
+            const states = [];
+            message.addEventListener("state", (event) => states.push(event.detail.state));
+            const before = message.clientId;
+            await message.connect();
+            const found = [];
+            const result = await message.post("count", { to: 3 }, { found: (n) => found.push(n) });
+            const id = message.clientId;
+            message.close();
+            return { before, found, result, states, id: typeof id, after: message.clientId };
+            """,
+        ) == {
+            "before": None,
+            "found": [0, 1, 2],
+            "result": 3,
+            "states": ["connecting", "open", "closed"],
+            "id": "string",
+            "after": None,
+        }
+
+
+async def test_results(chromium):
+    async with serving(Service()) as proxy:
+        script = """
+            await message.connect();
+            const results = [];
+            for (let number = 0; number < 5; number++) {
+              results.push(await message.post("result", { number }));
+            }
+            return results;
+        """
+        assert await evaluate(chromium, proxy, script) == [None, 7, {"a": 1}, {}, {"payload": 2}]
+
+
+async def test_without_connect_a_connection_is_made_for_the_call(chromium):  # A42
+    async with serving(Service()) as proxy:
+        script = """
+            const result = await message.post("count", { to: 2 }, { found: () => {} });
+            return [result, message.state];
+        """
+        assert await evaluate(chromium, proxy, script) == [2, "closed"]
+
+
+async def test_errors(chromium):  # A27, A35, A36, A38
+    async with serving(Service()) as proxy:
+        script = """
+            await message.connect();
+            const errors = [];
+            for (const [method, data, callbacks] of [
+              ["fail", {}, {}],
+              ["nope", {}, {}],
+              ["count", { to: "x" }, { found: () => {} }],
+              ["count", { to: 1 }, { lost: () => {} }],
+            ]) {
+              await message.post(method, data, callbacks).catch((error) => errors.push([
+                error instanceof MessageError, error.code, error.status, error.parameter,
+                error.errorType, error.message,
+              ]));
+            }
+            return errors;
+        """
+        assert await evaluate(chromium, proxy, script) == [
+            [True, "raised", 0, "", "builtins.LookupError", "not here"],
+            [True, "refused", 404, "", "", "there is no method 'nope'"],
+            [True, "refused", 422, "to", "", "count() parameter 'to': Expected `int`, got `str`"],
+            [True, "refused", 422, "lost", "", "count has no callback 'lost'"],
+        ]
+
+
+async def test_aborting_cancels_the_work_and_waits_for_its_end(chromium):  # A48, law 2
+    service = Service()
+    async with serving(service) as proxy:
+        script = """
+            await message.connect();
+            const scope = new AbortController();
+            const found = () => scope.abort();
+            const [outcome] = await Promise.allSettled([
+              message.post("hold", {}, { found }, { signal: scope.signal }),
+            ]);
+            const again = await message.post("hold", {}, {}, { signal: scope.signal })
+              .catch((error) => error.name);
+            return [outcome.reason.name, again];
+        """
+        assert await evaluate(chromium, proxy, script) == ["AbortError", "AbortError"]
+        assert service.cancelled == 1
+
+
+async def test_a_result_that_won_the_race_is_returned(chromium):  # law 3
+    service = Service()
+    async with serving(service) as proxy, trio.open_nursery() as nursery:
+        script = """
+            await message.connect();
+            const scope = new AbortController();
+            setTimeout(() => scope.abort(), 100);
+            return await message.post("finish_anyway", {}, {}, { signal: scope.signal });
+        """
+        assert await evaluate(chromium, proxy, script) == "finished"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_deadline_travels(chromium):  # law 5
+    service = Service()
+    async with serving(service) as proxy:
+        script = """
+            await message.connect();
+            return await message.post("hold", {}, { found: () => {} }, { timeoutMs: 100 })
+              .catch((error) => error.name);
+        """
+        assert await evaluate(chromium, proxy, script) == "TimeoutError"
+        assert service.cancelled == 1
+
+
+async def test_a_callback_that_throws_is_reported_and_the_call_goes_on(chromium):  # robustness 77
+    async with serving(Service()) as proxy:
+        script = """
+            await message.connect();
+            const found = async () => { throw new Error("cannot show it"); };
+            const told = await message.post("tell", {}, { found });
+            const other = await message.post("count", { to: 1 }, { found: () => {} });
+            return [told, other];
+        """
+        told, other = await evaluate(chromium, proxy, script)
+        assert told == "Error: found: Error: cannot show it"
+        assert other == 1
+
+
+async def test_ten_thousand_callbacks_come_in_order(chromium):
+    async with serving(Service()) as proxy:
+        script = """
+            await message.connect();
+            const found = [];
+            await message.post("count", { to: 10000 }, { found: (n) => found.push(n) });
+            return found.length === 10000 && found.every((n, index) => n === index);
+        """
+        assert await evaluate(chromium, proxy, script) is True
+
+
+async def test_none_is_lost_and_none_comes_twice_over_five_cuts(chromium):  # L19
+    limits = GatewayLimits(callbacks_ahead=200)
+    async with serving(Service(), limits=limits) as proxy:
+        script = """
+            await message.connect();
+            const id = message.clientId;
+            const found = [];
+            let cuts = 0;
+            message.addEventListener("state", ({ detail }) => cuts += detail.state === "connecting");
+            const take = (n) => found.push(n);
+            await message.post("count", { to: 10000, cut_every: 2000 }, { found: take });
+            const whole = found.length === 10000 && found.every((n, index) => n === index);
+            return { whole, cuts, same: id === message.clientId };
+        """
+        got = await evaluate(chromium, proxy, script)
+        assert got == {"whole": True, "cuts": 5, "same": True}
+
+
+async def test_a_session_that_is_lost_rejects_what_is_pending_and_another_one_begins(chromium):
+    service = Service()
+    async with serving(service) as proxy, hosting(Gateway(Service())) as other:
+
+        async def move() -> None:
+            await service.noted.wait()  # the page has its answer, and a callback
+            proxy.target = f"tcp{other.removeprefix('http')}"
+            proxy.cut()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(move)
+            script = """
+                await message.connect();
+                const lost = [];
+                message.addEventListener("lost", ({ detail }) => lost.push(detail.reason));
+                const found = () => message.post("note");
+                const error = await message.post("hold", {}, { found }).catch((e) => e);
+                const next = await message.post("count", { to: 2 }, { found: () => {} });
+                return [error.code, error.message, lost.length, next];
+            """
+            code, text, lost, following = await evaluate(chromium, proxy, script)
+        assert (code, lost, following) == ("lost", 1, 2)
+        assert text == "session lost: the gateway does not know it any more"
+
+
+async def test_a_gateway_that_cannot_be_reached(chromium):
+    async with serving(Service()) as proxy:
+        script = """
+            const first = await new Message("127.0.0.1", 1).connect().catch((error) => error.code);
+            const broken = new Message("127.0.0.1", 1);
+            const second = await broken.post("x", {}, {}).catch((error) => error.code);
+            return [first, second, broken.state];
+        """
+        assert await evaluate(chromium, proxy, script) == ["unreachable", "unreachable", "closed"]
+
+
+async def test_closing_a_tab_cancels_its_work_at_once(chromium):  # A39
+    service = Service()
+    async with serving(service) as proxy:
+
+        def leave() -> None:
+            page = chromium.new_page(url_of(proxy))
+            page.evaluate(
+                f"""async () => {{ {BEGIN}
+                    await message.connect();
+                    await new Promise((found) => {{ message.post("hold", {{}}, {{ found }}); }});
+                }}"""
+            )
+            page.close(run_before_unload=True)
+
+        await chromium.run(leave)
+        await service.ended.wait()
+
+
+async def test_the_page_shows_what_is_found(chromium, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number in range(20):
+            (tmp_path / folder / f"{number:02}.txt").write_text("x" * number)
+    (tmp_path / "<b>bold.txt").write_text("")
+    async with serving(Scanner(tmp_path)) as proxy:
+
+        def look() -> None:
+            page = chromium.new_page(url_of(proxy))
+            page.wait_for_selector('#state[data-state="open"]')
+            page.click("#start")
+            page.wait_for_selector("#start:enabled")
+            assert page.inner_text("#outcome").startswith("41 files of 380 bytes in ")
+            assert page.inner_text("#count") == "41"
+            assert page.locator("#found li").count() == 41
+            assert page.locator("#found b").count() == 0
+            assert page.evaluate("document.getElementById('progress').value") == 1
+            screenshot(page, "scan")
+            page.fill("#folder", "../..")
+            page.click("#start")
+            page.wait_for_selector("#outcome.failed")
+            assert page.inner_text("#outcome") == "there is no folder '../..' here"
+            assert page.errors == []
+            page.close()
+
+        await chromium.run(look)
+
+
+async def test_the_page_cancels_and_survives_a_cut(chromium, tmp_path):
+    for number in range(500):
+        (tmp_path / f"{number:03}.txt").write_text("x")
+    async with serving(Scanner(tmp_path)) as proxy:
+
+        def begin() -> Any:
+            page = chromium.new_page(url_of(proxy))
+            page.fill("#pause", "0.01")
+            page.click("#start")
+            page.wait_for_function("Number(document.getElementById('count').textContent) > 5")
+            return page
+
+        page = await chromium.run(begin)
+        proxy.cut()
+
+        def go_on() -> None:
+            before = int(page.inner_text("#count"))
+            page.wait_for_function(
+                f"Number(document.getElementById('count').textContent) > {before + 20}"
+            )
+            assert page.get_attribute("#state", "data-state") == "open"
+            screenshot(page, "scan-running")
+            page.click("#cancel")
+            page.wait_for_selector("#start:enabled")
+            assert page.inner_text("#outcome").startswith("cancelled")
+            rows = page.locator("#found li").all_inner_texts()
+            assert [row.split()[0] for row in rows] == [f"{n:03}.txt" for n in range(len(rows))]
+            assert 5 < len(rows) < 500
+            page.close()
+
+        await chromium.run(go_on)
+
+
+async def test_two_tabs_are_two_sessions(chromium, tmp_path):  # A10, robustness 78
+    for folder, count in (("one", 30), ("two", 50)):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            (tmp_path / folder / f"{number:02}.txt").write_text("")
+    async with serving(Scanner(tmp_path)) as proxy:
+
+        def look() -> None:
+            pages = [chromium.new_page(url_of(proxy)) for _ in range(2)]
+            for page, folder in zip(pages, ("one", "two"), strict=True):
+                page.fill("#folder", folder)
+                page.fill("#pause", "0.01")
+                page.click("#start")
+            for page, folder, count in zip(pages, ("one", "two"), (30, 50), strict=True):
+                page.wait_for_selector("#start:enabled")
+                rows = page.locator("#found li").all_inner_texts()
+                assert len(rows) == count
+                assert all(row.startswith(f"{folder}/") for row in rows)
+                page.close()
+
+        await chromium.run(look)
+
+
+def test_what_git_ignores():
+    ignored = (Path(__file__).parents[2] / ".gitignore").read_text()
+    assert "/out/" in ignored

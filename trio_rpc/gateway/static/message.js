@@ -1,0 +1,776 @@
+// @ts-check
+/// <reference path="./message.d.ts" />
+/**
+ * The browser's client of a trio_rpc gateway: HTTP starts a call, a WebSocket carries its callbacks and its end.
+ *
+ *     import { Message } from "/message.js";
+ *     const message = new Message();
+ *     await message.connect();
+ *     const result = await message.post("scan", { folder: "/" }, { found: show });
+ *
+ * The same rules as for a call in Python: what `post` started has ended when its promise is settled. Aborting it
+ * cancels the work, and the promise waits for the word that the work has ended. A connection that is lost comes
+ * back by itself, and what was missed is delivered in order, once; if the gateway does not know this client any
+ * more, every pending call is rejected with the code "lost".
+ *
+ * No dependencies. docs/gateway.md describes the messages.
+ */
+
+const FIRST_PAUSE = 100;
+const LONGEST_PAUSE = 10_000;
+const HANDSHAKE = 10_000;
+const ANSWER = 30_000;
+const CANCEL_GRACE = 30_000;
+const ACK_MESSAGES = 64;
+const ACK_SIZE = 32 * 1024;
+/** Messages held for POSTs that have not been answered yet; a gateway holds fewer for one client. */
+const MAX_HELD = 20_000;
+const ENVELOPE = new Set(["type", "request_uuid", "seq"]);
+const RESERVED = new Set([...ENVELOPE, "uuid", "payload", "error", "code", "error_type"]);
+const HERE = new URL(".", import.meta.url);
+
+/** What a call is rejected with; `code` says why. */
+export class MessageError extends Error {
+  /**
+   * @param {string} code
+   * @param {string} text
+   * @param {{status?: number, parameter?: string, errorType?: string}} [more]
+   */
+  constructor(code, text, more = {}) {
+    super(text);
+    this.name = "MessageError";
+    this.code = code;
+    this.status = more.status ?? 0;
+    this.parameter = more.parameter ?? "";
+    this.errorType = more.errorType ?? "";
+  }
+}
+
+/** One call, from the answer to its POST until its last message. */
+class Call {
+  /**
+   * @param {Session} session
+   * @param {string} request
+   * @param {Record<string, (payload: any) => unknown>} callbacks
+   */
+  constructor(session, request, callbacks) {
+    this.session = session;
+    this.request = request;
+    this.callbacks = callbacks;
+    /** Bound: the window, which the gateway keeps. @type {any[]} */
+    this.queue = [];
+    this.next = 0;
+    this.isRunning = false;
+    /** @type {any} */
+    this.end = null;
+    this.handled = 0;
+    this.reported = 0;
+    /** @type {string | null} */
+    this.cancelled = null;
+    /** @type {Map<string, string>} */
+    this.errors = new Map();
+    this.skipped = new Set();
+    /** @type {(end: any) => void} */
+    this.settle = () => {};
+    /** Settled with the last message, when all callbacks before it have run. */
+    this.done = new Promise((resolve) => {
+      this.settle = resolve;
+    });
+  }
+
+  /** @param {any} message */
+  hear(message) {
+    if (message.type !== "callback") {
+      this.finish(message);
+    } else if (this.cancelled !== null) {
+      this.count(); // nobody will run it
+    } else {
+      this.queue.push(message);
+      if (!this.isRunning) this.run();
+    }
+  }
+
+  /** @param {any} end */
+  finish(end) {
+    this.end ??= end;
+    this.session.forget(this);
+    if (!this.isRunning) this.run();
+  }
+
+  async run() {
+    this.isRunning = true;
+    while (this.next < this.queue.length) {
+      const message = this.queue[this.next++];
+      for (const name of Object.keys(message)) {
+        if (ENVELOPE.has(name)) continue;
+        try {
+          const running = this.callback(name)?.(message[name]);
+          if (running && typeof (/** @type {any} */ (running).then) === "function") await running;
+        } catch (error) {
+          console.warn(`trio_rpc: the callback ${name} failed`, error);
+          this.errors.set(name, String(error).slice(0, 1000));
+          this.session.hasNews(this);
+        }
+      }
+      this.count();
+      if (this.next >= this.queue.length) this.clear();
+    }
+    this.isRunning = false;
+    if (this.end !== null) this.settle(this.end);
+  }
+
+  clear() {
+    this.queue.length = 0;
+    this.next = 0;
+  }
+
+  /** @param {string} name */
+  callback(name) {
+    if (Object.hasOwn(this.callbacks, name)) return this.callbacks[name];
+    if (!this.skipped.has(name)) {
+      this.skipped.add(name);
+      console.warn(`trio_rpc: the gateway calls ${name}, which was not given`);
+    }
+    return undefined;
+  }
+
+  count() {
+    this.handled += 1;
+    if (this.handled - this.reported >= Math.max(this.session.window / 4, 1)) {
+      this.reported = this.handled;
+      this.session.hasNews(this);
+    }
+  }
+
+  /** @param {string} reason */
+  cancel(reason) {
+    if (this.cancelled !== null || this.end !== null) return;
+    this.cancelled = reason;
+    this.handled += this.queue.length - this.next;
+    this.clear();
+    this.session.hasNews(this);
+  }
+
+  /** Say how things stand; what has been said may be said again. */
+  state() {
+    /** @type {any[]} */
+    const said = [];
+    for (const [name, error] of this.errors) said.push({ type: "callback_error", name, error });
+    this.errors.clear();
+    if (this.handled) said.push({ type: "handled", count: this.handled });
+    if (this.cancelled !== null) said.push({ type: "cancel", reason: this.cancelled });
+    return said.map((message) => ({ ...message, request_uuid: this.request }));
+  }
+}
+
+/** One identity at the gateway, as long as that knows it. */
+class Session {
+  /**
+   * @param {any} hello
+   * @param {() => void} wake
+   */
+  constructor(hello, wake) {
+    this.id = String(hello.uuid);
+    this.token = String(hello.token ?? "");
+    this.grace = 1000 * (Number(hello.grace) || 0);
+    this.keepalive = 1000 * (Number(hello.keepalive) || 0);
+    this.window = Number(hello.window) || 1000;
+    this.wake = wake;
+    this.seen = 0;
+    /** @type {Map<string, Call>} */
+    this.calls = new Map();
+    this.posting = 0;
+    /** @type {Map<string, any[]>} */
+    this.held = new Map();
+    this.heldCount = 0;
+    this.newMessages = 0;
+    this.newSize = 0;
+    /** @type {any[]} */
+    this.aside = [];
+    /** Bound: the calls, and those that nobody waits for. @type {Map<string, Call | null>} */
+    this.news = new Map();
+  }
+
+  /**
+   * @param {string} request
+   * @param {Record<string, (payload: any) => unknown>} callbacks
+   */
+  started(request, callbacks) {
+    const call = new Call(this, request, callbacks);
+    this.calls.set(request, call);
+    const held = this.held.get(request) ?? [];
+    this.held.delete(request);
+    this.heldCount -= held.length;
+    for (const message of held) call.hear(message);
+    return call;
+  }
+
+  /** A POST is over. When none is left, nobody will ask for what is held. */
+  posted() {
+    this.posting -= 1;
+    if (this.posting) return;
+    for (const request of this.held.keys()) this.disown(request);
+    this.held.clear();
+    this.heldCount = 0;
+  }
+
+  /** @param {Call} call */
+  forget(call) {
+    this.calls.delete(call.request);
+    this.news.delete(call.request);
+  }
+
+  /** @param {string} why */
+  lose(why) {
+    for (const call of [...this.calls.values()]) {
+      call.clear();
+      call.finish({ type: "lost", error: `session lost: ${why}` });
+    }
+  }
+
+  /** @param {string} text Throws for what cannot be from a gateway. */
+  hear(text) {
+    const messages = JSON.parse(text);
+    for (const message of Array.isArray(messages) ? messages : [messages]) {
+      if (message !== null && typeof message === "object") this.hearOne(message);
+    }
+    this.newSize += text.length;
+    if (this.hasAck()) this.wake();
+  }
+
+  /** @param {any} message */
+  hearOne(message) {
+    const { type, seq } = message;
+    if (type === "ping") {
+      this.aside = [{ type: "pong", id: message.id }];
+      this.wake();
+    }
+    if (!Number.isInteger(seq) || seq <= this.seen) return;
+    if (seq !== this.seen + 1) throw new Error(`message ${this.seen + 1} is missing`);
+    this.seen = seq;
+    this.newMessages += 1;
+    if (type === "callback" || type === "finish" || type === "error") {
+      this.deliver(String(message.request_uuid), message);
+    }
+  }
+
+  /**
+   * @param {string} request
+   * @param {any} message
+   */
+  deliver(request, message) {
+    const call = this.calls.get(request);
+    if (call) {
+      call.hear(message);
+    } else if (this.posting) {
+      if (this.heldCount >= MAX_HELD) throw new Error("too much has come for unknown calls");
+      const held = this.held.get(request);
+      if (held) held.push(message);
+      else this.held.set(request, [message]);
+      this.heldCount += 1;
+    } else if (message.type === "callback") {
+      this.disown(request);
+    }
+  }
+
+  /** @param {string} request Its POST was given up, or its answer lost: nobody waits for it. */
+  disown(request) {
+    if (this.news.size >= MAX_HELD) return;
+    this.news.set(request, null);
+    this.wake();
+  }
+
+  /** @param {Call} call */
+  hasNews(call) {
+    if (!this.calls.has(call.request)) return;
+    this.news.set(call.request, call);
+    this.wake();
+  }
+
+  hasAck() {
+    return this.newMessages >= ACK_MESSAGES || this.newSize >= ACK_SIZE;
+  }
+
+  /** Another connection is up: what was said over the last one may have been lost. */
+  resumed() {
+    this.newMessages = this.newSize = 0;
+    this.aside = [];
+    for (const [request, call] of this.calls) this.news.set(request, call);
+  }
+
+  /** Take out what is to be said now. */
+  takeNews() {
+    const said = this.aside;
+    this.aside = [];
+    if (this.hasAck()) {
+      said.push({ type: "ack", seq: this.seen });
+      this.newMessages = this.newSize = 0;
+    }
+    for (const [request, call] of this.news) {
+      if (call) said.push(...call.state());
+      else said.push({ type: "cancel", request_uuid: request, reason: "nobody waits for it" });
+    }
+    this.news.clear();
+    return said;
+  }
+}
+
+/** Calls methods of a gateway, which calls back while they run. */
+export class Message extends EventTarget {
+  /** @type {Session | null} */ #session = null;
+  /** @type {WebSocket | null} */ #socket = null;
+  /** @type {"closed" | "connecting" | "open"} */ #state = "closed";
+  /** Connections are kept while there are some: calls, and `connect` until `close`. */
+  #users = 0;
+  #isKept = false;
+  #attempts = 0;
+  #lostAt = Infinity;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #retry;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #patience;
+  /** Bound: those who wait for a connection. @type {{resolve: () => void, reject: (error: Error) => void}[]} */
+  #waiting = [];
+  #isWriting = false;
+
+  /**
+   * @param {string} [host] By default the server that this module came from.
+   * @param {number | string} [port]
+   * @param {{path?: string, secure?: boolean}} [options]
+   */
+  constructor(host, port, { path, secure } = {}) {
+    super();
+    const isSecure = secure ?? HERE.protocol === "https:";
+    const base = new URL(host === undefined ? HERE.href : `http://${host}`);
+    base.protocol = isSecure ? "https:" : "http:";
+    if (port !== undefined) base.port = String(port);
+    if (path !== undefined) base.pathname = path;
+    if (!base.pathname.endsWith("/")) base.pathname += "/";
+    this.base = base;
+    globalThis.addEventListener?.("pagehide", (event) => {
+      if (!(/** @type {PageTransitionEvent} */ (event).persisted)) this.close();
+    });
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get clientId() {
+    return this.#session?.id ?? null;
+  }
+
+  /** Connect, and stay connected until `close`. */
+  async connect() {
+    const wasKept = this.#isKept;
+    this.#isKept = true;
+    try {
+      await this.#open();
+    } catch (error) {
+      this.#isKept = wasKept;
+      this.#closeIfUnused();
+      throw error;
+    }
+    return this;
+  }
+
+  /** Leave: pending calls are rejected with the code "closed", and their work is cancelled. */
+  close() {
+    this.#isKept = false;
+    const socket = this.#socket;
+    const session = this.#session;
+    this.#session = null;
+    this.#drop();
+    clearTimeout(this.#retry);
+    if (socket?.readyState === WebSocket.OPEN) {
+      socket.send('{"type":"bye"}');
+      socket.close(1000);
+    }
+    for (const call of [...(session?.calls.values() ?? [])]) {
+      call.clear();
+      call.finish({ type: "closed", error: "this end has been closed" });
+    }
+    this.#tellWaiting(new MessageError("closed", "this end has been closed"));
+    this.#change("closed");
+  }
+
+  /**
+   * Call a method, run its callbacks one after the other, and return its result.
+   *
+   * @param {string} method
+   * @param {Record<string, any>} [data]
+   * @param {Record<string, (payload: any) => unknown>} [callbacks]
+   * @param {{signal?: AbortSignal, timeoutMs?: number}} [options]
+   */
+  async post(method, data = {}, callbacks = {}, { signal, timeoutMs } = {}) {
+    signal?.throwIfAborted();
+    const body = JSON.stringify(data);
+    const until = timeoutMs === undefined ? Infinity : Date.now() + timeoutMs;
+    this.#users += 1;
+    try {
+      await abortable(this.#open(), signal, until);
+      const session = /** @type {Session} */ (this.#session);
+      const left = until - Date.now();
+      session.posting += 1;
+      let call;
+      try {
+        const request = await this.#start(session, method, body, Object.keys(callbacks), left);
+        call = session.started(request, callbacks);
+      } finally {
+        session.posted();
+      }
+      return await this.#follow(call, signal, until);
+    } finally {
+      this.#users -= 1;
+      this.#closeIfUnused();
+    }
+  }
+
+  /**
+   * GET a page of the same server, and return its JSON; null for an empty one.
+   * @param {string} path
+   * @param {Record<string, any>} [params]
+   */
+  get(path, params) {
+    return this.#ask("GET", path, params);
+  }
+
+  /**
+   * PUT JSON, and return the JSON of the answer.
+   * @param {string} path
+   * @param {any} [data]
+   */
+  put(path, data = null) {
+    return this.#ask("PUT", path, undefined, JSON.stringify(data));
+  }
+
+  /**
+   * DELETE something, and return the JSON of the answer.
+   * @param {string} path
+   * @param {Record<string, any>} [params]
+   */
+  delete(path, params) {
+    return this.#ask("DELETE", path, params);
+  }
+
+  // ── calls ──────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * @param {Session} session
+   * @param {string} method
+   * @param {string} body
+   * @param {string[]} names
+   * @param {number} left milliseconds
+   * @returns {Promise<string>}
+   */
+  async #start(session, method, body, names, left) {
+    /** @type {Record<string, string>} */
+    const headers = {
+      "Content-Type": "application/json",
+      "Trio-Rpc-Token": session.token,
+      "Trio-Rpc-Callbacks": names.join(", "),
+      "Idempotency-Key": randomKey(),
+    };
+    if (left !== Infinity) headers["Trio-Rpc-Timeout"] = String(Math.max(left, 0) / 1000);
+    const url = this.#url(`api/${encodeURIComponent(method)}/${session.id}`);
+    // Given up in the middle, it could start work that nobody knows of. It is answered at once.
+    const ask = () =>
+      exchange(url, { method: "POST", headers, body, signal: AbortSignal.timeout(ANSWER) });
+    const answer = await ask().catch(ask); // once more with the same key starts nothing twice
+    return String(decoded(answer).request_uuid);
+  }
+
+  /**
+   * @param {Call} call
+   * @param {AbortSignal | undefined} signal
+   * @param {number} until
+   */
+  async #follow(call, signal, until) {
+    /** @type {any} */
+    let reason;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let patience;
+    /** @type {() => void} */
+    let giveUp = () => {};
+    const unconfirmed = new Promise((resolve) => {
+      giveUp = () => resolve({ type: "unconfirmed" });
+    });
+    const cancel = (/** @type {any} */ why) => {
+      if (reason !== undefined || call.end !== null) return;
+      reason = why;
+      call.cancel(String(why?.message ?? why).slice(0, 1000));
+      clearTimeout(patience);
+      patience = setTimeout(giveUp, CANCEL_GRACE);
+    };
+    const onAbort = () => cancel(signal?.reason);
+    if (until !== Infinity) {
+      const timedOut = () => cancel(new DOMException("the call took too long", "TimeoutError"));
+      patience = setTimeout(timedOut, Math.max(until - Date.now(), 0));
+    }
+    if (signal?.aborted) onAbort();
+    else signal?.addEventListener("abort", onAbort);
+    try {
+      const end = await Promise.race([call.done, unconfirmed]);
+      return settled(end, reason, until);
+    } finally {
+      clearTimeout(patience);
+      signal?.removeEventListener("abort", onAbort);
+    }
+  }
+
+  /**
+   * @param {string} verb
+   * @param {string} path
+   * @param {Record<string, any>} [params]
+   * @param {string} [body]
+   */
+  async #ask(verb, path, params, body) {
+    const url = this.#url(path.replace(/^\//, ""));
+    for (const [name, value] of Object.entries(params ?? {})) url.searchParams.set(name, value);
+    const headers = body === undefined ? undefined : { "Content-Type": "application/json" };
+    return decoded(await exchange(url, { method: verb, headers, body }));
+  }
+
+  /** @param {string} path */
+  #url(path) {
+    return new URL(path, this.base);
+  }
+
+  // ── the connection ─────────────────────────────────────────────────────────────────────────
+
+  /** Wait until it is open; rejected when an attempt fails. @returns {Promise<void>} */
+  #open() {
+    if (this.#state === "open") return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ resolve, reject });
+      if (this.#state === "closed") this.#connect();
+    });
+  }
+
+  #connect() {
+    this.#change("connecting");
+    const query = this.#session ? "resume=1" : "resumable=1";
+    const url = this.#url(`ws?${query}`);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(url);
+    this.#socket = socket;
+    this.#watch(socket, HANDSHAKE);
+    socket.onopen = () => {
+      const session = this.#session;
+      if (!session) return;
+      const told = { uuid: session.id, token: session.token, seq: session.seen };
+      socket.send(JSON.stringify({ type: "resume", ...told }));
+    };
+    socket.onmessage = (event) => this.#hear(socket, event.data);
+    socket.onclose = (event) => {
+      this.#broken(socket, `${event.code} ${event.reason || "the connection was lost"}`);
+    };
+  }
+
+  /**
+   * @param {WebSocket} socket
+   * @param {any} text
+   */
+  #hear(socket, text) {
+    try {
+      if (this.#state === "open") this.#session?.hear(text);
+      else this.#greet(socket, JSON.parse(text));
+    } catch (error) {
+      this.#broken(socket, String(error));
+      return;
+    }
+    if (this.#socket !== socket) return;
+    const keepalive = this.#session?.keepalive ?? 0;
+    if (keepalive) this.#watch(socket, 2 * keepalive);
+  }
+
+  /**
+   * @param {WebSocket} socket
+   * @param {any} first
+   */
+  #greet(socket, first) {
+    if (!this.#session) {
+      if (first?.type !== "uuid") throw new Error("what answers is no gateway");
+      this.#session = new Session(first, () => this.#wake());
+    } else if (first?.type === "resumed") {
+      this.#session.resumed();
+    } else {
+      this.#lose("the gateway does not know it any more");
+      this.#drop();
+      socket.close();
+      if (this.#isKept || this.#waiting.length) this.#connect();
+      else this.#change("closed", "session lost");
+      return;
+    }
+    this.#socket = socket;
+    this.#attempts = 0;
+    this.#lostAt = Infinity;
+    this.#change("open");
+    this.#wake();
+    this.#tellWaiting();
+  }
+
+  /**
+   * Silence for so long is the end.
+   * @param {WebSocket} socket
+   * @param {number} patience
+   */
+  #watch(socket, patience) {
+    clearTimeout(this.#patience);
+    this.#patience = setTimeout(() => this.#broken(socket, "nothing was heard"), patience);
+  }
+
+  /**
+   * A connection has ended, or an attempt at one has failed.
+   * @param {WebSocket} socket
+   * @param {string} why
+   */
+  #broken(socket, why) {
+    if (this.#socket !== socket) return;
+    const wasOpen = this.#state === "open";
+    this.#drop();
+    socket.close();
+    const now = Date.now();
+    if (wasOpen) this.#lostAt = now + (this.#session?.grace ?? 0);
+    else if (this.#session && now >= this.#lostAt) {
+      this.#lose(`the gateway could not be reached in time: ${why}`);
+    }
+    if (!wasOpen) {
+      this.#attempts += 1;
+      this.#tellWaiting(new MessageError("unreachable", `cannot connect: ${why}`));
+    }
+    if (!this.#isKept && !this.#session && !this.#waiting.length) {
+      this.#change("closed", why);
+      return;
+    }
+    this.#change("connecting", why);
+    const longest = Math.min(FIRST_PAUSE * 2 ** this.#attempts, LONGEST_PAUSE);
+    this.#retry = setTimeout(() => this.#connect(), Math.random() * longest);
+  }
+
+  #closeIfUnused() {
+    if (!this.#users && !this.#isKept && this.#state !== "closed") this.close();
+  }
+
+  #drop() {
+    clearTimeout(this.#patience);
+    const socket = this.#socket;
+    this.#socket = null;
+    if (socket) socket.onopen = socket.onmessage = socket.onclose = null;
+  }
+
+  /** @param {string} why */
+  #lose(why) {
+    const session = this.#session;
+    this.#session = null;
+    session?.lose(why);
+    this.dispatchEvent(new CustomEvent("lost", { detail: { reason: why } }));
+  }
+
+  /** @param {Error} [error] */
+  #tellWaiting(error) {
+    for (const { resolve, reject } of this.#waiting.splice(0)) {
+      if (error) reject(error);
+      else resolve();
+    }
+  }
+
+  /**
+   * @param {"closed" | "connecting" | "open"} state
+   * @param {string} [reason]
+   */
+  #change(state, reason = "") {
+    if (this.#state === state) return;
+    this.#state = state;
+    this.dispatchEvent(new CustomEvent("state", { detail: { state, reason } }));
+  }
+
+  /** Say what there is to say, once this turn is over. */
+  #wake() {
+    if (this.#isWriting) return;
+    this.#isWriting = true;
+    queueMicrotask(() => {
+      this.#isWriting = false;
+      const socket = this.#socket;
+      if (this.#state !== "open" || socket?.readyState !== WebSocket.OPEN) return;
+      for (const message of this.#session?.takeNews() ?? []) socket.send(JSON.stringify(message));
+    });
+  }
+}
+
+/**
+ * @param {any} end
+ * @param {any} reason why this end has cancelled it, if it has
+ * @param {number} until
+ */
+function settled(end, reason, until) {
+  if (end.type === "finish") return result(end); // also when it was cancelled meanwhile
+  const byWish = end.code === "cancelled" || end.type !== "error";
+  if (reason !== undefined && (byWish || end.code === "deadline")) throw reason;
+  if (end.code === "deadline" && until !== Infinity) {
+    throw new DOMException("the call took too long", "TimeoutError");
+  }
+  const code = end.type === "error" ? (end.code ?? "raised") : end.type;
+  throw new MessageError(code, String(end.error), { errorType: end.error_type });
+}
+
+/** @param {any} message */
+function result(message) {
+  if (Object.hasOwn(message, "payload")) return message.payload;
+  const rest = Object.entries(message).filter(([name]) => !RESERVED.has(name));
+  return rest.length ? Object.fromEntries(rest) : null;
+}
+
+/**
+ * Make one request, and read its answer to the end.
+ * @param {URL} url
+ * @param {RequestInit} init
+ */
+async function exchange(url, init) {
+  try {
+    const answer = await fetch(url, init);
+    return { answer, text: await answer.text() };
+  } catch (error) {
+    throw new MessageError("unreachable", `no answer to a ${init.method}: ${error}`);
+  }
+}
+
+/** @param {{answer: Response, text: string}} whole */
+function decoded({ answer, text }) {
+  /** @type {any} */
+  let body = null;
+  try {
+    body = text ? JSON.parse(text) : null;
+  } catch {
+    if (answer.ok) throw new MessageError("invalid", "the answer is no JSON");
+  }
+  if (answer.ok && !(body && typeof body === "object" && "error" in body)) return body;
+  const said = body && typeof body === "object" ? body : {};
+  const more = { status: answer.status, parameter: said.parameter };
+  const code = answer.status === 410 ? "lost" : "refused";
+  throw new MessageError(code, said.error ?? `${answer.status} ${answer.statusText}`, more);
+}
+
+/**
+ * Wait, but not for longer than the caller does.
+ * @param {Promise<void>} promise
+ * @param {AbortSignal | undefined} signal
+ * @param {number} until
+ * @returns {Promise<void>}
+ */
+function abortable(promise, signal, until) {
+  return new Promise((resolve, reject) => {
+    const timedOut = () => reject(new DOMException("the call took too long", "TimeoutError"));
+    const patience =
+      until === Infinity ? undefined : setTimeout(timedOut, Math.max(until - Date.now(), 0));
+    const onAbort = () => reject(signal?.reason);
+    signal?.addEventListener("abort", onAbort);
+    promise.then(resolve, reject).finally(() => {
+      clearTimeout(patience);
+      signal?.removeEventListener("abort", onAbort);
+    });
+  });
+}
+
+function randomKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16)); // randomUUID needs a secure page
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
