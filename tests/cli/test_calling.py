@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from uuid import UUID
 
 import pytest
 import trio
+import trustme
 from cli_tools import COMMAND, run_cli, running_cli
 
 import trio_rpc
@@ -377,3 +379,36 @@ async def test_ping_for_scripts(capsys):
     report = json.loads(capsys.readouterr().out)
     assert (report["url"], report["count"]) == (target.url, 2)
     assert 0 < report["min_ms"] <= report["p50_ms"] <= report["p99_ms"] <= report["max_ms"]
+
+
+PLUGIN = f"exec:{sys.executable} -m examples.plugins"
+
+
+async def test_a_child_process_in_place_of_a_url():
+    done = await run_cli("describe", f"{PLUGIN}.shout", "--json")
+    assert done.returncode == Exit.OK
+    assert done.stderr == b""
+    assert [each["name"] for each in json.loads(done.stdout)] == ["render"]
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "complaint"),
+    [
+        (f"{PLUGIN}.nothing", Exit.UNREACHABLE, "ended with exit code 1"),
+        ("exec:no-such-program", Exit.UNREACHABLE, "cannot start no-such-program: No such file"),
+        ("exec:", Exit.USAGE, "the command is empty"),
+        ("exec:'x", Exit.USAGE, "No closing quotation"),
+    ],
+)
+async def test_a_child_process_that_is_none(url, code, complaint):
+    done = await run_cli("ping", url)
+    assert done.returncode == code
+    assert done.stdout == b""
+    assert complaint in done.stderr.decode().splitlines()[-1]
+
+
+async def test_a_child_process_has_no_certificate(tmp_path):
+    certificate = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(certificate)
+    with pytest.raises(Usage, match="has no certificate"):
+        await calling.describe(Target(url="exec:true", ca=certificate), Output(as_json=False))

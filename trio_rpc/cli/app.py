@@ -172,7 +172,8 @@ def call(
     What JSON lacks is printed as text: bytes in base64, times in ISO 8601, timedelta in seconds.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path.
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path; or exec:COMMAND
+            for a program that serves its parent, 'exec:python plugin.py'.
         method: service.method, or a method of the service without a name.
         arguments: JSON: a list is by position, an object is by name.
         timeout: Seconds until the call is cancelled, there as here.
@@ -225,7 +226,8 @@ def describe(
     """List the methods that a server offers.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path.
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path; or exec:COMMAND
+            for a program that serves its parent, 'exec:python plugin.py'.
         ca: Certificates to trust for tls and wss, a PEM file; the system's by default.
         credentials: JSON, for a server that asks for them.
         json: Print one JSON list, for scripts.
@@ -248,7 +250,8 @@ def ping(
     """Measure how long a server takes to answer.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path.
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path; or exec:COMMAND
+            for a program that serves its parent, 'exec:python plugin.py'.
         count: How many times to ask.
         interval: Seconds between an answer and the next question.
         ca: Certificates to trust for tls and wss, a PEM file; the system's by default.

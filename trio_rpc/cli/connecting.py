@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,9 +15,14 @@ from trio_rpc.cli.exits import Unreachable, Usage
 from trio_rpc.cli.text import safe
 from trio_rpc.errors import RpcError
 from trio_rpc.session.connecting import connect
+from trio_rpc.session.process import open_process
 from trio_rpc.session.session import Session
 
 __all__ = ["Target", "connected", "parse_json"]
+
+
+EXEC = "exec:"
+"""Before a command to start, in place of a URL: a program that serves its parent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +30,7 @@ class Target:
     """Which server, and how to be let in.
 
     Attributes:
-        url: where it listens.
+        url: where it listens, or ``exec:`` and the command that starts it.
         ca: a file with the certificates to trust, for ``tls`` and ``wss``; the system's where it is None.
         credentials: JSON text, or None.
     """
@@ -36,7 +42,7 @@ class Target:
 
 @contextlib.asynccontextmanager
 async def connected(target: Target) -> AsyncIterator[Session]:
-    """Connect, and own the session until the block is left.
+    """Connect, or start the server as a child process, and own the session until the block is left.
 
     Raises:
         Usage: the URL, the file or the credentials are not ones.
@@ -49,13 +55,21 @@ async def connected(target: Target) -> AsyncIterator[Session]:
         options["credentials"] = parse_json(target.credentials, "--credentials")
     async with contextlib.AsyncExitStack() as stack:
         try:
-            session = await stack.enter_async_context(connect(target.url, **options))
+            session = await stack.enter_async_context(_session(target.url, options))
         except ValueError as exc:
             raise Usage(safe(exc)) from exc
         except (OSError, RpcError) as exc:
             text = safe(exc)
             raise Unreachable(text if target.url in text else f"{target.url}: {text}") from exc
         yield session
+
+
+def _session(url: str, options: dict[str, Any]) -> contextlib.AbstractAsyncContextManager[Session]:
+    if not url.startswith(EXEC):
+        return connect(url, **options)
+    if "ssl_context" in options:
+        raise ValueError("a child process has no certificate, so --ca has no place there")
+    return open_process(shlex.split(url.removeprefix(EXEC)), **options)
 
 
 def parse_json(text: str, what: str) -> Any:
