@@ -422,4 +422,12 @@ FIGURES = (
         against="trio_rpc-tcp",
         at_least=1.0,
     ),
+    Figure(
+        text="64 in flight on a channel forwarded over TCP: calls/s against TCP alone",
+        part="transports",
+        adapter="trio_rpc-forwarded",
+        metric="rate",
+        against="trio_rpc-tcp",
+        at_least=0.7,
+    ),
 )

@@ -34,6 +34,7 @@ MODULES = (
     "peer_pycapnp",
     "transports",
     "child",
+    "forwarded",
 )
 
 

@@ -6,11 +6,15 @@ import logging
 
 import pytest
 import trio
+from channel_pairs import connected
 from forwarding_pairs import Acceptor, channel_pair, open_forwarding_pair
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
-from trio_rpc import DecodeError, Limits, Refused
+import trio_rpc
+from trio_rpc import DecodeError, Limits, Refused, RemoteProtocolError, open_session
 from trio_rpc.channels import memory_channel_pair, open_forwarding
+from trio_rpc.channels.forwarding_frames import Data, Goodbye, Hello, Open, decode_frames, encode
+from trio_rpc.testing import check_channel
 
 SMALL = Limits(max_packet=16 * 1024, max_channels=4)
 
@@ -227,6 +231,7 @@ async def test_abort_breaks_the_channel_with_a_reason():
     acceptor = Acceptor()
     async with open_forwarding_pair(None, {"x": acceptor}) as (a, _):
         there, here = await channel_pair(a, acceptor, "x")
+        await channel_pair(a, acceptor, "x")  # with two, packets wait for those of the other one
         await there.send(b"before")
         await wait_all_tasks_blocked()
         assert there.send_nowait(b"has not left, and does not any more")
@@ -260,6 +265,68 @@ async def test_leaving_the_block_closes_channels_and_what_was_sent_arrives(autoj
         with pytest.raises(trio.BrokenResourceError):
             await b.open("x")
         await b.wait_closed()
+
+
+class Slow(trio.abc.Channel[bytes]):
+    """A carrier whose sends take time."""
+
+    def __init__(self, channel):
+        self._channel = channel
+
+    async def send(self, value):
+        await trio.sleep(0.1)
+        await self._channel.send(value)
+
+    async def receive(self):
+        return await self._channel.receive()
+
+    async def aclose(self):
+        await self._channel.aclose()
+
+
+@pytest.mark.parametrize("wait", [0, 0.05, 0.15])
+async def test_leaving_the_block_waits_for_a_slow_carrier(autojump_clock, wait):
+    acceptor = Acceptor()
+    first, second = memory_channel_pair()
+    async with open_forwarding(second, {"x": acceptor}):
+        async with open_forwarding(Slow(first)) as a:
+            channel, there = await channel_pair(a, acceptor, "x")
+            other, other_there = await channel_pair(a, acceptor, "x")
+            for each in (channel, other):
+                await each.send(bytes(200_000))
+            await trio.sleep(wait)
+            started = trio.current_time()
+        assert trio.current_time() - started == pytest.approx(0.2 - wait)
+        assert len(await there.receive()) == len(await other_there.receive()) == 200_000
+
+
+async def test_leaving_the_block_does_not_wait_for_ever(autojump_clock):
+    acceptor = Acceptor()
+    first, second = memory_channel_pair()
+    async with open_forwarding(second, {"x": acceptor}, limits=SMALL):
+        async with open_forwarding(first) as a:
+            channel, _ = await channel_pair(a, acceptor, "x")
+            with trio.move_on_after(1):
+                while True:
+                    await channel.send(bytes(10_000))
+            started = trio.current_time()
+        assert trio.current_time() - started == Limits().time_to_die
+
+
+async def test_a_packet_of_many_frames_lets_others_run():
+    acceptor = Acceptor()
+    here, raw = memory_channel_pair()
+    frames = 5_000
+    async with open_forwarding(here, {"x": acceptor}):
+        await raw.send(encode(Hello(1, 2**18, 1)) + encode(Open(1, "x", 1000)))
+        channel = await acceptor.next()
+        await raw.receive()
+        runs = 0
+        await raw.send(encode(Data(1, b"x")) * frames)
+        while len(channel._inbox) < frames:
+            await trio.lowlevel.checkpoint()
+            runs += 1
+    assert runs > frames / 100
 
 
 async def test_all_channels_break_with_their_carrier():
@@ -332,12 +399,141 @@ async def test_all_frames_of_a_tick_leave_in_one_packet():
         pairs = [await channel_pair(a, acceptor, "x") for _ in range(20)]
         await wait_all_tasks_blocked()
         carriers[0].on_send = lambda packet: packets.append(packet) or packet
+        for number in range(1, 4):
+            for there, _ in pairs:
+                assert there.send_nowait(b"a small packet")
+            for _, here in pairs:
+                assert await here.receive() == b"a small packet"
+            assert len(packets) == number
+            assert packets[-1].count(b"a small packet") == 20
         for there, _ in pairs:
-            assert there.send_nowait(b"a small packet")
-        for there, here in pairs:
-            assert await here.receive() == b"a small packet"
             await there.aclose()
+
+
+async def test_a_lone_channel_writes_at_once():
+    acceptor = Acceptor()
+    carriers = memory_channel_pair()
+    packets = []
+    async with open_forwarding_pair(None, {"x": acceptor}, carriers=carriers) as (a, _):
+        there, here = await channel_pair(a, acceptor, "x")
         await wait_all_tasks_blocked()
-        assert len(packets) <= 1 + 20
-        assert len(packets[0]) <= 20 * (14 + 16)
-    assert packets[0].count(b"a small packet") == 20
+        carriers[0].on_send = lambda packet: packets.append(packet) or packet
+        for number in range(1, 10):
+            assert there.send_nowait(b"x")
+            assert len(packets) == number
+        taken = 0
+        while there.send_nowait(bytes(10_000)):
+            taken += 1
+        assert taken == 8  # six are in the carrier, one is next, and one waits here
+        await there.send(b"last")
+        received = [await here.receive() for _ in range(9 + taken + 1)]
+        assert [len(packet) for packet in received] == [1] * 9 + [10_000] * taken + [4]
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "ws"])
+async def test_it_conforms_over_a_real_carrier(kind, nursery, tmp_path):
+    acceptor = Acceptor()
+    url = f"unix://{tmp_path}/socket" if kind == "unix" else f"{kind}://127.0.0.1:0"
+    carriers = await connected(nursery, url)
+    pair = open_forwarding_pair(None, {"x": acceptor}, carriers=carriers)
+    with trio.fail_after(60):
+        async with pair as (a, _):
+
+            async def make():
+                return await channel_pair(a, acceptor, "x")
+
+            await check_channel(make)
+
+
+async def test_what_a_socket_did_not_take_at_once_leaves_by_itself(nursery, tmp_path):
+    acceptor = Acceptor()
+    carriers = await connected(nursery, f"unix://{tmp_path}/socket")
+    with trio.fail_after(30):
+        async with open_forwarding_pair(None, {"x": acceptor}, carriers=carriers) as (a, _):
+            there, here = await channel_pair(a, acceptor, "x")
+            await wait_all_tasks_blocked()
+            for _ in range(20):
+                assert there.send_nowait(bytes(240_000))
+                assert len(await here.receive()) == 240_000
+
+
+async def test_what_is_illegal_ends_the_carrier_with_a_reason():
+    acceptor = Acceptor()
+    here, raw = memory_channel_pair()
+    async with open_forwarding(here, {"x": acceptor}) as forwarding:
+        await raw.send(encode(Hello(1, 2**18, 1)) + encode(Open(1, "x", 1000)))
+        channel = await acceptor.next()
+        await raw.send(encode(Data(2, b"x")))
+        reason = "Data for channel 2, which is not open"
+        with pytest.raises(trio.BrokenResourceError, match=reason) as caught:
+            await channel.receive()
+        assert isinstance(caught.value.__cause__, RemoteProtocolError)
+        with pytest.raises(trio.BrokenResourceError, match=reason):
+            await forwarding.open("x")
+        await forwarding.wait_closed()
+        frames = [frame async for packet in raw for frame in decode_frames(packet)]
+        assert frames[-1] == Goodbye(reason)
+
+
+async def test_the_other_end_learns_why_the_carrier_was_given_up():
+    here, raw = memory_channel_pair()
+    async with open_forwarding(here) as forwarding:
+        await raw.send(encode(Hello(1, 2**18, 1)) + encode(Goodbye("you have lied")))
+        with pytest.raises(trio.BrokenResourceError, match="you have lied"):
+            await forwarding.open("x")
+
+
+async def test_a_session_at_the_other_end_is_recognised():
+    here, there = memory_channel_pair()
+    async with open_forwarding(here) as forwarding:
+        with pytest.raises(RemoteProtocolError):
+            async with open_session(there):
+                raise AssertionError("it must not open")
+        with pytest.raises(trio.BrokenResourceError):
+            await forwarding.open("x")
+
+
+class Failing(Slow):
+    """A carrier with a bug."""
+
+    async def send(self, value):
+        await trio.lowlevel.checkpoint()
+        raise KeyError("a bug")
+
+
+async def test_a_bug_in_a_carrier_comes_out_of_the_block():
+    here, _there = memory_channel_pair()
+    with pytest.raises(KeyError, match="a bug"):
+        async with open_forwarding(Failing(here)) as forwarding:
+            with pytest.raises(trio.BrokenResourceError, match="a bug"):
+                await forwarding.open("x")
+            await trio.sleep_forever()
+
+
+async def test_cancelling_the_block_lets_sessions_have_their_last_words():
+    """The carrier goes on until the body is left: law 2 holds for a session that is cancelled."""
+    ended = []
+
+    class Sleeper:
+        @trio_rpc.method
+        async def sleep(self) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append(True)
+
+    async def serve(channel):
+        await trio_rpc.serve_session(channel, Sleeper())
+
+    carriers = memory_channel_pair()
+    async with open_forwarding(carriers[1], {"x": serve}):
+        with trio.CancelScope() as scope:
+            async with (
+                open_forwarding(carriers[0]) as forwarding,
+                open_session(await forwarding.open("x")) as session,
+                trio.open_nursery() as nursery,
+            ):
+                nursery.start_soon(session.call, "sleep")
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        assert ended

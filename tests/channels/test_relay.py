@@ -20,12 +20,13 @@ from trio_rpc.testing import check_channel
 class Joined:
     """Two channels far apart, with a relay between that can be stopped."""
 
-    def __init__(self, far, middle, nursery):
+    def __init__(self, far, middle, nursery, *, swapped=False):
         other_middle, self.other_far = memory_channel_pair()
-        self.far, self.middle = far, middle
+        self.far = far
         self.relay = trio.CancelScope()
         self.over = trio.Event()
-        nursery.start_soon(self._run, middle, other_middle)
+        middles = (other_middle, middle) if swapped else (middle, other_middle)
+        nursery.start_soon(self._run, *middles)
 
     async def _run(self, *middles):
         with self.relay:
@@ -34,8 +35,12 @@ class Joined:
 
 
 @pytest.fixture(params=["memory", "tcp", "unix", "tls", "ws", "forwarding"])
-async def joined(request, nursery, tmp_path, certificates):
-    kind = request.param
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["first", "second"])
+async def joined(request, kind, nursery, tmp_path, certificates):
     if kind == "memory":
         ends = memory_channel_pair()
     elif kind == "forwarding":
@@ -44,7 +49,7 @@ async def joined(request, nursery, tmp_path, certificates):
         url = f"unix://{tmp_path}/socket" if kind == "unix" else f"{kind}://127.0.0.1:0"
         contexts = (certificates.server, certificates.client) if kind == "tls" else ()
         ends = await connected(nursery, url, *contexts)
-    return Joined(*ends, nursery)
+    return Joined(*ends, nursery, swapped=request.param)
 
 
 async def test_packets_go_through_as_they_are(joined):

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import trio
 
@@ -44,6 +44,16 @@ _CHANNEL_ERRORS = (
     DecodeError,
 )
 _CARRIER_ERRORS = (*_CHANNEL_ERRORS, OSError)
+
+
+@runtime_checkable
+class _WritesNow(Protocol):
+    """What a carrier may offer besides: to take a packet over without waiting."""
+
+    def send_nowait(self, value: bytes) -> bool: ...
+    async def flush(self) -> None: ...
+    @property
+    def unsent(self) -> int: ...
 
 
 class ForwardingChannel(trio.abc.Channel[bytes]):
@@ -109,7 +119,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         self._check_send(value)
         if self._sending or self._state.packet is not None:
             return False
-        self._driver.send(self._state, value)
+        self._driver.send_now(self._state, value)
         return True
 
     async def flush(self) -> None:
@@ -358,7 +368,11 @@ class _Driver:
         self._greeted = trio.Event()
         self._openers = trio.lowlevel.ParkingLot()
         self._writer = trio.lowlevel.ParkingLot()
-        self._writing = False
+        self._nowait = carrier if isinstance(carrier, _WritesNow) else None
+        self._held: bytes | None = None
+        """A packet that was taken for the carrier, and has not left."""
+        self._writing = True
+        """Whether the writer has work, or may not have seen yet that it has none."""
         self._drained = trio.Event()
 
     # ── for channels ─────────────────────────────────────────────────────────────────────────
@@ -377,6 +391,13 @@ class _Driver:
     def send(self, state: SubChannel, packet: bytes) -> None:
         self._core.send(state, packet)
         self._wake_writer()
+
+    def send_now(self, state: SubChannel, packet: bytes) -> None:
+        self._core.send(state, packet)
+        if len(self.channels) == 1:
+            self._write_now()  # there is no other channel whose packets could go along
+        else:
+            self._wake_writer()
 
     def taken(self, state: SubChannel, size: int) -> None:
         self._core.taken(state, size)
@@ -441,22 +462,50 @@ class _Driver:
     async def _write(self) -> None:
         try:
             while True:
-                taken = self._core.next_packet()
-                if taken is None:
+                packet = self._held or self._next()
+                self._held = None
+                self._writing = True
+                if packet is not None:
+                    await self._carrier.send(packet)
+                elif self._nowait is not None and self._nowait.unsent:
+                    await self._nowait.flush()
+                else:
+                    self._writing = False
                     self._drained.set()
                     await self._writer.park()
-                else:
-                    packet, emptied = taken
-                    for state in emptied:
-                        if state.id in self.channels:
-                            self.channels[state.id].has_room()
-                    self._writing = True
-                    await self._carrier.send(packet)
-                    self._writing = False
         except Exception as exc:
             self._lose(exc)
             if not isinstance(exc, _CARRIER_ERRORS):
                 raise  # it is a bug of the carrier's
+
+    def _write_now(self) -> None:
+        """Write what waits at once as far as that cannot block; the task writes the rest."""
+        if self._writing or self._nowait is None:
+            self._wake_writer()
+            return
+        packet = self._next()
+        if packet is None:
+            return
+        try:
+            if self._nowait.send_nowait(packet):
+                packet = None
+        except _CARRIER_ERRORS:
+            pass  # the task will run into the same, and is the one whose error is listened to
+        if packet is not None or self._nowait.unsent or self._core.can_send:
+            self._held = packet
+            self._writing = True
+            self._writer.unpark()
+
+    def _next(self) -> bytes | None:
+        """Take the next packet of the carrier; let the channels whose packets it ends send on."""
+        taken = self._core.next_packet()
+        if taken is None:
+            return None
+        packet, emptied = taken
+        for state in emptied:
+            if state.id in self.channels:
+                self.channels[state.id].has_room()
+        return packet
 
     async def _read(self) -> None:
         try:
@@ -487,7 +536,8 @@ class _Driver:
 
     def _wake_writer(self) -> None:
         """Have what waits written, with whatever else comes to wait in this tick."""
-        if self._core.can_send:
+        if not self._writing and self._core.can_send:
+            self._writing = True
             self._writer.unpark()
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────
