@@ -193,18 +193,21 @@ async def test_a_channel_is_closed_alone():
             assert await here.receive() == b"x"
 
 
-async def test_opening_waits_for_a_place():
+@pytest.mark.parametrize("first", [0, 1])
+async def test_opening_waits_for_a_place(first, autojump_clock):
     acceptor = Acceptor()
     async with open_forwarding_pair(None, {"x": acceptor}, limits_b=SMALL) as (a, _):
         pairs = [await channel_pair(a, acceptor, "x") for _ in range(4)]
         async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + 10
             nursery.start_soon(channel_pair, a, acceptor, "x")
             await wait_all_tasks_blocked()
             assert not acceptor.channels
-            await pairs[2][0].aclose()
+            await pairs[2][first].aclose()
             await wait_all_tasks_blocked()
-            assert len(nursery.child_tasks) == 1  # its handler may still be using it
-            await pairs[2][1].aclose()
+            assert len(nursery.child_tasks) == 1  # the other end may still be using it
+            await pairs[2][1 - first].aclose()
+        assert not nursery.cancel_scope.cancelled_caught
 
 
 async def test_a_cancelled_open_leaves_nothing(autojump_clock):

@@ -418,6 +418,42 @@ def test_goodbye_is_all_that_leaves_after_a_failure():
     assert not a.has_data
 
 
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_peer_that_does_not_read_cannot_pile_up_answers(accepted):
+    core, _ = peer()
+    with pytest.raises(RemoteProtocolError, match="more than 3 channels"):
+        for number in range(1, 100):
+            for channel, frame in core.receive(raw([1, number, "x", 9], [7, number])):
+                if type(frame) is Open and accepted:
+                    core.accept(channel)
+                if type(frame) is Open:
+                    core.close(channel, "no")
+    assert len(core._control) <= 3 * 2
+
+
+def test_a_peer_that_does_not_read_gets_no_more_credit():
+    core, [channel] = peer(OPEN)
+    core.accept(channel)
+    with pytest.raises(RemoteProtocolError, match="more than was granted"):
+        for _ in range(9):
+            list(core.receive(raw([4, 1, bytes(MAX // 2)])))
+            core.taken(channel, MAX // 2)
+    assert len(core._owing) == 1
+
+
+def test_a_channel_has_one_place_in_the_round():
+    a, b = join()
+    here, there = open_channel(a, b)
+    for _ in range(2):
+        a.send(here, bytes(MAX))
+        pump(a, b)
+        b.taken(there, MAX)
+    a.send(here, b"waits")
+    pump(b, a)
+    assert here.credit == WINDOW
+    assert len(a._round) == 1
+
+
 # ── batching and fairness ────────────────────────────────────────────────────────────────────
 
 

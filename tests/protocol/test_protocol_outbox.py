@@ -98,6 +98,20 @@ def test_packets_are_bounded_and_in_order(outbox):
         assert [message.id for message in decoded(packet)] == answered
 
 
+def test_batching_all_that_waits_leaves_in_one_packet_in_order_up_to_a_size(outbox):
+    """Batching as a part of its own; a session has one packet sent for each tick (B12)."""
+    first = [request(number) for number in range(1, 6)]
+    for each in first:
+        outbox.put(each)
+    assert drain(outbox) == [(b"".join(first), [])]
+    many = [reply(number, 20) for number in range(1, 200)]
+    for number, each in enumerate(many, 1):
+        outbox.put(each, number)
+    packets = [packet for packet, _ in drain(outbox)]
+    assert b"".join(packets) == b"".join(many)
+    assert all(MAX - CONTROL_ROOM - len(many[-1]) < len(packet) <= MAX for packet in packets[:-1])
+
+
 def test_a_small_message_that_is_alone_is_not_copied(outbox):
     data = reply(1)
     outbox.put(data)

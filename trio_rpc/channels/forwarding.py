@@ -505,6 +505,7 @@ class _Driver:
         for state in emptied:
             if state.id in self.channels:
                 self.channels[state.id].has_room()
+        self._let_in()  # a last word may have left
         return packet
 
     async def _read(self) -> None:
@@ -552,8 +553,13 @@ class _Driver:
                 await trio.lowlevel.checkpoint()
         if self._core.greeted:
             self._greeted.set()
-        self._openers.unpark(count=max(self._core.room, 0))
+        self._let_in()
         self._wake_writer()
+
+    def _let_in(self) -> None:
+        """Wake those that wait for a place, as many as there are places."""
+        if self._openers and self._core.room > 0:
+            self._openers.unpark(count=self._core.room)
 
     def _on_event(self, event: Event) -> None:
         state, frame = event

@@ -25,9 +25,9 @@ What is bounded
 ===============
 
 Here, for each channel: one packet that waits to be sent; one that arrives in parts, of at most
-``max_packet`` bytes; and five control frames that wait: an Open, or an Accept; a last word; and Credits, of
-which there are two at most, since each is for half a window of data, and no more can come until one has left.
-There are at most ``max_channels`` that the other end has opened. What has arrived whole waits with the
+``max_packet`` bytes; and three control frames that wait: Open or Accept, one Credit, a last word. There are at most
+``max_channels`` that the other end has opened, and a place is free again only when the last word of this end
+has left: so a peer that sends and does not read can pile up nothing. What has arrived whole waits with the
 receiver: at most a window, its overhead included.
 """
 
@@ -123,6 +123,8 @@ class SubChannel:
     """Whether a packet arrives in parts, kept or not."""
     closing: bool = False
     """Whether Close follows what waits."""
+    parted: bool = False
+    """Whether the last word of this end has left."""
     queued: bool = False
     """Whether it is in the round of those that can send."""
 
@@ -152,7 +154,11 @@ class ForwardingCore:
         self._limits = limits
         self._window = WINDOW * limits.max_packet
         self._channels: dict[int, SubChannel] = {}
-        self._control = deque([encode(Hello(VERSION, limits.max_packet, limits.max_channels))])
+        self._control: deque[tuple[bytes, SubChannel | None]] = deque()
+        """Frames that wait, each with the channel whose last word it is."""
+        self._owing: deque[SubChannel] = deque()
+        """Channels of which half a window has been taken, and not been granted again."""
+        self._put(Hello(VERSION, limits.max_packet, limits.max_channels))
         self._round: deque[SubChannel] = deque()
         self._waiting = 0
         self._max_packet = MIN_PACKET
@@ -180,7 +186,7 @@ class ForwardingCore:
         channel = SubChannel(self._last_id, name, Half.TALKING, Half.SILENT)
         channel.granted = self._window
         self._channels[channel.id] = channel
-        self._control.append(encode(Open(channel.id, name, self._window)))
+        self._put(Open(channel.id, name, self._window))
         return channel
 
     def accept(self, channel: SubChannel) -> None:
@@ -198,12 +204,10 @@ class ForwardingCore:
 
     def taken(self, channel: SubChannel, size: int) -> None:
         """Take note that the user has got a packet of that size, so that more can come."""
+        before = channel.due
         channel.due += size + OVERHEAD
-        if channel.due * 2 >= self._window and channel.theirs is Half.TALKING:
-            if channel.ours is Half.TALKING and not channel.closing:
-                channel.granted += channel.due
-                self._say(channel, Credit(channel.id, channel.due))
-            channel.due = 0
+        if before * 2 < self._window <= channel.due * 2:
+            self._owing.append(channel)
 
     def close(self, channel: SubChannel, reason: str = "") -> None:
         """Say the last word, behind the packet that waits; to what was not accepted it is Refuse."""
@@ -227,11 +231,12 @@ class ForwardingCore:
     def fail(self, reason: str) -> None:
         """Have nothing sent any more but the reason why."""
         self.end()
-        self._control.append(encode(Goodbye(shorten(reason))))
+        self._put(Goodbye(shorten(reason)))
 
     def end(self) -> None:
         """Forget everything: the carrier is gone."""
         self._control.clear()
+        self._owing.clear()
         self._round.clear()
         self._waiting = 0
         for channel in self._channels.values():
@@ -246,12 +251,12 @@ class ForwardingCore:
     @property
     def has_data(self) -> bool:
         """Whether anything waits to be sent, if only for credit."""
-        return bool(self._control or self._waiting)
+        return bool(self._control or self._owing or self._waiting)
 
     @property
     def can_send(self) -> bool:
         """Whether there is a packet of the carrier to send."""
-        return bool(self._control or self._round)
+        return bool(self._control or self._owing or self._round)
 
     def next_packet(self) -> tuple[bytes, list[SubChannel]] | None:
         """Return the next packet of the carrier, and the channels that can send again.
@@ -277,10 +282,22 @@ class ForwardingCore:
         return (b"".join(parts), emptied) if parts else None
 
     def _take_control(self, parts: list[bytes | memoryview], room: int) -> int:
-        while self._control and len(self._control[0]) <= room:
-            frame = self._control.popleft()
+        while self._control and len(self._control[0][0]) <= room:
+            frame, channel = self._control.popleft()
             parts.append(frame)
             room -= len(frame)
+            if channel is not None:
+                channel.parted = True
+                self._forget_if_over(channel)
+        while self._owing and room >= DATA_HEADER and not self._control:
+            channel = self._owing.popleft()
+            # Granted no earlier than it leaves: a peer that does not read gets no more of it.
+            amount, channel.due = channel.due, 0
+            if channel.theirs is channel.ours is Half.TALKING and not channel.closing:
+                frame = encode(Credit(channel.id, amount))
+                channel.granted += amount
+                parts.append(frame)
+                room -= len(frame)
         return room
 
     def _take_part(
@@ -337,11 +354,14 @@ class ForwardingCore:
         if then is None:
             raise LocalProtocolError(f"no {type(frame).__name__}: this end {channel.ours.value}")
         channel.ours = then
-        self._control.append(encode(frame))
-        self._forget_if_over(channel)
+        self._put(frame, channel if then is Half.DONE else None)
+
+    def _put(self, frame: Frame, ends: SubChannel | None = None) -> None:
+        self._control.append((encode(frame), ends))
 
     def _forget_if_over(self, channel: SubChannel) -> None:
-        if channel.ours is channel.theirs is Half.DONE:
+        # What waits here is bounded by the places: one is free again when nothing of it waits.
+        if channel.parted and channel.theirs is Half.DONE:
             del self._channels[channel.id]
             if channel.id > 0:
                 self._opened -= 1
