@@ -10,7 +10,12 @@ from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
 from trio_rpc.channels.opening import open_channel, open_listeners
 from trio_rpc.channels.process import ProcessChannel
 from trio_rpc.channels.relay import relay
-from trio_rpc.channels.resumable import ConnectionState, ResumableChannel, Resume
+from trio_rpc.channels.resumable import (
+    ConnectionState,
+    ConnectionStates,
+    ResumableChannel,
+    Resume,
+)
 from trio_rpc.channels.resuming import Guest, Lobby, carrier_limits, open_resumable
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
@@ -22,6 +27,7 @@ __all__ = [
     "ChannelListener",
     "Connection",
     "ConnectionState",
+    "ConnectionStates",
     "Forwarding",
     "ForwardingChannel",
     "Guest",

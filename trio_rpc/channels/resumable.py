@@ -23,7 +23,7 @@ seconds. So a Goodbye that was sent just before a cut still arrives.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -33,7 +33,13 @@ import trio
 from trio_rpc.channels.resumption import ACK_BYTES, Numbers
 from trio_rpc.errors import DecodeError
 
-__all__ = ["CARRIER_ERRORS", "ConnectionState", "ResumableChannel", "Resume"]
+__all__ = [
+    "CARRIER_ERRORS",
+    "ConnectionState",
+    "ConnectionStates",
+    "ResumableChannel",
+    "Resume",
+]
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing waits for the word that everything has arrived."""
@@ -92,6 +98,38 @@ class ConnectionState(enum.Enum):
     """There is another connection, and all that was under way has arrived or does so now."""
     LOST = "lost"
     """There will be none: the session is over."""
+
+
+class ConnectionStates:
+    """An async iterator over the states of a connection. One that is slow misses those that have passed.
+
+    Args:
+        current: tells the state; None when there will be none any more.
+        wait_changed: waits until it may be another one.
+    """
+
+    def __init__(
+        self,
+        current: Callable[[], ConnectionState | None],
+        wait_changed: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._current = current
+        self._wait_changed = wait_changed
+        self._seen: ConnectionState | None = None
+
+    def __aiter__(self) -> ConnectionStates:
+        return self
+
+    async def __anext__(self) -> ConnectionState:
+        await trio.lowlevel.checkpoint()
+        while True:
+            state = self._current()
+            if state is not None and state is not self._seen:
+                self._seen = state
+                return state
+            if state is None or state is ConnectionState.LOST:
+                raise StopAsyncIteration
+            await self._wait_changed()
 
 
 class _Stage(enum.Enum):
@@ -273,17 +311,17 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         self._lose(self._carrier)
         return self._failure is None
 
-    async def states(self) -> AsyncIterator[ConnectionState]:
-        """Yield the state, and each new one, until the session is lost or closed. A slow reader misses some."""
-        seen = None
-        while True:
-            if self.state is not seen:
-                seen = self.state
-                yield seen
-            elif self.is_over:
-                return
-            else:
-                await self._changed.wait()
+    def states(self) -> ConnectionStates:
+        """Iterate over the state: as it is, then each new one, until the session is lost or closed."""
+        return ConnectionStates(self._current_state, self._wait_changed)
+
+    def _current_state(self) -> ConnectionState | None:
+        if self._failure is not None:
+            return ConnectionState.LOST
+        return None if self._stage is _Stage.CLOSED else self.state
+
+    async def _wait_changed(self) -> None:
+        await self._changed.wait()
 
     # ── carriers ─────────────────────────────────────────────────────────────────────────────
 

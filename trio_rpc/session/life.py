@@ -61,6 +61,10 @@ class Life:
         while self.stage is Stage.OPENING:
             await self.changed.wait()
 
+    async def wait_changed(self) -> None:
+        """Wait until a later stage is entered."""
+        await self.changed.wait()
+
     async def ended(self) -> None:
         """Wait until the session is over."""
         while not self.is_over:

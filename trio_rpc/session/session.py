@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, overload
 
 import trio
 
-from trio_rpc.channels import ConnectionState, ResumableChannel
+from trio_rpc.channels import ConnectionState, ConnectionStates, ResumableChannel
 from trio_rpc.errors import LocalProtocolError
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.proxies import Proxy, RemoteMethod
@@ -334,23 +334,22 @@ class Session:
         """
         return await self._core.ping()
 
-    async def connection_states(self) -> AsyncGenerator[ConnectionState, None]:
-        """Yield how the session stands with its connection: first as it is, then each change, until it is over.
+    def connection_states(self) -> ConnectionStates:
+        """Iterate over how the session stands with its connection: as it is, then each change, until it is over.
 
         ``connected``, ``reconnecting``, ``resumed``, and ``lost`` at the end unless this end has closed it. Only
         what was opened with ``resume`` ever reconnects. A slow reader misses states that have passed.
         """
         channel = self._core.channel
         if isinstance(channel, ResumableChannel):
-            async for state in channel.states():
-                yield state
-        else:
-            await self._core.life.begun()
-            if not self._core.life.is_over:
-                yield ConnectionState.CONNECTED
-            await self._core.over.wait()
-            if self._core.life.cause is not None:
-                yield ConnectionState.LOST
+            return channel.states()
+        return ConnectionStates(self._connection_state, self._core.life.wait_changed)
+
+    def _connection_state(self) -> ConnectionState | None:
+        life = self._core.life
+        if not life.is_over:
+            return ConnectionState.CONNECTED
+        return ConnectionState.LOST if life.cause is not None else None
 
     # ── closing ──────────────────────────────────────────────────────────────────────────────
 
