@@ -415,6 +415,14 @@ FIGURES = (
         at_least=1.0,
     ),
     Figure(
+        text="64 in flight, resumable: calls/s against plain TCP",
+        part="transports",
+        adapter="trio_rpc-resumable",
+        metric="rate",
+        against="trio_rpc-tcp",
+        at_least=0.85,
+    ),
+    Figure(
         text="64 in flight, parent to child process: calls/s against TCP",
         part="transports",
         adapter="trio_rpc-process",

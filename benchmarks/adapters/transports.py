@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -33,9 +33,9 @@ def _client_context() -> ssl.SSLContext:
     return context
 
 
-def _serve(scheme: str) -> Callable[[Sequence[str], Ready], Awaitable[None]]:
+def _serve(scheme: str, *, resume: bool = False) -> Callable[[Sequence[str], Ready], Awaitable[None]]:
     async def serve_bench(hosts: Sequence[str], ready: Ready) -> None:
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"resume": resume}
         if scheme in ("tls", "wss"):
             options["ssl_context"] = _server_context()
         async with trio.open_nursery() as nursery:
@@ -51,26 +51,33 @@ def _serve(scheme: str) -> Callable[[Sequence[str], Ready], Awaitable[None]]:
     return serve_bench
 
 
-@asynccontextmanager
-async def _open_client(url: str) -> AsyncGenerator[Calls]:
-    options = {"ssl_context": _client_context()} if url.startswith(("tls:", "wss:")) else {}
-    async with connect(url, **options) as session:
-        bench = session.proxy("bench", Bench)
-        yield Calls(echo=bench.echo, large=bench.large)
+def _open_client(*, resume: bool) -> Callable[[str], AbstractAsyncContextManager[Calls]]:
+    @asynccontextmanager
+    async def open_client(url: str) -> AsyncGenerator[Calls]:
+        options: dict[str, Any] = {"resume": resume}
+        if url.startswith(("tls:", "wss:")):
+            options["ssl_context"] = _client_context()
+        async with connect(url, **options) as session:
+            bench = session.proxy("bench", Bench)
+            yield Calls(echo=bench.echo, large=bench.large)
+
+    return open_client
 
 
 def _adapter(scheme: str, title: str, parts: str) -> Adapter:
+    resume = scheme == "resumable"
     return trio_adapter(
         f"trio_rpc-{scheme}",
         f"trio_rpc over {title}",
         parts,
-        serve=_serve(scheme),
-        open_client=_open_client,
+        serve=_serve("tcp" if resume else scheme, resume=resume),
+        open_client=_open_client(resume=resume),
     )
 
 
 PLAIN = (
     _adapter("tcp", "TCP", "transports"),
+    _adapter("resumable", "TCP, resumable", "transports"),
     _adapter("unix", "a Unix socket", "transports"),
     _adapter("ws", "a WebSocket", "websocket transports"),
 )
