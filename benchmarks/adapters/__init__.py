@@ -35,6 +35,8 @@ MODULES = (
     "transports",
     "child",
     "forwarded",
+    "gateway",
+    "browser",
 )
 
 

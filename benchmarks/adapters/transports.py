@@ -33,7 +33,9 @@ def _client_context() -> ssl.SSLContext:
     return context
 
 
-def _serve(scheme: str, *, resume: bool = False) -> Callable[[Sequence[str], Ready], Awaitable[None]]:
+def _serve(
+    scheme: str, *, resume: bool = False
+) -> Callable[[Sequence[str], Ready], Awaitable[None]]:
     async def serve_bench(hosts: Sequence[str], ready: Ready) -> None:
         options: dict[str, Any] = {"resume": resume}
         if scheme in ("tls", "wss"):
