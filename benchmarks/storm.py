@@ -1,0 +1,192 @@
+"""How soon sessions are back: one whose connection is cut, and thousands that lose their server.
+
+    python -m benchmarks.storm                  # 2,000 clients
+    python -m benchmarks.storm --clients 200 --away 2 --json figures.json
+
+Clients and server are two processes. In front of the server, in its process, is a proxy that cuts all connections
+and refuses new ones for as long as the server is said to be away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import trio
+
+import trio_rpc
+from trio_rpc.testing import ChaosProxy, open_chaos_proxy
+
+CUTS = 50
+SETTLED = 0.2
+"""Seconds between one cut and the next."""
+
+CONNECTING = 50
+"""Clients that connect at once, in the beginning."""
+
+
+class Control:
+    """What the clients' process may ask of the server's."""
+
+    def __init__(self, proxy: ChaosProxy) -> None:
+        self._proxy = proxy
+
+    @trio_rpc.method
+    async def url(self) -> str:
+        """Tell where the proxy listens."""
+        return self._proxy.url
+
+    @trio_rpc.method
+    async def cut(self) -> None:
+        """Cut all connections."""
+        self._proxy.cut()
+
+    @trio_rpc.method
+    async def vanish(self, seconds: float) -> None:
+        """Cut all connections, and refuse new ones for so long."""
+        self._proxy.is_refusing = True
+        self._proxy.cut()
+        await trio.sleep(seconds)
+        self._proxy.is_refusing = False
+
+    @trio_rpc.method
+    async def accepted(self) -> int:
+        """Tell how many connections the proxy has accepted."""
+        return self._proxy.accepted
+
+
+class Echo:
+    """What the clients call."""
+
+    @trio_rpc.method
+    async def echo(self, value: int) -> int:
+        """Send it back."""
+        return value
+
+
+async def serve() -> None:
+    """Be the server's process."""
+    _raise_descriptors()
+    resume = trio_rpc.Resume(grace=120)
+    async with (
+        trio_rpc.open_server(Echo(), "tcp://127.0.0.1:0", resume=resume) as server,
+        open_chaos_proxy(server.urls[0]) as proxy,
+    ):
+        await trio_rpc.serve_parent(Control(proxy))
+
+
+async def measure(clients: int, away: float) -> dict[str, object]:
+    """Be the clients' process."""
+    _raise_descriptors()
+    command = [sys.executable, "-m", "benchmarks.storm", "--serve"]
+    async with trio_rpc.open_process(command) as process:
+        control = process.proxy("", Control)
+        url = await control.url()
+        cuts = await _cuts(url, control)
+        return {"cut and resume, ms": cuts, "storm": await _storm(url, control, clients, away)}
+
+
+async def _cuts(url: str, control: Control) -> dict[str, float]:
+    """Cut one connection again and again; the back-off is next to nothing."""
+    resume = trio_rpc.Resume(first_delay=0.000_1, max_delay=0.001)
+    times = []
+    async with trio_rpc.connect(url, resume=resume) as session:
+        echo = session.proxy("", Echo).echo
+        for number in range(CUTS):
+            states = session.connection_states()
+            began = time.perf_counter()
+            await control.cut()
+            async for state in states:
+                if state is trio_rpc.ConnectionState.RECONNECTING:
+                    break
+            await echo(number)
+            times.append((time.perf_counter() - began) * 1e3)
+            await trio.sleep(SETTLED)
+    return {"median": statistics.median(times), "least": min(times), "most": max(times)}
+
+
+async def _storm(url: str, control: Control, clients: int, away: float) -> dict[str, float]:
+    back: list[float] = []
+    async with trio.open_nursery() as nursery:
+        sessions = await _connect_all(nursery, url, clients)
+        print(f"{clients} clients are connected", file=sys.stderr)
+        begun = await control.accepted()
+        async with trio.open_nursery() as watching:
+            for session in sessions:
+                watching.start_soon(_watch, session, back)
+            await control.vanish(away)
+            returned = time.perf_counter()
+            attempts = await control.accepted() - begun
+        last = max(back) - returned
+        peak = max(Counter(int(each * 10) for each in back).values())
+        for number, session in enumerate(sessions):
+            assert await session.call("echo", number) == number
+        nursery.cancel_scope.cancel()
+    return {
+        "clients": clients,
+        "seconds away": away,
+        "attempts while away": attempts,
+        "back after, s: median": statistics.median(back) - returned,
+        "back after, s: last": last,
+        "back in the busiest 100 ms": peak,
+    }
+
+
+async def _connect_all(nursery: trio.Nursery, url: str, clients: int) -> list[trio_rpc.Session]:
+    sessions: list[trio_rpc.Session] = []
+    resume = trio_rpc.Resume(grace=120)
+
+    async def connect_some(count: int) -> None:
+        for _ in range(count):
+            session = await trio_rpc.connect_in(nursery, url, resume=resume)
+            sessions.append(session)
+
+    async with trio.open_nursery() as connecting:
+        for number in range(CONNECTING):
+            count = clients // CONNECTING + (number < clients % CONNECTING)
+            connecting.start_soon(connect_some, count)
+    return sessions
+
+
+async def _watch(session: trio_rpc.Session, back: list[float]) -> None:
+    async for state in session.connection_states():
+        if state is trio_rpc.ConnectionState.RESUMED:
+            back.append(time.perf_counter())
+            return
+
+
+def _raise_descriptors() -> None:
+    """Ask for as many descriptors as may be had: each client takes one here and three there."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def main() -> None:
+    """Run it from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.storm", description=__doc__)
+    parser.add_argument("--clients", type=int, default=2000)
+    parser.add_argument("--away", type=float, default=10.0, help="seconds, default 10")
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        trio.run(serve)
+        return
+    figures = trio.run(measure, options.clients, options.away)
+    for title, rows in figures.items():
+        print(title)
+        assert isinstance(rows, dict)
+        for name, value in rows.items():
+            print(f"  {name:30} {value:12,.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
