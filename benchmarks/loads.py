@@ -20,13 +20,16 @@ from benchmarks.parts import Load
 if TYPE_CHECKING:
     from benchmarks.adapter import Calls, Measurement, Target, Turns
 
-__all__ = ["LOADS", "SPARE_FILES", "Bench"]
+__all__ = ["LOADS", "SPARE_FILES", "Bench", "affordable"]
 
 PATIENCE = 5.0
 """Seconds after which a handler that still runs was not cancelled at all."""
 
 SETTLING = 0.5
 """Seconds in which a server may tidy up after the last of many calls."""
+
+LONGEST = 0.2
+"""Seconds that a turn should take at most, warm-up and all that is not a rate excepted."""
 
 FOREVER = 86_400.0
 """Seconds: longer than any measurement."""
@@ -53,6 +56,14 @@ class Bench:
         """Wait for this client's turn; False when there will be no other."""
         found: bool = await self.loop.in_thread(self.turns.wait)
         return found
+
+
+def affordable(count: int, warm_up: int, seconds: float) -> int:
+    """Return how much of that count to measure, when the warm-up took so long.
+
+    What is slow gets shorter turns, so that all have about as long, and a run an end.
+    """
+    return max(1, min(count, int(warm_up / seconds * LONGEST)))
 
 
 async def _timed(call: Callable[[Any], Awaitable[Any]], value: object, load: Load) -> list[float]:
@@ -120,10 +131,14 @@ async def in_flight(bench: Bench) -> None:
     )
     async with bench.open() as client:
         while await bench.next():
-            await _flock(bench, client, warm_up)
             start = perf_counter()
-            await _flock(bench, client, count)
-            bench.turns.report({"rate": count / (perf_counter() - start)})
+            await _flock(bench, client, warm_up)
+            some = (
+                affordable(count // callers, warm_up // callers, perf_counter() - start) * callers
+            )
+            start = perf_counter()
+            await _flock(bench, client, some)
+            bench.turns.report({"rate": some / (perf_counter() - start)})
 
 
 async def connecting(bench: Bench) -> None:

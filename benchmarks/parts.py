@@ -25,7 +25,9 @@ class Load:
     """Turns of each adapter in a round that are taken again if other programs had the cores."""
 
     count: int
-    """Calls, sessions or cancelled calls in a turn, as the part has it; what is measured."""
+    """Calls, items, sessions or cancelled calls in a turn, as the part has it; what is measured.
+
+    Rates are measured by fewer, where so many would take longer than a fifth of a second."""
 
     warm_up: int
     """The same work, done in each turn before the clock runs."""

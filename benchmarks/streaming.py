@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.loads import Bench
+from benchmarks.loads import Bench, affordable
 from benchmarks.machine import resident_bytes
 
 if TYPE_CHECKING:
@@ -45,10 +45,12 @@ async def stream(bench: Bench) -> None:
     async with bench.open() as client:
         assert client.items is not None
         while await bench.next():
-            await _consume(client.items, load.warm_up, 0)
             start = perf_counter()
-            await _consume(client.items, load.count, 0)
-            bench.turns.report({"rate": load.count / (perf_counter() - start)})
+            await _consume(client.items, load.warm_up, 0)
+            count = affordable(load.count, load.warm_up, perf_counter() - start)
+            start = perf_counter()
+            await _consume(client.items, count, 0)
+            bench.turns.report({"rate": count / (perf_counter() - start)})
 
 
 async def exchange(bench: Bench) -> None:
