@@ -23,9 +23,10 @@ class Town:
         is_down: whether connecting fails.
     """
 
-    def __init__(self, nursery, options=None):
+    def __init__(self, nursery, options=None, limits=LIMITS):
         self.options = options or Resume()
         self.nursery = nursery
+        self.limits = limits
         self.links = []
         self.forth = self.back = Faults()
         self.is_down = False

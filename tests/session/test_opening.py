@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Fate, Limits, open_session
-from trio_rpc.testing import memory_channel_pair, open_session_pair
+from trio_rpc.testing import Faults, memory_channel_pair, open_faulty_pair, open_session_pair
 from trio_rpc.wire import messages as m
 
 # ── the handshake ────────────────────────────────────────────────────────────────────────────
@@ -242,6 +242,21 @@ async def test_a_blocked_loop_does_not_drop_healthy_peers(autojump_clock):
         for _ in range(20):
             await a.call("block")
         assert a.statistics().state == b.statistics().state == "open"
+
+
+async def test_a_part_of_a_packet_is_a_sign_of_life(autojump_clock):
+    slowly = Faults(rate=20_000, max_slice=1000)  # ten seconds for one packet; three are silence
+    watchful = Limits(keepalive_interval=1, keepalive_pings=2)
+    async with (
+        open_faulty_pair(slowly) as pair,
+        open_session_pair(
+            None, Echo(), options_b={"limits": watchful}, channels=(pair.first, pair.second)
+        ) as (a, b),
+    ):
+        started = trio.current_time()
+        assert await a.call("echo", b"x" * 200_000) == b"x" * 200_000
+        assert trio.current_time() - started > 9
+        assert b.statistics().state == "open"
 
 
 # ── ping ─────────────────────────────────────────────────────────────────────────────────────

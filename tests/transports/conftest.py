@@ -14,17 +14,21 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from trio_rpc.channels import carrier_limits
 from trio_rpc.channels.connection import owned
+from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.testing import memory_channel_pair
+from trio_rpc.wire.limits import DEFAULT_LIMITS
 
 TESTS = Path(__file__).parents[1]
-for _folder in ("session", "channels"):
+for _folder in ("session", "channels", "faults"):
     # What these suites share among themselves is shared with this one too.
     if str(TESTS / _folder) not in sys.path:
         sys.path.append(str(TESTS / _folder))
 
 from channel_pairs import Held, child_channels, connected_by  # noqa: E402 - found by what stands above
 from forwarding_pairs import open_channel_pair  # noqa: E402 - likewise
+from resumable_town import Town  # noqa: E402 - likewise
 
 
 def _conftest(folder):
@@ -48,7 +52,22 @@ def autojump_clock():
     return MockClock(autojump_threshold=0.01)
 
 
-KINDS = ("memory", "tcp", "tls", "unix", "ws", "wss", "process", "forwarding")
+KINDS = ("memory", "tcp", "tls", "unix", "ws", "wss", "process", "forwarding", "resumable")
+
+
+@contextlib.asynccontextmanager
+async def open_resumable_pair(*limits):
+    """Own both ends of a resumable channel in memory for a block."""
+    largest = max(limits, key=lambda each: each.max_packet, default=DEFAULT_LIMITS)
+    with one_exception() as body:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield await Town(nursery, limits=carrier_limits(largest)).pair()
+            except BaseException as exc:
+                body.append(exc)
+                raise
+            finally:
+                nursery.cancel_scope.cancel()
 
 
 class Transport:
@@ -71,6 +90,10 @@ class Transport:
             return
         if self.kind == "forwarding":
             async with open_channel_pair(*limits) as ends:
+                yield ends
+            return
+        if self.kind == "resumable":
+            async with open_resumable_pair(*limits) as ends:
                 yield ends
             return
         held = Held(self._nursery), Held(self._nursery)

@@ -17,6 +17,7 @@ async def test_the_transport_is_what_it_says(transport):
         "ws": "WebSocketChannel",
         "wss": "WebSocketChannel",
         "forwarding": "ForwardingChannel",
+        "resumable": "ResumableChannel",
     }
     if transport.kind == "process":
         assert kinds == ["ProcessChannel", "StreamChannel"]
