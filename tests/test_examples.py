@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
+
+import httpx
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,3 +38,27 @@ def test_the_plugin_host_survives_its_plugins():
     assert "is abandoned" in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert run.returncode == 0
+
+
+def test_the_page_that_scans_is_served_by_one_command():
+    run = subprocess.Popen(
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "examples.scan", "examples", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    watchdog = Timer(60, run.kill)
+    watchdog.start()
+    try:
+        with run.stdout:
+            url = run.stdout.readline().removeprefix("look at ").strip()
+            for page, text in (("", "<h1>Scan a folder</h1>"), ("message.js", "export class")):
+                assert text in httpx.get(url + page).text
+            summary = httpx.get(url + "../../README.md")
+            assert summary.status_code == 404
+            run.send_signal(signal.SIGINT)
+            assert run.wait() == 0
+    finally:
+        watchdog.cancel()
+        run.kill()
+        run.wait()
