@@ -14,7 +14,7 @@ import trio_rpc
 from trio_rpc import DecodeError, Limits, Refused, RemoteProtocolError, open_session
 from trio_rpc.channels import memory_channel_pair, open_forwarding
 from trio_rpc.channels.forwarding_frames import Data, Goodbye, Hello, Open, decode_frames, encode
-from trio_rpc.testing import check_channel
+from trio_rpc.testing import Failure, Faults, check_channel, open_faulty_pair
 
 SMALL = Limits(max_packet=16 * 1024, max_channels=4)
 
@@ -267,7 +267,6 @@ async def test_leaving_the_block_closes_channels_and_what_was_sent_arrives(autoj
             await kept_there.receive()
         with pytest.raises(trio.BrokenResourceError):
             await b.open("x")
-        await b.wait_closed()
 
 
 class Slow(trio.abc.Channel[bytes]):
@@ -335,7 +334,7 @@ async def test_a_packet_of_many_frames_lets_others_run():
 async def test_all_channels_break_with_their_carrier():
     acceptor = Acceptor()
     carriers = memory_channel_pair()
-    async with open_forwarding_pair(None, {"x": acceptor}, carriers=carriers) as (a, b):
+    async with open_forwarding_pair(None, {"x": acceptor}, carriers=carriers) as (a, _):
         ends = [end for _ in range(3) for end in await channel_pair(a, acceptor, "x")]
         failures = []
 
@@ -356,7 +355,6 @@ async def test_all_channels_break_with_their_carrier():
             await a.open("x")
         assert all(isinstance(each.__cause__, trio.BrokenResourceError) for each in failures)
         await a.wait_closed()
-        await b.wait_closed()
 
 
 async def test_an_end_that_says_nothing_is_given_up(autojump_clock):
@@ -473,7 +471,6 @@ async def test_what_is_illegal_ends_the_carrier_with_a_reason():
         assert isinstance(caught.value.__cause__, RemoteProtocolError)
         with pytest.raises(trio.BrokenResourceError, match=reason):
             await forwarding.open("x")
-        await forwarding.wait_closed()
         frames = [frame async for packet in raw for frame in decode_frames(packet)]
         assert frames[-1] == Goodbye(reason)
 
@@ -540,3 +537,50 @@ async def test_cancelling_the_block_lets_sessions_have_their_last_words():
                 await wait_all_tasks_blocked()
                 scope.cancel()
         assert ended
+
+
+async def test_handlers_get_what_had_come_when_the_carrier_is_closed():
+    received = []
+
+    async def consume(channel):
+        async for packet in channel:
+            await wait_all_tasks_blocked()  # it takes its time
+            received.append(packet)
+
+    carriers = memory_channel_pair()
+    async with open_forwarding(carriers[1], {"x": consume}) as served:
+        async with open_forwarding(carriers[0]) as a, await a.open("x") as channel:
+            for number in range(10):
+                await channel.send(bytes([number]))
+        await served.wait_closed()
+        assert received == [bytes([number]) for number in range(10)]
+
+
+@pytest.mark.parametrize("failure", [Failure.CUT, Failure.RESET])
+@pytest.mark.parametrize("way", ["forth", "back"])
+async def test_a_carrier_cut_at_any_byte_breaks_everything_and_hangs_nowhere(
+    failure, way, autojump_clock
+):
+    async def converse(forwarding):
+        async with await forwarding.open("x") as channel:
+            for number in range(1, 5):
+                await channel.send(bytes(number * 10))
+                assert len(await channel.receive()) == number * 10
+
+    async def cut_at(number):
+        faults = {way: Faults(fail_after=number, failure=failure)}
+        async with open_faulty_pair(**faults) as pair:
+            carriers = pair.first, pair.second
+            async with open_forwarding_pair(None, {"x": echo}, carriers=carriers) as (a, b):
+                try:
+                    await converse(a)
+                except (trio.BrokenResourceError, trio.EndOfChannel):
+                    await a.wait_closed()
+                    await b.wait_closed()
+                    return False
+                return True
+
+    with trio.fail_after(10_000):
+        outcomes = [await cut_at(number) for number in range(260)]
+    assert outcomes.index(True) > 100
+    assert all(outcomes[outcomes.index(True) :])

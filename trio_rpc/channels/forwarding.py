@@ -295,8 +295,13 @@ class Forwarding:
         return channel
 
     async def wait_closed(self) -> None:
-        """Wait until the carrier is closed, for whatever reason."""
+        """Wait until the carrier is closed, for whatever reason, and all handlers have ended.
+
+        They still get what had come before. Not to be awaited in a handler.
+        """
         await self._driver.closed.wait()
+        while self._driver.running:
+            await self._driver.handler_ended.park()
 
 
 @asynccontextmanager
@@ -359,6 +364,9 @@ class _Driver:
         self.closed = trio.Event()
         self.handlers: trio.Nursery | None = None
         """Where handlers run; None when no more may begin."""
+        self.running = 0
+        """Handlers that have begun and not ended."""
+        self.handler_ended = trio.lowlevel.ParkingLot()
         self._carrier = carrier
         self._router = router
         self._limits = limits
@@ -592,6 +600,7 @@ class _Driver:
             return
         handler, parameters = route
         channel = self._add(state)
+        self.running += 1
         self.handlers.start_soon(self._handle, handler, channel, parameters, name=handler)
 
     async def _handle(
@@ -613,6 +622,8 @@ class _Driver:
             raise
         finally:
             channel.close()
+            self.running -= 1
+            self.handler_ended.unpark_all()
 
 
 def _failing(kind: type[Exception], text: str, cause: Exception | None = None) -> _Failure:
