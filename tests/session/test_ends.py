@@ -245,6 +245,26 @@ async def test_aclose_takes_no_longer_than_its_grace(autojump_clock):
         assert (await peer.read(m.ReplyErr)).error["code"] == "cancelled"
 
 
+async def test_race_the_last_call_is_abandoned_while_the_session_closes(autojump_clock):
+    """Nobody waits for it any more, and nor does the close, whose grace time has only begun."""
+    sleeper = Sleeper()
+    async with open_session_pair(None, sleeper) as (a, _), trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        @nursery.start_soon
+        async def call():
+            with scope:
+                await a.call("stubborn", 4, abandon_on_cancel=True)
+
+        await wait_all_tasks_blocked()
+        nursery.start_soon(a.aclose)
+        await wait_all_tasks_blocked()
+        scope.cancel()
+        started = trio.current_time()
+        await a.wait_closed()
+        assert trio.current_time() == started
+
+
 async def test_aclose_cancelled_in_its_grace_time_closes_at_once(autojump_clock):
     sleeper = Sleeper()
     async with session_with_raw_peer(sleeper) as (session, peer):

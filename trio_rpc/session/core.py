@@ -201,6 +201,8 @@ class Core:
             self.writer.write_now()
         else:
             self.writer.wake()
+        if self.life.stage is Stage.CLOSING:
+            self.handler_ended()  # a call that nobody waits for any more may have been the last one
 
     def _make_reference(self, kind: int, number: int) -> Callback | ItemReceiver | m.Reference:
         """Make what stands for something of the peer's that came in a call."""

@@ -25,6 +25,7 @@ from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
 from trio_rpc.session.callbacks import Callback
+from trio_rpc.session.complaints import Complaints
 from trio_rpc.session.context import Handled, handled_call
 from trio_rpc.session.filters import Filter, apply_filters
 from trio_rpc.session.items import ItemReceiver, ItemSender, pump
@@ -96,6 +97,7 @@ class Incoming:
         self._calls = calls
         self._are_cancelled = False
         self._last_notification = 0
+        self._complaints = Complaints(logger)
 
     # ── starting: called by the reader ───────────────────────────────────────────────────────
 
@@ -197,7 +199,8 @@ class Incoming:
         return wrong_kind(method)
 
     def _drop_notification(self, reason: Exception) -> None:
-        logger.warning("a notification from %r was dropped: %s", self.session, reason)
+        text = "a notification from %r was dropped: %s"
+        self._complaints.log(logging.WARNING, text, self.session, reason)
         self._protocol.grant_notifications(1)
 
     def _start(self, handled: Handled) -> Handled | None:
@@ -341,7 +344,8 @@ class Incoming:
 
     def _end_with_error(self, handled: Handled, exc: BaseException) -> None:
         if handled.id < 0:
-            logger.error("the notification %s failed", handled.method.name, exc_info=exc)
+            text = "the notification %s failed"
+            self._complaints.log(logging.ERROR, text, handled.method.name, exc_info=exc)
             self._end_notification()
         else:
             self._answer_error(handled.id, to_error(exc, handled.method.raises, self._detail))
@@ -375,7 +379,7 @@ class Incoming:
             self._protocol.reply_error(call, error)
         except EncodeError as exc:
             # Nothing in a fault is unknown to the codec, but a peer may accept very little.
-            logger.warning("an error was too large to send: %s", exc)
+            self._complaints.log(logging.WARNING, "an error was too large to send: %s", exc)
             self._protocol.reply_error(call, {"code": error["code"], "message": ""})
 
     def item_credit(self, message: m.ItemCredit) -> None:

@@ -433,11 +433,12 @@ class Outgoing:
         pending.cancel_callbacks(reason or "the call that this callback belongs to is cancelled")
         withdrawn = self._protocol.cancel(pending.id, reason)
         if not withdrawn:
-            self._send()
             if not pending.abandon_on_cancel:
+                self._send()
                 return False
             self._protocol.abandon(pending.id)
         del self.pending[pending.id]
+        self._send()
         self.let_in()
         return True
 
@@ -466,6 +467,7 @@ class Outgoing:
             )
             del self.pending[pending.id]
             self._protocol.abandon(pending.id)
+            self._send()
 
     # ── calls that were opened, and are not awaited ──────────────────────────────────────────
 
@@ -504,6 +506,7 @@ class Outgoing:
             pending.cancel_callbacks(reason)
             if self._protocol.cancel(pending.id, reason):
                 del self.pending[pending.id]
+                self._send()
                 self.let_in()
             else:
                 self._send()

@@ -22,6 +22,7 @@ from trio_rpc.channels import (
 from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
+from trio_rpc.session.complaints import Complaints
 from trio_rpc.session.core import Core, Options, Tables
 from trio_rpc.session.opening import make_tables, run_session
 from trio_rpc.session.session import Session
@@ -53,6 +54,7 @@ class Server:
         self._options = options
         timeout = options.limits.handshake_timeout
         self._lobby = Lobby(resume, handshake_timeout=timeout) if resume is not None else None
+        self._complaints = Complaints(logger)
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
 
@@ -91,9 +93,11 @@ class Server:
         try:
             await serve(*args)
         except OSError as exc:
-            logger.info("%s did not get as far as a session: %s", name, exc)
+            text = "%s did not get as far as a session: %s"
+            self._complaints.log(logging.INFO, text, name, exc)
         except (Refused, RemoteProtocolError, SessionBroken) as exc:
-            logger.info("the session with %s was not opened: %s", name, exc)
+            text = "the session with %s was not opened: %s"
+            self._complaints.log(logging.INFO, text, name, exc)
         except Exception:
             logger.exception("the session with %s failed", name)
 
