@@ -24,8 +24,8 @@ def _rounds(text: str) -> int:
     return int(text)
 
 
-def _common() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
+def _common(**defaults: Any) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, **defaults)
     parser.add_argument(
         "--only", action="append", choices=list(PARTS), help="this part; may be repeated"
     )
@@ -37,9 +37,9 @@ def _common() -> argparse.ArgumentParser:
     parser.add_argument(
         "--patience",
         type=float,
-        default=DEFAULT_PATIENCE,
         metavar="SECONDS",
-        help="wait so long, in all, for other programs to be quiet before turns (default %(default)s)",
+        help="wait so long, in all, for other programs to be quiet before turns "
+        f"(default {DEFAULT_PATIENCE:g})",
     )
     parser.add_argument(
         "--quick", action="store_true", help="one round of tiny loads, to see that it works"
@@ -48,18 +48,20 @@ def _common() -> argparse.ArgumentParser:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    common = _common()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=(
             "Measure trio_rpc against floors and peers, client and server in two processes."
         ),
-        parents=[common],
+        parents=[_common()],
     )
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw PNGs and SVGs there")
     commands = parser.add_subparsers(dest="command", metavar="compare REV")
+    # An option may stand before the command or behind it: one that is not there sets nothing.
     comparing = commands.add_parser(
-        "compare", help="measure the library at REV and in this tree", parents=[common]
+        "compare",
+        help="measure the library at REV and in this tree",
+        parents=[_common(argument_default=argparse.SUPPRESS)],
     )
     comparing.add_argument("revision", metavar="REV", help="a commit, a tag or a branch")
     options = parser.parse_args(arguments)
@@ -144,10 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. Returns 1 if a measurement failed; a missed target is no failure."""
     options = _options(arguments)
     parts = [part for key, part in PARTS.items() if not options.only or key in options.only]
+    patience = DEFAULT_PATIENCE if options.patience is None else options.patience
     how = {
         "rounds": options.rounds or (1 if options.quick else DEFAULT_ROUNDS),
         "quick": options.quick,
-        "patience": runner.Patience(0 if options.quick else options.patience),
+        "patience": runner.Patience(0 if options.quick else patience),
     }
     do = _compare if options.command else _measure
     return int(any(outcome.failures for outcome in do(options, parts, how)))

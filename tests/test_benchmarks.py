@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import adapters, compare, report  # noqa: E402 - found by what stands above
+from benchmarks import adapters, compare, plots, report  # noqa: E402 - found by what stands above
 from benchmarks.adapter import adapter, peer  # noqa: E402 - likewise
 from benchmarks.loops import ASYNCIO, BLOCKING, TRIO, run_blocking  # noqa: E402 - likewise
 from benchmarks.parts import FIGURES, PARTS  # noqa: E402 - likewise
@@ -63,6 +63,42 @@ def test_a_quick_run_measures_every_kind_of_loop_and_writes_it_down(tmp_path):
     for key in ("one", "flight"):
         assert found["parts"][key]["failures"] == {}
         assert {*names, PARTS[key].floor} <= {*found["parts"][key]["rounds"][0]}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_a_revision_is_compared_with_this_tree_each_in_its_own_folder():
+    done = run_benchmarks("compare", "HEAD", "--only", "one", "--adapter", "trio_rpc")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "one: trio_rpc" in done.stdout
+
+
+def test_a_worker_that_found_another_library_says_so(tmp_path):
+    options = {
+        "root": str(tmp_path),
+        "core": None,
+        "lifetime": 60,
+        "hosts": ["127.0.0.1"],
+        "files": 0,
+    }
+    done = subprocess.run(  # noqa: S603 - it is this program
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.worker",
+            "serve",
+            "library",
+            "trio_rpc",
+            json.dumps(options),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 1
+    assert "is not the trio_rpc of" in done.stderr
 
 
 def test_comparing_needs_a_revision_that_there_is():
@@ -134,6 +170,17 @@ def test_the_loops_of_what_blocks_never_wait():
     assert run_blocking(ready) == 1
     with pytest.raises(RuntimeError, match="waits for an event loop"):
         run_blocking(waits)
+
+
+def test_plots_are_drawn_of_what_was_measured_and_what_was_not(tmp_path):
+    pytest.importorskip("matplotlib", reason="only plots need it")
+    measured = outcome_of(
+        [{"scopes": 1.0, "a": 2.0}], part="cancel", lacking={"p": "not propagated"}
+    )
+    plots.draw([measured, outcome_of([{"echo": 1.0}])], tmp_path / "plots")
+    assert {file.name for file in (tmp_path / "plots").iterdir()} == {
+        f"{name}.{form}" for name in ("cancel", "one", "peers") for form in ("png", "svg")
+    }
 
 
 @pytest.mark.parametrize("loop", [TRIO, ASYNCIO, BLOCKING])
