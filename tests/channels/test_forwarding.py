@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import msgpack
 import pytest
 import trio
 from channel_pairs import connected
@@ -96,7 +97,7 @@ async def test_a_long_reason_is_shortened():
             await a.open("x")
 
 
-async def test_both_ends_open_the_same_name_at_once_and_get_two_channels():
+async def test_both_ends_open_the_same_name_at_once_and_get_two_channels():  # F28
     opened = {}
 
     async def open_it(end, forwarding):
@@ -456,6 +457,57 @@ async def test_what_a_socket_did_not_take_at_once_leaves_by_itself(nursery, tmp_
             for _ in range(20):
                 assert there.send_nowait(bytes(240_000))
                 assert len(await here.receive()) == 240_000
+
+
+async def test_a_peer_made_from_the_page_alone():
+    """Only what docs/channels.md says, with an ordinary MessagePack library."""
+    here, there = memory_channel_pair()
+    frames = []
+
+    async def say(*several):
+        await there.send(b"".join(map(msgpack.packb, several)))
+
+    async def hear():
+        while not frames:
+            unpacker = msgpack.Unpacker()
+            unpacker.feed(await there.receive())
+            frames.extend(unpacker)
+        return frames.pop(0)
+
+    async with open_forwarding(here, {"echo/{what}": echo}, limits=SMALL) as forwarding:
+        assert await hear() == [0, 1, 16_384, 4]
+        # A channel of ours: one packet in three parts, which comes back whole.
+        await say([0, 1, 16_384, 1], [1, 1, "echo/x", 30_000])
+        assert await hear() == [2, -1, 65_536]
+        await say([5, 1, b"one "], [5, 1, b"two "])
+        await say([4, 1, b"three"])
+        assert await hear() == [4, -1, b"one two three"]
+        await say([7, 1])
+        assert await hear() == [7, -1]
+        # More than half of what was granted is granted again.
+        await say([1, 2, "echo/x", 200_000])
+        assert await hear() == [2, -2, 65_536]
+        for _ in range(3):
+            await say([4, 2, bytes(12_000)])
+        heard = sorted([await hear() for _ in range(4)])
+        assert heard == [[4, -2, bytes(12_000)]] * 3 + [[6, -2, 3 * (12_000 + 64)]]
+        await say([8, 2, "enough"])
+        assert await hear() in ([7, -2], [8, -2, "its handler failed"])
+        # Two of theirs: the first is refused.
+        async with trio.open_nursery() as nursery:
+
+            async def open_refused():
+                with pytest.raises(Refused, match="not today"):
+                    await forwarding.open("a")
+
+            nursery.start_soon(open_refused)
+            assert await hear() == [1, 1, "a", 65_536]
+            await say([3, -1, "not today"])
+        assert await hear() == [7, 1]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(forwarding.open, "b")
+            assert await hear() == [1, 2, "b", 65_536]
+            await say([2, -2, 100])
 
 
 async def test_what_is_illegal_ends_the_carrier_with_a_reason():
