@@ -326,7 +326,7 @@ async def test_a_packet_of_many_frames_lets_others_run():
         await raw.receive()
         runs = 0
         await raw.send(encode(Data(1, b"x")) * frames)
-        while len(channel._inbox) < frames:
+        while len(channel._box.packets) < frames:
             await trio.lowlevel.checkpoint()
             runs += 1
     assert runs > frames / 100
