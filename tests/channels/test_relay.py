@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from channel_pairs import Held, connected
+from channel_pairs import Held, child_channels, connected
 from forwarding_pairs import open_channel_pair, open_forwarding_pair
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
-from trio_rpc import relay
+from trio_rpc import DEFAULT_LIMITS, relay
 from trio_rpc.channels import memory_channel_pair
+from trio_rpc.channels.connection import owned
 from trio_rpc.testing import check_channel
 
 
@@ -34,7 +35,7 @@ class Joined:
         self.over.set()
 
 
-@pytest.fixture(params=["memory", "tcp", "unix", "tls", "ws", "forwarding"])
+@pytest.fixture(params=["memory", "tcp", "unix", "tls", "ws", "process", "forwarding"])
 def kind(request):
     return request.param
 
@@ -45,6 +46,9 @@ async def joined(request, kind, nursery, tmp_path, certificates):
         ends = memory_channel_pair()
     elif kind == "forwarding":
         ends = await Held(nursery).enter(open_channel_pair())
+    elif kind == "process":
+        pair = await child_channels(DEFAULT_LIMITS, DEFAULT_LIMITS)
+        ends = [await Held(nursery).enter(owned(end)) for end in reversed(pair)]
     else:
         url = f"unix://{tmp_path}/socket" if kind == "unix" else f"{kind}://127.0.0.1:0"
         contexts = (certificates.server, certificates.client) if kind == "tls" else ()
