@@ -387,7 +387,7 @@ async def test_work_that_nobody_waits_for_is_cancelled():
     assert heard == [{"type": "cancel", "request_uuid": "r", "reason": "nobody waits for it"}]
 
 
-async def test_none_is_lost_and_none_comes_twice_over_five_cuts(scanner):  # A45, A46, L19
+async def test_none_is_lost_and_none_comes_twice_over_five_cuts(scanner):  # A34, A45, A46, L19
     limits = GatewayLimits(callbacks_ahead=50)
     async with through_a_proxy(scanner, limits=limits) as (message, proxy):
         found = []

@@ -208,7 +208,7 @@ async def test_a_client_of_the_originals_kind_is_not_pinged(nursery, autojump_cl
     assert pipe.kinds == ["uuid"]
 
 
-async def test_race_a_writer_that_was_replaced_takes_nothing_more(talker, nursery):
+async def test_race_a_writer_that_was_replaced_takes_nothing_more(talker, nursery):  # A49
     """It finishes a frame in the tick in which the newer connection comes: what it took would be lost."""
     client, old, new = Client(limits(callbacks_ahead=50), resumable=True), Pipe(), Pipe()
     connection = connect(client, old)

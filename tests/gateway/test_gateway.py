@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -188,6 +189,27 @@ async def test_a_call_starts_calls_back_and_finishes(
         assert end == {"type": "finish", "request_uuid": request, "count": 2, "seq": 4}
 
 
+async def test_both_identities_are_the_gateways(scanner):  # A7, A9, A11, A12, A23
+    async with hosting(Gateway(scanner)) as url, websocket(url) as ws:
+        hello = json.loads(await ws.get_message())
+        assert list(hello)[:2] == ["type", "uuid"]
+        assert hello["type"] == "uuid"
+        async with browsing(url) as browser:
+            request = await browser.start("plain", a=1)
+            ids = {hello["uuid"], hello["token"], browser.id, browser.token, request}
+            assert len(ids) == 5
+            for each in (hello["uuid"], browser.id, request):
+                assert str(uuid.UUID(each)) == each
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+async def test_a_callback_is_called_any_number_of_times(scanner, count):  # A32
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        callbacks, end = await browser.until_end(await browser.start("scan", count=count))
+        assert len(callbacks) == count + 1
+        assert end["count"] == count
+
+
 async def test_a_client_that_knows_only_the_originals_messages(scanner):  # A41
     async with hosting(Gateway(scanner, legacy_clients=True)) as url:
         async with websocket(url, "") as ws, httpx.AsyncClient() as http:
@@ -292,7 +314,7 @@ async def test_work_in_a_thread_calls_back_from_there(scanner):  # A18
         assert end["payload"] == 20
 
 
-async def test_several_callbacks_in_one_message(scanner):  # A50
+async def test_several_callbacks_in_one_message(scanner):  # A19, A50
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         [message], _ = await browser.until_end(await browser.start("together"))
         assert (message["found"], message["progress"]) == (1, 0.5)
@@ -495,7 +517,7 @@ async def test_nonsense_from_a_client_is_ignored(scanner):  # A28
         assert await browser.next() == {"type": "pong", "id": 1}
 
 
-async def test_work_of_a_client_that_stays_away_is_cancelled(scanner):  # A39, A22
+async def test_work_of_a_client_that_stays_away_is_cancelled(scanner):  # A20, A22, A39
     limits = GatewayLimits(grace=0.05)
     async with hosting(Gateway(scanner, limits=limits)) as url, browsing(url) as browser:
         await browser.start("hold")
@@ -591,6 +613,25 @@ async def run_until_told(gateway, task_status):
         async with gateway.run():
             task_status.started(scope)
             await trio.sleep_forever()
+
+
+async def test_the_end_of_the_gateway_ends_calls_without_a_websocket_too(scanner):
+    gateway = Gateway(scanner)
+    async with trio.open_nursery() as nursery:
+        running = await nursery.start(run_until_told, gateway)
+        async with hosting(gateway) as url, httpx.AsyncClient(base_url=url) as http:
+            answers = []
+
+            async def hold():
+                answers.append(await http.post("/api/hold", json={}))
+
+            async with trio.open_nursery() as posts:
+                posts.start_soon(hold)
+                await scanner.started.wait()
+                running.cancel()
+            assert scanner.ended.is_set()
+            assert answers[0].status_code == 500
+            assert gateway.works == 0
 
 
 async def test_draining_waits_for_what_runs_and_starts_nothing_more(scanner):

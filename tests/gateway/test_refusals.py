@@ -158,6 +158,8 @@ async def test_other_pages_and_verbs(counter):
         "http://127.0.0.1",
         "http://127.0.0.1:1",
         "https://good.example:444",
+        "http://[",
+        "ftp://127.0.0.1",
         "",
     ],
 )
@@ -222,7 +224,7 @@ async def test_browsers_are_told_which_origins_are_allowed(counter):
 async def test_a_host_that_is_not_known_is_turned_away(counter):  # S11: DNS rebinding
     gateway = Gateway(counter, allowed_hosts=["127.0.0.1", "localhost"])
     async with hosting(gateway) as url, browsing(url) as browser:
-        for host in ("evil.example", "127.0.0.1.evil.example:80", "[::1]", ""):
+        for host in ("evil.example", "127.0.0.1.evil.example:80", "[::1]", "", "[", "[::", "a b"):
             got = await browser.post("add", headers={"Host": host}, number=1)
             assert got.status_code == 403
         got = await browser.post("add", headers={"Host": "LOCALHOST:99"}, number=1)

@@ -51,7 +51,7 @@ class Door:
         origin = headers.get("origin")
         if origin is None or origin.lower() in self._origins:
             return
-        if urlsplit(origin.lower()).netloc != host or not host:
+        if not host or origin.lower() not in (f"http://{host}", f"https://{host}"):
             raise Refusal(403, f"pages of {origin!r:.200} may not use this server")
 
 
@@ -100,4 +100,7 @@ def header_seconds(header: str | None) -> float:
 
 
 def _name_of(host: str) -> str:
-    return urlsplit(f"//{host}").hostname or ""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

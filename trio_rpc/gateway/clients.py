@@ -57,8 +57,8 @@ class Client:
         self.is_resumable = resumable
         self.window = limits.callbacks_ahead if resumable else math.inf
         self.backlog = Backlog(limits.backlog_messages, limits.backlog_bytes, keeps=resumable)
-        # Bound: the last max_works of them.
-        self._started: OrderedDict[str, Work] = OrderedDict()
+        # Bound: the last max_works of them, and no more of each than its request_uuid.
+        self._started: OrderedDict[str, str] = OrderedDict()
         self._connection: Connected | None = None
         self._nursery: trio.Nursery | None = None
         # Bound: a task for each callback that its own work is making.
@@ -132,13 +132,13 @@ class Client:
         assert nursery is not None  # noqa: S101 - nobody has a client before it runs
         self.works[work.uuid] = work
         if key is not None:
-            self._started[key] = work
+            self._started[key] = work.uuid
             if len(self._started) > self.limits.max_works:
                 self._started.popitem(last=False)
         nursery.start_soon(work.run, self, name=work.name)
 
-    def started_with(self, key: str | None) -> Work | None:
-        """Return the call that a request has started which came with that key: it may come again."""
+    def started_with(self, key: str | None) -> str | None:
+        """Return the request_uuid of what a request with that key has started: it may come again."""
         return None if key is None else self._started.get(key)
 
     # ── what it is told ──────────────────────────────────────────────────────────────────────

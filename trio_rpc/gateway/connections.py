@@ -51,6 +51,7 @@ class Connection:
         self._scope = trio.CancelScope()
         self._end = End.GONE
         self._news = trio.Event()
+        self._has_complained = False
         # What has no number, and is not sent again. Bound: one of each type.
         self._aside: dict[str, dict[str, Any]] = {"first": first}
         client.attach(self)
@@ -147,15 +148,20 @@ class Connection:
         """Act on one message of the client's; what is not understood is ignored (A28)."""
         client = self._client
         if len(text) > client.limits.max_message:
-            logger.warning("%r sent a message of %d characters: ignored", client, len(text))
+            self._complain(f"sent a message of {len(text)} characters")
             return
         try:
             message = from_json(text)
         except ValueError as exc:
-            logger.warning("%r sent what is no JSON: %s", client, exc)
+            self._complain(f"sent what is no JSON: {exc}")
             return
         if type(message) is dict:
             self._act_on(message)
+
+    def _complain(self, of: str) -> None:
+        if not self._has_complained:  # once for each connection, so that no client can fill a log
+            self._has_complained = True
+            logger.warning("%r %s: ignored, as is all such from now on", self._client, of)
 
     def _act_on(self, message: dict[str, Any]) -> None:
         client, kind = self._client, message.get("type")

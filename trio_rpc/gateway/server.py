@@ -154,6 +154,7 @@ class Gateway:
             raise RuntimeError("this gateway is running already")
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self._is_draining = False
             try:
                 yield
             finally:
@@ -215,13 +216,14 @@ class Gateway:
         # No checkpoint from here on: what is checked now holds when the work starts.
         nursery = self._accepting()
         key = request.headers.get("idempotency-key")
-        work = client.started_with(key)
-        if work is None:
+        started = client.started_with(key)
+        if started is None:
             work = self._make_work(request, method, data)
             self._start(client, method, work, key, nursery)
+            started = work.uuid
         answer = {
             "type": "start",
-            "request_uuid": work.uuid,
+            "request_uuid": started,
             "message": f"{method.name} has been started",
             "callbacks": list(method.signature.callbacks),
         }
@@ -257,18 +259,19 @@ class Gateway:
         method = self._method(request.path_params["method"])
         if any(method.signature.callbacks.values()):
             raise Refusal(422, f"{method.name} has callbacks: it takes a WebSocket")
-        work = self._make_work(request, method, await self._read_arguments(request), names=())
+        data = await self._read_arguments(request)
+        nursery = self._accepting()
         if self._direct >= self.limits.max_direct:
             raise Refusal(503, f"{self.limits.max_direct} such calls are running already")
-        client = Client(self.limits, resumable=False)
-        client.works[work.uuid] = work
+        work = self._make_work(request, method, data, names=())
         self._works.add(work)
         self._direct += 1
         try:
-            await _until_disconnect(request, work, client)
+            Client(self.limits, resumable=False).start(work, key=None, elsewhere=nursery)
+            await _until_end(request, work)
         finally:
             self._direct -= 1
-        outcome = work.outcome or {"error": "the client has gone"}
+        outcome = work.outcome or {"error": "the gateway is closing"}
         return _json(200 if outcome.get("type") == "finish" else 500, outcome)
 
     async def _collect(self, request: Request) -> Response:
@@ -446,8 +449,8 @@ def _receiving(websocket: WebSocket) -> Callable[[], Awaitable[str | None]]:
     return receive
 
 
-async def _until_disconnect(request: Request, work: Work, client: Client) -> None:
-    """Run a call while the client waits for its answer."""
+async def _until_end(request: Request, work: Work) -> None:
+    """Wait for the end of a call; who hangs up cancels it."""
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -456,7 +459,10 @@ async def _until_disconnect(request: Request, work: Work, client: Client) -> Non
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
-        await work.run(client)
+        try:
+            await work.ended.wait()
+        finally:
+            work.cancel("its request was cancelled")
         nursery.cancel_scope.cancel(reason="the work is done")
 
 

@@ -58,6 +58,7 @@ class Work:
     Attributes:
         uuid: names it to its client.
         outcome: the message that has ended it.
+        ended: set when it has.
         ahead: how many of its callbacks the client has not yet handled.
     """
 
@@ -72,6 +73,7 @@ class Work:
     ) -> None:
         self.uuid = str(uuid.uuid4())
         self.outcome: dict[str, Any] | None = None
+        self.ended = trio.Event()
         self.ahead = 0
         self._handled = 0
         self._method = method
@@ -81,6 +83,7 @@ class Work:
         self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
         self._client: Client | None = None
         self._skipped: set[str] = set()
+        self._failed: set[str] = set()
         self._reported: dict[str, str] = {}
         """What the client says of its callbacks that have raised, until the handler has been told."""
         callbacks = {
@@ -107,7 +110,9 @@ class Work:
             _raise_what_is_not_for_callers(exc)
         finally:
             del client.works[self.uuid]
+            self._kwargs = {}  # its result may be held for longer
             self._on_end(self)
+            self.ended.set()
 
     async def _run_handler(self, client: Client) -> None:
         handled_call.set(Handled(client, 0, self._method, (), self._kwargs, None))  # type: ignore[arg-type]
@@ -143,7 +148,7 @@ class Work:
 
     def _raised(self, exc: BaseException) -> dict[str, Any]:
         if isinstance(exc, trio.Cancelled):
-            return self._error("cancelled", "its client is gone")
+            return self._error("cancelled", "its client is gone, or the gateway is closing")
         fault = to_error(exc, self._method.raises, self._manners.detail)
         error = self._error("raised", str(fault.get("message", "")))
         error["error_type"] = fault.get("type", "")
@@ -168,7 +173,9 @@ class Work:
     def callback_failed(self, name: str, error: str) -> None:
         """A callback of this call has raised in the client; who uses it next is told."""
         if name in self._method.signature.callbacks:
-            logger.warning("the callback %r of %s failed: %r", name, self.name, error)
+            if name not in self._failed:  # a client may say so without end
+                self._failed.add(name)
+                logger.warning("the callback %r of %s failed: %r", name, self.name, error)
             self._reported[name] = error
 
     def _callback(self, name: str) -> Callable[..., Coroutine[Any, Any, None]]:
