@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import signal
 
 import httpx
 import pytest
 import trio
 from cli_tools import run_cli, running_cli
-from trio_websocket import open_websocket_url
 
 import trio_rpc
+from trio_rpc.gateway import Message
 
 MODULE = """
 from collections.abc import Awaitable, Callable
@@ -81,25 +80,20 @@ async def test_a_gateway_beside_another_url(folder):
 async def test_a_signal_lets_the_work_of_browsers_end(folder):
     async with serving(folder, "--grace", "600", "--listen", "tcp://127.0.0.1:0") as server:
         tcp, url = (await server.event())["urls"]
-        async with (
-            trio_rpc.connect(tcp) as session,
-            open_websocket_url(f"ws{url[4:]}/ws") as ws,
-            httpx.AsyncClient(base_url=url) as http,
-        ):
-            hello = json.loads(await ws.get_message())
-            headers = {"Trio-Rpc-Token": hello["token"]}
-            await http.post(f"/api/hold/{hello['uuid']}", json={}, headers=headers)
-            assert await server.line() == "holding"
+        message = Message("127.0.0.1", int(url.rpartition(":")[2]))
+        async with trio_rpc.connect(tcp) as session, message.connect():
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(message.post, "hold")
+                assert await server.line() == "holding"
                 nursery.start_soon(session.call, "hold")
                 assert await server.line() == "holding"
                 server.process.send_signal(signal.SIGTERM)
                 assert (await server.event())["sessions"] == 2
-                refused = await http.post("/api/let_go", json={})
-                assert refused.status_code == 503
+                with pytest.raises(trio_rpc.Unavailable):
+                    await message.post("let_go")
                 nursery.cancel_scope.cancel()
-            server.process.send_signal(signal.SIGTERM)
-            assert (await server.event())["at_once"] is True
+            assert await server.event() == {"event": "stopped", "at_once": False}
+            assert await server.process.wait() == 0
 
 
 @pytest.mark.parametrize(
