@@ -9,7 +9,7 @@ from collections import Counter
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_rpc.channels import forwarding_core, forwarding_frames
@@ -101,6 +101,7 @@ def test_a_frame_is_an_array_that_begins_with_its_type(frame, wire):
     assert list(decode_frames(encode(frame) * 3)) == [frame] * 3
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**40), 2**40).filter(bool), st.binary(min_size=1), st.booleans())
 def test_a_header_and_content_are_a_frame(number, content, last):
     kind = Data if last else Part
@@ -109,6 +110,7 @@ def test_a_header_and_content_are_a_frame(number, content, last):
     assert list(decode_frames(header + content)) == [kind(number, content)]
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes_are_frames_or_a_decode_error(packet):
     with contextlib.suppress(DecodeError):
@@ -656,7 +658,7 @@ class Link:
     def finish(self):
         """Have everything taken, then everything closed, and see what is left."""
         for closing in (False, True):
-            for _ in range(400):
+            for _ in range(200):
                 for side in (0, 1):
                     for channel in list(self.ends[side].values()):
                         self.accept(side, channel)
@@ -709,6 +711,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(STEPS, st.sampled_from([600, 1000, 16 * 1024]))
 def test_order_is_kept_and_nothing_is_lost_whatever_happens(steps, share):
     link = Link()
@@ -731,6 +734,7 @@ def test_order_is_kept_and_nothing_is_lost_whatever_happens(steps, share):
         link.finish()
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=5), st.randoms(use_true_random=False))
 def test_what_a_hostile_peer_sends_raises_or_is_bounded(packets, random):
     """Legal frames, then bytes that are nearly frames."""

@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 import trio
 from channel_pairs import connected, open_descriptors
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
@@ -33,6 +33,7 @@ async def socket_pair(**options):
 # ---- what arrives
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=50)), st.lists(st.integers(1, 9)))
 def test_any_split_of_the_stream_gives_the_same_packets(packets, cuts):  # F29, case 4
     async def main():
