@@ -134,6 +134,17 @@ async def test_a_handler_that_raises_costs_its_own_channel_only(caplog):
     assert "'a bug'" in caplog.text
 
 
+async def test_s16_a_flood_of_channels_whose_handlers_fail_is_a_few_lines(caplog):
+    async def fails(channel):
+        raise ValueError("no")
+
+    async with open_forwarding_pair(None, {"x": fails}) as (a, _):
+        for _ in range(300):
+            with pytest.raises(Refused):
+                await a.open("x")
+    assert 0 < len(caplog.records) <= 20
+
+
 async def test_a_handler_that_raises_since_its_channel_broke_is_no_news(caplog):
     caplog.set_level(logging.INFO)
 

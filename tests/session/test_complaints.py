@@ -7,7 +7,7 @@ import logging
 import trio
 
 import trio_rpc
-from trio_rpc.session.complaints import LINES, Complaints
+from trio_rpc.channels.complaints import LINES, Complaints
 from trio_rpc.testing import open_session_pair
 
 

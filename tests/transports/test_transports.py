@@ -32,6 +32,6 @@ def test_every_module_of_the_suite_of_sessions_is_here():
         if "open_session_pair(" in path.read_text("utf-8")
     }
     here = {path.stem.removesuffix("_anywhere") for path in HERE.glob("test_*_anywhere.py")}
-    # One runs loops of its own, the other is about what a peer made by hand sees.
-    assert of_sessions - here == {"test_interrupt", "test_pacing"}
+    # One is about logs, one runs loops of its own, one is about what a peer made by hand sees.
+    assert of_sessions - here == {"test_complaints", "test_interrupt", "test_pacing"}
     assert here <= of_sessions

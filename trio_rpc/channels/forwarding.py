@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from trio_rpc.channels.complaints import Complaints
 from trio_rpc.channels.forwarding_core import Half
 from trio_rpc.channels.forwarding_driver import CHANNEL_ERRORS, Driver, Mailbox
 from trio_rpc.channels.forwarding_frames import check_name
@@ -198,6 +199,7 @@ class Forwarding:
     ) -> None:
         self._router = router
         self._handlers = handlers
+        self._complaints = Complaints(logger)
         self._running = 0
         self._handler_ended = trio.lowlevel.ParkingLot()
         self._driver = Driver(carrier, limits, self._on_open)
@@ -252,11 +254,13 @@ class Forwarding:
             await handler(channel, **parameters)
         except Refused as exc:
             channel.abort(str(exc))
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - it is logged
             if channel.is_over and isinstance(exc, CHANNEL_ERRORS):
-                logger.info("the channel %r ended its handler: %r", channel.name, exc)
+                text = "the channel %r ended its handler: %r"
+                self._complaints.log(logging.INFO, text, channel.name, exc)
             else:
-                logger.exception("the handler of channel %r failed", channel.name)
+                text = "the handler of channel %r failed"
+                self._complaints.log(logging.ERROR, text, channel.name, exc_info=exc)
             channel.abort("its handler failed")
         except BaseException:
             channel.abort("its handler was cancelled")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
+from trio_rpc.channels.complaints import Complaints
 from trio_rpc.errors import EncodeError, InvalidArguments, LocalProtocolError, MethodNotFound
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
@@ -25,7 +26,6 @@ from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
 from trio_rpc.session.callbacks import Callback
-from trio_rpc.session.complaints import Complaints
 from trio_rpc.session.context import Handled, handled_call
 from trio_rpc.session.filters import Filter, apply_filters
 from trio_rpc.session.items import ItemReceiver, ItemSender, pump

@@ -19,10 +19,10 @@ from trio_rpc.channels import (
     carrier_limits,
     open_listeners,
 )
+from trio_rpc.channels.complaints import Complaints
 from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
-from trio_rpc.session.complaints import Complaints
 from trio_rpc.session.core import Core, Options, Tables
 from trio_rpc.session.opening import make_tables, run_session
 from trio_rpc.session.session import Session
