@@ -12,6 +12,9 @@ import pytest
 import trio
 from chromium import Chromium, screenshot, why_not
 from gateway_tools import hosting
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
 
 import trio_rpc
 from examples.scan.__main__ import PAGES
@@ -317,6 +320,36 @@ async def test_a_gateway_that_cannot_be_reached(chromium):
             return [first, second, broken.state];
         """
         assert await evaluate(chromium, proxy, script) == ["unreachable", "unreachable", "closed"]
+
+
+async def test_ordinary_requests(chromium):  # A44
+    async def any_verb(request):
+        told = {"verb": request.method, "query": dict(request.query_params)}
+        return JSONResponse({**told, "body": (await request.body()).decode()})
+
+    gateway = Gateway(Service(), pages=PAGES)
+    verbs = ["GET", "PUT", "DELETE"]
+    host = Starlette(
+        routes=[Route("/thing", any_verb, methods=verbs), Mount("/", gateway)],
+        lifespan=lambda _: gateway.run(),
+    )
+    async with hosting(host) as url, open_chaos_proxy(f"tcp{url[4:]}") as proxy:
+        script = """
+            return [
+              await message.get("/thing", { a: 1 }),
+              await message.put("/thing", { b: 2 }),
+              await message.delete("thing"),
+              await message.get("/nowhere").catch((error) => [error.code, error.status]),
+              await message.get("/message.js").catch((error) => error.code),
+            ];
+        """
+        assert await evaluate(chromium, proxy, script) == [
+            {"verb": "GET", "query": {"a": "1"}, "body": ""},
+            {"verb": "PUT", "query": {}, "body": '{"b":2}'},
+            {"verb": "DELETE", "query": {}, "body": ""},
+            ["refused", 404],
+            "invalid",
+        ]
 
 
 async def test_closing_a_tab_cancels_its_work_at_once(chromium):  # A39

@@ -199,6 +199,30 @@ async def test_a_client_that_is_frozen_is_away_though_its_writer_is_stuck(nurser
     assert ends == [End.SILENT]
 
 
+async def test_a_client_is_away_from_the_moment_on_though_its_send_cannot_be_cancelled(
+    nursery, autojump_clock
+):
+    """hypercorn shields what it writes."""
+    client, pipe = Client(limits(), resumable=True), Pipe()
+    released = trio.Event()
+
+    async def stuck(_text: str) -> None:
+        with trio.CancelScope(shield=True):
+            await released.wait()
+
+    connection = Connection(client, {"type": "uuid"}, stuck, pipe.receive)
+    ends: list[End] = []
+    await nursery.start(client.run)
+    nursery.start_soon(run_to, ends, connection)
+    await trio.sleep(41)
+    assert (ends, client.is_over) == ([], False)
+    await trio.sleep(31)
+    assert (ends, client.is_over) == ([], True)
+    released.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert ends == [End.SILENT]
+
+
 async def test_a_client_of_the_originals_kind_is_not_pinged(nursery, autojump_clock):
     client, pipe = Client(limits(), resumable=False), Pipe()
     connection = connect(client, pipe)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 import trio_websocket
-from gateway_tools import browsing, hosting, websocket
+from gateway_tools import browsing, closed_with, hosting, websocket
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits
@@ -268,3 +268,21 @@ async def test_a_websocket_message_that_is_too_large_is_ignored(counter, caplog)
         await browser.say("ping", id="y")
         assert (await browser.next())["id"] == "y"
     assert "characters: ignored" in caplog.text
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(counter):  # S12
+    limits = GatewayLimits(body_timeout=0.05)
+    async with hosting(Gateway(counter, limits=limits)) as url:
+        stream = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2]))
+        async with stream:
+            head = b"POST /api/add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+            await stream.send_all(head + b"Content-Type: application/json\r\n\r\n{")
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_client_that_comes_back_and_says_nothing_is_not_waited_for(counter):
+    limits = GatewayLimits(handshake_timeout=0.05)
+    async with hosting(Gateway(counter, limits=limits)) as url:
+        async with websocket(url, "resume=1") as ws:
+            assert json.loads(await ws.get_message())["type"] == "lost"
+            assert await closed_with(ws) == 4404

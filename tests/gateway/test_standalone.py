@@ -16,6 +16,8 @@ import pytest
 import trio
 import trustme
 from gateway_tools import browsing, closed_with, hosting, websocket
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
 from trio_websocket import open_websocket_url
 
 import trio_rpc
@@ -244,3 +246,27 @@ async def test_the_end_is_told_to_browsers(nursery):  # A21
         await nursery.start(listen, url)
     await trio.testing.wait_all_tasks_blocked()
     assert codes == [1001]
+
+
+@pytest.mark.parametrize("is_wrapped", [True, False])
+async def test_under_hypercorns_own_loop_compression_is_taken_away_or_complained_of(
+    is_wrapped, nursery, caplog
+):  # S10
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    config.loglevel = "ERROR"
+    stop = trio.Event()
+    app = Gateway(Adder())
+    hosted = without_deflate(app) if is_wrapped else app
+
+    async def run(task_status):
+        await hypercorn_serve(hosted, config, shutdown_trigger=stop.wait, task_status=task_status)
+
+    [url] = await nursery.start(run)
+    for _ in range(2):
+        async with await trio.open_tcp_stream("127.0.0.1", port_of(url)) as stream:
+            await stream.send_all(UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
+            head = await read_head(stream)
+            assert (b"permessage-deflate" in head) is not is_wrapped
+    assert caplog.text.count("a thousand times their size") == (0 if is_wrapped else 1)
+    stop.set()

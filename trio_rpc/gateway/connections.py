@@ -84,6 +84,8 @@ class Connection:
         if not self._scope.cancel_called:
             self._end = end
             self._scope.cancel(reason=end.value[1])
+            # At once: a send of the server's that nothing can cancel may keep the tasks for a while.
+            self._client.detach(self)
 
     # ── to the client ────────────────────────────────────────────────────────────────────────
 

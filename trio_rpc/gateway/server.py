@@ -34,7 +34,7 @@ from trio_rpc.services.faults import Detail
 from trio_rpc.services.tables import BoundMethod, Table, build_table, missing
 from trio_rpc.session.filters import Filter
 
-__all__ = ["Gateway", "outlives"]
+__all__ = ["WITHOUT_DEFLATE", "Gateway", "outlives"]
 
 logger = logging.getLogger("trio_rpc.gateway")
 
@@ -51,6 +51,9 @@ HEADERS = (
     "Idempotency-Key",
 )
 """What pages of allowed origins may say in their requests."""
+
+WITHOUT_DEFLATE = "trio_rpc.without_deflate"
+"""The key of a scope whose WebSocket is known not to be compressed."""
 
 STATIC = Path(__file__).parent / "static"
 """What browsers get as it is."""
@@ -107,6 +110,7 @@ class Gateway:
         self._door = Door(check_origins(allowed_origins) or frozenset(), allowed_hosts)
         self._nursery: trio.Nursery | None = None
         self._is_draining = False
+        self._complaints: set[str] = set()
         self._clients: dict[str, Client] = {}
         self._expired: OrderedDict[str, None] = OrderedDict()
         self._results = Results(self.limits)
@@ -194,9 +198,15 @@ class Gateway:
     def _running(self) -> trio.Nursery:
         if self._nursery is None:
             how = "this gateway is not running: enter `async with gateway.run():` in its host's lifespan"
-            logger.error(how)
+            self._complain(how)
             raise Refusal(503, how)
         return self._nursery
+
+    def _complain(self, of: str) -> None:
+        """Log what is wrong with the host: once, for requests may come without end."""
+        if of not in self._complaints:
+            self._complaints.add(of)
+            logger.error(of)
 
     def _accepting(self) -> trio.Nursery:
         nursery = self._running()
@@ -364,6 +374,14 @@ class Gateway:
     def _admit(self, websocket: WebSocket, *, is_new: bool) -> trio.Nursery:
         nursery = self._accepting() if is_new else self._running()
         self._door.check(websocket.headers)
+        if (
+            not websocket.scope.get(WITHOUT_DEFLATE)
+            and "sec-websocket-extensions" in websocket.headers
+        ):
+            self._complain(
+                "this server may accept compressed WebSocket messages, which take a thousand times their size:"
+                " see the page on the gateway, on its security"
+            )
         if is_new and len(self._clients) >= self.limits.max_clients:
             raise Refusal(503, "there are too many clients")
         return nursery

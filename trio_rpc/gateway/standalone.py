@@ -35,7 +35,7 @@ from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.channels.listeners import bound_to, listen_tcp
 from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.gateway.limits import GatewayLimits
-from trio_rpc.gateway.server import Gateway
+from trio_rpc.gateway.server import WITHOUT_DEFLATE, Gateway
 
 __all__ = ["open_http_server", "serve", "without_deflate"]
 
@@ -212,6 +212,7 @@ def without_deflate(app: ASGIApp) -> ASGIApp:
             if not isinstance(stream, WSStream):
                 raise RuntimeError("without_deflate has to be right below hypercorn")
             stream.handshake.extensions = None
+            scope[WITHOUT_DEFLATE] = True
         await app(scope, receive, send)
 
     return wrapped
