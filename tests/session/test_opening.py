@@ -177,7 +177,9 @@ async def test_no_call_before_the_session_is_open(no_time):
             raise AssertionError("it must not open")
 
 
-@pytest.mark.parametrize("services", [object(), {"a b": Echo()}, {"x": 5}], ids=str)
+@pytest.mark.parametrize(
+    "services", [object(), {"a b": Echo()}, {"x": 5}], ids=["no method", "name", "value"]
+)
 async def test_services_that_are_none_are_refused_before_anything_is_sent(services, no_time):
     ours, theirs = memory_channel_pair()
     with pytest.raises((TypeError, ValueError)):
