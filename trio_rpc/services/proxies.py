@@ -36,12 +36,13 @@ class RemoteMethod:
 
     Attributes:
         name: the full name, "service.method", or "method" for the service "".
+        title: what it is called for people.
         kind: how it is used.
         raises: the declared exception classes, by the names they travel under.
         convert: checks and converts a result, or an item, or None where there is nothing to check.
     """
 
-    __slots__ = ("__weakref__", "_invoke", "caller", "convert", "kind", "name", "raises")
+    __slots__ = ("__weakref__", "_invoke", "caller", "convert", "kind", "name", "raises", "title")
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class RemoteMethod:
         convert: Convert | None = None,
     ) -> None:
         self.caller = caller
-        self.name = name
+        self.name = self.title = name
         self.kind = kind
         self.raises = {} if raises is None else raises
         self.convert = convert

@@ -267,6 +267,7 @@ class Incoming:
             )
         raises = {wire_name(cls): cls for cls in handled.method.raises}
         remote = RemoteMethod(self.session, handled.method.name, Kind.STREAM, raises)
+        remote.title = f"stream {receiver.number} of {handled.method.name}"
         return await self._calls.open(
             remote, (), {}, listener=receiver, callback=(handled, receiver.number)
         )
@@ -281,6 +282,7 @@ class Incoming:
             )
         raises = {wire_name(cls): cls for cls in handled.method.raises}
         remote = RemoteMethod(self.session, handled.method.name, raises=raises)
+        remote.title = f"callback {number} of {handled.method.name}"
         return await self._calls.request(remote, args, kwargs, callback=(handled, number))
 
     def _call(self, handled: Handled) -> Awaitable[Any]:

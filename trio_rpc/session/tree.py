@@ -46,7 +46,7 @@ def scope_tree(outgoing: Outgoing, incoming: Incoming) -> list[ScopeNode]:
         ScopeNode(
             direction="out",
             id=pending.id,
-            method=pending.method.name,
+            method=pending.method.title,
             age=now - pending.started,
             state="cancelling" if outgoing.is_cancelling(pending) else "waiting",
             parent=_parent(
