@@ -26,6 +26,7 @@ class Scanner:
     def __init__(self) -> None:
         self.started = trio.Event()
         self.ended = trio.Event()
+        self.finished = trio.Event()
         self.go_on = trio.Event()
         self.calls = 0
 
@@ -42,6 +43,7 @@ class Scanner:
             await found(number)
         if progress is not None:
             await progress(1.0)
+        self.finished.set()
         return {"count": count}
 
     @trio_rpc.method
@@ -259,6 +261,22 @@ async def test_a_result_that_won_the_race_is_returned(scanner):  # law 3
                 await scanner.started.wait()
                 scope.cancel()
         assert results == ["finished"]
+
+
+async def test_a_result_whose_callbacks_were_not_run_any_more_is_none(scanner):
+    """Found by a soak: a local call would have ended at the callback."""
+    async with gateway_for(scanner) as message, message.connect():
+        results = []
+        with trio.CancelScope() as scope:
+
+            async def found(number):
+                await scanner.finished.wait()  # all has come, the result too
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+
+            results.append(await message.post("scan", {"count": 9}, {"found": found}))
+        assert scope.cancelled_caught
+        assert results == []
 
 
 async def test_deadlines_travel_and_a_caller_sees_its_own_scope(scanner):  # law 5
@@ -606,6 +624,20 @@ def test_what_is_said_of_a_call_is_said_again_after_a_reconnection():
     assert one.news() == []
     one.resumed()
     assert [json.loads(text) for text in one.news()] == said
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_a_call_knows_whether_callbacks_were_not_run(is_before):
+    one = session()
+    one.posting()
+    call = one.started("r")
+    if not is_before:
+        call.cancel("enough")
+    one.hear(callback(1))
+    call.cancel("enough")
+    one.hear('{"type": "finish", "request_uuid": "r", "seq": 2}')
+    assert call.is_cut
+    assert call.end["type"] == "finish"
 
 
 def test_what_is_held_is_bounded():  # A40

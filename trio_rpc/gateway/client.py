@@ -329,7 +329,7 @@ class Message:
             raise
         if call.end is None:
             await self._cancel(call)
-        if call.raise_cancel is not None and not _is_its_own(call.end):
+        if call.raise_cancel is not None and (call.is_cut or not _is_its_own(call.end)):
             call.raise_cancel()
         return await self._settle(call.end)
 
@@ -409,7 +409,10 @@ def _is_result(end: object) -> bool:
 
 
 def _is_its_own(end: object) -> bool:
-    """Whether the work came to that end by itself, which a cancellation does not hide (law 3)."""
+    """Whether the work came to that end by itself: a cancellation does not hide that (law 3).
+
+    Unless callbacks were not run any more: a local call would have ended there.
+    """
     return isinstance(end, dict) and end.get("code") not in ("cancelled", "deadline")
 
 

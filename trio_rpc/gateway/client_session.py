@@ -35,6 +35,7 @@ class Call:
         end: the message that has ended it, or why there will be none.
         ended: set when there is ``end``.
         raise_cancel: raises its caller's cancellation, once there is one.
+        is_cut: whether callbacks came that were not run, for it had been cancelled.
     """
 
     def __init__(self, session: ClientSession, request: str, window: int) -> None:
@@ -42,6 +43,7 @@ class Call:
         self.end: dict[str, Any] | RpcError | None = None
         self.ended = trio.Event()
         self.raise_cancel: Callable[[], Any] | None = None
+        self.is_cut = False
         self._session = session
         self._report_after = max(window // 4, 1)
         # Bound: the window, which the gateway keeps.
@@ -59,7 +61,8 @@ class Call:
         if message["type"] in TERMINAL:
             self.finish(message)
         elif self._cancelled is not None:
-            self.handled()  # nobody will run it
+            self.is_cut = True
+            self.handled()
         else:
             self._queue.append(message)
         self._wake()
@@ -112,6 +115,7 @@ class Call:
         """Have the work cancelled; its end is still to come."""
         if self._cancelled is None:
             self._cancelled = reason
+            self.is_cut = self._next < len(self._queue)
             self._handled += len(self._queue) - self._next
             del self._queue[self._next :]
             self._session.has_news(self)

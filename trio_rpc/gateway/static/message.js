@@ -67,6 +67,8 @@ class Call {
     this.reported = 0;
     /** @type {string | null} */
     this.cancelled = null;
+    /** Whether callbacks came that were not run, for it had been cancelled. */
+    this.isCut = false;
     /** @type {Map<string, string>} */
     this.errors = new Map();
     this.skipped = new Set();
@@ -83,7 +85,8 @@ class Call {
     if (message.type !== "callback") {
       this.finish(message);
     } else if (this.cancelled !== null) {
-      this.count(); // nobody will run it
+      this.isCut = true;
+      this.count();
     } else {
       this.queue.push(message);
       if (!this.isRunning) this.run();
@@ -146,6 +149,7 @@ class Call {
   cancel(reason) {
     if (this.cancelled !== null || this.end !== null) return;
     this.cancelled = reason;
+    this.isCut = this.next < this.queue.length;
     this.handled += this.queue.length - this.next;
     this.clear();
     this.session.hasNews(this);
@@ -509,6 +513,7 @@ export class Message extends EventTarget {
     else signal?.addEventListener("abort", onAbort);
     try {
       const end = await Promise.race([call.done, unconfirmed]);
+      if (call.isCut && reason !== undefined) throw reason; // its end is not all that there was
       return settled(end, reason, until);
     } finally {
       clearTimeout(patience);
