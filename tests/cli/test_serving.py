@@ -192,6 +192,16 @@ def test_the_log_is_escaped():  # S18
     assert all(line.isprintable() for line in rest)
 
 
+async def test_serving_sessions_that_resume():
+    async with running_cli(
+        "serve", "examples.market:services", "--listen", "tcp://127.0.0.1:0", "--resume", "--json"
+    ) as server:
+        [url] = (await server.event())["urls"]
+        async with trio_rpc.connect(url, resume=True) as session:
+            assert await session.call("market.price", "BTC") == 97_000
+        assert (await run_cli("ping", url)).returncode == Exit.OK
+
+
 async def test_serving_and_calling_over_a_websocket():
     async with running_cli(
         "serve",

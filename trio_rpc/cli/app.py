@@ -113,6 +113,7 @@ def serve(
     key: Path | None = None,
     allow_origin: Annotated[list[str] | None, Parameter(name="--allow-origin", negative="")] = None,
     pages: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
     until_stdin_closes: Annotated[bool, Parameter(negative="")] = False,
     verbose: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
@@ -134,6 +135,7 @@ def serve(
         allow_origin: For ws, wss, http and https: a page whose scripts may connect, such as https://example.org;
             may be given several times. By default those that were loaded from the same host and port.
         pages: For http and https: a folder whose files browsers get as they are; its index.html is the first page.
+        resume: Let clients that ask for it go on after their connection was lost; browsers can in any case.
         until_stdin_closes: Stop, gracefully, when standard input ends: for a parent that holds the other end of it.
         verbose: Log connections that did not become sessions, too.
         json: Print one JSON object per event, for scripts.
@@ -149,6 +151,7 @@ def serve(
         key=key,
         allowed_origins=allow_origin,
         pages=pages,
+        resume=resume,
         until_stdin_closes=until_stdin_closes,
     )
     result: int = _trio_run(serving.serve, load_services(services), options, Output(as_json=json))

@@ -35,6 +35,7 @@ class ServeOptions:
     key: Path | None = None
     allowed_origins: Sequence[str] | None = None
     pages: Path | None = None
+    resume: bool = False
     until_stdin_closes: bool = False
 
 
@@ -110,6 +111,7 @@ def _server(
     given: dict[str, Any] = {
         "error_detail": options.error_detail,
         "allowed_origins": options.allowed_origins,
+        "resume": options.resume,
     }
     if context is not None:
         given["ssl_context"] = context
