@@ -322,6 +322,21 @@ async def test_a_gateway_that_cannot_be_reached(chromium):
         assert await evaluate(chromium, proxy, script) == ["unreachable", "unreachable", "closed"]
 
 
+async def test_who_closes_before_it_is_open_leaves_nothing_behind(chromium):
+    gateway = Gateway(Service(), pages=PAGES)
+    async with hosting(gateway) as url, open_chaos_proxy(f"tcp{url[4:]}") as proxy:
+        script = """
+            const waiting = message.connect().catch((error) => error.code);
+            message.close();
+            const other = await new Message().connect(); // in the same order as the first one
+            other.close();
+            return [await waiting, message.state];
+        """
+        assert await evaluate(chromium, proxy, script) == ["closed", "closed"]
+        while proxy.links:  # connections of HTTP that the browser keeps end with its tab
+            await trio.lowlevel.checkpoint()
+
+
 async def test_ordinary_requests(chromium):  # A44
     async def any_verb(request):
         told = {"verb": request.method, "query": dict(request.query_params)}

@@ -247,6 +247,25 @@ async def test_calls_of_one_client_and_clients_are_bounded():
         assert b"too many clients" in refused.value.body
 
 
+async def test_who_is_away_without_work_gives_way_when_there_is_no_other_place(counter):
+    limits = GatewayLimits(max_clients=2)
+    gateway = Gateway(counter, limits=limits)
+    async with hosting(gateway) as url:
+        gone = []
+        for _ in range(20):  # whoever comes and goes does not take the places of others
+            async with browsing(url) as browser:
+                gone.append(browser)
+                browser.cut()
+                while not gateway._clients[browser.id].is_away:
+                    await trio.lowlevel.checkpoint()
+        async with browsing(url) as one, browsing(url) as two:
+            assert gateway.clients == 2
+            for browser in (one, two):
+                assert (await browser.post("add", number=1)).status_code == 200
+            gone[-1].http = one.http
+            assert (await gone[-1].post("add", number=1)).status_code == 410
+
+
 async def test_a_client_that_does_not_acknowledge_starts_nothing_more(counter):
     limits = GatewayLimits(backlog_messages=2)
     async with hosting(Gateway(counter, limits=limits)) as url, browsing(url) as browser:

@@ -90,6 +90,16 @@ class Client:
         """Whether its work is cancelled, and nothing can be said to it any more."""
         return self._nursery is None or self._nursery.cancel_scope.cancel_called
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it has no connection."""
+        return self._connection is None
+
+    @property
+    def deadline(self) -> float:
+        """When it will have been away for too long."""
+        return math.inf if self._nursery is None else self._nursery.cancel_scope.deadline
+
     def end(self, reason: str) -> None:
         """End it now: it has said that it leaves, or the gateway is closing."""
         if self._nursery is not None:

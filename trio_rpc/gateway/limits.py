@@ -21,7 +21,8 @@ class GatewayLimits:
     """How long it may take to come; a slower one is answered 408."""
 
     max_clients: int = 10_000
-    """Clients at once, those that are away included; one more is answered 503."""
+    """Clients at once, those that are away included; one more takes the place of one that is away and has no
+    work, or is answered 503."""
 
     max_works: int = 256
     """Calls of one client at once; one more is answered 429."""

@@ -382,9 +382,25 @@ class Gateway:
                 "this server may accept compressed WebSocket messages, which take a thousand times their size:"
                 " see the page on the gateway, on its security"
             )
-        if is_new and len(self._clients) >= self.limits.max_clients:
+        if is_new and len(self._clients) >= self.limits.max_clients and not self._make_room():
             raise Refusal(503, "there are too many clients")
         return nursery
+
+    def _make_room(self) -> bool:
+        """End the client that has been away longest without any work: so nobody can fill the place by leaving."""
+        idle = [client for client in self._clients.values() if client.is_away and not client.works]
+        if not idle:
+            return False
+        longest = min(idle, key=lambda client: client.deadline)
+        longest.end("its place was needed")
+        self._forget(longest)
+        return True
+
+    def _forget(self, client: Client) -> None:
+        if self._clients.pop(client.id, None) is not None:
+            self._expired[client.id] = None
+            if len(self._expired) > EXPIRED:
+                self._expired.popitem(last=False)
 
     async def _welcome(self, websocket: WebSocket, nursery: trio.Nursery) -> End:
         client = Client(self.limits, resumable="resumable" in websocket.query_params)
@@ -405,10 +421,7 @@ class Gateway:
         try:
             await client.run(task_status)
         finally:
-            del self._clients[client.id]
-            self._expired[client.id] = None
-            if len(self._expired) > EXPIRED:
-                self._expired.popitem(last=False)
+            self._forget(client)
 
     async def _resume(self, websocket: WebSocket) -> End:
         text: str | None = ""

@@ -384,10 +384,8 @@ export class Message extends EventTarget {
     this.#session = null;
     this.#drop();
     clearTimeout(this.#retry);
-    if (socket?.readyState === WebSocket.OPEN) {
-      socket.send('{"type":"bye"}');
-      socket.close(1000);
-    }
+    if (socket?.readyState === WebSocket.OPEN) socket.send('{"type":"bye"}');
+    socket?.close();
     for (const call of [...(session?.calls.values() ?? [])]) {
       call.clear();
       call.finish({ type: "closed", error: "this end has been closed" });
