@@ -31,14 +31,16 @@ class Held:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._leave = trio.Event()
-        self._left = trio.Event()
+        self._left: trio.Event | None = None
 
     async def enter(self, block) -> trio.abc.Channel[bytes]:
+        self._left = trio.Event()
         return await self._nursery.start(self._own, block)
 
     async def leave(self) -> None:
         self._leave.set()
-        await self._left.wait()
+        if self._left is not None:
+            await self._left.wait()
 
     async def _own(self, block, *, task_status) -> None:
         try:
