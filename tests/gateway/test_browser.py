@@ -337,6 +337,18 @@ async def test_who_closes_before_it_is_open_leaves_nothing_behind(chromium):
             await trio.lowlevel.checkpoint()
 
 
+async def test_race_a_post_that_is_answered_after_close_is_rejected_as_the_others_are(chromium):
+    async with serving(Service()) as proxy:
+        script = """
+            await message.connect();
+            const post = message.post("hold", {}, { found: () => {} }).catch((error) => error.code);
+            const other = message.post("hold", {}, { found: () => {} }).catch((error) => error.code);
+            setTimeout(() => message.close());
+            return [await post, await other];
+        """
+        assert await evaluate(chromium, proxy, script) == ["closed", "closed"]
+
+
 async def test_ordinary_requests(chromium):  # A44
     async def any_verb(request):
         told = {"verb": request.method, "query": dict(request.query_params)}

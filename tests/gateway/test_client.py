@@ -626,6 +626,18 @@ def test_what_is_said_of_a_call_is_said_again_after_a_reconnection():
     assert [json.loads(text) for text in one.news()] == said
 
 
+def test_race_a_post_that_is_answered_when_the_session_is_lost_already_fails_as_the_others_do():
+    one = session()
+    one.posting()
+    one.lose(lambda: trio_rpc.SessionBroken("session lost"))
+    call = one.started("r")
+    assert isinstance(call.end, trio_rpc.SessionBroken)
+    assert call.ended.is_set()
+    assert one.calls == {}
+    with pytest.raises(trio_rpc.SessionBroken, match="session lost"):
+        one.raise_if_lost(trio_rpc.Refused("by another server"))
+
+
 @pytest.mark.parametrize("is_before", [True, False])
 def test_a_call_knows_whether_callbacks_were_not_run(is_before):
     one = session()

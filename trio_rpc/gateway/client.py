@@ -297,6 +297,9 @@ class Message:
         session.posting()
         try:
             call = session.started(await self._start(session, method, data, list(callbacks)))
+        except RpcError as exc:
+            session.raise_if_lost(exc)
+            raise
         finally:
             session.posted()
         return await self._follow(call, callbacks)

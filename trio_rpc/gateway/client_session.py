@@ -154,6 +154,7 @@ class ClientSession:
         self.seen = 0
         self.calls: dict[str, Call] = {}
         self._wake = wake
+        self._lost: Callable[[], RpcError] | None = None
         self._posting = 0
         self._held: dict[str, list[dict[str, Any]]] = {}
         self._held_count = 0
@@ -176,6 +177,8 @@ class ClientSession:
         self._held_count -= len(held)
         for message in held:
             call.hear(message)
+        if self._lost is not None:  # meanwhile: nothing more will come
+            call.finish(self._lost())
         return call
 
     def posted(self) -> None:
@@ -194,8 +197,14 @@ class ClientSession:
 
     def lose(self, error: Callable[[], RpcError]) -> None:
         """The gateway does not know this session any more: all calls fail."""
+        self._lost = error
         for call in tuple(self.calls.values()):
             call.finish(error())
+
+    def raise_if_lost(self, cause: Exception) -> None:
+        """Raise why this session is over, if it is: that is why a POST was refused."""
+        if self._lost is not None:
+            raise self._lost() from cause
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────
 

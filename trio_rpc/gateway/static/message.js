@@ -180,6 +180,8 @@ class Session {
     this.keepalive = 1000 * (Number(hello.keepalive) || 0);
     this.window = Number(hello.window) || 1000;
     this.wake = wake;
+    /** @type {{type: string, error: string} | null} */
+    this.over = null;
     this.seen = 0;
     /** @type {Map<string, Call>} */
     this.calls = new Map();
@@ -206,6 +208,7 @@ class Session {
     this.held.delete(request);
     this.heldCount -= held.length;
     for (const message of held) call.hear(message);
+    if (this.over !== null) call.finish(this.over); // meanwhile: nothing more will come
     return call;
   }
 
@@ -224,11 +227,16 @@ class Session {
     this.news.delete(call.request);
   }
 
-  /** @param {string} why */
-  lose(why) {
+  /**
+   * All calls fail, those that are being started too.
+   * @param {string} type
+   * @param {string} error
+   */
+  fail(type, error) {
+    this.over = { type, error };
     for (const call of [...this.calls.values()]) {
       call.clear();
-      call.finish({ type: "lost", error: `session lost: ${why}` });
+      call.finish(this.over);
     }
   }
 
@@ -386,10 +394,7 @@ export class Message extends EventTarget {
     clearTimeout(this.#retry);
     if (socket?.readyState === WebSocket.OPEN) socket.send('{"type":"bye"}');
     socket?.close();
-    for (const call of [...(session?.calls.values() ?? [])]) {
-      call.clear();
-      call.finish({ type: "closed", error: "this end has been closed" });
-    }
+    session?.fail("closed", "this end has been closed");
     this.#tellWaiting(new MessageError("closed", "this end has been closed"));
     this.#change("closed");
   }
@@ -416,6 +421,9 @@ export class Message extends EventTarget {
       try {
         const request = await this.#start(session, method, body, Object.keys(callbacks), left);
         call = session.started(request, callbacks);
+      } catch (error) {
+        if (session.over) throw new MessageError(session.over.type, session.over.error);
+        throw error;
       } finally {
         session.posted();
       }
@@ -664,7 +672,7 @@ export class Message extends EventTarget {
   #lose(why) {
     const session = this.#session;
     this.#session = null;
-    session?.lose(why);
+    session?.fail("lost", `session lost: ${why}`);
     this.dispatchEvent(new CustomEvent("lost", { detail: { reason: why } }));
   }
 
