@@ -96,6 +96,15 @@ async def test_a_signal_lets_the_work_of_browsers_end(folder):
             assert await server.process.wait() == 0
 
 
+async def test_hosts_are_those_that_are_allowed(folder):
+    async with serving(folder, "--allow-host", "my.example") as server:
+        [url] = (await server.event())["urls"]
+        async with httpx.AsyncClient(base_url=url) as http:
+            for host, status in (("my.example", 200), ("localhost", 403)):
+                got = await http.post("/api/let_go", json={}, headers={"Host": host})
+                assert got.status_code == status
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -104,6 +113,7 @@ async def test_a_signal_lets_the_work_of_browsers_end(folder):
         (("--listen", "https://127.0.0.1:0"), b"takes --cert"),
         (("--listen", "http://127.0.0.1:0", "--pages", "nowhere"), b"no folder"),
         (("--listen", "tcp://127.0.0.1:0", "--pages", "docs"), b"--pages takes"),
+        (("--listen", "tcp://127.0.0.1:0", "--allow-host", "x"), b"--allow-host takes"),
         (("--listen", "http://127.0.0.1:0", "--allow-origin", "x"), b"is no origin"),
     ],
 )

@@ -112,6 +112,7 @@ def serve(
     cert: Path | None = None,
     key: Path | None = None,
     allow_origin: Annotated[list[str] | None, Parameter(name="--allow-origin", negative="")] = None,
+    allow_host: Annotated[list[str] | None, Parameter(name="--allow-host", negative="")] = None,
     pages: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     until_stdin_closes: Annotated[bool, Parameter(negative="")] = False,
@@ -134,6 +135,8 @@ def serve(
         key: Its private key, where that is in another file.
         allow_origin: For ws, wss, http and https: a page whose scripts may connect, such as https://example.org;
             may be given several times. By default those that were loaded from the same host and port.
+        allow_host: For http and https: a name that browsers may call this host by; may be given several times. By
+            default any, and at loopback addresses only theirs.
         pages: For http and https: a folder whose files browsers get as they are; its index.html is the first page.
         resume: Let clients that ask for it go on after their connection was lost; browsers can in any case.
         until_stdin_closes: Stop, gracefully, when standard input ends: for a parent that holds the other end of it.
@@ -150,6 +153,7 @@ def serve(
         cert=cert,
         key=key,
         allowed_origins=allow_origin,
+        allowed_hosts=allow_host,
         pages=pages,
         resume=resume,
         until_stdin_closes=until_stdin_closes,

@@ -34,6 +34,7 @@ class ServeOptions:
     cert: Path | None = None
     key: Path | None = None
     allowed_origins: Sequence[str] | None = None
+    allowed_hosts: Sequence[str] | None = None
     pages: Path | None = None
     resume: bool = False
     until_stdin_closes: bool = False
@@ -82,8 +83,9 @@ async def listening(services: object, options: ServeOptions) -> AsyncIterator[Li
         context = _certified(options.cert, options.key)
     web = [url for url in options.urls if url.startswith(("http:", "https:"))]
     others = [url for url in options.urls if url not in web]
-    if options.pages is not None and not web:
-        raise Usage("--pages takes an http:// or https:// URL to listen at")
+    for option, given in (("--pages", options.pages), ("--allow-host", options.allowed_hosts)):
+        if given is not None and not web:
+            raise Usage(f"{option} takes an http:// or https:// URL to listen at")
     opened = Listening()
     async with AsyncExitStack() as stack:
         try:
@@ -137,6 +139,7 @@ def _gateway(
         services,
         error_detail=options.error_detail,  # type: ignore[arg-type]
         allowed_origins=options.allowed_origins or (),
+        allowed_hosts=options.allowed_hosts,
         pages=options.pages,
     )
     return gateway, open_http_server(gateway, *urls, ssl_context=context)
