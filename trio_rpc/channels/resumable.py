@@ -23,8 +23,8 @@ seconds. So a Goodbye that was sent just before a cut still arrives.
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -204,11 +204,11 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             raise trio.BusyResourceError("another task is sending on this channel")
         self._is_sending = True
         try:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
             while not self._numbers.has_room:
                 await self._changed.wait()
                 self._check_send(value)
-            async with self._sending:
+            async with self._turn():
                 self._check_send(value)
                 frame = self._numbers.frame(value)
                 self._numbers.keep(value)
@@ -237,14 +237,15 @@ class ResumableChannel(trio.abc.Channel[bytes]):
 
     async def flush(self) -> None:
         """Hand over what ``send_nowait`` could not."""
-        await trio.lowlevel.checkpoint()
         nowait, carrier = self._nowait, self._carrier
-        if nowait is not None:
-            async with self._sending:
-                try:
-                    await nowait.flush()
-                except CARRIER_ERRORS:
-                    self._lose(carrier)
+        if nowait is None:
+            await trio.lowlevel.checkpoint()
+            return
+        async with self._turn():
+            try:
+                await nowait.flush()
+            except CARRIER_ERRORS:
+                self._lose(carrier)
 
     @property
     def unsent(self) -> int:
@@ -431,10 +432,23 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         if self._numbers.has_peer_ended:
             raise trio.BrokenResourceError("the other end has closed")
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Be the only one that sends; no checkpoint where nobody else wants to, for sending is one."""
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            yield
+        finally:
+            self._sending.release()
+
     async def _pass(self, frame: bytes) -> None:
         """Send a frame over the carrier, if there is one; if it does not get through, it will be sent again."""
         carrier = self._carrier
         if carrier is None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
             return
         try:
             await carrier.send(frame)
