@@ -16,6 +16,8 @@ PERIOD = 60.0
 class Complaints:
     """Logs for one peer, or one server; each line beyond what is allowed is counted instead."""
 
+    __slots__ = ("_lines", "_logger", "_since")
+
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._since = -PERIOD

@@ -25,7 +25,8 @@ class Admission:
 
     def __init__(self, room: Callable[[], int]) -> None:
         self._room = room
-        self._waiting: deque[trio.lowlevel.Task] = deque()
+        # Made when somebody waits: an empty deque has room for sixty, and most sessions are idle.
+        self._waiting: deque[trio.lowlevel.Task] | None = None
         self._let_in = 0
 
     @property
@@ -36,22 +37,23 @@ class Admission:
     @property
     def waiting(self) -> int:
         """How many tasks wait."""
-        return len(self._waiting)
+        return len(self._waiting or ())
 
     async def wait(self) -> None:
         """Wait until there is room. Cancelled while waiting, a task has cost nothing."""
         task = trio.lowlevel.current_task()
+        waiting = self._waiting = deque() if self._waiting is None else self._waiting
 
         def abort(_raise_cancel: object) -> Abort:
-            self._waiting.remove(task)
+            waiting.remove(task)
             return Abort.SUCCEEDED
 
-        self._waiting.append(task)
+        waiting.append(task)
         await trio.lowlevel.wait_task_rescheduled(abort)
         self._let_in -= 1
         while not self._room():
             # Those who were let in together have filled it up: back to the head of the queue.
-            self._waiting.appendleft(task)
+            waiting.appendleft(task)
             await trio.lowlevel.wait_task_rescheduled(abort)
             self._let_in -= 1
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Collection
+from types import TracebackType
 from typing import Any
 
 import trio
@@ -86,45 +87,38 @@ class Server:
     async def _accept(self, listener: ChannelListener, nursery: trio.Nursery) -> None:
         while True:
             connection = await listener.accept()
-            nursery.start_soon(self._alone, connection.name, self._connected, connection, nursery)
-
-    async def _alone(self, name: str, serve: Callable[..., Awaitable[None]], *args: Any) -> None:
-        """Serve one client. Whatever is wrong with it, it is nobody else's business (law 14)."""
-        try:
-            await serve(*args)
-        except OSError as exc:
-            text = "%s did not get as far as a session: %s"
-            self._complaints.log(logging.INFO, text, name, exc)
-        except (Refused, RemoteProtocolError, SessionBroken) as exc:
-            text = "the session with %s was not opened: %s"
-            self._complaints.log(logging.INFO, text, name, exc)
-        except Exception:
-            logger.exception("the session with %s failed", name)
+            nursery.start_soon(self._connected, connection, nursery)
 
     async def _connected(self, connection: Connection, nursery: trio.Nursery) -> None:
         """Own a connection: as the channel of its session, or as the present carrier of one."""
         name = connection.name
-        async with connection.prepared() as carrier:
-            if self._lobby is None:
-                await self._serve(carrier, name)
-                return
-            guest = await self._lobby.receive(carrier)
-            if not isinstance(guest.channel, ResumableChannel):
-                await self._serve(guest.channel, name)
-                return
-            if guest.is_new:
-                nursery.start_soon(self._alone, name, self._serve_resumable, guest.channel, name)
-            # Its session, which is cancelled with the server, has last words to send, and closes it then.
-            with trio.CancelScope(shield=True):
-                await guest.channel.carry(carrier, guest.received)
+        with _Alone(self._complaints, name):
+            async with connection.prepared() as carrier:
+                if self._lobby is None:
+                    await self._serve(carrier, name)
+                else:
+                    await self._carry(carrier, name, self._lobby, nursery)
 
-    async def _serve_resumable(self, channel: ResumableChannel, name: str) -> None:
-        assert self._lobby is not None  # noqa: S101 - it is where the channel comes from
-        try:
-            async with self._lobby.own(channel):
-                await self._serve(channel, name)
-        finally:
-            await close_forcefully(channel)
+    async def _carry(
+        self, carrier: trio.abc.Channel[bytes], name: str, lobby: Lobby, nursery: trio.Nursery
+    ) -> None:
+        guest = await lobby.receive(carrier)
+        if not isinstance(guest.channel, ResumableChannel):
+            await self._serve(guest.channel, name)
+            return
+        if guest.is_new:
+            nursery.start_soon(self._serve_resumable, guest.channel, name, lobby)
+        # Its session, which is cancelled with the server, has last words to send, and closes it then.
+        with trio.CancelScope(shield=True):
+            await guest.channel.carry(carrier, guest.received)
+
+    async def _serve_resumable(self, channel: ResumableChannel, name: str, lobby: Lobby) -> None:
+        with _Alone(self._complaints, name):
+            try:
+                async with lobby.own(channel):
+                    await self._serve(channel, name)
+            finally:
+                await close_forcefully(channel)
 
     async def _serve(self, channel: trio.abc.Channel[bytes], name: str) -> None:
         core = Core(channel, self._tables, self._options, name)
@@ -136,6 +130,35 @@ class Server:
                 await session.wait_closed()
             finally:
                 self.sessions.discard(session)
+
+
+class _Alone:
+    """A block for one client. Whatever is wrong with it, it is nobody else's business (law 14)."""
+
+    __slots__ = ("_complaints", "_name")
+
+    def __init__(self, complaints: Complaints, name: str) -> None:
+        self._complaints = complaints
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        exc: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> bool:
+        if isinstance(exc, OSError):
+            text = "%s did not get as far as a session: %s"
+            self._complaints.log(logging.INFO, text, self._name, exc)
+        elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken):
+            text = "the session with %s was not opened: %s"
+            self._complaints.log(logging.INFO, text, self._name, exc)
+        elif isinstance(exc, Exception):
+            logger.error("the session with %s failed", self._name, exc_info=exc)
+        return isinstance(exc, Exception)
 
 
 @contextlib.asynccontextmanager
