@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket as stdlib_socket
 import ssl
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ async def connect_tcp(host: str, port: int) -> trio.SocketStream:
 
     Raises an OSError of the kind that fits: ConnectionRefusedError, socket.gaierror, …
     """
+    family = _family_of(host)
+    if family is not None:
+        return await _connect_to_address(family, host, port)
     try:
         return await trio.open_tcp_stream(host, port)
     except OSError as exc:
@@ -32,6 +36,34 @@ async def connect_tcp(host: str, port: int) -> trio.SocketStream:
         if not isinstance(attempt, OSError) or not attempt.errno:
             raise
         raise OSError(attempt.errno, os.strerror(attempt.errno)) from exc
+
+
+def _family_of(host: str) -> stdlib_socket.AddressFamily | None:
+    """Return the family of an address; None for a name, and for an address with a zone."""
+    family = stdlib_socket.AF_INET6 if ":" in host else stdlib_socket.AF_INET
+    try:
+        stdlib_socket.inet_pton(family, host)
+    except OSError:
+        return None
+    return family
+
+
+async def _connect_to_address(
+    family: stdlib_socket.AddressFamily, host: str, port: int
+) -> trio.SocketStream:
+    """Connect to the one address there is: no race of several, so no tasks for it."""
+    sock = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
+    try:
+        await sock.connect((host, port))
+        return trio.SocketStream(sock)
+    except OSError as exc:
+        sock.close()
+        if not exc.errno:
+            raise
+        raise OSError(exc.errno, os.strerror(exc.errno)) from exc  # Trio names the address, too
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def connect_unix(path: str) -> trio.SocketStream:

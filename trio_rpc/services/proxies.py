@@ -8,6 +8,7 @@ is spelled like.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, Protocol
@@ -93,7 +94,7 @@ class Proxy:
         if interface is not None:
             if not isinstance(interface, type):
                 raise TypeError(f"an interface must be a class, not {interface!r}")
-            marked = marked_methods(interface)
+            marked = _methods_of(interface)
             if not marked:
                 raise TypeError(f"{interface.__name__} has no methods marked with @method")
         vars(self).update(_caller=caller, _service=service, _interface=interface, _marked=marked)
@@ -115,14 +116,8 @@ class Proxy:
             raise AttributeError(
                 f"{self._interface.__name__} has no remote method {name!r}; it has {names}"
             )
-        function, mark = self._marked[name]
-        signature = signature_of(function, function, self._interface, prefix + name)
-        raises = {wire_name(cls): cls for cls in mark.raises}
-        convert = (
-            signature.item_converter(duplex=mark.kind is Kind.DUPLEX)
-            if mark.kind.is_opened
-            else signature.result_converter()
-        )
+        _, mark = self._marked[name]
+        raises, convert = _results_of(self._interface, name, prefix + name)
         return RemoteMethod(self._caller, prefix + name, mark.kind, raises, convert)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -138,3 +133,26 @@ class Proxy:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a proxy cannot be pickled or copied")
+
+
+# Each session makes proxies, of the same few interfaces: what follows from a class alone is kept. To find it
+# anew took a quarter of the time that it takes to connect, call once and close.
+
+
+@functools.lru_cache(maxsize=256)
+def _methods_of(interface: type) -> dict[str, tuple[Callable[..., Any], MethodMark]]:
+    """Return the remote methods of a class, which must not be changed."""
+    return marked_methods(interface)
+
+
+@functools.lru_cache(maxsize=2048)
+def _results_of(
+    interface: type, name: str, full_name: str
+) -> tuple[dict[str, type[Exception]], Convert | None]:
+    """Return what a method may raise, by its name on the wire, and what converts a result or an item."""
+    function, mark = _methods_of(interface)[name]
+    signature = signature_of(function, function, interface, full_name)
+    raises = {wire_name(cls): cls for cls in mark.raises}
+    if mark.kind.is_opened:
+        return raises, signature.item_converter(duplex=mark.kind is Kind.DUPLEX)
+    return raises, signature.result_converter()
