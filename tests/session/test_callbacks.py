@@ -292,6 +292,24 @@ async def test_a_notification_and_a_result_have_no_scope_for_a_callback_to_live_
             await a.call("w.keep", Worker)  # a class is no function to call back
 
 
+async def test_law_8_a_callback_that_outlasts_cancel_grace_is_waited_for(autojump_clock):
+    async def shielded(_item):
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+
+    class Stubborn(Worker):
+        async def each(self, items, found):
+            with trio.CancelScope(shield=True):
+                await found(1)
+                await trio.sleep(100)
+
+    options = {"limits": trio_rpc.Limits(cancel_grace=2)}
+    async with open_session_pair(None, Stubborn(), options_a=options) as (a, _):
+        with trio.move_on_after(1):
+            await a.call("each", [1], shielded)
+        assert trio.current_time() == 5
+
+
 async def test_the_session_ends_while_a_callback_runs(no_time):
     async def hold(_item):
         await trio.sleep_forever()

@@ -78,6 +78,27 @@ def test_a_second_ctrl_c_does_not_wait_for_the_handler():
     assert _leaves(caught.value) == [KeyboardInterrupt]
 
 
+def test_ctrl_c_does_not_wait_for_a_handler_that_a_scope_has_cancelled():
+    async def main():
+        limits = Limits(cancel_grace=1e6)
+        async with (
+            session_with_raw_peer(limits=limits) as (session, peer),
+            trio.open_nursery() as nursery,
+        ):
+
+            async def interrupt():
+                await peer.read(m.Cancel)
+                await _interrupt()
+
+            nursery.start_soon(interrupt)
+            with trio.move_on_after(1):
+                await session.call("anything")
+
+    with pytest.raises(BaseException) as caught:
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert _leaves(caught.value) == [KeyboardInterrupt]
+
+
 def _leaves(exc):
     if isinstance(exc, BaseExceptionGroup):
         return [leaf for each in exc.exceptions for leaf in _leaves(each)]

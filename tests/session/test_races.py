@@ -346,6 +346,24 @@ async def test_cancel_grace_over_then_a_late_reply(autojump_clock):
         assert session.statistics().late_replies == 1
 
 
+@pytest.mark.parametrize("grace", [2, 20])  # less and more than the watch sleeps for
+async def test_cancel_grace_of_each_call_is_its_own(autojump_clock, grace):
+    left = []
+
+    async def call(session, cancelled_at):
+        with trio.move_on_at(cancelled_at):
+            await session.call("anything")
+        left.append(trio.current_time())
+
+    limits = Limits(cancel_grace=grace)
+    async with session_with_raw_peer(limits=limits) as (session, _):
+        async with trio.open_nursery() as nursery:
+            for cancelled_at in (3, 1, 2, 2):
+                nursery.start_soon(call, session, cancelled_at)
+        assert left == [1 + grace, 2 + grace, 2 + grace, 3 + grace]
+        assert session.statistics().calls_out == 4
+
+
 async def test_cancel_grace_over_and_reply_in_one_tick(autojump_clock):
     limits = Limits(cancel_grace=2)
     async with (

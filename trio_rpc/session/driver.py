@@ -124,7 +124,7 @@ class _Driver:
         unanswered = 0
         heard: object = None
         while True:
-            await trio.sleep(limits.keepalive_interval)
+            await self._core.outgoing.keep_time(limits.keepalive_interval)
             # If it was us who were stuck, the answers lie unread: let the reader see them first.
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()

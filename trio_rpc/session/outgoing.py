@@ -68,6 +68,7 @@ class Pending:
         "callbacks",
         "context",
         "deadline",
+        "expires",
         "functions",
         "home",
         "id",
@@ -94,6 +95,8 @@ class Pending:
         self.id = call_id
         self.method = method
         self.deadline = deadline
+        self.expires = math.inf
+        """When it is abandoned, once it has been cancelled."""
         self.parent: int | None = None
         self.abandon_on_cancel = False
         self.started = started
@@ -143,16 +146,17 @@ class Pending:
             reschedule(task)
 
     def abort(self, raise_cancel: RaiseCancel) -> Abort:
-        """Pass our cancellation on; stay asleep, in effect, until it is confirmed (law 2)."""
+        """Pass our cancellation on, and sleep on until it is confirmed (law 2)."""
         self.raise_cancel = raise_cancel
         if self.outgoing.cancel(self):
             self.task = None
             return Abort.SUCCEEDED
-        self.wake()
+        if _can_be_interrupted(self.task):
+            self.wake()  # a task is aborted once only: to sleep again, where Ctrl-C finds it
         return Abort.FAILED
 
-    def abort_grace(self, _raise_cancel: RaiseCancel) -> Abort:
-        """The confirmation did not come within ``cancel_grace``."""
+    def abort_again(self, _raise_cancel: RaiseCancel) -> Abort:
+        """Ctrl-C does not wait for the confirmation, and nothing else comes through the shield."""
         self.task = None
         return Abort.SUCCEEDED
 
@@ -192,6 +196,7 @@ class Outgoing:
         self._wake = wake
         self._refusal = refusal
         self._over = over
+        self._nap = trio.CancelScope()  # of the task in `keep_time`
         self._calls = Admission(self._room_for_calls)
         self._notifications = Admission(self._room_for_notifications)
         self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
@@ -267,7 +272,7 @@ class Outgoing:
         pending.task = current_task()
         await wait_task_rescheduled(pending.abort)
         if pending.answer is None:
-            await self._confirm_cancel(pending)
+            await self._wait_for_end(pending)
         if pending.functions:
             await self._end_callbacks(pending)
         answer = pending.answer
@@ -434,7 +439,7 @@ class Outgoing:
         withdrawn = self._protocol.cancel(pending.id, reason)
         if not withdrawn:
             if not pending.abandon_on_cancel:
-                self._send()
+                self._expect_end(pending)
                 return False
             self._protocol.abandon(pending.id)
         del self.pending[pending.id]
@@ -442,32 +447,44 @@ class Outgoing:
         self.let_in()
         return True
 
-    async def _confirm_cancel(self, pending: Pending) -> None:
-        """Wait for the word that the handler has ended, as long as ``cancel_grace`` allows."""
-        await self._wait_for_end(pending)
-        if pending.answer is None:
-            if pending.functions:
-                await self._end_callbacks(pending)
-            _raise_cancelled(pending)
-
     async def _wait_for_end(self, pending: Pending) -> None:
-        """Wait for the end of a cancelled call, and abandon it if ``cancel_grace`` goes by."""
-        grace = trio.CancelScope(
-            shield=True, deadline=trio.current_time() + self.limits.cancel_grace
-        )
-        with grace:
+        """Wait for the end of a call that has been cancelled."""
+        with trio.CancelScope(shield=True):
             while pending.answer is None:
                 pending.task = current_task()
-                await wait_task_rescheduled(pending.abort_grace)
-        if pending.answer is None:
-            logger.warning(
-                "%s did not end within %g s of its cancellation and is abandoned",
-                pending.method.name,
-                self.limits.cancel_grace,
-            )
-            del self.pending[pending.id]
-            self._protocol.abandon(pending.id)
-            self._send()
+                await wait_task_rescheduled(pending.abort_again)
+
+    def _expect_end(self, pending: Pending) -> None:
+        """Have Cancel sent, and the call abandoned if its end does not come within ``cancel_grace``."""
+        self._send()
+        pending.expires = trio.current_time() + self.limits.cancel_grace
+        if pending.expires < self._nap.deadline:  # noqa: PLR1730 - setting it is dear, and rarely due
+            self._nap.deadline = pending.expires
+
+    async def keep_time(self, seconds: float) -> None:
+        """Sleep, and meanwhile abandon cancelled calls that have not ended in time."""
+        now = trio.current_time()
+        end = now + seconds
+        while now < end:
+            expires = min((pending.expires for pending in self.pending.values()), default=end)
+            with trio.CancelScope(deadline=min(expires, end)) as self._nap:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            for pending in list(self.pending.values()):
+                if pending.expires <= now:
+                    self._abandon(pending)
+
+    def _abandon(self, pending: Pending) -> None:
+        logger.warning(
+            "%s did not end within %g s of its cancellation and is abandoned",
+            pending.method.name,
+            self.limits.cancel_grace,
+        )
+        del self.pending[pending.id]
+        self._protocol.abandon(pending.id)
+        self._send()
+        error = {"code": "cancelled", "message": "abandoned, for it has not ended in time"}
+        pending.end(m.ReplyErr(pending.id, error))
 
     # ── calls that were opened, and are not awaited ──────────────────────────────────────────
 
@@ -509,7 +526,7 @@ class Outgoing:
                 self._send()
                 self.let_in()
             else:
-                self._send()
+                self._expect_end(pending)
                 await self._wait_for_end(pending)
         if pending.functions:
             await self._end_callbacks(pending)
@@ -556,6 +573,12 @@ def _split_task_status(
     if not callable(getattr(status, "started", None)):
         raise TypeError(f"task_status must be what nursery.start() gives, not {status!r:.200}")
     return status, rest
+
+
+def _can_be_interrupted(task: trio.lowlevel.Task | None) -> bool:
+    """Whether Ctrl-C may be raised in that task: Trio's main one, which the root task has started."""
+    nursery = None if task is None else task.parent_nursery
+    return nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task()
 
 
 def _never_aborts(_raise_cancel: RaiseCancel) -> Abort:
