@@ -495,3 +495,39 @@ async def test_async_with_closes():
         pass
     with pytest.raises(trio.ClosedResourceError):
         await channel.receive()
+
+
+# ---- stopping to receive
+
+
+@pytest.mark.parametrize("over", ["socket", "other streams"])
+async def test_a_receive_that_waits_can_be_stopped(over):
+    channel, theirs = await (socket_pair() if over == "socket" else channel_with(b""))
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def receive():
+            with pytest.raises(trio.ClosedResourceError):
+                await channel.receive()
+
+        await wait_all_tasks_blocked()
+        channel.stop_receiving()
+    await channel.send(b"a last word")
+    assert await theirs.receive_some() == frame(b"a last word")
+    await channel.aclose()
+    await theirs.aclose()
+
+
+async def test_race_a_send_that_waits_goes_on_when_receiving_is_stopped():
+    """Trio wakes all who wait for a socket that is about to be closed; this one is not yet."""
+    channel, theirs = await socket_pair()
+    packet = bytes(4 * 1024 * 1024)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.send, packet)
+        await wait_all_tasks_blocked()
+        channel.stop_receiving()
+        received = 0
+        while received < len(frame(packet)):
+            received += len(await theirs.receive_some())
+    await channel.aclose()
+    await theirs.aclose()

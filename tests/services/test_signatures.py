@@ -597,3 +597,15 @@ def test_results_are_converted():
 def test_bound_functions_of_no_class():
     signature = Signature(lambda a, b=1: None, skip_self=False)
     assert signature.bind([1, 2]) == ([1, 2], {})
+
+
+def test_a_variable_of_the_closure_that_is_assigned_later():
+    def service():
+        def method(value: int) -> list[int]:
+            return [value, later]
+
+        signature = Signature(method, skip_self=False, name="m")
+        later = 1
+        return signature
+
+    assert service().bind([5], None) == ([5], {})

@@ -103,3 +103,24 @@ def _leaves(exc):
     if isinstance(exc, BaseExceptionGroup):
         return [leaf for each in exc.exceptions for leaf in _leaves(each)]
     return [type(exc)]
+
+
+def test_ctrl_c_while_a_caller_receives_by_itself():
+    @trio.lowlevel.enable_ki_protection
+    async def answer(peer):
+        peer.send(m.Reply((await peer.read(m.Request)).id, None))
+        await peer.read(m.Request)
+        await _interrupt()
+        cancel = await peer.read(m.Cancel)
+        assert cancel.reason == "KeyboardInterrupt"
+        peer.send(m.Reply(cancel.id, "too late"))
+
+    async def main():
+        async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+            nursery.start_soon(answer, peer)
+            await session.call("first")
+            await session.call("second")
+
+    with pytest.raises(BaseException) as caught:
+        trio.run(main)
+    assert _leaves(caught.value) == [KeyboardInterrupt]

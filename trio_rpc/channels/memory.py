@@ -66,6 +66,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
         self._max_packet = max_packet
         self._peer = self
         self._closed = False
+        self._stopped = False
         self._sending = False
         self._receiving = False
 
@@ -147,6 +148,11 @@ class MemoryChannel(trio.abc.Channel[bytes]):
         finally:
             self._receiving = False
 
+    def stop_receiving(self) -> None:
+        """Have the ``receive`` that waits, if one does, raise ``trio.ClosedResourceError``."""
+        self._stopped = True
+        self._inbox.wake()
+
     async def aclose(self) -> None:
         """Close this end; the other one still gets what was sent, then the end."""
         self.close()
@@ -181,7 +187,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
 
     def _can_receive(self) -> bool:
         """Tell whether ``receive`` has something to return or to raise."""
-        if self._closed:
+        if self._closed or self._stopped:
             raise trio.ClosedResourceError("this channel was closed")
         if self._inbox.broken:
             raise trio.BrokenResourceError("the connection of the pair was broken")

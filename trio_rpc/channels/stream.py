@@ -166,6 +166,10 @@ class StreamChannel(trio.abc.Channel[bytes]):
         finally:
             self._receiving = False
 
+    def stop_receiving(self) -> None:
+        """Have the ``receive`` that waits, if one does, raise ``trio.ClosedResourceError``."""
+        self._transport.stop_reading()
+
     async def aclose(self) -> None:
         """Close the connection; what ``send`` has returned for is still delivered.
 

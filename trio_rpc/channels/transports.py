@@ -43,6 +43,9 @@ class Transport(Protocol):
     async def read(self, at_most: int) -> bytes:
         """Return some bytes, or ``b""`` at the end. A cancelled read has taken nothing."""
 
+    def stop_reading(self) -> None:
+        """Have the ``read`` that waits, if one does, raise ``trio.ClosedResourceError``."""
+
     async def write(self, packet: bytes) -> None:
         """Send one packet as one frame."""
 
@@ -70,23 +73,31 @@ def choose_transport(stream: trio.abc.Stream) -> Transport:
 class StreamTransport:
     """Any stream, TLS included, through ``receive_some`` and ``send_all`` alone."""
 
-    __slots__ = ("_cut", "_heard", "_stream")
+    __slots__ = ("_cut", "_heard", "_reading", "_stream")
 
     unsent = 0
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self._reading: trio.CancelScope | None = None
         self._cut = False
         self._heard = False
 
     async def read(self, at_most: int) -> bytes:
+        data = None
         try:
-            data = await self._stream.receive_some(at_most)
+            with trio.CancelScope() as self._reading:
+                data = await self._stream.receive_some(at_most)
         except trio.BrokenResourceError as exc:
             raise self._explained(exc) from (exc.__cause__ or exc)
-
+        if data is None:
+            raise trio.ClosedResourceError("receiving was stopped")
         self._heard = True
         return bytes(data)
+
+    def stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def write(self, packet: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -144,6 +155,10 @@ if sys.platform != "win32":
                 await trio.lowlevel.cancel_shielded_checkpoint()
             self._drained = len(data) < at_most
             return data
+
+        def stop_reading(self) -> None:
+            if (fileno := self._socket.fileno()) >= 0:
+                trio.lowlevel.notify_closing(fileno)
 
         async def write(self, packet: bytes) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -218,9 +233,12 @@ if sys.platform != "win32":
             await trio.lowlevel.wait_readable(fileno)
 
         async def _wait_writable(self) -> None:
-            if (fileno := self._socket.fileno()) < 0:
-                raise trio.ClosedResourceError("this channel was closed")
-            await trio.lowlevel.wait_writable(fileno)
+            while (fileno := self._socket.fileno()) >= 0:
+                # Raised too when only the reading was stopped: Trio wakes both.
+                with contextlib.suppress(trio.ClosedResourceError):
+                    await trio.lowlevel.wait_writable(fileno)
+                    return
+            raise trio.ClosedResourceError("this channel was closed")
 
 
 def _translated(exc: OSError) -> trio.ClosedResourceError | trio.BrokenResourceError:

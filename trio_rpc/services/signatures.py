@@ -377,7 +377,17 @@ def _names_of(owner: type | None) -> dict[str, Any]:
 def _closure(function: Callable[..., Any]) -> dict[str, Any]:
     if not inspect.isfunction(function):
         return {}
-    return dict(inspect.getclosurevars(function).nonlocals)
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    # A cell is empty until its variable is assigned, which may well be after this.
+    return {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - there is no other way to ask
+    except ValueError:
+        return False
+    return True
 
 
 def complaint(exc: Exception) -> str:

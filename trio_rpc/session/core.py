@@ -20,6 +20,7 @@ from trio_rpc.session.items import ItemReceiver
 from trio_rpc.session.life import Life, Stage
 from trio_rpc.session.outgoing import Outgoing
 from trio_rpc.session.pacer import Pacer
+from trio_rpc.session.receiver import Receiver
 from trio_rpc.session.writer import Writer
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
@@ -70,6 +71,7 @@ class Core:
         self.protocol = Protocol(
             Codec(options.registry, options.limits, self._make_reference), options.limits
         )
+        self.receiver = Receiver(channel, self.protocol)
         self.pacer = Pacer(self.protocol)
         self.writer = Writer(channel, self.protocol, self._progressed, self.pacer)
         self.outgoing = Outgoing(
@@ -79,6 +81,8 @@ class Core:
             self.writer.wake,
             self._refusal,
             self.life.error,
+            self.receiver,
+            self.handler_ended,
         )
         self.incoming = Incoming(
             self.protocol,
@@ -174,6 +178,7 @@ class Core:
         self.life.move(Stage.OVER)
         self.incoming.cancel_all(f"the session with {self.name} is over")
         self.outgoing.fail_all()
+        self.receiver.stop()
         for answered in self._pongs.values():
             answered.set()
 
@@ -197,7 +202,7 @@ class Core:
 
     def send(self) -> None:
         """Have what was just queued written; at once when nothing can be expected to join it."""
-        if len(self.protocol.outgoing) + len(self.protocol.incoming) <= 1:
+        if len(self.protocol.outgoing) <= 1 and len(self.protocol.incoming) <= 1:
             self.writer.write_now()
         else:
             self.writer.wake()

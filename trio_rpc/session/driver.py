@@ -10,7 +10,8 @@ and hear that it is done (law 2), and cancelled handlers still owe their termina
 when the session does, within ``Limits.time_to_die``; the block sees to that in its ``finally``, so the
 shield never outlives the block's wish to leave.
 
-Nobody but the reader reads, nobody but the writer writes, and nobody can cancel either from outside.
+Nobody but the writer waits to write, and nobody but the reader acts on what arrives, though a caller may receive its own
+Reply (``receiver.py``). Nobody can cancel either from outside.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ that the handler has ended: that is law 2. Whoever wakes a caller first stores t
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ from trio_rpc.session.admission import UNLIMITED, Admission
 from trio_rpc.session.callbacks import lend
 from trio_rpc.session.context import Handled, call_context, callback_context
 from trio_rpc.session.items import ItemSender
+from trio_rpc.session.receiver import Receiver
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.limits import Limits
 
@@ -173,6 +175,8 @@ class Outgoing:
         wake: has it written with what else is queued in this tick.
         refusal: why a call with that context cannot be made now, or None.
         over: makes the error of a call that the end of the session has ended.
+        receiver: where a caller that is alone may wait for its Reply.
+        ended: called when a call is over that nobody else has heard of.
     """
 
     def __init__(  # noqa: PLR0917 - made in one place
@@ -183,6 +187,8 @@ class Outgoing:
         wake: Callable[[], None],
         refusal: Callable[[dict[str, Any] | None], RpcError | None],
         over: Callable[[Fate], RpcError],
+        receiver: Receiver,
+        ended: Callable[[], None],
     ) -> None:
         self.session: Session
         self.pending: dict[int, Pending] = {}
@@ -196,6 +202,8 @@ class Outgoing:
         self._wake = wake
         self._refusal = refusal
         self._over = over
+        self._receiver = receiver
+        self._ended = ended
         self._nap = trio.CancelScope()  # of the task in `keep_time`
         self._calls = Admission(self._room_for_calls)
         self._notifications = Admission(self._room_for_notifications)
@@ -269,8 +277,11 @@ class Outgoing:
         if abandon_on_cancel:
             pending.abandon_on_cancel = True
         self._send()
-        pending.task = current_task()
-        await wait_task_rescheduled(pending.abort)
+        if len(self.pending) == 1 and self._receiver.is_free:
+            await self._receive_reply(pending)
+        if pending.answer is None and pending.raise_cancel is None:
+            pending.task = current_task()
+            await wait_task_rescheduled(pending.abort)
         if pending.answer is None:
             await self._wait_for_end(pending)
         if pending.functions:
@@ -283,6 +294,18 @@ class Outgoing:
         if answer.problem is not None:
             raise DecodeError(answer.problem, fate=Fate.STOPPED)
         return answer.result if method.convert is None else _converted(method, answer.result)
+
+    async def _receive_reply(self, pending: Pending) -> None:
+        """Receive one packet; its end may be in it. Cancelled, it passes that on as others do."""
+        try:
+            reply = await self._receiver.receive_reply(pending.id)
+        except (trio.Cancelled, KeyboardInterrupt) as exc:
+            if pending.abort(functools.partial(_raise, exc)) is Abort.SUCCEEDED:
+                raise
+        else:
+            if reply is not None:
+                self.finish(reply)
+                self._ended()
 
     async def open(
         self,
@@ -579,6 +602,10 @@ def _can_be_interrupted(task: trio.lowlevel.Task | None) -> bool:
     """Whether Ctrl-C may be raised in that task: Trio's main one, which the root task has started."""
     nursery = None if task is None else task.parent_nursery
     return nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task()
+
+
+def _raise(exc: BaseException) -> NoReturn:
+    raise exc
 
 
 def _never_aborts(_raise_cancel: RaiseCancel) -> Abort:

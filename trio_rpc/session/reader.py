@@ -16,13 +16,12 @@ to receive (law 2), and not while it handles: then it is the handler's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import trio
 
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
-from trio_rpc.protocol.protocol import Event
 from trio_rpc.session.context import Handled
 from trio_rpc.session.core import Core
 from trio_rpc.session.life import Stage, as_cause
@@ -70,8 +69,6 @@ class Reader:
         self._nursery = nursery
         self._actions = actions
         self._lost = lost
-        self._events: Iterator[Event] | None = None
-        """What is left of the packet that is being acted on."""
         self._left = EVENTS_PER_TURN
         self._scope: trio.CancelScope | None = None
         """Of the task that reads."""
@@ -114,20 +111,23 @@ class Reader:
 
     async def _read(self, scope: trio.CancelScope) -> Handled | None:
         """Receive and act until a handler has to wait, which is returned, or the session is over."""
+        receiver, pending = self._core.receiver, self._core.outgoing.pending
         try:
             while not self._core.life.is_over:
-                if self._events is None:
-                    packet = await self._core.channel.receive()
-                    self._core.incoming.now = trio.current_time()
-                    self._events = self._core.protocol.receive(packet)
-                handled = self._act(self._events)
+                if receiver.events is None:
+                    await receiver.receive()
+                    self._core.incoming.now = receiver.now
+                was_alone = len(pending) == 1
+                handled = self._act()
                 if handled is not None:
                     return handled
                 scope.shield = True
                 # Whatever a packet was answered with at once leaves in one packet, too.
                 self._core.writer.write_now()
-                if self._events is not None:
+                if receiver.events is not None:
                     await trio.lowlevel.checkpoint()
+                elif was_alone and not pending:
+                    await receiver.give_way()
         except CHANNEL_ERRORS as exc:
             self._lost(exc)
         except DecodeError as exc:
@@ -136,10 +136,10 @@ class Reader:
             self._core.end(exc)
         return None
 
-    def _act(self, events: Iterator[Event]) -> Handled | None:
-        """Act on as many events as a turn has; forget ``events`` when there are no more."""
-        life = self._core.life
-        for event in events:
+    def _act(self) -> Handled | None:
+        """Act on as many events as a turn has; forget the packet when there are no more."""
+        life, receiver = self._core.life, self._core.receiver
+        for event in receiver.events or ():
             if life.is_over:
                 return None  # it crossed the end: nobody waits any more, and no handler may start
             handled = self._actions[type(event)](event)
@@ -149,7 +149,7 @@ class Reader:
             if self._left <= 0:
                 self._left = EVENTS_PER_TURN
                 return None
-        self._events = None
+        receiver.events = None
         self._left = EVENTS_PER_TURN
         if life.stage is Stage.CLOSING:
             self._core.handler_ended()  # a Reply may be what the close is waiting for

@@ -1,0 +1,275 @@
+"""A caller that receives by itself: all that may come in place of its Reply.
+
+A second call right after a first one is the one that does; the first finds the reader at it.
+"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from raw_peer import close_at_once, session_with_raw_peer
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc import method
+from trio_rpc.wire import messages as m
+
+pytestmark = pytest.mark.usefixtures("receives")
+
+
+async def second(session, peer, nursery, *, name="work"):
+    """Make a call and, without a turn in between, another one, whose caller then receives."""
+    results = []
+
+    async def call():
+        await session.call("first")
+        try:
+            results.append(await session.call(name))
+        except trio_rpc.RpcError as exc:
+            results.append(exc)
+
+    nursery.start_soon(call)
+    first = await peer.read(m.Request)
+    peer.send(m.Reply(first.id, None))
+    request = await peer.read(m.Request)
+    await wait_all_tasks_blocked()
+    return request.id, results
+
+
+@pytest.fixture
+def receives(monkeypatch):
+    """Whether a caller has received in this test: if not, it has tested nothing."""
+    receiver = trio_rpc.session.receiver.Receiver
+    receive_reply = receiver.receive_reply
+    calls = []
+
+    async def watched(self, call):
+        calls.append(call)
+        return await receive_reply(self, call)
+
+    monkeypatch.setattr(receiver, "receive_reply", watched)
+    yield
+    assert calls
+
+
+async def test_what_comes_before_the_reply_is_handled(no_time):
+    class Peer:
+        @method
+        async def twice(self, value: int) -> int:
+            await trio.lowlevel.checkpoint()
+            return 2 * value
+
+    async with session_with_raw_peer(Peer()) as (session, peer), trio.open_nursery() as nursery:
+        call, results = await second(session, peer, nursery)
+        peer.send(m.Request(1, "twice", [4]))
+        assert (await peer.read(m.Reply)).result == 8
+        assert results == []
+        peer.send(m.Reply(call, "late"))
+        await wait_all_tasks_blocked()
+        assert results == ["late"]
+
+
+async def test_what_comes_in_the_same_packet_is_handled_after_the_reply(no_time):
+    seen = []
+
+    class Peer:
+        @method
+        def see(self, value: int) -> None:
+            seen.append((value, list(results)))
+
+    async with session_with_raw_peer(Peer()) as (session, peer), trio.open_nursery() as nursery:
+        call, results = await second(session, peer, nursery)
+        peer.send(m.Reply(call, 1), m.Request(1, "see", [2]), m.Request(2, "see", [3]))
+        await peer.read_all(m.Reply, 2)
+        assert [value for value, _ in seen] == [2, 3]
+        assert results == [1]
+
+
+async def test_a_next_call_does_not_pass_what_is_left_of_a_packet(no_time):
+    order = []
+
+    class Peer:
+        @method
+        def see(self, value: int) -> None:
+            order.append(value)
+
+    async with session_with_raw_peer(Peer()) as (session, peer), trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def calls():
+            for name in ("a", "b", "c"):
+                order.append(await session.call(name))
+
+        for number, name in enumerate("abc"):
+            request = await peer.read(m.Request)
+            assert request.method == name
+            peer.send(m.Reply(request.id, name), m.Request(number + 1, "see", [number]))
+        await wait_all_tasks_blocked()
+        assert [each for each in order if isinstance(each, int)] == [0, 1, 2]
+        assert [each for each in order if isinstance(each, str)] == ["a", "b", "c"]
+
+
+async def test_another_caller_gets_its_reply(no_time):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        call, results = await second(session, peer, nursery)
+        others = []
+
+        @nursery.start_soon
+        async def other():
+            others.append(await session.call("other"))
+
+        request = await peer.read(m.Request)
+        peer.send(m.Reply(request.id, "other"))
+        await wait_all_tasks_blocked()
+        assert (results, others) == ([], ["other"])
+        peer.send(m.Reply(call, "work"))
+        await wait_all_tasks_blocked()
+        assert results == ["work"]
+
+
+async def test_cancelled_it_waits_for_the_word_that_the_handler_has_ended(no_time):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        left = []
+        scope = trio.CancelScope()
+
+        @nursery.start_soon
+        async def call():
+            with scope:
+                await session.call("first")
+                await session.call("work")
+            left.append(scope.cancelled_caught)
+
+        peer.send(m.Reply((await peer.read(m.Request)).id, None))
+        request = await peer.read(m.Request)
+        await wait_all_tasks_blocked()
+        scope.cancel(reason="enough")
+        cancel = await peer.read(m.Cancel)
+        assert (cancel.id, cancel.reason) == (request.id, "enough")
+        await wait_all_tasks_blocked()
+        assert left == []
+        peer.send(m.ReplyErr(request.id, {"code": "cancelled", "message": ""}))
+        await wait_all_tasks_blocked()
+        assert left == [True]
+
+
+async def test_cancelled_it_returns_a_result_that_was_faster(no_time):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        results = []
+        scope = trio.CancelScope()
+
+        @nursery.start_soon
+        async def call():
+            with scope:
+                await session.call("first")
+                results.append(await session.call("work"))
+                results.append("no checkpoint yet")
+                await trio.lowlevel.checkpoint()
+                results.append("not reached")
+
+        peer.send(m.Reply((await peer.read(m.Request)).id, None))
+        request = await peer.read(m.Request)
+        await wait_all_tasks_blocked()
+        scope.cancel()
+        await peer.read(m.Cancel)
+        peer.send(m.Reply(request.id, "done"))
+        await wait_all_tasks_blocked()
+        assert results == ["done", "no checkpoint yet"]
+        assert scope.cancelled_caught
+
+
+async def test_it_is_ended_with_the_session(no_time):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        _, results = await second(session, peer, nursery)
+        await close_at_once(session)
+        await wait_all_tasks_blocked()
+        assert [type(each) for each in results] == [trio_rpc.SessionClosed]
+
+
+async def test_it_is_ended_before_a_handler_that_takes_its_time(autojump_clock):
+    """Law 6: every call ends at once; the channel is closed later."""
+    ended = []
+
+    class Slow:
+        @method
+        async def slow(self) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(0.5)
+
+    async with session_with_raw_peer(Slow()) as (session, peer), trio.open_nursery() as nursery:
+        peer.send(m.Request(1, "slow", []))
+        await wait_all_tasks_blocked()
+
+        @nursery.start_soon
+        async def call():
+            await session.call("first")
+            with pytest.raises(trio_rpc.SessionClosed):
+                await session.call("work")
+            ended.append(trio.current_time())
+
+        peer.send(m.Reply((await peer.read(m.Request)).id, None))
+        await peer.read(m.Request)
+        await wait_all_tasks_blocked()
+        started = trio.current_time()
+        await close_at_once(session)
+        assert ended == [started]
+        assert trio.current_time() == pytest.approx(started + 0.5, abs=0.001)
+
+
+@pytest.mark.parametrize("end", ["closed", "broken", "garbage"])
+async def test_a_channel_that_fails_is_the_end_of_the_session(no_time, end):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        _, results = await second(session, peer, nursery)
+        if end == "closed":
+            peer.channel.close()
+        elif end == "broken":
+            peer.channel.abort()
+        else:
+            assert peer.channel.send_nowait(b"\xc1")
+        await session.wait_closed()
+        await wait_all_tasks_blocked()
+        assert [type(each) for each in results] == [trio_rpc.SessionBroken]
+        assert session.statistics().state == "over"
+
+
+async def test_what_breaks_the_protocol_after_a_reply_does_not_take_it_back(no_time):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        call, results = await second(session, peer, nursery)
+        peer.send(m.Reply(call, "good"), m.Reply(call, "twice"))
+        await session.wait_closed()
+        assert results == ["good"]
+        with pytest.raises(trio_rpc.SessionBroken, match="not in flight"):
+            await session.call("more")
+
+
+async def test_a_close_waits_for_it(no_time):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        call, results = await second(session, peer, nursery)
+        nursery.start_soon(session.aclose)
+        await peer.read(m.Goodbye)
+        peer.send(m.Goodbye("done", ""))
+        await wait_all_tasks_blocked()
+        peer.send(m.Reply(call, "work"))
+        await session.wait_closed()
+        assert results == ["work"]
+
+
+async def test_the_reader_keeps_the_task_of_a_handler_that_waits(no_time):
+    """The handler's own calls, one after the other, are received by its task."""
+    asked = []
+
+    class Asks:
+        @method
+        async def ask(self) -> list[int]:
+            call = trio_rpc.current_call()
+            return [await call.session.call("answer") for _ in range(3)]
+
+    async with session_with_raw_peer(Asks()) as (_, peer):
+        peer.send(m.Request(1, "ask", []))
+        for number in range(3):
+            request = await peer.read(m.Request)
+            asked.append(request.id)
+            peer.send(m.Reply(request.id, number))
+        assert (await peer.read(m.Reply)).result == [0, 1, 2]
