@@ -225,9 +225,10 @@ class Incoming:
         token = handled_call.set(handled)
         try:
             result = handled.method.function(*handled.args, **handled.kwargs)
-        except BaseException as exc:  # noqa: BLE001 - it goes to the caller, or on
+        except BaseException as exc:
             self._end_with_error(handled, exc)
-            _raise_what_is_not_for_callers(exc)
+            if not _is_for_its_caller(exc):
+                raise
         else:
             self._end_with_result(handled, result)
         finally:
@@ -241,8 +242,9 @@ class Incoming:
         try:
             context = copy_context() if handled.within is None else handled.within.context.copy()
             handled.suspended, handled.result = begin(self._call, handled, context)
-        except BaseException as exc:  # noqa: BLE001 - it goes to the caller, or on
-            self.end_raised(handled, exc)
+        except BaseException as exc:
+            if not self.end_raised(handled, exc):
+                raise
         else:
             if handled.suspended is not None or not self._room():
                 return handled
@@ -254,7 +256,7 @@ class Incoming:
     async def finish(self, handled: Handled) -> Any:
         """Run the rest of a handler that has to wait, in its own task, and return its result."""
         trio.lowlevel.current_task().name = handled.method.name
-        suspended = handled.suspended
+        suspended, handled.suspended = handled.suspended, None  # they would hold each other
         result = handled.result if suspended is None else await suspended.rest()
         await self._wait_for_room()
         return result
@@ -329,10 +331,10 @@ class Incoming:
             handled.home.leave(handled)
         self._ended()
 
-    def end_raised(self, handled: Handled, exc: BaseException) -> None:
-        """A handler's task has ended with ``exc``: tell its caller, and raise what is not for him."""
+    def end_raised(self, handled: Handled, exc: BaseException) -> bool:
+        """A handler has ended with ``exc``: tell its caller; False if it is to be raised on, too."""
         self.end(handled, error=exc)
-        _raise_what_is_not_for_callers(exc)
+        return _is_for_its_caller(exc)
 
     def _end_with_result(self, handled: Handled, result: object) -> None:
         if handled.id < 0:
@@ -425,11 +427,14 @@ def _invoke(handled: Handled) -> Any:
     return result
 
 
-def _raise_what_is_not_for_callers(exc: BaseException) -> None:
-    """Raise what of an exception must go on: what ends the program, and our cancellation (law 7)."""
+def _is_for_its_caller(exc: BaseException) -> bool:
+    """Whether an exception goes no further (law 7): not so what ends the program, and our cancellation.
+
+    Of a group, that part is raised here.
+    """
     if isinstance(exc, BaseExceptionGroup):
         rest = exc.split(Exception)[1]
         if rest is not None:
             raise rest from None
-    elif not isinstance(exc, Exception):
-        raise exc
+        return True
+    return isinstance(exc, Exception)

@@ -101,7 +101,8 @@ class Reader:
                 else:
                     self.start()  # what ends the program ends no call without a word
                 raise
-            incoming.end_raised(handled, exc)
+            if not incoming.end_raised(handled, exc):
+                raise
         else:
             if handled is not None:
                 incoming.end(handled, result, cancelled=scope.cancelled_caught)

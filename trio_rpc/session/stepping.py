@@ -42,6 +42,9 @@ class Suspended:
                 trap = run(step, value)
             except StopIteration as stop:
                 return stop.value
+            finally:
+                # What is raised may be in it: its traceback holds this frame, and would be held by it.
+                del value
 
 
 def begin(
