@@ -87,6 +87,8 @@ class Incoming:
         self.notifications_running = 0
         self.now = 0.0
         """When the packet that is being read arrived."""
+        self.is_cancelled = False
+        """The block that owns the session is: no handler begins any more."""
         self._protocol = protocol
         self._filters = tuple(filters)
         self._detail = detail
@@ -95,7 +97,6 @@ class Incoming:
         self._wait_for_room = wait_for_room
         self._ended = ended
         self._calls = calls
-        self._are_cancelled = False
         self._last_notification = 0
         self._complaints = Complaints(logger)
 
@@ -208,12 +209,8 @@ class Incoming:
         if not handled.method.is_async and not self._filters:
             self._run_inline(handled)
             return None
-        if self.scope.shield:
-            self.scope.shield = False
-            # Whoever cancels while first steps are run cancels each call by itself.
-            self._are_cancelled = trio.current_effective_deadline() == -math.inf
         self.running[handled.id] = handled
-        if self._are_cancelled or handled.is_called_too_late:
+        if self.is_cancelled or handled.is_called_too_late:
             self.end(handled, cancelled=True)
             return None
         return self._step(handled)

@@ -10,8 +10,8 @@ To its handler none of this shows. It is begun in the order of arrival (law 9), 
 nursery (law 6), inside a scope that no other handler which ever waited has been in, and in a copy of the
 context that the session was opened in.
 
-The scope is shielded while its task reads, since a session whose block is cancelled still has messages
-to receive (law 2), and not while it handles: then it is the handler's own.
+A session whose block is cancelled still has messages to receive (law 2): the reader hears of that where it
+waits, and reads on under a shield. From then on no handler begins.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class Reader:
         """Read until a handler has to wait; then be that handler's task, and let another one read."""
         incoming = self._core.incoming
         handled = result = None
-        scope = incoming.scope = self._scope = trio.CancelScope(shield=True)
+        scope = trio.CancelScope(shield=incoming.is_cancelled)
+        incoming.scope = self._scope = scope
         try:
             with scope:
                 handled = await self._read(scope)
@@ -112,29 +113,38 @@ class Reader:
 
     async def _read(self, scope: trio.CancelScope) -> Handled | None:
         """Receive and act until a handler has to wait, which is returned, or the session is over."""
-        receiver, pending = self._core.receiver, self._core.outgoing.pending
+        while True:
+            try:
+                return await self._read_on()
+            except trio.Cancelled:
+                if scope.cancel_called:
+                    raise
+                # Nothing is lost: a cancelled receive() takes nothing.
+                scope.shield = self._core.incoming.is_cancelled = True
+
+    async def _read_on(self) -> Handled | None:
+        core, receiver = self._core, self._core.receiver
         try:
-            while not self._core.life.is_over:
+            while not core.life.is_over:
                 if receiver.events is None:
                     await receiver.receive()
-                    self._core.incoming.now = receiver.now
-                was_alone = len(pending) == 1
+                    core.incoming.now = receiver.now
+                was_alone = len(core.outgoing.pending) == 1
                 handled = self._act()
                 if handled is not None:
                     return handled
-                scope.shield = True
                 # Whatever a packet was answered with at once leaves in one packet, too.
-                self._core.writer.write_now()
+                core.writer.write_now()
                 if receiver.events is not None:
                     await trio.lowlevel.checkpoint()
-                elif was_alone and not pending:
+                elif was_alone and not core.outgoing.pending:
                     await receiver.give_way()
         except CHANNEL_ERRORS as exc:
             self._lost(exc)
         except DecodeError as exc:
-            self._core.end(as_cause(exc))
+            core.end(as_cause(exc))
         except (RemoteProtocolError, Refused) as exc:
-            self._core.end(exc)
+            core.end(exc)
         return None
 
     def _act(self) -> Handled | None:
