@@ -202,6 +202,28 @@ async def test_closing_without_a_connection_is_bounded(town, autojump_clock):
         await client.send(b"x")
 
 
+async def test_race_closing_takes_over_from_a_receiver_that_is_cancelled(town, autojump_clock):
+    client, server = await town.pair()
+    await client.send(b"last")
+    receiving = trio.CancelScope()
+
+    async def receive():
+        with receiving:
+            await client.receive()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(client.aclose)
+        await wait_all_tasks_blocked()
+        receiving.cancel()
+        await wait_all_tasks_blocked()
+        assert await server.receive() == b"last"
+        with pytest.raises(trio.EndOfChannel):
+            await server.receive()
+    assert trio.current_time() == 0
+
+
 async def test_nobody_is_left_when_both_are_closed(autojump_clock):
     async with trio.open_nursery() as nursery:
         before = trio.lowlevel.current_statistics().tasks_living

@@ -47,6 +47,9 @@ class Cost:
     steps: int
     """Times that Trio let a task run on."""
 
+    tasks: int = 0
+    """Tasks that were started."""
+
     def __mul__(self, count):
         return Cost(**{name: value * count for name, value in asdict(self).items()})
 
@@ -68,6 +71,9 @@ class Meter(trio.abc.Instrument):
         self._monkeypatch = monkeypatch
         self._counted = Counter()
         self._written = {}
+
+    def task_spawned(self, task):
+        self._counted["tasks"] += 1
 
     def before_task_step(self, task):
         self._counted["steps"] += 1
@@ -154,8 +160,11 @@ async def test_what_one_call_at_a_time_costs(bench, monkeypatch, name, cost):
 @pytest.mark.parametrize(
     ("name", "cost"),
     [
-        ("echo", Cost(packets=6, bytes=3352, writes=6, reads=4, waits=10, steps=141)),
-        ("echo_inline", Cost(packets=6, bytes=3800, writes=6, reads=4, waits=10, steps=141)),
+        ("echo", Cost(packets=6, bytes=3352, writes=6, reads=4, waits=10, steps=141, tasks=65)),
+        (
+            "echo_inline",
+            Cost(packets=6, bytes=3800, writes=6, reads=4, waits=10, steps=141, tasks=65),
+        ),
     ],
 )
 async def test_what_many_calls_at_once_cost(bench, monkeypatch, name, cost):

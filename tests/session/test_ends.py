@@ -352,7 +352,8 @@ async def test_a_large_call_then_immediate_close_is_still_answered(no_time):
             results.append(await a.call("echo", b"x" * 1_000_000))
 
         nursery.start_soon(call)
-        await trio.lowlevel.checkpoint()
+        while not a.tree():
+            await trio.lowlevel.checkpoint()
         await a.aclose()
     assert [len(each) for each in results] == [1_000_000]
 

@@ -388,10 +388,15 @@ async def test_filters_see_scopes_too(market, no_time):
 
 async def test_nothing_is_left_after_many(market, no_time, tasks):
     async with open_session_pair(market, None) as (a, b):
-        before = tasks()
-        for _ in range(50):
+
+        async def once():
             async with b.open_scope() as scope:
                 await scope.call("subscribe", "BTC", print_nothing)
-        await wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
+
+        await once()  # and from here on there are writers
+        before = tasks()
+        for _ in range(50):
+            await once()
         assert tasks() == before
         await nothing_left(a, b)

@@ -723,11 +723,16 @@ async def test_a_stream_that_came_in_a_notification_cannot_live(no_time):
 async def test_nothing_is_left_after_many(source, no_time, tasks):
     async with opened(source) as (a, b):
         proxy = b.proxy("", Source)
-        before = tasks()
-        for _ in range(50):
+
+        async def once():
             async with proxy.count(0, 9) as numbers:
                 await numbers.receive()
             await proxy.total(Numbers(3))
-        await wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
+
+        await once()  # and from here on there are writers
+        before = tasks()
+        for _ in range(50):
+            await once()
         assert tasks() == before
         await nothing_left(a, b)

@@ -15,6 +15,7 @@ import trio
 
 from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.channels.stream import StreamChannel
+from trio_rpc.channels.tls import is_shaking_hands
 from trio_rpc.wire.limits import Limits
 
 __all__ = [
@@ -89,8 +90,9 @@ class StreamConnection(Connection):
             self._stream, limits.max_packet, packet_timeout=limits.packet_timeout
         )
         async with owned(channel):
-            with time_limit(limits.handshake_timeout, "no TLS handshake"):
-                await channel.prepare()
+            if is_shaking_hands(self._stream):
+                with time_limit(limits.handshake_timeout, "no TLS handshake"):
+                    await channel.prepare()
             yield channel
 
     async def aclose(self) -> None:
@@ -104,7 +106,8 @@ async def owned(channel: StreamChannel) -> AsyncIterator[StreamChannel]:
     try:
         yield channel
     finally:
-        await close_forcefully(channel)
+        if not channel.is_closed:
+            await close_forcefully(channel)
 
 
 @asynccontextmanager

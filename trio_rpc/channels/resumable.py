@@ -277,6 +277,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                     return packet
         finally:
             self._is_receiving = False
+            self._hand_over()
 
     async def aclose(self) -> None:
         """Close: let everything that was sent arrive, the end included, and wait a while for the word that it has.
@@ -467,6 +468,11 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         with suppress(trio.BrokenResourceError, DecodeError):
             while not self._has_all_arrived:
                 await (self._changed.wait() if self._is_receiving else self._pull())
+
+    def _hand_over(self) -> None:
+        """Let the one who closes receive: it still has something to hear."""
+        if self._stage is not _Stage.OPEN:
+            self._wake()
 
     async def _pull(self) -> bytes | None:
         """Take what comes next over whatever carrier there is; None if that is no packet."""

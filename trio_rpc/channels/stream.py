@@ -51,6 +51,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
 
     Attributes:
         stream: the stream, for what is its own: addresses, ``getpeercert()``.
+        is_closed: whether ``aclose`` has been called.
         heard: how many times bytes have come: a sign of life, even inside a packet.
     """
 
@@ -62,6 +63,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         packet_timeout: float = DEFAULT_LIMITS.packet_timeout,
     ) -> None:
         self.stream = stream
+        self.is_closed = False
         self.heard = 0
         self._transport = choose_transport(stream)
         self._frames = FrameReader(max_packet)
@@ -176,7 +178,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         It does not wait for what ``flush`` would send. Over TLS it waits until the peer takes
         the last word. Cancelled, it closes at once, and just the same.
         """
-        self._closed = True
+        self._closed = self.is_closed = True
         # Saying goodbye over TLS takes a finished handshake and the turn to send. Without them
         # it would wait for a peer who may never do his part.
         if self._sending or is_shaking_hands(self.stream):

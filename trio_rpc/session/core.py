@@ -83,6 +83,7 @@ class Core:
             self.life.error,
             self.receiver,
             self.handler_ended,
+            self._look_by,
         )
         self.incoming = Incoming(
             self.protocol,
@@ -94,6 +95,12 @@ class Core:
             ended=self.handler_ended,
             calls=self.outgoing,
         )
+        self.alarm: trio.CancelScope
+        """Ends the driver's wait for the end of the session, when it is time to look after it."""
+        self.when_open: Callable[[], None] | None = None
+        """Called when the session is open, for those who do not wait for that."""
+        self._is_closing = False
+        """This end has said Goodbye, and leaves as soon as nothing is in flight any more."""
         self._pongs: dict[int, trio.Event] = {}
         self._last_ping = 0
 
@@ -138,24 +145,26 @@ class Core:
             grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
         """
         try:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
             if not self.life.is_over:
-                await self._say_goodbye_and_wait(
-                    self.limits.close_grace if grace is None else grace
-                )
+                self._say_goodbye()
+            with trio.move_on_after(self.limits.close_grace if grace is None else grace):
+                await self.over.wait()
         finally:
             self.stop()
-        await self.over.wait()
+        if not self.over.is_set():
+            await self.over.wait()
 
-    async def _say_goodbye_and_wait(self, grace: float) -> None:
+    def _say_goodbye(self) -> None:
+        """Begin to close; whoever is the last to end what is in flight ends the session."""
+        self._is_closing = True
         if self.life.stage is Stage.OPEN:
             self.life.move(Stage.CLOSING)
         if self.protocol.ours is Half.OPEN:
             self.protocol.goodbye("done", "closed by the other end")
-            self.writer.wake()
-        with trio.move_on_after(grace):
-            while not self._is_quiet and not self.life.is_over:
-                await self.life.changed.wait()
+            self.writer.write_now()
+        if self._is_quiet:
+            self.end(None)
 
     @property
     def _is_quiet(self) -> bool:
@@ -198,6 +207,11 @@ class Core:
             return LocalProtocolError("the session is not open yet")
         return self.life.error(Fate.NOT_STARTED)
 
+    def _look_by(self, when: float) -> None:
+        """Have the driver look after cancelled calls at that time, if not before."""
+        if when < self.alarm.deadline:  # noqa: PLR1730 - setting it is dear, and rarely due
+            self.alarm.deadline = when
+
     # ── what the parts tell each other ───────────────────────────────────────────────────────
 
     def send(self) -> None:
@@ -232,10 +246,13 @@ class Core:
             answered.set()
 
     def handler_ended(self) -> None:
-        """A handler has ended: whoever closes the session may have waited for it."""
+        """A handler has ended, or something else that the close of the session may have waited for."""
         if self.life.stage is not _OPEN:
             self._answer_goodbye()
-            self.life.move(self.life.stage)
+            if self._is_closing and self._is_quiet and not self.life.is_over:
+                self.end(None)
+            else:
+                self.life.move(self.life.stage)
 
     def _answer_goodbye(self) -> None:
         """Answer the peer's Goodbye once its notifications have been handled, so none is cut off."""
@@ -245,4 +262,4 @@ class Core:
             and not self.incoming.notifications_running
         ):
             self.protocol.goodbye("done", "answering a Goodbye")
-            self.writer.wake()
+            self.writer.write_now()

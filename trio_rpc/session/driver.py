@@ -4,11 +4,14 @@ Who owns which task
 ===================
 
 The block that opened the session owns one nursery. In it run the block's own body, the handlers, the
-reader, and :func:`run`, which owns a nursery of its own with the writer and the watch. ``run`` and the reader
-are shielded: when the block is cancelled, the calls in its body still have to tell the other end so
-and hear that it is done (law 2), and cancelled handlers still owe their terminal messages (law 4). They end
-when the session does, within ``Limits.time_to_die``; the block sees to that in its ``finally``, so the
-shield never outlives the block's wish to leave.
+reader, :func:`run`, and the writer, once there is a packet that could not be written at once. ``run``, the
+reader and the writer are shielded: when the block is cancelled, the calls in its body still have to tell the
+other end so and hear that it is done (law 2), and cancelled handlers still owe their terminal messages (law
+4). They end when the session does, within ``Limits.time_to_die``; the block sees to that in its ``finally``,
+so the shield never outlives the block's wish to leave.
+
+A session of a server has no body, and ``run`` is what its task does: there it is not shielded, so that
+cancelling the task ends the session.
 
 Nobody but the writer waits to write, and nobody but the reader acts on what arrives, though a caller may receive its own
 Reply (``receiver.py``). Nobody can cancel either from outside.
@@ -32,14 +35,15 @@ from trio_rpc.wire import messages as m
 __all__ = ["run"]
 
 
-async def run(core: Core, nursery: trio.Nursery) -> None:
+async def run(core: Core, nursery: trio.Nursery, *, shield: bool = True) -> None:
     """Run the session until it is over and its channel is closed.
 
     Args:
         core: the session, fresh.
-        nursery: where its handlers run.
+        nursery: where its handlers, its reader and its writer run.
+        shield: leave it to others to end the session when this task is cancelled.
     """
-    await _Driver(core, nursery).run()
+    await _Driver(core, nursery, shield=shield).run()
 
 
 @runtime_checkable
@@ -50,12 +54,16 @@ class _Renews(Interface):
 
 
 class _Driver:
-    def __init__(self, core: Core, nursery: trio.Nursery) -> None:
+    def __init__(self, core: Core, nursery: trio.Nursery, *, shield: bool) -> None:
         self._core = core
         self._protocol = core.protocol
         self._channel = core.channel
         self._nursery = nursery
-        self._draining = trio.CancelScope()
+        self._shield = shield
+        self._next_look = 0.0
+        """When to look whether the peer shakes hands, or is silent."""
+        self._writing: trio.CancelScope
+        self._draining: trio.CancelScope | None = None
         incoming, outgoing = core.incoming, core.outgoing
         actions: Actions = {
             m.Request: incoming.start_request,
@@ -80,28 +88,32 @@ class _Driver:
         # session happens to be handling, or to send along, is none of their business.
         handled_call.set(None)
         outgoing_metadata.set(None)
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as tasks:
-                tasks.start_soon(self._write, name="trio_rpc writer")
-                tasks.start_soon(self._watch, name="trio_rpc watch")
-                try:
-                    self._protocol.hello(self._core.options.credentials)
-                    self._core.writer.wake()
-                    self._reader.start()
-                    await self._core.life.ended()
-                finally:
-                    self._core.stop()
-                    self._reader.stop()
-                    # A channel that fails in a way of its own has cancelled these tasks.
-                    with trio.CancelScope(shield=True):
-                        await self._finish()
-                    tasks.cancel_scope.cancel()
+        try:
+            self._core.writer.start(self._start_writer)
+            self._reader.start()
+            self._protocol.hello(self._core.options.credentials)
+            self._core.writer.write_now()
+            await self._watch()
+        finally:
+            self._core.stop()
+            self._reader.stop()
+            try:
+                await self._finish()
+            finally:
+                if self._core.writer.stop():
+                    self._writing.cancel(reason="the session is over")
+                self._core.over.set()
 
     # ── the tasks ────────────────────────────────────────────────────────────────────────────
 
+    def _start_writer(self) -> None:
+        self._writing = trio.CancelScope(shield=True)
+        self._nursery.start_soon(self._write, name="trio_rpc writer")
+
     async def _write(self) -> None:
         try:
-            await self._core.writer.run()
+            with self._writing:
+                await self._core.writer.run()
         except CHANNEL_ERRORS as exc:
             self._lose(exc)
         except Exception as exc:
@@ -113,57 +125,50 @@ class _Driver:
         orderly = isinstance(exc, trio.EndOfChannel) and self._protocol.theirs is Half.LEAVING
         self._core.end(None if orderly else as_cause(exc))
         self._protocol.end()
-        self._draining.cancel()
+        if self._draining is not None:
+            self._draining.cancel()
 
     async def _watch(self) -> None:
-        """Bound the handshake, then the silence (a silent peer is found, a busy one is not)."""
-        limits, life = self._core.limits, self._core.life
-        with trio.move_on_after(limits.handshake_timeout):
-            await life.begun()
-        if life.stage is Stage.OPENING:
-            self._core.end(TimeoutError(f"no handshake within {limits.handshake_timeout:g} s"))
-        unanswered = 0
-        heard: object = None
-        while True:
-            await self._core.outgoing.keep_time(limits.keepalive_interval)
-            # If it was us who were stuck, the answers lie unread: let the reader see them first.
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
-            if life.is_over:
+        """Wait for the end. Bound the handshake, then silence, and the time that cancelled calls take."""
+        core, life = self._core, self._core.life
+        silence = _Silence(core)
+        self._next_look = trio.current_time() + core.limits.handshake_timeout
+        while not life.is_over:
+            first = min(self._next_look, core.outgoing.first_to_expire)
+            with trio.CancelScope(deadline=first, shield=self._shield) as core.alarm:
+                await life.ended.wait()
+            now = trio.current_time()
+            core.outgoing.abandon_late(now)
+            if life.is_over or now < self._next_look:
+                continue
+            if life.stage is Stage.OPENING:
+                core.end(TimeoutError(f"no handshake within {core.limits.handshake_timeout:g} s"))
                 return
-            if self._heard() != heard:
-                heard, unanswered = self._heard(), 0
-            elif unanswered == limits.keepalive_pings:
-                if isinstance(self._channel, _Renews) and self._channel.renew():
-                    unanswered = 0
-                    continue
-                silence = limits.keepalive_interval * (unanswered + 1)
-                self._core.end(TimeoutError(f"the other end was silent for {silence:g} s"))
-            else:
-                unanswered += 1
-                self._protocol.rest()
-                self._protocol.ping(0)
-                self._core.writer.wake()
-
-    def _heard(self) -> object:
-        """Return what changes when anything comes: a part of a large packet is a sign of life, too."""
-        return self._protocol.counters.packets_received, getattr(self._channel, "heard", None)
+            self._next_look = now + core.limits.keepalive_interval
+            # If it was us who were stuck, the answers lie unread: let the reader see them first.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            if not life.is_over:
+                silence.look()
 
     async def _finish(self) -> None:
         """Let handlers end, get their last words out, and close the channel, all in bounded time."""
         core, protocol = self._core, self._protocol
-        with trio.move_on_after(core.limits.time_to_die):
-            while core.incoming.running:
-                await core.life.changed.wait()
-            if protocol.ours is not Half.ENDED:
-                if protocol.ours in (Half.GREETED, Half.OPEN):
-                    protocol.goodbye(*core.life.goodbye())  # a refusal, if we were GREETED
-                with self._draining:
+        deadline = trio.current_time() + core.limits.time_to_die
+        if core.incoming.running:
+            with trio.CancelScope(deadline=deadline, shield=True):
+                while core.incoming.running:
+                    await core.life.changed.wait()
+        if protocol.ours is not Half.ENDED:
+            if protocol.ours in (Half.GREETED, Half.OPEN):
+                protocol.goodbye(*core.life.goodbye())  # a refusal, if we were GREETED
+            core.writer.write_now()
+            if not core.writer.is_done:
+                with trio.CancelScope(deadline=deadline, shield=True) as self._draining:
                     await core.writer.drain()
         protocol.end()
-        with trio.move_on_after(core.limits.time_to_die):
+        with trio.move_on_after(core.limits.time_to_die, shield=True):
             await self._channel.aclose()
-        core.over.set()
 
     # ── the handshake and the Goodbye ────────────────────────────────────────────────────────
 
@@ -189,12 +194,17 @@ class _Driver:
     def _accept_peer(self) -> None:
         self._core.incoming.table = self._core.tables(self._core.incoming.session)
         self._protocol.welcome()
-        self._core.writer.wake()
+        self._core.writer.write_now()
         self._check_open()
 
     def _check_open(self) -> None:
+        core = self._core
         if self._protocol.ours is self._protocol.theirs is Half.OPEN:
-            self._core.life.move(Stage.OPEN)
+            self._next_look = trio.current_time() + core.limits.keepalive_interval
+            core.alarm.deadline = self._next_look
+            core.life.move(Stage.OPEN)
+            if core.when_open is not None:
+                core.when_open()
 
     def _on_goodbye(self, message: m.Goodbye) -> None:
         core = self._core
@@ -205,3 +215,30 @@ class _Driver:
             core.life.farewell = f"{message.message} ({message.code})"
             core.life.move(Stage.CLOSING)
         core.handler_ended()
+
+
+class _Silence:
+    """Finds a peer that is silent: asks it for a sign of life, and ends the session after so many in vain."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._heard: object = None
+        self._unanswered = 0
+
+    def look(self) -> None:
+        """See whether anything has come since the last time, which was ``keepalive_interval`` ago."""
+        core, limits = self._core, self._core.limits
+        # A part of a large packet is a sign of life, too.
+        heard = core.protocol.counters.packets_received, getattr(core.channel, "heard", None)
+        if heard != self._heard:
+            self._heard, self._unanswered = heard, 0
+        elif self._unanswered < limits.keepalive_pings:
+            self._unanswered += 1
+            core.protocol.rest()
+            core.protocol.ping(0)
+            core.writer.wake()
+        elif isinstance(core.channel, _Renews) and core.channel.renew():
+            self._unanswered = 0
+        else:
+            silence = limits.keepalive_interval * (self._unanswered + 1)
+            core.end(TimeoutError(f"the other end was silent for {silence:g} s"))

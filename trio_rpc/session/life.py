@@ -35,6 +35,8 @@ class Life:
     def __init__(self) -> None:
         self.stage = Stage.OPENING
         self.changed = trio.Event()
+        self.ended = trio.Event()
+        """Set when the session is over."""
         self.farewell: str | None = None
         """What the other end said in its Goodbye, if it was the one to begin."""
         self.was_open = False
@@ -47,6 +49,8 @@ class Life:
         self.was_open = self.was_open or stage is Stage.OPEN
         self.changed.set()
         self.changed = trio.Event()
+        if stage is Stage.OVER:
+            self.ended.set()
 
     @property
     def is_over(self) -> bool:
@@ -64,11 +68,6 @@ class Life:
     async def wait_changed(self) -> None:
         """Wait until a later stage is entered."""
         await self.changed.wait()
-
-    async def ended(self) -> None:
-        """Wait until the session is over."""
-        while not self.is_over:
-            await self.changed.wait()
 
     def error(self, fate: Fate) -> RpcError:
         """Make the error for a caller whose call cannot be made, or has been cut off."""

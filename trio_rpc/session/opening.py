@@ -16,7 +16,14 @@ from trio_rpc.session.driver import run
 from trio_rpc.session.scopes import SCOPE, scope_method
 from trio_rpc.session.session import Session
 
-__all__ = ["make_tables", "open_session", "run_session", "serve_session"]
+__all__ = [
+    "make_session",
+    "make_tables",
+    "open_session",
+    "run_in_this_task",
+    "run_session",
+    "serve_session",
+]
 
 
 @contextlib.asynccontextmanager
@@ -79,13 +86,19 @@ def _complete(services: object) -> Table:
     return {**with_introspection(build_table(services)), SCOPE: scope_method()}
 
 
+def make_session(core: Core) -> Session:
+    """Make what users see of a session."""
+    session = core.incoming.session = core.outgoing.session = Session(core)
+    return session
+
+
 @contextlib.asynccontextmanager
 async def run_session(core: Core, *, wait_until_open: bool = True) -> AsyncIterator[Session]:
     """Run a session while the block lasts; entered when it is open, or at once."""
-    session = core.incoming.session = core.outgoing.session = Session(core)
+    session = make_session(core)
     with one_exception() as body:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, core, nursery, name="trio_rpc reader")
+            nursery.start_soon(run, core, nursery, name="trio_rpc driver")
             try:
                 if wait_until_open:
                     await core.opened()
@@ -96,3 +109,15 @@ async def run_session(core: Core, *, wait_until_open: bool = True) -> AsyncItera
                 raise
             finally:
                 core.stop()
+
+
+async def run_in_this_task(core: Core) -> None:
+    """Run a session until it is over; for a task that has nothing else to do meanwhile.
+
+    Cancelled, it ends the session. Raises as :func:`open_session` does.
+    """
+    with one_exception():
+        async with trio.open_nursery() as nursery:
+            await run(core, nursery, shield=False)
+    if not core.life.was_open:
+        raise core.life.opening_error()

@@ -177,6 +177,7 @@ class Outgoing:
         over: makes the error of a call that the end of the session has ended.
         receiver: where a caller that is alone may wait for its Reply.
         ended: called when a call is over that nobody else has heard of.
+        look_by: has :meth:`abandon_late` called at a time, if not before.
     """
 
     def __init__(  # noqa: PLR0917 - made in one place
@@ -189,6 +190,7 @@ class Outgoing:
         over: Callable[[Fate], RpcError],
         receiver: Receiver,
         ended: Callable[[], None],
+        look_by: Callable[[float], None],
     ) -> None:
         self.session: Session
         self.pending: dict[int, Pending] = {}
@@ -204,7 +206,7 @@ class Outgoing:
         self._over = over
         self._receiver = receiver
         self._ended = ended
-        self._nap = trio.CancelScope()  # of the task in `keep_time`
+        self._look_by = look_by
         self._calls = Admission(self._room_for_calls)
         self._notifications = Admission(self._room_for_notifications)
         self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
@@ -481,21 +483,18 @@ class Outgoing:
         """Have Cancel sent, and the call abandoned if its end does not come within ``cancel_grace``."""
         self._send()
         pending.expires = trio.current_time() + self.limits.cancel_grace
-        if pending.expires < self._nap.deadline:  # noqa: PLR1730 - setting it is dear, and rarely due
-            self._nap.deadline = pending.expires
+        self._look_by(pending.expires)
 
-    async def keep_time(self, seconds: float) -> None:
-        """Sleep, and meanwhile abandon cancelled calls that have not ended in time."""
-        now = trio.current_time()
-        end = now + seconds
-        while now < end:
-            expires = min((pending.expires for pending in self.pending.values()), default=end)
-            with trio.CancelScope(deadline=min(expires, end)) as self._nap:
-                await trio.sleep_forever()
-            now = trio.current_time()
-            for pending in list(self.pending.values()):
-                if pending.expires <= now:
-                    self._abandon(pending)
+    @property
+    def first_to_expire(self) -> float:
+        """When :meth:`abandon_late` is due, if nothing ends before."""
+        return min((pending.expires for pending in self.pending.values()), default=math.inf)
+
+    def abandon_late(self, now: float) -> None:
+        """Abandon cancelled calls that have not ended in time."""
+        for pending in list(self.pending.values()):
+            if pending.expires <= now:
+                self._abandon(pending)
 
     def _abandon(self, pending: Pending) -> None:
         logger.warning(

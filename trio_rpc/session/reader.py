@@ -82,6 +82,7 @@ class Reader:
         """Stop reading: the session is over."""
         if self._scope is not None:
             self._scope.cancel(reason="the session is over")
+            self._scope = None
 
     async def _lead(self) -> None:
         """Read until a handler has to wait; then be that handler's task, and let another one read."""
@@ -105,7 +106,9 @@ class Reader:
             if not incoming.end_raised(handled, exc):
                 raise
         else:
-            if handled is not None:
+            if handled is None:
+                self._scope = None
+            else:
                 incoming.end(handled, result, cancelled=scope.cancelled_caught)
         finally:
             if handled is not None:

@@ -25,7 +25,7 @@ from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
 from trio_rpc.session.core import Core, Options, Tables
-from trio_rpc.session.opening import make_tables, run_session
+from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
 from trio_rpc.session.session import Session
 
 __all__ = ["Server", "open_server", "serve"]
@@ -95,7 +95,7 @@ class Server:
         with _Alone(self._complaints, name):
             async with connection.prepared() as carrier:
                 if self._lobby is None:
-                    await self._serve(carrier, name)
+                    await self._serve(carrier, name, nursery)
                 else:
                     await self._carry(carrier, name, self._lobby, nursery)
 
@@ -104,32 +104,40 @@ class Server:
     ) -> None:
         guest = await lobby.receive(carrier)
         if not isinstance(guest.channel, ResumableChannel):
-            await self._serve(guest.channel, name)
+            await self._serve(guest.channel, name, nursery)
             return
         if guest.is_new:
-            nursery.start_soon(self._serve_resumable, guest.channel, name, lobby)
+            nursery.start_soon(self._serve_resumable, guest.channel, name, lobby, nursery)
         # Its session, which is cancelled with the server, has last words to send, and closes it then.
         with trio.CancelScope(shield=True):
             await guest.channel.carry(carrier, guest.received)
 
-    async def _serve_resumable(self, channel: ResumableChannel, name: str, lobby: Lobby) -> None:
+    async def _serve_resumable(
+        self, channel: ResumableChannel, name: str, lobby: Lobby, nursery: trio.Nursery
+    ) -> None:
         with _Alone(self._complaints, name):
             try:
                 async with lobby.own(channel):
-                    await self._serve(channel, name)
+                    await self._serve(channel, name, nursery)
             finally:
                 await close_forcefully(channel)
 
-    async def _serve(self, channel: trio.abc.Channel[bytes], name: str) -> None:
+    async def _serve(
+        self, channel: trio.abc.Channel[bytes], name: str, nursery: trio.Nursery
+    ) -> None:
         core = Core(channel, self._tables, self._options, name)
-        async with run_session(core) as session:
-            if self._accepting.cancel_called:
-                return  # it was shaking hands when the server began to drain
+        session = make_session(core)
+
+        def opened() -> None:
             self.sessions.add(session)
-            try:
-                await session.wait_closed()
-            finally:
-                self.sessions.discard(session)
+            if self._accepting.cancel_called:  # it was shaking hands when the server began to drain
+                nursery.start_soon(_close, session, None)
+
+        core.when_open = opened
+        try:
+            await run_in_this_task(core)
+        finally:
+            self.sessions.discard(session)
 
 
 class _Alone:

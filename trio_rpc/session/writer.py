@@ -1,4 +1,4 @@
-"""The one task that touches the send side of the channel (law 10)."""
+"""The one task that touches the send side of the channel (law 10), once there is a need for it."""
 
 from __future__ import annotations
 
@@ -48,28 +48,52 @@ class Writer:
         self._protocol = protocol
         self._progressed = progressed
         self._pacer = pacer
+        self._start: Callable[[], None] | None = None
         # To ask whether it is a _WritesNow takes thirty times as long, once for each session.
         can_write_now = hasattr(channel, "send_nowait")
         self._nowait = cast("_WritesNow", channel) if can_write_now else None
         self._held: bytes | None = None
+        self._is_idle = False
+        """There is no task yet, or it waits to be woken."""
         self._parked: trio.lowlevel.Task | None = None
         self._drained = trio.Event()
 
+    def start(self, task: Callable[[], None]) -> None:
+        """Write from now on; ``task`` is called, once, when there is to be a task for :meth:`run`.
+
+        A session whose packets the system takes at once never has one.
+        """
+        self._start = task
+        self._is_idle = True
+
+    def stop(self) -> bool:
+        """Write no more; tell whether there is a task, which is to be cancelled."""
+        has_task, self._start = self._start is None, None
+        self._is_idle = False
+        return has_task
+
     def wake(self) -> None:
         """Have what is queued written, with whatever else is queued in this tick."""
+        if not self._is_idle:
+            return
+        self._is_idle = False
         if self._parked is not None:
             task, self._parked = self._parked, None
             trio.lowlevel.reschedule(task)
+        elif self._start is not None:
+            start, self._start = self._start, None
+            start()
 
     def write_now(self) -> None:
         """Write what is queued at once as far as that cannot block; the task writes the rest.
 
         For a message that nothing can be expected to join: it saves the wake-up.
         """
-        if self._parked is None:
+        if not self._is_idle:
             return
         if self._nowait is None:
-            self.wake()
+            if self._protocol.has_data:
+                self.wake()
             return
         packet = self._next()
         if packet is None:
@@ -107,16 +131,23 @@ class Writer:
 
     async def _park(self) -> None:
         self._parked = trio.lowlevel.current_task()
+        self._is_idle = True
         self._drained.set()
         await trio.lowlevel.wait_task_rescheduled(self._unpark)
 
     def _unpark(self, _raise_cancel: object) -> Abort:
         self._parked = None
+        self._is_idle = False
         return Abort.SUCCEEDED
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything that was queued has been handed to the channel."""
+        return self._is_idle and not self._protocol.has_data
 
     async def drain(self) -> None:
         """Wait until everything that is queued has been handed to the channel."""
         self.wake()
-        while self._parked is None or self._protocol.has_data:
+        while not self.is_done:
             self._drained = trio.Event()
             await self._drained.wait()
