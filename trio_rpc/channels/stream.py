@@ -16,13 +16,17 @@ import trio
 from trio_rpc.channels.tls import is_shaking_hands, shake_hands
 from trio_rpc.channels.transports import choose_transport
 from trio_rpc.errors import DecodeError
-from trio_rpc.wire.framing import PREFIX, FrameReader
+from trio_rpc.wire.framing import FrameReader
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 
 __all__ = ["StreamChannel"]
 
-READ_SIZE = DEFAULT_LIMITS.max_packet + PREFIX
-"""Bytes asked for when nobody knows what comes: a full packet is had by one read, and no more."""
+READ_SIZE = 64 * 1024
+"""Bytes asked for when nobody knows what comes.
+
+Memory is reserved for them, and what is larger than 128 KiB the C library has mapped and unmapped by the system each
+time: that took 20 µs at each end of a call, as soon as the heap had been in use for a while.
+"""
 
 READ_MOST = 1024 * 1024
 """Bytes asked for at most when a large packet is under way: memory is reserved for them."""
