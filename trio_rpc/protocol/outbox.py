@@ -88,6 +88,11 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._small or self._large or self._credit or self._dropped)
 
+    @property
+    def messages(self) -> int:
+        """How many small messages wait."""
+        return len(self._small)
+
     def resize(self, max_packet: int) -> None:
         """Let packets have that many bytes; never fewer than what waits was cut for."""
         self.max_packet = max_packet

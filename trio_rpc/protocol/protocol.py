@@ -373,6 +373,11 @@ class Protocol:
         return self._outbox.size
 
     @property
+    def messages_waiting(self) -> int:
+        """How many small messages are queued for sending."""
+        return self._outbox.messages
+
+    @property
     def has_data(self) -> bool:
         """Whether anything is queued for sending."""
         return bool(self._outbox)

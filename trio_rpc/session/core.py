@@ -79,6 +79,7 @@ class Core:
             options.limits,
             self.send,
             self.writer.wake,
+            self.writer.write_early,
             self._refusal,
             self.life.error,
             self.receiver,

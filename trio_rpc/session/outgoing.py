@@ -173,6 +173,7 @@ class Outgoing:
         limits: for ``send_buffer`` and ``cancel_grace``.
         send: has what is queued written; at once when nothing else is expected to join it.
         wake: has it written with what else is queued in this tick.
+        write_early: writes it now, if much is queued.
         refusal: why a call with that context cannot be made now, or None.
         over: makes the error of a call that the end of the session has ended.
         receiver: where a caller that is alone may wait for its Reply.
@@ -186,6 +187,7 @@ class Outgoing:
         limits: Limits,
         send: Callable[[], None],
         wake: Callable[[], None],
+        write_early: Callable[[], None],
         refusal: Callable[[dict[str, Any] | None], RpcError | None],
         over: Callable[[Fate], RpcError],
         receiver: Receiver,
@@ -202,6 +204,7 @@ class Outgoing:
         self._send_buffer = limits.send_buffer
         self._send = send
         self._wake = wake
+        self._write_early = write_early
         self._refusal = refusal
         self._over = over
         self._receiver = receiver
@@ -482,6 +485,7 @@ class Outgoing:
     def _expect_end(self, pending: Pending) -> None:
         """Have Cancel sent, and the call abandoned if its end does not come within ``cancel_grace``."""
         self._send()
+        self._write_early()
         pending.expires = trio.current_time() + self.limits.cancel_grace
         self._look_by(pending.expires)
 

@@ -14,6 +14,9 @@ from trio_rpc.session.pacer import Pacer
 
 __all__ = ["Writer"]
 
+MANY = 64
+"""Messages that leave early. Of 1,000 calls that are cancelled in one tick, the last is 6 ms later than the first."""
+
 
 class _WritesNow(Interface):
     """What a channel may offer besides: to take a packet over without waiting."""
@@ -55,6 +58,8 @@ class Writer:
         self._held: bytes | None = None
         self._is_idle = False
         """There is no task yet, or it waits to be woken."""
+        self._is_woken = False
+        """The task has been woken, and does not run yet."""
         self._parked: trio.lowlevel.Task | None = None
         self._drained = trio.Event()
 
@@ -69,14 +74,14 @@ class Writer:
     def stop(self) -> bool:
         """Write no more; tell whether there is a task, which is to be cancelled."""
         has_task, self._start = self._start is None, None
-        self._is_idle = False
+        self._is_idle = self._is_woken = False
         return has_task
 
     def wake(self) -> None:
         """Have what is queued written, with whatever else is queued in this tick."""
         if not self._is_idle:
             return
-        self._is_idle = False
+        self._is_idle, self._is_woken = False, True
         if self._parked is not None:
             task, self._parked = self._parked, None
             trio.lowlevel.reschedule(task)
@@ -98,19 +103,24 @@ class Writer:
         packet = self._next()
         if packet is None:
             return
-        try:
-            if self._nowait.send_nowait(packet):
-                packet = None
-        except Exception:  # noqa: BLE001, S110 - we may be inside an abort function
-            # The task will run into the same, and is the one whose error is listened to.
-            pass
-        self._held = packet
-        if packet is not None or self._nowait.unsent or self._protocol.has_data:
+        self._held = _left_of(packet, self._nowait)
+        if self._held is not None or self._nowait.unsent or self._protocol.has_data:
             self.wake()
+
+    def write_early(self) -> None:
+        """Write what is queued, before this tick is over, if it is so much that the other end had better begin."""
+        if self._protocol.messages_waiting < MANY or self._nowait is None:
+            return
+        if self._is_woken and self._held is None:
+            packet = self._next()
+            if packet is not None:
+                self._held = _left_of(packet, self._nowait)
+                self._progressed()
 
     async def run(self) -> None:
         """Write until cancelled, or until the channel fails, whose error it raises."""
         while True:
+            self._is_woken = False
             packet = self._held or self._next()
             self._held = None
             if packet is not None:
@@ -151,3 +161,12 @@ class Writer:
         while not self.is_done:
             self._drained = trio.Event()
             await self._drained.wait()
+
+
+def _left_of(packet: bytes, channel: _WritesNow) -> bytes | None:
+    """Write a packet if it can be had at once; else return it."""
+    try:
+        return None if channel.send_nowait(packet) else packet
+    except Exception:  # noqa: BLE001 - we may be inside an abort function
+        # The task will run into the same, and is the one whose error is listened to.
+        return packet
