@@ -17,6 +17,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 from trio_rpc.channels import StreamChannel
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.framing import frame
+from trio_rpc.wire.parts import Parts
 
 
 async def channel_with(data, **options):
@@ -531,3 +532,19 @@ async def test_race_a_send_that_waits_goes_on_when_receiving_is_stopped():
             received += len(await theirs.receive_some())
     await channel.aclose()
     await theirs.aclose()
+
+
+async def test_a_packet_in_many_parts_arrives_whole():
+    ours, theirs = await socket_pair(max_packet=2**20)
+    receiver = StreamChannel(theirs, 2**20)
+    parts = Parts([bytes([number % 256]) * 300 for number in range(3000)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.send, parts)
+        assert await receiver.receive() == bytes(parts)
+    assert ours.send_nowait(parts)
+    assert ours.unsent
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.flush)
+        assert await receiver.receive() == bytes(parts)
+    for channel in (ours, receiver):
+        await channel.aclose()

@@ -26,7 +26,7 @@ def packets(protocol: Protocol) -> list[bytes]:
     """Everything that waits, packet by packet."""
     taken = []
     while (packet := protocol.next_packet()) is not None:
-        taken.append(packet)
+        taken.append(bytes(packet))
         if protocol.is_paced:
             protocol.allow_pieces(10**6)  # as if the Pong were there
     assert not protocol.has_data
@@ -46,7 +46,7 @@ def received(protocol: Protocol, *messages: Message) -> list[Event]:
 
 
 def decoded(packet: bytes) -> list[Message]:
-    return list(Codec().decode(packet))
+    return list(Codec().decode(bytes(packet)))
 
 
 class Pair:

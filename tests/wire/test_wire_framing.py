@@ -134,3 +134,42 @@ def test_bytes_that_drip_cost_no_more_than_bytes_that_pour():
     reader.feed(packet[-1:])
     assert reader.next_frame() == packet
     assert peak < 4 * len(packet) + 50_000
+
+
+@given(st.lists(st.integers(1, 200_000), min_size=1, max_size=4), st.data())
+@QUICK
+def test_the_rest_of_a_large_packet_may_be_put_where_it_belongs(sizes, data):
+    sent = [bytes([number]) * size for number, size in enumerate(sizes)]
+    stream = memoryview(b"".join(map(frame, sent)))
+    reader, received = FrameReader(200_000), []
+    while stream:
+        space = reader.space()
+        most = 100_000 if space is None else len(space)
+        count = min(len(stream), data.draw(st.integers(1, most) | st.just(most)))
+        if space is None:
+            reader.feed(bytes(stream[:count]))
+        else:
+            space[:count] = stream[:count]
+            reader.filled(count)
+        stream = stream[count:]
+        received += drain(reader)
+    assert received == sent
+    assert not reader.partial
+
+
+def test_space_is_for_what_is_large_and_of_which_a_share_has_come():
+    reader = FrameReader(2**30)
+    assert reader.space() is None
+    reader.feed(frame(bytes(1000))[:-1])
+    assert reader.next_frame() is None
+    assert reader.space() is None
+    reader.feed(b"\0" + frame(bytes(800_000))[:99_000])
+    assert reader.next_frame() == bytes(1000)
+    assert reader.next_frame() is None
+    assert reader.space() is None
+    reader.feed(bytes(2000))
+    space = reader.space()
+    assert reader.space() is space
+    assert len(space) == reader.needed == 800_004 - 101_000
+    reader.filled(5)
+    assert len(reader.space()) == reader.needed == 800_004 - 101_005

@@ -30,6 +30,7 @@ from trio_rpc.channels.connecting import naming
 from trio_rpc.channels.connection import close_forcefully, owned_with_task
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
+from trio_rpc.wire.parts import Parts
 
 __all__ = [
     "EXIT_TIME",
@@ -123,7 +124,7 @@ class ProcessChannel(StreamChannel):
             await self._tell_exit(exc)
             raise
 
-    async def send(self, value: bytes) -> None:
+    async def send(self, value: bytes | Parts) -> None:
         """Send one packet: see :meth:`StreamChannel.send`."""
         try:
             await super().send(value)

@@ -18,6 +18,7 @@ from trio_rpc.channels.transports import choose_transport
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.framing import FrameReader
 from trio_rpc.wire.limits import DEFAULT_LIMITS
+from trio_rpc.wire.parts import Parts
 
 __all__ = ["StreamChannel"]
 
@@ -27,9 +28,6 @@ READ_SIZE = 64 * 1024
 Memory is reserved for them, and what is larger than 128 KiB the C library has mapped and unmapped by the system each
 time: that took 20 µs at each end of a call, as soon as the heap had been in use for a while.
 """
-
-READ_MOST = 1024 * 1024
-"""Bytes asked for at most when a large packet is under way: memory is reserved for them."""
 
 _FOREIGN = {
     b"\x16\x03": "a TLS handshake: this is not a TLS port",
@@ -57,7 +55,10 @@ class StreamChannel(trio.abc.Channel[bytes]):
         stream: the stream, for what is its own: addresses, ``getpeercert()``.
         is_closed: whether ``aclose`` has been called.
         heard: how many times bytes have come: a sign of life, even inside a packet.
+        takes_parts: packets to send may be ``Parts``, which need not be joined.
     """
+
+    takes_parts = True
 
     def __init__(
         self,
@@ -93,8 +94,8 @@ class StreamChannel(trio.abc.Channel[bytes]):
         """
         await shake_hands(self.stream)
 
-    async def send(self, value: bytes) -> None:
-        """Send one packet.
+    async def send(self, value: bytes | Parts) -> None:
+        """Send one packet. It need not lie in one place: see ``takes_parts``.
 
         Cancelled, it has sent nothing, or the channel sees to it that the peer gets the packet
         whole or no packet any more (see this module's docstring).
@@ -117,7 +118,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         finally:
             self._sending = False
 
-    def send_nowait(self, value: bytes) -> bool:
+    def send_nowait(self, value: bytes | Parts) -> bool:
         """Take a packet over if that needs no waiting.
 
         True means that it has left, or that its rest leaves before anything else does: with the
@@ -202,7 +203,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         self._closed = True
         self._transport.cut()
 
-    def _check_send(self, packet: bytes) -> None:
+    def _check_send(self, packet: bytes | Parts) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this channel was closed")
         if not 0 < len(packet) < 2**32:
@@ -236,12 +237,17 @@ class StreamChannel(trio.abc.Channel[bytes]):
         )
 
     async def _read_more(self) -> None:
-        wanted = min(max(self._frames.needed, READ_SIZE), READ_MOST)
-        data = await self._transport.read(wanted)
-        if data:
-            self.heard += 1
+        space = self._frames.space()
+        if space is None:
+            data = await self._transport.read(READ_SIZE)
+            count = len(data)
             self._greeting = self._greeting or data[:2]
             self._frames.feed(data)
+        else:
+            count = await self._transport.read_into(space)
+            self._frames.filled(count)
+        if count:
+            self.heard += 1
         elif self._frames.partial:
             raise trio.BrokenResourceError("the connection ended inside a packet")
         else:

@@ -29,12 +29,16 @@ from typing import Protocol
 import trio
 
 from trio_rpc.channels.tls import explain_broken
-from trio_rpc.wire.framing import PREFIX, frame, prefix
+from trio_rpc.wire.framing import frame, prefix
+from trio_rpc.wire.parts import Parts
 
 __all__ = ["SocketTransport", "StreamTransport", "Transport", "choose_transport"]
 
 JOIN_BELOW = 32 * 1024
 """Bytes up to which copying a packet behind its header is cheaper than handing over two buffers."""
+
+MANY_BUFFERS = 512
+"""What one system call is given; they may take no more than 1,024."""
 
 
 class Transport(Protocol):
@@ -46,10 +50,16 @@ class Transport(Protocol):
     def stop_reading(self) -> None:
         """Have the ``read`` that waits, if one does, raise ``trio.ClosedResourceError``."""
 
-    async def write(self, packet: bytes) -> None:
+    async def read_into(self, space: memoryview) -> int:
+        """Read into ``space``, as ``read`` does; return how many bytes, 0 at the end.
+
+        No checkpoint if there is something to read.
+        """
+
+    async def write(self, packet: bytes | Parts) -> None:
         """Send one packet as one frame."""
 
-    def write_nowait(self, packet: bytes) -> bool:
+    def write_nowait(self, packet: bytes | Parts) -> bool:
         """Take the packet over without waiting and return True, or take nothing."""
 
     async def flush(self) -> None:
@@ -99,7 +109,12 @@ class StreamTransport:
         if self._reading is not None:
             self._reading.cancel()
 
-    async def write(self, packet: bytes) -> None:
+    async def read_into(self, space: memoryview) -> int:
+        data = await self.read(len(space))
+        space[: len(data)] = data
+        return len(data)
+
+    async def write(self, packet: bytes | Parts) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._cut:
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -108,12 +123,12 @@ class StreamTransport:
         # read as the rest of this packet, so nothing may.
         self._cut = True
         try:
-            await self._stream.send_all(frame(packet))
+            await self._stream.send_all(frame(bytes(packet)))
         except trio.BrokenResourceError as exc:
             raise self._explained(exc) from (exc.__cause__ or exc)
         self._cut = False
 
-    def write_nowait(self, packet: bytes) -> bool:
+    def write_nowait(self, packet: bytes | Parts) -> bool:
         return False
 
     def cut(self) -> None:
@@ -135,12 +150,13 @@ if sys.platform != "win32":
 
         def __init__(self, stream: trio.SocketStream) -> None:
             self._socket = stream.socket
-            self._rest = memoryview(b"")
+            self._rest: Parts | None = None
+            """Of a packet that has begun to leave. What it holds does not change: see Parts."""
             self._drained = True
 
         @property
         def unsent(self) -> int:
-            return len(self._rest)
+            return 0 if self._rest is None else len(self._rest)
 
         async def read(self, at_most: int) -> bytes:
             waited = self._drained
@@ -160,7 +176,15 @@ if sys.platform != "win32":
             if (fileno := self._socket.fileno()) >= 0:
                 trio.lowlevel.notify_closing(fileno)
 
-        async def write(self, packet: bytes) -> None:
+        async def read_into(self, space: memoryview) -> int:
+            if self._drained:
+                await self._wait_readable()
+            while (count := self._read_into_nowait(space)) is None:
+                await self._wait_readable()
+            self._drained = count < len(space)
+            return count
+
+        async def write(self, packet: bytes | Parts) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._flush_rest()
             waited = False
@@ -168,32 +192,40 @@ if sys.platform != "win32":
                 # Cancelled here, nothing of the packet has left; below, its rest is kept.
                 await self._wait_writable()
                 waited = True
-            if self._rest:
+            if self._rest is not None:
                 await self._flush_rest()
             elif not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
 
-        def write_nowait(self, packet: bytes) -> bool:
-            if self._rest:
+        def write_nowait(self, packet: bytes | Parts) -> bool:
+            if self._rest is not None:
                 return False
-            header = prefix(packet)
+            if isinstance(packet, bytes) and len(packet) < JOIN_BELOW:
+                return self._start(frame(packet))
+            buffers = packet.buffers if isinstance(packet, Parts) else [packet]
+            return self._start(Parts([prefix(packet), *buffers]))
+
+        def _start(self, data: bytes | Parts) -> bool:
+            """Write what can be written at once and keep the rest; False if that is nothing."""
+            fileno = self._socket.fileno()
             try:
-                if len(packet) < JOIN_BELOW:
-                    sent = os.write(self._socket.fileno(), header + packet)
+                if isinstance(data, Parts):
+                    sent = os.writev(fileno, data.buffers[:MANY_BUFFERS])
                 else:
-                    sent = os.writev(self._socket.fileno(), (header, packet))
+                    sent = os.write(fileno, data)
             except BlockingIOError:
                 return False
             except OSError as exc:
                 raise _translated(exc) from exc
-            if sent >= PREFIX:
-                self._rest = memoryview(packet)[sent - PREFIX :]
+            if sent < len(data):
+                whole = data if isinstance(data, Parts) else Parts([data])
+                self._rest = Parts(whole.cut(sent, len(whole)))
             else:
-                self._rest = memoryview(header + packet)[sent:]
+                self._rest = None
             return True
 
         def cut(self) -> None:
-            if not self._rest:
+            if self._rest is None:
                 # The first byte of a length: the rest of it will not come. If there is no room
                 # for a byte, or nobody there any more, the end is what it is.
                 with contextlib.suppress(OSError):
@@ -201,25 +233,27 @@ if sys.platform != "win32":
 
         async def flush(self) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()
-            if self._rest:
+            if self._rest is not None:
                 await self._flush_rest()
             else:
                 await trio.lowlevel.cancel_shielded_checkpoint()
 
         async def _flush_rest(self) -> None:
-            while self._rest:
+            while self._rest is not None:
                 await self._wait_writable()
-                try:
-                    sent = os.write(self._socket.fileno(), self._rest)
-                except BlockingIOError:
-                    continue
-                except OSError as exc:
-                    raise _translated(exc) from exc
-                self._rest = self._rest[sent:]
+                self._start(self._rest)
 
         def _read_nowait(self, at_most: int) -> bytes | None:
             try:
                 return os.read(self._socket.fileno(), at_most)
+            except BlockingIOError:
+                return None
+            except OSError as exc:
+                raise _translated(exc) from exc
+
+        def _read_into_nowait(self, space: memoryview) -> int | None:
+            try:
+                return os.readv(self._socket.fileno(), [space])
             except BlockingIOError:
                 return None
             except OSError as exc:

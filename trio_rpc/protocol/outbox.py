@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import groupby
 
 import msgpack
 
 from trio_rpc.wire import messages as m
+from trio_rpc.wire.parts import LARGE, Buffer, Parts
 
 __all__ = ["CONTROL_ROOM", "MAX_PONGS", "NOTHING", "Outbox"]
 
@@ -44,7 +46,7 @@ _PONG = 1 << 64
 
 @dataclass(slots=True, eq=False)
 class _Large:
-    data: memoryview
+    data: Parts
     tag: int
     """The id of the call that this message ends, minus the id of that it begins, or NOTHING."""
     call: int
@@ -70,7 +72,7 @@ class Outbox:
     def __init__(self, max_packet: int) -> None:
         self.size = 0
         """Bytes that wait."""
-        self._small: deque[tuple[bytes, int, int]] = deque()
+        self._small: deque[tuple[bytes | Parts, int, int]] = deque()
         """Each with its tag and a number, which grows."""
         self._last_number = 0
         self._large: deque[_Large] = deque()
@@ -98,11 +100,11 @@ class Outbox:
         self.max_packet = max_packet
         self._max_small = max_packet - CONTROL_ROOM
 
-    def put(self, data: bytes, tag: int = NOTHING, call: int = NOTHING) -> None:
+    def put(self, data: bytes | Parts, tag: int = NOTHING, call: int = NOTHING) -> None:
         """Queue one encoded message.
 
         Args:
-            data: the message.
+            data: the message; not copied if it is in parts.
             tag: the id of the call that it ends, or minus the id of the one that it begins.
             call: the id of the peer's call that it passes in, if it does not end it: what
                 belongs to one call leaves in the order it was put.
@@ -112,7 +114,8 @@ class Outbox:
             call = tag
         if len(data) > self._max_small or (call and self._large and self._is_behind(call)):
             behind = self._last_number if call else 0
-            self._large.append(_Large(memoryview(data), tag, call, behind))
+            parts = data if isinstance(data, Parts) else Parts([data])
+            self._large.append(_Large(parts, tag, call, behind))
         else:
             self._last_number += 1
             self._small.append((data, tag, self._last_number))
@@ -134,8 +137,10 @@ class Outbox:
         else:
             self.put(data)
 
-    def next_packet(self, *, short: bool = False) -> tuple[bytes, list[int]] | None:
+    def next_packet(self, *, short: bool = False) -> tuple[bytes | Parts, list[int]] | None:
         """Take what leaves next: one packet, and the ids of the calls that it ends.
+
+        It is in parts if there is large content in it, which is not copied.
 
         Args:
             short: small messages may want to pass a large one, so pieces are short, and ``allowance`` says
@@ -145,12 +150,12 @@ class Outbox:
             return None
         # The drop comes before any piece, or the pieces that follow it would be dropped instead.
         first = self._take_first()
-        parts: list[bytes | memoryview] = [first] if first else []
+        parts: list[Buffer] = [first] if first else []
         answered: list[int] = []
         room = self.max_packet - len(first)
         if not self._may_take_large or (short and self.allowance <= 0):
-            self._take_small(parts, answered, room, room)
-            return (b"".join(parts), answered) if parts else None
+            room -= self._take_small(parts, answered, room, room)
+            return (_packet(parts, self.max_packet - room), answered) if parts else None
         # A large message has half of each packet to itself, or a steady stream of small ones
         # would stop it for ever. A small one that needs more than half is let through in every
         # second packet, or a large one would stop it.
@@ -162,7 +167,7 @@ class Outbox:
             room = min(room, SHORT_PIECE)
             self.allowance -= room
         self._take_piece(parts, answered, room)
-        return b"".join(parts), answered
+        return _packet(parts, self.max_packet), answered
 
     @property
     def _may_take_large(self) -> bool:
@@ -181,9 +186,7 @@ class Outbox:
         self._credit = 0
         return first
 
-    def _take_small(
-        self, parts: list[bytes | memoryview], answered: list[int], limit: int, share: int
-    ) -> int:
+    def _take_small(self, parts: list[Buffer], answered: list[int], limit: int, share: int) -> int:
         """Take small messages: the first of at most ``limit`` bytes, all of at most ``share``."""
         used = 0
         small = self._small
@@ -192,7 +195,10 @@ class Outbox:
             if used + len(data) > limit:
                 break
             small.popleft()
-            parts.append(data)
+            if isinstance(data, bytes):
+                parts.append(data)
+            else:
+                parts += data.buffers
             used += len(data)
             limit = share
             if tag:
@@ -205,17 +211,18 @@ class Outbox:
         self.size -= used
         return used
 
-    def _take_piece(self, parts: list[bytes | memoryview], answered: list[int], room: int) -> None:
+    def _take_piece(self, parts: list[Buffer], answered: list[int], room: int) -> None:
         room -= _PIECE_HEADER
         if room <= 0:
             return
         large = self._large[0]
-        piece = large.data[large.sent : large.sent + room]
-        large.sent += len(piece)
-        self.size -= len(piece)
+        size = min(room, len(large.data) - large.sent)
+        piece = large.data.cut(large.sent, large.sent + size)
+        large.sent += size
+        self.size -= size
         last = large.sent == len(large.data)
-        parts.append((_LAST_PIECE if last else _PIECE) + len(piece).to_bytes(4, "big"))
-        parts.append(piece)
+        parts.append((_LAST_PIECE if last else _PIECE) + size.to_bytes(4, "big"))
+        parts += piece
         if last:
             self._remove(large)
             if large.tag > NOTHING:
@@ -269,3 +276,18 @@ class Outbox:
         if self._goodbye:
             goodbye, self._goodbye = self._goodbye, b""
             self.put_goodbye(goodbye)
+
+
+def _packet(parts: list[Buffer], size: int) -> bytes | Parts:
+    """Join what is short, and leave large content where it is."""
+    if size < LARGE or max(map(len, parts)) < LARGE:
+        return b"".join(parts)
+    if len(parts) == 1 and isinstance(parts[0], bytes):
+        return parts[0]
+    joined: list[Buffer] = []
+    for is_large, run in groupby(parts, lambda part: len(part) >= LARGE):
+        if is_large:
+            joined += run
+        else:
+            joined.append(b"".join(run))
+    return Parts(joined)

@@ -36,6 +36,7 @@ from trio_rpc.protocol.streams import Streams
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
+from trio_rpc.wire.parts import Parts
 
 __all__ = ["PACE", "Counters", "Event", "Protocol"]
 
@@ -303,8 +304,7 @@ class Protocol:
 
     def _accept_last_piece(self, message: m.LastPiece) -> Event | None:
         self._pieces.add(message.data)
-        with self._pieces.take() as data:
-            whole = self._codec.decode_message(data)
+        whole = self._codec.decode_message(self._pieces.take())
         kind = type(whole)
         if kind not in IN_PIECES:
             raise DecodeError(f"a {kind.__name__} must not come in pieces")
@@ -344,8 +344,11 @@ class Protocol:
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────
 
-    def next_packet(self) -> bytes | None:
-        """Take the next packet to write, or None. The calls that it answers are over with that."""
+    def next_packet(self) -> bytes | Parts | None:
+        """Take the next packet to write, or None. The calls that it answers are over with that.
+
+        It is in parts if there is large content in it, which is the users' and was not copied.
+        """
         if len(self.outgoing) + len(self.incoming) > 1:
             self._alone = 0
         taken = self._outbox.next_packet(short=self._alone < ALONE)
@@ -412,7 +415,7 @@ class Protocol:
             code: one of docs/protocol.md.
             message: for people; its first thousand characters are sent.
         """
-        data = self._encode(m.Goodbye(code, _short(message)))
+        data = self._codec.encode(m.Goodbye(code, _short(message)))
         self.ours = _step(self.ours, self.theirs, m.Goodbye)
         self._outbox.put_goodbye(data)
 
@@ -562,10 +565,6 @@ class Protocol:
         self._notifications_granted += count
         self._outbox.put_credit(count)
 
-    def rest(self) -> None:
-        """Give back memory that is only kept for speed: nothing has come for a while."""
-        self._pieces.free()
-
     def end(self) -> None:
         """End both halves: nothing more is sent or received, and no call is left."""
         self.ours = self.theirs = Half.ENDED
@@ -579,8 +578,8 @@ class Protocol:
     def _put(self, message: m.Message, tag: int = NOTHING) -> None:
         self._queue(type(message), self._encode(message), tag)
 
-    def _encode(self, message: m.Message, references: References | None = None) -> bytes:
-        data: bytes = self._codec.encode(message, references)
+    def _encode(self, message: m.Message, references: References | None = None) -> bytes | Parts:
+        data = self._codec.encode_parts(message, references)
         if len(data) > self.peer.max_message:
             raise EncodeError(
                 f"a message of {len(data):,} bytes is larger than the {self.peer.max_message:,} "
@@ -589,7 +588,7 @@ class Protocol:
         return data
 
     def _queue(
-        self, kind: type[m.Message], data: bytes, tag: int = NOTHING, call: int = NOTHING
+        self, kind: type[m.Message], data: bytes | Parts, tag: int = NOTHING, call: int = NOTHING
     ) -> None:
         if kind in TURNING or self.ours is not _OPEN or self.theirs is not _OPEN:
             self.ours = _step(self.ours, self.theirs, kind)

@@ -234,7 +234,6 @@ class _Silence:
             self._heard, self._unanswered = heard, 0
         elif self._unanswered < limits.keepalive_pings:
             self._unanswered += 1
-            core.protocol.rest()
             core.protocol.ping(0)
             core.writer.wake()
         elif isinstance(core.channel, _Renews) and core.channel.renew():

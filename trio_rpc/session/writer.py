@@ -11,6 +11,7 @@ from trio.lowlevel import Abort
 
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.session.pacer import Pacer
+from trio_rpc.wire.parts import Parts
 
 __all__ = ["Writer"]
 
@@ -55,6 +56,8 @@ class Writer:
         # To ask whether it is a _WritesNow takes thirty times as long, once for each session.
         can_write_now = hasattr(channel, "send_nowait")
         self._nowait = cast("_WritesNow", channel) if can_write_now else None
+        # Whether it takes Parts where others take bytes, so that large content need not be copied.
+        self._takes_parts: bool = getattr(channel, "takes_parts", False)
         self._held: bytes | None = None
         self._is_idle = False
         """There is no task yet, or it waits to be woken."""
@@ -137,7 +140,9 @@ class Writer:
         packet = self._protocol.next_packet()
         if self._protocol.is_paced and not was_paced:
             self._pacer.sent(trio.current_time())
-        return packet
+        if isinstance(packet, Parts) and not self._takes_parts:
+            return bytes(packet)
+        return cast("bytes | None", packet)
 
     async def _park(self) -> None:
         self._parked = trio.lowlevel.current_task()

@@ -14,7 +14,6 @@ from trio_rpc.wire.extensions import (
     LEAF_DECODERS,
     MAP,
     REFERENCE,
-    SCALARS,
     SET,
     TUPLE,
     decode_reference,
@@ -22,8 +21,9 @@ from trio_rpc.wire.extensions import (
 )
 from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
-from trio_rpc.wire.lowering import EXTENSION_FACTOR, Lowering, is_flat
+from trio_rpc.wire.lowering import EXTENSION_FACTOR, SHORT, Lowering, is_plain
 from trio_rpc.wire.messages import Item, Message, Reference, parse_message
+from trio_rpc.wire.parts import LARGE, Outside, Parts, pack_parts
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
 from trio_rpc.wire.scan import (
     SMALL,
@@ -62,8 +62,8 @@ class Codec:
         self._make_reference = make_reference
         self.limits = limits
         self.peer_limits = limits
-        packer = msgpack.Packer(strict_types=True, default=_pack_other, buf_size=4096)
-        self._pack: Callable[[Any], bytes] = packer.pack
+        self._packer = _make_packer()
+        self._pack: Callable[[Any], bytes] = self._packer.pack
         # A packet too short to do harm; and no value takes less than a byte.
         self._small = min(SMALL, limits.max_nodes)
         # Of the message that is being decoded:
@@ -85,7 +85,13 @@ class Codec:
     def encode(
         self, message: Message, references: Callable[[Any], Reference | None] | None = None
     ) -> bytes:
-        """Encode one message.
+        """Encode one message, in one place; see :meth:`encode_parts`."""
+        return bytes(self.encode_parts(message, references))
+
+    def encode_parts(
+        self, message: Message, references: Callable[[Any], Reference | None] | None = None
+    ) -> bytes | Parts:
+        """Encode one message; large bytes that are an argument, a result or an item are not copied.
 
         Args:
             message: it is not changed, nor is what it carries.
@@ -96,15 +102,23 @@ class Codec:
             EncodeError: something in it cannot be sent, or is more than the peer takes.
         """
         fields = message.to_wire()
+        most = self.peer_limits.max_nodes
         try:
             for value in fields:
-                if type(value) not in SCALARS and not is_flat(value):
+                if type(value) not in SHORT and not is_plain(value):
                     lowering = Lowering(self._registry, self.peer_limits, self._pack, references)
                     fields = lowering.items(fields, 1)
+                    parts = pack_parts(fields, self._packer, most)
+                    if parts is not None:
+                        return parts
                     break
             packed = self._pack(fields)
-            if len(packed) > self.peer_limits.max_nodes:
-                count_nodes(memoryview(packed), self.peer_limits.max_nodes)
+            if len(packed) > LARGE:
+                # It would keep the memory that this took, in each session.
+                self._packer = _make_packer()
+                self._pack = self._packer.pack
+            if len(packed) > most:
+                count_nodes(memoryview(packed), most)
         except EncodeError:
             raise
         except RecursionError:
@@ -157,19 +171,24 @@ class Codec:
         if start != len(packet):
             raise malformed(msgpack.OutOfData())
 
-    def decode_message(self, data: bytes | memoryview) -> Message:
+    def decode_message(self, data: bytes | memoryview | Outside) -> Message:
         """Decode bytes that are exactly one message. Raises DecodeError.
 
         That they are at most ``limits.max_message`` is for the caller to see to, before it
         gathers so many.
         """
         self._forget()
-        check_whole(data, self.limits.max_nodes)
+        size = len(data)
+        outside = data if isinstance(data, Outside) else None
+        whole = data.rest if isinstance(data, Outside) else data
+        check_whole(whole, self.limits.max_nodes)
         try:
-            fields = self._unpack(data)
+            fields = self._unpack(whole)
         except msgpack.ExtraData:
             raise DecodeError(TRAILING) from None
-        return self._message(fields, data, 0, len(data))
+        if outside is not None:
+            outside.put_back(fields)
+        return self._message(fields, whole, 0, size)
 
     def _unpack(self, data: bytes | memoryview) -> Any:
         """Decode one value. Raises DecodeError, and ExtraData if more follows it."""
@@ -270,6 +289,10 @@ class Codec:
                 name = registration.cls.__qualname__
                 self._problem = f"a value of type {name} could not be decoded: {error!r:.200}"
             return None
+
+
+def _make_packer() -> msgpack.Packer:
+    return msgpack.Packer(strict_types=True, default=_pack_other, buf_size=4096)
 
 
 def _pack_other(value: Any) -> msgpack.ExtType:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sized
+from io import BytesIO
 
 from trio_rpc.errors import DecodeError
 
@@ -17,10 +19,16 @@ MANY_PIECES = 256
 SMALL_PIECE = 1024
 """Bytes of a piece, on average, below which joining is worth it."""
 
+WORTH = 16 * 1024
+"""Bytes of a packet that are missing, above which to read them where they belong is worth it."""
 
-def prefix(packet: bytes) -> bytes:
+REACH = 8
+"""How much of a packet is reserved at most for each byte of it that has come."""
+
+
+def prefix(packet: Sized) -> bytes:
     """Return the bytes that go before a packet. Raises ValueError for an empty one."""
-    if not packet:
+    if not len(packet):
         raise ValueError("an empty packet cannot be sent")
     return len(packet).to_bytes(PREFIX, "big")
 
@@ -54,9 +62,14 @@ class FrameReader:
 
     What was fed is kept as it came and copied once, into the packet it belongs to; a piece that
     is one packet exactly is not copied at all. A length alone reserves nothing.
+
+    When some of a large packet is there, the rest can be read straight to where it belongs::
+
+        if (space := reader.space()) is not None:
+            reader.filled(socket.recv_into(space))
     """
 
-    __slots__ = ("_have", "_length", "_max_frame", "_pieces", "_start")
+    __slots__ = ("_have", "_length", "_max_frame", "_pieces", "_space", "_start", "_whole")
 
     def __init__(self, max_frame: int) -> None:
         """``max_frame``: bytes of the largest packet that is taken."""
@@ -65,6 +78,10 @@ class FrameReader:
         self._start = 0  # where the unread part of the first piece begins
         self._have = 0  # unread bytes in all pieces
         self._length = 0  # of the frame whose prefix has been read; 0 before that
+        # The whole of that packet, and where the rest of it goes. A BytesIO hands out the bytes
+        # that were written to its buffer without a copy.
+        self._whole: BytesIO | None = None
+        self._space = memoryview(b"")
 
     def feed(self, data: bytes) -> None:
         """Add bytes as they came."""
@@ -89,9 +106,37 @@ class FrameReader:
             self._take(PREFIX)
         if self._have < self._length:
             return None
-        packet = self._take(self._length)
+        if self._whole is None:
+            packet = self._take(self._length)
+        else:
+            self._space.release()
+            packet, self._whole, self._have = self._whole.getvalue(), None, 0
         self._length = 0
         return packet
+
+    def space(self) -> memoryview | None:
+        """Return where the rest of the packet goes that is under way, or None.
+
+        It has been reserved, which is not more than ``REACH`` times what has come of the packet.
+        As long as there is such a place, :meth:`feed` must not be called.
+        """
+        if self._whole is None:
+            missing = self._length - self._have
+            if missing < WORTH or self._have * REACH < self._length:
+                return None
+            have = self._have
+            self._whole = BytesIO(bytes(self._length))
+            space = self._whole.getbuffer()
+            space[:have] = self._take(have)
+            self._have, self._space = have, space[have:]
+            space.release()
+        return self._space
+
+    def filled(self, count: int) -> None:
+        """Take note that so many bytes have been put where :meth:`space` said."""
+        self._have += count
+        self._space, filled = self._space[count:], self._space
+        filled.release()
 
     @property
     def needed(self) -> int:

@@ -31,7 +31,7 @@ from trio_rpc.wire.limits import Limits
 from trio_rpc.wire.messages import Reference
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
 
-__all__ = ["EXTENSION_FACTOR", "Lowering", "is_flat"]
+__all__ = ["EXTENSION_FACTOR", "SHORT", "Lowering", "is_plain"]
 
 EXTENSION_FACTOR = 4
 """How often ``max_message`` the payloads of extensions may be, each counted at every level.
@@ -40,16 +40,19 @@ An extension in an extension is copied once for each level when it is read. This
 and the memory that nesting large ones costs.
 """
 
+SHORT = SCALARS - {bytes, bytearray, memoryview}
+"""What goes to the packer as it is; bytes may be so many that they had better not."""
+
 _PLAIN_KEYS = frozenset({str, bytes})
 
 Lowerer: TypeAlias = "Callable[[Lowering, Any, int], Any]"
 
 
-def is_flat(value: Any) -> bool:
-    """Say whether a value is a list or dict that holds only scalars and can go as it is."""
+def is_plain(value: Any) -> bool:
+    """Say whether a value is a list or dict that can go to the packer as it is."""
     cls = type(value)
     if cls is list:
-        return SCALARS.issuperset(map(type, value))
+        return SHORT.issuperset(map(type, value))
     return (
         cls is dict
         and SCALARS.issuperset(map(type, value.values()))

@@ -8,7 +8,7 @@ is first walked over, and only what is whole and within bounds is decoded.
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -17,9 +17,11 @@ from trio_rpc.wire.messages import LastPiece, Piece
 
 __all__ = [
     "SMALL",
+    "Place",
     "check_packet",
     "check_whole",
     "count_nodes",
+    "find_large",
     "is_deeper",
     "lone_piece",
     "malformed",
@@ -174,6 +176,63 @@ def _extension(data: memoryview, at: int) -> tuple[int, int, int]:
     if end > len(data):
         raise DecodeError("malformed MessagePack: it ends inside an extension")
     return data[payload - 1], payload, end
+
+
+PATIENCE = 64
+"""Values that are looked at to find one that is large."""
+
+
+class Place(NamedTuple):
+    """Where a string of bytes is in an encoded array."""
+
+    path: tuple[int, ...]
+    """Its number in the array, and before it the number of the array in which that one lies."""
+
+    header: int
+    """Where its header begins, a bin 32."""
+
+    content: int
+    """Where its bytes begin."""
+
+    size: int
+    """How many there are, as the header claims."""
+
+
+def find_large(data: memoryview, least: int) -> Place | None:
+    """Find long bytes among the values of an array, or of the first array in it.
+
+    Args:
+        data: the beginning of what may be such an array.
+        least: bytes of a string to look for, at least.
+
+    Returns:
+        None if nothing is found soon, or something is in the way: what that means is for others
+        to say.
+    """
+    path: tuple[int, ...] = ()
+    at, index, count = 0, 0, 1
+    for _ in range(PATIENCE):
+        if index == count or at + 5 > len(data):
+            break
+        first = data[at]
+        is_array = 0x90 <= first < 0xA0 or first == 0xDC
+        if is_array and len(path) < 2:
+            path, index = (*path, index), 0
+            count = _number(data, at + 1, 2) if first == 0xDC else first & 15
+            at += 3 if first == 0xDC else 1
+            continue
+        if first in _LENGTHS:
+            size = _LENGTHS[first]
+            length = _number(data, at + 1, size)
+            if first == 0xC6 and length >= least:
+                return Place((*path[1:], index), at, at + 5, length)
+            at += 1 + size + length
+        elif _WIDTHS[first] and not 0x80 <= first < 0xA0:
+            at += _WIDTHS[first]
+        else:
+            break
+        index += 1
+    return None
 
 
 _CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
