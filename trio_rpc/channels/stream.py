@@ -210,16 +210,17 @@ class StreamChannel(trio.abc.Channel[bytes]):
             raise ValueError(f"a packet has 1 to 4294967295 bytes, not {len(packet)}")
 
     async def _receive(self) -> bytes:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        packet = self._frames.next_frame()
-        if packet is not None:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return packet
         if not self._frames.partial:
             # Nothing has begun, so nothing is late: most packets come this way, without a scope.
-            await self._read_more()
+            self._take_in(await self._transport.read(READ_SIZE))
             packet = self._frames.next_frame()
-        return packet if packet is not None else await self._receive_rest()
+            return packet if packet is not None else await self._receive_rest()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        packet = self._frames.next_frame()
+        if packet is None:
+            return await self._receive_rest()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return packet
 
     async def _receive_rest(self) -> bytes:
         """Wait for the rest of a packet that has begun, as long as our patience lasts."""
@@ -239,13 +240,19 @@ class StreamChannel(trio.abc.Channel[bytes]):
     async def _read_more(self) -> None:
         space = self._frames.space()
         if space is None:
-            data = await self._transport.read(READ_SIZE)
-            count = len(data)
-            self._greeting = self._greeting or data[:2]
-            self._frames.feed(data)
+            self._take_in(await self._transport.read(READ_SIZE))
         else:
             count = await self._transport.read_into(space)
             self._frames.filled(count)
+            self._count(count)
+
+    def _take_in(self, data: bytes) -> None:
+        if not self._greeting:
+            self._greeting = data[:2]
+        self._frames.feed(data)
+        self._count(len(data))
+
+    def _count(self, count: int) -> None:
         if count:
             self.heard += 1
         elif self._frames.partial:

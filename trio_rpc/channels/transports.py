@@ -164,9 +164,15 @@ if sys.platform != "win32":
                 await self._wait_readable()
             else:
                 await trio.lowlevel.checkpoint_if_cancelled()
-            while (data := self._read_nowait(at_most)) is None:
-                await self._wait_readable()
-                waited = True
+            while True:
+                try:
+                    data = os.read(self._socket.fileno(), at_most)
+                    break
+                except BlockingIOError:
+                    await self._wait_readable()
+                    waited = True
+                except OSError as exc:
+                    raise _translated(exc) from exc
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             self._drained = len(data) < at_most
@@ -242,14 +248,6 @@ if sys.platform != "win32":
             while self._rest is not None:
                 await self._wait_writable()
                 self._start(self._rest)
-
-        def _read_nowait(self, at_most: int) -> bytes | None:
-            try:
-                return os.read(self._socket.fileno(), at_most)
-            except BlockingIOError:
-                return None
-            except OSError as exc:
-                raise _translated(exc) from exc
 
         def _read_into_nowait(self, space: memoryview) -> int | None:
             try:

@@ -146,12 +146,15 @@ class Outbox:
             short: small messages may want to pass a large one, so pieces are short, and ``allowance`` says
                 how many may leave; else they are as long as packets, which is faster.
         """
+        if len(self._small) == 1 and not (self._large or self._credit or self._dropped):
+            answered: list[int] = []
+            return self._take_next(answered), answered
         if not self:
             return None
         # The drop comes before any piece, or the pieces that follow it would be dropped instead.
         first = self._take_first()
         parts: list[Buffer] = [first] if first else []
-        answered: list[int] = []
+        answered = []
         room = self.max_packet - len(first)
         if not self._may_take_large or (short and self.allowance <= 0):
             room -= self._take_small(parts, answered, room, room)
@@ -191,25 +194,29 @@ class Outbox:
         used = 0
         small = self._small
         while small:
-            data, tag, _ = small[0]
-            if used + len(data) > limit:
+            size = len(small[0][0])
+            if used + size > limit:
                 break
-            small.popleft()
+            data = self._take_next(answered)
             if isinstance(data, bytes):
                 parts.append(data)
             else:
                 parts += data.buffers
-            used += len(data)
+            used += size
             limit = share
-            if tag:
-                if tag < 0:
-                    self._last_small_request = -tag
-                elif tag == _PONG:
-                    self._pongs -= 1
-                else:
-                    answered.append(tag)
-        self.size -= used
         return used
+
+    def _take_next(self, answered: list[int]) -> bytes | Parts:
+        """Take the small message that was put first."""
+        data, tag, _ = self._small.popleft()
+        self.size -= len(data)
+        if tag < 0:
+            self._last_small_request = -tag
+        elif tag == _PONG:
+            self._pongs -= 1
+        elif tag:
+            answered.append(tag)
+        return data
 
     def _take_piece(self, parts: list[Buffer], answered: list[int], room: int) -> None:
         room -= _PIECE_HEADER

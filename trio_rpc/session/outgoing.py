@@ -275,7 +275,9 @@ class Outgoing:
         deadline = trio.current_effective_deadline()
         if deadline != math.inf and deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
-        context = self._context(callback, home)
+        context = call_context(self.session, self._protocol.incoming)
+        if callback is not None or home is not None:
+            context = _within(context, callback, home)
         if not self._calls.is_free:
             await self._wait_for_credit(context)
         pending = self._begin(method, args, kwargs, context, deadline, home)
@@ -327,7 +329,8 @@ class Outgoing:
         Args as for :meth:`request`; ``listener`` is told what comes.
         """
         await trio.lowlevel.checkpoint()
-        context = self._context(callback, home)
+        context = call_context(self.session, self._protocol.incoming)
+        context = _within(context, callback, home)
         if method.kind.is_opened:
             first = [self.limits.stream_items, self.limits.stream_bytes]
             context = {**(context or {}), "stream": first}
@@ -338,16 +341,6 @@ class Outgoing:
         pending.listener = listener
         self._send()
         return pending
-
-    def _context(
-        self, callback: tuple[Handled, int] | None, home: Pending | None
-    ) -> dict[str, Any] | None:
-        context = call_context(self.session, self._protocol.incoming)
-        if callback is not None:
-            context = {**(context or {}), **callback_context(*callback)}
-        if home is not None:
-            context = {**(context or {}), "scope": home.id}
-        return context
 
     def _begin(  # noqa: PLR0917 - made in two places, for each call
         self,
@@ -586,6 +579,17 @@ class Outgoing:
             _raise_cancelled(pending)
         assert isinstance(answer, RpcError)  # noqa: S101 - what else ends a call
         raise answer
+
+
+def _within(
+    context: dict[str, Any] | None, callback: tuple[Handled, int] | None, home: Pending | None
+) -> dict[str, Any] | None:
+    """Say in its context which callback, and which remote scope, a call is made in."""
+    if callback is not None:
+        context = {**(context or {}), **callback_context(*callback)}
+    if home is not None:
+        context = {**(context or {}), "scope": home.id}
+    return context
 
 
 def _split_task_status(

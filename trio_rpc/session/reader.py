@@ -131,7 +131,7 @@ class Reader:
             while not core.life.is_over:
                 if receiver.events is None:
                     await receiver.receive()
-                    core.incoming.now = receiver.now
+                    core.incoming.now = trio.current_time()
                 was_alone = len(core.outgoing.pending) == 1
                 handled = self._act()
                 if handled is not None:

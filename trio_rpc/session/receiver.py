@@ -56,12 +56,10 @@ class Receiver:
 
     Attributes:
         events: what is left of the packet that came last, or None.
-        now: when that packet came.
     """
 
     def __init__(self, channel: trio.abc.Channel[bytes], protocol: Protocol) -> None:
         self.events: Iterator[Event] | None = None
-        self.now = 0.0
         self._channel = channel
         self._protocol = protocol
         # To ask whether it is a _StopsReceiving takes thirty times as long, once for each session.
@@ -83,7 +81,7 @@ class Receiver:
         if self.events is None:
             self._whose = _Whose.READER
             try:
-                self._take(await self._channel.receive())
+                self.events = self._protocol.receive(await self._channel.receive())
             finally:
                 self._whose = _NOBODY
 
@@ -113,8 +111,8 @@ class Receiver:
         """
         self._whose = _Whose.CALLER
         try:
-            self._take(await self._channel.receive())
-            return self._first_reply(call)
+            packet = await self._channel.receive()
+            return self._first_reply(self._protocol.receive(packet), call)
         except Exception as exc:  # noqa: BLE001 - the reader raises it
             self._failure = exc
             return None
@@ -129,16 +127,9 @@ class Receiver:
         if self._whose is _Whose.CALLER and self._stops is not None:
             self._stops.stop_receiving()
 
-    def _take(self, packet: bytes) -> None:
-        self.now = trio.current_time()
-        self.events = self._protocol.receive(packet)
-
-    def _first_reply(self, call: int) -> m.Reply | m.ReplyErr | None:
-        """Take the end of that call out of ``events``, if it is the first of them."""
-        events = self.events
-        assert events is not None  # noqa: S101 - the caller has just set it
+    def _first_reply(self, events: Iterator[Event], call: int) -> m.Reply | m.ReplyErr | None:
+        """Take the end of that call out of a packet, if it comes first; leave all else."""
         event = next(events, None)
-        self.events = None
         if isinstance(event, m.Reply | m.ReplyErr) and event.id == call:
             try:
                 self._put_back(next(events, None), events)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import msgpack
@@ -127,31 +128,27 @@ class Codec:
             raise EncodeError(f"cannot be sent: {str(error) or repr(error):.200}") from error
         return packed
 
-    def decode(self, packet: bytes) -> Iterator[Message]:
-        """Decode the messages of one packet, one at a time.
+    def decode(self, packet: bytes) -> Iterable[Message]:
+        """Decode the messages of one packet, one at a time where there are more.
 
-        Raises DecodeError where they stop being well formed, whatever the bytes.
+        Raises DecodeError where they stop being well formed, whatever the bytes: here, or from the iterator.
         """
         if not packet:
             raise DecodeError("an empty packet")
         self._forget()
-        piece = lone_piece(packet)
-        if piece is not None:
-            yield piece
-            return
-        rest = packet
-        if len(packet) > self._small:
-            check_packet(packet, self.limits.max_nodes)
-        else:  # most often it is one message
+        if len(packet) <= self._small:  # most often it is one message
             try:
                 fields = self._unpack(packet)
             except msgpack.ExtraData as error:
                 rest = error.extra
-                yield self._message(error.unpacked, packet, 0, len(packet) - len(rest))
-            else:
-                yield self._message(fields, packet, 0, len(packet))
-                return
-        yield from self._decode_all(rest)
+                first = self._message(error.unpacked, packet, 0, len(packet) - len(rest))
+                return chain((first,), self._decode_all(rest))
+            return (self._message(fields, packet, 0, len(packet)),)
+        piece = lone_piece(packet)
+        if piece is not None:
+            return (piece,)
+        check_packet(packet, self.limits.max_nodes)
+        return self._decode_all(packet)
 
     def _decode_all(self, packet: bytes) -> Iterator[Message]:
         # Not kept from packet to packet: it holds 40 KiB, and a server may have many sessions.

@@ -102,6 +102,10 @@ class FrameReader:
         if not self._length:
             if self._have < PREFIX:
                 return None
+            if not self._start and self._have == len(self._pieces[0]):
+                packet = self._sole_frame(self._pieces[0])
+                if packet is not None:
+                    return packet
             self._length = frame_length(self._peek(), self._max_frame)
             self._take(PREFIX)
         if self._have < self._length:
@@ -137,6 +141,15 @@ class FrameReader:
         self._have += count
         self._space, filled = self._space[count:], self._space
         filled.release()
+
+    def _sole_frame(self, data: bytes) -> bytes | None:
+        """Take the packet that is all there is, if it is; most come like this."""
+        length = int.from_bytes(data[:PREFIX], "big")
+        if PREFIX + length != len(data) or not 0 < length <= self._max_frame:
+            return None
+        self._pieces.clear()
+        self._have = 0
+        return data[PREFIX:]
 
     @property
     def needed(self) -> int:
