@@ -176,6 +176,29 @@ async def test_what_many_calls_at_once_cost(bench, monkeypatch, name, cost):
     assert found.reads <= found.packets
 
 
+async def connect_call_and_close(url):
+    async with connect(url) as session:
+        assert await session.call("bench.echo", PAYLOAD) == PAYLOAD
+    await wait_all_tasks_blocked()  # until the server is done with it, too
+
+
+async def test_what_it_costs_to_connect_call_and_close(nursery, monkeypatch):
+    """The packets: Hello; Hello and Welcome; Welcome and Request; Reply; and two Goodbyes.
+
+    The tasks: a driver and a reader here, the connection's own and a reader there.
+    """
+    count = 5
+    with trio.fail_after(60):
+        [url] = await nursery.start(serve, {"bench": Bench()}, "tcp://127.0.0.1:0")
+        await connect_call_and_close(url)
+        with Meter(monkeypatch) as meter:
+            for _ in range(count):
+                await connect_call_and_close(url)
+    nursery.cancel_scope.cancel()
+    once = Cost(packets=6, bytes=336, writes=6, reads=7, waits=15, steps=25, tasks=4)
+    assert meter.cost() == once * count
+
+
 class Waiting:
     @method
     async def returns(self) -> None:

@@ -279,6 +279,36 @@ async def test_aclose_cancelled_in_its_grace_time_closes_at_once(autojump_clock)
         assert sleeper.running == 0
 
 
+@pytest.mark.parametrize("is_serving", [False, True])
+async def test_a_block_that_is_left_and_then_cancelled_closes_at_once(autojump_clock, is_serving):
+    """Its body is over, so what waits out the grace time is the block itself."""
+    services = (Sleeper(), None) if is_serving else (None, Sleeper())
+    async with trio.open_nursery() as nursery:
+        ours, theirs = memory_channel_pair()
+        started = trio.current_time()
+
+        async def other_end():
+            async with open_session(theirs, services[1]) as session:
+                if is_serving:
+                    with pytest.raises((trio_rpc.SessionBroken, trio_rpc.RemoteCancelled)):
+                        await session.call("sleep", 1000)
+                await session.wait_closed()
+
+        nursery.start_soon(other_end)
+        with trio.move_on_after(1) as scope:
+            async with open_session(ours, services[0]) as session:
+                if not is_serving:
+                    nursery.start_soon(_is_cut_off, session)
+                await wait_all_tasks_blocked()
+        assert scope.cancelled_caught
+        assert trio.current_time() - started == pytest.approx(1, abs=0.01)
+
+
+async def _is_cut_off(session):
+    with pytest.raises(trio_rpc.SessionClosed):
+        await session.call("sleep", 1000)
+
+
 async def test_both_ends_close_at_once(no_time):
     async with open_session_pair(Echo(), Echo()) as (a, b):
         async with trio.open_nursery() as nursery:

@@ -100,14 +100,18 @@ class StreamConnection(Connection):
         await trio.aclose_forcefully(self._stream)
 
 
-@asynccontextmanager
-async def owned(channel: StreamChannel) -> AsyncIterator[StreamChannel]:
+class owned(AbstractAsyncContextManager[StreamChannel]):  # noqa: N801 - it is used as a function
     """Own a channel that needs no tasks: it is closed when the block is over, at the latest."""
-    try:
-        yield channel
-    finally:
-        if not channel.is_closed:
-            await close_forcefully(channel)
+
+    def __init__(self, channel: StreamChannel) -> None:
+        self._channel = channel
+
+    async def __aenter__(self) -> StreamChannel:
+        return self._channel
+
+    async def __aexit__(self, *_exc: object) -> None:
+        if not self._channel.is_closed:
+            await close_forcefully(self._channel)
 
 
 @asynccontextmanager

@@ -195,6 +195,18 @@ class StreamChannel(trio.abc.Channel[bytes]):
             # The connection was lost before it could be closed politely. It is closed.
             await trio.lowlevel.cancel_shielded_checkpoint()
 
+    def close_nowait(self) -> bool:
+        """Close if that needs no waiting, and tell whether it is done.
+
+        It is not over TLS, where there is a last word to say, nor in a class that has more to do in its ``aclose``.
+        """
+        has_more_to_do = type(self).aclose is not StreamChannel.aclose
+        if has_more_to_do or not isinstance(self.stream, trio.SocketStream):
+            return False
+        self._closed = self.is_closed = True
+        self.stream.socket.close()
+        return True
+
     def abort(self) -> None:
         """Close so that the other end sees a break, and no orderly end, as far as there is a way.
 

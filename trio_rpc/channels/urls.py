@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
@@ -67,6 +68,7 @@ class Address:
         return self.scheme in ("tls", "wss")
 
 
+@functools.lru_cache(maxsize=256)  # clients that connect again and again do so to a few servers
 def parse_url(url: str) -> Address:
     """Read a URL. Raises ValueError that says what is wrong and what is accepted."""
     try:

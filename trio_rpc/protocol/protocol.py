@@ -281,9 +281,11 @@ class Protocol:
             raise Refused(f"the limits do not fit: {exc}") from exc
         self._outbox.resize(min(self.limits.max_packet, self.peer.max_packet))
         self._notifications_left = self.peer.max_notifications
-        self._codec.peer_limits = replace(
-            self.limits, max_depth=self.peer.max_depth, max_nodes=self.peer.max_nodes
-        )
+        limits, peer = self.limits, self.peer
+        if (limits.max_depth, limits.max_nodes) != (peer.max_depth, peer.max_nodes):
+            self._codec.peer_limits = replace(
+                limits, max_depth=peer.max_depth, max_nodes=peer.max_nodes
+            )
         return message
 
     def _accept_event(self, message: Event) -> Event:

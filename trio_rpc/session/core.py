@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -96,10 +97,16 @@ class Core:
             ended=self.handler_ended,
             calls=self.outgoing,
         )
-        self.alarm: trio.CancelScope
+        self.alarm: trio.CancelScope | None = None
         """Ends the driver's wait for the end of the session, when it is time to look after it."""
         self.when_open: Callable[[], None] | None = None
         """Called when the session is open, for those who do not wait for that."""
+        self.has_opened = False
+        """The packet that is being read has opened the session, and somebody waits for that."""
+        self.close_by = math.inf
+        """When to end a session that closes, if it has not ended by itself."""
+        self.is_left = False
+        """The block of the session is over, and nobody is left who could end the session when it is cancelled."""
         self._is_closing = False
         """This end has said Goodbye, and leaves as soon as nothing is in flight any more."""
         self._pongs: dict[int, trio.Event] = {}
@@ -148,17 +155,27 @@ class Core:
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             if not self.life.is_over:
-                self._say_goodbye()
-            with trio.move_on_after(self.limits.close_grace if grace is None else grace):
-                await self.over.wait()
+                self._begin_to_close(self.limits.close_grace if grace is None else grace)
+            await self.over.wait()
         finally:
             self.stop()
-        if not self.over.is_set():
-            await self.over.wait()
 
-    def _say_goodbye(self) -> None:
-        """Begin to close; whoever is the last to end what is in flight ends the session."""
+    def leave(self) -> None:
+        """Begin to close, as ``aclose()`` does, and let a cancellation of the driver end the session at once.
+
+        For a block that waits for nothing else any more.
+        """
+        self.is_left = True
+        if self.alarm is not None:
+            self.alarm.shield = False
+        if not self.life.is_over:
+            self._begin_to_close(self.limits.close_grace)
+
+    def _begin_to_close(self, grace: float) -> None:
+        """Say Goodbye; whoever is the last to end what is in flight ends the session, or else the driver."""
         self._is_closing = True
+        self.close_by = min(self.close_by, trio.current_time() + grace)
+        self._look_by(self.close_by)
         if self.life.stage is Stage.OPEN:
             self.life.move(Stage.CLOSING)
         if self.protocol.ours is Half.OPEN:
@@ -209,8 +226,8 @@ class Core:
         return self.life.error(Fate.NOT_STARTED)
 
     def _look_by(self, when: float) -> None:
-        """Have the driver look after cancelled calls at that time, if not before."""
-        if when < self.alarm.deadline:  # noqa: PLR1730 - setting it is dear, and rarely due
+        """Have the driver look after the session at that time, if not before."""
+        if self.alarm is not None and when < self.alarm.deadline:
             self.alarm.deadline = when
 
     # ── what the parts tell each other ───────────────────────────────────────────────────────

@@ -11,7 +11,8 @@ other end so and hear that it is done (law 2), and cancelled handlers still owe 
 so the shield never outlives the block's wish to leave.
 
 A session of a server has no body, and ``run`` is what its task does: there it is not shielded, so that
-cancelling the task ends the session.
+cancelling the task ends the session. And when a body has ended by itself, the shield of ``run`` falls: the block
+waits for nothing else any more, and a cancellation has to end the session at once.
 
 Nobody but the writer waits to write, and nobody but the reader acts on what arrives, though a caller may receive its own
 Reply (``receiver.py``). Nobody can cancel either from outside.
@@ -20,7 +21,7 @@ Reply (``receiver.py``). Nobody can cancel either from outside.
 from __future__ import annotations
 
 from typing import Protocol as Interface
-from typing import runtime_checkable
+from typing import cast, runtime_checkable
 
 import trio
 
@@ -33,6 +34,9 @@ from trio_rpc.session.reader import CHANNEL_ERRORS, Actions, Reader
 from trio_rpc.wire import messages as m
 
 __all__ = ["run"]
+
+TURNS_TO_READ = 3
+"""Turns of Trio's loop in which a new reader receives what has arrived: it starts, it waits, and it is woken."""
 
 
 async def run(core: Core, nursery: trio.Nursery, *, shield: bool = True) -> None:
@@ -53,11 +57,19 @@ class _Renews(Interface):
     def renew(self) -> bool: ...
 
 
+class _ClosesNow(Interface):
+    """What a channel may offer besides: to be closed without waiting, where that is possible."""
+
+    def close_nowait(self) -> bool: ...
+
+
 class _Driver:
     def __init__(self, core: Core, nursery: trio.Nursery, *, shield: bool) -> None:
         self._core = core
         self._protocol = core.protocol
         self._channel = core.channel
+        can_close_now = hasattr(core.channel, "close_nowait")
+        self._closes_now = cast("_ClosesNow", core.channel) if can_close_now else None
         self._nursery = nursery
         self._shield = shield
         self._next_look = 0.0
@@ -90,9 +102,10 @@ class _Driver:
         outgoing_metadata.set(None)
         try:
             self._core.writer.start(self._start_writer)
-            self._reader.start()
             self._protocol.hello(self._core.options.credentials)
-            self._core.writer.write_now()
+            if self._shield:
+                self._core.writer.write_now()
+            self._reader.start()
             await self._watch()
         finally:
             self._core.stop()
@@ -103,6 +116,12 @@ class _Driver:
                 if self._core.writer.stop():
                     self._writing.cancel(reason="the session is over")
                 self._core.over.set()
+
+    async def _hold_hello(self) -> None:
+        """Let the reader see first whether the peer's Hello is there, and write Welcome beside ours if it is."""
+        for _ in range(TURNS_TO_READ):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        self._core.writer.write_now()
 
     # ── the tasks ────────────────────────────────────────────────────────────────────────────
 
@@ -134,11 +153,16 @@ class _Driver:
         silence = _Silence(core)
         self._next_look = trio.current_time() + core.limits.handshake_timeout
         while not life.is_over:
-            first = min(self._next_look, core.outgoing.first_to_expire)
-            with trio.CancelScope(deadline=first, shield=self._shield) as core.alarm:
+            first = min(self._next_look, core.close_by, core.outgoing.first_to_expire)
+            shield = self._shield and not core.is_left
+            with trio.CancelScope(deadline=first, shield=shield) as core.alarm:
+                if self._protocol.ours is Half.GREETED and not self._shield:
+                    await self._hold_hello()
                 await life.ended.wait()
             now = trio.current_time()
             core.outgoing.abandon_late(now)
+            if now >= core.close_by:
+                core.stop()
             if life.is_over or now < self._next_look:
                 continue
             if life.stage is Stage.OPENING:
@@ -167,8 +191,9 @@ class _Driver:
                 with trio.CancelScope(deadline=deadline, shield=True) as self._draining:
                     await core.writer.drain()
         protocol.end()
-        with trio.move_on_after(core.limits.time_to_die, shield=True):
-            await self._channel.aclose()
+        if not self._closes_now or not self._closes_now.close_nowait():
+            with trio.move_on_after(core.limits.time_to_die, shield=True):
+                await self._channel.aclose()
 
     # ── the handshake and the Goodbye ────────────────────────────────────────────────────────
 
@@ -190,18 +215,20 @@ class _Driver:
         else:
             if core.life.stage is Stage.OPENING:
                 self._accept_peer()
+                core.writer.write_now()
 
     def _accept_peer(self) -> None:
         self._core.incoming.table = self._core.tables(self._core.incoming.session)
         self._protocol.welcome()
-        self._core.writer.write_now()
         self._check_open()
 
     def _check_open(self) -> None:
         core = self._core
         if self._protocol.ours is self._protocol.theirs is Half.OPEN:
             self._next_look = trio.current_time() + core.limits.keepalive_interval
-            core.alarm.deadline = self._next_look
+            if core.alarm is not None:
+                core.alarm.deadline = self._next_look
+            core.has_opened = core.when_open is None
             core.life.move(Stage.OPEN)
             if core.when_open is not None:
                 core.when_open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -75,10 +76,21 @@ def make_tables(services: object) -> Tables:
 
     One table serves all sessions unless ``services`` is a function of the session.
     """
+    if services is None:
+        return _nothing
     if not is_per_session(services):
         table = _complete(services)
         return lambda _session: table
     return lambda session: _complete(resolve(services, session))
+
+
+def _nothing(_session: object) -> Table:
+    return _table_of_nothing()
+
+
+@functools.cache
+def _table_of_nothing() -> Table:
+    return _complete(None)
 
 
 def _complete(services: object) -> Table:
@@ -103,12 +115,11 @@ async def run_session(core: Core, *, wait_until_open: bool = True) -> AsyncItera
                 if wait_until_open:
                     await core.opened()
                 yield session
-                await core.aclose()
             except BaseException as exc:
                 body.append(exc)
-                raise
-            finally:
                 core.stop()
+                raise
+            core.leave()
 
 
 async def run_in_this_task(core: Core) -> None:

@@ -136,6 +136,11 @@ class Reader:
                 handled = self._act()
                 if handled is not None:
                     return handled
+                if core.has_opened:
+                    core.has_opened = False
+                    # What they do first who waited for that leaves in one packet with our Welcome.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 # Whatever a packet was answered with at once leaves in one packet, too.
                 core.writer.write_now()
                 if receiver.events is not None:
