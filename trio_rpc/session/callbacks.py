@@ -32,24 +32,26 @@ STREAM = 2
 """The kind of a reference to what can be iterated over."""
 
 CallBack: TypeAlias = Callable[
-    [Handled, int, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, Any]
+    [Handled, RemoteMethod, int, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, Any]
 ]
 
 
 class Callback:
     """A function of the caller's, as its handler has it: an async function that lives with the call."""
 
-    __slots__ = ("_call_back", "_handled", "kind", "number")
+    __slots__ = ("_call_back", "_handled", "_method", "kind", "number")
 
     def __init__(self, kind: int, number: int) -> None:
         self.kind = kind
         self.number = number
         self._handled: Handled | None = None
-        self._call_back: CallBack | None = None
+        self._method: RemoteMethod
+        self._call_back: CallBack
 
-    def bind(self, handled: Handled, call_back: CallBack) -> None:
-        """Tie it to the call that it came with."""
+    def bind(self, handled: Handled, method: RemoteMethod, call_back: CallBack) -> None:
+        """Tie it to the call that it came with; ``method`` is what it is here."""
         self._handled = handled
+        self._method = method
         self._call_back = call_back
 
     def __repr__(self) -> str:
@@ -62,9 +64,9 @@ class Callback:
         Raises LocalProtocolError once the handler that it was given to has ended (law 8); besides
         that, all that any call raises.
         """
-        if self._handled is None or self._call_back is None:
+        if self._handled is None:
             raise LocalProtocolError("this callback came with nothing that it could live in")
-        return await self._call_back(self._handled, self.number, args, kwargs)
+        return await self._call_back(self._handled, self._method, self.number, args, kwargs)
 
 
 class Lent(NamedTuple):
@@ -112,7 +114,7 @@ def _as_method(
     return BoundMethod(
         name=f"callback {number} of {method}",
         kind=Kind.METHOD,
-        function=run,
+        function=function if inspect.iscoroutinefunction(function) else run,
         is_async=True,
         signature=_signature(function),
         raises=raises,

@@ -159,7 +159,8 @@ class Incoming:
         owner = self._enter_scope(handled, context["scope"]) if "scope" in context else handled
         for reference in request.references:
             if isinstance(reference, Callback):
-                reference.bind(owner, self._call_back)
+                remote = self._lent(owner, f"callback {reference.number}")
+                reference.bind(owner, remote, self._call_back)
             elif isinstance(reference, ItemReceiver):
                 reference.bind(owner, self._pull)
         if request.references:
@@ -246,7 +247,7 @@ class Incoming:
             if handled.suspended is not None or not self._room():
                 return handled
             self.end(handled, handled.result)
-        if handled.context is not None:
+        if scope.deadline != math.inf:
             scope.deadline = math.inf  # the next handler may have none
         return None
 
@@ -264,25 +265,32 @@ class Incoming:
             raise LocalProtocolError(
                 f"a stream given to {handled.method.name} lives only until its handler has ended"
             )
-        raises = {wire_name(cls): cls for cls in handled.method.raises}
-        remote = RemoteMethod(self.session, handled.method.name, Kind.STREAM, raises)
-        remote.title = f"stream {receiver.number} of {handled.method.name}"
+        method = self._lent(handled, f"stream {receiver.number}", Kind.STREAM)
         return await self._calls.open(
-            remote, (), {}, listener=receiver, callback=(handled, receiver.number)
+            method, (), {}, listener=receiver, callback=(handled, receiver.number)
         )
 
+    def _lent(self, handled: Handled, name: str, kind: Kind = Kind.METHOD) -> RemoteMethod:
+        """Make what a function or a stream of the peer's is here, that came with ``handled``."""
+        raises = {wire_name(cls): cls for cls in handled.method.raises}
+        method = RemoteMethod(self.session, handled.method.name, kind, raises)
+        method.title = f"{name} of {handled.method.name}"
+        return method
+
     async def _call_back(
-        self, handled: Handled, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        handled: Handled,
+        method: RemoteMethod,
+        number: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         """Call a callback that came with ``handled``; law 8: only while that is running."""
         if self.running.get(handled.id) is not handled:
             raise LocalProtocolError(
                 f"a callback of {handled.method.name} lives only until its handler has ended"
             )
-        raises = {wire_name(cls): cls for cls in handled.method.raises}
-        remote = RemoteMethod(self.session, handled.method.name, raises=raises)
-        remote.title = f"callback {number} of {handled.method.name}"
-        return await self._calls.request(remote, args, kwargs, callback=(handled, number))
+        return await self._calls.request(method, args, kwargs, callback=(handled, number))
 
     def _call(self, handled: Handled) -> Awaitable[Any]:
         handled_call.set(handled)

@@ -478,8 +478,11 @@ def parse_message(fields: object) -> Message:
     return parser(fields)
 
 
+_STR = frozenset({str})
+
+
 def _is_str_map(value: object) -> bool:
-    return type(value) is dict and all(type(key) is str for key in value)
+    return type(value) is dict and _STR.issuperset(map(type, value))
 
 
 def _check_call(fields: Fields, name: str, at: int) -> None:
