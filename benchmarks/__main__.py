@@ -56,6 +56,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parents=[_common()],
     )
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw PNGs and SVGs there")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the table of the peers there"
+    )
     commands = parser.add_subparsers(dest="command", metavar="compare REV")
     # An option may stand before the command or behind it: one that is not there sets nothing.
     comparing = commands.add_parser(
@@ -124,6 +127,8 @@ def _measure(options: argparse.Namespace, parts: list[Part], how: dict[str, Any]
         outcomes = runner.run(parts, rows, step=step, **how)
     print(report.as_text(outcomes, about, absent, quick=quick))
     _write(options.json, report.as_json(outcomes, about, absent, quick=quick))
+    if options.markdown:
+        options.markdown.write_text(report.as_markdown(outcomes))
     if options.plot:
         plots.draw(outcomes, options.plot)
     return outcomes

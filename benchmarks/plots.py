@@ -1,4 +1,4 @@
-"""Plots of a run: a PNG and an SVG for each part, and one of all in which peers are compared.
+"""Plots of a run: a PNG and an SVG for each part, and two of all in which peers are compared.
 
 A bar is the median of the rounds, with a line from the least to the greatest; behind its figure is
 the ratio to the floor.
@@ -19,6 +19,7 @@ __all__ = ["draw", "possible"]
 
 FLOOR, LIBRARY, PEER = "#b8bec6", "#c2410c", "#4f7cac"
 FORMATS = ("png", "svg")
+MARKERS = "osv^<>pPX*dhH"
 
 
 def possible() -> bool:
@@ -77,6 +78,56 @@ def _save(outcomes: Sequence[Outcome], columns: int, path: Path) -> None:
         figure.savefig(path.with_suffix(f".{form}"), dpi=150)
 
 
+def _speeds(outcome: Outcome) -> dict[str, float]:
+    """Return how many times as fast, or as small, as the library each peer is, by its title."""
+    key, more_is_better = outcome.part.metrics[0].key, outcome.part.more_is_better
+    found = {}
+    for name, title in outcome.titles.items():
+        ratio = Spread.of(values(outcome, name, key, "trio_rpc"))
+        if ratio and not title.startswith("floor:"):
+            found[title] = ratio.median if more_is_better else 1 / ratio.median
+    return found
+
+
+def _overview(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Draw all parts in one: a dot for each peer, left of the line where it is behind."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - only plots need it
+
+    figure = Figure(figsize=(9, 1.6 + 0.42 * len(outcomes)), layout="constrained")
+    axes = figure.subplots()
+    titles = dict.fromkeys(title for outcome in outcomes for title in outcome.titles.values())
+    for number, title in enumerate(title for title in titles if not title.startswith("floor:")):
+        dots = [
+            (speeds[title], place)
+            for place, outcome in enumerate(outcomes)
+            if title in (speeds := _speeds(outcome))
+        ]
+        if dots:
+            ours = title.startswith("trio_rpc")
+            color = LIBRARY if ours else f"C{number % 10}"
+            axes.scatter(
+                *zip(*dots, strict=True),
+                label=title,
+                edgecolor=color,
+                facecolor="none" if "plain def" in title else color,
+                marker="D" if ours else MARKERS[number % len(MARKERS)],
+                s=42,
+            )
+    axes.axvline(1, color=LIBRARY, linewidth=1, zorder=0)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(axis="x", which="both", color="#e5e7eb", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.set_yticks(range(len(outcomes)), [outcome.part.title for outcome in outcomes], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("times as fast (or as small) as trio_rpc, async def handler", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    for form in FORMATS:
+        figure.savefig(path.with_suffix(f".{form}"), dpi=150)
+
+
 def draw(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Write the plots into that folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,3 +135,4 @@ def draw(outcomes: Sequence[Outcome], folder: Path) -> None:
         _save([outcome], 1, folder / outcome.part.key)
     if compared := [outcome for outcome in outcomes if outcome.part.peers]:
         _save(compared, min(2, len(compared)), folder / "peers")
+        _overview(compared, folder / "overview")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.adapter import Measurement
-from benchmarks.parts import FIGURES, Figure
+from benchmarks.figures import FIGURES, Figure
 from benchmarks.runner import DISTURBED, Outcome
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "about_machine",
     "aligned",
     "as_json",
+    "as_markdown",
     "as_text",
     "remarks",
     "values",
@@ -180,6 +181,34 @@ def as_text(
         lines.append("")
     lines += remarks(outcomes, about, absent, quick=quick)
     return "\n".join(lines).rstrip()
+
+
+def as_markdown(outcomes: Sequence[Outcome]) -> str:
+    """Return one table of all parts in which peers are compared: a line for each who takes part."""
+    parts = [outcome for outcome in outcomes if outcome.part.peers]
+    titles = {name: title for outcome in parts for name, title in outcome.titles.items()}
+    columns = [_column(outcome) for outcome in parts]
+    metrics = [f"{outcome.part.title}: {outcome.part.metrics[0].name}" for outcome in parts]
+    lines = [["", *metrics], ["---", *("---:" for _ in parts)]]
+    for name, title in titles.items():
+        lines.append([title, *(column.get(name, "") for column in columns)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _column(outcome: Outcome) -> dict[str, str]:
+    """Return what a table says of each who did that work; the best of them, floors apart, in bold."""
+    metric, part = outcome.part.metrics[0], outcome.part
+    medians = {name: Spread.of(values(outcome, name, metric.key)) for name in outcome.titles}
+    cells = {name: metric.form.format(one.median) for name, one in medians.items() if one}
+    ranked = [
+        (one.median, name)
+        for name, one in medians.items()
+        if one and not outcome.titles[name].startswith("floor:")
+    ]
+    if ranked:
+        best = max(ranked)[1] if part.more_is_better else min(ranked)[1]
+        cells[best] = f"**{cells[best]}**"
+    return outcome.lacking | cells
 
 
 def as_json(

@@ -17,7 +17,8 @@ sys.path.append(str(ROOT))
 from benchmarks import adapters, compare, plots, report  # noqa: E402 - found by what stands above
 from benchmarks.adapter import adapter, peer  # noqa: E402 - likewise
 from benchmarks.loops import ASYNCIO, BLOCKING, TRIO, run_blocking  # noqa: E402 - likewise
-from benchmarks.parts import FIGURES, PARTS  # noqa: E402 - likewise
+from benchmarks.figures import FIGURES  # noqa: E402 - likewise
+from benchmarks.parts import PARTS  # noqa: E402 - likewise
 from benchmarks.runner import Outcome  # noqa: E402 - likewise
 
 ABOUT = {
@@ -179,7 +180,9 @@ def test_plots_are_drawn_of_what_was_measured_and_what_was_not(tmp_path):
     )
     plots.draw([measured, outcome_of([{"echo": 1.0}])], tmp_path / "plots")
     assert {file.name for file in (tmp_path / "plots").iterdir()} == {
-        f"{name}.{form}" for name in ("cancel", "one", "peers") for form in ("png", "svg")
+        f"{name}.{form}"
+        for name in ("cancel", "one", "overview", "peers")
+        for form in ("png", "svg")
     }
 
 
@@ -230,3 +233,20 @@ def test_an_error_in_a_thread_is_raised_where_the_group_ends():
 
     with pytest.raises(ValueError, match="no"):
         BLOCKING.run(main)
+
+
+def test_the_table_of_peers_marks_the_best_of_those_that_are_no_floor():
+    outcome = outcome_of(
+        [{"scopes": 1.0, "trio_rpc": 3.0, "grpcio": 2.0}],
+        part="cancel",
+        lacking={"p": "not propagated"},
+    )
+    outcome.titles = {name: name for name in outcome.titles} | {"scopes": "floor: scopes"}
+    lines = report.as_markdown([outcome]).splitlines()
+    said = {cells[1].strip(): cells[2].strip() for cells in (line.split("|") for line in lines[2:])}
+    assert said == {
+        "floor: scopes": "1.0",
+        "trio_rpc": "3.0",
+        "grpcio": "**2.0**",
+        "p": "not propagated",
+    }
