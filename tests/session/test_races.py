@@ -571,13 +571,18 @@ async def test_both_ends_out_of_credit_with_calls_that_call_back(no_time):
             arrived.append(self)
             while len(arrived) < 2:
                 await trio.lowlevel.checkpoint()
-            return await trio_rpc.current_call().session.call("inner")
+            try:
+                return await trio_rpc.current_call().session.call("inner")
+            finally:
+                refused.append(self)
+                while len(refused) < 2:  # neither gives its credit back before the other has asked
+                    await trio.lowlevel.checkpoint()
 
         @trio_rpc.method
         async def inner(self) -> str:
             return "there was room"
 
-    arrived = []
+    arrived, refused = [], []
     options = {"limits": Limits(max_calls=1)}
     async with open_session_pair(Both(), Both(), options_a=options, options_b=options) as pair:
 

@@ -121,7 +121,7 @@ class Incoming:
         try:
             args, sender = request.args, None
             if method.kind is not _METHOD:
-                sender = ItemSender(self._protocol, self._calls, self._wake)
+                sender = self._calls.new_sender()
                 sender.bind(request.id)
                 if method.kind is Kind.DUPLEX:
                     args = _with_channel(method, args, sender)

@@ -219,12 +219,20 @@ class ItemSender(trio.abc.SendChannel[Any]):
     Args:
         protocol: where items are queued.
         outgoing: knows whether there is room in the queue.
-        wake: has what is queued written, with what else is queued in this tick.
+        send: has what is queued written; at once when nothing else is expected to join it.
+        wake: has it written with what else is queued in this tick.
     """
 
-    def __init__(self, protocol: Protocol, outgoing: Outgoing, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        protocol: Protocol,
+        outgoing: Outgoing,
+        send: Callable[[], None],
+        wake: Callable[[], None],
+    ) -> None:
         self._protocol = protocol
         self._outgoing = outgoing
+        self._send = send
         self._wake = wake
         self._call = 0
         self._why_not: type[Exception] | None = None
@@ -254,15 +262,34 @@ class ItemSender(trio.abc.SendChannel[Any]):
             trio.ClosedResourceError: this end has been closed.
             trio.BrokenResourceError: the consumer has left.
         """
-        await trio.lowlevel.checkpoint()
-        await self.put(value)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            if not self._is_free:
+                await self._wait()
+            self._queue(value)
+            self._send()
+        finally:
+            # Behind the item: it is on its way a turn earlier, and nothing can raise any more that has sent it.
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def put(self, value: Any) -> None:
-        """Do as :meth:`send` does, but as a checkpoint only now and then."""
+        """Do as :meth:`send` does, but as a checkpoint only now and then; more items can be expected."""
         self._left -= 1
         if self._left <= 0 or self._why_not is not None:
             self._left = ITEMS_PER_TURN
             await trio.lowlevel.checkpoint()
+        if not self._is_free:
+            await self._wait()
+        self._queue(value)
+        self._wake()
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether an item may be sent without waiting."""
+        return self._why_not is None and self._credit.is_free and self._outgoing.has_room()
+
+    async def _wait(self) -> None:
+        """Wait for credit and room; raise if there is nobody to send to."""
         if not self._credit.is_free:
             await self._credit.wait()
         while not self._outgoing.has_room():
@@ -273,8 +300,9 @@ class ItemSender(trio.abc.SendChannel[Any]):
             # What ended the stream while we waited may have cancelled us too, which goes before.
             await trio.lowlevel.checkpoint_if_cancelled()
             raise self._why_not("this end of the stream is closed, or nobody takes its items")
+
+    def _queue(self, value: Any) -> None:
         self._protocol.item(self._call, value)
-        self._wake()
         if self._credit.waiting:
             self._credit.let_in()  # one at a time: the next one may pass, too
 

@@ -509,7 +509,7 @@ class Outgoing:
 
     def new_sender(self) -> ItemSender:
         """Make the producer's end of a stream that has no call yet."""
-        return ItemSender(self._protocol, self, self._wake)
+        return ItemSender(self._protocol, self, self._send, self._wake)
 
     def item(self, message: m.Item) -> None:
         """An item has come."""
