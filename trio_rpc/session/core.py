@@ -85,7 +85,7 @@ class Core:
             self.life.error,
             self.receiver,
             self.handler_ended,
-            self._look_by,
+            self.look_by,
         )
         self.incoming = Incoming(
             self.protocol,
@@ -175,7 +175,7 @@ class Core:
         """Say Goodbye; whoever is the last to end what is in flight ends the session, or else the driver."""
         self._is_closing = True
         self.close_by = min(self.close_by, trio.current_time() + grace)
-        self._look_by(self.close_by)
+        self.look_by(self.close_by)
         if self.life.stage is Stage.OPEN:
             self.life.move(Stage.CLOSING)
         if self.protocol.ours is Half.OPEN:
@@ -225,7 +225,7 @@ class Core:
             return LocalProtocolError("the session is not open yet")
         return self.life.error(Fate.NOT_STARTED)
 
-    def _look_by(self, when: float) -> None:
+    def look_by(self, when: float) -> None:
         """Have the driver look after the session at that time, if not before."""
         if self.alarm is not None and when < self.alarm.deadline:
             self.alarm.deadline = when

@@ -20,6 +20,7 @@ Reply (``receiver.py``). Nobody can cancel either from outside.
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import Protocol as Interface
 from typing import cast, runtime_checkable
 
@@ -33,21 +34,53 @@ from trio_rpc.session.life import Stage, as_cause
 from trio_rpc.session.reader import CHANNEL_ERRORS, Actions, Reader
 from trio_rpc.wire import messages as m
 
-__all__ = ["run"]
+__all__ = ["run", "start"]
 
 TURNS_TO_READ = 3
 """Turns of Trio's loop in which a new reader receives what has arrived: it starts, it waits, and it is woken."""
 
 
-async def run(core: Core, nursery: trio.Nursery, *, shield: bool = True) -> None:
-    """Run the session until it is over and its channel is closed.
+def start(core: Core, nursery: trio.Nursery) -> None:
+    """Begin a session, and have a task in ``nursery`` run it until it is over and its channel is closed.
 
     Args:
         core: the session, fresh.
-        nursery: where its handlers, its reader and its writer run.
-        shield: leave it to others to end the session when this task is cancelled.
+        nursery: where its handlers, its reader, its writer and its driver run.
+
+    Raises EncodeError when the credentials are too large; the session is to be stopped then.
     """
-    await _Driver(core, nursery, shield=shield).run()
+    driver = _Driver(core, nursery, shield=True)
+
+    def start_tasks() -> None:
+        _forget_caller()
+        nursery.start_soon(driver.run, name="trio_rpc driver")
+        driver.begin()
+
+    copy_context().run(start_tasks)
+    core.writer.write_now()
+
+
+async def run(core: Core, nursery: trio.Nursery) -> None:
+    """Run a session in this task, whose cancellation ends it; arguments as for :func:`start`."""
+    _forget_caller()
+    driver = _Driver(core, nursery, shield=False)
+    try:
+        driver.begin()
+    except BaseException:
+        core.stop()
+        raise
+    finally:
+        await driver.run()
+
+
+def _forget_caller() -> None:
+    """Be nobody's handler: for the context that handlers run in copies of.
+
+    They are the peer's calls: what the task that opened the session happens to be handling, or to send along, is
+    none of their business.
+    """
+    handled_call.set(None)
+    outgoing_metadata.set(None)
 
 
 @runtime_checkable
@@ -95,17 +128,15 @@ class _Driver:
         }
         self._reader = Reader(core, nursery, actions, self._lose)
 
+    def begin(self) -> None:
+        """Have Hello sent, and the channel read: by a task in a copy of this context."""
+        self._core.writer.start(self._start_writer)
+        self._protocol.hello(self._core.options.credentials)
+        self._reader.start()
+
     async def run(self) -> None:
-        # Handlers run in copies of this context. They are the peer's calls: what the task that opened the
-        # session happens to be handling, or to send along, is none of their business.
-        handled_call.set(None)
-        outgoing_metadata.set(None)
+        """Run the session, until it is over and its channel is closed."""
         try:
-            self._core.writer.start(self._start_writer)
-            self._protocol.hello(self._core.options.credentials)
-            if self._shield:
-                self._core.writer.write_now()
-            self._reader.start()
             await self._watch()
         finally:
             self._core.stop()
@@ -226,8 +257,7 @@ class _Driver:
         core = self._core
         if self._protocol.ours is self._protocol.theirs is Half.OPEN:
             self._next_look = trio.current_time() + core.limits.keepalive_interval
-            if core.alarm is not None:
-                core.alarm.deadline = self._next_look
+            core.look_by(self._next_look)
             core.has_opened = core.when_open is None
             core.life.move(Stage.OPEN)
             if core.when_open is not None:

@@ -13,7 +13,7 @@ from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.services.introspection import with_introspection
 from trio_rpc.services.tables import Table, build_table, is_per_session, resolve
 from trio_rpc.session.core import Core, Options, Tables
-from trio_rpc.session.driver import run
+from trio_rpc.session.driver import run, start
 from trio_rpc.session.scopes import SCOPE, scope_method
 from trio_rpc.session.session import Session
 
@@ -110,8 +110,8 @@ async def run_session(core: Core, *, wait_until_open: bool = True) -> AsyncItera
     session = make_session(core)
     with one_exception() as body:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, core, nursery, name="trio_rpc driver")
             try:
+                start(core, nursery)
                 if wait_until_open:
                     await core.opened()
                 yield session
@@ -129,6 +129,6 @@ async def run_in_this_task(core: Core) -> None:
     """
     with one_exception():
         async with trio.open_nursery() as nursery:
-            await run(core, nursery, shield=False)
+            await run(core, nursery)
     if not core.life.was_open:
         raise core.life.opening_error()

@@ -41,6 +41,7 @@ from trio_rpc.wire.scan import (
 __all__ = ["Codec"]
 
 _CONTAINERS = frozenset({TUPLE, SET, FROZENSET, MAP})
+_NO_TYPES = TypeRegistry()
 
 
 class Codec:
@@ -58,7 +59,7 @@ class Codec:
         make_reference: Callable[[int, int], Any] = Reference,
     ) -> None:
         """``registry`` is frozen from here on; ``make_reference`` makes those that arrive."""
-        self._registry = TypeRegistry() if registry is None else registry
+        self._registry = _NO_TYPES if registry is None else registry
         self._registry.freeze()
         self._make_reference = make_reference
         self.limits = limits
