@@ -16,8 +16,8 @@ sys.path.append(str(ROOT))
 
 from benchmarks import adapters, compare, plots, report  # noqa: E402 - found by what stands above
 from benchmarks.adapter import adapter, peer  # noqa: E402 - likewise
-from benchmarks.loops import ASYNCIO, BLOCKING, TRIO, run_blocking  # noqa: E402 - likewise
 from benchmarks.figures import FIGURES  # noqa: E402 - likewise
+from benchmarks.loops import ASYNCIO, BLOCKING, TRIO, run_blocking  # noqa: E402 - likewise
 from benchmarks.parts import PARTS  # noqa: E402 - likewise
 from benchmarks.runner import Outcome  # noqa: E402 - likewise
 
