@@ -561,3 +561,27 @@ async def test_law_16_a_handler_may_be_what_a_functools_partial_of_a_service_is(
     async with open_session_pair(None, functools.partial(services, label="x")) as (a, b):
         assert await a.call("echo", 1) == ("x", 1)
     assert made == [("x", b)]
+
+
+async def test_a_flood_of_calls_that_are_cancelled_at_once_costs_the_peer_and_not_us(no_time):
+    """As HTTP/2 servers were flooded: a Request and its Cancel in a breath, over and over."""
+    sleeper = Sleeper()
+    pairs, at_once = 20_000, 50
+    async with session_with_raw_peer(sleeper) as (session, peer):
+        for first in range(1, pairs, at_once):
+            calls = range(first, first + at_once)
+            peer.send(
+                *(
+                    message
+                    for call in calls
+                    for message in (m.Request(call, "sleep", []), m.Cancel(call))
+                )
+            )
+            answers = await peer.read_all(m.ReplyErr, at_once)
+            assert sorted(answer.id for answer in answers) == list(calls)
+            assert {answer.error["code"] for answer in answers} == {"cancelled"}
+            peer.received.clear()
+        await wait_all_tasks_blocked()
+        assert sleeper.running == 0
+        assert sleeper.most <= at_once
+        assert session.statistics().calls_in == 0
