@@ -244,3 +244,14 @@ async def test_a_call_leaves_nothing_to_the_garbage_collector(way):
             assert count() == before
         finally:
             gc.enable()
+
+
+async def test_cancels_of_one_tick_leave_before_its_end_when_there_are_many(autojump_clock):
+    # Where a packet can be written without waiting; other channels have a task for it.
+    async with open_session_pair(None, Waiting()) as (session, _), trio.open_nursery() as nursery:
+        for _ in range(200):
+            nursery.start_soon(session.call, "hangs")
+        await trio.testing.wait_all_tasks_blocked()
+        before = session.statistics().packets_sent
+        nursery.cancel_scope.cancel()
+        assert session.statistics().packets_sent - before == 200 // 64

@@ -146,18 +146,6 @@ async def test_calls_of_one_tick_leave_in_one_packet(no_time):
         assert b.statistics().packets_sent <= 6  # Hello, Welcome, and one for each turn of reading
 
 
-async def test_cancels_of_one_tick_leave_before_its_end_when_there_are_many(no_time):
-    async with open_session_pair(None, Sleeper()) as (a, _):
-        async with trio.open_nursery() as nursery:
-            for _ in range(200):
-                nursery.start_soon(a.call, "sleep")
-            await wait_all_tasks_blocked()
-            before = a.statistics()
-            nursery.cancel_scope.cancel()
-            after = a.statistics()
-            assert after.packets_sent - before.packets_sent == 200 // 64
-
-
 async def test_the_tree_tells_kind_state_and_age(autojump_clock):
     class Mine(Sleeper):
         @trio_rpc.notification
