@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -324,3 +326,25 @@ async def test_the_session_ends_while_a_callback_runs(no_time):
         await wait_all_tasks_blocked()
         b._core.stop()
     assert a.tree() == b.tree() == []
+
+
+@pytest.mark.parametrize("then", ["returns", "raises", "waits"])
+async def test_race_a_callback_cancels_its_own_call_in_its_first_step(no_time, then):
+    """The reader, which makes that step, is not cancelled with the callback."""
+    ended = []
+
+    async def found(_item):
+        scope.cancel(reason="that will do")
+        if then == "raises":
+            raise NoSuchThing
+        if then == "waits":
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append(trio.current_effective_deadline())
+
+    async with open_session_pair(None, Worker()) as (session, _):
+        with trio.CancelScope() as scope, contextlib.suppress(trio_rpc.RemoteError):
+            await session.call("each", ["a"], found)
+        assert ended == ([-math.inf] if then == "waits" else [])
+        assert await session.call("each", [], found) == []

@@ -87,6 +87,7 @@ class Handled:
         "held",
         "home",
         "id",
+        "keeps_scope",
         "kwargs",
         "method",
         "references",
@@ -116,6 +117,8 @@ class Handled:
         self.context = context
         self.scope: trio.CancelScope | None = None
         """Where the handler runs, once it does."""
+        self.keeps_scope = False
+        """It has had to wait, so the scope is its own, and the reader's no more."""
         self.cancelled: str | None = None
         """The reason for which it has been cancelled."""
         self.suspended: Suspended | None = None
@@ -160,10 +163,10 @@ class Handled:
         return self.context.get("depth", 0) if self.context else 0
 
     def cancel(self, reason: str) -> None:
-        """Cancel the handler, or see to it that it never begins."""
+        """Cancel the handler, or see to it that it never begins; in its first step, once it has to wait."""
         if self.cancelled is None:
             self.cancelled = reason
-            if self.scope is not None:
+            if self.scope is not None and self.keeps_scope:
                 self.scope.cancel(reason=reason)
             if self.sender is not None:
                 self.sender.stop()

@@ -245,6 +245,9 @@ class Incoming:
                 raise
         else:
             if handled.suspended is not None or not self._room():
+                handled.keeps_scope = True
+                if handled.cancelled is not None:
+                    scope.cancel(reason=handled.cancelled)
                 return handled
             self.end(handled, handled.result)
         if scope.deadline != math.inf:
