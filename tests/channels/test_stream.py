@@ -519,6 +519,32 @@ async def test_a_receive_that_waits_can_be_stopped(over):
     await theirs.aclose()
 
 
+@pytest.mark.parametrize("over", ["socket", "other streams"])
+async def test_race_a_receive_is_stopped_when_the_first_part_of_a_packet_has_come(over):
+    """It has been woken by then, so there is nobody to stop until it waits for the rest."""
+    channel, theirs = await (socket_pair() if over == "socket" else channel_with(b""))
+    packet = frame(bytes(100))
+
+    class Stops(trio.abc.Instrument):
+        def before_task_step(self, task):
+            if "receive" in task.name:
+                channel.stop_receiving()
+
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def receive():
+            with pytest.raises(trio.ClosedResourceError):
+                await channel.receive()
+
+        await wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(stops := Stops())
+        await theirs.send_all(packet[:50])
+    trio.lowlevel.remove_instrument(stops)
+    await channel.aclose()
+    await theirs.aclose()
+
+
 async def test_race_a_send_that_waits_goes_on_when_receiving_is_stopped():
     """Trio wakes all who wait for a socket that is about to be closed; this one is not yet."""
     channel, theirs = await socket_pair()

@@ -174,7 +174,10 @@ class StreamChannel(trio.abc.Channel[bytes]):
             self._receiving = False
 
     def stop_receiving(self) -> None:
-        """Have the ``receive`` that waits, if one does, raise ``trio.ClosedResourceError``."""
+        """Receive no more: have the ``receive`` that waits, if one does, raise ``trio.ClosedResourceError``.
+
+        Also one that has had the first part of a packet in this very tick, and would wait for the rest.
+        """
         self._transport.stop_reading()
 
     async def aclose(self) -> None:

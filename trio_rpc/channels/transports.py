@@ -48,7 +48,7 @@ class Transport(Protocol):
         """Return some bytes, or ``b""`` at the end. A cancelled read has taken nothing."""
 
     def stop_reading(self) -> None:
-        """Have the ``read`` that waits, if one does, raise ``trio.ClosedResourceError``."""
+        """Have the ``read`` that waits, if one does, and each that would have to, raise ``trio.ClosedResourceError``."""
 
     async def read_into(self, space: memoryview) -> int:
         """Read into ``space``, as ``read`` does; return how many bytes, 0 at the end.
@@ -83,13 +83,14 @@ def choose_transport(stream: trio.abc.Stream) -> Transport:
 class StreamTransport:
     """Any stream, TLS included, through ``receive_some`` and ``send_all`` alone."""
 
-    __slots__ = ("_cut", "_heard", "_reading", "_stream")
+    __slots__ = ("_cut", "_heard", "_reading", "_stopped", "_stream")
 
     unsent = 0
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._reading: trio.CancelScope | None = None
+        self._stopped = False
         self._cut = False
         self._heard = False
 
@@ -97,6 +98,8 @@ class StreamTransport:
         data = None
         try:
             with trio.CancelScope() as self._reading:
+                if self._stopped:
+                    self._reading.cancel()
                 data = await self._stream.receive_some(at_most)
         except trio.BrokenResourceError as exc:
             raise self._explained(exc) from (exc.__cause__ or exc)
@@ -106,6 +109,7 @@ class StreamTransport:
         return bytes(data)
 
     def stop_reading(self) -> None:
+        self._stopped = True
         if self._reading is not None:
             self._reading.cancel()
 
@@ -146,13 +150,14 @@ if sys.platform != "win32":
     class SocketTransport:
         """A connected socket, read and written directly."""
 
-        __slots__ = ("_drained", "_rest", "_socket")
+        __slots__ = ("_drained", "_rest", "_socket", "_stopped")
 
         def __init__(self, stream: trio.SocketStream) -> None:
             self._socket = stream.socket
             self._rest: Parts | None = None
             """Of a packet that has begun to leave. What it holds does not change: see Parts."""
             self._drained = True
+            self._stopped = False
 
         @property
         def unsent(self) -> int:
@@ -179,6 +184,7 @@ if sys.platform != "win32":
             return data
 
         def stop_reading(self) -> None:
+            self._stopped = True
             if (fileno := self._socket.fileno()) >= 0:
                 trio.lowlevel.notify_closing(fileno)
 
@@ -260,7 +266,7 @@ if sys.platform != "win32":
         # The descriptor is asked for each time: its number may belong to somebody else by the
         # time a task that slept runs again.
         async def _wait_readable(self) -> None:
-            if (fileno := self._socket.fileno()) < 0:
+            if self._stopped or (fileno := self._socket.fileno()) < 0:
                 raise trio.ClosedResourceError("this channel was closed")
             await trio.lowlevel.wait_readable(fileno)
 
