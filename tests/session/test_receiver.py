@@ -218,6 +218,77 @@ async def test_it_is_ended_before_a_handler_that_takes_its_time(autojump_clock):
         assert trio.current_time() == pytest.approx(started + 0.5, abs=0.001)
 
 
+@pytest.mark.parametrize("abandons", [False, True])
+async def test_race_it_is_cancelled_in_the_tick_in_which_the_session_ends(no_time, abandons):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        @nursery.start_soon
+        async def call():
+            with scope:
+                await session.call("first")
+                await session.call("work", abandon_on_cancel=abandons)
+
+        peer.send(m.Reply((await peer.read(m.Request)).id, None))
+        await peer.read(m.Request)
+        await wait_all_tasks_blocked()
+        scope.cancel()
+        session._core.stop()
+        await peer.read_until_closed()
+        assert scope.cancelled_caught
+        assert not [each for each in peer.received if isinstance(each, m.Cancel)]
+
+
+async def test_race_its_reply_comes_in_the_tick_in_which_the_session_ends(no_time, monkeypatch):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        call, results = await second(session, peer, nursery)
+        peer.send(m.Reply(call, "too late"))
+        # A channel over a socket finds nobody to stop: who receives has been woken.
+        monkeypatch.setattr(session._core.channel, "stop_receiving", lambda: None)
+        session._core.stop()
+        await session.wait_closed()
+        await wait_all_tasks_blocked()
+        assert [type(each) for each in results] == [trio_rpc.SessionClosed]
+
+
+@pytest.mark.parametrize("_again", range(10))  # in what order tasks of one turn run is random
+async def test_race_handlers_have_their_last_word_when_it_is_stopped(autojump_clock, _again):
+    """Law 4: to the reader, that a caller was stopped is no loss of the channel."""
+
+    class Slow:
+        @method
+        async def slow(self) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(0.5)
+
+    async with session_with_raw_peer(Slow()) as (session, peer), trio.open_nursery() as nursery:
+        peer.send(m.Request(1, "slow", []))
+        await wait_all_tasks_blocked()
+        _, results = await second(session, peer, nursery)
+        session._core.stop()
+        await peer.read_until_closed()
+        assert [type(each) for each in results] == [trio_rpc.SessionClosed]
+        assert peer.count(m.ReplyErr, 1) == 1
+        assert isinstance(peer.received[-1], m.Goodbye)
+
+
+@pytest.mark.parametrize("beside_the_reply", [False, True])
+async def test_a_ping_is_answered_at_once(no_time, beside_the_reply):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        call, results = await second(session, peer, nursery)
+        reply = m.Reply(call, "work")
+        peer.send(*([reply] if beside_the_reply else []), m.Ping(7))
+        assert (await peer.read(m.Pong)).number == 7
+        if not beside_the_reply:
+            assert results == []
+            peer.send(reply)
+        await wait_all_tasks_blocked()
+        assert results == ["work"]
+
+
 @pytest.mark.parametrize("end", ["closed", "broken", "garbage"])
 async def test_a_channel_that_fails_is_the_end_of_the_session(no_time, end):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:

@@ -310,9 +310,11 @@ class Outgoing:
             if pending.abort(functools.partial(_raise, exc)) is Abort.SUCCEEDED:
                 raise
         else:
-            if reply is not None:
+            if reply is not None and pending.answer is None:  # else it has crossed the end
                 self.finish(reply)
                 self._ended()
+            if self._protocol.has_data:
+                self._send()  # a Pong: no event tells the reader of it
 
     async def open(
         self,
@@ -456,6 +458,8 @@ class Outgoing:
     def cancel(self, pending: Pending) -> bool:
         """Cancel a call; True when its caller need not wait for anything."""
         reason = _reason(pending)
+        if pending.answer is not None:
+            return False  # one that receives is cancelled in the tick in which the session ends
         pending.cancel_callbacks(reason or "the call that this callback belongs to is cancelled")
         withdrawn = self._protocol.cancel(pending.id, reason)
         if not withdrawn:

@@ -70,6 +70,7 @@ class Receiver:
         """What a caller's receive() has raised: the reader is the one to say what it means."""
         self._parked: trio.lowlevel.Task | None = None
         """The reader, while a caller receives."""
+        self._is_stopped = False
 
     async def receive(self) -> None:
         """Have ``events``: for the reader. Raises what the channel does."""
@@ -118,12 +119,15 @@ class Receiver:
             return None
         finally:
             self._whose = _NOBODY
-            if self._parked is not None:
+            # Once the session is over the reader is to be cancelled, and must not take this for a loss of the channel:
+            # handlers still owe their terminal messages (law 4).
+            if self._parked is not None and not self._is_stopped:
                 task, self._parked = self._parked, None
                 trio.lowlevel.reschedule(task)
 
     def stop(self) -> None:
         """Stop the caller that receives: the session is over."""
+        self._is_stopped = True
         if self._whose is _Whose.CALLER and self._stops is not None:
             self._stops.stop_receiving()
 
