@@ -480,7 +480,7 @@ def test_large_bytes_leave_without_a_copy_and_become_one_object_with_one():
         while (packet := pair.a.next_packet()) is not None:
             taken.append(packet)
         assert tracemalloc.get_traced_memory()[1] < 50_000
-        assert any(buffer.obj is content for buffer in taken[0].buffers[1:])
+        assert any(memoryview(buffer).obj is content for buffer in taken[0].buffers)
     finally:
         tracemalloc.stop()
     packets = [bytes(packet) for packet in taken]

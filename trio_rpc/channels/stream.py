@@ -229,6 +229,8 @@ class StreamChannel(trio.abc.Channel[bytes]):
             # Nothing has begun, so nothing is late: most packets come this way, without a scope.
             self._take_in(await self._transport.read(READ_SIZE))
             packet = self._frames.next_frame()
+            if packet is None and self._take_what_is_there():
+                packet = self._frames.next_frame()
             return packet if packet is not None else await self._receive_rest()
         await trio.lowlevel.checkpoint_if_cancelled()
         packet = self._frames.next_frame()
@@ -260,6 +262,16 @@ class StreamChannel(trio.abc.Channel[bytes]):
             count = await self._transport.read_into(space)
             self._frames.filled(count)
             self._count(count)
+
+    def _take_what_is_there(self) -> bool:
+        """Take as much of the rest of a large packet as needs no waiting; False if that is nothing."""
+        space = self._frames.space()
+        count = None if space is None else self._transport.read_nowait(space)
+        if not count:
+            return False
+        self._frames.filled(count)
+        self.heard += 1
+        return True
 
     def _take_in(self, data: bytes) -> None:
         if not self._greeting:

@@ -51,10 +51,10 @@ class Transport(Protocol):
         """Have the ``read`` that waits, if one does, and each that would have to, raise ``trio.ClosedResourceError``."""
 
     async def read_into(self, space: memoryview) -> int:
-        """Read into ``space``, as ``read`` does; return how many bytes, 0 at the end.
+        """Read into ``space``, as ``read`` does; return how many bytes, 0 at the end."""
 
-        No checkpoint if there is something to read.
-        """
+    def read_nowait(self, space: memoryview) -> int | None:
+        """Do as ``read_into`` does; None if that would have to wait."""
 
     async def write(self, packet: bytes | Parts) -> None:
         """Send one packet as one frame."""
@@ -117,6 +117,9 @@ class StreamTransport:
         data = await self.read(len(space))
         space[: len(data)] = data
         return len(data)
+
+    def read_nowait(self, space: memoryview) -> int | None:
+        return None
 
     async def write(self, packet: bytes | Parts) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -189,11 +192,9 @@ if sys.platform != "win32":
                 trio.lowlevel.notify_closing(fileno)
 
         async def read_into(self, space: memoryview) -> int:
-            if self._drained:
+            await self._wait_readable()
+            while (count := self.read_nowait(space)) is None:
                 await self._wait_readable()
-            while (count := self._read_into_nowait(space)) is None:
-                await self._wait_readable()
-            self._drained = count < len(space)
             return count
 
         async def write(self, packet: bytes | Parts) -> None:
@@ -255,13 +256,15 @@ if sys.platform != "win32":
                 await self._wait_writable()
                 self._start(self._rest)
 
-        def _read_into_nowait(self, space: memoryview) -> int | None:
+        def read_nowait(self, space: memoryview) -> int | None:
             try:
-                return os.readv(self._socket.fileno(), [space])
+                count = os.readv(self._socket.fileno(), [space])
             except BlockingIOError:
                 return None
             except OSError as exc:
                 raise _translated(exc) from exc
+            self._drained = count < len(space)
+            return count
 
         # The descriptor is asked for each time: its number may belong to somebody else by the
         # time a task that slept runs again.

@@ -169,7 +169,10 @@ class Outbox:
         if short:
             room = min(room, SHORT_PIECE)
             self.allowance -= room
-        self._take_piece(parts, answered, room)
+        is_alone = not parts
+        size = self._take_piece(parts, answered, room)
+        if is_alone and size >= LARGE:
+            return Parts(parts), answered
         return _packet(parts, self.max_packet), answered
 
     @property
@@ -218,22 +221,24 @@ class Outbox:
             answered.append(tag)
         return data
 
-    def _take_piece(self, parts: list[Buffer], answered: list[int], room: int) -> None:
+    def _take_piece(self, parts: list[Buffer], answered: list[int], room: int) -> int:
+        """Take as much of the first large message as there is room for; return how much."""
         room -= _PIECE_HEADER
         if room <= 0:
-            return
+            return 0
         large = self._large[0]
-        size = min(room, len(large.data) - large.sent)
+        size = min(room, large.data.size - large.sent)
         piece = large.data.cut(large.sent, large.sent + size)
         large.sent += size
         self.size -= size
-        last = large.sent == len(large.data)
+        last = large.sent == large.data.size
         parts.append((_LAST_PIECE if last else _PIECE) + size.to_bytes(4, "big"))
         parts += piece
         if last:
             self._remove(large)
             if large.tag > NOTHING:
                 answered.append(large.tag)
+        return size
 
     def withdraw_request(self, call: int) -> bool:
         """Take back the Request of that id; False when its last byte has left already."""

@@ -34,14 +34,14 @@ class Parts:
         buffers: none of them empty, and none that will change.
     """
 
-    __slots__ = ("_size", "buffers")
+    __slots__ = ("buffers", "size")
 
     def __init__(self, buffers: list[Buffer]) -> None:
         self.buffers = buffers
-        self._size = sum(map(len, buffers))
+        self.size = sum(map(len, buffers))
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __bytes__(self) -> bytes:
         return b"".join(self.buffers)
