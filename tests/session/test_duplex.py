@@ -278,6 +278,7 @@ async def test_law_6_the_end_of_the_session_ends_both_halves(rooms, no_time, end
                 await channel.send("a")
                 await channel.receive()
                 await close_at_once(b if end == "ours" else a)
+                await b.wait_closed()
                 with pytest.raises(trio.BrokenResourceError):
                     await channel.send("b")
                 await channel.receive()
