@@ -574,3 +574,58 @@ async def test_a_packet_in_many_parts_arrives_whole():
         assert await receiver.receive() == bytes(parts)
     for channel in (ours, receiver):
         await channel.aclose()
+
+
+async def test_a_packet_that_has_arrived_can_be_taken_without_waiting():
+    channel, theirs = await socket_pair()
+    with pytest.raises(trio.WouldBlock):
+        channel.receive_nowait()
+    whole = frame(b"first") + frame(b"second")
+    await theirs.send_all(whole[:7])
+    with pytest.raises(trio.WouldBlock):
+        channel.receive_nowait()
+    with pytest.raises(trio.WouldBlock):  # what is left of a packet that has begun is for receive()
+        channel.receive_nowait()
+    await theirs.send_all(whole[7:])
+    assert await channel.receive() == b"first"
+    assert channel.receive_nowait() == b"second"
+    await theirs.send_all(bytes(4))
+    for _ in range(2):
+        with pytest.raises(DecodeError):
+            channel.receive_nowait()
+    await channel.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        channel.receive_nowait()
+    await theirs.aclose()
+
+
+async def test_the_end_is_found_without_waiting_as_well():
+    channel, theirs = await socket_pair()
+    await theirs.send_all(frame(b"last"))
+    await theirs.aclose()
+    assert channel.receive_nowait() == b"last"
+    for _ in range(2):
+        with pytest.raises(trio.EndOfChannel):
+            channel.receive_nowait()
+    with pytest.raises(trio.EndOfChannel):
+        await channel.receive()
+    await channel.aclose()
+
+
+async def test_without_a_socket_there_is_nothing_to_be_taken_without_waiting():
+    ours, theirs = memory_stream_pair()
+    channel = StreamChannel(ours)
+    await theirs.send_all(frame(b"x"))
+    with pytest.raises(trio.WouldBlock):
+        channel.receive_nowait()
+    assert await channel.receive() == b"x"
+
+
+async def test_closing_a_socket_needs_no_waiting():
+    channel, theirs = await socket_pair()
+    assert channel.close_nowait()
+    assert channel.is_closed
+    assert await theirs.receive_some() == b""
+    await theirs.aclose()
+    ours, _ = memory_stream_pair()
+    assert not StreamChannel(ours).close_nowait()

@@ -29,6 +29,9 @@ Memory is reserved for them, and what is larger than 128 KiB the C library has m
 time: that took 20 µs at each end of a call, as soon as the heap had been in use for a while.
 """
 
+SMALL_READ = 4096
+"""Bytes asked for where a small packet is expected, a Hello for instance."""
+
 _FOREIGN = {
     b"\x16\x03": "a TLS handshake: this is not a TLS port",
     b"\x15\x03": "a TLS alert: the other end expects TLS",
@@ -172,6 +175,29 @@ class StreamChannel(trio.abc.Channel[bytes]):
             raise self._explained(exc) from None
         finally:
             self._receiving = False
+
+    def receive_nowait(self) -> bytes:
+        """Return the next packet if all of it has arrived, or raise ``trio.WouldBlock``.
+
+        So it does over TLS, and in a class that has a ``receive`` of its own. Raises as ``receive`` does.
+        """
+        if type(self).receive is not StreamChannel.receive or self._receiving:
+            raise trio.WouldBlock
+        if self._closed:
+            raise trio.ClosedResourceError("this channel was closed")
+        if not self._frames.partial:
+            space = memoryview(bytearray(SMALL_READ))
+            count = self._transport.read_nowait(space)
+            if count is None:
+                raise trio.WouldBlock
+            self._take_in(bytes(space[:count]))
+        try:
+            packet = self._frames.next_frame()
+        except DecodeError as exc:
+            raise self._explained(exc) from None
+        if packet is None:
+            raise trio.WouldBlock
+        return packet
 
     def stop_receiving(self) -> None:
         """Receive no more: have the ``receive`` that waits, if one does, raise ``trio.ClosedResourceError``.

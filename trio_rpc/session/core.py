@@ -101,6 +101,8 @@ class Core:
         """Ends the driver's wait for the end of the session, when it is time to look after it."""
         self.when_open: Callable[[], None] | None = None
         """Called when the session is open, for those who do not wait for that."""
+        self.looks_first = False
+        """The reader looks whether the peer's Hello is there before ours is written, to write Welcome beside it."""
         self.has_opened = False
         """The packet that is being read has opened the session, and somebody waits for that."""
         self.close_by = math.inf

@@ -36,9 +36,6 @@ from trio_rpc.wire import messages as m
 
 __all__ = ["run", "start"]
 
-TURNS_TO_READ = 3
-"""Turns of Trio's loop in which a new reader receives what has arrived: it starts, it waits, and it is woken."""
-
 
 def start(core: Core, nursery: trio.Nursery) -> None:
     """Begin a session, and have a task in ``nursery`` run it until it is over and its channel is closed.
@@ -64,6 +61,7 @@ async def run(core: Core, nursery: trio.Nursery) -> None:
     """Run a session in this task, whose cancellation ends it; arguments as for :func:`start`."""
     _forget_caller()
     driver = _Driver(core, nursery, shield=False)
+    core.looks_first = True
     try:
         driver.begin()
     except BaseException:
@@ -148,12 +146,6 @@ class _Driver:
                     self._writing.cancel(reason="the session is over")
                 self._core.over.set()
 
-    async def _hold_hello(self) -> None:
-        """Let the reader see first whether the peer's Hello is there, and write Welcome beside ours if it is."""
-        for _ in range(TURNS_TO_READ):
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        self._core.writer.write_now()
-
     # ── the tasks ────────────────────────────────────────────────────────────────────────────
 
     def _start_writer(self) -> None:
@@ -187,8 +179,6 @@ class _Driver:
             first = min(self._next_look, core.close_by, core.outgoing.first_to_expire)
             shield = self._shield and not core.is_left
             with trio.CancelScope(deadline=first, shield=shield) as core.alarm:
-                if self._protocol.ours is Half.GREETED and not self._shield:
-                    await self._hold_hello()
                 await life.ended.wait()
             now = trio.current_time()
             core.outgoing.abandon_late(now)

@@ -128,6 +128,10 @@ class Reader:
     async def _read_on(self) -> Handled | None:
         core, receiver = self._core, self._core.receiver
         try:
+            if core.looks_first:
+                core.looks_first = False
+                if not receiver.receive_nowait():
+                    core.writer.write_now()
             while not core.life.is_over:
                 if receiver.events is None:
                     await receiver.receive()

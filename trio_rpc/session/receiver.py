@@ -18,7 +18,7 @@ A caller may receive only when nothing is left of an earlier packet, so all is a
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Protocol as Interface
 from typing import cast
@@ -65,6 +65,7 @@ class Receiver:
         # To ask whether it is a _StopsReceiving takes thirty times as long, once for each session.
         can_stop = hasattr(channel, "stop_receiving")
         self._stops = cast("_StopsReceiving", channel) if can_stop else None
+        self._arrived: Callable[[], bytes] | None = getattr(channel, "receive_nowait", None)
         self._whose = _NOBODY
         self._failure: Exception | None = None
         """What a caller's receive() has raised: the reader is the one to say what it means."""
@@ -85,6 +86,16 @@ class Receiver:
                 self.events = self._protocol.receive(await self._channel.receive())
             finally:
                 self._whose = _NOBODY
+
+    def receive_nowait(self) -> bool:
+        """Have ``events`` if a packet has arrived; tell whether it is so. Raises what the channel does."""
+        if self._arrived is None:
+            return False
+        try:
+            self.events = self._protocol.receive(self._arrived())
+        except trio.WouldBlock:
+            return False
+        return True
 
     async def give_way(self) -> None:
         """Let the caller whose Reply was all that came make its next call, and receive."""
