@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tracemalloc
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -451,6 +452,13 @@ def test_large_bytes_that_are_cut_short_or_followed_by_more_are_malformed(size):
     pieces.add(encoded)
     pieces.add(b"x")
     with pytest.raises(DecodeError, match="something follows"):
+        CODEC.decode_message(pieces.take())
+
+
+def test_large_bytes_that_are_in_no_message_are_malformed():
+    pieces = Pieces(100_000)
+    pieces.add(msgpack.packb(bytes(70_000)))
+    with pytest.raises(DecodeError, match="must be an array"):
         CODEC.decode_message(pieces.take())
 
 

@@ -224,7 +224,7 @@ def find_large(data: memoryview, least: int) -> Place | None:
         if first in _LENGTHS:
             size = _LENGTHS[first]
             length = _number(data, at + 1, size)
-            if first == 0xC6 and length >= least:
+            if first == 0xC6 and length >= least and path:
                 return Place((*path[1:], index), at, at + 5, length)
             at += 1 + size + length
         elif _WIDTHS[first] and not 0x80 <= first < 0xA0:
