@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from trio_rpc.channels import StreamChannel
+from trio_rpc.channels.stream import READ_SIZE
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.framing import frame
 from trio_rpc.wire.parts import Parts
@@ -496,6 +497,20 @@ async def test_async_with_closes():
         pass
     with pytest.raises(trio.ClosedResourceError):
         await channel.receive()
+
+
+async def test_a_receive_of_the_rest_of_a_large_packet_is_a_checkpoint():
+    channel, theirs = await socket_pair()
+    stream = frame(b"small") + frame(bytes(100_000))
+    await theirs.send_all(
+        stream[:READ_SIZE]
+    )  # one read takes the first packet, and a part of the second one
+    assert await channel.receive() == b"small"
+    await theirs.send_all(stream[READ_SIZE:])
+    with trio.testing.assert_checkpoints():
+        assert await channel.receive() == bytes(100_000)
+    await channel.aclose()
+    await theirs.aclose()
 
 
 # ---- stopping to receive

@@ -20,7 +20,7 @@ from trio_rpc.wire.framing import FrameReader
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 from trio_rpc.wire.parts import Parts
 
-__all__ = ["StreamChannel"]
+__all__ = ["READ_SIZE", "StreamChannel"]
 
 READ_SIZE = 64 * 1024
 """Bytes asked for when nobody knows what comes.
@@ -261,7 +261,10 @@ class StreamChannel(trio.abc.Channel[bytes]):
         await trio.lowlevel.checkpoint_if_cancelled()
         packet = self._frames.next_frame()
         if packet is None:
-            return await self._receive_rest()
+            may_not_yield = self._frames.space() is not None  # see Transport.read_into
+            packet = await self._receive_rest()
+            if not may_not_yield:
+                return packet
         await trio.lowlevel.cancel_shielded_checkpoint()
         return packet
 
