@@ -261,10 +261,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         await trio.lowlevel.checkpoint_if_cancelled()
         packet = self._frames.next_frame()
         if packet is None:
-            may_not_yield = self._frames.space() is not None  # see Transport.read_into
-            packet = await self._receive_rest()
-            if not may_not_yield:
-                return packet
+            return await self._receive_rest()
         await trio.lowlevel.cancel_shielded_checkpoint()
         return packet
 
