@@ -109,6 +109,32 @@ async def test_a_next_call_does_not_pass_what_is_left_of_a_packet(no_time):
         assert [each for each in order if isinstance(each, str)] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("_again", range(10))  # in what order tasks of one turn run is random
+async def test_race_a_deadline_counts_from_when_a_caller_received_it(autojump_clock, _again):
+    """The reader gives way meanwhile, and has not looked at the clock since the packet before."""
+
+    class Peer:
+        @method
+        async def work(self) -> float:
+            await trio.lowlevel.checkpoint()
+            return trio.current_effective_deadline()
+
+    async with session_with_raw_peer(Peer()) as (session, peer), trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def call():
+            await session.call("first")
+            autojump_clock.jump(10)  # it blocks everything for so long
+            peer.send(m.Request(1, "work", [], None, {"deadline": 5.0}))
+            await session.call("second")
+
+        peer.send(m.Reply((await peer.read(m.Request)).id, None))
+        second_call = await peer.read(m.Request)
+        reply = await peer.read(m.Reply | m.ReplyErr)
+        assert reply == m.Reply(1, 15.0)
+        peer.send(m.Reply(second_call.id, None))
+
+
 async def test_another_caller_gets_its_reply(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         call, results = await second(session, peer, nursery)

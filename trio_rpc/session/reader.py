@@ -135,7 +135,7 @@ class Reader:
             while not core.life.is_over:
                 if receiver.events is None:
                     await receiver.receive()
-                    core.incoming.now = trio.current_time()
+                core.incoming.now = receiver.arrived
                 was_alone = len(core.outgoing.pending) == 1
                 handled = self._act()
                 if handled is not None:

@@ -56,16 +56,18 @@ class Receiver:
 
     Attributes:
         events: what is left of the packet that came last, or None.
+        arrived: when it came.
     """
 
     def __init__(self, channel: trio.abc.Channel[bytes], protocol: Protocol) -> None:
         self.events: Iterator[Event] | None = None
+        self.arrived = 0.0
         self._channel = channel
         self._protocol = protocol
         # To ask whether it is a _StopsReceiving takes thirty times as long, once for each session.
         can_stop = hasattr(channel, "stop_receiving")
         self._stops = cast("_StopsReceiving", channel) if can_stop else None
-        self._arrived: Callable[[], bytes] | None = getattr(channel, "receive_nowait", None)
+        self._receive_nowait: Callable[[], bytes] | None = getattr(channel, "receive_nowait", None)
         self._whose = _NOBODY
         self._failure: Exception | None = None
         """What a caller's receive() has raised: the reader is the one to say what it means."""
@@ -84,17 +86,19 @@ class Receiver:
             self._whose = _Whose.READER
             try:
                 self.events = self._protocol.receive(await self._channel.receive())
+                self.arrived = trio.current_time()
             finally:
                 self._whose = _NOBODY
 
     def receive_nowait(self) -> bool:
         """Have ``events`` if a packet has arrived; tell whether it is so. Raises what the channel does."""
-        if self._arrived is None:
+        if self._receive_nowait is None:
             return False
         try:
-            self.events = self._protocol.receive(self._arrived())
+            self.events = self._protocol.receive(self._receive_nowait())
         except trio.WouldBlock:
             return False
+        self.arrived = trio.current_time()
         return True
 
     async def give_way(self) -> None:
@@ -157,6 +161,7 @@ class Receiver:
     def _put_back(self, event: Event | None, rest: Iterator[Event]) -> None:
         if event is not None:
             self.events = chain((event,), rest)
+            self.arrived = trio.current_time()
 
     def _unpark(self, _raise_cancel: object) -> Abort:
         self._parked = None
