@@ -62,6 +62,15 @@ def test_exit_codes_of_the_readme_are_those_of_the_program():
     assert documented == [int(code) for code in exits.Exit]
 
 
+def test_the_figures_of_the_readme_are_those_of_the_report():
+    report = (ROOT / "docs" / "benchmarks.txt").read_text(encoding="utf-8")
+    rows = README.partition("## How fast")[2].partition("![")[0].strip().splitlines()[2:]
+    cells = "\n".join(row.split("|", 2)[2] for row in rows)
+    figures = re.findall(r"(?<= )[\d,.]*\d(?=,? |\))", cells)
+    assert len(figures) > 40
+    assert [figure for figure in figures if f" {figure} [" not in report] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -407,6 +407,32 @@ async def test_scopes_and_nurseries_of_a_first_step_are_the_handlers_own(autojum
         assert own.children == session.statistics().calls_in == 0
 
 
+async def test_no_handler_begins_when_its_block_has_been_cancelled_nor_does_a_plain_def(no_time):
+    begun = []
+
+    class Records:
+        @trio_rpc.method
+        async def waits(self):
+            begun.append("waits")
+
+        @trio_rpc.method
+        def plain(self):
+            begun.append("plain")
+
+    with trio.CancelScope() as scope:
+        async with session_with_raw_peer(Records()) as (_, peer):
+            scope.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await wait_all_tasks_blocked()
+                    peer.send(m.Request(1, "waits", []), m.Request(2, "plain", []))
+                    answers = await peer.read_all(m.ReplyErr, 2)
+    assert [answer.error["started"] for answer in answers] == [False, False]
+    assert begun == []
+
+
 async def test_a_first_step_that_cancels_everything_does_not_stop_the_reading(no_time):
     class Stops(Sleeper):
         @trio_rpc.method

@@ -8,7 +8,7 @@ theory and the tables are in ``states.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, TypeAlias
 
 from trio_rpc.errors import (
@@ -19,6 +19,7 @@ from trio_rpc.errors import (
     RemoteProtocolError,
 )
 from trio_rpc.protocol.context import check_context, is_within
+from trio_rpc.protocol.counters import Counters
 from trio_rpc.protocol.hello import Peer, make_info, read_info
 from trio_rpc.protocol.outbox import CONTROL_ROOM, NOTHING, Outbox
 from trio_rpc.protocol.pieces import Pieces
@@ -38,7 +39,7 @@ from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
 from trio_rpc.wire.parts import Parts
 
-__all__ = ["PACE", "Counters", "Event", "Protocol"]
+__all__ = ["PACE", "Event", "Protocol"]
 
 Event: TypeAlias = (
     m.Request
@@ -63,23 +64,6 @@ PACE = 2**63 - 1
 """The number of Pings that follow pieces."""
 
 References: TypeAlias = Callable[[object], m.Reference | None]
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has gone through, and what was dropped by rule."""
-
-    packets_sent: int = 0
-    packets_received: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    messages_received: int = 0
-    late_replies: int = 0
-    """Terminal messages of calls that had been abandoned."""
-    late_cancels: int = 0
-    """Cancels of calls that had ended."""
-    late_calls: int = 0
-    """Requests and Notifications that crossed our Goodbye."""
 
 
 # To look a member of an Enum up in its class takes longer than all that is done with it here.

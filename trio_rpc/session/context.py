@@ -12,7 +12,7 @@ import trio
 if TYPE_CHECKING:
     from trio_rpc.services.tables import BoundMethod
     from trio_rpc.session.items import ItemSender
-    from trio_rpc.session.outgoing import Pending
+    from trio_rpc.session.pending import Pending
     from trio_rpc.session.scopes import HeldScope
     from trio_rpc.session.session import Session
     from trio_rpc.session.stepping import Suspended

@@ -20,6 +20,7 @@ Reply (``receiver.py``). Nobody can cancel either from outside.
 
 from __future__ import annotations
 
+import functools
 from contextvars import copy_context
 from typing import Protocol as Interface
 from typing import cast, runtime_checkable
@@ -128,7 +129,8 @@ class _Driver:
 
     def begin(self) -> None:
         """Have Hello sent, and the channel read: by a task in a copy of this context."""
-        self._core.writer.start(self._start_writer)
+        # The first to need the writer's task may be anybody, whose context it has no part in.
+        self._core.writer.start(functools.partial(copy_context().run, self._start_writer))
         self._protocol.hello(self._core.options.credentials)
         self._reader.start()
 

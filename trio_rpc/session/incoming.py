@@ -29,7 +29,8 @@ from trio_rpc.session.callbacks import Callback
 from trio_rpc.session.context import Handled, handled_call
 from trio_rpc.session.filters import Filter, apply_filters
 from trio_rpc.session.items import ItemReceiver, ItemSender, pump
-from trio_rpc.session.outgoing import Outgoing, Pending
+from trio_rpc.session.outgoing import Outgoing
+from trio_rpc.session.pending import Pending
 from trio_rpc.session.scopes import SCOPE, HeldScope
 from trio_rpc.session.starting import RemoteTaskStatus
 from trio_rpc.session.stepping import begin
@@ -207,13 +208,14 @@ class Incoming:
 
     def _start(self, handled: Handled) -> Handled | None:
         handled.started = self.now
+        if self.is_cancelled or handled.is_called_too_late:
+            self.running[handled.id] = handled
+            self.end(handled, cancelled=True)
+            return None
         if not handled.method.is_async and not self._filters:
             self._run_inline(handled)
             return None
         self.running[handled.id] = handled
-        if self.is_cancelled or handled.is_called_too_late:
-            self.end(handled, cancelled=True)
-            return None
         return self._step(handled)
 
     # ── running ──────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,8 @@ from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:
     from trio_rpc.session.context import Handled
-    from trio_rpc.session.outgoing import Outgoing, Pending
+    from trio_rpc.session.outgoing import Outgoing
+    from trio_rpc.session.pending import Pending
 
 __all__ = ["ItemReceiver", "ItemSender", "pump"]
 

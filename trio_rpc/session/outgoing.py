@@ -12,11 +12,10 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
-from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
 from trio_rpc.errors import (
     DecodeError,
@@ -36,6 +35,14 @@ from trio_rpc.session.admission import UNLIMITED, Admission
 from trio_rpc.session.callbacks import lend
 from trio_rpc.session.context import Handled, call_context, callback_context
 from trio_rpc.session.items import ItemSender
+from trio_rpc.session.pending import (
+    NO_FUNCTIONS,
+    Listener,
+    Pending,
+    RaiseCancel,
+    raise_cancelled,
+    reason_of,
+)
 from trio_rpc.session.receiver import Receiver
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.limits import Limits
@@ -43,124 +50,11 @@ from trio_rpc.wire.limits import Limits
 if TYPE_CHECKING:
     from trio_rpc.session.session import Session
 
-__all__ = ["Listener", "Outgoing", "Pending", "describe_exception"]
+__all__ = ["Outgoing"]
 
 logger = logging.getLogger("trio_rpc")
 
 _CANCELLED_CODES = ("cancelled", "deadline")  # no set: a peer's code may be unhashable
-
-_NO_FUNCTIONS: list[BoundMethod] = []
-
-RaiseCancel = Callable[[], NoReturn]
-
-
-class Listener(Protocol):
-    """Who is told of what comes in a call besides its answer, while nobody waits for that."""
-
-    def ended(self) -> None:
-        """The call is over; ``Pending.answer`` tells how."""
-
-
-class Pending:
-    """A call that is waiting for its end, and what has come of it."""
-
-    __slots__ = (
-        "abandon_on_cancel",
-        "answer",
-        "callbacks",
-        "context",
-        "deadline",
-        "expires",
-        "functions",
-        "home",
-        "id",
-        "interrupted",
-        "listener",
-        "method",
-        "outgoing",
-        "parent",
-        "raise_cancel",
-        "started",
-        "task",
-        "task_status",
-    )
-
-    def __init__(
-        self,
-        outgoing: Outgoing,
-        call_id: int,
-        method: RemoteMethod,
-        started: float,
-        deadline: float,
-    ) -> None:
-        self.outgoing = outgoing
-        self.id = call_id
-        self.method = method
-        self.deadline = deadline
-        self.expires = math.inf
-        """When it is abandoned, once it has been cancelled."""
-        self.parent: int | None = None
-        self.abandon_on_cancel = False
-        self.started = started
-        self.answer: m.Reply | m.ReplyErr | RpcError | None = None
-        self.raise_cancel: RaiseCancel | None = None
-        self.interrupted = False
-        """What ``raise_cancel`` raises is KeyboardInterrupt, which no result may replace."""
-        self.task: trio.lowlevel.Task | None = None
-        self.functions: list[BoundMethod] = _NO_FUNCTIONS
-        """What was given to this call to be called back."""
-        self.listener: Any = None
-        """A :class:`Listener`, if it is a call that was opened and not awaited."""
-        self.home: Pending | None = None
-        """The remote scope that it is made in."""
-        self.task_status: trio.TaskStatus[Any] | None = None
-
-    def take_callbacks(self, functions: list[BoundMethod]) -> None:
-        """Let the peer call these, as part of this call, in the context of its caller."""
-        self.functions = functions
-        self.callbacks: set[Handled] = set()
-        """Those that are running."""
-        self.context = copy_context()
-
-    def callback_ended(self, handled: Handled) -> None:
-        """One of the callbacks is over; the call may have waited for that."""
-        self.callbacks.discard(handled)
-        if self.answer is not None:
-            self.wake()
-
-    def cancel_callbacks(self, reason: str) -> None:
-        """Cancel all that are running."""
-        if self.functions:
-            for handled in tuple(self.callbacks):
-                handled.cancel(reason)
-
-    def end(self, answer: m.Reply | m.ReplyErr | RpcError) -> None:
-        """The call is over: tell those who wait."""
-        self.answer = answer
-        self.wake()
-        if self.listener is not None:
-            self.listener.ended()
-
-    def wake(self) -> None:
-        """Let the caller go on, unless it has been woken already."""
-        if self.task is not None:
-            task, self.task = self.task, None
-            reschedule(task)
-
-    def abort(self, raise_cancel: RaiseCancel) -> Abort:
-        """Pass our cancellation on, and sleep on until it is confirmed (law 2)."""
-        self.raise_cancel = raise_cancel
-        if self.outgoing.cancel(self):
-            self.task = None
-            return Abort.SUCCEEDED
-        if _can_be_interrupted(self.task):
-            self.wake()  # a task is aborted once only: to sleep again, where Ctrl-C finds it
-        return Abort.FAILED
-
-    def abort_again(self, _raise_cancel: RaiseCancel) -> Abort:
-        """Ctrl-C does not wait for the confirmation, and nothing else comes through the shield."""
-        self.task = None
-        return Abort.SUCCEEDED
 
 
 class Outgoing:
@@ -198,7 +92,7 @@ class Outgoing:
         self.pending: dict[int, Pending] = {}
         self.limits = limits
         self._protocol = protocol
-        self._functions = _NO_FUNCTIONS
+        self._functions = NO_FUNCTIONS
         self._method: RemoteMethod
         self._lend_function = self._lend
         self._send_buffer = limits.send_buffer
@@ -302,6 +196,8 @@ class Outgoing:
             raise DecodeError(answer.problem, fate=Fate.STOPPED)
         return answer.result if method.convert is None else _converted(method, answer.result)
 
+    # Interrupted between taking the Reply and saying so, it would wait for ever.
+    @trio.lowlevel.enable_ki_protection
     async def _receive_reply(self, pending: Pending) -> None:
         """Receive one packet; its end may be in it. Cancelled, it passes that on as others do."""
         try:
@@ -366,7 +262,7 @@ class Outgoing:
             if task_status is not None:
                 context = {**(context or {}), TASK_STATUS: True}
         # What is lent to a call in a remote scope is lent to the scope, and lives as long (law 8).
-        self._functions = _NO_FUNCTIONS if home is None else self._open_home(home).functions
+        self._functions = NO_FUNCTIONS if home is None else self._open_home(home).functions
         self._method = method
         call = self._protocol.request(
             method.name, list(args), kwargs or None, context, self._lend_function
@@ -391,7 +287,7 @@ class Outgoing:
         lent = lend(value, self._method, len(self._functions))
         if lent is None:
             return None
-        if self._functions is _NO_FUNCTIONS:
+        if self._functions is NO_FUNCTIONS:
             self._functions = []
         self._functions.append(lent.method)
         return lent.reference
@@ -457,7 +353,7 @@ class Outgoing:
 
     def cancel(self, pending: Pending) -> bool:
         """Cancel a call; True when its caller need not wait for anything."""
-        reason = _reason(pending)
+        reason = reason_of(pending)
         if pending.answer is not None:
             return False  # one that receives is cancelled in the tick in which the session ends
         pending.cancel_callbacks(reason or "the call that this callback belongs to is cancelled")
@@ -571,16 +467,16 @@ class Outgoing:
         """Return the error that came, or raise what the caller is to see in its place."""
         answer = pending.answer
         if pending.interrupted:
-            _raise_cancelled(pending)
+            raise_cancelled(pending)
         if isinstance(answer, m.ReplyErr):
             code = answer.error.get("code")
             if code in _CANCELLED_CODES and pending.raise_cancel is not None:
-                _raise_cancelled(pending)
+                raise_cancelled(pending)
             if code == "deadline":
                 await _wait_for_own_deadline(pending)
             return answer
         if pending.raise_cancel is not None:
-            _raise_cancelled(pending)
+            raise_cancelled(pending)
         assert isinstance(answer, RpcError)  # noqa: S101 - what else ends a call
         raise answer
 
@@ -609,12 +505,6 @@ def _split_task_status(
     return status, rest
 
 
-def _can_be_interrupted(task: trio.lowlevel.Task | None) -> bool:
-    """Whether Ctrl-C may be raised in that task: Trio's main one, which the root task has started."""
-    nursery = None if task is None else task.parent_nursery
-    return nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task()
-
-
 def _raise(exc: BaseException) -> NoReturn:
     raise exc
 
@@ -641,37 +531,3 @@ async def _wait_for_own_deadline(pending: Pending) -> NoReturn:
         await trio.sleep_until(pending.deadline)
         await trio.lowlevel.checkpoint()
     raise RemoteCancelled("the deadline that this call was made with is over, and was moved since")
-
-
-def _raise_cancelled(pending: Pending) -> NoReturn:
-    if pending.raise_cancel is None:  # pragma: no cover - callers have checked
-        raise LocalProtocolError("nobody has cancelled this call")
-    pending.raise_cancel()
-
-
-def _reason(pending: Pending) -> str | None:
-    """The reason of a cancellation, which only the exception itself tells."""
-    try:
-        if pending.raise_cancel is not None:
-            pending.raise_cancel()
-    except trio.Cancelled as exc:
-        return _describe(exc)
-    except KeyboardInterrupt:
-        # Trio has now done its part: unlike a Cancelled, nobody would raise this one again.
-        pending.interrupted = True
-        return "KeyboardInterrupt"
-    return None
-
-
-def describe_exception(exc: BaseException) -> str:
-    """Tell the other end why a block is left early."""
-    if isinstance(exc, trio.Cancelled):
-        return _describe(exc) or "cancelled"
-    return f"{type(exc).__name__}: {exc}"
-
-
-def _describe(exc: trio.Cancelled) -> str | None:
-    if exc.reason is not None:
-        # Nothing may be raised in an abort function, whatever somebody has given as a reason.
-        return str(exc.reason)[:1000].encode(errors="backslashreplace").decode()
-    return "deadline" if exc.source == "deadline" else None

@@ -21,7 +21,8 @@ from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.context import Handled, handled_call
-from trio_rpc.session.outgoing import Outgoing, Pending, describe_exception
+from trio_rpc.session.outgoing import Outgoing
+from trio_rpc.session.pending import Pending, describe_exception
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.context import Call, outgoing_metadata
 from trio_rpc.session.core import Core
 from trio_rpc.session.filters import apply_filters, filtered
-from trio_rpc.session.outgoing import Pending
+from trio_rpc.session.pending import Pending
 from trio_rpc.session.scopes import RemoteScope, open_scope
 from trio_rpc.session.statistics import SessionStatistics
 from trio_rpc.session.streams import open_duplex, open_stream

@@ -12,7 +12,8 @@ from trio_rpc.services.conversion import Convert
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.session.context import handled_call
 from trio_rpc.session.items import ItemReceiver, ItemSender
-from trio_rpc.session.outgoing import Outgoing, Pending, describe_exception
+from trio_rpc.session.outgoing import Outgoing
+from trio_rpc.session.pending import Pending, describe_exception
 from trio_rpc.wire import messages as m
 
 __all__ = ["DuplexChannel", "open_duplex", "open_stream"]
