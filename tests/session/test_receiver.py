@@ -17,6 +17,16 @@ from trio_rpc.wire import messages as m
 pytestmark = pytest.mark.usefixtures("receives")
 
 
+class Slow:
+    @method
+    async def slow(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.5)
+
+
 async def second(session, peer, nursery, *, name="work"):
     """Make a call and, without a turn in between, another one, whose caller then receives."""
     results = []
@@ -215,15 +225,6 @@ async def test_it_is_ended_before_a_handler_that_takes_its_time(autojump_clock):
     """Law 6: every call ends at once; the channel is closed later."""
     ended = []
 
-    class Slow:
-        @method
-        async def slow(self) -> None:
-            try:
-                await trio.sleep_forever()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await trio.sleep(0.5)
-
     async with session_with_raw_peer(Slow()) as (session, peer), trio.open_nursery() as nursery:
         peer.send(m.Request(1, "slow", []))
         await wait_all_tasks_blocked()
@@ -280,15 +281,6 @@ async def test_race_its_reply_comes_in_the_tick_in_which_the_session_ends(no_tim
 @pytest.mark.parametrize("_again", range(10))  # in what order tasks of one turn run is random
 async def test_race_handlers_have_their_last_word_when_it_is_stopped(autojump_clock, _again):
     """Law 4: to the reader, that a caller was stopped is no loss of the channel."""
-
-    class Slow:
-        @method
-        async def slow(self) -> None:
-            try:
-                await trio.sleep_forever()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await trio.sleep(0.5)
 
     async with session_with_raw_peer(Slow()) as (session, peer), trio.open_nursery() as nursery:
         peer.send(m.Request(1, "slow", []))

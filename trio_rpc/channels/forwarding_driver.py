@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TypeAlias
 
 import trio
 
+from trio_rpc.channels.abilities import writes_now
 from trio_rpc.channels.forwarding_core import Event, ForwardingCore, Half, SubChannel, TooLarge
 from trio_rpc.channels.forwarding_frames import Abort, Accept, Close, Data, Goodbye, Open, Refuse
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
@@ -30,16 +31,6 @@ _CARRIER_ERRORS = (*CHANNEL_ERRORS, OSError)
 
 _Failure: TypeAlias = Callable[[], Exception]
 """Makes the exception that a channel which is over raises; each raise needs one of its own."""
-
-
-@runtime_checkable
-class _WritesNow(Protocol):
-    """What a carrier may offer besides: to take a packet over without waiting."""
-
-    def send_nowait(self, value: bytes) -> bool: ...
-    async def flush(self) -> None: ...
-    @property
-    def unsent(self) -> int: ...
 
 
 class Mailbox:
@@ -109,7 +100,7 @@ class Driver:
         self._greeted = trio.Event()
         self._openers = trio.lowlevel.ParkingLot()
         self._writer = trio.lowlevel.ParkingLot()
-        self._nowait = carrier if isinstance(carrier, _WritesNow) else None
+        self._nowait = writes_now(carrier)
         self._held: bytes | None = None
         """A packet that was taken for the carrier, and has not left."""
         self._writing = True

@@ -26,10 +26,10 @@ import enum
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import trio
 
+from trio_rpc.channels.abilities import WritesNow, writes_now
 from trio_rpc.channels.resumption import ACK_BYTES, Numbers
 from trio_rpc.errors import DecodeError
 
@@ -139,14 +139,6 @@ class _Stage(enum.Enum):
     CLOSED = "closed"
 
 
-@runtime_checkable
-class _WritesNow(Protocol):
-    def send_nowait(self, value: bytes) -> bool: ...
-    async def flush(self) -> None: ...
-    @property
-    def unsent(self) -> int: ...
-
-
 class ResumableChannel(trio.abc.Channel[bytes]):
     """A channel over one carrier after the other. Its tasks run in :meth:`run`, which somebody owns.
 
@@ -168,7 +160,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         self._options = options
         self._numbers = Numbers(options.buffer)
         self._carrier: trio.abc.Channel[bytes] | None = None
-        self._nowait: _WritesNow | None = None
+        self._nowait: WritesNow | None = None
         self._next_state = ConnectionState.CONNECTED
         self._lost = trio.Event()
         self._changed = trio.Event()
@@ -371,7 +363,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                     await carrier.send(frame)
                 if self._carrier is not carrier:
                     return
-                self._nowait = carrier if isinstance(carrier, _WritesNow) else None
+                self._nowait = writes_now(carrier)
                 self.state = self._next_state
                 self._next_state = ConnectionState.RESUMED
                 self._wake()

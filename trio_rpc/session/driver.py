@@ -22,11 +22,10 @@ from __future__ import annotations
 
 import functools
 from contextvars import copy_context
-from typing import Protocol as Interface
-from typing import cast, runtime_checkable
 
 import trio
 
+from trio_rpc.channels.abilities import closes_now, renews
 from trio_rpc.errors import Refused
 from trio_rpc.protocol.states import Half
 from trio_rpc.session.context import handled_call, outgoing_metadata
@@ -82,26 +81,12 @@ def _forget_caller() -> None:
     outgoing_metadata.set(None)
 
 
-@runtime_checkable
-class _Renews(Interface):
-    """What a channel may offer besides: to do without a connection that seems to be dead."""
-
-    def renew(self) -> bool: ...
-
-
-class _ClosesNow(Interface):
-    """What a channel may offer besides: to be closed without waiting, where that is possible."""
-
-    def close_nowait(self) -> bool: ...
-
-
 class _Driver:
     def __init__(self, core: Core, nursery: trio.Nursery, *, shield: bool) -> None:
         self._core = core
         self._protocol = core.protocol
         self._channel = core.channel
-        can_close_now = hasattr(core.channel, "close_nowait")
-        self._closes_now = cast("_ClosesNow", core.channel) if can_close_now else None
+        self._closes_now = closes_now(core.channel)
         self._nursery = nursery
         self._shield = shield
         self._next_look = 0.0
@@ -285,7 +270,7 @@ class _Silence:
             self._unanswered += 1
             core.protocol.ping(0)
             core.writer.wake()
-        elif isinstance(core.channel, _Renews) and core.channel.renew():
+        elif (channel := renews(core.channel)) is not None and channel.renew():
             self._unanswered = 0
         else:
             silence = limits.keepalive_interval * (self._unanswered + 1)

@@ -20,22 +20,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Protocol as Interface
-from typing import cast
 
 import trio
 from trio.lowlevel import Abort
 
+from trio_rpc.channels.abilities import stops_receiving
 from trio_rpc.protocol.protocol import Event, Protocol
 from trio_rpc.wire import messages as m
 
 __all__ = ["Receiver"]
-
-
-class _StopsReceiving(Interface):
-    """What a channel may offer besides: to end a receive() that waits in a task of somebody else."""
-
-    def stop_receiving(self) -> None: ...
 
 
 class _Whose(enum.Enum):
@@ -64,9 +57,7 @@ class Receiver:
         self.arrived = 0.0
         self._channel = channel
         self._protocol = protocol
-        # To ask whether it is a _StopsReceiving takes thirty times as long, once for each session.
-        can_stop = hasattr(channel, "stop_receiving")
-        self._stops = cast("_StopsReceiving", channel) if can_stop else None
+        self._stops = stops_receiving(channel)
         self._receive_nowait: Callable[[], bytes] | None = getattr(channel, "receive_nowait", None)
         self._whose = _NOBODY
         self._failure: Exception | None = None
@@ -85,8 +76,7 @@ class Receiver:
         if self.events is None:
             self._whose = _Whose.READER
             try:
-                self.events = self._protocol.receive(await self._channel.receive())
-                self.arrived = trio.current_time()
+                self._hold(self._protocol.receive(await self._channel.receive()))
             finally:
                 self._whose = _NOBODY
 
@@ -95,10 +85,9 @@ class Receiver:
         if self._receive_nowait is None:
             return False
         try:
-            self.events = self._protocol.receive(self._receive_nowait())
+            self._hold(self._protocol.receive(self._receive_nowait()))
         except trio.WouldBlock:
             return False
-        self.arrived = trio.current_time()
         return True
 
     async def give_way(self) -> None:
@@ -160,8 +149,11 @@ class Receiver:
 
     def _put_back(self, event: Event | None, rest: Iterator[Event]) -> None:
         if event is not None:
-            self.events = chain((event,), rest)
-            self.arrived = trio.current_time()
+            self._hold(chain((event,), rest))
+
+    def _hold(self, events: Iterator[Event]) -> None:
+        self.events = events
+        self.arrived = trio.current_time()
 
     def _unpark(self, _raise_cancel: object) -> Abort:
         self._parked = None

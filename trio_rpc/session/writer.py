@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol as Interface
 from typing import cast
 
 import trio
 from trio.lowlevel import Abort
 
+from trio_rpc.channels.abilities import WritesNow, writes_now
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.session.pacer import Pacer
 from trio_rpc.wire.parts import Parts
@@ -20,15 +20,6 @@ MANY = 64
 
 BURST = 512 * 1024
 """Bytes that are written in one turn of the loop, if the system takes them: a turn costs as much as 64 KiB."""
-
-
-class _WritesNow(Interface):
-    """What a channel may offer besides: to take a packet over without waiting."""
-
-    def send_nowait(self, value: bytes) -> bool: ...
-    async def flush(self) -> None: ...
-    @property
-    def unsent(self) -> int: ...
 
 
 class Writer:
@@ -56,9 +47,7 @@ class Writer:
         self._progressed = progressed
         self._pacer = pacer
         self._start: Callable[[], None] | None = None
-        # To ask whether it is a _WritesNow takes thirty times as long, once for each session.
-        can_write_now = hasattr(channel, "send_nowait")
-        self._nowait = cast("_WritesNow", channel) if can_write_now else None
+        self._nowait = writes_now(channel)
         # Whether it takes Parts where others take bytes, so that large content need not be copied.
         self._takes_parts: bool = getattr(channel, "takes_parts", False)
         self._held: bytes | None = None
@@ -136,7 +125,7 @@ class Writer:
             else:
                 await self._park()
 
-    def _write_burst(self, channel: _WritesNow) -> bytes | None:
+    def _write_burst(self, channel: WritesNow) -> bytes | None:
         """Write several packets, as far as that cannot block; return one that would have to wait."""
         left = BURST
         while not channel.unsent:
@@ -184,7 +173,7 @@ class Writer:
             await self._drained.wait()
 
 
-def _left_of(packet: bytes, channel: _WritesNow) -> bytes | None:
+def _left_of(packet: bytes, channel: WritesNow) -> bytes | None:
     """Write a packet if it can be had at once; else return it."""
     try:
         return None if channel.send_nowait(packet) else packet

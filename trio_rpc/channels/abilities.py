@@ -1,0 +1,76 @@
+"""What a channel may offer besides sending and receiving; docs/channels.md says what each is for.
+
+Whether it does is asked by name: ``isinstance`` with a runtime protocol takes thirty times as long, and a server
+asks for each connection.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+__all__ = [
+    "ClosesNow",
+    "Renews",
+    "StopsReceiving",
+    "WritesNow",
+    "closes_now",
+    "renews",
+    "stops_receiving",
+    "writes_now",
+]
+
+
+class WritesNow(Protocol):
+    """To take a packet over without waiting."""
+
+    def send_nowait(self, value: bytes) -> bool:
+        """Take the packet over and return True, or do nothing."""
+
+    async def flush(self) -> None:
+        """Send what is left of packets that were taken over."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that are left of them."""
+
+
+class StopsReceiving(Protocol):
+    """To end a receive() that waits in a task of somebody else."""
+
+    def stop_receiving(self) -> None:
+        """Have that receive() raise ``trio.ClosedResourceError``."""
+
+
+class ClosesNow(Protocol):
+    """To be closed without waiting, where that is possible."""
+
+    def close_nowait(self) -> bool:
+        """Close and return True, or do nothing, if closing has to wait."""
+
+
+class Renews(Protocol):
+    """To do without a connection that seems to be dead."""
+
+    def renew(self) -> bool:
+        """Give the connection up for another one, and return True, or do nothing."""
+
+
+def writes_now(channel: object) -> WritesNow | None:
+    """Return the channel if it is a :class:`WritesNow`."""
+    has_all = all(hasattr(channel, name) for name in ("send_nowait", "flush", "unsent"))
+    return cast("WritesNow", channel) if has_all else None
+
+
+def stops_receiving(channel: object) -> StopsReceiving | None:
+    """Return the channel if it is a :class:`StopsReceiving`."""
+    return cast("StopsReceiving", channel) if hasattr(channel, "stop_receiving") else None
+
+
+def closes_now(channel: object) -> ClosesNow | None:
+    """Return the channel if it is a :class:`ClosesNow`."""
+    return cast("ClosesNow", channel) if hasattr(channel, "close_nowait") else None
+
+
+def renews(channel: object) -> Renews | None:
+    """Return the channel if it is a :class:`Renews`."""
+    return cast("Renews", channel) if hasattr(channel, "renew") else None
