@@ -20,7 +20,7 @@ from trio_rpc.errors import Fate, RemoteCancelled, RemoteError, RpcError, Sessio
 from trio_rpc.gateway.client_http import WebClient
 from trio_rpc.gateway.client_session import Call, ClientSession
 from trio_rpc.gateway.client_socket import TextSocket, open_text_socket
-from trio_rpc.gateway.texts import finish_payload, from_json
+from trio_rpc.gateway.texts import ENVELOPE, SPREAD, finish_payload, from_json
 
 __all__ = ["Message"]
 
@@ -35,7 +35,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 FAREWELL = 1
 """Seconds for an orderly end."""
 
-Callback = Callable[[Any], Awaitable[object] | object]
+Callback = Callable[..., Awaitable[object] | object]
 
 
 class _Holder:
@@ -262,8 +262,8 @@ class Message:
     ) -> Any:
         """Call a method, run its callbacks as they come, and return its result.
 
-        Callbacks are called one after the other, in this task, with the one value that was sent; what an async one
-        returns is awaited. One that raises is reported to the handler, and the call goes on. Without a connection
+        Callbacks are called one after the other, in this task, with the arguments that the handler gives; what an
+        async one returns is awaited. One that raises is reported to the handler, and the call goes on. Without a connection
         one is made for this call; a call without callbacks does without.
 
         Cancelled, it has the work cancelled and waits until that has ended, for ``cancel_grace`` at most. Its
@@ -271,10 +271,12 @@ class Message:
 
         Args:
             method: its name, ``"service.method"``.
-            data: its arguments by name.
+            data: its arguments by name: None, bool, int up to 2^53 - 1, finite floats, str, lists, and dicts with
+                keys of text. Other types are refused, since nobody knows here what the method would make of them.
             callbacks: functions by the names of the parameters that they are for.
 
         Raises:
+            EncodeError: ``data`` has something that JSON does not keep; nothing was sent.
             RemoteError: the method raised something.
             RemoteCancelled: it was cancelled, and not by us.
             SessionBroken: the session was lost, or the answer: nobody can say what became of the work.
@@ -311,7 +313,8 @@ class Message:
         seconds = trio.current_effective_deadline() - trio.current_time()
         with trio.CancelScope(shield=True):
             request = await self._web.start(
-                f"{method}/{session.id}",
+                method,
+                session.id,
                 data,
                 session.token,
                 names,
@@ -349,8 +352,9 @@ class Message:
         callbacks: Mapping[str, Callback],
         skipped: set[str],
     ) -> None:
+        spread = message.get(SPREAD)
         for name, payload in message.items():
-            if name in ("type", "request_uuid", "seq"):
+            if name in ENVELOPE:
                 continue
             callback = callbacks.get(name)
             if callback is None:
@@ -359,7 +363,8 @@ class Message:
                     logger.warning("the gateway calls %r, which was not given", name)
                 continue
             try:
-                result = callback(payload)
+                is_spread = type(spread) is list and name in spread
+                result = _call(callback, payload) if is_spread else callback(payload)
                 if isinstance(result, Awaitable):
                     await result
             except Exception as exc:  # it is the handler's to know (A37)
@@ -405,6 +410,13 @@ class Message:
     async def _ask(self, verb: str, path: str, **given: Any) -> Any:
         async with self._web:
             return await self._web.ask(verb, path, **given)
+
+
+def _call(callback: Callback, payload: Any) -> Awaitable[object] | object:
+    """Call a callback with all its arguments, which are one value in the message: a list, an object or None."""
+    if type(payload) is dict:
+        return callback(**payload)
+    return callback(*(payload if type(payload) is list else ()))
 
 
 def _is_result(end: object) -> bool:

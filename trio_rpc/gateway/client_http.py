@@ -6,6 +6,7 @@ import math
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import trio
@@ -82,7 +83,8 @@ class WebClient:
 
     async def start(
         self,
-        path: str,
+        method: str,
+        client: str,
         data: Mapping[str, Any],
         token: str,
         names: Sequence[str],
@@ -94,17 +96,21 @@ class WebClient:
 
         If the answer is lost it is asked for once more, with the same key: that starts nothing twice.
         """
+        for name in names:
+            if not (name.isascii() and name.isidentifier()):
+                raise InvalidArguments(f"{name!r:.100} cannot be the name of a callback", name)
         headers = {
             "Trio-Rpc-Token": token,
             "Trio-Rpc-Callbacks": ", ".join(names),
             "Idempotency-Key": key,
             **_timeout(seconds),
         }
-        request = _json_request(data, headers)
+        request = _json_request(dict(data), headers)
+        path = f"/api/{quote(method, safe='')}/{client}"
         try:
-            answer = await self._send("POST", f"/api/{path}", **request)
+            answer = await self._send("POST", path, **request)
         except SessionBroken:
-            answer = await self._send("POST", f"/api/{path}", **request)
+            answer = await self._send("POST", path, **request)
         started = _checked(answer)
         if not isinstance(started, dict) or not isinstance(started.get("request_uuid"), str):
             raise DecodeError("the answer to a POST names no request_uuid")
@@ -113,8 +119,8 @@ class WebClient:
     async def post_alone(self, method: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """Call a method that is answered in the same request; return the message that ended it."""
         seconds = trio.current_effective_deadline() - trio.current_time()
-        request = _json_request(data, _timeout(seconds))
-        answer = await self._send("POST", f"/api/{method}", timeout=None, **request)
+        request = _json_request(dict(data), _timeout(seconds))
+        answer = await self._send("POST", f"/api/{quote(method, safe='')}", timeout=None, **request)
         ended = _decoded(answer)
         if isinstance(ended, dict) and ended.get("type") in ("finish", "error"):
             return ended

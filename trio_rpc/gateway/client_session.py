@@ -13,7 +13,7 @@ from typing import Any, Final
 import trio
 
 from trio_rpc.errors import RemoteProtocolError, RpcError
-from trio_rpc.gateway.texts import from_json, to_json
+from trio_rpc.gateway.texts import encode, from_json
 
 __all__ = ["Call", "ClientSession"]
 
@@ -108,7 +108,8 @@ class Call:
 
     def failed(self, name: str, error: str) -> None:
         """A callback has raised."""
-        self._errors[name] = error[:1000]
+        text = error[:1000].encode(errors="backslashreplace")  # an exception may say anything
+        self._errors[name] = text.decode()
         self._session.has_news(self)
 
     def cancel(self, reason: str) -> None:
@@ -264,7 +265,7 @@ class ClientSession:
     def resume(self) -> str:
         """Say who this is, as the first message of another connection."""
         told = {"uuid": self.id, "token": self.token, "seq": self.seen}
-        return to_json({"type": "resume", **told}).decode()
+        return encode({"type": "resume", **told}).decode()
 
     def resumed(self) -> None:
         """Another connection is up: what was said over the last one may have been lost."""
@@ -287,4 +288,4 @@ class ClientSession:
                 reason = "nobody waits for it"
                 said.append({"type": "cancel", "request_uuid": request, "reason": reason})
         self._news.clear()
-        return [to_json(message).decode() for message in said]
+        return [encode(message).decode() for message in said]

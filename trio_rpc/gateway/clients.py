@@ -13,7 +13,7 @@ import trio
 
 from trio_rpc.gateway.backlog import Backlog
 from trio_rpc.gateway.limits import GatewayLimits
-from trio_rpc.gateway.texts import to_json
+from trio_rpc.gateway.texts import encode
 from trio_rpc.gateway.work import Work
 
 __all__ = ["Client", "Connected"]
@@ -166,7 +166,7 @@ class Client:
 
         Raises TypeError or ValueError for what JSON has no way to say, also when nobody is there to read it.
         """
-        text = to_json({**message, "seq": self.backlog.next_number})
+        text = encode({**message, "seq": self.backlog.next_number})
         if not self.is_over:
             self.backlog.put(text)
             if self._connection is not None:

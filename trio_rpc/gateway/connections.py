@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import trio
 
 from trio_rpc.gateway.clients import Client
-from trio_rpc.gateway.texts import from_json, to_json
+from trio_rpc.gateway.texts import encode, from_json
 
 __all__ = ["Connection", "End"]
 
@@ -115,7 +115,7 @@ class Connection:
         if not client.is_current(self):
             return None
         if self._aside:
-            return to_json(self._aside.pop(next(iter(self._aside))))
+            return encode(self._aside.pop(next(iter(self._aside))))
         texts = client.backlog.take(client.limits.frame_bytes if client.is_resumable else 0)
         if not client.is_resumable:
             client.made_room()

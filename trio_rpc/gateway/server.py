@@ -26,12 +26,13 @@ from trio_rpc.errors import InvalidArguments
 from trio_rpc.gateway.checks import Door, Refusal, header_names, header_seconds, read_body
 from trio_rpc.gateway.clients import Client
 from trio_rpc.gateway.connections import Connection, End
+from trio_rpc.gateway.forms import Forms
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.results import Results
-from trio_rpc.gateway.texts import RESERVED, from_json, to_json
+from trio_rpc.gateway.texts import encode, from_json, from_json_exactly
 from trio_rpc.gateway.work import Manners, Work
 from trio_rpc.services.faults import Detail
-from trio_rpc.services.tables import BoundMethod, Table, build_table, missing
+from trio_rpc.services.tables import BoundMethod, build_table, missing
 from trio_rpc.session.filters import Filter
 
 __all__ = ["WITHOUT_DEFLATE", "Gateway", "outlives"]
@@ -87,7 +88,8 @@ class Gateway:
         pages: a folder whose files browsers get as they are; its ``index.html`` is the first page.
 
     Raises:
-        TypeError: a service is none, or a callback has a name that messages need for themselves.
+        TypeError: a service is not one, or a browser could never give a parameter of one of its methods: it is
+            positional-only, or a stream, or a callback whose name a header cannot carry.
         ValueError: ``pages`` is no folder, or an allowed origin is none.
     """
 
@@ -104,7 +106,10 @@ class Gateway:
         pages: Path | str | None = None,
     ) -> None:
         self.limits = limits or GatewayLimits()
-        self._table = _checked(build_table(services))
+        self._table = build_table(services)
+        self._forms = {
+            name: Forms(method) for name, method in self._table.items() if not method.kind.is_opened
+        }
         self._manners = Manners(tuple(filters), error_detail)
         self._legacy_clients = legacy_clients
         self._door = Door(check_origins(allowed_origins) or frozenset(), allowed_hosts)
@@ -321,9 +326,9 @@ class Gateway:
     async def _read_arguments(self, request: Request) -> dict[str, Any]:
         text = await read_body(request, self.limits.max_body, self.limits.body_timeout)
         try:
-            data = from_json(text or b"{}")
+            data = from_json_exactly(text or b"{}")
         except ValueError as exc:
-            raise Refusal(400, f"the body is no JSON: {exc}") from None
+            raise Refusal(400, f"the body is no JSON that can be read exactly: {exc}") from None
         if type(data) is not dict:
             raise Refusal(422, "the body must be an object: the method's arguments by name")
         return data
@@ -346,7 +351,15 @@ class Gateway:
                 raise Refusal(422, f"{name!r} is a callback, and no argument", name)
         timeout = header_seconds(request.headers.get("trio-rpc-timeout"))
         try:
-            return Work(method, data, names, timeout, self._manners, self._ended)
+            return Work(
+                method,
+                data,
+                names,
+                timeout,
+                self._manners,
+                self._ended,
+                self._forms[method.name],
+            )
         except InvalidArguments as exc:
             raise Refusal(422, str(exc), exc.parameter) from None
 
@@ -432,7 +445,7 @@ class Gateway:
         client = self._returning(text)
         if client is None:
             lost = {"type": "lost", "reason": "this session is not known any more"}
-            await _sending(websocket)(to_json(lost).decode())
+            await _sending(websocket)(encode(lost).decode())
             return End.LOST
         return await _connection(client, {"type": "resumed", "uuid": client.id}, websocket).run()
 
@@ -497,14 +510,6 @@ async def _until_end(request: Request, work: Work) -> None:
         nursery.cancel_scope.cancel(reason="the work is done")
 
 
-def _checked(table: Table) -> Table:
-    for method in table.values():
-        for name in method.signature.callbacks:
-            if name in RESERVED:
-                raise TypeError(f"{method.name}: {name!r} cannot be the name of a callback")
-    return table
-
-
 def _pages(folder: Path | str | None) -> list[Mount]:
     if folder is None:
         return []
@@ -529,10 +534,8 @@ async def _refused(_request: Request, exc: Exception) -> Response:
 
 async def _no_such_page(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)  # noqa: S101 - registered for nothing else
-    return Response(
-        to_json({"error": exc.detail}), exc.status_code, exc.headers, "application/json"
-    )
+    return Response(encode({"error": exc.detail}), exc.status_code, exc.headers, "application/json")
 
 
 def _json(status: int, value: Mapping[str, Any]) -> Response:
-    return Response(to_json(value), status, media_type="application/json")
+    return Response(encode(value), status, media_type="application/json")

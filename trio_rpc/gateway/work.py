@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_rpc.errors import LocalProtocolError, RemoteError
-from trio_rpc.gateway.texts import callback_payload, finish
+from trio_rpc.gateway.forms import CallbackForm, Forms
+from trio_rpc.gateway.texts import SPREAD, finish
 from trio_rpc.services.faults import Detail, to_error
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.context import Handled, handled_call
@@ -51,6 +52,7 @@ class Work:
         timeout: seconds that it may take.
         manners: of the gateway.
         on_end: told when it has ended.
+        forms: of the method, if the caller has them.
 
     Raises:
         InvalidArguments: ``data`` does not fit the method's signature.
@@ -70,6 +72,7 @@ class Work:
         timeout: float,
         manners: Manners,
         on_end: Callable[[Work], None],
+        forms: Forms | None = None,
     ) -> None:
         self.uuid = str(uuid.uuid4())
         self.outcome: dict[str, Any] | None = None
@@ -77,6 +80,7 @@ class Work:
         self.ahead = 0
         self._handled = 0
         self._method = method
+        self._forms = forms = forms or Forms(method)
         self._manners = manners
         self._names = names
         self._on_end = on_end
@@ -87,11 +91,11 @@ class Work:
         self._reported: dict[str, str] = {}
         """What the client says of its callbacks that have raised, until the handler has been told."""
         callbacks = {
-            name: self._callback(name)
+            name: self._callback(name, forms.callbacks[name])
             for name, is_required in method.signature.callbacks.items()
             if is_required or names is None or name in names
         }
-        _, self._kwargs = method.signature.bind([], {**data, **callbacks})
+        self._kwargs = forms.bind({**data, **callbacks})
 
     @property
     def name(self) -> str:
@@ -120,7 +124,7 @@ class Work:
         with self._scope:
             result = await self._call()
             try:
-                self._end(finish(self.uuid, result))
+                self._end(finish(self.uuid, self._forms.result.write(result)))
             except (TypeError, ValueError) as exc:
                 text = f"the result of {self.name} cannot be sent: {exc}"
                 self._end(self._error("internal", text))
@@ -178,30 +182,42 @@ class Work:
                 logger.warning("the callback %r of %s failed: %r", name, self.name, error)
             self._reported[name] = error
 
-    def _callback(self, name: str) -> Callable[..., Coroutine[Any, Any, None]]:
+    def _callback(self, name: str, form: CallbackForm) -> Callable[..., Coroutine[Any, Any, None]]:
         async def callback(*args: Any, **kwargs: Any) -> None:
-            await self.call_back({name: callback_payload(args, kwargs)})
+            await self._call_back({name: form.write(args, kwargs)})
 
         callback.__name__ = name
         return callback
 
     async def call_back(self, payloads: Mapping[str, Any]) -> None:
         """Make several callbacks in one message; see :func:`call_back`."""
+        forms = self._forms.callbacks
+        for name in payloads:
+            if name not in forms:
+                raise LocalProtocolError(f"{self.name} has no callback {name!r}")
+        await self._call_back(
+            {name: forms[name].write_whole(value) for name, value in payloads.items()}
+        )
+
+    async def _call_back(self, written: Mapping[str, tuple[Any, bool]]) -> None:
         if self._client is None or self.outcome is not None:
             raise LocalProtocolError(
                 f"a callback of {self.name} lives only until its handler has ended"
             )
-        message = {"type": "callback", "request_uuid": self.uuid}
-        for name, payload in payloads.items():
-            if name not in self._method.signature.callbacks:
-                raise LocalProtocolError(f"{self.name} has no callback {name!r}")
+        message: dict[str, Any] = {"type": "callback", "request_uuid": self.uuid}
+        spread = []
+        for name, (payload, is_spread) in written.items():
             if name in self._reported:
                 raise RemoteError("Error", f"{name}: {self._reported.pop(name)}")
             if self._names is None or name in self._names:
                 message[name] = payload
+                if is_spread:
+                    spread.append(name)
             else:
                 self._skip(name)
         if len(message) > 2:
+            if spread and self._client.is_resumable:  # older clients know nothing of it
+                message[SPREAD] = spread
             await self._client.call_back(self, message)
         else:
             await trio.lowlevel.checkpoint()
@@ -214,6 +230,8 @@ class Work:
 
 async def call_back(**payloads: Any) -> None:
     """Make several callbacks of the call that is being handled here, in one message.
+
+    Each gets one argument. For a callback that takes none or several, give a tuple of them.
 
     The client runs them in the order in which they are given. Awaiting it means that the message has been queued, as
     with a callback by itself; it waits while the client is too far behind.

@@ -46,15 +46,19 @@ __all__ = [
     "STREAMS",
     "Convert",
     "ConvertsItems",
+    "Read",
     "adapt",
     "check_supported",
     "convert_to",
+    "decode_custom",
     "is_function",
     "make_converter",
     "scalar_type",
 ]
 
 Convert: TypeAlias = Callable[[Any], Any]
+Read: TypeAlias = Callable[[Any, Any], Any]
+"""Converts a value to an adapted annotation: :func:`convert_to`, or what another form of values has for it."""
 
 # Types that a converted value has to have exactly to be passed on as it is, without a look inside.
 SCALARS = frozenset({str, int, float, bool, bytes, types.NoneType})
@@ -113,7 +117,7 @@ class _AdapterType(type):
 class Adapter(metaclass=_AdapterType):
     """Stands in an annotation for a type that msgspec does not take."""
 
-    convert: ClassVar[Convert]
+    convert: ClassVar[Callable[[Any, Read], Any]]
 
 
 def adapt(annotation: Any) -> Any:
@@ -187,10 +191,20 @@ def is_function(annotation: Any) -> bool:
 
 
 def _decode(wanted: Any, value: Any) -> Any:
-    """Handle what msgspec calls custom types: adapters, and classes it knows nothing about."""
+    return decode_custom(wanted, value, convert_to)
+
+
+def decode_custom(wanted: Any, value: Any, read: Read) -> Any:
+    """Handle what msgspec calls custom types: adapters, and classes it knows nothing about.
+
+    Args:
+        wanted: the type that msgspec has come to.
+        value: what is to become one.
+        read: converts what is inside of it.
+    """
     wanted = get_origin(wanted) or wanted
     if isinstance(wanted, _AdapterType):
-        return wanted.convert(value)  # type: ignore[attr-defined]
+        return wanted.convert(value, read)  # type: ignore[attr-defined]
     return _check_instance(wanted, value)
 
 
@@ -217,12 +231,12 @@ def _is_call_protocol(wanted: type) -> bool:
     return _is_protocol(wanted) and "__call__" in vars(wanted)
 
 
-def _adapter(name: str, convert: Convert) -> Any:
+def _adapter(name: str, convert: Callable[[Any, Read], Any]) -> Any:
     return _AdapterType(name, (Adapter,), {"convert": staticmethod(convert)})
 
 
 def _instance_of(cls: type) -> Any:
-    return _adapter(cls.__name__, lambda value: _check_instance(cls, value))
+    return _adapter(cls.__name__, lambda value, _: _check_instance(cls, value))
 
 
 def _stream_of(origin: Any, item: Any) -> Any:
@@ -234,7 +248,7 @@ def _stream_of(origin: Any, item: Any) -> Any:
         else origin
     )
 
-    def convert(value: Any) -> Any:
+    def convert(value: Any, _read: Read) -> Any:
         _check_instance(wanted, value)
         if isinstance(value, ConvertsItems):
             value.convert_items(convert_item)
@@ -263,8 +277,8 @@ def _adapt_type_variable(variable: TypeVar) -> Any:
     return Any if variable.__bound__ is None else adapt(variable.__bound__)
 
 
-def _enum_converter(cls: type[enum.Enum]) -> Convert:
-    def convert(value: Any) -> Any:
+def _enum_converter(cls: type[enum.Enum]) -> Callable[[Any, Read], Any]:
+    def convert(value: Any, _read: Read) -> Any:
         if isinstance(value, cls):
             return value
         if type(value) is list:  # a tuple's place is often taken by a list on its way
@@ -298,7 +312,7 @@ def _names(annotations: Iterable[Any]) -> str:
     return " | ".join(getattr(one, "__name__", None) or str(one) for one in annotations)
 
 
-def _union_converter(members: tuple[Any, ...]) -> Convert:
+def _union_converter(members: tuple[Any, ...]) -> Callable[[Any, Read], Any]:
     """Make the converter of a union that msgspec does not take: the first member that fits.
 
     A member that the value is an instance of already goes first, so that ``str`` stays text in
@@ -314,10 +328,10 @@ def _union_converter(members: tuple[Any, ...]) -> Convert:
             return fields[member] == value.keys()
         return type(value) is (get_origin(member) or member)
 
-    def convert(value: Any) -> Any:
+    def convert(value: Any, read: Read) -> Any:
         for member in sorted(members, key=lambda member: not fits(member, value)):
             try:
-                return convert_to(value, member)
+                return read(value, member)
             except msgspec.ValidationError:
                 continue
         raise TypeError(f"Expected `{_names(members)}`, got `{type(value).__name__}`")

@@ -21,6 +21,7 @@ from trio_rpc.errors import DecodeError, InvalidArguments
 from trio_rpc.services.conversion import (
     STREAMS,
     Convert,
+    Read,
     adapt,
     check_supported,
     convert_to,
@@ -114,6 +115,35 @@ class Signature:
         self._plain, self._shapes = self._short_cuts()
         self.text = _shown(signature, parameters)
 
+    def bind_names(self, kwargs: dict[str, Any], read: Read) -> dict[str, Any]:
+        """Check arguments that all came by name, in another form than the wire's, and convert them.
+
+        Args:
+            kwargs: the arguments.
+            read: converts a value of that form to an adapted annotation.
+
+        Raises:
+            InvalidArguments: they do not fit. The text, one line, names the parameter.
+        """
+        return self._bind_named(0, kwargs, read)
+
+    def annotation(self, name: str) -> Any:
+        """Return the annotation of a parameter or of "return", ``Any`` where there is none.
+
+        Raises TypeError when it cannot be resolved.
+        """
+        return self._annotations.get(name)
+
+    def adapted_result(self) -> Any:
+        """Return the adapted annotation of what a call returns.
+
+        Raises TypeError when it cannot be resolved or checked.
+        """
+        annotation = self._annotations.get("return")
+        if get_origin(annotation) in AWAITABLES:  # a plain def that returns what one awaits
+            annotation = (get_args(annotation) or (Any,))[-1]
+        return self._adapt("its result", annotation)
+
     def bind(
         self, args: Sequence[Any], kwargs: dict[str, Any] | None = None
     ) -> tuple[Sequence[Any], dict[str, Any]]:
@@ -151,10 +181,7 @@ class Signature:
         return self._convert_result[0]
 
     def _make_result_converter(self) -> Convert | None:
-        annotation = self._annotations.get("return")
-        if get_origin(annotation) in AWAITABLES:  # a plain def that returns what one awaits
-            annotation = (get_args(annotation) or (Any,))[-1]
-        adapted = self._adapt("its result", annotation)
+        adapted = self.adapted_result()
         convert = make_converter(adapted)
         if convert is None:
             return None
@@ -257,35 +284,39 @@ class Signature:
             bound += [self._converted(self._extra_positional, value) for value in extra]
         return bound
 
-    def _bind_named(self, filled: int, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _bind_named(
+        self, filled: int, kwargs: dict[str, Any], read: Read | None = None
+    ) -> dict[str, Any]:
         by_position = self._positional[:filled]
         bound = {}
         for name, value in kwargs.items():
             one = self._named.get(name)
             if one is None:
-                bound[name] = self._bind_extra(name, value)
+                bound[name] = self._bind_extra(name, value, read)
             elif one in by_position:
                 raise InvalidArguments(
                     f"{self.method}() got parameter {name!r} by position and by name", name
                 )
             else:
-                bound[name] = self._converted(one, value)
+                bound[name] = self._converted(one, value, read=read)
         for one in (*self._positional[filled:], *self._named.values()):
             if one.required and one.name not in bound and one not in by_position:
                 raise InvalidArguments(f"{self.method}() lacks parameter {one.name!r}", one.name)
         return bound
 
-    def _bind_extra(self, name: str, value: Any) -> Any:
+    def _bind_extra(self, name: str, value: Any, read: Read | None) -> Any:
         if self._extra_keywords is None or name == TASK_STATUS:
             shown = quoted(name)
             raise InvalidArguments(f"{self.method}() has no parameter {shown}", shown[1:-1])
-        return self._converted(self._extra_keywords, value, name)
+        return self._converted(self._extra_keywords, value, name, read)
 
-    def _converted(self, one: _Parameter, value: Any, name: str | None = None) -> Any:
+    def _converted(
+        self, one: _Parameter, value: Any, name: str | None = None, read: Read | None = None
+    ) -> Any:
         if one.convert is None:
             return value
         try:
-            return one.convert(value)
+            return one.convert(value) if read is None else read(value, one.adapted)
         except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
             shown = quoted(name or one.name)
             raise InvalidArguments(

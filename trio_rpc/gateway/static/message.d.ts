@@ -1,6 +1,6 @@
 /** Types of message.js; held true by `tsc`, which checks that module, and by a test in a browser. */
 
-export type Callbacks = Record<string, (payload: any) => unknown>;
+export type Callbacks = Record<string, (...args: any[]) => unknown>;
 
 export interface PostOptions {
   /** Aborting it cancels the work; the promise is rejected when that has ended. */

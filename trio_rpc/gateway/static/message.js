@@ -25,8 +25,12 @@ const ACK_MESSAGES = 64;
 const ACK_SIZE = 32 * 1024;
 /** Messages held for POSTs that have not been answered yet; a gateway holds fewer for one client. */
 const MAX_HELD = 20_000;
-const ENVELOPE = new Set(["type", "request_uuid", "seq"]);
-const RESERVED = new Set([...ENVELOPE, "uuid", "payload", "error", "code", "error_type"]);
+/** Keys of a callback message that are no callbacks. */
+const ENVELOPE = new Set(["type", "request_uuid", "seq", "spread"]);
+const RESERVED = new Set([
+  ...["type", "request_uuid", "seq"],
+  ...["uuid", "payload", "error", "code", "error_type"],
+]);
 const HERE = new URL(".", import.meta.url);
 
 /** What a call is rejected with; `code` says why. */
@@ -51,7 +55,7 @@ class Call {
   /**
    * @param {Session} session
    * @param {string} request
-   * @param {Record<string, (payload: any) => unknown>} callbacks
+   * @param {Record<string, (...args: any[]) => unknown>} callbacks
    */
   constructor(session, request, callbacks) {
     this.session = session;
@@ -107,11 +111,11 @@ class Call {
       for (const name of Object.keys(message)) {
         if (ENVELOPE.has(name)) continue;
         try {
-          const running = this.callback(name)?.(message[name]);
+          const running = this.callback(name)?.(...argumentsOf(message, name));
           if (running && typeof (/** @type {any} */ (running).then) === "function") await running;
         } catch (error) {
           console.warn(`trio_rpc: the callback ${name} failed`, error);
-          this.errors.set(name, String(error).slice(0, 1000));
+          this.errors.set(name, shortText(error));
           this.session.hasNews(this);
         }
       }
@@ -199,7 +203,7 @@ class Session {
 
   /**
    * @param {string} request
-   * @param {Record<string, (payload: any) => unknown>} callbacks
+   * @param {Record<string, (...args: any[]) => unknown>} callbacks
    */
   started(request, callbacks) {
     const call = new Call(this, request, callbacks);
@@ -404,12 +408,12 @@ export class Message extends EventTarget {
    *
    * @param {string} method
    * @param {Record<string, any>} [data]
-   * @param {Record<string, (payload: any) => unknown>} [callbacks]
+   * @param {Record<string, (...args: any[]) => unknown>} [callbacks]
    * @param {{signal?: AbortSignal, timeoutMs?: number}} [options]
    */
   async post(method, data = {}, callbacks = {}, { signal, timeoutMs } = {}) {
     signal?.throwIfAborted();
-    const body = JSON.stringify(data);
+    const body = encoded(data);
     const until = timeoutMs === undefined ? Infinity : Date.now() + timeoutMs;
     this.#users += 1;
     try {
@@ -449,7 +453,7 @@ export class Message extends EventTarget {
    * @param {any} [data]
    */
   put(path, data = null) {
-    return this.#ask("PUT", path, undefined, JSON.stringify(data));
+    return this.#ask("PUT", path, undefined, encoded(data));
   }
 
   /**
@@ -472,6 +476,11 @@ export class Message extends EventTarget {
    * @returns {Promise<string>}
    */
   async #start(session, method, body, names, left) {
+    const odd = names.find((name) => !/^[A-Za-z_]\w*$/.test(name));
+    if (odd !== undefined) {
+      const text = `${JSON.stringify(odd.slice(0, 100))} cannot be the name of a callback`;
+      throw new MessageError("refused", text, { parameter: odd });
+    }
     /** @type {Record<string, string>} */
     const headers = {
       "Content-Type": "application/json",
@@ -506,7 +515,7 @@ export class Message extends EventTarget {
     const cancel = (/** @type {any} */ why) => {
       if (reason !== undefined || call.end !== null) return;
       reason = why;
-      call.cancel(String(why?.message ?? why).slice(0, 1000));
+      call.cancel(shortText(why?.message ?? why));
       clearTimeout(patience);
       patience = setTimeout(giveUp, CANCEL_GRACE);
     };
@@ -721,6 +730,84 @@ function settled(end, reason, until) {
   }
   const code = end.type === "error" ? (end.code ?? "raised") : end.type;
   throw new MessageError(code, String(end.error), { errorType: end.error_type });
+}
+
+/**
+ * Take the arguments of a callback out of a message: one value, unless the message says that it is a list of them.
+ * @param {any} message
+ * @param {string} name
+ * @returns {any[]}
+ */
+function argumentsOf(message, name) {
+  const value = message[name];
+  if (!Array.isArray(message.spread) || !message.spread.includes(name)) return [value];
+  if (Array.isArray(value)) return value;
+  return value === null ? [] : [value]; // arguments by name are one object
+}
+
+/**
+ * Write JSON, and refuse what JSON.stringify would change without a word, such as NaN or a Map.
+ * @param {any} data
+ * @returns {string}
+ */
+function encoded(data) {
+  return JSON.stringify(data, function (key, value) {
+    check(key, value, this);
+    return value;
+  });
+}
+
+/**
+ * @param {string} key
+ * @param {any} value what toJSON has made, if there is that
+ * @param {any} holder
+ */
+function check(key, value, holder) {
+  const what = lost(value, holder[key], Array.isArray(holder));
+  if (what) throw new TypeError(`${what} cannot be sent as JSON${key && ` (${key.slice(0, 100)})`}`);
+  if (!isWellFormed(key)) throw new TypeError("a key with a lone surrogate cannot be sent as JSON");
+}
+
+/**
+ * Say what JSON.stringify would lose of a value; "" for nothing.
+ * @param {any} value
+ * @param {any} original
+ * @param {boolean} isInArray
+ */
+function lost(value, original, isInArray) {
+  switch (typeof value) {
+    case "number":
+      return Object.is(value, -0) ? "-0" : Number.isFinite(value) ? "" : String(value);
+    case "string":
+      return isWellFormed(value) ? "" : "a text with a lone surrogate";
+    case "undefined": // as a property it is one that is not there
+      return isInArray || original !== undefined ? "undefined" : "";
+    case "function":
+    case "symbol":
+      return `a ${typeof value}`;
+    case "object": {
+      if (value === null) return original === null ? "" : String(original); // an invalid Date
+      if (Array.isArray(value)) return "";
+      const prototype = Object.getPrototypeOf(value);
+      const isPlain = prototype === null || Object.getPrototypeOf(prototype) === null;
+      return isPlain ? "" : `an object of the class ${value.constructor?.name}`;
+    }
+    default:
+      return "";
+  }
+}
+
+/** @param {string} text */
+function isWellFormed(text) {
+  return !/\p{Surrogate}/u.test(text);
+}
+
+/**
+ * Make a text that a message can carry out of what was thrown.
+ * @param {any} reason
+ */
+function shortText(reason) {
+  return String(reason).slice(0, 1000).replace(/\p{Surrogate}/gu, "\ufffd");
 }
 
 /** @param {any} message */

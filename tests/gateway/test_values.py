@@ -1,0 +1,439 @@
+"""What JSON would lose is an error: values, annotations and texts, without a connection."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+import math
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Union
+
+import attrs
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import trio_rpc
+from trio_rpc.errors import InvalidArguments
+from trio_rpc.gateway import Gateway
+from trio_rpc.gateway.forms import CallbackForm, Forms
+from trio_rpc.gateway.texts import encode, from_json_exactly, to_json
+from trio_rpc.gateway.values import lower
+from trio_rpc.services.tables import build_table
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Corner(enum.Enum):
+    TOP = (0, 1)
+    END = (1, 0)
+
+
+class Permission(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: float
+    y: float
+
+
+@dataclasses.dataclass(eq=False)
+class Unequal:
+    name: bytes
+    when: dt.datetime | None = None
+
+
+@attrs.frozen
+class Pair:
+    first: int
+    second: frozenset[int]
+
+
+class Row(NamedTuple):
+    key: str
+    size: int
+
+
+class Tagged(msgspec.Struct, tag="tagged", rename="camel", frozen=True):
+    some_value: int
+
+
+class Array(msgspec.Struct, array_like=True, frozen=True):
+    name: str
+    values: list[float]
+
+
+class Options(TypedDict):
+    depth: int
+    names: list[str]
+
+
+SCALARS = {
+    None: st.none(),
+    bool: st.booleans(),
+    int: st.integers(),
+    float: st.floats(),
+    str: st.text(st.characters(codec=None, exclude_categories=())),
+    bytes: st.binary(),
+    bytearray: st.binary().map(bytearray),
+    complex: st.complex_numbers(),
+    decimal.Decimal: st.decimals(allow_nan=False) | st.just(decimal.Decimal("NaN")),
+    dt.datetime: st.datetimes(allow_imaginary=False, timezones=st.none() | st.timezones()),
+    dt.date: st.dates(),
+    dt.time: st.times(timezones=st.none() | st.just(dt.UTC)),
+    dt.timedelta: st.timedeltas(),
+    uuid.UUID: st.uuids(),
+    Color: st.sampled_from(Color),
+    Level: st.sampled_from(Level),
+    Corner: st.sampled_from(Corner),
+    Permission: st.sampled_from([Permission.READ, Permission.READ | Permission.WRITE]),
+    Literal["a", 1]: st.sampled_from(["a", 1]),
+    Point: st.builds(Point, st.floats(), st.floats()),
+    Unequal: st.builds(Unequal, st.binary(), st.none() | st.datetimes()),
+    Pair: st.builds(Pair, st.integers(), st.frozensets(st.integers())),
+    Row: st.builds(Row, st.text(), st.integers()),
+    Tagged: st.builds(Tagged, st.integers()),
+    Array: st.builds(Array, st.text(), st.lists(st.floats())),
+    Options: st.fixed_dictionaries({"depth": st.integers(), "names": st.lists(st.text())}),
+}
+HASHABLE = [one for one in SCALARS if one not in (bytearray, Unequal, Array, Options)]
+ANYTHING = st.one_of(*SCALARS.values())
+
+
+def nested(annotation: Any) -> list[tuple[Any, st.SearchStrategy[Any]]]:
+    """Return annotations that have this one inside, and their values."""
+    value = SCALARS[annotation]
+    made = [
+        (annotation, value),
+        (list[annotation], st.lists(value)),
+        (Sequence[annotation], st.lists(value) | st.lists(value).map(tuple)),
+        (tuple[annotation, int], st.tuples(value, st.integers())),
+        (tuple[annotation, ...], st.lists(value).map(tuple)),
+        (dict[str, annotation], st.dictionaries(st.text(), value)),
+        (Union.__getitem__((annotation, None)), st.none() | value),
+        (Union.__getitem__((annotation, str)), st.text() | value),
+        (
+            Union.__getitem__((annotation, bytes, complex, None)),
+            st.binary() | st.complex_numbers() | value,
+        ),
+    ]
+    if annotation in HASHABLE:
+        made += [
+            (set[annotation], st.sets(value)),
+            (frozenset[annotation], st.frozensets(value)),
+            (AbstractSet[annotation], st.sets(value) | st.frozensets(value)),
+            (dict[annotation, int], st.dictionaries(value, st.integers())),
+            (Mapping[annotation, str], st.dictionaries(value, st.text())),
+        ]
+    return made
+
+
+CASES = [case for one in SCALARS for case in nested(one)] + [
+    (Any, ANYTHING | st.lists(ANYTHING) | st.dictionaries(st.from_type(str), ANYTHING)),
+    (object, ANYTHING | st.lists(ANYTHING).map(tuple)),
+    (list, st.lists(ANYTHING)),
+    (dict, st.dictionaries(st.one_of(*(SCALARS[one] for one in HASHABLE)), st.integers())),
+]
+
+
+def forms_of(annotation: Any) -> Forms | None:
+    """Register a method with that annotation; None if a gateway refuses it."""
+
+    class Service:
+        @trio_rpc.method
+        async def same(self, x): ...
+
+    Service.same.__annotations__.update({"x": annotation, "return": annotation})
+    try:
+        [method] = build_table(Service()).values()
+        return Forms(method)
+    except TypeError:
+        return None
+
+
+@pytest.mark.parametrize(("annotation", "values"), CASES, ids=[str(case[0]) for case in CASES])
+def test_a_value_is_read_back_equal_by_the_same_annotation_or_is_refused(annotation, values):
+    forms = forms_of(annotation)
+    if forms is None:
+        pytest.skip("refused at registration")
+
+    @settings(max_examples=25, deadline=None)
+    @given(values)
+    def check(value: Any) -> None:
+        try:
+            text = encode({"x": forms.result.write(value)})
+        except (TypeError, ValueError):
+            return
+        # as a browser reads and writes it
+        again = json.dumps(json.loads(text), allow_nan=False).encode()
+        read = forms.bind(from_json_exactly(again))["x"]
+        if annotation in (Any, object, list, dict):
+            assert lower(read) == lower(value)
+            return
+        assert read == value or repr(read) == repr(value)  # Unequal is never equal
+
+    check()
+
+
+GOOD = [
+    (bytes, b"\x00\xff", "AP8="),
+    (dict[int, str], {1: "one"}, {"1": "one"}),
+    (complex, 1j, [0.0, 1.0]),
+    (complex | None, 1 + 2j, [1.0, 2.0]),
+    (complex | None | int, 1 + 2j, [1.0, 2.0]),
+    (set[int], {1}, [1]),
+    (tuple[int, ...], (1, 2), [1, 2]),
+    (decimal.Decimal, decimal.Decimal("1.10"), "1.10"),
+    (dt.datetime, dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC), "2026-01-02T03:00:00Z"),
+    (dt.timedelta, dt.timedelta(seconds=1.5), "PT1.5S"),
+    (uuid.UUID, uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    (Color, Color.RED, "red"),
+    (dict[Color, int], {Color.RED: 1}, {"red": 1}),
+    (Corner, Corner.TOP, [0, 1]),
+    (float, -0.0, -0.0),
+    (float, 1e308, 1e308),
+    (float, 3, 3),
+    (int, 2**53 - 1, 2**53 - 1),
+    (object, Point(1, 2), {"x": 1, "y": 2}),
+    (object, Color.RED, "red"),
+    (Unequal, Unequal(b"a"), {"name": "YQ==", "when": None}),
+    (Tagged, Tagged(1), {"type": "tagged", "someValue": 1}),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "text"), GOOD)
+def test_what_is_written(annotation, value, text):
+    forms = forms_of(annotation)
+    assert json.loads(encode(forms.result.write(value))) == text
+
+
+BAD = [
+    (float, math.nan),
+    (float, -math.inf),
+    (list[float], [1.0, math.inf]),
+    (dict[float, int], {math.nan: 1}),
+    (complex, complex(0, math.nan)),
+    (decimal.Decimal, decimal.Decimal("NaN")),
+    (decimal.Decimal, decimal.Decimal("sNaN")),
+    (Color | str, Color.RED),
+    (int, 2**53),
+    (int, -(2**53)),
+    (object, [2**60]),
+    (dict, {1: "a", "1": "b"}),
+    (dict[Any, int], {Color.RED: 1, "red": 2}),
+    (dict[int | str, int], {1: 1, "1": 2}),
+    (dict, {1: "a"}),
+    (dict[tuple[int, int], int], {(1, 2): 3}),
+    (dict[bool, int], {True: 1}),
+    (dict[None, int], {None: 1}),
+    (object, b"bytes"),
+    (object, {1, 2}),
+    (object, (1, 2)),
+    (object, 1j),
+    (object, dt.date(2026, 1, 1)),
+    (object, decimal.Decimal(1)),
+    (object, uuid.UUID(int=1)),
+    (str | bytes, b"abc"),
+    (dt.datetime | str, dt.datetime(2026, 1, 1)),  # noqa: DTZ001
+    (str, "\ud800"),
+    (dict[str, int], {"\udfff": 1}),
+    (dt.datetime, dt.datetime(2026, 10, 25, 2, 30, fold=1)),  # noqa: DTZ001
+    (dt.time, dt.time(2, 30, fold=1)),
+    (int, "1"),
+    (None, 1),
+    (object, object()),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value"), BAD)
+def test_what_json_would_lose_is_refused_at_the_one_who_writes_it(annotation, value):
+    forms = forms_of(annotation)
+    assert forms is not None
+    with pytest.raises((TypeError, ValueError)) as caught:
+        forms.result.write(value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_fold_of_a_time_with_a_zone_is_in_its_offset():
+    forms = forms_of(dt.datetime)
+
+    class Zone(dt.tzinfo):
+        def utcoffset(self, when):
+            return dt.timedelta(hours=2 - when.fold)
+
+    second = dt.datetime(2026, 10, 25, 2, 30, tzinfo=Zone(), fold=1)
+    assert forms.result.write(second) == "2026-10-25T02:30:00+01:00"
+
+
+def test_a_number_of_another_library_is_what_python_says_it_is():
+    class Float64(float):  # as numpy.float64 is; numpy.int64 is no int
+        def __repr__(self) -> str:
+            return f"np.float64({float(self)})"
+
+    class Int64:
+        def __index__(self) -> int:
+            return 1
+
+    assert forms_of(float).result.write(Float64(1.5)) == 1.5
+    with pytest.raises(TypeError, match="Int64 cannot be sent as JSON"):
+        forms_of(int).result.write(Int64())
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"a": 1, "a": 2}', "the key 'a' is there twice"),
+        (b'{"a": {"b": 1, "b": 1}}', "the key 'b' is there twice"),
+        (b'{"a": 9007199254740993}', "beyond 2^53"),
+        (b'{"a": -9007199254740993}', "beyond 2^53"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "out of range"),
+        (b'{"a": 1e400}', "out of range"),
+        (b'{"a": 1e-400}', "too small"),
+        (b'{"a": NaN}', "malformed"),
+        (b'{"a": Infinity}', "malformed"),
+        (b'{"a": "\\ud800"}', "data"),
+        (b"[" * 100_000, "ecursion"),
+    ],
+)
+def test_a_body_in_which_something_would_be_lost_is_refused(body, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        from_json_exactly(body)
+
+
+def test_a_body_keeps_what_can_be_kept():
+    body = b'{"a": -0.0, "b": 100000000000000000000, "c": 1e-300, "d": "\\ud83d\\ude00", "e": 0e5}'
+    read = from_json_exactly(body)
+    assert read == {"a": 0.0, "b": 1e20, "c": 1e-300, "d": "😀", "e": 0.0}
+    assert math.copysign(1, read["a"]) == -1
+    assert type(read["b"]) is float
+
+
+def test_an_integer_that_a_browser_may_have_rounded_is_no_argument_but_a_large_float_is():
+    assert forms_of(float).bind(from_json_exactly(b'{"x": 100000000000000000000}')) == {"x": 1e20}
+    with pytest.raises(InvalidArguments, match="Expected `int`, got `float`"):
+        forms_of(int).bind(from_json_exactly(b'{"x": 9007199254740992}'))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", (1,), {1}, {1: 2}, 2**53, math.nan, 1j, Point(1, 2), Color.RED, "\ud800", [dt.date.min]],
+)
+def test_who_has_no_annotation_sends_what_json_has(value):
+    if isinstance(value, (Point, Color)):
+        assert to_json(value)  # an object and a text, as for everybody
+        return
+    with pytest.raises((TypeError, ValueError)):
+        to_json({"x": value})
+
+
+# ── what is registered ───────────────────────────────────────────────────────────────────────
+
+
+class Told(Protocol):
+    async def __call__(self, when: dt.date, *, size: int = 0) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("annotation", "args", "kwargs", "written"),
+    [
+        (Callable[[int], Awaitable[None]], (1,), {}, (1, False)),
+        (Callable[[bytes], Awaitable[None]], (b"a",), {}, ("YQ==", False)),
+        (Callable[[bytes, int], Awaitable[None]] | None, (b"a", 1), {}, (["YQ==", 1], True)),
+        (Callable[[list[int]], Awaitable[None]], ([1, 2],), {}, ([1, 2], False)),
+        (Callable[[], Awaitable[None]], (), {}, (None, True)),
+        (Callable[..., Awaitable[None]], (1, 2), {}, ([1, 2], True)),
+        (Callable[..., Awaitable[None]], (), {"a": 1}, ({"a": 1}, True)),
+        (Callable, (1,), {}, (1, False)),
+        (Told, (dt.date(2026, 1, 2),), {}, ("2026-01-02", False)),
+        (
+            Told,
+            (),
+            {"when": dt.date(2026, 1, 2), "size": 1},
+            ({"when": "2026-01-02", "size": 1}, True),
+        ),
+    ],
+)
+def test_arguments_of_callbacks(annotation, args, kwargs, written):
+    assert CallbackForm("found", annotation).write(args, kwargs) == written
+
+
+@pytest.mark.parametrize(
+    ("annotation", "args", "kwargs"),
+    [
+        (Callable[[int], Awaitable[None]], (), {}),
+        (Callable[[int], Awaitable[None]], (1, 2), {}),
+        (Callable[[int], Awaitable[None]], ("1",), {}),
+        (Callable[[int], Awaitable[None]], (), {"found": 1}),
+        (Callable[..., Awaitable[None]], (b"bytes",), {}),
+        (Callable[..., Awaitable[None]], (1,), {"a": 1}),
+        (Callable[..., Awaitable[None]], (), {"a": math.nan}),
+        (Told, ("2026",), {}),
+    ],
+)
+def test_arguments_of_callbacks_that_do_not_fit(annotation, args, kwargs):
+    with pytest.raises((TypeError, ValueError)):
+        CallbackForm("found", annotation).write(args, kwargs)
+
+
+def test_several_callbacks_in_one_message_take_tuples_of_their_arguments():
+    two = CallbackForm("found", Callable[[int, str], Awaitable[None]])
+    assert two.write_whole((1, "a")) == ([1, "a"], True)
+    with pytest.raises(TypeError, match="several arguments: give a tuple"):
+        two.write_whole([1, "a"])
+    one = CallbackForm("found", Callable[[tuple[int, int]], Awaitable[None]])
+    assert one.write_whole((1, 2)) == ([1, 2], False)
+    none = CallbackForm("done", Callable[[], Awaitable[None]])
+    assert none.write_whole(None) == (None, True)
+
+
+class Refused:
+    """Methods that a browser could never call as they are meant."""
+
+    async def positional(self, a: int, /, b: int = 1) -> int: ...
+    async def optional_positional(self, a: int = 1, /) -> int: ...
+    async def not_ascii(self, größe: Callable[[int], Awaitable[None]]) -> None: ...  # noqa: PLC2401
+    async def taken(self, spread: Callable[[int], Awaitable[None]]) -> None: ...
+    async def many(self, **callbacks: Callable[[int], Awaitable[None]]) -> None: ...
+    async def inside(self, callbacks: list[Callable[[int], Awaitable[None]]]) -> None: ...
+    async def bound(self, found: Callable[[Missing], Awaitable[None]]) -> None: ...  # noqa: F821
+    async def unknown(self) -> Missing: ...  # noqa: F821
+
+
+@pytest.mark.parametrize("name", [name for name in vars(Refused) if not name.startswith("_")])
+def test_what_a_browser_can_never_give_is_refused_when_it_is_registered(name):
+    function = trio_rpc.method(vars(Refused)[name])
+    service = type("Service", (), {name: function, "__module__": __name__})()
+    with pytest.raises(TypeError, match=name):
+        Gateway(service)
+
+
+def test_what_a_browser_can_leave_out_is_taken():
+    class Service:
+        @trio_rpc.method
+        async def log(self, line: str, *parts: str, größe: int = 1, **more: int) -> None: ...  # noqa: PLC2401
+
+        @trio_rpc.method
+        async def maybe(self, found: Callable[[int], Awaitable[None]] | None = None) -> None: ...
+
+        @trio_rpc.method
+        async def told(self, found: Told) -> None: ...
+
+    assert Gateway(Service())

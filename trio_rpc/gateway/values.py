@@ -1,0 +1,291 @@
+"""How values become JSON and are read back, without loss.
+
+JSON has fewer types than Python, and its encoders are quick to pass over that: NaN becomes null, of two keys
+that are the same once they are text one is dropped, bytes come back as text. Here nothing is written that would
+be read back as something else:
+
+1. :func:`lower` takes a value apart into what JSON has. It refuses what JSON cannot carry for anybody.
+2. A :class:`Form` knows the annotation that the reader goes by. It reads what :func:`lower` has made, and what
+   comes out must be equal to the value; otherwise the value is refused at the one who wants to send it. Where
+   there is no annotation, that leaves JSON's own types, and classes of fields, which are objects for everybody.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import math
+import uuid
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, get_args, get_origin
+
+import msgspec
+
+from trio_rpc.services.conversion import decode_custom, scalar_type
+
+__all__ = ["MAX_INTEGER", "UNTYPED", "Form", "lower", "read_json"]
+
+MAX_INTEGER: Final = 2**53 - 1
+"""The largest integer that every JSON reader keeps: JavaScript rounds those beyond it."""
+
+SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+TEXTS: Final = (dt.date, dt.time, dt.timedelta, uuid.UUID, decimal.Decimal)
+"""What is written as text; a datetime is a date, too."""
+
+_BARE: Final[dict[type, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}
+
+SHOWN: Final = 100
+"""Characters of a value that an error text shows."""
+
+
+def lower(value: Any) -> Any:
+    """Return what stands for a value in JSON: None, bool, int, float, str, list, and dict with keys of text.
+
+    What is made of nothing else is returned as it is.
+
+    Raises:
+        TypeError: JSON has nothing for a value of that type.
+        ValueError: JSON cannot carry that value: NaN, an integer beyond 2^53 - 1, a lone surrogate, keys that
+            would be the same; or it is nested too deeply.
+    """
+    try:
+        return _lower(value)
+    except RecursionError:
+        raise ValueError("nested too deeply, or contains itself") from None
+
+
+def read_json(value: Any, adapted: Any) -> Any:
+    """Check what JSON has said against an annotation that :func:`~trio_rpc.services.conversion.adapt` has made.
+
+    Raises msgspec.ValidationError, with the path of what does not fit.
+    """
+    return msgspec.convert(value, adapted, dec_hook=_decode_hook, str_keys=True)
+
+
+class Form:
+    """Writes values so that whoever reads them by the same annotation gets equal ones.
+
+    Args:
+        annotation: the annotation; ``Any`` where there is none.
+        adapted: what :func:`~trio_rpc.services.conversion.adapt` has made of it.
+    """
+
+    def __init__(self, annotation: Any = Any, adapted: Any = Any) -> None:
+        self._adapted = adapted
+        self._enums = frozenset(_enums_in(annotation))
+        self._is_any = adapted is Any or adapted is object
+        self._scalar = scalar_type(adapted)
+
+    def write(self, value: Any) -> Any:
+        """Return what stands for ``value`` in JSON.
+
+        Raises:
+            TypeError: JSON has nothing for that type, or the annotation reads it as another one.
+            ValueError: JSON cannot carry that value.
+        """
+        lowered = lower(value)
+        if type(lowered) is self._scalar or (self._is_any and lowered is value):
+            return lowered
+        read = lowered if self._is_any else self._read(value, lowered)
+        if not _is_same(value, read, self._enums):
+            raise TypeError(
+                f"{_shown(value)} would be read back as {_shown(read)}:"
+                " JSON does not keep its type, and the annotation does not tell it"
+            )
+        return lowered
+
+    def _read(self, value: Any, lowered: Any) -> Any:
+        try:
+            return read_json(lowered, self._adapted)
+        except Exception as exc:
+            text = f"{_shown(value)} does not fit the annotation: {exc}"
+            raise TypeError(text) from exc
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _lower(value: Any) -> Any:
+    cls = type(value)
+    if cls in SCALARS:
+        return _checked(value)
+    if cls is list:
+        return _items(value)
+    if cls is dict:
+        return _mapping(value)
+    if isinstance(value, enum.Enum):
+        return _lower(value.value)
+    fields = _fields(value)
+    if fields is not None:
+        return _items(fields) if isinstance(fields, list) else _mapping(fields)
+    return _lower_other(value)
+
+
+def _checked(value: Any) -> Any:
+    """Refuse a scalar that JSON cannot carry."""
+    cls = type(value)
+    if cls is str:
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError(
+                    f"{_shown(value)} has a lone surrogate, which is no text"
+                ) from None
+    elif cls is float:
+        if not math.isfinite(value):
+            raise ValueError(f"JSON has no number for {value!r}")
+    elif cls is int and not -MAX_INTEGER <= value <= MAX_INTEGER:
+        raise ValueError(
+            f"the integer {_shown(value)} is beyond 2^53 - 1, and a browser would round it: send text"
+        )
+    return value
+
+
+def _items(values: list[Any]) -> list[Any]:
+    lowered = [_lower(value) for value in values]
+    same = all(new is old for new, old in zip(lowered, values, strict=True))
+    return values if same else lowered
+
+
+def _mapping(value: dict[Any, Any]) -> dict[str, Any]:
+    lowered = {_key(key): _lower(item) for key, item in value.items()}
+    if len(lowered) < len(value):
+        raise ValueError(f"{_shown(value)} has keys that are the same once they are text")
+    same = all(
+        new is old and lowered[new] is value[old] for new, old in zip(lowered, value, strict=True)
+    )
+    return value if same else lowered
+
+
+def _key(key: Any) -> str:
+    lowered = _lower(key)
+    if type(lowered) is str:
+        return lowered
+    if type(lowered) in (int, float):
+        return repr(lowered)
+    raise TypeError(f"JSON has no key for {_shown(key)}")
+
+
+def _fields(value: Any) -> dict[str, Any] | list[Any] | None:
+    """Take a value of a class of fields apart; None if it is not one."""
+    cls = type(value)
+    if isinstance(value, msgspec.Struct):
+        return _struct_fields(value)
+    if dataclasses.is_dataclass(cls):
+        return {one.name: getattr(value, one.name) for one in dataclasses.fields(cls)}
+    if hasattr(cls, "__attrs_attrs__"):
+        return {one.name: getattr(value, one.name) for one in cls.__attrs_attrs__}
+    if isinstance(value, tuple) and hasattr(cls, "_fields"):
+        return list(value)
+    return None
+
+
+def _struct_fields(value: msgspec.Struct) -> dict[str, Any] | list[Any]:
+    config = value.__struct_config__
+    tag = {} if config.tag is None else {str(config.tag_field): config.tag}
+    pairs = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+    fields = tag | {key: getattr(value, name) for key, name in pairs}
+    if config.array_like:
+        return list(fields.values())
+    return {key: item for key, item in fields.items() if item is not msgspec.UNSET}
+
+
+def _lower_other(value: Any) -> Any:
+    if isinstance(value, TEXTS):
+        if getattr(value, "fold", 0) and value.tzinfo is None:  # type: ignore[union-attr]
+            raise ValueError(f"{value!r}: JSON has no fold; give the time its zone")
+        if isinstance(value, decimal.Decimal) and value.is_nan():
+            raise ValueError(f"JSON has no number for {value!r}")
+        return msgspec.to_builtins(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode()
+    if isinstance(value, complex):
+        return [_checked(value.real), _checked(value.imag)]
+    if isinstance(value, (str, int, float)):  # a subclass; what it adds is lost
+        return _checked(_BARE[next(cls for cls in type(value).__mro__ if cls in _BARE)](value))
+    if isinstance(value, Mapping):
+        return _mapping(dict(value))
+    if isinstance(value, (Sequence, AbstractSet)) or _is_collection(value):
+        return _items(list(value))
+    raise TypeError(f"a value of type {type(value).__qualname__} cannot be sent as JSON")
+
+
+def _is_collection(value: Any) -> bool:
+    return type(value).__module__ == "collections" and isinstance(value, Collection)
+
+
+# ── reading back ─────────────────────────────────────────────────────────────────────────────
+
+
+def _decode_hook(wanted: Any, value: Any) -> Any:
+    if (get_origin(wanted) or wanted) is complex and type(value) is list:
+        real, imag = map(float, value)
+        return complex(real, imag)
+    return decode_custom(wanted, value, read_json)
+
+
+def _is_same(sent: Any, read: Any, enums: Container[type]) -> bool:
+    """Say whether a value has come back as it was, as far as a session would have kept it.
+
+    A class of fields that no annotation names is an object then, and an enum that is not one of ``enums``, which
+    the annotation names, is its value.
+    """
+    cls = type(sent)
+    if cls is type(read):
+        if cls in SCALARS:
+            return bool(sent == read)
+        if (
+            cls is dt.datetime or cls is dt.time
+        ):  # never equal by ==, if a zone's offset depends on fold
+            return bool(sent.isoformat() == read.isoformat())
+        if cls is list or cls is tuple:
+            return _are_same(sent, read, enums)
+        if cls is dict:
+            return sent.keys() == read.keys() and _are_same(
+                sent.values(), map(read.get, sent), enums
+            )
+    if isinstance(sent, enum.Enum) and not isinstance(read, enum.Enum):
+        return cls not in enums and _is_same(sent.value, read, enums)
+    fields, read_fields = _fields(sent), _fields(read)
+    if fields is not None and (cls is type(read) or read_fields is None):
+        return _is_same(fields, read if read_fields is None else read_fields, enums)
+    try:
+        return (sent == read) is True
+    except Exception:  # noqa: BLE001 - a class's own code
+        return False
+
+
+def _are_same(sent: Iterable[Any], read: Iterable[Any], enums: Container[type]) -> bool:
+    try:
+        return all(_is_same(one, other, enums) for one, other in zip(sent, read, strict=True))
+    except ValueError:  # not as many
+        return False
+
+
+def _enums_in(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        yield annotation
+    for one in get_args(annotation):
+        yield from _enums_in(one)
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a class's own code, or an integer of too many digits
+        text = f"a value of type {type(value).__qualname__}"
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+UNTYPED: Final = Form()
+"""For values that no annotation is known of."""
