@@ -419,6 +419,24 @@ async def test_filters_and_current_call(scanner):
         assert seen == [("a.whoami", {})]
 
 
+async def test_a_call_from_a_browser_has_no_session(scanner):
+    seen = []
+
+    async def look(call, proceed):
+        seen.append(call)
+        return await proceed()
+
+    async with hosting(Gateway(scanner, filters=[look])) as url, browsing(url) as browser:
+        await browser.until_end(await browser.start("whoami"))
+    [call] = seen
+    assert (call.session_or_none, call.metadata, call.method) == (None, {}, "whoami")
+    assert repr(call) == "<trio_rpc.Call whoami on a gateway>"
+    with pytest.raises(RuntimeError, match="was called by a browser, which has no session"):
+        call.session  # noqa: B018 - asking is what raises
+    with pytest.raises(RuntimeError, match="not called in a remote scope"):
+        call.nursery  # noqa: B018
+
+
 async def test_several_clients_and_calls_do_not_cross(scanner):  # A10
     async def use(count: int) -> None:
         async with browsing(url) as browser:

@@ -121,6 +121,7 @@ async def open_all(nursery: trio.Nursery) -> None:
 
 async def audit(call: trio_rpc.Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
     assert_type(call.session, trio_rpc.Session)
+    assert_type(call.session_or_none, trio_rpc.Session | None)
     assert_type(trio_rpc.current_call(), trio_rpc.Call)
     with trio_rpc.metadata(user="ann"):
         return await proceed()

@@ -119,7 +119,7 @@ class Work:
             self.ended.set()
 
     async def _run_handler(self, client: Client) -> None:
-        handled_call.set(Handled(client, 0, self._method, (), self._kwargs, None))  # type: ignore[arg-type]
+        handled_call.set(Handled(None, 0, self._method, (), self._kwargs, None))
         current_work.set(self)
         with self._scope:
             result = await self._call()

@@ -33,18 +33,18 @@ class Call:
     """One call, as its handler (:func:`current_call`) or a filter sees it.
 
     Attributes:
-        session: the session it came in on, or goes out on.
+        session_or_none: the session it came in on, or goes out on; None if a browser has called.
         method: its full name, ``"service.method"``.
         metadata: what travels with it.
         args: its positional arguments.
         kwargs: its keyword arguments.
     """
 
-    __slots__ = ("_home", "args", "kwargs", "metadata", "method", "session")
+    __slots__ = ("_home", "args", "kwargs", "metadata", "method", "session_or_none")
 
     def __init__(  # noqa: PLR0917 - made by us alone
         self,
-        session: Session,
+        session: Session | None,
         method: str,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
@@ -52,14 +52,27 @@ class Call:
         home: HeldScope | None = None,
     ) -> None:
         self._home = home
-        self.session = session
+        self.session_or_none = session
         self.method = method
         self.args = args
         self.kwargs = kwargs
         self.metadata = metadata
 
     def __repr__(self) -> str:
-        return f"<trio_rpc.Call {self.method} on {self.session!r}>"
+        return f"<trio_rpc.Call {self.method} on {self.session_or_none or 'a gateway'}>"
+
+    @property
+    def session(self) -> Session:
+        """The session it came in on, or goes out on.
+
+        Raises:
+            RuntimeError: a browser has called, by a gateway: its callbacks are all that reaches it.
+        """
+        if self.session_or_none is None:
+            raise RuntimeError(
+                f"{self.method} was called by a browser, which has no session: call back by its callbacks"
+            )
+        return self.session_or_none
 
     @property
     def nursery(self) -> trio.Nursery:
@@ -102,7 +115,7 @@ class Handled:
 
     def __init__(  # noqa: PLR0917 - made in one place, for each call
         self,
-        session: Session,
+        session: Session | None,
         number: int,
         method: BoundMethod,
         args: Sequence[Any],
