@@ -10,9 +10,8 @@ settings.register_profile("suite", deadline=None, print_blob=True, derandomize=T
 settings.register_profile("explore", deadline=None, print_blob=True, max_examples=1_000)
 settings.load_profile("suite")  # ``--hypothesis-profile explore`` looks for examples of its own
 
-ORDINARY = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-if hasattr(signal, "SIGCHLD"):
-    ORDINARY[signal.SIGCHLD] = signal.SIG_DFL  # ignored, nobody learns the exit code of a child
+REMAIN_IGNORED = {"SIGHUP", "SIGPIPE", "SIGXFSZ"}
+"""``nohup`` means the first one; Python itself ignores the others."""
 
 
 def pytest_configure(config):
@@ -21,10 +20,12 @@ def pytest_configure(config):
     A program that a script starts with ``&`` ignores SIGINT, and so do its children. Python then
     installs no handler that raises KeyboardInterrupt, and a test that interrupts would hang.
     """
-    for number, handler in ORDINARY.items():
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, handler)
+    for number in signal.valid_signals():
+        name = getattr(number, "name", "")
+        if name not in REMAIN_IGNORED and signal.getsignal(number) is signal.SIG_IGN:
+            ordinary = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, ordinary)
             config.add_cleanup(lambda number=number: signal.signal(number, signal.SIG_IGN))
     if hasattr(signal, "pthread_sigmask"):
-        blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDINARY)
+        blocked = signal.pthread_sigmask(signal.SIG_SETMASK, [])
         config.add_cleanup(lambda: signal.pthread_sigmask(signal.SIG_SETMASK, blocked))
