@@ -1,0 +1,456 @@
+"""Faults against the laws of docs/guarantees.md: at least two for each of them."""
+
+from __future__ import annotations
+
+from ..fault import fault
+
+LAWS = "session/test_laws.py"
+BOUNDS = "session/test_laws_bounds.py"
+ORDER = "session/test_laws_order.py"
+CALLBACKS = "session/test_callbacks.py"
+
+FAULTS = (
+    # ── 1: one tree ──
+    fault(
+        "law 1: a call that is made inside a handler does not say which one",
+        "session/context.py",
+        'context["parent"] = handled.id',
+        "pass",
+        LAWS,
+    ),
+    fault(
+        "law 1: a call is sent as the child of another session's call of the same id",
+        "session/context.py",
+        "if handled.session is session and handled.id in incoming:",
+        "if handled.id in incoming:",
+        LAWS,
+    ),
+    fault(
+        "law 1: a callback is not known to the call that it belongs to",
+        "session/incoming.py",
+        "            within.callbacks.add(handled)\n",
+        "",
+        LAWS,
+        CALLBACKS,
+    ),
+    # ── 2: cancel is a message ──
+    fault(
+        "law 2: a cancelled caller goes on without waiting for its handler's end",
+        "session/outgoing.py",
+        "            if not pending.abandon_on_cancel:\n",
+        "            if pending.abandon_on_cancel:\n",
+        LAWS,
+    ),
+    fault(
+        "law 2: Cancel is sent again each time",
+        "protocol/protocol.py",
+        "        self.outgoing[call] = Outgoing.CANCELLING\n",
+        "",
+        LAWS,
+        "protocol/test_protocol_calls.py",
+    ),
+    fault(
+        "law 2: the reason of a cancellation is not sent",
+        "protocol/protocol.py",
+        "m.Cancel(call, None if reason is None else _short(reason))",
+        "m.Cancel(call, None)",
+        LAWS,
+    ),
+    fault(
+        "law 2: leaving a stream's block does not cancel its generator",
+        "session/outgoing.py",
+        "                self._expect_end(pending)\n                await self._wait_for_end(pending)\n",
+        "                self._expect_end(pending)\n",
+        "session/test_streams.py",
+    ),
+    # ── 3: a result that won the race ──
+    fault(
+        "law 3: a result that won the race is thrown away",
+        "session/outgoing.py",
+        "if type(answer) is not m.Reply or pending.interrupted:",
+        "if type(answer) is not m.Reply or pending.raise_cancel:",
+        LAWS,
+    ),
+    fault(
+        "law 3: an error that won the race is thrown away",
+        "session/outgoing.py",
+        "if code in _CANCELLED_CODES and pending.raise_cancel is not None:",
+        "if pending.raise_cancel is not None:",
+        LAWS,
+    ),
+    # ── 4: exactly one terminal message ──
+    fault(
+        "law 4: a call can be answered a second time",
+        "protocol/protocol.py",
+        "        self.incoming[call] = _ANSWERED\n",
+        "",
+        "protocol/test_protocol_calls.py",
+    ),
+    fault(
+        "law 4: a call that was cancelled gets no terminal message",
+        "protocol/protocol.py",
+        "_UNANSWERED = (Incoming.RUNNING, Incoming.CANCELLED)",
+        "_UNANSWERED = (Incoming.RUNNING,)",
+        LAWS,
+    ),
+    fault(
+        "law 4: the failure of a notification is answered",
+        "session/incoming.py",
+        "            self._complaints.log(logging.ERROR, text, handled.method.name, exc_info=exc)\n"
+        "            self._end_notification()\n",
+        "            self._complaints.log(logging.ERROR, text, handled.method.name, exc_info=exc)\n"
+        '            self._answer_error(handled.id, {"code": "raised", "message": ""})\n',
+        LAWS,
+    ),
+    # ── 5: deadlines travel ──
+    fault(
+        "law 5: a deadline does not travel",
+        "session/outgoing.py",
+        'context = {**(context or {}), "deadline": max(0.0, deadline - now)}',
+        "pass",
+        LAWS,
+    ),
+    fault(
+        "law 5: the handler's scope does not get the deadline",
+        "session/incoming.py",
+        'scope.deadline = handled.started + handled.context["deadline"]',
+        "pass",
+        LAWS,
+    ),
+    fault(
+        "law 5: a deadline counts from when the handler begins, not from its Request's arrival",
+        "session/incoming.py",
+        'scope.deadline = handled.started + handled.context["deadline"]',
+        'scope.deadline = trio.current_time() + handled.context["deadline"]',
+        LAWS,
+        ORDER,
+        "session/test_handlers.py",
+    ),
+    fault(
+        "law 5: a call within a scope that is over is sent all the same",
+        "session/outgoing.py",
+        "if deadline != math.inf and deadline <= trio.current_time():",
+        "if False:",
+        LAWS,
+    ),
+    fault(
+        "law 5: a caller sees an error about a deadline that was its own",
+        "session/outgoing.py",
+        '            if code == "deadline":\n                await _wait_for_own_deadline(pending)\n',
+        "",
+        LAWS,
+    ),
+    # ── 6: handlers belong to the session's nursery ──
+    fault(
+        "law 6: the end of a session leaves its handlers running",
+        "session/core.py",
+        '        self.incoming.cancel_all(f"the session with {self.name} is over")\n',
+        "",
+        LAWS,
+        hangs=True,
+    ),
+    fault(
+        "law 6: the end of a session leaves callers waiting",
+        "session/core.py",
+        "        self.outgoing.fail_all()\n",
+        "",
+        LAWS,
+        hangs=True,
+    ),
+    fault(
+        "law 6: a session that is over still starts handlers",
+        "session/reader.py",
+        "            if life.is_over:\n                return None  #",
+        "            if False:\n                return None  #",
+        LAWS,
+    ),
+    # ── 7: errors go to the parent ──
+    fault(
+        "law 7: KeyboardInterrupt and SystemExit of a handler stay with its caller",
+        "session/incoming.py",
+        "    return isinstance(exc, Exception)\n",
+        "    return True\n",
+        LAWS,
+    ),
+    fault(
+        "law 7: any exception of a handler ends its server",
+        "session/incoming.py",
+        "    return isinstance(exc, Exception)\n",
+        "    return False\n",
+        LAWS,
+    ),
+    fault(
+        "law 7: SystemExit in a group beside another error is swallowed",
+        "session/incoming.py",
+        "            raise rest from None\n        return True\n",
+        "            pass\n        return True\n",
+        "session/test_handlers.py",
+    ),
+    fault(
+        "law 7: a cancelled handler with a nursery ends as a group",
+        "session/incoming.py",
+        "            error = error.split(trio.Cancelled)[1]\n            cancelled = error is None\n",
+        "            pass\n",
+        LAWS,
+    ),
+    # ── 8: references die with their scope ──
+    fault(
+        "law 8: a callback is sent after its handler has ended",
+        "session/incoming.py",
+        "        if self.running.get(handled.id) is not handled:\n"
+        "            raise LocalProtocolError(\n"
+        '                f"a callback of',
+        '        if False:\n            raise LocalProtocolError(\n                f"a callback of',
+        CALLBACKS,
+        LAWS,
+    ),
+    fault(
+        "law 8: a stream that came with a call can be pulled after its handler has ended",
+        "session/incoming.py",
+        "                reference.expire(handled.method.name)\n",
+        "                pass\n",
+        "session/test_streams.py",
+    ),
+    fault(
+        "law 8: a call returns while its callbacks run",
+        "session/outgoing.py",
+        "            while pending.callbacks:\n",
+        "            while False:\n",
+        CALLBACKS,
+        LAWS,
+        "session/test_races.py",
+    ),
+    # ── 9: arrival order ──
+    fault(
+        "law 9: a Cancel in the packet of its Request does not find the handler",
+        "session/incoming.py",
+        "        self.running[handled.id] = handled\n        return self._step(handled)\n",
+        "        step = self._step(handled)\n"
+        "        self.running[handled.id] = handled\n        return step\n",
+        ORDER,
+    ),
+    fault(
+        "law 9: a handler's deadline remains with the next handler",
+        "session/incoming.py",
+        "        if scope.deadline != math.inf:\n            scope.deadline = math.inf",
+        "        if False:\n            scope.deadline = math.inf",
+        ORDER,
+    ),
+    fault(
+        "law 9: Requests may arrive in any order",
+        "protocol/protocol.py",
+        "        if request.id <= self._last_whole_id:\n",
+        "        if False:\n",
+        "protocol/test_protocol_bad_input.py",
+    ),
+    # ── 10: one writer ──
+    fault(
+        "law 10: a packet is written while another one is being sent",
+        "channels/stream.py",
+        "return not self._sending and self._transport.write_nowait(value)",
+        "return self._transport.write_nowait(value)",
+        "channels/test_stream.py",
+    ),
+    fault(
+        "law 10: a packet that was held back is overwritten by the next one",
+        "session/writer.py",
+        "        if self._is_woken and self._held is None:\n",
+        "        if self._is_woken:\n",
+        "session/test_races.py",
+        ORDER,
+    ),
+    # ── 11: the reader never waits for application code ──
+    fault(
+        "law 11: nobody reads while a handler waits",
+        "session/reader.py",
+        "                if handled is not None:\n                    self.start()\n",
+        "                if handled is not None:\n",
+        ORDER,
+        hangs=True,
+    ),
+    fault(
+        "law 11: calls are sent without credit",
+        "session/outgoing.py",
+        "        if not self._calls.is_free:\n            await self._wait_for_credit(context)\n        pending = self._begin(method, args, kwargs, context, deadline, home)\n        if abandon_on_cancel",
+        "        pending = self._begin(method, args, kwargs, context, deadline, home)\n        if abandon_on_cancel",
+        ORDER,
+    ),
+    fault(
+        "law 11: a caller that was let in too early goes to the end of the queue",
+        "session/admission.py",
+        "waiting.appendleft(task)",
+        "waiting.append(task)",
+        ORDER,
+        "session/test_races.py",
+    ),
+    fault(
+        "law 11: abandoned calls do not count as calls in flight",
+        "session/outgoing.py",
+        "return protocol.peer.max_calls - len(protocol.outgoing)",
+        "return protocol.peer.max_calls - len(self.pending)",
+        ORDER,
+    ),
+    # ── 12: everything is bounded ──
+    fault(
+        "law 12: the other end may have any number of calls at once",
+        "protocol/protocol.py",
+        "        if len(incoming) >= self.limits.max_calls:\n",
+        "        if False:\n",
+        BOUNDS,
+    ),
+    fault(
+        "law 12: the other end may send any number of notifications",
+        "protocol/protocol.py",
+        "        if not self._notifications_granted:\n            raise DecodeError",
+        "        if False:\n            raise DecodeError",
+        BOUNDS,
+    ),
+    fault(
+        "law 12: calls may be nested without end",
+        "protocol/protocol.py",
+        'if context.get("depth", 0) > self.limits.max_call_depth:',
+        "if False:",
+        BOUNDS,
+    ),
+    fault(
+        "law 12: a message may be larger than the peer accepts",
+        "protocol/protocol.py",
+        "        if len(data) > self.peer.max_message:\n",
+        "        if False:\n",
+        BOUNDS,
+    ),
+    # ── 13: nobody gets in by name ──
+    fault(
+        "law 13: a name is looked up without regard to case",
+        "session/incoming.py",
+        "            method = self.table.get(request.method)\n",
+        "            method = self.table.get(request.method) or self.table.get(request.method.lower())\n",
+        BOUNDS,
+    ),
+    fault(
+        "law 13: dots and spaces round a name are taken off",
+        "session/incoming.py",
+        "            method = self.table.get(request.method)\n",
+        '            method = self.table.get(request.method.strip(". \\t\\n"))\n',
+        BOUNDS,
+    ),
+    fault(
+        "law 13: a name that is not in the table is looked up as an attribute",
+        "session/incoming.py",
+        "        return None, self.table.get(name)\n",
+        "        found = self.table.get(name)\n"
+        "        if found is None and self.table:\n"
+        "            import dataclasses\n"
+        "            owner = next(iter(self.table.values()))\n"
+        '            function = getattr(owner.function.__self__, name.rpartition(".")[2], None)\n'
+        "            if callable(function):\n"
+        "                found = dataclasses.replace(owner, function=function)\n"
+        "        return None, found\n",
+        BOUNDS,
+    ),
+    fault(
+        "law 13: a notification can be called",
+        "session/incoming.py",
+        "fits = method is not None and method.kind is _METHOD",
+        "fits = method is not None",
+        BOUNDS,
+    ),
+    fault(
+        "law 13: a notification can be called with a context",
+        "session/incoming.py",
+        "    if method.kind is _NOTIFICATION:\n        return False\n",
+        "",
+        BOUNDS,
+    ),
+    fault(
+        "law 13: a stream can be called by a Request with a context but without stream",
+        "session/incoming.py",
+        'return method.kind.is_opened is ("stream" in context)',
+        "return True",
+        BOUNDS,
+    ),
+    fault(
+        "law 13: a method can be notified",
+        "session/incoming.py",
+        "if method is None or method.kind is not _NOTIFICATION or message.problem is not None:",
+        "if method is None or message.problem is not None:",
+        BOUNDS,
+    ),
+    # ── 14: bad input costs the sender ──
+    fault(
+        "law 14: malformed input is answered, and its sender may go on",
+        "protocol/protocol.py",
+        "        except (DecodeError, LocalProtocolError) as exc:\n            raise self._broken(exc) from exc\n",
+        "        except (DecodeError, LocalProtocolError):\n            return\n",
+        BOUNDS,
+    ),
+    fault(
+        "law 14: the second message of a packet, cut off, is overlooked",
+        "wire/codec.py",
+        "        if start != len(packet):\n            raise malformed(msgpack.OutOfData())\n",
+        "",
+        "wire/test_wire_malformed.py",
+        BOUNDS,
+    ),
+    fault(
+        "law 14: an item without credit is taken",
+        "protocol/streams.py",
+        "        if window is None or window.items <= 0 or window.size <= 0:\n",
+        "        if window is None:\n",
+        "protocol/test_protocol_streams.py",
+    ),
+    # ── 15: every failed call has a known fate ──
+    fault(
+        "law 15: a call whose Request has left is said not to have started",
+        "session/outgoing.py",
+        "Fate.NOT_STARTED if never_left else Fate.UNKNOWN",
+        "Fate.NOT_STARTED",
+        BOUNDS,
+        "session/test_ends.py",
+    ),
+    fault(
+        "law 15: a call that never left has an unknown fate",
+        "session/outgoing.py",
+        "Fate.NOT_STARTED if never_left else Fate.UNKNOWN",
+        "Fate.UNKNOWN",
+        BOUNDS,
+        "session/test_ends.py",
+    ),
+    fault(
+        "law 15: a started value that cannot be decoded has no fate",
+        "session/outgoing.py",
+        "            pending.end(DecodeError(message.problem, fate=Fate.STOPPED))\n",
+        "            pending.end(DecodeError(message.problem))\n",
+        "session/test_task_status.py",
+    ),
+    fault(
+        "law 15: a result of the wrong type has no fate",
+        "session/outgoing.py",
+        "        exc.fate = Fate.STOPPED  # the handler has done its part\n",
+        "",
+        BOUNDS,
+    ),
+    # ── 16: Trio's manners ──
+    fault(
+        "law 16: a notification is no checkpoint",
+        "session/outgoing.py",
+        "        await trio.lowlevel.checkpoint()\n        context = call_context(self.session, self._protocol.incoming)\n        if not self._notifications.is_free:",
+        "        context = call_context(self.session, self._protocol.incoming)\n        if not self._notifications.is_free:",
+        BOUNDS,
+    ),
+    fault(
+        "law 16: aclose does not wait for what is in flight",
+        "session/core.py",
+        "            and not self.incoming.running\n            and not self.outgoing.pending\n",
+        "",
+        BOUNDS,
+        "session/test_ends.py",
+    ),
+    fault(
+        "law 16: aclose, cancelled, leaves the session open",
+        "session/core.py",
+        "            await self.over.wait()\n        finally:\n            self.stop()\n",
+        "            await self.over.wait()\n        finally:\n            pass\n",
+        BOUNDS,
+    ),
+)

@@ -1,0 +1,170 @@
+"""Applies faults in copies of the tree, and runs the tests that have to notice them."""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import os
+import py_compile
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from .fault import PACKAGE, ROOT, Fault
+
+__all__ = ["Outcome", "TestsFailError", "run_all"]
+
+TEST_SECONDS = 30
+"""For one test; pytest-timeout names the one that takes longer."""
+
+OUT_OF_IT = shutil.ignore_patterns(
+    ".git", ".venv*", "__pycache__", "*.pyc", ".*_cache", ".hypothesis", "node_modules", "dist"
+)
+PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=short", "--timeout")
+
+
+class TestsFailError(Exception):
+    """The tests fail without any fault, so that they prove nothing."""
+
+    __test__ = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one fault.
+
+    Attributes:
+        fault: which one.
+        kind: "noticed", "survived", "hung" (the run was ended, and the table does not say that it
+            may hang) or "broken" (pytest could not run the tests).
+        by: the test that failed, if one did.
+        seconds: what the run took.
+        output: the last lines of pytest's, for an outcome that is not "noticed".
+    """
+
+    fault: Fault
+    kind: str
+    by: str
+    seconds: float
+    output: str = ""
+
+
+async def run_all(
+    faults: Sequence[Fault], *, workers: int, seconds: float, told: Callable[[Outcome], None]
+) -> list[Outcome]:
+    """Run the tests of each fault, several at a time; ``told`` is called with each outcome.
+
+    Args:
+        faults: what to apply, one after the other.
+        workers: how many copies of the tree there are, and so how many runs at a time.
+        seconds: that one run may take.
+        told: is called as soon as an outcome is known.
+
+    Raises:
+        TestsFailError: the tests of these faults fail without any of them.
+    """
+    outcomes: dict[Fault, Outcome] = {}
+    waiting = iter(faults)
+
+    async def work(tree: Path) -> None:
+        for one in waiting:  # shared by all workers
+            outcomes[one] = await _try(one, tree, seconds)
+            told(outcomes[one])
+
+    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
+        trees = [Path(folder) / str(number) for number in range(min(workers, len(faults)))]
+        for tree in trees:
+            await trio.to_thread.run_sync(_copy, tree)
+        await _check_without_faults(trees[0], faults, seconds)
+        async with trio.open_nursery() as nursery:
+            for tree in trees:
+                nursery.start_soon(work, tree)
+    return [outcomes[one] for one in faults]
+
+
+def _copy(tree: Path) -> None:
+    shutil.copytree(ROOT, tree, ignore=OUT_OF_IT, symlinks=True)
+    # Looked up by the hash of their source, so that a fault of the same size is never missed.
+    by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
+    compileall.compile_dir(tree / PACKAGE, quiet=2, invalidation_mode=by_hash)
+
+
+async def _check_without_faults(tree: Path, faults: Iterable[Fault], seconds: float) -> None:
+    """Make sure that the tests pass, and that it is the copy that they test."""
+    where = f"import {PACKAGE}; print({PACKAGE}.__file__)"
+    code, output = await _run(tree, ["-c", where], seconds)
+    if code or not Path(output.strip()).is_relative_to(tree):
+        raise TestsFailError(f"the copy of the tree is not what is imported there: {output}")
+    tests = dict.fromkeys(test for one in faults for test in one.tests)
+    code, output = await _run(tree, _pytest(tests), seconds + 10 * len(tests))
+    if code:
+        raise TestsFailError(f"the tests fail without any fault:\n{_tail(output)}")
+
+
+async def _try(one: Fault, tree: Path, seconds: float) -> Outcome:
+    path = tree / PACKAGE / one.file
+    source = path.read_text("utf-8")
+    path.write_text(one.applied_to(source), "utf-8")
+    started = trio.current_time()
+    try:
+        code, output = await _run(tree, _pytest(one.tests), seconds)
+    finally:
+        path.write_text(source, "utf-8")
+    took = trio.current_time() - started
+    if code == 0:
+        return Outcome(one, "survived", "", took, _tail(output))
+    if code is None:
+        kind = "noticed" if one.hangs else "hung"
+        return Outcome(one, kind, "the time limit" if one.hangs else "", took, _tail(output))
+    found = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", output, re.MULTILINE)
+    if code == 1 and found:
+        return Outcome(one, "noticed", found[1], took)
+    return Outcome(one, "broken", "", took, _tail(output))
+
+
+def _pytest(tests: Iterable[str]) -> list[str]:
+    return ["-m", "pytest", *PYTEST, str(TEST_SECONDS), *(f"tests/{test}" for test in tests)]
+
+
+def _tail(output: str) -> str:
+    return "\n".join(output.splitlines()[-15:])
+
+
+async def _run(tree: Path, args: list[str], seconds: float) -> tuple[int | None, str]:
+    """Run Python in a copy of the tree; return its exit code, None if it took too long, and its output."""
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTEST_ADDOPTS", None)
+    with (tree / "output.txt").open("wb+") as output:  # a file: grandchildren may outlive a pipe
+        process = await trio.lowlevel.open_process(
+            [sys.executable, *args],
+            cwd=tree,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        code = None
+        async with _killed_with_its_children(process):
+            with trio.move_on_after(seconds):
+                code = await process.wait()
+        output.seek(0)
+        return code, output.read().decode(errors="replace")
+
+
+@contextlib.asynccontextmanager
+async def _killed_with_its_children(process: trio.Process) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True), contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
