@@ -400,3 +400,34 @@ async def test_nothing_is_left_after_many(market, no_time, tasks):
             await once()
         assert tasks() == before
         await nothing_left(a, b)
+
+
+async def test_plain_methods_called_in_a_remote_scope_do_not_hold_up_its_end(no_time):
+    class Plain:
+        @trio_rpc.method
+        def returns(self):
+            return "returned"
+
+        @trio_rpc.method
+        def raises(self):
+            raise ValueError("raised")
+
+    async with open_session_pair(Plain(), None) as (_, session):
+        async with session.open_scope() as scope:
+            assert await scope.call("returns") == "returned"
+            with pytest.raises(ValueError, match="raised"):
+                await scope.call("raises")
+        assert session.tree() == []
+
+
+async def test_a_callback_kept_by_a_plain_method_dies_with_its_call(no_time):
+    class Keeps:
+        @trio_rpc.method
+        def keep(self, callback):
+            self.kept = callback
+
+    service = Keeps()
+    async with open_session_pair(service, None) as (_, session):
+        await session.call("keep", lambda: None)
+        with pytest.raises(trio_rpc.LocalProtocolError, match="lives only until"):
+            await service.kept()

@@ -16,7 +16,7 @@ from trio_rpc.gateway.forms import CallbackForm, Forms
 from trio_rpc.gateway.texts import SPREAD, finish
 from trio_rpc.services.faults import Detail, to_error
 from trio_rpc.services.tables import BoundMethod
-from trio_rpc.session.context import Handled, handled_call
+from trio_rpc.session.context import Handled, handled_call, outgoing_metadata
 from trio_rpc.session.filters import Filter, apply_filters
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ __all__ = ["Manners", "Work", "call_back"]
 
 logger = logging.getLogger("trio_rpc.gateway")
 
-current_work: ContextVar[Work | None] = ContextVar("trio_rpc.gateway.current_work", default=None)
+current_work: ContextVar[tuple[Work, Handled] | None] = ContextVar(
+    "trio_rpc.gateway.current_work", default=None
+)
+"""The call from a gateway that was begun last around here, and what it is to :func:`current_call`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,11 @@ class Work:
             self.ended.set()
 
     async def _run_handler(self, client: Client) -> None:
-        handled_call.set(Handled(None, 0, self._method, (), self._kwargs, None))
-        current_work.set(self)
+        # The context is this task's own. What was current where the gateway was opened is not this call's.
+        handled = Handled(None, 0, self._method, (), self._kwargs, None)
+        handled_call.set(handled)
+        outgoing_metadata.set(None)
+        current_work.set((self, handled))
         with self._scope:
             result = await self._call()
             try:
@@ -242,10 +248,11 @@ async def call_back(**payloads: Any) -> None:
         RemoteError: one of them has raised in the client, the time before.
         TypeError, ValueError: a value cannot be sent as JSON; nothing was sent.
     """
-    work = current_work.get()
-    if work is None:
+    current = current_work.get()
+    # A session that a handler opens has handlers too, which inherit that variable.
+    if current is None or handled_call.get() is not current[1]:
         raise RuntimeError("no call from a gateway is being handled here")
-    await work.call_back(payloads)
+    await current[0].call_back(payloads)
 
 
 def _raise_what_is_not_for_callers(exc: BaseException) -> None:

@@ -114,6 +114,7 @@ class _Driver:
 
     def begin(self) -> None:
         """Have Hello sent, and the channel read: by a task in a copy of this context."""
+        self._core.incoming.context = copy_context()
         # The first to need the writer's task may be anybody, whose context it has no part in.
         self._core.writer.start(functools.partial(copy_context().run, self._start_writer))
         self._protocol.hello(self._core.options.credentials)
@@ -226,7 +227,9 @@ class _Driver:
                 core.writer.write_now()
 
     def _accept_peer(self) -> None:
-        self._core.incoming.table = self._core.tables(self._core.incoming.session)
+        # A function that makes services runs in a context of its own, as handlers do.
+        incoming = self._core.incoming
+        incoming.table = incoming.context.copy().run(self._core.tables, incoming.session)
         self._protocol.welcome()
         self._check_open()
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, TypeAlias
+from contextvars import Context as ContextVars
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -48,13 +48,11 @@ logger = logging.getLogger("trio_rpc")
 _METHOD, _NOTIFICATION = Kind.METHOD, Kind.NOTIFICATION
 _ENDED = Half.ENDED
 
-Context: TypeAlias = "dict[str, Any] | None"
-
 
 class Incoming:
     """The calls of the peer's that run here.
 
-    ``session``, ``scope`` and ``table`` are set before the first message is read.
+    ``session``, ``scope``, ``context`` and ``table`` are set before the first message is read.
 
     Args:
         protocol: where terminal messages are queued.
@@ -82,6 +80,8 @@ class Incoming:
         self.session: Session
         self.scope: trio.CancelScope
         """Of the task that reads; the next handler's, while it has not had to wait."""
+        self.context: ContextVars
+        """The context variables that each handler runs with a copy of. Nothing is run in it."""
         self.table: Table = {}
         self.running: dict[int, Handled] = {}
         """Calls whose handler has begun and not ended, by a number of their own."""
@@ -212,27 +212,30 @@ class Incoming:
             self.running[handled.id] = handled
             self.end(handled, cancelled=True)
             return None
+        self.running[handled.id] = handled
         if not handled.method.is_async and not self._filters:
             self._run_inline(handled)
             return None
-        self.running[handled.id] = handled
         return self._step(handled)
 
     # ── running ──────────────────────────────────────────────────────────────────────────────
 
     def _run_inline(self, handled: Handled) -> None:
         """Run a plain ``def`` to completion, here and now."""
-        token = handled_call.set(handled)
         try:
-            result = handled.method.function(*handled.args, **handled.kwargs)
+            result = self._context_of(handled).run(_invoke_plain, handled)
         except BaseException as exc:
-            self._end_with_error(handled, exc)
-            if not _is_for_its_caller(exc):
+            if not self.end_raised(handled, exc):
                 raise
         else:
-            self._end_with_result(handled, result)
-        finally:
-            handled_call.reset(token)
+            self.end(handled, result)
+
+    def _context_of(self, handled: Handled) -> ContextVars:
+        """Make the context of one handler: what it sets is seen by no other one.
+
+        A callback has that of the task which made its call; all others have the session's.
+        """
+        return (self.context if handled.within is None else handled.within.context).copy()
 
     def _step(self, handled: Handled) -> Handled | None:
         """Run the first step of a handler; end the call unless it has to wait."""
@@ -240,8 +243,9 @@ class Incoming:
         if handled.context and "deadline" in handled.context:
             scope.deadline = handled.started + handled.context["deadline"]
         try:
-            context = copy_context() if handled.within is None else handled.within.context.copy()
-            handled.suspended, handled.result = begin(self._call, handled, context)
+            handled.suspended, handled.result = begin(
+                self._call, handled, self._context_of(handled)
+            )
         except BaseException as exc:
             if not self.end_raised(handled, exc):
                 raise
@@ -384,7 +388,6 @@ class Incoming:
         self.notifications_running -= 1
         if self._protocol.ours is not _ENDED:
             self._protocol.grant_notifications(1)
-        self._ended()
 
     def _answer_error(self, call: int, error: dict[str, Any]) -> None:
         if self._protocol.ours is _ENDED:
@@ -428,6 +431,11 @@ def _with_channel(method: BoundMethod, args: list[Any], sender: ItemSender) -> l
     if not args or not isinstance(args[0], ItemReceiver):
         raise InvalidArguments(f"{method.name} is a duplex: a stream comes first")
     return [DuplexChannel(sender, args[0]), *args[1:]]
+
+
+def _invoke_plain(handled: Handled) -> Any:
+    handled_call.set(handled)
+    return handled.method.function(*handled.args, **handled.kwargs)
 
 
 def _invoke(handled: Handled) -> Any:

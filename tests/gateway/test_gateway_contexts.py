@@ -1,0 +1,70 @@
+"""What one handler of a gateway sets in a context variable, no other handler sees."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+
+from gateway_tools import browsing, hosting
+
+import trio_rpc
+from trio_rpc.gateway import Gateway, call_back
+from trio_rpc.testing import open_session_pair
+
+
+async def test_what_a_handler_sets_in_a_context_variable_is_its_own():
+    user = ContextVar("user", default="nobody")
+
+    class Service:
+        @trio_rpc.method
+        def login(self) -> None:
+            user.set("ann")
+
+        @trio_rpc.method
+        async def who(self) -> str:
+            return user.get()
+
+    async with hosting(Gateway(Service())) as url, browsing(url) as browser:
+        for name in ("login", "who"):
+            await browser.start(name)
+            message = await browser.next()
+        assert message["payload"] == "nobody"
+
+
+async def test_metadata_of_the_one_who_opened_the_gateway_is_not_sent_with_calls_of_its_handlers():
+    asked = []
+
+    class Asked:
+        @trio_rpc.method
+        async def metadata(self) -> None:
+            asked.append(dict(trio_rpc.current_call().metadata))
+
+    class Asks:
+        @trio_rpc.method
+        async def ask(self) -> None:
+            await session.call("metadata")
+
+    async with open_session_pair(Asked(), None) as (_, session):
+        with trio_rpc.metadata(user="the operator"):
+            async with hosting(Gateway(Asks())) as url, browsing(url) as browser:
+                await browser.start("ask")
+                assert (await browser.next())["type"] == "finish"
+                assert asked == [{}]
+
+
+async def test_call_back_in_a_session_that_a_handler_has_opened_is_not_the_handlers():
+    class Inner:
+        @trio_rpc.method
+        async def misuse(self) -> None:
+            await call_back(found=1)
+
+    class Outer:
+        @trio_rpc.method
+        async def outer(self, found: Callable[[int], Awaitable[None]]) -> None:
+            async with open_session_pair(Inner(), None) as (_, session):
+                await session.call("misuse")
+
+    async with hosting(Gateway(Outer())) as url, browsing(url) as browser:
+        await browser.start("outer")
+        message = await browser.next()
+        assert (message["type"], message["error_type"]) == ("error", "builtins.RuntimeError")
