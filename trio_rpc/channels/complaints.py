@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import trio
 
@@ -24,7 +25,12 @@ class Complaints:
         self._lines = 0
 
     def log(
-        self, level: int, text: str, *args: object, exc_info: BaseException | None = None
+        self,
+        level: int,
+        text: str,
+        *args: object,
+        exc_info: BaseException | None = None,
+        extra: Mapping[str, object] | None = None,
     ) -> None:
         """Log a line, as the logger would, unless there have been too many."""
         now = trio.current_time()
@@ -34,4 +40,4 @@ class Complaints:
             self._since, self._lines = now, 0
         self._lines += 1
         if self._lines <= LINES:
-            self._logger.log(level, text, *args, exc_info=exc_info)
+            self._logger.log(level, text, *args, exc_info=exc_info, extra=extra)

@@ -6,7 +6,7 @@ import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -16,6 +16,7 @@ from trio_rpc.gateway.forms import CallbackForm, Forms
 from trio_rpc.gateway.texts import SPREAD, finish
 from trio_rpc.services.faults import Detail, to_error
 from trio_rpc.services.tables import BoundMethod
+from trio_rpc.session.bugs import Bugs
 from trio_rpc.session.context import Handled, handled_call, outgoing_metadata
 from trio_rpc.session.filters import Filter, apply_filters
 
@@ -39,10 +40,12 @@ class Manners:
     Attributes:
         filters: run round each call, the first one outermost.
         detail: how much of an undeclared exception a client is told.
+        bugs: logs what handlers raise and their methods do not declare.
     """
 
     filters: Sequence[Filter]
     detail: Detail
+    bugs: Bugs = field(default_factory=Bugs)
 
 
 class Work:
@@ -114,6 +117,14 @@ class Work:
             await self._run_handler(client)
         except BaseException as exc:  # noqa: BLE001 - what is not for its caller is raised again
             self._end(self._raised(exc))
+            self._manners.bugs.raised(
+                exc,
+                self.name,
+                self._method.raises,
+                session=repr(client),
+                call=self.uuid,
+                is_cancelled=self._scope.cancel_called or client.is_over,
+            )
             _raise_what_is_not_for_callers(exc)
         finally:
             del client.works[self.uuid]
@@ -134,6 +145,7 @@ class Work:
             except (TypeError, ValueError) as exc:
                 text = f"the result of {self.name} cannot be sent: {exc}"
                 self._end(self._error("internal", text))
+                self._manners.bugs.unsendable(exc, self.name, session=repr(client), call=self.uuid)
         if self.outcome is None:  # the scope has caught its cancellation
             if self._scope.deadline <= trio.current_time():
                 self._end(self._error("deadline", "its deadline is over"))

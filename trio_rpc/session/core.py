@@ -22,6 +22,7 @@ from trio_rpc.session.life import Life, Stage
 from trio_rpc.session.outgoing import Outgoing
 from trio_rpc.session.pacer import Pacer
 from trio_rpc.session.receiver import Receiver
+from trio_rpc.session.shared import Shared
 from trio_rpc.session.writer import Writer
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
@@ -59,8 +60,14 @@ class Core:
     """
 
     def __init__(
-        self, channel: trio.abc.Channel[bytes], tables: Tables, options: Options, name: str
+        self,
+        channel: trio.abc.Channel[bytes],
+        tables: Tables,
+        options: Options,
+        name: str,
+        shared: Shared | None = None,
     ) -> None:
+        shared = shared or Shared()
         self.channel = channel
         self.tables = tables
         self.options = options
@@ -96,6 +103,7 @@ class Core:
             wait_for_room=self.outgoing.wait_for_room,
             ended=self.handler_ended,
             calls=self.outgoing,
+            bugs=shared.bugs,
         )
         self.alarm: trio.CancelScope | None = None
         """Ends the driver's wait for the end of the session, when it is time to look after it."""

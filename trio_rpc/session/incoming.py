@@ -25,6 +25,7 @@ from trio_rpc.services.faults import Detail, refusal, to_error
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
+from trio_rpc.session.bugs import Bugs
 from trio_rpc.session.callbacks import Callback
 from trio_rpc.session.context import Handled, handled_call
 from trio_rpc.session.filters import Filter, apply_filters
@@ -63,6 +64,7 @@ class Incoming:
         wait_for_room: waits until it may.
         ended: called after handlers have ended.
         calls: the calls of ours, some of which take callbacks.
+        bugs: logs what handlers raise and their methods do not declare.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Incoming:
         wait_for_room: Callable[[], Awaitable[None]],
         ended: Callable[[], None],
         calls: Outgoing,
+        bugs: Bugs,
     ) -> None:
         self.session: Session
         self.scope: trio.CancelScope
@@ -98,6 +101,7 @@ class Incoming:
         self._wait_for_room = wait_for_room
         self._ended = ended
         self._calls = calls
+        self._bugs = bugs
         self._last_notification = 0
         self._complaints = Complaints(logger)
 
@@ -359,14 +363,23 @@ class Incoming:
             except EncodeError as exc:
                 message = f"the result of {handled.method.name} cannot be sent: {exc}"
                 self._answer_error(handled.id, {"code": "internal", "message": message})
+                name = self.session.name
+                self._bugs.unsendable(exc, handled.method.name, session=name, call=handled.id)
 
     def _end_with_error(self, handled: Handled, exc: BaseException) -> None:
-        if handled.id < 0:
-            text = "the notification %s failed"
-            self._complaints.log(logging.ERROR, text, handled.method.name, exc_info=exc)
+        method, number = handled.method, handled.id
+        if number < 0:
             self._end_notification()
         else:
-            self._answer_error(handled.id, to_error(exc, handled.method.raises, self._detail))
+            self._answer_error(number, to_error(exc, method.raises, self._detail))
+        self._bugs.raised(
+            exc,
+            method.name,
+            method.raises,
+            session=self.session.name,
+            call=number if number > 0 else None,
+            is_cancelled=handled.cancelled is not None,
+        )
 
     def _end_cancelled(self, handled: Handled) -> None:
         if handled.id < 0:

@@ -27,6 +27,7 @@ from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
 from trio_rpc.session.core import Core, Options, Tables
 from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
 from trio_rpc.session.session import Session
+from trio_rpc.session.shared import Shared
 
 __all__ = ["Server", "open_server", "serve"]
 
@@ -56,6 +57,7 @@ class Server:
         timeout = options.limits.handshake_timeout
         self._lobby = Lobby(resume, handshake_timeout=timeout) if resume is not None else None
         self._complaints = Complaints(logger)
+        self._shared = Shared()
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
 
@@ -125,7 +127,7 @@ class Server:
     async def _serve(
         self, channel: trio.abc.Channel[bytes], name: str, nursery: trio.Nursery
     ) -> None:
-        core = Core(channel, self._tables, self._options, name)
+        core = Core(channel, self._tables, self._options, name, self._shared)
         session = make_session(core)
 
         def opened() -> None:

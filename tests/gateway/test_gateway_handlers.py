@@ -1,4 +1,4 @@
-"""What one handler of a gateway sets in a context variable, no other handler sees."""
+"""Handlers behind a gateway: their context variables are their own, and their bugs are logged."""
 
 from __future__ import annotations
 
@@ -68,3 +68,37 @@ async def test_call_back_in_a_session_that_a_handler_has_opened_is_not_the_handl
         await browser.start("outer")
         message = await browser.next()
         assert (message["type"], message["error_type"]) == ("error", "builtins.RuntimeError")
+
+
+async def test_the_bug_of_a_handler_is_logged_with_its_traceback_and_what_is_declared_is_not(
+    caplog,
+):
+    class Declared(Exception):
+        pass
+
+    class Service:
+        @trio_rpc.method
+        async def bug(self) -> None:
+            raise LookupError("who will see this?")
+
+        @trio_rpc.method
+        def plain_bug(self) -> None:
+            raise LookupError("who will see this?")
+
+        @trio_rpc.method
+        async def unsendable(self) -> object:
+            return object()
+
+        @trio_rpc.method(raises=(Declared,))
+        async def declared(self) -> None:
+            raise Declared
+
+    async with hosting(Gateway(Service())) as url, browsing(url) as browser:
+        requests = {}
+        for name in ("declared", "bug", "plain_bug", "unsendable"):
+            requests[name] = await browser.start(name)
+            assert (await browser.next())["type"] == "error"
+    records = [each for each in caplog.records if each.name == "trio_rpc.handlers"]
+    assert [each.rpc_method for each in records] == ["bug", "plain_bug", "unsendable"]
+    assert [each.rpc_call for each in records] == [requests[each.rpc_method] for each in records]
+    assert "in plain_bug" in caplog.text

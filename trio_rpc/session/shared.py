@@ -1,0 +1,18 @@
+"""What the sessions of one server have in common; a session without a server has its own."""
+
+from __future__ import annotations
+
+from trio_rpc.session.bugs import Bugs
+
+__all__ = ["Shared"]
+
+
+class Shared:
+    """Bounds and limits that hold for all sessions of one server together.
+
+    Attributes:
+        bugs: logs what handlers raise by mistake.
+    """
+
+    def __init__(self) -> None:
+        self.bugs = Bugs()
