@@ -116,7 +116,8 @@ values = st.one_of(
     st.dictionaries(st.integers(), st.dates(), max_size=3),
     st.sets(st.uuids(), max_size=3),
 )
-leaf_classes = st.sampled_from([Gone, *set(BUILTINS.values()) - {OSError}])
+OF_FIVE = {UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError}
+leaf_classes = st.sampled_from([Gone, *set(BUILTINS.values()) - {OSError} - OF_FIVE])
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
 
 
@@ -145,7 +146,7 @@ def test_exceptions_survive_the_journey(exc, detail):
     same(travel(exc, detail=detail), exc)
 
 
-@pytest.mark.parametrize("name", sorted(BUILTINS))
+@pytest.mark.parametrize("name", sorted(set(BUILTINS) - {wire_name(cls) for cls in OF_FIVE}))
 def test_every_listed_exception_arrives_as_itself(name):
     cls = BUILTINS[name]
     rebuilt = travel(cls("text"), raises=())
@@ -185,10 +186,10 @@ def test_a_subclass_arrives_as_the_nearest_declared_class():
     assert type(travel(LongGone("x"), raises=(Gone, LongGone))) is LongGone
 
 
-def test_a_class_that_its_args_do_not_rebuild_arrives_as_remote_error():
+def test_a_class_that_its_args_do_not_rebuild_keeps_its_text():
     rebuilt = travel(Rewritten("BTC", 3))
-    assert isinstance(rebuilt, RemoteError)
-    assert str(rebuilt) == "Rewritten: BTC at 3"
+    assert type(rebuilt) is Rewritten
+    assert str(rebuilt) == "BTC at 3"
 
 
 def test_a_users_class_is_not_mistaken_for_a_built_in_one():
@@ -223,7 +224,6 @@ def test_undeclared_exceptions_arrive_as_remote_error():  # S3
 @pytest.mark.parametrize(
     "exc",
     [
-        UnicodeDecodeError("utf-8", b"", 0, 1, ""),
         json.JSONDecodeError("x", "y", 0),
         StopAsyncIteration(),
         StopIteration(),
@@ -543,8 +543,9 @@ class Shy(Exception):
 
 def test_odd_constructors_do_no_harm():
     by_name = {"Elsewhere": Elsewhere, "Shy": Shy}
-    assert type(from_error({**RAISED, "type": "Elsewhere", "args": []}, by_name)) is RemoteError
-    assert type(from_error({**RAISED, "type": "Shy", "args": [1]}, by_name)) is RemoteError
+    assert type(from_error({**RAISED, "type": "Elsewhere", "args": []}, by_name)) is Elsewhere
+    rebuilt = from_error({**RAISED, "type": "Shy", "args": [1]}, by_name)
+    assert (type(rebuilt), rebuilt.args) == (Shy, (1,))
 
 
 wire_values = st.recursive(
@@ -559,9 +560,23 @@ wire_values = st.recursive(
     ),
     max_leaves=10,
 )
+field_names = st.sampled_from(
+    ["item", "side", "errno", "filename", "object", "start", "end", "encoding", "reason", "args"]
+)
 names = st.sampled_from([*BUILTINS, *BY_NAME, "x"])
 keys = st.sampled_from(
-    ["code", "message", "type", "args", "notes", "traceback", "errors", "parameter", "started"]
+    [
+        "code",
+        "message",
+        "type",
+        "args",
+        "fields",
+        "notes",
+        "traceback",
+        "errors",
+        "parameter",
+        "started",
+    ]
 )
 codes = st.sampled_from(
     ["raised", "cancelled", "deadline", "invalid_arguments", "overloaded", "internal", "?"]
@@ -571,7 +586,8 @@ error_maps = st.deferred(
         {"code": codes, "message": st.text(max_size=5)},
         optional={
             "type": names,
-            "args": st.lists(wire_values, max_size=4),
+            "args": st.lists(wire_values, max_size=5),
+            "fields": st.dictionaries(field_names, wire_values, max_size=6),
             "notes": st.lists(st.text(max_size=3), max_size=2),
             "traceback": st.text(max_size=5),
             "errors": st.lists(error_maps, max_size=2),
@@ -591,3 +607,4 @@ def test_hostile_error_maps_give_an_exception_or_a_decode_error(error):
         return
     assert isinstance(rebuilt, Exception)
     assert not isinstance(rebuilt, (errors.SessionBroken, errors.ProtocolError))
+    assert len(str(rebuilt)) < 10_000

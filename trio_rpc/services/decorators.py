@@ -51,6 +51,10 @@ MARK: Final = "__trio_rpc_mark__"
 NAME: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
+SIGNALS: Final = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
+"""What means the end of something where it is raised; so does all that is not an Exception."""
+
+
 class Kind(enum.Enum):
     """What a method looks like to its caller."""
 
@@ -90,8 +94,10 @@ def method(function: F | None = None, /, *, raises: Raises = ()) -> F | Callable
 
     Args:
         function: a function in a class body whose name does not begin with an underscore.
-        raises: the exception classes that arrive at the caller as themselves. Each must be
-            rebuildable as ``cls(*exception.args)``; others arrive as RemoteError.
+        raises: the exception classes that arrive at the caller as themselves, with their ``args`` and
+            attributes, as far as those can be sent and the class says what they are (annotations,
+            fields, parameters of ``__init__``); others arrive as RemoteError. What means the end of
+            something to Python or Trio (StopIteration, trio.EndOfChannel) cannot be declared.
 
     Raises:
         TypeError: the function, or something in ``raises``, is not fit for this.
@@ -218,8 +224,13 @@ def _checked_raises(raises: object) -> Raises:
     if not isinstance(raises, tuple):
         raise TypeError("raises= must be a tuple of exception classes: raises=(UnknownSymbol,)")
     for cls in raises:
-        if not (isinstance(cls, type) and issubclass(cls, Exception)):
+        if not (isinstance(cls, type) and issubclass(cls, BaseException)):
             raise TypeError(f"raises= holds {cls!r}, which is not a subclass of Exception")
+        if issubclass(cls, SIGNALS) or not issubclass(cls, (Exception, BaseExceptionGroup)):
+            raise TypeError(
+                f"raises= holds {cls.__qualname__}, which tells Python or Trio that something ends, and"
+                " would do so at the caller: declare an exception of your own, and raise that"
+            )
         if issubclass(cls, BaseExceptionGroup):
             raise TypeError(
                 f"raises= holds the group {cls.__name__}: groups travel anyway, declare their parts"

@@ -5,9 +5,9 @@ An error map has string keys: ``code`` and ``message`` always, the others where 
 the library itself. What a handler raises is always "raised", even if it is one of the library's own
 errors: that one told about some other call.
 
-Declared exceptions and a fixed list of built-in ones are rebuilt as ``cls(*args)``. The class
+Declared exceptions and a fixed list of built-in ones are made again (see ``exceptions.py``). The class
 comes from the declaration or from the list, never from the wire; all that the wire can do is to
-choose among them, and everything else becomes a RemoteError.
+choose among them, and everything else becomes a RemoteError. What does not travel is named in a note.
 
 Texts are cut, and groups are bounded in breadth and depth, so that an error map is small whatever
 was raised, and can always be sent: what the wire cannot carry travels as its ``repr``.
@@ -15,11 +15,9 @@ was raised, and can always be sent: what the wire cannot carry travels as its ``
 
 from __future__ import annotations
 
-import inspect
 import reprlib
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from trio_rpc.errors import (
@@ -36,9 +34,10 @@ from trio_rpc.errors import (
     Unavailable,
 )
 from trio_rpc.services.decorators import wire_name
-from trio_rpc.services.signatures import signature_of
-from trio_rpc.services.text import clip
+from trio_rpc.services.exceptions import Plan, plan_of, set_cause, set_notes
+from trio_rpc.services.text import clip, quoted
 from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.lowering import keeps_its_type
 from trio_rpc.wire.messages import Notification
 
 __all__ = ["BUILTINS", "Detail", "ErrorMap", "from_error", "refusal", "to_error"]
@@ -72,20 +71,29 @@ _LISTED: Final[tuple[type[Exception], ...]] = (
     FileExistsError,
     FileNotFoundError,
     FloatingPointError,
+    ImportError,
     IndexError,
     InterruptedError,
     IsADirectoryError,
     KeyError,
     LookupError,
+    ModuleNotFoundError,
+    NameError,
     NotADirectoryError,
     NotImplementedError,
     OSError,
     OverflowError,
     PermissionError,
     ProcessLookupError,
+    RecursionError,
     RuntimeError,
     TimeoutError,
     TypeError,
+    UnboundLocalError,
+    UnicodeDecodeError,
+    UnicodeEncodeError,
+    UnicodeError,
+    UnicodeTranslateError,
     ValueError,
     ZeroDivisionError,
 )
@@ -184,10 +192,21 @@ class _Writer:
         declared = self._declared(exc)
         if declared is None:
             return self._write_undeclared(exc)
+        plan = plan_of(declared)
         args, replaced = self._sendable_args(exc)
         error = self._told(wire_name(declared), _text_of(exc))
         error["args"] = args
         notes = _notes_of(exc)
+        state, lost = plan.read(exc)
+        if not plan.is_bare:
+            error["fields"] = self._sendable_fields(plan, state, lost)
+        lost += [
+            f"the class of argument {index + 1}"
+            for index, value in enumerate(args)
+            if not plan.is_typed_argument(index) and not keeps_its_type(value)
+        ]
+        if lost:
+            notes.insert(0, f"lost on its way: {', '.join(map(str, lost[:MAX_ARGS]))}")
         if declared is not type(exc):
             notes.insert(0, f"raised as {_full_name(type(exc))}")
         if replaced:
@@ -196,6 +215,8 @@ class _Writer:
 
     def _write_group(self, group: BaseExceptionGroup[BaseException], depth: int) -> ErrorMap:
         notes = _notes_of(group)
+        if type(group) not in (ExceptionGroup, BaseExceptionGroup):
+            notes.insert(0, f"raised as {_full_name(type(group))}")
         errors: list[ErrorMap] = []
         for inner in group.exceptions:
             if self._leaves >= MAX_LEAVES:
@@ -239,7 +260,7 @@ class _Writer:
     def _sendable_args(self, exc: BaseException) -> tuple[list[Any], bool]:
         """Return the exception's arguments, and whether some had to be replaced by text."""
         args, replaced = [], False
-        for value in _arguments_of(exc)[:MAX_ARGS]:
+        for value in exc.args[:MAX_ARGS]:
             if type(value) is str:
                 args.append(self._cut(value))
             elif self._fits(value):
@@ -248,6 +269,20 @@ class _Writer:
                 args.append(self._cut(_repr_of(value)))
                 replaced = True
         return args, replaced
+
+    def _sendable_fields(
+        self, plan: Plan, state: dict[str, Any], lost: list[str]
+    ) -> dict[str, Any]:
+        """Return the attributes that can be sent; the names of the others go to ``lost``."""
+        fields = {}
+        for name, value in state.items():
+            if type(value) is str and len(value) > MAX_TEXT:
+                lost.append(name)
+            elif (plan.is_typed(name) or keeps_its_type(value)) and self._fits(value):
+                fields[name] = value
+            else:
+                lost.append(name)
+        return fields
 
     def _fits(self, value: Any) -> bool:
         try:
@@ -281,7 +316,7 @@ class _Reader:
             exc = RemoteError(code, message)
         remote_traceback = _text(error, "traceback", "")
         if remote_traceback:
-            exc.__cause__ = RemoteTraceback(remote_traceback)
+            set_cause(exc, RemoteTraceback(remote_traceback))
             if isinstance(exc, RemoteError):
                 exc.remote_traceback = remote_traceback
         return exc
@@ -293,8 +328,7 @@ class _Reader:
             exc: Exception = self._group(error["errors"], message, depth)
         else:
             exc = self._leaf(error, name, message, notes)
-        for note in notes:
-            BaseException.add_note(exc, note)
+        set_notes(exc, notes)
         return exc
 
     def _group(self, errors: object, message: str, depth: int) -> ExceptionGroup[Exception]:
@@ -318,9 +352,12 @@ class _Reader:
         args = error.get("args")
         if args is not None and type(args) is not list:
             raise DecodeError("an error has arguments that are not a list")
+        state = error.get("fields")
+        if state is not None and type(state) is not dict:
+            raise DecodeError("an error has fields that are not a map")
         cls = self._raises.get(name) or BUILTINS.get(name)
         if cls is not None and args is not None:
-            rebuilt = _rebuild(cls, args)
+            rebuilt = _rebuild(cls, args, state, message, notes)
             if rebuilt is not None:
                 return rebuilt
         return RemoteError(name.removeprefix("builtins."), message, tuple(notes))
@@ -331,20 +368,29 @@ def _bare(detail: Detail, cls: type[BaseException]) -> ErrorMap:
     return {"code": "raised", "type": name, "message": "the handler failed"}
 
 
-def _rebuild(cls: type[Exception], args: list[Any]) -> Exception | None:
-    try:
-        exc = cls(*_fitted(cls, args))
-    except Exception:  # noqa: BLE001 - a class may ask for what its args do not tell
+def _rebuild(
+    cls: type[Exception],
+    args: list[Any],
+    state: dict[str, Any] | None,
+    message: str,
+    notes: list[str],
+) -> Exception | None:
+    """Make an exception again, and note what of it was lost; None if the class cannot be made of that."""
+    made = plan_of(cls).make(args, state)
+    if made is None:
         return None
-    return exc if isinstance(exc, cls) else None
+    exc, lost = made
+    if lost:
+        shown = ", ".join(quoted(str(name)) for name in lost[:MAX_ARGS])
+        notes.append(f"lost on its way, since they do not fit here: {shown}")
+    # Its text may be made of what is lost.
+    if state is not None and clip(_text_of(exc), MAX_TEXT) != message and not _is_cut(message):
+        notes.append(f"its text was: {message}")
+    return exc  # type: ignore[return-value]
 
 
-def _fitted(cls: type, args: list[Any]) -> Sequence[Any]:
-    """Convert arguments to the annotations of the class's own ``__init__``, if it has one."""
-    init = inspect.getattr_static(cls, "__init__")
-    if not inspect.isfunction(init):
-        return args
-    return signature_of(init, init, cls, cls.__name__).bind(args)[0]
+def _is_cut(message: str) -> bool:
+    return message.endswith(" characters)") or not message.isascii()
 
 
 def _cancelled(error: Mapping[str, Any], message: str) -> RemoteCancelled:
@@ -365,20 +411,12 @@ def _notes(error: Mapping[str, Any]) -> list[str]:
     notes = error.get("notes", [])
     if type(notes) is not list or not all(type(note) is str for note in notes):
         raise DecodeError("an error has notes that are not a list of texts")
-    return notes
+    return [*notes]
 
 
 def _notes_of(exc: BaseException) -> list[str]:
     notes: object = getattr(exc, "__notes__", None)
     return [note for note in notes if type(note) is str] if type(notes) is list else []
-
-
-def _arguments_of(exc: BaseException) -> tuple[Any, ...]:
-    # A dataclass's __init__ does not pass its arguments on to BaseException.
-    if is_dataclass(type(exc)):
-        names = (field.name for field in fields(type(exc)) if field.init)  # type: ignore[arg-type]
-        return tuple(getattr(exc, name, None) for name in names)
-    return exc.args
 
 
 def _full_name(cls: type[BaseException]) -> str:

@@ -13,11 +13,12 @@ import inspect
 import types
 from collections.abc import Callable, Sequence
 from inspect import Parameter
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
 from trio_rpc.errors import DecodeError, InvalidArguments
+from trio_rpc.services.annotations import Annotations
 from trio_rpc.services.conversion import (
     STREAMS,
     Convert,
@@ -100,7 +101,7 @@ class Signature:
         self.method: str = name or str(getattr(function, "__qualname__", function))
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1 if skip_self else 0 :]
-        self._annotations = _Annotations(function, like, owner)
+        self._annotations = Annotations(function, like, owner)
         self.callbacks: dict[str, bool] = {}
         """Parameters that are functions to be called back and can be given by name; whether they must be."""
         self._first = parameters[0].name if parameters else ""
@@ -336,41 +337,6 @@ def signature_of(
     return Signature(function, like=like, owner=owner, name=name)
 
 
-class _Annotations:
-    """Looks up annotations one by one, so that one that is not needed need not resolve."""
-
-    def __init__(
-        self, function: Callable[..., Any], like: Callable[..., Any] | None, owner: type | None
-    ) -> None:
-        self._sources = [
-            inspect.unwrap(source) for source in (function, like) if source is not None
-        ]
-        self._owner = owner
-
-    def get(self, name: str) -> Any:
-        """Return the annotation of a parameter or of "return", Any where there is none."""
-        for source in self._sources:
-            annotation = getattr(source, "__annotations__", {}).get(name, Parameter.empty)
-            if annotation is not Parameter.empty:
-                return self._resolved(source, name, annotation)
-        return Any
-
-    def _resolved(self, source: Callable[..., Any], name: str, annotation: Any) -> Any:
-        if annotation is None:
-            return None
-        holder = types.SimpleNamespace(__annotations__={name: annotation})
-        module = getattr(source, "__globals__", {})
-        nearby = {**_closure(source), **_names_of(self._owner)}
-        try:
-            return get_type_hints(holder, module, nearby, include_extras=True)[name]
-        except NameError as exc:
-            raise TypeError(
-                f"{getattr(source, '__qualname__', '?')}: the annotation {annotation!r} of {name!r}"
-                f" cannot be resolved at run time ({exc}): what it names must be imported outside"
-                " of `if TYPE_CHECKING`"
-            ) from exc
-
-
 class _Unquoted(str):
     """An annotation that was left as text, shown as it was written."""
 
@@ -391,34 +357,6 @@ def _shown(signature: inspect.Signature, parameters: list[Parameter]) -> str:
     ]
     result = unquoted(signature.return_annotation)
     return str(signature.replace(parameters=shown, return_annotation=result))
-
-
-def _names_of(owner: type | None) -> dict[str, Any]:
-    """Return the names of a class body that annotations may mean: a method is never one."""
-    if owner is None:
-        return {}
-    return {
-        name: value
-        for base in reversed(owner.__mro__)
-        for name, value in {**vars(base), base.__name__: base}.items()
-        if not inspect.isroutine(value)
-    }
-
-
-def _closure(function: Callable[..., Any]) -> dict[str, Any]:
-    if not inspect.isfunction(function):
-        return {}
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    # A cell is empty until its variable is assigned, which may well be after this.
-    return {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
-
-
-def _is_filled(cell: types.CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 - there is no other way to ask
-    except ValueError:
-        return False
-    return True
 
 
 def complaint(exc: Exception) -> str:

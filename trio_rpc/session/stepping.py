@@ -70,7 +70,11 @@ def begin(
 def _first_step(
     function: Callable[[T], Awaitable[Any]], argument: T
 ) -> tuple[Coroutine[Any, Any, Any], Any]:
-    coroutine = function(argument)
+    try:
+        coroutine = function(argument)
+    except StopIteration as exc:
+        # It would look like the end of the coroutine, and be its result.
+        raise RuntimeError("a function raised StopIteration before it could be awaited") from exc
     if not isinstance(coroutine, types.CoroutineType):
         coroutine = _await(coroutine)
     return coroutine, coroutine.send(None)

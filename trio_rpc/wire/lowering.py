@@ -31,7 +31,7 @@ from trio_rpc.wire.limits import Limits
 from trio_rpc.wire.messages import Reference
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
 
-__all__ = ["EXTENSION_FACTOR", "SHORT", "Lowering", "is_plain"]
+__all__ = ["EXTENSION_FACTOR", "SHORT", "Lowering", "is_plain", "keeps_its_type"]
 
 EXTENSION_FACTOR = 4
 """How often ``max_message`` the payloads of extensions may be, each counted at every level.
@@ -44,6 +44,9 @@ SHORT = SCALARS - {bytes, bytearray, memoryview}
 """What goes to the packer as it is; bytes may be so many that they had better not."""
 
 _PLAIN_KEYS = frozenset({str, bytes})
+
+_CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
+_EXACT = (SCALARS - {bytearray, memoryview}) | frozenset(LEAF_ENCODERS)
 
 Lowerer: TypeAlias = "Callable[[Lowering, Any, int], Any]"
 
@@ -58,6 +61,23 @@ def is_plain(value: Any) -> bool:
         and SCALARS.issuperset(map(type, value.values()))
         and _PLAIN_KEYS.issuperset(map(type, value))
     )
+
+
+def keeps_its_type(value: Any) -> bool:
+    """Say whether a value arrives as it is where no annotation tells what it is."""
+    waiting = [value]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        cls = type(one)
+        if cls in _CONTAINERS and id(one) not in seen:
+            seen.add(id(one))
+            waiting += one
+            if cls is dict:
+                waiting += one.values()
+        elif cls not in _CONTAINERS and cls not in _EXACT:
+            return False
+    return True
 
 
 class Lowering:
