@@ -235,6 +235,27 @@ async def test_a_client_that_knows_only_the_originals_ends_with_its_connection(s
         await scanner.ended.wait()
 
 
+@pytest.mark.parametrize(
+    ("method", "data", "code"),
+    [("fail", {}, "raised"), ("result", {"kind": "surrogate"}, "internal")],
+)
+async def test_a_client_that_knows_only_the_originals_hears_of_a_failure(
+    scanner, method, data, code
+):
+    async with hosting(Gateway(scanner)) as url, browsing(url, "") as browser:
+        request = await browser.start(method, **data)
+        told = await browser.next()
+        assert (told["type"], told["request_uuid"], told["code"]) == ("finish", request, code)
+        assert told["error"]
+
+
+async def test_a_client_that_knows_only_the_originals_hears_of_a_deadline(scanner):
+    async with hosting(Gateway(scanner)) as url, browsing(url, "") as browser:
+        await browser.post("hold", headers={"Trio-Rpc-Timeout": "0.01"})
+        told = await browser.next()
+        assert (told["type"], told["code"]) == ("finish", "deadline")
+
+
 async def test_what_a_handler_raises_ends_its_call_with_an_error(scanner):  # A38
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("fail")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import node
 import pytest
+import trio
 
 import trio_rpc
-from trio_rpc.gateway import Gateway, call_back
+from trio_rpc.gateway import Gateway, GatewayLimits, call_back
 
 pytestmark = node.needs_node
 
@@ -133,3 +135,231 @@ async def test_a_reason_that_ends_within_a_character_is_told_all_the_same(tmp_pa
     tell((await new Message(host, port).post("tell", {}, { found })).length > 900);
     """
     assert await node.run(tmp_path, script, Gateway(Reporting())) == [True]
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Slow:
+    def __init__(self) -> None:
+        self.sockets = 0
+        self.started = trio.Event()
+        self.ended = trio.Event()
+        self.seconds = 0.0
+
+    @trio_rpc.method
+    async def work(self, found: Callable[[int], Awaitable[None]] | None = None) -> str:
+        self.seconds = trio.current_effective_deadline() - trio.current_time()
+        await trio.sleep(0.05)
+        return "done"
+
+    @trio_rpc.method
+    async def hold(self, found: Callable[[int], Awaitable[None]] | None = None) -> None:
+        self.started.set()
+        if found is not None:
+            await found(1)
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.ended.set()
+
+    @trio_rpc.method
+    async def until_started(self) -> None:
+        await self.started.wait()
+
+    @trio_rpc.method
+    async def until_ended(self) -> None:
+        await self.ended.wait()
+
+    @trio_rpc.method
+    async def fail(self) -> None:
+        raise LookupError("not here")
+
+
+DAY = 24 * 3600 * 1000
+
+
+@pytest.mark.parametrize("callbacks", ["{}", "{ found: tell }"])
+@pytest.mark.parametrize("ms", [25 * DAY, 30 * DAY, 50 * DAY, 2**31, 2**32 + 5, 1e15])
+async def test_a_timeout_may_be_as_long_as_one_likes(tmp_path, ms, callbacks):
+    slow = Slow()
+    script = f"""
+    const message = new Message(host, port);
+    tell(await failing(() => message.post("work", {{}}, {callbacks}, {{ timeoutMs: {ms} }})));
+    """
+    assert await node.run(tmp_path, script, Gateway(slow)) == ["done"]
+    assert slow.seconds == pytest.approx(ms / 1000, rel=0.01)
+
+
+@pytest.mark.parametrize("callbacks", ["{}", "{ found: () => {} }"])
+@pytest.mark.parametrize(
+    ("ms", "error"),
+    [
+        ("Infinity", "done"),
+        ("undefined", "done"),
+        ("0", "TimeoutError: the call took too long"),
+        ("-5", "TimeoutError: the call took too long"),
+        ("10", "TimeoutError: the call took too long"),
+        ("NaN", "TypeError: timeoutMs must be a number of milliseconds, not NaN"),
+        ("'soon'", "TypeError: timeoutMs must be a number of milliseconds, not soon"),
+    ],
+)
+async def test_odd_timeouts(tmp_path, ms, error, callbacks):
+    script = f"""
+    const message = new Message(host, port);
+    tell(await failing(() => message.post("work", {{}}, {callbacks}, {{ timeoutMs: {ms} }})));
+    """
+    assert await node.run(tmp_path, script, Gateway(Slow())) == [error]
+
+
+@pytest.mark.parametrize("seconds", [13 * DAY / 1000, 30 * DAY / 1000, 1e12, math.inf])
+async def test_a_keepalive_and_a_grace_may_be_as_long_as_one_likes(tmp_path, seconds):
+    limits = GatewayLimits(keepalive=seconds, grace=seconds)
+    script = """
+    const message = new Message(host, port);
+    message.addEventListener("state", (event) => tell(event.detail.state));
+    await message.connect();
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    message.close();
+    """
+    told = await node.run(tmp_path, script, Gateway(Slow(), limits=limits))
+    assert told == ["connecting", "open", "closed"]
+
+
+async def test_every_timer_is_one_that_can_be_long():
+    """setTimeout and AbortSignal.timeout take 2^31 - 1 ms at most: one place asks for less."""
+    text = (node.STATIC / "message.js").read_text()
+    assert text.count("setTimeout(") == 1
+    assert text.count("AbortSignal.timeout(") == text.count("AbortSignal.timeout(ANSWER)")
+
+
+# ── what a page keeps ────────────────────────────────────────────────────────────────────────
+
+PAGE = """
+const page = new EventTarget();
+let listeners = 0;
+globalThis.addEventListener = (...given) => { listeners += 1; page.addEventListener(...given); };
+globalThis.removeEventListener = (...given) => { listeners -= 1; page.removeEventListener(...given); };
+async function collected(clients) {
+  for (let i = 0; i < 20 && clients.some((client) => client.deref()); i++) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    globalThis.gc();
+  }
+  return clients.filter((client) => client.deref()).length;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "",
+        "message.close();",
+        'await message.post("work");',
+        'await message.post("work", {}, { found: tell });',
+        "await message.connect(); message.close();",
+        "message.connect().catch(() => {}); message.close();",
+    ],
+)
+async def test_a_page_keeps_no_message_that_is_closed(tmp_path, use):
+    script = f"""{PAGE}
+    const clients = [];
+    for (let i = 0; i < 5; i++) {{
+      await (async () => {{
+        const message = new Message(host, port);
+        clients.push(new WeakRef(message));
+        {use}
+      }})();
+    }}
+    tell(await collected(clients));
+    """
+    assert await node.run(tmp_path, script, Gateway(Slow()), "--expose-gc") == [0]
+
+
+async def test_a_page_that_is_left_closes_its_connections(tmp_path):
+    slow = Slow()
+    script = f"""{PAGE}
+    const message = new Message(host, port);
+    const held = message.post("hold", {{}}, {{ found: () => page.dispatchEvent(new Event("pagehide")) }});
+    tell(await held.catch((error) => error.code));
+    tell([message.state, listeners >= 0]);
+    await new Message(host, port).post("until_ended");
+    """
+    assert await node.run(tmp_path, script, Gateway(slow)) == ["closed", ["closed", True]]
+    assert slow.ended.is_set()
+
+
+@pytest.mark.parametrize("callbacks", ["{}", "{ found: tell }"])
+@pytest.mark.parametrize("method", ["work", "fail", "nothing"])
+async def test_a_signal_keeps_no_listener_of_a_post_that_is_over(tmp_path, method, callbacks):
+    script = f"""
+    let listeners = 0;
+    const {{ signal }} = new AbortController();
+    const [add, remove] = [signal.addEventListener, signal.removeEventListener];
+    signal.addEventListener = (...given) => {{ listeners += 1; add.apply(signal, given); }};
+    signal.removeEventListener = (...given) => {{ listeners -= 1; remove.apply(signal, given); }};
+    const message = new Message(host, port);
+    await failing(() => message.post("{method}", {{}}, {callbacks}, {{ signal }}));
+    tell(listeners);
+    """
+    assert await node.run(tmp_path, script, Gateway(Slow())) == [0]
+
+
+# ── without a connection ─────────────────────────────────────────────────────────────────────
+
+NO_SOCKET = "globalThis.WebSocket = class { constructor() { throw new Error('a WebSocket'); } };\n"
+
+
+async def test_a_post_without_callbacks_is_one_request(tmp_path):
+    script = f"""{NO_SOCKET}
+    const message = new Message(host, port);
+    message.addEventListener("state", (event) => tell(event.detail.state));
+    tell(await message.post("work"));
+    tell(await message.post("fail").catch((error) => [error.code, error.message, error.errorType]));
+    tell(await message.post("work", {{ x: 1 }}).catch((error) => [error.code, error.status, error.parameter]));
+    tell(await message.post("nothing").catch((error) => [error.code, error.status]));
+    """
+    assert await node.run(tmp_path, script, Gateway(Slow())) == [
+        "done",
+        ["raised", "not here", "builtins.LookupError"],
+        ["refused", 422, "x"],
+        ["refused", 404],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ("signal.abort(new Error('mine'))", "Error: mine"),
+        ("message.close()", "MessageError: this end has been closed"),
+    ],
+)
+async def test_who_gives_up_a_post_without_a_connection_cancels_it(tmp_path, how, error):
+    slow = Slow()
+    script = f"""
+    const message = new Message(host, port);
+    const signal = new AbortController();
+    const held = failing(() => message.post("hold", {{}}, {{}}, {{ signal: signal.signal }}));
+    await new Message(host, port).post("until_started");
+    {how};
+    tell(await held);
+    await new Message(host, port).post("until_ended");
+    """
+    assert await node.run(tmp_path, script, Gateway(slow)) == [error]
+    assert slow.ended.is_set()
+
+
+async def test_while_there_is_a_connection_it_carries_the_end_of_every_post(tmp_path):
+    slow = Slow()
+    script = """
+    const message = await new Message(host, port).connect();
+    const signal = new AbortController();
+    const held = failing(() => message.post("hold", {}, {}, { signal: signal.signal }));
+    await message.post("until_started");
+    signal.abort(new Error("mine"));
+    tell(await held);
+    tell(message.state);
+    message.close();
+    """
+    assert await node.run(tmp_path, script, Gateway(slow)) == ["Error: mine", "open"]
+    assert slow.ended.is_set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Awaitable, Callable
 
@@ -10,6 +11,9 @@ import pytest
 import trio
 import trio_websocket
 from gateway_tools import browsing, closed_with, hosting, websocket
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from trio_websocket import wrap_client_stream
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits
@@ -280,15 +284,6 @@ async def test_a_client_that_does_not_acknowledge_starts_nothing_more(counter):
         await browser.start("add", number=1)
 
 
-async def test_a_websocket_message_that_is_too_large_is_ignored(counter, caplog):
-    limits = GatewayLimits(max_message=100)
-    async with hosting(Gateway(counter, limits=limits)) as url, browsing(url) as browser:
-        await browser.say("ping", id="x" * 100)
-        await browser.say("ping", id="y")
-        assert (await browser.next())["id"] == "y"
-    assert "characters: ignored" in caplog.text
-
-
 async def test_a_body_that_does_not_come_is_not_waited_for(counter):  # S12
     limits = GatewayLimits(body_timeout=0.05)
     async with hosting(Gateway(counter, limits=limits)) as url:
@@ -305,3 +300,66 @@ async def test_a_client_that_comes_back_and_says_nothing_is_not_waited_for(count
         async with websocket(url, "resume=1") as ws:
             assert json.loads(await ws.get_message())["type"] == "lost"
             assert await closed_with(ws) == 4404
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "identity", "x-anything"])
+async def test_a_body_that_is_compressed_is_refused(counter, coding):
+    body = gzip.compress(b'{"number": 1}')
+    async with hosting(Gateway(counter)) as url, browsing(url) as browser:
+        for path in ("/api/add", f"/api/add/{browser.id}"):
+            headers = {
+                "Content-Type": "application/json",
+                "Content-Encoding": coding,
+                "Trio-Rpc-Token": browser.token,
+            }
+            got = await browser.http.post(path, content=body, headers=headers)
+            assert (got.status_code, "must not be compressed" in got.text) == (415, True)
+
+
+async def test_a_slash_too_many_makes_no_difference(counter, tmp_path):
+    (tmp_path / "docs: a").mkdir()
+    (tmp_path / "docs: a" / "index.html").write_text("index")
+    gateway = Gateway(counter, pages=tmp_path)
+    app = Starlette(routes=[Mount("/rpc", gateway)], lifespan=lambda _: gateway.run())
+    async with hosting(app) as host:
+        url = f"{host}/rpc"
+        async with browsing(url) as browser, httpx.AsyncClient() as http:
+            headers = {"Trio-Rpc-Token": browser.token}
+            for path in ("/api/add", f"/api/add/{browser.id}"):
+                for end in ("", "/"):
+                    got = await http.post(f"{url}{path}{end}", json={"number": 1}, headers=headers)
+                    assert got.status_code == 200, (path, end)
+            assert (await http.get(f"{url}/message.js/")).status_code == 200
+            for path in ("/nothing/", "/api/", "/api/add/a/b/"):
+                got = await http.post(f"{url}{path}", json={})
+                assert got.status_code in {404, 405}
+                assert "location" not in got.headers
+            got = await http.get(f"{url}/docs: a", headers={"Host": "inner:1"})
+            assert (got.status_code, got.headers["location"]) == (307, "./docs%3A%20a/")
+            assert (await http.get(f"{url}/docs: a", follow_redirects=True)).text == "index"
+        place = httpx.URL(url)
+        stream = await trio.open_tcp_stream(place.host, place.port)
+        async with stream, trio.open_nursery() as nursery:
+            ws = await wrap_client_stream(nursery, stream, place.netloc.decode(), "/rpc/ws/")
+            assert "uuid" in await ws.get_message()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_page_of_an_allowed_origin_may_reach_a_private_network(counter):
+    origin = "https://example.org"
+    asks = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type, trio-rpc-token",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    async with (
+        hosting(Gateway(counter, allowed_origins=[origin])) as url,
+        httpx.AsyncClient() as http,
+    ):
+        got = await http.options(f"{url}/api/add", headers={**asks, "Origin": origin})
+        assert got.status_code == 200
+        assert got.headers["access-control-allow-private-network"] == "true"
+        assert got.headers["access-control-allow-origin"] == origin
+        got = await http.options(f"{url}/api/add", headers={**asks, "Origin": "https://evil.org"})
+        assert got.status_code == 400
+        assert "access-control-allow-origin" not in got.headers

@@ -15,12 +15,18 @@ PERIOD = 60.0
 
 
 class Complaints:
-    """Logs for one peer, or one server; each line beyond what is allowed is counted instead."""
+    """Logs for one peer, or one server; each line beyond what is allowed is counted instead.
 
-    __slots__ = ("_lines", "_logger", "_since")
+    Args:
+        logger: where the lines go.
+        lines: how many are allowed in a minute.
+    """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    __slots__ = ("_allowed", "_lines", "_logger", "_since")
+
+    def __init__(self, logger: logging.Logger, lines: int = LINES) -> None:
         self._logger = logger
+        self._allowed = lines
         self._since = -PERIOD
         self._lines = 0
 
@@ -35,9 +41,10 @@ class Complaints:
         """Log a line, as the logger would, unless there have been too many."""
         now = trio.current_time()
         if now - self._since >= PERIOD:
-            if self._lines > LINES:
-                self._logger.log(level, "%d more lines were not logged", self._lines - LINES)
+            if self._lines > self._allowed:
+                missed = self._lines - self._allowed
+                self._logger.log(level, "%d more lines were not logged", missed)
             self._since, self._lines = now, 0
         self._lines += 1
-        if self._lines <= LINES:
+        if self._lines <= self._allowed:
             self._logger.log(level, text, *args, exc_info=exc_info, extra=extra)

@@ -58,12 +58,17 @@ class Door:
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
     """Read the body of a POST.
 
-    Raises Refusal: 415 if it is no JSON by its content type, which other sites' forms cannot send; 413 if it
+    Raises Refusal: 415 if it is no JSON by its content type, which other sites' forms cannot send, or is compressed; 413 if it
     is larger than ``most`` bytes; 408 if it takes longer than ``seconds``; 400 if its sender has gone.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refusal(415, "the content type must be application/json")
+    if "content-encoding" in request.headers:
+        coding = request.headers["content-encoding"]
+        raise Refusal(
+            415, f"the body must not be compressed, or encoded otherwise: {coding!r:.100}"
+        )
     body = bytearray()
     try:
         with trio.fail_after(seconds):

@@ -7,6 +7,7 @@ reconnection, so it needs no numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -147,9 +148,9 @@ class ClientSession:
         try:
             self.id = str(hello["uuid"])
             self.token = str(hello.get("token", ""))
-            self.grace = float(hello.get("grace", 0))
-            self.keepalive = float(hello.get("keepalive", 0))
-            self.window = int(hello.get("window", 1000))
+            self.grace = _seconds(hello.get("grace", 0))
+            self.keepalive = _seconds(hello.get("keepalive", 0))
+            self.window = int(hello.get("window") or 1000)
         except (KeyError, TypeError, ValueError):
             raise RemoteProtocolError("what answers here is no gateway") from None
         self.seen = 0
@@ -289,3 +290,8 @@ class ClientSession:
                 said.append({"type": "cancel", "request_uuid": request, "reason": reason})
         self._news.clear()
         return [encode(message).decode() for message in said]
+
+
+def _seconds(value: Any) -> float:
+    """Read a time, which is null where there is no limit."""
+    return math.inf if value is None else float(value)

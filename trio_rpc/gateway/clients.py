@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import math
 import secrets
 import uuid
@@ -11,12 +12,15 @@ from typing import Any, Protocol
 
 import trio
 
+from trio_rpc.channels.complaints import Complaints
 from trio_rpc.gateway.backlog import Backlog
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.texts import encode
 from trio_rpc.gateway.work import Work
 
 __all__ = ["Client", "Connected"]
+
+logger = logging.getLogger("trio_rpc.gateway")
 
 
 class Connected(Protocol):
@@ -42,6 +46,7 @@ class Client:
     Args:
         limits: of the gateway.
         resumable: it acknowledges what it has seen and handled, and can come back.
+        complaints: logs what it does wrong; the gateway's, which all clients share.
 
     Attributes:
         id: names it; cannot be guessed all the same.
@@ -49,7 +54,10 @@ class Client:
         works: its calls that are running, by their request_uuid.
     """
 
-    def __init__(self, limits: GatewayLimits, *, resumable: bool) -> None:
+    def __init__(
+        self, limits: GatewayLimits, *, resumable: bool, complaints: Complaints | None = None
+    ) -> None:
+        self.complaints = complaints or Complaints(logger)
         self.id = str(uuid.uuid4())
         self.token = secrets.token_urlsafe(16)
         self.works: dict[str, Work] = {}
@@ -166,6 +174,8 @@ class Client:
 
         Raises TypeError or ValueError for what JSON has no way to say, also when nobody is there to read it.
         """
+        if message["type"] == "error" and not self.is_resumable:
+            message = {**message, "type": "finish"}  # the only end that older clients know
         text = encode({**message, "seq": self.backlog.next_number})
         if not self.is_over:
             self.backlog.put(text)

@@ -14,8 +14,6 @@ from trio_rpc.gateway.texts import encode, from_json
 
 __all__ = ["Connection", "End"]
 
-logger = logging.getLogger("trio_rpc.gateway")
-
 GATHERING = 64
 """Turns of Trio's loop in which messages are gathered at most; a frame takes as long as several of them."""
 
@@ -29,6 +27,7 @@ class End(enum.Enum):
     GONE = 1000, "goodbye"
     """The other side has left."""
     OVER = 1001, "the gateway is closing"
+    TOO_LARGE = 1009, "the message is too large"
     LOST = 4404, "session lost"
     SILENT = 4408, "nothing was heard"
     REPLACED = 4409, "a newer connection has come"
@@ -149,8 +148,8 @@ class Connection:
     def _hear(self, text: str) -> None:
         """Act on one message of the client's; what is not understood is ignored (A28)."""
         client = self._client
-        if len(text) > client.limits.max_message:
-            self._complain(f"sent a message of {len(text)} characters")
+        if len(text.encode(errors="replace")) > client.limits.max_message:
+            self._stop(End.TOO_LARGE)  # under a server that knows nothing of that limit
             return
         try:
             message = from_json(text)
@@ -161,9 +160,13 @@ class Connection:
             self._act_on(message)
 
     def _complain(self, of: str) -> None:
-        if not self._has_complained:  # once for each connection, so that no client can fill a log
+        if (
+            not self._has_complained
+        ):  # once for each connection; and those are not without end, either
             self._has_complained = True
-            logger.warning("%r %s: ignored, as is all such from now on", self._client, of)
+            self._client.complaints.log(
+                logging.WARNING, "%r %s: ignored, as is all such from now on", self._client, of
+            )
 
     def _act_on(self, message: dict[str, Any]) -> None:
         client, kind = self._client, message.get("type")

@@ -31,7 +31,11 @@ class GatewayLimits:
     """Calls at once that are answered in their own request, by all who have no WebSocket; one more is 503."""
 
     max_message: int = 64 * 1024
-    """One message from a client over its WebSocket: they are acknowledgements and the like."""
+    """One message from a client over its WebSocket: they are acknowledgements and the like. A larger one ends
+    the connection with 1009."""
+
+    time_to_die: float = 1.0
+    """How long the socket of such a connection stays for the client to read why."""
 
     callbacks_ahead: int = 1_000
     """Callbacks of one call that the client has not yet handled; while there are as many, the handler waits."""

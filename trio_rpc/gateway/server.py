@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import trio
 from starlette.applications import Starlette
@@ -15,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -29,6 +31,7 @@ from trio_rpc.gateway.connections import Connection, End
 from trio_rpc.gateway.forms import Forms
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.results import Results
+from trio_rpc.gateway.surroundings import check_trio, refuse_without_trio
 from trio_rpc.gateway.texts import encode, from_json, from_json_exactly
 from trio_rpc.gateway.work import Manners, Work
 from trio_rpc.services.faults import Detail
@@ -54,7 +57,7 @@ HEADERS = (
 """What pages of allowed origins may say in their requests."""
 
 WITHOUT_DEFLATE = "trio_rpc.without_deflate"
-"""The key of a scope whose WebSocket is known not to be compressed."""
+"""The key of a scope whose WebSocket is known not to be compressed: a function that limits its messages."""
 
 STATIC = Path(__file__).parent / "static"
 """What browsers get as it is."""
@@ -131,25 +134,40 @@ class Gateway:
             allow_origins=[origin.rstrip("/") for origin in allowed_origins],
             allow_methods=["GET", "POST"],
             allow_headers=HEADERS,
+            allow_private_network=True,
         )
-        return Starlette(
+        api: list[tuple[str, Any, str]] = [
+            ("/api/result/{uuid}", self._collect, "GET"),
+            ("/api/{method}/{client_id}", self._post, "POST"),
+            ("/api/{method}", self._post_alone, "POST"),
+            ("/message.js", _file("message.js", "text/javascript"), "GET"),
+            ("/message.d.ts", _file("message.d.ts", "text/plain"), "GET"),
+        ]
+        # A slash too many makes no difference: Starlette would redirect, to http:// and the name in the Host.
+        both = ("", "/")
+        app = Starlette(
             routes=[
-                Route("/api/result/{uuid}", self._collect, methods=["GET"]),
-                Route("/api/{method}/{client_id}", self._post, methods=["POST"]),
-                Route("/api/{method}", self._post_alone, methods=["POST"]),
-                Route("/message.js", _file("message.js", "text/javascript"), methods=["GET"]),
-                Route("/message.d.ts", _file("message.d.ts", "text/plain"), methods=["GET"]),
-                WebSocketRoute("/ws", self._websocket),
+                *(
+                    Route(f"{path}{end}", to, methods=[verb])
+                    for end in both
+                    for path, to, verb in api
+                ),
+                *(WebSocketRoute(f"/ws{end}", self._websocket) for end in both),
                 *_pages(pages),
             ],
             middleware=[cors] if allowed_origins else [],
             exception_handlers={Refusal: _refused, HTTPException: _no_such_page},
             lifespan=self._lifespan,
         )
+        app.router.redirect_slashes = False
+        return app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
-        await self._app(scope, receive, send)
+        if trio.lowlevel.in_trio_run():
+            await self._app(scope, receive, send)
+        else:
+            await refuse_without_trio(scope, receive, send)
 
     # ── its life ─────────────────────────────────────────────────────────────────────────────
 
@@ -157,8 +175,9 @@ class Gateway:
     async def run(self) -> AsyncIterator[None]:
         """Run it while the block lasts; leaving it ends all work and all connections, and waits for that.
 
-        Raises RuntimeError if it is running already.
+        Raises RuntimeError if it is running already, or not run by Trio.
         """
+        check_trio()
         if self._nursery is not None:
             raise RuntimeError("this gateway is running already")
         async with trio.open_nursery() as nursery:
@@ -387,10 +406,10 @@ class Gateway:
     def _admit(self, websocket: WebSocket, *, is_new: bool) -> trio.Nursery:
         nursery = self._accepting() if is_new else self._running()
         self._door.check(websocket.headers)
-        if (
-            not websocket.scope.get(WITHOUT_DEFLATE)
-            and "sec-websocket-extensions" in websocket.headers
-        ):
+        limit = websocket.scope.get(WITHOUT_DEFLATE)
+        if limit is not None:
+            limit(self.limits.max_message, self.limits.time_to_die)
+        elif "sec-websocket-extensions" in websocket.headers:
             self._complain(
                 "this server may accept compressed WebSocket messages, which take a thousand times their size:"
                 " see the page on the gateway, on its security"
@@ -416,14 +435,18 @@ class Gateway:
                 self._expired.popitem(last=False)
 
     async def _welcome(self, websocket: WebSocket, nursery: trio.Nursery) -> End:
-        client = Client(self.limits, resumable="resumable" in websocket.query_params)
+        client = Client(
+            self.limits,
+            resumable="resumable" in websocket.query_params,
+            complaints=self._manners.complaints,
+        )
         hello = {
             "type": "uuid",
             "uuid": client.id,
             "token": client.token,
-            "grace": self.limits.grace,
-            "keepalive": self.limits.keepalive,
-            "window": self.limits.callbacks_ahead,
+            "grace": _finite(self.limits.grace),
+            "keepalive": _finite(self.limits.keepalive),
+            "window": _finite(self.limits.callbacks_ahead),
         }
         connection = _connection(client, hello, websocket)
         self._clients[client.id] = client
@@ -464,6 +487,10 @@ class Gateway:
             return None
         client.made_room()
         return client
+
+
+def _finite(limit: float) -> float | None:
+    return None if limit == math.inf else limit
 
 
 def _gone() -> Refusal:
@@ -515,7 +542,18 @@ def _pages(folder: Path | str | None) -> list[Mount]:
         return []
     if not Path(folder).is_dir():
         raise ValueError(f"there is no folder {str(folder)!r} to take pages from")
-    return [Mount("/", StaticFiles(directory=folder, html=True))]
+    return [Mount("/", _Pages(directory=folder, html=True))]
+
+
+class _Pages(StaticFiles):
+    """Files, of whose folders the index is shown."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        if isinstance(response, RedirectResponse):
+            # To the same folder with a slash, from wherever the browser has found this one.
+            response.headers["location"] = f"./{quote(Path(path).name)}/"
+        return response
 
 
 def _file(name: str, kind: str) -> Any:

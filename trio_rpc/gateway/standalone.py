@@ -3,17 +3,12 @@
 hypercorn's own loop is one nursery: a connection whose bytes its protocol code trips over (some behind an
 Upgrade request are enough) ends the server, and at the end of the server a client that does not read holds it
 up. Here each connection ends alone, and is closed forcefully when the server is.
-
-It also takes ``permessage-deflate`` from whoever offers it, as browsers do, and inflates what comes before it
-looks at the size: 254 KiB become 256 MiB in each of several buffers. There is no setting for that, so
-:func:`without_deflate` takes the offer away.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
-import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -22,24 +17,22 @@ from urllib.parse import urlsplit
 
 import trio
 from hypercorn.config import Config
-from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import wrap_app
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from trio_rpc.channels.connecting import naming
 from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.channels.listeners import bound_to, listen_tcp
 from trio_rpc.channels.one_exception import one_exception
-from trio_rpc.gateway.limits import GatewayLimits
-from trio_rpc.gateway.server import WITHOUT_DEFLATE, Gateway
+from trio_rpc.gateway.hypercorn_parts import QuietLog, without_deflate
+from trio_rpc.gateway.server import Gateway
+from trio_rpc.gateway.surroundings import check_trio
 
 __all__ = ["open_http_server", "serve", "without_deflate"]
-
-logger = logging.getLogger("trio_rpc.gateway")
 
 HEAD_TIMEOUT = 10
 """Seconds until the head of a request has come, and for which a connection may be idle."""
@@ -77,7 +70,9 @@ async def open_http_server(
     Raises:
         ValueError: a URL is not one of these, or there is none.
         OSError: an address cannot be bound.
+        RuntimeError: it does not run on Trio.
     """
+    check_trio()
     if not urls:
         raise ValueError("a server needs a URL to listen at, such as http://127.0.0.1:8000")
     places = [_parse(url) for url in urls]
@@ -127,6 +122,8 @@ class _Server:
         self.listeners: list[trio.abc.Listener[Any]] = []
         self._app: AppWrapper = wrap_app(without_deflate(app), 0, "asgi")  # type: ignore[arg-type]
         self._config = _config()
+        self._log = QuietLog(self._config)
+        self._config._log = self._log  # noqa: SLF001 - each server has one, made by a class that it names
         self._context = WorkerContext(None)
         self._state: dict[str, Any] = {}
         # Bound: descriptors; who says nothing is gone after HEAD_TIMEOUT.
@@ -173,7 +170,7 @@ class _Server:
                 stream,  # type: ignore[arg-type]
             )
         except Exception as exc:  # noqa: BLE001 - it is nobody else's business (law 14)
-            logger.info("a connection ended badly: %r", exc)
+            self._log.bad_end(exc)
         finally:
             self._streams.discard(stream)
             self._one_left.set()
@@ -198,32 +195,10 @@ async def _stay_with_it(_request: object) -> None:
     """Take no notice of the wish for another protocol, as a server may."""
 
 
-def without_deflate(app: ASGIApp) -> ASGIApp:
-    """Wrap an ASGI application so that hypercorn accepts no compression of WebSocket messages.
-
-    To go round the whole application, right below hypercorn; :func:`serve` does so.
-
-    Raises (at a WebSocket) RuntimeError: it is not right below a hypercorn that is understood.
-    """
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            stream = getattr(send, "__self__", None)
-            if not isinstance(stream, WSStream):
-                raise RuntimeError("without_deflate has to be right below hypercorn")
-            stream.handshake.extensions = None
-            scope[WITHOUT_DEFLATE] = True
-        await app(scope, receive, send)
-
-    return wrapped
-
-
 def _config() -> Config:
     config = Config()
-    config.errorlog = logger
     config.keep_alive_timeout = HEAD_TIMEOUT
     config.ssl_handshake_timeout = HEAD_TIMEOUT
-    config.websocket_max_message_size = GatewayLimits().max_message
     config.include_server_header = False
     return config
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from trio_rpc.channels.complaints import Complaints
 from trio_rpc.errors import LocalProtocolError, RemoteError
 from trio_rpc.gateway.forms import CallbackForm, Forms
 from trio_rpc.gateway.texts import SPREAD, finish
@@ -41,11 +42,13 @@ class Manners:
         filters: run round each call, the first one outermost.
         detail: how much of an undeclared exception a client is told.
         bugs: logs what handlers raise and their methods do not declare.
+        complaints: logs what clients do wrong.
     """
 
     filters: Sequence[Filter]
     detail: Detail
     bugs: Bugs = field(default_factory=Bugs)
+    complaints: Complaints = field(default_factory=lambda: Complaints(logger))
 
 
 class Work:
@@ -197,7 +200,8 @@ class Work:
         if name in self._method.signature.callbacks:
             if name not in self._failed:  # a client may say so without end
                 self._failed.add(name)
-                logger.warning("the callback %r of %s failed: %r", name, self.name, error)
+                text = "the callback %r of %s failed: %r"
+                self._manners.complaints.log(logging.WARNING, text, name, self.name, error)
             self._reported[name] = error
 
     def _callback(self, name: str, form: CallbackForm) -> Callable[..., Coroutine[Any, Any, None]]:
@@ -243,7 +247,8 @@ class Work:
     def _skip(self, name: str) -> None:
         if name not in self._skipped:
             self._skipped.add(name)
-            logger.warning("%s calls %r, which its client has not given", self.name, name)
+            text = "%s calls %r, which its client has not given"
+            self._manners.complaints.log(logging.WARNING, text, self.name, name)
 
 
 async def call_back(**payloads: Any) -> None:

@@ -33,6 +33,36 @@ const RESERVED = new Set([
 ]);
 const HERE = new URL(".", import.meta.url);
 
+/** The longest time that setTimeout takes; a longer one would be over at once. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+
+/** Runs a function once, after any time, unless it is stopped. */
+class Timer {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+
+  /**
+   * @param {number} ms Infinity for never
+   * @param {() => void} run
+   */
+  constructor(ms, run) {
+    if (ms !== Infinity) this.#wait(Math.max(ms, 0), run);
+  }
+
+  /**
+   * @param {number} left
+   * @param {() => void} run
+   */
+  #wait(left, run) {
+    const part = Math.min(left, LONGEST_TIMER);
+    const over = () => (left > part ? this.#wait(left - part, run) : run());
+    this.#timer = setTimeout(over, part);
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+  }
+}
+
 /** What a call is rejected with; `code` says why. */
 export class MessageError extends Error {
   /**
@@ -180,8 +210,8 @@ class Session {
   constructor(hello, wake) {
     this.id = String(hello.uuid);
     this.token = String(hello.token ?? "");
-    this.grace = 1000 * (Number(hello.grace) || 0);
-    this.keepalive = 1000 * (Number(hello.keepalive) || 0);
+    this.grace = milliseconds(hello.grace);
+    this.keepalive = milliseconds(hello.keepalive);
     this.window = Number(hello.window) || 1000;
     this.wake = wake;
     /** @type {{type: string, error: string} | null} */
@@ -341,11 +371,13 @@ export class Message extends EventTarget {
   #isKept = false;
   #attempts = 0;
   #lostAt = Infinity;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */ #retry;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */ #patience;
+  /** @type {Timer | undefined} */ #retry;
+  /** @type {Timer | undefined} */ #patience;
   /** Bound: those who wait for a connection. @type {{resolve: () => void, reject: (error: Error) => void}[]} */
   #waiting = [];
   #isWriting = false;
+  /** Bound: the calls that are answered in their own request. @type {Set<AbortController>} */
+  #direct = new Set();
 
   /**
    * @param {string} [host] By default the server that this module came from.
@@ -361,10 +393,12 @@ export class Message extends EventTarget {
     if (path !== undefined) base.pathname = path;
     if (!base.pathname.endsWith("/")) base.pathname += "/";
     this.base = base;
-    globalThis.addEventListener?.("pagehide", (event) => {
-      if (!(/** @type {PageTransitionEvent} */ (event).persisted)) this.close();
-    });
   }
+
+  /** Heard only while there is a connection: a page keeps what listens to it. @param {Event} event */
+  #onPageHide = (event) => {
+    if (!(/** @type {PageTransitionEvent} */ (event).persisted)) this.close();
+  };
 
   get state() {
     return this.#state;
@@ -395,16 +429,18 @@ export class Message extends EventTarget {
     const session = this.#session;
     this.#session = null;
     this.#drop();
-    clearTimeout(this.#retry);
+    this.#retry?.stop();
     if (socket?.readyState === WebSocket.OPEN) socket.send('{"type":"bye"}');
     socket?.close();
     session?.fail("closed", "this end has been closed");
+    for (const call of this.#direct) call.abort(new MessageError("closed", "this end has been closed"));
     this.#tellWaiting(new MessageError("closed", "this end has been closed"));
     this.#change("closed");
   }
 
   /**
-   * Call a method, run its callbacks one after the other, and return its result.
+   * Call a method, run its callbacks one after the other, and return its result. Without callbacks and without a
+   * connection it is one request.
    *
    * @param {string} method
    * @param {Record<string, any>} [data]
@@ -414,16 +450,21 @@ export class Message extends EventTarget {
   async post(method, data = {}, callbacks = {}, { signal, timeoutMs } = {}) {
     signal?.throwIfAborted();
     const body = encoded(data);
-    const until = timeoutMs === undefined ? Infinity : Date.now() + timeoutMs;
+    if (timeoutMs !== undefined && Number.isNaN(Number(timeoutMs))) {
+      throw new TypeError(`timeoutMs must be a number of milliseconds, not ${String(timeoutMs)}`);
+    }
+    const until = timeoutMs === undefined ? Infinity : Date.now() + Number(timeoutMs);
+    if (this.#state === "closed" && !Object.keys(callbacks).length) {
+      return this.#alone(method, body, signal, until);
+    }
     this.#users += 1;
     try {
       await abortable(this.#open(), signal, until);
       const session = /** @type {Session} */ (this.#session);
-      const left = until - Date.now();
       session.posting += 1;
       let call;
       try {
-        const request = await this.#start(session, method, body, Object.keys(callbacks), left);
+        const request = await this.#start(session, method, body, Object.keys(callbacks), until);
         call = session.started(request, callbacks);
       } catch (error) {
         if (session.over) throw new MessageError(session.over.type, session.over.error);
@@ -465,6 +506,35 @@ export class Message extends EventTarget {
     return this.#ask("DELETE", path, params);
   }
 
+  /**
+   * Call a method in one request, without a connection: hanging up cancels it.
+   * @param {string} method
+   * @param {string} body
+   * @param {AbortSignal | undefined} signal
+   * @param {number} until
+   */
+  async #alone(method, body, signal, until) {
+    const hangUp = new AbortController();
+    this.#direct.add(hangUp);
+    const onAbort = () => hangUp.abort(signal?.reason);
+    signal?.addEventListener("abort", onAbort);
+    const patience = new Timer(until - Date.now(), () => hangUp.abort(tookTooLong()));
+    /** @type {Record<string, string>} */
+    const headers = { "Content-Type": "application/json", ...timeoutHeader(until) };
+    const url = this.#url(`api/${encodeURIComponent(method)}`);
+    try {
+      const whole = await exchange(url, { method: "POST", headers, body, signal: hangUp.signal });
+      return settled(ending(whole), undefined, until);
+    } catch (error) {
+      if (hangUp.signal.aborted) throw hangUp.signal.reason;
+      throw error;
+    } finally {
+      this.#direct.delete(hangUp);
+      patience.stop();
+      signal?.removeEventListener("abort", onAbort);
+    }
+  }
+
   // ── calls ──────────────────────────────────────────────────────────────────────────────────
 
   /**
@@ -472,10 +542,10 @@ export class Message extends EventTarget {
    * @param {string} method
    * @param {string} body
    * @param {string[]} names
-   * @param {number} left milliseconds
+   * @param {number} until
    * @returns {Promise<string>}
    */
-  async #start(session, method, body, names, left) {
+  async #start(session, method, body, names, until) {
     const odd = names.find((name) => !/^[A-Za-z_]\w*$/.test(name));
     if (odd !== undefined) {
       const text = `${JSON.stringify(odd.slice(0, 100))} cannot be the name of a callback`;
@@ -487,8 +557,8 @@ export class Message extends EventTarget {
       "Trio-Rpc-Token": session.token,
       "Trio-Rpc-Callbacks": names.join(", "),
       "Idempotency-Key": randomKey(),
+      ...timeoutHeader(until),
     };
-    if (left !== Infinity) headers["Trio-Rpc-Timeout"] = String(Math.max(left, 0) / 1000);
     const url = this.#url(`api/${encodeURIComponent(method)}/${session.id}`);
     // Given up in the middle, it could start work that nobody knows of. It is answered at once.
     const ask = () =>
@@ -505,7 +575,7 @@ export class Message extends EventTarget {
   async #follow(call, signal, until) {
     /** @type {any} */
     let reason;
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    /** @type {Timer | undefined} */
     let patience;
     /** @type {() => void} */
     let giveUp = () => {};
@@ -516,14 +586,11 @@ export class Message extends EventTarget {
       if (reason !== undefined || call.end !== null) return;
       reason = why;
       call.cancel(shortText(why?.message ?? why));
-      clearTimeout(patience);
-      patience = setTimeout(giveUp, CANCEL_GRACE);
+      patience?.stop();
+      patience = new Timer(CANCEL_GRACE, giveUp);
     };
     const onAbort = () => cancel(signal?.reason);
-    if (until !== Infinity) {
-      const timedOut = () => cancel(new DOMException("the call took too long", "TimeoutError"));
-      patience = setTimeout(timedOut, Math.max(until - Date.now(), 0));
-    }
+    patience = new Timer(until - Date.now(), () => cancel(tookTooLong()));
     if (signal?.aborted) onAbort();
     else signal?.addEventListener("abort", onAbort);
     try {
@@ -531,7 +598,7 @@ export class Message extends EventTarget {
       if (call.isCut && reason !== undefined) throw reason; // its end is not all that there was
       return settled(end, reason, until);
     } finally {
-      clearTimeout(patience);
+      patience.stop();
       signal?.removeEventListener("abort", onAbort);
     }
   }
@@ -634,8 +701,8 @@ export class Message extends EventTarget {
    * @param {number} patience
    */
   #watch(socket, patience) {
-    clearTimeout(this.#patience);
-    this.#patience = setTimeout(() => this.#broken(socket, "nothing was heard"), patience);
+    this.#patience?.stop();
+    this.#patience = new Timer(patience, () => this.#broken(socket, "nothing was heard"));
   }
 
   /**
@@ -663,7 +730,7 @@ export class Message extends EventTarget {
     }
     this.#change("connecting", why);
     const longest = Math.min(FIRST_PAUSE * 2 ** this.#attempts, LONGEST_PAUSE);
-    this.#retry = setTimeout(() => this.#connect(), Math.random() * longest);
+    this.#retry = new Timer(Math.random() * longest, () => this.#connect());
   }
 
   #closeIfUnused() {
@@ -671,7 +738,7 @@ export class Message extends EventTarget {
   }
 
   #drop() {
-    clearTimeout(this.#patience);
+    this.#patience?.stop();
     const socket = this.#socket;
     this.#socket = null;
     if (socket) socket.onopen = socket.onmessage = socket.onclose = null;
@@ -699,6 +766,8 @@ export class Message extends EventTarget {
    */
   #change(state, reason = "") {
     if (this.#state === state) return;
+    if (state === "closed") globalThis.removeEventListener?.("pagehide", this.#onPageHide);
+    else globalThis.addEventListener?.("pagehide", this.#onPageHide); // twice is once
     this.#state = state;
     this.dispatchEvent(new CustomEvent("state", { detail: { state, reason } }));
   }
@@ -726,7 +795,7 @@ function settled(end, reason, until) {
   const byWish = end.code === "cancelled" || end.type !== "error";
   if (reason !== undefined && (byWish || end.code === "deadline")) throw reason;
   if (end.code === "deadline" && until !== Infinity) {
-    throw new DOMException("the call took too long", "TimeoutError");
+    throw tookTooLong();
   }
   const code = end.type === "error" ? (end.code ?? "raised") : end.type;
   throw new MessageError(code, String(end.error), { errorType: end.error_type });
@@ -810,6 +879,11 @@ function shortText(reason) {
   return String(reason).slice(0, 1000).replace(/\p{Surrogate}/gu, "\ufffd");
 }
 
+/** @param {any} seconds null where there is no limit */
+function milliseconds(seconds) {
+  return seconds === null ? Infinity : 1000 * (Number(seconds) || 0);
+}
+
 /** @param {any} message */
 function result(message) {
   if (Object.hasOwn(message, "payload")) return message.payload;
@@ -856,16 +930,44 @@ function decoded({ answer, text }) {
  */
 function abortable(promise, signal, until) {
   return new Promise((resolve, reject) => {
-    const timedOut = () => reject(new DOMException("the call took too long", "TimeoutError"));
-    const patience =
-      until === Infinity ? undefined : setTimeout(timedOut, Math.max(until - Date.now(), 0));
+    const patience = new Timer(until - Date.now(), () => reject(tookTooLong()));
     const onAbort = () => reject(signal?.reason);
     signal?.addEventListener("abort", onAbort);
     promise.then(resolve, reject).finally(() => {
-      clearTimeout(patience);
+      patience.stop();
       signal?.removeEventListener("abort", onAbort);
     });
   });
+}
+
+/** @param {number} until @returns {Record<string, string>} */
+function timeoutHeader(until) {
+  if (until === Infinity) return {};
+  return { "Trio-Rpc-Timeout": String(Math.max(until - Date.now(), 0) / 1000) };
+}
+
+/**
+ * Take the message that has ended a call out of the answer to its request; throws for what is none.
+ * @param {{answer: Response, text: string}} whole
+ */
+function ending(whole) {
+  const body = parsed(whole.text);
+  if (body?.type === "finish" || body?.type === "error") return body;
+  decoded(whole);
+  throw new MessageError("invalid", "the answer to a POST has no result");
+}
+
+/** @param {string} text @returns {any} */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function tookTooLong() {
+  return new DOMException("the call took too long", "TimeoutError");
 }
 
 function randomKey() {

@@ -1,0 +1,300 @@
+"""Connections that speak nonsense, or end at a bad moment: what they cost, and how soon they are gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import trio
+from gateway_tools import browsing, closed_with, hosting, websocket
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from trio_websocket import ConnectionClosed
+
+import trio_rpc
+from trio_rpc.channels.complaints import Complaints
+from trio_rpc.gateway import Gateway, GatewayLimits, Message
+from trio_rpc.gateway.clients import Client
+from trio_rpc.gateway.connections import Connection, End
+
+UPGRADE = (
+    b"GET /ws?resumable=1 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+HEAD = b"POST /api/echo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+POST = HEAD + b'Content-Length: 17\r\n\r\n{"size": 3000000}'
+
+
+class Service:
+    @trio_rpc.method
+    async def echo(self, size: int = 1) -> str:
+        return "x" * size
+
+    @trio_rpc.method
+    async def hold(self, found: Callable[[int], Awaitable[None]] | None = None) -> None:
+        await trio.sleep_forever()
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def reset(stream: trio.SocketStream) -> None:
+    """Close a connection so that the other end sees a reset."""
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+BAD = {
+    "a byte behind an upgrade": [UPGRADE + b"x"],
+    "a frame behind an upgrade": [UPGRADE + b"\x81\x80abcd"],
+    "an upgrade in two parts, and more": [UPGRADE[:-2], b"\r\nxyz"],
+    "an upgrade of another version": [UPGRADE.replace(b" 13", b" 12")],
+    "an upgrade without a key": [UPGRADE.replace(b"Sec-WebSocket-Key", b"X")],
+    "an upgrade without a version": [UPGRADE.replace(b"Sec-WebSocket-Version", b"X")],
+    "an upgrade to nowhere": [UPGRADE.replace(b"/ws", b"/nowhere")],
+    "an upgrade of a POST": [UPGRADE.replace(b"GET", b"POST")],
+    "an upgrade to HTTP/2": [UPGRADE.replace(b"websocket", b"h2c")],
+    "nonsense after an upgrade": [UPGRADE, b"\xff" * 100],
+    "an unmasked frame after an upgrade": [UPGRADE, b"\x81\x01a"],
+    "text that is none after an upgrade": [UPGRADE, b"\x81\x81\0\0\0\0\xff"],
+    "a close frame with a bad code": [UPGRADE, b"\x88\x82\0\0\0\0\x00\x01"],
+    "half a head": [UPGRADE[:40]],
+    "no head": [b""],
+    "HTTP/2": [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0" * 50],
+    "a path that is no text": [b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"],
+    "no request at all": [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" * 10],
+    "half a body": [POST[:-3]],
+    "two lengths": [HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}"],
+    "bad chunks": [HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}"],
+    "more than one body": [POST + b"more, which is no request"],
+    "a large answer": [POST],
+    "two requests at once": [POST + POST],
+    "an end while a call runs": [
+        POST.replace(b"echo", b"hold").replace(b'{"size": 3000000}', b"{               }")
+    ],
+}
+BAD_ENDS = ["close", "half", "reset"]
+
+
+async def be_bad(port: int, parts: list[bytes], end: str) -> None:
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async with stream:
+        with contextlib.suppress(trio.BrokenResourceError):
+            for part in parts:
+                await stream.send_all(part)
+                with trio.move_on_after(0.02):
+                    await stream.receive_some()
+            if end == "half":
+                await stream.send_eof()
+                with trio.move_on_after(0.5):
+                    while await stream.receive_some():
+                        pass
+        if end == "reset":
+            reset(stream)
+
+
+async def other_pages(request: Request) -> Response:
+    return Response(await request.body())
+
+
+async def other_socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    while True:
+        await websocket.send_text(await websocket.receive_text())
+
+
+@contextlib.asynccontextmanager
+async def mounted() -> AsyncIterator[str]:
+    gateway = Gateway(Service())
+    app = Starlette(
+        routes=[
+            Route("/api/echo", other_pages, methods=["POST"]),
+            WebSocketRoute("/ws", other_socket),
+            Mount("/rpc", gateway),
+        ],
+        lifespan=lambda _: gateway.run(),
+    )
+    async with hosting(app) as url:
+        yield url
+
+
+@pytest.mark.parametrize("end", BAD_ENDS)
+@pytest.mark.parametrize("is_mounted", [False, True])
+async def test_what_strangers_do_is_one_short_line_a_minute_at_most(is_mounted, end, caplog):
+    caplog.set_level(logging.INFO)
+    async with mounted() if is_mounted else hosting(Gateway(Service())) as url:
+        async with trio.open_nursery() as nursery:
+            for parts in BAD.values():
+                for _ in range(2):
+                    nursery.start_soon(be_bad, port_of(url), parts, end)
+        # It serves all the same, and each connection has ended.
+        if not is_mounted:
+            async with browsing(url) as browser:
+                assert (await browser.http.post("/api/echo", json={})).json()["payload"] == "x"
+    lines = [record for record in caplog.records if record.name.startswith(("trio_rpc", "hyper"))]
+    assert len(lines) <= 1, [record.getMessage() for record in lines]
+    assert all(record.exc_info is None and len(record.getMessage()) < 300 for record in lines)
+
+
+async def test_what_an_application_does_wrong_is_logged_with_its_traceback(caplog):
+    async def fails(_: Request) -> Response:
+        raise LookupError("a fault of the application's own")
+
+    async def socket_fails(websocket: WebSocket) -> None:
+        await websocket.accept()
+        raise LookupError("another")
+
+    app = Starlette(routes=[Route("/", fails), WebSocketRoute("/ws", socket_fails)])
+    async with hosting(app) as url:
+        stream = await trio.open_tcp_stream("127.0.0.1", port_of(url))
+        async with stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert b" 500 " in await stream.receive_some()
+        async with websocket(url) as ws:
+            assert await closed_with(ws) == 1011
+    assert caplog.text.count("LookupError: a fault of the application's own") == 1
+    assert caplog.text.count("LookupError: another") == 1
+
+
+async def test_lines_that_clients_cause_are_bounded_for_the_gateway_and_not_for_each(caplog):
+    async with hosting(Gateway(Service())) as url:
+        for _ in range(30):
+            async with websocket(url) as ws:
+                await ws.get_message()
+                await ws.send_message("no JSON")
+                await ws.send_message('{"type": "ping", "id": 1}')
+                await ws.get_message()
+    assert caplog.text.count("sent what is no JSON") == 20
+
+
+def test_a_bound_of_its_own_for_each_kind_of_line(caplog, autojump_clock):
+    async def main() -> None:
+        one = Complaints(logging.getLogger("trio_rpc.gateway"), lines=1)
+        for number in range(3):
+            one.log(logging.WARNING, "line %d", number)
+        await trio.sleep(61)
+        one.log(logging.WARNING, "line %d", 3)
+
+    trio.run(main, clock=autojump_clock)
+    assert [record.getMessage() for record in caplog.records] == [
+        "line 0",
+        "2 more lines were not logged",
+        "line 3",
+    ]
+
+
+# ── messages that are too large ──────────────────────────────────────────────────────────────
+
+
+def message_of(size: int, pad: str = "x") -> str:
+    """Make a message of so many bytes that is ignored."""
+    bare = len(json.dumps({"type": "unknown", "pad": ""}))
+    return json.dumps(
+        {"type": "unknown", "pad": pad * ((size - bare) // len(pad.encode()))}, ensure_ascii=False
+    )
+
+
+@contextlib.asynccontextmanager
+async def limited(limits: GatewayLimits, *, is_mounted: bool) -> AsyncIterator[str]:
+    gateway = Gateway(Service(), limits=limits)
+    if not is_mounted:
+        async with hosting(gateway) as url:
+            yield url
+        return
+    async with hosting(
+        Starlette(routes=[Mount("/rpc", gateway)], lifespan=lambda _: gateway.run())
+    ) as url:
+        yield f"{url}/rpc"
+
+
+@pytest.mark.parametrize("pad", ["x", "ä"])
+@pytest.mark.parametrize("most", [1000, 1_000_000])
+@pytest.mark.parametrize("is_mounted", [False, True])
+async def test_max_message_is_the_limit_that_holds(is_mounted, most, pad):
+    async with limited(GatewayLimits(max_message=most), is_mounted=is_mounted) as url:
+        async with browsing(url) as browser:
+            await browser.ws.send_message(message_of(most, pad))
+            await browser.say("ping", id=1)
+            assert (await browser.next())["id"] == 1
+            await browser.ws.send_message(message_of(most + 2, pad))
+            assert await closed_with(browser.ws) == 1009
+
+
+async def test_max_body_holds_whatever_max_message_is():
+    limits = GatewayLimits(max_message=10, max_body=100_000)
+    async with hosting(Gateway(Service(), limits=limits)) as url, browsing(url) as browser:
+        for size, status in ((99_000, 422), (101_000, 413)):
+            got = await browser.http.post("/api/echo", json={"x": "y" * size})
+            assert got.status_code == status
+
+
+@pytest.mark.parametrize("reads", [True, False])
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_after_1009_the_socket_is_gone_within_time_to_die(goes_on, reads):
+    limits = GatewayLimits(max_message=1000, time_to_die=0.1, grace=0.1)
+    gateway = Gateway(Service(), limits=limits)
+    async with hosting(gateway) as url:
+        stream = await trio.open_tcp_stream("127.0.0.1", port_of(url))
+        async with stream:
+            await stream.send_all(UPGRADE)
+            await stream.receive_some()
+            frame = b"\x81\xfe\x10\x00\0\0\0\0" + b"x" * 4096  # and no word of its own Close
+            with trio.fail_after(5), contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(frame)
+                while goes_on:
+                    await stream.send_all(frame)
+                    await trio.sleep(0.01)
+                while reads and await stream.receive_some():
+                    pass
+            with trio.fail_after(5):
+                while gateway.clients:  # noqa: ASYNC110 - of a client nothing else can be waited for
+                    await trio.sleep(0.01)
+
+
+async def test_a_client_that_is_told_1009_can_read_that():
+    async with hosting(Gateway(Service(), limits=GatewayLimits(max_message=1000))) as url:
+        async with websocket(url) as ws:
+            await ws.get_message()
+            for _ in range(50):
+                with contextlib.suppress(ConnectionClosed):
+                    await ws.send_message("x" * 60_000)
+            assert await closed_with(ws) == 1009
+
+
+async def test_a_server_that_knows_no_limit_is_told_to_close():
+    """Under hypercorn without ``without_deflate``, the connection itself looks at the size."""
+    client = Client(GatewayLimits(max_message=10), resumable=True)
+
+    async def send(_: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive() -> str:
+        await trio.lowlevel.checkpoint()
+        return "x" * 11
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(client.run)
+        assert await Connection(client, {"type": "uuid"}, send, receive).run() is End.TOO_LARGE
+        nursery.cancel_scope.cancel()
+    assert End.TOO_LARGE.value[0] == 1009
+
+
+async def test_limits_may_be_infinite():
+    inf = float("inf")
+    limits = GatewayLimits(grace=inf, keepalive=inf, handshake_timeout=inf, body_timeout=inf)
+    async with hosting(Gateway(Service(), limits=limits)) as url:
+        async with websocket(url) as ws:
+            hello = json.loads(await ws.get_message())
+            assert (hello["grace"], hello["keepalive"]) == (None, None)
+        async with Message("127.0.0.1", port_of(url)).connect() as message:
+            assert await message.post("echo", {}) == "x"
+            assert message._session.grace == inf
