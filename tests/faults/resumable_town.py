@@ -69,7 +69,7 @@ class Town:
             guest = await self.lobby.receive(carrier)
             if guest.is_new:
                 self.nursery.start_soon(self.own, guest.channel)
-            await guest.channel.carry(carrier, guest.received)
+            await guest.channel.accept(carrier, guest.received)
         except OSError as exc:
             self.problems.append(exc)
         finally:

@@ -7,11 +7,35 @@ from: a client makes it (``resuming.py``), a server is given it.
 One carrier at a time
 =====================
 
-Whoever has a carrier lends it to the channel by :meth:`ResumableChannel.carry`, which returns when the carrier is
-of no use any more. Receiving begins at once, and sending when all has been sent again that the other end lacks; both ends
-do that at the same time, and neither would get to its end if it did not receive meanwhile. A newer carrier
-takes the place of an older one, whatever the older one thinks of itself: a connection that has died without a word
-looks alive from here.
+The owner of a carrier lends it to the channel by :meth:`ResumableChannel.carry` or :meth:`ResumableChannel.accept`, which
+return when the carrier is of no use any more. The channel is in one of three states::
+
+                                                  all that was kept
+    AWAY ---- a carrier ----> CATCHING UP ------- has been sent again -------> CAUGHT UP
+      ^                        |       ^                                          |
+      |                        |       +------ a newer carrier takes its place ---+
+      +------------------------+------------- the carrier is lost ----------------+
+
+=============  ==============  ============  ====================================================
+state          ``_carrier``    ``_outlet``   a packet that is sent now
+=============  ==============  ============  ====================================================
+AWAY           None            None          is kept, and leaves over the next carrier
+CATCHING UP    the carrier     None          waits for its turn, which comes after the catching up
+CAUGHT UP      the carrier     there         leaves through the outlet, and is kept
+=============  ==============  ============  ====================================================
+
+1. Packets are received from ``_carrier`` at once. Both ends catch up at the same time, with more perhaps than the
+   connection holds, so neither would finish if it did not receive meanwhile.
+2. Only :meth:`ResumableChannel._catch_up` sends over a carrier that is not caught up. Everything else, be it a packet, an
+   Ack, the End or the rest of a packet, goes through ``_outlet``, so nothing can overtake what is sent again.
+3. ``_catch_up`` holds the turn to send until it has put the outlet in place. Packets are kept only by the holder of the
+   turn, or through an outlet whose turn is free. So no packet is kept too late to be sent again, and too early for the outlet.
+4. A carrier leaves both places in one step, :meth:`ResumableChannel._lose`. A task that still waits in it learns when it
+   is closed that it was no longer in use.
+
+A newer carrier takes the place of an older one, even if that one seems to work: a connection that has died without a
+word looks alive from here. A server tells the client what it has received (Accept) in the step in which the older carrier
+loses its place: the older one may deliver one more packet in the same tick, and nothing of it may be taken after that.
 
 The end
 =======
@@ -23,14 +47,15 @@ seconds. So a Goodbye that was sent just before a cut still arrives.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import trio
 
 from trio_rpc.channels.abilities import WritesNow, writes_now
-from trio_rpc.channels.resumption import ACK_BYTES, Numbers
+from trio_rpc.channels.resumption import ACK_BYTES, Frame, Kind, Numbers, encode
 from trio_rpc.errors import DecodeError
 
 __all__ = [
@@ -139,6 +164,18 @@ class _Stage(enum.Enum):
     CLOSED = "closed"
 
 
+class _Outlet(NamedTuple):
+    """The sending side of a carrier over which all that was kept has been sent.
+
+    Attributes:
+        carrier: the carrier.
+        now: the same, if it can take a packet over without waiting.
+    """
+
+    carrier: trio.abc.Channel[bytes]
+    now: WritesNow | None
+
+
 class ResumableChannel(trio.abc.Channel[bytes]):
     """A channel over one carrier after the other. Its tasks run in :meth:`run`, which somebody owns.
 
@@ -160,13 +197,14 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         self._options = options
         self._numbers = Numbers(options.buffer)
         self._carrier: trio.abc.Channel[bytes] | None = None
-        self._nowait: WritesNow | None = None
+        self._outlet: _Outlet | None = None
         self._next_state = ConnectionState.CONNECTED
         self._lost = trio.Event()
         self._changed = trio.Event()
-        """Set, and replaced, when the state changes, room comes free, or everything has arrived."""
+        """Set, and replaced, when there is another carrier or none, room comes free, or everything has arrived."""
         self._ack_wanted = trio.Event()
         self._sending = trio.Lock()
+        """The turn to send: see the module's docstring."""
         self._is_sending = False
         self._is_receiving = False
         self._stage = _Stage.OPEN
@@ -211,38 +249,40 @@ class ResumableChannel(trio.abc.Channel[bytes]):
     def send_nowait(self, value: bytes) -> bool:
         """Send one packet if that needs no waiting; tell whether it was taken over. Raises as ``send`` does."""
         self._check_send(value)
+        outlet = self._outlet
         if (
-            self._nowait is None
+            outlet is None
+            or outlet.now is None
             or self._is_sending
             or self._sending.locked()
             or not self._numbers.has_room
         ):
             return False
-        carrier = self._carrier
         try:
-            if not self._nowait.send_nowait(self._numbers.frame(value)):
+            if not outlet.now.send_nowait(self._numbers.frame(value)):
                 return False
         except CARRIER_ERRORS:
-            self._lose(carrier)
+            self._lose(outlet.carrier)
         self._numbers.keep(value)
         return True
 
     async def flush(self) -> None:
         """Hand over what ``send_nowait`` could not."""
-        nowait, carrier = self._nowait, self._carrier
-        if nowait is None:
-            await trio.lowlevel.checkpoint()
-            return
         async with self._turn():
+            outlet = self._outlet
+            if outlet is None or outlet.now is None:
+                await trio.lowlevel.checkpoint()
+                return
             try:
-                await nowait.flush()
+                await outlet.now.flush()
             except CARRIER_ERRORS:
-                self._lose(carrier)
+                self._lose(outlet.carrier)
 
     @property
     def unsent(self) -> int:
         """Bytes that ``flush`` would hand over."""
-        return self._nowait.unsent if self._nowait is not None else 0
+        outlet = self._outlet
+        return outlet.now.unsent if outlet is not None and outlet.now is not None else 0
 
     async def receive(self) -> bytes:
         """Return the next packet, over whatever connection it comes. Cancelled, it has lost nothing.
@@ -330,47 +370,71 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         return self._numbers.received
 
     @property
+    def confirmed(self) -> int:
+        """The number of the last packet that the other end is known to have."""
+        return self._numbers.confirmed
+
+    @property
     def is_waiting(self) -> bool:
         """Whether there is no carrier, and hope of one."""
         return self._carrier is None and not self.is_over
 
-    def release(self) -> None:
-        """Let go of the carrier, if there is one, for a newer one; nothing more is taken from it."""
-        self._lose(self._carrier)
-
     async def carry(self, carrier: trio.abc.Channel[bytes], received: int) -> None:
-        """Use a carrier until it is lost, or another takes its place, or the channel is over.
+        """Use a carrier until it is lost, or another takes its place, or the channel is over: at a client.
 
         Args:
             carrier: after its handshake.
             received: the number of the last packet that the other end has.
         """
+        await self._use(carrier, received)
+
+    async def accept(self, carrier: trio.abc.Channel[bytes], received: int) -> None:
+        """Take a carrier in the place of the older one, tell the client so, and use it: at a server; else as ``carry``."""
+        accept = Frame(Kind.ACCEPT, ack=self._numbers.received, rest=self.token)
+        await self._use(carrier, received, encode(accept))
+
+    async def _use(
+        self, carrier: trio.abc.Channel[bytes], received: int, first: bytes | None = None
+    ) -> None:
         if self.is_over:
+            return
+        self._lose(self._carrier)
+        try:
+            frames = self._numbers.replay(received)
+        except DecodeError as exc:
+            self.fail(str(exc))
             return
         lost = self._lost = trio.Event()
         self._connections += 1
         self._carrier = carrier
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._catch_up, carrier, received)
-            await lost.wait()
-            nursery.cancel_scope.cancel()
+        self._wake()  # there is something to receive from, and less is kept perhaps
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._catch_up, carrier, first, frames)
+                await lost.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._lose(carrier)
 
-    async def _catch_up(self, carrier: trio.abc.Channel[bytes], received: int) -> None:
-        """Send again what the other end lacks; then everything is as it was."""
+    async def _catch_up(
+        self, carrier: trio.abc.Channel[bytes], first: bytes | None, frames: Iterator[bytes]
+    ) -> None:
+        """Send again what the other end lacks; then let everything else be sent over this carrier."""
         try:
             async with self._sending:
-                for frame in self._numbers.replay(received):
+                if first is not None:
+                    await carrier.send(first)
+                for frame in frames:
                     await carrier.send(frame)
-                if self._carrier is not carrier:
-                    return
-                self._nowait = writes_now(carrier)
-                self.state = self._next_state
-                self._next_state = ConnectionState.RESUMED
-                self._wake()
-        except DecodeError as exc:
-            self.fail(str(exc))
+                if carrier is self._carrier:
+                    self._outlet = _Outlet(carrier, writes_now(carrier))
+                    self.state = self._next_state
+                    self._next_state = ConnectionState.RESUMED
+                    self._wake()
         except CARRIER_ERRORS:
             self._lose(carrier)
+        if self._numbers.is_ack_due:  # for what came while nothing could be acknowledged
+            self._ack_wanted.set()
 
     def fail(self, reason: str) -> None:
         """Be lost for good."""
@@ -400,7 +464,8 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             await self._ack_wanted.wait()
             self._ack_wanted = trio.Event()
             async with self._sending:
-                if self._numbers.is_ack_due:
+                # Without an outlet nothing would be told: it is due until there is one.
+                if self._outlet is not None and self._numbers.is_ack_due:
                     await self._pass(self._numbers.ack())
 
     # ── underneath ───────────────────────────────────────────────────────────────────────────
@@ -438,18 +503,18 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             self._sending.release()
 
     async def _pass(self, frame: bytes) -> None:
-        """Send a frame over the carrier, if there is one; if it does not get through, it will be sent again."""
-        carrier = self._carrier
-        if carrier is None:
+        """Send a frame through the outlet, if there is one; if it does not get through, it will be sent again."""
+        outlet = self._outlet
+        if outlet is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
         try:
-            await carrier.send(frame)
+            await outlet.carrier.send(frame)
         except CARRIER_ERRORS:
-            self._lose(carrier)
+            self._lose(outlet.carrier)
         except trio.Cancelled:
             # Whether the frame has left nobody knows, and the next one must not come without it.
-            self._lose(carrier)
+            self._lose(outlet.carrier)
             raise
 
     async def _send_end(self) -> None:
@@ -483,6 +548,10 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         except CARRIER_ERRORS:
             self._lose(carrier)
             return None
+        except DecodeError:
+            if carrier is not self._carrier:
+                return None
+            raise
         if carrier is not self._carrier:
             return None  # it comes again over the next one
         before = self._numbers.unconfirmed
@@ -498,7 +567,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
     def _lose(self, carrier: trio.abc.Channel[bytes] | None) -> None:
         """Take note that a carrier is of no use any more."""
         if carrier is not None and carrier is self._carrier:
-            self._carrier = self._nowait = None
+            self._carrier = self._outlet = None
             self._lost.set()
             if not self.is_over:
                 self.state = ConnectionState.RECONNECTING

@@ -71,7 +71,7 @@ class _Client:
             await self._connect(functools.partial(self._begin, nursery, task_status))
             attempt = 0
             while not channel.is_over:
-                before = channel.received
+                before = channel.received + channel.confirmed
                 await trio.sleep(self._delay(attempt))
                 try:
                     await self._reconnect()
@@ -79,7 +79,8 @@ class _Client:
                     channel.fail(str(exc))
                 except CARRIER_ERRORS:
                     pass  # there will be another attempt, until the grace time is over
-                attempt = 0 if channel.received > before else attempt + 1
+                has_moved = channel.received + channel.confirmed > before
+                attempt = 0 if has_moved else attempt + 1
 
     async def _connect(self, begin: Callable[[], object]) -> None:
         """Make the first connection, and use it as long as it lasts."""
@@ -132,7 +133,7 @@ class Guest(NamedTuple):
 
     Attributes:
         channel: of the session: a resumable one, or the connection itself, if that is all the client wants.
-        received: the last packet that the client has; 0 for a connection by itself.
+        received: the last packet that the client has; 0 if the session is to be opened.
         is_new: whether the session is to be opened.
     """
 
@@ -156,7 +157,7 @@ class Lobby:
         self._channels: dict[bytes, ResumableChannel] = {}
 
     async def receive(self, carrier: trio.abc.Channel[bytes]) -> Guest:
-        """Hear what a client wants, and answer.
+        """Return what a client wants, if it can be granted; a resumable channel is then to ``accept`` the carrier.
 
         Raises:
             OSError: it said nothing in time, or nothing that can be granted.
@@ -181,15 +182,15 @@ class Lobby:
             )
         if frame.kind is Kind.OPEN:
             channel = ResumableChannel(self._options, secrets.token_bytes(TOKEN_BYTES))
-        else:
-            known = self._channels.get(_key(frame.rest[1:]))
-            if known is None or known.is_over:
-                await self._refuse(carrier, _NEVER_KNOWN)
-                raise AssertionError  # it does not return
-            channel = known
-            channel.release()  # the older connection: the newer one wins
-        await carrier.send(encode(Frame(Kind.ACCEPT, ack=channel.received, rest=channel.token)))
-        return Guest(channel, frame.ack, is_new=frame.kind is Kind.OPEN)
+            return Guest(channel, frame.ack, is_new=True)
+        known = self._channels.get(_key(frame.rest[1:]))
+        if known is None or known.is_over:
+            await self._refuse(carrier, _NEVER_KNOWN)
+            raise AssertionError  # it does not return
+        if frame.ack < known.confirmed:
+            # It was sent before the client received what it has acknowledged since, over a later connection.
+            raise ConnectionError("the client has given this connection up for a later one")
+        return Guest(known, frame.ack, is_new=False)
 
     async def _refuse(self, carrier: trio.abc.Channel[bytes], reason: str) -> None:
         await carrier.send(encode(Frame(Kind.REFUSE, rest=reason.encode())))

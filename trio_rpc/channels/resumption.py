@@ -154,6 +154,11 @@ class Numbers:
         self._received_bytes = 0
 
     @property
+    def confirmed(self) -> int:
+        """The number of the last packet whose arrival is known."""
+        return self._confirmed
+
+    @property
     def unconfirmed(self) -> int:
         """How many packets have been sent whose arrival is not known."""
         return len(self._kept)
@@ -194,15 +199,18 @@ class Numbers:
         return _HEADER.pack(Kind.ACK, 0, self.received)
 
     def replay(self, received: int) -> Iterator[bytes]:
-        """Yield again what comes after the packet of that number, as it is needed.
+        """Take note of what the other end has, and return the frames of what comes after that, made as they are needed.
 
         Raises:
             DecodeError: that number cannot be.
         """
-        self._confirm(received)
         if received < self._confirmed:
             raise DecodeError(f"packet {received + 1} is asked for again, and was acknowledged")
-        number = received + 1
+        self._confirm(received)
+        return self._after(received)
+
+    def _after(self, number: int) -> Iterator[bytes]:
+        number += 1
         while (index := max(number - self._confirmed, 1) - 1) < len(self._kept):
             number = self._confirmed + index + 1  # some may be confirmed meanwhile
             self._have_told()

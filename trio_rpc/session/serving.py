@@ -112,7 +112,7 @@ class Server:
             nursery.start_soon(self._serve_resumable, guest.channel, name, lobby, nursery)
         # Its session, which is cancelled with the server, has last words to send, and closes it then.
         with trio.CancelScope(shield=True):
-            await guest.channel.carry(carrier, guest.received)
+            await guest.channel.accept(carrier, guest.received)
 
     async def _serve_resumable(
         self, channel: ResumableChannel, name: str, lobby: Lobby, nursery: trio.Nursery
