@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import itertools
 import unicodedata
 
@@ -107,11 +109,70 @@ def test_two_interfaces_make_one_service():
 
 
 @pytest.mark.parametrize(
-    "attribute", [staticmethod(print), classmethod(print), property(print), None, 3]
+    "attribute",
+    [
+        property(print),
+        functools.cached_property(print),
+        functools.singledispatchmethod(print),
+        int,
+        None,
+        3,
+    ],
 )
-def test_an_override_must_be_a_function(attribute):
+def test_an_override_that_is_no_method_is_refused(attribute):
     live = type("Live", (Market,), {"price": attribute})
-    with pytest.raises(TypeError, match=r"Live.price overrides a remote method with a"):
+    with pytest.raises(
+        TypeError, match=r"Live.price overrides a remote method with a .* write a def"
+    ):
+        build_table(live())
+
+
+class Priced:
+    def __call__(self, symbol: str) -> float:
+        return 3.0
+
+
+async def _by_count(self, count: int, symbol: str) -> float:
+    return float(count)
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        staticmethod(lambda symbol: 3.0),
+        classmethod(lambda cls, symbol: 3.0),
+        functools.partialmethod(_by_count, 3),
+        functools.lru_cache(lambda self, symbol: 3.0),
+        Priced(),
+        lambda *args: 3.0,
+    ],
+    ids=["static", "class", "partial", "cached", "object", "star"],
+)
+def test_an_override_is_called_as_python_binds_it(attribute):
+    live = type("Live", (Market,), {"price": attribute})
+    entry = build_table(live())["price"]
+    args, kwargs = entry.signature.bind(["BTC"])
+    assert args == ["BTC"]
+    made = entry.function(*args, **kwargs)
+    if inspect.iscoroutine(made):
+        with pytest.raises(StopIteration) as caught:
+            made.send(None)
+        made = caught.value.value
+    assert made == 3.0
+    with (
+        pytest.raises(InvalidArguments, match="at most 1")
+        if attribute.__class__ is not type(lambda: 0)
+        else contextlib.nullcontext()
+    ):
+        entry.signature.bind(["BTC", "ETH"])
+
+
+@pytest.mark.parametrize("function", [lambda: 3.0, lambda *, symbol: 3.0])
+def test_a_method_without_a_place_for_self_is_refused(function):
+    live = type("Live", (Market,), {"price": function})
+    with pytest.raises(
+        TypeError, match=r"^price: its signature has no place for self: write \(self"
+    ):
         build_table(live())
 
 
@@ -125,7 +186,7 @@ def test_a_mark_inside_another_decorator_is_refused(wrap):
         build_table(cls())
 
 
-def test_a_wrapped_async_def_is_async():
+def test_a_wrapped_method_is_checked_as_what_it_wraps():
     def logged(function):
         @functools.wraps(function)
         def wrapper(*args, **kwargs):
@@ -138,10 +199,8 @@ def test_a_wrapped_async_def_is_async():
         @method
         async def price(self, symbol: str) -> float: ...
 
-    entry = build_table(Service())["price"]
-    assert entry.is_async
     with pytest.raises(InvalidArguments):
-        entry.signature.bind([1])
+        build_table(Service())["price"].signature.bind([1])
 
 
 @pytest.mark.parametrize("service", [Empty(), 3, "market", object(), [Market()], print])

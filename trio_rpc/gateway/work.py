@@ -20,6 +20,7 @@ from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.bugs import Bugs
 from trio_rpc.session.context import Handled, handled_call, outgoing_metadata
 from trio_rpc.session.filters import Filter, apply_filters
+from trio_rpc.session.stepping import is_awaitable
 
 if TYPE_CHECKING:
     from trio_rpc.gateway.clients import Client
@@ -159,7 +160,7 @@ class Work:
         async def proceed() -> Any:
             await trio.lowlevel.checkpoint()
             result = self._method.function(**self._kwargs)
-            return await result if self._method.is_async else result
+            return await result if is_awaitable(result) else result
 
         handled = handled_call.get()
         assert handled is not None  # noqa: S101 - set just before

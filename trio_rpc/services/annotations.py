@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter
 from typing import Any, get_type_hints
 
+from trio_rpc.services.functions import written_in
+
 __all__ = ["Annotations", "class_annotations", "resolved"]
 
 
@@ -16,20 +18,30 @@ class Annotations:
     """Looks up annotations one by one, so that one that is not needed need not resolve."""
 
     def __init__(
-        self, function: Callable[..., Any], like: Callable[..., Any] | None, owner: type | None
+        self,
+        function: Callable[..., Any],
+        like: Callable[..., Any] | None,
+        owner: type | None,
+        signature: inspect.Signature | None = None,
     ) -> None:
-        self._sources = [
-            inspect.unwrap(source) for source in (function, like) if source is not None
-        ]
+        self._sources = [written_in(source) for source in (function, like) if source is not None]
         self._owner = owner
+        self._parameters = {} if signature is None else signature.parameters
 
-    def get(self, name: str) -> Any:
-        """Return the annotation of a parameter or of "return", Any where there is none."""
+    def get(self, name: str, default: Any = Any) -> Any:
+        """Return the annotation of a parameter or of "return", ``default`` where there is none."""
         for source in self._sources:
-            annotation = getattr(source, "__annotations__", {}).get(name, Parameter.empty)
+            annotations = getattr(source, "__annotations__", None)  # a mock's may be anything
+            if not isinstance(annotations, dict):
+                continue
+            annotation = annotations.get(name, Parameter.empty)
             if annotation is not Parameter.empty:
                 return self._resolved(source, name, annotation)
-        return Any
+        # A wrapper may say by __signature__ what it takes.
+        parameter = self._parameters.get(name)
+        if parameter is not None and parameter.annotation is not Parameter.empty:
+            return self._resolved(self._sources[0], name, parameter.annotation)
+        return default
 
     def _resolved(self, source: Callable[..., Any], name: str, annotation: Any) -> Any:
         if annotation is None:

@@ -40,12 +40,15 @@ from typing import (
 )
 
 import msgspec
-import trio
+
+from trio_rpc.services.functions import CALLABLE, STREAMS, Said, is_call_protocol, said_of
 
 __all__ = [
+    "SCALARS",
     "STREAMS",
     "Convert",
     "ConvertsItems",
+    "ConvertsResults",
     "Read",
     "adapt",
     "check_supported",
@@ -65,8 +68,6 @@ SCALARS = frozenset({str, int, float, bool, bytes, types.NoneType})
 
 # msgspec would read text as base64 for these; it is far more often a mistake.
 BYTES_LIKE = (bytes, bytearray, memoryview)
-
-CALLABLE: Any = collections.abc.Callable
 
 # The generics whose arguments msgspec looks into.
 COLLECTIONS = frozenset(
@@ -88,24 +89,20 @@ COLLECTIONS = frozenset(
 )
 
 
-STREAMS = frozenset(
-    {
-        collections.abc.AsyncIterable,
-        collections.abc.AsyncIterator,
-        collections.abc.AsyncGenerator,
-        trio.abc.ReceiveChannel,
-        trio.abc.Channel,
-    }
-)
-"""What a stream may be annotated as, with the type of its items."""
-
-
 @runtime_checkable
 class ConvertsItems(Protocol):
     """A stream that came in a call: its items are checked one by one, as they are taken."""
 
     def convert_items(self, convert: Convert | None) -> None:
         """Check and convert each item with that function."""
+
+
+@runtime_checkable
+class ConvertsResults(Protocol):
+    """A function that came in a call: what it returns is checked each time that it is called."""
+
+    def convert_results(self, convert: Convert | None) -> None:
+        """Check and convert each result with that function."""
 
 
 class _AdapterType(type):
@@ -141,6 +138,9 @@ def adapt(annotation: Any) -> Any:
         return _adapt_collection(annotation, origin)
     if origin in STREAMS:
         return _stream_of(origin, get_args(annotation)[0])
+    said = said_of(annotation)
+    if said is not None:
+        return _function_of(origin, said)
     if isinstance(origin, type) and not _is_record(origin):
         return _instance_of(origin)
     return annotation
@@ -187,7 +187,7 @@ def is_function(annotation: Any) -> bool:
     if origin in (Union, types.UnionType):
         members = set(get_args(annotation)) - {types.NoneType}
         return bool(members) and all(map(is_function, members))
-    return CALLABLE in (annotation, origin) or _is_call_protocol(annotation)
+    return said_of(annotation) is not None
 
 
 def _decode(wanted: Any, value: Any) -> Any:
@@ -209,10 +209,6 @@ def decode_custom(wanted: Any, value: Any, read: Read) -> Any:
 
 
 def _check_instance(wanted: type, value: Any) -> Any:
-    if wanted is CALLABLE or _is_call_protocol(wanted):
-        if callable(value):
-            return value
-        raise TypeError(f"Expected a function, got `{type(value).__name__}`")
     if _is_plain_protocol(wanted) or isinstance(value, wanted):
         return value
     raise TypeError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
@@ -227,16 +223,34 @@ def _is_plain_protocol(wanted: type) -> bool:
     return _is_protocol(wanted) and not getattr(wanted, "_is_runtime_protocol", False)
 
 
-def _is_call_protocol(wanted: type) -> bool:
-    return _is_protocol(wanted) and "__call__" in vars(wanted)
-
-
 def _adapter(name: str, convert: Callable[[Any, Read], Any]) -> Any:
     return _AdapterType(name, (Adapter,), {"convert": staticmethod(convert)})
 
 
 def _instance_of(cls: type) -> Any:
     return _adapter(cls.__name__, lambda value, _: _check_instance(cls, value))
+
+
+def _function_of(origin: Any, said: Said) -> Any:
+    """Make what stands for a function; what it returns is converted as its annotation says."""
+    adapted = adapt(said.result)
+    check_supported(adapted)
+    convert_result = make_converter(adapted)
+    if said.result in (None, types.NoneType):
+        convert_result = _nothing  # nobody wants it, and a plain function may well return something
+
+    def convert(value: Any, _read: Read) -> Any:
+        if not callable(value):
+            raise TypeError(f"Expected a function, got `{type(value).__name__}`")
+        if isinstance(value, ConvertsResults):
+            value.convert_results(convert_result)
+        return value
+
+    return _adapter(getattr(origin, "__name__", "Callable"), convert)
+
+
+def _nothing(_value: Any) -> None:
+    """Return None: nobody wants the value."""
 
 
 def _stream_of(origin: Any, item: Any) -> Any:
@@ -262,7 +276,9 @@ def _adapt_class(annotation: Any) -> Any:
         return _adapt_type_variable(annotation)
     if hasattr(annotation, "__value__") and not _is_supported(annotation):
         return adapt(annotation.__value__)  # a "type" statement's alias
-    if annotation is CALLABLE or _is_protocol(annotation):
+    if annotation is CALLABLE or is_call_protocol(annotation):
+        return _function_of(annotation, said_of(annotation) or Said())
+    if _is_protocol(annotation):
         return _instance_of(annotation)
     if not (isinstance(annotation, type) and issubclass(annotation, enum.Enum)):
         return annotation
@@ -297,7 +313,15 @@ def _adapt_collection(annotation: Any, origin: Any) -> Any:
 
 
 def _adapt_union(annotation: Any) -> Any:
-    members = tuple(map(adapt, get_args(annotation)))
+    functions = [one for one in get_args(annotation) if is_function(one)]
+    kept = [one for one in get_args(annotation) if one not in functions[1:]]
+    # Any function fits the first of several, so what all of them say is put in its place.
+    as_one = (
+        {functions[0]: _function_of(CALLABLE, said_of(annotation) or Said())}
+        if functions[1:]
+        else {}
+    )
+    members = tuple(as_one.get(one) or adapt(one) for one in kept)
     union: Any = Union.__getitem__(members)
     if any(member in (Any, object) for member in members):
         return Any

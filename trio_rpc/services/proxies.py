@@ -11,11 +11,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from trio_rpc.services.conversion import Convert
 from trio_rpc.services.decorators import Kind, MethodMark, wire_name
-from trio_rpc.services.signatures import signature_of
+from trio_rpc.services.signatures import PrepareAll, signature_of
 from trio_rpc.services.tables import marked_methods
 
 __all__ = ["Caller", "Proxy", "RemoteMethod"]
@@ -30,6 +30,20 @@ class Caller(Protocol):
         """Call ``method`` at the other end, notify it or open it, as its kind says."""
 
 
+class Said(NamedTuple):
+    """What an interface says of the values of one method."""
+
+    convert: Convert | None = None
+    """Checks and converts a result, or an item."""
+    started: Convert | None = None
+    """Checks and converts what it is started with."""
+    prepare: PrepareAll | None = None
+    """Marks what its arguments lend."""
+
+
+_NOTHING = Said()
+
+
 class RemoteMethod:
     """A method at the other end. Calling it gives a coroutine, as calling an async def does.
 
@@ -40,10 +54,21 @@ class RemoteMethod:
         title: what it is called for people.
         kind: how it is used.
         raises: the declared exception classes, by the names they travel under.
+        said: what an interface says of it.
         convert: checks and converts a result, or an item, or None where there is nothing to check.
     """
 
-    __slots__ = ("__weakref__", "_invoke", "caller", "convert", "kind", "name", "raises", "title")
+    __slots__ = (
+        "__weakref__",
+        "_invoke",
+        "caller",
+        "convert",
+        "kind",
+        "name",
+        "raises",
+        "said",
+        "title",
+    )
 
     def __init__(
         self,
@@ -51,13 +76,14 @@ class RemoteMethod:
         name: str,
         kind: Kind = Kind.METHOD,
         raises: dict[str, type[Exception]] | None = None,
-        convert: Convert | None = None,
+        said: Said | None = None,
     ) -> None:
         self.caller = caller
         self.name = self.title = name
         self.kind = kind
         self.raises = {} if raises is None else raises
-        self.convert = convert
+        self.said = said = said or _NOTHING
+        self.convert = said.convert
         self._invoke = caller.invoke
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -117,8 +143,8 @@ class Proxy:
                 f"{self._interface.__name__} has no remote method {name!r}; it has {names}"
             )
         _, mark = self._marked[name]
-        raises, convert = _results_of(self._interface, name, prefix + name)
-        return RemoteMethod(self._caller, prefix + name, mark.kind, raises, convert)
+        raises, said = _said_of(self._interface, name, prefix + name)
+        return RemoteMethod(self._caller, prefix + name, mark.kind, raises, said)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("a proxy's attributes are the other end's: they cannot be set")
@@ -146,13 +172,14 @@ def _methods_of(interface: type) -> dict[str, tuple[Callable[..., Any], MethodMa
 
 
 @functools.lru_cache(maxsize=2048)
-def _results_of(
-    interface: type, name: str, full_name: str
-) -> tuple[dict[str, type[Exception]], Convert | None]:
-    """Return what a method may raise, by its name on the wire, and what converts a result or an item."""
+def _said_of(interface: type, name: str, full_name: str) -> tuple[dict[str, type[Exception]], Said]:
+    """Return what a method may raise, by its name on the wire, and what is said of its values."""
     function, mark = _methods_of(interface)[name]
     signature = signature_of(function, function, interface, full_name)
     raises = {wire_name(cls): cls for cls in mark.raises}
-    if mark.kind.is_opened:
-        return raises, signature.item_converter(duplex=mark.kind is Kind.DUPLEX)
-    return raises, signature.result_converter()
+    convert = (
+        signature.item_converter(duplex=mark.kind is Kind.DUPLEX)
+        if mark.kind.is_opened
+        else signature.result_converter()
+    )
+    return raises, Said(convert, signature.started_converter(), signature.prepare())

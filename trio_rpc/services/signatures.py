@@ -7,20 +7,20 @@ others take the long way round, where each parameter can be named in the complai
 
 from __future__ import annotations
 
-import collections.abc
 import functools
 import inspect
 import types
 from collections.abc import Callable, Sequence
 from inspect import Parameter
-from typing import Any, Final, get_args, get_origin
+from itertools import chain, repeat
+from typing import Any, Final, TypeAlias, get_args, get_origin
 
 import msgspec
+import trio
 
 from trio_rpc.errors import DecodeError, InvalidArguments
 from trio_rpc.services.annotations import Annotations
 from trio_rpc.services.conversion import (
-    STREAMS,
     Convert,
     Read,
     adapt,
@@ -30,12 +30,15 @@ from trio_rpc.services.conversion import (
     make_converter,
     scalar_type,
 )
+from trio_rpc.services.functions import STREAMS, Prepare, Said, awaited, preparer
 from trio_rpc.services.text import one_line, quoted
 
-__all__ = ["TASK_STATUS", "Signature", "complaint", "signature_of"]
+__all__ = ["TASK_STATUS", "PrepareAll", "Signature", "checked", "complaint", "signature_of"]
 
 TASK_STATUS: Final = "task_status"
-AWAITABLES: Final = (collections.abc.Awaitable, collections.abc.Coroutine, types.CoroutineType)
+PrepareAll: TypeAlias = Callable[
+    [Sequence[Any], dict[str, Any]], tuple[Sequence[Any], dict[str, Any]]
+]
 
 
 class _Anything(msgspec.Struct):
@@ -45,12 +48,13 @@ class _Anything(msgspec.Struct):
 class _Parameter:
     """One parameter that can be filled from the wire."""
 
-    __slots__ = ("adapted", "by_name", "convert", "name", "required")
+    __slots__ = ("adapted", "annotation", "by_name", "convert", "name", "required")
 
-    def __init__(self, parameter: Parameter, adapted: Any) -> None:
+    def __init__(self, parameter: Parameter, annotation: Any, adapted: Any) -> None:
         self.name = parameter.name
         self.required = parameter.default is Parameter.empty
         self.by_name = parameter.kind is not Parameter.POSITIONAL_ONLY
+        self.annotation = annotation
         self.adapted = adapted
         self.convert: Convert | None = make_converter(adapted)
 
@@ -61,16 +65,18 @@ class Signature:
     A parameter named ``task_status`` is not part of that: it is never filled from the wire.
 
     Args:
-        function: a function; as written in a class body when ``skip_self`` is true.
-        skip_self: leave out the first parameter.
+        function: a callable; a function as written in a class body when ``skip_self`` is true.
+        skip_self: it will be called as a bound method: what that fills is left out.
         like: the method of an interface that ``function`` implements: its annotations stand in
             where ``function`` has none.
         owner: the class whose names annotations may use besides those of the function's module.
         name: what to call the method in complaints; its qualified name by default.
+        said: ``function`` is a callback, and this is what the method that it is given to says of it. It
+            stands in where ``function`` has no annotation, or one that means nothing at run time.
 
     Raises:
-        TypeError: an annotation cannot be resolved at run time, or no value can be checked
-            against it. The text names method and parameter.
+        TypeError: nobody can tell how it is called, an annotation cannot be resolved at run time, or
+            no value can be checked against it. The text names method and parameter.
     """
 
     __slots__ = (
@@ -82,6 +88,7 @@ class Signature:
         "_named",
         "_plain",
         "_positional",
+        "_said",
         "_shapes",
         "callbacks",
         "method",
@@ -97,11 +104,13 @@ class Signature:
         like: Callable[..., Any] | None = None,
         owner: type | None = None,
         name: str | None = None,
+        said: Said | None = None,
     ) -> None:
         self.method: str = name or str(getattr(function, "__qualname__", function))
-        signature = inspect.signature(function)
-        parameters = list(signature.parameters.values())[1 if skip_self else 0 :]
-        self._annotations = Annotations(function, like, owner)
+        signature = _signature(self.method, function, skip_self=skip_self)
+        parameters = list(signature.parameters.values())
+        self._annotations = Annotations(function, like, owner, signature)
+        self._said = said
         self.callbacks: dict[str, bool] = {}
         """Parameters that are functions to be called back and can be given by name; whether they must be."""
         self._first = parameters[0].name if parameters else ""
@@ -113,6 +122,8 @@ class Signature:
         self.takes_task_status = False
         for parameter in parameters:
             self._add(parameter)
+        if said is not None:
+            self._add_said(said)
         self._plain, self._shapes = self._short_cuts()
         self.text = _shown(signature, parameters)
 
@@ -140,10 +151,7 @@ class Signature:
 
         Raises TypeError when it cannot be resolved or checked.
         """
-        annotation = self._annotations.get("return")
-        if get_origin(annotation) in AWAITABLES:  # a plain def that returns what one awaits
-            annotation = (get_args(annotation) or (Any,))[-1]
-        return self._adapt("its result", annotation)
+        return self._adapt("its result", awaited(self._annotations.get("return")))
 
     def bind(
         self, args: Sequence[Any], kwargs: dict[str, Any] | None = None
@@ -182,21 +190,42 @@ class Signature:
         return self._convert_result[0]
 
     def _make_result_converter(self) -> Convert | None:
-        adapted = self.adapted_result()
-        convert = make_converter(adapted)
-        if convert is None:
+        return checked(self.method, make_converter(self.adapted_result()))
+
+    def started_converter(self) -> Convert | None:
+        """Return a function that converts what ``task_status.started`` was given, or None if anything fits.
+
+        The function raises DecodeError, with one line of text, when the value does not fit.
+
+        Raises TypeError when the annotation of ``task_status`` cannot be resolved or checked.
+        """
+        if not self.takes_task_status:
             return None
-        scalar = scalar_type(adapted)
+        annotation = self._annotations.get(TASK_STATUS)
+        if get_origin(annotation) is not trio.TaskStatus:
+            return None
+        adapted = self._adapt("the started value", get_args(annotation)[0])
+        return checked(self.method, make_converter(adapted), "started value")
 
-        def convert_result(value: Any) -> Any:
-            if type(value) is scalar:
-                return value
-            try:
-                return convert(value)
-            except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
-                raise DecodeError(f"the result of {self.method}: {complaint(exc)}") from None
+    def prepare(self) -> PrepareAll | None:
+        """Return a function that marks what arguments lend, or None where no annotation says anything of that."""
+        by_position = [preparer(one.annotation) for one in self._positional]
+        by_name = {name: preparer(one.annotation) for name, one in self._named.items()}
+        extra = (self._extra_positional, self._extra_keywords)
+        more, others = (None if one is None else preparer(one.annotation) for one in extra)
+        if not any((*by_position, *by_name.values(), more, others)):
+            return None
 
-        return convert_result
+        def prepare(
+            args: Sequence[Any], kwargs: dict[str, Any]
+        ) -> tuple[Sequence[Any], dict[str, Any]]:
+            each = chain(by_position, repeat(more))
+            prepared = [_prepared(how, value) for value, how in zip(args, each, strict=False)]
+            return prepared, {
+                name: _prepared(by_name.get(name, others), value) for name, value in kwargs.items()
+            }
+
+        return prepare
 
     def item_converter(self, *, duplex: bool = False) -> Convert | None:
         """Return a function that converts an item of a stream, or None if anything fits.
@@ -223,9 +252,7 @@ class Signature:
                 raise TypeError(f"{self.method}: task_status cannot be positional-only")
             self.takes_task_status = True
             return
-        where = f"parameter {name!r}"
-        annotation = self._annotations.get(name)
-        one = _Parameter(parameter, self._adapt(where, annotation))
+        one = self._parameter(parameter)
         if kind is Parameter.VAR_POSITIONAL:
             self._extra_positional = one
         elif kind is Parameter.VAR_KEYWORD:
@@ -236,8 +263,57 @@ class Signature:
                 self._positional.append(one)
             if one.by_name:
                 self._named[name] = one
-                if is_function(annotation):
+                if is_function(one.annotation):
                     self.callbacks[name] = one.required
+
+    def _parameter(self, parameter: Parameter) -> _Parameter:
+        """Make one parameter; of a callback's, an annotation that cannot be used says nothing."""
+        where = f"parameter {parameter.name!r}"
+        if self._said is None:
+            annotation = self._annotations.get(parameter.name)
+            return _Parameter(parameter, annotation, self._adapt(where, annotation))
+        try:
+            annotation = self._annotations.get(parameter.name, Parameter.empty)
+            if annotation is not Parameter.empty:
+                return _Parameter(parameter, annotation, self._adapt(where, annotation))
+        except TypeError:
+            pass  # one that only a checker can read
+        annotation = self._said_of(parameter)
+        return _Parameter(parameter, annotation, self._adapt(where, annotation))
+
+    def _said_of(self, parameter: Parameter) -> Any:
+        """Return what the method that a callback is given to says of one of its parameters."""
+        assert self._said is not None  # noqa: S101 - the caller has looked
+        position = len(self._positional)
+        by_position = parameter.kind in (
+            Parameter.POSITIONAL_ONLY,
+            Parameter.POSITIONAL_OR_KEYWORD,
+        )
+        if by_position and position < len(self._said.positional):
+            return self._said.positional[position]
+        if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+            return Any
+        return self._said.named.get(parameter.name, Any)
+
+    def _add_said(self, said: Said) -> None:
+        """Let what is said of arguments hold for those that ``*args`` and ``**kwargs`` take."""
+        rest = self._extra_positional
+        if rest is not None and rest.annotation is Any:
+            for number, annotation in enumerate(said.positional[len(self._positional) :]):
+                parameter = Parameter(
+                    f"{rest.name}_{number}",
+                    Parameter.POSITIONAL_ONLY,
+                    default=None,
+                )
+                adapted = self._adapt(f"argument {number}", annotation)
+                self._positional.append(_Parameter(parameter, annotation, adapted))
+        others = self._extra_keywords
+        if others is not None and others.annotation is Any:
+            for name in said.named.keys() - self._named.keys():
+                parameter = Parameter(name, Parameter.KEYWORD_ONLY, default=None)
+                annotation = said.named[name]
+                adapted = self._adapt(f"argument {name!r}", annotation)
+                self._named[name] = _Parameter(parameter, annotation, adapted)
 
     def _adapt(self, where: str, annotation: Any) -> Any:
         try:
@@ -335,6 +411,45 @@ def signature_of(
     connection. The cache is bounded, and what is in it depends on its key alone.
     """
     return Signature(function, like=like, owner=owner, name=name)
+
+
+def checked(name: str, convert: Convert | None, what: str = "result") -> Convert | None:
+    """Return a function that converts a result with ``convert``, or None where there is nothing to check.
+
+    It raises DecodeError, with one line of text, when the result does not fit.
+
+    Args:
+        name: of what has returned it.
+        convert: of its annotation.
+        what: it is called in complaints.
+    """
+    if convert is None:
+        return None
+
+    def check(value: Any) -> Any:
+        try:
+            return convert(value)
+        except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
+            raise DecodeError(f"the {what} of {name}: {complaint(exc)}") from None
+
+    return check
+
+
+def _prepared(how: Prepare | None, value: Any) -> Any:
+    return value if how is None else how(value)
+
+
+def _signature(name: str, function: Callable[..., Any], *, skip_self: bool) -> inspect.Signature:
+    """Return how a callable is called, without what binding it fills, as Python itself takes that off."""
+    try:
+        return inspect.signature(types.MethodType(function, _Nobody) if skip_self else function)
+    except ValueError as exc:
+        why = "has no place for self: write (self, ...)" if skip_self else f"cannot be read: {exc}"
+        raise TypeError(f"{name}: its signature {why}") from None
+
+
+class _Nobody:
+    """Stands for the object that a method is bound to."""
 
 
 class _Unquoted(str):

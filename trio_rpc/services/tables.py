@@ -6,6 +6,7 @@ is looked up by such a name, so that there is nothing to bypass (law 13).
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -191,26 +192,45 @@ def _bind(
     full_name: str, obj: object, name: str, interface: Callable[..., Any], mark: MethodMark
 ) -> BoundMethod:
     cls: type = type(obj)
-    function = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
-    if not inspect.isfunction(function):
-        what = type(function).__name__
-        raise TypeError(f"{cls.__name__}.{name} overrides a remote method with a {what}")
+    attribute = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
+    function = _bound(attribute, obj)
+    if function is None:
+        what = type(attribute).__name__
+        raise TypeError(
+            f"{cls.__name__}.{name} overrides a remote method with a {what}: write a def"
+            " that takes self and calls it"
+        )
+    signature = (
+        signature_of(attribute, interface, cls, full_name)
+        if inspect.isfunction(attribute)
+        else Signature(function, skip_self=False, like=interface, owner=cls, name=full_name)
+    )
     return BoundMethod(
         name=full_name,
         kind=mark.kind,
-        function=function.__get__(obj, cls),
-        is_async=mark.kind.is_opened or _is_async(function),
-        signature=signature_of(function, interface, cls, full_name),
+        function=function,
+        is_async=mark.kind.is_opened or inspect.iscoroutinefunction(function),
+        signature=signature,
         raises=mark.raises,
-        doc=function.__doc__ or interface.__doc__ or "",
+        doc=attribute.__doc__
+        if inspect.isfunction(attribute) and attribute.__doc__
+        else interface.__doc__ or "",
     )
 
 
-def _is_async(function: Callable[..., Any]) -> bool:
-    # A plain wrapper round an async def returns what that does.
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        inspect.unwrap(function)
-    )
+def _bound(attribute: Any, obj: object) -> Callable[..., Any] | None:
+    """Bind what a class has under a name to its object as Python does; None if that is not a method.
+
+    Nothing of the object is looked at: a property would run code of the user's. What a singledispatchmethod
+    takes, Python cannot tell.
+    """
+    if isinstance(
+        attribute, (property, functools.cached_property, functools.singledispatchmethod, type)
+    ):
+        return None
+    get = getattr(type(attribute), "__get__", None)
+    bound = attribute if get is None else get(attribute, obj, type(obj))
+    return bound if callable(bound) else None
 
 
 def _hides_mark(attribute: object) -> bool:

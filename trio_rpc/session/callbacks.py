@@ -11,15 +11,17 @@ is a Request back that asks for items.
 
 from __future__ import annotations
 
+import functools
 import inspect
-import types
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine
 from typing import Any, NamedTuple, TypeAlias
 
 from trio_rpc.errors import LocalProtocolError
+from trio_rpc.services.conversion import Convert
 from trio_rpc.services.decorators import Kind, Raises
+from trio_rpc.services.functions import Said, Wanted
 from trio_rpc.services.proxies import RemoteMethod
-from trio_rpc.services.signatures import Signature
+from trio_rpc.services.signatures import Signature, checked
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.context import Handled
 from trio_rpc.wire.messages import Reference
@@ -39,17 +41,23 @@ CallBack: TypeAlias = Callable[
 class Callback:
     """A function of the caller's, as its handler has it: an async function that lives with the call."""
 
-    __slots__ = ("_call_back", "_handled", "_method", "kind", "number")
+    __slots__ = ("_call_back", "_convert", "_handled", "_method", "kind", "number")
 
     def __init__(self, kind: int, number: int) -> None:
         self.kind = kind
         self.number = number
+        self._convert: Convert | None = None
         self._handled: Handled | None = None
         self._method: RemoteMethod
         self._call_back: CallBack
 
+    def convert_results(self, convert: Convert | None) -> None:
+        """Check and convert what it returns with that function."""
+        self._convert = convert
+
     def bind(self, handled: Handled, method: RemoteMethod, call_back: CallBack) -> None:
         """Tie it to the call that it came with; ``method`` is what it is here."""
+        method.convert = checked(method.title, self._convert)
         self._handled = handled
         self._method = method
         self._call_back = call_back
@@ -61,8 +69,8 @@ class Callback:
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function at the other end, and return or raise what comes of it there.
 
-        Raises LocalProtocolError once the handler that it was given to has ended (law 8); besides
-        that, all that any call raises.
+        Raises LocalProtocolError once the handler that it was given to has ended (law 8), DecodeError for
+        a result that is not of the annotated type, and in addition all that any call raises.
         """
         if self._handled is None:
             raise LocalProtocolError("this callback came with nothing that it could live in")
@@ -85,12 +93,19 @@ def lend(value: Any, method: RemoteMethod, number: int) -> Lent | None:
         method: what it is given to; an exception that this declares travels as itself from here, too.
         number: its number within the call.
     """
+    said, wanted = None, None
+    if type(value) is Wanted:
+        value, said = value.value, value.said
+        wanted = STREAM if said is None else CALLBACK
+    elif callable(value) and not isinstance(value, type):
+        wanted = CALLBACK  # also one that can be iterated over: a mock, most likely
+    elif isinstance(value, AsyncIterable):
+        wanted = STREAM
+    if wanted is None:
+        return None
     raises = tuple(method.raises.values())
-    if isinstance(value, AsyncIterable):
-        return Lent(Reference(STREAM, number), _as_stream(value, method.name, number, raises))
-    if callable(value) and not isinstance(value, type):
-        return Lent(Reference(CALLBACK, number), _as_method(value, method.name, number, raises))
-    return None
+    make = _as_stream if wanted == STREAM else functools.partial(_as_method, said=said or Said())
+    return Lent(Reference(wanted, number), make(value, method.name, number, raises))
 
 
 def _as_stream(items: AsyncIterable[Any], method: str, number: int, raises: Raises) -> BoundMethod:
@@ -105,30 +120,27 @@ def _as_stream(items: AsyncIterable[Any], method: str, number: int, raises: Rais
 
 
 def _as_method(
-    function: Callable[..., Any], method: str, number: int, raises: Raises
+    function: Callable[..., Any], method: str, number: int, raises: Raises, *, said: Said
 ) -> BoundMethod:
-    async def run(*args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
-        return await result if isinstance(result, Awaitable) else result
-
     return BoundMethod(
         name=f"callback {number} of {method}",
         kind=Kind.METHOD,
-        function=function if inspect.iscoroutinefunction(function) else run,
-        is_async=True,
-        signature=_signature(function),
+        function=function,
+        is_async=inspect.iscoroutinefunction(function),
+        signature=_signature_of(function, said),
         raises=raises,
     )
 
 
-def _signature(function: Callable[..., Any]) -> Signature:
-    bare = getattr(function, "__func__", function)
-    if isinstance(bare, types.FunctionType):
-        try:
-            return Signature(bare, skip_self=inspect.ismethod(function))
-        except TypeError:
-            pass  # an annotation that only a checker can read
-    return Signature(_anything, skip_self=False)
+def _signature_of(function: Callable[..., Any], said: Said) -> Signature:
+    owner = getattr(function, "__self__", function)
+    owner = owner if isinstance(owner, type) else type(owner)
+    name = getattr(function, "__qualname__", None)
+    name = name if isinstance(name, str) else type(function).__qualname__
+    try:
+        return Signature(function, skip_self=False, owner=owner, name=name, said=said)
+    except TypeError:  # Python cannot tell how it is called
+        return Signature(_anything, skip_self=False, name=name, said=said)
 
 
 def _anything(*args: Any, **kwargs: Any) -> None:

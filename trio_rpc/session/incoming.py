@@ -20,6 +20,7 @@ from trio_rpc.errors import EncodeError, InvalidArguments, LocalProtocolError, M
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.protocol.states import Incoming as CallState
+from trio_rpc.services.conversion import SCALARS
 from trio_rpc.services.decorators import Kind, wire_name
 from trio_rpc.services.faults import Detail, refusal, to_error
 from trio_rpc.services.proxies import RemoteMethod
@@ -34,7 +35,7 @@ from trio_rpc.session.outgoing import Outgoing
 from trio_rpc.session.pending import Pending
 from trio_rpc.session.scopes import SCOPE, HeldScope
 from trio_rpc.session.starting import RemoteTaskStatus
-from trio_rpc.session.stepping import begin
+from trio_rpc.session.stepping import begin, is_awaitable
 from trio_rpc.session.streams import DuplexChannel
 from trio_rpc.wire import messages as m
 
@@ -217,22 +218,25 @@ class Incoming:
             self.end(handled, cancelled=True)
             return None
         self.running[handled.id] = handled
+        context = self._context_of(handled)
         if not handled.method.is_async and not self._filters:
-            self._run_inline(handled)
-            return None
-        return self._step(handled)
+            return self._run_inline(handled, context)
+        return self._step(handled, context, self._call, handled)
 
     # ── running ──────────────────────────────────────────────────────────────────────────────
 
-    def _run_inline(self, handled: Handled) -> None:
-        """Run a plain ``def`` to completion, here and now."""
+    def _run_inline(self, handled: Handled, context: ContextVars) -> Handled | None:
+        """Run a plain ``def`` to completion, here and now; what it returns may have to be awaited."""
         try:
-            result = self._context_of(handled).run(_invoke_plain, handled)
+            result = context.run(_invoke_plain, handled)
         except BaseException as exc:
             if not self.end_raised(handled, exc):
                 raise
         else:
+            if type(result) not in SCALARS and is_awaitable(result):
+                return self._step(handled, context, _itself, result)
             self.end(handled, result)
+        return None
 
     def _context_of(self, handled: Handled) -> ContextVars:
         """Make the context of one handler: what it sets is seen by no other one.
@@ -241,15 +245,19 @@ class Incoming:
         """
         return (self.context if handled.within is None else handled.within.context).copy()
 
-    def _step(self, handled: Handled) -> Handled | None:
-        """Run the first step of a handler; end the call unless it has to wait."""
+    def _step(
+        self,
+        handled: Handled,
+        context: ContextVars,
+        function: Callable[[Any], Awaitable[Any]],
+        argument: Any,
+    ) -> Handled | None:
+        """Run the first step of what a function returns; end the call unless it has to wait."""
         scope = handled.scope = self.scope
         if handled.context and "deadline" in handled.context:
             scope.deadline = handled.started + handled.context["deadline"]
         try:
-            handled.suspended, handled.result = begin(
-                self._call, handled, self._context_of(handled)
-            )
+            handled.suspended, handled.result = begin(function, argument, context)
         except BaseException as exc:
             if not self.end_raised(handled, exc):
                 raise
@@ -312,7 +320,7 @@ class Incoming:
 
         async def proceed() -> Any:
             result = _invoke(handled)
-            return await result if handled.method.is_async else result
+            return await result if is_awaitable(result) else result
 
         return apply_filters(self._filters, handled.call, proceed)
 
@@ -444,6 +452,10 @@ def _with_channel(method: BoundMethod, args: list[Any], sender: ItemSender) -> l
     if not args or not isinstance(args[0], ItemReceiver):
         raise InvalidArguments(f"{method.name} is a duplex: a stream comes first")
     return [DuplexChannel(sender, args[0]), *args[1:]]
+
+
+def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:
+    return awaitable
 
 
 def _invoke_plain(handled: Handled) -> Any:

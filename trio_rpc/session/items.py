@@ -19,6 +19,7 @@ from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.services.conversion import Convert
 from trio_rpc.services.signatures import complaint
 from trio_rpc.session.admission import UNLIMITED, Admission
+from trio_rpc.session.stepping import is_awaitable
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:
@@ -331,8 +332,15 @@ class ItemSender(trio.abc.SendChannel[Any]):
             self._credit.let_in()
 
 
-async def pump(items: AsyncIterable[Any], sender: ItemSender) -> None:
-    """Send all items. A generator is closed in any case, in this task, and has ended then."""
+async def pump(items: Any, sender: ItemSender) -> None:
+    """Send all items. A generator is closed in any case, in this task, and has ended then.
+
+    Args:
+        items: an async iterable, or an awaitable that gives one.
+        sender: of the stream.
+    """
+    if not isinstance(items, AsyncIterable) and is_awaitable(items):
+        items = await items
     try:
         async for item in items:
             await sender.put(item)

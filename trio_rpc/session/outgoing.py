@@ -27,6 +27,7 @@ from trio_rpc.errors import (
 )
 from trio_rpc.protocol.protocol import Protocol as Rules
 from trio_rpc.protocol.states import Outgoing as CallState
+from trio_rpc.services.conversion import Convert
 from trio_rpc.services.faults import from_error
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
@@ -194,7 +195,8 @@ class Outgoing:
         # Law 3: also when we were cancelled meanwhile.
         if answer.problem is not None:
             raise DecodeError(answer.problem, fate=Fate.STOPPED)
-        return answer.result if method.convert is None else _converted(method, answer.result)
+        convert = method.convert
+        return answer.result if convert is None else _converted(convert, answer.result)
 
     # Interrupted between taking the Reply and saying so, it would wait for ever.
     @trio.lowlevel.enable_ki_protection
@@ -264,6 +266,8 @@ class Outgoing:
         # What is lent to a call in a remote scope is lent to the scope, and lives as long (law 8).
         self._functions = NO_FUNCTIONS if home is None else self._open_home(home).functions
         self._method = method
+        if method.said.prepare is not None:
+            args, kwargs = method.said.prepare(args, kwargs)
         call = self._protocol.request(
             method.name, list(args), kwargs or None, context, self._lend_function
         )
@@ -428,13 +432,16 @@ class Outgoing:
     def started(self, message: m.Started) -> None:
         """A handler has called ``task_status.started()``: so does this end's."""
         pending = self.pending[message.id]
-        if message.problem is not None:
-            self.drop(pending, "what it was started with cannot be decoded")
-            pending.end(DecodeError(message.problem, fate=Fate.STOPPED))
-        elif pending.task_status is not None:
+        try:
+            value = _started_value(pending.method, message)
+        except DecodeError as exc:
+            self.drop(pending, "the value it was started with does not fit")
+            pending.end(exc)
+            return
+        if pending.task_status is not None:
             # Trio now hands the task over to its new parent, whose deadlines are others.
             pending.deadline = math.inf
-            pending.task_status.started(message.value)
+            pending.task_status.started(value)
 
     async def close(self, pending: Pending, reason: str) -> None:
         """End an opened call: cancel it, and wait for the word that it has ended (law 2)."""
@@ -513,10 +520,16 @@ def _never_aborts(_raise_cancel: RaiseCancel) -> Abort:
     return Abort.FAILED  # only callbacks that have been cancelled are waited for
 
 
-def _converted(method: RemoteMethod, result: object) -> Any:
-    assert method.convert is not None  # noqa: S101 - the caller has looked
+def _started_value(method: RemoteMethod, message: m.Started) -> Any:
+    if message.problem is not None:
+        raise DecodeError(message.problem, fate=Fate.STOPPED)
+    convert = method.said.started
+    return message.value if convert is None else _converted(convert, message.value)
+
+
+def _converted(convert: Convert, value: object) -> Any:
     try:
-        return method.convert(result)
+        return convert(value)
     except DecodeError as exc:
         exc.fate = Fate.STOPPED  # the handler has done its part
         raise

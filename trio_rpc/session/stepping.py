@@ -5,12 +5,13 @@ Each step is made in a context of its own, as it would be in a task of its own.
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, TypeVar
 
-__all__ = ["Suspended", "begin"]
+__all__ = ["Suspended", "begin", "is_awaitable"]
 
 
 T = TypeVar("T")
@@ -80,5 +81,11 @@ def _first_step(
     return coroutine, coroutine.send(None)
 
 
-async def _await(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+def is_awaitable(value: object) -> bool:
+    """Say whether a value is to be awaited."""
+    # Of the ordinary ones this is quick: Python remembers what it found out about a class.
+    return isinstance(value, Awaitable) or inspect.isawaitable(value)
+
+
+async def _await(value: Any) -> Any:
+    return await value if is_awaitable(value) else value

@@ -1,0 +1,431 @@
+"""What annotations say of callbacks, started values and items is used, however a function is wrapped."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from unittest.mock import AsyncMock, MagicMock, Mock
+
+import attrs
+import msgspec
+import pytest
+import trio
+
+import trio_rpc
+from trio_rpc import Fate, method, notification, stream
+from trio_rpc.testing import open_session_pair
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass
+class Quote:
+    bid: float
+
+
+class Handler(Protocol[T]):
+    async def __call__(self, quote: T, *, note: T | None = None) -> T: ...
+
+
+class Desk:
+    @method
+    async def ask(self, f: Callable[[Quote], Awaitable[Quote]]) -> str:
+        return type(await f(Quote(1.0))).__name__
+
+    @method
+    async def ask_if_any(self, f: Callable[[Quote], Awaitable[Quote]] | None = None) -> str:
+        return "none" if f is None else type(await f(Quote(1.0))).__name__
+
+    @method
+    async def ask_all(self, fs: dict[str, list[Callable[[Quote], Awaitable[Quote]]]]) -> list[str]:
+        return [type(await f(Quote(1.0))).__name__ for some in fs.values() for f in some]
+
+    @method
+    async def ask_each(self, *fs: Callable[[Quote], Awaitable[Quote]]) -> list[str]:
+        return [type(await f(Quote(1.0))).__name__ for f in fs]
+
+    @method
+    async def ask_named(self, **fs: Callable[[Quote], Awaitable[Quote]]) -> list[str]:
+        return [type(await f(Quote(1.0))).__name__ for f in fs.values()]
+
+    @method
+    async def ask_handler(self, f: Handler[Quote]) -> str:
+        return type(await f(Quote(1.0), note=Quote(2.0))).__name__
+
+    @method
+    async def ask_first(self, f: Callable[Concatenate[Quote, P], Awaitable[Quote]]) -> str:
+        return type(await f(Quote(1.0))).__name__
+
+    @method
+    async def ask_dots(self, f: Callable[..., Awaitable[Quote]]) -> str:
+        return type(await f(Quote(1.0))).__name__
+
+    @method
+    async def ask_either(
+        self, f: Callable[[Quote], Awaitable[int]] | Callable[[Quote], Awaitable[Quote]]
+    ) -> str:
+        return type(await f(Quote(1.0))).__name__
+
+    @method
+    async def confirm(self, f: Callable[[str], Awaitable[bool]]) -> str:
+        try:
+            return "yes" if await f("sure?") else "no"
+        except trio_rpc.DecodeError as exc:
+            return f"{exc}, {exc.fate.name}"
+
+    @method
+    async def tell(self, f: Callable[[str], Awaitable[None]]) -> str:
+        return repr(await f("x"))
+
+    @method
+    async def feed(self, *, task_status: trio.TaskStatus[Quote] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started(Quote(7))
+        await trio.sleep_forever()
+
+    @method
+    async def wrong_feed(
+        self, *, task_status: trio.TaskStatus[Quote] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        task_status.started("no quote")  # type: ignore[arg-type]
+        await trio.sleep_forever()
+
+    @method
+    async def total(self, quotes: AsyncIterator[Quote] | None) -> list[str]:
+        return [] if quotes is None else [type(quote).__name__ async for quote in quotes]
+
+
+async def _annotated(quote: Quote) -> Quote:
+    assert type(quote) is Quote
+    return quote
+
+
+async def _bare(quote):
+    assert type(quote) is Quote
+    return quote
+
+
+def _plain(quote):
+    assert type(quote) is Quote
+    return quote
+
+
+async def _two(first, quote):
+    assert (first, type(quote)) == (1, Quote)
+    return quote
+
+
+async def _only_for_checkers(quote: Unknown) -> Unknown:  # noqa: F821
+    assert type(quote) is Quote
+    return quote
+
+
+def _traced(function):
+    async def wrapper(*args, **kwargs):
+        return await function(*args, **kwargs)
+
+    return wrapper
+
+
+def _wrapped(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class Listener:
+    async def __call__(self, quote):
+        return await _bare(quote)
+
+    async def heard(self, quote):
+        return await _bare(quote)
+
+    @classmethod
+    async def of_class(cls, quote):
+        return await _bare(quote)
+
+    @staticmethod
+    async def static(quote):
+        return await _bare(quote)
+
+    traced = _traced(_two)
+    traced_method = _traced(heard)
+    partial = functools.partialmethod(_traced(heard))
+
+
+class Iterated(Listener):
+    """A function that could be iterated over, too."""
+
+    def __aiter__(self):
+        raise AssertionError("it is a function here")
+
+
+class Twice(Quote):
+    """A class as a function."""
+
+
+CALLBACKS = {
+    "annotated": _annotated,
+    "bare": _bare,
+    "plain": _plain,
+    "lambda": lambda quote: _bare(quote),
+    "lambda *": lambda *args: _plain(*args),
+    "partial": functools.partial(_bare),
+    "partial, one given": functools.partial(_two, 1),
+    "partial of a partial": functools.partial(functools.partial(_two, 1)),
+    "object": Listener(),
+    "bound": Listener().heard,
+    "class method": Listener.of_class,
+    "static": Listener.static,
+    "bound wrapper": Listener().traced_method,
+    "bound partial": Listener().partial,
+    "wrapper": _traced(_bare),
+    "wraps": _wrapped(_annotated),
+    "wraps bare": _wrapped(_bare),
+    "for checkers": _only_for_checkers,
+    "iterated": Iterated(),
+    "mock": Mock(side_effect=_plain),
+    "magic mock": MagicMock(side_effect=_plain),
+    "async mock": AsyncMock(side_effect=_bare),
+    "mock of a function": AsyncMock(spec=_bare, side_effect=_bare),
+}
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+async def test_a_callback_gets_and_gives_what_its_method_declares_however_it_is_wrapped(
+    name, no_time
+):
+    f = CALLBACKS[name]
+    async with open_session_pair(Desk(), None) as (_, session):
+        desk = session.proxy("", Desk)
+        assert await desk.ask(f) == "Quote"
+        assert await desk.ask_if_any(f) == "Quote"
+        assert await desk.ask_first(f) == "Quote"
+        assert await desk.ask_each(f, f) == ["Quote"] * 2
+        assert await desk.ask_named(a=f) == ["Quote"]
+        assert await desk.ask_all({"a": [f], "b": [f, f]}) == ["Quote"] * 3
+        async with session.open_scope() as scope:
+            assert await scope.proxy("", Desk).ask(f) == "Quote"
+
+
+async def test_what_a_union_a_protocol_or_dots_say_of_a_callback(no_time):
+    async def note(quote, *, note):
+        assert type(quote) is type(note) is Quote
+        return note
+
+    async def anything(quote):
+        assert quote == {"bid": 1.0}  # nothing says what it is
+        return quote
+
+    async with open_session_pair(Desk(), None) as (_, session):
+        desk = session.proxy("", Desk)
+        assert await desk.ask_handler(note) == "Quote"
+        assert await desk.ask_handler(lambda *args, **kwargs: note(*args, **kwargs)) == "Quote"
+        assert await desk.ask_dots(anything) == "Quote"
+        assert await desk.ask_either(_bare) == "Quote"
+        assert await desk.ask_either(lambda _: 3) == "int"
+        assert await desk.ask_if_any() == await desk.ask_if_any(None) == "none"
+
+
+@pytest.mark.parametrize("interface", [Desk, None])
+async def test_a_result_that_does_not_fit_is_an_error_of_the_handlers_call(interface, no_time):
+    async with open_session_pair(Desk(), None) as (_, session):
+        desk = session.proxy("", interface)
+        assert await desk.confirm(lambda _: True) == "yes"
+        text = await desk.confirm(lambda _: "no")
+        assert text == "the result of callback 0 of confirm: Expected `bool`, got `str`, STOPPED"
+        assert await desk.tell(lambda text: text) == "None"  # nobody wants it
+
+
+async def test_arguments_that_do_not_fit_are_refused_at_the_owner(no_time):
+    class Odd(Desk):
+        async def ask(self, f):
+            return await f("no quote")
+
+    async with open_session_pair(Odd(), None) as (_, session):
+        with pytest.raises(trio_rpc.RemoteError, match=r"InvalidArguments.*Expected `object`"):
+            await session.proxy("", Desk).ask(_bare)
+        with pytest.raises(trio_rpc.RemoteError, match=r"InvalidArguments.*Expected `object`"):
+            await session.proxy("", Desk).ask(Mock())
+
+
+async def test_a_started_value_is_what_the_annotation_of_task_status_says(no_time):
+    async with open_session_pair(Desk(), None) as (_, session), trio.open_nursery() as nursery:
+        desk = session.proxy("", Desk)
+        assert await nursery.start(desk.feed) == Quote(7)
+        assert await nursery.start(session.proxy().feed) == {"bid": 7}
+        with pytest.raises(
+            trio_rpc.DecodeError, match="the started value of wrong_feed: Exp"
+        ) as caught:
+            await nursery.start(desk.wrong_feed)
+        assert caught.value.fate is Fate.STOPPED
+        nursery.cancel_scope.cancel()
+
+
+async def test_items_of_a_stream_that_may_be_missing_are_converted(no_time):
+    async def quotes():
+        yield Quote(1.0)
+
+    async with open_session_pair(Desk(), None) as (_, session):
+        desk = session.proxy("", Desk)
+        assert await desk.total(quotes()) == ["Quote"]
+        assert await desk.total(None) == []
+        with pytest.raises(trio_rpc.InvalidArguments, match="AsyncIterator"):
+            await desk.total(quotes)
+
+
+# ── a function, a stream or data: the parameter says it ──────────────────────────────────────────
+
+
+@dataclass
+class Called:
+    x: int
+
+    def __call__(self, y: int) -> int:
+        return self.x + y
+
+    async def __aiter__(self):
+        yield self.x
+
+
+@attrs.define
+class Lived:
+    x: int
+
+    async def __aiter__(self):
+        yield self.x
+
+
+class Packed(msgspec.Struct):
+    x: int
+
+    async def __aiter__(self):
+        yield self.x
+
+
+class Wants:
+    @method
+    async def function(self, f: Callable[[int], Awaitable[int]]) -> int:
+        return await f(1)
+
+    @method
+    async def items(self, items: AsyncIterator[int]) -> list[int]:
+        return [item async for item in items]
+
+    @method
+    async def data(self, data: Called | None) -> int:
+        assert type(data) is Called
+        return data.x
+
+    @method
+    async def lived(self, data: Lived) -> int:
+        assert type(data) is Lived
+        return data.x
+
+    @method
+    async def packed(self, data: Packed) -> int:
+        assert type(data) is Packed
+        return data.x
+
+    @method
+    async def either(self, one: Called | Callable[[int], Awaitable[int]]) -> str:
+        return type(one).__name__
+
+
+async def test_the_parameter_decides_whether_an_argument_is_a_function_a_stream_or_data(no_time):
+    async with open_session_pair(Wants(), None) as (_, session):
+        wants = session.proxy("", Wants)
+        assert await wants.function(Called(2)) == 3
+        assert await wants.function(int) == 1
+        assert await wants.items(Called(2)) == [2]
+        assert await wants.items(Lived(2)) == [2]
+        assert await wants.items(Packed(2)) == [2]
+        assert await wants.data(Called(2)) == 2
+        assert await wants.lived(Lived(2)) == 2
+        assert await wants.packed(Packed(2)) == 2
+        assert await wants.either(Called(2)) == "Called"
+        assert await wants.either(lambda y: y) == "Callback"
+
+
+# ── plain functions that return awaitables ───────────────────────────────────────────────────────
+
+
+class Later:
+    def __init__(self):
+        self.lines = []
+
+    async def _later(self, value):
+        await trio.lowlevel.checkpoint()
+        return value
+
+    @method
+    def twice(self, x: int) -> Awaitable[int]:
+        return self._later(2 * x)
+
+    @notification
+    def note(self, line: str) -> Awaitable[None]:
+        async def write():
+            await trio.lowlevel.checkpoint()
+            self.lines.append(line)
+
+        return write()
+
+    @stream
+    def count(self, to: int) -> AsyncIterator[int]:
+        async def numbers():
+            for number in range(to):
+                yield number
+
+        return self._later(numbers())  # type: ignore[return-value]
+
+    @method
+    async def maybe(self, x: int) -> int:
+        return x
+
+
+class Cached(Later):
+    maybe = _wrapped(lambda self, x: x or self._later(x))
+
+
+async def _pass(call, proceed):
+    return await proceed()
+
+
+@pytest.mark.parametrize("filters", [[], [_pass]])
+async def test_what_a_plain_def_returns_is_awaited_if_it_can_be(filters, no_time):
+    later = Cached()
+    options = {"filters": filters}
+    async with open_session_pair(later, None, options_a=options) as (_, session):
+        proxy = session.proxy("", Later)
+        assert await proxy.twice(4) == 8
+        await proxy.note("x")
+        await session.ping()
+        async with proxy.count(3) as numbers:
+            assert [number async for number in numbers] == [0, 1, 2]
+        assert [await proxy.maybe(0), await proxy.maybe(1)] == [0, 1]
+    assert later.lines == ["x"]
+
+
+async def test_a_plain_def_that_returns_an_awaitable_is_cancelled_with_its_caller(no_time):
+    ended = []
+
+    class Slow:
+        @method
+        def wait(self) -> Awaitable[None]:
+            async def forever():
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    ended.append("handler")
+
+            return forever()
+
+    async with open_session_pair(Slow(), None) as (_, session), trio.open_nursery() as nursery:
+        nursery.start_soon(session.call, "wait")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert ended == ["handler"]
