@@ -93,8 +93,8 @@ async def test_law_12_the_queue_of_what_is_to_be_sent_is_bounded(autojump_clock)
         nursery.cancel_scope.cancel()
 
 
-async def test_law_12_results_wait_for_room_as_well(autojump_clock):
-    limits = Limits(send_buffer=50_000)
+async def test_law_12_no_handler_begins_while_too_much_waits_to_be_sent(autojump_clock):
+    limits = Limits(max_unsent=50_000)
 
     class Big:
         @trio_rpc.method

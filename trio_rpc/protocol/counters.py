@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Counters"]
+__all__ = ["Counters", "Tally"]
 
 
 @dataclass(slots=True)
@@ -22,3 +22,10 @@ class Counters:
     """Cancels of calls that had ended."""
     late_calls: int = 0
     """Requests and Notifications that crossed our Goodbye."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Bytes that wait to be sent, of several sessions together."""
+
+    size: int = 0

@@ -61,7 +61,8 @@ class Outbox:
 
     Bounds: small messages are calls, replies and control messages. Calls stop being put at
     ``Limits.send_buffer`` bytes (the session waits with them). A reply and a Cancel
-    belong to a call each, of which there are at most ``max_calls``, and
+    belong to a call each, of which there are at most ``max_calls`` (no handler begins above
+    ``Limits.max_unsent`` bytes), and
     each of which keeps its slot until its terminal message has left. Pongs are at most
     ``MAX_PONGS``, and Credits share one place.
 

@@ -19,7 +19,7 @@ from trio_rpc.errors import (
     RemoteProtocolError,
 )
 from trio_rpc.protocol.context import check_context, is_within
-from trio_rpc.protocol.counters import Counters
+from trio_rpc.protocol.counters import Counters, Tally
 from trio_rpc.protocol.hello import Peer, make_info, read_info
 from trio_rpc.protocol.outbox import CONTROL_ROOM, NOTHING, Outbox
 from trio_rpc.protocol.pieces import Pieces
@@ -79,10 +79,14 @@ class Protocol:
     Args:
         codec: encodes and decodes; belongs to this session alone.
         limits: what this end accepts.
+        tally: counts what waits to be sent, together with other sessions.
     """
 
-    def __init__(self, codec: Codec, limits: Limits) -> None:
+    def __init__(self, codec: Codec, limits: Limits, tally: Tally | None = None) -> None:
         self.limits = limits
+        self._tally = tally or Tally()
+        self._counted = 0
+        """What of the tally is ours."""
         self.peer = Peer()
         self.ours = Half.SILENT
         self.theirs = Half.SILENT
@@ -349,6 +353,7 @@ class Protocol:
             del self.incoming[call]
         self.counters.packets_sent += 1
         self.counters.bytes_sent += len(packet)
+        self._count()
         return packet
 
     def allow_pieces(self, size: int) -> None:
@@ -360,6 +365,21 @@ class Protocol:
     def bytes_waiting(self) -> int:
         """Bytes that are queued for sending."""
         return self._outbox.size
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a handler may begin: its answer would wait behind what waits already (law 12).
+
+        Above the bound of all sessions together, those still may for which nothing waits: peers
+        that do not read stop nobody else.
+        """
+        size, limits = self._outbox.size, self.limits
+        return not size or (size < limits.max_unsent and self._tally.size < limits.max_unsent_total)
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether the answer of a handler that has begun before is still kept."""
+        return not self._outbox.size or self._tally.size < self.limits.max_unsent_total
 
     @property
     def messages_waiting(self) -> int:
@@ -559,6 +579,7 @@ class Protocol:
         self._taken.clear()
         self._given.clear()
         self._outbox.clear()
+        self._count()
         self._pieces = Pieces(self.limits.max_message)
 
     def _put(self, message: m.Message, tag: int = NOTHING) -> None:
@@ -579,6 +600,11 @@ class Protocol:
         if kind in TURNING or self.ours is not _OPEN or self.theirs is not _OPEN:
             self.ours = _step(self.ours, self.theirs, kind)
         self._outbox.put(data, tag, call)
+        self._count()
+
+    def _count(self) -> None:
+        self._tally.size += self._outbox.size - self._counted
+        self._counted = self._outbox.size
 
 
 def _step(half: Half, other: Half, kind: type[m.Message]) -> Half:

@@ -312,6 +312,8 @@ class _Reader:
             exc = InvalidArguments(message, _text(error, "parameter", ""))
         elif code in _REFUSALS:
             exc = _REFUSALS[code](message)
+            if error.get("started") is True:
+                exc.fate = Fate.STOPPED  # what the handler returned or raised was dropped
         else:  # "internal", or a code of a later version
             exc = RemoteError(code, message)
         remote_traceback = _text(error, "traceback", "")

@@ -77,7 +77,9 @@ class Core:
         self.over = trio.Event()
         """The channel is closed and no task of the session is left but its handlers' last breath."""
         self.protocol = Protocol(
-            Codec(options.registry, options.limits, self._make_reference), options.limits
+            Codec(options.registry, options.limits, self._make_reference),
+            options.limits,
+            shared.unsent,
         )
         self.receiver = Receiver(channel, self.protocol)
         self.pacer = Pacer(self.protocol)
@@ -99,14 +101,14 @@ class Core:
             filters=options.filters,
             detail=options.error_detail,
             wake=self.writer.wake,
-            room=self.outgoing.has_room,
-            wait_for_room=self.outgoing.wait_for_room,
             ended=self.handler_ended,
             calls=self.outgoing,
             bugs=shared.bugs,
         )
         self.alarm: trio.CancelScope | None = None
         """Ends the driver's wait for the end of the session, when it is time to look after it."""
+        self.resume: Callable[[], None]
+        """Begins handlers whose Requests have waited, if they may; set by the driver."""
         self.when_open: Callable[[], None] | None = None
         """Called when the session is open, for those who do not wait for that."""
         self.looks_first = False
@@ -200,7 +202,9 @@ class Core:
         return (
             self.protocol.theirs is not Half.OPEN
             and not self.incoming.running
+            and not self.incoming.waiting
             and not self.outgoing.pending
+            and self.outgoing.has_room()  # answers that a slow peer still reads get ``close_grace``
         )
 
     def stop(self) -> None:
@@ -248,6 +252,8 @@ class Core:
             self.writer.write_now()
         else:
             self.writer.wake()
+        if self.incoming.waiting:
+            self.resume()
         if self.life.stage is Stage.CLOSING:
             self.handler_ended()  # a call that nobody waits for any more may have been the last one
 
@@ -262,6 +268,10 @@ class Core:
     def _progressed(self) -> None:
         if self.outgoing.waiting:
             self.outgoing.let_in()
+        if self.incoming.waiting:
+            self.resume()
+        if self.life.stage is Stage.CLOSING:
+            self.handler_ended()
 
     def on_pong(self, message: m.Pong) -> None:
         """Wake the ping that this answers; the keepalive's is waited for by nobody."""
@@ -288,6 +298,7 @@ class Core:
             self.protocol.theirs is Half.LEAVING
             and self.protocol.ours is Half.OPEN
             and not self.incoming.notifications_running
+            and not self.incoming.waiting
         ):
             self.protocol.goodbye("done", "answering a Goodbye")
             self.writer.write_now()

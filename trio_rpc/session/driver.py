@@ -111,6 +111,7 @@ class _Driver:
             m.Started: outgoing.started,
         }
         self._reader = Reader(core, nursery, actions, self._lose)
+        core.resume = self._reader.resume
 
     def begin(self) -> None:
         """Have Hello sent, and the channel read: by a task in a copy of this context."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context as ContextVars
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,18 @@ logger = logging.getLogger("trio_rpc")
 _METHOD, _NOTIFICATION = Kind.METHOD, Kind.NOTIFICATION
 _ENDED = Half.ENDED
 
+_NOT_TAKEN = {
+    "code": "overloaded",
+    "message": "too much waits to be sent to this caller: what its handler returned or raised was dropped",
+    "started": True,
+}
+_NOT_BEGUN = "cancelled before its handler could begin"
+_TOO_LATE = {
+    "code": "deadline",
+    "message": "its deadline was over before its handler could begin",
+    "started": False,
+}
+
 
 class Incoming:
     """The calls of the peer's that run here.
@@ -61,8 +74,6 @@ class Incoming:
         filters: run round each handler, the first one outermost.
         detail: how much of an exception the peer is told.
         wake: has what a handler's task has queued written; the reader sees to the rest.
-        room: whether a result may be queued, or has to wait.
-        wait_for_room: waits until it may.
         ended: called after handlers have ended.
         calls: the calls of ours, some of which take callbacks.
         bugs: logs what handlers raise and their methods do not declare.
@@ -75,8 +86,6 @@ class Incoming:
         filters: Sequence[Filter],
         detail: Detail,
         wake: Callable[[], None],
-        room: Callable[[], bool],
-        wait_for_room: Callable[[], Awaitable[None]],
         ended: Callable[[], None],
         calls: Outgoing,
         bugs: Bugs,
@@ -89,6 +98,11 @@ class Incoming:
         self.table: Table = {}
         self.running: dict[int, Handled] = {}
         """Calls whose handler has begun and not ended, by a number of their own."""
+        self.waiting: OrderedDict[int, tuple[m.Request | m.Notification, float]] = OrderedDict()
+        """Calls whose handler may not begin yet, by a number of their own, and when they came.
+
+        Bound: they hold the slots and the credit of ``max_calls`` and ``max_notifications``.
+        """
         self.notifications_running = 0
         self.now = 0.0
         """When the packet that is being read arrived."""
@@ -98,8 +112,6 @@ class Incoming:
         self._filters = tuple(filters)
         self._detail = detail
         self._wake = wake
-        self._room = room
-        self._wait_for_room = wait_for_room
         self._ended = ended
         self._calls = calls
         self._bugs = bugs
@@ -111,8 +123,16 @@ class Incoming:
     def start_request(self, request: m.Request) -> Handled | None:
         """Start the handler of a Request, or answer it with the reason why not.
 
+        While too much waits to be sent, the Request waits as well, and all that come after it.
+
         Returns the call if its handler has to wait: the task is its own now.
         """
+        if self.waiting or not self._protocol.may_begin:
+            self.waiting[request.id] = request, self.now
+            return None
+        return self._begin_request(request)
+
+    def _begin_request(self, request: m.Request) -> Handled | None:
         context = request.context
         within = None
         if context is None:
@@ -183,6 +203,13 @@ class Incoming:
 
     def start_notification(self, message: m.Notification) -> Handled | None:
         """Start the handler of a Notification, or log why not (F24); returns as for a Request."""
+        if self.waiting:
+            self._last_notification -= 1
+            self.waiting[self._last_notification] = message, self.now
+            return None
+        return self._begin_notification(message)
+
+    def _begin_notification(self, message: m.Notification) -> Handled | None:
         method = self.table.get(message.method)
         if method is None or method.kind is not _NOTIFICATION or message.problem is not None:
             self._drop_notification(self._why_not(method, message))
@@ -196,6 +223,26 @@ class Incoming:
         self.notifications_running += 1
         number = self._last_notification
         return self._start(Handled(self.session, number, method, args, kwargs, message.context))
+
+    def begin_waiting(self, most: int) -> Handled | None:
+        """Start up to so many handlers that have waited; returns one that has to wait once more, or None."""
+        for _ in range(most):
+            if not self.waiting or not self._protocol.may_begin:
+                break
+            _, (message, self.now) = self.waiting.popitem(last=False)
+            left = (
+                math.inf if message.context is None else message.context.get("deadline", math.inf)
+            )
+            if isinstance(message, m.Notification):
+                handled = self._begin_notification(message)
+            elif self.now + left <= trio.current_time():
+                self._answer_error(message.id, {**_TOO_LATE})
+                handled = None
+            else:
+                handled = self._begin_request(message)
+            if handled is not None:
+                return handled
+        return None
 
     def _why_not(
         self, method: BoundMethod | None, message: m.Request | m.Notification
@@ -262,7 +309,7 @@ class Incoming:
             if not self.end_raised(handled, exc):
                 raise
         else:
-            if handled.suspended is not None or not self._room():
+            if handled.suspended is not None:
                 handled.keeps_scope = True
                 if handled.cancelled is not None:
                     scope.cancel(reason=handled.cancelled)
@@ -276,9 +323,8 @@ class Incoming:
         """Run the rest of a handler that has to wait, in its own task, and return its result."""
         trio.lowlevel.current_task().name = handled.method.name
         suspended, handled.suspended = handled.suspended, None  # they would hold each other
-        result = handled.result if suspended is None else await suspended.rest()
-        await self._wait_for_room()
-        return result
+        assert suspended is not None  # noqa: S101 - else it would have ended in its first step
+        return await suspended.rest()
 
     async def _pull(self, handled: Handled, receiver: ItemReceiver) -> Pending:
         """Open a stream that came with ``handled``; law 8: only while that is running."""
@@ -365,6 +411,8 @@ class Incoming:
     def _end_with_result(self, handled: Handled, result: object) -> None:
         if handled.id < 0:
             self._end_notification()
+        elif not self._protocol.may_answer:
+            self._answer_error(handled.id, {**_NOT_TAKEN})
         elif self._protocol.ours is not _ENDED:  # else the session's end was the answer
             try:
                 self._protocol.reply(handled.id, result)
@@ -379,7 +427,9 @@ class Incoming:
         if number < 0:
             self._end_notification()
         else:
-            self._answer_error(number, to_error(exc, method.raises, self._detail))
+            is_kept = self._protocol.may_answer
+            error = to_error(exc, method.raises, self._detail) if is_kept else {**_NOT_TAKEN}
+            self._answer_error(number, error)
         self._bugs.raised(
             exc,
             method.name,
@@ -433,11 +483,26 @@ class Incoming:
         handled = self.running.get(message.id)
         if handled is not None:
             handled.cancel(message.reason or "the caller cancelled this call")
+        elif message.id not in self.waiting:
+            return
+        is_scope = self.waiting[message.id][0].method == SCOPE if handled is None else handled.held
+        if handled is None:
+            self._drop_waiting(message.id, _NOT_BEGUN)
+        for number, (waiting, _) in list(self.waiting.items()) if is_scope else ():
+            if (waiting.context or {}).get("scope") == message.id:
+                self._drop_waiting(number, "the remote scope that it was made in has ended")
+
+    def _drop_waiting(self, call: int, why: str) -> None:
+        del self.waiting[call]
+        if call > 0:
+            self._answer_error(call, {"code": "cancelled", "message": why, "started": False})
 
     def cancel_all(self, reason: str) -> None:
         """Cancel every handler: the session is over (law 6)."""
         for handled in self.running.values():
             handled.cancel(reason)
+        for call in list(self.waiting):
+            self._drop_waiting(call, reason)
 
 
 def _fits(method: BoundMethod, context: Mapping[str, Any]) -> bool:

@@ -280,10 +280,13 @@ class ItemSender(trio.abc.SendChannel[Any]):
         if self._left <= 0 or self._why_not is not None:
             self._left = ITEMS_PER_TURN
             await trio.lowlevel.checkpoint()
-        if not self._is_free:
+        if self._why_not is not None or not self._credit.is_free:
             await self._wait()
+        # Queued also where there is no room: there it is counted, and here it would not be.
         self._queue(value)
         self._wake()
+        if not self._outgoing.has_room():
+            await self._outgoing.wait_for_room()
 
     @property
     def _is_free(self) -> bool:

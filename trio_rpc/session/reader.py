@@ -16,7 +16,8 @@ waits, and reads on under a shield. From then on no handler begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -72,6 +73,8 @@ class Reader:
         self._left = EVENTS_PER_TURN
         self._scope: trio.CancelScope | None = None
         """Of the task that reads."""
+        self._is_resuming = False
+        """A task that begins handlers which have waited has been started, and does not run yet."""
 
     def start(self) -> None:
         """Let a new task read."""
@@ -86,33 +89,71 @@ class Reader:
 
     async def _lead(self) -> None:
         """Read until a handler has to wait; then be that handler's task, and let another one read."""
+        scope = trio.CancelScope(shield=self._core.incoming.is_cancelled)
+        self._core.incoming.scope = self._scope = scope
+        if await self._handle(scope, self._read, self.start) is None:
+            self._scope = None
+
+    def resume(self) -> None:
+        """Begin handlers whose Requests have waited, if they may, in a task of their own."""
+        incoming = self._core.incoming
+        if incoming.waiting and self._core.protocol.may_begin and not self._is_resuming:
+            self._is_resuming = True
+            start = functools.partial(
+                self._nursery.start_soon, self._resume, name="trio_rpc resumer"
+            )
+            incoming.context.copy().run(start)  # whoever has made room has no part in it
+
+    async def _resume(self) -> None:
+        await self._handle(trio.CancelScope(), self._begin_waiting, self.resume)
+
+    async def _begin_waiting(self, scope: trio.CancelScope) -> Handled | None:
+        """Begin handlers that have waited until one has to wait, which is returned, or none may begin."""
+        self._is_resuming = False
+        incoming = self._core.incoming
+        while incoming.waiting and self._core.protocol.may_begin:
+            readers, incoming.scope = incoming.scope, scope
+            try:
+                handled = incoming.begin_waiting(EVENTS_PER_TURN)
+            finally:
+                incoming.scope = readers
+            if handled is not None:
+                return handled
+            self._core.writer.write_now()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return None
+
+    async def _handle(
+        self,
+        scope: trio.CancelScope,
+        begin: Callable[[trio.CancelScope], Awaitable[Handled | None]],
+        go_on: Callable[[], None],
+    ) -> Handled | None:
+        """Begin handlers in this task until one has to wait; then let ``go_on`` begin others, and run it."""
         incoming = self._core.incoming
         handled = result = None
-        scope = trio.CancelScope(shield=incoming.is_cancelled)
-        incoming.scope = self._scope = scope
         try:
             with scope:
-                handled = await self._read(scope)
+                handled = await begin(scope)
                 if handled is not None:
-                    self.start()
+                    go_on()
                     result = await incoming.finish(handled)
         except BaseException as exc:
             if handled is None:
                 if isinstance(exc, Exception):
                     self._core.end(exc)  # a bug, in the channel or in a function of the services
                 else:
-                    self.start()  # what ends the program ends no call without a word
+                    go_on()  # what ends the program ends no call without a word
                 raise
             if not incoming.end_raised(handled, exc):
                 raise
         else:
-            if handled is None:
-                self._scope = None
-            else:
+            if handled is not None:
                 incoming.end(handled, result, cancelled=scope.cancelled_caught)
         finally:
             if handled is not None:
                 self._core.send()
+        return handled
 
     async def _read(self, scope: trio.CancelScope) -> Handled | None:
         """Receive and act until a handler has to wait, which is returned, or the session is over."""
@@ -147,6 +188,8 @@ class Reader:
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 # Whatever a packet was answered with at once leaves in one packet, too.
                 core.writer.write_now()
+                if core.incoming.waiting:
+                    self.resume()
                 if receiver.events is not None:
                     await trio.lowlevel.checkpoint()
                 elif was_alone and not core.outgoing.pending:

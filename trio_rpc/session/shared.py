@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trio_rpc.protocol.counters import Tally
 from trio_rpc.session.bugs import Bugs
 
 __all__ = ["Shared"]
@@ -12,7 +13,9 @@ class Shared:
 
     Attributes:
         bugs: logs what handlers raise by mistake.
+        unsent: counts the bytes that wait to be sent, for ``Limits.max_unsent_total``.
     """
 
     def __init__(self) -> None:
         self.bugs = Bugs()
+        self.unsent = Tally()

@@ -51,7 +51,14 @@ class Limits:
     """Bytes of them; the last item may go beyond, so that any that is a legal message can come."""
 
     send_buffer: int = 4 * MIB
-    """Bytes queued for sending above which new calls and results wait for the writer."""
+    """Bytes queued for sending above which new calls wait, and streams pause, for the writer."""
+
+    max_unsent: int = 32 * MIB
+    """Bytes queued for sending above which no further handler begins: what a peer that reads
+    nothing can make this end hold of its answers."""
+
+    max_unsent_total: int = 256 * MIB
+    """The same for all sessions of one server together, so that many peers cannot add up."""
 
     max_channels: int = 256
     """Forwarded channels of the peer at once; each may have 4 packets waiting for its receiver."""
