@@ -429,3 +429,44 @@ async def test_a_plain_def_that_returns_an_awaitable_is_cancelled_with_its_calle
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert ended == ["handler"]
+
+
+# ── functions and streams in fields ──────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Job:
+    on_quote: Callable[[Quote], Awaitable[Quote]]
+    quotes: AsyncIterator[Quote] | None = None
+    inner: Job | None = None
+
+
+@attrs.define
+class AttrsJob:
+    on_quote: Callable[[Quote], Awaitable[Quote]] | None
+
+
+class Runs:
+    @method
+    async def run(self, job: Job) -> list[str]:
+        got = [type(await job.on_quote(Quote(1.0))).__name__]
+        if job.quotes is not None:
+            got += [type(quote).__name__ async for quote in job.quotes]
+        return got + ([] if job.inner is None else await self.run(job.inner))
+
+    @method
+    async def run_attrs(self, jobs: list[AttrsJob]) -> list[str]:
+        return [type(await job.on_quote(Quote(1.0))).__name__ for job in jobs if job.on_quote]
+
+
+async def test_functions_and_streams_in_fields_are_converted_too(no_time):
+    async def quotes():
+        yield Quote(1.0)
+
+    async with open_session_pair(Runs(), None) as (_, session):
+        runs = session.proxy("", Runs)
+        inner = Job(_annotated)
+        assert await runs.run(Job(_bare, quotes(), inner)) == ["Quote"] * 3
+        assert await runs.run_attrs([AttrsJob(_bare), AttrsJob(None)]) == ["Quote"]
+        with pytest.raises(trio_rpc.RemoteError, match=r"DecodeError.*callback 0"):
+            await runs.run(Job(lambda _: "no quote"))

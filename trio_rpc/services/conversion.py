@@ -18,6 +18,7 @@ import collections.abc
 import contextlib
 import dataclasses
 import enum
+import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable
@@ -202,10 +203,19 @@ def decode_custom(wanted: Any, value: Any, read: Read) -> Any:
         value: what is to become one.
         read: converts what is inside of it.
     """
+    if not isinstance(
+        wanted, _AdapterType
+    ):  # a field of a class, whose annotations are not adapted
+        wanted = _adapted_field(wanted)
     wanted = get_origin(wanted) or wanted
     if isinstance(wanted, _AdapterType):
         return wanted.convert(value, read)  # type: ignore[attr-defined]
     return _check_instance(wanted, value)
+
+
+@functools.lru_cache(maxsize=1024)
+def _adapted_field(annotation: Any) -> Any:
+    return adapt(annotation)
 
 
 def _check_instance(wanted: type, value: Any) -> Any:

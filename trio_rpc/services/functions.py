@@ -226,46 +226,60 @@ def _filled(annotation: Any, known: Mapping[Any, Any]) -> Any:
 # ── what an interface says of arguments ──────────────────────────────────────────────────────────
 
 
-def preparer(annotation: Any) -> Prepare | None:
+def preparer(annotation: Any, within: frozenset[Any] = frozenset()) -> Prepare | None:
     """Return a function that marks what an argument of that annotation lends; None where nothing is lent.
 
     What does not fit is left as it is: the other end says so.
+
+    Args:
+        annotation: of the argument.
+        within: aliases and classes that this annotation is inside of, since they may hold themselves. What
+            they lend at a deeper level is recognised by its looks.
     """
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return preparer(args[0])
+        return preparer(args[0], within)
     if origin in UNIONS:
-        return _preparer_of_union(args)
-    if hasattr(annotation, "__value__"):
-        return preparer(annotation.__value__)
+        return _preparer_of_union(args, within)
     if annotation in STREAMS or origin in STREAMS:
         return lambda value: Wanted(value, None) if isinstance(value, AsyncIterable) else value
-    if not isinstance(annotation, TypeVar):
-        said = said_of(annotation)
-        if said is not None:
-            return lambda value: Wanted(value, said) if callable(value) else value
+    said = said_of(annotation)
+    if said is not None:
+        return lambda value: Wanted(value, said) if callable(value) else value
     if origin in MAPPINGS:
-        return _preparer_of_mapping(preparer(args[-1]))
+        return _preparer_of_mapping(preparer(args[-1], within))
     if origin in SEQUENCES:
-        return _preparer_of_sequence(origin, args)
-    return _preparer_of_record(annotation)
+        return _preparer_of_sequence(origin, args, within)
+    if annotation in within:
+        return None
+    if hasattr(annotation, "__value__"):
+        return preparer(annotation.__value__, within | {annotation})
+    return _preparer_of_record(annotation, within | {annotation})
 
 
-def _preparer_of_union(members: tuple[Any, ...]) -> Prepare | None:
-    prepares = [one for one in map(preparer, members) if one is not None]
+def _preparer_of_union(members: tuple[Any, ...], within: frozenset[Any]) -> Prepare | None:
+    by_member = {member: preparer(member, within) for member in members}
+    prepares = [one for one in by_member.values() if one is not None]
     if not prepares:
         return None
-    data = tuple(one for one in members if isinstance(one, type) and preparer(one) is None)
+    data = tuple(one for one in members if _is_data(one))
 
     def prepare(value: Any) -> Any:
-        if not isinstance(value, data):
-            for one in prepares:
-                prepared = one(value)
-                if prepared is not value:
-                    return prepared
+        if isinstance(value, data) and not any(by_member[one] for one in data):
+            return value
+        for one in prepares:
+            prepared = one(value)
+            if prepared is not value:
+                return prepared
         return value
 
     return prepare
+
+
+def _is_data(annotation: Any) -> bool:
+    return (
+        isinstance(annotation, type) and annotation not in STREAMS and said_of(annotation) is None
+    )
 
 
 def _preparer_of_mapping(item: Prepare | None) -> Prepare | None:
@@ -276,11 +290,13 @@ def _preparer_of_mapping(item: Prepare | None) -> Prepare | None:
     )
 
 
-def _preparer_of_sequence(origin: Any, args: tuple[Any, ...]) -> Prepare | None:
+def _preparer_of_sequence(
+    origin: Any, args: tuple[Any, ...], within: frozenset[Any]
+) -> Prepare | None:
     if origin is tuple and args[-1:] != (...,):
-        each = [preparer(arg) for arg in args]
+        each = [preparer(arg, within) for arg in args]
     else:
-        each = [preparer(args[0])]
+        each = [preparer(args[0], within)]
     if not any(each):
         return None
 
@@ -297,9 +313,9 @@ def _preparer_of_sequence(origin: Any, args: tuple[Any, ...]) -> Prepare | None:
     return prepare
 
 
-def _preparer_of_record(cls: Any) -> Prepare | None:
-    """Return what makes data of an object that looks like a stream, where data is wanted."""
-    if not (isinstance(cls, type) and hasattr(cls, "__aiter__")):
+def _preparer_of_record(cls: Any, within: frozenset[Any]) -> Prepare | None:
+    """Return what takes an object of fields apart that lends some of them, or that looks like a stream."""
+    if not isinstance(cls, type):
         return None
     if dataclasses.is_dataclass(cls):
         names = [field.name for field in dataclasses.fields(cls)]
@@ -307,6 +323,18 @@ def _preparer_of_record(cls: Any) -> Prepare | None:
         names = [field.name for field in cls.__attrs_attrs__]
     else:
         return None
-    return lambda value: (
-        {name: getattr(value, name) for name in names} if isinstance(value, cls) else value
-    )
+    try:
+        hints = get_type_hints(cls, include_extras=True)
+    except (NameError, TypeError):
+        hints = {}  # one that only a checker can read
+    fields = {name: preparer(hints.get(name, Any), within) for name in names}
+    if not hasattr(cls, "__aiter__") and not any(fields.values()):
+        return None
+
+    def prepare(value: Any) -> Any:
+        if type(value) is not cls:
+            return value
+        each = ((name, how, getattr(value, name)) for name, how in fields.items())
+        return {name: one if how is None else how(one) for name, how, one in each}
+
+    return prepare

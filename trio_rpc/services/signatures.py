@@ -202,6 +202,9 @@ class Signature:
         if not self.takes_task_status:
             return None
         annotation = self._annotations.get(TASK_STATUS)
+        for one in (annotation, *get_args(annotation)):  # it may be in a union, or in Annotated
+            if get_origin(one) is trio.TaskStatus:
+                annotation = one
         if get_origin(annotation) is not trio.TaskStatus:
             return None
         adapted = self._adapt("the started value", get_args(annotation)[0])
@@ -237,7 +240,7 @@ class Signature:
             TypeError: the annotation is not that of a stream, or cannot be resolved or checked.
         """
         where = f"parameter {self._first!r}" if duplex else "its result"
-        annotation = self._annotations.get(self._first if duplex else "return")
+        annotation = awaited(self._annotations.get(self._first if duplex else "return"))
         origin = get_origin(annotation)
         if annotation is Any or annotation in STREAMS:
             return None
