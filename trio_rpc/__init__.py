@@ -34,6 +34,7 @@ from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.connecting import connect, connect_in
 from trio_rpc.session.context import Call, current_call, metadata
 from trio_rpc.session.core import Options
+from trio_rpc.session.life import SessionEnd
 from trio_rpc.session.opening import open_session, serve_session
 from trio_rpc.session.process import open_parent, open_process, serve_parent
 from trio_rpc.session.scopes import RemoteScope
@@ -76,6 +77,7 @@ __all__ = [
     "Session",
     "SessionBroken",
     "SessionClosed",
+    "SessionEnd",
     "SessionStatistics",
     "TypeRegistry",
     "Unavailable",

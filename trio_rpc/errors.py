@@ -183,7 +183,15 @@ class SessionClosed(RpcError, trio.ClosedResourceError):
 
 
 class SessionBroken(RpcError, trio.BrokenResourceError):
-    """The other end or the network ended the session; ``__cause__`` says why where it is known."""
+    """The other end or the network ended the session; ``__cause__`` says why where it is known.
+
+    Attributes:
+        orderly: True if the other end left with a Goodbye; False if the session was lost, and ``__cause__`` tells how.
+    """
+
+    def __init__(self, *args: object, fate: Fate | None = None, orderly: bool = False) -> None:
+        super().__init__(*args, fate=fate)
+        self.orderly = orderly
 
 
 class RemoteTraceback(Exception):

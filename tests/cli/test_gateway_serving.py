@@ -81,7 +81,7 @@ async def test_a_signal_lets_the_work_of_browsers_end(folder):
     async with serving(folder, "--grace", "600", "--listen", "tcp://127.0.0.1:0") as server:
         tcp, url = (await server.event())["urls"]
         message = Message("127.0.0.1", int(url.rpartition(":")[2]))
-        async with trio_rpc.connect(tcp) as session, message.connect():
+        async with trio_rpc.connect(tcp, on_end="keep") as session, message.connect():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(message.post, "hold")
                 assert await server.line() == "holding"

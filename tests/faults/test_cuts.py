@@ -96,7 +96,10 @@ async def plain_pair(teller, faults):
     """Two sessions over a connection that fails for good."""
     async with (
         open_faulty_pair(**faults) as pair,
-        open_session_pair(None, teller, channels=(pair.first, pair.second)) as (session, _),
+        open_session_pair(None, teller, channels=(pair.first, pair.second), on_end="keep") as (
+            session,
+            _,
+        ),
     ):
         yield session, pair.link
 

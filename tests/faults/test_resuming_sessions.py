@@ -106,7 +106,9 @@ async def test_without_resume_a_cut_fails_what_is_in_flight_at_once(clock):
     async with (
         trio_rpc.open_server(slow, "tcp://127.0.0.1:0", resume=True) as server,
         open_chaos_proxy(server.urls[0]) as proxy,
-        trio_rpc.connect(proxy.url) as session,  # a plain client of a server that could resume
+        trio_rpc.connect(
+            proxy.url, on_end="keep"
+        ) as session,  # a plain client of a server that could resume
     ):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(after_ping, session, proxy.reset)
@@ -128,7 +130,7 @@ async def test_a_server_that_was_restarted_ends_the_session_and_says_what_is_los
     async with trio_rpc.open_server(Slow(), "tcp://127.0.0.1:0", resume=True) as old:
         async with open_chaos_proxy(old.urls[0]) as proxy:
             async with trio_rpc.open_server(Slow(), "tcp://127.0.0.1:0", resume=True) as new:
-                async with trio_rpc.connect(proxy.url, resume=AT_ONCE) as session:
+                async with trio_rpc.connect(proxy.url, resume=AT_ONCE, on_end="keep") as session:
                     proxy.target = new.urls[0]
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(after_ping, session, proxy.cut)
@@ -244,7 +246,7 @@ async def test_states_of_a_session_that_never_reconnects(clock):
     async with trio_rpc.open_server(Slow(), "tcp://127.0.0.1:0") as server:
         async with (
             open_chaos_proxy(server.urls[0]) as proxy,
-            trio_rpc.connect(proxy.url) as session,
+            trio_rpc.connect(proxy.url, on_end="keep") as session,
         ):
             proxy.cut()
             states = [state.value async for state in session.connection_states()]

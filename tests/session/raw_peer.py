@@ -80,15 +80,23 @@ class RawPeer:
 
 @contextlib.asynccontextmanager
 async def session_with_raw_peer(
-    services=None, *, max_buffer=64 * 1024, peer_limits=DEFAULT_LIMITS, **options
+    services=None,
+    *,
+    max_buffer=64 * 1024,
+    peer_limits=DEFAULT_LIMITS,
+    on_end="keep",
+    **options,
 ):
-    """Open a session whose other end is a :class:`RawPeer` that has been welcomed."""
+    """Open a session whose other end is a :class:`RawPeer` that has been welcomed.
+
+    The body goes on when the peer has ended the session, to look at what is left of it.
+    """
     ours, theirs = memory_channel_pair(max_buffer)
     peer = RawPeer(theirs, peer_limits)
     peer.protocol.hello()
     peer.protocol.welcome()
     peer.flush()
-    async with open_session(ours, services, **options) as session:
+    async with open_session(ours, services, on_end=on_end, **options) as session:
         while peer.protocol.theirs is not Half.OPEN:
             packet = await peer.channel.receive()
             peer.received += peer.codec.decode(packet)

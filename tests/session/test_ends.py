@@ -105,7 +105,10 @@ async def test_each_way_a_session_can_end_ends_every_call_and_says_its_fate(
     peer = RawPeer(theirs)
     peer.send(HELLO, m.Welcome())
     errors = {}
-    async with trio.open_nursery() as nursery, open_session(channel, sleeper) as session:
+    async with (
+        trio.open_nursery() as nursery,
+        open_session(channel, sleeper, on_end="keep") as session,
+    ):
 
         async def call(label, what):
             with pytest.raises(kind, match=text) as caught:

@@ -183,7 +183,7 @@ async def test_a_child_that_is_frozen_is_found_by_the_keepalive():
     # robustness.md 57
     limits = Limits(keepalive_interval=0.1, keepalive_pings=2)
     async with open_process(
-        command(), limits=limits, goodbye_time=0.1, terminate_time=0.1
+        command(), limits=limits, goodbye_time=0.1, terminate_time=0.1, on_end="keep"
     ) as session:
         pid = await session.call("pid")
         error = await fails(session, "die", signal.SIGSTOP)
@@ -194,7 +194,7 @@ async def test_a_child_that_is_frozen_is_found_by_the_keepalive():
 
 
 async def test_a_child_that_says_goodbye():
-    async with open_process(command("leaving")) as session:
+    async with open_process(command("leaving"), on_end="keep") as session:
         await session.call("leave")
         await session.wait_closed()
         with pytest.raises(SessionBroken, match="the other end has left"):

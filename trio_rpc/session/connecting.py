@@ -13,7 +13,7 @@ import trio
 
 from trio_rpc.channels import Resume, carrier_limits, open_channel, open_resumable
 from trio_rpc.session.core import Core, Options
-from trio_rpc.session.opening import make_tables, run_session
+from trio_rpc.session.opening import OnEnd, check_on_end, make_tables, run_session
 from trio_rpc.session.session import Session
 from trio_rpc.wire.limits import Limits
 
@@ -27,9 +27,13 @@ async def connect(
     *,
     ssl_context: ssl.SSLContext | None = None,
     resume: bool | Resume = False,
+    on_end: OnEnd = "cancel",
     **options: Any,
 ) -> AsyncIterator[Session]:
     """Connect to a server, and own the session until the block is left.
+
+    When the session ends and this end has not closed it, the block's body is cancelled, and the block raises
+    SessionBroken (law 17), as :func:`open_session` does.
 
     Args:
         url: ``tcp://host:port``, ``tls://host:port``, ``unix:///path``, ``ws://host:port/path`` or
@@ -39,20 +43,22 @@ async def connect(
             default.
         resume: connect again when the connection is lost, and go on with what was under way; True for the
             defaults of :class:`Resume`. The server has to offer it. Without it, the session is over with its connection.
+        on_end: as :func:`open_session` takes it.
         **options: as :func:`open_session` takes them. ``limits.handshake_timeout`` bounds the
             time until the session is open, and again the time until the connection is.
 
     Raises:
-        ValueError: the URL is not one of these.
+        ValueError: the URL is not one of these, or ``on_end`` is neither ``"cancel"`` nor ``"keep"``.
         OSError: the connection could not be made; one line that says what was tried.
         Refused: the server would not open the session; likewise all of :func:`open_session`.
     """
+    check_on_end(on_end)
     chosen = Options(**options)
     tables = make_tables(services)
     resumption = (Resume() if resume is True else resume) or None
     async with (
         _open(url, ssl_context, chosen.limits, resumption) as channel,
-        run_session(Core(channel, tables, chosen, url)) as session,
+        run_session(Core(channel, tables, chosen, url), on_end=on_end) as session,
     ):
         yield session
 
@@ -73,8 +79,9 @@ async def connect_in(
 ) -> Session:
     """Connect to a server; the session belongs to ``nursery`` and ends with it, or before.
 
-    For sessions that are kept in objects and pools. End it with :meth:`Session.aclose`. The end
-    of the session is no error in the nursery: those who use it are told.
+    For sessions that are kept in objects and pools. End it with :meth:`Session.aclose`. There is no body that the end
+    of the session could cancel (``on_end`` is not an option), and it is not an error in the nursery: calls raise, and
+    :meth:`Session.wait_closed` returns.
 
     Args:
         nursery: what cancels it.
@@ -87,7 +94,7 @@ async def connect_in(
     """
 
     async def own(*, task_status: trio.TaskStatus[Session]) -> None:
-        async with connect(url, services, **options) as session:
+        async with connect(url, services, on_end="keep", **options) as session:
             task_status.started(session)
             await session.wait_closed()
 

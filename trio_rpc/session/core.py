@@ -18,7 +18,7 @@ from trio_rpc.session.callbacks import CALLBACK, STREAM, Callback
 from trio_rpc.session.filters import Filter
 from trio_rpc.session.incoming import Incoming
 from trio_rpc.session.items import ItemReceiver
-from trio_rpc.session.life import Life, Stage
+from trio_rpc.session.life import EndedBy, Life, Stage
 from trio_rpc.session.outgoing import Outgoing
 from trio_rpc.session.pacer import Pacer
 from trio_rpc.session.receiver import Receiver
@@ -119,8 +119,10 @@ class Core:
         """When to end a session that closes, if it has not ended by itself."""
         self.is_left = False
         """The block of the session is over, and nobody is left who could end the session when it is cancelled."""
-        self._is_closing = False
-        """This end has said Goodbye, and leaves as soon as nothing is in flight any more."""
+        self.when_over: Callable[[], None] | None = None
+        """Called when the session is over and its channel closed, for a block that is to end with it (law 17)."""
+        self.is_closing = False
+        """This end closes the session, and leaves as soon as both have said Goodbye and nothing is in flight."""
         self._pongs: dict[int, trio.Event] = {}
         self._last_ping = 0
 
@@ -165,6 +167,7 @@ class Core:
             grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
         """
         try:
+            self.is_closing = True
             await trio.lowlevel.checkpoint_if_cancelled()
             if not self.life.is_over:
                 self._begin_to_close(self.limits.close_grace if grace is None else grace)
@@ -185,7 +188,7 @@ class Core:
 
     def _begin_to_close(self, grace: float) -> None:
         """Say Goodbye; whoever is the last to end what is in flight ends the session, or else the driver."""
-        self._is_closing = True
+        self.is_closing = True
         self.close_by = min(self.close_by, trio.current_time() + grace)
         self.look_by(self.close_by)
         if self.life.stage is Stage.OPEN:
@@ -193,11 +196,11 @@ class Core:
         if self.protocol.ours is Half.OPEN:
             self.protocol.goodbye("done", "closed by the other end")
             self.writer.write_now()
-        if self._is_quiet:
+        if self.is_quiet:
             self.end(None)
 
     @property
-    def _is_quiet(self) -> bool:
+    def is_quiet(self) -> bool:
         """Whether both ends have said Goodbye and nothing is in flight."""
         return (
             self.protocol.theirs is not Half.OPEN
@@ -209,19 +212,26 @@ class Core:
 
     def stop(self) -> None:
         """Begin to close at once, as ``aclose()`` does when it is cancelled."""
-        self.end(None)
+        if not self.life.is_over:
+            self.is_closing = True
+            self.end(None)
 
-    def end(self, cause: Exception | None) -> None:
+    def end(self, cause: Exception | None, by: EndedBy = "us") -> None:
         """The session is over (law 6): cancel its handlers, end its calls. The first cause counts."""
         if self.life.is_over:
             return
-        self.life.cause = cause
-        self.life.move(Stage.OVER)
+        self.life.end(cause, by)
         self.incoming.cancel_all(f"the session with {self.name} is over")
         self.outgoing.fail_all()
         self.receiver.stop()
         for answered in self._pongs.values():
             answered.set()
+
+    def closed(self) -> None:
+        """The channel is closed: tell those who wait for that, and then the block, if this end has not closed it."""
+        self.over.set()
+        if self.when_over is not None:
+            self.when_over()
 
     def _refusal(self, context: Mapping[str, Any] | None) -> RpcError | None:
         """Why a call with that context cannot be made now, or None."""
@@ -233,7 +243,9 @@ class Core:
             if self.life.farewell is None:
                 return SessionClosed("this end is closing the session", fate=Fate.NOT_STARTED)
             return SessionBroken(
-                f"the other end is leaving: {self.life.farewell}", fate=Fate.NOT_STARTED
+                f"the other end is leaving: {self.life.farewell}",
+                fate=Fate.NOT_STARTED,
+                orderly=True,
             )
         if self.life.stage is Stage.OPENING:
             return LocalProtocolError("the session is not open yet")
@@ -287,7 +299,7 @@ class Core:
         """A handler has ended, or something else that the close of the session may have waited for."""
         if self.life.stage is not _OPEN:
             self._answer_goodbye()
-            if self._is_closing and self._is_quiet and not self.life.is_over:
+            if self.is_closing and self.is_quiet and not self.life.is_over:
                 self.end(None)
             else:
                 self.life.move(self.life.stage)

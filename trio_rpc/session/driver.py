@@ -133,7 +133,7 @@ class _Driver:
             finally:
                 if self._core.writer.stop():
                     self._writing.cancel(reason="the session is over")
-                self._core.over.set()
+                self._core.closed()
 
     # ── the tasks ────────────────────────────────────────────────────────────────────────────
 
@@ -153,8 +153,11 @@ class _Driver:
 
     def _lose(self, exc: Exception) -> None:
         """The channel is gone: nothing that is queued can leave any more."""
-        orderly = isinstance(exc, trio.EndOfChannel) and self._protocol.theirs is Half.LEAVING
-        self._core.end(None if orderly else as_cause(exc))
+        # Once both have said Goodbye and nothing is in flight, it does not matter how the peer closes its socket.
+        orderly = self._protocol.theirs is Half.LEAVING and (
+            isinstance(exc, trio.EndOfChannel) or self._core.is_quiet
+        )
+        self._core.end(None if orderly else as_cause(exc), "network")
         self._protocol.end()
         if self._draining is not None:
             self._draining.cancel()
@@ -176,7 +179,8 @@ class _Driver:
             if life.is_over or now < self._next_look:
                 continue
             if life.stage is Stage.OPENING:
-                core.end(TimeoutError(f"no handshake within {core.limits.handshake_timeout:g} s"))
+                text = f"no handshake within {core.limits.handshake_timeout:g} s"
+                core.end(TimeoutError(text), "network")
                 return
             self._next_look = now + core.limits.keepalive_interval
             # If it was us who were stuck, the answers lie unread: let the reader see them first.
@@ -247,7 +251,8 @@ class _Driver:
     def _on_goodbye(self, message: m.Goodbye) -> None:
         core = self._core
         if self._protocol.theirs is Half.ENDED:
-            core.end(Refused(f"the other end refused the session: {message.message}"))
+            refused = Refused(f"the other end refused the session: {message.message}")
+            core.end(refused, "peer")
             return
         if core.life.stage is Stage.OPEN:
             core.life.farewell = f"{message.message} ({message.code})"
@@ -278,4 +283,5 @@ class _Silence:
             self._unanswered = 0
         else:
             silence = limits.keepalive_interval * (self._unanswered + 1)
-            core.end(TimeoutError(f"the other end was silent for {silence:g} s"))
+            text = f"the other end was silent for {silence:g} s"
+            core.end(TimeoutError(text), "network")

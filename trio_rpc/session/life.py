@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import trio
 
@@ -16,7 +18,26 @@ from trio_rpc.errors import (
     SessionClosed,
 )
 
-__all__ = ["Life", "Stage", "as_cause"]
+__all__ = ["EndedBy", "Life", "SessionEnd", "Stage", "as_cause"]
+
+EndedBy: TypeAlias = Literal["us", "peer", "network"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    """Who ended a session, and why; what :meth:`Session.wait_closed` returns.
+
+    Attributes:
+        by: ``"us"`` if this end closed it, refused it or failed; ``"peer"`` if the other end said Goodbye, refused
+            it or broke the protocol; ``"network"`` if the connection was lost, or the other end fell silent.
+        reason: one line of text, for people.
+        cause: what ended it early; None after an orderly end. It is the ``__cause__`` of each
+            :class:`SessionBroken` of the session.
+    """
+
+    by: EndedBy
+    reason: str
+    cause: Exception | None
 
 
 class Stage(enum.Enum):
@@ -41,7 +62,8 @@ class Life:
         """What the other end said in its Goodbye, if it was the one to begin."""
         self.was_open = False
         self.cause: Exception | None = None
-        """Why the session is over; None where this end closed it."""
+        """Why the session is over; None after an orderly end."""
+        self.ended_by: EndedBy = "us"
 
     def move(self, stage: Stage) -> None:
         """Enter a later stage, and wake those who wait for that."""
@@ -51,6 +73,12 @@ class Life:
         self.changed = trio.Event()
         if stage is Stage.OVER:
             self.ended.set()
+
+    def end(self, cause: Exception | None, by: EndedBy) -> None:
+        """Enter the last stage. After the other end's Goodbye it is the other end that has ended the session."""
+        self.cause = cause
+        self.ended_by = by if self.farewell is None else "peer"
+        self.move(Stage.OVER)
 
     @property
     def is_over(self) -> bool:
@@ -74,10 +102,16 @@ class Life:
         if self.cause is None and self.farewell is None:
             return SessionClosed("this end has closed the session", fate=fate)
         if self.cause is None:
-            return SessionBroken(f"the other end has left: {self.farewell}", fate=fate)
+            return SessionBroken(
+                f"the other end has left: {self.farewell}", fate=fate, orderly=True
+            )
         error = SessionBroken(f"the session is over: {_one_line(self.cause)}", fate=fate)
         error.__cause__ = self.cause
         return error
+
+    def record(self) -> SessionEnd:
+        """Say who ended the session, and why."""
+        return SessionEnd(self.ended_by, str(self.error(Fate.UNKNOWN)), self.cause)
 
     def goodbye(self) -> tuple[str, str]:
         """Return code and text of the last Goodbye, for the other end."""

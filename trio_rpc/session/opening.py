@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Literal, TypeAlias
 
 import trio
 
 from trio_rpc.channels.one_exception import one_exception
+from trio_rpc.errors import Fate
 from trio_rpc.services.introspection import with_introspection
 from trio_rpc.services.tables import Table, build_table, is_per_session, resolve
 from trio_rpc.session.core import Core, Options, Tables
@@ -18,6 +19,9 @@ from trio_rpc.session.scopes import SCOPE, scope_method
 from trio_rpc.session.session import Session
 
 __all__ = [
+    "OnEnd",
+    "cancelled_at_end",
+    "check_on_end",
     "make_session",
     "make_tables",
     "open_session",
@@ -27,9 +31,17 @@ __all__ = [
 ]
 
 
+OnEnd: TypeAlias = Literal["cancel", "keep"]
+
+
 @contextlib.asynccontextmanager
 async def open_session(
-    channel: trio.abc.Channel[bytes], services: object = None, *, name: str = "", **options: Any
+    channel: trio.abc.Channel[bytes],
+    services: object = None,
+    *,
+    name: str = "",
+    on_end: OnEnd = "cancel",
+    **options: Any,
 ) -> AsyncIterator[Session]:
     """Open a session over ``channel``, and own it until the block is left.
 
@@ -37,23 +49,30 @@ async def open_session(
     exception or a cancellation closes it at once. Either way no task, call or handler of the session is
     left when the block is over (law 6).
 
+    When the session ends and this end has not closed it, the block's body is cancelled, and the block raises
+    SessionBroken (law 17), unless the body raises something of its own, such as the error of a call.
+
     Args:
         channel: a fresh channel of whole packets, which the session then owns.
         services: what the other end may call: a mapping of names to objects, one object (the service ""),
             a function of the new session that returns either, or None.
         name: what the other end is called in logs and errors.
+        on_end: ``"keep"`` leaves the body alone when the session ends; calls still raise, and
+            :meth:`Session.wait_closed` still returns.
         **options: the fields of :class:`trio_rpc.Options`: ``limits``, ``registry``, ``filters``,
             ``credentials``, ``authenticate``, ``error_detail``.
 
     Raises:
         Refused: the other end would not open the session, or this one would not.
         RemoteProtocolError: the other end does not speak the protocol.
-        SessionBroken: the connection was lost before the session was open.
+        SessionBroken: the connection was lost before the session was open; or, while the body was running, the
+            other end or the network ended the session.
         TypeError: an option or a service is not one.
         ValueError: likewise.
     """
+    check_on_end(on_end)
     core = Core(channel, make_tables(services), Options(**options), name or repr(channel))
-    async with run_session(core) as session:
+    async with run_session(core, on_end=on_end) as session:
         yield session
 
 
@@ -67,7 +86,8 @@ async def serve_session(
         RemoteProtocolError: the other end does not speak the protocol.
         SessionBroken: the connection was lost before the session was open.
     """
-    async with open_session(channel, services, name=name, **options) as session:
+    core = Core(channel, make_tables(services), Options(**options), name or repr(channel))
+    async with run_session(core, on_end="keep") as session:
         await session.wait_closed()
 
 
@@ -104,8 +124,44 @@ def make_session(core: Core) -> Session:
     return session
 
 
+def check_on_end(on_end: object) -> None:
+    """Raise ValueError unless ``on_end`` says what is to become of a block whose session ends."""
+    if on_end not in ("cancel", "keep"):
+        raise ValueError(f'on_end must be "cancel" or "keep", not {on_end!r:.200}')
+
+
+@contextlib.contextmanager
+def cancelled_at_end(*cores: Core) -> Iterator[None]:
+    """Cancel the block when one of these sessions has ended and this program has closed none of them (law 17).
+
+    The block then raises SessionBroken. What it raises by itself, and a cancellation from outside, go before that; a
+    block that is over by then raises nothing.
+    """
+    body = trio.CancelScope()
+
+    def ended() -> None:
+        if not any(core.is_closing for core in cores):
+            body.cancel(reason="the session of this block is over")
+
+    for core in cores:
+        core.when_over = ended
+    try:
+        if any(core.over.is_set() for core in cores):
+            ended()
+        with body:
+            yield
+    finally:
+        for core in cores:
+            core.when_over = None
+    if body.cancelled_caught:
+        error = next(core.life.error(Fate.UNKNOWN) for core in cores if core.over.is_set())
+        raise error from error.__cause__  # and not from the Cancelled, which was ours
+
+
 @contextlib.asynccontextmanager
-async def run_session(core: Core, *, wait_until_open: bool = True) -> AsyncIterator[Session]:
+async def run_session(
+    core: Core, *, on_end: OnEnd, wait_until_open: bool = True
+) -> AsyncIterator[Session]:
     """Run a session while the block lasts; entered when it is open, or at once."""
     session = make_session(core)
     with one_exception() as body:
@@ -114,7 +170,8 @@ async def run_session(core: Core, *, wait_until_open: bool = True) -> AsyncItera
                 start(core, nursery)
                 if wait_until_open:
                     await core.opened()
-                yield session
+                with cancelled_at_end(core) if on_end == "cancel" else contextlib.nullcontext():
+                    yield session
             except BaseException as exc:
                 body.append(exc)
                 core.stop()

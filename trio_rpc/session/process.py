@@ -16,7 +16,7 @@ from trio_rpc.channels.connection import owned
 from trio_rpc.channels.process import Patience, inherited_stream, open_child
 from trio_rpc.services.text import one_line
 from trio_rpc.session.core import Core, Options
-from trio_rpc.session.opening import make_tables, run_session
+from trio_rpc.session.opening import OnEnd, check_on_end, make_tables, run_session
 from trio_rpc.session.session import Session
 
 __all__ = ["open_parent", "open_process", "serve_parent"]
@@ -37,6 +37,7 @@ async def open_process(
     cwd: str | os.PathLike[str] | None = None,
     goodbye_time: float = 5.0,
     terminate_time: float = 5.0,
+    on_end: OnEnd = "cancel",
     **options: Any,
 ) -> AsyncIterator[Session]:
     """Start a program that calls :func:`serve_parent`, and own it and the session until the block is left.
@@ -45,6 +46,9 @@ async def open_process(
     session is over: by the end of the session, which lets :func:`serve_parent` return; after
     ``goodbye_time`` by SIGTERM; after another ``terminate_time`` by SIGKILL. If the block raises or is
     cancelled, ``limits.time_to_die`` takes the place of a longer ``goodbye_time``.
+
+    When the process ends, or leaves, before the block does, the body is cancelled, and the block raises
+    SessionBroken (law 17), whose ``__cause__`` has the exit code or signal.
 
     The process inherits standard input and output. Lines that it writes on standard error go to the
     logger ``trio_rpc.process``, as warnings.
@@ -57,19 +61,21 @@ async def open_process(
         cwd: its working directory; that of this process by default.
         goodbye_time: seconds.
         terminate_time: seconds.
+        on_end: as :func:`open_session` takes it.
         **options: as :func:`open_session` takes them. ``limits.handshake_timeout`` has to allow for the
             program's start.
 
     Raises:
         OSError: the program cannot be started; one line that says why, of the class that fits.
-        SessionBroken: it ended before the session was open, or does not serve its parent; the text has
-            its exit code or signal.
+        SessionBroken: it ended before the session was open, or while the body was running, or does not serve its
+            parent; the text has its exit code or signal.
         Refused: the process would not open the session; likewise all of :func:`open_session`.
         TypeError: an option is not one.
         ValueError: likewise.
     """
     if isinstance(command, str | bytes):
         raise TypeError("a command is a list: the program, then each of its arguments")
+    check_on_end(on_end)
     words = [os.fspath(word) for word in command]
     if not words:
         raise ValueError("the command is empty: a program has to be named")
@@ -86,20 +92,23 @@ async def open_process(
             patience=patience,
             on_line=_log_line,
         ) as channel,
-        run_session(Core(channel, tables, chosen, channel.name)) as session,
+        run_session(Core(channel, tables, chosen, channel.name), on_end=on_end) as session,
     ):
         yield session
 
 
 @contextlib.asynccontextmanager
-async def open_parent(services: object = None, **options: Any) -> AsyncIterator[Session]:
+async def open_parent(
+    services: object = None, *, on_end: OnEnd = "cancel", **options: Any
+) -> AsyncIterator[Session]:
     """Open the session with the process that has started this one by :func:`open_process`.
 
-    It can be had once; processes that this one starts do not inherit it. When the parent dies, the
-    session is over.
+    It can be had once; processes that this one starts do not inherit it. When the parent dies or
+    leaves, the session is over: the body is cancelled, and the block raises SessionBroken (law 17).
 
     Args:
         services: what the parent may call, as :func:`open_session` takes it.
+        on_end: likewise.
         **options: likewise.
 
     Raises:
@@ -107,6 +116,7 @@ async def open_parent(services: object = None, **options: Any) -> AsyncIterator[
             before.
         SessionBroken: the parent has gone; likewise all of :func:`open_session`.
     """
+    check_on_end(on_end)
     chosen = Options(**options)
     tables = make_tables(services)
     limits = chosen.limits
@@ -115,7 +125,7 @@ async def open_parent(services: object = None, **options: Any) -> AsyncIterator[
     )
     async with (
         owned(channel),
-        run_session(Core(channel, tables, chosen, "the parent process")) as session,
+        run_session(Core(channel, tables, chosen, "the parent process"), on_end=on_end) as session,
     ):
         yield session
 
@@ -131,7 +141,7 @@ async def serve_parent(
     ``trio.run(trio_rpc.serve_parent, Plugin())`` is a whole program. Arguments and errors are
     :func:`open_parent`'s; ``task_status`` gets the session.
     """
-    async with open_parent(services, **options) as session:
+    async with open_parent(services, on_end="keep", **options) as session:
         task_status.started(session)
         await session.wait_closed()
 

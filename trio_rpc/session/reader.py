@@ -197,9 +197,9 @@ class Reader:
         except CHANNEL_ERRORS as exc:
             self._lost(exc)
         except DecodeError as exc:
-            core.end(as_cause(exc))
+            core.end(as_cause(exc), "peer")
         except (RemoteProtocolError, Refused) as exc:
-            core.end(exc)
+            core.end(exc, "peer")
         return None
 
     def _act(self) -> Handled | None:

@@ -16,6 +16,7 @@ from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.context import Call, outgoing_metadata
 from trio_rpc.session.core import Core
 from trio_rpc.session.filters import apply_filters, filtered
+from trio_rpc.session.life import SessionEnd, Stage
 from trio_rpc.session.pending import Pending
 from trio_rpc.session.scopes import RemoteScope, open_scope
 from trio_rpc.session.statistics import SessionStatistics
@@ -363,9 +364,15 @@ class Session:
         """
         await self._core.aclose(grace=grace)
 
-    async def wait_closed(self) -> None:
-        """Wait until the session is over and its channel is closed, for whatever reason."""
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be made: the session is open, and neither end has said Goodbye."""
+        return self._core.life.stage is Stage.OPEN
+
+    async def wait_closed(self) -> SessionEnd:
+        """Wait until the session is over and its channel is closed, and say who ended it and why."""
         await self._core.over.wait()
+        return self._core.life.record()
 
     # ── looking inside ───────────────────────────────────────────────────────────────────────
 

@@ -9,7 +9,13 @@ from typing import Any
 import trio
 
 from trio_rpc.session.core import Core, Options
-from trio_rpc.session.opening import make_tables, run_session
+from trio_rpc.session.opening import (
+    OnEnd,
+    cancelled_at_end,
+    check_on_end,
+    make_tables,
+    run_session,
+)
 from trio_rpc.session.session import Session
 from trio_rpc.testing.channels import memory_channel_pair
 
@@ -26,8 +32,12 @@ async def open_session_pair(
     options_a: Mapping[str, Any] = _NO_OPTIONS,
     options_b: Mapping[str, Any] = _NO_OPTIONS,
     channels: tuple[trio.abc.Channel[bytes], trio.abc.Channel[bytes]] | None = None,
+    on_end: OnEnd = "cancel",
 ) -> AsyncIterator[tuple[Session, Session]]:
     """Open two sessions that are each other's peer; leaving the block closes both.
+
+    Both ends are this program's. So the block's body is cancelled only when the sessions end and neither end has
+    closed its own (law 17).
 
     Args:
         services_a: what the first session serves; the second one calls it.
@@ -35,16 +45,21 @@ async def open_session_pair(
         options_a: options of the first session, as :func:`trio_rpc.open_session` takes them.
         options_b: likewise of the second.
         channels: what they are joined by; a channel in memory by default.
+        on_end: ``"keep"`` leaves the block's body alone when the sessions are lost.
 
     Raises:
         RpcError: the sessions could not be opened, as :func:`trio_rpc.open_session` says.
+        SessionBroken: they were lost while the body was running.
+        ValueError: ``on_end`` is neither ``"cancel"`` nor ``"keep"``.
     """
+    check_on_end(on_end)
     channel_a, channel_b = memory_channel_pair() if channels is None else channels
     core_a = Core(channel_a, make_tables(services_a), Options(**options_a), "b")
     core_b = Core(channel_b, make_tables(services_b), Options(**options_b), "a")
     async with (
-        run_session(core_b, wait_until_open=False) as session_b,
-        run_session(core_a) as session_a,
+        run_session(core_b, on_end="keep", wait_until_open=False) as session_b,
+        run_session(core_a, on_end="keep") as session_a,
     ):
         await core_b.opened()
-        yield session_a, session_b
+        with cancelled_at_end(core_a, core_b) if on_end == "cancel" else contextlib.nullcontext():
+            yield session_a, session_b
