@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ssl
+import warnings
 
 import pytest
 import trio
@@ -11,6 +12,7 @@ import trustme
 from channel_pairs import connected, fails_to_open, open_descriptors
 
 from trio_rpc.channels import StreamChannel, open_channel, open_listeners
+from trio_rpc.channels.tls import client_context
 from trio_rpc.errors import DecodeError
 
 SOON = 2.0  # seconds; one second is what is promised, and test machines are slow
@@ -75,6 +77,57 @@ async def test_wrong_host(certificates):  # S19, cases 66
     assert isinstance(client, ssl.SSLCertVerificationError)
     assert "not valid for '127.0.0.1'" in str(client)
     assert "tls://127.0.0.1:" in str(client)
+    assert isinstance(server, ssl.SSLError)
+
+
+@pytest.fixture
+def trusted(certificates, tmp_path, monkeypatch):
+    """Let the system's authorities be ours, so that a client needs no context of its own."""
+    authority = tmp_path / "authority.pem"
+    certificates.ca.cert_pem.write_to_path(str(authority))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+
+
+@pytest.mark.parametrize("scheme", ["tls", "wss"])
+@pytest.mark.parametrize(
+    "name", ["elsewhere.example", "127.0.0.2", "localhost", "127.0.0.1.example", "::1"]
+)
+async def test_a_certificate_that_is_valid_for_another_name_is_refused(
+    certificates, trusted, scheme, name
+):
+    context = server_context(certificates.ca, name)
+    client, server = await meet(scheme, context, scheme, None)
+    assert isinstance(client, ssl.SSLCertVerificationError)
+    assert "not valid for '127.0.0.1'" in str(client)
+    assert isinstance(server, OSError)
+
+
+@pytest.mark.parametrize("scheme", ["tls", "wss"])
+async def test_a_certificate_of_the_right_name_needs_no_context_of_ones_own(
+    certificates, trusted, scheme
+):
+    client, server = await meet(scheme, certificates.server, scheme, None)
+    assert (client, server) == (b"from the server", b"from the client")
+
+
+def outdated(context):
+    """Let a context speak TLS 1.1 and nothing later."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    return context
+
+
+async def test_tls_below_1_2_is_refused(certificates, trusted):
+    context = outdated(server_context(certificates.ca))
+    control, _ = await meet("tls", context, "tls", outdated(ssl.create_default_context()))
+    assert control == b"from the server", "this OpenSSL cannot speak TLS 1.1 at all"
+    ours = client_context()
+    ours.set_ciphers("ALL:@SECLEVEL=0")  # it is the version that is refused, and not its ciphers
+    client, server = await meet("tls", context, "tls", ours)
+    assert isinstance(client, ssl.SSLError)
     assert isinstance(server, ssl.SSLError)
 
 

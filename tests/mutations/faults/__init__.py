@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from . import laws
+from . import bounds, channels, gateway, laws, races, security, services, wire
 
-FAULTS = (*laws.FAULTS,)
+AREAS = (laws, security, bounds, races, channels, wire, services, gateway)
+
+FAULTS = tuple(one for area in AREAS for one in area.FAULTS)
 """All of them. Their descriptions are unique."""

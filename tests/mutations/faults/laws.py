@@ -6,6 +6,7 @@ from ..fault import fault
 
 LAWS = "session/test_laws.py"
 BOUNDS = "session/test_laws_bounds.py"
+NAMES = "session/test_law_13.py"
 ORDER = "session/test_laws_order.py"
 CALLBACKS = "session/test_callbacks.py"
 
@@ -325,14 +326,14 @@ FAULTS = (
         "session/incoming.py",
         "            method = self.table.get(request.method)\n",
         "            method = self.table.get(request.method) or self.table.get(request.method.lower())\n",
-        BOUNDS,
+        NAMES,
     ),
     fault(
         "law 13: dots and spaces round a name are taken off",
         "session/incoming.py",
         "            method = self.table.get(request.method)\n",
         '            method = self.table.get(request.method.strip(". \\t\\n"))\n',
-        BOUNDS,
+        NAMES,
     ),
     fault(
         "law 13: a name that is not in the table is looked up as an attribute",
@@ -346,35 +347,35 @@ FAULTS = (
         "            if callable(function):\n"
         "                found = dataclasses.replace(owner, function=function)\n"
         "        return None, found\n",
-        BOUNDS,
+        NAMES,
     ),
     fault(
         "law 13: a notification can be called",
         "session/incoming.py",
         "fits = method is not None and method.kind is _METHOD",
         "fits = method is not None",
-        BOUNDS,
+        NAMES,
     ),
     fault(
         "law 13: a notification can be called with a context",
         "session/incoming.py",
         "    if method.kind is _NOTIFICATION:\n        return False\n",
         "",
-        BOUNDS,
+        NAMES,
     ),
     fault(
         "law 13: a stream can be called by a Request with a context but without stream",
         "session/incoming.py",
         'return method.kind.is_opened is ("stream" in context)',
         "return True",
-        BOUNDS,
+        NAMES,
     ),
     fault(
         "law 13: a method can be notified",
         "session/incoming.py",
         "if method is None or method.kind is not _NOTIFICATION or message.problem is not None:",
         "if method is None or message.problem is not None:",
-        BOUNDS,
+        NAMES,
     ),
     # ── 14: bad input costs the sender ──
     fault(

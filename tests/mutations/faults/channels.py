@@ -1,0 +1,180 @@
+"""Faults of channels: what carries packets, and what must not be lost on the way."""
+
+from __future__ import annotations
+
+from ..fault import fault
+
+STREAM = "channels/test_stream.py"
+RESUMPTION = "channels/test_resumption.py"
+FORWARDING = "channels/test_forwarding_core.py"
+
+FAULTS = (
+    fault(
+        "a send that was cut off by a cancellation is followed by another packet",
+        "channels/transports.py",
+        "        self._cut = True\n        try:\n            await self._stream.send_all(frame(bytes(packet)))\n",
+        "        try:\n            await self._stream.send_all(frame(bytes(packet)))\n",
+        STREAM,
+    ),
+    fault(
+        "the rest of a packet that was written in part is forgotten",
+        "channels/transports.py",
+        "                self._rest = Parts(whole.cut(sent, len(whole)))\n",
+        "                self._rest = None\n",
+        STREAM,
+    ),
+    fault(
+        "the end inside a packet passes for an orderly end",
+        "channels/stream.py",
+        "        elif self._frames.partial:\n",
+        "        elif False:\n",
+        STREAM,
+    ),
+    fault(
+        "two tasks may receive from one channel",
+        "channels/stream.py",
+        '        if self._receiving:\n            raise trio.BusyResourceError("another task is receiving from this channel")\n        self._receiving = True\n',
+        "        self._receiving = True\n",
+        STREAM,
+        "channels/test_conformance.py",
+    ),
+    fault(
+        "closing over TLS waits for a peer that has not shaken hands",
+        "channels/stream.py",
+        "        if self._sending or is_shaking_hands(self.stream):\n",
+        "        if self._sending:\n",
+        STREAM,
+        "channels/test_tls.py",
+        hangs=True,
+    ),
+    fault(
+        "the first listener that has no descriptor ends the server",
+        "channels/listeners.py",
+        "                if exc.errno not in _EXHAUSTED:\n                    raise\n",
+        "                raise\n",
+        "channels/test_listeners.py",
+    ),
+    fault(
+        "a Unix socket's file is removed though it is another server's by now",
+        "channels/listeners.py",
+        "if self._identity is not None and _identity(self._path) == self._identity:",
+        "if self._identity is not None:",
+        "channels/test_listeners.py",
+    ),
+    fault(
+        "a packet may be skipped over a resumable channel",
+        "channels/resumption.py",
+        "        if number != self.received + 1:\n",
+        "        if number <= self.received:\n",
+        RESUMPTION,
+    ),
+    fault(
+        "a packet that comes twice over a resumable channel is delivered twice",
+        "channels/resumption.py",
+        "        if number != self.received + 1:\n",
+        "        if number > self.received + 1:\n",
+        RESUMPTION,
+    ),
+    fault(
+        "packets are forgotten before their arrival is known",
+        "channels/resumption.py",
+        "        while self._confirmed < number:\n",
+        "        while self._confirmed <= number and self._kept:\n",
+        RESUMPTION,
+    ),
+    fault(
+        "what was never sent may be acknowledged",
+        "channels/resumption.py",
+        "        if number > self._confirmed + len(self._kept):\n",
+        "        if False:\n",
+        RESUMPTION,
+        hangs=True,
+    ),
+    fault(
+        "an End is not acknowledged at once",
+        "channels/resumption.py",
+        "            or (self.has_peer_ended and self.received > self._told)\n",
+        "",
+        RESUMPTION,
+        "faults/test_resumable.py",
+    ),
+    fault(
+        "any number of packets is kept for a peer that acknowledges none",
+        "channels/resumption.py",
+        "return self._kept_bytes < self._max_bytes and len(self._kept) < MAX_PACKETS",
+        "return self._kept_bytes < self._max_bytes",
+        RESUMPTION,
+        "faults/test_resumable.py",
+    ),
+    fault(
+        "a forwarded channel sends more than was granted",
+        "channels/forwarding_core.py",
+        "        size = min(len(packet), limit, room, credit)\n",
+        "        size = min(len(packet), limit, room)\n",
+        FORWARDING,
+    ),
+    fault(
+        "a forwarded channel's peer may send more than was granted",
+        "channels/forwarding_core.py",
+        "        if cost > channel.granted or not frame.content:\n",
+        "        if not frame.content:\n",
+        FORWARDING,
+    ),
+    fault(
+        "any number of forwarded channels may be opened",
+        "channels/forwarding_core.py",
+        "        if self._accepted == self._limits.max_channels:\n",
+        "        if False:\n",
+        FORWARDING,
+    ),
+    fault(
+        "one forwarded channel keeps the carrier to itself",
+        "channels/forwarding_core.py",
+        "            limit = SHARE if self._round else room\n",
+        "            limit = room\n",
+        FORWARDING,
+    ),
+    fault(
+        "the place of a forwarded channel is free before its last word has left",
+        "channels/forwarding_core.py",
+        "        if channel.parted and channel.theirs is Half.DONE:\n",
+        "        if channel.theirs is Half.DONE:\n",
+        FORWARDING,
+    ),
+    fault(
+        "an Open may skip numbers",
+        "channels/forwarding_core.py",
+        "        if frame.id != self._last_of_theirs + 1:\n",
+        "        if frame.id <= self._last_of_theirs:\n",
+        FORWARDING,
+    ),
+    fault(
+        "an empty WebSocket frame is taken for a packet",
+        "channels/websocket.py",
+        "        if not message:\n            self._close_with",
+        "        if False:\n            self._close_with",
+        "channels/test_websocket.py",
+    ),
+    fault(
+        "a WebSocket may bring bytes without end of which no packet is made",
+        "channels/websocket_stream.py",
+        "        if self.unread > self._max_unread:\n",
+        "        if False:\n",
+        "channels/test_websocket.py",
+    ),
+    fault(
+        "a WebSocket frame may follow one that was cut off",
+        "channels/websocket_stream.py",
+        "        self._cut = True\n",
+        "",
+        "channels/test_websocket.py",
+    ),
+    fault(
+        "a memory channel loses what was sent before it was closed",
+        "channels/memory.py",
+        "        self._closed = True\n        self._inbox.packets.clear()\n",
+        "        self._closed = True\n        self._outbox.packets.clear()\n",
+        "channels/test_memory.py",
+        "channels/test_conformance.py",
+    ),
+)

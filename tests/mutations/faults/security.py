@@ -1,0 +1,146 @@
+"""Faults that let somebody in, or tell a stranger too much."""
+
+from __future__ import annotations
+
+from ..fault import fault
+
+TLS = "channels/test_tls.py"
+WEBSOCKET = "channels/test_websocket.py"
+REFUSALS = "gateway/test_refusals.py"
+FAULTS_TEST = "services/test_faults.py"
+
+FAULTS = (
+    fault(
+        "a certificate that is valid for another name is accepted",
+        "channels/tls.py",
+        "    context = ssl.create_default_context()\n",
+        "    context = ssl.create_default_context()\n    context.check_hostname = False\n",
+        TLS,
+    ),
+    fault(
+        "the server's certificate is not verified",
+        "channels/tls.py",
+        "    context = ssl.create_default_context()\n",
+        "    context = ssl.create_default_context()\n    context.check_hostname = False\n"
+        "    context.verify_mode = ssl.CERT_NONE\n",
+        TLS,
+    ),
+    fault(
+        "TLS 1.1 is accepted",
+        "channels/tls.py",
+        "context.minimum_version = ssl.TLSVersion.TLSv1_2",
+        "context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED",
+        TLS,
+    ),
+    fault(
+        "the end of a TLS connection without close_notify passes for an orderly end",
+        "channels/tls.py",
+        "server_hostname=host, https_compatible=https_compatible)",
+        "server_hostname=host, https_compatible=True)",
+        TLS,
+        "channels/test_stream.py",
+    ),
+    fault(
+        "a WebSocket may come from any origin",
+        "channels/websocket.py",
+        "        if not self._is_allowed(origins, head):\n",
+        "        if False:\n",
+        WEBSOCKET,
+    ),
+    fault(
+        "a WebSocket may come from an origin that ends with our host",
+        "channels/websocket.py",
+        'return origin in {f"{scheme}://{_host(head)}" for scheme in ("http", "https")}',
+        "return origin.endswith(_host(head))",
+        WEBSOCKET,
+    ),
+    fault(
+        "a WebSocket with two origins is let in for the first one",
+        "channels/websocket.py",
+        "        if len(origins) > 1:\n            return False\n",
+        "",
+        WEBSOCKET,
+    ),
+    fault(
+        "a page may use the gateway from an origin that ends with its host",
+        "gateway/checks.py",
+        'origin.lower() not in (f"http://{host}", f"https://{host}")',
+        "not origin.lower().endswith(host)",
+        REFUSALS,
+        "gateway/test_gateway.py",
+    ),
+    fault(
+        "the gateway answers by any name",
+        "gateway/checks.py",
+        "if self._hosts is not None and _name_of(host) not in self._hosts:",
+        "if False:",
+        REFUSALS,
+    ),
+    fault(
+        "a POST needs no content type, so forms of other sites can send it",
+        "gateway/checks.py",
+        '    if kind != "application/json":\n',
+        "    if False:\n",
+        REFUSALS,
+    ),
+    fault(
+        "Origin and Host are not checked on a WebSocket that resumes",
+        "gateway/server.py",
+        "        self._door.check(websocket.headers)\n",
+        "        if is_new:\n            self._door.check(websocket.headers)\n",
+        REFUSALS,
+        "gateway/test_gateway.py",
+        "gateway/test_clients.py",
+    ),
+    fault(
+        "a client's session can be resumed with any token",
+        "gateway/server.py",
+        'or not client.owns(str(message.get("token")))',
+        "",
+        REFUSALS,
+        "gateway/test_gateway.py",
+        "gateway/test_clients.py",
+    ),
+    fault(
+        "any token may start calls for any client",
+        "gateway/server.py",
+        "        elif not client.owns(token):\n",
+        "        elif False:\n",
+        REFUSALS,
+    ),
+    fault(
+        "a POST without a token is let in",
+        "gateway/server.py",
+        "            if not self._legacy_clients:\n",
+        "            if False:\n",
+        REFUSALS,
+    ),
+    fault(
+        "an undeclared exception of the user's class is told with its arguments",
+        "services/faults.py",
+        '        if listed is type(exc) and self._detail != "none":\n',
+        "        if listed is type(exc):\n",
+        FAULTS_TEST,
+    ),
+    fault(
+        "an undeclared class is found by its name among the builtins",
+        "services/faults.py",
+        "        if listed is type(exc) and",
+        "        if listed is not None and",
+        FAULTS_TEST,
+    ),
+    fault(
+        "a method whose name begins with an underscore can be registered",
+        "services/decorators.py",
+        'if name.startswith("_") or not NAME.fullmatch(name):',
+        "if not NAME.fullmatch(name):",
+        "services/test_decorators.py",
+    ),
+    fault(
+        "task_status can be filled from the wire",
+        "services/signatures.py",
+        "        if self._extra_keywords is None or name == TASK_STATUS:\n",
+        "        if self._extra_keywords is None:\n",
+        "services/test_signatures.py",
+    ),
+)
