@@ -8,7 +8,7 @@ import msgpack
 import pytest
 
 from trio_rpc.errors import DecodeError
-from trio_rpc.wire import Codec, Limits
+from trio_rpc.wire import Codec, Limits, TypeRegistry
 from trio_rpc.wire.messages import Reply, Request
 from trio_rpc.wire.scan import count_nodes, is_deeper
 
@@ -176,3 +176,31 @@ def test_depth_is_found_in_every_container():
         assert is_deeper(value, 1)
     assert not is_deeper(5, 0)
     assert not is_deeper([5, "a"], 1)
+
+
+@pytest.mark.parametrize("before", [1, 2, 7])
+@pytest.mark.parametrize("size", [200, 5_000])
+def test_the_nodes_of_each_message_of_a_packet_are_counted(before, size):
+    codec = Codec(None, Limits(max_nodes=150))
+    small = Codec().encode(Reply(1, None))
+    large = Codec().encode(Reply(2, [0] * size))
+    peak_of(small * before + large, codec)
+    read = iter(codec.decode(small * before + Codec().encode(Reply(2, [0] * 100))))
+    assert [each.result for each in read] == [None] * before + [[0] * 100]
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 12, 64, 65, 126, 127])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_nodes_inside_each_kind_of_extension_are_counted(code, known):
+    registry = TypeRegistry()
+    if known and code >= 64:
+        registry.register(code, Mine, list, Mine)
+    codec = Codec(registry, Limits(max_nodes=150))
+    numbers = msgpack.packb(list(range(200)))
+    assert peak_of(msgpack.packb([Reply.TYPE, 1, msgpack.ExtType(code, numbers)]), codec) < 64 * KIB
+    some = msgpack.packb([Reply.TYPE, 1, msgpack.ExtType(code, msgpack.packb(list(range(100))))])
+    assert len(list(codec.decode(some))) == 1
+
+
+class Mine(list):
+    """A type of a user's."""
