@@ -97,10 +97,8 @@ FAULTS = (
     fault(
         "law 4: the failure of a notification is answered",
         "session/incoming.py",
-        "            self._complaints.log(logging.ERROR, text, handled.method.name, exc_info=exc)\n"
-        "            self._end_notification()\n",
-        "            self._complaints.log(logging.ERROR, text, handled.method.name, exc_info=exc)\n"
-        '            self._answer_error(handled.id, {"code": "raised", "message": ""})\n',
+        "        if number < 0:\n            self._end_notification()\n",
+        "        if False:\n            self._end_notification()\n",
         LAWS,
     ),
     # ── 5: deadlines travel ──
@@ -225,9 +223,8 @@ FAULTS = (
     fault(
         "law 9: a Cancel in the packet of its Request does not find the handler",
         "session/incoming.py",
-        "        self.running[handled.id] = handled\n        return self._step(handled)\n",
-        "        step = self._step(handled)\n"
-        "        self.running[handled.id] = handled\n        return step\n",
+        "        self.running[handled.id] = handled\n        if not handled.method.is_async and not self._filters:\n            self._run_inline(handled)\n            return None\n        return self._step(handled)\n",
+        "        if not handled.method.is_async and not self._filters:\n            self.running[handled.id] = handled\n            self._run_inline(handled)\n            return None\n        step = self._step(handled)\n        self.running[handled.id] = handled\n        return step\n",
         ORDER,
     ),
     fault(
