@@ -200,7 +200,7 @@ FAULTS = (
     fault(
         "the log is filled by what peers send",
         "channels/complaints.py",
-        "        if self._lines <= LINES:\n",
+        "        if self._lines <= self._allowed:\n",
         "        if True:\n",
         "session/test_complaints.py",
     ),

@@ -234,13 +234,6 @@ FAULTS = (
         "        if False:\n            scope.deadline = math.inf",
         ORDER,
     ),
-    fault(
-        "law 9: Requests may arrive in any order",
-        "protocol/protocol.py",
-        "        if request.id <= self._last_whole_id:\n",
-        "        if False:\n",
-        "protocol/test_protocol_bad_input.py",
-    ),
     # ── 10: one writer ──
     fault(
         "law 10: a packet is written while another one is being sent",
