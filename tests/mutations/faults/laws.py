@@ -223,8 +223,11 @@ FAULTS = (
     fault(
         "law 9: a Cancel in the packet of its Request does not find the handler",
         "session/incoming.py",
-        "        self.running[handled.id] = handled\n        if not handled.method.is_async and not self._filters:\n            self._run_inline(handled)\n            return None\n        return self._step(handled)\n",
-        "        if not handled.method.is_async and not self._filters:\n            self.running[handled.id] = handled\n            self._run_inline(handled)\n            return None\n        step = self._step(handled)\n        self.running[handled.id] = handled\n        return step\n",
+        "        return self._step(handled)\n",
+        "        del self.running[handled.id]\n"
+        "        step = self._step(handled)\n"
+        "        self.running[handled.id] = handled\n"
+        "        return step\n",
         ORDER,
     ),
     fault(
