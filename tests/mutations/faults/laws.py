@@ -223,9 +223,9 @@ FAULTS = (
     fault(
         "law 9: a Cancel in the packet of its Request does not find the handler",
         "session/incoming.py",
-        "        return self._step(handled)\n",
+        "        return self._step(handled, context, self._call, handled)\n",
         "        del self.running[handled.id]\n"
-        "        step = self._step(handled)\n"
+        "        step = self._step(handled, context, self._call, handled)\n"
         "        self.running[handled.id] = handled\n"
         "        return step\n",
         ORDER,
@@ -257,8 +257,8 @@ FAULTS = (
     fault(
         "law 11: nobody reads while a handler waits",
         "session/reader.py",
-        "                if handled is not None:\n                    self.start()\n",
-        "                if handled is not None:\n",
+        "                if handled is not None:\n                    go_on()\n",
+        "                if handled is not None:\n                    pass\n",
         ORDER,
         hangs=True,
     ),
@@ -413,8 +413,8 @@ FAULTS = (
     fault(
         "law 15: a started value that cannot be decoded has no fate",
         "session/outgoing.py",
-        "            pending.end(DecodeError(message.problem, fate=Fate.STOPPED))\n",
-        "            pending.end(DecodeError(message.problem))\n",
+        "        raise DecodeError(message.problem, fate=Fate.STOPPED)\n    convert",
+        "        raise DecodeError(message.problem)\n    convert",
         "session/test_task_status.py",
     ),
     fault(
@@ -433,9 +433,9 @@ FAULTS = (
         BOUNDS,
     ),
     fault(
-        "law 16: aclose does not wait for what is in flight",
+        "law 16: aclose does not wait for handlers that are running",
         "session/core.py",
-        "            and not self.incoming.running\n            and not self.outgoing.pending\n",
+        "            and not self.incoming.running\n",
         "",
         BOUNDS,
         "session/test_ends.py",
