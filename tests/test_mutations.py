@@ -25,7 +25,7 @@ def test_each_fault_can_be_applied_and_its_tests_exist(one):
 def test_the_table_is_large_and_says_each_thing_once():
     assert len({one.what for one in FAULTS}) == len(FAULTS)
     assert len({(one.file, one.old, one.new) for one in FAULTS}) == len(FAULTS)
-    assert len(FAULTS) >= 50
+    assert len(FAULTS) >= 120
 
 
 @pytest.mark.parametrize("law", LEAST)

@@ -34,7 +34,7 @@ FAULTS = (
         BACKLOG,
     ),
     fault(
-        "what was never sent may be acknowledged",
+        "a client of the gateway may acknowledge what it was never sent",
         "gateway/backlog.py",
         "        if number >= self._first + self._sent:\n            return False\n",
         "        if number >= self._first + len(self._held):\n            return False\n",
