@@ -26,6 +26,14 @@ class Point:
     y: int
 
 
+def _traced(function):
+    async def wrapper(*args, **kwargs):
+        return await function(*args, **kwargs)
+
+    wrapper.__name__ = function.__name__
+    return wrapper
+
+
 class Scanner:
     """What a browser's page is served."""
 
@@ -156,6 +164,19 @@ class Scanner:
         return a + 1
 
     @trio_rpc.method
+    def later(self, a: int) -> Awaitable[int]:
+        async def add() -> int:
+            await trio.lowlevel.checkpoint()
+            return a + 1
+
+        return add()
+
+    @trio_rpc.method
+    @_traced
+    async def traced(self, a: int) -> int:
+        return a + 1
+
+    @trio_rpc.method
     async def whoami(self) -> str:
         return trio_rpc.current_call().method
 
@@ -187,6 +208,13 @@ async def test_a_call_starts_calls_back_and_finishes(
             ("progress", 1.0, 3),
         ]
         assert end == {"type": "finish", "request_uuid": request, "count": 2, "seq": 4}
+
+
+@pytest.mark.parametrize("name", ["plain", "later", "traced"])
+async def test_how_a_method_is_written_makes_no_difference(scanner, name):
+    async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
+        _, end = await browser.until_end(await browser.start(name, a=1))
+        assert end["payload"] == 2
 
 
 async def test_both_identities_are_the_gateways(scanner):  # A7, A9, A11, A12, A23

@@ -1,8 +1,18 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 
-from trio_rpc.services.decorators import Kind, MethodMark, mark_of, method, notification, wire_name
+from trio_rpc.services.decorators import (
+    Kind,
+    MethodMark,
+    duplex,
+    mark_of,
+    method,
+    notification,
+    wire_name,
+)
 
 
 class Gone(Exception):
@@ -41,6 +51,33 @@ def test_only_functions_can_be_marked(decorator, wrap):
 
     with pytest.raises(TypeError, match="a remote method"):
         decorator(wrap(price))
+
+
+@pytest.mark.parametrize("wrap", [staticmethod, classmethod, property, functools.partialmethod])
+def test_a_refusal_names_the_function_and_says_what_to_write(wrap):
+    def price(self): ...
+
+    with pytest.raises(
+        TypeError, match=r"<locals>\.price: .* cannot be a .*: decorate a def that takes self"
+    ):
+        method(wrap(price))
+
+
+def test_a_wrapper_can_be_a_duplex():
+    async def chat(self, channel): ...
+
+    @functools.wraps(chat)
+    def wrapped(*args):
+        return chat(*args)
+
+    async def bare(*args, **kwargs): ...
+
+    async def too_few(self, *, channel): ...
+
+    for function in (wrapped, bare):
+        assert mark_of(duplex(function)) == MethodMark(Kind.DUPLEX)
+    with pytest.raises(TypeError, match="lacks a first parameter"):
+        duplex(too_few)
 
 
 def test_private_names_cannot_be_marked():  # B10

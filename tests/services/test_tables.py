@@ -176,14 +176,45 @@ def test_a_method_without_a_place_for_self_is_refused(function):
         build_table(live())
 
 
-@pytest.mark.parametrize("wrap", [staticmethod, classmethod, property])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        staticmethod,
+        classmethod,
+        property,
+        functools.cached_property,
+        functools.singledispatchmethod,
+    ],
+)
 def test_a_mark_inside_another_decorator_is_refused(wrap):
     @method
     def price(self): ...
 
     cls = type("Odd", (), {"price": wrap(price)})
-    with pytest.raises(TypeError, match=f"Odd.price: a remote method cannot be a {wrap.__name__}"):
+    with pytest.raises(
+        TypeError, match=f"Odd.price: a remote method cannot be a {wrap.__name__}: "
+    ):
         build_table(cls())
+
+
+def test_a_partialmethod_of_a_remote_method_is_a_local_one():
+    class Live(Market):
+        bitcoin = functools.partialmethod(Market.price, "BTC")
+
+    assert set(build_table(Live())) == {"price", "order", "log"}
+
+
+def test_a_cached_method_that_is_marked_is_one():
+    class Cached:
+        @functools.cache  # noqa: B019
+        @method
+        def price(self, symbol: str) -> float:
+            return 4.0
+
+    entry = build_table(Cached())["price"]
+    assert entry.function(*entry.signature.bind(["BTC"])[0]) == 4.0
+    with pytest.raises(InvalidArguments, match="'symbol': Expected `str`"):
+        entry.signature.bind([1])
 
 
 def test_a_wrapped_method_is_checked_as_what_it_wraps():

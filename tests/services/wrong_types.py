@@ -67,6 +67,16 @@ class Live(Market):
         return 1.0
 
 
+class Undecorated(Market):
+    """Works, but to a type checker a stream or a duplex is what its caller sees: it wants the decorator again."""
+
+    async def ticks(self, symbol: str) -> AsyncGenerator[float, None]:  # E: override
+        yield 1.0
+
+    async def chat(self, channel: trio.abc.Channel[str], room: str) -> None:  # E: override
+        pass
+
+
 async def wrong_calls(session: Session) -> str:
     market = session.proxy("market", Market)
     await market.price(3)  # E: arg-type

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import trio_rpc
-from trio_rpc import Fate, method, notification, stream
+from trio_rpc import Fate, duplex, method, notification, stream
 from trio_rpc.testing import open_session_pair
 
 P = ParamSpec("P")
@@ -127,6 +127,15 @@ def _traced(function):
         return await function(*args, **kwargs)
 
     return wrapper
+
+
+def _traced_as(name):
+    def decorate(function):
+        wrapper = _traced(function)
+        wrapper.__name__ = name
+        return wrapper
+
+    return decorate
 
 
 def _wrapped(function):
@@ -470,3 +479,63 @@ async def test_functions_and_streams_in_fields_are_converted_too(no_time):
         assert await runs.run_attrs([AttrsJob(_bare), AttrsJob(None)]) == ["Quote"]
         with pytest.raises(trio_rpc.RemoteError, match=r"DecodeError.*callback 0"):
             await runs.run(Job(lambda _: "no quote"))
+
+
+# ── wrappers of methods, at both ends ────────────────────────────────────────────────────────────
+
+
+class Wrapped:
+    @method
+    @_traced_as("double")
+    async def double(self, x: int) -> int:
+        return 2 * x
+
+    @stream
+    @_wrapped
+    async def count(self, to: int) -> AsyncIterator[Quote]:
+        for number in range(to):
+            yield Quote(number)
+
+    @duplex
+    @_wrapped
+    async def echo(self, channel: trio.abc.Channel[Quote], note: str) -> None:
+        async for quote in channel:
+            assert type(quote) is Quote
+            await channel.send(quote)
+
+    @notification
+    @_traced_as("note")
+    async def note(self, line: str) -> None:
+        self.line = line
+
+
+class Overridden(Wrapped):
+    """An override of each kind, without our decorator."""
+
+    double = functools.partialmethod(lambda self, two, x: two * x, 2)
+
+    def count(self, to):
+        return super().count(to)
+
+    def echo(self, channel, note):
+        return super().echo(channel, note)
+
+    def note(self, line):
+        return super().note(line)
+
+
+@pytest.mark.parametrize("service", [Wrapped, Overridden])
+@pytest.mark.parametrize("filters", [[], [_pass]])
+async def test_wrappers_and_overrides_of_every_kind_work(service, filters, no_time):
+    wrapped = service()
+    async with open_session_pair(wrapped, None, options_a={"filters": filters}) as (_, session):
+        proxy = session.proxy("", Wrapped)
+        assert await proxy.double(4) == 8
+        async with proxy.count(2) as numbers:
+            assert [number async for number in numbers] == [Quote(0), Quote(1)]
+        async with proxy.echo("x") as channel:
+            await channel.send(Quote(1))
+            assert await channel.receive() == Quote(1)
+        await proxy.note("x")
+        await session.ping()
+        assert wrapped.line == "x"

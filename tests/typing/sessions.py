@@ -46,6 +46,47 @@ class Market:
         task_status.started(1)
 
 
+class Overriding(Market):
+    """Streams and duplexes are decorated again; methods need not be."""
+
+    async def price(self, symbol: str) -> float:
+        return 2.0
+
+    async def backtest(self, on_progress: Callable[[float], Awaitable[None]]) -> int:
+        return 2
+
+    @trio_rpc.stream
+    async def ticks(self, symbol: str) -> AsyncGenerator[float, None]:
+        yield 2.0
+
+    @trio_rpc.duplex
+    async def chat(self, channel: trio.abc.Channel[str], room: str) -> None:
+        await channel.send(room)
+
+
+class Later:
+    """A plain def whose callers await it says so, as an interface and as a service."""
+
+    @trio_rpc.method
+    def price(self, symbol: str) -> Awaitable[float]:
+        return Market().price(symbol)
+
+    @trio_rpc.notification
+    def log(self, line: str) -> Awaitable[None]:
+        return Market().log(line)
+
+
+class Sooner(Later):
+    async def price(self, symbol: str) -> float:
+        return 3.0
+
+
+async def later(session: trio_rpc.Session) -> None:
+    assert_type(await session.proxy("later", Later).price("BTC"), float)
+    assert_type(await session.proxy("later", Sooner).price("BTC"), float)
+    await session.proxy("later", Later).log("hello")
+
+
 async def show(done: float) -> None:
     pass
 

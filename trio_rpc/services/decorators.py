@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from inspect import Parameter
 from types import FunctionType
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, overload
 
@@ -24,6 +25,7 @@ __all__ = [
     "MethodMark",
     "Raises",
     "duplex",
+    "inside",
     "mark_of",
     "method",
     "notification",
@@ -184,11 +186,22 @@ def wire_name(cls: type[BaseException]) -> str:
     return f"builtins.{name}" if getattr(builtins, name, None) is cls else name
 
 
+def inside(attribute: Any) -> Any:
+    """Return the function inside of what wraps one in a class body: a staticmethod, a property, a partialmethod."""
+    for name in ("__func__", "fget", "func", "__wrapped__"):
+        function = getattr(attribute, name, None)
+        if isinstance(function, FunctionType):
+            return function
+    return attribute
+
+
 def _attach(function: F, mark: MethodMark) -> F:
-    if isinstance(function, (staticmethod, classmethod, property)):
-        raise TypeError(f"a remote method cannot be a {type(function).__name__}")
     if not isinstance(function, FunctionType):
-        raise TypeError(f"a remote method must be a function, not {type(function).__name__}")
+        shown = getattr(inside(function), "__qualname__", repr(function))
+        raise TypeError(
+            f"{shown}: a remote method cannot be a {type(function).__name__}: decorate a def that takes"
+            " self, and call from there what is to be done"
+        )
     name = function.__name__
     if name.startswith("_") or not NAME.fullmatch(name):
         raise TypeError(
@@ -214,10 +227,17 @@ def _check_fits(function: FunctionType, kind: Kind) -> None:
     if inspect.isgeneratorfunction(function):
         raise TypeError(f"{name} is a generator, not a {kind.value}")
     if kind is Kind.DUPLEX:
-        if not inspect.iscoroutinefunction(function):
+        if not inspect.iscoroutinefunction(inspect.unwrap(function)):
             raise TypeError(f"{name} must be an async def, to use its channel")
-        if len(inspect.signature(function).parameters) < 2:
+        if not _takes(function, 2):
             raise TypeError(f"{name} lacks a first parameter, its end of the channel")
+
+
+def _takes(function: FunctionType, count: int) -> bool:
+    """Say whether a function can be called with so many arguments by position, or more."""
+    kinds = [one.kind for one in inspect.signature(function).parameters.values()]
+    by_position = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return Parameter.VAR_POSITIONAL in kinds or sum(kind in by_position for kind in kinds) >= count
 
 
 def _checked_raises(raises: object) -> Raises:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from trio_rpc.errors import MethodNotFound
-from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, mark_of
+from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, inside, mark_of
 from trio_rpc.services.signatures import Signature, signature_of
 from trio_rpc.services.text import quoted
 
@@ -116,7 +116,10 @@ def marked_methods(cls: type) -> dict[str, tuple[Callable[..., Any], MethodMark]
                 found[name] = (attribute, mark)
             elif _hides_mark(attribute):
                 what = type(attribute).__name__
-                raise TypeError(f"{base.__name__}.{name}: a remote method cannot be a {what}")
+                raise TypeError(
+                    f"{base.__name__}.{name}: a remote method cannot be a {what}: decorate a def that"
+                    " takes self, and call from there what is to be done"
+                )
     return found
 
 
@@ -234,6 +237,6 @@ def _bound(attribute: Any, obj: object) -> Callable[..., Any] | None:
 
 
 def _hides_mark(attribute: object) -> bool:
-    if isinstance(attribute, (staticmethod, classmethod)):
-        return mark_of(attribute.__func__) is not None
-    return isinstance(attribute, property) and mark_of(attribute.fget) is not None
+    if isinstance(attribute, functools.partialmethod):
+        return False  # it calls the marked method under a name of its own, which nobody has marked
+    return mark_of(inside(attribute)) is not None
