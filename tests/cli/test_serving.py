@@ -158,10 +158,14 @@ async def test_the_end_of_standard_input_stops_it(folder):
 
 async def test_without_that_option_standard_input_means_nothing(folder):
     async with serving(folder) as server:
+        await server.process.stdin.aclose()  # its end is there before it looks, if it looks
         (url,) = (await server.event())["urls"]
-        await server.process.stdin.aclose()
-        async with trio_rpc.connect(url) as session:
-            await session.ping()
+        for _ in range(20):
+            async with trio_rpc.connect(url) as session:
+                await session.ping()
+        server.process.send_signal(signal.SIGTERM)
+        assert (await server.event())["cause"] == "SIGTERM"
+        assert (await server.event())["event"] == "stopped"
 
 
 async def test_a_class_gets_an_object_for_each_session(folder):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from trio_rpc.cli.streams import complaining, open_missing
+
 __all__ = ["main"]
 
 EXTRA = ("cyclopts", "rich")
@@ -20,14 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what follows the program's name; the process's own by default.
     """
+    open_missing()
     try:
         from trio_rpc.cli.app import run  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
         if missing not in EXTRA:
             raise
-        sys.stderr.write(
-            f"trio-rpc: the command line needs {missing}: pip install 'trio-rpc[cli]'\n"
-        )
+        with complaining():
+            sys.stderr.write(
+                f"trio-rpc: the command line needs {missing}: pip install 'trio-rpc[cli]'\n"
+            )
         return 2
     return run(sys.argv[1:] if arguments is None else arguments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ from trio_rpc.cli.demo import demo as run_demo
 from trio_rpc.cli.exits import CommandError, Exit, Usage
 from trio_rpc.cli.listening import ServeOptions
 from trio_rpc.cli.output import Output, complain
+from trio_rpc.cli.statistics import Latencies
+from trio_rpc.cli.streams import complaining, writing
 from trio_rpc.cli.target import load_services
 from trio_rpc.cli.text import safe
 
@@ -54,10 +55,9 @@ def run(arguments: Sequence[str]) -> int:
         return exc.code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has left; nothing may be flushed into the pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return Exit.FAILED
+    finally:
+        with complaining():
+            pass  # what loggers have written
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -65,8 +65,14 @@ def _run(arguments: Sequence[str]) -> int:
         command, bound, _ = app.parse_args(list(arguments), exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as exc:
         raise Usage(f"{safe(exc)} (trio-rpc --help says more)") from exc
+    if command in (app.help_print, app.version_print):  # they write by themselves
+        with writing():
+            command(*bound.args, **bound.kwargs)
+            sys.stdout.flush()
+        return Exit.OK
     result = command(*bound.args, **bound.kwargs)
-    sys.stdout.flush()
+    with writing():
+        sys.stdout.flush()
     return result if isinstance(result, int) else Exit.OK
 
 
@@ -75,7 +81,7 @@ def _trio_run(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **k
     try:
         return trio.run(functools.partial(function, *args, **kwargs))
     except BaseExceptionGroup as group:
-        for kind in (KeyboardInterrupt, SystemExit, BrokenPipeError, CommandError):
+        for kind in (KeyboardInterrupt, SystemExit, CommandError):
             found = _first(group, kind)
             if found is not None:
                 raise found from group
@@ -254,7 +260,7 @@ def ping(
     credentials: Credentials = None,
     json: Json = False,
 ) -> None:
-    """Measure how long a server takes to answer.
+    """Measure how long a server takes to answer. Ctrl-C sums up what there is.
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path; or exec:COMMAND
@@ -270,4 +276,9 @@ def ping(
     if not (math.isfinite(interval) and interval >= 0):
         raise Usage("--interval must be a number of seconds, 0 or more")
     target = Target(url=url, ca=ca, credentials=credentials)
-    _trio_run(calling.ping, target, Output(as_json=json), count=count, interval=interval)
+    output, latencies = Output(as_json=json), Latencies()
+    try:
+        _trio_run(calling.ping, target, output, latencies, count=count, interval=interval)
+    except KeyboardInterrupt:
+        calling.sum_up(target, output, latencies)
+        raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,7 +11,14 @@ import trio
 from rich.text import Text
 
 from trio_rpc.cli.connecting import Target, connected, parse_json
-from trio_rpc.cli.exits import CallFailed, Unreachable, Usage, describe_error, error_line
+from trio_rpc.cli.exits import (
+    CallFailed,
+    CommandError,
+    Unreachable,
+    Usage,
+    describe_error,
+    error_line,
+)
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.statistics import Latencies
 from trio_rpc.cli.text import plural, pretty_json, safe
@@ -124,6 +130,8 @@ def failing_as_one_line(method: str) -> Iterator[None]:
     """Let what a call raises end the command with one line."""
     try:
         yield
+    except CommandError:
+        raise  # it says what it is: output that fails
     except EncodeError as exc:
         raise Usage(f"the arguments cannot be sent: {safe(exc)}") from exc
     except trio.TooSlowError as exc:
@@ -199,16 +207,25 @@ def _headline(method: MethodInfo, name: str, indent: str) -> Text:
 # ── ping ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def ping(target: Target, output: Output, *, count: int, interval: float) -> None:
+@trio.lowlevel.enable_ki_protection  # Ctrl-C ends a wait, and never half a line
+async def ping(
+    target: Target,
+    output: Output,
+    latencies: Latencies | None = None,
+    *,
+    count: int,
+    interval: float,
+) -> None:
     """Measure how long the other end takes to answer.
 
     Args:
         target: the server.
         output: where the times go.
+        latencies: takes the times, for who wants them also if this is interrupted.
         count: how many times to ask.
         interval: seconds between one answer and the next question.
     """
-    latencies = Latencies()
+    latencies = Latencies() if latencies is None else latencies
     async with connected(target) as session:
         for number in range(1, count + 1):
             if number > 1:
@@ -218,7 +235,13 @@ async def ping(target: Target, output: Output, *, count: int, interval: float) -
             latencies.add(seconds)
             if not output.as_json:
                 output.line(f"{target.url}: {number}/{count}  {seconds * 1e3:.3f} ms")
+    sum_up(target, output, latencies)
+
+
+def sum_up(target: Target, output: Output, latencies: Latencies) -> None:
+    """Print what all answers of a ping have in common."""
     if output.as_json:
         output.json({"url": target.url, **latencies.as_dict()})
-    elif not math.isnan(latencies.median):
-        output.line(f"{plural(count, 'answer')}: {latencies}", "bold")
+        return
+    times = f": {latencies}" if len(latencies) else ""
+    output.line(f"{plural(len(latencies), 'answer')}{times}", "bold")

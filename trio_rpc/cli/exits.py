@@ -14,6 +14,7 @@ __all__ = [
     "CallFailed",
     "CommandError",
     "Exit",
+    "OutputFailed",
     "Unreachable",
     "Usage",
     "describe_error",
@@ -66,6 +67,10 @@ class Unreachable(CommandError):
     """There is no session, or no longer."""
 
     code = Exit.UNREACHABLE
+
+
+class OutputFailed(CommandError):
+    """Standard output takes nothing more; without a text if its reader has simply left."""
 
 
 def describe_error(exc: BaseException) -> dict[str, Any]:

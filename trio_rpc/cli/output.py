@@ -9,9 +9,18 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from trio_rpc.cli.exits import CommandError
+from trio_rpc.cli.streams import complaining, writing
 from trio_rpc.cli.text import script_json
 
 __all__ = ["Output", "complain"]
+
+
+class _Console(Console):
+    """A console that leaves it to its user what happens when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what has just been caught, instead of ending the process."""
+        raise  # noqa: PLE0704 - it is called where the exception is handled
 
 
 class Output:
@@ -23,7 +32,7 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.console = Console(highlight=False, markup=False, emoji=False)
+        self.console = _Console(highlight=False, markup=False, emoji=False)
 
     @property
     def is_terminal(self) -> bool:
@@ -33,32 +42,38 @@ class Output:
     def line(self, text: str | Text = "", style: str = "") -> None:
         """Write one line for people, which is never broken in two."""
         whole = text if isinstance(text, Text) else Text(text, style=style)
-        self.console.print(whole, soft_wrap=True)
+        with writing():
+            self.console.print(whole, soft_wrap=True)
 
     def show(self, view: RenderableType) -> None:
         """Write something of several lines for people, and nothing for scripts."""
         if self.as_json:
             return
-        if self.console.is_terminal:
-            self.console.print(view)
-            return
-        with self.console.capture() as captured:
-            self.console.print(view)
+        with writing():
+            if self.console.is_terminal:
+                self.console.print(view)
+                return
+            with self.console.capture() as captured:
+                self.console.print(view)
         for line in captured.get().splitlines():
             self.line(line.rstrip())
 
     def json(self, value: Any) -> None:
         """Write one line for scripts, at once."""
-        sys.stdout.write(script_json(value) + "\n")
-        sys.stdout.flush()
+        with writing():
+            sys.stdout.write(script_json(value) + "\n")
+            sys.stdout.flush()
 
 
 def complain(error: CommandError, *, as_json: bool) -> None:
-    """Write why the command fails: one line, on standard error."""
-    if as_json:
-        report = {"error": {"text": str(error), "exit": int(error.code), **error.details}}
-        sys.stderr.write(script_json(report) + "\n")
-    else:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            Text.assemble(("trio-rpc: ", "bold red"), str(error))
-        )
+    """Write why the command fails: one line, on standard error. Without a text there is nothing to say."""
+    if not str(error):
+        return
+    with complaining():
+        if as_json:
+            report = {"error": {"text": str(error), "exit": int(error.code), **error.details}}
+            sys.stderr.write(script_json(report) + "\n")
+        else:
+            _Console(stderr=True, highlight=False, soft_wrap=True).print(
+                Text.assemble(("trio-rpc: ", "bold red"), str(error))
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 
 import trio
 
+from trio_rpc.cli.exits import OutputFailed
 from trio_rpc.cli.listening import ServeOptions, listening
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.text import plural, safe
@@ -34,16 +36,18 @@ async def serve(services: object, options: ServeOptions, output: Output) -> int:
                 if options.until_stdin_closes:
                     nursery.start_soon(stops.watch_input)
                 await stops.first.wait()
-                _tell(
-                    output,
-                    "draining",
-                    cause=stops.cause,
-                    grace=options.grace,
-                    sessions=server.sessions,
-                )
+                with contextlib.suppress(OutputFailed):  # calls in flight matter more
+                    _tell(
+                        output,
+                        "draining",
+                        cause=stops.cause,
+                        grace=options.grace,
+                        sessions=server.sessions,
+                    )
                 await server.drain(options.grace)
                 nursery.cancel_scope.cancel()
-            _tell(output, "stopped", at_once=stops.again != 0)
+            with contextlib.suppress(OutputFailed):
+                _tell(output, "stopped", at_once=stops.again != 0)
     return 128 + stops.again if stops.again else 0
 
 

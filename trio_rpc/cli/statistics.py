@@ -34,11 +34,11 @@ class Latencies:
         return self.quantile(0.5)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return count, and least, median, 99th percentile and most in milliseconds."""
+        """Return count, and least, median, 99th percentile and most in milliseconds; None if there is none."""
         return {
             "count": len(self),
             **{
-                f"{name}_ms": round(self.quantile(share) * 1e3, 4)
+                f"{name}_ms": round(self.quantile(share) * 1e3, 4) if self._seconds else None
                 for name, share in (("min", 0.0), ("p50", 0.5), ("p99", 0.99), ("max", 1.0))
             },
         }

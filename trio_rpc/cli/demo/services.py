@@ -94,7 +94,7 @@ class Lab:
         """Add two numbers."""
         return a + b
 
-    @method
+    @method(raises=(ZeroDivisionError,))
     async def divide(self, a: float, b: float) -> float:
         """Divide, which can fail."""
         return a / b
