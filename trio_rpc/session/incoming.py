@@ -63,6 +63,9 @@ _TOO_LATE = {
     "started": False,
 }
 
+_SMALL = ("code", "type", "started", "parameter")
+"""What of an error always fits into the smallest message that a peer may accept."""
+
 
 class Incoming:
     """The calls of the peer's that run here.
@@ -468,7 +471,9 @@ class Incoming:
         except EncodeError as exc:
             # Nothing in a fault is unknown to the codec, but a peer may accept very little.
             self._complaints.log(logging.WARNING, "an error was too large to send: %s", exc)
-            self._protocol.reply_error(call, {"code": error["code"], "message": ""})
+            small = {name: error[name] for name in _SMALL if name in error}
+            small["message"] = "its text is larger than this end accepts"
+            self._protocol.reply_error(call, small)
 
     def item_credit(self, message: m.ItemCredit) -> None:
         """A consumer takes more items."""

@@ -211,6 +211,7 @@ class Outgoing:
             if reply is not None and pending.answer is None:  # else it has crossed the end
                 self.finish(reply)
                 self._ended()
+            self.let_callers_in()
             if self._protocol.has_data:
                 self._send()  # a Pong: no event tells the reader of it
 
@@ -343,6 +344,13 @@ class Outgoing:
     def finish(self, message: m.Reply | m.ReplyErr) -> None:
         """A terminal message has come: wake its caller."""
         self.pending.pop(message.id).end(message)
+        self.let_callers_in()
+
+    def let_callers_in(self) -> None:
+        """Wake callers that wait for credit.
+
+        Called after each packet: the late end of an abandoned call frees credit, and is no event.
+        """
         if self._calls.waiting:
             self._calls.let_in()
 

@@ -217,6 +217,7 @@ class Reader:
                 return None
         receiver.events = None
         self._left = EVENTS_PER_TURN
+        self._core.outgoing.let_callers_in()
         if life.stage is Stage.CLOSING:
             self._core.handler_ended()  # a Reply may be what the close is waiting for
         return None

@@ -25,6 +25,7 @@ FAULTS = (
         "if handled.session is session and handled.id in incoming:",
         "if handled.id in incoming:",
         LAWS,
+        "session/test_laws_edges.py",
     ),
     fault(
         "law 1: a callback is not known to the call that it belongs to",
@@ -124,6 +125,7 @@ FAULTS = (
         LAWS,
         ORDER,
         "session/test_handlers.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "law 5: a call within a scope that is over is sent all the same",
@@ -162,6 +164,7 @@ FAULTS = (
         "            if life.is_over:\n                return None  #",
         "            if False:\n                return None  #",
         LAWS,
+        "session/test_laws_edges.py",
     ),
     # ── 7: errors go to the parent ──
     fault(
@@ -191,6 +194,7 @@ FAULTS = (
         "            error = error.split(trio.Cancelled)[1]\n            cancelled = error is None\n",
         "            pass\n",
         LAWS,
+        "session/test_laws_edges.py",
     ),
     # ── 8: references die with their scope ──
     fault(
@@ -209,6 +213,7 @@ FAULTS = (
         "                reference.expire(handled.method.name)\n",
         "                pass\n",
         "session/test_streams.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "law 8: a call returns while its callbacks run",
@@ -244,6 +249,7 @@ FAULTS = (
         "return not self._sending and self._transport.write_nowait(value)",
         "return self._transport.write_nowait(value)",
         "channels/test_stream.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "law 10: a packet that was held back is overwritten by the next one",
@@ -276,6 +282,7 @@ FAULTS = (
         "waiting.append(task)",
         ORDER,
         "session/test_races.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "law 11: abandoned calls do not count as calls in flight",
@@ -283,6 +290,21 @@ FAULTS = (
         "return protocol.peer.max_calls - len(protocol.outgoing)",
         "return protocol.peer.max_calls - len(self.pending)",
         ORDER,
+        "session/test_laws_edges.py",
+    ),
+    fault(
+        "law 11: the late end of an abandoned call lets nobody in who waits for its credit",
+        "session/reader.py",
+        "        self._core.outgoing.let_callers_in()\n",
+        "",
+        "session/test_laws_edges.py",
+    ),
+    fault(
+        "law 11: the late end of an abandoned call lets nobody in, where a caller receives it",
+        "session/outgoing.py",
+        "            self.let_callers_in()\n",
+        "",
+        "session/test_laws_edges.py",
     ),
     # ── 12: everything is bounded ──
     fault(
@@ -416,6 +438,7 @@ FAULTS = (
         "        raise DecodeError(message.problem, fate=Fate.STOPPED)\n    convert",
         "        raise DecodeError(message.problem)\n    convert",
         "session/test_task_status.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "law 15: a result of the wrong type has no fate",

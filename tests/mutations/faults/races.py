@@ -31,6 +31,7 @@ FAULTS = (
         RACES,
         "session/test_laws_order.py",
         "session/test_ends.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "a newcomer passes those who wait",
@@ -96,10 +97,11 @@ FAULTS = (
     fault(
         "an error that is too large for the peer ends its handler's task",
         "session/incoming.py",
-        '            self._protocol.reply_error(call, {"code": error["code"], "message": ""})\n',
+        "            self._protocol.reply_error(call, small)\n",
         "            raise\n",
         "session/test_laws_bounds.py",
         "session/test_handlers.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "a stream's consumer that is cancelled loses an item",

@@ -1,0 +1,259 @@
+"""Laws where they meet something else: another session, a full queue, the end of a handler."""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import partial
+
+import pytest
+import trio
+from handlers import Clock, Echo, Sleeper, service
+from raw_peer import session_with_raw_peer
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc import DecodeError, Fate, Limits, LocalProtocolError, TypeRegistry
+from trio_rpc.channels import StreamChannel
+from trio_rpc.session.admission import Admission
+from trio_rpc.testing import open_session_pair
+from trio_rpc.wire import messages as m
+
+
+async def test_law_1_a_call_on_another_session_is_no_child_of_its_call_of_the_same_id(no_time):
+    async with session_with_raw_peer(Sleeper()) as (other, peer):
+        peer.send(m.Request(1, "sleep", []))
+        await wait_all_tasks_blocked()
+
+        async def relay():
+            return await other.call("anything")
+
+        async with (
+            open_session_pair(None, service(relay)) as (a, _),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(a.call, "relay")
+            request = await peer.read(m.Request)
+            assert "parent" not in (request.context or {})
+            assert request.context["depth"] == 1
+            peer.send(m.Reply(request.id, None))
+        peer.send(m.Cancel(1))
+        await peer.read(m.ReplyErr)
+
+
+class Busy(Clock):
+    """Blocks the loop for some seconds, as a plain def may do."""
+
+    def __init__(self, clock):
+        self._clock = clock
+
+    @trio_rpc.method
+    def block(self, seconds):
+        self._clock.jump(seconds)
+
+
+async def test_law_5_a_deadline_counts_from_the_arrival_of_a_request_that_begins_late(
+    autojump_clock,
+):
+    async with session_with_raw_peer(Busy(autojump_clock)) as (_, peer):
+        peer.send(
+            m.Request(1, "block", [4]),
+            m.Request(2, "seconds_left", [], None, {"deadline": 10.0}),
+            m.Request(3, "seconds_left", [], None, {"deadline": 3.0}),
+        )
+        answers = [await peer.read(m.Reply | m.ReplyErr) for _ in range(3)]
+        assert answers[1].result == pytest.approx(6, abs=0.001)
+        assert answers[2].result == pytest.approx(-1, abs=0.001)
+
+
+async def test_law_6_a_session_that_ends_in_a_packet_starts_nothing_that_follows_in_it(no_time):
+    begun = []
+
+    class Ending:
+        @trio_rpc.method
+        def end(self):
+            trio_rpc.current_call().session._core.stop()
+
+        @trio_rpc.method
+        def next(self):
+            begun.append("next")
+
+    async with session_with_raw_peer(Ending()) as (session, peer):
+        peer.send(m.Request(1, "end", []), m.Request(2, "next", []))
+        await session.wait_closed()
+    assert begun == []
+
+
+async def test_law_7_of_a_group_a_cancelled_handler_raises_only_what_is_no_cancellation(no_time):
+    class Untidy:
+        @trio_rpc.method
+        async def work(self):
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled as exc:
+                raise BaseExceptionGroup("both", [exc, ValueError("untidy")]) from None
+
+    async with session_with_raw_peer(Untidy()) as (_, peer):
+        peer.send(m.Request(1, "work", []))
+        await wait_all_tasks_blocked()
+        peer.send(m.Cancel(1))
+        error = (await peer.read(m.ReplyErr)).error
+        assert error["code"] == "raised"
+        assert [each["type"] for each in error["errors"]] == ["builtins.ValueError"]
+
+
+async def test_law_8_a_stream_that_was_pulled_cannot_be_used_after_its_handler(no_time):
+    kept = []
+
+    class Keeper:
+        @trio_rpc.method
+        async def keep(self, numbers: trio.abc.ReceiveChannel[int]) -> int:
+            kept.append(numbers)
+            return await numbers.receive()
+
+    async def numbers():
+        for number in range(1000):
+            yield number
+
+    async with open_session_pair(None, Keeper()) as (a, _):
+        assert await a.call("keep", numbers()) == 0
+        await wait_all_tasks_blocked()
+        for _ in range(2):
+            with pytest.raises(LocalProtocolError, match="lives only until its handler has ended"):
+                await kept[0].receive()
+
+
+async def test_law_10_a_packet_is_not_written_before_one_that_is_being_sent(no_time):
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(left))
+    channel = StreamChannel(stream)
+    filled = 0
+    with pytest.raises(BlockingIOError):
+        while True:
+            filled += os.write(left.fileno(), b"x" * 1000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.send, b"first")
+        await wait_all_tasks_blocked()
+        while filled:
+            filled -= len(right.recv(filled))
+        assert not channel.send_nowait(b"second")
+    assert channel.send_nowait(b"second")
+    await channel.aclose()
+    with right:
+        assert b"".join(iter(lambda: right.recv(1000), b"")) == b"\0\0\0\5first\0\0\0\6second"
+
+
+async def test_law_11_a_caller_that_was_let_in_too_early_keeps_its_place(no_time):
+    room = 0
+    passed = []
+    admission = Admission(lambda: room)
+
+    async def caller(name):
+        nonlocal room
+        await admission.wait()
+        room = 0  # whichever of two runs first takes what was meant for both
+        passed.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for name in "abcde":
+            nursery.start_soon(caller, name)
+            await wait_all_tasks_blocked()
+        for free in (2, 1, 1, 1, 1):
+            room = free
+            admission.let_in()
+            await wait_all_tasks_blocked()
+    assert sorted(passed[:2]) == ["a", "b"]
+    assert passed[2:] == ["c", "d", "e"]
+
+
+async def test_law_11_an_abandoned_call_holds_its_credit_until_its_end_has_come(no_time):
+    async with (
+        session_with_raw_peer(peer_limits=Limits(max_calls=1)) as (session, peer),
+        trio.open_nursery() as nursery,
+    ):
+        async with trio.open_nursery() as abandoned:
+            abandoned.start_soon(partial(session.call, "first", abandon_on_cancel=True))
+            first = await peer.read(m.Request)
+            abandoned.cancel_scope.cancel()
+        await peer.read(m.Cancel)
+        outcome = []
+
+        async def second():
+            outcome.append(await session.call("second"))
+
+        nursery.start_soon(second)
+        await wait_all_tasks_blocked()
+        assert session.statistics().tasks_waiting == 1
+        peer.send(m.Reply(first.id, "too late"))
+        request = await peer.read(m.Request)
+        assert request.method == "second"
+        peer.send(m.Reply(request.id, "mine"))
+        await wait_all_tasks_blocked()
+        assert outcome == ["mine"]
+
+
+async def test_law_11_the_end_of_an_abandoned_call_lets_in_who_waits_beside_one_that_receives(
+    no_time,
+):
+    async with (
+        session_with_raw_peer(peer_limits=Limits(max_calls=2)) as (session, peer),
+        trio.open_nursery() as nursery,
+    ):
+        async with trio.open_nursery() as abandoned:
+            abandoned.start_soon(partial(session.call, "first", abandon_on_cancel=True))
+            first = await peer.read(m.Request)
+            abandoned.cancel_scope.cancel()
+        await peer.read(m.Cancel)
+        nursery.start_soon(session.call, "second")
+        second = await peer.read(m.Request)
+        nursery.start_soon(session.call, "third")
+        await wait_all_tasks_blocked()
+        peer.send(m.Reply(first.id, "too late"))
+        third = await peer.read(m.Request)
+        assert third.method == "third"
+        peer.send(m.Reply(second.id, None), m.Reply(third.id, None))
+
+
+class Broken:
+    pass
+
+
+def broken_registry():
+    registry = TypeRegistry()
+    registry.register(64, Broken, lambda _: 0, lambda _: 1 / 0)
+    return registry
+
+
+async def test_law_15_a_started_value_that_cannot_be_decoded_comes_from_a_stopped_handler(no_time):
+    class Service:
+        @trio_rpc.method
+        async def start(self, *, task_status=trio.TASK_STATUS_IGNORED):
+            task_status.started(Broken())
+            await trio.sleep_forever()
+
+    options = {"registry": broken_registry()}
+    async with open_session_pair(None, Service(), options_a=options, options_b=options) as (a, b):
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(DecodeError) as caught:
+                await nursery.start(a.proxy("").start)
+            assert caught.value.fate is Fate.STOPPED
+            nursery.cancel_scope.cancel()
+        await wait_all_tasks_blocked()
+        assert b.tree() == []
+        assert a.statistics().calls_out == 0
+
+
+async def test_an_error_larger_than_the_peers_max_message_still_reaches_its_caller(no_time):
+    class Big:
+        @trio_rpc.method(raises=(ValueError,))
+        async def fail(self):
+            raise ValueError(*("x" * 9_000 for _ in range(5)))
+
+    small = Limits(max_message=16 * 1024, max_packet=16 * 1024)
+    async with open_session_pair(Echo(), Big(), options_a={"limits": small}) as (a, b):
+        with pytest.raises(trio_rpc.RemoteError, match="larger than this end accepts") as caught:
+            await a.call("fail")
+        assert caught.value.type_name == "ValueError"
+        assert caught.value.fate is Fate.STOPPED
+        assert await b.call("echo", 1) == 1
