@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,3 +81,52 @@ def test_links_lead_somewhere(page):
     targets = [t for t in re.findall(r"\]\(([^)#]+)", text) if "://" not in t]
     assert targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _typed(command: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a command as somebody pastes it into a shell, in a virtual environment that is active."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with subprocess.Popen(  # noqa: S602 - what the README says
+        f"exec {command}",
+        shell=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_commands_of_the_readme_do_what_they_say_as_they_are_pasted():
+    pytest.importorskip("trio_rpc.cli.app", reason="the extra cli is not installed")
+    pytest.importorskip("hypercorn", reason="the extra gateway is not installed")
+    ports = {"5000": str(_free_port()), "8000": str(_free_port())}
+    ours = [command for command in commands() if command.startswith("trio-rpc ")]
+    typed = [re.sub(r":(5000|8000)\b", lambda found: f":{ports[found[1]]}", each) for each in ours]
+    assert typed[0].startswith("trio-rpc serve ")
+    with _typed(typed[0]) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("listening at tcp://")
+        for command in typed[1:]:
+            with _typed(command) as run:
+                assert run.stdout is not None
+                if " serve " in command:
+                    assert run.stdout.readline().startswith("listening at ")
+                    continue
+                told = run.communicate(timeout=60)[0]
+                # The README shows how one call is cut short.
+                assert run.returncode == (1 if "--timeout" in command else 0), (command, told)
+                assert told
+                assert "Traceback" not in told
