@@ -232,26 +232,91 @@ async def test_a_client_of_the_originals_kind_is_not_pinged(nursery, autojump_cl
     assert pipe.kinds == ["uuid"]
 
 
-async def test_race_a_writer_that_was_replaced_takes_nothing_more(talker, nursery):  # A49
-    """It finishes a frame in the tick in which the newer connection comes: what it took would be lost."""
-    client, old, new = Client(limits(callbacks_ahead=50), resumable=True), Pipe(), Pipe()
+async def replace(client: Client, seen: int, nursery: trio.Nursery) -> Pipe:
+    """Come back over a new connection, as the gateway does; all in this tick."""
+    assert client.backlog.rewind(seen)
+    pipe = Pipe()
+    newer = connect(client, pipe)
+    nursery.start_soon(newer.run)
+    return pipe
+
+
+def numbers_of(*pipes: Pipe) -> list[int]:
+    return [message["seq"] for pipe in pipes for message in pipe.sent if "seq" in message]
+
+
+async def test_race_a_writer_that_was_replaced_takes_nothing_more(nursery):  # A49
+    """It is woken in the tick in which the newer connection comes: what it took would be lost."""
+    client, old = Client(limits(), resumable=True), Pipe()
     connection = connect(client, old)
     ends: list[End] = []
     await nursery.start(client.run)
     nursery.start_soon(run_to, ends, connection)
-    client.start(work_for(talker), key=None)
-    for _ in range(40):  # somewhere in the middle
-        await trio.lowlevel.checkpoint()
-    seen = old.sent[-1].get("seq", 0)
-    assert client.backlog.rewind(seen)
-    newer = connect(client, new)
-    nursery.start_soon(newer.run)
+    await trio.testing.wait_all_tasks_blocked()
+    client.say({"type": "callback", "found": 1})  # wakes the writer, which has not run yet
+    new = await replace(client, 0, nursery)
     await trio.testing.wait_all_tasks_blocked()
     assert ends == [End.REPLACED]
-    numbers = [message["seq"] for message in (*old.sent, *new.sent) if "seq" in message]
-    assert numbers == sorted(numbers)
-    assert set(numbers) == set(range(1, 51))
+    assert (numbers_of(old), numbers_of(new)) == ([], [1])
+
+
+async def test_race_a_writer_that_is_replaced_as_it_finishes_a_frame_takes_nothing_more(nursery):
+    client, old = Client(limits(frame_bytes=1), resumable=True), Pipe()
+    go_on = trio.Event()
+
+    async def send(text: str) -> None:
+        await old.send(text)
+        if "seq" in text:
+            with trio.CancelScope(shield=True):  # as hypercorn's is
+                await go_on.wait()
+
+    connection = Connection(client, {"type": "uuid"}, send, old.receive)
+    await nursery.start(client.run)
+    nursery.start_soon(connection.run)
+    for number in range(3):
+        client.say({"type": "callback", "found": number})
+    await trio.testing.wait_all_tasks_blocked()
+    assert numbers_of(old) == [1]
+    go_on.set()  # wakes the writer, which has not run yet
+    new = await replace(client, 1, nursery)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (numbers_of(old), numbers_of(new)) == ([1], [2, 3])
+
+
+@pytest.mark.parametrize("ticks", range(0, 60, 3))
+async def test_race_none_is_lost_whenever_a_connection_is_replaced(talker, nursery, ticks):
+    client, old = Client(limits(callbacks_ahead=50), resumable=True), Pipe()
+    connection = connect(client, old)
+    await nursery.start(client.run)
+    nursery.start_soon(connection.run)
+    client.start(work_for(talker), key=None)
+    for _ in range(ticks):
+        await trio.lowlevel.checkpoint()
+    seen = old.sent[-1].get("seq", 0) if old.sent else 0
+    new = await replace(client, seen, nursery)
+    await trio.testing.wait_all_tasks_blocked()
+    numbers = [number for number in numbers_of(old) if number <= seen] + numbers_of(new)
+    assert numbers == list(range(1, 51))
     assert new.kinds[0] == "uuid"
+
+
+async def test_only_the_newest_of_several_connections_takes_messages(nursery):
+    client = Client(limits(), resumable=True)
+    pipes = [Pipe() for _ in range(3)]
+    await nursery.start(client.run)
+    ends: list[End] = []
+    for pipe in pipes:
+        nursery.start_soon(run_to, ends, connect(client, pipe))
+    await trio.testing.wait_all_tasks_blocked()
+    for number in range(1, 4):
+        client.say({"type": "callback", "found": number})
+        await trio.testing.wait_all_tasks_blocked()
+        assert [numbers_of(pipe) for pipe in pipes] == [[], [], list(range(1, number + 1))]
+    assert ends == [End.REPLACED, End.REPLACED]
+    pipes[0].breaks()  # an old one that ends late does not make the client away
+    pipes[1].breaks()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not client.is_away
 
 
 async def test_a_shielded_callback_ends_with_its_client(talker, nursery):

@@ -180,8 +180,82 @@ async def test_pages_of_other_origins_are_turned_away(counter, origin):  # S11
     assert counter.calls == 0
 
 
-def refused_websocket(url, headers):
-    return flat(websocket(url, headers=headers))
+@pytest.mark.parametrize("query", ["resumable=1", "resume=1", ""])
+async def test_an_origin_that_only_ends_or_begins_with_our_host_is_turned_away(counter, query):
+    async with hosting(Gateway(counter)) as url, browsing(url) as browser:
+        host = url.removeprefix("http://")
+        for origin in (
+            f"http://evil{host}",
+            f"http://evil.{host}",
+            f"http://evil.example/{host}",
+            f"http://user@{host}",
+            f"{url}.evil.example",
+            f"{url}0",
+            f"{url}/",
+            f"http://{host.rpartition(':')[0]}",
+            host,
+        ):
+            got = await browser.post("add", headers={"Origin": origin}, number=1)
+            assert got.status_code == 403, origin
+            got = await browser.http.post(
+                "/api/add", json={"number": 1}, headers={"Origin": origin}
+            )
+            assert got.status_code == 403, origin
+            with pytest.raises(trio_websocket.ConnectionRejected) as refused:
+                async with refused_websocket(url, [("Origin", origin)], query):
+                    pass
+            assert refused.value.status_code == 403
+    assert counter.calls == 0
+
+
+async def test_origin_and_host_are_checked_when_a_websocket_comes_back_too(counter):
+    """The token alone does not do: a page of another site may have got hold of it."""
+    gateway = Gateway(
+        counter, allowed_origins=["https://good.example"], allowed_hosts=["127.0.0.1"]
+    )
+    async with hosting(gateway) as url, browsing(url) as browser:
+        place = httpx.URL(url)
+        for host, origin in (
+            ("127.0.0.1", "https://evil.example"),
+            ("127.0.0.1", "https://evilgood.example"),
+            ("evil.example", None),
+            ("evil.example", "http://evil.example"),
+        ):
+            stream = await trio.open_tcp_stream(place.host, place.port)
+            async with stream:
+                head = ["GET /ws?resume=1 HTTP/1.1", f"Host: {host}", "Connection: Upgrade"]
+                head += ["Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+                head += ["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
+                head += [f"Origin: {origin}"] if origin else []
+                await stream.send_all("\r\n".join([*head, "", ""]).encode())
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 403 "), (host, origin)
+        assert gateway.clients == 1
+        async with websocket(url, "resume=1", [("Origin", "https://good.example")]) as browser.ws:
+            await browser.say("resume", uuid=browser.id, token=browser.token, seq=0)
+            assert (await browser.next())["type"] == "resumed"
+
+
+@pytest.mark.parametrize(
+    ("query", "leaves"), [("", False), ("resumable=1", False), ("resumable=1", True)]
+)
+async def test_a_client_that_has_gone_leaves_the_table(counter, query, leaves):
+    gateway = Gateway(counter, limits=GatewayLimits(grace=0.05), legacy_clients=True)
+    async with hosting(gateway) as url, httpx.AsyncClient() as http:
+        async with browsing(url, query) as browser:
+            assert gateway.clients == 1
+            if leaves:
+                await browser.say("bye")
+                assert await closed_with(browser.ws) == 1001
+        while gateway.clients:  # noqa: ASYNC110 - bounded by the tool; it tells nobody
+            await trio.sleep(0.01)
+        for path in (f"/api/add/{browser.id}", f"/api/nothing/{browser.id}"):
+            got = await http.post(f"{url}{path}", json={"number": 1})
+            assert got.status_code == 410
+    assert counter.calls == 0
+
+
+def refused_websocket(url, headers, query="resumable=1"):
+    return flat(websocket(url, query, headers=headers))
 
 
 class flat:  # noqa: N801 - reads as a function

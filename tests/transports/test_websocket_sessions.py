@@ -80,6 +80,32 @@ async def test_nothing_runs_for_an_origin_that_is_not_allowed(no_time):  # S11
         await wait_all_tasks_blocked()
 
 
+@pytest.mark.parametrize("allowed", [None, ["https://good.example"]])
+async def test_the_origin_is_checked_where_sessions_are_resumed_too(no_time, allowed):
+    """A page that comes back says so in its first frame, which is after the check."""
+
+    def services(session):
+        raise AssertionError("it must not be asked")
+
+    options = {"allowed_origins": allowed, "resume": True}
+    async with open_server(services, "ws://127.0.0.1:0", **options) as server:
+        host = server.urls[0].removeprefix("ws://").rstrip("/")
+        good = f"http://{host}" if allowed is None else allowed[0]
+        for bad in (
+            f"http://evil{host}",
+            f"http://evil.{host}",
+            f"{good}.evil",
+            "null",
+            f"{good}0",
+        ):
+            async with raw_client(server) as page:
+                await page.send(request(Host=host, Origin=bad))
+                assert (await page.read_to_end()).startswith(b"HTTP/1.1 403 "), bad
+        async with raw_client(server) as page:
+            await page.send(request(Host=host, Origin=good))
+            assert b" 101 " in await page.read_head()
+
+
 async def test_text_ends_the_session_with_1003(no_time):
     async with open_server(Echo(), "ws://127.0.0.1:0") as server, raw_client(server) as peer:
         await peer.send(request())
