@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import signal
 import subprocess
 import sys
@@ -37,3 +38,87 @@ def test_a_test_that_interrupts_passes_where_a_script_has_made_us_ignore_signals
 def test_no_example_has_a_deadline_on_a_busy_machine():
     assert settings.default.deadline is None
     assert settings.default.print_blob
+
+
+SCOPES = {"CancelScope", "move_on_after", "move_on_at"}
+
+
+def _is_scope(expression):
+    """Whether a block of it may swallow a Cancelled."""
+    if not isinstance(expression, ast.Call):
+        return False
+    shields = any(each.arg == "shield" for each in expression.keywords)
+    return ast.unparse(expression.func).rpartition(".")[2] in SCOPES and not shields
+
+
+def _raises_in_scopes(node, scope=None):
+    """Yield each ``pytest.raises`` of a function inside a cancel scope, and that scope's block."""
+    if isinstance(node, ast.With | ast.AsyncWith):
+        for item in node.items:
+            expression = item.context_expr
+            if scope is not None and ast.unparse(expression).startswith("pytest.raises("):
+                yield item, scope
+            if _is_scope(expression):
+                scope = node
+    inner = ast.AsyncFunctionDef | ast.FunctionDef | ast.Lambda
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, inner):
+            yield from _raises_in_scopes(child, scope)
+
+
+def _names_after(block, function):
+    lines = range(block.end_lineno + 1, function.end_lineno + 1)
+    return {
+        node.id
+        for node in ast.walk(function)
+        if isinstance(node, ast.Name) and node.lineno in lines
+    }
+
+
+def cannot_fail(source):
+    """Return the lines of ``pytest.raises`` that a cancel scope round them makes worthless.
+
+    If the block ends with a Cancelled in place of the error, the scope swallows that, and the test
+    passes. It is all right if what was caught is looked at behind the scope.
+    """
+    found = []
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.AsyncFunctionDef | ast.FunctionDef):
+            continue
+        for item, scope in _raises_in_scopes(ast.Module(function.body, [])):
+            caught = item.optional_vars
+            if caught is None or ast.unparse(caught) not in _names_after(scope, function):
+                found.append(item.context_expr.lineno)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.stem)
+def test_no_scope_swallows_the_cancelled_that_pytest_raises_should_see(path):
+    assert cannot_fail(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("block", "lines"),
+    [
+        ("with CancelScope() as scope, pytest.raises(ValueError):\n    await f()", [2]),
+        ("with pytest.raises(ValueError), CancelScope() as scope:\n    await f()", []),
+        ("with trio.move_on_after(1):\n    with pytest.raises(ValueError):\n     f()", [3]),
+        (
+            (
+                "with CancelScope():\n    with pytest.raises(ValueError) as caught:\n     f()\n"
+                "  assert caught"
+            ),
+            [],
+        ),
+        (
+            (
+                "with CancelScope():\n    with pytest.raises(ValueError) as caught:\n     f()\n"
+                "    assert caught"
+            ),
+            [3],
+        ),
+        ("with CancelScope(shield=True):\n    with pytest.raises(ValueError):\n     f()", []),
+    ],
+)
+def test_such_a_test_is_found(block, lines):
+    assert cannot_fail(f"async def test():\n  {block}") == lines

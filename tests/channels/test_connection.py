@@ -33,12 +33,12 @@ async def test_leaving_the_block_closes_the_channel(listener):
 
 async def test_a_block_that_is_cancelled_does_not_hide_its_error(listener):
     """``trio.aclose_forcefully`` would raise Cancelled in its place."""
-    with trio.CancelScope() as scope, pytest.raises(ValueError, match="the body's"):
+    with pytest.raises(ValueError, match="the body's"), trio.CancelScope() as scope:
         async with open_channel(listener.url):
             scope.cancel()
             raise ValueError("the body's")
     connection = await listener.accept()
-    with trio.CancelScope() as scope, pytest.raises(ValueError, match="the body's"):
+    with pytest.raises(ValueError, match="the body's"), trio.CancelScope() as scope:
         async with connection.prepared():
             scope.cancel()
             raise ValueError("the body's")

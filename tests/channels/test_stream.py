@@ -302,15 +302,14 @@ async def test_a_cancelled_flush_keeps_the_rest():
     assert channel.unsent
     assert not channel.send_nowait(b"no room")
     for _ in range(3):
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(channel.flush)
-                await wait_all_tasks_blocked()
-                with pytest.raises(trio.BusyResourceError):
-                    await channel.send(b"x")
-                with pytest.raises(trio.BusyResourceError):
-                    await channel.flush()
-                scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.flush)
+            await wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await channel.send(b"x")
+            with pytest.raises(trio.BusyResourceError):
+                await channel.flush()
+            nursery.cancel_scope.cancel()
     receiver = StreamChannel(theirs, len(large))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(channel.flush)

@@ -248,7 +248,7 @@ async def test_a_handler_that_learns_that_its_session_is_over_is_no_bug(caplog):
     service = Normal()
     limits = trio_rpc.Limits(time_to_die=0.01)
     options = {"limits": limits}
-    with trio.CancelScope() as scope, pytest.raises(ExceptionGroup):
+    with pytest.raises(ExceptionGroup), trio.CancelScope() as scope:
         async with (
             open_session_pair(service, None, options_a=options, options_b=options) as (_, session),
             trio.open_nursery() as nursery,

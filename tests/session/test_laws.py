@@ -238,8 +238,9 @@ async def test_law_3_an_error_that_won_the_race_is_raised(no_time):
                 peer.send(m.ReplyErr(request.id, error))
 
             nursery.start_soon(fail)
-            with pytest.raises(ValueError, match="no"):
+            with pytest.raises(ValueError, match="no") as caught:
                 await session.call("charge")
+        assert caught.value.args == ("no",)  # else the scope has swallowed a Cancelled
 
 
 async def test_law_3_a_handler_that_returns_though_cancelled_has_its_result_delivered(

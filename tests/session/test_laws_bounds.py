@@ -462,7 +462,7 @@ async def test_law_16_a_single_exception_comes_out_of_the_block(no_time, error):
 async def test_law_16_the_blocks_own_exception_comes_out_when_handlers_are_cancelled_from_outside(
     no_time,
 ):
-    with trio.CancelScope() as scope, pytest.raises(ValueError, match="mine"):
+    with pytest.raises(ValueError, match="mine"), trio.CancelScope() as scope:
         async with session_with_raw_peer(Sleeper()) as (_, peer):
             peer.send(*(m.Request(n, "sleep", []) for n in range(1, 4)))
             await wait_all_tasks_blocked()

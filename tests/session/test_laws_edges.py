@@ -9,14 +9,14 @@ from functools import partial
 import pytest
 import trio
 from handlers import Clock, Echo, Sleeper, service
-from raw_peer import session_with_raw_peer
+from raw_peer import close_at_once, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import DecodeError, Fate, Limits, LocalProtocolError, TypeRegistry
 from trio_rpc.channels import StreamChannel
 from trio_rpc.session.admission import Admission
-from trio_rpc.testing import open_session_pair
+from trio_rpc.testing import memory_channel_pair, open_session_pair
 from trio_rpc.wire import messages as m
 
 
@@ -257,3 +257,113 @@ async def test_an_error_larger_than_the_peers_max_message_still_reaches_its_call
         assert caught.value.type_name == "ValueError"
         assert caught.value.fate is Fate.STOPPED
         assert await b.call("echo", 1) == 1
+
+
+async def test_law_11_a_newcomer_does_not_pass_those_who_wait(no_time):
+    room = 0
+    admission = Admission(lambda: room)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(admission.wait)
+        await wait_all_tasks_blocked()
+        room = 2
+        assert not admission.is_free
+        admission.let_in()
+        await wait_all_tasks_blocked()
+        assert admission.is_free
+
+
+async def test_law_5_a_callback_has_the_deadline_of_the_handler_that_calls_it(autojump_clock):
+    left = []
+
+    async def callback():
+        left.append(trio.current_effective_deadline() - trio.current_time())
+
+    class Caller:
+        @trio_rpc.method
+        async def work(self, callback):
+            with trio.move_on_after(3):
+                await callback()
+            await callback()
+
+    async with open_session_pair(None, Caller()) as (a, _):
+        await a.call("work", callback)
+    assert left == [pytest.approx(3, abs=0.001), float("inf")]
+
+
+async def test_law_2_a_cancelled_call_in_a_remote_scope_waits_for_its_handler(autojump_clock):
+    sleeper = Sleeper()
+    async with open_session_pair(None, sleeper) as (a, _), a.open_scope() as scope:
+        with trio.move_on_after(1) as patience:
+            await scope.call("sleep", "slow", 3)
+        assert patience.cancelled_caught
+        assert sleeper.ended == [("slow", "cancelled", pytest.approx(4, abs=0.001))]
+        assert trio.current_time() == pytest.approx(4, abs=0.001)
+
+
+async def test_race_a_call_in_a_remote_scope_that_is_ending_is_refused(autojump_clock):
+    async with session_with_raw_peer(Sleeper()) as (_, peer):
+        peer.send(m.Request(1, "trio_rpc.scope", []))
+        peer.send(m.Request(2, "stubborn", [5], None, {"scope": 1}))
+        await wait_all_tasks_blocked()
+        peer.send(m.Cancel(1), m.Request(3, "sleep", [], None, {"scope": 1}))
+        error = await peer.read(m.ReplyErr)
+        assert (error.id, error.error["code"]) == (3, "invalid_arguments")
+        assert "has ended" in error.error["message"]
+
+
+async def test_law_12_silence_is_told_by_keepalive_interval_and_not_by_handshake_timeout(
+    autojump_clock,
+):
+    limits = Limits(handshake_timeout=1000, keepalive_interval=5, keepalive_pings=1)
+    async with session_with_raw_peer(limits=limits, on_end="keep") as (_, peer):
+        await peer.read(m.Ping)
+        assert 5 <= trio.current_time() <= 10.001
+
+
+async def test_law_16_a_second_aclose_with_a_longer_grace_does_not_put_off_the_first(
+    autojump_clock,
+):
+    async with session_with_raw_peer(Sleeper()) as (session, peer):
+        peer.send(m.Request(1, "sleep", []))
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(session.aclose, grace=2))
+            await wait_all_tasks_blocked()
+            nursery.start_soon(partial(session.aclose, grace=500))
+        assert trio.current_time() == pytest.approx(2, abs=0.001)
+
+
+class Hanging(trio.abc.Channel[bytes]):
+    """A channel that never gets closed, or never sends again."""
+
+    def __init__(self, inner, what):
+        self._inner = inner
+        self._what = what
+        self.is_stuck = False
+
+    async def send(self, value):
+        if self.is_stuck and self._what == "send":
+            await trio.sleep_forever()
+        await self._inner.send(value)
+
+    async def receive(self):
+        return await self._inner.receive()
+
+    async def aclose(self):
+        if self._what == "aclose":
+            await trio.sleep_forever()
+        await self._inner.aclose()
+
+
+@pytest.mark.parametrize("what", ["send", "aclose"])
+async def test_law_12_a_channel_that_never_returns_does_not_keep_its_session(autojump_clock, what):
+    limits = Limits(time_to_die=3)
+    ours, theirs = memory_channel_pair()
+    channel = Hanging(ours, what)
+    options = {"limits": limits}
+    with trio.move_on_after(500) as patience:
+        async with open_session_pair(options_a=options, channels=(channel, theirs)) as (a, _):
+            channel.is_stuck = True
+            await close_at_once(a)
+            assert trio.current_time() == pytest.approx(3, abs=0.001)
+    assert not patience.cancelled_caught

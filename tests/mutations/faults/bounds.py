@@ -147,6 +147,7 @@ FAULTS = (
         "            self._next_look = trio.current_time() + core.limits.handshake_timeout\n",
         ENDS,
         "session/test_laws_bounds.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "a silent peer is never given up",
@@ -177,6 +178,7 @@ FAULTS = (
         "self.close_by = trio.current_time() + grace",
         "session/test_laws_bounds.py",
         ENDS,
+        "session/test_laws_edges.py",
     ),
     fault(
         "a channel whose aclose never returns keeps its session",
@@ -187,6 +189,7 @@ FAULTS = (
         "                await self._channel.aclose()\n",
         ENDS,
         "session/test_laws_bounds.py",
+        "session/test_laws_edges.py",
         hangs=True,
     ),
     fault(
@@ -195,6 +198,7 @@ FAULTS = (
         "                with trio.CancelScope(deadline=deadline, shield=True) as self._draining:\n",
         "                with trio.CancelScope(shield=True) as self._draining:\n",
         "session/test_laws_bounds.py",
+        "session/test_laws_edges.py",
         hangs=True,
     ),
     fault(

@@ -188,14 +188,6 @@ FAULTS = (
         "            pass\n        return True\n",
         "session/test_handlers.py",
     ),
-    fault(
-        "law 7: a cancelled handler with a nursery ends as a group",
-        "session/incoming.py",
-        "            error = error.split(trio.Cancelled)[1]\n            cancelled = error is None\n",
-        "            pass\n",
-        LAWS,
-        "session/test_laws_edges.py",
-    ),
     # ── 8: references die with their scope ──
     fault(
         "law 8: a callback is sent after its handler has ended",

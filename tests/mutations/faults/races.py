@@ -16,7 +16,7 @@ FAULTS = (
         "session/test_receiver.py",
     ),
     fault(
-        "a result that crosses a Cancel is dropped",
+        "a large result is not taken back when its call is cancelled",
         "protocol/protocol.py",
         "        self.counters.late_cancels += 1\n        if state is Incoming.ANSWERED and",
         "        self.counters.late_cancels += 1\n        if False and",
@@ -40,6 +40,7 @@ FAULTS = (
         "return self._room() > self._let_in",
         RACES,
         "session/test_laws_order.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "a cancelled caller keeps its place in the queue",
@@ -72,6 +73,7 @@ FAULTS = (
         "        deadline = math.inf if callback else trio.current_effective_deadline()\n        if deadline != math.inf and deadline <= trio.current_time():",
         "session/test_callbacks.py",
         "session/test_laws.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "a cancelled call in a remote scope does not wait for its handler",
@@ -79,6 +81,7 @@ FAULTS = (
         "            if not pending.abandon_on_cancel:\n                self._expect_end(pending)\n",
         "            if not pending.abandon_on_cancel and pending.home is None:\n                self._expect_end(pending)\n",
         "session/test_remote_scopes.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "a remote scope ends before what was made in it",
@@ -93,6 +96,7 @@ FAULTS = (
         "        if owner is None or owner.held is None or owner.held.is_ending:\n",
         "        if owner is None or owner.held is None:\n",
         "session/test_remote_scopes.py",
+        "session/test_laws_edges.py",
     ),
     fault(
         "an error that is too large for the peer ends its handler's task",

@@ -123,13 +123,6 @@ FAULTS = (
         FAULTS_TEST,
     ),
     fault(
-        "an undeclared class is found by its name among the builtins",
-        "services/faults.py",
-        "        if listed is type(exc) and",
-        "        if listed is not None and",
-        FAULTS_TEST,
-    ),
-    fault(
         "a method whose name begins with an underscore can be registered",
         "services/decorators.py",
         'if name.startswith("_") or not NAME.fullmatch(name):',
