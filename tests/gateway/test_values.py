@@ -318,6 +318,36 @@ def test_a_body_in_which_something_would_be_lost_is_refused(body, text):
         from_json_exactly(body)
 
 
+@dataclasses.dataclass
+class Holder:
+    numbers: set[int]
+    table: dict[float, list[frozenset[str]]] = dataclasses.field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "body"),
+    [
+        (set[int], b"[1, 1]"),
+        (frozenset[Color], b'["red", "blue", "red"]'),
+        (list[set[int]], b"[[1], [2, 2]]"),
+        (tuple[set[int], int], b"[[1, 1], 1]"),
+        (dict[str, set[int]], b'{"a": [1, 1]}'),
+        (dict[float, int], b'{"1": 1, "1.0": 2}'),
+        (Holder, b'{"numbers": [1, 1]}'),
+        (Holder, b'{"numbers": [1], "table": {"1": [["a", "a"]]}}'),
+        (Holder | None, b'{"numbers": [1], "table": {"1": [], "1e0": []}}'),
+    ],
+)
+def test_an_argument_of_which_a_set_or_a_dict_would_keep_less_is_refused(annotation, body):
+    with pytest.raises(InvalidArguments, match="twice"):
+        forms_of(annotation).bind({"x": from_json_exactly(body)})
+
+
+def test_an_argument_may_have_fields_that_are_not_known_and_lack_others():
+    read = forms_of(Holder).bind({"x": {"numbers": [1, 2], "unknown": [1, 1]}})["x"]
+    assert read == Holder({1, 2})
+
+
 def test_a_body_keeps_what_can_be_kept():
     body = b'{"a": -0.0, "b": 100000000000000000000, "c": 1e-300, "d": "\\ud83d\\ude00", "e": 0e5}'
     read = from_json_exactly(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import types
+from collections.abc import Set as AbstractSet
 from inspect import Parameter
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -36,7 +37,27 @@ class Forms:
 
     def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Check arguments that have come as JSON, and callbacks, and convert them. Raises InvalidArguments."""
-        return self._signature.bind_names(arguments, read_json)
+        return self._signature.bind_names(arguments, _read_exactly)
+
+
+def _read_exactly(value: Any, adapted: Any) -> Any:
+    read = read_json(value, adapted)
+    if _has_lost(value, read):
+        raise ValueError("has an element of a set, or a key, twice")
+    return read
+
+
+def _has_lost(value: Any, read: Any) -> bool:
+    """Say whether fewer values were read than came: of those that are equal a set or a dict keeps one."""
+    if type(value) is list:
+        if isinstance(read, AbstractSet):
+            return len(read) < len(value)
+        return isinstance(read, (list, tuple)) and any(map(_has_lost, value, read))
+    if type(value) is not dict:
+        return False
+    if isinstance(read, dict):
+        return len(read) < len(value) or any(map(_has_lost, value.values(), read.values()))
+    return any(_has_lost(one, getattr(read, name, None)) for name, one in value.items())
 
 
 class CallbackForm:
