@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Union
 import attrs
 import msgspec
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -453,6 +454,18 @@ def test_what_a_browser_can_never_give_is_refused_when_it_is_registered(name):
     service = type("Service", (), {name: function, "__module__": __name__})()
     with pytest.raises(TypeError, match=name):
         Gateway(service)
+
+
+def test_a_method_that_reports_its_start_can_be_called_by_a_browser():
+    class Service:
+        @trio_rpc.method
+        async def serve(self, port: int, *, task_status: trio.TaskStatus[int]) -> None: ...
+
+    [method] = build_table(Service()).values()
+    bound = Forms(method).bind({"port": 1})
+    assert bound == {"port": 1, "task_status": trio.TASK_STATUS_IGNORED}
+    with pytest.raises(InvalidArguments, match="task_status"):
+        Forms(method).bind({"port": 1, "task_status": 2})
 
 
 def test_what_a_browser_can_leave_out_is_taken():

@@ -9,6 +9,8 @@ from collections.abc import Set as AbstractSet
 from inspect import Parameter
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import trio
+
 from trio_rpc.gateway.texts import ENVELOPE, RESERVED
 from trio_rpc.gateway.values import Form, lower, read_json
 from trio_rpc.services.conversion import STREAMS, adapt, is_function
@@ -37,7 +39,10 @@ class Forms:
 
     def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Check arguments that have come as JSON, and callbacks, and convert them. Raises InvalidArguments."""
-        return self._signature.bind_names(arguments, _read_exactly)
+        bound = self._signature.bind_names(arguments, _read_exactly)
+        if self._signature.takes_task_status:
+            bound[TASK_STATUS] = trio.TASK_STATUS_IGNORED  # nobody waits for it here
+        return bound
 
 
 def _read_exactly(value: Any, adapted: Any) -> Any:

@@ -61,7 +61,9 @@ export class Message extends EventTarget {
   /**
    * Call a method, run its callbacks one after the other, and return its result.
    *
-   * Without a connection one is made for this call. A callback that throws is reported to the method; the call goes on.
+   * Without a connection one is made for a call with callbacks; a call without any is one request then, and aborting
+   * it hangs up. `data` is what JSON has: NaN, -0, a Map or the like is a TypeError. A callback is called with the
+   * arguments that the method gives. One that throws is reported to the method; the call goes on.
    */
   post(
     method: string,
