@@ -10,10 +10,12 @@ from typing import Protocol, cast
 
 __all__ = [
     "ClosesNow",
+    "Lingers",
     "Renews",
     "StopsReceiving",
     "WritesNow",
     "closes_now",
+    "lingers",
     "renews",
     "stops_receiving",
     "writes_now",
@@ -48,6 +50,13 @@ class ClosesNow(Protocol):
         """Close and return True, or do nothing, if closing has to wait."""
 
 
+class Lingers(Protocol):
+    """To end so that a peer that is still sending can read what was sent to it."""
+
+    async def linger(self) -> None:
+        """Send the end, and drop what comes until the peer's; closing is still needed. The caller bounds the time."""
+
+
 class Renews(Protocol):
     """To do without a connection that seems to be dead."""
 
@@ -69,6 +78,11 @@ def stops_receiving(channel: object) -> StopsReceiving | None:
 def closes_now(channel: object) -> ClosesNow | None:
     """Return the channel if it is a :class:`ClosesNow`."""
     return cast("ClosesNow", channel) if hasattr(channel, "close_nowait") else None
+
+
+def lingers(channel: object) -> Lingers | None:
+    """Return the channel if it is a :class:`Lingers`."""
+    return cast("Lingers", channel) if hasattr(channel, "linger") else None
 
 
 def renews(channel: object) -> Renews | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import trio
 
+from trio_rpc.channels.abilities import lingers
 from trio_rpc.channels.connection import owned_with_task, time_limit
 from trio_rpc.channels.resumable import CARRIER_ERRORS, ResumableChannel, Resume
 from trio_rpc.channels.resumption import (
@@ -25,7 +26,7 @@ from trio_rpc.channels.resumption import (
     encode,
 )
 from trio_rpc.errors import DecodeError, Refused
-from trio_rpc.wire.limits import Limits
+from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["Guest", "Lobby", "carrier_limits", "open_resumable"]
 
@@ -148,11 +149,19 @@ class Lobby:
     Args:
         options: see :class:`Resume`.
         handshake_timeout: seconds that a client has to say what it wants.
+        time_to_die: seconds that a client that is refused has to read why.
     """
 
-    def __init__(self, options: Resume, *, handshake_timeout: float) -> None:
+    def __init__(
+        self,
+        options: Resume,
+        *,
+        handshake_timeout: float,
+        time_to_die: float = DEFAULT_LIMITS.time_to_die,
+    ) -> None:
         self._options = options
         self._timeout = handshake_timeout
+        self._time_to_die = time_to_die
         # Bound: those with a connection by the connections, the others by max_waiting.
         self._channels: dict[bytes, ResumableChannel] = {}
 
@@ -194,6 +203,9 @@ class Lobby:
 
     async def _refuse(self, carrier: trio.abc.Channel[bytes], reason: str) -> None:
         await carrier.send(encode(Frame(Kind.REFUSE, rest=reason.encode())))
+        if (lingering := lingers(carrier)) is not None:
+            with trio.move_on_after(self._time_to_die):
+                await lingering.linger()
         await carrier.aclose()
         raise ConnectionRefusedError(reason)
 
@@ -239,6 +251,13 @@ class _Begun(trio.abc.Channel[bytes]):
         await trio.lowlevel.checkpoint()
         packet, self._first = self._first, None
         return packet
+
+    async def linger(self) -> None:
+        lingering = lingers(self._channel)
+        if lingering is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await lingering.linger()
 
     async def aclose(self) -> None:
         await self._channel.aclose()

@@ -29,6 +29,9 @@ Memory is reserved for them, and what is larger than 128 KiB the C library has m
 time: that took 20 µs at each end of a call, as soon as the heap had been in use for a while.
 """
 
+MOST_DROPPED = 16 * 1024 * 1024
+"""Bytes that a peer may send after the end of our side before it sees a reset."""
+
 SMALL_READ = 4096
 """Bytes asked for where a small packet is expected, a Hello for instance."""
 
@@ -205,6 +208,19 @@ class StreamChannel(trio.abc.Channel[bytes]):
         Also one that has had the first part of a packet in this very tick, and would wait for the rest.
         """
         self._transport.stop_reading()
+
+    async def linger(self) -> None:
+        """Send the end of the stream, and drop what comes until the peer's end, at most ``MOST_DROPPED`` bytes.
+
+        A system that has a socket closed while something comes tells the peer so by a reset, on which the
+        peer's system throws away what it has not read yet: a Goodbye that says why, for instance. The caller bounds the
+        time, and closes the channel, which is of no more use. Nothing is done over a stream that cannot do this.
+        """
+        if self._receiving:
+            self.stop_receiving()
+        while self._receiving:
+            await trio.lowlevel.checkpoint()
+        await self._transport.linger(MOST_DROPPED)
 
     async def aclose(self) -> None:
         """Close the connection; what ``send`` has returned for is still delivered.

@@ -28,7 +28,7 @@ from typing import Protocol
 
 import trio
 
-from trio_rpc.channels.tls import explain_broken
+from trio_rpc.channels.tls import explain_broken, is_shaking_hands
 from trio_rpc.wire.framing import frame, prefix
 from trio_rpc.wire.parts import Parts
 
@@ -36,6 +36,9 @@ __all__ = ["SocketTransport", "StreamTransport", "Transport", "choose_transport"
 
 JOIN_BELOW = 32 * 1024
 """Bytes up to which copying a packet behind its header is cheaper than handing over two buffers."""
+
+DROPPED_AT_ONCE = 64 * 1024
+"""Bytes that are read, and dropped, at once when a socket is about to be closed."""
 
 MANY_BUFFERS = 512
 """What one system call is given; they may take no more than 1,024."""
@@ -65,12 +68,27 @@ class Transport(Protocol):
     async def flush(self) -> None:
         """Send what is left of packets that were taken over."""
 
+    async def linger(self, at_most: int) -> None:
+        """Send the end of the stream; drop what comes until the peer's, or until it is more than that."""
+
     def cut(self) -> None:
         """Have the peer see an end inside a packet, if this can be had without waiting."""
 
     @property
     def unsent(self) -> int:
         """Bytes taken over and not yet handed to the system."""
+
+
+async def linger(socket: trio.socket.SocketType, at_most: int) -> None:
+    """Shut the sending side of a socket; drop what comes until the peer's end, or until it is more than ``at_most``."""
+    with contextlib.suppress(OSError, trio.ClosedResourceError):
+        socket.shutdown(trio.socket.SHUT_WR)
+        while at_most >= 0:
+            count = len(await socket.recv(DROPPED_AT_ONCE))
+            if not count:
+                return
+            at_most -= count
+    await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def choose_transport(stream: trio.abc.Stream) -> Transport:
@@ -137,6 +155,21 @@ class StreamTransport:
 
     def write_nowait(self, packet: bytes | Parts) -> bool:
         return False
+
+    async def linger(self, at_most: int) -> None:
+        await trio.lowlevel.checkpoint()
+        stream = self._stream
+        if self._cut or not isinstance(stream, trio.SSLStream) or is_shaking_hands(stream):
+            return
+        below = stream.transport_stream
+        try:
+            # It fails where something has come that was not read: then the peer misses the last word of TLS.
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await stream.unwrap()
+            if isinstance(below, trio.SocketStream):
+                await linger(below.socket, at_most)
+        finally:
+            await trio.aclose_forcefully(below)  # for a stream that has been unwrapped does not
 
     def cut(self) -> None:
         pass
@@ -236,6 +269,13 @@ if sys.platform != "win32":
             else:
                 self._rest = None
             return True
+
+        async def linger(self, at_most: int) -> None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if (
+                self._rest is None
+            ):  # else the peer does not read, and would take the end for a break
+                await linger(self._socket, at_most)
 
         def cut(self) -> None:
             if self._rest is None:

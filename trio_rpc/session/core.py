@@ -74,6 +74,8 @@ class Core:
         self.limits = options.limits
         self.name = name
         self.life = Life()
+        self.ended_quietly = False
+        """Both ends had said Goodbye, and nothing was in flight: the other end has nothing to send any more."""
         self.over = trio.Event()
         """The channel is closed and no task of the session is left but its handlers' last breath."""
         self.protocol = Protocol(
@@ -220,6 +222,7 @@ class Core:
         """The session is over (law 6): cancel its handlers, end its calls. The first cause counts."""
         if self.life.is_over:
             return
+        self.ended_quietly = self.is_quiet and self.protocol.theirs is Half.LEAVING
         self.life.end(cause, by)
         self.incoming.cancel_all(f"the session with {self.name} is over")
         self.outgoing.fail_all()

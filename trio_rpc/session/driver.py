@@ -25,7 +25,7 @@ from contextvars import copy_context
 
 import trio
 
-from trio_rpc.channels.abilities import closes_now, renews
+from trio_rpc.channels.abilities import closes_now, lingers, renews
 from trio_rpc.errors import Refused
 from trio_rpc.protocol.states import Half
 from trio_rpc.session.context import handled_call, outgoing_metadata
@@ -197,14 +197,21 @@ class _Driver:
             with trio.CancelScope(deadline=deadline, shield=True):
                 while core.incoming.running:
                     await core.life.changed.wait()
+        # A reset can cost us our last words, unless the channel is lost, or the other end sends nothing any more.
+        lingering = None
         if protocol.ours is not Half.ENDED:
+            lingering = None if core.ended_quietly else lingers(self._channel)
             if protocol.ours in (Half.GREETED, Half.OPEN):
                 protocol.goodbye(*core.life.goodbye())  # a refusal, if we were GREETED
             core.writer.write_now()
             if not core.writer.is_done:
                 with trio.CancelScope(deadline=deadline, shield=True) as self._draining:
                     await core.writer.drain()
+        may_linger = core.writer.is_done
         protocol.end()
+        if lingering is not None and may_linger:
+            with trio.move_on_after(core.limits.time_to_die, shield=True):
+                await lingering.linger()
         if not self._closes_now or not self._closes_now.close_nowait():
             with trio.move_on_after(core.limits.time_to_die, shield=True):
                 await self._channel.aclose()

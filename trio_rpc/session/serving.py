@@ -54,8 +54,14 @@ class Server:
         self._listeners = listeners
         self._tables = tables
         self._options = options
-        timeout = options.limits.handshake_timeout
-        self._lobby = Lobby(resume, handshake_timeout=timeout) if resume is not None else None
+        limits = options.limits
+        self._lobby: Lobby | None = None
+        if resume is not None:
+            self._lobby = Lobby(
+                resume,
+                handshake_timeout=limits.handshake_timeout,
+                time_to_die=limits.time_to_die,
+            )
         self._complaints = Complaints(logger)
         self._shared = Shared()
         self._accepting = trio.CancelScope()

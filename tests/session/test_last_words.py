@@ -1,0 +1,190 @@
+"""A Goodbye can still be read by a peer that is sending when the session ends: it sees no reset before that."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+
+import pytest
+import trio
+
+import trio_rpc
+from trio_rpc import Limits
+from trio_rpc.channels.resumption import Frame, Kind, decode, encode
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.codec import Codec
+
+KINDS = ["tcp", "tls", "unix"]
+CODEC = Codec(None, Limits())
+HELLO = m.Hello(
+    m.PROTOCOL_VERSION,
+    {
+        "calls": 100,
+        "notifications": 100,
+        "max_message": 10**6,
+        "max_packet": 20_000,
+        "max_depth": 64,
+        "max_nodes": 10_000,
+    },
+)
+
+
+def packet(*messages):
+    data = b"".join(CODEC.encode(message) for message in messages)
+    return len(data).to_bytes(4, "big") + data
+
+
+PING = packet(*[m.Ping(number) for number in range(1, 2000)])
+WRONG = packet(m.Reply(77, None))
+
+
+@contextlib.asynccontextmanager
+async def serving(kind, tmp_path, certificates, **options):
+    """A server, and a byte stream to it."""
+    url = f"unix://{tmp_path}/socket" if kind == "unix" else f"{kind}://localhost:0"
+    context = certificates[0] if kind == "tls" else None
+    async with trio_rpc.open_server(None, url, ssl_context=context, **options) as server:
+        if kind == "unix":
+            stream = await trio.open_unix_socket(f"{tmp_path}/socket")
+        else:
+            port = int(server.urls[0].rpartition(":")[2])
+            stream = await trio.open_tcp_stream("localhost", port)
+        if kind == "tls":
+            stream = trio.SSLStream(stream, certificates[1], server_hostname="localhost")
+        async with stream:
+            yield server, stream
+
+
+@pytest.fixture(scope="module")
+def certificates():
+    import trustme
+
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+async def send_on_and_read(stream):
+    """Send much, then read what has come, and send more after each part; return it all."""
+    data = b""
+    with trio.fail_after(20):
+        for _ in range(40):
+            await stream.send_all(PING)
+        try:
+            while chunk := await stream.receive_some(1000):
+                data += chunk
+                await stream.send_all(PING)
+        except trio.BrokenResourceError:
+            # OpenSSL does not say that TLS ends while there is something to read.
+            assert isinstance(stream, trio.SSLStream)
+    return data
+
+
+def goodbyes(data):
+    """The Goodbyes in what came over a byte stream."""
+    found = []
+    while data:
+        size = int.from_bytes(data[:4], "big")
+        messages = CODEC.decode(data[4 : 4 + size])
+        found += [each for each in messages if isinstance(each, m.Goodbye)]
+        data = data[4 + size :]
+    return found
+
+
+async def refuse(session, credentials):
+    raise trio_rpc.Refused("not today")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_peer_that_breaks_the_protocol_and_sends_on_reads_why(
+    kind, resume, tmp_path, certificates
+):
+    async with serving(kind, tmp_path, certificates, resume=resume) as (_, stream):
+        await stream.send_all(packet(HELLO, m.Welcome()) + WRONG + 20 * PING)
+        [goodbye] = goodbyes(await send_on_and_read(stream))
+        assert goodbye.code == "protocol_error"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_peer_that_is_refused_and_sends_on_reads_why(kind, tmp_path, certificates):
+    async with serving(kind, tmp_path, certificates, authenticate=refuse) as (_, stream):
+        await stream.send_all(packet(HELLO) + 20 * PING)
+        [goodbye] = goodbyes(await send_on_and_read(stream))
+        assert (goodbye.code, goodbye.message) == ("refused", "not today")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_peer_that_sends_while_the_server_leaves_reads_its_goodbye(
+    kind, tmp_path, certificates
+):
+    async with serving(kind, tmp_path, certificates) as (server, stream):
+        await stream.send_all(packet(HELLO, m.Welcome()))
+        while not server.sessions:  # noqa: ASYNC110 - nobody says when
+            await trio.sleep(0.001)
+        [session] = server.sessions
+        await stream.send_all(20 * PING)
+        with trio.CancelScope() as scope:
+            scope.cancel()  # so it closes at once
+            await session.aclose()
+        [goodbye] = goodbyes(await send_on_and_read(stream))
+        assert goodbye.code == "done"
+
+
+async def test_a_server_that_is_sending_reads_the_goodbye_of_a_client_that_leaves():
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    data = []
+
+    async def serve(stream):
+        await stream.send_all(packet(HELLO, m.Welcome()) + 20 * PING)
+        data.append(await send_on_and_read(stream))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        with contextlib.suppress(KeyError):
+            url = f"tcp://127.0.0.1:{listener.socket.getsockname()[1]}"
+            async with trio_rpc.connect(url):
+                raise KeyError  # so it closes at once
+        while not data:  # noqa: ASYNC110 - likewise
+            await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+    assert goodbyes(data[0])
+
+
+async def test_a_client_whose_session_is_not_known_any_more_reads_why_though_it_sends_on(
+    tmp_path, certificates
+):
+    async with serving("tcp", tmp_path, certificates, resume=True) as (_, stream):
+        resume = encode(Frame(Kind.RESUME, rest=b"\1" + bytes(16)))
+        await stream.send_all(len(resume).to_bytes(4, "big") + resume + 20 * PING)
+        data = await send_on_and_read(stream)
+        assert decode(data[4:]).kind is Kind.REFUSE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_peer_that_never_closes_is_waited_for_as_long_as_time_to_die(
+    kind, tmp_path, certificates
+):
+    limits = Limits(time_to_die=0.2)
+    async with serving(kind, tmp_path, certificates, limits=limits) as (server, stream):
+        await stream.send_all(packet(HELLO, m.Welcome()) + WRONG)
+        with trio.fail_after(20):
+            while await stream.receive_some():
+                pass  # its end comes at once, and the stream stays open
+            while server.sessions:  # noqa: ASYNC110 - likewise
+                await trio.sleep(0.001)
+
+
+async def test_a_peer_that_never_stops_is_cut_off_after_so_many_bytes(
+    tmp_path, certificates, monkeypatch
+):
+    monkeypatch.setattr(trio_rpc.channels.stream, "MOST_DROPPED", 10**6)
+    limits = Limits(time_to_die=60)
+    async with serving("tcp", tmp_path, certificates, limits=limits) as (_, stream):
+        await stream.send_all(packet(HELLO, m.Welcome()) + WRONG)
+        with trio.fail_after(20), pytest.raises(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(bytes(10**5))
