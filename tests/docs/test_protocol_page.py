@@ -187,7 +187,6 @@ def test_every_entry_of_a_context_is_listed():
 def test_numbers_that_stand_in_the_text():
     text = " ".join(section(PAGE, "version 1").split())
     limits = trio_rpc.DEFAULT_LIMITS
-    assert f"more than {outbox.MAX_PONGS:,} Pongs" in text
     assert f"at most {hello.MIN_PACKET - outbox.CONTROL_ROOM:,} bytes" in text
     assert f"must not exceed {hello.MIN_PACKET:,} bytes" in text
     assert f"up to {outbox.CONTROL_ROOM} bytes less" in text
@@ -217,7 +216,6 @@ def test_the_limits_are_the_defaults():
         "items that wait, in one stream": f"{limits.stream_items:,}",
         "bytes of them": f"{limits.stream_bytes:,} bytes",
         "Hello": f"{hello.MIN_PACKET - outbox.CONTROL_ROOM:,} bytes, always",
-        "Pongs that wait": f"{outbox.MAX_PONGS:,}",
         "handshake": f"{limits.handshake_timeout:g} s",
         "a packet, from its first to its last byte": f"{limits.packet_timeout:g} s",
         "silence": f"{silence:g} s",

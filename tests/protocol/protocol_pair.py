@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from trio_rpc.protocol.protocol import PACE, Event, Protocol
+from trio_rpc.protocol.protocol import Event, Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
-from trio_rpc.wire.messages import Message, Pong
+from trio_rpc.wire.messages import Message
 
 SMALL_LIMITS = Limits(
     max_packet=MIN_PACKET, max_message=64 * 1024, max_calls=3, max_notifications=2
@@ -70,8 +70,7 @@ class Pair:
     def deliver(self, sender: Protocol) -> list[Event]:
         """Carry over all that ``sender`` has to say; what the other end makes of it."""
         receiver = self.other(sender)
-        events = [event for packet in packets(sender) for event in receiver.receive(packet)]
-        return [event for event in events if event != Pong(PACE)]
+        return [event for packet in packets(sender) for event in receiver.receive(packet)]
 
     def settle(self) -> list[Event]:
         """Carry over both ways until nobody has anything to say."""

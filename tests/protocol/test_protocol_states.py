@@ -98,7 +98,7 @@ def send(protocol: Protocol, kind: type) -> None:
         m.Hello: protocol.hello,
         m.Welcome: protocol.welcome,
         m.Goodbye: lambda: protocol.goodbye("done"),
-        m.Ping: lambda: protocol.ping(1),
+        m.Ping: lambda: protocol.ping(),
         m.Credit: lambda: protocol.grant_notifications(1),
         m.Item: lambda: protocol.item(1, None),
         m.EndOfItems: lambda: protocol.end_items(1),
@@ -270,4 +270,4 @@ def test_after_the_end_nothing_is_sent_received_or_kept():
     with pytest.raises(RemoteProtocolError):
         received(pair.a, m.Ping(1))
     with pytest.raises(LocalProtocolError):
-        pair.a.ping(1)
+        pair.a.ping()

@@ -348,3 +348,37 @@ async def test_race_a_callback_cancels_its_own_call_in_its_first_step(no_time, t
             await session.call("each", ["a"], found)
         assert ended == ([-math.inf] if then == "waits" else [])
         assert await session.call("each", [], found) == []
+
+
+async def test_a_callback_that_its_calls_end_stops_is_told_so_and_not_of_the_sessions_end(no_time):
+    async def hold():
+        await trio.sleep_forever()
+
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+
+        async def call():
+            with trio.CancelScope() as scope:
+                scopes.append(scope)
+                await session.call("m", hold)
+
+        for number, end in ((1, "reply"), (2, "cancel")):
+            scopes = []
+            nursery.start_soon(call)
+            request = await peer.read(m.Request)
+            context = {"parent": request.id, "callback": 0}
+            peer.send(m.Request(number, "m", [], None, context))
+            await wait_all_tasks_blocked()
+            if end == "reply":
+                peer.send(m.Reply(request.id, None))
+            else:
+                scopes[0].cancel()
+                await peer.read(m.Cancel)
+                late = m.Request(3, "m", [], None, context)
+                peer.send(late)
+            for _ in range(1 if end == "reply" else 2):
+                error = (await peer.read(m.ReplyErr)).error
+                assert error["code"] == "cancelled"
+                text = "has ended" if end == "reply" else "has been cancelled"
+                assert error["message"] == f"the call that this callback belongs to {text}"
+            if end == "cancel":
+                peer.send(m.Reply(request.id, None))

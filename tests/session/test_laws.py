@@ -135,7 +135,7 @@ async def test_law_2_cancel_is_a_message_sent_once_with_the_reason_of_the_scope(
             await wait_all_tasks_blocked()
             outer.cancel(reason="and then left")
             await wait_all_tasks_blocked()
-            session._core.protocol.ping(7)  # something to read up to
+            session._core.protocol.ping()  # something to read up to
             session._core.writer.wake()
             await peer.read(m.Ping)
             peer.send(m.ReplyErr(request.id, {"code": "cancelled", "message": ""}))

@@ -7,10 +7,10 @@ import tracemalloc
 import msgpack
 import pytest
 
-from trio_rpc.errors import DecodeError
+from trio_rpc.errors import DecodeError, EncodeError
 from trio_rpc.wire import Codec, Limits, TypeRegistry
 from trio_rpc.wire.messages import Reply, Request
-from trio_rpc.wire.scan import count_nodes, is_deeper
+from trio_rpc.wire.scan import is_deeper, walk
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -138,7 +138,7 @@ def test_both_ends_count_values_alike(count):
     value = [tuple(range(count - 1)), "x" * 30]
     generous, strict = Codec(), Codec(limits=limits)
     data = generous.encode(Reply(1, value))
-    if count_nodes(memoryview(data), 10**6) <= 20:
+    if walk(memoryview(data), 10**6) <= 20:
         assert strict.encode(Reply(1, value)) == data
         assert list(strict.decode(data)) == [Reply(1, value)]
     else:
@@ -150,7 +150,7 @@ def test_both_ends_count_values_alike(count):
 
 def test_values_are_counted_wherever_they_are():
     def count(value):
-        return count_nodes(memoryview(msgpack.packb(value)), 10**6)
+        return walk(memoryview(msgpack.packb(value)), 10**6)
 
     assert count(None) == 1
     assert count([]) == 1
@@ -159,21 +159,106 @@ def test_values_are_counted_wherever_they_are():
     assert count(list(range(20))) == 21
     assert count(dict.fromkeys(map(str, range(20)), 0)) == 41
     assert count(list(range(70_000))) == 70_001
-    assert count(msgpack.ExtType(1, msgpack.packb([1, 2]))) == 4
-    assert count(msgpack.ExtType(9, bytes(16))) == 1
-    assert count([msgpack.ExtType(64, msgpack.packb([[1]])), 5]) == 6
+    assert count(msgpack.ExtType(1, msgpack.packb([1, 2]))) == 4 + 3
+    assert count(msgpack.ExtType(9, bytes(16))) == 4
+    assert count([msgpack.ExtType(64, msgpack.packb([[1]])), 5]) == 1 + 4 + 3 + 1
+
+
+def nested(levels, code=1, inner=b"\x05"):
+    """Extensions inside each other, each in an array but the first."""
+    payload = msgpack.packb(msgpack.ExtType(code, inner))
+    for _ in range(levels - 1):
+        payload = msgpack.packb(msgpack.ExtType(code, b"\x91" + payload))
+    return payload
+
+
+@pytest.mark.parametrize("code", [64, 127])
+@pytest.mark.parametrize("is_registered", [False, True])
+def test_the_rules_of_depth_hold_inside_users_extensions(code, is_registered):
+    registry = TypeRegistry()
+    if is_registered:
+        registry.register(code, Opaque, lambda value: value.content, Opaque)
+    codec = Codec(registry, Limits(max_depth=20))
+    for deep, shallow in (
+        (b"\x91" * 18 + b"\x90", b"\x91" * 17 + b"\x90"),  # with the message and the extension: 21
+        (b"\x81\xa1k" * 19 + b"\x05", b"\x81\xa1k" * 18 + b"\x05"),
+        (nested(10, code), nested(9, code)),
+    ):
+        data = b"\x93\x03\x01" + msgpack.packb(msgpack.ExtType(code, deep))
+        with pytest.raises(DecodeError, match="20 levels"):
+            list(codec.decode(data))
+        with pytest.raises(DecodeError, match="20 levels"):
+            codec.decode_message(data)
+        data = b"\x93\x03\x01" + msgpack.packb(msgpack.ExtType(code, shallow))
+        assert len(list(codec.decode(data))) == 1
+
+
+BROKEN = {
+    "text that is not UTF-8": b"\xa1\xff",
+    "an int key": b"\x81\x05\x01",
+    "a key twice": b"\x82\xa1a\x01\xa1a\x02",
+    "the byte c1": b"\xc1",
+    "two values": b"\x05\x05",
+    "no value": b"",
+    "a set of arrays": b"\xd5\x02\x91\x90",
+    "a date that is none": b"\xd4\x05x",
+    "a reserved code": b"\xd4\xfe\x00",
+    "an array cut short": b"\x92\x01",
+}
+
+
+@pytest.mark.parametrize("payload", BROKEN.values(), ids=BROKEN.keys())
+def test_all_rules_hold_inside_users_extensions_in_both_directions(payload):
+    for levels in (1, 3):
+        data = payload
+        for _ in range(levels - 1):
+            data = msgpack.packb(msgpack.ExtType(65, data))
+        opaque = msgpack.ExtType(64, data)
+        with pytest.raises(EncodeError):
+            Codec().encode(Reply(1, opaque))
+        registry = TypeRegistry()
+        registry.register(64, Opaque, lambda value: value.content, Opaque)
+        for codec in (Codec(), Codec(registry)):
+            with pytest.raises(DecodeError):
+                list(codec.decode(b"\x93\x03\x01" + msgpack.packb(opaque)))
+
+
+def test_an_opaque_value_that_is_too_deep_for_the_peer_is_not_sent():
+    codec = Codec(limits=Limits(max_depth=20))
+    codec.encode(Reply(1, [msgpack.ExtType(64, b"\x91" * 16 + b"\x90")]))
+    with pytest.raises(EncodeError, match="20 levels"):
+        codec.encode(Reply(1, [msgpack.ExtType(64, b"\x91" * 17 + b"\x90")]))
+
+
+def test_a_set_of_users_values_without_a_hash_fails_its_call_alone():
+    registry = TypeRegistry()
+    registry.register(64, Opaque, lambda value: value.content, lambda _: [])
+    for code, items in ((2, b"\x91\xd4\x40\x01"), (12, b"\x92\xd4\x40\x01\x01")):
+        data = b"\x93\x03\x01" + msgpack.packb(msgpack.ExtType(code, items))
+        [message] = Codec(registry).decode(data)
+        assert "unhashable" in message.problem
+
+
+class Opaque:
+    """A user's class."""
+
+    def __init__(self, content):
+        self.content = content
 
 
 def test_counting_gives_up_when_asked_to():
     data = memoryview(msgpack.packb([1] * 50))
-    assert count_nodes(data, 100, 50) == 0
-    assert count_nodes(data, 100, 51) == 51
+    assert walk(data, 100, patience=50) == 0
+    assert walk(data, 100, patience=51) == 51
 
 
 def test_depth_is_found_in_every_container():
-    for value in ([[]], ((),), {"a": []}, {(): 1}, {frozenset(): 1}, {1: {}}, [1, [2]], [set()]):
+    for value in ([[]], {"a": []}, [1, [2]], [{}], [1, {"a": 2}]):
         assert not is_deeper(value, 2)
         assert is_deeper(value, 1)
+        walk(memoryview(msgpack.packb(value)), 100, 2)
+        with pytest.raises(DecodeError, match="1 levels"):
+            walk(memoryview(msgpack.packb(value)), 100, 1)
     assert not is_deeper(5, 0)
     assert not is_deeper([5, "a"], 1)
 

@@ -51,7 +51,7 @@ _hashable_leaves = st.one_of(
     st.decimals(allow_nan=False),
     st.uuids(),
     st.complex_numbers(allow_nan=False),
-    st.builds(Reference, st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1)),
+    st.builds(Reference, st.integers(0, 2**53 - 1), st.integers(0, 2**53 - 1)),
 )
 
 # deferred() where the whole strategy would make too long a text of itself.
@@ -78,8 +78,8 @@ _values = st.recursive(
 
 values = st.deferred(lambda: _values)
 
-ids = st.integers(1, 2**63 - 1)
-counts = st.integers(0, 2**63 - 1)
+ids = st.integers(1, 2**53 - 1)
+counts = st.integers(0, 2**53 - 1)
 arguments = st.lists(values, max_size=4)
 named = st.none() | st.dictionaries(texts, values, min_size=1, max_size=3)
 maps = st.dictionaries(texts, hashable_leaves.filter(lambda v: type(v) is not Reference))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from trio_rpc.errors import DecodeError
+from trio_rpc.wire.messages import MAX_NUMBER
 
 __all__ = ["KNOWN", "check_context", "is_within"]
-
-_LAST_SECOND = sys.float_info.max
-"""A larger integer compares well with a time, and then cannot be added to it."""
 
 
 def check_context(context: dict[str, Any]) -> None:
@@ -28,11 +26,13 @@ def is_within(context: Mapping[str, Any] | None, calls: Mapping[int, object]) ->
 
 
 def _is_time_left(value: object) -> bool:
-    return type(value) in (float, int) and 0 <= value <= _LAST_SECOND  # type: ignore[operator]
+    if type(value) is int:
+        return 0 <= value <= MAX_NUMBER
+    return type(value) is float and 0 <= value < math.inf
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= MAX_NUMBER
 
 
 def _is_metadata(value: object) -> bool:
@@ -47,7 +47,7 @@ def _is_bool(value: object) -> bool:
     return type(value) is bool
 
 
-_COUNT = (_is_count, "an integer that is not negative")
+_COUNT = (_is_count, "an integer from 0 to 2**53 - 1")
 
 KNOWN: dict[str, tuple[Callable[[object], bool], str]] = {
     "deadline": (_is_time_left, "seconds from now, finite and not negative"),

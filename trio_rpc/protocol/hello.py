@@ -7,6 +7,7 @@ from typing import Any
 
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.limits import MIN_PACKET, Limits
+from trio_rpc.wire.messages import MAX_NUMBER
 
 __all__ = ["Peer", "make_info", "read_info"]
 
@@ -20,7 +21,7 @@ class Peer:
     max_message: int = MIN_PACKET
     max_packet: int = MIN_PACKET
     max_depth: int = 64
-    max_nodes: int = 1_000_000
+    max_nodes: int = 250_000
     credentials: Any = None
 
 
@@ -46,14 +47,14 @@ def make_info(limits: Limits, credentials: object) -> dict[str, Any]:
 def read_info(info: dict[str, Any]) -> Peer:
     """Read the map of a Hello; keys that are not known are for a later minor revision, and ignored.
 
-    Raises DecodeError when a number is missing, is not one, or is too small to work with.
+    Raises DecodeError when a number is missing, is not one, or is too small or large to work with.
     """
     numbers = {}
     for name, (field, least) in _NUMBERS.items():
         value = info.get(name)
         if type(value) is not int:
             raise DecodeError(f"Hello does not state {name!r} as an integer")
-        if value < least:
-            raise DecodeError(f"Hello states {name!r} as {value}; at least {least} is needed")
+        if not least <= value <= MAX_NUMBER:
+            raise DecodeError(f"Hello states {name!r} as {value!s:.40}, not {least} to 2**53 - 1")
         numbers[field] = value
     return Peer(**numbers, credentials=info.get("credentials"))

@@ -22,7 +22,7 @@ import msgpack
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.parts import LARGE, Buffer, Parts
 
-__all__ = ["CONTROL_ROOM", "MAX_PONGS", "NOTHING", "Outbox"]
+__all__ = ["CONTROL_ROOM", "NOTHING", "Outbox"]
 
 # [16, bin 32 …] and [17, bin 32 …]: a piece is built by hand, since packing it would copy it twice.
 _PIECE = b"\x92" + bytes([m.Piece.TYPE]) + b"\xc6"
@@ -30,18 +30,15 @@ _LAST_PIECE = b"\x92" + bytes([m.LastPiece.TYPE]) + b"\xc6"
 _PIECE_HEADER = len(_PIECE) + 4
 _DROP_PIECES = b"\x91" + bytes([m.DropPieces.TYPE])
 
-CONTROL_ROOM = 16
-"""Bytes that a packet keeps free for DropPieces and Credit: any small message fits beside them."""
+CONTROL_ROOM = 32
+"""Bytes that a packet keeps free for DropPieces, Pong and Credit: any small message fits beside them."""
 
 SHORT_PIECE = 64 * 1024
 """Bytes of a piece while small messages may want to pass: what one of them waits for at most."""
 
-MAX_PONGS = 1000
-"""Pongs that may wait; a Ping beyond them gets none, so Pings cannot pile up answers."""
-
 # What a message is to the call it names; of the ids, a Request's is negative.
 NOTHING = 0
-_PONG = 1 << 64
+_NO_PONG = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -62,9 +59,8 @@ class Outbox:
     Bounds: small messages are calls, replies and control messages. Calls stop being put at
     ``Limits.send_buffer`` bytes (the session waits with them). A reply and a Cancel
     belong to a call each, of which there are at most ``max_calls`` (no handler begins above
-    ``Limits.max_unsent`` bytes), and
-    each of which keeps its slot until its terminal message has left. Pongs are at most
-    ``MAX_PONGS``, and Credits share one place.
+    ``Limits.max_unsent`` bytes), and each of which keeps its slot until its terminal message has left.
+    Pongs share one place, and so do Credits.
 
     Args:
         max_packet: bytes that a packet may have.
@@ -79,7 +75,9 @@ class Outbox:
         self._large: deque[_Large] = deque()
         self._last_small_request = 0
         """The id of the last small Request that has left; they leave in the order of their ids."""
-        self._pongs = 0
+        self._pong = _NO_PONG
+        self._has_spoken = False
+        """Hello has left, which nothing overtakes."""
         self._goodbye = b""
         self._dropped = b""
         self._credit = 0
@@ -89,7 +87,14 @@ class Outbox:
         self.resize(max_packet)
 
     def __bool__(self) -> bool:
-        return bool(self._small or self._large or self._credit or self._dropped)
+        return bool(self._small or self._large or self._has_first)
+
+    @property
+    def _has_first(self) -> bool:
+        """Whether something waits that goes before all else in a packet."""
+        if self._pong != _NO_PONG and self._has_spoken:
+            return True
+        return bool(self._credit or self._dropped)
 
     @property
     def messages(self) -> int:
@@ -121,11 +126,9 @@ class Outbox:
             self._last_number += 1
             self._small.append((data, tag, self._last_number))
 
-    def put_pong(self, data: bytes) -> None:
-        """Queue a Pong, unless very many wait."""
-        if self._pongs < MAX_PONGS:
-            self._pongs += 1
-            self.put(data, _PONG)
+    def put_pong(self, number: int) -> None:
+        """Queue a Pong; it takes the place of one that has not left yet, whose Ping it answers, too."""
+        self._pong = number
 
     def put_credit(self, notifications: int) -> None:
         """Queue a Credit, or add it to the one that has not left yet."""
@@ -147,7 +150,7 @@ class Outbox:
             short: small messages may want to pass a large one, so pieces are short, and ``allowance`` says
                 how many may leave; else they are as long as packets, which is faster.
         """
-        if len(self._small) == 1 and not (self._large or self._credit or self._dropped):
+        if len(self._small) == 1 and not (self._large or self._has_first):
             answered: list[int] = []
             return self._take_next(answered), answered
         if not self:
@@ -184,9 +187,12 @@ class Outbox:
         return not self._small or self._small[0][2] > self._large[0].behind
 
     def _take_first(self) -> bytes:
-        if not (self._credit or self._dropped):
+        if not self._has_first:
             return b""
         first = self._dropped
+        if self._pong != _NO_PONG and self._has_spoken:
+            first += msgpack.packb([m.Pong.TYPE, self._pong])
+            self._pong = _NO_PONG
         if self._credit:
             first += msgpack.packb([m.Credit.TYPE, self._credit])
         self._dropped = b""
@@ -212,12 +218,11 @@ class Outbox:
 
     def _take_next(self, answered: list[int]) -> bytes | Parts:
         """Take the small message that was put first."""
+        self._has_spoken = True
         data, tag, _ = self._small.popleft()
         self.size -= len(data)
         if tag < 0:
             self._last_small_request = -tag
-        elif tag == _PONG:
-            self._pongs -= 1
         elif tag:
             answered.append(tag)
         return data
@@ -271,7 +276,8 @@ class Outbox:
         self._small.clear()
         self._large.clear()
         self._goodbye = self._dropped = b""
-        self.size = self._credit = self._pongs = 0
+        self.size = self._credit = 0
+        self._pong = _NO_PONG
 
     def _is_behind(self, call: int) -> bool:
         return any(large.call == call for large in self._large)

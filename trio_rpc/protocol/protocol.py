@@ -38,8 +38,9 @@ from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
 from trio_rpc.wire.parts import Parts
+from trio_rpc.wire.scan import hello_version
 
-__all__ = ["PACE", "Event", "Protocol"]
+__all__ = ["Event", "Protocol"]
 
 Event: TypeAlias = (
     m.Request
@@ -59,9 +60,6 @@ Event: TypeAlias = (
 )
 ALONE = 4 * 1024 * 1024
 """Bytes after which one large message is no more expected to have company."""
-
-PACE = 2**63 - 1
-"""The number of Pings that follow pieces."""
 
 References: TypeAlias = Callable[[object], m.Reference | None]
 
@@ -99,8 +97,9 @@ class Protocol:
         """What we may send in the peer's calls."""
         self._alone = ALONE
         """Bytes that have left since more than one call was in flight."""
-        self.is_paced = False
-        """Short pieces have left, and a Ping of number PACE after them; more wait for its Pong."""
+        self._last_ping = 0
+        self._pace = 0
+        """The number of the Ping behind the short pieces that have left; more wait for its Pong. Or 0."""
         self._codec = codec
         self._outbox = Outbox(MIN_PACKET)
         self._pieces = Pieces(limits.max_message)
@@ -129,6 +128,8 @@ class Protocol:
         self.counters.bytes_received += len(packet)
         if len(packet) > self.limits.max_packet:
             raise self._broken(f"a packet of {len(packet):,} bytes is larger than was allowed")
+        if self.theirs is Half.SILENT:
+            self._check_version(packet)
         accept = self._ACCEPT
         try:
             for message in self._codec.decode(packet):
@@ -141,6 +142,16 @@ class Protocol:
                     yield event
         except (DecodeError, LocalProtocolError) as exc:
             raise self._broken(exc) from exc
+
+    def _check_version(self, packet: bytes) -> None:
+        """Raise Refused for a Hello of another version, whatever else may be in it."""
+        version = hello_version(packet)
+        if version is not None and version != m.PROTOCOL_VERSION:
+            self.theirs = Half.ENDED
+            raise Refused(
+                f"this end speaks version {m.PROTOCOL_VERSION} of the protocol, "
+                f"the other end version {version}"
+            )
 
     def _broken(self, why: object) -> RemoteProtocolError:
         self.theirs = Half.ENDED
@@ -256,12 +267,6 @@ class Protocol:
         return None
 
     def _accept_hello(self, message: m.Hello) -> Event:
-        if message.version != m.PROTOCOL_VERSION:
-            self.theirs = Half.ENDED
-            raise Refused(
-                f"this end speaks version {m.PROTOCOL_VERSION} of the protocol, "
-                f"the other end version {message.version}"
-            )
         try:
             self.peer = read_info(message.info)
         except DecodeError as exc:
@@ -281,7 +286,10 @@ class Protocol:
 
     def _accept_ping(self, message: m.Ping) -> None:
         if m.Pong in LEGAL[self.ours]:
-            self._outbox.put_pong(self._codec.encode(m.Pong(message.number)))
+            self._outbox.put_pong(message.number)
+
+    def _accept_pong(self, message: m.Pong) -> Event | None:
+        return message if message.number <= self._last_ping else None
 
     def _accept_credit(self, message: m.Credit) -> Event:
         self._notifications_left += message.notifications
@@ -321,7 +329,7 @@ class Protocol:
         m.Welcome: _accept_event,
         m.Goodbye: _accept_event,
         m.Ping: _accept_ping,
-        m.Pong: _accept_event,
+        m.Pong: _accept_pong,
         m.Credit: _accept_credit,
         m.Piece: _accept_piece,
         m.LastPiece: _accept_last_piece,
@@ -345,9 +353,8 @@ class Protocol:
         if taken is None:
             return None
         self._alone += len(taken[0])
-        if self._outbox.allowance <= 0 and not self.is_paced:
-            self.is_paced = True
-            self.ping(PACE)
+        if self._outbox.allowance <= 0 and not self._pace:
+            self._pace = self.ping()
         packet, answered = taken
         for call in answered:
             del self.incoming[call]
@@ -358,8 +365,17 @@ class Protocol:
 
     def allow_pieces(self, size: int) -> None:
         """Let so many bytes of pieces more leave beside other calls: what had left has arrived."""
-        self.is_paced = False
+        self._pace = 0
         self._outbox.allowance = size
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether pieces wait for a Pong."""
+        return bool(self._pace)
+
+    def is_paced_by(self, pong: m.Pong) -> bool:
+        """Whether that Pong is what pieces wait for: it answers the Pings before its own, too."""
+        return 0 < self._pace <= pong.number
 
     @property
     def bytes_waiting(self) -> int:
@@ -559,9 +575,11 @@ class Protocol:
         self.incoming[call] = _ANSWERED
         self._given.forget(call)
 
-    def ping(self, number: int) -> None:
-        """Queue a Ping."""
-        self._put(m.Ping(number))
+    def ping(self) -> int:
+        """Queue a Ping, and return its number. A Pong answers all Pings up to the one it names."""
+        self._last_ping += 1
+        self._put(m.Ping(self._last_ping))
+        return self._last_ping
 
     def grant_notifications(self, count: int) -> None:
         """Let the peer send ``count`` Notifications more: that many handlers have ended."""

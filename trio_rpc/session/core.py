@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from trio_rpc.errors import Fate, LocalProtocolError, RpcError, SessionBroken, SessionClosed
-from trio_rpc.protocol.protocol import PACE, Protocol
+from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.services.faults import Detail
 from trio_rpc.services.tables import Table
@@ -126,7 +126,6 @@ class Core:
         self.is_closing = False
         """This end closes the session, and leaves as soon as both have said Goodbye and nothing is in flight."""
         self._pongs: dict[int, trio.Event] = {}
-        self._last_ping = 0
 
     async def ping(self) -> float:
         """Ask the other end for a sign of life, and return the seconds that it took.
@@ -138,11 +137,9 @@ class Core:
         await trio.lowlevel.checkpoint()
         if self.life.is_over:
             raise self.life.error(Fate.UNKNOWN)
-        self._last_ping += 1
-        number = self._last_ping
+        number = self.protocol.ping()
         answered = self._pongs[number] = trio.Event()
         started = trio.current_time()
-        self.protocol.ping(number)
         self.writer.wake()
         try:
             await answered.wait()
@@ -289,14 +286,13 @@ class Core:
             self.handler_ended()
 
     def on_pong(self, message: m.Pong) -> None:
-        """Wake the ping that this answers; the keepalive's is waited for by nobody."""
-        if message.number == PACE:
+        """Wake the pings that this answers; the keepalive's is waited for by nobody."""
+        if self.protocol.is_paced_by(message):
             self.pacer.answered(trio.current_time())
             self.writer.wake()
-            return
-        answered = self._pongs.get(message.number)
-        if answered is not None:
-            answered.set()
+        for number, answered in self._pongs.items():
+            if number <= message.number:
+                answered.set()
 
     def handler_ended(self) -> None:
         """A handler has ended, or something else that the close of the session may have waited for."""

@@ -284,7 +284,7 @@ class _Silence:
             self._heard, self._unanswered = heard, 0
         elif self._unanswered < limits.keepalive_pings:
             self._unanswered += 1
-            core.protocol.ping(0)
+            core.protocol.ping()
             core.writer.wake()
         elif (channel := renews(core.channel)) is not None and channel.renew():
             self._unanswered = 0

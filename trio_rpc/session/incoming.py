@@ -452,9 +452,7 @@ class Incoming:
         if expired and not by_peer:
             error: dict[str, Any] = {"code": "deadline", "message": "its deadline is over"}
         else:
-            why = "cancelled at its caller's wish" if by_peer else "this session is ending"
-            if handled.home is not None and handled.home.is_ending:
-                why = "the remote scope that it was made in has ended"
+            why = "cancelled at its caller's wish" if by_peer else _why_cancelled(handled)
             error = {"code": "cancelled", "message": why, "started": scope is not None}
         self._answer_error(handled.id, error)
 
@@ -508,6 +506,17 @@ class Incoming:
             handled.cancel(reason)
         for call in list(self.waiting):
             self._drop_waiting(call, reason)
+
+
+def _why_cancelled(handled: Handled) -> str:
+    """Say why a handler was cancelled that its caller still wanted."""
+    if handled.home is not None and handled.home.is_ending:
+        return "the remote scope that it was made in has ended"
+    if handled.is_called_too_late:
+        return "the call that this callback belongs to has been cancelled"
+    if handled.within is not None and handled.within.answer is not None:
+        return "the call that this callback belongs to has ended"
+    return "this session is ending"
 
 
 def _fits(method: BoundMethod, context: Mapping[str, Any]) -> bool:

@@ -31,11 +31,12 @@ from trio_rpc.wire.scan import (
     TRAILING,
     check_packet,
     check_whole,
-    count_nodes,
     is_deeper,
     lone_piece,
     malformed,
     may_be_deeper,
+    may_have_more,
+    walk,
 )
 
 __all__ = ["Codec"]
@@ -67,10 +68,11 @@ class Codec:
         self._packer = _make_packer()
         self._pack: Callable[[Any], bytes] = self._packer.pack
         # A packet too short to do harm; and no value takes less than a byte.
-        self._small = min(SMALL, limits.max_nodes)
+        self._small = min(SMALL, limits.max_nodes // 2)
         # Of the message that is being decoded:
         self._found: list[Any] = []
         self._problem: str | None = None
+        self._has_read_users = False
         self._nesting = 0
         self._extension_bytes = 0
         self._keys = KeyBuilder()
@@ -108,9 +110,15 @@ class Codec:
         try:
             for value in fields:
                 if type(value) not in SHORT and not is_plain(value):
-                    lowering = Lowering(self._registry, self.peer_limits, self._pack, references)
+                    lowering = Lowering(
+                        self._registry, self.peer_limits, self._pack, references, self._check_opaque
+                    )
                     fields = lowering.items(fields, 1)
-                    parts = pack_parts(fields, self._packer, most)
+                    if lowering.has_opaque:
+                        packed = self._pack(fields)
+                        walk(memoryview(packed), most, self.peer_limits.max_depth)
+                        return packed
+                    parts = pack_parts(fields, self._packer, most // 2)
                     if parts is not None:
                         return parts
                     break
@@ -119,8 +127,8 @@ class Codec:
                 # It would keep the memory that this took, in each session.
                 self._packer = _make_packer()
                 self._pack = self._packer.pack
-            if len(packed) > most:
-                count_nodes(memoryview(packed), most)
+            if may_have_more(packed, most):
+                walk(memoryview(packed), most)
         except EncodeError:
             raise
         except RecursionError:
@@ -203,12 +211,12 @@ class Codec:
         """Make the message of what ``packet[start:end]`` has been decoded to."""
         most = self.limits.max_depth
         # A container takes a byte at least: most messages are too short to be too deep.
-        if (
-            end - start > most
-            and may_be_deeper(packet[start:end], most)
-            and is_deeper(fields, most)
-        ):
-            raise DecodeError(f"nested more than {most} levels deep")
+        if end - start > most and may_be_deeper(packet[start:end], most):
+            if self._extension_bytes:
+                # What users read extensions to does not show how deep they were.
+                walk(memoryview(packet)[start:end], self.limits.max_nodes, most)
+            elif is_deeper(fields, most):
+                raise DecodeError(f"nested more than {most} levels deep")
         message = parse_message(fields)
         if type(message) is Item:
             message.size = end - start
@@ -230,6 +238,7 @@ class Codec:
     def _forget(self) -> None:
         if self._extension_bytes or self._found:
             self._found, self._problem, self._extension_bytes = [], None, 0
+            self._has_read_users = False
             self._keys = KeyBuilder()
 
     def _extension(self, code: int, data: bytes) -> Any:
@@ -245,10 +254,16 @@ class Codec:
         if not FIRST_TAG <= code <= LAST_TAG:
             return msgpack.ExtType(code, data)
         registration = self._registry.for_tag(code)
+        value = self._payload(data)  # the rules hold in it, whether it is known or not
         if registration is None:
-            check_whole(data, self.limits.max_nodes)
             return msgpack.ExtType(code, data)
-        return self._registered(registration, self._payload(data))
+        return self._registered(registration, value)
+
+    def _check_opaque(self, data: bytes) -> None:
+        """Make sure that the peer can read what an extension carries that has no meaning here."""
+        reader = Codec(limits=self.peer_limits)
+        check_whole(data, self.peer_limits.max_nodes)
+        reader._payload(data)
 
     def _payload(self, data: bytes) -> Any:
         """Decode the value that an extension carries."""
@@ -272,21 +287,44 @@ class Codec:
             raise DecodeError(f"extension {code} carries something else than an array")
         if code == TUPLE:
             return tuple(items)
-        if code == MAP:
-            if len(items) % 2:
-                raise DecodeError("a map with a key and no value")
-            return self._keys.map(items[::2], items[1::2])
-        made = self._keys.set(items)
+        if code == MAP and len(items) % 2:
+            raise DecodeError("a map with a key and no value")
+        try:
+            if code == MAP:
+                return self._keys.map(items[::2], items[1::2])
+            made = self._keys.set(items)
+        except DecodeError:
+            raise
+        except Exception as error:
+            if not self._has_read_users:
+                raise
+            # Which of their values have a hash is the users' affair: the call fails alone.
+            self._note_problem(
+                f"a set or map of users' values could not be decoded: {_shown(error)}"
+            )
+            return None
         return made if code == SET else frozenset(made)
 
     def _registered(self, registration: Registration, value: Any) -> Any:
+        self._has_read_users = True
         try:
             return registration.decode(value)
         except Exception as error:  # noqa: BLE001 - the users' function; its call fails alone
-            if self._problem is None:
-                name = registration.cls.__qualname__
-                self._problem = f"a value of type {name} could not be decoded: {error!r:.200}"
+            name = registration.cls.__qualname__
+            self._note_problem(f"a value of type {name} could not be decoded: {_shown(error)}")
             return None
+
+    def _note_problem(self, problem: str) -> None:
+        if self._problem is None:
+            self._problem = problem
+
+
+def _shown(error: Exception) -> str:
+    """Show an exception of a user's function, whose own ``repr`` may fail and may be long."""
+    try:
+        return f"{error!r:.200}"
+    except Exception:  # noqa: BLE001 - an error's text must not hide the error
+        return type(error).__name__
 
 
 def _make_packer() -> msgpack.Packer:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import re
 import struct
 import uuid
 from collections.abc import Callable
@@ -35,7 +36,7 @@ from typing import Any
 import msgpack
 
 from trio_rpc.errors import DecodeError, EncodeError
-from trio_rpc.wire.messages import Reference
+from trio_rpc.wire.messages import MAX_NUMBER, Reference
 
 __all__ = [
     "BUILT_IN_CLASSES",
@@ -83,9 +84,25 @@ def _decode_big_int(data: bytes) -> int:
     return int.from_bytes(data, "big", signed=True)
 
 
-def _text(data: bytes) -> str:
+# What docs/protocol.md allows, and no more: Python's own parsers take other forms too (week dates,
+# a time without colons, digits with underscores), which another language's would refuse.
+_DATE_FORM = rb"\d{4}-\d\d-\d\d"
+_CLOCK_FORM = rb"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{6})?"
+_OFFSET_FORM = rb"(?:[+-](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{6})?)?)?"
+
+_is_date = re.compile(_DATE_FORM).fullmatch
+_is_time = re.compile(_CLOCK_FORM + _OFFSET_FORM).fullmatch
+_is_datetime = re.compile(_DATE_FORM + b"T" + _CLOCK_FORM + _OFFSET_FORM).fullmatch
+_is_decimal = re.compile(
+    rb"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:[Ee][+-]?\d{1,9})?|s?NaN|Infinity)"
+).fullmatch
+
+
+def _text(data: bytes, has_form: Callable[[bytes], object], name: str) -> str:
     if len(data) > MAX_TEXT:
         raise DecodeError(f"{len(data)} bytes of text where at most {MAX_TEXT} can be meant")
+    if not has_form(data):
+        raise DecodeError(f"{data[:50]!r} is not the text of a {name}")
     return data.decode("ascii")
 
 
@@ -93,6 +110,11 @@ def _encode_decimal(value: decimal.Decimal) -> bytes:
     data = str(value).encode("ascii")
     if len(data) > MAX_TEXT:
         raise EncodeError(f"a Decimal of {len(data)} digits is longer than {MAX_TEXT}")
+    if not _is_decimal(data):
+        raise EncodeError(
+            f"Decimal({data.decode():.50}) cannot be sent: a NaN that carries digits has no form on "
+            "the wire, nor has an exponent of more than nine digits"
+        )
     return data
 
 
@@ -113,14 +135,17 @@ def _decode_uuid(data: bytes) -> uuid.UUID:
 
 def encode_reference(reference: Reference) -> msgpack.ExtType:
     """Encode what stands for something alive at its owner's."""
-    return msgpack.ExtType(REFERENCE, _packed([reference.kind, reference.number]))
+    numbers = [reference.kind, reference.number]
+    if not all(0 <= number <= MAX_NUMBER for number in numbers):
+        raise EncodeError(f"{reference!r:.100} has a number that is negative or above 2**53 - 1")
+    return msgpack.ExtType(REFERENCE, _packed(numbers))
 
 
 def decode_reference(data: bytes, make: Callable[[int, int], Any]) -> Any:
     """Decode what :func:`encode_reference` makes."""
     kind, number = _ints(data, 2)
-    if kind < 0 or number < 0:
-        raise DecodeError("a reference with a negative number")
+    if not (0 <= kind <= MAX_NUMBER and 0 <= number <= MAX_NUMBER):
+        raise DecodeError("a reference with a number that is negative or above 2**53 - 1")
     return make(kind, number)
 
 
@@ -130,8 +155,9 @@ def _packed(numbers: list[int]) -> bytes:
 
 
 def _ints(data: bytes, count: int) -> list[int]:
-    # What a longer payload holds is not for us to build, only to find that it is not this.
-    if len(data) > 1 + 9 * count:
+    # What a longer payload holds is not for us to build, only to find that it is not this. The
+    # longest form has an array 32 and 64-bit integers.
+    if len(data) > 5 + 9 * count:
         raise DecodeError(f"{len(data)} bytes where {count} integers are due")
     try:
         numbers = msgpack.unpackb(data)
@@ -154,11 +180,11 @@ LEAF_ENCODERS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
 """For each class that holds no other values: its code, and what makes the payload."""
 
 LEAF_DECODERS: dict[int, Callable[[bytes], Any]] = {
-    DATETIME: lambda data: dt.datetime.fromisoformat(_text(data)),
-    DATE: lambda data: dt.date.fromisoformat(_text(data)),
-    TIME: lambda data: dt.time.fromisoformat(_text(data)),
+    DATETIME: lambda data: dt.datetime.fromisoformat(_text(data, _is_datetime, "datetime")),
+    DATE: lambda data: dt.date.fromisoformat(_text(data, _is_date, "date")),
+    TIME: lambda data: dt.time.fromisoformat(_text(data, _is_time, "time")),
     TIMEDELTA: _decode_timedelta,
-    DECIMAL: lambda data: decimal.Decimal(_text(data)),
+    DECIMAL: lambda data: decimal.Decimal(_text(data, _is_decimal, "decimal")),
     UUID: _decode_uuid,
     BIG_INT: _decode_big_int,
     COMPLEX: lambda data: complex(*_COMPLEX.unpack(data)),

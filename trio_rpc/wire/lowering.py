@@ -15,8 +15,7 @@ from typing import Any, TypeAlias
 import msgpack
 import msgspec
 
-from trio_rpc.errors import EncodeError
-from trio_rpc.wire import scan
+from trio_rpc.errors import DecodeError, EncodeError
 from trio_rpc.wire.extensions import (
     FROZENSET,
     LEAF_ENCODERS,
@@ -84,6 +83,7 @@ class Lowering:
     """The work on one message: what it has cost so far, and what it may."""
 
     __slots__ = (
+        "_check_opaque",
         "_extension_bytes",
         "_in_key",
         "_limits",
@@ -91,6 +91,7 @@ class Lowering:
         "_pack",
         "_references",
         "_registry",
+        "has_opaque",
     )
 
     def __init__(
@@ -99,7 +100,11 @@ class Lowering:
         limits: Limits,
         pack: Callable[[Any], bytes],
         references: Callable[[Any], Reference | None] | None,
+        check_opaque: Callable[[bytes], None],
     ) -> None:
+        self._check_opaque = check_opaque
+        self.has_opaque = False
+        """Whether there are payloads in it whose own depth has not been counted."""
         self._registry = registry
         self._limits = limits
         self._pack = pack
@@ -151,7 +156,10 @@ class Lowering:
         return {key: self.value(item, depth) for key, item in value.items()}
 
     def _odd_dict(self, value: dict[Any, Any], depth: int) -> Any:
-        keys = self._keys(value, depth)
+        keys = self._keys(value, depth + 1)
+        if not _PLAIN_KEYS.issuperset(map(type, keys)):
+            depth += 1  # it travels as an array in an extension
+            self._enter(0, depth)
         items = [self.value(item, depth) for item in value.values()]
         if _PLAIN_KEYS.issuperset(map(type, keys)):  # of str's subclasses, or enums of text
             lowered = dict(zip(keys, items, strict=True))
@@ -203,13 +211,13 @@ class Lowering:
         return encode_reference(reference)
 
     def array(self, value: Any, depth: int) -> msgpack.ExtType:
-        """Lower a tuple."""
-        return self._extension(TUPLE, self.items(value, depth + 1))
+        """Lower a tuple: the extension is a level, and so is the array in it."""
+        return self._extension(TUPLE, self.items(value, depth + 2))
 
     def set(self, code: int, value: Any, depth: int) -> msgpack.ExtType:
         """Lower a set or frozenset."""
-        self._enter(len(value), depth + 1)
-        return self._extension(code, self._keys(value, depth + 1))
+        self._enter(len(value), depth + 2)
+        return self._extension(code, self._keys(value, depth + 2))
 
     def record(self, value: Any, depth: int) -> Any:
         """Lower a tuple with names to an array, or a tuple where an array could not arrive."""
@@ -226,8 +234,12 @@ class Lowering:
         if not FIRST_TAG <= value.code <= LAST_TAG:
             raise EncodeError(f"extension {value.code} is not one of {FIRST_TAG} to {LAST_TAG}")
         self._enter(1, depth + 1)
-        # The peer may have registered it, and would end the session if it could not be read.
-        scan.check_whole(value.data, self._limits.max_nodes)
+        # The peer would end the session if it could not be read.
+        try:
+            self._check_opaque(value.data)
+        except DecodeError as error:
+            raise EncodeError(f"the payload of extension {value.code}: {error}") from error
+        self.has_opaque = True
         return value
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 from trio_rpc.errors import DecodeError
 
 __all__ = [
+    "MAX_NUMBER",
     "PROTOCOL_VERSION",
     "Cancel",
     "Credit",
@@ -37,7 +38,8 @@ __all__ = [
 ]
 
 PROTOCOL_VERSION = 1
-MAX_ID = 2**63 - 1
+MAX_NUMBER = 2**53 - 1
+"""The largest number in a message of the protocol itself: what every language can hold exactly."""
 
 Fields: TypeAlias = list[Any]
 
@@ -64,11 +66,11 @@ class Reference:
 
 
 def _is_id(value: object) -> bool:
-    return type(value) is int and 0 < value <= MAX_ID
+    return type(value) is int and 0 < value <= MAX_NUMBER
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_ID
+    return type(value) is int and 0 <= value <= MAX_NUMBER
 
 
 def _check(condition: bool, complaint: str) -> None:  # noqa: FBT001 - an assertion, not a mode
@@ -115,7 +117,7 @@ class Request:
         if (
             len(fields) != 4
             or type(fields[1]) is not int
-            or not 0 < fields[1] <= MAX_ID
+            or not 0 < fields[1] <= MAX_NUMBER
             or type(fields[2]) is not str
             or type(fields[3]) is not list
         ):
@@ -166,7 +168,7 @@ class Reply:
     def from_wire(cls, fields: Fields) -> Reply:
         if len(fields) != 3:
             _length(fields, "Reply", 3, 3)
-        if type(fields[1]) is not int or not 0 < fields[1] <= MAX_ID:
+        if type(fields[1]) is not int or not 0 < fields[1] <= MAX_NUMBER:
             raise DecodeError("Reply has an id that is not a positive integer")
         return cls(fields[1], fields[2])
 
@@ -223,11 +225,8 @@ class Hello:
 
     @classmethod
     def from_wire(cls, fields: Fields) -> Hello:
-        # Another version may have other fields behind its number: the number alone must be read.
-        _check(len(fields) >= 2 and _is_count(fields[1]), "Hello has no version")
-        if fields[1] != PROTOCOL_VERSION:
-            return cls(fields[1])
         _length(fields, "Hello", 3, 3)
+        _check(_is_count(fields[1]), "Hello has no version")
         _check(_is_str_map(fields[2]), "Hello has information that is not a map")
         return cls(fields[1], fields[2])
 
@@ -375,7 +374,7 @@ class Item:
     def from_wire(cls, fields: Fields) -> Item:
         if len(fields) != 3:
             _length(fields, "Item", 3, 3)
-        if type(fields[1]) is not int or not 0 < fields[1] <= MAX_ID:
+        if type(fields[1]) is not int or not 0 < fields[1] <= MAX_NUMBER:
             raise DecodeError("Item has an id that is not a positive integer")
         return cls(fields[1], fields[2])
 
@@ -499,7 +498,7 @@ def _check_call(fields: Fields, name: str, at: int) -> None:
 def _one_count(fields: Fields, name: str) -> int:
     _length(fields, name, 2, 2)
     count = fields[1]
-    if type(count) is not int or not 0 <= count <= MAX_ID:
+    if type(count) is not int or not 0 <= count <= MAX_NUMBER:
         raise DecodeError(f"{name} has a number that is not one")
     return count
 

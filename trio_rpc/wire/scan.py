@@ -13,19 +13,21 @@ from typing import Any, NamedTuple
 import msgpack
 
 from trio_rpc.errors import DecodeError
-from trio_rpc.wire.messages import LastPiece, Piece
+from trio_rpc.wire.messages import Hello, LastPiece, Piece
 
 __all__ = [
     "SMALL",
     "Place",
     "check_packet",
     "check_whole",
-    "count_nodes",
     "find_large",
+    "hello_version",
     "is_deeper",
     "lone_piece",
     "malformed",
     "may_be_deeper",
+    "may_have_more",
+    "walk",
 ]
 
 SMALL = 512
@@ -52,8 +54,9 @@ def check_packet(packet: bytes | memoryview, max_nodes: int) -> int:
         except (ValueError, msgpack.UnpackException) as error:
             raise malformed(error) from error
         end = walker.tell()
-        if end - start > max_nodes:
-            count_nodes(memoryview(packet)[start:end], max_nodes)
+        part = memoryview(packet)[start:end]
+        if may_have_more(part, max_nodes):
+            walk(part, max_nodes)
         count += 1
     return count
 
@@ -84,7 +87,7 @@ def check_whole(data: bytes | memoryview, max_nodes: int) -> None:
     if not data:
         raise DecodeError("malformed MessagePack: there is no value at all")
     # Walking over a copy is fast, making the copy is not: a few large strings go without.
-    if len(data) > BULK and count_nodes(memoryview(data), max_nodes, len(data) // 4096):
+    if len(data) > BULK and walk(memoryview(data), max_nodes, patience=len(data) // 4096):
         return
     if check_packet(data, max_nodes) != 1:
         raise DecodeError(TRAILING)
@@ -117,8 +120,28 @@ _COUNTS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 _OF_VALUES = frozenset({1, 2, 3, 12, *range(64, 128)})
 """Extension codes whose payload is one encoded value. Its values count, too."""
 
+EXTENSION_NODES = 4
+"""How many values an extension counts as, beside those in it: to read one takes that much longer."""
 
-def count_nodes(data: memoryview, most: int, patience: int | None = None) -> int:
+
+def may_have_more(data: bytes | memoryview, most: int) -> bool:
+    """Say whether these bytes could be more than ``most`` values; much faster than to count them."""
+    size = len(data)
+    if size <= most // 2:  # the densest is an empty tuple: three bytes that count as five values
+        return False
+    if size > most:
+        return True
+    extensions = len(bytes(data).translate(None, _NO_EXTENSION))
+    return size + EXTENSION_NODES * extensions > most
+
+
+_NO_EXTENSION = bytes(set(range(256)) - _EXTENSIONS.keys())
+"""The bytes that begin no extension."""
+
+
+def walk(
+    data: memoryview, max_nodes: int, max_depth: int | None = None, patience: int | None = None
+) -> int:
     """Count the values of one encoded value, those in containers and extensions included.
 
     It looks at headers alone: long strings cost nothing, and nothing is allocated. Containers are
@@ -126,41 +149,69 @@ def count_nodes(data: memoryview, most: int, patience: int | None = None) -> int
 
     Args:
         data: one encoded value.
-        most: how many values there may be.
+        max_nodes: how many values there may be.
+        max_depth: how many arrays, maps and extensions of values may be inside each other.
         patience: how many headers to read; if that does not suffice, the result is 0.
 
     Raises:
-        DecodeError: there are more than ``most``, or than there are bytes for.
+        DecodeError: there are more than allowed, or than there are bytes for, or something follows
+            the value.
     """
-    most = min(most, len(data))
-    count, at, end = 1, 0, len(data)
-    while at < end:
+    deepest = len(data) if max_depth is None else max_depth
+    most = min(max_nodes, EXTENSION_NODES * len(data))
+    # Of each container that is open, how many of its holder's values follow it; of an extension,
+    # where it ends, too.
+    outer: list[tuple[int, int]] = []
+    left, end = 1, len(data)
+    count, at = 1, 0
+    while True:
+        while not left:
+            if end not in (_OPEN, at):
+                raise DecodeError(TRAILING if at < end else _CUT)
+            if not outer:
+                return count
+            left, end = outer.pop()
         if patience is not None:
             if not patience:
                 return 0
             patience -= 1
+        if at >= len(data):
+            raise DecodeError(_CUT)
+        left -= 1
         first = data[at]
         width = _WIDTHS[first]
-        if width:
+        if width and not 0x80 <= first < 0xA0:
             at += width
-            if 0x80 <= first < 0xA0:
-                count += (first & 15) * (2 if first < 0x90 else 1)
         elif first in _LENGTHS:
             size = _LENGTHS[first]
             at += 1 + size + _number(data, at + 1, size)
-        elif first in _COUNTS:
-            size, each = _COUNTS[first]
-            count += each * _number(data, at + 1, size)
-            at += 1 + size
-        else:
-            code, payload, at = _extension(data, at)
+        elif first in _EXTENSIONS:
+            code, payload, stop = _extension(data, at)
+            count += EXTENSION_NODES - 1
+            at = stop
             if code in _OF_VALUES:
-                count += count_nodes(data[payload:at], most)
+                outer.append((left, end))
+                left, end, at = 1, stop, payload
+                count += 1
+        else:
+            outer.append((left, end))
+            if width:
+                left, at = (first & 15) * (2 if first < 0x90 else 1), at + 1
+            else:
+                size, each = _COUNTS[first]
+                left, at = each * _number(data, at + 1, size), at + 1 + size
+            end = _OPEN
+            count += left
         if count > most:
-            raise DecodeError(f"a message of more than {most} values")
-    if at > end:
-        raise DecodeError("malformed MessagePack: it ends inside a value")
-    return count
+            raise DecodeError(f"a message of more than {max_nodes} values")
+        if len(outer) > deepest:
+            raise DecodeError(f"nested more than {max_depth} levels deep")
+
+
+_OPEN = -1
+"""The end of an array or a map, which its values tell."""
+
+_CUT = "malformed MessagePack: it ends inside a value"
 
 
 def _number(data: memoryview, at: int, size: int) -> int:
@@ -176,6 +227,32 @@ def _extension(data: memoryview, at: int) -> tuple[int, int, int]:
     if end > len(data):
         raise DecodeError("malformed MessagePack: it ends inside an extension")
     return data[payload - 1], payload, end
+
+
+def hello_version(packet: bytes) -> int | None:
+    """Return the version if a packet begins like a Hello; None if it does not.
+
+    What follows the version is not looked at: another version may have anything there.
+    """
+    head = memoryview(packet)[:30]
+    first = head[0] if head else 0
+    if 0x92 <= first <= 0x9F:
+        at = 1
+    elif first in (0xDC, 0xDD):
+        at = 1 + _COUNTS[first][0]
+    else:
+        return None
+    found: list[int] = []
+    for _ in range(2):
+        if at >= len(head) or (0x80 <= head[at] < 0xE0 and not 0xCC <= head[at] <= 0xD3):
+            return None
+        stop = at + _WIDTHS[head[at]]
+        if stop > len(head):
+            return None
+        found.append(msgpack.unpackb(head[at:stop]))
+        at = stop
+    kind, version = found
+    return version if kind == Hello.TYPE and version >= 0 else None
 
 
 PATIENCE = 64
@@ -235,11 +312,8 @@ def find_large(data: memoryview, least: int) -> Place | None:
     return None
 
 
-_CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
-
-
-_ELSE = bytes(byte for byte in range(256) if not (0x80 <= byte < 0xA0 or 0xDC <= byte < 0xE0))
-"""The bytes that begin no array and no map."""
+_ELSE = bytes(byte for byte in _NO_EXTENSION if not (0x80 <= byte < 0xA0 or 0xDC <= byte < 0xE0))
+"""The bytes that begin no array, no map and no extension."""
 
 
 def may_be_deeper(data: bytes | memoryview, most: int) -> bool:
@@ -252,13 +326,18 @@ def may_be_deeper(data: bytes | memoryview, most: int) -> bool:
 
 
 def is_deeper(value: Any, most: int) -> bool:
-    """Say whether there are more than ``most`` containers inside each other, level by level."""
+    """Say whether there are more than ``most`` lists and dicts inside each other, level by level.
+
+    Not for messages with extensions of values, whose levels do not show in what they are read to.
+    """
     level = [value] if type(value) in _CONTAINERS else []
     for _ in range(most):
         if not level:
             return False
         dicts = [outer for outer in level if type(outer) is dict]
-        # Going through a dict gives its keys, and its values are gone through besides.
         inner = chain(chain.from_iterable(level), chain.from_iterable(map(dict.values, dicts)))
         level = [value for value in inner if type(value) in _CONTAINERS]
     return bool(level)
+
+
+_CONTAINERS = frozenset({list, dict})
