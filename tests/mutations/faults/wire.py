@@ -62,7 +62,7 @@ FAULTS = (
     fault(
         "another version of the protocol is spoken to",
         "protocol/protocol.py",
-        "        if message.version != m.PROTOCOL_VERSION:\n",
+        "        if version is not None and version != m.PROTOCOL_VERSION:\n",
         "        if False:\n",
         STATES,
         CALLS,
