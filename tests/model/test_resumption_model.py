@@ -374,3 +374,15 @@ def test_race_something_is_sent_at_each_step_of_catching_up(kind, which, steps):
     now = [((kind, which), True), ((kind, which), True)]
     actions = [cut, *queued, connect, *[step()] * steps, *now, *[step()] * 20]
     trio.run(play, actions, clock=MockClock())
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["client", "server"])
+@pytest.mark.parametrize("steps", range(3))
+def test_race_a_send_is_cancelled_inside_its_carrier(which, steps):
+    """Nobody knows whether it has left: it is sent again, over another connection, before the next one."""
+    send = (("send", which), True)
+    trio.run(
+        play,
+        [send, *[step()] * steps, (("cancel", which), True), send, *[step()] * 9],
+        clock=MockClock(),
+    )

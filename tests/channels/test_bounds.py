@@ -1,0 +1,70 @@
+"""What bounds a session where its channel, or its peer, does not go on."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from channel_pairs import child_channels
+
+import trio_rpc
+from trio_rpc import Limits, SessionBroken
+from trio_rpc.testing import memory_channel_pair
+
+HALF = b"\0\0\0\5x"
+"""The beginning of a packet."""
+
+
+class NeverCloses(trio.abc.Channel[bytes]):
+    """A channel whose ``aclose`` does not return by itself."""
+
+    def __init__(self, channel):
+        self._channel = channel
+
+    async def send(self, value):
+        await self._channel.send(value)
+
+    async def receive(self):
+        return await self._channel.receive()
+
+    async def aclose(self):
+        await trio.sleep_forever()
+
+
+async def test_a_channel_whose_aclose_never_returns_holds_a_session_no_longer_than_time_to_die(
+    autojump_clock, nursery
+):
+    a, b = memory_channel_pair()
+    nursery.start_soon(trio_rpc.serve_session, b, None)
+    async with trio_rpc.open_session(NeverCloses(a), limits=Limits(time_to_die=3)) as session:
+        await session.ping()
+        started = trio.current_time()
+    assert trio.current_time() - started == 3
+
+
+async def test_packet_timeout_bounds_a_packet_that_a_server_does_not_finish(nursery):
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    async def drip(stream):
+        await stream.send_all(HALF)
+        await trio.sleep_forever()
+
+    nursery.start_soon(trio.serve_listeners, drip, [listener])
+    url = f"tcp://127.0.0.1:{listener.socket.getsockname()[1]}"
+    with pytest.raises(SessionBroken, match="began a packet"), trio.fail_after(20):
+        async with trio_rpc.connect(url, limits=Limits(packet_timeout=0.1, handshake_timeout=60)):
+            raise AssertionError("it must not open")
+    nursery.cancel_scope.cancel()
+
+
+async def test_packet_timeout_bounds_a_packet_that_a_child_process_does_not_finish():
+    limits = Limits(packet_timeout=0.1)
+    parent, child = await child_channels(limits, limits)
+    for ours, theirs in ((parent, child), (child, parent)):
+        await theirs.stream.send_all(HALF)
+        with (
+            pytest.raises(trio.BrokenResourceError, match=r"began a packet|exit code 0"),
+            trio.fail_after(20),
+        ):
+            await ours.receive()
+    await trio.aclose_forcefully(parent)
+    await trio.aclose_forcefully(child)
