@@ -94,6 +94,16 @@ def test_a_packet_after_the_end_is_refused():
         numbers.receive(encode(Frame(Kind.DATA, 2, 0, b"x")))
 
 
+def test_a_packet_that_comes_twice_is_delivered_once():
+    numbers = Numbers(1000)
+    assert numbers.receive(encode(Frame(Kind.DATA, 1, 0, b"first"))) == b"first"
+    assert numbers.receive(encode(Frame(Kind.DATA, 2, 0, b"second"))) == b"second"
+    for number in (1, 2):
+        with pytest.raises(DecodeError, match=f"packet {number} came after packet 2"):
+            numbers.receive(encode(Frame(Kind.DATA, number, 0, b"again")))
+    assert numbers.receive(encode(Frame(Kind.DATA, 3, 0, b"third"))) == b"third"
+
+
 def test_one_cannot_ask_again_for_what_one_has_acknowledged():
     a, b = Numbers(100), Numbers(100)
     b.receive(send(a, b"x"))

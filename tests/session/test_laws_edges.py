@@ -159,10 +159,13 @@ async def test_law_11_a_caller_that_was_let_in_too_early_keeps_its_place(no_time
         for name in "abcde":
             nursery.start_soon(caller, name)
             await wait_all_tasks_blocked()
+        counts = []
         for free in (2, 1, 1, 1, 1):
             room = free
             admission.let_in()
             await wait_all_tasks_blocked()
+            counts.append(len(passed))
+    assert counts == [1, 2, 3, 4, 5]
     assert sorted(passed[:2]) == ["a", "b"]
     assert passed[2:] == ["c", "d", "e"]
 
@@ -367,3 +370,21 @@ async def test_law_12_a_channel_that_never_returns_does_not_keep_its_session(aut
             await close_at_once(a)
             assert trio.current_time() == pytest.approx(3, abs=0.001)
     assert not patience.cancelled_caught
+
+
+async def test_race_a_large_result_that_has_begun_to_leave_is_taken_back_by_a_cancel(no_time):
+    class Big:
+        @trio_rpc.method
+        async def big(self):
+            return b"x" * 5_000_000
+
+    limits = Limits(max_packet=16 * 1024)
+    async with session_with_raw_peer(Big(), peer_limits=limits, max_buffer=1) as (session, peer):
+        peer.send(m.Request(1, "big", []))
+        await wait_all_tasks_blocked()
+        peer.send(m.Cancel(1))
+        answer = await peer.read(m.ReplyErr)
+        assert (answer.id, answer.error["code"]) == (1, "cancelled")
+        assert sum(isinstance(each, m.DropPieces) for each in peer.received) == 1
+        await wait_all_tasks_blocked()
+        assert session.statistics().bytes_waiting == 0

@@ -95,7 +95,7 @@ FAULTS = (
         "wire/keys.py",
         "        if collide(keys):\n",
         "        if False:\n",
-        BOMBS,
+        "wire/test_wire_malformed.py",
     ),
     fault(
         "items are sent though the queue is full",

@@ -31,23 +31,6 @@ FAULTS = (
         STREAM,
     ),
     fault(
-        "two tasks may receive from one channel",
-        "channels/stream.py",
-        '        if self._receiving:\n            raise trio.BusyResourceError("another task is receiving from this channel")\n        self._receiving = True\n',
-        "        self._receiving = True\n",
-        STREAM,
-        "channels/test_conformance.py",
-    ),
-    fault(
-        "closing over TLS waits for a peer that has not shaken hands",
-        "channels/stream.py",
-        "        if self._sending or is_shaking_hands(self.stream):\n",
-        "        if self._sending:\n",
-        STREAM,
-        "channels/test_tls.py",
-        hangs=True,
-    ),
-    fault(
         "the first listener that has no descriptor ends the server",
         "channels/listeners.py",
         "                if exc.errno not in _EXHAUSTED:\n                    raise\n",

@@ -20,8 +20,7 @@ FAULTS = (
         "protocol/protocol.py",
         "        self.counters.late_cancels += 1\n        if state is Incoming.ANSWERED and",
         "        self.counters.late_cancels += 1\n        if False and",
-        "protocol/test_protocol_outbox.py",
-        RACES,
+        "session/test_laws_edges.py",
     ),
     fault(
         "two callers that are let in together both pass, for one place",

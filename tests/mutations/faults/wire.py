@@ -64,8 +64,8 @@ FAULTS = (
         "protocol/protocol.py",
         "        if version is not None and version != m.PROTOCOL_VERSION:\n",
         "        if False:\n",
-        STATES,
-        CALLS,
+        "protocol/test_protocol_bad_input.py",
+        "session/test_opening.py",
     ),
     fault(
         "a Goodbye overtakes a large call",
@@ -116,14 +116,6 @@ FAULTS = (
         '        if state is None:\n            raise DecodeError(\n                f"{type(message).__name__} to call',
         '        if state is None:\n            state = _ABANDONED\n        if state is None:\n            raise DecodeError(\n                f"{type(message).__name__} to call',
         "protocol/test_protocol_bad_input.py",
-    ),
-    fault(
-        "a call after Goodbye that is made in no call is answered",
-        "protocol/protocol.py",
-        '        if self.theirs is not _OPEN and "parent" not in (context or ()):\n',
-        "        if False:\n",
-        "protocol/test_protocol_bad_input.py",
-        STATES,
     ),
     fault(
         "a late notification's credit is not given back",
