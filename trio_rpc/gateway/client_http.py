@@ -24,6 +24,7 @@ from trio_rpc.errors import (
     Unavailable,
 )
 from trio_rpc.gateway.texts import from_json, to_json
+from trio_rpc.session.owner import Owner
 
 __all__ = ["WebClient"]
 
@@ -62,10 +63,14 @@ class WebClient:
         # Making one that nobody asks for anything takes longer than a call.
         self._ssl_context = ssl_context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._users = 0
+        self._owner: Owner
         self._client: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
-        """Need it."""
+        """Need it. Raises RuntimeError while it is needed in another Trio run."""
+        if not self._users:
+            self._owner = Owner("this Message, while it is in use,")
+        self._owner.check()
         self._users += 1
         if self._client is None:
             self._client = httpx.AsyncClient(

@@ -20,6 +20,7 @@ from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.bugs import Bugs
 from trio_rpc.session.context import Handled, handled_call, outgoing_metadata
 from trio_rpc.session.filters import Filter, apply_filters
+from trio_rpc.session.owner import Owner
 from trio_rpc.session.stepping import is_awaitable
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Work:
         self.ended = trio.Event()
         self.ahead = 0
         self._handled = 0
+        self._owner = Owner(f"a callback of {method.name}")
         self._method = method
         self._forms = forms = forms or Forms(method)
         self._manners = manners
@@ -223,6 +225,7 @@ class Work:
         )
 
     async def _call_back(self, written: Mapping[str, tuple[Any, bool]]) -> None:
+        self._owner.check()
         if self._client is None or self.outcome is not None:
             raise LocalProtocolError(
                 f"a callback of {self.name} lives only until its handler has ended"

@@ -20,6 +20,7 @@ from trio_rpc.session.incoming import Incoming
 from trio_rpc.session.items import ItemReceiver
 from trio_rpc.session.life import EndedBy, Life, Stage
 from trio_rpc.session.outgoing import Outgoing
+from trio_rpc.session.owner import Owner
 from trio_rpc.session.pacer import Pacer
 from trio_rpc.session.receiver import Receiver
 from trio_rpc.session.shared import Shared
@@ -73,6 +74,7 @@ class Core:
         self.options = options
         self.limits = options.limits
         self.name = name
+        self.owner = Owner("this session")
         self.life = Life()
         self.ended_quietly = False
         """Both ends had said Goodbye, and nothing was in flight: the other end has nothing to send any more."""
@@ -97,6 +99,7 @@ class Core:
             self.receiver,
             self.handler_ended,
             self.look_by,
+            self.owner,
         )
         self.incoming = Incoming(
             self.protocol,
@@ -134,6 +137,7 @@ class Core:
             SessionClosed: this end has closed the session, or does so now.
             SessionBroken: the other end or the network has.
         """
+        self.owner.check()
         await trio.lowlevel.checkpoint()
         if self.life.is_over:
             raise self.life.error(Fate.UNKNOWN)
@@ -165,6 +169,7 @@ class Core:
         Args:
             grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
         """
+        self.owner.check()
         try:
             self.is_closing = True
             await trio.lowlevel.checkpoint_if_cancelled()

@@ -181,7 +181,7 @@ class Incoming:
         if context.get(TASK_STATUS):
             if not method.signature.takes_task_status:
                 raise InvalidArguments(f"{method.name} has no task_status: it cannot be started")
-            status = RemoteTaskStatus(handled, self._protocol, self._wake)
+            status = RemoteTaskStatus(handled, self._protocol, self._wake, self._calls.check_run)
             handled.kwargs = {**handled.kwargs, TASK_STATUS: status}
         if method.name == SCOPE:
             handled.held = HeldScope(handled)

@@ -101,6 +101,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
             trio.ClosedResourceError: this end has left the stream.
             trio.BusyResourceError: another task is receiving.
         """
+        self._outgoing.check_run()
         if self._items or self._why_not is not None:
             await trio.lowlevel.checkpoint()
         pending = self._pending
@@ -112,6 +113,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
 
     async def aclose(self) -> None:
         """Leave the stream: its producer is cancelled, and has ended when this returns (law 2)."""
+        self._outgoing.check_run()
         await trio.lowlevel.checkpoint()
         await self.leave("its consumer has closed it")
 
@@ -264,6 +266,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
             trio.ClosedResourceError: this end has been closed.
             trio.BrokenResourceError: the consumer has left.
         """
+        self._outgoing.check_run()
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             if not self._is_free:
@@ -313,6 +316,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
 
     async def aclose(self) -> None:
         """End the stream; what was sent is still delivered."""
+        self._outgoing.check_run()
         self._end(trio.ClosedResourceError)
         if self._call:
             self._protocol.end_items(self._call)

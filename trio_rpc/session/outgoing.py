@@ -36,6 +36,7 @@ from trio_rpc.session.admission import UNLIMITED, Admission
 from trio_rpc.session.callbacks import lend
 from trio_rpc.session.context import Handled, call_context, callback_context
 from trio_rpc.session.items import ItemSender
+from trio_rpc.session.owner import Owner
 from trio_rpc.session.pending import (
     NO_FUNCTIONS,
     Listener,
@@ -74,6 +75,7 @@ class Outgoing:
         receiver: where a caller that is alone may wait for its Reply.
         ended: called when a call is over that nobody else has heard of.
         look_by: has :meth:`abandon_late` called at a time, if not before.
+        owner: the run in which calls may be made.
     """
 
     def __init__(  # noqa: PLR0917 - made in one place
@@ -88,10 +90,12 @@ class Outgoing:
         receiver: Receiver,
         ended: Callable[[], None],
         look_by: Callable[[float], None],
+        owner: Owner,
     ) -> None:
         self.session: Session
         self.pending: dict[int, Pending] = {}
         self.limits = limits
+        self.check_run = owner.check
         self._protocol = protocol
         self._functions = NO_FUNCTIONS
         self._method: RemoteMethod
@@ -167,6 +171,7 @@ class Outgoing:
                 ``method``, whose ``raises`` holds all the same.
             home: the remote scope that the call is made in.
         """
+        self.check_run()
         deadline = trio.current_effective_deadline()
         if deadline != math.inf and deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
@@ -229,6 +234,7 @@ class Outgoing:
 
         Args as for :meth:`request`; ``listener`` is told what comes.
         """
+        self.check_run()
         await trio.lowlevel.checkpoint()
         context = call_context(self.session, self._protocol.incoming)
         context = _within(context, callback, home)
@@ -329,6 +335,7 @@ class Outgoing:
         self, method: RemoteMethod, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> None:
         """Send a Notification; waits for credit and room only."""
+        self.check_run()
         await trio.lowlevel.checkpoint()
         context = call_context(self.session, self._protocol.incoming)
         if not self._notifications.is_free:

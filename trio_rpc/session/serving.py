@@ -26,6 +26,7 @@ from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
 from trio_rpc.session.core import Core, Options, Tables
 from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
+from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared
 
@@ -64,6 +65,7 @@ class Server:
             )
         self._complaints = Complaints(logger)
         self._shared = Shared()
+        self._owner = Owner("this server")
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
 
@@ -78,6 +80,7 @@ class Server:
         Args:
             grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
         """
+        self._owner.check()
         self._accepting.cancel(reason="the server is draining")
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:

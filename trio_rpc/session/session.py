@@ -42,6 +42,9 @@ class Session:
     Made by :func:`trio_rpc.connect`, :func:`trio_rpc.serve`, :func:`trio_rpc.open_session` and
     their kin, never directly.
 
+    It belongs to the Trio run that opened it. In another run, or another thread, its methods, its proxies and what
+    belongs to its calls (callbacks, streams) raise RuntimeError; :meth:`statistics` and the attributes can be read anywhere.
+
     Attributes:
         credentials: what the other end gave as its ``credentials``, or None.
         limits: what this end accepts.
@@ -341,6 +344,7 @@ class Session:
         ``connected``, ``reconnecting``, ``resumed``, and ``lost`` at the end unless this end has closed it. Only
         what was opened with ``resume`` ever reconnects. A slow reader misses states that have passed.
         """
+        self._core.owner.check()
         channel = self._core.channel
         if isinstance(channel, ResumableChannel):
             return channel.states()
@@ -371,6 +375,7 @@ class Session:
 
     async def wait_closed(self) -> SessionEnd:
         """Wait until the session is over and its channel is closed, and say who ended it and why."""
+        self._core.owner.check()
         await self._core.over.wait()
         return self._core.life.record()
 
@@ -382,4 +387,5 @@ class Session:
 
     def tree(self) -> list[ScopeNode]:
         """Return the live calls of both directions, each with its parent, oldest first."""
+        self._core.owner.check()
         return scope_tree(self._core.outgoing, self._core.incoming)

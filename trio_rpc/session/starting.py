@@ -20,9 +20,17 @@ class RemoteTaskStatus:
         handled: the call.
         protocol: where Started is queued.
         wake: has it written.
+        check_run: raises in another Trio run than the session's.
     """
 
-    def __init__(self, handled: Handled, protocol: Protocol, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        handled: Handled,
+        protocol: Protocol,
+        wake: Callable[[], None],
+        check_run: Callable[[], None],
+    ) -> None:
+        self._check_run = check_run
         self._handled = handled
         self._protocol = protocol
         self._wake = wake
@@ -37,10 +45,11 @@ class RemoteTaskStatus:
         The handler's deadline is lifted: it was that of the start, and the task has a new parent now.
 
         Raises:
-            RuntimeError: it has been called before.
+            RuntimeError: it has been called before, or is used in another Trio run or thread.
             LocalProtocolError: the handler has ended.
             EncodeError: the value cannot be sent.
         """
+        self._check_run()
         if self._was_called:
             raise RuntimeError("called 'started' twice on the same task status")
         handled = self._handled

@@ -1,0 +1,162 @@
+"""A session is used in the Trio run that opened it, and in no other: elsewhere it raises at once."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+import trio_rpc
+from trio_rpc.testing import open_session_pair
+
+TEXT = r"belongs to the Trio run in thread .* that opened it, .*trio\.from_thread\.run"
+
+
+class Service:
+    def __init__(self):
+        self.errors = []
+
+    @trio_rpc.method
+    async def echo(self, value):
+        return value
+
+    @trio_rpc.notification
+    async def hear(self, value):
+        pass
+
+    @trio_rpc.stream
+    async def ticks(self):
+        yield 1
+        await trio.sleep_forever()
+
+    @trio_rpc.duplex
+    async def chat(self, channel):
+        async for item in channel:
+            await channel.send(item)
+
+    @trio_rpc.method
+    async def use_callback(self, function):
+        await refused(lambda: function(1), self.errors)
+        return await function(2)
+
+    @trio_rpc.method
+    async def use_stream(self, items):
+        await refused(items.receive, self.errors)
+        await refused(items.aclose, self.errors)
+        return await items.receive()
+
+    @trio_rpc.method
+    async def start(self, *, task_status=trio.TASK_STATUS_IGNORED):
+        async def started():
+            task_status.started(1)
+
+        await refused(started, self.errors)
+        task_status.started(2)
+
+
+async def refused(function, errors=None):
+    """Use something in a run of another thread; it has to raise at once."""
+    with pytest.raises(RuntimeError, match=TEXT) as caught:
+        await trio.to_thread.run_sync(trio.run, function)
+    if errors is not None:
+        errors.append(caught.value)
+
+
+async def enter(block):
+    async with block:
+        raise AssertionError("it must not open")
+
+
+async def sync(function):
+    function()
+
+
+USES = {
+    "call": lambda session: session.call("echo", 1),
+    "proxy": lambda session: session.proxy("", Service).echo(1),
+    "notify": lambda session: session.notify("hear", 1),
+    "stream": lambda session: enter(session.stream("ticks")),
+    "duplex": lambda session: enter(session.duplex("chat")),
+    "scope": lambda session: enter(session.open_scope()),
+    "ping": lambda session: session.ping(),
+    "aclose": lambda session: session.aclose(),
+    "wait_closed": lambda session: session.wait_closed(),
+    "tree": lambda session: sync(session.tree),
+    "connection_states": lambda session: sync(session.connection_states),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_in_another_thread_it_raises_and_its_own_run_goes_on(use):
+    async with open_session_pair(None, Service()) as (session, _):
+        await refused(lambda: use(session))
+        assert session.is_open
+        assert await session.call("echo", 2) == 2
+        assert session.statistics().calls_out == 0
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_after_the_end_of_its_run_it_raises(use):
+    async def main():
+        async with open_session_pair(None, Service()) as (session, _):
+            return session
+
+    session = await trio.to_thread.run_sync(trio.run, main)
+    with pytest.raises(RuntimeError, match=TEXT):
+        await use(session)
+    assert session.statistics().state == "over"
+    assert not session.is_open
+
+
+async def test_outside_of_any_run_it_raises():
+    async with open_session_pair(None, Service()) as (session, _):
+        coroutine = session.call("echo", 1)
+
+        def step():
+            with pytest.raises(RuntimeError, match=TEXT):
+                coroutine.send(None)
+
+        await trio.to_thread.run_sync(step)
+
+
+async def test_an_open_stream_and_duplex_raise_elsewhere_and_go_on_here():
+    async with (
+        open_session_pair(None, Service()) as (session, _),
+        session.stream("ticks") as ticks,
+        session.duplex("chat") as chat,
+    ):
+        for function in (ticks.receive, ticks.aclose, chat.receive, chat.aclose, chat.send_eof):
+            await refused(function)
+        await refused(lambda: chat.send(1))
+        assert await ticks.receive() == 1
+        await chat.send(2)
+        assert await chat.receive() == 2
+
+
+async def test_what_a_handler_received_raises_elsewhere_and_goes_on_there():
+    service = Service()
+
+    async def items():
+        yield 3
+
+    async with open_session_pair(None, service) as (session, _):
+        assert await session.call("use_callback", lambda value: value) == 2
+        assert await session.call("use_stream", items()) == 3
+        async with trio.open_nursery() as nursery:
+            assert await nursery.start(session.proxy("", Service).start) == 2
+        assert len(service.errors) == 4
+
+
+async def test_from_a_thread_trio_from_thread_run_is_right_use():
+    async with open_session_pair(None, Service()) as (session, _):
+
+        def work():
+            return trio.from_thread.run(session.call, "echo", 5)
+
+        assert await trio.to_thread.run_sync(work) == 5
+
+
+async def test_a_server_is_drained_by_its_own_run():
+    async with trio_rpc.open_server(Service(), "tcp://127.0.0.1:0") as server:
+        await refused(server.drain)
+        async with trio_rpc.connect(server.urls[0]) as session:
+            assert await session.call("echo", 1) == 1

@@ -1,0 +1,37 @@
+"""The Trio run that a session belongs to: used in any other, it would wait for ever there, and break its own."""
+
+from __future__ import annotations
+
+import threading
+
+from trio.lowlevel import current_root_task
+
+__all__ = ["Owner"]
+
+
+class Owner:
+    """The run, and for people the thread, in which something was made.
+
+    Args:
+        what: what was made, as the beginning of a sentence: "this session".
+    """
+
+    __slots__ = ("_root", "_thread", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._root = current_root_task()
+        self._thread = threading.current_thread().name
+
+    def check(self) -> None:
+        """Raise RuntimeError in any other run, and outside of any. Part of each call: 0.2 us."""
+        try:
+            is_here = current_root_task() is self._root
+        except RuntimeError:
+            is_here = False
+        if not is_here:
+            raise RuntimeError(
+                f"{self._what} belongs to the Trio run in thread {self._thread!r} that opened it, and was used outside of "
+                f"that run, in thread {threading.current_thread().name!r}: nothing was done; from another thread, "
+                "use trio.from_thread.run()"
+            )
