@@ -263,7 +263,9 @@ def test_a_method_that_cannot_be_checked_is_named():
         @method
         def put(self, value: Missing): ...  # noqa: F821
 
-    with pytest.raises(TypeError, match=r"Service.put: the annotation 'Missing' of 'value'"):
+    with pytest.raises(
+        TypeError, match=r"Service.put: 'Missing' in the annotation 'Missing' of 'value'"
+    ):
         build_table(Service())
 
 

@@ -26,6 +26,7 @@ from typing import Any, Final, get_args, get_origin
 import msgspec
 
 from trio_rpc.services.conversion import decode_custom, scalar_type
+from trio_rpc.wire.simpler import model_keys, simplifier
 
 __all__ = ["MAX_INTEGER", "UNTYPED", "Form", "lower", "read_json"]
 
@@ -180,6 +181,9 @@ def _fields(value: Any) -> dict[str, Any] | list[Any] | None:
     cls = type(value)
     if isinstance(value, msgspec.Struct):
         return _struct_fields(value)
+    if model_keys(cls) is not None:
+        simpler = simplifier(cls)(value)  # type: ignore[misc]
+        return simpler if isinstance(simpler, dict) else None
     if dataclasses.is_dataclass(cls):
         return {one.name: getattr(value, one.name) for one in dataclasses.fields(cls)}
     if hasattr(cls, "__attrs_attrs__"):
@@ -210,6 +214,9 @@ def _lower_other(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if isinstance(value, complex):
         return [_checked(value.real), _checked(value.imag)]
+    simplify = simplifier(type(value))
+    if simplify is not None:
+        return _lower(simplify(value))
     if isinstance(value, (str, int, float)):  # a subclass; what it adds is lost
         return _checked(_BARE[next(cls for cls in type(value).__mro__ if cls in _BARE)](value))
     if isinstance(value, Mapping):

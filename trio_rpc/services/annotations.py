@@ -1,17 +1,50 @@
-"""What annotations mean: names are looked up where the annotation was written."""
+"""What annotations mean: names are looked up where the annotation was written.
+
+That is the module, the class, and the functions round them. Of a function only a running frame knows the local
+names, so the stack is searched for it: when a method is marked, which happens in the body of its class, and again
+when a name is looked up.
+"""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter
-from typing import Any, get_type_hints
+from typing import Any, Final, ForwardRef, get_type_hints
 
 from trio_rpc.services.functions import written_in
 
-__all__ = ["Annotations", "class_annotations", "resolved"]
+__all__ = ["Annotations", "Names", "class_annotations", "remember_names", "why_missing"]
+
+REMEMBERED: Final = "__trio_rpc_names__"
+LOCALS: Final = ".<locals>."
+
+
+class Names:
+    """The names that an annotation may use: a module's, and those nearer to it, which go first."""
+
+    def __init__(
+        self, module: Mapping[str, Any], nearby: Mapping[str, Any], owner: type | None = None
+    ) -> None:
+        self.owner = owner
+        self._module = dict(module)
+        self._nearby = dict(nearby)
+
+    def within(self, module: Mapping[str, Any], owner: type) -> Names:
+        """Return the names for the body of a class that an annotation means."""
+        return Names(module, {**self._nearby, **_names_of(owner)}, owner)
+
+    def resolve(self, name: str, annotation: Any) -> Any:
+        """Return what the annotation of ``name`` means. Raises NameError for a name that is not there."""
+        if annotation is None:
+            return None
+        if isinstance(annotation, str):  # so that Final, InitVar and ClassVar may be in it
+            annotation = ForwardRef(annotation, is_argument=False, is_class=True)
+        holder = types.SimpleNamespace(__annotations__={name: annotation})
+        return get_type_hints(holder, self._module, self._nearby, include_extras=True)[name]
 
 
 class Annotations:
@@ -30,54 +63,136 @@ class Annotations:
 
     def get(self, name: str, default: Any = Any) -> Any:
         """Return the annotation of a parameter or of "return", ``default`` where there is none."""
+        source, annotation = self._find(name)
+        if source is None:
+            return default
+        if annotation is None:
+            return None
+        try:
+            return self.names(name).resolve(name, annotation)
+        except NameError as exc:
+            missing = exc.name or str(exc)
+            shown = annotation if isinstance(annotation, str) else repr(annotation)
+            raise TypeError(
+                f"{getattr(source, '__qualname__', '?')}: {missing!r} in the annotation {shown!r} of"
+                f" {name!r} cannot be resolved at run time: {why_missing(source, missing)}"
+            ) from exc
+
+    def names(self, name: str) -> Names:
+        """Return the names that the annotation of ``name`` may use."""
+        source, _ = self._find(name)
+        if source is None:
+            return Names({}, {}, self._owner)
+        nearby = {
+            **_local_names(source),
+            **getattr(source, REMEMBERED, {}),
+            **_closure(source),
+            **_names_of(self._owner),
+        }
+        return Names(getattr(source, "__globals__", {}), nearby, self._owner)
+
+    def _find(self, name: str) -> tuple[Any, Any]:
         for source in self._sources:
             annotations = getattr(source, "__annotations__", None)  # a mock's may be anything
             if not isinstance(annotations, dict):
                 continue
             annotation = annotations.get(name, Parameter.empty)
             if annotation is not Parameter.empty:
-                return self._resolved(source, name, annotation)
+                return source, annotation
         # A wrapper may say by __signature__ what it takes.
         parameter = self._parameters.get(name)
         if parameter is not None and parameter.annotation is not Parameter.empty:
-            return self._resolved(self._sources[0], name, parameter.annotation)
-        return default
-
-    def _resolved(self, source: Callable[..., Any], name: str, annotation: Any) -> Any:
-        if annotation is None:
-            return None
-        holder = types.SimpleNamespace(__annotations__={name: annotation})
-        module = getattr(source, "__globals__", {})
-        nearby = {**_closure(source), **_names_of(self._owner)}
-        try:
-            return get_type_hints(holder, module, nearby, include_extras=True)[name]
-        except NameError as exc:
-            raise TypeError(
-                f"{getattr(source, '__qualname__', '?')}: the annotation {annotation!r} of {name!r}"
-                f" cannot be resolved at run time ({exc}): what it names must be imported outside"
-                " of `if TYPE_CHECKING`"
-            ) from exc
+            return self._sources[0], parameter.annotation
+        return None, None
 
 
-def class_annotations(cls: type) -> dict[str, tuple[Any, Callable[[], Any]]]:
-    """Map the names that the body of ``cls`` annotates to the annotation, and what resolves it."""
+def class_annotations(cls: type) -> dict[str, Callable[[], Any]]:
+    """Map the names that the body of ``cls`` annotates to what resolves the annotation."""
     module = vars(sys.modules.get(cls.__module__, types.ModuleType("")))
+    names = Names(module, _names_of(cls), cls)
 
     def resolver(name: str, annotation: Any) -> Callable[[], Any]:
-        return lambda: resolved(name, annotation, module, _names_of(cls))
+        return lambda: names.resolve(name, annotation)
 
     return {
-        name: (annotation, resolver(name, annotation))
+        name: resolver(name, annotation)
         for name, annotation in inspect.get_annotations(cls).items()
     }
 
 
-def resolved(
-    name: str, annotation: Any, module: Mapping[str, Any], nearby: Mapping[str, Any]
-) -> Any:
-    """Return what the annotation of ``name`` means. Raises NameError for a name that is not there."""
-    holder = types.SimpleNamespace(__annotations__={name: annotation})
-    return get_type_hints(holder, dict(module), dict(nearby), include_extras=True)[name]
+def remember_names(function: Callable[..., Any]) -> None:
+    """Keep the local names that the annotations of a method may mean; to be called where it is defined.
+
+    Only names that annotations use are kept, and those that the classes of that function use in turn.
+    """
+    if found := _local_names(function):
+        vars(function)[REMEMBERED] = found
+
+
+def _local_names(function: Any) -> dict[str, Any]:
+    scopes = getattr(function, "__qualname__", "").split(LOCALS)[:-1]
+    wanted = set(_names_in(getattr(function, "__annotations__", {})))
+    if not scopes or not wanted:
+        return {}
+    outside = {LOCALS.join(scopes[: index + 1]) for index in range(len(scopes))}
+    found: dict[str, Any] = {}
+    frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001 - inspect.currentframe is no more
+    while frame is not None:
+        code = frame.f_code
+        if code.co_qualname in outside and frame.f_globals is function.__globals__:
+            names = frame.f_locals
+            waiting = [*wanted]
+            while waiting:
+                name = waiting.pop()
+                if name in names and name not in found:
+                    found[name] = names[name]
+                    waiting += _names_in(getattr(names[name], "__annotations__", {}))
+        frame = frame.f_back
+    return found
+
+
+def _names_in(annotations: Any) -> Iterator[str]:
+    for annotation in annotations.values() if isinstance(annotations, dict) else ():
+        if isinstance(annotation, str):
+            try:
+                tree = ast.parse(annotation, mode="eval")
+            except SyntaxError:
+                continue
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Name):
+                    yield node.id
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield from _names_in({"": node.value})
+
+
+def why_missing(source: Any, name: str) -> str:
+    """Say, of a name that was not found, what is true of it, and what to do."""
+    module = getattr(source, "__module__", "?")
+    if _is_for_type_checkers(module, name):
+        return f"{module} imports it under `if TYPE_CHECKING` only: it must be imported outside of that"
+    scopes = getattr(source, "__qualname__", "").split(LOCALS)[:-1]
+    if scopes:
+        function = scopes[-1]
+        return (
+            f"it is no name of {module}, and the function {function}() had no local name {name!r} when"
+            " the method was marked: define it before the class, or in the module"
+        )
+    return f"it is no name of {module}, nor of the class: define or import it there"
+
+
+def _is_for_type_checkers(module: str, name: str) -> bool:
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except Exception:  # noqa: BLE001 - a module need not have a source, and this only makes a text better
+        return False
+    return any(
+        name in (alias.asname, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for statement in node.body
+        if isinstance(statement, (ast.Import, ast.ImportFrom))
+        for alias in statement.names
+    )
 
 
 def _names_of(owner: type | None) -> dict[str, Any]:

@@ -18,31 +18,52 @@ import collections.abc
 import contextlib
 import dataclasses
 import enum
-import functools
 import inspect
+import sys
 import types
 from collections.abc import Callable, Iterable
 from typing import (
     Annotated,
     Any,
     ClassVar,
+    Final,
+    ForwardRef,
+    Literal,
     LiteralString,
     Never,
     NoReturn,
+    NotRequired,
     ParamSpecArgs,
     ParamSpecKwargs,
     Protocol,
+    Required,
+    Self,
     TypeAlias,
     TypeVar,
+    TypeVarTuple,
     Union,
+    Unpack,
     get_args,
     get_origin,
+    is_typeddict,
     runtime_checkable,
 )
 
 import msgspec
 
+from trio_rpc.services.adapters import AdapterType, Read, adapter, inside
+from trio_rpc.services.annotations import Names
 from trio_rpc.services.functions import CALLABLE, STREAMS, Said, is_call_protocol, said_of
+from trio_rpc.services.records import record_of, substitute
+from trio_rpc.services.special import (
+    container,
+    enumeration,
+    is_plain_enum,
+    literal,
+    mapping,
+    special,
+)
+from trio_rpc.wire.simpler import model_keys
 
 __all__ = [
     "SCALARS",
@@ -61,8 +82,6 @@ __all__ = [
 ]
 
 Convert: TypeAlias = Callable[[Any], Any]
-Read: TypeAlias = Callable[[Any, Any], Any]
-"""Converts a value to an adapted annotation: :func:`convert_to`, or what another form of values has for it."""
 
 # Types that a converted value has to have exactly to be passed on as it is, without a look inside.
 SCALARS = frozenset({str, int, float, bool, bytes, types.NoneType})
@@ -89,6 +108,9 @@ COLLECTIONS = frozenset(
     }
 )
 
+QUALIFIERS = frozenset({Final, ClassVar, Required, NotRequired})
+"""What says something of a name, and not of its values."""
+
 
 @runtime_checkable
 class ConvertsItems(Protocol):
@@ -106,45 +128,208 @@ class ConvertsResults(Protocol):
         """Check and convert each result with that function."""
 
 
-class _AdapterType(type):
-    # msgspec checks what the hook returned against the type it asked for.
-    def __instancecheck__(cls, instance: object) -> bool:
-        return True
+def adapt(annotation: Any, names: Names | None = None) -> Any:
+    """Return ``annotation`` with all that msgspec would refuse replaced by adapters.
+
+    Args:
+        annotation: the annotation.
+        names: what names mean that are left in it as text: those of recursive aliases, and ``Self``.
+
+    Raises:
+        TypeError: no value that arrives could ever fit it, and the text says what to write; or a name
+            in a class that it names cannot be resolved.
+    """
+    return _Adapting(names or Names({}, {})).adapt(annotation)
 
 
-class Adapter(metaclass=_AdapterType):
-    """Stands in an annotation for a type that msgspec does not take."""
+class _Adapting:
+    """The work on one annotation.
 
-    convert: ClassVar[Callable[[Any, Read], Any]]
+    Aliases and classes of fields may name themselves. What is in the middle of its own adaptation is an empty
+    adapter meanwhile, and is filled when it is done.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._memo: dict[Any, Any] = {}
+        self._used: set[Any] = set()
+
+    def adapt(self, annotation: Any) -> Any:
+        if isinstance(annotation, (ParamSpecArgs, ParamSpecKwargs, TypeVarTuple)):
+            return Any
+        origin = get_origin(annotation)
+        if origin is None:
+            return self._plain(annotation)
+        args = get_args(annotation)
+        if origin is Annotated:
+            adapted = self.adapt(args[0])
+            return annotation if adapted is args[0] else Annotated[(adapted, *args[1:])]
+        if origin in QUALIFIERS:
+            return self.adapt(args[0])
+        if origin in (Union, types.UnionType):
+            return self._union(annotation)
+        if origin is Literal:
+            return annotation if _is_supported(annotation) else literal(args)
+        if origin in COLLECTIONS:
+            return self._collection(annotation, origin)
+        if origin is Unpack:  # of a TypeVarTuple, which may be anything
+            return Any
+        if origin in STREAMS:
+            return _stream_of(origin, self.adapt(args[0]))
+        if origin is CALLABLE or is_call_protocol(origin):
+            return self._function(annotation)
+        if hasattr(origin, "__value__"):  # a "type" statement's alias, with its arguments
+            value = substitute(
+                origin.__value__, dict(zip(origin.__type_params__, args, strict=False))
+            )
+            return self._alias(annotation, origin.__name__, value)
+        if isinstance(origin, type):
+            made = container(origin, args, self.adapt) or self._record(annotation)
+            return _instance_of(origin) if made is None else made
+        return annotation
+
+    def _plain(self, annotation: Any) -> Any:
+        """Adapt what has no arguments."""
+        if annotation in (inspect.Parameter.empty, NoReturn, Never):
+            return Any
+        if annotation is LiteralString:
+            return str
+        if annotation is Self:
+            return Any if self._names.owner is None else self.adapt(self._names.owner)
+        if isinstance(annotation, (str, ForwardRef)):
+            text = annotation if isinstance(annotation, str) else annotation.__forward_arg__
+            return self._alias(("name", text), text, annotation)
+        if isinstance(annotation, TypeVar):
+            return self._type_variable(annotation)
+        if isinstance(annotation, dataclasses.InitVar):
+            return self.adapt(annotation.type)
+        if hasattr(annotation, "__supertype__"):  # a NewType
+            adapted = self.adapt(annotation.__supertype__)
+            return annotation if adapted is annotation.__supertype__ else adapted
+        if hasattr(annotation, "__value__"):
+            return self._alias(annotation, annotation.__name__, annotation.__value__)
+        return self._class(annotation)
+
+    def _class(self, annotation: Any) -> Any:
+        if annotation is CALLABLE or is_call_protocol(annotation):
+            return self._function(annotation)
+        if _is_protocol(annotation):
+            return _instance_of(annotation)
+        if not isinstance(annotation, type) or isinstance(annotation, AdapterType):
+            return annotation
+        if annotation in STREAMS:
+            return annotation
+        if issubclass(annotation, enum.Enum):
+            return (
+                annotation
+                if is_plain_enum(annotation) and _is_supported(annotation)
+                else enumeration(annotation)
+            )
+        return special(annotation, self.adapt) or self._record(annotation) or annotation
+
+    def _type_variable(self, variable: TypeVar) -> Any:
+        if variable.__constraints__:
+            return self.adapt(Union.__getitem__(variable.__constraints__))
+        return Any if variable.__bound__ is None else self.adapt(variable.__bound__)
+
+    def _alias(self, key: Any, name: str, value: Any) -> Any:
+        """Adapt what an alias stands for, in which it may be named."""
+        if key in self._memo:
+            self._used.add(key)
+            return self._memo[key]
+        mine = self._memo[key] = adapter(name, _empty)
+        if isinstance(value, (str, ForwardRef)):
+            value = self._names.resolve(name, value)
+        adapted = self.adapt(value)
+        if key not in self._used:
+            del self._memo[key]
+            return adapted
+        mine.convert = staticmethod(lambda value, read: inside(value, adapted, read))
+        return adapted
+
+    def _record(self, annotation: Any) -> Any:
+        """Adapt a class of fields; None if it is not one."""
+        if not is_record(get_origin(annotation) or annotation):
+            return None
+        if annotation in self._memo:
+            return self._memo[annotation]
+        if self._is_natural(annotation, set()):
+            return annotation
+        record = record_of(annotation, self._names)
+        if record is None:
+            return None
+        mine = self._memo[annotation] = adapter(record.cls.__name__, _empty)
+        outside = self._names
+        self._names = outside.within(
+            vars(sys.modules.get(record.cls.__module__, types)), record.cls
+        )
+        fields = {one.name: self.adapt(one.annotation) for one in record.fields}
+        self._names = outside
+        mine.convert = staticmethod(record.converter(fields))
+        for one in fields.values():
+            check_supported(one)
+        return mine
+
+    def _is_natural(self, annotation: Any, seen: set[Any]) -> bool:
+        """Say whether msgspec can make instances of a class of fields, and of all that is in it, by itself."""
+        origin = get_origin(annotation) or annotation
+        if isinstance(origin, type) and is_record(origin):
+            if annotation in seen:
+                return True
+            seen.add(annotation)
+            record = record_of(annotation, self._names)
+            if record is None:
+                return _is_supported(annotation)
+            return _is_supported(annotation) and all(
+                self._is_natural(one.annotation, seen) for one in record.fields
+            )
+        if (
+            origin in (Union, types.UnionType, Annotated)
+            or origin in COLLECTIONS
+            or origin in QUALIFIERS
+        ):
+            parts = get_args(annotation)
+            parts = parts[:1] if origin is Annotated else parts
+            whole = origin in QUALIFIERS or _is_supported(annotation)
+            return whole and all(one is Ellipsis or self._is_natural(one, seen) for one in parts)
+        if isinstance(annotation, (str, ForwardRef)):
+            return False
+        return self.adapt(annotation) is annotation
+
+    def _collection(self, annotation: Any, origin: Any) -> Any:
+        args = get_args(annotation)
+        adapted = tuple(arg if arg is Ellipsis else self.adapt(arg) for arg in args)
+        if all(new is old for new, old in zip(adapted, args, strict=True)):
+            return annotation
+        if len(args) == 2 and isinstance(adapted[0], AdapterType) and origin is not tuple:
+            return mapping(origin, *adapted)
+        return origin[adapted]
+
+    def _function(self, annotation: Any) -> Any:
+        said = said_of(annotation) or Said()
+        name = getattr(get_origin(annotation) or annotation, "__name__", "Callable")
+        return _function_of(name, self.adapt(said.result))
+
+    def _union(self, annotation: Any) -> Any:
+        functions = [one for one in get_args(annotation) if is_function(one)]
+        kept = tuple(one for one in get_args(annotation) if one not in functions[1:])
+        # Any function fits the first of several, so what all of them say is put in its place.
+        as_one = {functions[0]: self._function(annotation)} if functions[1:] else {}
+        members = tuple(as_one.get(one) or self.adapt(one) for one in kept)
+        union: Any = Union.__getitem__(members)
+        if any(member in (Any, object) for member in members):
+            return Any
+        if _is_supported(union):
+            return union
+        for member in members:
+            check_supported(member)
+        return adapter(
+            _names(get_args(annotation)), _union_converter(members, get_args(annotation))
+        )
 
 
-def adapt(annotation: Any) -> Any:
-    """Return ``annotation`` with all that msgspec would refuse replaced by adapters."""
-    if annotation in (inspect.Parameter.empty, NoReturn, Never):
-        return Any
-    if isinstance(annotation, (ParamSpecArgs, ParamSpecKwargs)):
-        return Any
-    if annotation is LiteralString:
-        return str
-    origin = get_origin(annotation)
-    if origin is None:
-        return _adapt_class(annotation)
-    if origin is Annotated:
-        inner, *metadata = get_args(annotation)
-        adapted = adapt(inner)
-        return annotation if adapted is inner else Annotated[(adapted, *metadata)]
-    if origin in (Union, types.UnionType):
-        return _adapt_union(annotation)
-    if origin in COLLECTIONS:
-        return _adapt_collection(annotation, origin)
-    if origin in STREAMS:
-        return _stream_of(origin, get_args(annotation)[0])
-    said = said_of(annotation)
-    if said is not None:
-        return _function_of(origin, said)
-    if isinstance(origin, type) and not _is_record(origin):
-        return _instance_of(origin)
-    return annotation
+def _empty(_value: Any, _read: Read) -> Any:
+    raise TypeError("this type is made of nothing but itself")
 
 
 def convert_to(value: Any, adapted: Any) -> Any:
@@ -203,19 +388,10 @@ def decode_custom(wanted: Any, value: Any, read: Read) -> Any:
         value: what is to become one.
         read: converts what is inside of it.
     """
-    if not isinstance(
-        wanted, _AdapterType
-    ):  # a field of a class, whose annotations are not adapted
-        wanted = _adapted_field(wanted)
     wanted = get_origin(wanted) or wanted
-    if isinstance(wanted, _AdapterType):
+    if isinstance(wanted, AdapterType):
         return wanted.convert(value, read)  # type: ignore[attr-defined]
     return _check_instance(wanted, value)
-
-
-@functools.lru_cache(maxsize=1024)
-def _adapted_field(annotation: Any) -> Any:
-    return adapt(annotation)
 
 
 def _check_instance(wanted: type, value: Any) -> Any:
@@ -233,21 +409,15 @@ def _is_plain_protocol(wanted: type) -> bool:
     return _is_protocol(wanted) and not getattr(wanted, "_is_runtime_protocol", False)
 
 
-def _adapter(name: str, convert: Callable[[Any, Read], Any]) -> Any:
-    return _AdapterType(name, (Adapter,), {"convert": staticmethod(convert)})
-
-
 def _instance_of(cls: type) -> Any:
-    return _adapter(cls.__name__, lambda value, _: _check_instance(cls, value))
+    return adapter(cls.__name__, lambda value, _: _check_instance(cls, value))
 
 
-def _function_of(origin: Any, said: Said) -> Any:
-    """Make what stands for a function; what it returns is converted as its annotation says."""
-    adapted = adapt(said.result)
-    check_supported(adapted)
-    convert_result = make_converter(adapted)
-    if said.result in (None, types.NoneType):
-        convert_result = _nothing  # nobody wants it, and a plain function may well return something
+def _function_of(name: str, result: Any) -> Any:
+    """Make what stands for a function; what it returns is converted as ``result``, which is adapted, says."""
+    check_supported(result)
+    # Nobody wants a result of None, and a plain function may well return something.
+    convert_result = _nothing if result in (None, types.NoneType) else make_converter(result)
 
     def convert(value: Any, _read: Read) -> Any:
         if not callable(value):
@@ -256,7 +426,7 @@ def _function_of(origin: Any, said: Said) -> Any:
             value.convert_results(convert_result)
         return value
 
-    return _adapter(getattr(origin, "__name__", "Callable"), convert)
+    return adapter(name, convert)
 
 
 def _nothing(_value: Any) -> None:
@@ -264,7 +434,7 @@ def _nothing(_value: Any) -> None:
 
 
 def _stream_of(origin: Any, item: Any) -> Any:
-    convert_item = make_converter(adapt(item))
+    convert_item = make_converter(item)
     # A generator is more than what arrives can be, and most often just meant to be iterated over.
     wanted = (
         collections.abc.AsyncIterator
@@ -278,124 +448,78 @@ def _stream_of(origin: Any, item: Any) -> Any:
             value.convert_items(convert_item)
         return value
 
-    return _adapter(origin.__name__, convert)
-
-
-def _adapt_class(annotation: Any) -> Any:
-    if isinstance(annotation, TypeVar):
-        return _adapt_type_variable(annotation)
-    if hasattr(annotation, "__value__") and not _is_supported(annotation):
-        return adapt(annotation.__value__)  # a "type" statement's alias
-    if annotation is CALLABLE or is_call_protocol(annotation):
-        return _function_of(annotation, said_of(annotation) or Said())
-    if _is_protocol(annotation):
-        return _instance_of(annotation)
-    if not (isinstance(annotation, type) and issubclass(annotation, enum.Enum)):
-        return annotation
-    if _is_supported(annotation):
-        return annotation
-    return _adapter(annotation.__name__, _enum_converter(annotation))
-
-
-def _adapt_type_variable(variable: TypeVar) -> Any:
-    if variable.__constraints__:
-        return adapt(Union.__getitem__(variable.__constraints__))
-    return Any if variable.__bound__ is None else adapt(variable.__bound__)
-
-
-def _enum_converter(cls: type[enum.Enum]) -> Callable[[Any, Read], Any]:
-    def convert(value: Any, _read: Read) -> Any:
-        if isinstance(value, cls):
-            return value
-        if type(value) is list:  # a tuple's place is often taken by a list on its way
-            value = tuple(value)
-        return cls(value)
-
-    return convert
-
-
-def _adapt_collection(annotation: Any, origin: Any) -> Any:
-    args = get_args(annotation)
-    adapted = tuple(arg if arg is Ellipsis else adapt(arg) for arg in args)
-    if all(new is old for new, old in zip(adapted, args, strict=True)):
-        return annotation
-    return origin[adapted]
-
-
-def _adapt_union(annotation: Any) -> Any:
-    functions = [one for one in get_args(annotation) if is_function(one)]
-    kept = [one for one in get_args(annotation) if one not in functions[1:]]
-    # Any function fits the first of several, so what all of them say is put in its place.
-    as_one = (
-        {functions[0]: _function_of(CALLABLE, said_of(annotation) or Said())}
-        if functions[1:]
-        else {}
-    )
-    members = tuple(as_one.get(one) or adapt(one) for one in kept)
-    union: Any = Union.__getitem__(members)
-    if any(member in (Any, object) for member in members):
-        return Any
-    if _is_supported(union):
-        return union
-    for member in members:
-        check_supported(member)
-    return _adapter(_names(get_args(annotation)), _union_converter(members))
+    return adapter(origin.__name__, convert)
 
 
 def _names(annotations: Iterable[Any]) -> str:
     return " | ".join(getattr(one, "__name__", None) or str(one) for one in annotations)
 
 
-def _union_converter(members: tuple[Any, ...]) -> Callable[[Any, Read], Any]:
+def _union_converter(
+    members: tuple[Any, ...], annotations: tuple[Any, ...]
+) -> Callable[[Any, Read], Any]:
     """Make the converter of a union that msgspec does not take: the first member that fits.
 
     A member that the value is an instance of already goes first, so that ``str`` stays text in
     ``datetime | str``; among classes of fields the one with these very fields does.
     """
-    fields = {member: names for member in members if (names := _field_names(member)) is not None}
+    pairs = list(zip(members, map(_bare, annotations), strict=True))
+    fields = {cls: names for _, cls in pairs if (names := _field_names(cls)) is not None}
     if len(set(fields.values())) < len(fields):
         same = _names(fields)
         raise TypeError(f"{same} cannot be told apart by their fields: use tagged msgspec.Structs")
 
-    def fits(member: Any, value: Any) -> bool:
-        if member in fields and type(value) is dict:
-            return fields[member] == value.keys()
-        return type(value) is (get_origin(member) or member)
+    def fits(cls: Any, value: Any) -> bool:
+        if cls in fields and type(value) is dict:
+            return fields[cls] == value.keys()
+        return type(value) is cls
 
     def convert(value: Any, read: Read) -> Any:
-        for member in sorted(members, key=lambda member: not fits(member, value)):
+        for member, _ in sorted(pairs, key=lambda pair: not fits(pair[1], value)):
             try:
                 return read(value, member)
             except msgspec.ValidationError:
                 continue
-        raise TypeError(f"Expected `{_names(members)}`, got `{type(value).__name__}`")
+        raise TypeError(f"Expected `{_names(annotations)}`, got `{type(value).__name__}`")
 
     return convert
 
 
-def _field_names(member: Any) -> frozenset[str] | None:
-    cls = get_origin(member) or member
+def _bare(annotation: Any) -> Any:
+    """Return the class that an annotation is about."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return get_origin(annotation) or annotation
+
+
+def is_record(cls: type) -> bool:
+    """Say whether msgspec looks into this class itself, for its fields."""
+    return (
+        _field_names(cls) is not None
+        or issubclass(cls, msgspec.Struct)
+        or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
+        or is_typeddict(cls)
+    ) and not hasattr(cls, "__pydantic_validator__")
+
+
+def _field_names(cls: Any) -> frozenset[str] | None:
+    if not isinstance(cls, type):
+        return None
+    keys = model_keys(cls)
+    if keys is not None:
+        return frozenset(keys.values())
     if dataclasses.is_dataclass(cls):
         return frozenset(field.name for field in dataclasses.fields(cls))
     if hasattr(cls, "__attrs_attrs__"):
         return frozenset(field.name for field in cls.__attrs_attrs__)
-    if isinstance(cls, type) and issubclass(cls, msgspec.Struct) and not _is_supported_array(cls):
+    if issubclass(cls, msgspec.Struct) and not cls.__struct_config__.array_like:
         return frozenset(cls.__struct_encode_fields__)
     return None
-
-
-def _is_supported_array(cls: type[msgspec.Struct]) -> bool:
-    return cls.__struct_config__.array_like
-
-
-def _is_record(cls: type) -> bool:
-    """Say whether msgspec looks into this generic class itself."""
-    return _field_names(cls) is not None or issubclass(cls, (msgspec.Struct, tuple, dict))
 
 
 def _is_supported(annotation: Any) -> bool:
     try:
         check_supported(annotation)
-    except TypeError:
+    except (TypeError, NameError):  # msgspec looks up names in modules only
         return False
     return True

@@ -20,6 +20,8 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, overl
 
 import trio
 
+from trio_rpc.services.annotations import remember_names
+
 __all__ = [
     "Kind",
     "MethodMark",
@@ -212,6 +214,7 @@ def _attach(function: F, mark: MethodMark) -> F:
     if mark_of(function) is not None:
         raise TypeError(f"{function.__qualname__} is marked twice")
     setattr(function, MARK, mark)
+    remember_names(function)
     return function
 
 

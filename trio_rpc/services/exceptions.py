@@ -335,7 +335,7 @@ def _annotated(cls: type, name: str, converters: Mapping[str, Any]) -> Any:
     """Return what converts an attribute: None if nothing is said, False if it cannot travel."""
     for base in cls.__mro__:
         if base.__flags__ & HEAP_TYPE and name in inspect.get_annotations(base):
-            return _tried(class_annotations(base)[name][1])
+            return _tried(class_annotations(base)[name])
     for base in cls.__mro__:
         bare = name.removeprefix(f"_{base.__name__.lstrip('_')}__").lstrip("_")
         if bare in converters:

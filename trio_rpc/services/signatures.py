@@ -13,16 +13,16 @@ import types
 from collections.abc import Callable, Sequence
 from inspect import Parameter
 from itertools import chain, repeat
-from typing import Any, Final, TypeAlias, get_args, get_origin
+from typing import Any, Final, TypeAlias, Unpack, get_args, get_origin
 
 import msgspec
 import trio
 
 from trio_rpc.errors import DecodeError, InvalidArguments
+from trio_rpc.services.adapters import Read, joined_paths
 from trio_rpc.services.annotations import Annotations
 from trio_rpc.services.conversion import (
     Convert,
-    Read,
     adapt,
     check_supported,
     convert_to,
@@ -31,6 +31,7 @@ from trio_rpc.services.conversion import (
     scalar_type,
 )
 from trio_rpc.services.functions import STREAMS, Prepare, Said, awaited, preparer
+from trio_rpc.services.records import record_of
 from trio_rpc.services.text import one_line, quoted
 
 __all__ = ["TASK_STATUS", "PrepareAll", "Signature", "checked", "complaint", "signature_of"]
@@ -151,7 +152,7 @@ class Signature:
 
         Raises TypeError when it cannot be resolved or checked.
         """
-        return self._adapt("its result", awaited(self._annotations.get("return")))
+        return self._adapt("its result", awaited(self._annotations.get("return")), "return")
 
     def bind(
         self, args: Sequence[Any], kwargs: dict[str, Any] | None = None
@@ -207,7 +208,7 @@ class Signature:
                 annotation = one
         if get_origin(annotation) is not trio.TaskStatus:
             return None
-        adapted = self._adapt("the started value", get_args(annotation)[0])
+        adapted = self._adapt("the started value", get_args(annotation)[0], TASK_STATUS)
         return checked(self.method, make_converter(adapted), "started value")
 
     def prepare(self) -> PrepareAll | None:
@@ -246,7 +247,9 @@ class Signature:
             return None
         if origin not in STREAMS:
             raise TypeError(f"{self.method}: the annotation of {where} is not that of a stream")
-        return make_converter(self._adapt(f"the items of {where}", get_args(annotation)[0]))
+        item = get_args(annotation)[0]
+        name = self._first if duplex else "return"
+        return make_converter(self._adapt(f"the items of {where}", item, name))
 
     def _add(self, parameter: Parameter) -> None:
         name, kind = parameter.name, parameter.kind
@@ -255,6 +258,11 @@ class Signature:
                 raise TypeError(f"{self.method}: task_status cannot be positional-only")
             self.takes_task_status = True
             return
+        if self._said is None:
+            annotation = self._annotations.get(name)
+            if get_origin(annotation) is Unpack:
+                self._add_unpacked(parameter, get_args(annotation)[0])
+                return
         one = self._parameter(parameter)
         if kind is Parameter.VAR_POSITIONAL:
             self._extra_positional = one
@@ -274,15 +282,17 @@ class Signature:
         where = f"parameter {parameter.name!r}"
         if self._said is None:
             annotation = self._annotations.get(parameter.name)
-            return _Parameter(parameter, annotation, self._adapt(where, annotation))
+            return _Parameter(parameter, annotation, self._adapt(where, annotation, parameter.name))
         try:
             annotation = self._annotations.get(parameter.name, Parameter.empty)
             if annotation is not Parameter.empty:
-                return _Parameter(parameter, annotation, self._adapt(where, annotation))
+                return _Parameter(
+                    parameter, annotation, self._adapt(where, annotation, parameter.name)
+                )
         except TypeError:
             pass  # one that only a checker can read
         annotation = self._said_of(parameter)
-        return _Parameter(parameter, annotation, self._adapt(where, annotation))
+        return _Parameter(parameter, annotation, self._adapt(where, annotation, parameter.name))
 
     def _said_of(self, parameter: Parameter) -> Any:
         """Return what the method that a callback is given to says of one of its parameters."""
@@ -308,19 +318,44 @@ class Signature:
                     Parameter.POSITIONAL_ONLY,
                     default=None,
                 )
-                adapted = self._adapt(f"argument {number}", annotation)
+                adapted = self._adapt(f"argument {number}", annotation, "")
                 self._positional.append(_Parameter(parameter, annotation, adapted))
         others = self._extra_keywords
         if others is not None and others.annotation is Any:
             for name in said.named.keys() - self._named.keys():
                 parameter = Parameter(name, Parameter.KEYWORD_ONLY, default=None)
                 annotation = said.named[name]
-                adapted = self._adapt(f"argument {name!r}", annotation)
+                adapted = self._adapt(f"argument {name!r}", annotation, "")
                 self._named[name] = _Parameter(parameter, annotation, adapted)
 
-    def _adapt(self, where: str, annotation: Any) -> Any:
+    def _add_unpacked(self, parameter: Parameter, annotation: Any) -> None:
+        """Add what ``**options: Unpack[...]`` of a TypedDict, or ``*rest: *tuple[...]``, stands for."""
+        names = self._annotations.names(parameter.name)
+        record = record_of(annotation, names)
+        if parameter.kind is Parameter.VAR_KEYWORD and record is not None:
+            for field in record.fields:
+                default = Parameter.empty if field.is_required else None
+                named = Parameter(field.name, Parameter.KEYWORD_ONLY, default=default)
+                where = f"parameter {field.name!r} of {parameter.name!r}"
+                adapted = self._adapt(where, field.annotation, parameter.name)
+                self._named[field.name] = _Parameter(named, field.annotation, adapted)
+                if is_function(field.annotation):
+                    self.callbacks[field.name] = field.is_required
+            return
+        args = get_args(annotation)
+        if parameter.kind is Parameter.VAR_POSITIONAL and (not args or args[1:] == (...,)):
+            item = (*args, Any)[0]
+            adapted = self._adapt(f"parameter {parameter.name!r}", item, parameter.name)
+            self._extra_positional = _Parameter(parameter, item, adapted)
+            return
+        raise TypeError(
+            f"{self.method}: the annotation of parameter {parameter.name!r} cannot be checked:"
+            " write a parameter for each argument"
+        )
+
+    def _adapt(self, where: str, annotation: Any, name: str) -> Any:
         try:
-            adapted = adapt(annotation)
+            adapted = adapt(annotation, self._annotations.names(name))
             check_supported(adapted)
         except Exception as exc:
             text = f"{self.method}: the annotation of {where} cannot be checked: {exc}"
@@ -480,7 +515,7 @@ def _shown(signature: inspect.Signature, parameters: list[Parameter]) -> str:
 def complaint(exc: Exception) -> str:
     """Tell in one line what does not fit; ``$`` stands for the value as a whole."""
     if isinstance(exc, msgspec.ValidationError):
-        return one_line(str(exc).replace(" - at `$`", ""))
+        return one_line(joined_paths(str(exc)))
     if isinstance(exc, (TypeError, ValueError)):
-        return one_line(str(exc))
+        return one_line(joined_paths(str(exc)))
     return f"its own checks raised {type(exc).__name__}"

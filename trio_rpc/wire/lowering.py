@@ -29,6 +29,7 @@ from trio_rpc.wire.keys import collide
 from trio_rpc.wire.limits import Limits
 from trio_rpc.wire.messages import Reference
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
+from trio_rpc.wire.simpler import simplifier
 
 __all__ = ["EXTENSION_FACTOR", "SHORT", "Lowering", "is_plain", "keeps_its_type"]
 
@@ -276,6 +277,9 @@ def _lowerer(cls: type) -> Lowerer | None:
         return _struct_lowerer(cls)
     if hasattr(cls, "__aiter__"):
         return None  # it is alive, as Trio's channels are, which have fields besides
+    simplify = simplifier(cls)
+    if simplify is not None:
+        return _simpler_lowerer(simplify)
     if dataclasses.is_dataclass(cls):
         return _fields_lowerer([field.name for field in dataclasses.fields(cls)])
     if hasattr(cls, "__attrs_attrs__"):
@@ -288,6 +292,17 @@ def _lowerer(cls: type) -> Lowerer | None:
 def _fields_lowerer(names: list[str]) -> Lowerer:
     def lower(lowering: Lowering, value: Any, depth: int) -> Any:
         return lowering.fields({name: getattr(value, name) for name in names}, depth)
+
+    return lower
+
+
+def _simpler_lowerer(simplify: Callable[[Any], Any]) -> Lowerer:
+    def lower(lowering: Lowering, value: Any, depth: int) -> Any:
+        try:
+            simpler = simplify(value)
+        except ValueError as exc:
+            raise EncodeError(str(exc)) from None
+        return lowering.value(simpler, depth)
 
     return lower
 

@@ -1,0 +1,61 @@
+"""Stand-ins for the types that msgspec does not take: classes made on the spot that convert by a function.
+
+msgspec takes such a class for a custom type and hands the value to our hook, which calls the function.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, TypeAlias
+
+import msgspec
+
+__all__ = ["Adapter", "AdapterType", "Read", "adapter", "inside", "joined_paths"]
+
+Read: TypeAlias = Callable[[Any, Any], Any]
+"""Converts a value to an adapted annotation: ``convert_to``, or what another form of values has for it."""
+
+_PATHS: Final = re.compile(r"((?: - at `\$[^`]*`)+)\Z")
+_PATH: Final = re.compile(r"`\$([^`]*)`")
+
+
+class AdapterType(type):
+    """The class of all stand-ins."""
+
+    # msgspec checks what the hook returned against the type it asked for.
+    def __instancecheck__(cls, instance: object) -> bool:
+        """Say yes to whatever the function has returned."""
+        return True
+
+
+class Adapter(metaclass=AdapterType):
+    """Stands in an annotation for a type that msgspec does not take."""
+
+    convert: ClassVar[Callable[[Any, Read], Any]]
+
+
+def adapter(name: str, convert: Callable[[Any, Read], Any]) -> Any:
+    """Make a stand-in that converts by ``convert``, which is given the value and what converts its parts."""
+    return AdapterType(name, (Adapter,), {"convert": staticmethod(convert)})
+
+
+def inside(value: Any, adapted: Any, read: Read) -> Any:
+    """Convert a part of a value, within the function of a stand-in.
+
+    Raises TypeError, whose text ends with the path of what does not fit: to it msgspec adds the path to the part.
+    """
+    try:
+        return read(value, adapted)
+    except msgspec.ValidationError as exc:
+        raise TypeError(str(exc)) from None
+
+
+def joined_paths(text: str) -> str:
+    """Make one path of those that a text ends with, each of a part of the next."""
+    found = _PATHS.search(text)
+    if found is None:
+        return text
+    paths = _PATH.findall(found[1])
+    whole = "".join(reversed(paths))
+    return text[: found.start()] + (f" - at `${whole}`" if whole else "")

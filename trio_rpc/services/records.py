@@ -1,0 +1,258 @@
+"""Classes of fields: dataclasses, attrs classes, Structs, NamedTuples and TypedDicts, taken apart and made again.
+
+msgspec makes instances of them by itself, and better. This is for those with a field that it does not take.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    NotRequired,
+    Required,
+    TypeVar,
+    get_args,
+    get_origin,
+    is_typeddict,
+)
+
+import msgspec
+
+from trio_rpc.services.adapters import Read, inside
+from trio_rpc.services.annotations import Names, why_missing
+
+__all__ = ["Field", "Record", "record_of", "substitute"]
+
+MISSING: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: its name, the key that it travels under, what it is, and whether it must be there."""
+
+    name: str
+    key: str
+    annotation: Any
+    is_required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A class of fields.
+
+    Attributes:
+        cls: the class.
+        fields: its fields, in order.
+        is_array: whether they travel as an array.
+        make: makes an instance of the fields that came, by name.
+    """
+
+    cls: type
+    fields: list[Field]
+    is_array: bool
+    make: Callable[[dict[str, Any]], Any]
+
+    def converter(self, annotations: Mapping[str, Any]) -> Callable[[Any, Read], Any]:
+        """Return what makes an instance of a map or an array; ``annotations`` are the fields', adapted."""
+        shape = msgspec.defstruct(
+            self.cls.__name__,
+            [
+                (
+                    f"f_{index}",
+                    annotations[one.name],
+                    msgspec.field(name=one.key)
+                    if one.is_required
+                    else msgspec.field(name=one.key, default=MISSING),
+                )
+                for index, one in enumerate(self.fields)
+            ],
+            array_like=self.is_array,
+            kw_only=not self.is_array,
+            forbid_unknown_fields=issubclass(self.cls, tuple) or _forbids(self.cls),
+        )
+
+        def convert(value: Any, read: Read) -> Any:
+            if not is_typeddict(self.cls) and isinstance(value, self.cls):
+                return value
+            if self.is_array and type(value) is tuple:
+                value = list(value)
+            came = msgspec.structs.astuple(inside(value, shape, read))
+            pairs = zip(self.fields, came, strict=True)
+            return self.make({one.name: item for one, item in pairs if item is not MISSING})
+
+        return convert
+
+
+def record_of(annotation: Any, names: Names) -> Record | None:
+    """Describe a class of fields; None if it is not one.
+
+    Raises TypeError for an annotation of a field that cannot be resolved.
+    """
+    cls = get_origin(annotation) or annotation
+    if not isinstance(cls, type):
+        return None
+    if is_typeddict(cls):
+        hints = _hints(annotation, names)
+        fields = [Field(n, n, a, _is_required(cls, n, a)) for n, a in hints.items()]
+        return Record(cls, fields, False, dict)
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        hints = _hints(annotation, names)
+        defaults: dict[str, Any] = cls._field_defaults  # type: ignore[attr-defined]
+        fields = [Field(n, n, hints.get(n, Any), n not in defaults) for n in cls._fields]
+        return Record(cls, fields, True, lambda values: cls(**values))
+    if issubclass(cls, msgspec.Struct):
+        return _struct(cls, _hints(annotation, names))
+    if dataclasses.is_dataclass(cls):
+        return _dataclass(cls, _hints(annotation, names))
+    if hasattr(cls, "__attrs_attrs__"):
+        return _attrs(cls, _hints(annotation, names))
+    return None
+
+
+def _is_required(cls: Any, name: str, annotation: Any) -> bool:
+    """Say whether a TypedDict must have a key, which ``__required_keys__`` gets wrong for annotations as text."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Required, NotRequired):
+        return get_origin(annotation) is Required
+    return name in cls.__required_keys__
+
+
+def _struct(cls: Any, hints: dict[str, Any]) -> Record | None:
+    if cls.__struct_config__.tag is not None:
+        return None  # msgspec chooses among these by their tag
+    names = cls.__struct_fields__
+    defaults = (msgspec.NODEFAULT,) * (len(names) - len(cls.__struct_defaults__))
+    described = zip(
+        names, cls.__struct_encode_fields__, (*defaults, *cls.__struct_defaults__), strict=True
+    )
+    fields = [Field(n, k, hints.get(n, Any), one is msgspec.NODEFAULT) for n, k, one in described]
+    return Record(cls, fields, cls.__struct_config__.array_like, lambda values: cls(**values))
+
+
+def _forbids(cls: Any) -> bool:
+    config = getattr(cls, "__struct_config__", None)
+    return config is not None and config.forbid_unknown_fields
+
+
+def _dataclass(cls: Any, hints: dict[str, Any]) -> Record:
+    described = {one.name: one for one in dataclasses.fields(cls)}
+    has_init_only = any(
+        isinstance(one, dataclasses.InitVar) or one is dataclasses.InitVar for one in hints.values()
+    )
+
+    def is_required(one: dataclasses.Field[Any]) -> bool:
+        none = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+        return one.init and none
+
+    def make(values: dict[str, Any]) -> Any:
+        made = cls.__new__(cls)
+        for name, one in described.items():
+            if name in values:
+                object.__setattr__(made, name, values[name])
+            elif one.default_factory is not dataclasses.MISSING:
+                object.__setattr__(made, name, one.default_factory())
+            elif one.default is not dataclasses.MISSING:
+                object.__setattr__(made, name, one.default)
+        # What only __init__ is given does not travel, and what __post_init__ made of it has.
+        if not has_init_only and hasattr(cls, "__post_init__"):
+            made.__post_init__()
+        return made
+
+    fields = [Field(n, n, hints.get(n, Any), is_required(one)) for n, one in described.items()]
+    return Record(cls, fields, False, make)
+
+
+def _attrs(cls: Any, hints: dict[str, Any]) -> Record:
+    described = {one.name: one for one in cls.__attrs_attrs__}
+
+    def make(values: dict[str, Any]) -> Any:
+        given = {
+            one.alias: values[name]
+            for name, one in described.items()
+            if one.init and name in values
+        }
+        made = cls(**given)
+        for name, one in described.items():
+            if not one.init and name in values:
+                object.__setattr__(made, name, values[name])
+        return made
+
+    nothing = next(
+        (type(one.default) for one in described.values() if repr(one.default) == "NOTHING"), None
+    )
+    fields = [
+        Field(
+            name, name, hints.get(name, one.type or Any), one.init and type(one.default) is nothing
+        )
+        for name, one in described.items()
+    ]
+    return Record(cls, fields, False, make)
+
+
+# ── what the fields are annotated with ───────────────────────────────────────────────────────
+
+
+def _hints(annotation: Any, names: Names) -> dict[str, Any]:
+    """Return the annotations of a class's fields, with the type arguments of ``annotation`` in their places."""
+    cls = get_origin(annotation) or annotation
+    arguments = _arguments(annotation)
+    hints: dict[str, Any] = {}
+    for base in reversed(_bases(cls)):
+        module = vars(sys.modules.get(base.__module__, types.ModuleType("")))
+        within = names.within(module, base)
+        for name, one in inspect.get_annotations(base).items():
+            resolved = _resolved(within, base, name, one)
+            if get_origin(resolved) is not ClassVar and resolved is not ClassVar:
+                hints[name] = substitute(resolved, arguments.get(base, {}))
+    return hints
+
+
+def _resolved(names: Names, cls: type, name: str, annotation: Any) -> Any:
+    try:
+        return names.resolve(name, annotation)
+    except NameError as exc:
+        missing = exc.name or str(exc)
+        raise TypeError(
+            f"{missing!r} in the annotation of {name!r} of {cls.__qualname__} cannot be resolved at run"
+            f" time: {why_missing(cls, missing)}"
+        ) from exc
+
+
+def _bases(cls: Any) -> list[Any]:
+    found = [base for base in cls.__mro__ if base not in (object, dict, tuple)]
+    if is_typeddict(cls):  # whose bases are not in its __mro__; it has all their annotations
+        return [cls]
+    return found
+
+
+def _arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
+    """Map each class that ``annotation`` is derived from to what its type variables stand for."""
+    cls = get_origin(annotation) or annotation
+    own = dict(zip(getattr(cls, "__parameters__", ()), get_args(annotation), strict=False))
+    found = {cls: own}
+    for base in vars(cls).get("__orig_bases__", ()) if isinstance(cls, type) else ():
+        if isinstance(get_origin(base), type):
+            for one, mapping in _arguments(base).items():
+                found[one] = {key: substitute(value, own) for key, value in mapping.items()}
+    return found
+
+
+def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
+    """Put type arguments in the places of type variables."""
+    if not arguments:
+        return annotation
+    if isinstance(annotation, TypeVar):
+        return arguments.get(annotation, annotation)
+    parameters = getattr(annotation, "__parameters__", ())
+    if isinstance(annotation, type) or not parameters:
+        return annotation
+    return annotation[tuple(arguments.get(one, one) for one in parameters)]

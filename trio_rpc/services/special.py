@@ -1,0 +1,237 @@
+"""Types of Python's library, and of Pydantic, that msgspec does not make, though what arrives says all of them."""
+
+from __future__ import annotations
+
+import collections
+import collections.abc
+import enum
+import fractions
+import os
+import pathlib
+import re
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Final, get_origin
+
+from trio_rpc.services.adapters import Read, adapter, inside
+from trio_rpc.services.text import one_line
+from trio_rpc.wire.lowering import keeps_its_type
+from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION, simplifier
+
+__all__ = ["container", "enumeration", "is_plain_enum", "literal", "mapping", "special"]
+
+Adapt = Callable[[Any], Any]
+
+_BARE: Final = (str, int, float, bytes, list, dict, set, frozenset)
+"""Whose subclasses arrive as the class itself."""
+
+_NEVER: Final[dict[Any, str]] = {
+    type: "a class cannot be sent: send its name",
+    collections.abc.Iterator: "an iterator cannot be sent: write list, or AsyncIterator for a stream",
+    collections.abc.Generator: "a generator cannot be sent: write list, or AsyncIterator for a stream",
+    collections.abc.Awaitable: "an awaitable cannot be sent: write a Callable that returns one",
+    collections.abc.Coroutine: "a coroutine cannot be sent: write a Callable that returns one",
+    os.PathLike: "what arrives is text: write pathlib.Path",
+    typing.IO: "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
+    typing.TextIO: "a file cannot be sent: write str, or AsyncIterator[str]",
+    typing.BinaryIO: "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
+    types.ModuleType: "a module cannot be sent: send its name",
+}
+
+_FRACTION: Final = re.compile(r"-?[0-9]+/0*[1-9][0-9]*")
+
+_FACTORIES: Final = (int, float, complex, str, bytes, bool, list, dict, set, frozenset, tuple)
+
+
+def special(cls: type, adapt: Adapt) -> Any:
+    """Return what stands in for a class without arguments, or None. Raises TypeError if nothing ever fits it."""
+    if cls in _NEVER:
+        raise TypeError(_NEVER[cls])
+    if issubclass(cls, BaseException):
+        raise TypeError("an exception cannot be sent as a value: raise it, or send its text")
+    if hasattr(cls, "__pydantic_validator__"):
+        return _model(cls)
+    if issubclass(cls, pathlib.PurePath):
+        cls("x")  # raises where there are no paths of that kind
+        return _from_text(cls)
+    if cls in ADDRESSES:
+        return _from_text(cls)
+    if cls is fractions.Fraction:
+        return adapter("Fraction", _fraction)
+    made = container(cls, (), adapt)
+    return made if made is not None else _subclass(cls)
+
+
+def mapping(origin: Any, key: Any, item: Any) -> Any:
+    """Return what stands in for a dict whose keys msgspec would leave as they are."""
+
+    def convert(value: Any, read: Read) -> Any:
+        if not isinstance(value, dict):
+            raise TypeError(f"Expected `object`, got `{type(value).__name__}`")
+        made = dict(inside(list(value.items()), list[tuple[key, item]], read))
+        if len(made) < len(value):
+            raise ValueError("two keys of a dict are the same")
+        return made
+
+    return adapter(origin.__name__, convert)
+
+
+def container(cls: type, args: Sequence[Any], adapt: Adapt) -> Any:
+    """Return what stands in for a container of the module ``collections``, or None."""
+    if cls in _NEVER:
+        raise TypeError(_NEVER[cls])
+    if cls is collections.deque:
+        return _made_of(cls, list[adapt(args[0])] if args else list, collections.deque)  # type: ignore[misc]
+    if cls is collections.Counter:
+        return _made_of(cls, adapt(dict[args[0] if args else Any, int]), collections.Counter)  # type: ignore[misc]
+    if cls is collections.OrderedDict:
+        return _made_of(cls, _dict(args, adapt), collections.OrderedDict)
+    if cls is collections.defaultdict:
+        item = get_origin(args[1]) or args[1] if args else None
+        factory: Any = item if item in _FACTORIES else None
+        return _made_of(
+            cls, _dict(args, adapt), lambda made: collections.defaultdict(factory, made)
+        )
+    return None
+
+
+def _dict(args: Sequence[Any], adapt: Adapt) -> Any:
+    return adapt(dict[args[0], args[1]]) if args else dict  # type: ignore[valid-type]
+
+
+def _made_of(cls: type, simpler: Any, make: Callable[[Any], Any]) -> Any:
+    def convert(value: Any, read: Read) -> Any:
+        return value if type(value) is cls else make(inside(value, simpler, read))
+
+    return adapter(cls.__name__, convert)
+
+
+def _from_text(cls: Callable[[str], Any]) -> Any:
+    name = cls.__name__
+
+    def convert(value: Any, _read: Read) -> Any:
+        if isinstance(value, cls):  # type: ignore[arg-type]
+            return value
+        if type(value) is not str:
+            raise TypeError(f"Expected `{name}`, got `{type(value).__name__}`")
+        return cls(value)
+
+    return adapter(name, convert)
+
+
+def _fraction(value: Any, _read: Read) -> Any:
+    if isinstance(value, fractions.Fraction):
+        return value
+    # Fraction() itself would take "1e1000000000", too.
+    if type(value) is not str or len(value) > MAX_FRACTION or not _FRACTION.fullmatch(value):
+        raise TypeError(f"Expected `Fraction`, got `{type(value).__name__}`")
+    numerator, _, denominator = value.partition("/")
+    return fractions.Fraction(int(numerator), int(denominator))
+
+
+def _subclass(cls: type) -> Any:
+    """Stand in for a class that adds nothing to what it holds, such as ``class Celsius(float)``."""
+    base: Any = next((one for one in _BARE if issubclass(cls, one)), None)
+    if base is None or cls is base or typing.is_typeddict(cls) or cls.__module__ == "builtins":
+        return None
+    if cls.__new__ is not base.__new__ or cls.__init__ is not base.__init__:  # type: ignore[misc]
+        return None
+
+    def convert(value: Any, read: Read) -> Any:
+        return value if isinstance(value, cls) else cls(inside(value, base, read))
+
+    return adapter(cls.__name__, convert)
+
+
+# ── enums and literals ───────────────────────────────────────────────────────────────────────
+
+
+def is_plain_enum(cls: type[enum.Enum]) -> bool:
+    """Say whether values of an enum are exactly its members: not so the sets of flags."""
+    return not issubclass(cls, enum.Flag)
+
+
+def enumeration(cls: type[enum.Enum]) -> Any:
+    """Return what stands in for an enum that msgspec does not take."""
+    if not issubclass(cls, enum.Flag):
+        for member in cls:
+            if not keeps_its_type(member.value) and not _is_bare(member.value):
+                kind = type(member.value).__name__
+                raise TypeError(
+                    f"the value of {cls.__name__}.{member.name} is a {kind}, which arrives as something else:"
+                    " give the members values of built-in types"
+                )
+
+    def convert(value: Any, _read: Read) -> Any:
+        if isinstance(value, cls):
+            return value
+        if type(value) is list:  # a tuple's place is often taken by a list on its way
+            value = _tuples(value)
+        if issubclass(cls, enum.Flag) and type(value) is not int:
+            raise TypeError(f"Expected `{cls.__name__}`, got `{type(value).__name__}`")
+        return cls(value)
+
+    return adapter(cls.__name__, convert)
+
+
+def _is_bare(value: Any) -> bool:
+    return isinstance(value, (str, int, float))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if type(value) is list else value
+
+
+def literal(members: Sequence[Any]) -> Any:
+    """Return what stands in for a Literal that has members of enums, bytes or bools."""
+    accepted: dict[Any, Any] = {}
+    for member in reversed(members):  # of two that arrive as the same, the first
+        bare = member.value if isinstance(member, enum.Enum) else member
+        accepted[type(bare), bare] = accepted[type(member), member] = member
+    shown = ", ".join(map(str, members))
+
+    def convert(value: Any, _read: Read) -> Any:
+        try:
+            return accepted[type(value), value]
+        except (KeyError, TypeError):
+            raise ValueError(
+                f"Expected one of {shown}, got `{one_line(repr(value), 100)}`"
+            ) from None
+
+    return adapter("Literal", convert)
+
+
+# ── Pydantic ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _model(cls: Any) -> Any:
+    """Stand in for a model, or a dataclass of Pydantic's, which makes its instances by its own rules."""
+    validator = cls.__pydantic_validator__
+    if simplifier(cls) is None:
+        raise TypeError(f"{cls.__name__} has a form of models that cannot be taken apart")
+
+    def convert(value: Any, _read: Read) -> Any:
+        try:
+            return validator.validate_python(value)
+        except Exception as exc:
+            if not callable(getattr(exc, "errors", None)):
+                raise
+            raise TypeError(_complaint(exc)) from None
+
+    try:
+        validator.validate_python(object())
+    except Exception as exc:
+        if not callable(getattr(exc, "errors", None)):
+            raise TypeError(f"{cls.__name__} is not complete: {one_line(str(exc))}") from exc
+    return adapter(cls.__name__, convert)
+
+
+def _complaint(exc: Any) -> str:
+    """Make one line of what Pydantic says."""
+    errors = exc.errors(include_url=False, include_context=False, include_input=False)
+    first = errors[0]
+    path = "".join(f".{one}" if isinstance(one, str) else f"[{one}]" for one in first["loc"])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    text = one_line(first["msg"].replace("`", "'"))
+    return f"{text}{more}" + (f" - at `${one_line(path, 200)}`" if path else "")
