@@ -102,3 +102,25 @@ async def test_the_bug_of_a_handler_is_logged_with_its_traceback_and_what_is_dec
     assert [each.rpc_method for each in records] == ["bug", "plain_bug", "unsendable"]
     assert [each.rpc_call for each in records] == [requests[each.rpc_method] for each in records]
     assert "in plain_bug" in caplog.text
+
+
+async def test_what_a_filter_refuses_before_the_handler_begins_is_told_as_that_and_is_no_bug(
+    caplog,
+):
+    ran = []
+
+    class Service:
+        @trio_rpc.method
+        async def work(self) -> None:
+            ran.append(1)
+
+    async def refuse(call, proceed):
+        raise trio_rpc.Overloaded("slow down")
+
+    gateway = Gateway(Service(), filters=[refuse])
+    async with hosting(gateway) as url, browsing(url) as browser:
+        await browser.start("work")
+        message = await browser.next()
+        assert (message["code"], message["error"]) == ("overloaded", "slow down")
+    assert ran == []
+    assert [each for each in caplog.records if each.name == "trio_rpc.handlers"] == []

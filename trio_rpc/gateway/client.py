@@ -16,11 +16,12 @@ import trio
 from trio_rpc.channels import tls
 from trio_rpc.channels.connecting import naming
 from trio_rpc.channels.one_exception import one_exception
-from trio_rpc.errors import Fate, RemoteCancelled, RemoteError, RpcError, SessionBroken
+from trio_rpc.errors import Fate, RemoteError, RpcError, SessionBroken
 from trio_rpc.gateway.client_http import WebClient
 from trio_rpc.gateway.client_session import Call, ClientSession
 from trio_rpc.gateway.client_socket import TextSocket, open_text_socket
 from trio_rpc.gateway.texts import ENVELOPE, SPREAD, finish_payload, from_json
+from trio_rpc.services.faults import from_error
 
 __all__ = ["Message"]
 
@@ -386,8 +387,8 @@ class Message:
         if _is_result(end):
             return finish_payload(end)
         text = str(end.get("error"))
-        if end.get("code") in ("cancelled", "deadline"):
-            raise RemoteCancelled(text)
+        if end.get("code") not in ("raised", "internal"):
+            raise from_error({"code": str(end.get("code")), "message": text})
         raise RemoteError(str(end.get("error_type") or end.get("code")), text)
 
     # ── ordinary requests ────────────────────────────────────────────────────────────────────

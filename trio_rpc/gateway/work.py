@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_rpc.channels.complaints import Complaints
-from trio_rpc.errors import LocalProtocolError, RemoteError
+from trio_rpc.errors import CallError, LocalProtocolError, RemoteError
 from trio_rpc.gateway.forms import CallbackForm, Forms
 from trio_rpc.gateway.texts import SPREAD, finish
-from trio_rpc.services.faults import Detail, to_error
+from trio_rpc.services.faults import Detail, not_started, to_error
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.bugs import Bugs
 from trio_rpc.session.context import Handled, handled_call, outgoing_metadata
@@ -91,6 +91,8 @@ class Work:
         self.ahead = 0
         self._handled = 0
         self._owner = Owner(f"a callback of {method.name}")
+        self._has_begun = False
+        """The handler's function has been called, and not only filters round it."""
         self._method = method
         self._forms = forms = forms or Forms(method)
         self._manners = manners
@@ -123,14 +125,15 @@ class Work:
             await self._run_handler(client)
         except BaseException as exc:  # noqa: BLE001 - what is not for its caller is raised again
             self._end(self._raised(exc))
-            self._manners.bugs.raised(
-                exc,
-                self.name,
-                self._method.raises,
-                session=repr(client),
-                call=self.uuid,
-                is_cancelled=self._scope.cancel_called or client.is_over,
-            )
+            if self._has_begun or not isinstance(exc, CallError):  # else a filter has refused it
+                self._manners.bugs.raised(
+                    exc,
+                    self.name,
+                    self._method.raises,
+                    session=repr(client),
+                    call=self.uuid,
+                    is_cancelled=self._scope.cancel_called or client.is_over,
+                )
             _raise_what_is_not_for_callers(exc)
         finally:
             del client.works[self.uuid]
@@ -161,6 +164,7 @@ class Work:
     async def _call(self) -> Any:
         async def proceed() -> Any:
             await trio.lowlevel.checkpoint()
+            self._has_begun = True
             result = self._method.function(**self._kwargs)
             return await result if is_awaitable(result) else result
 
@@ -177,9 +181,11 @@ class Work:
     def _raised(self, exc: BaseException) -> dict[str, Any]:
         if isinstance(exc, trio.Cancelled):
             return self._error("cancelled", "its client is gone, or the gateway is closing")
-        fault = to_error(exc, self._method.raises, self._manners.detail)
-        error = self._error("raised", str(fault.get("message", "")))
-        error["error_type"] = fault.get("type", "")
+        make = to_error if self._has_begun else not_started
+        fault = make(exc, self._method.raises, self._manners.detail)
+        error = self._error(fault["code"], str(fault.get("message", "")))
+        if "type" in fault:
+            error["error_type"] = fault["type"]
         return error
 
     def _error(self, code: str, text: str) -> dict[str, Any]:

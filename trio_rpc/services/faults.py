@@ -31,6 +31,7 @@ from trio_rpc.errors import (
     RemoteCancelled,
     RemoteError,
     RemoteTraceback,
+    RpcError,
     Unavailable,
 )
 from trio_rpc.services.decorators import wire_name
@@ -40,7 +41,16 @@ from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.lowering import keeps_its_type
 from trio_rpc.wire.messages import Notification
 
-__all__ = ["BUILTINS", "Detail", "ErrorMap", "from_error", "refusal", "to_error"]
+__all__ = [
+    "BUILTINS",
+    "Detail",
+    "ErrorMap",
+    "from_error",
+    "not_started",
+    "refusal",
+    "set_fate",
+    "to_error",
+]
 
 Detail: TypeAlias = Literal["none", "message", "traceback"]
 ErrorMap: TypeAlias = dict[str, Any]
@@ -143,10 +153,37 @@ def refusal(exc: CallError) -> ErrorMap:
     if isinstance(exc, RemoteCancelled):
         started = exc.fate is not Fate.NOT_STARTED
         return {"code": "cancelled", "message": message, "started": started}
-    error = {"code": _CODES.get(type(exc), "internal"), "message": message}
+    error = {"code": _code_of(exc) or "internal", "message": message}
     if isinstance(exc, InvalidArguments) and exc.parameter:
         error["parameter"] = clip(exc.parameter, 100)
     return error
+
+
+def not_started(
+    exc: BaseException, raises: tuple[type[Exception], ...], detail: Detail
+) -> ErrorMap:
+    """Make the error map of what a filter raised before the handler began.
+
+    A refusal arrives as the class of this library that it is, or as its own if the method declares it.
+    """
+    if isinstance(exc, CallError) and not isinstance(exc, raises) and _code_of(exc) is not None:
+        return {**refusal(exc), **({"started": False} if isinstance(exc, RemoteCancelled) else {})}
+    return {**to_error(exc, raises, detail), "started": False}
+
+
+def _code_of(exc: CallError) -> str | None:
+    if isinstance(exc, RemoteCancelled):
+        return "cancelled"
+    return next((code for cls, code in _CODES.items() if isinstance(exc, cls)), None)
+
+
+def set_fate(exc: BaseException, fate: Fate) -> None:
+    """Tell in an error of this library, or in those of a group, what became of the call."""
+    if isinstance(exc, RpcError):
+        exc.fate = fate
+    elif isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            set_fate(inner, fate)
 
 
 def from_error(
@@ -307,15 +344,16 @@ class _Reader:
         if code == "raised":
             exc = self._raised(error, 1)
         elif code in ("cancelled", "deadline"):
-            exc = _cancelled(error, message)
+            exc = RemoteCancelled(message)
         elif code == "invalid_arguments":
             exc = InvalidArguments(message, _text(error, "parameter", ""))
         elif code in _REFUSALS:
             exc = _REFUSALS[code](message)
-            if error.get("started") is True:
-                exc.fate = Fate.STOPPED  # what the handler returned or raised was dropped
         else:  # "internal", or a code of a later version
             exc = RemoteError(code, message)
+        started = _has_started(error, code)
+        if started is not None:
+            set_fate(exc, Fate.STOPPED if started else Fate.NOT_STARTED)
         remote_traceback = _text(error, "traceback", "")
         if remote_traceback:
             set_cause(exc, RemoteTraceback(remote_traceback))
@@ -395,11 +433,12 @@ def _is_cut(message: str) -> bool:
     return message.endswith(" characters)") or not message.isascii()
 
 
-def _cancelled(error: Mapping[str, Any], message: str) -> RemoteCancelled:
-    started = error.get("started", True)
-    if type(started) is not bool:
+def _has_started(error: Mapping[str, Any], code: str) -> bool | None:
+    """Whether the handler had begun; None for a refusal that does not say, whose class does."""
+    started = error.get("started", None if code in _REFUSALS else True)
+    if started is not None and type(started) is not bool:
         raise DecodeError("an error has a 'started' that is not a boolean")
-    return RemoteCancelled(message, fate=Fate.STOPPED if started else Fate.NOT_STARTED)
+    return started
 
 
 def _text(error: Mapping[str, Any], key: str, default: str | None = None) -> str:

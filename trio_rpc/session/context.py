@@ -96,6 +96,7 @@ class Handled:
         "args",
         "cancelled",
         "context",
+        "has_begun",
         "has_ended",
         "held",
         "home",
@@ -139,6 +140,8 @@ class Handled:
         """The call of ours that this one is a callback of."""
         self.result: object = None
         self.started = 0.0
+        self.has_begun = False
+        """The handler's function has been called, and not only filters round it."""
         self.has_ended = False
         self.references: Sequence[Any] = ()
         """Callbacks and streams that came with it, and live as long."""

@@ -17,13 +17,19 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_rpc.channels.complaints import Complaints
-from trio_rpc.errors import EncodeError, InvalidArguments, LocalProtocolError, MethodNotFound
+from trio_rpc.errors import (
+    CallError,
+    EncodeError,
+    InvalidArguments,
+    LocalProtocolError,
+    MethodNotFound,
+)
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.protocol.states import Incoming as CallState
 from trio_rpc.services.conversion import SCALARS
 from trio_rpc.services.decorators import Kind, wire_name
-from trio_rpc.services.faults import Detail, refusal, to_error
+from trio_rpc.services.faults import Detail, not_started, refusal, to_error
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
@@ -181,7 +187,10 @@ class Incoming:
         if context.get(TASK_STATUS):
             if not method.signature.takes_task_status:
                 raise InvalidArguments(f"{method.name} has no task_status: it cannot be started")
-            status = RemoteTaskStatus(handled, self._protocol, self._wake, self._calls.check_run)
+            calls = self._calls
+            status = RemoteTaskStatus(
+                handled, self._protocol, self._wake, calls.check_run, calls.over_error
+            )
             handled.kwargs = {**handled.kwargs, TASK_STATUS: status}
         if method.name == SCOPE:
             handled.held = HeldScope(handled)
@@ -427,20 +436,27 @@ class Incoming:
 
     def _end_with_error(self, handled: Handled, exc: BaseException) -> None:
         method, number = handled.method, handled.id
+        is_refusal = isinstance(exc, CallError) and not handled.has_begun
         if number < 0:
             self._end_notification()
+            if is_refusal:
+                text = "the notification %s from %r was refused by a filter: %s"
+                self._complaints.log(logging.WARNING, text, method.name, self.session, exc)
+        elif not self._protocol.may_answer:
+            self._answer_error(number, {**_NOT_TAKEN, "started": handled.has_begun})
+        elif handled.has_begun:
+            self._answer_error(number, to_error(exc, method.raises, self._detail))
         else:
-            is_kept = self._protocol.may_answer
-            error = to_error(exc, method.raises, self._detail) if is_kept else {**_NOT_TAKEN}
-            self._answer_error(number, error)
-        self._bugs.raised(
-            exc,
-            method.name,
-            method.raises,
-            session=self.session.name,
-            call=number if number > 0 else None,
-            is_cancelled=handled.cancelled is not None,
-        )
+            self._answer_error(number, not_started(exc, method.raises, self._detail))
+        if not is_refusal:
+            self._bugs.raised(
+                exc,
+                method.name,
+                method.raises,
+                session=self.session.name,
+                call=number if number > 0 else None,
+                is_cancelled=handled.cancelled is not None,
+            )
 
     def _end_cancelled(self, handled: Handled) -> None:
         if handled.id < 0:
@@ -453,7 +469,8 @@ class Incoming:
             error: dict[str, Any] = {"code": "deadline", "message": "its deadline is over"}
         else:
             why = "cancelled at its caller's wish" if by_peer else _why_cancelled(handled)
-            error = {"code": "cancelled", "message": why, "started": scope is not None}
+            error = {"code": "cancelled", "message": why}
+        error["started"] = handled.has_begun
         self._answer_error(handled.id, error)
 
     def _end_notification(self) -> None:
@@ -539,10 +556,12 @@ def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:
 
 def _invoke_plain(handled: Handled) -> Any:
     handled_call.set(handled)
+    handled.has_begun = True
     return handled.method.function(*handled.args, **handled.kwargs)
 
 
 def _invoke(handled: Handled) -> Any:
+    handled.has_begun = True
     result = handled.method.function(*handled.args, **handled.kwargs)
     if handled.sender is not None and handled.method.kind is Kind.STREAM:
         return pump(result, handled.sender)

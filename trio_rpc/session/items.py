@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import trio
 from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
-from trio_rpc.errors import DecodeError, LocalProtocolError, RpcError
+from trio_rpc.errors import DecodeError, Fate, LocalProtocolError, RpcError
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.services.conversion import Convert
 from trio_rpc.services.signatures import complaint
@@ -75,6 +75,12 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
 
     def __repr__(self) -> str:
         return f"<trio_rpc stream of {self.name}>"
+
+    @property
+    def fate(self) -> Fate:
+        """What the end of the session means for the call that this stream is, once that has ended it."""
+        answer = None if self._pending is None else self._pending.answer
+        return answer.fate if isinstance(answer, RpcError) else Fate.UNKNOWN
 
     def convert_items(self, convert: Convert | None) -> None:
         """Check and convert items with that function from now on."""
@@ -240,6 +246,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
         self._wake = wake
         self._call = 0
         self._why_not: type[Exception] | None = None
+        self._fate = Fate.UNKNOWN
         self._over = trio.Event()
         self._left = ITEMS_PER_TURN
         # Bound: one place for each task that sends.
@@ -254,8 +261,13 @@ class ItemSender(trio.abc.SendChannel[Any]):
         """Credit has come: wake those who wait for it."""
         self._credit.let_in()
 
-    def stop(self) -> None:
-        """Nobody takes items any more."""
+    def stop(self, fate: Fate = Fate.UNKNOWN) -> None:
+        """Nobody takes items any more.
+
+        Args:
+            fate: of the call, if that is because the session is over.
+        """
+        self._fate = fate
         self._end(trio.BrokenResourceError)
 
     async def send(self, value: Any) -> None:
@@ -265,6 +277,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
             EncodeError: it cannot be sent; nothing was.
             trio.ClosedResourceError: this end has been closed.
             trio.BrokenResourceError: the consumer has left.
+            SessionClosed, SessionBroken: the session is over.
         """
         self._outgoing.check_run()
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -307,6 +320,9 @@ class ItemSender(trio.abc.SendChannel[Any]):
         if self._why_not is not None:
             # What ended the stream while we waited may have cancelled us too, which goes before.
             await trio.lowlevel.checkpoint_if_cancelled()
+            over = self._outgoing.over_error(self._fate)
+            if over is not None and self._why_not is trio.BrokenResourceError:
+                raise over
             raise self._why_not("this end of the stream is closed, or nobody takes its items")
 
     def _queue(self, value: Any) -> None:

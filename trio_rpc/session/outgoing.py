@@ -112,6 +112,7 @@ class Outgoing:
         self._calls = Admission(self._room_for_calls)
         self._notifications = Admission(self._room_for_notifications)
         self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
+        self._is_over = False
 
     def is_cancelling(self, pending: Pending) -> bool:
         """Whether that call has been cancelled and its end has not come."""
@@ -363,12 +364,17 @@ class Outgoing:
 
     def fail_all(self) -> None:
         """The session is over: every call ends now (law 6)."""
+        self._is_over = True
         calls, self.pending = self.pending, {}
         for pending in calls.values():
             never_left = self._protocol.never_left(pending.id)
             pending.end(self._over(Fate.NOT_STARTED if never_left else Fate.UNKNOWN))
         for queue in (self._calls, self._notifications, self._room):
             queue.open()
+
+    def over_error(self, fate: Fate = Fate.UNKNOWN) -> RpcError | None:
+        """Make the error for whoever wants something of a session that is over; None while it is not."""
+        return self._over(fate) if self._is_over else None
 
     def cancel(self, pending: Pending) -> bool:
         """Cancel a call; True when its caller need not wait for anything."""

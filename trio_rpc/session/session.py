@@ -10,12 +10,12 @@ from typing import Any, TypeVar, overload
 import trio
 
 from trio_rpc.channels import ConnectionState, ConnectionStates, ResumableChannel
-from trio_rpc.errors import LocalProtocolError
+from trio_rpc.errors import Fate, LocalProtocolError
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.context import Call, outgoing_metadata
 from trio_rpc.session.core import Core
-from trio_rpc.session.filters import apply_filters, filtered
+from trio_rpc.session.filters import call_filtered, filtered
 from trio_rpc.session.life import SessionEnd, Stage
 from trio_rpc.session.pending import Pending
 from trio_rpc.session.scopes import RemoteScope, open_scope
@@ -302,7 +302,7 @@ class Session:
             abandon_on_cancel=abandon_on_cancel,
             home=home,
         )
-        return await apply_filters(self._filters, call, proceed)
+        return await call_filtered(self._filters, call, proceed)
 
     def _open(
         self,
@@ -322,7 +322,7 @@ class Session:
     ) -> None:
         call = self._outgoing_call(method, args, kwargs)
         proceed = functools.partial(self._outgoing.notify, method, args, kwargs)
-        await apply_filters(self._filters, call, proceed)
+        await call_filtered(self._filters, call, proceed, done=Fate.UNKNOWN)
 
     def _outgoing_call(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from trio_rpc.errors import LocalProtocolError
+from trio_rpc.errors import LocalProtocolError, RpcError
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.session.context import Handled
 
@@ -21,6 +21,7 @@ class RemoteTaskStatus:
         protocol: where Started is queued.
         wake: has it written.
         check_run: raises in another Trio run than the session's.
+        over: makes the error for a session that is over.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class RemoteTaskStatus:
         protocol: Protocol,
         wake: Callable[[], None],
         check_run: Callable[[], None],
+        over: Callable[[], RpcError | None],
     ) -> None:
         self._check_run = check_run
         self._handled = handled
         self._protocol = protocol
         self._wake = wake
+        self._over = over
         self._was_called = False
 
     def __repr__(self) -> str:
@@ -47,6 +50,7 @@ class RemoteTaskStatus:
         Raises:
             RuntimeError: it has been called before, or is used in another Trio run or thread.
             LocalProtocolError: the handler has ended.
+            SessionClosed, SessionBroken: the session is over.
             EncodeError: the value cannot be sent.
         """
         self._check_run()
@@ -55,6 +59,9 @@ class RemoteTaskStatus:
         handled = self._handled
         if handled.has_ended:
             raise LocalProtocolError(f"the handler of {handled.method.name} has ended")
+        over = self._over()
+        if over is not None:
+            raise over
         self._protocol.started(handled.id, value)
         self._was_called = True
         if handled.scope is not None:

@@ -45,6 +45,7 @@ class DuplexChannel(trio.abc.Channel[Any]):
             EncodeError: it cannot be sent; nothing was.
             trio.ClosedResourceError: this end has been closed, or its sending half.
             trio.BrokenResourceError: the other end takes no more. Receiving tells why.
+            SessionClosed, SessionBroken: the session is over; ``fate`` tells what became of the call.
         """
         await self._sender.send(value)
 
@@ -75,7 +76,7 @@ class DuplexChannel(trio.abc.Channel[Any]):
 
     def ended(self) -> None:
         """The call is over."""
-        self._sender.stop()
+        self._sender.stop(self._receiver.fate)
 
 
 @contextlib.asynccontextmanager
@@ -148,7 +149,10 @@ async def _ending(
     await outgoing.close(pending, "its block has been left")
     answer = pending.answer
     if receiver.has_raised or (
-        was_over and isinstance(answer, m.ReplyErr) and answer.error.get("code") == "raised"
+        was_over
+        and isinstance(answer, m.ReplyErr)
+        and answer.error.get("code") == "raised"
+        and answer.error.get("started", True)
     ):
         return
     error = await _error_of(outgoing, pending)
