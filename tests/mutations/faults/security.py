@@ -136,4 +136,12 @@ FAULTS = (
         "        if self._extra_keywords is None:\n",
         "services/test_signatures.py",
     ),
+    fault(
+        "a context variable that a handler sets is seen by all later ones",
+        "session/incoming.py",
+        "        return (self.context if handled.within is None else handled.within.context).copy()\n",
+        "        if handled.within is None:\n            return self.context\n"
+        "        return handled.within.context.copy()\n",
+        "session/test_contexts.py",
+    ),
 )
