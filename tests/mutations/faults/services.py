@@ -88,8 +88,8 @@ FAULTS = (
     fault(
         "a RemoteCancelled of a call that never began says that it was stopped",
         "services/faults.py",
-        "fate=Fate.STOPPED if started else Fate.NOT_STARTED",
-        "fate=Fate.STOPPED",
+        "set_fate(exc, Fate.STOPPED if started else Fate.NOT_STARTED)",
+        "set_fate(exc, Fate.STOPPED)",
         FAULTS_TEST,
     ),
     fault(
