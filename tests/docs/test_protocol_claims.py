@@ -1,0 +1,261 @@
+"""What docs/protocol.md says of what happens, and no list in the code says: tried by a peer that is only bytes."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.services.faults import from_error
+from trio_rpc.testing import memory_channel_pair
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.limits import DEFAULT_LIMITS
+
+INFO = {
+    "calls": 16,
+    "notifications": 16,
+    "max_message": 65536,
+    "max_packet": 16384,
+    "max_depth": 64,
+    "max_nodes": 10000,
+}
+STREAM = {"stream": [16, 4096]}
+
+
+class Stranger:
+    """The other end: says whatever a test has it say."""
+
+    def __init__(self, channel):
+        self.channel = channel
+        self.codec = Codec()
+
+    def say(self, *messages):
+        assert self.channel.send_nowait(b"".join(map(self.codec.encode, messages)))
+
+    def pull(self, number, callback=0, *, args=(), parent=1, **context):
+        """Use what came with call ``parent``."""
+        context = {"parent": parent, "callback": callback, **context}
+        context = {key: value for key, value in context.items() if value is not None}
+        self.say(m.Request(number, "x", list(args), None, context))
+
+    async def heard(self):
+        """Return all that has come when nothing more comes."""
+        received = []
+        with trio.move_on_after(1):
+            while True:
+                received += self.codec.decode(await self.channel.receive())
+        return received
+
+
+@contextlib.asynccontextmanager
+async def stranger(**options):
+    ours, theirs = memory_channel_pair()
+    peer = Stranger(theirs)
+    peer.say(m.Hello(1, INFO), m.Welcome())
+    async with trio_rpc.open_session(ours, on_end="keep", **options) as session:
+        assert [type(one) for one in await peer.heard()] == [m.Hello, m.Welcome]
+        try:
+            yield session, peer
+        finally:
+            theirs.close()
+
+
+@contextlib.asynccontextmanager
+async def calling(session, peer, *args):
+    """Have a call with those arguments in flight, which is given up in the end."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answered, session, *args)
+        [request] = await peer.heard()
+        assert request.id == 1
+        yield nursery.cancel_scope
+        nursery.cancel_scope.cancel()
+        peer.say(m.ReplyErr(1, {"code": "cancelled", "message": ""}))
+
+
+async def answered(session, *args):
+    await session.call("x", *args)
+
+
+async def numbers():
+    for number in range(3):
+        yield number
+
+
+async def nothing():
+    pass
+
+
+# ── references ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("message", "ends"),
+    [
+        (m.Notification("m", [m.Reference(1, 0)]), False),
+        (m.Reply(1, m.Reference(1, 0)), False),
+        (m.Reply(1, (m.Reference(1, 0),)), False),
+        (m.ReplyErr(1, {"code": "internal", "message": "", "x": m.Reference(1, 0)}), True),
+        (m.Item(1, m.Reference(1, 0)), True),
+        (m.Item(1, (m.Reference(1, 0),)), True),
+        (m.Started(1, m.Reference(1, 0)), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_where_a_reference_ends_the_session(message, ends):
+    protocol = Protocol(Codec(), DEFAULT_LIMITS)
+    protocol.hello()
+    say = Codec().encode
+    list(protocol.receive(say(m.Hello(1, INFO))))
+    protocol.welcome()
+    list(protocol.receive(say(m.Welcome())))
+    protocol.request("m", [], None, {**STREAM, "task_status": True})
+    with pytest.raises(trio_rpc.RemoteProtocolError) if ends else contextlib.nullcontext():
+        [event] = protocol.receive(say(message))
+        assert event == message or event.references
+
+
+def test_a_reference_in_a_hello_ends_the_session():
+    protocol = Protocol(Codec(), DEFAULT_LIMITS)
+    protocol.hello()
+    hello = m.Hello(1, {**INFO, "credentials": m.Reference(1, 0)})
+    with pytest.raises(trio_rpc.RemoteProtocolError):
+        list(protocol.receive(Codec().encode(hello)))
+
+
+# ── callbacks and pulls ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("use", "code"),
+    [
+        ({"parent": None}, "method_not_found"),
+        ({"parent": 9}, "method_not_found"),
+        ({"callback": 2}, "method_not_found"),
+        ({"callback": 0}, "method_not_found"),  # a stream, used as a function
+        ({"callback": 1, **STREAM}, "method_not_found"),  # and the reverse
+        ({"args": [1], **STREAM}, "invalid_arguments"),
+        ({"callback": 1, "args": [1]}, "invalid_arguments"),
+    ],
+)
+async def test_the_errors_of_bad_pulls(use, code, autojump_clock):
+    async with stranger() as (session, peer), calling(session, peer, numbers(), nothing):
+        peer.pull(1, **use)
+        [answer] = await peer.heard()
+        assert (answer.id, answer.error["code"]) == (1, code)
+
+
+async def test_a_second_pull_of_a_stream_goes_on_and_does_not_begin_anew(autojump_clock):
+    async with stranger() as (session, peer), calling(session, peer, numbers()):
+        peer.pull(1, **STREAM)
+        assert [one.value for one in (await peer.heard())[:-1]] == [0, 1, 2]
+        peer.pull(2, **STREAM)
+        assert await peer.heard() == [m.Reply(2, None)]
+
+
+async def test_a_second_pull_of_what_is_no_generator_has_what_is_left(autojump_clock):
+    send, receive = trio.open_memory_channel(9)
+    async with stranger() as (session, peer), calling(session, peer, receive):
+        await send.send("one")
+        peer.pull(1, **STREAM)
+        assert [one.value for one in await peer.heard()] == ["one"]
+        peer.say(m.Cancel(1))
+        [answer] = await peer.heard()
+        assert answer.error["code"] == "cancelled"
+        await send.send("two")
+        peer.pull(2, **STREAM)
+        assert [one.value for one in await peer.heard()] == ["two"]
+    send.close()
+    receive.close()
+
+
+async def test_a_second_pull_of_a_duplex_fails(autojump_clock):
+    async with stranger() as (session, peer), trio.open_nursery() as nursery:
+
+        async def talk():
+            async with session.duplex("x") as duplex:
+                await duplex.receive()
+
+        nursery.start_soon(talk)
+        await peer.heard()
+        peer.pull(1, **STREAM)
+        peer.pull(2, **STREAM)
+        [answer] = await peer.heard()
+        assert (answer.id, answer.error["code"]) == (2, "raised")
+        nursery.cancel_scope.cancel()
+        await wait_all_tasks_blocked()
+        peer.say(m.ReplyErr(1, {"code": "cancelled", "message": ""}))
+
+
+async def test_a_cancel_stops_running_callbacks_at_once_and_refuses_later_ones(autojump_clock):
+    async with (
+        stranger() as (session, peer),
+        calling(session, peer, trio.sleep_forever) as cancel_scope,
+    ):
+        peer.pull(1)
+        assert await peer.heard() == []
+        cancel_scope.cancel()
+        cancel, answer = sorted(await peer.heard(), key=lambda one: one.TYPE, reverse=True)
+        assert (cancel.id, answer.id) == (1, 1)  # and call 1 has not had its end
+        assert (answer.error["code"], answer.error["started"]) == ("cancelled", True)
+        peer.pull(2)
+        [answer] = await peer.heard()
+        assert (answer.error["code"], answer.error["started"]) == ("cancelled", False)
+
+
+@pytest.mark.parametrize("kind", ["stream", "duplex"])
+async def test_a_callback_of_a_stream_that_is_left_runs_until_its_end(kind, autojump_clock):
+    async with stranger() as (session, peer), trio.open_nursery() as nursery:
+
+        async def leave():
+            async with getattr(session, kind)("x", nothing):
+                pass
+
+        nursery.start_soon(leave)
+        await peer.heard()
+        peer.pull(1, 0 if kind == "stream" else 1)
+        assert await peer.heard() == [m.Reply(1, None)]
+        peer.say(m.ReplyErr(1, {"code": "cancelled", "message": ""}))
+
+
+# ── texts, credentials, and what is not checked ──────────────────────────────────────────────
+
+
+async def test_texts_are_cut_by_characters_and_not_by_bytes(autojump_clock):
+    async with stranger() as (session, peer), calling(session, peer) as cancel_scope:
+        cancel_scope.cancel(reason="\u20ac" * 1001)
+        [cancel] = await peer.heard()
+        assert cancel.reason == "\u20ac" * 1000
+
+
+def test_a_text_that_is_too_long_is_taken():
+    error = from_error({"code": "internal", "message": "x" * 20_000}, {})
+    assert isinstance(error, trio_rpc.RemoteError)
+
+
+@pytest.mark.parametrize("told", [{}, {"credentials": None}, {"credentials": {"token": [1]}}])
+async def test_what_authenticate_is_given(told, autojump_clock):
+    given = []
+
+    async def authenticate(_session, credentials):
+        given.append(credentials)
+
+    ours, theirs = memory_channel_pair()
+    peer = Stranger(theirs)
+    peer.say(m.Hello(1, {**INFO, **told}), m.Welcome())
+    async with trio_rpc.open_session(ours, on_end="keep", authenticate=authenticate):
+        theirs.close()
+    assert given == [told.get("credentials")]
+
+
+async def test_what_a_receiver_may_trust_a_sender_in(autojump_clock):
+    async with stranger() as (_, peer):
+        twice = [m.Reference(1, 0), m.Reference(1, 0)]
+        peer.say(m.Ping(5), m.Ping(3), m.Cancel(7), m.Cancel(7), m.Request(7, "x", twice))
+        peer.say(m.Request(8, "x", [], None, {"parent": 99, "depth": 3}), m.Ping(9))
+        codes = [one.error["code"] for one in await peer.heard() if isinstance(one, m.ReplyErr)]
+        assert codes == ["method_not_found"] * 2
