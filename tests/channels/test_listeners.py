@@ -13,6 +13,7 @@ import trio
 from channel_pairs import fails_to_open, open_descriptors
 
 from trio_rpc.channels import ChannelListener, open_channel, open_listeners
+from trio_rpc.channels.complaints import LINES
 from trio_rpc.channels.connection import StreamConnection
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
@@ -162,6 +163,32 @@ async def test_out_of_descriptors(autojump_clock, caplog, code):  # case 62, S16
     assert trio.current_time() >= 1  # it backed off, and spun through none of the 50
     assert len(caplog.records) == 1
     await accepted.aclose()
+    right.close()
+
+
+class Crowded(Starving):
+    """A listener that has a descriptor for every other try: a client leaves and the next one comes."""
+
+    async def accept(self):
+        self.errors.append(errno.EMFILE)
+        if len(self.errors) % 2:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        await trio.lowlevel.checkpoint()
+        return self.stream
+
+
+async def test_s16_clients_that_exhaust_descriptors_again_and_again_fill_no_log(
+    autojump_clock, caplog
+):
+    left, right = trio.socket.socketpair()
+    listener = ChannelListener(
+        Crowded([], trio.SocketStream(left)), url="tcp://here:1", connection=connection
+    )
+    with caplog.at_level(logging.WARNING, "trio_rpc"):
+        for _ in range(2 * LINES):
+            await listener.accept()
+    assert len(caplog.records) == LINES
+    left.close()
     right.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import pytest
 import trio
 
 import trio_rpc
@@ -36,3 +37,93 @@ async def test_s16_a_flood_of_bad_notifications_is_a_few_lines(caplog):
             await a.notify("no.such.thing")
         await a.ping()
     assert 0 < len(caplog.records) <= 2 * LINES  # the notification that fails has lines of its own
+
+
+class Wrong:
+    """A service, and what a peer can do wrong with it in a session."""
+
+    @trio_rpc.notification
+    def fine(self, number: int) -> None: ...
+
+
+def refuses(_call, _proceed):
+    raise trio_rpc.InvalidArguments("not today")
+
+
+async def unknown(session):
+    await session.notify("no.such.thing")
+
+
+async def wrong_arguments(session):
+    await session.notify("fine", "no number")
+
+
+async def refused(session):
+    await session.notify("fine", 1)
+
+
+@pytest.mark.parametrize("does", [unknown, wrong_arguments, refused])
+@pytest.mark.parametrize("resume", [False, True])
+async def test_s16_a_peer_that_connects_anew_gets_no_further_lines(caplog, does, resume):
+    options = {"filters": [refuses]} if does is refused else {}
+    with trio.fail_after(20):
+        async with trio_rpc.open_server(
+            Wrong(), "tcp://127.0.0.1:0", resume=resume, **options
+        ) as server:
+            for _ in range(10):
+                async with trio_rpc.connect(server.urls[0], resume=resume) as session:
+                    for _ in range(LINES // 2):
+                        await does(session)
+                    await session.ping()
+    assert len(caplog.records) == LINES
+
+
+async def test_s16_sessions_without_a_server_have_lines_of_their_own(no_time, caplog):
+    for _ in range(2):
+        async with open_session_pair(None, Wrong()) as (a, _):
+            for _ in range(2 * LINES):
+                await unknown(a)
+            await a.ping()
+    assert len(caplog.records) == 2 * LINES
+
+
+async def test_s16_strangers_cannot_flood_the_log_with_failures_or_hide_them(caplog):
+    caplog.set_level(logging.INFO, "trio_rpc")
+
+    async def authenticate(_session, credentials):
+        if credentials == "bad":
+            raise trio_rpc.Refused("no")
+        raise KeyError("a bug")
+
+    async def try_to_connect(credentials):
+        with pytest.raises((trio_rpc.Refused, trio_rpc.SessionBroken)):
+            async with trio_rpc.connect(server.urls[0], credentials=credentials):
+                raise AssertionError("it must not open")
+
+    with trio.fail_after(20):
+        async with trio_rpc.open_server(
+            Wrong(), "tcp://127.0.0.1:0", authenticate=authenticate
+        ) as server:
+            for credentials in ("bad", "bug"):
+                for _ in range(LINES + 5):
+                    await try_to_connect(credentials)
+    texts = [record.getMessage() for record in caplog.records]
+    assert sum("was not opened" in text for text in texts) == LINES
+    assert sum("failed" in text for text in texts) == LINES
+
+
+async def test_s16_a_peer_that_ends_no_cancelled_call_is_a_few_lines(autojump_clock, caplog):
+    class Stubborn:
+        @trio_rpc.method
+        async def stay(self):
+            with trio.CancelScope(shield=True):
+                await trio.sleep(50)
+
+    limits = {"limits": trio_rpc.Limits(cancel_grace=0.1)}
+    async with open_session_pair(None, Stubborn(), options_a=limits) as (a, _):
+        for _ in range(2 * LINES):
+            with trio.move_on_after(0.1):
+                await a.call("stay")
+        await trio.sleep(60)
+    abandoned = [each for each in caplog.records if "is abandoned" in each.getMessage()]
+    assert len(abandoned) == LINES

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import trio
 
+from trio_rpc.channels.complaints import Complaints
 from trio_rpc.channels.connecting import check_unix
 from trio_rpc.channels.connection import Connection
 
@@ -65,6 +66,7 @@ class ChannelListener(trio.abc.Listener[Connection]):
         self._connection = connection
         self._socket_file = socket_file
         self._starving = False
+        self._complaints = Complaints(logger)
 
     def __repr__(self) -> str:
         return f"<ChannelListener {self.url}>"
@@ -97,7 +99,8 @@ class ChannelListener(trio.abc.Listener[Connection]):
     async def _wait_out(self, exc: OSError) -> None:
         if not self._starving:  # once for each time of need, not for each try
             self._starving = True
-            logger.warning("%s: cannot accept connections for now: %s", self.url, exc.strerror)
+            text = "%s: cannot accept connections for now: %s"
+            self._complaints.log(logging.WARNING, text, self.url, exc.strerror)
         await trio.sleep(ACCEPT_PAUSE)
 
 

@@ -100,6 +100,7 @@ class Core:
             self.handler_ended,
             self.look_by,
             self.owner,
+            shared.complaints,
         )
         self.incoming = Incoming(
             self.protocol,
@@ -109,6 +110,7 @@ class Core:
             ended=self.handler_ended,
             calls=self.outgoing,
             bugs=shared.bugs,
+            complaints=shared.complaints,
         )
         self.alarm: trio.CancelScope | None = None
         """Ends the driver's wait for the end of the session, when it is time to look after it."""

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Incoming"]
 
-logger = logging.getLogger("trio_rpc")
 
 # To look a member of an Enum up in its class takes longer than what is done with it here.
 _METHOD, _NOTIFICATION = Kind.METHOD, Kind.NOTIFICATION
@@ -86,6 +85,7 @@ class Incoming:
         ended: called after handlers have ended.
         calls: the calls of ours, some of which take callbacks.
         bugs: logs what handlers raise and their methods do not declare.
+        complaints: logs what the peer does wrong.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class Incoming:
         ended: Callable[[], None],
         calls: Outgoing,
         bugs: Bugs,
+        complaints: Complaints,
     ) -> None:
         self.session: Session
         self.scope: trio.CancelScope
@@ -125,7 +126,7 @@ class Incoming:
         self._calls = calls
         self._bugs = bugs
         self._last_notification = 0
-        self._complaints = Complaints(logger)
+        self._complaints = complaints
 
     # ── starting: called by the reader ───────────────────────────────────────────────────────
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import trio
 from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
+from trio_rpc.channels.complaints import Complaints
 from trio_rpc.errors import (
     DecodeError,
     Fate,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Outgoing"]
 
-logger = logging.getLogger("trio_rpc")
 
 _CANCELLED_CODES = ("cancelled", "deadline")  # no set: a peer's code may be unhashable
 
@@ -91,6 +91,7 @@ class Outgoing:
         ended: Callable[[], None],
         look_by: Callable[[float], None],
         owner: Owner,
+        complaints: Complaints,
     ) -> None:
         self.session: Session
         self.pending: dict[int, Pending] = {}
@@ -109,6 +110,7 @@ class Outgoing:
         self._receiver = receiver
         self._ended = ended
         self._look_by = look_by
+        self._complaints = complaints
         self._calls = Admission(self._room_for_calls)
         self._notifications = Admission(self._room_for_notifications)
         self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
@@ -419,7 +421,8 @@ class Outgoing:
                 self._abandon(pending)
 
     def _abandon(self, pending: Pending) -> None:
-        logger.warning(
+        self._complaints.log(
+            logging.WARNING,
             "%s did not end within %g s of its cancellation and is abandoned",
             pending.method.name,
             self.limits.cancel_grace,

@@ -63,8 +63,9 @@ class Server:
                 handshake_timeout=limits.handshake_timeout,
                 time_to_die=limits.time_to_die,
             )
-        self._complaints = Complaints(logger)
         self._shared = Shared()
+        # Of its own: whatever strangers do wrong must not hide the tracebacks of bugs.
+        self._failures = Complaints(logger)
         self._owner = Owner("this server")
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
@@ -87,7 +88,7 @@ class Server:
             for session in tuple(self.sessions):
                 nursery.start_soon(_close, session, grace)
 
-    async def run(self, nursery: trio.Nursery) -> None:
+    async def _run(self, nursery: trio.Nursery) -> None:
         """Accept clients until :meth:`drain`; their sessions run in ``nursery``."""
         with self._accepting:
             async with trio.open_nursery() as acceptors:
@@ -103,12 +104,15 @@ class Server:
     async def _connected(self, connection: Connection, nursery: trio.Nursery) -> None:
         """Own a connection: as the channel of its session, or as the present carrier of one."""
         name = connection.name
-        with _Alone(self._complaints, name):
+        with self._alone(name):
             async with connection.prepared() as carrier:
                 if self._lobby is None:
                     await self._serve(carrier, name, nursery)
                 else:
                     await self._carry(carrier, name, self._lobby, nursery)
+
+    def _alone(self, name: str) -> _Alone:
+        return _Alone(self._shared.complaints, self._failures, name)
 
     async def _carry(
         self, carrier: trio.abc.Channel[bytes], name: str, lobby: Lobby, nursery: trio.Nursery
@@ -126,7 +130,7 @@ class Server:
     async def _serve_resumable(
         self, channel: ResumableChannel, name: str, lobby: Lobby, nursery: trio.Nursery
     ) -> None:
-        with _Alone(self._complaints, name):
+        with self._alone(name):
             try:
                 async with lobby.own(channel):
                     await self._serve(channel, name, nursery)
@@ -154,10 +158,11 @@ class Server:
 class _Alone:
     """A block for one client. Whatever is wrong with it, it is nobody else's business (law 14)."""
 
-    __slots__ = ("_complaints", "_name")
+    __slots__ = ("_complaints", "_failures", "_name")
 
-    def __init__(self, complaints: Complaints, name: str) -> None:
+    def __init__(self, complaints: Complaints, failures: Complaints, name: str) -> None:
         self._complaints = complaints
+        self._failures = failures
         self._name = name
 
     def __enter__(self) -> None:
@@ -176,7 +181,8 @@ class _Alone:
             text = "the session with %s was not opened: %s"
             self._complaints.log(logging.INFO, text, self._name, exc)
         elif isinstance(exc, Exception):
-            logger.error("the session with %s failed", self._name, exc_info=exc)
+            text = "the session with %s failed"
+            self._failures.log(logging.ERROR, text, self._name, exc_info=exc)
         return isinstance(exc, Exception)
 
 
@@ -223,7 +229,7 @@ async def open_server(
         server = Server(listeners, tables, chosen, resumption)
         with one_exception() as body:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(server.run, nursery)
+                nursery.start_soon(server._run, nursery)  # noqa: SLF001 - the server is made and run here alone
                 try:
                     yield server
                 except BaseException as exc:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
+from trio_rpc.channels.complaints import Complaints
 from trio_rpc.protocol.counters import Tally
 from trio_rpc.session.bugs import Bugs
 
 __all__ = ["Shared"]
+
+logger = logging.getLogger("trio_rpc")
 
 
 class Shared:
@@ -13,9 +18,11 @@ class Shared:
 
     Attributes:
         bugs: logs what handlers raise by mistake.
+        complaints: logs what peers do wrong, so a peer that connects anew gets no further lines.
         unsent: counts the bytes that wait to be sent, for ``Limits.max_unsent_total``.
     """
 
     def __init__(self) -> None:
         self.bugs = Bugs()
+        self.complaints = Complaints(logger)
         self.unsent = Tally()
