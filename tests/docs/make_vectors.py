@@ -40,11 +40,12 @@ take for the same. "messages": one message each. "packets": several. "streams": 
 and the packets in it. "exchanges": what a peer that serves "service" has to do with the packets in \
 "send", each after the other: "new" begins with nothing, "open" after a Hello with the limits of \
 "hello" and a Welcome from both. "replies" are the messages it must answer with, in any number of \
-packets and any order, Credits added up, of \
-which those that a session's end brings are not counted; a ReplyErr, Cancel or Goodbye is compared by what is \
-given, since texts are for people. "outcome" \
+packets and any order, but those that "outcome" names. Credits are added up. Where the session ends, Credits \
+are not counted, nor are Cancels that are not named. A ReplyErr, Cancel or Goodbye is compared by what is \
+given, since texts are for people; a Request that uses a reference without its method, which is for logs. "outcome" \
 is "goes on" (a Ping that follows is answered), "session ended" (Goodbye with code \
-protocol_error, then the end of the channel) or "refused" (Goodbye with code refused, likewise). \
+protocol_error, but for a peer that has said Goodbye in "replies", since it is said once; then the end of the \
+channel) or "refused" (Goodbye with code refused, then the end of the channel). \
 "served" are the limits that the tested peer's own Hello has said."""
 
 
@@ -271,7 +272,25 @@ WAIT = fields(1, 1, "test.wait", [])
 FUNCTION = fields(1, 1, "test.apply", [msgpack.ExtType(32, fields(1, 0)), 5])
 CALLED_BACK = [1, 1, "test.apply", [5], {}, {"depth": 1, "parent": 1, "callback": 0}]
 STOPPED = error(1, "cancelled", started=True)
+PULL = {"depth": 1, "parent": 1, "callback": 0, "stream": [1024, 1048576]}
+GIVEN = fields(1, 1, "test.total", [msgpack.ExtType(32, fields(2, 0))])
+PULLED = [1, 1, "test.total", [], {}, PULL]
+CHAT = fields(1, 1, "test.chat", [msgpack.ExtType(32, fields(2, 0))], {}, {"stream": [16, 4096]})
+CHAT_PULLED = [1, 1, "test.chat", [], {}, PULL]
+BEGIN = fields(1, 1, "test.begin", ["up"], {}, {"task_status": True})
+SCOPE = fields(1, 1, "trio_rpc.scope", [])
 DEEP = "91" * 61 + "90"  # in the arguments of a Request, which are level 2: 64 levels
+
+
+def count(most: int, items: int, size: int) -> bytes:
+    """Encode a Request of the stream that counts; each of its Items has four bytes."""
+    return fields(1, 1, "test.count", [most], {}, {"stream": [items, size]})
+
+
+def counted(number: int) -> list:
+    return [[20, 1, item] for item in range(number)]
+
+
 CALLS = b"".join(fields(1, number, "test.wait", []) for number in range(1, 9))
 NOTES = b"".join(fields(2, "test.hold", []) for _ in range(8))
 
@@ -344,6 +363,97 @@ EXCHANGES = [
              fields(1, 1, "x", [], {}, {"parent": 5, "callback": 0}),
              replies=[error(1, "method_not_found")]),
     ends("a callback that is text", fields(1, 1, "x", [], {}, {"parent": 5, "callback": "0"})),
+    exchange("a callback without a parent", fields(1, 1, "x", [], {}, {"callback": 0}),
+             replies=[error(1, "method_not_found")]),
+    exchange("a callback of another number", FUNCTION, fields(1, 2, "x", [], {}, {"parent": 1, "callback": 1}),
+             replies=[CALLED_BACK, error(2, "method_not_found")]),
+    ends("a Started that nobody waits for", FUNCTION, fields(23, 1, 0), replies=[CALLED_BACK, STOPPED]),
+    ends("an Item in a call that asked for none", FUNCTION, fields(20, 1, 0), replies=[CALLED_BACK, STOPPED]),
+    ends("an EndOfItems in a call that asked for none", FUNCTION, fields(21, 1), replies=[CALLED_BACK, STOPPED]),
+    # ── streams ──
+    exchange("a stream", count(2, 16, 4096), replies=[*counted(2), [3, 1, None]]),
+    exchange("a stream of nothing", count(0, 16, 4096), replies=[[3, 1, None]]),
+    exchange("a stream whose credit of items is used up", count(3, 2, 4096), replies=counted(2)),
+    exchange("a stream whose last item overdraws its bytes", count(3, 9, 5), replies=counted(2)),
+    exchange("credit for items", count(3, 2, 4096), fields(22, 1, 2, 8),
+             replies=[*counted(3), [3, 1, None]]),
+    exchange("credit for bytes alone", count(3, 9, 5), fields(22, 1, 0, 8),
+             replies=[*counted(3), [3, 1, None]]),
+    exchange("credit for bytes that does not make up for what was overdrawn", count(3, 9, 5),
+             fields(22, 1, 0, 3), replies=counted(2)),
+    exchange("credit after the end of a stream is ignored", count(1, 16, 4096), fields(22, 1, 1, 4),
+             replies=[*counted(1), [3, 1, None]]),
+    exchange("credit in an unknown call is ignored", fields(22, 99, 1, 4)),
+    exchange("credit in a call without items is ignored", WAIT, fields(22, 1, 1, 4)),
+    exchange("a stream that is left", count(3, 2, 4096), fields(5, 1), replies=[*counted(2), STOPPED]),
+    exchange("credit after a cancel is ignored", count(3, 2, 4096), fields(5, 1) + fields(22, 1, 2, 8),
+             replies=[*counted(2), STOPPED]),
+    exchange("a stream that is called as a method", fields(1, 1, "test.count", [2]),
+             replies=[error(1, "method_not_found")]),
+    exchange("a method that is called as a stream",
+             fields(1, 1, "test.echo", [2], {}, {"stream": [16, 4096]}),
+             replies=[error(1, "method_not_found")]),
+    ends("more credit for items than were sent", count(3, 2, 4096), fields(22, 1, 3, 0),
+         replies=[*counted(2), STOPPED]),
+    ends("more credit for bytes than were sent", count(3, 2, 4096), fields(22, 1, 0, 9),
+         replies=[*counted(2), STOPPED]),
+    ends("a credit of nothing", WAIT, fields(22, 1, 0, 0), replies=[STOPPED]),
+    ends("a first credit of no items", count(3, 0, 4096)),
+    ends("a first credit of no bytes", count(3, 2, 0)),
+    ends("an Item of a call that was never made", fields(20, 1, None)),
+    ends("an EndOfItems of a call that was never made", fields(21, 1)),
+    ends("a Started of a call that was never made", fields(23, 1, None)),
+    # ── streams that are given ──
+    exchange("a stream that is given is pulled", GIVEN, fields(20, 1, 4) + fields(20, 1, 5),
+             fields(3, 1, None), replies=[PULLED, [3, 1, 9]]),
+    exchange("items that end before their call does", GIVEN, fields(20, 1, 4) + fields(21, 1),
+             replies=[PULLED, [5, 1], [3, 1, 4]]),
+    exchange("a stream that is given and fails", GIVEN, fields(20, 1, 4),
+             fields(4, 1, {"code": "raised", "message": "no", "type": "builtins.ValueError"}),
+             replies=[PULLED, error(1, "raised")]),
+    exchange("items that cross a cancel are dropped", GIVEN, fields(5, 1), fields(20, 1, 4) + fields(3, 1, None),
+             replies=[PULLED, [5, 1], STOPPED]),
+    ends("an Item after the EndOfItems", GIVEN, fields(21, 1), fields(20, 1, 4),
+         replies=[PULLED, [5, 1], [3, 1, 0]]),
+    ends("a second EndOfItems", GIVEN, fields(21, 1), fields(21, 1),
+         replies=[PULLED, [5, 1], [3, 1, 0]]),
+    ends("a reference in an Item", GIVEN, fields(20, 1, msgpack.ExtType(32, fields(1, 0))),
+         replies=[PULLED, STOPPED]),
+    # ── a duplex ──
+    exchange("a duplex", CHAT, fields(20, 1, "a"), fields(20, 1, "b"), fields(3, 1, None),
+             replies=[CHAT_PULLED, [20, 1, "a"], [20, 1, "b"], [3, 1, None]]),
+    exchange("a duplex that is left", CHAT, fields(5, 1), fields(4, 1, {"code": "cancelled", "message": ""}),
+             replies=[CHAT_PULLED, [5, 1], STOPPED]),
+    exchange("a duplex that is called as a method", fields(1, 1, "test.chat", [msgpack.ExtType(32, fields(2, 0))]),
+             replies=[error(1, "method_not_found")]),
+    exchange("a duplex without a stream", fields(1, 1, "test.chat", [], {}, {"stream": [16, 4096]}),
+             replies=[error(1, "invalid_arguments")]),
+    exchange("a duplex with a function", fields(1, 1, "test.chat", [msgpack.ExtType(32, fields(1, 0))], {},
+             {"stream": [16, 4096]}), replies=[error(1, "invalid_arguments")]),
+    # ── Started ──
+    exchange("a call that is started", BEGIN, replies=[[23, 1, "up"]]),
+    exchange("a call that is started, and its cancel", BEGIN, fields(5, 1), replies=[[23, 1, "up"], STOPPED]),
+    exchange("a method that cannot be started", fields(1, 1, "test.echo", [1], {}, {"task_status": True}),
+             replies=[error(1, "invalid_arguments")]),
+    exchange("a call that nobody wants to see started", fields(1, 1, "test.begin", ["up"]), fields(5, 1),
+             replies=[STOPPED]),
+    ends("a task_status that is no bool", fields(1, 1, "test.begin", ["up"], {}, {"task_status": 1})),
+    # ── scopes ──
+    exchange("a scope", SCOPE, fields(5, 1), replies=[STOPPED]),
+    exchange("a call in a scope", SCOPE, fields(1, 2, "test.echo", ["hi"], {}, {"scope": 1}), replies=[[3, 2, "hi"]]),
+    exchange("a scope ends with what is in it", SCOPE, fields(1, 2, "test.wait", [], {}, {"scope": 1}), fields(5, 1),
+             replies=[error(2, "cancelled", started=True), STOPPED]),
+    exchange("a callback in a scope names the scope", SCOPE,
+             fields(1, 2, "test.apply", [msgpack.ExtType(32, fields(1, 0)), 5], {}, {"scope": 1}), fields(3, 1, 10),
+             replies=[[1, 1, "test.apply", [5], {}, {"depth": 1, "parent": 1, "callback": 0}], [3, 2, 10]]),
+    exchange("a scope that has ended", SCOPE, fields(5, 1), fields(1, 2, "test.echo", [1], {}, {"scope": 1}),
+             replies=[STOPPED, error(2, "invalid_arguments")]),
+    exchange("a scope that was never made", fields(1, 1, "test.echo", [1], {}, {"scope": 9}),
+             replies=[error(1, "invalid_arguments")]),
+    exchange("a call that is no scope", WAIT, fields(1, 2, "test.echo", [1], {}, {"scope": 1}),
+             replies=[error(2, "invalid_arguments")]),
+    exchange("a scope with an argument", fields(1, 1, "trio_rpc.scope", [1]),
+             replies=[error(1, "invalid_arguments")]),
     # ── pings, the end ──
     exchange("a Ping", fields(13, 7), replies=[[14, 7]]),
     exchange("a Pong that nobody asked for is ignored", fields(14, 7)),
@@ -500,6 +610,10 @@ SERVICE = {
     "test.add": "method (a: int, b: int) -> their sum",
     "test.fail": "method (text: str): raises ValueError(text)",
     "test.apply": "method (function, value: any) -> function(value)",
+    "test.total": "method (stream): the sum of its items",
+    "test.count": "stream (most: int): 0, 1, 2 and so on, so many",
+    "test.chat": "duplex (): sends what it receives, until nothing more comes",
+    "test.begin": "method (value: any): says Started with the value if asked to, then waits until it is cancelled",
     "test.wait": "method (): waits until it is cancelled",
     "test.note": "notification (text: str): does nothing",
     "test.hold": "notification (): waits until it is cancelled",
