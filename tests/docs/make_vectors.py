@@ -338,6 +338,8 @@ EXCHANGES = [
     exchange("a cancel after the end is ignored", ECHO, fields(5, 1), replies=[[3, 1, "hi"]]),
     exchange("a cancel of an unknown call is ignored", fields(5, 99)),
     exchange("a second cancel is ignored", WAIT, fields(5, 1) + fields(5, 1), replies=[STOPPED]),
+    exchange("a cancel that crosses the end of a deadline",
+             fields(1, 1, "test.wait", [], {}, {"deadline": 0}) + fields(5, 1), replies=[[4, 1, {}]]),
     # ── notifications ──
     exchange("a notification gives its credit back", fields(2, "test.note", ["x"]),
              replies=[[15, 1]]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+import msgpack
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -222,6 +223,23 @@ async def test_a_callback_of_a_stream_that_is_left_runs_until_its_end(kind, auto
         peer.say(m.ReplyErr(1, {"code": "cancelled", "message": ""}))
 
 
+async def test_a_callback_of_a_scope_that_is_left_runs_until_its_end(autojump_clock):
+    async with stranger() as (session, peer), trio.open_nursery() as nursery:
+
+        async def leave():
+            async with session.open_scope() as scope:
+                await scope.call("x", nothing)
+
+        nursery.start_soon(leave)
+        assert [one.id for one in await peer.heard()] == [1, 2]
+        peer.say(m.Reply(2, None))
+        [cancel] = await peer.heard()
+        assert cancel.id == 1
+        peer.pull(1)
+        assert await peer.heard() == [m.Reply(1, None)]
+        peer.say(m.ReplyErr(1, {"code": "cancelled", "message": ""}))
+
+
 # ── texts, credentials, and what is not checked ──────────────────────────────────────────────
 
 
@@ -250,6 +268,45 @@ async def test_what_authenticate_is_given(told, autojump_clock):
     async with trio_rpc.open_session(ours, on_end="keep", authenticate=authenticate):
         theirs.close()
     assert given == [told.get("credentials")]
+
+
+class Token:
+    pass
+
+
+async def test_credentials_that_their_class_cannot_read_are_nil_and_no_call_comes_before_a_welcome(
+    autojump_clock,
+):
+    given = []
+    decide = trio.Event()
+
+    async def authenticate(_session, credentials):
+        given.append(credentials)
+        await decide.wait()
+
+    def never(_value):
+        raise ValueError("no token")
+
+    registry = trio_rpc.TypeRegistry()
+    registry.register(64, Token, encode=str, decode=never)
+    ours, theirs = memory_channel_pair()
+    peer = Stranger(theirs)
+    told = {"credentials": [1, msgpack.ExtType(64, b"\xa1a")]}
+    peer.say(m.Hello(1, {**INFO, **told}))
+    async with trio.open_nursery() as nursery:
+
+        async def serve():
+            with contextlib.suppress(trio_rpc.RpcError):
+                await trio_rpc.serve_session(
+                    ours, None, registry=registry, authenticate=authenticate
+                )
+
+        nursery.start_soon(serve)
+        assert [type(one) for one in await peer.heard()] == [m.Hello]
+        assert given == [[1, None]]
+        decide.set()
+        assert await peer.heard() == [m.Welcome()]
+        theirs.close()
 
 
 async def test_what_a_receiver_may_trust_a_sender_in(autojump_clock):
