@@ -246,6 +246,72 @@ async def test_a_blocked_loop_does_not_drop_healthy_peers(autojump_clock):
         assert a.statistics().state == b.statistics().state == "open"
 
 
+HASTY = Limits(handshake_timeout=10, keepalive_interval=10, keepalive_pings=1)
+
+
+@pytest.mark.parametrize("blocked", [12, 25, 300])
+async def test_intervals_in_which_this_end_was_blocked_are_no_silence_of_the_peer(
+    autojump_clock, blocked
+):
+    # The Ping is queued, and before it can leave or its answer come, this end is blocked again.
+    async with session_with_raw_peer(limits=HASTY) as (session, peer):
+        for _ in range(10):
+            autojump_clock.jump(blocked)
+            for _ in range(10):
+                await trio.lowlevel.checkpoint()
+        assert session.statistics().state == "open"
+        peer.send(m.Ping(4))
+        await peer.read(m.Pong)
+
+
+async def test_a_keepalive_ping_is_written_at_once_and_not_by_another_task(autojump_clock):
+    # Before another task ran, this end could be blocked again, and the Ping would leave too late to be answered.
+    async with session_with_raw_peer(limits=HASTY) as (_, peer), trio.open_nursery() as nursery:
+        await peer.read(m.Ping)
+        tasks = {task.name for task in nursery.parent_task.parent_nursery.child_tasks}
+        for nested in nursery.parent_task.child_nurseries:
+            tasks |= {task.name for task in nested.child_tasks}
+        assert "trio_rpc driver" in tasks
+        assert "trio_rpc writer" not in tasks
+
+
+@pytest.mark.parametrize("after", [0, 1, 9])
+async def test_a_peer_has_a_whole_interval_to_answer_after_this_end_was_blocked(
+    autojump_clock, after
+):
+    async with session_with_raw_peer(limits=HASTY) as (session, peer):
+        ping = await peer.read(m.Ping)
+        autojump_clock.jump(25)
+        await trio.sleep(after)
+        peer.send(m.Pong(ping.number))
+        await wait_all_tasks_blocked()
+        assert session.statistics().state == "open"
+
+
+async def test_law_12_a_peer_that_is_silent_after_this_end_was_blocked_is_found(autojump_clock):
+    async with session_with_raw_peer(limits=HASTY) as (session, _):
+        autojump_clock.jump(300)
+        await session.wait_closed()
+        assert 320 <= trio.current_time() <= 331
+
+
+async def test_a_handshake_goes_on_when_this_end_was_blocked_during_it(autojump_clock):
+    ours, theirs = memory_channel_pair()
+    peer = RawPeer(theirs)
+
+    async def shake_hands():
+        await peer.read(m.Hello)
+        autojump_clock.jump(100)
+        await trio.sleep(9)
+        peer.send(HELLO, m.Welcome())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shake_hands)
+        async with open_session(ours, limits=HASTY, on_end="keep") as session:
+            assert session.statistics().state == "open"
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_part_of_a_packet_is_a_sign_of_life(autojump_clock):
     slowly = Faults(rate=20_000, max_slice=1000)  # ten seconds for one packet; three are silence
     watchful = Limits(keepalive_interval=1, keepalive_pings=2)

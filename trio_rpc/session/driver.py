@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 from contextvars import copy_context
+from typing import Final
 
 import trio
 
@@ -35,6 +36,9 @@ from trio_rpc.session.reader import CHANNEL_ERRORS, Actions, Reader
 from trio_rpc.wire import messages as m
 
 __all__ = ["run", "start"]
+
+PUNCTUAL: Final = 0.1
+"""The part of an interval that the driver may look too late after it; later than that, this end was blocked."""
 
 
 def start(core: Core, nursery: trio.Nursery) -> None:
@@ -178,12 +182,19 @@ class _Driver:
                 core.stop()
             if life.is_over or now < self._next_look:
                 continue
-            if life.stage is Stage.OPENING:
+            is_opening = life.stage is Stage.OPENING
+            patience = (
+                core.limits.handshake_timeout if is_opening else core.limits.keepalive_interval
+            )
+            was_blocked = now - self._next_look > patience * PUNCTUAL
+            self._next_look = now + patience
+            if was_blocked:
+                continue  # what we have not let it say is no silence: it gets as long again
+            if is_opening:
                 text = f"no handshake within {core.limits.handshake_timeout:g} s"
                 core.end(TimeoutError(text), "network")
                 return
-            self._next_look = now + core.limits.keepalive_interval
-            # If it was us who were stuck, the answers lie unread: let the reader see them first.
+            # If we were stuck up to a moment ago, the answers lie unread: let the reader see them first.
             await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.cancel_shielded_checkpoint()
             if not life.is_over:
@@ -285,7 +296,7 @@ class _Silence:
         elif self._unanswered < limits.keepalive_pings:
             self._unanswered += 1
             core.protocol.ping()
-            core.writer.wake()
+            core.writer.write_now()  # before this program can be blocked
         elif (channel := renews(core.channel)) is not None and channel.renew():
             self._unanswered = 0
         else:
