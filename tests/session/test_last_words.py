@@ -7,6 +7,7 @@ import ssl
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Limits
@@ -188,3 +189,15 @@ async def test_a_peer_that_never_stops_is_cut_off_after_so_many_bytes(
         with trio.fail_after(20), pytest.raises(trio.BrokenResourceError):
             while True:
                 await stream.send_all(bytes(10**5))
+
+
+async def test_race_a_reader_that_comes_to_its_turn_while_the_channel_lingers_is_told_that_it_is_closed():
+    ours, theirs = (trio.SocketStream(end) for end in trio.socket.socketpair())
+    channel = trio_rpc.channels.StreamChannel(ours)
+    async with theirs, trio.open_nursery() as nursery:
+        nursery.start_soon(channel.linger)
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.ClosedResourceError):
+            await channel.receive()
+        nursery.cancel_scope.cancel()
+    await channel.aclose()

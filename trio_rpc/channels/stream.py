@@ -216,6 +216,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         peer's system throws away what it has not read yet: a Goodbye that says why, for instance. The caller bounds the
         time, and closes the channel, which is of no more use. Nothing is done over a stream that cannot do this.
         """
+        self._closed = True  # a task that would receive now must not read beside this one
         if self._receiving:
             self.stop_receiving()
         while self._receiving:
