@@ -357,7 +357,7 @@ def test_whatever_is_sent_between_the_steps_of_a_reconnection_arrives_once_and_i
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=20_000, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=2_000, suppress_health_check=list(HealthCheck))
 @given(ACTIONS, CLOSING, st.integers(0, 60))
 def test_the_same_for_many_more_courses_of_events(actions, closing, at):
     actions[at:at] = [(action, False) for action in closing]
