@@ -174,6 +174,23 @@ async def test_a_second_pull_of_what_is_no_generator_has_what_is_left(autojump_c
     receive.close()
 
 
+async def test_a_second_pull_of_a_generator_that_is_making_an_item_fails(autojump_clock):
+    ready = trio.Event()
+
+    async def slow():
+        await ready.wait()
+        yield "late"
+
+    async with stranger() as (session, peer), calling(session, peer, slow()):
+        peer.pull(1, **STREAM)
+        peer.pull(2, **STREAM)
+        [answer] = await peer.heard()
+        assert (answer.id, answer.error["code"]) == (2, "raised")
+        ready.set()
+        item, end = await peer.heard()
+        assert (item.id, item.value, end) == (1, "late", m.Reply(1, None))
+
+
 async def test_a_second_pull_of_a_duplex_fails(autojump_clock):
     async with stranger() as (session, peer), trio.open_nursery() as nursery:
 
@@ -187,6 +204,9 @@ async def test_a_second_pull_of_a_duplex_fails(autojump_clock):
         peer.pull(2, **STREAM)
         [answer] = await peer.heard()
         assert (answer.id, answer.error["code"]) == (2, "raised")
+        peer.say(m.Cancel(1))
+        [answer] = await peer.heard()
+        assert (answer.id, answer.error["code"]) == (1, "cancelled")
         nursery.cancel_scope.cancel()
         await wait_all_tasks_blocked()
         peer.say(m.ReplyErr(1, {"code": "cancelled", "message": ""}))
