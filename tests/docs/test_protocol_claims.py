@@ -141,9 +141,9 @@ def test_a_reference_in_a_hello_ends_the_session():
 @pytest.mark.parametrize(
     ("use", "code"),
     [
-        ({"parent": None}, "method_not_found"),
-        ({"parent": 9}, "method_not_found"),
-        ({"callback": 2}, "method_not_found"),
+        ({"parent": None, **STREAM}, "method_not_found"),
+        ({"parent": 9, **STREAM}, "method_not_found"),
+        ({"callback": 2, **STREAM}, "method_not_found"),
         ({"callback": 0}, "method_not_found"),  # a stream, used as a function
         ({"callback": 1, **STREAM}, "method_not_found"),  # and the reverse
         ({"args": [1], **STREAM}, "invalid_arguments"),
