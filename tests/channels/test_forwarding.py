@@ -14,6 +14,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 import trio_rpc
 from trio_rpc import DecodeError, Limits, Refused, RemoteProtocolError, open_session
 from trio_rpc.channels import memory_channel_pair, open_forwarding
+from trio_rpc.channels.complaints import LINES
 from trio_rpc.channels.forwarding_frames import Data, Goodbye, Hello, Open, decode_frames, encode
 from trio_rpc.testing import Failure, Faults, check_channel, open_faulty_pair
 
@@ -36,6 +37,19 @@ async def test_a_channel_is_opened_by_name_and_its_handler_gets_the_parameters()
         with pytest.raises(trio.EndOfChannel):
             await channel.receive()  # the handler has returned
         await channel.aclose()
+
+
+async def test_s16_a_peer_that_connects_anew_gets_no_further_lines_for_its_channels(caplog):
+    async def fails(channel):
+        raise KeyError("a bug")
+
+    for _ in range(4):
+        async with open_forwarding_pair(None, {"fails": fails}) as (a, _):
+            for _ in range(LINES // 2):
+                with pytest.raises((Refused, trio.BrokenResourceError)):
+                    async with await a.open("fails") as channel:
+                        await channel.receive()
+    assert len(caplog.records) == LINES
 
 
 async def test_the_first_route_that_fits_is_taken():

@@ -21,6 +21,9 @@ __all__ = ["Forwarding", "ForwardingChannel", "open_forwarding"]
 
 logger = logging.getLogger("trio_rpc")
 
+_complaints: trio.lowlevel.RunVar[Complaints] = trio.lowlevel.RunVar("trio_rpc forwarding")
+"""Of all forwardings of a Trio run: a peer that connects anew, and gets a new one, gets no further lines."""
+
 
 class ForwardingChannel(trio.abc.Channel[bytes]):
     """One of the channels over a carrier. Two tasks may use it at once if one sends, one receives.
@@ -199,7 +202,7 @@ class Forwarding:
     ) -> None:
         self._router = router
         self._handlers = handlers
-        self._complaints = Complaints(logger)
+        self._complaints = _complaints_of_this_run()
         self._running = 0
         self._handler_ended = trio.lowlevel.ParkingLot()
         self._driver = Driver(carrier, limits, self._on_open)
@@ -269,6 +272,15 @@ class Forwarding:
             channel.close()
             self._running -= 1
             self._handler_ended.unpark_all()
+
+
+def _complaints_of_this_run() -> Complaints:
+    try:
+        return _complaints.get()
+    except LookupError:
+        complaints = Complaints(logger)
+        _complaints.set(complaints)
+        return complaints
 
 
 @asynccontextmanager
