@@ -624,6 +624,20 @@ async def test_a_stream_that_is_never_pulled(source, no_time):
         await nothing_left(a, b)
 
 
+async def test_law_2_a_shielded_generator_is_waited_for_no_longer_than_cancel_grace(autojump_clock):
+    source = Source()
+    options = {"limits": Limits(cancel_grace=2)}
+    async with open_session_pair(None, source, options_a=options) as (a, _):
+        async with a.proxy("", Source).tidy(100) as items:
+            assert await anext(items) == 1
+        assert trio.current_time() == pytest.approx(2, abs=0.001)
+        assert source.closed == []
+        await trio.sleep(200)
+        assert source.closed == [("tidy", 100)]
+        assert a.statistics().late_replies == 1
+        assert a.statistics().state == "open"
+
+
 async def test_law_2_a_generator_that_was_given_has_ended_before_the_call_returns(
     source, autojump_clock
 ):
