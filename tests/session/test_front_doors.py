@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import socket
 import struct
+from functools import partial
 
 import pytest
 import trio
@@ -215,6 +216,20 @@ async def test_drain_lets_calls_end_and_refuses_new_ones():
         await session.wait_closed()
     assert results == ["finished"]
     assert server.sessions == set()
+
+
+async def test_drain_tells_all_sessions_at_once():
+    sleeper = Sleeper()
+    async with open_server(sleeper, LOCAL) as server, trio.open_nursery() as nursery:
+        sessions = [await connect_in(nursery, server.urls[0]) for _ in range(3)]
+        for session in sessions:
+            nursery.start_soon(session.call, "sleep")
+        await until(lambda: sleeper.running == 3)
+        nursery.start_soon(partial(server.drain, grace=1000))
+        # None of the calls ends before the last session has been told.
+        await until(lambda: all(each.statistics().state != "open" for each in sessions))
+        assert sleeper.running == 3
+        sleeper.go.set()
 
 
 async def test_drain_gives_up_after_its_grace():
