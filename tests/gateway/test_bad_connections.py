@@ -65,7 +65,7 @@ BAD = {
     "an upgrade to HTTP/2": [UPGRADE.replace(b"websocket", b"h2c")],
     "nonsense after an upgrade": [UPGRADE, b"\xff" * 100],
     "an unmasked frame after an upgrade": [UPGRADE, b"\x81\x01a"],
-    "text that is none after an upgrade": [UPGRADE, b"\x81\x81\0\0\0\0\xff"],
+    "text that is not UTF-8 after an upgrade": [UPGRADE, b"\x81\x81\0\0\0\0\xff"],
     "a close frame with a bad code": [UPGRADE, b"\x88\x82\0\0\0\0\x00\x01"],
     "half a head": [UPGRADE[:40]],
     "no head": [b""],

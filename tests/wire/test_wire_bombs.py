@@ -201,7 +201,7 @@ BROKEN = {
     "two values": b"\x05\x05",
     "no value": b"",
     "a set of arrays": b"\xd5\x02\x91\x90",
-    "a date that is none": b"\xd4\x05x",
+    "not a date": b"\xd4\x05x",
     "a reserved code": b"\xd4\xfe\x00",
     "an array cut short": b"\x92\x01",
 }
