@@ -19,7 +19,7 @@ class TooMany(trio_rpc.Overloaded):
 
 
 class NotToday(trio_rpc.CallError):
-    """One that is none of the library's four."""
+    """A refusal of the application's own."""
 
 
 class Service:

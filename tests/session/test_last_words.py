@@ -7,6 +7,7 @@ import ssl
 
 import pytest
 import trio
+from raw_peer import HELLO
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
@@ -17,17 +18,6 @@ from trio_rpc.wire.codec import Codec
 
 KINDS = ["tcp", "tls", "unix"]
 CODEC = Codec(None, Limits())
-HELLO = m.Hello(
-    m.PROTOCOL_VERSION,
-    {
-        "calls": 100,
-        "notifications": 100,
-        "max_message": 10**6,
-        "max_packet": 20_000,
-        "max_depth": 64,
-        "max_nodes": 10_000,
-    },
-)
 
 
 def packet(*messages):
