@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trio_rpc.protocol.protocol import Event, Protocol
+from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
@@ -40,7 +40,7 @@ def encoded(*messages: Message) -> bytes:
     return b"".join(codec.encode(message) for message in messages)
 
 
-def received(protocol: Protocol, *messages: Message) -> list[Event]:
+def received(protocol: Protocol, *messages: Message) -> list[Message]:
     """The events of one packet that holds these messages."""
     return list(protocol.receive(encoded(*messages)))
 
@@ -67,12 +67,12 @@ class Pair:
     def other(self, end: Protocol) -> Protocol:
         return self.b if end is self.a else self.a
 
-    def deliver(self, sender: Protocol) -> list[Event]:
+    def deliver(self, sender: Protocol) -> list[Message]:
         """Carry over all that ``sender`` has to say; what the other end makes of it."""
         receiver = self.other(sender)
         return [event for packet in packets(sender) for event in receiver.receive(packet)]
 
-    def settle(self) -> list[Event]:
+    def settle(self) -> list[Message]:
         """Carry over both ways until nobody has anything to say."""
         events = []
         while self.a.has_data or self.b.has_data:

@@ -102,7 +102,10 @@ MALFORMED = {
     "nil": b"\xc0",
     "an integer": b"\x01",
     # 29: types that do not exist, or are none
-    **{f"type {value!r}": array(value) for value in (0, 6, 255, 2**40, -1, "1", None, 1.0, True)},
+    **{
+        f"type {value!r}": array(value)
+        for value in (0, 6, 18, 22, 255, 2**40, -1, "1", None, 1.0, True)
+    },
     "type ext": array(msgpack.ExtType(1, b"\x90"), 1),
     # 29: missing and extra fields
     "Request too short": array(1, 1, "m"),
@@ -135,12 +138,19 @@ MALFORMED = {
     "Credit below zero": array(15, -1),
     "Credit of 2^64": array(15, 2**64 - 1),
     "Credit of true": array(15, True),
+    "Credit too long": array(15, 1, 1, 1, 1),
+    "Credit of Items and nothing": array(15, 0, 1, 0),
+    "Credit of Items and nothing said": array(15, 0, 1),
+    "Credit without a call and with a size": array(15, 1, None, 1),
+    "Credit of Items below zero": array(15, -1, 1, 5),
+    "Credit of bytes below zero": array(15, 5, 1, -1),
+    "Credit of a float of Items": array(15, 1.5, 1, 1),
     "Piece too short": array(16),
     "Piece of nothing": array(16, b""),
     "Piece of text": array(16, "text"),
-    "LastPiece of nothing": array(17, b""),
+    "LastPiece too short": array(17),
+    "LastPiece too long": array(17, b"x", b"x"),
     "LastPiece of a list": array(17, [1]),
-    "DropPieces too long": array(18, 1),
     # S15: ids
     **{
         f"{kind} with id {value!r}": array(number, value, *rest)
@@ -149,6 +159,9 @@ MALFORMED = {
             ("Reply", 3, (None,)),
             ("ReplyErr", 4, ({},)),
             ("Cancel", 5, ()),
+            ("Item", 20, (None,)),
+            ("EndOfItems", 21, ()),
+            ("Started", 23, (None,)),
         )
         for value in (0, -1, 1.0, True, None, "1", b"1", 2**53, [1])
     },
@@ -210,21 +223,23 @@ ILLEGAL = {
     "a second reply": [m.Reply(1, None), m.Reply(1, None)],
     "a reply and then an error": [m.Reply(1, None), m.ReplyErr(1, {})],
     "an id used in flight": [m.Request(3, "method", [])],  # 31
-    "an id going backwards": [m.Request(2, "method", [])],
     "a call beyond the credit": [m.Request(4, "method", [])],
     "more notifications than the credit": [m.Notification("method", [])] * 3,
     "credit for nothing": [m.Credit(1)],
     "Hello again": [m.Hello(m.PROTOCOL_VERSION, INFO)],
     "Welcome again": [m.Welcome()],
     "Goodbye twice": [m.Goodbye("done")] * 2,
-    "a drop of nothing": [m.DropPieces(), m.DropPieces()],
+    "a drop of nothing": [m.LastPiece(b""), m.LastPiece(b"")],
     "pieces of nothing known": [m.LastPiece(b"\x91\x00")],
-    "pieces with a byte too many": [m.DropPieces(), m.LastPiece(encoded(m.Reply(1, 1)) + b"\x00")],
-    "pieces of two messages": [m.DropPieces(), m.LastPiece(encoded(m.Reply(1, 1)) * 2)],
-    "pieces in pieces": [m.DropPieces(), m.LastPiece(encoded(m.Piece(b"x")))],
-    "Ping in pieces": [m.DropPieces(), m.LastPiece(encoded(m.Ping(1)))],
+    "pieces with a byte too many": [
+        m.LastPiece(b""),
+        m.LastPiece(encoded(m.Reply(1, 1)) + b"\x00"),
+    ],
+    "pieces of two messages": [m.LastPiece(b""), m.LastPiece(encoded(m.Reply(1, 1)) * 2)],
+    "pieces in pieces": [m.LastPiece(b""), m.LastPiece(encoded(m.Piece(b"x")))],
+    "Ping in pieces": [m.LastPiece(b""), m.LastPiece(encoded(m.Ping(1)))],
     "an id in flight, in pieces": [
-        m.DropPieces(),
+        m.LastPiece(b""),
         m.LastPiece(encoded(m.Request(1, "method", []))),
     ],
 }
@@ -242,20 +257,27 @@ def test_illegal_messages(name, together):
                 received(protocol, message)
 
 
-def test_ids_in_pieces_grow_as_well():
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_an_id_is_in_flight_until_its_answer_has_left_and_is_not_looked_at_after_that(in_pieces):
+    request = m.Request(5, "method", [])
+    again = m.LastPiece(encoded(request)) if in_pieces else request
     protocol = opened()
-    first = m.LastPiece(encoded(m.Request(5, "method", [])))
-    received(protocol, first)
+    received(protocol, request)
     protocol.reply(5, None)
     packets(protocol)
-    with pytest.raises(RemoteProtocolError, match="comes after"):
-        received(protocol, first)
+    assert received(protocol, again) == [request]
+    protocol.reply(5, None)
+    with pytest.raises(RemoteProtocolError, match="in flight already"):
+        received(protocol, again)
 
 
-def test_an_id_may_skip_and_be_the_largest():  # 31
+def test_ids_come_in_any_order_and_may_be_the_largest():  # 31
     protocol = opened()
-    received(protocol, m.Request(7, "method", []), m.Request(2**53 - 1, "method", []))
-    assert list(protocol.incoming) == [7, 2**53 - 1]
+    last = m.Request(2**53 - 1, "method", [])
+    received(
+        protocol, last, m.LastPiece(encoded(m.Request(7, "method", []))), m.Request(2, "m", [])
+    )
+    assert list(protocol.incoming) == [2**53 - 1, 7, 2]
 
 
 def test_a_message_in_pieces_may_be_as_large_as_was_said_and_no_larger():  # 3

@@ -580,7 +580,7 @@ def test_goodbye_does_not_wait_for_a_large_call_that_was_withdrawn(pair):
     pair.a.never_left(first)
     pair.a.never_left(second)
     (packet,) = packets(pair.a)
-    assert decoded(packet) == [m.DropPieces(), m.Goodbye("done")]
+    assert decoded(packet) == [m.LastPiece(b""), m.Goodbye("done")]
 
 
 def test_goodbye_overtakes_large_results(pair):

@@ -388,10 +388,6 @@ class TwoEnds(RuleBasedStateMachine):
         assert call.items_ended
         assert call.received == call.yielded
 
-    def on_itemcredit(self, sender, receiver, credit):
-        assert credit.id in receiver.running
-        assert sender.calls[credit.id].lively
-
     def on_started(self, sender, receiver, started):
         call = receiver.calls[started.id]
         assert call.has_started
@@ -413,6 +409,9 @@ class TwoEnds(RuleBasedStateMachine):
                 assert call.started
 
     def on_credit(self, sender, receiver, credit):
+        if credit.id is not None:
+            assert credit.id in receiver.running
+            assert sender.calls[credit.id].lively
         assert receiver.protocol.notification_credit <= MAX_NOTIFICATIONS
 
     # ── what always holds, and what holds in the end ─────────────────────────────────────────

@@ -58,11 +58,11 @@ def reassembled(taken):
         for message in decoded(packet):
             if isinstance(message, m.Piece):
                 pieces.add(message.data)
+            elif isinstance(message, m.LastPiece) and not message.data:
+                pieces.drop()
             elif isinstance(message, m.LastPiece):
                 pieces.add(message.data)
                 whole.append(CODEC.decode_message(pieces.take()))
-            elif isinstance(message, m.DropPieces):
-                pieces.drop()
             else:
                 whole.append(message)
     with pytest.raises(DecodeError):
@@ -264,7 +264,7 @@ def test_withdrawing_a_large_message_midway_and_sending_another(outbox, answer, 
     assert (outbox.withdraw_large if answer else outbox.withdraw_request)(1)
     assert outbox.size == len(reply(2, 500))
     rest = drain(outbox)
-    assert (kinds(rest[0][0])[0] is m.DropPieces) == bool(sent)
+    assert (decoded(rest[0][0])[0] == m.LastPiece(b"")) == bool(sent)
     assert reassembled(taken + rest) == [m.Reply(2, b"x" * 500)]
     assert [ids for _, ids in rest if ids] == [[2]]
 
@@ -285,7 +285,7 @@ def test_a_drop_leaves_by_itself(outbox):
     outbox.next_packet()
     outbox.withdraw_request(1)
     assert outbox
-    assert outbox.next_packet() == (CODEC.encode(m.DropPieces()), [])
+    assert outbox.next_packet() == (CODEC.encode(m.LastPiece(b"")), [])
     assert not outbox
 
 
@@ -395,7 +395,7 @@ def test_nothing_is_lost_doubled_or_mixed_up(steps):
     taken += drain(outbox)
     messages = reassembled(taken)
     calls = [message for message in messages if not isinstance(message, m.Credit)]
-    assert sum(each.notifications for each in messages if isinstance(each, m.Credit)) == granted
+    assert sum(each.count for each in messages if isinstance(each, m.Credit)) == granted
     assert sorted(calls, key=repr) == sorted(expected.values(), key=repr)
     answered = list(itertools.chain(*(ids for _, ids in taken)))
     assert sorted(answered) == sorted(tag for tag in expected if tag > 0)

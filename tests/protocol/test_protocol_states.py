@@ -40,10 +40,8 @@ EXAMPLES = {
     m.Credit: m.Credit(1),
     m.Piece: m.Piece(b"x"),
     m.LastPiece: m.LastPiece(encoded(m.Reply(1, None))),
-    m.DropPieces: m.DropPieces(),
     m.Item: m.Item(1, None),
     m.EndOfItems: m.EndOfItems(1),
-    m.ItemCredit: m.ItemCredit(1, 1, 1),
     m.Started: m.Started(1, None),
 }
 LIVELY = {"stream": [2, 100], "task_status": True}
@@ -102,13 +100,12 @@ def send(protocol: Protocol, kind: type) -> None:
         m.Credit: lambda: protocol.grant_notifications(1),
         m.Item: lambda: protocol.item(1, None),
         m.EndOfItems: lambda: protocol.end_items(1),
-        m.ItemCredit: lambda: protocol.grant_items(1, 1, 1),
         m.Started: lambda: protocol.started(1, None),
     }
     verbs[kind]()
 
 
-NO_VERB = {m.Pong, m.Piece, m.LastPiece, m.DropPieces}
+NO_VERB = {m.Pong, m.Piece, m.LastPiece}
 
 
 @pytest.mark.parametrize(("ours", "theirs", "kind"), CASES)
@@ -136,8 +133,6 @@ def test_each_message_may_be_sent_in_its_states_only(ours, theirs, kind):
 @pytest.mark.parametrize(("ours", "theirs", "kind"), CASES)
 def test_each_message_is_taken_in_the_same_states_only(ours, theirs, kind):
     protocol = put_into(make_protocol(), ours, theirs)
-    if kind is m.DropPieces and legal(theirs, ours, kind):
-        received(protocol, m.Piece(b"x"))
     if legal(theirs, ours, kind):
         received(protocol, EXAMPLES[kind])
         assert protocol.theirs is NEXT.get((theirs, kind), theirs)

@@ -13,7 +13,6 @@ from trio_rpc.wire import Reference
 from trio_rpc.wire.messages import (
     Cancel,
     Credit,
-    DropPieces,
     Goodbye,
     Hello,
     LastPiece,
@@ -96,9 +95,9 @@ _messages = st.one_of(
     st.builds(Ping, counts),
     st.builds(Pong, counts),
     st.builds(Credit, ids),
+    st.builds(Credit, counts, ids, ids),
     st.builds(Piece, st.binary(min_size=1)),
-    st.builds(LastPiece, st.binary(min_size=1)),
-    st.builds(DropPieces),
+    st.builds(LastPiece, st.binary()),
 )
 
 

@@ -28,10 +28,10 @@ __all__ = ["CONTROL_ROOM", "NOTHING", "Outbox"]
 _PIECE = b"\x92" + bytes([m.Piece.TYPE]) + b"\xc6"
 _LAST_PIECE = b"\x92" + bytes([m.LastPiece.TYPE]) + b"\xc6"
 _PIECE_HEADER = len(_PIECE) + 4
-_DROP_PIECES = b"\x91" + bytes([m.DropPieces.TYPE])
+_DROP = b"\x92" + bytes([m.LastPiece.TYPE]) + b"\xc4\0"
 
 CONTROL_ROOM = 32
-"""Bytes that a packet keeps free for DropPieces, Pong and Credit: any small message fits beside them."""
+"""Bytes that a packet keeps free for a drop, a Pong and a Credit: any small message fits beside them."""
 
 SHORT_PIECE = 64 * 1024
 """Bytes of a piece while small messages may want to pass: what one of them waits for at most."""
@@ -285,7 +285,7 @@ class Outbox:
     def _withdraw(self, large: _Large) -> None:
         self.size -= len(large.data) - large.sent
         if large.sent:
-            self._dropped = _DROP_PIECES
+            self._dropped = _DROP
         self._remove(large)
 
     def _remove(self, large: _Large) -> None:

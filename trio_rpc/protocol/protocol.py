@@ -26,12 +26,10 @@ from trio_rpc.protocol.pieces import Pieces
 from trio_rpc.protocol.states import (
     IN_PIECES,
     LEGAL,
-    NEXT,
-    TURNING,
-    UNWELCOME,
     Half,
     Incoming,
     Outgoing,
+    step,
 )
 from trio_rpc.protocol.streams import Streams
 from trio_rpc.wire import messages as m
@@ -40,24 +38,8 @@ from trio_rpc.wire.limits import MIN_PACKET, Limits
 from trio_rpc.wire.parts import Parts
 from trio_rpc.wire.scan import hello_version
 
-__all__ = ["Event", "Protocol"]
+__all__ = ["Protocol"]
 
-Event: TypeAlias = (
-    m.Request
-    | m.Notification
-    | m.Reply
-    | m.ReplyErr
-    | m.Cancel
-    | m.Hello
-    | m.Welcome
-    | m.Goodbye
-    | m.Pong
-    | m.Credit
-    | m.Item
-    | m.EndOfItems
-    | m.ItemCredit
-    | m.Started
-)
 ALONE = 4 * 1024 * 1024
 """Bytes after which one large message is no more expected to have company."""
 
@@ -104,8 +86,6 @@ class Protocol:
         self._outbox = Outbox(MIN_PACKET)
         self._pieces = Pieces(limits.max_message)
         self._last_id = 0
-        self._last_whole_id = 0
-        self._last_pieced_id = 0
         self._notifications_left = 0
         """How many Notifications we may still send."""
         self._notifications_granted = limits.max_notifications
@@ -113,11 +93,11 @@ class Protocol:
 
     # ── receiving ────────────────────────────────────────────────────────────────────────────
 
-    def receive(self, packet: bytes) -> Iterator[Event]:
-        """Yield an event for each message in ``packet`` that is one.
+    def receive(self, packet: bytes) -> Iterator[m.Message]:
+        """Yield each message in ``packet`` that is an event.
 
-        What concerns nobody but the protocol (a Ping, a piece, a late message) yields nothing.
-        Events are made one by one, as they are asked for.
+        What concerns nobody but the protocol (a Ping, a piece, a late message) is none.
+        They are made one by one, as they are asked for.
 
         Raises:
             RemoteProtocolError: the peer broke the rules (law 14). Its half has ENDED; ours can
@@ -130,14 +110,9 @@ class Protocol:
             raise self._broken(f"a packet of {len(packet):,} bytes is larger than was allowed")
         if self.theirs is Half.SILENT:
             self._check_version(packet)
-        accept = self._ACCEPT
         try:
             for message in self._codec.decode(packet):
-                kind = type(message)
-                self.counters.messages_received += 1
-                if kind in TURNING or self.ours is not _OPEN or self.theirs is not _OPEN:
-                    self.theirs = _step(self.theirs, self.ours, kind)
-                event = accept[kind](self, message)
+                event = self._accept(message)
                 if event is not None:
                     yield event
         except (DecodeError, LocalProtocolError) as exc:
@@ -157,19 +132,14 @@ class Protocol:
         self.theirs = Half.ENDED
         return RemoteProtocolError(f"the other end broke the protocol: {why}")
 
-    def _receive_message(self, message: m.Message) -> Event | None:
+    def _accept(self, message: m.Message) -> m.Message | None:
+        """Act on one message, and return it if it is an event."""
         kind = type(message)
         self.counters.messages_received += 1
-        self.theirs = _step(self.theirs, self.ours, kind)
+        self.theirs = step(self.theirs, self.ours, kind)
         return self._ACCEPT[kind](self, message)
 
-    def _accept_request(self, request: m.Request) -> Event | None:
-        if request.id <= self._last_whole_id:
-            raise DecodeError(f"Request {request.id} comes after Request {self._last_whole_id}")
-        self._last_whole_id = request.id
-        return self._admit(request)
-
-    def _admit(self, request: m.Request) -> Event | None:
+    def _accept_request(self, request: m.Request) -> m.Message | None:
         incoming, context = self.incoming, request.context
         if request.id in incoming:
             raise DecodeError(f"Request {request.id} is in flight already")
@@ -203,7 +173,7 @@ class Protocol:
     def _refuse(self, request: m.Request, code: str, message: str) -> None:
         self.reply_error(request.id, {"code": code, "message": message})
 
-    def _accept_notification(self, message: m.Notification) -> Event | None:
+    def _accept_notification(self, message: m.Notification) -> m.Message | None:
         if not self._notifications_granted:
             raise DecodeError("a Notification without credit")
         self._notifications_granted -= 1
@@ -214,7 +184,7 @@ class Protocol:
             return None
         return message
 
-    def _accept_terminal(self, message: m.Reply | m.ReplyErr) -> Event | None:
+    def _accept_terminal(self, message: m.Reply | m.ReplyErr) -> m.Message | None:
         state = self._state_of(message)
         self._forget_outgoing(message.id)
         if state is _ABANDONED:
@@ -236,25 +206,22 @@ class Protocol:
         del self.outgoing[call]
         self._taken.forget(call)
 
-    def _accept_item(self, message: m.Item) -> Event | None:
+    def _accept_item(self, message: m.Item) -> m.Message | None:
         state = self._state_of(message)
         self._taken.item(message.id, message.size)
         return message if state is _WAITING else None
 
-    def _accept_end_of_items(self, message: m.EndOfItems) -> Event | None:
+    def _accept_end_of_items(self, message: m.EndOfItems) -> m.Message | None:
         state = self._state_of(message)
         self._taken.end(message.id)
         return message if state is _WAITING else None
 
-    def _accept_item_credit(self, message: m.ItemCredit) -> Event | None:
-        return message if self._given.give(message.id, message.items, message.size) else None
-
-    def _accept_started(self, message: m.Started) -> Event | None:
+    def _accept_started(self, message: m.Started) -> m.Message | None:
         state = self._state_of(message)
         self._taken.started(message.id)
         return None if state is _ABANDONED else message
 
-    def _accept_cancel(self, message: m.Cancel) -> Event | None:
+    def _accept_cancel(self, message: m.Cancel) -> m.Message | None:
         state = self.incoming.get(message.id)
         if state is Incoming.RUNNING:
             self.incoming[message.id] = Incoming.CANCELLED
@@ -266,7 +233,7 @@ class Protocol:
             self._put(m.ReplyErr(message.id, error), message.id)
         return None
 
-    def _accept_hello(self, message: m.Hello) -> Event:
+    def _accept_hello(self, message: m.Hello) -> m.Message:
         try:
             self.peer = read_info(message.info)
         except DecodeError as exc:
@@ -281,18 +248,21 @@ class Protocol:
             )
         return message
 
-    def _accept_event(self, message: Event) -> Event:
+    def _accept_event(self, message: m.Message) -> m.Message:
         return message
 
     def _accept_ping(self, message: m.Ping) -> None:
         if m.Pong in LEGAL[self.ours]:
             self._outbox.put_pong(message.number)
 
-    def _accept_pong(self, message: m.Pong) -> Event | None:
+    def _accept_pong(self, message: m.Pong) -> m.Message | None:
         return message if message.number <= self._last_ping else None
 
-    def _accept_credit(self, message: m.Credit) -> Event:
-        self._notifications_left += message.notifications
+    def _accept_credit(self, message: m.Credit) -> m.Message | None:
+        if message.id is not None:
+            is_wanted = self._given.give(message.id, message.count, message.size)
+            return message if is_wanted else None
+        self._notifications_left += message.count
         if self._notifications_left > self.peer.max_notifications:
             raise DecodeError("Credit for more Notifications than were sent")
         return message
@@ -300,26 +270,17 @@ class Protocol:
     def _accept_piece(self, message: m.Piece) -> None:
         self._pieces.add(message.data)
 
-    def _accept_last_piece(self, message: m.LastPiece) -> Event | None:
+    def _accept_last_piece(self, message: m.LastPiece) -> m.Message | None:
+        if not message.data:
+            self._pieces.drop()
+            return None
         self._pieces.add(message.data)
         whole = self._codec.decode_message(self._pieces.take())
-        kind = type(whole)
-        if kind not in IN_PIECES:
-            raise DecodeError(f"a {kind.__name__} must not come in pieces")
-        if not isinstance(whole, m.Request):
-            return self._receive_message(whole)
-        self.theirs = _step(self.theirs, self.ours, kind)
-        # Small Requests may have passed this one, so the two ways are counted apart.
-        if whole.id <= self._last_pieced_id:
-            raise DecodeError(f"Request {whole.id} comes after Request {self._last_pieced_id}")
-        self._last_pieced_id = whole.id
-        self.counters.messages_received += 1
-        return self._admit(whole)
+        if type(whole) not in IN_PIECES:
+            raise DecodeError(f"a {type(whole).__name__} must not come in pieces")
+        return self._accept(whole)
 
-    def _accept_drop(self, _message: m.DropPieces) -> None:
-        self._pieces.drop()
-
-    _ACCEPT: ClassVar[Mapping[type[m.Message], Callable[[Protocol, Any], Event | None]]] = {
+    _ACCEPT: ClassVar[Mapping[type[m.Message], Callable[[Protocol, Any], m.Message | None]]] = {
         m.Request: _accept_request,
         m.Notification: _accept_notification,
         m.Reply: _accept_terminal,
@@ -333,10 +294,8 @@ class Protocol:
         m.Credit: _accept_credit,
         m.Piece: _accept_piece,
         m.LastPiece: _accept_last_piece,
-        m.DropPieces: _accept_drop,
         m.Item: _accept_item,
         m.EndOfItems: _accept_end_of_items,
-        m.ItemCredit: _accept_item_credit,
         m.Started: _accept_started,
     }
 
@@ -438,7 +397,7 @@ class Protocol:
             message: for people; its first thousand characters are sent.
         """
         data = self._codec.encode(m.Goodbye(code, _short(message)))
-        self.ours = _step(self.ours, self.theirs, m.Goodbye)
+        self.ours = step(self.ours, self.theirs, m.Goodbye)
         self._outbox.put_goodbye(data)
 
     def request(
@@ -541,7 +500,7 @@ class Protocol:
     def grant_items(self, call: int, items: int, size: int) -> None:
         """Let that call of ours send so much more, unless it is over or its stream is."""
         if self.outgoing.get(call) is _WAITING and self._taken.give(call, items, size):
-            self._put(m.ItemCredit(call, items, size))
+            self._put(m.Credit(items, call, size))
 
     def started(self, call: int, value: Any) -> None:
         """Queue the Started of a call of the peer's, also of one that has been cancelled.
@@ -585,7 +544,7 @@ class Protocol:
         """Let the peer send ``count`` Notifications more: that many handlers have ended."""
         if self._notifications_granted + count > self.limits.max_notifications:
             raise LocalProtocolError("more notifications are granted than were received")
-        _step(self.ours, self.theirs, m.Credit)
+        step(self.ours, self.theirs, m.Credit)
         self._notifications_granted += count
         self._outbox.put_credit(count)
 
@@ -615,34 +574,13 @@ class Protocol:
     def _queue(
         self, kind: type[m.Message], data: bytes | Parts, tag: int = NOTHING, call: int = NOTHING
     ) -> None:
-        if kind in TURNING or self.ours is not _OPEN or self.theirs is not _OPEN:
-            self.ours = _step(self.ours, self.theirs, kind)
+        self.ours = step(self.ours, self.theirs, kind)
         self._outbox.put(data, tag, call)
         self._count()
 
     def _count(self) -> None:
         self._tally.size += self._outbox.size - self._counted
         self._counted = self._outbox.size
-
-
-def _step(half: Half, other: Half, kind: type[m.Message]) -> Half:
-    """Where ``half`` goes by sending a message of that kind; LocalProtocolError when it must not."""
-    if half is other is _OPEN and kind is not m.Goodbye:
-        if kind is m.Hello or kind is m.Welcome:
-            raise LocalProtocolError(f"{kind.__name__} a second time")
-        return half
-    if kind not in LEGAL[half]:
-        if half is Half.SILENT:
-            raise LocalProtocolError(
-                f"{kind.__name__} where Hello must come first, "
-                f"of version {m.PROTOCOL_VERSION} of the protocol"
-            )
-        raise LocalProtocolError(f"{kind.__name__} is not allowed when {half.value}")
-    if kind in UNWELCOME[other]:
-        raise LocalProtocolError(
-            f"{kind.__name__} is not allowed when its receiver is {other.value}"
-        )
-    return NEXT.get((half, kind), half)
 
 
 def _short(text: object) -> str:

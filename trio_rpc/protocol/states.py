@@ -42,16 +42,16 @@ A call is kept in two tables, one at each end::
            terminal message received: gone              the terminal message left: gone
 
 An id is taken when its Request is encoded and is free of meaning when its terminal message has
-arrived; ids grow and are never used twice, so a late message can only ever name a call that is
-known or one that is over. (Requests of one packet arrive in the order of their ids, and so do those
-in pieces; but the former may pass the latter.) That gives every crossing its rule:
+arrived; a caller never uses one twice, so a late message can only ever name a call that is
+known or one that is over. The callee has to look at the calls in flight alone. That gives every
+crossing its rule:
 
 * A Cancel that arrives when the call is ANSWERED or gone crossed the terminal message: dropped.
 * A Reply for an ABANDONED call is late: dropped, and the slot is free again.
 * A Reply for an id that is not outstanding cannot come from a correct peer: RemoteProtocolError.
 
 While a call is WAITING, and its callee has it RUNNING, more may pass than its two ends: Items and the
-end of them, from the callee, if the Request asked for them by giving credit; ItemCredit, from the
+end of them, from the callee, if the Request asked for them by giving credit; Credit for them, from the
 caller; Started, once, if the Request asked for it. None of them passes another one, or the terminal message,
 of the same call. Items and credit that arrive for a call that has been cancelled or abandoned, or has ended,
 crossed that: they are dropped. Credit for Items is counted at both ends by the same rule (``streams.py``), the sender's
@@ -70,9 +70,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from trio_rpc.errors import LocalProtocolError
 from trio_rpc.wire import messages as m
 
-__all__ = ["IN_PIECES", "LEGAL", "NEXT", "TURNING", "UNWELCOME", "Half", "Incoming", "Outgoing"]
+__all__ = ["IN_PIECES", "LEGAL", "NEXT", "UNWELCOME", "Half", "Incoming", "Outgoing", "step"]
 
 
 class Half(enum.Enum):
@@ -111,10 +112,8 @@ _TRAFFIC: Final[frozenset[type[m.Message]]] = _ANY_TIME | {
     m.Credit,
     m.Piece,
     m.LastPiece,
-    m.DropPieces,
     m.Item,
     m.EndOfItems,
-    m.ItemCredit,
     m.Started,
 }
 
@@ -140,7 +139,7 @@ NEXT: Final[Mapping[tuple[Half, type[m.Message]], Half]] = MappingProxyType(
 )
 """Where a message takes its half; one that is not here changes nothing."""
 
-TURNING: Final = frozenset(kind for _, kind in NEXT)
+_TURNING: Final = frozenset(kind for _, kind in NEXT)
 """Messages that take a half somewhere. While both halves are OPEN all others are legal."""
 
 UNWELCOME: Final[Mapping[Half, frozenset[type[m.Message]]]] = MappingProxyType(
@@ -158,3 +157,32 @@ IN_PIECES: Final[frozenset[type[m.Message]]] = frozenset(
     {m.Request, m.Notification, m.Reply, m.ReplyErr, m.Item, m.EndOfItems, m.Started}
 )
 """What may be larger than a packet, or has to stay behind something that is."""
+
+# To look a member of an Enum up in its class takes longer than all that is done with it here.
+_OPEN = Half.OPEN
+
+
+def step(half: Half, other: Half, kind: type[m.Message]) -> Half:
+    """Say where ``half`` goes by sending a message of that kind.
+
+    Args:
+        half: the sender's.
+        other: the receiver's.
+        kind: of the message.
+
+    Raises LocalProtocolError when it must not be sent.
+    """
+    if half is other is _OPEN and kind not in _TURNING:
+        return half
+    if kind not in LEGAL[half]:
+        if half is Half.SILENT:
+            raise LocalProtocolError(
+                f"{kind.__name__} where Hello must come first, "
+                f"of version {m.PROTOCOL_VERSION} of the protocol"
+            )
+        raise LocalProtocolError(f"{kind.__name__} is not allowed when {half.value}")
+    if kind in UNWELCOME[other]:
+        raise LocalProtocolError(
+            f"{kind.__name__} is not allowed when its receiver is {other.value}"
+        )
+    return NEXT.get((half, kind), half)

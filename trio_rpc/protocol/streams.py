@@ -1,6 +1,6 @@
 """What may pass in a call between its two ends: Items, by credit, and one Started.
 
-The consumer of a stream gives credit: the first in its Request, more with ItemCredit as it takes items.
+The consumer of a stream gives credit: the first in its Request, more with a Credit as it takes items.
 An Item may be sent while there is credit for one more item and for at least one byte; it uses up
 one item and all of its bytes, so the last one before a pause may overdraw the bytes. That lets any
 item pass that is a legal message, whatever the window.
@@ -92,7 +92,7 @@ class Streams:
         window.items += items
         window.size += size
         if window.items > window.most_items or window.size > window.most_size:
-            raise LocalProtocolError(f"ItemCredit for more than was sent in call {call}")
+            raise LocalProtocolError(f"Credit for more than was sent in call {call}")
         return True
 
     def started(self, call: int) -> None:

@@ -108,10 +108,9 @@ class _Driver:
             m.Welcome: lambda _: self._check_open(),
             m.Goodbye: self._on_goodbye,
             m.Pong: core.on_pong,
-            m.Credit: lambda _: outgoing.let_in(),
+            m.Credit: self._on_credit,
             m.Item: outgoing.item,
             m.EndOfItems: outgoing.end_of_items,
-            m.ItemCredit: incoming.item_credit,
             m.Started: outgoing.started,
         }
         self._reader = Reader(core, nursery, actions, self._lose)
@@ -265,6 +264,12 @@ class _Driver:
             core.life.move(Stage.OPEN)
             if core.when_open is not None:
                 core.when_open()
+
+    def _on_credit(self, message: m.Credit) -> None:
+        if message.id is None:
+            self._core.outgoing.let_in()
+        else:
+            self._core.incoming.items_wanted(message.id)
 
     def _on_goodbye(self, message: m.Goodbye) -> None:
         core = self._core

@@ -491,9 +491,9 @@ class Incoming:
             small["message"] = "its text is larger than this end accepts"
             self._protocol.reply_error(call, small)
 
-    def item_credit(self, message: m.ItemCredit) -> None:
-        """A consumer takes more items."""
-        handled = self.running.get(message.id)
+    def items_wanted(self, call: int) -> None:
+        """Let the stream that is that call of the peer's send what its consumer has given credit for."""
+        handled = self.running.get(call)
         if handled is not None and handled.sender is not None:
             handled.sender.let_in()
 

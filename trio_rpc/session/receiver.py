@@ -25,7 +25,7 @@ import trio
 from trio.lowlevel import Abort
 
 from trio_rpc.channels.abilities import stops_receiving
-from trio_rpc.protocol.protocol import Event, Protocol
+from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.wire import messages as m
 
 __all__ = ["Receiver"]
@@ -53,7 +53,7 @@ class Receiver:
     """
 
     def __init__(self, channel: trio.abc.Channel[bytes], protocol: Protocol) -> None:
-        self.events: Iterator[Event] | None = None
+        self.events: Iterator[m.Message] | None = None
         self.arrived = 0.0
         self._channel = channel
         self._protocol = protocol
@@ -135,7 +135,7 @@ class Receiver:
         if self._whose is _Whose.CALLER and self._stops is not None:
             self._stops.stop_receiving()
 
-    def _first_reply(self, events: Iterator[Event], call: int) -> m.Reply | m.ReplyErr | None:
+    def _first_reply(self, events: Iterator[m.Message], call: int) -> m.Reply | m.ReplyErr | None:
         """Take the end of that call out of a packet, if it comes first; leave all else."""
         event = next(events, None)
         if isinstance(event, m.Reply | m.ReplyErr) and event.id == call:
@@ -147,11 +147,11 @@ class Receiver:
         self._put_back(event, events)
         return None
 
-    def _put_back(self, event: Event | None, rest: Iterator[Event]) -> None:
+    def _put_back(self, event: m.Message | None, rest: Iterator[m.Message]) -> None:
         if event is not None:
             self._hold(chain((event,), rest))
 
-    def _hold(self, events: Iterator[Event]) -> None:
+    def _hold(self, events: Iterator[m.Message]) -> None:
         self.events = events
         self.arrived = trio.current_time()
 

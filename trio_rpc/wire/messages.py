@@ -16,12 +16,10 @@ __all__ = [
     "PROTOCOL_VERSION",
     "Cancel",
     "Credit",
-    "DropPieces",
     "EndOfItems",
     "Goodbye",
     "Hello",
     "Item",
-    "ItemCredit",
     "LastPiece",
     "Message",
     "Notification",
@@ -296,19 +294,28 @@ class Pong:
 
 @dataclass(slots=True)
 class Credit:
-    """You may send so many Notifications more."""
+    """You may send so much more: Notifications, or Items of that call and bytes of them."""
 
     TYPE: ClassVar[int] = 15
-    notifications: int
+    count: int
+    id: int | None = None
+    """The call whose Items are meant, or None: Notifications are."""
+    size: int = 0
 
     def to_wire(self) -> Fields:
-        return [15, self.notifications]
+        if self.id is None:
+            return [15, self.count]
+        return _trimmed([15, self.count, self.id, self.size], 3)
 
     @classmethod
     def from_wire(cls, fields: Fields) -> Credit:
-        count = _one_count(fields, "Credit")
-        _check(count > 0, "Credit grants nothing")
-        return cls(count)
+        _length(fields, "Credit", 2, 4)
+        _check(
+            len(fields) < 3 or _is_id(fields[2]), "Credit has an id that is not a positive integer"
+        )
+        amounts = (fields[1], *fields[3:])
+        _check(all(map(_is_count, amounts)) and sum(amounts) > 0, "Credit grants nothing")
+        return cls(*fields[1:])
 
 
 @dataclass(slots=True)
@@ -323,12 +330,17 @@ class Piece:
 
     @classmethod
     def from_wire(cls, fields: Fields) -> Piece:
-        return cls(_some_bytes(fields, "Piece"))
+        data = _bytes(fields, "Piece")
+        _check(len(data) > 0, "Piece carries no bytes")
+        return cls(data)
 
 
 @dataclass(slots=True)
 class LastPiece:
-    """The last bytes of a message too large for one packet: it has arrived now."""
+    """The last bytes of a message too large for one packet: it has arrived now.
+
+    Without any it takes the message back: the rest will not come.
+    """
 
     TYPE: ClassVar[int] = 17
     data: bytes | memoryview
@@ -338,22 +350,7 @@ class LastPiece:
 
     @classmethod
     def from_wire(cls, fields: Fields) -> LastPiece:
-        return cls(_some_bytes(fields, "LastPiece"))
-
-
-@dataclass(slots=True)
-class DropPieces:
-    """Forget the pieces so far: the message they belong to will not come."""
-
-    TYPE: ClassVar[int] = 18
-
-    def to_wire(self) -> Fields:
-        return [18]
-
-    @classmethod
-    def from_wire(cls, fields: Fields) -> DropPieces:
-        _length(fields, "DropPieces", 1, 1)
-        return cls()
+        return cls(_bytes(fields, "LastPiece"))
 
 
 @dataclass(slots=True)
@@ -397,29 +394,6 @@ class EndOfItems:
 
 
 @dataclass(slots=True)
-class ItemCredit:
-    """You may send so many Items, and so many bytes of them, more in that call."""
-
-    TYPE: ClassVar[int] = 22
-    id: int
-    items: int
-    size: int
-
-    def to_wire(self) -> Fields:
-        return [22, self.id, self.items, self.size]
-
-    @classmethod
-    def from_wire(cls, fields: Fields) -> ItemCredit:
-        _length(fields, "ItemCredit", 4, 4)
-        _check(_is_id(fields[1]), "ItemCredit has an id that is not a positive integer")
-        _check(
-            _is_count(fields[2]) and _is_count(fields[3]) and fields[2] + fields[3] > 0,
-            "ItemCredit grants nothing",
-        )
-        return cls(*fields[1:])
-
-
-@dataclass(slots=True)
 class Started:
     """The handler of that call has called ``task_status.started(value)``."""
 
@@ -452,10 +426,8 @@ Message: TypeAlias = (
     | Credit
     | Piece
     | LastPiece
-    | DropPieces
     | Item
     | EndOfItems
-    | ItemCredit
     | Started
 )
 
@@ -503,9 +475,9 @@ def _one_count(fields: Fields, name: str) -> int:
     return count
 
 
-def _some_bytes(fields: Fields, name: str) -> bytes:
+def _bytes(fields: Fields, name: str) -> bytes:
     _length(fields, name, 2, 2)
     data = fields[1]
-    if type(data) is not bytes or not data:
-        raise DecodeError(f"{name} carries no bytes")
+    if type(data) is not bytes:
+        raise DecodeError(f"{name} carries something else than bytes")
     return data

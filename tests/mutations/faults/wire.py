@@ -91,7 +91,7 @@ FAULTS = (
     fault(
         "a withdrawn large message leaves its half at the receiver",
         "protocol/outbox.py",
-        "        if large.sent:\n            self._dropped = _DROP_PIECES\n",
+        "        if large.sent:\n            self._dropped = _DROP\n",
         "",
         OUTBOX,
     ),
