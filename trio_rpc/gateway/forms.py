@@ -7,13 +7,14 @@ import inspect
 import types
 from collections.abc import Set as AbstractSet
 from inspect import Parameter
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import trio
 
 from trio_rpc.gateway.texts import ENVELOPE, RESERVED
 from trio_rpc.gateway.values import Form, lower, read_json
-from trio_rpc.services.conversion import STREAMS, adapt, is_function
+from trio_rpc.services.conversion import adapt, is_function
+from trio_rpc.services.lending import is_alive
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
 
@@ -175,18 +176,6 @@ def _why_never_given(parameter: Parameter, annotation: Any) -> str | None:
         if name in RESERVED | ENVELOPE:
             return "cannot be the name of a callback: messages use it themselves"
         return None
-    if _lives(annotation):
+    if is_alive(annotation):
         return "can never be given: JSON has no streams, and no functions inside other values"
     return None
-
-
-def _lives(annotation: Any) -> bool:
-    """Say whether only what lives at the other end could fit: a stream, or a container of functions."""
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        return all(_lives(one) for one in args if one is not types.NoneType)
-    if origin is Annotated:
-        return _lives(args[0])
-    if annotation in STREAMS or origin in STREAMS or is_function(annotation):
-        return True
-    return origin is not None and origin is not Literal and any(map(_lives, args))

@@ -433,12 +433,17 @@ class Protocol:
         args: list[Any],
         kwargs: dict[str, Any] | None = None,
         context: dict[str, Any] | None = None,
+        references: References | None = None,
     ) -> None:
-        """Queue a Notification; raises as :meth:`request` does."""
+        """Queue a Notification; raises as :meth:`request` does.
+
+        ``references`` is asked for values of no type that is known, and can only refuse them with a better text.
+        """
         if not self.notification_credit:
             raise LocalProtocolError("the other end takes no more notifications at once")
         self._check_may_call(context)
-        self._put(m.Notification(method, args, kwargs, context))
+        data = self._encode(m.Notification(method, args, kwargs, context), references)
+        self._queue(m.Notification, data)
         self._notifications_left -= 1
 
     def _check_may_call(self, context: dict[str, Any] | None) -> None:

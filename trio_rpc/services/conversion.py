@@ -54,6 +54,7 @@ import msgspec
 from trio_rpc.services.adapters import AdapterType, Read, adapter, inside
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.functions import CALLABLE, STREAMS, Said, is_call_protocol, said_of
+from trio_rpc.services.lending import PrepareAll, preparer_of_said
 from trio_rpc.services.records import record_of, substitute
 from trio_rpc.services.special import (
     container,
@@ -70,7 +71,7 @@ __all__ = [
     "STREAMS",
     "Convert",
     "ConvertsItems",
-    "ConvertsResults",
+    "Described",
     "Read",
     "adapt",
     "check_supported",
@@ -121,11 +122,11 @@ class ConvertsItems(Protocol):
 
 
 @runtime_checkable
-class ConvertsResults(Protocol):
-    """A function that came in a call: what it returns is checked each time that it is called."""
+class Described(Protocol):
+    """A function that came in a call: what its annotation says is used each time that it is called."""
 
-    def convert_results(self, convert: Convert | None) -> None:
-        """Check and convert each result with that function."""
+    def use(self, convert: Convert | None, prepare: PrepareAll | None) -> None:
+        """Convert each result, and mark what arguments lend, with these functions."""
 
 
 def adapt(annotation: Any, names: Names | None = None) -> Any:
@@ -308,7 +309,7 @@ class _Adapting:
     def _function(self, annotation: Any) -> Any:
         said = said_of(annotation) or Said()
         name = getattr(get_origin(annotation) or annotation, "__name__", "Callable")
-        return _function_of(name, self.adapt(said.result))
+        return _function_of(name, self.adapt(said.result), preparer_of_said(said, self._names))
 
     def _union(self, annotation: Any) -> Any:
         functions = [one for one in get_args(annotation) if is_function(one)]
@@ -413,8 +414,14 @@ def _instance_of(cls: type) -> Any:
     return adapter(cls.__name__, lambda value, _: _check_instance(cls, value))
 
 
-def _function_of(name: str, result: Any) -> Any:
-    """Make what stands for a function; what it returns is converted as ``result``, which is adapted, says."""
+def _function_of(name: str, result: Any, prepare: PrepareAll | None) -> Any:
+    """Make what stands for a function.
+
+    Args:
+        name: for complaints.
+        result: what it returns, adapted.
+        prepare: marks what its arguments lend.
+    """
     check_supported(result)
     # Nobody wants a result of None, and a plain function may well return something.
     convert_result = _nothing if result in (None, types.NoneType) else make_converter(result)
@@ -422,8 +429,8 @@ def _function_of(name: str, result: Any) -> Any:
     def convert(value: Any, _read: Read) -> Any:
         if not callable(value):
             raise TypeError(f"Expected a function, got `{type(value).__name__}`")
-        if isinstance(value, ConvertsResults):
-            value.convert_results(convert_result)
+        if isinstance(value, Described):
+            value.use(convert_result, prepare)
         return value
 
     return adapter(name, convert)

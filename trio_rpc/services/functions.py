@@ -1,18 +1,17 @@
-"""What an annotation says of a function, or of anything else that stays where it is and is lent.
+"""What an annotation says of a function.
 
 The callee's annotation of a parameter tells how the results of a callback are converted there. The same
 annotation, in the interface that the caller has, tells how its arguments are converted where the callback
-itself says nothing, and whether an argument is a function, a stream or data, where its looks allow several.
+itself says nothing.
 """
 
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
 import functools
 import inspect
 import types
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import Mapping
 from inspect import Parameter
 from typing import (
     Annotated,
@@ -20,7 +19,6 @@ from typing import (
     Concatenate,
     Final,
     NamedTuple,
-    TypeAlias,
     TypeVar,
     Union,
     get_args,
@@ -32,12 +30,10 @@ import trio
 
 __all__ = [
     "STREAMS",
-    "Prepare",
     "Said",
-    "Wanted",
+    "aliased",
     "awaited",
     "is_call_protocol",
-    "preparer",
     "said_of",
     "written_in",
 ]
@@ -45,16 +41,6 @@ __all__ = [
 CALLABLE: Any = collections.abc.Callable
 AWAITABLES: Final = (collections.abc.Awaitable, collections.abc.Coroutine, types.CoroutineType)
 UNIONS: Final = (Union, types.UnionType)
-SEQUENCES: Final = (
-    list,
-    tuple,
-    collections.abc.Collection,
-    collections.abc.Iterable,
-    collections.abc.Sequence,
-    collections.abc.MutableSequence,
-)
-MAPPINGS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-
 STREAMS: Final = frozenset(
     {
         collections.abc.AsyncIterable,
@@ -81,24 +67,6 @@ class Said(NamedTuple):
     """What it returns, once that has been awaited."""
 
 
-class Wanted:
-    """An argument of which an interface says that it is lent, and as what.
-
-    Attributes:
-        value: the argument.
-        said: what the interface says of a function; None for a stream.
-    """
-
-    __slots__ = ("said", "value")
-
-    def __init__(self, value: Any, said: Said | None) -> None:
-        self.value = value
-        self.said = said
-
-
-Prepare: TypeAlias = Callable[[Any], Any]
-
-
 def said_of(annotation: Any) -> Said | None:
     """Take the annotation of a function apart, or of one among other things; None for anything else.
 
@@ -112,8 +80,9 @@ def said_of(annotation: Any) -> Said | None:
         return _said_of_several([said for said in map(said_of, args) if said is not None])
     if isinstance(annotation, TypeVar):
         return said_of(annotation.__bound__)
-    if hasattr(annotation, "__value__"):  # a "type" statement's alias
-        return said_of(annotation.__value__)
+    stands_for = aliased(annotation)
+    if stands_for is not None:
+        return said_of(stands_for)
     if annotation is CALLABLE:
         return Said()
     if origin is CALLABLE:
@@ -121,6 +90,11 @@ def said_of(annotation: Any) -> Said | None:
     if is_call_protocol(origin or annotation):
         return _said_of_protocol(origin or annotation, args)
     return None
+
+
+def aliased(annotation: Any) -> Any:
+    """Return what the alias of a ``type`` statement, or a NewType, stands for; None for anything else."""
+    return getattr(annotation, "__value__", None) or getattr(annotation, "__supertype__", None)
 
 
 def is_call_protocol(wanted: Any) -> bool:
@@ -221,120 +195,3 @@ def _filled(annotation: Any, known: Mapping[Any, Any]) -> Any:
     if not variables or isinstance(annotation, type):
         return annotation
     return annotation[tuple(known.get(one, one) for one in variables)]
-
-
-# ── what an interface says of arguments ──────────────────────────────────────────────────────────
-
-
-def preparer(annotation: Any, within: frozenset[Any] = frozenset()) -> Prepare | None:
-    """Return a function that marks what an argument of that annotation lends; None where nothing is lent.
-
-    What does not fit is left as it is: the other end says so.
-
-    Args:
-        annotation: of the argument.
-        within: aliases and classes that this annotation is inside of, since they may hold themselves. What
-            they lend at a deeper level is recognised by its looks.
-    """
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return preparer(args[0], within)
-    if origin in UNIONS:
-        return _preparer_of_union(args, within)
-    if annotation in STREAMS or origin in STREAMS:
-        return lambda value: Wanted(value, None) if isinstance(value, AsyncIterable) else value
-    said = said_of(annotation)
-    if said is not None:
-        return lambda value: Wanted(value, said) if callable(value) else value
-    if origin in MAPPINGS:
-        return _preparer_of_mapping(preparer(args[-1], within))
-    if origin in SEQUENCES:
-        return _preparer_of_sequence(origin, args, within)
-    if annotation in within:
-        return None
-    if hasattr(annotation, "__value__"):
-        return preparer(annotation.__value__, within | {annotation})
-    return _preparer_of_record(annotation, within | {annotation})
-
-
-def _preparer_of_union(members: tuple[Any, ...], within: frozenset[Any]) -> Prepare | None:
-    by_member = {member: preparer(member, within) for member in members}
-    prepares = [one for one in by_member.values() if one is not None]
-    if not prepares:
-        return None
-    data = tuple(one for one in members if _is_data(one))
-
-    def prepare(value: Any) -> Any:
-        if isinstance(value, data) and not any(by_member[one] for one in data):
-            return value
-        for one in prepares:
-            prepared = one(value)
-            if prepared is not value:
-                return prepared
-        return value
-
-    return prepare
-
-
-def _is_data(annotation: Any) -> bool:
-    return (
-        isinstance(annotation, type) and annotation not in STREAMS and said_of(annotation) is None
-    )
-
-
-def _preparer_of_mapping(item: Prepare | None) -> Prepare | None:
-    if item is None:
-        return None
-    return lambda value: (
-        {key: item(one) for key, one in value.items()} if type(value) is dict else value
-    )
-
-
-def _preparer_of_sequence(
-    origin: Any, args: tuple[Any, ...], within: frozenset[Any]
-) -> Prepare | None:
-    if origin is tuple and args[-1:] != (...,):
-        each = [preparer(arg, within) for arg in args]
-    else:
-        each = [preparer(args[0], within)]
-    if not any(each):
-        return None
-
-    def prepare(value: Any) -> Any:
-        if type(value) not in (list, tuple):
-            return value
-        several = each * len(value) if len(each) == 1 else each
-        if len(several) < len(value):
-            return value  # it does not fit
-        return type(value)(
-            one if how is None else how(one) for one, how in zip(value, several, strict=False)
-        )
-
-    return prepare
-
-
-def _preparer_of_record(cls: Any, within: frozenset[Any]) -> Prepare | None:
-    """Return what takes an object of fields apart that lends some of them, or that looks like a stream."""
-    if not isinstance(cls, type):
-        return None
-    if dataclasses.is_dataclass(cls):
-        names = [field.name for field in dataclasses.fields(cls)]
-    elif hasattr(cls, "__attrs_attrs__"):
-        names = [field.name for field in cls.__attrs_attrs__]
-    else:
-        return None
-    try:
-        hints = get_type_hints(cls, include_extras=True)
-    except (NameError, TypeError):
-        hints = {}  # one that only a checker can read
-    fields = {name: preparer(hints.get(name, Any), within) for name in names}
-    if not hasattr(cls, "__aiter__") and not any(fields.values()):
-        return None
-
-    def prepare(value: Any) -> Any:
-        if type(value) is not cls:
-            return value
-        each = ((name, how, getattr(value, name)) for name, how in fields.items())
-        return {name: one if how is None else how(one) for name, how, one in each}
-
-    return prepare

@@ -12,8 +12,7 @@ import inspect
 import types
 from collections.abc import Callable, Sequence
 from inspect import Parameter
-from itertools import chain, repeat
-from typing import Any, Final, TypeAlias, Unpack, get_args, get_origin
+from typing import Any, Final, Unpack, get_args, get_origin
 
 import msgspec
 import trio
@@ -30,16 +29,14 @@ from trio_rpc.services.conversion import (
     make_converter,
     scalar_type,
 )
-from trio_rpc.services.functions import STREAMS, Prepare, Said, awaited, preparer
+from trio_rpc.services.functions import STREAMS, Said, awaited
+from trio_rpc.services.lending import Prepare, PrepareAll, prepare_all, preparer
 from trio_rpc.services.records import record_of
 from trio_rpc.services.text import one_line, quoted
 
 __all__ = ["TASK_STATUS", "PrepareAll", "Signature", "checked", "complaint", "signature_of"]
 
 TASK_STATUS: Final = "task_status"
-PrepareAll: TypeAlias = Callable[
-    [Sequence[Any], dict[str, Any]], tuple[Sequence[Any], dict[str, Any]]
-]
 
 
 class _Anything(msgspec.Struct):
@@ -213,23 +210,18 @@ class Signature:
 
     def prepare(self) -> PrepareAll | None:
         """Return a function that marks what arguments lend, or None where no annotation says anything of that."""
-        by_position = [preparer(one.annotation) for one in self._positional]
-        by_name = {name: preparer(one.annotation) for name, one in self._named.items()}
-        extra = (self._extra_positional, self._extra_keywords)
-        more, others = (None if one is None else preparer(one.annotation) for one in extra)
-        if not any((*by_position, *by_name.values(), more, others)):
-            return None
 
-        def prepare(
-            args: Sequence[Any], kwargs: dict[str, Any]
-        ) -> tuple[Sequence[Any], dict[str, Any]]:
-            each = chain(by_position, repeat(more))
-            prepared = [_prepared(how, value) for value, how in zip(args, each, strict=False)]
-            return prepared, {
-                name: _prepared(by_name.get(name, others), value) for name, value in kwargs.items()
-            }
+        def how(one: _Parameter | None) -> Prepare | None:
+            if one is None:
+                return None
+            return preparer(one.annotation, self._annotations.names(one.name))
 
-        return prepare
+        return prepare_all(
+            [how(one) for one in self._positional],
+            {name: how(one) for name, one in self._named.items()},
+            how(self._extra_positional),
+            how(self._extra_keywords),
+        )
 
     def item_converter(self, *, duplex: bool = False) -> Convert | None:
         """Return a function that converts an item of a stream, or None if anything fits.
@@ -471,10 +463,6 @@ def checked(name: str, convert: Convert | None, what: str = "result") -> Convert
             raise DecodeError(f"the {what} of {name}: {complaint(exc)}") from None
 
     return check
-
-
-def _prepared(how: Prepare | None, value: Any) -> Any:
-    return value if how is None else how(value)
 
 
 def _signature(name: str, function: Callable[..., Any], *, skip_self: bool) -> inspect.Signature:

@@ -14,6 +14,8 @@ from typing import Any, Final, TypeAlias
 
 from trio_rpc.errors import MethodNotFound
 from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, inside, mark_of
+from trio_rpc.services.functions import awaited
+from trio_rpc.services.lending import is_alive
 from trio_rpc.services.signatures import Signature, signature_of
 from trio_rpc.services.text import quoted
 
@@ -208,6 +210,7 @@ def _bind(
         if inspect.isfunction(attribute)
         else Signature(function, skip_self=False, like=interface, owner=cls, name=full_name)
     )
+    _check_lending(signature, mark.kind, like=function)
     return BoundMethod(
         name=full_name,
         kind=mark.kind,
@@ -219,6 +222,29 @@ def _bind(
         if inspect.isfunction(attribute) and attribute.__doc__
         else interface.__doc__ or "",
     )
+
+
+def _check_lending(signature: Signature, kind: Kind, like: Callable[..., Any]) -> None:
+    """Refuse a method that could never be called as it is declared: it would have to send what cannot travel."""
+    if kind is Kind.NOTIFICATION:
+        for name in inspect.signature(like).parameters:
+            if is_alive(signature.annotation(name)):
+                raise TypeError(
+                    f"{signature.method}: parameter {name!r} is a function or a stream, which lives as long as a call"
+                    " does, and a notification has no end: mark it with @method"
+                )
+    elif kind is Kind.METHOD and is_alive(awaited(_result_of(signature))):
+        raise TypeError(
+            f"{signature.method}: its result is a function or a stream, which would outlive the call: mark an async"
+            " generator with @stream, or take a callback as a parameter"
+        )
+
+
+def _result_of(signature: Signature) -> Any:
+    try:
+        return signature.annotation("return")
+    except TypeError:
+        return Any  # one that only a checker can read: the serving side can do without
 
 
 def _bound(attribute: Any, obj: object) -> Callable[..., Any] | None:

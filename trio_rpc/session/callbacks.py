@@ -16,17 +16,21 @@ import inspect
 from collections.abc import AsyncIterable, Callable, Coroutine
 from typing import Any, NamedTuple, TypeAlias
 
-from trio_rpc.errors import LocalProtocolError
+import trio
+
+from trio_rpc.errors import EncodeError, LocalProtocolError
 from trio_rpc.services.conversion import Convert
 from trio_rpc.services.decorators import Kind, Raises
-from trio_rpc.services.functions import Said, Wanted
+from trio_rpc.services.functions import Said
+from trio_rpc.services.lending import PrepareAll, Wanted
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import Signature, checked
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.context import Handled
+from trio_rpc.wire.lowering import has_data
 from trio_rpc.wire.messages import Reference
 
-__all__ = ["CALLBACK", "STREAM", "CallBack", "Callback", "Lent", "lend"]
+__all__ = ["CALLBACK", "STREAM", "CallBack", "Callback", "Lent", "lend", "not_lent"]
 
 CALLBACK = 1
 """The kind of a reference to a function."""
@@ -41,23 +45,27 @@ CallBack: TypeAlias = Callable[
 class Callback:
     """A function of the caller's, as its handler has it: an async function that lives with the call."""
 
-    __slots__ = ("_call_back", "_convert", "_handled", "_method", "kind", "number")
+    __slots__ = ("_call_back", "_convert", "_handled", "_method", "_prepare", "kind", "number")
 
     def __init__(self, kind: int, number: int) -> None:
         self.kind = kind
         self.number = number
         self._convert: Convert | None = None
+        self._prepare: PrepareAll | None = None
         self._handled: Handled | None = None
         self._method: RemoteMethod
         self._call_back: CallBack
 
-    def convert_results(self, convert: Convert | None) -> None:
-        """Check and convert what it returns with that function."""
+    def use(self, convert: Convert | None, prepare: PrepareAll | None) -> None:
+        """Convert its results, and mark what its arguments lend, with these functions."""
         self._convert = convert
+        self._prepare = prepare
 
     def bind(self, handled: Handled, method: RemoteMethod, call_back: CallBack) -> None:
         """Tie it to the call that it came with; ``method`` is what it is here."""
         method.convert = checked(method.title, self._convert)
+        if self._prepare is not None:
+            method.said = method.said._replace(prepare=self._prepare)
         self._handled = handled
         self._method = method
         self._call_back = call_back
@@ -93,19 +101,49 @@ def lend(value: Any, method: RemoteMethod, number: int) -> Lent | None:
         method: what it is given to; an exception that this declares travels as itself from here, too.
         number: its number within the call.
     """
-    said, wanted = None, None
+    said = None
     if type(value) is Wanted:
         value, said = value.value, value.said
-        wanted = STREAM if said is None else CALLBACK
-    elif callable(value) and not isinstance(value, type):
-        wanted = CALLBACK  # also one that can be iterated over: a mock, most likely
-    elif isinstance(value, AsyncIterable):
-        wanted = STREAM
+        wanted: int | None = STREAM if said is None else CALLBACK
+    else:
+        wanted = _kind_by_looks(value)
     if wanted is None:
         return None
     raises = tuple(method.raises.values())
     make = _as_stream if wanted == STREAM else functools.partial(_as_method, said=said or Said())
     return Lent(Reference(wanted, number), make(value, method.name, number, raises))
+
+
+def not_lent(value: Any) -> None:
+    """Raise EncodeError for a function or a stream in a notification, which has no end for it to live until."""
+    value = value.value if type(value) is Wanted else value
+    if callable(value) or isinstance(value, AsyncIterable):
+        raise EncodeError(
+            f"a notification cannot carry a function or a stream, such as this {type(value).__qualname__}: they live"
+            " as long as a call does, so make it a method"
+        )
+
+
+def _kind_by_looks(value: Any) -> int | None:
+    """Say whether a value that is not sent as data is a function or a stream, or neither (None).
+
+    Raises EncodeError, with what to write, for one that could be either of them, or data as well.
+    """
+    is_function = callable(value) and not isinstance(value, type)
+    if not isinstance(value, AsyncIterable):
+        return CALLBACK if is_function else None
+    # Trio's channels have fields, too, and nobody means these.
+    is_data = has_data(type(value)) and not isinstance(value, trio.abc.AsyncResource)
+    if is_function or is_data:
+        name = type(value).__qualname__
+        looks = ["data"] * is_data + ["a function"] * is_function + ["a stream"]
+        hints = ["a dict or list for the data"] * is_data
+        hints += ["its __call__ for the function"] * is_function
+        raise EncodeError(
+            f"this {name} could be {' or '.join(looks)}, and no annotation says which: call by a proxy with an"
+            f" interface that does, or give {', '.join(hints)}, or aiter() of it for the stream"
+        )
+    return STREAM
 
 
 def _as_stream(items: AsyncIterable[Any], method: str, number: int, raises: Raises) -> BoundMethod:

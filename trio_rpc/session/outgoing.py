@@ -34,7 +34,7 @@ from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.admission import UNLIMITED, Admission
-from trio_rpc.session.callbacks import lend
+from trio_rpc.session.callbacks import lend, not_lent
 from trio_rpc.session.context import Handled, call_context, callback_context
 from trio_rpc.session.items import ItemSender
 from trio_rpc.session.owner import Owner
@@ -346,7 +346,9 @@ class Outgoing:
         error = self._refusal(context)
         if error is not None:
             raise error
-        self._protocol.notify(method.name, list(args), kwargs or None, context)
+        if method.said.prepare is not None:
+            args, kwargs = method.said.prepare(args, kwargs)
+        self._protocol.notify(method.name, list(args), kwargs or None, context, not_lent)
         self._send()
 
     # ── what comes of a call ─────────────────────────────────────────────────────────────────

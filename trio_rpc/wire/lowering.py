@@ -10,7 +10,7 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
 import msgspec
@@ -31,7 +31,15 @@ from trio_rpc.wire.messages import Reference
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
 from trio_rpc.wire.simpler import simplifier
 
-__all__ = ["EXTENSION_FACTOR", "SHORT", "Lowering", "is_plain", "keeps_its_type"]
+__all__ = [
+    "EXTENSION_FACTOR",
+    "SHORT",
+    "InPlaceOf",
+    "Lowering",
+    "has_data",
+    "is_plain",
+    "keeps_its_type",
+]
 
 EXTENSION_FACTOR = 4
 """How often ``max_message`` the payloads of extensions may be, each counted at every level.
@@ -47,6 +55,14 @@ _PLAIN_KEYS = frozenset({str, bytes})
 
 _CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
 _EXACT = (SCALARS - {bytearray, memoryview}) | frozenset(LEAF_ENCODERS)
+
+
+class InPlaceOf(NamedTuple):
+    """An object, and what travels in its place: unless its class is registered, for then it travels as that."""
+
+    value: Any
+    instead: Any
+
 
 Lowerer: TypeAlias = "Callable[[Lowering, Any, int], Any]"
 
@@ -230,6 +246,11 @@ class Lowering:
         self._enter(2 * len(value), depth + 1)
         return {name: self.value(item, depth + 1) for name, item in value.items()}
 
+    def in_place(self, value: InPlaceOf, depth: int) -> Any:
+        """Lower an object that has been taken apart before."""
+        registered = self._registry.for_class(type(value.value)) is not None
+        return self.value(value.value if registered else value.instead, depth)
+
     def opaque(self, value: msgpack.ExtType, depth: int) -> msgpack.ExtType:
         """Pass on an extension of the users' range that has no meaning here."""
         if not FIRST_TAG <= value.code <= LAST_TAG:
@@ -253,6 +274,7 @@ _LOWERERS: dict[type, Lowerer] = {
     set: lambda lowering, value, depth: lowering.set(SET, value, depth),
     frozenset: lambda lowering, value, depth: lowering.set(FROZENSET, value, depth),
     Reference: lambda _, value, __: encode_reference(value),
+    InPlaceOf: Lowering.in_place,
     msgpack.ExtType: Lowering.opaque,
     **{cls: _leaf(code, encode) for cls, (code, encode) in LEAF_ENCODERS.items()},
     # Of these only subclasses get here.
@@ -268,15 +290,24 @@ _LOWERERS: dict[type, Lowerer] = {
 
 @functools.lru_cache(maxsize=1024)
 def _lowerer(cls: type) -> Lowerer | None:
-    """Find out how instances of a class are lowered, or None."""
+    """Find out how instances of a class are lowered; None for those that are not sent as data."""
+    if hasattr(cls, "__aiter__") and not issubclass(cls, (enum.Enum, msgspec.Struct)):
+        return None  # it is alive, as Trio's channels are, which have fields besides
+    return _data_lowerer(cls)
+
+
+def has_data(cls: type) -> bool:
+    """Say whether an instance of a class has something that could be sent as data."""
+    return _data_lowerer(cls) is not None
+
+
+def _data_lowerer(cls: type) -> Lowerer | None:
     if cls in _LOWERERS:
         return _LOWERERS[cls]
     if issubclass(cls, enum.Enum):
         return lambda lowering, value, depth: lowering.value(value.value, depth)
     if issubclass(cls, msgspec.Struct):
         return _struct_lowerer(cls)
-    if hasattr(cls, "__aiter__"):
-        return None  # it is alive, as Trio's channels are, which have fields besides
     simplify = simplifier(cls)
     if simplify is not None:
         return _simpler_lowerer(simplify)

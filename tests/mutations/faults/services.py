@@ -106,4 +106,25 @@ FAULTS = (
         "        return object.__reduce__(self)\n",
         "services/test_proxies.py",
     ),
+    fault(
+        "an argument that could be a function or a stream is taken for a function",
+        "session/callbacks.py",
+        "    if is_function or is_data:\n",
+        "    if is_data and not is_function:\n",
+        "session/test_lending.py",
+    ),
+    fault(
+        "what is registered and looks alive travels as its fields",
+        "wire/lowering.py",
+        "        return self.value(value.value if registered else value.instead, depth)\n",
+        "        return self.value(value.instead, depth)\n",
+        "session/test_lending.py",
+    ),
+    fault(
+        "a notification that needs a function is served",
+        "services/tables.py",
+        "            if is_alive(signature.annotation(name)):\n",
+        "            if False:\n",
+        "services/test_never_sent.py",
+    ),
 )

@@ -1,0 +1,262 @@
+"""What annotations say of arguments that are lent: of functions and streams, which stay where they are.
+
+Whether an argument is a function, a stream or data is for the parameter to say, since an object may look like
+several of them. Where an annotation says it, the argument is marked before it is encoded.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import types
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from itertools import chain, repeat
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+    is_typeddict,
+)
+
+import msgspec
+
+from trio_rpc.services.annotations import Names
+from trio_rpc.services.functions import STREAMS, UNIONS, Said, aliased, said_of
+from trio_rpc.services.records import Record, record_of
+from trio_rpc.wire.lowering import InPlaceOf
+
+__all__ = [
+    "Prepare",
+    "PrepareAll",
+    "Wanted",
+    "is_alive",
+    "prepare_all",
+    "preparer",
+    "preparer_of_said",
+]
+
+SEQUENCES: Final = (
+    list,
+    tuple,
+    collections.abc.Collection,
+    collections.abc.Iterable,
+    collections.abc.Sequence,
+    collections.abc.MutableSequence,
+)
+MAPPINGS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+
+NO_NAMES: Final = Names({}, {})
+
+
+class Wanted:
+    """An argument of which an annotation says that it is lent, and as what.
+
+    Attributes:
+        value: the argument.
+        said: what the annotation says of a function; None for a stream.
+    """
+
+    __slots__ = ("said", "value")
+
+    def __init__(self, value: Any, said: Said | None) -> None:
+        self.value = value
+        self.said = said
+
+
+Prepare: TypeAlias = Callable[[Any], Any]
+PrepareAll: TypeAlias = Callable[
+    [Sequence[Any], dict[str, Any]], tuple[Sequence[Any], dict[str, Any]]
+]
+
+
+def is_alive(annotation: Any) -> bool:
+    """Say whether only what lives at one end could fit: a function, a stream, or a container of these."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in UNIONS:
+        return all(is_alive(one) for one in args if one is not types.NoneType)
+    if origin is Annotated:
+        return is_alive(args[0])
+    if annotation in STREAMS or origin in STREAMS or said_of(annotation) is not None:
+        return True
+    return origin is not None and origin is not Literal and any(map(is_alive, args))
+
+
+def prepare_all(
+    by_position: Sequence[Prepare | None],
+    by_name: Mapping[str, Prepare | None],
+    more: Prepare | None = None,
+    others: Prepare | None = None,
+) -> PrepareAll | None:
+    """Return a function that prepares all arguments of a call; None where there is nothing to do.
+
+    Args:
+        by_position: for the first arguments.
+        by_name: for arguments by name.
+        more: for those behind the first ones.
+        others: for those of other names.
+    """
+    if not any((*by_position, *by_name.values(), more, others)):
+        return None
+
+    def prepare(
+        args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        each = chain(by_position, repeat(more))
+        return [_prepared(how, value) for value, how in zip(args, each, strict=False)], {
+            name: _prepared(by_name.get(name, others), value) for name, value in kwargs.items()
+        }
+
+    return prepare
+
+
+def preparer_of_said(said: Said, names: Names) -> PrepareAll | None:
+    """Return a function that prepares the arguments of a callback, of which its annotation says that."""
+    by_name = {name: preparer(one, names) for name, one in said.named.items()}
+    return prepare_all([preparer(one, names) for one in said.positional], by_name)
+
+
+def preparer(
+    annotation: Any, names: Names = NO_NAMES, within: frozenset[Any] = frozenset()
+) -> Prepare | None:
+    """Return a function that marks what an argument of that annotation lends; None where nothing is lent.
+
+    An argument that does not fit is left as it is: the other end says so.
+
+    Args:
+        annotation: of the argument.
+        names: that the annotations of fields may use.
+        within: aliases and classes that this annotation is inside of, since they may hold themselves. What
+            they lend at a deeper level is recognised by its looks.
+    """
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return preparer(args[0], names, within)
+    if origin in UNIONS:
+        return _of_union(annotation, args, names, within)
+    if annotation in STREAMS or origin in STREAMS:
+        return _as_stream
+    said = said_of(annotation)
+    if said is not None:
+        return _as_function(said)
+    if isinstance(annotation, TypeVar):
+        return preparer(annotation.__bound__, names, within)
+    if origin in MAPPINGS:
+        return _of_mapping(preparer(args[-1], names, within))
+    if origin in SEQUENCES:
+        return _of_sequence(origin, args, names, within)
+    if annotation in within:
+        return None
+    if aliased(annotation) is not None:
+        return preparer(aliased(annotation), names, within | {annotation})
+    return _of_record(annotation, names, within | {annotation})
+
+
+def _prepared(how: Prepare | None, value: Any) -> Any:
+    return value if how is None else how(value)
+
+
+def _as_stream(value: Any) -> Any:
+    return Wanted(value, None) if isinstance(value, AsyncIterable) else value
+
+
+def _as_function(said: Said) -> Prepare:
+    return lambda value: Wanted(value, said) if callable(value) else value
+
+
+def _of_union(
+    annotation: Any, members: tuple[Any, ...], names: Names, within: frozenset[Any]
+) -> Prepare | None:
+    said = said_of(annotation)  # what all functions in it say
+    rest = [one for one in members if said_of(one) is None]
+    data = {one: preparer(one, names, within) for one in rest if _is_class(one)}
+    others = [preparer(one, names, within) for one in rest if one not in data]
+    function = None if said is None else _as_function(said)
+    hows = [one for one in (function, *others) if one is not None]
+    if not any((*hows, *data.values())):
+        return None
+
+    def prepare(value: Any) -> Any:
+        for cls, how in data.items():
+            if isinstance(value, cls):
+                return _prepared(how, value)
+        marked = [one for one in (how(value) for how in hows) if one is not value]
+        kinds = {one.said is None for one in marked if type(one) is Wanted}
+        if not marked or len(kinds) > 1:  # a function as well as a stream, for all that is said
+            return value
+        return marked[0]
+
+    return prepare
+
+
+def _is_class(annotation: Any) -> bool:
+    """Say whether an annotation is a class whose instances are known by it, and are data."""
+    return (
+        isinstance(annotation, type)
+        and annotation not in (Any, object)
+        and annotation not in STREAMS
+        and not getattr(annotation, "_is_protocol", False)
+        and not is_typeddict(annotation)
+        and get_origin(annotation) is None
+    )
+
+
+def _of_mapping(item: Prepare | None) -> Prepare | None:
+    if item is None:
+        return None
+    return lambda value: (
+        {key: item(one) for key, one in value.items()} if type(value) is dict else value
+    )
+
+
+def _of_sequence(
+    origin: Any, args: tuple[Any, ...], names: Names, within: frozenset[Any]
+) -> Prepare | None:
+    if origin is tuple and args[-1:] != (...,):
+        each = [preparer(arg, names, within) for arg in args]
+    else:
+        each = [preparer(args[0], names, within)]
+    if not any(each):
+        return None
+
+    def prepare(value: Any) -> Any:
+        if type(value) not in (list, tuple):
+            return value
+        several = each * len(value) if len(each) == 1 else each
+        if len(several) < len(value):
+            return value  # it does not fit
+        return type(value)(_prepared(how, one) for one, how in zip(value, several, strict=False))
+
+    return prepare
+
+
+def _of_record(annotation: Any, names: Names, within: frozenset[Any]) -> Prepare | None:
+    """Return what takes an object of fields apart that lends some of them, or that looks like a stream."""
+    try:
+        record = record_of(annotation, names)
+    except TypeError:
+        return None  # one that only a checker can read
+    if record is None:
+        return None
+    hows = {one.name: preparer(one.annotation, names, within) for one in record.fields}
+    if not hasattr(record.cls, "__aiter__") and not any(hows.values()):
+        return None
+    if is_typeddict(record.cls):
+        return lambda value: (
+            {key: _prepared(hows.get(key), one) for key, one in value.items()}
+            if type(value) is dict
+            else value
+        )
+    return lambda value: (
+        InPlaceOf(value, _taken_apart(record, hows, value)) if type(value) is record.cls else value
+    )
+
+
+def _taken_apart(record: Record, hows: Mapping[str, Prepare | None], value: Any) -> Any:
+    each = [(one, _prepared(hows[one.name], getattr(value, one.name))) for one in record.fields]
+    if record.is_array:
+        return [item for _, item in each]
+    return {one.key: item for one, item in each if item is not msgspec.UNSET}
