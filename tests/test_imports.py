@@ -14,11 +14,12 @@ import trio_rpc
 PACKAGE = Path(trio_rpc.__file__).parent
 
 LAYERS = (
-    {"errors"},
+    {"errors", "util"},
     {"wire"},
     {"protocol"},
     {"services", "channels"},
     {"session"},
+    {"client", "server", "process"},
     {""},  # trio_rpc/__init__.py, which gathers the public names
     {"testing"},
     {"gateway"},
@@ -88,8 +89,8 @@ IO = {"trio", "asyncio", "anyio", "socket", "ssl", "threading", "logging", "rand
 FORBIDDEN_IN = {
     "wire": IO,  # it measures the processor time that a peer's keys cost
     "protocol": IO | {"time", "datetime"},
-    "trio_rpc.channels.forwarding_core": IO | {"time", "datetime"},
-    "trio_rpc.channels.forwarding_frames": IO | {"time", "datetime"},
+    "trio_rpc.channels.forwarding.core": IO | {"time", "datetime"},
+    "trio_rpc.channels.forwarding.frames": IO | {"time", "datetime"},
 }
 
 

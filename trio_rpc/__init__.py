@@ -8,7 +8,8 @@ cancels the handler, and what the handler raises is raised at its caller.
 from __future__ import annotations
 
 from trio_rpc.channels import Forwarding, ForwardingChannel, open_forwarding, relay
-from trio_rpc.channels.resumable import ConnectionState, Resume
+from trio_rpc.channels.resumable.channel import ConnectionState, Resume
+from trio_rpc.client import connect, connect_in
 from trio_rpc.errors import (
     CallError,
     DecodeError,
@@ -29,18 +30,17 @@ from trio_rpc.errors import (
     SessionClosed,
     Unavailable,
 )
+from trio_rpc.process import open_parent, open_process, serve_parent
+from trio_rpc.server import Server, open_server, serve
 from trio_rpc.services.decorators import duplex, method, notification, stream
 from trio_rpc.services.proxies import Proxy, RemoteMethod
-from trio_rpc.session.connecting import connect, connect_in
-from trio_rpc.session.context import Call, current_call, metadata
+from trio_rpc.session.calls.context import Call, current_call, metadata
 from trio_rpc.session.core import Options
-from trio_rpc.session.life import SessionEnd
+from trio_rpc.session.lifecycle import SessionEnd
 from trio_rpc.session.opening import open_session, serve_session
-from trio_rpc.session.process import open_parent, open_process, serve_parent
-from trio_rpc.session.scopes import RemoteScope
-from trio_rpc.session.serving import Server, open_server, serve
 from trio_rpc.session.session import Session
 from trio_rpc.session.statistics import SessionStatistics
+from trio_rpc.session.streams.scopes import RemoteScope
 from trio_rpc.session.tree import ScopeNode
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry

@@ -14,9 +14,9 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 import trio_rpc
 from trio_rpc import DecodeError, Limits, Refused, RemoteProtocolError, open_session
 from trio_rpc.channels import memory_channel_pair, open_forwarding
-from trio_rpc.channels.complaints import LINES
-from trio_rpc.channels.forwarding_frames import Data, Goodbye, Hello, Open, decode_frames, encode
+from trio_rpc.channels.forwarding.frames import Data, Goodbye, Hello, Open, decode_frames, encode
 from trio_rpc.testing import Failure, Faults, check_channel, open_faulty_pair
+from trio_rpc.util.rate_limited_log import LINES
 
 SMALL = Limits(max_packet=16 * 1024, max_channels=4)
 

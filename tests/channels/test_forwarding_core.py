@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_rpc.channels import forwarding_core, forwarding_frames
-from trio_rpc.channels.forwarding_core import OVERHEAD, ForwardingCore, Half, TooLarge
-from trio_rpc.channels.forwarding_frames import (
+from trio_rpc.channels.forwarding import core as forwarding_core
+from trio_rpc.channels.forwarding import frames as forwarding_frames
+from trio_rpc.channels.forwarding.core import OVERHEAD, ForwardingCore, Half, TooLarge
+from trio_rpc.channels.forwarding.frames import (
     Abort,
     Accept,
     Close,

@@ -13,9 +13,9 @@ import trio
 from channel_pairs import fails_to_open, open_descriptors
 
 from trio_rpc.channels import ChannelListener, open_channel, open_listeners
-from trio_rpc.channels.complaints import LINES
 from trio_rpc.channels.connection import StreamConnection
 from trio_rpc.errors import DecodeError
+from trio_rpc.util.rate_limited_log import LINES
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from trio_rpc.channels.one_exception import one_exception
+from trio_rpc.util.one_exception import one_exception
 
 
 async def test_law_16_the_one_exception_shows_no_group_and_keeps_its_context():

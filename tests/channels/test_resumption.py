@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_rpc.channels.resumption import (
+from trio_rpc.channels.resumable.replay import (
     ACK_PACKETS,
     HEADER,
     MAX_PACKETS,

@@ -16,7 +16,7 @@ from trio_rpc import ScopeNode
 from trio_rpc.cli.demo.tree import join_trees
 from trio_rpc.cli.exits import Exit
 from trio_rpc.cli.statistics import Latencies
-from trio_rpc.cli.text import plural
+from trio_rpc.cli.terminal import plural
 
 SERVER = re.compile(r"server process (\d+) at (tcp://\S+)")
 

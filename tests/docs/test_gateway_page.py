@@ -8,7 +8,7 @@ import re
 from pages import ROOT, codes, read, section, table
 
 from trio_rpc import gateway
-from trio_rpc.gateway.connections import End
+from trio_rpc.gateway.server.connection import End
 
 PAGE = "gateway.md"
 SOURCE = "".join(

@@ -10,7 +10,7 @@ from pages import DOCS, ROOT, codes, read, section, table
 
 import trio_rpc
 from trio_rpc import errors
-from trio_rpc.services import faults
+from trio_rpc.services import error_maps as faults
 
 PAGES = sorted(page.name for page in DOCS.glob("*.md"))
 TESTS = {

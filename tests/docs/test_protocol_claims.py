@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc.protocol.protocol import Protocol
-from trio_rpc.services.faults import from_error
+from trio_rpc.services.error_maps import from_error
 from trio_rpc.testing import memory_channel_pair
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec

@@ -14,8 +14,10 @@ from pages import blocks, codes, section, table
 import trio_rpc
 from trio_rpc.channels import StreamChannel
 from trio_rpc.protocol import hello, outbox, states
-from trio_rpc.services import decorators, faults, signatures
-from trio_rpc.session import callbacks, life
+from trio_rpc.services import decorators, signatures
+from trio_rpc.services import error_maps as faults
+from trio_rpc.session import lifecycle as life
+from trio_rpc.session.calls import callbacks
 from trio_rpc.wire import extensions, registry
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
@@ -139,7 +141,7 @@ def test_examples_of_extensions(row):
 
 def test_every_error_code_is_listed():
     listed = [codes(row[0])[0] for row in table(section(PAGE, "13. Errors"), "code")]
-    sources = [inspect.getsource(module) for module in (faults, trio_rpc.session.incoming)]
+    sources = [inspect.getsource(module) for module in (faults, trio_rpc.session.dispatch)]
     sources.append(inspect.getsource(trio_rpc.protocol.protocol))
     used = set(re.findall(r'"code": "(\w+)"', "".join(sources)))
     used |= {*faults._REFUSALS, "internal", "cancelled", "deadline", "raised"}
@@ -150,7 +152,7 @@ def test_every_error_code_is_listed():
 
 def test_every_key_of_an_error_is_listed():
     listed = {codes(row[0])[0] for row in table(section(PAGE, "13. Errors"), "key")}
-    source = inspect.getsource(faults) + inspect.getsource(trio_rpc.session.incoming)
+    source = inspect.getsource(faults) + inspect.getsource(trio_rpc.session.dispatch)
     written = set(re.findall(r'error\["(\w+)"\]', source)) | set(re.findall(r'"(\w+)": ', source))
     read = set(re.findall(r'(?:_text\(error, |error\.get\()"(\w+)"', source))
     assert listed == written | read
@@ -174,8 +176,8 @@ def test_every_goodbye_code_is_listed():
 
 def test_every_entry_of_a_context_is_listed():
     listed = {codes(row[0])[0] for row in table(section(PAGE, "6. Calls"), "key")}
-    source = inspect.getsource(trio_rpc.session.context)
-    source += inspect.getsource(trio_rpc.session.outgoing)
+    source = inspect.getsource(trio_rpc.session.calls.context)
+    source += inspect.getsource(trio_rpc.session.calls.outgoing)
     used = set(re.findall(r'context(?:\["|\.get\("|, ")(\w+)"', source))
     used |= set(re.findall(r'\{"(\w+)": handled\.id, "(\w+)"', source)[0])
     used |= set(re.findall(r'"(deadline)": max', source))

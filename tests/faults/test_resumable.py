@@ -12,7 +12,7 @@ from resumable_town import Town, open_town
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc.channels import ConnectionState, Resume, open_resumable
-from trio_rpc.channels.resumption import Frame, Kind, decode, encode
+from trio_rpc.channels.resumable.replay import Frame, Kind, decode, encode
 from trio_rpc.errors import Refused
 from trio_rpc.testing import Failure, Faults, check_channel, memory_channel_pair
 

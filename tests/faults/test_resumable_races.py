@@ -9,8 +9,8 @@ from test_resumable import notice, swap
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc.channels import ConnectionState, Resume
-from trio_rpc.channels.resumable import ResumableChannel
-from trio_rpc.channels.resumption import Frame, Kind, decode, encode
+from trio_rpc.channels.resumable.channel import ResumableChannel
+from trio_rpc.channels.resumable.replay import Frame, Kind, decode, encode
 from trio_rpc.testing import memory_channel_pair
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_rpc.gateway.backlog import Backlog
+from trio_rpc.gateway.server.backlog import Backlog
 
 
 def filled(*messages: bytes, keeps: bool = True) -> Backlog:

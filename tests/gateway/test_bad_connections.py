@@ -20,10 +20,10 @@ from starlette.websockets import WebSocket
 from trio_websocket import ConnectionClosed
 
 import trio_rpc
-from trio_rpc.channels.complaints import Complaints
 from trio_rpc.gateway import Gateway, GatewayLimits, Message
-from trio_rpc.gateway.clients import Client
-from trio_rpc.gateway.connections import Connection, End
+from trio_rpc.gateway.server.browser import Client
+from trio_rpc.gateway.server.connection import Connection, End
+from trio_rpc.util.rate_limited_log import Complaints
 
 UPGRADE = (
     b"GET /ws?resumable=1 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -17,8 +17,9 @@ from starlette.routing import Mount, Route
 
 import trio_rpc
 from trio_rpc.errors import Fate
-from trio_rpc.gateway import Gateway, GatewayLimits, Message, client
-from trio_rpc.gateway.client_session import MAX_HELD, ClientSession
+from trio_rpc.gateway import Gateway, GatewayLimits, Message
+from trio_rpc.gateway.client import message as client
+from trio_rpc.gateway.client.session import MAX_HELD, ClientSession
 from trio_rpc.testing import ChaosProxy, Faults, open_chaos_proxy
 
 

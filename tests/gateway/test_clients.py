@@ -11,11 +11,11 @@ import trio
 import trio.testing
 
 import trio_rpc
-from trio_rpc.gateway.clients import Client
-from trio_rpc.gateway.connections import Connection, End
 from trio_rpc.gateway.limits import GatewayLimits
-from trio_rpc.gateway.results import Results
-from trio_rpc.gateway.work import Manners, Work
+from trio_rpc.gateway.server.browser import Client
+from trio_rpc.gateway.server.call import Manners, Work
+from trio_rpc.gateway.server.connection import Connection, End
+from trio_rpc.gateway.server.results import Results
 from trio_rpc.services.tables import build_table
 
 

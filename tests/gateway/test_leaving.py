@@ -11,8 +11,8 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits
-from trio_rpc.gateway.clients import Client
-from trio_rpc.gateway.connections import Connection
+from trio_rpc.gateway.server.browser import Client
+from trio_rpc.gateway.server.connection import Connection
 
 
 class Waiter:

@@ -21,7 +21,8 @@ from hypercorn.trio import serve as hypercorn_serve
 from trio_websocket import open_websocket_url
 
 import trio_rpc
-from trio_rpc.gateway import Gateway, open_http_server, serve, standalone, without_deflate
+from trio_rpc.gateway import Gateway, open_http_server, serve, without_deflate
+from trio_rpc.gateway.server import standalone
 
 
 class Adder:

@@ -13,7 +13,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 import trio_rpc
-from trio_rpc.gateway import Gateway, open_http_server, surroundings
+from trio_rpc.gateway import Gateway, open_http_server
+from trio_rpc.gateway.server import surroundings
 
 SENTENCE = "a trio_rpc gateway needs Trio"
 

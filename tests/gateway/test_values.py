@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 import trio_rpc
 from trio_rpc.errors import InvalidArguments
 from trio_rpc.gateway import Gateway
-from trio_rpc.gateway.forms import CallbackForm, Forms
-from trio_rpc.gateway.texts import encode, from_json_exactly, to_json
-from trio_rpc.gateway.values import lower
+from trio_rpc.gateway.json_messages import encode, from_json_exactly, to_json
+from trio_rpc.gateway.json_values import lower
+from trio_rpc.gateway.server.forms import CallbackForm, Forms
 from trio_rpc.services.tables import build_table
 
 

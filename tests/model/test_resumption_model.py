@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_rpc.channels import ConnectionState, Resume, resumption
-from trio_rpc.channels.resumable import CLOSE_TIMEOUT, ResumableChannel
-from trio_rpc.channels.resumption import Kind, decode
+from trio_rpc.channels import ConnectionState, Resume
+from trio_rpc.channels.resumable import replay as resumption
+from trio_rpc.channels.resumable.channel import CLOSE_TIMEOUT, ResumableChannel
+from trio_rpc.channels.resumable.replay import Kind, decode
 
 GONE = (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError)
 

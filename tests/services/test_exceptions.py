@@ -17,7 +17,7 @@ import trio
 
 from trio_rpc import RemoteError, duplex, method, stream
 from trio_rpc.services.decorators import wire_name
-from trio_rpc.services.faults import from_error, to_error
+from trio_rpc.services.error_maps import from_error, to_error
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.messages import ReplyErr
 

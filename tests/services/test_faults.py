@@ -24,9 +24,9 @@ from trio_rpc.errors import (
     RemoteTraceback,
     Unavailable,
 )
-from trio_rpc.services import faults
+from trio_rpc.services import error_maps as faults
 from trio_rpc.services.decorators import wire_name
-from trio_rpc.services.faults import BUILTINS, from_error, refusal, to_error
+from trio_rpc.services.error_maps import BUILTINS, from_error, refusal, to_error
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.messages import Notification, ReplyErr
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_rpc.services.text import clip, one_line, quoted
+from trio_rpc.util.text import clip, one_line, quoted
 
 any_text = st.text(st.characters(), max_size=300)
 

@@ -42,7 +42,7 @@ import pytest
 import trio
 
 import trio_rpc
-from trio_rpc.gateway.values import Form
+from trio_rpc.gateway.json_values import Form
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.conversion import adapt
 from trio_rpc.testing import open_session_pair

@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import EncodeError, Fate, Limits
-from trio_rpc.session.items import ITEMS_PER_TURN
+from trio_rpc.session.streams.items import ITEMS_PER_TURN
 from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 

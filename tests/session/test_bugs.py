@@ -12,9 +12,9 @@ from raw_peer import session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
-from trio_rpc.channels.complaints import LINES
-from trio_rpc.session.bugs import MAX_METHODS, Bugs
+from trio_rpc.session.calls.bugs import MAX_METHODS, Bugs
 from trio_rpc.testing import open_session_pair
+from trio_rpc.util.rate_limited_log import LINES
 from trio_rpc.wire import messages as m
 
 

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 import trio_rpc
-from trio_rpc.channels.complaints import LINES, Complaints
 from trio_rpc.testing import open_session_pair
+from trio_rpc.util.rate_limited_log import LINES, Complaints
 
 
 async def test_so_many_lines_a_minute_and_then_a_count(autojump_clock, caplog):

@@ -10,7 +10,7 @@ from raw_peer import session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
-from trio_rpc.session.context import handled_call
+from trio_rpc.session.calls.context import handled_call
 from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 

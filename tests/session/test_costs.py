@@ -20,8 +20,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc import connect, method, serve
-from trio_rpc.session.context import Handled
-from trio_rpc.session.pending import Pending
+from trio_rpc.session.calls.context import Handled
+from trio_rpc.session.calls.outgoing_call import Pending
 from trio_rpc.testing import open_session_pair
 from trio_rpc.wire.framing import PREFIX
 

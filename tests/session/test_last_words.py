@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Limits
-from trio_rpc.channels.resumption import Frame, Kind, decode, encode
+from trio_rpc.channels.resumable.replay import Frame, Kind, decode, encode
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 

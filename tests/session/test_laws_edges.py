@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 import trio_rpc
 from trio_rpc import DecodeError, Fate, Limits, LocalProtocolError, TypeRegistry
 from trio_rpc.channels import StreamChannel
-from trio_rpc.session.admission import Admission
+from trio_rpc.session.calls.admission import Admission
 from trio_rpc.testing import memory_channel_pair, open_session_pair
 from trio_rpc.wire import messages as m
 

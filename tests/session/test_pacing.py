@@ -8,7 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc import method
 from trio_rpc.protocol.outbox import SHORT_PIECE
-from trio_rpc.session.pacer import LEAST, MOST, Pacer
+from trio_rpc.session.io.pacer import LEAST, MOST, Pacer
 from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 

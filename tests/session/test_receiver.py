@@ -49,7 +49,7 @@ async def second(session, peer, nursery, *, name="work"):
 @pytest.fixture
 def receives(monkeypatch):
     """Whether a caller has received in this test: if not, it has tested nothing."""
-    receiver = trio_rpc.session.receiver.Receiver
+    receiver = trio_rpc.session.io.receiver.Receiver
     receive_reply = receiver.receive_reply
     calls = []
 

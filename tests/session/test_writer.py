@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from trio_rpc.session.writer import MANY, Writer
+from trio_rpc.session.io.writer import MANY, Writer
 
 
 class Queue:

@@ -17,8 +17,8 @@ from trio.testing import MockClock
 
 from trio_rpc.channels import carrier_limits
 from trio_rpc.channels.connection import owned
-from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.testing import memory_channel_pair
+from trio_rpc.util.one_exception import one_exception
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 
 TESTS = Path(__file__).parents[1]

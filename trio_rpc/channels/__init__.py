@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from trio_rpc.channels.connection import Connection
-from trio_rpc.channels.forwarding import Forwarding, ForwardingChannel, open_forwarding
-from trio_rpc.channels.forwarding_routes import ChannelHandler
+from trio_rpc.channels.forwarding.channel import Forwarding, ForwardingChannel, open_forwarding
+from trio_rpc.channels.forwarding.routes import ChannelHandler
 from trio_rpc.channels.listeners import ChannelListener
 from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
 from trio_rpc.channels.opening import open_channel, open_listeners
 from trio_rpc.channels.process import ProcessChannel
 from trio_rpc.channels.relay import relay
-from trio_rpc.channels.resumable import (
+from trio_rpc.channels.resumable.channel import (
     ConnectionState,
     ConnectionStates,
     ResumableChannel,
     Resume,
 )
-from trio_rpc.channels.resuming import Guest, Lobby, carrier_limits, open_resumable
+from trio_rpc.channels.resumable.client import Guest, Lobby, carrier_limits, open_resumable
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
-from trio_rpc.channels.websocket import WebSocketChannel
+from trio_rpc.channels.websocket.channel import WebSocketChannel
 
 __all__ = [
     "Address",

@@ -13,9 +13,9 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.tls import is_shaking_hands
+from trio_rpc.util.one_exception import one_exception
 from trio_rpc.wire.limits import Limits
 
 __all__ = [

@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 import trio
 
-from trio_rpc.channels.complaints import Complaints
 from trio_rpc.channels.connecting import check_unix
 from trio_rpc.channels.connection import Connection
+from trio_rpc.util.rate_limited_log import Complaints
 
 __all__ = ["ChannelListener", "bound_to", "listen_tcp", "listen_unix"]
 

@@ -19,7 +19,7 @@ from trio_rpc.channels.connection import (
 )
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
-from trio_rpc.channels.websocket import WebSocketConnection, check_origins, open_websocket
+from trio_rpc.channels.websocket.channel import WebSocketConnection, check_origins, open_websocket
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["open_channel", "open_listeners"]

@@ -7,8 +7,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import trio
 
 from trio_rpc.channels.connection import close_forcefully
-from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.errors import DecodeError
+from trio_rpc.util.one_exception import one_exception
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["relay"]

@@ -22,7 +22,7 @@ from trio_rpc.cli.output import Output, complain
 from trio_rpc.cli.statistics import Latencies
 from trio_rpc.cli.streams import complaining, writing
 from trio_rpc.cli.target import load_services
-from trio_rpc.cli.text import safe
+from trio_rpc.cli.terminal import safe
 
 __all__ = ["app", "run"]
 

@@ -21,7 +21,7 @@ from trio_rpc.cli.exits import (
 )
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.statistics import Latencies
-from trio_rpc.cli.text import plural, pretty_json, safe
+from trio_rpc.cli.terminal import plural, pretty_json, safe
 from trio_rpc.errors import (
     EncodeError,
     Fate,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from trio_rpc.cli.exits import Unreachable, Usage
-from trio_rpc.cli.text import safe
+from trio_rpc.cli.terminal import safe
+from trio_rpc.client import connect
 from trio_rpc.errors import RpcError
-from trio_rpc.session.connecting import connect
-from trio_rpc.session.process import open_process
+from trio_rpc.process import open_process
 from trio_rpc.session.session import Session
 
 __all__ = ["Target", "connected", "parse_json"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from trio_rpc.cli.text import safe
+from trio_rpc.cli.terminal import safe
 from trio_rpc.errors import RemoteTraceback, RpcError
 
 __all__ = [

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_rpc.cli.exits import Unreachable, Usage
-from trio_rpc.cli.text import safe
+from trio_rpc.cli.terminal import safe
+from trio_rpc.server import Server, open_server
 from trio_rpc.services.tables import is_per_session
-from trio_rpc.session.serving import Server, open_server
 
 if TYPE_CHECKING:
     from trio_rpc.gateway import Gateway

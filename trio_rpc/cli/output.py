@@ -10,7 +10,7 @@ from rich.text import Text
 
 from trio_rpc.cli.exits import CommandError
 from trio_rpc.cli.streams import complaining, writing
-from trio_rpc.cli.text import script_json
+from trio_rpc.cli.terminal import script_json
 
 __all__ = ["Output", "complain"]
 

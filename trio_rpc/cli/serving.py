@@ -14,7 +14,7 @@ import trio
 from trio_rpc.cli.exits import OutputFailed
 from trio_rpc.cli.listening import ServeOptions, listening
 from trio_rpc.cli.output import Output
-from trio_rpc.cli.text import plural, safe
+from trio_rpc.cli.terminal import plural, safe
 
 __all__ = ["serve"]
 

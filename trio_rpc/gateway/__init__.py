@@ -1,10 +1,10 @@
 """The UI gateway: HTTP starts a call, a WebSocket carries its callbacks. Needs the extra ``gateway``."""
 
-from trio_rpc.gateway.client import Message
+from trio_rpc.gateway.client.message import Message
 from trio_rpc.gateway.limits import GatewayLimits
-from trio_rpc.gateway.server import Gateway, outlives
-from trio_rpc.gateway.standalone import open_http_server, serve, without_deflate
-from trio_rpc.gateway.work import call_back
+from trio_rpc.gateway.server.app import Gateway, outlives
+from trio_rpc.gateway.server.call import call_back
+from trio_rpc.gateway.server.standalone import open_http_server, serve, without_deflate
 
 __all__ = [
     "Gateway",

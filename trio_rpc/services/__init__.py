@@ -9,7 +9,7 @@ from trio_rpc.services.decorators import (
     stream,
     wire_name,
 )
-from trio_rpc.services.faults import BUILTINS, Detail, ErrorMap, from_error, refusal, to_error
+from trio_rpc.services.error_maps import BUILTINS, Detail, ErrorMap, from_error, refusal, to_error
 from trio_rpc.services.proxies import Caller, Proxy, RemoteMethod
 from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import (

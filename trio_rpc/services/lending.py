@@ -27,7 +27,7 @@ import msgspec
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.functions import STREAMS, UNIONS, Said, aliased, said_of
 from trio_rpc.services.records import Record, record_of
-from trio_rpc.wire.lowering import InPlaceOf
+from trio_rpc.wire.to_msgpack import InPlaceOf
 
 __all__ = [
     "Prepare",

@@ -32,7 +32,7 @@ from trio_rpc.services.conversion import (
 from trio_rpc.services.functions import STREAMS, Said, awaited
 from trio_rpc.services.lending import Prepare, PrepareAll, prepare_all, preparer
 from trio_rpc.services.records import record_of
-from trio_rpc.services.text import one_line, quoted
+from trio_rpc.util.text import one_line, quoted
 
 __all__ = ["TASK_STATUS", "PrepareAll", "Signature", "checked", "complaint", "signature_of"]
 

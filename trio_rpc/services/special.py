@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, get_origin
 
 from trio_rpc.services.adapters import Read, adapter, inside
-from trio_rpc.services.text import one_line
-from trio_rpc.wire.lowering import keeps_its_type
+from trio_rpc.util.text import one_line
 from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION, simplifier
+from trio_rpc.wire.to_msgpack import keeps_its_type
 
 __all__ = ["container", "enumeration", "is_plain_enum", "literal", "mapping", "special"]
 

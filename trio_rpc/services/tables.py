@@ -17,7 +17,7 @@ from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, inside,
 from trio_rpc.services.functions import awaited
 from trio_rpc.services.lending import is_alive
 from trio_rpc.services.signatures import Signature, signature_of
-from trio_rpc.services.text import quoted
+from trio_rpc.util.text import quoted
 
 __all__ = [
     "BoundMethod",

@@ -12,19 +12,19 @@ import trio
 from trio_rpc.errors import Fate, LocalProtocolError, RpcError, SessionBroken, SessionClosed
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
-from trio_rpc.services.faults import Detail
+from trio_rpc.services.error_maps import Detail
 from trio_rpc.services.tables import Table
-from trio_rpc.session.callbacks import CALLBACK, STREAM, Callback
-from trio_rpc.session.filters import Filter
-from trio_rpc.session.incoming import Incoming
-from trio_rpc.session.items import ItemReceiver
-from trio_rpc.session.life import EndedBy, Life, Stage
-from trio_rpc.session.outgoing import Outgoing
+from trio_rpc.session.calls.callbacks import CALLBACK, STREAM, Callback
+from trio_rpc.session.calls.filters import Filter
+from trio_rpc.session.calls.outgoing import Outgoing
+from trio_rpc.session.dispatch import Incoming
+from trio_rpc.session.io.pacer import Pacer
+from trio_rpc.session.io.receiver import Receiver
+from trio_rpc.session.io.writer import Writer
+from trio_rpc.session.lifecycle import EndedBy, Life, Stage
 from trio_rpc.session.owner import Owner
-from trio_rpc.session.pacer import Pacer
-from trio_rpc.session.receiver import Receiver
 from trio_rpc.session.shared import Shared
-from trio_rpc.session.writer import Writer
+from trio_rpc.session.streams.items import ItemReceiver
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits

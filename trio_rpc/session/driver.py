@@ -26,12 +26,12 @@ from typing import Final
 
 import trio
 
-from trio_rpc.channels.abilities import closes_now, lingers, renews
+from trio_rpc.channels.optional import closes_now, lingers, renews
 from trio_rpc.errors import Refused
 from trio_rpc.protocol.states import Half
-from trio_rpc.session.context import handled_call, outgoing_metadata
+from trio_rpc.session.calls.context import handled_call, outgoing_metadata
 from trio_rpc.session.core import Core
-from trio_rpc.session.life import Stage, as_cause
+from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.session.reader import CHANNEL_ERRORS, Actions, Reader
 from trio_rpc.wire import messages as m
 

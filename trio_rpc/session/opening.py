@@ -9,14 +9,14 @@ from typing import Any, Literal, TypeAlias
 
 import trio
 
-from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.errors import Fate
 from trio_rpc.services.introspection import with_introspection
 from trio_rpc.services.tables import Table, build_table, is_per_session, resolve
 from trio_rpc.session.core import Core, Options, Tables
 from trio_rpc.session.driver import run, start
-from trio_rpc.session.scopes import SCOPE, scope_method
 from trio_rpc.session.session import Session
+from trio_rpc.session.streams.scopes import SCOPE, scope_method
+from trio_rpc.util.one_exception import one_exception
 
 __all__ = [
     "OnEnd",

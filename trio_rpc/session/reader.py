@@ -23,9 +23,9 @@ from typing import Any
 import trio
 
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
-from trio_rpc.session.context import Handled
+from trio_rpc.session.calls.context import Handled
 from trio_rpc.session.core import Core
-from trio_rpc.session.life import Stage, as_cause
+from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.wire import messages as m
 
 __all__ = ["CHANNEL_ERRORS", "Actions", "Reader"]

@@ -13,14 +13,14 @@ from trio_rpc.channels import ConnectionState, ConnectionStates, ResumableChanne
 from trio_rpc.errors import Fate, LocalProtocolError
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.proxies import Proxy, RemoteMethod
-from trio_rpc.session.context import Call, outgoing_metadata
+from trio_rpc.session.calls.context import Call, outgoing_metadata
+from trio_rpc.session.calls.filters import call_filtered, filtered
+from trio_rpc.session.calls.outgoing_call import Pending
 from trio_rpc.session.core import Core
-from trio_rpc.session.filters import call_filtered, filtered
-from trio_rpc.session.life import SessionEnd, Stage
-from trio_rpc.session.pending import Pending
-from trio_rpc.session.scopes import RemoteScope, open_scope
+from trio_rpc.session.lifecycle import SessionEnd, Stage
 from trio_rpc.session.statistics import SessionStatistics
-from trio_rpc.session.streams import open_duplex, open_stream
+from trio_rpc.session.streams.open import open_duplex, open_stream
+from trio_rpc.session.streams.scopes import RemoteScope, open_scope
 from trio_rpc.session.tree import ScopeNode, scope_tree
 from trio_rpc.wire.limits import Limits
 

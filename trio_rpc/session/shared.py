@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from trio_rpc.channels.complaints import Complaints
 from trio_rpc.protocol.counters import Tally
-from trio_rpc.session.bugs import Bugs
+from trio_rpc.session.calls.bugs import Bugs
+from trio_rpc.util.rate_limited_log import Complaints
 
 __all__ = ["Shared"]
 

@@ -10,11 +10,11 @@ import trio
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.tables import BoundMethod
-from trio_rpc.session.scopes import SCOPE
+from trio_rpc.session.streams.scopes import SCOPE
 
 if TYPE_CHECKING:
-    from trio_rpc.session.incoming import Incoming
-    from trio_rpc.session.outgoing import Outgoing
+    from trio_rpc.session.calls.outgoing import Outgoing
+    from trio_rpc.session.dispatch import Incoming
 
 __all__ = ["ScopeNode", "scope_tree"]
 

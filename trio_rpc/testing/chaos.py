@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import trio
 
-from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.testing.faults import NO_FAULTS, Faults, Link
+from trio_rpc.util.one_exception import one_exception
 
 __all__ = ["ChaosProxy", "open_chaos_proxy"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import trio
 from trio.testing import lockstep_stream_pair
 
-from trio_rpc.channels.one_exception import one_exception
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.testing.faults import NO_FAULTS, Faults, Link
+from trio_rpc.util.one_exception import one_exception
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["FaultyPair", "open_faulty_pair"]

@@ -22,7 +22,6 @@ from trio_rpc.wire.extensions import (
 )
 from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
-from trio_rpc.wire.lowering import EXTENSION_FACTOR, SHORT, Lowering, is_plain
 from trio_rpc.wire.messages import Item, Message, Reference, parse_message
 from trio_rpc.wire.parts import LARGE, Outside, Parts, pack_parts
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
@@ -38,6 +37,7 @@ from trio_rpc.wire.scan import (
     may_have_more,
     walk,
 )
+from trio_rpc.wire.to_msgpack import EXTENSION_FACTOR, SHORT, Lowering, is_plain
 
 __all__ = ["Codec"]
 

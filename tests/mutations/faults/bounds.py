@@ -99,7 +99,7 @@ FAULTS = (
     ),
     fault(
         "items are sent though the queue is full",
-        "session/items.py",
+        "session/streams/items.py",
         "return self._why_not is None and self._credit.is_free and self._outgoing.has_room()",
         "return self._why_not is None and self._credit.is_free",
         EDGES,
@@ -158,7 +158,7 @@ FAULTS = (
     ),
     fault(
         "a cancelled call waits for its handler for ever",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "        pending.expires = trio.current_time() + self.limits.cancel_grace\n",
         "        pending.expires = math.inf\n",
         "session/test_laws.py",
@@ -203,7 +203,7 @@ FAULTS = (
     ),
     fault(
         "the log is filled by what peers send",
-        "channels/complaints.py",
+        "util/rate_limited_log.py",
         "        if self._lines <= self._allowed:\n",
         "        if True:\n",
         "session/test_complaints.py",
@@ -225,7 +225,7 @@ FAULTS = (
     ),
     fault(
         "a generator that never waits keeps the loop to itself",
-        "session/items.py",
+        "session/streams/items.py",
         "        if self._left <= 0 or self._why_not is not None:\n",
         "        if self._why_not is not None:\n",
         EDGES,

@@ -12,7 +12,7 @@ BACKLOG = "gateway/test_backlog.py"
 FAULTS = (
     fault(
         "a client that disconnects stays in the gateway's table",
-        "gateway/server.py",
+        "gateway/server/app.py",
         "        if self._clients.pop(client.id, None) is not None:\n",
         "        if client.id in self._clients:\n",
         "gateway/test_bad_connections.py",
@@ -20,28 +20,28 @@ FAULTS = (
     ),
     fault(
         "a writer that was replaced takes what the newer one has to send",
-        "gateway/connections.py",
+        "gateway/server/connection.py",
         "        if not client.is_current(self):\n            return None\n",
         "",
         "gateway/test_leaving.py",
     ),
     fault(
         "a message that was sent is forgotten before it is acknowledged",
-        "gateway/backlog.py",
+        "gateway/server/backlog.py",
         "            if self._keeps:\n                self._sent += 1\n",
         "            if False:\n                self._sent += 1\n",
         BACKLOG,
     ),
     fault(
         "a client of the gateway may acknowledge what it was never sent",
-        "gateway/backlog.py",
+        "gateway/server/backlog.py",
         "        if number >= self._first + self._sent:\n            return False\n",
         "        if number >= self._first + len(self._held):\n            return False\n",
         BACKLOG,
     ),
     fault(
         "the backlog takes any number of messages",
-        "gateway/backlog.py",
+        "gateway/server/backlog.py",
         "return len(self._held) >= self._max_messages or self._size >= self._max_bytes",
         "return self._size >= self._max_bytes",
         BACKLOG,
@@ -49,7 +49,7 @@ FAULTS = (
     ),
     fault(
         "a client is away for ever",
-        "gateway/clients.py",
+        "gateway/server/browser.py",
         "self._nursery.cancel_scope.deadline = trio.current_time() + grace if away else math.inf",
         "self._nursery.cancel_scope.deadline = math.inf",
         CLIENTS,
@@ -57,7 +57,7 @@ FAULTS = (
     ),
     fault(
         "a client that is connected is ended when its grace is over",
-        "gateway/clients.py",
+        "gateway/server/browser.py",
         "self._nursery.cancel_scope.deadline = trio.current_time() + grace if away else math.inf",
         "self._nursery.cancel_scope.deadline = trio.current_time() + grace",
         CLIENTS,
@@ -65,7 +65,7 @@ FAULTS = (
     ),
     fault(
         "an older connection that ends makes its client away",
-        "gateway/clients.py",
+        "gateway/server/browser.py",
         "        if self._connection is connection:\n            self._connection = None\n",
         "        if True:\n            self._connection = None\n",
         CLIENTS,
@@ -73,7 +73,7 @@ FAULTS = (
     ),
     fault(
         "a request that is repeated with its key starts a second call",
-        "gateway/server.py",
+        "gateway/server/app.py",
         "        started = client.started_with(key)\n",
         "        started = None\n",
         GATEWAY,
@@ -81,7 +81,7 @@ FAULTS = (
     ),
     fault(
         "a client may have any number of calls running",
-        "gateway/server.py",
+        "gateway/server/app.py",
         "        if len(client.works) >= self.limits.max_works:\n",
         "        if False:\n",
         REFUSALS,
@@ -90,7 +90,7 @@ FAULTS = (
     ),
     fault(
         "there may be any number of clients",
-        "gateway/server.py",
+        "gateway/server/app.py",
         "        if is_new and len(self._clients) >= self.limits.max_clients and not self._make_room():\n",
         "        if False:\n",
         REFUSALS,
@@ -99,14 +99,14 @@ FAULTS = (
     ),
     fault(
         "a body may be of any size",
-        "gateway/checks.py",
+        "gateway/server/checks.py",
         "                    if len(body) > most:\n",
         "                    if False:\n",
         REFUSALS,
     ),
     fault(
         "a body may take any time",
-        "gateway/checks.py",
+        "gateway/server/checks.py",
         "        with trio.fail_after(seconds):\n",
         "        with trio.CancelScope():\n",
         REFUSALS,
@@ -114,7 +114,7 @@ FAULTS = (
     ),
     fault(
         "callbacks run ahead of a client without end",
-        "gateway/clients.py",
+        "gateway/server/browser.py",
         "        while not self.is_over and (self.backlog.is_full or work.ahead >= self.window):\n",
         "        while not self.is_over and self.backlog.is_full:\n",
         CLIENTS,
@@ -122,7 +122,7 @@ FAULTS = (
     ),
     fault(
         "a silent client of the gateway is never given up",
-        "gateway/connections.py",
+        "gateway/server/connection.py",
         "                if pinged:\n",
         "                if False:\n",
         CLIENTS,
@@ -130,7 +130,7 @@ FAULTS = (
     ),
     fault(
         "a callback can be used after its handler's end",
-        "gateway/work.py",
+        "gateway/server/call.py",
         "        if self._client is None or self.outcome is not None:\n",
         "        if self._client is None:\n",
         CLIENTS,
@@ -138,7 +138,7 @@ FAULTS = (
     ),
     fault(
         "a handler's error brings the gateway down",
-        "gateway/work.py",
+        "gateway/server/call.py",
         "    elif not isinstance(exc, Exception):\n        raise exc\n",
         "    else:\n        raise exc\n",
         GATEWAY,
@@ -146,7 +146,7 @@ FAULTS = (
     ),
     fault(
         "KeyboardInterrupt in a browser's call is swallowed",
-        "gateway/work.py",
+        "gateway/server/call.py",
         "    elif not isinstance(exc, Exception):\n        raise exc\n",
         "",
         GATEWAY,
@@ -154,7 +154,7 @@ FAULTS = (
     ),
     fault(
         "a stream can be posted to",
-        "gateway/server.py",
+        "gateway/server/app.py",
         "        if method is None or method.kind.is_opened:\n",
         "        if method is None:\n",
         REFUSALS,

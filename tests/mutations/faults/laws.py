@@ -14,14 +14,14 @@ FAULTS = (
     # ── 1: one tree ──
     fault(
         "law 1: a call that is made inside a handler does not say which one",
-        "session/context.py",
+        "session/calls/context.py",
         'context["parent"] = handled.id',
         "pass",
         LAWS,
     ),
     fault(
         "law 1: a call is sent as the child of another session's call of the same id",
-        "session/context.py",
+        "session/calls/context.py",
         "if handled.session is session and handled.id in incoming:",
         "if handled.id in incoming:",
         LAWS,
@@ -29,7 +29,7 @@ FAULTS = (
     ),
     fault(
         "law 1: a callback is not known to the call that it belongs to",
-        "session/incoming.py",
+        "session/dispatch.py",
         "            within.callbacks.add(handled)\n",
         "",
         LAWS,
@@ -38,7 +38,7 @@ FAULTS = (
     # ── 2: cancel is a message ──
     fault(
         "law 2: a cancelled caller goes on without waiting for its handler's end",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "            if not pending.abandon_on_cancel:\n",
         "            if pending.abandon_on_cancel:\n",
         LAWS,
@@ -60,7 +60,7 @@ FAULTS = (
     ),
     fault(
         "law 2: leaving a stream's block does not cancel its generator",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "                self._expect_end(pending)\n                await self._wait_for_end(pending)\n",
         "                self._expect_end(pending)\n",
         "session/test_streams.py",
@@ -68,14 +68,14 @@ FAULTS = (
     # ── 3: a result that won the race ──
     fault(
         "law 3: a result that won the race is thrown away",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "if type(answer) is not m.Reply or pending.interrupted:",
         "if type(answer) is not m.Reply or pending.raise_cancel:",
         LAWS,
     ),
     fault(
         "law 3: an error that won the race is thrown away",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "if code in _CANCELLED_CODES and pending.raise_cancel is not None:",
         "if pending.raise_cancel is not None:",
         LAWS,
@@ -97,7 +97,7 @@ FAULTS = (
     ),
     fault(
         "law 4: the failure of a notification is answered",
-        "session/incoming.py",
+        "session/dispatch.py",
         "        if number < 0:\n            self._end_notification()\n",
         "        if False:\n            self._end_notification()\n",
         LAWS,
@@ -105,21 +105,21 @@ FAULTS = (
     # ── 5: deadlines travel ──
     fault(
         "law 5: a deadline does not travel",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         'context = {**(context or {}), "deadline": max(0.0, deadline - now)}',
         "pass",
         LAWS,
     ),
     fault(
         "law 5: the handler's scope does not get the deadline",
-        "session/incoming.py",
+        "session/dispatch.py",
         'scope.deadline = handled.started + handled.context["deadline"]',
         "pass",
         LAWS,
     ),
     fault(
         "law 5: a deadline counts from when the handler begins, not from its Request's arrival",
-        "session/incoming.py",
+        "session/dispatch.py",
         'scope.deadline = handled.started + handled.context["deadline"]',
         'scope.deadline = trio.current_time() + handled.context["deadline"]',
         LAWS,
@@ -129,14 +129,14 @@ FAULTS = (
     ),
     fault(
         "law 5: a call within a scope that is over is sent all the same",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "if deadline != math.inf and deadline <= trio.current_time():",
         "if False:",
         LAWS,
     ),
     fault(
         "law 5: a caller sees an error about a deadline that was its own",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         '            if code == "deadline":\n                await _wait_for_own_deadline(pending)\n',
         "",
         LAWS,
@@ -169,21 +169,21 @@ FAULTS = (
     # ── 7: errors go to the parent ──
     fault(
         "law 7: KeyboardInterrupt and SystemExit of a handler stay with its caller",
-        "session/incoming.py",
+        "session/dispatch.py",
         "    return isinstance(exc, Exception)\n",
         "    return True\n",
         LAWS,
     ),
     fault(
         "law 7: any exception of a handler ends its server",
-        "session/incoming.py",
+        "session/dispatch.py",
         "    return isinstance(exc, Exception)\n",
         "    return False\n",
         LAWS,
     ),
     fault(
         "law 7: SystemExit in a group beside another error is swallowed",
-        "session/incoming.py",
+        "session/dispatch.py",
         "            raise rest from None\n        return True\n",
         "            pass\n        return True\n",
         "session/test_handlers.py",
@@ -191,7 +191,7 @@ FAULTS = (
     # ── 8: references die with their scope ──
     fault(
         "law 8: a callback is sent after its handler has ended",
-        "session/incoming.py",
+        "session/dispatch.py",
         "        if self.running.get(handled.id) is not handled:\n"
         "            raise LocalProtocolError(\n"
         '                f"a callback of',
@@ -201,7 +201,7 @@ FAULTS = (
     ),
     fault(
         "law 8: a stream that came with a call can be pulled after its handler has ended",
-        "session/incoming.py",
+        "session/dispatch.py",
         "                reference.expire(handled.method.name)\n",
         "                pass\n",
         "session/test_streams.py",
@@ -209,7 +209,7 @@ FAULTS = (
     ),
     fault(
         "law 8: a call returns while its callbacks run",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "            while pending.callbacks:\n",
         "            while False:\n",
         CALLBACKS,
@@ -219,7 +219,7 @@ FAULTS = (
     # ── 9: arrival order ──
     fault(
         "law 9: a Cancel in the packet of its Request does not find the handler",
-        "session/incoming.py",
+        "session/dispatch.py",
         "        return self._step(handled, context, self._call, handled)\n",
         "        del self.running[handled.id]\n"
         "        step = self._step(handled, context, self._call, handled)\n"
@@ -229,7 +229,7 @@ FAULTS = (
     ),
     fault(
         "law 9: a handler's deadline remains with the next handler",
-        "session/incoming.py",
+        "session/dispatch.py",
         "        if scope.deadline != math.inf:\n            scope.deadline = math.inf",
         "        if False:\n            scope.deadline = math.inf",
         ORDER,
@@ -245,7 +245,7 @@ FAULTS = (
     ),
     fault(
         "law 10: a packet that was held back is overwritten by the next one",
-        "session/writer.py",
+        "session/io/writer.py",
         "        if self._is_woken and self._held is None:\n",
         "        if self._is_woken:\n",
         "session/test_writer.py",
@@ -261,14 +261,14 @@ FAULTS = (
     ),
     fault(
         "law 11: calls are sent without credit",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "        if not self._calls.is_free:\n            await self._wait_for_credit(context)\n        pending = self._begin(method, args, kwargs, context, deadline, home)\n        if abandon_on_cancel",
         "        pending = self._begin(method, args, kwargs, context, deadline, home)\n        if abandon_on_cancel",
         ORDER,
     ),
     fault(
         "law 11: a caller that was let in too early goes to the end of the queue",
-        "session/admission.py",
+        "session/calls/admission.py",
         "waiting.appendleft(task)",
         "waiting.append(task)",
         ORDER,
@@ -277,7 +277,7 @@ FAULTS = (
     ),
     fault(
         "law 11: abandoned calls do not count as calls in flight",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "return protocol.peer.max_calls - len(protocol.outgoing)",
         "return protocol.peer.max_calls - len(self.pending)",
         ORDER,
@@ -322,21 +322,21 @@ FAULTS = (
     # ── 13: nobody gets in by name ──
     fault(
         "law 13: a name is looked up without regard to case",
-        "session/incoming.py",
+        "session/dispatch.py",
         "            method = self.table.get(request.method)\n",
         "            method = self.table.get(request.method) or self.table.get(request.method.lower())\n",
         NAMES,
     ),
     fault(
         "law 13: dots and spaces round a name are taken off",
-        "session/incoming.py",
+        "session/dispatch.py",
         "            method = self.table.get(request.method)\n",
         '            method = self.table.get(request.method.strip(". \\t\\n"))\n',
         NAMES,
     ),
     fault(
         "law 13: a name that is not in the table is looked up as an attribute",
-        "session/incoming.py",
+        "session/dispatch.py",
         "        return None, self.table.get(name)\n",
         "        found = self.table.get(name)\n"
         "        if found is None and self.table:\n"
@@ -350,28 +350,28 @@ FAULTS = (
     ),
     fault(
         "law 13: a notification can be called",
-        "session/incoming.py",
+        "session/dispatch.py",
         "fits = method is not None and method.kind is _METHOD",
         "fits = method is not None",
         NAMES,
     ),
     fault(
         "law 13: a notification can be called with a context",
-        "session/incoming.py",
+        "session/dispatch.py",
         "    if method.kind is _NOTIFICATION:\n        return False\n",
         "",
         NAMES,
     ),
     fault(
         "law 13: a stream can be called by a Request with a context but without stream",
-        "session/incoming.py",
+        "session/dispatch.py",
         'return method.kind.is_opened is ("stream" in context)',
         "return True",
         NAMES,
     ),
     fault(
         "law 13: a method can be notified",
-        "session/incoming.py",
+        "session/dispatch.py",
         "if method is None or method.kind is not _NOTIFICATION or message.problem is not None:",
         "if method is None or message.problem is not None:",
         NAMES,
@@ -402,7 +402,7 @@ FAULTS = (
     # ── 15: every failed call has a known fate ──
     fault(
         "law 15: a call whose Request has left is said not to have started",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "Fate.NOT_STARTED if never_left else Fate.UNKNOWN",
         "Fate.NOT_STARTED",
         BOUNDS,
@@ -410,7 +410,7 @@ FAULTS = (
     ),
     fault(
         "law 15: a call that never left has an unknown fate",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "Fate.NOT_STARTED if never_left else Fate.UNKNOWN",
         "Fate.UNKNOWN",
         BOUNDS,
@@ -418,7 +418,7 @@ FAULTS = (
     ),
     fault(
         "law 15: a started value that cannot be decoded has no fate",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "        raise DecodeError(message.problem, fate=Fate.STOPPED)\n    convert",
         "        raise DecodeError(message.problem)\n    convert",
         "session/test_task_status.py",
@@ -426,7 +426,7 @@ FAULTS = (
     ),
     fault(
         "law 15: a result of the wrong type has no fate",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "        exc.fate = Fate.STOPPED  # the handler has done its part\n",
         "",
         BOUNDS,
@@ -434,7 +434,7 @@ FAULTS = (
     # ── 16: Trio's manners ──
     fault(
         "law 16: a notification is no checkpoint",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "        await trio.lowlevel.checkpoint()\n        context = call_context(self.session, self._protocol.incoming)\n        if not self._notifications.is_free:",
         "        context = call_context(self.session, self._protocol.incoming)\n        if not self._notifications.is_free:",
         BOUNDS,

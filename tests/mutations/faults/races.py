@@ -9,7 +9,7 @@ RACES = "session/test_races.py"
 FAULTS = (
     fault(
         "a call that is answered in the tick of its cancellation is cancelled all the same",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "            return False  # one that receives is cancelled in the tick in which the session ends\n",
         "            pass\n",
         RACES,
@@ -24,7 +24,7 @@ FAULTS = (
     ),
     fault(
         "two callers that are let in together both pass, for one place",
-        "session/admission.py",
+        "session/calls/admission.py",
         "        while not self._room():\n",
         "        while False:\n",
         RACES,
@@ -34,7 +34,7 @@ FAULTS = (
     ),
     fault(
         "a newcomer passes those who wait",
-        "session/admission.py",
+        "session/calls/admission.py",
         "return not self._waiting and self._room() > self._let_in",
         "return self._room() > self._let_in",
         RACES,
@@ -43,7 +43,7 @@ FAULTS = (
     ),
     fault(
         "a cancelled caller keeps its place in the queue",
-        "session/admission.py",
+        "session/calls/admission.py",
         "            waiting.remove(task)\n            return Abort.SUCCEEDED\n",
         "            return Abort.SUCCEEDED\n",
         RACES,
@@ -59,7 +59,7 @@ FAULTS = (
     ),
     fault(
         "a callback of a cancelled call begins",
-        "session/context.py",
+        "session/calls/context.py",
         "return self.within is not None and self.within.raise_cancel is not None",
         "return False",
         RACES,
@@ -67,7 +67,7 @@ FAULTS = (
     ),
     fault(
         "a callback's deadline is not that of the handler that makes it",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "        deadline = trio.current_effective_deadline()\n        if deadline != math.inf and deadline <= trio.current_time():",
         "        deadline = math.inf if callback else trio.current_effective_deadline()\n        if deadline != math.inf and deadline <= trio.current_time():",
         "session/test_callbacks.py",
@@ -76,7 +76,7 @@ FAULTS = (
     ),
     fault(
         "a cancelled call in a remote scope does not wait for its handler",
-        "session/outgoing.py",
+        "session/calls/outgoing.py",
         "            if not pending.abandon_on_cancel:\n                self._expect_end(pending)\n",
         "            if not pending.abandon_on_cancel and pending.home is None:\n                self._expect_end(pending)\n",
         "session/test_remote_scopes.py",
@@ -84,14 +84,14 @@ FAULTS = (
     ),
     fault(
         "a remote scope ends before what was made in it",
-        "session/scopes.py",
+        "session/streams/scopes.py",
         "                while self._members:\n",
         "                while False:\n",
         "session/test_remote_scopes.py",
     ),
     fault(
         "a call begins in a remote scope that is ending",
-        "session/incoming.py",
+        "session/dispatch.py",
         "        if owner is None or owner.held is None or owner.held.is_ending:\n",
         "        if owner is None or owner.held is None:\n",
         "session/test_remote_scopes.py",
@@ -99,7 +99,7 @@ FAULTS = (
     ),
     fault(
         "an error that is too large for the peer ends its handler's task",
-        "session/incoming.py",
+        "session/dispatch.py",
         "            self._protocol.reply_error(call, small)\n",
         "            raise\n",
         "session/test_laws_bounds.py",
@@ -108,14 +108,14 @@ FAULTS = (
     ),
     fault(
         "a stream's consumer that is cancelled loses an item",
-        "session/items.py",
+        "session/streams/items.py",
         "        if self._items or self._why_not is not None:\n            await trio.lowlevel.checkpoint()\n        pending = self._pending\n",
         "        if self._items:\n            self._items.popleft()\n            await trio.lowlevel.checkpoint()\n        pending = self._pending\n",
         "session/test_streams.py",
     ),
     fault(
         "two tasks may receive from one stream",
-        "session/items.py",
+        "session/streams/items.py",
         "        if pending.task is not None:\n            await trio.lowlevel.checkpoint()\n            raise trio.BusyResourceError",
         "        if False:\n            await trio.lowlevel.checkpoint()\n            raise trio.BusyResourceError",
         "session/test_streams.py",
@@ -123,14 +123,14 @@ FAULTS = (
     ),
     fault(
         "draining ends one session after the other",
-        "session/serving.py",
+        "server.py",
         "                nursery.start_soon(_close, session, grace)\n",
         "                await _close(session, grace)\n",
         "session/test_front_doors.py",
     ),
     fault(
         "a session that shook hands while the server drained stays open",
-        "session/serving.py",
+        "server.py",
         "            if self._accepting.cancel_called:  #",
         "            if False:  #",
         "session/test_front_doors.py",

@@ -16,9 +16,9 @@ from trio_rpc.cli.demo.child import Child, running_child
 from trio_rpc.cli.demo.tree import LiveCall
 from trio_rpc.cli.exits import Exit, Unreachable
 from trio_rpc.cli.output import Output
-from trio_rpc.cli.text import safe
+from trio_rpc.cli.terminal import safe
+from trio_rpc.client import connect
 from trio_rpc.errors import RpcError
-from trio_rpc.session.connecting import connect
 from trio_rpc.session.session import Session
 
 __all__ = ["demo"]

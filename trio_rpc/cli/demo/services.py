@@ -14,7 +14,7 @@ from typing import TypeAlias
 import trio
 
 from trio_rpc.services.decorators import method, notification, stream
-from trio_rpc.session.context import current_call
+from trio_rpc.session.calls.context import current_call
 from trio_rpc.session.session import Session
 from trio_rpc.session.tree import ScopeNode
 

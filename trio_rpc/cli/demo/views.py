@@ -15,7 +15,7 @@ from rich.tree import Tree
 from trio_rpc.cli.demo.story import JOBS, Cancelled, Concurrent, Measured, Plain
 from trio_rpc.cli.demo.tree import Key, LiveCall
 from trio_rpc.cli.output import Output
-from trio_rpc.cli.text import plural, safe
+from trio_rpc.cli.terminal import plural, safe
 from trio_rpc.session.statistics import SessionStatistics
 
 __all__ = [

@@ -1,0 +1,334 @@
+"""Many channels over one: each with a name, each closed alone, all gone with their carrier."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_rpc.channels.forwarding.core import Half
+from trio_rpc.channels.forwarding.driver import CHANNEL_ERRORS, Driver, Mailbox
+from trio_rpc.channels.forwarding.frames import check_name
+from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
+from trio_rpc.errors import DecodeError, Refused
+from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["Forwarding", "ForwardingChannel", "open_forwarding"]
+
+logger = logging.getLogger("trio_rpc")
+
+_complaints: trio.lowlevel.RunVar[Complaints] = trio.lowlevel.RunVar("trio_rpc forwarding")
+"""Of all forwardings of a Trio run: a peer that connects anew, and gets a new one, gets no further lines."""
+
+
+class ForwardingChannel(trio.abc.Channel[bytes]):
+    """One of the channels over a carrier. Two tasks may use it at once if one sends, one receives.
+
+    Made by :meth:`Forwarding.open`, and for handlers of routes.
+
+    Attributes:
+        name: what it was opened by.
+    """
+
+    def __init__(self, driver: Driver, box: Mailbox) -> None:
+        self.name = box.state.name
+        self._driver = driver
+        self._box = box
+        self._is_new = box.state.ours is Half.SILENT
+        self._closed = False
+        self._sending = False
+        self._receiving = False
+
+    def __repr__(self) -> str:
+        state = "closed " if self._closed else ""
+        return f"<{state}ForwardingChannel {self.name!r}>"
+
+    async def send(self, value: bytes) -> None:
+        """Have one packet sent; wait while the one before it waits for credit or for the carrier.
+
+        Cancelled, it has sent nothing.
+
+        Raises:
+            ValueError: the packet is empty.
+            trio.BrokenResourceError: the other end has closed the channel, or the channel or its
+                carrier has failed.
+            trio.ClosedResourceError: this end is closed, or was while waiting.
+            trio.BusyResourceError: another task is sending.
+        """
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this channel")
+        self._check_send(value)
+        self._sending = True
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            waited = False
+            while self._box.state.packet is not None:
+                await self._box.senders.park()
+                waited = True
+                self._check_send(value)
+            self._driver.send(self._box, value)
+            if not waited:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+        finally:
+            self._sending = False
+
+    def send_nowait(self, value: bytes) -> bool:
+        """Have one packet sent if none waits and no task is sending; tell whether it was taken.
+
+        Raises as ``send`` does.
+        """
+        self._check_send(value)
+        if self._sending or self._box.state.packet is not None:
+            return False
+        self._driver.send_now(self._box, value)
+        return True
+
+    async def flush(self) -> None:
+        """Do nothing but a checkpoint: a packet that was taken over leaves by itself."""
+        await trio.lowlevel.checkpoint()
+        if self._closed:
+            raise trio.ClosedResourceError("this channel was closed")
+
+    @property
+    def unsent(self) -> int:
+        """Always 0: a packet that was taken over leaves by itself."""
+        return 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the other end or the carrier has ended it; what had come can still be received."""
+        return self._box.over is not None
+
+    async def receive(self) -> bytes:
+        """Return the next packet. Cancelled, it has lost nothing.
+
+        What had come before the channel was over is returned first.
+
+        Raises:
+            trio.EndOfChannel: the other end has closed the channel.
+            trio.BrokenResourceError: the channel or its carrier has failed.
+            trio.ClosedResourceError: this end is closed, or was while waiting.
+            trio.BusyResourceError: another task is receiving.
+            DecodeError: the other end has sent a packet of more than ``limits.max_packet`` bytes.
+        """
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving from this channel")
+        self._receiving = True
+        try:
+            self._accept()
+            await trio.lowlevel.checkpoint_if_cancelled()
+            waited = False
+            while not self._can_receive():
+                await self._box.receivers.park()
+                waited = True
+            packet = self._box.packets.popleft()
+            self._driver.taken(self._box, len(packet))
+            if not waited:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            return packet
+        finally:
+            self._receiving = False
+
+    async def aclose(self) -> None:
+        """Close this end; the other one still gets what was sent, then the end. It never waits."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close this end without a checkpoint; see :meth:`aclose`."""
+        if not self._closed:
+            self._end_here()
+            self._driver.close(self._box)
+
+    def abort(self, reason: str = "the other end gave it up") -> None:
+        """Break the channel: this end is closed, and the other one gets a BrokenResourceError.
+
+        Args:
+            reason: what that says. Of a route's channel that has not been used yet it is the
+                reason for which the channel is refused.
+        """
+        if not self._closed:
+            self._end_here()
+            self._driver.abort(self._box, reason)
+
+    def _end_here(self) -> None:
+        self._closed = True
+        self._box.packets.clear()
+        self._box.wake()
+
+    def _check_send(self, packet: bytes) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this channel was closed")
+        if not packet:
+            raise ValueError("a packet has at least one byte")
+        if self._box.over is not None:
+            failure = self._box.over()
+            if isinstance(failure, (trio.EndOfChannel, DecodeError)):
+                failure = trio.BrokenResourceError(str(failure) or "the other end has closed it")
+            raise failure
+        self._accept()
+
+    def _can_receive(self) -> bool:
+        """Tell whether ``receive`` has something to return or to raise."""
+        if self._closed:
+            raise trio.ClosedResourceError("this channel was closed")
+        if self._box.packets:
+            return True
+        if self._box.over is not None:
+            raise self._box.over()
+        return False
+
+    def _accept(self) -> None:
+        """Say yes to whoever opened this, now that the handler makes use of it."""
+        if self._is_new:
+            self._is_new = False
+            if self._box.over is None and not self._closed:
+                self._driver.accept(self._box)
+
+
+class Forwarding:
+    """Channels by name over a carrier; made by :func:`open_forwarding`."""
+
+    def __init__(
+        self,
+        carrier: trio.abc.Channel[bytes],
+        router: Router,
+        limits: Limits,
+        handlers: trio.Nursery,
+    ) -> None:
+        self._router = router
+        self._handlers = handlers
+        self._complaints = _complaints_of_this_run()
+        self._running = 0
+        self._handler_ended = trio.lowlevel.ParkingLot()
+        self._driver = Driver(carrier, limits, self._on_open)
+
+    def __repr__(self) -> str:
+        return f"<trio_rpc.Forwarding, {len(self._driver.mailboxes)} channels>"
+
+    async def open(self, name: str) -> ForwardingChannel:
+        """Open a channel that the other end has a route for; close it when it is done with.
+
+        Waits for a place, of which the other end grants ``limits.max_channels``, and until its
+        handler makes use of the channel or refuses it. Cancelled, it has opened none.
+
+        Args:
+            name: what the other end finds a route by: 1 to 1024 bytes in UTF-8.
+
+        Raises:
+            Refused: the other end has no such route, or its handler has refused; says why.
+            ValueError: the name cannot be one.
+            trio.BrokenResourceError: the carrier has failed; its ``__cause__`` says why.
+            trio.ClosedResourceError: the block of this forwarding has been left.
+        """
+        check_name(name)
+        await trio.lowlevel.checkpoint()
+        return ForwardingChannel(self._driver, await self._driver.open(name))
+
+    async def wait_closed(self) -> None:
+        """Wait until the carrier is closed, for whatever reason, and all handlers have ended.
+
+        They still get what had come before. Not to be awaited in a handler.
+        """
+        await self._driver.closed.wait()
+        while self._running:
+            await self._handler_ended.park()
+
+    def _on_open(self, box: Mailbox) -> None:
+        name = box.state.name
+        route = self._router.find(name)
+        if route is None or self._handlers.cancel_scope.cancel_called:
+            self._driver.abort(box, f"there is no route for {name!r}")
+            return
+        handler, parameters = route
+        channel = ForwardingChannel(self._driver, box)
+        self._running += 1
+        self._handlers.start_soon(self._handle, handler, channel, parameters, name=handler)
+
+    async def _handle(
+        self, handler: ChannelHandler, channel: ForwardingChannel, parameters: dict[str, str]
+    ) -> None:
+        """Run a handler. Whatever is wrong with it, it is no other channel's business."""
+        try:
+            await handler(channel, **parameters)
+        except Refused as exc:
+            channel.abort(str(exc))
+        except Exception as exc:  # noqa: BLE001 - it is logged
+            if channel.is_over and isinstance(exc, CHANNEL_ERRORS):
+                text = "the channel %r ended its handler: %r"
+                self._complaints.log(logging.INFO, text, channel.name, exc)
+            else:
+                text = "the handler of channel %r failed"
+                self._complaints.log(logging.ERROR, text, channel.name, exc_info=exc)
+            channel.abort("its handler failed")
+        except BaseException:
+            channel.abort("its handler was cancelled")
+            raise
+        finally:
+            channel.close()
+            self._running -= 1
+            self._handler_ended.unpark_all()
+
+
+def _complaints_of_this_run() -> Complaints:
+    try:
+        return _complaints.get()
+    except LookupError:
+        complaints = Complaints(logger)
+        _complaints.set(complaints)
+        return complaints
+
+
+@asynccontextmanager
+async def open_forwarding(
+    carrier: trio.abc.Channel[bytes],
+    routes: Mapping[str, ChannelHandler] | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> AsyncIterator[Forwarding]:
+    """Carry many channels over one, and own them until the block is left.
+
+    Both ends open channels by name, and accept those that they have a route for. A handler of a
+    route runs in a task of this block: ``async def handler(channel, **parameters)``. The channel
+    is closed when the handler returns. It is accepted when the handler first sends or receives; up
+    to then :class:`Refused` may be raised, with the reason for the other end. A handler that
+    raises any other exception is logged, and costs only its own channel.
+
+    The block begins at once. Leaving it cancels the handlers, lets what was sent leave for up to
+    ``limits.time_to_die`` seconds, and closes the carrier, with which all channels break that were not
+    closed before. Cancelling it reaches its body and the handlers; the carrier goes on until the
+    body is left.
+
+    Args:
+        carrier: a fresh channel of whole packets, which this then owns.
+        routes: from a pattern to a handler: ``{"plugins/{name}": serve_plugin}``. ``{name}`` is
+            one part of a name, without a slash, and becomes a keyword argument. The first pattern
+            that fits is taken. None: nothing is accepted.
+        limits: of this end. ``max_packet`` is that of the carrier and of each channel,
+            ``max_channels`` bounds what the other end opens, ``handshake_timeout`` how long it may
+            take to begin.
+
+    Raises:
+        ValueError: a pattern is none.
+    """
+    router = Router(routes or {})
+    with one_exception() as body:
+        async with trio.open_nursery() as nursery:
+            try:
+                async with trio.open_nursery() as handlers:
+                    forwarding = Forwarding(carrier, router, limits, handlers)
+                    driver = forwarding._driver  # noqa: SLF001 - the same module
+                    nursery.start_soon(driver.run, name="trio_rpc forwarding")
+                    try:
+                        yield forwarding
+                    except BaseException as exc:
+                        body.append(exc)
+                        raise
+                    finally:
+                        handlers.cancel_scope.cancel(reason="the forwarding is closing")
+            finally:
+                driver.stop()

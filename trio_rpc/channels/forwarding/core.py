@@ -1,0 +1,496 @@
+"""Many channels over one, without I/O: who may say what, credit, and how packets share the carrier.
+
+The life of a channel
+=====================
+
+Each end speaks for itself, and both halves keep one table (``_NEXT``): what is illegal to say is what is
+illegal to hear. The end that opens a channel is TALKING from its Open on; the other one is SILENT until it
+answers with Accept or Refuse. Each end says **exactly one last word**: Close, Abort or Refuse. After its own
+last word an end says nothing about the channel, and after both the channel is forgotten, its id for good: so
+nothing that arrives for an unknown id can be late, and all of it is illegal.
+
+An end that has said its last word drops what still comes, up to the other's last word. To a Refuse the
+opener answers with Close, without being asked, unless its own last word has crossed it. Everybody else says
+the last word when the user closes: a channel holds its place until both users have done so.
+
+Credit
+======
+
+Bytes, granted in advance for each channel and direction: by the opener with Open, by the acceptor with
+Accept, and again when packets have been taken. A packet costs its bytes and ``OVERHEAD``, however it is
+cut. A window is four packets of the largest size and half of it is given back at once, so that a packet that
+is under way can always come whole.
+
+What is bounded
+===============
+
+Here, for each channel: one packet that waits to be sent; one that arrives in parts, of at most
+``max_packet`` bytes; and three control frames that wait: Open or Accept, one Credit, a last word. There are at most
+``max_channels`` that the other end has opened, and a place is free again only when the last word of this end
+has left: so a peer that sends and does not read can pile up nothing. What has arrived whole waits with the
+receiver: at most a window, its overhead included.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from trio_rpc.channels.forwarding.frames import (
+    DATA_HEADER,
+    VERSION,
+    Abort,
+    Accept,
+    Close,
+    Credit,
+    Data,
+    Frame,
+    Goodbye,
+    Hello,
+    Open,
+    Part,
+    Refuse,
+    check_name,
+    decode_frames,
+    encode,
+    encode_data_header,
+    shorten,
+)
+from trio_rpc.errors import LocalProtocolError, RemoteProtocolError
+from trio_rpc.wire.limits import MIN_PACKET, Limits
+
+__all__ = ["OVERHEAD", "SHARE", "Event", "ForwardingCore", "Half", "SubChannel", "TooLarge"]
+
+OVERHEAD = 64
+"""Credit that a packet costs beside its bytes: about what keeping it takes."""
+
+WINDOW = 4
+"""Packets of the largest size that a channel may have on its way."""
+
+SHARE = 16 * 1024
+"""Bytes of one packet that leave before it is another channel's turn."""
+
+SMALL_PART = 512
+"""Bytes for which it is not worth to begin a part."""
+
+
+class Half(enum.Enum):
+    """Where one end is with a channel."""
+
+    SILENT = "has been asked, and has not answered"
+    TALKING = "may send"
+    DONE = "has said its last word"
+
+
+_NEXT: dict[tuple[Half, type], Half] = {
+    (Half.SILENT, Accept): Half.TALKING,
+    (Half.SILENT, Refuse): Half.DONE,
+    (Half.TALKING, Data): Half.TALKING,
+    (Half.TALKING, Part): Half.TALKING,
+    (Half.TALKING, Credit): Half.TALKING,
+    (Half.TALKING, Close): Half.DONE,
+    (Half.TALKING, Abort): Half.DONE,
+}
+
+
+@dataclass(slots=True, eq=False)
+class SubChannel:
+    """One channel of the many, as this end knows it."""
+
+    id: int
+    """Positive if this end has opened it."""
+    name: str
+    ours: Half
+    theirs: Half
+    window: int = 0
+    """What the other end has granted at first, and never exceeds."""
+    credit: int = 0
+    """What this end may send."""
+    granted: int = 0
+    """What the other end may send."""
+    due: int = 0
+    """What has been taken, and not been granted again."""
+    packet: memoryview | None = None
+    """What is left to send of the packet that waits."""
+    begun: bool = False
+    """Whether a part of it has left."""
+    partial: bytearray = field(default_factory=bytearray)
+    """What has come of a packet that arrives in parts, and is kept."""
+    arriving: bool = False
+    """Whether a packet arrives in parts, kept or not."""
+    closing: bool = False
+    """Whether Close follows what waits."""
+    parted: bool = False
+    """Whether the last word of this end has left."""
+    queued: bool = False
+    """Whether it is in the round of those that can send."""
+
+
+class TooLarge(NamedTuple):
+    """Not a frame: a packet has grown beyond what this end takes, and the channel has failed."""
+
+    id: int
+    limit: int
+
+
+Event: TypeAlias = tuple[SubChannel | None, Frame | TooLarge]
+"""What has come, and the channel that it is about; only whole packets, and nothing that is dropped."""
+
+
+class ForwardingCore:
+    """One end of the carrier.
+
+    Args:
+        limits: what this end takes: ``max_packet`` bytes in a packet, the carrier's and that of a
+            channel, and ``max_channels``.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.greeted = False
+        """Whether the other end has said what it takes; nothing can be opened before."""
+        self._limits = limits
+        self._window = WINDOW * limits.max_packet
+        self._channels: dict[int, SubChannel] = {}
+        self._control: deque[tuple[bytes, SubChannel | None]] = deque()
+        """Frames that wait, each with the channel whose last word it is."""
+        self._owing: deque[SubChannel] = deque()
+        """Channels of which half a window has been taken, and not been granted again."""
+        self._put(Hello(VERSION, limits.max_packet, limits.max_channels))
+        self._round: deque[SubChannel] = deque()
+        self._waiting = 0
+        self._max_packet = MIN_PACKET
+        self._max_opened = 0
+        self._opened = self._last_id = 0
+        self._accepted = self._last_of_theirs = 0
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    # ── what the user does ───────────────────────────────────────────────────────────────────
+
+    @property
+    def room(self) -> int:
+        """How many channels can be opened now."""
+        return self._max_opened - self._opened
+
+    def open(self, name: str) -> SubChannel:
+        """Ask for a channel. Raises ValueError for a bad name, LocalProtocolError without room."""
+        check_name(name)
+        if self.room <= 0:
+            raise LocalProtocolError("there is no room for another channel")
+        self._last_id += 1
+        self._opened += 1
+        channel = SubChannel(self._last_id, name, Half.TALKING, Half.SILENT)
+        channel.granted = self._window
+        self._channels[channel.id] = channel
+        self._put(Open(channel.id, name, self._window))
+        return channel
+
+    def accept(self, channel: SubChannel) -> None:
+        """Say yes to an Open."""
+        channel.granted = self._window
+        self._say(channel, Accept(channel.id, self._window))
+
+    def send(self, channel: SubChannel, packet: bytes) -> None:
+        """Have a packet sent. One at a time waits: ``channel.packet`` is None when it has left."""
+        if channel.packet is not None or channel.closing or _is_over(channel):
+            raise LocalProtocolError("this channel takes no packet now")
+        channel.packet = memoryview(packet)
+        self._waiting += 1
+        self._enqueue(channel)
+
+    def taken(self, channel: SubChannel, size: int) -> None:
+        """Take note that the user has got a packet of that size, so that more can come."""
+        before = channel.due
+        channel.due += size + OVERHEAD
+        if before * 2 < self._window <= channel.due * 2:
+            self._owing.append(channel)
+
+    def close(self, channel: SubChannel, reason: str = "") -> None:
+        """Say the last word, behind the packet that waits; to what was not accepted it is Refuse."""
+        if channel.ours is Half.SILENT:
+            self._say(channel, Refuse(channel.id, shorten(reason)))
+        elif channel.ours is Half.TALKING and not channel.closing:
+            channel.partial.clear()
+            channel.closing = True
+            if channel.packet is None:
+                self._say(channel, Close(channel.id))
+
+    def abort(self, channel: SubChannel, reason: str) -> None:
+        """Say the last word at once: the channel has failed."""
+        if channel.ours is Half.TALKING:
+            channel.partial.clear()
+            self._drop(channel)
+            self._say(channel, Abort(channel.id, shorten(reason)))
+        else:
+            self.close(channel, reason)
+
+    def fail(self, reason: str) -> None:
+        """Have nothing sent any more but the reason why."""
+        self.end()
+        self._put(Goodbye(shorten(reason)))
+
+    def end(self) -> None:
+        """Forget everything: the carrier is gone."""
+        self._control.clear()
+        self._owing.clear()
+        self._round.clear()
+        self._waiting = 0
+        for channel in self._channels.values():
+            channel.ours = channel.theirs = Half.DONE
+            channel.packet = None
+            channel.partial.clear()
+        self._channels.clear()
+        self._max_opened = self._opened = 0
+
+    # ── what leaves ──────────────────────────────────────────────────────────────────────────
+
+    @property
+    def has_data(self) -> bool:
+        """Whether anything waits to be sent, if only for credit."""
+        return bool(self._control or self._owing or self._waiting)
+
+    @property
+    def can_send(self) -> bool:
+        """Whether there is a packet of the carrier to send."""
+        return bool(self._control or self._owing or self._round)
+
+    def next_packet(self) -> tuple[bytes, list[SubChannel]] | None:
+        """Return the next packet of the carrier, and the channels that can send again.
+
+        All frames that are there leave in one packet, as many as fit: control frames first, then
+        a share of each channel that has something to send, in turn.
+        """
+        parts: list[bytes | memoryview] = []
+        emptied: list[SubChannel] = []
+        room = self._take_control(parts, self._max_packet)
+        while self._round:
+            channel = self._round.popleft()
+            channel.queued = False
+            if channel.packet is None:
+                continue  # the other end has closed it
+            limit = SHARE if self._round else room
+            taken = self._take_part(channel, parts, emptied, limit, room)
+            if not taken:
+                self._enqueue(channel, first=True)
+                break
+            room -= taken
+        self._take_control(parts, room)  # a Close that was waiting for a packet goes along with it
+        return (b"".join(parts), emptied) if parts else None
+
+    def _take_control(self, parts: list[bytes | memoryview], room: int) -> int:
+        while self._control and len(self._control[0][0]) <= room:
+            frame, channel = self._control.popleft()
+            parts.append(frame)
+            room -= len(frame)
+            if channel is not None:
+                channel.parted = True
+                self._forget_if_over(channel)
+        while self._owing and room >= DATA_HEADER and not self._control:
+            channel = self._owing.popleft()
+            # Granted no earlier than it leaves: a peer that does not read gets no more of it.
+            amount, channel.due = channel.due, 0
+            if channel.theirs is channel.ours is Half.TALKING and not channel.closing:
+                frame = encode(Credit(channel.id, amount))
+                channel.granted += amount
+                parts.append(frame)
+                room -= len(frame)
+        return room
+
+    def _take_part(
+        self,
+        channel: SubChannel,
+        parts: list[bytes | memoryview],
+        emptied: list[SubChannel],
+        limit: int,
+        room: int,
+    ) -> int:
+        """Take of a channel's packet what its turn, its credit and the room allow."""
+        packet = channel.packet
+        assert packet is not None  # noqa: S101 - the caller has looked
+        room -= DATA_HEADER
+        credit = channel.credit - (0 if channel.begun else OVERHEAD)
+        size = min(len(packet), limit, room, credit)
+        if size < min(len(packet), SMALL_PART, credit):
+            return 0
+        last = size == len(packet)
+        kind = Data if last else Part
+        header = encode_data_header(kind, channel.id, size)
+        parts.append(header)
+        parts.append(packet if last else packet[:size])
+        channel.credit = credit - size
+        if last:
+            channel.packet, channel.begun = None, False
+            self._waiting -= 1
+            emptied.append(channel)
+            if channel.closing:
+                self._say(channel, Close(channel.id))
+        else:
+            channel.packet, channel.begun = packet[size:], True
+            self._enqueue(channel)
+        return len(header) + size
+
+    def _enqueue(self, channel: SubChannel, *, first: bool = False) -> None:
+        """Let a channel have its turn, if it has a packet and the credit to send any of it."""
+        needed = 0 if channel.begun else OVERHEAD
+        if channel.packet is None or channel.queued or channel.credit <= needed:
+            return
+        channel.queued = True
+        if first:
+            self._round.appendleft(channel)
+        else:
+            self._round.append(channel)
+
+    def _drop(self, channel: SubChannel) -> None:
+        if channel.packet is not None:
+            channel.packet, channel.begun = None, False
+            self._waiting -= 1
+
+    def _say(self, channel: SubChannel, frame: Frame) -> None:
+        then = _NEXT.get((channel.ours, type(frame)))
+        if then is None:
+            raise LocalProtocolError(f"no {type(frame).__name__}: this end {channel.ours.value}")
+        channel.ours = then
+        self._put(frame, channel if then is Half.DONE else None)
+
+    def _put(self, frame: Frame, ends: SubChannel | None = None) -> None:
+        self._control.append((encode(frame), ends))
+
+    def _forget_if_over(self, channel: SubChannel) -> None:
+        # What waits here is bounded by the places: one is free again when nothing of it waits.
+        if channel.parted and channel.theirs is Half.DONE:
+            del self._channels[channel.id]
+            if channel.id > 0:
+                self._opened -= 1
+            else:
+                self._accepted -= 1
+
+    # ── what comes ───────────────────────────────────────────────────────────────────────────
+
+    def receive(self, packet: bytes) -> Iterator[Event]:
+        """Act on the frames of one packet of the carrier, one at a time, and yield the events.
+
+        Raises:
+            DecodeError: they are no frames.
+            RemoteProtocolError: they are illegal. The carrier is of no use after either.
+        """
+        if len(packet) > self._limits.max_packet:
+            raise RemoteProtocolError(
+                f"a packet of {len(packet)} bytes; {self._limits.max_packet} are allowed"
+            )
+        for frame in decode_frames(packet):
+            event: Event | None
+            match frame:
+                case Data() | Part():
+                    event = self._on_content(frame)
+                case Hello():
+                    self._on_hello(frame)
+                    continue
+                case Goodbye():
+                    event = (None, frame)
+                case _ if not self.greeted:
+                    raise RemoteProtocolError(f"{type(frame).__name__} came before Hello")
+                case Open():
+                    event = self._on_open(frame)
+                case _:
+                    event = self._on_control(frame)
+            if event is not None:
+                yield event
+
+    def _on_hello(self, hello: Hello) -> None:
+        if self.greeted:
+            raise RemoteProtocolError("a second Hello")
+        if hello.version != VERSION:
+            raise RemoteProtocolError(
+                f"the other end forwards by version {hello.version}, this one by {VERSION}"
+            )
+        if hello.max_packet < MIN_PACKET or hello.max_channels < 0:
+            raise RemoteProtocolError(f"a Hello with impossible limits: {hello}")
+        self.greeted = True
+        self._max_packet = min(hello.max_packet, self._limits.max_packet)
+        self._max_opened = hello.max_channels
+
+    def _on_open(self, frame: Open) -> Event:
+        if frame.id != self._last_of_theirs + 1:
+            raise RemoteProtocolError(
+                f"Open of channel {frame.id}, where {self._last_of_theirs + 1} is next"
+            )
+        if self._accepted == self._limits.max_channels:
+            raise RemoteProtocolError(f"more than {self._accepted} channels at once")
+        if not frame.name or frame.credit <= 0:
+            raise RemoteProtocolError("an Open without a name or without credit")
+        self._last_of_theirs += 1
+        self._accepted += 1
+        channel = SubChannel(-frame.id, frame.name, Half.SILENT, Half.TALKING)
+        channel.credit = channel.window = frame.credit
+        self._channels[channel.id] = channel
+        return channel, frame
+
+    def _on_content(self, frame: Data | Part) -> Event | None:
+        channel = self._heard(frame)
+        cost = len(frame.content) + (0 if channel.arriving else OVERHEAD)
+        channel.arriving = type(frame) is Part
+        if cost > channel.granted or not frame.content:
+            raise RemoteProtocolError(f"channel {channel.id} has sent more than was granted")
+        channel.granted -= cost
+        if channel.closing or channel.ours is Half.DONE:
+            return None
+        limit = self._limits.max_packet
+        if len(channel.partial) + len(frame.content) > limit:
+            self.abort(channel, f"a packet of more than {limit} bytes")
+            return channel, TooLarge(channel.id, limit)
+        if type(frame) is Part:
+            channel.partial += frame.content
+            return None
+        if channel.partial:
+            frame = Data(frame.id, bytes(channel.partial + frame.content))
+            channel.partial.clear()
+        return channel, frame
+
+    def _on_control(self, frame: Accept | Refuse | Credit | Close | Abort) -> Event | None:
+        channel = self._heard(frame)
+        match frame:
+            case Accept(credit=amount):
+                if amount <= 0:
+                    raise RemoteProtocolError("an Accept without credit")
+                channel.credit = channel.window = amount
+                self._enqueue(channel)
+            case Credit(amount=amount):
+                channel.credit += amount
+                if amount <= 0 or channel.credit > channel.window:
+                    raise RemoteProtocolError(
+                        f"credit of {amount} for channel {channel.id}, whose window is "
+                        f"{channel.window}"
+                    )
+                self._enqueue(channel)
+                return None
+            case _:
+                channel.partial.clear()
+                self._drop(channel)
+                if channel.ours is Half.TALKING and (channel.closing or type(frame) is Refuse):
+                    self._say(channel, Close(channel.id))
+                else:
+                    self._forget_if_over(channel)
+        return channel, frame
+
+    def _heard(self, frame: Accept | Refuse | Data | Part | Credit | Close | Abort) -> SubChannel:
+        """Find the channel of a frame that came, and see that it may come."""
+        channel = self._channels.get(-frame.id)
+        if channel is None:
+            raise RemoteProtocolError(
+                f"{type(frame).__name__} for channel {frame.id}, which is not open"
+            )
+        then = _NEXT.get((channel.theirs, type(frame)))
+        if then is None:
+            raise RemoteProtocolError(
+                f"{type(frame).__name__} for channel {frame.id}: its sender {channel.theirs.value}"
+            )
+        channel.theirs = then
+        return channel
+
+
+def _is_over(channel: SubChannel) -> bool:
+    return channel.ours is not Half.TALKING or channel.theirs is Half.DONE

@@ -1,0 +1,353 @@
+"""Reads and writes the carrier of forwarded channels; :mod:`trio_rpc.channels.forwarding.channel` has their users' side."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
+
+import trio
+
+from trio_rpc.channels.forwarding.core import Event, ForwardingCore, Half, SubChannel, TooLarge
+from trio_rpc.channels.forwarding.frames import Abort, Accept, Close, Data, Goodbye, Open, Refuse
+from trio_rpc.channels.optional import writes_now
+from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
+from trio_rpc.wire.limits import Limits
+
+__all__ = ["CHANNEL_ERRORS", "Driver", "Mailbox"]
+
+CHANNEL_ERRORS = (
+    trio.EndOfChannel,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    DecodeError,
+)
+"""What a channel raises that is over."""
+
+EVENTS_PER_TURN = 64
+"""After so many events the reader lets others run: a packet can hold thousands."""
+
+_CARRIER_ERRORS = (*CHANNEL_ERRORS, OSError)
+
+_Failure: TypeAlias = Callable[[], Exception]
+"""Makes the exception that a channel which is over raises; each raise needs one of its own."""
+
+
+class Mailbox:
+    """What the user of a channel and the driver share.
+
+    Attributes:
+        state: the channel, as the core knows it.
+        packets: what has come, and has not been received; a window at most.
+        over: set when nothing more comes; makes what is then raised.
+        receivers: where who receives waits.
+        senders: where who sends waits while ``state.packet`` has not left.
+    """
+
+    __slots__ = ("over", "packets", "receivers", "senders", "state")
+
+    def __init__(self, state: SubChannel) -> None:
+        self.state = state
+        self.packets: deque[bytes] = deque()
+        self.over: _Failure | None = None
+        self.receivers = trio.lowlevel.ParkingLot()
+        self.senders = trio.lowlevel.ParkingLot()
+
+    def put(self, packet: bytes) -> None:
+        """Take in a packet that has come."""
+        self.packets.append(packet)
+        self.receivers.unpark()
+
+    def end(self, failure: _Failure) -> None:
+        """Take note that nothing more comes, and of what to raise for it; the first one counts."""
+        if self.over is None:
+            self.over = failure
+            self.wake()
+
+    def wake(self) -> None:
+        """Have whoever waits look again."""
+        self.receivers.unpark_all()
+        self.senders.unpark_all()
+
+
+class Driver:
+    """Runs one end of a carrier.
+
+    Args:
+        carrier: the channel that carries the others.
+        limits: of this end.
+        on_open: called with each channel that the other end asks for.
+
+    Attributes:
+        mailboxes: those of all channels that have not been closed here, by id.
+        closed: set when the carrier is closed.
+    """
+
+    def __init__(
+        self,
+        carrier: trio.abc.Channel[bytes],
+        limits: Limits,
+        on_open: Callable[[Mailbox], None],
+    ) -> None:
+        self.mailboxes: dict[int, Mailbox] = {}
+        self.closed = trio.Event()
+        self._carrier = carrier
+        self._limits = limits
+        self._on_open = on_open
+        self._core = ForwardingCore(limits)
+        self._failure: _Failure | None = None
+        self._ended = trio.Event()
+        self._greeted = trio.Event()
+        self._openers = trio.lowlevel.ParkingLot()
+        self._writer = trio.lowlevel.ParkingLot()
+        self._nowait = writes_now(carrier)
+        self._held: bytes | None = None
+        """A packet that was taken for the carrier, and has not left."""
+        self._writing = True
+        """Whether the writer has work, or may not have seen yet that it has none."""
+        self._drained = trio.Event()
+
+    # ── for channels ─────────────────────────────────────────────────────────────────────────
+
+    async def open(self, name: str) -> Mailbox:
+        """Open a channel: wait for a place, and for the answer; see :meth:`Forwarding.open`."""
+        while self._failure is None and self._core.room <= 0:
+            await self._openers.park()
+        if self._failure is not None:
+            raise self._failure()
+        box = self._add(self._core.open(name))
+        self._wake_writer()
+        try:
+            while box.state.theirs is Half.SILENT and box.over is None:
+                await box.receivers.park()
+        except BaseException:
+            self.close(box)
+            raise
+        failure = None if box.over is None else box.over()
+        if failure is None or isinstance(failure, trio.EndOfChannel):
+            return box  # an orderly end comes behind an Accept, and is for whoever receives
+        self.close(box)
+        raise failure
+
+    def accept(self, box: Mailbox) -> None:
+        """Say yes to a channel that the other end asks for."""
+        self._core.accept(box.state)
+        self._wake_writer()
+
+    def send(self, box: Mailbox, packet: bytes) -> None:
+        """Have a packet written; ``box.state.packet`` is None."""
+        self._core.send(box.state, packet)
+        self._wake_writer()
+
+    def send_now(self, box: Mailbox, packet: bytes) -> None:
+        """Have a packet written, at once if nothing can be expected to go along with it."""
+        self._core.send(box.state, packet)
+        if len(self.mailboxes) == 1:
+            self._write_now()
+        else:
+            self._wake_writer()
+
+    def taken(self, box: Mailbox, size: int) -> None:
+        """Take note that a packet of that size has been received."""
+        self._core.taken(box.state, size)
+        self._wake_writer()
+
+    def close(self, box: Mailbox) -> None:
+        """Close a channel at this end."""
+        self._core.close(box.state, "its handler has not taken it")
+        self._forget(box)
+
+    def abort(self, box: Mailbox, reason: str) -> None:
+        """Break a channel, or refuse one that has not been accepted."""
+        self._core.abort(box.state, reason)
+        self._forget(box)
+
+    def _add(self, state: SubChannel) -> Mailbox:
+        box = self.mailboxes[state.id] = Mailbox(state)
+        return box
+
+    def _forget(self, box: Mailbox) -> None:
+        self.mailboxes.pop(box.state.id, None)
+        self._wake_writer()
+
+    # ── the tasks ────────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Run until the carrier fails, or :meth:`stop`; then close the carrier."""
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(self._read, name="trio_rpc forwarding reader")
+                tasks.start_soon(self._write, name="trio_rpc forwarding writer")
+                tasks.start_soon(self._watch, name="trio_rpc forwarding watch")
+                try:
+                    await self._ended.wait()
+                finally:
+                    # A carrier that fails in a way of its own has cancelled these tasks.
+                    with trio.CancelScope(shield=True):
+                        await self._finish()
+                    tasks.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """End, since the block is over."""
+        self._end(_failing(trio.ClosedResourceError, "the forwarding of this channel was closed"))
+
+    async def _finish(self) -> None:
+        """Let what was sent leave, and close the carrier, all in bounded time."""
+        with trio.move_on_after(self._limits.time_to_die):
+            while self._core.has_data or self._writing:
+                self._drained = trio.Event()
+                self._wake_writer()
+                await self._drained.wait()
+        self._core.end()
+        with trio.move_on_after(self._limits.time_to_die):
+            await self._carrier.aclose()
+        self.closed.set()
+
+    async def _watch(self) -> None:
+        timeout = self._limits.handshake_timeout
+        with trio.move_on_after(timeout):
+            await self._greeted.wait()
+        if not self._core.greeted:
+            self._lose(TimeoutError(f"the other end did not begin to forward within {timeout:g} s"))
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                packet = self._held or self._next()
+                self._held = None
+                self._writing = True
+                if packet is not None:
+                    await self._carrier.send(packet)
+                elif self._nowait is not None and self._nowait.unsent:
+                    await self._nowait.flush()
+                else:
+                    self._writing = False
+                    self._drained.set()
+                    await self._writer.park()
+        except Exception as exc:
+            self._lose(exc)
+            if not isinstance(exc, _CARRIER_ERRORS):
+                raise  # it is a bug of the carrier's
+
+    def _write_now(self) -> None:
+        """Write what waits at once as far as that cannot block; the task writes the rest."""
+        if self._writing or self._nowait is None:
+            self._wake_writer()
+            return
+        packet = self._next()
+        if packet is None:
+            return
+        try:
+            if self._nowait.send_nowait(packet):
+                packet = None
+        except _CARRIER_ERRORS:
+            pass  # the task will run into the same, and is the one whose error is listened to
+        if packet is not None or self._nowait.unsent or self._core.can_send:
+            self._held = packet
+            self._writing = True
+            self._writer.unpark()
+
+    def _next(self) -> bytes | None:
+        """Take the next packet of the carrier; let the channels whose packets it ends send on."""
+        taken = self._core.next_packet()
+        if taken is None:
+            return None
+        packet, emptied = taken
+        for state in emptied:
+            if state.id in self.mailboxes:
+                self.mailboxes[state.id].senders.unpark()
+        self._let_in()  # a last word may have left
+        return packet
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                await self._act(await self._carrier.receive())
+        except (DecodeError, RemoteProtocolError) as exc:
+            self._core.fail(str(exc))
+            self._end(_broken_by(exc))
+        except Exception as exc:
+            self._lose(exc)
+            if not isinstance(exc, _CARRIER_ERRORS):
+                raise
+
+    def _lose(self, exc: Exception) -> None:
+        """The carrier is gone: nothing that waits can leave any more."""
+        self._core.end()
+        self._writing = False
+        self._drained.set()
+        self._end(_broken_by(exc))
+
+    def _end(self, failure: _Failure) -> None:
+        if self._failure is None:
+            self._failure = failure
+            for box in tuple(self.mailboxes.values()):
+                box.end(failure)
+            self._openers.unpark_all()
+            self._ended.set()
+
+    def _wake_writer(self) -> None:
+        """Have what waits written, with whatever else comes to wait in this tick."""
+        if not self._writing and self._core.can_send:
+            self._writing = True
+            self._writer.unpark()
+
+    # ── what comes ───────────────────────────────────────────────────────────────────────────
+
+    async def _act(self, packet: bytes) -> None:
+        turn = EVENTS_PER_TURN
+        for event in self._core.receive(packet):
+            self._on_event(event)
+            turn -= 1
+            if not turn:
+                turn = EVENTS_PER_TURN
+                await trio.lowlevel.checkpoint()
+        if self._core.greeted:
+            self._greeted.set()
+        self._let_in()
+        self._wake_writer()
+
+    def _let_in(self) -> None:
+        """Wake those that wait for a place, as many as there are places."""
+        if self._openers and self._core.room > 0:
+            self._openers.unpark(count=self._core.room)
+
+    def _on_event(self, event: Event) -> None:
+        state, frame = event
+        if state is None:
+            assert isinstance(frame, Goodbye)  # noqa: S101 - the only one about no channel
+            raise trio.BrokenResourceError(f"the other end gave it up: {frame.reason}")
+        box = self.mailboxes.get(state.id)
+        match frame:
+            case Open():
+                self._on_open(self._add(state))
+            case _ if box is None:
+                pass  # it was closed here
+            case Data(content=packet):
+                box.put(packet)
+            case Accept():
+                box.wake()
+            case Refuse(reason=reason):
+                box.end(_failing(Refused, reason))
+            case Close():
+                box.end(trio.EndOfChannel)
+            case Abort(reason=reason):
+                box.end(_failing(trio.BrokenResourceError, reason))
+            case TooLarge(limit=limit):
+                box.end(_failing(DecodeError, f"a packet of more than {limit} bytes"))
+
+
+def _failing(kind: type[Exception], text: str, cause: Exception | None = None) -> _Failure:
+    def make() -> Exception:
+        failure = kind(text)
+        failure.__cause__ = cause
+        return failure
+
+    return make
+
+
+def _broken_by(exc: Exception) -> _Failure:
+    what = (
+        "the other end closed it" if isinstance(exc, trio.EndOfChannel) else str(exc) or repr(exc)
+    )
+    return _failing(trio.BrokenResourceError, f"the carrier is gone: {what}", exc)

@@ -1,0 +1,189 @@
+"""The HTTP half of the Python client: requests, and what their refusals are raised as."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+import trio
+
+from trio_rpc.errors import (
+    DecodeError,
+    EncodeError,
+    Fate,
+    InvalidArguments,
+    MethodNotFound,
+    Overloaded,
+    Refused,
+    RpcError,
+    SessionBroken,
+    Unavailable,
+)
+from trio_rpc.gateway.json_messages import from_json, to_json
+from trio_rpc.session.owner import Owner
+
+__all__ = ["WebClient"]
+
+ANSWER = 30
+"""Seconds that a gateway may take to start a call, or to accept a connection."""
+
+REFUSALS: dict[int, type[RpcError]] = {
+    400: InvalidArguments,
+    401: Refused,
+    403: Refused,
+    404: MethodNotFound,
+    405: MethodNotFound,
+    408: Overloaded,
+    413: InvalidArguments,
+    415: InvalidArguments,
+    422: InvalidArguments,
+    429: Overloaded,
+    503: Unavailable,
+}
+
+
+class WebClient:
+    """An HTTP client that is open while somebody needs it.
+
+    Args:
+        host: of the gateway.
+        port: likewise.
+        path: where it is mounted.
+        ssl_context: for https; None for http.
+    """
+
+    def __init__(self, host: str, port: int, path: str, ssl_context: ssl.SSLContext | None) -> None:
+        scheme = "http" if ssl_context is None else "https"
+        netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._url = f"{scheme}://{netloc}{path}"
+        # Making one that nobody asks for anything takes longer than a call.
+        self._ssl_context = ssl_context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._users = 0
+        self._owner: Owner
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        """Need it. Raises RuntimeError while it is needed in another Trio run."""
+        if not self._users:
+            self._owner = Owner("this Message, while it is in use,")
+        self._owner.check()
+        self._users += 1
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                base_url=self._url, verify=self._ssl_context, trust_env=False, timeout=ANSWER
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Need it no more."""
+        self._users -= 1
+        if not self._users and self._client is not None:
+            client, self._client = self._client, None
+            with trio.CancelScope(shield=True):
+                await client.aclose()
+
+    async def start(
+        self,
+        method: str,
+        client: str,
+        data: Mapping[str, Any],
+        token: str,
+        names: Sequence[str],
+        *,
+        seconds: float,
+        key: str,
+    ) -> str:
+        """Start a call whose end is told over the WebSocket; return its request_uuid.
+
+        If the answer is lost it is asked for once more, with the same key: that starts nothing twice.
+        """
+        for name in names:
+            if not (name.isascii() and name.isidentifier()):
+                raise InvalidArguments(f"{name!r:.100} cannot be the name of a callback", name)
+        headers = {
+            "Trio-Rpc-Token": token,
+            "Trio-Rpc-Callbacks": ", ".join(names),
+            "Idempotency-Key": key,
+            **_timeout(seconds),
+        }
+        request = _json_request(dict(data), headers)
+        path = f"/api/{quote(method, safe='')}/{client}"
+        try:
+            answer = await self._send("POST", path, **request)
+        except SessionBroken:
+            answer = await self._send("POST", path, **request)
+        started = _checked(answer)
+        if not isinstance(started, dict) or not isinstance(started.get("request_uuid"), str):
+            raise DecodeError("the answer to a POST names no request_uuid")
+        return str(started["request_uuid"])
+
+    async def post_alone(self, method: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a method that is answered in the same request; return the message that ended it."""
+        seconds = trio.current_effective_deadline() - trio.current_time()
+        request = _json_request(dict(data), _timeout(seconds))
+        answer = await self._send("POST", f"/api/{quote(method, safe='')}", timeout=None, **request)
+        ended = _decoded(answer)
+        if isinstance(ended, dict) and ended.get("type") in ("finish", "error"):
+            return ended
+        _checked(answer)
+        raise DecodeError("the answer to a POST is none")
+
+    async def ask(self, verb: str, path: str, **given: Any) -> Any:
+        """Make an ordinary request; return the JSON of its answer, None if that is empty."""
+        if "json" in given:
+            given = _json_request(given["json"], {})
+        return _checked(await self._send(verb, path, **given))
+
+    async def _send(self, verb: str, path: str, **given: Any) -> httpx.Response:
+        assert self._client is not None  # noqa: S101 - it is needed
+        try:
+            return await self._client.request(verb, path, **given)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise ConnectionError(f"cannot connect to {self._url}: {exc}") from exc
+        except httpx.TransportError as exc:
+            text = f"the answer of {self._url} to a {verb} was lost: {exc!r}"
+            raise SessionBroken(text, fate=Fate.UNKNOWN) from exc
+
+
+def _timeout(seconds: float) -> dict[str, str]:
+    return {} if math.isinf(seconds) else {"Trio-Rpc-Timeout": f"{max(seconds, 0):.6f}"}
+
+
+def _json_request(data: Any, headers: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        content = to_json(data)
+    except (TypeError, ValueError) as exc:
+        raise EncodeError(str(exc)) from None
+    return {"content": content, "headers": {"Content-Type": "application/json", **headers}}
+
+
+def _decoded(answer: httpx.Response) -> Any:
+    if not answer.content:
+        return None
+    try:
+        return from_json(answer.content)
+    except ValueError as exc:
+        if answer.is_success:
+            raise DecodeError(f"the answer is no JSON: {exc}") from None
+        return {"error": answer.text[:200]}
+
+
+def _checked(answer: httpx.Response) -> Any:
+    """Return the JSON of an answer; raise what fits its status if that is a refusal."""
+    body = _decoded(answer)
+    told = body if isinstance(body, dict) else {}
+    if answer.is_success and "error" not in told:
+        return body
+    text = str(told.get("error") or f"{answer.status_code} {answer.reason_phrase}")
+    kind = REFUSALS.get(answer.status_code)
+    if kind is InvalidArguments:
+        raise InvalidArguments(text, str(told.get("parameter", "")))
+    if kind is not None:
+        raise kind(text)
+    if answer.status_code == 410:
+        raise SessionBroken(f"session lost: {text}", fate=Fate.NOT_STARTED)
+    raise RpcError(text)

@@ -1,0 +1,440 @@
+"""The Python client of a gateway: the same that ``message.js`` is in a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Self
+
+import trio
+
+from trio_rpc.channels import tls
+from trio_rpc.channels.connecting import naming
+from trio_rpc.errors import Fate, RemoteError, RpcError, SessionBroken
+from trio_rpc.gateway.client.http import WebClient
+from trio_rpc.gateway.client.session import Call, ClientSession
+from trio_rpc.gateway.client.socket import TextSocket, open_text_socket
+from trio_rpc.gateway.json_messages import ENVELOPE, SPREAD, finish_payload, from_json
+from trio_rpc.services.error_maps import from_error
+from trio_rpc.util.one_exception import one_exception
+
+__all__ = ["Message"]
+
+logger = logging.getLogger("trio_rpc.gateway")
+
+HANDSHAKE = 10
+"""Seconds that a connection may take until the gateway has said its first word."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+"""Seconds between attempts to connect again: at most the first at first, at most the second later on."""
+
+FAREWELL = 1
+"""Seconds for an orderly end."""
+
+Callback = Callable[..., Awaitable[object] | object]
+
+
+class _Holder:
+    """Somebody who needs the connection: waits until it is up, or an attempt has failed."""
+
+    def __init__(self) -> None:
+        self.told = trio.Event()
+        self.error: Exception | None = None
+        self.scope = trio.CancelScope(shield=True)
+        """Its task that may carry the messages. A post that is cancelled still needs it."""
+
+
+class Message:
+    """Calls methods of a gateway, which calls back while they run.
+
+    ::
+
+        message = Message("localhost", 8000)
+        async with message.connect():
+            result = await message.post("scan", {"folder": "/"}, callbacks={"found": print})
+
+    Args:
+        host: of the gateway.
+        port: likewise.
+        path: where it is mounted, ``"/rpc"``; "" if it is served alone.
+        secure: whether it is reached by https and wss.
+        ssl_context: to verify it by; the system's authorities by default.
+        cancel_grace: seconds that a cancelled post waits for the word that its work has ended.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        path: str = "",
+        secure: bool = False,
+        ssl_context: ssl.SSLContext | None = None,
+        cancel_grace: float = 30.0,
+    ) -> None:
+        self._place = (host, port)
+        self._path = path.rstrip("/")
+        self._ssl_context = (ssl_context or tls.client_context()) if secure else None
+        self._cancel_grace = cancel_grace
+        self._web = WebClient(host, port, self._path, self._ssl_context)
+        self._session: ClientSession | None = None
+        self._socket: TextSocket | None = None
+        # Bound: the blocks and posts that are under way.
+        self._holders: list[_Holder] = []
+        self._turn = trio.Lock()
+        self._news = trio.Event()
+        self._lost_at = math.inf
+
+    def __repr__(self) -> str:
+        host, port = self._place
+        return f"<trio_rpc.gateway.Message {host}:{port}{self._path} {self.state}>"
+
+    @property
+    def client_id(self) -> str | None:
+        """The name by which the gateway knows this client; None while it does not."""
+        return None if self._session is None else self._session.id
+
+    @property
+    def state(self) -> str:
+        """``"open"``, ``"connecting"`` (again), or ``"closed"`` when nobody needs a connection."""
+        if self._socket is not None:
+            return "open"
+        return "connecting" if self._holders else "closed"
+
+    # ── the connection ───────────────────────────────────────────────────────────────────────
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[Self]:
+        """Be connected while the block lasts; it begins when the gateway has given this client its id.
+
+        Blocks may overlap, in several tasks: the last one to be left closes the connection. A connection that is
+        lost comes back by itself; calls go on, unless the gateway does not know this client any more.
+
+        Raises:
+            OSError: the gateway cannot be reached; one line of text.
+        """
+        holder = _Holder()
+        with one_exception() as body:
+            async with trio.open_nursery() as nursery, self._web:
+                self._holders.append(holder)
+                nursery.start_soon(self._take_turns, holder)
+                try:
+                    await self._until_up(holder)
+                    yield self
+                except BaseException as exc:
+                    body.append(exc)
+                    raise
+                finally:
+                    self._holders.remove(holder)
+                    if not self._holders:
+                        await self._say_goodbye()
+                    holder.scope.cancel(reason="the block is over")
+
+    async def _until_up(self, holder: _Holder) -> None:
+        if self._socket is None:
+            await holder.told.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        if holder.error is not None:
+            host, port = self._place
+            with naming(f"cannot connect to {host}:{port}{self._path}/ws"):
+                raise holder.error
+
+    async def _take_turns(self, holder: _Holder) -> None:
+        """Carry the messages, when it is this holder's turn; who comes after it resumes the session."""
+        with holder.scope:
+            async with self._turn:
+                await self._stay_connected()
+
+    async def _stay_connected(self) -> None:
+        attempts = 0
+        while True:
+            try:
+                with one_exception():
+                    await self._connect_once()
+            except (OSError, RpcError) as exc:
+                attempts = 0 if self._socket is not None else attempts + 1
+                self._failed(exc)
+            finally:
+                self._down()
+            longest = min(FIRST_PAUSE * 2**attempts, LONGEST_PAUSE)
+            await trio.sleep(random.uniform(0, longest))  # noqa: S311 - spreads clients in time
+
+    async def _connect_once(self) -> None:
+        """Connect, or come back, and carry messages until the connection ends; that raises OSError."""
+        host, port = self._place
+        query = "resumable=1" if self._session is None else "resume=1"
+        path = f"{self._path}/ws?{query}"
+        async with open_text_socket(host, port, path, self._ssl_context, HANDSHAKE) as socket:
+            with trio.move_on_after(HANDSHAKE) as patience:
+                session = await self._greet(socket)
+            if patience.cancelled_caught:
+                raise TimeoutError(f"the gateway at {host}:{port} says nothing")
+            if session is None:
+                return
+            self._up(socket)
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write, socket, session)
+                    await self._read(socket, session)
+            except* OSError:
+                if self._socket is socket:
+                    raise
+                await trio.sleep_forever()  # until goodbye has been said
+
+    async def _greet(self, socket: TextSocket) -> ClientSession | None:
+        """Exchange the first messages; None if the session that was to be resumed is lost."""
+        if self._session is None:
+            hello = _object(await socket.receive())
+            self._session = ClientSession(hello, self._has_news)
+            return self._session
+        await socket.send(self._session.resume())
+        if _object(await socket.receive()).get("type") != "resumed":
+            self._lose("the gateway does not know it any more")
+            return None
+        self._session.resumed()
+        return self._session
+
+    def _up(self, socket: TextSocket) -> None:
+        self._socket = socket
+        self._lost_at = math.inf
+        for holder in self._holders:
+            holder.told.set()
+
+    def _down(self) -> None:
+        if self._socket is not None:
+            self._socket = None
+            grace = 0 if self._session is None else self._session.grace
+            self._lost_at = trio.current_time() + grace
+
+    def _failed(self, exc: Exception) -> None:
+        """A connection has ended, or an attempt at one has failed; those hear of that who wait for it."""
+        if self._socket is not None:
+            logger.info("the connection to the gateway is lost: %s", exc)
+            return
+        if trio.current_time() >= self._lost_at:
+            self._lose(f"the gateway could not be reached in time: {exc}")
+        for holder in self._holders:
+            if not holder.told.is_set():
+                holder.error = exc
+                holder.told.set()
+
+    def _lose(self, why: str) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.lose(lambda: SessionBroken(f"session lost: {why}"))
+
+    async def _say_goodbye(self) -> None:
+        socket, self._socket, self._session = self._socket, None, None
+        if socket is not None:
+            with trio.move_on_after(FAREWELL, shield=True):
+                await socket.close('{"type":"bye"}')
+
+    def _has_news(self) -> None:
+        self._news.set()
+
+    async def _write(self, socket: TextSocket, session: ClientSession) -> None:
+        while True:
+            self._news = trio.Event()
+            for text in session.news():
+                await socket.send(text)
+            await self._news.wait()
+
+    async def _read(self, socket: TextSocket, session: ClientSession) -> None:
+        silence = session.keepalive * 2 or math.inf
+        while True:
+            with trio.move_on_after(silence):
+                session.hear(await socket.receive())
+                continue
+            raise TimeoutError(f"nothing was heard for {silence:g} s")
+
+    # ── calls ────────────────────────────────────────────────────────────────────────────────
+
+    async def post(
+        self,
+        method: str,
+        data: Mapping[str, Any] | None = None,
+        callbacks: Mapping[str, Callback] | None = None,
+    ) -> Any:
+        """Call a method, run its callbacks as they come, and return its result.
+
+        Callbacks are called one after the other, in this task, with the arguments that the handler gives; what an
+        async one returns is awaited. One that raises is reported to the handler, and the call goes on. Without a connection
+        one is made for this call; a call without callbacks does without.
+
+        Cancelled, it has the work cancelled and waits until that has ended, for ``cancel_grace`` at most. Its
+        deadline travels along. (Without callbacks and outside of :meth:`connect` it hangs up instead.)
+
+        Args:
+            method: its name, ``"service.method"``.
+            data: its arguments by name: None, bool, int up to 2^53 - 1, finite floats, str, lists, and dicts with
+                keys of text. Other types are refused, since nobody knows here what the method would make of them.
+            callbacks: functions by the names of the parameters that they are for.
+
+        Raises:
+            EncodeError: ``data`` has something that JSON does not keep; nothing was sent.
+            RemoteError: the method raised something.
+            RemoteCancelled: it was cancelled, and not by us.
+            SessionBroken: the session was lost, or the answer: nobody can say what became of the work.
+            MethodNotFound, InvalidArguments, Overloaded, Unavailable, Refused: it was not started.
+            OSError: the gateway cannot be reached.
+        """
+        await trio.lowlevel.checkpoint()
+        if not callbacks and not self._holders:
+            async with self._web:
+                return self._result(await self._web.post_alone(method, data or {}))
+        async with self.connect():
+            return await self._post_over(method, data or {}, callbacks or {})
+
+    async def _post_over(
+        self, method: str, data: Mapping[str, Any], callbacks: Mapping[str, Callback]
+    ) -> Any:
+        session = self._session
+        if session is None:
+            raise SessionBroken("session lost", fate=Fate.NOT_STARTED)
+        session.posting()
+        try:
+            call = session.started(await self._start(session, method, data, list(callbacks)))
+        except RpcError as exc:
+            session.raise_if_lost(exc)
+            raise
+        finally:
+            session.posted()
+        return await self._follow(call, callbacks)
+
+    async def _start(
+        self, session: ClientSession, method: str, data: Mapping[str, Any], names: list[str]
+    ) -> str:
+        # Given up in the middle, it could start work that nobody knows of. It is answered at once.
+        seconds = trio.current_effective_deadline() - trio.current_time()
+        with trio.CancelScope(shield=True):
+            request = await self._web.start(
+                method,
+                session.id,
+                data,
+                session.token,
+                names,
+                seconds=seconds,
+                key=str(uuid.uuid4()),
+            )
+        return request  # noqa: RET504 - for all that mypy knows, the scope may swallow it
+
+    async def _follow(self, call: Call, callbacks: Mapping[str, Callback]) -> Any:
+        skipped: set[str] = set()
+        try:
+            while (message := await call.next()) is not None:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                await self._run_callbacks(call, message, callbacks, skipped)
+                call.handled()
+        except BaseException:
+            await self._cancel(call)  # a callback was cancelled, or has raised what is no Exception
+            raise
+        if call.end is None:
+            await self._cancel(call)
+        if call.raise_cancel is not None and (call.is_cut or not _is_its_own(call.end)):
+            call.raise_cancel()
+        return await self._settle(call.end)
+
+    async def _cancel(self, call: Call) -> None:
+        """Have the work cancelled, and wait for its end (law 2)."""
+        call.cancel("cancelled by its caller")
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self._cancel_grace):
+            await call.ended.wait()
+
+    async def _run_callbacks(
+        self,
+        call: Call,
+        message: Mapping[str, Any],
+        callbacks: Mapping[str, Callback],
+        skipped: set[str],
+    ) -> None:
+        spread = message.get(SPREAD)
+        for name, payload in message.items():
+            if name in ENVELOPE:
+                continue
+            callback = callbacks.get(name)
+            if callback is None:
+                if name not in skipped:
+                    skipped.add(name)
+                    logger.warning("the gateway calls %r, which was not given", name)
+                continue
+            try:
+                is_spread = type(spread) is list and name in spread
+                result = _call(callback, payload) if is_spread else callback(payload)
+                if isinstance(result, Awaitable):
+                    await result
+            except Exception as exc:  # it is the handler's to know (A37)
+                logger.warning("the callback %r failed", name, exc_info=exc)
+                call.failed(name, f"{type(exc).__name__}: {exc}")
+
+    async def _settle(self, end: dict[str, Any] | RpcError | None) -> Any:
+        if isinstance(end, dict) and end.get("code") == "deadline":
+            # Law 5: for its own deadline a caller sees its own scope's Cancelled.
+            await trio.sleep_until(min(trio.current_effective_deadline(), trio.current_time() + 1))
+            await trio.lowlevel.checkpoint()
+        return self._result(end)
+
+    def _result(self, end: dict[str, Any] | RpcError | None) -> Any:
+        if isinstance(end, RpcError):
+            raise end
+        if end is None:
+            raise SessionBroken("the work has not ended within cancel_grace")
+        if _is_result(end):
+            return finish_payload(end)
+        text = str(end.get("error"))
+        if end.get("code") not in ("raised", "internal"):
+            raise from_error({"code": str(end.get("code")), "message": text})
+        raise RemoteError(str(end.get("error_type") or end.get("code")), text)
+
+    # ── ordinary requests ────────────────────────────────────────────────────────────────────
+
+    async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
+        """GET a page of the same server, and return its JSON; None for an empty one.
+
+        Raises as :meth:`post` does, by the status of the answer.
+        """
+        return await self._ask("GET", path, params=params)
+
+    async def put(self, path: str, data: Any = None) -> Any:
+        """PUT JSON, and return the JSON of the answer. Raises as :meth:`get` does."""
+        return await self._ask("PUT", path, json=data)
+
+    async def delete(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
+        """DELETE something, and return the JSON of the answer. Raises as :meth:`get` does."""
+        return await self._ask("DELETE", path, params=params)
+
+    async def _ask(self, verb: str, path: str, **given: Any) -> Any:
+        async with self._web:
+            return await self._web.ask(verb, path, **given)
+
+
+def _call(callback: Callback, payload: Any) -> Awaitable[object] | object:
+    """Call a callback with all its arguments, which are one value in the message: a list, an object or None."""
+    if type(payload) is dict:
+        return callback(**payload)
+    return callback(*(payload if type(payload) is list else ()))
+
+
+def _is_result(end: object) -> bool:
+    return isinstance(end, dict) and end.get("type") == "finish"
+
+
+def _is_its_own(end: object) -> bool:
+    """Whether the work came to that end by itself: a cancellation does not hide that (law 3).
+
+    Unless callbacks were not run any more: a local call would have ended there.
+    """
+    return isinstance(end, dict) and end.get("code") not in ("cancelled", "deadline")
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    try:
+        message = from_json(text)
+    except ValueError:
+        message = None
+    return message if type(message) is dict else {}

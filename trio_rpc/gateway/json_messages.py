@@ -1,0 +1,125 @@
+"""The JSON messages between a gateway and its clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from trio_rpc.gateway.json_values import MAX_INTEGER, UNTYPED
+
+__all__ = [
+    "ENVELOPE",
+    "RESERVED",
+    "SPREAD",
+    "encode",
+    "finish",
+    "finish_payload",
+    "from_json",
+    "from_json_exactly",
+    "to_json",
+]
+
+MAX_DIGITS: Final = 310
+"""Characters of the longest integer that a float can be equal to."""
+
+RESERVED: Final = frozenset(
+    {"type", "request_uuid", "seq", "uuid", "payload", "error", "code", "error_type"}
+)
+"""Keys of messages: a result that has one of them is told as the message's payload."""
+
+SPREAD: Final = "spread"
+"""Key of a callback message: the callbacks in it whose value is not one argument, but all of them."""
+
+ENVELOPE: Final = frozenset({"type", "request_uuid", "seq", SPREAD})
+"""Keys of a callback message that are no callbacks."""
+
+
+def to_json(value: Any) -> bytes:
+    """Encode a value that nobody has an annotation for.
+
+    Raises TypeError or ValueError for what is not JSON's own, and so would be read as something else.
+    """
+    return encode(UNTYPED.write(value))
+
+
+def encode(message: Any) -> bytes:
+    """Encode what consists of JSON's own types, and was checked: see :func:`trio_rpc.gateway.json_values.lower`."""
+    try:
+        return msgspec.json.encode(message)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def from_json(text: bytes | str) -> Any:
+    """Decode a text. Raises ValueError, with one line of text, if it is not well formed."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
+        raise ValueError(str(exc) or "nested too deeply") from None
+
+
+def from_json_exactly(text: bytes) -> Any:
+    """Decode a text in which nothing may be lost: no key twice, no number that Python would round.
+
+    A number that is written as an integer and is beyond 2^53 - 1 becomes a float, if that is the same number: a
+    browser writes large floats like that, and has rounded large integers already.
+
+    Raises ValueError, with one line of text.
+    """
+    from_json(text)  # is stricter than the standard library, and says better what is wrong
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r:.200} is there twice")
+    return made
+
+
+def _integer(digits: str) -> int | float:
+    number = int(digits) if len(digits) <= MAX_DIGITS else 0
+    if -MAX_INTEGER <= number <= MAX_INTEGER and len(digits) <= MAX_DIGITS:
+        return number
+    if len(digits) > MAX_DIGITS or int(float(number)) != number:
+        raise ValueError(
+            f"the integer {digits:.40} is beyond 2^53 - 1, where browsers round: send it as text"
+        )
+    return float(number)
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if number == 0 and any(digit in "123456789" for digit in digits.lower().partition("e")[0]):
+        raise ValueError(f"the number {digits:.40} is too small")
+    return number
+
+
+def finish(request: str, result: Any) -> dict[str, Any]:
+    """Make the message that ends a call with a result, which consists of JSON's own types.
+
+    What makes an object is spread over the message, as existing clients have it; all else, and an object that
+    would hide a key of messages, is its ``payload``.
+    """
+    message: dict[str, Any] = {"type": "finish", "request_uuid": request}
+    if result is None:
+        return message
+    if type(result) is dict and result and RESERVED.isdisjoint(result):
+        return {**message, **result}
+    return {**message, "payload": result}
+
+
+def finish_payload(message: Mapping[str, Any]) -> Any:
+    """Take the result out of a message that :func:`finish` has made."""
+    if "payload" in message:
+        return message["payload"]
+    rest = {key: value for key, value in message.items() if key not in RESERVED}
+    return rest or None

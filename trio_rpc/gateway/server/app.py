@@ -1,0 +1,579 @@
+"""The gateway as an ASGI application: HTTP starts the work, a WebSocket carries its callbacks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from trio_rpc.channels.websocket.channel import check_origins
+from trio_rpc.errors import InvalidArguments
+from trio_rpc.gateway.json_messages import encode, from_json, from_json_exactly
+from trio_rpc.gateway.limits import GatewayLimits
+from trio_rpc.gateway.server.browser import Client
+from trio_rpc.gateway.server.call import Manners, Work
+from trio_rpc.gateway.server.checks import Door, Refusal, header_names, header_seconds, read_body
+from trio_rpc.gateway.server.connection import Connection, End
+from trio_rpc.gateway.server.forms import Forms
+from trio_rpc.gateway.server.results import Results
+from trio_rpc.gateway.server.surroundings import check_trio, refuse_without_trio
+from trio_rpc.services.error_maps import Detail
+from trio_rpc.services.tables import BoundMethod, build_table, missing
+from trio_rpc.session.calls.filters import Filter
+
+__all__ = ["WITHOUT_DEFLATE", "Gateway", "outlives"]
+
+logger = logging.getLogger("trio_rpc.gateway")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXPIRED = 10_000
+"""Ids of clients that have been, remembered to tell a late one from a stranger."""
+
+HEADERS = (
+    "Content-Type",
+    "Trio-Rpc-Token",
+    "Trio-Rpc-Callbacks",
+    "Trio-Rpc-Timeout",
+    "Idempotency-Key",
+)
+"""What pages of allowed origins may say in their requests."""
+
+WITHOUT_DEFLATE = "trio_rpc.without_deflate"
+"""The key of a scope whose WebSocket is known not to be compressed: a function that limits its messages."""
+
+STATIC = Path(__file__).parents[1] / "static"
+"""What browsers get as it is."""
+
+_OUTLIVES = "__trio_rpc_outlives__"
+
+
+def outlives(function: F) -> F:
+    """Mark a method, below ``@method``, to go on when its client is gone: its result can be collected later."""
+    setattr(function, _OUTLIVES, True)
+    return function
+
+
+class Gateway:
+    """Services for browsers: an ASGI application, to be mounted or to be served alone.
+
+    It has to be run: by the lifespan of the server that it is given to, by ``async with gateway.run():`` in the
+    lifespan of the application that it is mounted in (which gives it none of its own), or by
+    :func:`trio_rpc.gateway.serve`.
+
+    Args:
+        services: an object with marked methods, or a mapping of names to such objects. A method whose parameters
+            include functions (annotated as Callable) gets ones that call the browser.
+        filters: run round each call, the first one outermost.
+        limits: what clients may cost.
+        allowed_origins: web origins besides its own, such as ``"https://example.org"``, whose pages may use it.
+        allowed_hosts: names that clients may call this host by; None for any, which is no protection against
+            DNS rebinding for a server on loopback.
+        legacy_clients: whether a client that sends no token may call all the same, by its unguessable id alone.
+        error_detail: how much of an undeclared exception clients are told: "none", "message" or "traceback".
+        pages: a folder whose files browsers get as they are; its ``index.html`` is the first page.
+
+    Raises:
+        TypeError: a service is not one, or a browser could never give a parameter of one of its methods: it is
+            positional-only, or a stream, or a callback whose name a header cannot carry.
+        ValueError: ``pages`` is no folder, or an allowed origin is none.
+    """
+
+    def __init__(
+        self,
+        services: object,
+        *,
+        filters: Sequence[Filter] = (),
+        limits: GatewayLimits | None = None,
+        allowed_origins: Sequence[str] = (),
+        allowed_hosts: Sequence[str] | None = None,
+        legacy_clients: bool = False,
+        error_detail: Detail = "message",
+        pages: Path | str | None = None,
+    ) -> None:
+        self.limits = limits or GatewayLimits()
+        self._table = build_table(services)
+        self._forms = {
+            name: Forms(method) for name, method in self._table.items() if not method.kind.is_opened
+        }
+        self._manners = Manners(tuple(filters), error_detail)
+        self._legacy_clients = legacy_clients
+        self._door = Door(check_origins(allowed_origins) or frozenset(), allowed_hosts)
+        self._nursery: trio.Nursery | None = None
+        self._is_draining = False
+        self._complaints: set[str] = set()
+        self._clients: dict[str, Client] = {}
+        self._expired: OrderedDict[str, None] = OrderedDict()
+        self._results = Results(self.limits)
+        # Bound: max_works for each of max_clients, max_results, max_direct.
+        self._works: set[Work] = set()
+        self._direct = 0
+        self._idle = trio.Event()
+        self._app = self._make_app(allowed_origins, pages)
+
+    def _make_app(self, allowed_origins: Sequence[str], pages: Path | str | None) -> Starlette:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=[origin.rstrip("/") for origin in allowed_origins],
+            allow_methods=["GET", "POST"],
+            allow_headers=HEADERS,
+            allow_private_network=True,
+        )
+        api: list[tuple[str, Any, str]] = [
+            ("/api/result/{uuid}", self._collect, "GET"),
+            ("/api/{method}/{client_id}", self._post, "POST"),
+            ("/api/{method}", self._post_alone, "POST"),
+            ("/message.js", _file("message.js", "text/javascript"), "GET"),
+            ("/message.d.ts", _file("message.d.ts", "text/plain"), "GET"),
+        ]
+        # A slash too many makes no difference: Starlette would redirect, to http:// and the name in the Host.
+        both = ("", "/")
+        app = Starlette(
+            routes=[
+                *(
+                    Route(f"{path}{end}", to, methods=[verb])
+                    for end in both
+                    for path, to, verb in api
+                ),
+                *(WebSocketRoute(f"/ws{end}", self._websocket) for end in both),
+                *_pages(pages),
+            ],
+            middleware=[cors] if allowed_origins else [],
+            exception_handlers={Refusal: _refused, HTTPException: _no_such_page},
+            lifespan=self._lifespan,
+        )
+        app.router.redirect_slashes = False
+        return app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Be an ASGI application."""
+        if trio.lowlevel.in_trio_run():
+            await self._app(scope, receive, send)
+        else:
+            await refuse_without_trio(scope, receive, send)
+
+    # ── its life ─────────────────────────────────────────────────────────────────────────────
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Run it while the block lasts; leaving it ends all work and all connections, and waits for that.
+
+        Raises RuntimeError if it is running already, or not run by Trio.
+        """
+        check_trio()
+        if self._nursery is not None:
+            raise RuntimeError("this gateway is running already")
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._is_draining = False
+            try:
+                yield
+            finally:
+                self._nursery = None
+                nursery.cancel_scope.cancel(reason="the gateway is closing")
+
+    async def drain(self) -> None:
+        """Start nothing more, and wait until what is running has ended."""
+        self._is_draining = True
+        await trio.lowlevel.checkpoint()
+        while self._works:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    def known_as(self, *names: str) -> None:
+        """Turn away requests for a host of another name, unless ``allowed_hosts`` has said which are welcome."""
+        self._door.welcome_hosts(names)
+
+    @property
+    def clients(self) -> int:
+        """How many clients there are, those that are away included."""
+        return len(self._clients)
+
+    @property
+    def works(self) -> int:
+        """How many calls are running."""
+        return len(self._works)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _app: object) -> AsyncIterator[None]:
+        if self._nursery is not None:  # its owner runs it
+            yield
+        else:
+            async with self.run():
+                yield
+
+    def _running(self) -> trio.Nursery:
+        if self._nursery is None:
+            how = "this gateway is not running: enter `async with gateway.run():` in its host's lifespan"
+            self._complain(how)
+            raise Refusal(503, how)
+        return self._nursery
+
+    def _complain(self, of: str) -> None:
+        """Log what is wrong with the host: once, for requests may come without end."""
+        if of not in self._complaints:
+            self._complaints.add(of)
+            logger.error(of)
+
+    def _accepting(self) -> trio.Nursery:
+        nursery = self._running()
+        if self._is_draining:
+            raise Refusal(503, "this gateway is closing")
+        return nursery
+
+    # ── HTTP ─────────────────────────────────────────────────────────────────────────────────
+
+    async def _post(self, request: Request) -> Response:
+        """Start a call whose callbacks and end are told over the client's WebSocket."""
+        self._accepting()
+        self._door.check(request.headers)
+        client = self._client_of(request)
+        method = self._method(request.path_params["method"])
+        data = await self._read_arguments(request)
+        # No checkpoint from here on: what is checked now holds when the work starts.
+        nursery = self._accepting()
+        key = request.headers.get("idempotency-key")
+        started = client.started_with(key)
+        if started is None:
+            work = self._make_work(request, method, data)
+            self._start(client, method, work, key, nursery)
+            started = work.uuid
+        answer = {
+            "type": "start",
+            "request_uuid": started,
+            "message": f"{method.name} has been started",
+            "callbacks": list(method.signature.callbacks),
+        }
+        return _json(200, answer)
+
+    def _start(
+        self,
+        client: Client,
+        method: BoundMethod,
+        work: Work,
+        key: str | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        if client.is_over:
+            raise _gone()
+        if len(client.works) >= self.limits.max_works:
+            raise Refusal(429, f"this client has {self.limits.max_works} calls running already")
+        if client.backlog.is_full:
+            raise Refusal(429, "this client has not received what it was told before")
+        elsewhere = None
+        if getattr(method.function, _OUTLIVES, False):
+            if not self._results.make_room():
+                raise Refusal(503, f"{self.limits.max_results} such calls are running already")
+            self._results.hold(work, client)
+            elsewhere = nursery
+        self._works.add(work)
+        client.start(work, key=key, elsewhere=elsewhere)
+
+    async def _post_alone(self, request: Request) -> Response:
+        """Run a method that needs no callbacks inside its request, for those without a WebSocket (A43)."""
+        self._accepting()
+        self._door.check(request.headers)
+        method = self._method(request.path_params["method"])
+        if any(method.signature.callbacks.values()):
+            raise Refusal(422, f"{method.name} has callbacks: it takes a WebSocket")
+        data = await self._read_arguments(request)
+        nursery = self._accepting()
+        if self._direct >= self.limits.max_direct:
+            raise Refusal(503, f"{self.limits.max_direct} such calls are running already")
+        work = self._make_work(request, method, data, names=())
+        self._works.add(work)
+        self._direct += 1
+        try:
+            Client(self.limits, resumable=False).start(work, key=None, elsewhere=nursery)
+            await _until_end(request, work)
+        finally:
+            self._direct -= 1
+        outcome = work.outcome or {"error": "the gateway is closing"}
+        return _json(200 if outcome.get("type") == "finish" else 500, outcome)
+
+    async def _collect(self, request: Request) -> Response:
+        """Hand out the result of work that was to outlive its client (F26)."""
+        self._running()
+        self._door.check(request.headers)
+        held = self._results.get(request.path_params["uuid"])
+        if held is None:
+            raise Refusal(404, "there is no such work, or its result has been forgotten")
+        self._check_token(request, held.client)
+        if held.work.outcome is None:
+            return _json(202, {"type": "running", "request_uuid": held.work.uuid})
+        return _json(200, held.work.outcome)
+
+    def _client_of(self, request: Request) -> Client:
+        name = request.path_params["client_id"]
+        client = self._clients.get(name)
+        if client is None:
+            raise _gone() if name in self._expired else Refusal(403, "there is no such client")
+        self._check_token(request, client)
+        return client
+
+    def _check_token(self, request: Request, client: Client) -> None:
+        token = request.headers.get("trio-rpc-token")
+        if token is None:
+            if not self._legacy_clients:
+                raise Refusal(401, "the header Trio-Rpc-Token is missing")
+        elif not client.owns(token):
+            raise Refusal(403, "this token is not that client's")
+
+    def _method(self, name: str) -> BoundMethod:
+        method = self._table.get(name)
+        if method is None or method.kind.is_opened:
+            raise Refusal(404, str(missing(self._table, name)))
+        return method
+
+    async def _read_arguments(self, request: Request) -> dict[str, Any]:
+        text = await read_body(request, self.limits.max_body, self.limits.body_timeout)
+        try:
+            data = from_json_exactly(text or b"{}")
+        except ValueError as exc:
+            raise Refusal(400, f"the body is no JSON that can be read exactly: {exc}") from None
+        if type(data) is not dict:
+            raise Refusal(422, "the body must be an object: the method's arguments by name")
+        return data
+
+    def _make_work(
+        self,
+        request: Request,
+        method: BoundMethod,
+        data: dict[str, Any],
+        names: Sequence[str] | None = None,
+    ) -> Work:
+        if names is None:
+            names = header_names(request.headers.get("trio-rpc-callbacks"))
+        declared = method.signature.callbacks
+        for name in names or ():
+            if name not in declared:
+                raise Refusal(422, f"{method.name} has no callback {name!r:.100}", name)
+        for name in declared:
+            if name in data:
+                raise Refusal(422, f"{name!r} is a callback, and no argument", name)
+        timeout = header_seconds(request.headers.get("trio-rpc-timeout"))
+        try:
+            return Work(
+                method,
+                data,
+                names,
+                timeout,
+                self._manners,
+                self._ended,
+                self._forms[method.name],
+            )
+        except InvalidArguments as exc:
+            raise Refusal(422, str(exc), exc.parameter) from None
+
+    def _ended(self, work: Work) -> None:
+        self._results.ended(work)
+        self._works.discard(work)
+        if not self._works:
+            self._idle.set()
+
+    # ── the WebSocket ────────────────────────────────────────────────────────────────────────
+
+    async def _websocket(self, websocket: WebSocket) -> None:
+        is_new = "resume" not in websocket.query_params
+        try:
+            nursery = self._admit(websocket, is_new=is_new)
+        except Refusal as exc:
+            await websocket.send_denial_response(_json(exc.status, {"error": exc.text}))
+            return
+        await websocket.accept()
+        end = await (self._welcome(websocket, nursery) if is_new else self._resume(websocket))
+        if end is not End.GONE:
+            with contextlib.suppress(WebSocketDisconnect):
+                await websocket.close(*end.value)
+
+    def _admit(self, websocket: WebSocket, *, is_new: bool) -> trio.Nursery:
+        nursery = self._accepting() if is_new else self._running()
+        self._door.check(websocket.headers)
+        limit = websocket.scope.get(WITHOUT_DEFLATE)
+        if limit is not None:
+            limit(self.limits.max_message, self.limits.time_to_die)
+        elif "sec-websocket-extensions" in websocket.headers:
+            self._complain(
+                "this server may accept compressed WebSocket messages, which take a thousand times their size:"
+                " see the page on the gateway, on its security"
+            )
+        if is_new and len(self._clients) >= self.limits.max_clients and not self._make_room():
+            raise Refusal(503, "there are too many clients")
+        return nursery
+
+    def _make_room(self) -> bool:
+        """End the client that has been away longest without any work: so nobody can fill the place by leaving."""
+        idle = [client for client in self._clients.values() if client.is_away and not client.works]
+        if not idle:
+            return False
+        longest = min(idle, key=lambda client: client.deadline)
+        longest.end("its place was needed")
+        self._forget(longest)
+        return True
+
+    def _forget(self, client: Client) -> None:
+        if self._clients.pop(client.id, None) is not None:
+            self._expired[client.id] = None
+            if len(self._expired) > EXPIRED:
+                self._expired.popitem(last=False)
+
+    async def _welcome(self, websocket: WebSocket, nursery: trio.Nursery) -> End:
+        client = Client(
+            self.limits,
+            resumable="resumable" in websocket.query_params,
+            complaints=self._manners.complaints,
+        )
+        hello = {
+            "type": "uuid",
+            "uuid": client.id,
+            "token": client.token,
+            "grace": _finite(self.limits.grace),
+            "keepalive": _finite(self.limits.keepalive),
+            "window": _finite(self.limits.callbacks_ahead),
+        }
+        connection = _connection(client, hello, websocket)
+        self._clients[client.id] = client
+        await nursery.start(self._keep, client)
+        return await connection.run()
+
+    async def _keep(self, client: Client, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await client.run(task_status)
+        finally:
+            self._forget(client)
+
+    async def _resume(self, websocket: WebSocket) -> End:
+        text: str | None = ""
+        with trio.move_on_after(self.limits.handshake_timeout):
+            text = await _receiving(websocket)()
+        if text is None:
+            return End.GONE
+        client = self._returning(text)
+        if client is None:
+            lost = {"type": "lost", "reason": "this session is not known any more"}
+            await _sending(websocket)(encode(lost).decode())
+            return End.LOST
+        return await _connection(client, {"type": "resumed", "uuid": client.id}, websocket).run()
+
+    def _returning(self, text: str) -> Client | None:
+        """Find the client that a resume message proves to be; None if it is nobody, or has missed too much."""
+        try:
+            message = from_json(text)
+        except ValueError:
+            return None
+        if type(message) is not dict or message.get("type") != "resume":
+            return None
+        client, seen = self._clients.get(str(message.get("uuid"))), message.get("seq")
+        if client is None or type(seen) is not int or not client.owns(str(message.get("token"))):
+            return None
+        if client.is_over or not client.backlog.rewind(seen):
+            return None
+        client.made_room()
+        return client
+
+
+def _finite(limit: float) -> float | None:
+    return None if limit == math.inf else limit
+
+
+def _gone() -> Refusal:
+    return Refusal(410, "this client has been away for too long")
+
+
+def _connection(client: Client, first: dict[str, Any], websocket: WebSocket) -> Connection:
+    return Connection(client, first, _sending(websocket), _receiving(websocket))
+
+
+def _sending(websocket: WebSocket) -> Callable[[str], Awaitable[None]]:
+    async def send(text: str) -> None:
+        if websocket.application_state is not WebSocketState.CONNECTED:
+            await trio.lowlevel.checkpoint()  # who receives will be told
+            return
+        with contextlib.suppress(WebSocketDisconnect):
+            await websocket.send_text(text)
+
+    return send
+
+
+def _receiving(websocket: WebSocket) -> Callable[[], Awaitable[str | None]]:
+    async def receive() -> str | None:
+        message = await websocket.receive()
+        return None if message["type"] == "websocket.disconnect" else message.get("text") or ""
+
+    return receive
+
+
+async def _until_end(request: Request, work: Work) -> None:
+    """Wait for the end of a call; who hangs up cancels it."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        work.cancel("the client has gone")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        try:
+            await work.ended.wait()
+        finally:
+            work.cancel("its request was cancelled")
+        nursery.cancel_scope.cancel(reason="the work is done")
+
+
+def _pages(folder: Path | str | None) -> list[Mount]:
+    if folder is None:
+        return []
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no folder {str(folder)!r} to take pages from")
+    return [Mount("/", _Pages(directory=folder, html=True))]
+
+
+class _Pages(StaticFiles):
+    """Files, of whose folders the index is shown."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        if isinstance(response, RedirectResponse):
+            # To the same folder with a slash, from wherever the browser has found this one.
+            response.headers["location"] = f"./{quote(Path(path).name)}/"
+        return response
+
+
+def _file(name: str, kind: str) -> Any:
+    async def send(_request: Request) -> Response:
+        text = (STATIC / name).read_text("utf-8")
+        return Response(text, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    return send
+
+
+async def _refused(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, Refusal)  # noqa: S101 - registered for nothing else
+    body = {"error": exc.text, **({"parameter": exc.parameter} if exc.parameter else {})}
+    return _json(exc.status, body)
+
+
+async def _no_such_page(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)  # noqa: S101 - registered for nothing else
+    return Response(encode({"error": exc.detail}), exc.status_code, exc.headers, "application/json")
+
+
+def _json(status: int, value: Mapping[str, Any]) -> Response:
+    return Response(encode(value), status, media_type="application/json")

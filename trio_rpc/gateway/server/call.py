@@ -1,0 +1,292 @@
+"""One call of a browser's: a handler that runs, its callbacks, and the one message that ends it."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trio_rpc.errors import CallError, LocalProtocolError, RemoteError
+from trio_rpc.gateway.json_messages import SPREAD, finish
+from trio_rpc.gateway.server.forms import CallbackForm, Forms
+from trio_rpc.services.error_maps import Detail, not_started, to_error
+from trio_rpc.services.tables import BoundMethod
+from trio_rpc.session.calls.bugs import Bugs
+from trio_rpc.session.calls.context import Handled, handled_call, outgoing_metadata
+from trio_rpc.session.calls.eager import is_awaitable
+from trio_rpc.session.calls.filters import Filter, apply_filters
+from trio_rpc.session.owner import Owner
+from trio_rpc.util.rate_limited_log import Complaints
+
+if TYPE_CHECKING:
+    from trio_rpc.gateway.server.browser import Client
+
+__all__ = ["Manners", "Work", "call_back"]
+
+logger = logging.getLogger("trio_rpc.gateway")
+
+current_work: ContextVar[tuple[Work, Handled] | None] = ContextVar(
+    "trio_rpc.gateway.current_work", default=None
+)
+"""The call from a gateway that was begun last around here, and what it is to :func:`current_call`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """What all calls of a gateway have in common.
+
+    Attributes:
+        filters: run round each call, the first one outermost.
+        detail: how much of an undeclared exception a client is told.
+        bugs: logs what handlers raise and their methods do not declare.
+        complaints: logs what clients do wrong.
+    """
+
+    filters: Sequence[Filter]
+    detail: Detail
+    bugs: Bugs = field(default_factory=Bugs)
+    complaints: Complaints = field(default_factory=lambda: Complaints(logger))
+
+
+class Work:
+    """A call, from its POST until the message that ends it.
+
+    Args:
+        method: what is called.
+        data: its arguments by name, as they came.
+        names: the callbacks that the client has; None if it does not say.
+        timeout: seconds that it may take.
+        manners: of the gateway.
+        on_end: told when it has ended.
+        forms: of the method, if the caller has them.
+
+    Raises:
+        InvalidArguments: ``data`` does not fit the method's signature.
+
+    Attributes:
+        uuid: names it to its client.
+        outcome: the message that has ended it.
+        ended: set when it has.
+        ahead: how many of its callbacks the client has not yet handled.
+    """
+
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        method: BoundMethod,
+        data: Mapping[str, Any],
+        names: Sequence[str] | None,
+        timeout: float,
+        manners: Manners,
+        on_end: Callable[[Work], None],
+        forms: Forms | None = None,
+    ) -> None:
+        self.uuid = str(uuid.uuid4())
+        self.outcome: dict[str, Any] | None = None
+        self.ended = trio.Event()
+        self.ahead = 0
+        self._handled = 0
+        self._owner = Owner(f"a callback of {method.name}")
+        self._has_begun = False
+        """The handler's function has been called, and not only filters round it."""
+        self._method = method
+        self._forms = forms = forms or Forms(method)
+        self._manners = manners
+        self._names = names
+        self._on_end = on_end
+        self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
+        self._client: Client | None = None
+        self._skipped: set[str] = set()
+        self._failed: set[str] = set()
+        self._reported: dict[str, str] = {}
+        """What the client says of its callbacks that have raised, until the handler has been told."""
+        callbacks = {
+            name: self._callback(name, forms.callbacks[name])
+            for name, is_required in method.signature.callbacks.items()
+            if is_required or names is None or name in names
+        }
+        self._kwargs = forms.bind({**data, **callbacks})
+
+    @property
+    def name(self) -> str:
+        """What it is called in logs, and its task."""
+        return self._method.name
+
+    # ── its life ─────────────────────────────────────────────────────────────────────────────
+
+    async def run(self, client: Client) -> None:
+        """Run the handler and tell the client how it ended, exactly once (law 4)."""
+        self._client = client
+        try:
+            await self._run_handler(client)
+        except BaseException as exc:  # noqa: BLE001 - what is not for its caller is raised again
+            self._end(self._raised(exc))
+            if self._has_begun or not isinstance(exc, CallError):  # else a filter has refused it
+                self._manners.bugs.raised(
+                    exc,
+                    self.name,
+                    self._method.raises,
+                    session=repr(client),
+                    call=self.uuid,
+                    is_cancelled=self._scope.cancel_called or client.is_over,
+                )
+            _raise_what_is_not_for_callers(exc)
+        finally:
+            del client.works[self.uuid]
+            self._kwargs = {}  # its result may be held for longer
+            self._on_end(self)
+            self.ended.set()
+
+    async def _run_handler(self, client: Client) -> None:
+        # The context is this task's own. What was current where the gateway was opened is not this call's.
+        handled = Handled(None, 0, self._method, (), self._kwargs, None)
+        handled_call.set(handled)
+        outgoing_metadata.set(None)
+        current_work.set((self, handled))
+        with self._scope:
+            result = await self._call()
+            try:
+                self._end(finish(self.uuid, self._forms.result.write(result)))
+            except (TypeError, ValueError) as exc:
+                text = f"the result of {self.name} cannot be sent: {exc}"
+                self._end(self._error("internal", text))
+                self._manners.bugs.unsendable(exc, self.name, session=repr(client), call=self.uuid)
+        if self.outcome is None:  # the scope has caught its cancellation
+            if self._scope.deadline <= trio.current_time():
+                self._end(self._error("deadline", "its deadline is over"))
+            else:
+                self._end(self._error("cancelled", "cancelled at its client's wish"))
+
+    async def _call(self) -> Any:
+        async def proceed() -> Any:
+            await trio.lowlevel.checkpoint()
+            self._has_begun = True
+            result = self._method.function(**self._kwargs)
+            return await result if is_awaitable(result) else result
+
+        handled = handled_call.get()
+        assert handled is not None  # noqa: S101 - set just before
+        return await apply_filters(self._manners.filters, handled.call, proceed)
+
+    def _end(self, outcome: dict[str, Any]) -> None:
+        assert self._client is not None  # noqa: S101 - it runs
+        if self.outcome is None:
+            self._client.say(outcome)  # raises before anything is kept
+            self.outcome = outcome
+
+    def _raised(self, exc: BaseException) -> dict[str, Any]:
+        if isinstance(exc, trio.Cancelled):
+            return self._error("cancelled", "its client is gone, or the gateway is closing")
+        make = to_error if self._has_begun else not_started
+        fault = make(exc, self._method.raises, self._manners.detail)
+        error = self._error(fault["code"], str(fault.get("message", "")))
+        if "type" in fault:
+            error["error_type"] = fault["type"]
+        return error
+
+    def _error(self, code: str, text: str) -> dict[str, Any]:
+        text = text.encode(errors="backslashreplace").decode()  # an exception may say anything
+        return {"type": "error", "request_uuid": self.uuid, "error": text, "code": code}
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the handler; that it has ended is told as always."""
+        self._scope.cancel(reason=reason)
+
+    # ── its callbacks ────────────────────────────────────────────────────────────────────────
+
+    def handled(self, count: int) -> None:
+        """The client has handled so many callbacks by now; a count that cannot be true is none."""
+        if self._handled < count <= self._handled + self.ahead:
+            self.ahead -= count - self._handled
+            self._handled = count
+
+    def callback_failed(self, name: str, error: str) -> None:
+        """A callback of this call has raised in the client; who uses it next is told."""
+        if name in self._method.signature.callbacks:
+            if name not in self._failed:  # a client may say so without end
+                self._failed.add(name)
+                text = "the callback %r of %s failed: %r"
+                self._manners.complaints.log(logging.WARNING, text, name, self.name, error)
+            self._reported[name] = error
+
+    def _callback(self, name: str, form: CallbackForm) -> Callable[..., Coroutine[Any, Any, None]]:
+        async def callback(*args: Any, **kwargs: Any) -> None:
+            await self._call_back({name: form.write(args, kwargs)})
+
+        callback.__name__ = name
+        return callback
+
+    async def call_back(self, payloads: Mapping[str, Any]) -> None:
+        """Make several callbacks in one message; see :func:`call_back`."""
+        forms = self._forms.callbacks
+        for name in payloads:
+            if name not in forms:
+                raise LocalProtocolError(f"{self.name} has no callback {name!r}")
+        await self._call_back(
+            {name: forms[name].write_whole(value) for name, value in payloads.items()}
+        )
+
+    async def _call_back(self, written: Mapping[str, tuple[Any, bool]]) -> None:
+        self._owner.check()
+        if self._client is None or self.outcome is not None:
+            raise LocalProtocolError(
+                f"a callback of {self.name} lives only until its handler has ended"
+            )
+        message: dict[str, Any] = {"type": "callback", "request_uuid": self.uuid}
+        spread = []
+        for name, (payload, is_spread) in written.items():
+            if name in self._reported:
+                raise RemoteError("Error", f"{name}: {self._reported.pop(name)}")
+            if self._names is None or name in self._names:
+                message[name] = payload
+                if is_spread:
+                    spread.append(name)
+            else:
+                self._skip(name)
+        if len(message) > 2:
+            if spread and self._client.is_resumable:  # older clients know nothing of it
+                message[SPREAD] = spread
+            await self._client.call_back(self, message)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _skip(self, name: str) -> None:
+        if name not in self._skipped:
+            self._skipped.add(name)
+            text = "%s calls %r, which its client has not given"
+            self._manners.complaints.log(logging.WARNING, text, self.name, name)
+
+
+async def call_back(**payloads: Any) -> None:
+    """Make several callbacks of the call that is being handled here, in one message.
+
+    Each gets one argument. For a callback that takes none or several, give a tuple of them.
+
+    The client runs them in the order in which they are given. Awaiting it means that the message has been queued, as
+    with a callback by itself; it waits while the client is too far behind.
+
+    Raises:
+        RuntimeError: no call from a gateway is being handled here.
+        LocalProtocolError: a name is no callback of this call, or its handler has ended.
+        RemoteError: one of them has raised in the client, the time before.
+        TypeError, ValueError: a value cannot be sent as JSON; nothing was sent.
+    """
+    current = current_work.get()
+    # A session that a handler opens has handlers too, which inherit that variable.
+    if current is None or handled_call.get() is not current[1]:
+        raise RuntimeError("no call from a gateway is being handled here")
+    await current[0].call_back(payloads)
+
+
+def _raise_what_is_not_for_callers(exc: BaseException) -> None:
+    """Raise what of an exception must go on: a cancellation from outside, and what ends the program (law 7)."""
+    if isinstance(exc, BaseExceptionGroup):
+        rest = exc.split(Exception)[1]
+        if rest is not None:
+            raise rest from None
+    elif not isinstance(exc, Exception):
+        raise exc

@@ -1,0 +1,181 @@
+"""What a gateway's methods say of their values, found out and checked when they are registered."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import types
+from collections.abc import Set as AbstractSet
+from inspect import Parameter
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import trio
+
+from trio_rpc.gateway.json_messages import ENVELOPE, RESERVED
+from trio_rpc.gateway.json_values import Form, lower, read_json
+from trio_rpc.services.conversion import adapt, is_function
+from trio_rpc.services.lending import is_alive
+from trio_rpc.services.signatures import TASK_STATUS
+from trio_rpc.services.tables import BoundMethod
+
+__all__ = ["CallbackForm", "Forms"]
+
+
+class Forms:
+    """How the arguments, the result and the callbacks of one method are read and written.
+
+    Raises:
+        TypeError: a browser could never give one of its parameters, or one of its annotations cannot be
+            resolved. The text names the method and the parameter, and says what to write.
+    """
+
+    def __init__(self, method: BoundMethod) -> None:
+        self._signature = method.signature
+        _check_parameters(method)
+        self.result = Form(method.signature.annotation("return"), method.signature.adapted_result())
+        self.callbacks = {
+            name: CallbackForm(name, method.signature.annotation(name))
+            for name in method.signature.callbacks
+        }
+
+    def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Check arguments that have come as JSON, and callbacks, and convert them. Raises InvalidArguments."""
+        bound = self._signature.bind_names(arguments, _read_exactly)
+        if self._signature.takes_task_status:
+            bound[TASK_STATUS] = trio.TASK_STATUS_IGNORED  # nobody waits for it here
+        return bound
+
+
+def _read_exactly(value: Any, adapted: Any) -> Any:
+    read = read_json(value, adapted)
+    if _has_lost(value, read):
+        raise ValueError("has an element of a set, or a key, twice")
+    return read
+
+
+def _has_lost(value: Any, read: Any) -> bool:
+    """Say whether fewer values were read than came: of those that are equal a set or a dict keeps one."""
+    if type(value) is list:
+        if isinstance(read, AbstractSet):
+            return len(read) < len(value)
+        return isinstance(read, (list, tuple)) and any(map(_has_lost, value, read))
+    if type(value) is not dict:
+        return False
+    if isinstance(read, dict):
+        return len(read) < len(value) or any(map(_has_lost, value.values(), read.values()))
+    return any(_has_lost(one, getattr(read, name, None)) for name, one in value.items())
+
+
+class CallbackForm:
+    """How the arguments of one callback are written.
+
+    Args:
+        name: of the callback.
+        annotation: of the parameter that it is.
+
+    Raises:
+        TypeError: the annotation of one of its arguments cannot be checked.
+    """
+
+    def __init__(self, name: str, annotation: Any) -> None:
+        self._name = name
+        self._signature, annotations = _taken_apart(annotation)
+        self._forms = {key: Form(one, adapt(one)) for key, one in annotations.items()}
+        kinds = [one.kind for one in self._signature.parameters.values()]
+        self._takes_one = Parameter.VAR_POSITIONAL in kinds or len(kinds) == 1
+
+    def write_whole(self, value: Any) -> tuple[Any, bool]:
+        """Write what :func:`~trio_rpc.gateway.call_back` was given for it: its argument.
+
+        For a callback that takes none or several it is a tuple of them. Returns and raises as :meth:`write`.
+        """
+        if self._takes_one:
+            return self.write((value,), {})
+        if type(value) is not tuple and value is not None:
+            raise TypeError(f"the callback {self._name!r} takes several arguments: give a tuple")
+        return self.write(value or (), {})
+
+    def write(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+        """Return the value that stands for the arguments, and whether it is not simply the only one.
+
+        Raises:
+            TypeError: they do not fit the annotation, or JSON does not have them.
+            ValueError: JSON cannot carry them.
+        """
+        if args and kwargs:
+            raise TypeError("a browser's callback takes positional or keyword arguments, not both")
+        positional, named = self._write_each(args, kwargs)
+        if named:
+            return named, True
+        return (positional[0], False) if len(positional) == 1 else (positional or None, True)
+
+    def _write_each(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise TypeError(f"the callback {self._name!r} was called wrongly: {exc}") from None
+        for name, value in bound.arguments.items():
+            kind, form = self._signature.parameters[name].kind, self._forms[name]
+            if kind is Parameter.VAR_POSITIONAL:
+                positional += map(form.write, value)
+            elif kind is Parameter.VAR_KEYWORD:
+                named |= {lower(key): form.write(one) for key, one in value.items()}
+            elif kwargs:
+                named[lower(name)] = form.write(value)
+            else:
+                positional.append(form.write(value))
+        return positional, named
+
+
+def _taken_apart(annotation: Any) -> tuple[inspect.Signature, dict[str, Any]]:
+    """Return how a function may be called, as its annotation says, and the annotation of each parameter."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _taken_apart(args[0])
+    if origin in (Union, types.UnionType):
+        members = [one for one in args if one is not types.NoneType]
+        return _taken_apart(members[0] if len(members) == 1 else None)
+    if origin is collections.abc.Callable and isinstance(args[0], list):
+        wanted = {f"argument_{number}": one for number, one in enumerate(args[0], 1)}
+        parameters = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in wanted]
+        return inspect.Signature(parameters), wanted
+    function = getattr(origin or annotation, "__call__", None)  # noqa: B004 - as a Protocol has it
+    if inspect.isfunction(function):
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        hints = get_type_hints(function, include_extras=True)
+        return inspect.Signature(parameters), {
+            one.name: hints.get(one.name, Any) for one in parameters
+        }
+    anything = inspect.signature(lambda *args, **kwargs: None)  # noqa: ARG005
+    return anything, {"args": Any, "kwargs": Any}
+
+
+def _check_parameters(method: BoundMethod) -> None:
+    for parameter in inspect.signature(method.function).parameters.values():
+        if parameter.name == TASK_STATUS:
+            continue
+        why = _why_never_given(parameter, method.signature.annotation(parameter.name))
+        if why is not None:
+            raise TypeError(f"{method.name}, in a gateway: {parameter.name!r} {why}")
+
+
+def _why_never_given(parameter: Parameter, annotation: Any) -> str | None:
+    """Say why a parameter could never be given in an HTTP request; None if it could."""
+    name, kind = parameter.name, parameter.kind
+    if kind is Parameter.POSITIONAL_ONLY:
+        return "is positional-only, but browsers give arguments by name: take the '/' away"
+    if is_function(annotation):
+        if kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+            return "stands for several callbacks: each needs a parameter of its own"
+        if not name.isascii():
+            return "cannot be the name of a callback: it travels in a header, so use ASCII"
+        if name in RESERVED | ENVELOPE:
+            return "cannot be the name of a callback: messages use it themselves"
+        return None
+    if is_alive(annotation):
+        return "can never be given: JSON has no streams, and no functions inside other values"
+    return None

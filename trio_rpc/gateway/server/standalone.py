@@ -1,0 +1,246 @@
+"""Serving an ASGI application over HTTP on Trio, by hypercorn, in an accept loop of our own.
+
+hypercorn's own loop is one nursery: a connection whose bytes its protocol code trips over (some behind an
+Upgrade request are enough) ends the server, and at the end of the server a client that does not read holds it
+up. Here each connection ends alone, and is closed forcefully when the server is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.utils import wrap_app
+from starlette.types import ASGIApp
+
+from trio_rpc.channels.connecting import naming
+from trio_rpc.channels.connection import close_forcefully
+from trio_rpc.channels.listeners import bound_to, listen_tcp
+from trio_rpc.gateway.server.app import Gateway
+from trio_rpc.gateway.server.hypercorn import QuietLog, without_deflate
+from trio_rpc.gateway.server.surroundings import check_trio
+from trio_rpc.util.one_exception import one_exception
+
+__all__ = ["open_http_server", "serve", "without_deflate"]
+
+HEAD_TIMEOUT = 10
+"""Seconds until the head of a request has come, and for which a connection may be idle."""
+
+UNSENT_TIMEOUT = 30
+"""Seconds after which the system gives up a client that does not take what it is sent."""
+
+PROBE = 20
+"""Seconds of silence after which the system asks whether the client is still there. hypercorn's own Pings would
+keep each connection for as long after its end."""
+
+FAREWELL = 1
+"""Seconds in which connections may end by themselves when the server does."""
+
+SECURE = "https"
+DEFAULT_PORTS = {"http": 80, SECURE: 443}
+
+
+@contextlib.asynccontextmanager
+async def open_http_server(
+    app: ASGIApp, *urls: str, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[list[str]]:
+    """Listen at ``urls`` and serve while the block lasts; leaving it closes all connections.
+
+    The application gets its lifespan, so that a :class:`Gateway`, or one that runs a mounted one, is running.
+
+    Args:
+        app: a :class:`Gateway`, or any other ASGI application. A Gateway that was given no ``allowed_hosts`` is
+            known by loopback names only, if all of ``urls`` are at loopback addresses.
+        *urls: ``http://host:port`` (port 0: any that is free), ``https://host:port``.
+        ssl_context: the server's certificate, for ``https``.
+
+    Gives the URLs that are bound.
+
+    Raises:
+        ValueError: a URL is not one of these, or there is none.
+        OSError: an address cannot be bound.
+        RuntimeError: it does not run on Trio.
+    """
+    check_trio()
+    if not urls:
+        raise ValueError("a server needs a URL to listen at, such as http://127.0.0.1:8000")
+    places = [_parse(url) for url in urls]
+    if any(scheme == SECURE for scheme, _, _ in places) and ssl_context is None:
+        raise ValueError("https:// takes an ssl_context")
+    server = _Server(app)
+    async with contextlib.AsyncExitStack() as stack:
+        bound: list[str] = []
+        for (scheme, host, port), url in zip(places, urls, strict=True):
+            with naming(f"cannot listen at {url}"):
+                listeners = await listen_tcp(host, port)
+            for listener in listeners:
+                stack.push_async_callback(close_forcefully, listener)
+                bound.append(_url(scheme, listener))
+                server.listeners.append(
+                    listener
+                    if scheme != SECURE or ssl_context is None
+                    else trio.SSLListener(listener, ssl_context, https_compatible=True)
+                )
+        if isinstance(app, Gateway) and all(_is_loopback(host) for _, host, _ in places):
+            app.known_as("localhost", "127.0.0.1", "::1", *(host for _, host, _ in places))
+        with one_exception() as body:
+            async with server.running():
+                try:
+                    yield bound
+                except BaseException as exc:
+                    body.append(exc)
+                    raise
+
+
+async def serve(
+    app: ASGIApp,
+    *urls: str,
+    ssl_context: ssl.SSLContext | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve at ``urls`` until cancelled; see :func:`open_http_server`."""
+    async with open_http_server(app, *urls, ssl_context=ssl_context) as bound:
+        task_status.started(bound)
+        await trio.sleep_forever()
+
+
+class _Server:
+    """Connections of hypercorn's, each in a task of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.listeners: list[trio.abc.Listener[Any]] = []
+        self._app: AppWrapper = wrap_app(without_deflate(app), 0, "asgi")  # type: ignore[arg-type]
+        self._config = _config()
+        self._log = QuietLog(self._config)
+        self._config._log = self._log  # noqa: SLF001 - each server has one, made by a class that it names
+        self._context = WorkerContext(None)
+        self._state: dict[str, Any] = {}
+        # Bound: descriptors; who says nothing is gone after HEAD_TIMEOUT.
+        self._streams: set[trio.abc.Stream] = set()
+        self._one_left = trio.Event()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve while the block lasts."""
+        lifespan = Lifespan(self._app, self._config, self._state)
+        async with trio.open_nursery() as outer:
+            await outer.start(lifespan.handle_lifespan)
+            await lifespan.wait_for_startup()
+            async with trio.open_nursery() as connections:
+                connections.start_soon(trio.serve_listeners, self._serve, self.listeners)
+                try:
+                    yield
+                finally:
+                    # First the application, which ends its WebSockets with a word to each client.
+                    with trio.CancelScope(shield=True):
+                        await lifespan.wait_for_shutdown()
+                        await self._context.terminated.set()
+                        await self._let_them_leave()
+                    connections.cancel_scope.cancel(reason="the server is closing")
+                    for stream in tuple(self._streams):  # one may be stuck in a shielded send
+                        await close_forcefully(stream)
+            outer.cancel_scope.cancel()
+
+    async def _let_them_leave(self) -> None:
+        with trio.move_on_after(FAREWELL):
+            while self._streams:
+                self._one_left = trio.Event()
+                await self._one_left.wait()
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        self._streams.add(stream)
+        try:
+            _find_out_who_has_gone(stream)
+            await _Connection(
+                self._app,
+                self._config,
+                self._context,
+                ConnectionState(self._state.copy()),
+                stream,  # type: ignore[arg-type]
+            )
+        except Exception as exc:  # noqa: BLE001 - it is nobody else's business (law 14)
+            self._log.bad_end(exc)
+        finally:
+            self._streams.discard(stream)
+            self._one_left.set()
+            await close_forcefully(stream)
+
+
+class _Connection(TCPServer):
+    """One connection, of HTTP/1.1 and WebSockets only.
+
+    hypercorn would change to HTTP/2 without TLS for whoever asks, and never ends a connection that then sends
+    nonsense. And whoever has left would be kept until his time to send another request is over.
+    """
+
+    async def _read_data(self) -> None:
+        http: Any = self.protocol.protocol
+        http._check_protocol = _stay_with_it  # noqa: SLF001 - there is no setting for it
+        await super()._read_data()
+        await self.idle_task.stop()
+
+
+async def _stay_with_it(_request: object) -> None:
+    """Take no notice of the wish for another protocol, as a server may."""
+
+
+def _config() -> Config:
+    config = Config()
+    config.keep_alive_timeout = HEAD_TIMEOUT
+    config.ssl_handshake_timeout = HEAD_TIMEOUT
+    config.include_server_header = False
+    return config
+
+
+def _find_out_who_has_gone(stream: trio.abc.Stream) -> None:
+    """Have the system end the connection of a client that does not answer it, or takes nothing more."""
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if not isinstance(stream, trio.SocketStream):
+        return
+    sock = stream.socket
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", PROBE),
+        ("TCP_KEEPINTVL", PROBE),
+        ("TCP_USER_TIMEOUT", UNSENT_TIMEOUT * 1000),
+    ):
+        if hasattr(socket, option):  # not everywhere
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _parse(url: str) -> tuple[str, str, int]:
+    """Take scheme, host and port out of a URL."""
+    accepted = "accepted are http://host:port and https://host:port"
+    try:
+        parts = urlsplit(url)
+        default = DEFAULT_PORTS[parts.scheme]
+        port = default if parts.port is None else parts.port
+    except (ValueError, KeyError):
+        raise ValueError(f"bad URL {url[:200]!r}: {accepted}") from None
+    if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
+        raise ValueError(f"bad URL {url[:200]!r}: {accepted}")
+    return parts.scheme, parts.hostname, port
+
+
+def _url(scheme: str, listener: trio.SocketListener) -> str:
+    host, port = bound_to(listener)
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,277 @@
+"""The front door of a server: listeners become sessions, until somebody ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Collection
+from types import TracebackType
+from typing import Any
+
+import trio
+
+from trio_rpc.channels import (
+    ChannelListener,
+    Connection,
+    Lobby,
+    ResumableChannel,
+    Resume,
+    carrier_limits,
+    open_listeners,
+)
+from trio_rpc.channels.connection import close_forcefully
+from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
+from trio_rpc.session.core import Core, Options, Tables
+from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
+from trio_rpc.session.owner import Owner
+from trio_rpc.session.session import Session
+from trio_rpc.session.shared import Shared
+from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.rate_limited_log import Complaints
+
+__all__ = ["Server", "open_server", "serve"]
+
+logger = logging.getLogger("trio_rpc")
+
+
+class Server:
+    """Listeners and the sessions that came in through them; made by :func:`open_server`.
+
+    Attributes:
+        urls: the addresses that are bound, with the ports that the system has chosen.
+        sessions: the sessions that are open now.
+    """
+
+    def __init__(
+        self,
+        listeners: list[ChannelListener],
+        tables: Tables,
+        options: Options,
+        resume: Resume | None,
+    ) -> None:
+        self.urls = [listener.url for listener in listeners]
+        self.sessions: set[Session] = set()
+        self._listeners = listeners
+        self._tables = tables
+        self._options = options
+        limits = options.limits
+        self._lobby: Lobby | None = None
+        if resume is not None:
+            self._lobby = Lobby(
+                resume,
+                handshake_timeout=limits.handshake_timeout,
+                time_to_die=limits.time_to_die,
+            )
+        self._shared = Shared()
+        # Of its own: whatever strangers do wrong must not hide the tracebacks of bugs.
+        self._failures = Complaints(logger)
+        self._owner = Owner("this server")
+        self._accepting = trio.CancelScope()
+        self._empty = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<trio_rpc.Server at {', '.join(self.urls)}, {len(self.sessions)} sessions>"
+
+    async def drain(self, *, grace: float | None = None) -> None:
+        """Stop listening, say Goodbye to all sessions, and wait for what is in flight.
+
+        Cancelled, it leaves the sessions as they are then; leaving the server's block ends them.
+
+        Args:
+            grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
+        """
+        self._owner.check()
+        self._accepting.cancel(reason="the server is draining")
+        await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as nursery:
+            for session in tuple(self.sessions):
+                nursery.start_soon(_close, session, grace)
+
+    async def _run(self, nursery: trio.Nursery) -> None:
+        """Accept clients until :meth:`drain`; their sessions run in ``nursery``."""
+        with self._accepting:
+            async with trio.open_nursery() as acceptors:
+                for listener in self._listeners:
+                    acceptors.start_soon(self._accept, listener, nursery)
+        await _close_all(self._listeners)
+
+    async def _accept(self, listener: ChannelListener, nursery: trio.Nursery) -> None:
+        while True:
+            connection = await listener.accept()
+            nursery.start_soon(self._connected, connection, nursery)
+
+    async def _connected(self, connection: Connection, nursery: trio.Nursery) -> None:
+        """Own a connection: as the channel of its session, or as the present carrier of one."""
+        name = connection.name
+        with self._alone(name):
+            async with connection.prepared() as carrier:
+                if self._lobby is None:
+                    await self._serve(carrier, name, nursery)
+                else:
+                    await self._carry(carrier, name, self._lobby, nursery)
+
+    def _alone(self, name: str) -> _Alone:
+        return _Alone(self._shared.complaints, self._failures, name)
+
+    async def _carry(
+        self, carrier: trio.abc.Channel[bytes], name: str, lobby: Lobby, nursery: trio.Nursery
+    ) -> None:
+        guest = await lobby.receive(carrier)
+        if not isinstance(guest.channel, ResumableChannel):
+            await self._serve(guest.channel, name, nursery)
+            return
+        if guest.is_new:
+            nursery.start_soon(self._serve_resumable, guest.channel, name, lobby, nursery)
+        # Its session, which is cancelled with the server, has last words to send, and closes it then.
+        with trio.CancelScope(shield=True):
+            await guest.channel.accept(carrier, guest.received)
+
+    async def _serve_resumable(
+        self, channel: ResumableChannel, name: str, lobby: Lobby, nursery: trio.Nursery
+    ) -> None:
+        with self._alone(name):
+            try:
+                async with lobby.own(channel):
+                    await self._serve(channel, name, nursery)
+            finally:
+                await close_forcefully(channel)
+
+    async def _serve(
+        self, channel: trio.abc.Channel[bytes], name: str, nursery: trio.Nursery
+    ) -> None:
+        core = Core(channel, self._tables, self._options, name, self._shared)
+        session = make_session(core)
+
+        def opened() -> None:
+            self.sessions.add(session)
+            if self._accepting.cancel_called:  # it was shaking hands when the server began to drain
+                nursery.start_soon(_close, session, None)
+
+        core.when_open = opened
+        try:
+            await run_in_this_task(core)
+        finally:
+            self.sessions.discard(session)
+
+
+class _Alone:
+    """A block for one client. Whatever is wrong with it, it is nobody else's business (law 14)."""
+
+    __slots__ = ("_complaints", "_failures", "_name")
+
+    def __init__(self, complaints: Complaints, failures: Complaints, name: str) -> None:
+        self._complaints = complaints
+        self._failures = failures
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        exc: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> bool:
+        if isinstance(exc, OSError):
+            text = "%s did not get as far as a session: %s"
+            self._complaints.log(logging.INFO, text, self._name, exc)
+        elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken):
+            text = "the session with %s was not opened: %s"
+            self._complaints.log(logging.INFO, text, self._name, exc)
+        elif isinstance(exc, Exception):
+            text = "the session with %s failed"
+            self._failures.log(logging.ERROR, text, self._name, exc_info=exc)
+        return isinstance(exc, Exception)
+
+
+@contextlib.asynccontextmanager
+async def open_server(
+    services: object,
+    *urls: str,
+    ssl_context: ssl.SSLContext | None = None,
+    allowed_origins: Collection[str] | None = None,
+    resume: bool | Resume = False,
+    **options: Any,
+) -> AsyncIterator[Server]:
+    """Listen at ``urls`` and serve while the block lasts; leaving it ends all sessions at once.
+
+    Args:
+        services: what clients may call, as :func:`open_session` takes it.
+        *urls: ``tcp://host:port`` (port 0: any that is free), ``tls://host:port``, ``unix:///path``,
+            ``ws://host:port/path``, ``wss://host:port/path``.
+        ssl_context: the server's certificate, for ``tls`` and ``wss``.
+        allowed_origins: for ``ws`` and ``wss``: the pages whose scripts may connect, each as a
+            browser names it, ``https://example.org``. By default those that were loaded from the
+            same host and port. Programs that are no browser name no origin, and are let in.
+        resume: let clients that ask for it go on after their connection was lost; True for the defaults of
+            :class:`Resume`.
+        **options: as :func:`open_session` takes them, for each session.
+
+    Raises:
+        ValueError: a URL is not one of these, or there is none.
+        OSError: an address cannot be bound.
+        TypeError: an option or a service is not one.
+    """
+    if not urls:
+        raise ValueError("a server needs a URL to listen at, such as tcp://127.0.0.1:0")
+    chosen = Options(**options)
+    tables = make_tables(services)
+    resumption = (Resume() if resume is True else resume) or None
+    limits = carrier_limits(chosen.limits) if resumption is not None else chosen.limits
+    listeners: list[ChannelListener] = []
+    try:
+        for url in urls:
+            listeners += await open_listeners(
+                url, ssl_context=ssl_context, limits=limits, allowed_origins=allowed_origins
+            )
+        server = Server(listeners, tables, chosen, resumption)
+        with one_exception() as body:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server._run, nursery)  # noqa: SLF001 - the server is made and run here alone
+                try:
+                    yield server
+                except BaseException as exc:
+                    body.append(exc)
+                    raise
+                nursery.cancel_scope.cancel(reason="the server is closing")
+    finally:
+        with trio.CancelScope(shield=True):
+            await _close_all(listeners)
+
+
+async def serve(
+    services: object,
+    *urls: str,
+    ssl_context: ssl.SSLContext | None = None,
+    allowed_origins: Collection[str] | None = None,
+    resume: bool | Resume = False,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    **options: Any,
+) -> None:
+    """Serve at ``urls`` until cancelled, which ends all sessions at once.
+
+    ``urls = await nursery.start(serve, services, "tcp://127.0.0.1:0")`` gives the addresses that
+    are bound. For a graceful end, use :func:`open_server` and :meth:`Server.drain`. Arguments and
+    errors are :func:`open_server`'s.
+    """
+    async with open_server(
+        services,
+        *urls,
+        ssl_context=ssl_context,
+        allowed_origins=allowed_origins,
+        resume=resume,
+        **options,
+    ) as server:
+        task_status.started(server.urls)
+        await trio.sleep_forever()
+
+
+async def _close(session: Session, grace: float | None) -> None:
+    await session.aclose(grace=grace)
+
+
+async def _close_all(listeners: list[ChannelListener]) -> None:
+    for listener in listeners:
+        await listener.aclose()

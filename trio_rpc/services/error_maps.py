@@ -1,0 +1,488 @@
+"""Exceptions as error maps, and back: what the error of a ReplyErr holds.
+
+An error map has string keys: ``code`` and ``message`` always, the others where they apply. Code
+"raised" is an exception of the handler; every other code is a refusal or the end of a call, said by
+the library itself. What a handler raises is always "raised", even if it is one of the library's own
+errors: that one told about some other call.
+
+Declared exceptions and a fixed list of built-in ones are made again (see ``exceptions.py``). The class
+comes from the declaration or from the list, never from the wire; all that the wire can do is to
+choose among them, and everything else becomes a RemoteError. What does not travel is named in a note.
+
+Texts are cut, and groups are bounded in breadth and depth, so that an error map is small whatever
+was raised, and can always be sent: what the wire cannot carry travels as its ``repr``.
+"""
+
+from __future__ import annotations
+
+import reprlib
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+from trio_rpc.errors import (
+    CallError,
+    DecodeError,
+    EncodeError,
+    Fate,
+    InvalidArguments,
+    MethodNotFound,
+    Overloaded,
+    RemoteCancelled,
+    RemoteError,
+    RemoteTraceback,
+    RpcError,
+    Unavailable,
+)
+from trio_rpc.services.decorators import wire_name
+from trio_rpc.services.exceptions import Plan, plan_of, set_cause, set_notes
+from trio_rpc.util.text import clip, quoted
+from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.messages import Notification
+from trio_rpc.wire.to_msgpack import keeps_its_type
+
+__all__ = [
+    "BUILTINS",
+    "Detail",
+    "ErrorMap",
+    "from_error",
+    "not_started",
+    "refusal",
+    "set_fate",
+    "to_error",
+]
+
+Detail: TypeAlias = Literal["none", "message", "traceback"]
+ErrorMap: TypeAlias = dict[str, Any]
+
+MAX_TEXT: Final = 10_000
+MAX_TEXTS: Final = 200_000  # all texts of one map together; beyond it each is cut to CUT_TEXT
+CUT_TEXT: Final = 100
+MAX_NAME: Final = 200
+MAX_TRACEBACK: Final = 50_000
+MAX_NOTES: Final = 20
+MAX_ARGS: Final = 20
+MAX_LEAVES: Final = 100
+MAX_DEPTH: Final = 16
+
+_LISTED: Final[tuple[type[Exception], ...]] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BlockingIOError,
+    BrokenPipeError,
+    BufferError,
+    ChildProcessError,
+    ConnectionAbortedError,
+    ConnectionError,
+    ConnectionRefusedError,
+    ConnectionResetError,
+    EOFError,
+    FileExistsError,
+    FileNotFoundError,
+    FloatingPointError,
+    ImportError,
+    IndexError,
+    InterruptedError,
+    IsADirectoryError,
+    KeyError,
+    LookupError,
+    ModuleNotFoundError,
+    NameError,
+    NotADirectoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    PermissionError,
+    ProcessLookupError,
+    RecursionError,
+    RuntimeError,
+    TimeoutError,
+    TypeError,
+    UnboundLocalError,
+    UnicodeDecodeError,
+    UnicodeEncodeError,
+    UnicodeError,
+    UnicodeTranslateError,
+    ValueError,
+    ZeroDivisionError,
+)
+BUILTINS: Final[Mapping[str, type[Exception]]] = {wire_name(cls): cls for cls in _LISTED}
+"""The exceptions that need no declaration, by the names they travel under."""
+
+_CODES: Final[dict[type[CallError], str]] = {
+    MethodNotFound: "method_not_found",
+    InvalidArguments: "invalid_arguments",
+    Overloaded: "overloaded",
+    Unavailable: "unavailable",
+}
+_REFUSALS: Final = {code: cls for cls, code in _CODES.items()}
+
+
+def to_error(
+    exc: BaseException,
+    raises: Iterable[type[Exception]] = (),
+    detail: Detail = "message",
+    encode: Callable[[Notification], bytes] | None = None,
+) -> ErrorMap:
+    """Make the error map of what a handler raised.
+
+    Args:
+        exc: the exception, or a group of them.
+        raises: the classes its method declares.
+        detail: how much is told. With "none", of an undeclared exception only that there was
+            one; with "message" its text; with "traceback" also where it came from.
+        encode: the codec's encode, to find out which arguments of an exception can be sent; a
+            codec without users' types by default.
+
+    Never raises, and never makes a map that cannot be encoded.
+    """
+    try:
+        return _Writer(tuple(raises), detail, encode or Codec().encode).whole(exc)
+    except Exception:  # noqa: BLE001 - an exception's own attributes may be code that fails
+        return _bare(detail, type(exc))
+
+
+def refusal(exc: CallError) -> ErrorMap:
+    """Make the error map of a call that the library itself ends, whose handler raised nothing.
+
+    Takes MethodNotFound, InvalidArguments, Overloaded, Unavailable and RemoteCancelled; a
+    RemoteError has the code "internal".
+    """
+    message = clip(_text_of(exc), MAX_TEXT)
+    if isinstance(exc, RemoteCancelled):
+        started = exc.fate is not Fate.NOT_STARTED
+        return {"code": "cancelled", "message": message, "started": started}
+    error = {"code": _code_of(exc) or "internal", "message": message}
+    if isinstance(exc, InvalidArguments) and exc.parameter:
+        error["parameter"] = clip(exc.parameter, 100)
+    return error
+
+
+def not_started(
+    exc: BaseException, raises: tuple[type[Exception], ...], detail: Detail
+) -> ErrorMap:
+    """Make the error map of what a filter raised before the handler began.
+
+    A refusal arrives as the class of this library that it is, or as its own if the method declares it.
+    """
+    if isinstance(exc, CallError) and not isinstance(exc, raises) and _code_of(exc) is not None:
+        return {**refusal(exc), **({"started": False} if isinstance(exc, RemoteCancelled) else {})}
+    return {**to_error(exc, raises, detail), "started": False}
+
+
+def _code_of(exc: CallError) -> str | None:
+    if isinstance(exc, RemoteCancelled):
+        return "cancelled"
+    return next((code for cls, code in _CODES.items() if isinstance(exc, cls)), None)
+
+
+def set_fate(exc: BaseException, fate: Fate) -> None:
+    """Tell in an error of this library, or in those of a group, what became of the call."""
+    if isinstance(exc, RpcError):
+        exc.fate = fate
+    elif isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            set_fate(inner, fate)
+
+
+def from_error(
+    error: Mapping[str, Any], raises: Mapping[str, type[Exception]] | None = None
+) -> Exception:
+    """Make the exception that a call ends with from the error map that arrived.
+
+    Args:
+        error: the map.
+        raises: the classes the interface declares, by :func:`wire_name`.
+
+    Raises:
+        DecodeError: the map is malformed.
+    """
+    return _Reader(raises or {}).whole(error)
+
+
+class _Writer:
+    """Makes one error map; counts the leaves of its groups."""
+
+    def __init__(
+        self,
+        raises: tuple[type[Exception], ...],
+        detail: Detail,
+        encode: Callable[[Notification], bytes],
+    ) -> None:
+        self._raises = raises
+        self._detail = detail
+        self._encode = encode
+        self._leaves = 0
+        self._room = MAX_TEXTS
+
+    def whole(self, exc: BaseException) -> ErrorMap:
+        error = self._write(exc, 1)
+        if self._detail == "traceback":
+            error["traceback"] = _traceback_of(exc)
+        return error
+
+    def _write(self, exc: BaseException, depth: int) -> ErrorMap:
+        if isinstance(exc, BaseExceptionGroup) and depth < MAX_DEPTH:
+            return self._write_group(exc, depth)
+        self._leaves += 1
+        declared = self._declared(exc)
+        if declared is None:
+            return self._write_undeclared(exc)
+        plan = plan_of(declared)
+        args, replaced = self._sendable_args(exc)
+        error = self._told(wire_name(declared), _text_of(exc))
+        error["args"] = args
+        notes = _notes_of(exc)
+        state, lost = plan.read(exc)
+        if not plan.is_bare:
+            error["fields"] = self._sendable_fields(plan, state, lost)
+        lost += [
+            f"the class of argument {index + 1}"
+            for index, value in enumerate(args)
+            if not plan.is_typed_argument(index) and not keeps_its_type(value)
+        ]
+        if lost:
+            notes.insert(0, f"lost on its way: {', '.join(map(str, lost[:MAX_ARGS]))}")
+        if declared is not type(exc):
+            notes.insert(0, f"raised as {_full_name(type(exc))}")
+        if replaced:
+            notes.insert(0, "some arguments could not be sent and are shown as text")
+        return self._with_notes(error, notes)
+
+    def _write_group(self, group: BaseExceptionGroup[BaseException], depth: int) -> ErrorMap:
+        notes = _notes_of(group)
+        if type(group) not in (ExceptionGroup, BaseExceptionGroup):
+            notes.insert(0, f"raised as {_full_name(type(group))}")
+        errors: list[ErrorMap] = []
+        for inner in group.exceptions:
+            if self._leaves >= MAX_LEAVES:
+                notes.insert(0, f"{len(group.exceptions) - len(errors)} more were left out")
+                break
+            errors.append(self._write(inner, depth + 1))
+        message = group.message if self._detail != "none" else "several errors"
+        error = self._told("builtins.ExceptionGroup", message)
+        error["errors"] = errors
+        return self._with_notes(error, notes if self._detail != "none" else [])
+
+    def _write_undeclared(self, exc: BaseException) -> ErrorMap:
+        if self._detail == "none":
+            return _bare(self._detail, type(exc))
+        error = self._told(_full_name(type(exc)), _text_of(exc))
+        return self._with_notes(error, _notes_of(exc))
+
+    def _told(self, name: str, message: str) -> ErrorMap:
+        return {"code": "raised", "type": clip(name, MAX_NAME), "message": self._cut(message)}
+
+    def _with_notes(self, error: ErrorMap, notes: list[str]) -> ErrorMap:
+        if notes:
+            error["notes"] = [self._cut(note) for note in notes[:MAX_NOTES]]
+        return error
+
+    def _cut(self, text: str) -> str:
+        text = clip(text, MAX_TEXT if self._room > MAX_TEXT else CUT_TEXT)
+        self._room -= len(text)
+        return text
+
+    def _declared(self, exc: BaseException) -> type[Exception] | None:
+        """Find the declared class nearest to the exception's own, or a listed built-in one."""
+        for cls in type(exc).__mro__:
+            if cls in self._raises:
+                return cls
+        listed = BUILTINS.get(wire_name(type(exc)))
+        if listed is type(exc) and self._detail != "none":
+            return listed
+        return None
+
+    def _sendable_args(self, exc: BaseException) -> tuple[list[Any], bool]:
+        """Return the exception's arguments, and whether some had to be replaced by text."""
+        args, replaced = [], False
+        for value in exc.args[:MAX_ARGS]:
+            if type(value) is str:
+                args.append(self._cut(value))
+            elif self._fits(value):
+                args.append(value)
+            else:
+                args.append(self._cut(_repr_of(value)))
+                replaced = True
+        return args, replaced
+
+    def _sendable_fields(
+        self, plan: Plan, state: dict[str, Any], lost: list[str]
+    ) -> dict[str, Any]:
+        """Return the attributes that can be sent; the names of the others go to ``lost``."""
+        fields = {}
+        for name, value in state.items():
+            if type(value) is str and len(value) > MAX_TEXT:
+                lost.append(name)
+            elif (plan.is_typed(name) or keeps_its_type(value)) and self._fits(value):
+                fields[name] = value
+            else:
+                lost.append(name)
+        return fields
+
+    def _fits(self, value: Any) -> bool:
+        try:
+            size = len(self._encode(Notification("", [value])))
+        except EncodeError:
+            return False
+        if self._room > size:
+            self._room -= size
+            return True
+        return False
+
+
+class _Reader:
+    """Makes one exception from an error map; counts the leaves of its groups."""
+
+    def __init__(self, raises: Mapping[str, type[Exception]]) -> None:
+        self._raises = raises
+        self._leaves = 0
+
+    def whole(self, error: Mapping[str, Any]) -> Exception:
+        code, message = _text(error, "code"), _text(error, "message")
+        if code == "raised":
+            exc = self._raised(error, 1)
+        elif code in ("cancelled", "deadline"):
+            exc = RemoteCancelled(message)
+        elif code == "invalid_arguments":
+            exc = InvalidArguments(message, _text(error, "parameter", ""))
+        elif code in _REFUSALS:
+            exc = _REFUSALS[code](message)
+        else:  # "internal", or a code of a later version
+            exc = RemoteError(code, message)
+        started = _has_started(error, code)
+        if started is not None:
+            set_fate(exc, Fate.STOPPED if started else Fate.NOT_STARTED)
+        remote_traceback = _text(error, "traceback", "")
+        if remote_traceback:
+            set_cause(exc, RemoteTraceback(remote_traceback))
+            if isinstance(exc, RemoteError):
+                exc.remote_traceback = remote_traceback
+        return exc
+
+    def _raised(self, error: Mapping[str, Any], depth: int) -> Exception:
+        name, message = _text(error, "type"), _text(error, "message")
+        notes = _notes(error)
+        if "errors" in error:
+            exc: Exception = self._group(error["errors"], message, depth)
+        else:
+            exc = self._leaf(error, name, message, notes)
+        set_notes(exc, notes)
+        return exc
+
+    def _group(self, errors: object, message: str, depth: int) -> ExceptionGroup[Exception]:
+        if type(errors) is not list or not errors:
+            raise DecodeError("an error has a group that is not a list, or an empty one")
+        if depth >= MAX_DEPTH:
+            raise DecodeError(f"an error has groups inside each other, deeper than {MAX_DEPTH}")
+        parts = []
+        for error in errors:
+            if type(error) is not dict or error.get("code") != "raised":
+                raise DecodeError("an error has a part that is not what a handler raised")
+            parts.append(self._raised(error, depth + 1))
+        return ExceptionGroup(message, parts)
+
+    def _leaf(
+        self, error: Mapping[str, Any], name: str, message: str, notes: list[str]
+    ) -> Exception:
+        self._leaves += 1
+        if self._leaves > MAX_LEAVES:
+            raise DecodeError(f"an error is a group of more than {MAX_LEAVES}")
+        args = error.get("args")
+        if args is not None and type(args) is not list:
+            raise DecodeError("an error has arguments that are not a list")
+        state = error.get("fields")
+        if state is not None and type(state) is not dict:
+            raise DecodeError("an error has fields that are not a map")
+        cls = self._raises.get(name) or BUILTINS.get(name)
+        if cls is not None and args is not None:
+            rebuilt = _rebuild(cls, args, state, message, notes)
+            if rebuilt is not None:
+                return rebuilt
+        return RemoteError(name.removeprefix("builtins."), message, tuple(notes))
+
+
+def _bare(detail: Detail, cls: type[BaseException]) -> ErrorMap:
+    name = "Exception" if detail == "none" else clip(cls.__name__, MAX_NAME)
+    return {"code": "raised", "type": name, "message": "the handler failed"}
+
+
+def _rebuild(
+    cls: type[Exception],
+    args: list[Any],
+    state: dict[str, Any] | None,
+    message: str,
+    notes: list[str],
+) -> Exception | None:
+    """Make an exception again, and note what of it was lost; None if the class cannot be made of that."""
+    made = plan_of(cls).make(args, state)
+    if made is None:
+        return None
+    exc, lost = made
+    if lost:
+        shown = ", ".join(quoted(str(name)) for name in lost[:MAX_ARGS])
+        notes.append(f"lost on its way, since they do not fit here: {shown}")
+    # Its text may be made of what is lost.
+    if state is not None and clip(_text_of(exc), MAX_TEXT) != message and not _is_cut(message):
+        notes.append(f"its text was: {message}")
+    return exc  # type: ignore[return-value]
+
+
+def _is_cut(message: str) -> bool:
+    return message.endswith(" characters)") or not message.isascii()
+
+
+def _has_started(error: Mapping[str, Any], code: str) -> bool | None:
+    """Whether the handler had begun; None for a refusal that does not say, whose class does."""
+    started = error.get("started", None if code in _REFUSALS else True)
+    if started is not None and type(started) is not bool:
+        raise DecodeError("an error has a 'started' that is not a boolean")
+    return started
+
+
+def _text(error: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    value = error.get(key, default)
+    if type(value) is not str:
+        raise DecodeError(f"an error has no text {key!r}")
+    return value
+
+
+def _notes(error: Mapping[str, Any]) -> list[str]:
+    notes = error.get("notes", [])
+    if type(notes) is not list or not all(type(note) is str for note in notes):
+        raise DecodeError("an error has notes that are not a list of texts")
+    return [*notes]
+
+
+def _notes_of(exc: BaseException) -> list[str]:
+    notes: object = getattr(exc, "__notes__", None)
+    return [note for note in notes if type(note) is str] if type(notes) is list else []
+
+
+def _full_name(cls: type[BaseException]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _text_of(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception:  # noqa: BLE001 - an error's text must not hide the error
+        return f"<str() of {type(exc).__name__} failed>"
+
+
+def _repr_of(value: object) -> str:
+    try:
+        return reprlib.repr(value)  # which does not write out what is large
+    except Exception:  # noqa: BLE001 - likewise
+        return f"<repr() of {type(value).__name__} failed>"
+
+
+def _traceback_of(exc: BaseException) -> str:
+    try:
+        text = "".join(traceback.format_exception(exc))
+    except Exception:  # noqa: BLE001 - likewise
+        return ""
+    if len(text) > MAX_TRACEBACK:  # the end says most
+        text = "…" + text[-MAX_TRACEBACK:]
+    return clip(text, MAX_TRACEBACK + 1)

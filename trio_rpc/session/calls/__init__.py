@@ -1,0 +1,1 @@
+"""Calls: those that we make, those that we serve, and what both need."""

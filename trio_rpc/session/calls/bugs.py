@@ -1,0 +1,103 @@
+"""Handlers' bugs, logged where those who operate the program see them.
+
+The caller of a failed call is told what its handler raised, and often nobody else would ever hear of it. So
+whatever a method does not declare is logged with its traceback by the logger ``trio_rpc.handlers``, be it a
+built-in exception that travels as itself or not.
+
+Not a bug, and not logged: what the method declares; a cancellation; what this library itself answers to a bad
+call; and, once the call is cancelled or its session over, the error that tells the handler that nobody listens.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from trio_rpc.errors import RemoteCancelled
+from trio_rpc.services.decorators import Raises
+from trio_rpc.util.rate_limited_log import Complaints
+
+__all__ = ["Bugs"]
+
+logger = logging.getLogger("trio_rpc.handlers")
+
+MAX_METHODS: Final = 1000
+"""Methods with a limit of their own. Their names are this program's; the rest share one limit."""
+
+_NOBODY_LISTENS: Final = (
+    trio.BrokenResourceError,  # SessionBroken is one
+    trio.ClosedResourceError,  # SessionClosed is one
+    RemoteCancelled,
+)
+
+
+class Bugs:
+    """Logs handlers' bugs for one server, gateway or client; each method has a rate limit of its own.
+
+    So a caller that makes one method fail for ever fills no log, and does not hide the bug of another one.
+    """
+
+    def __init__(self) -> None:
+        # Bound: MAX_METHODS and one more.
+        self._limits: dict[str, Complaints] = {}
+
+    def raised(
+        self,
+        exc: BaseException,
+        method: str,
+        raises: Raises = (),
+        *,
+        session: str,
+        call: int | str | None,
+        is_cancelled: bool = False,
+    ) -> None:
+        """Log what of ``exc`` is a bug, if anything is.
+
+        Args:
+            exc: what the handler raised, or a group.
+            method: the method's full name.
+            raises: what it declares; nothing for a notification, whose caller is not told.
+            session: what the caller is called in logs.
+            call: the id of the call; None for a notification.
+            is_cancelled: the call is cancelled, or its session is over.
+        """
+
+        def is_bug(one: BaseException) -> bool:
+            return (
+                isinstance(one, Exception)
+                and not isinstance(one, (BaseExceptionGroup, *raises))
+                and not (is_cancelled and isinstance(one, _NOBODY_LISTENS))
+            )
+
+        if isinstance(exc, BaseExceptionGroup):
+            bug: BaseException | None = exc.subgroup(is_bug)
+        else:
+            bug = exc if is_bug(exc) else None
+        if bug is not None:
+            what = "raised %s, which it does not declare"
+            self._log(method, what, type(bug).__qualname__, session, call, bug)
+
+    def unsendable(
+        self, exc: Exception, method: str, *, session: str, call: int | str | None
+    ) -> None:
+        """Log that the result of a method cannot be sent."""
+        self._log(method, "has a result that cannot be sent: %s", exc, session, call, exc)
+
+    def _log(  # noqa: PLR0917 - called from here alone
+        self,
+        method: str,
+        what: str,
+        detail: object,
+        session: str,
+        call: int | str | None,
+        exc: BaseException,
+    ) -> None:
+        key = method if method in self._limits or len(self._limits) < MAX_METHODS else ""
+        limit = self._limits.get(key)
+        if limit is None:
+            limit = self._limits[key] = Complaints(logger)
+        extra = {"rpc_session": session, "rpc_method": method, "rpc_call": call}
+        text = f"%s, called by %s, {what}"
+        limit.log(logging.ERROR, text, method, session, detail, exc_info=exc, extra=extra)

@@ -1,0 +1,188 @@
+"""Functions and streams that were given as arguments: what they are at each end (law 8).
+
+At the caller a function stays where it is; only its number within the call travels. At the callee that
+number becomes a :class:`Callback`, and calling it is a Request back to the caller, which names the call
+and the number. It runs at the caller as a child of the call it was given to: begun in the order of
+arrival, cancelled with the call, and over before the call is.
+
+A stream is lent in the same way: what arrives is an :class:`ItemReceiver`, and taking the first item from it
+is a Request back that asks for items.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterable, Callable, Coroutine
+from typing import Any, NamedTuple, TypeAlias
+
+import trio
+
+from trio_rpc.errors import EncodeError, LocalProtocolError
+from trio_rpc.services.conversion import Convert
+from trio_rpc.services.decorators import Kind, Raises
+from trio_rpc.services.functions import Said
+from trio_rpc.services.lending import PrepareAll, Wanted
+from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.services.signatures import Signature, checked
+from trio_rpc.services.tables import BoundMethod
+from trio_rpc.session.calls.context import Handled
+from trio_rpc.wire.messages import Reference
+from trio_rpc.wire.to_msgpack import has_data
+
+__all__ = ["CALLBACK", "STREAM", "CallBack", "Callback", "Lent", "lend", "not_lent"]
+
+CALLBACK = 1
+"""The kind of a reference to a function."""
+STREAM = 2
+"""The kind of a reference to what can be iterated over."""
+
+CallBack: TypeAlias = Callable[
+    [Handled, RemoteMethod, int, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, Any]
+]
+
+
+class Callback:
+    """A function of the caller's, as its handler has it: an async function that lives with the call."""
+
+    __slots__ = ("_call_back", "_convert", "_handled", "_method", "_prepare", "kind", "number")
+
+    def __init__(self, kind: int, number: int) -> None:
+        self.kind = kind
+        self.number = number
+        self._convert: Convert | None = None
+        self._prepare: PrepareAll | None = None
+        self._handled: Handled | None = None
+        self._method: RemoteMethod
+        self._call_back: CallBack
+
+    def use(self, convert: Convert | None, prepare: PrepareAll | None) -> None:
+        """Convert its results, and mark what its arguments lend, with these functions."""
+        self._convert = convert
+        self._prepare = prepare
+
+    def bind(self, handled: Handled, method: RemoteMethod, call_back: CallBack) -> None:
+        """Tie it to the call that it came with; ``method`` is what it is here."""
+        method.convert = checked(method.title, self._convert)
+        if self._prepare is not None:
+            method.said = method.said._replace(prepare=self._prepare)
+        self._handled = handled
+        self._method = method
+        self._call_back = call_back
+
+    def __repr__(self) -> str:
+        where = "nothing" if self._handled is None else self._handled.method.name
+        return f"<callback {self.number} of {where}>"
+
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the function at the other end, and return or raise what comes of it there.
+
+        Raises LocalProtocolError once the handler that it was given to has ended (law 8), DecodeError for
+        a result that is not of the annotated type, and in addition all that any call raises.
+        """
+        if self._handled is None:
+            raise LocalProtocolError("this callback came with nothing that it could live in")
+        return await self._call_back(self._handled, self._method, self.number, args, kwargs)
+
+
+class Lent(NamedTuple):
+    """A function or a stream of ours that the peer may use while a call lasts."""
+
+    reference: Reference
+    method: BoundMethod
+    """What it is to the peer."""
+
+
+def lend(value: Any, method: RemoteMethod, number: int) -> Lent | None:
+    """Make what is to travel in place of an argument of no type that the codec knows, or None.
+
+    Args:
+        value: a function, sync or async, or an async iterable.
+        method: what it is given to; an exception that this declares travels as itself from here, too.
+        number: its number within the call.
+    """
+    said = None
+    if type(value) is Wanted:
+        value, said = value.value, value.said
+        wanted: int | None = STREAM if said is None else CALLBACK
+    else:
+        wanted = _kind_by_looks(value)
+    if wanted is None:
+        return None
+    raises = tuple(method.raises.values())
+    make = _as_stream if wanted == STREAM else functools.partial(_as_method, said=said or Said())
+    return Lent(Reference(wanted, number), make(value, method.name, number, raises))
+
+
+def not_lent(value: Any) -> None:
+    """Raise EncodeError for a function or a stream in a notification, which has no end for it to live until."""
+    value = value.value if type(value) is Wanted else value
+    if callable(value) or isinstance(value, AsyncIterable):
+        raise EncodeError(
+            f"a notification cannot carry a function or a stream, such as this {type(value).__qualname__}: they live"
+            " as long as a call does, so make it a method"
+        )
+
+
+def _kind_by_looks(value: Any) -> int | None:
+    """Say whether a value that is not sent as data is a function or a stream, or neither (None).
+
+    Raises EncodeError, with what to write, for one that could be either of them, or data as well.
+    """
+    is_function = callable(value) and not isinstance(value, type)
+    if not isinstance(value, AsyncIterable):
+        return CALLBACK if is_function else None
+    # Trio's channels have fields, too, and nobody means these.
+    is_data = has_data(type(value)) and not isinstance(value, trio.abc.AsyncResource)
+    if is_function or is_data:
+        name = type(value).__qualname__
+        looks = ["data"] * is_data + ["a function"] * is_function + ["a stream"]
+        hints = ["a dict or list for the data"] * is_data
+        hints += ["its __call__ for the function"] * is_function
+        raise EncodeError(
+            f"this {name} could be {' or '.join(looks)}, and no annotation says which: call by a proxy with an"
+            f" interface that does, or give {', '.join(hints)}, or aiter() of it for the stream"
+        )
+    return STREAM
+
+
+def _as_stream(items: AsyncIterable[Any], method: str, number: int, raises: Raises) -> BoundMethod:
+    return BoundMethod(
+        name=f"stream {number} of {method}",
+        kind=Kind.STREAM,
+        function=lambda: items,
+        is_async=True,
+        signature=_NOTHING,
+        raises=raises,
+    )
+
+
+def _as_method(
+    function: Callable[..., Any], method: str, number: int, raises: Raises, *, said: Said
+) -> BoundMethod:
+    return BoundMethod(
+        name=f"callback {number} of {method}",
+        kind=Kind.METHOD,
+        function=function,
+        is_async=inspect.iscoroutinefunction(function),
+        signature=_signature_of(function, said),
+        raises=raises,
+    )
+
+
+def _signature_of(function: Callable[..., Any], said: Said) -> Signature:
+    owner = getattr(function, "__self__", function)
+    owner = owner if isinstance(owner, type) else type(owner)
+    name = getattr(function, "__qualname__", None)
+    name = name if isinstance(name, str) else type(function).__qualname__
+    try:
+        return Signature(function, skip_self=False, owner=owner, name=name, said=said)
+    except TypeError:  # Python cannot tell how it is called
+        return Signature(_anything, skip_self=False, name=name, said=said)
+
+
+def _anything(*args: Any, **kwargs: Any) -> None:
+    """Take whatever comes, for functions that do not say what they take."""
+
+
+_NOTHING = Signature(lambda: None, skip_self=False, name="a stream")

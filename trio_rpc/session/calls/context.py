@@ -1,0 +1,245 @@
+"""Which call is being handled here, and what travels with the calls that are made."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+if TYPE_CHECKING:
+    from trio_rpc.services.tables import BoundMethod
+    from trio_rpc.session.calls.eager import Suspended
+    from trio_rpc.session.calls.outgoing_call import Pending
+    from trio_rpc.session.session import Session
+    from trio_rpc.session.streams.items import ItemSender
+    from trio_rpc.session.streams.scopes import HeldScope
+
+__all__ = [
+    "Call",
+    "Handled",
+    "call_context",
+    "callback_context",
+    "current_call",
+    "handled_call",
+    "metadata",
+    "outgoing_metadata",
+]
+
+
+class Call:
+    """One call, as its handler (:func:`current_call`) or a filter sees it.
+
+    Attributes:
+        session_or_none: the session it came in on, or goes out on; None if a browser has called.
+        method: its full name, ``"service.method"``.
+        metadata: what travels with it.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+    """
+
+    __slots__ = ("_home", "args", "kwargs", "metadata", "method", "session_or_none")
+
+    def __init__(  # noqa: PLR0917 - made by us alone
+        self,
+        session: Session | None,
+        method: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        home: HeldScope | None = None,
+    ) -> None:
+        self._home = home
+        self.session_or_none = session
+        self.method = method
+        self.args = args
+        self.kwargs = kwargs
+        self.metadata = metadata
+
+    def __repr__(self) -> str:
+        return f"<trio_rpc.Call {self.method} on {self.session_or_none or 'a gateway'}>"
+
+    @property
+    def session(self) -> Session:
+        """The session it came in on, or goes out on.
+
+        Raises:
+            RuntimeError: a browser has called, by a gateway: its callbacks are all that reaches it.
+        """
+        if self.session_or_none is None:
+            raise RuntimeError(
+                f"{self.method} was called by a browser, which has no session: call back by its callbacks"
+            )
+        return self.session_or_none
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """The nursery of the remote scope that this call was made in, for what is to outlive the call.
+
+        Its tasks are cancelled when the caller leaves the scope, which waits for them. What one of them
+        raises ends the scope, and is raised at the caller's block.
+
+        Raises:
+            RuntimeError: the call was not made in a remote scope.
+        """
+        if self._home is None or self._home.nursery is None:
+            raise RuntimeError(f"{self.method} was not called in a remote scope")
+        return self._home.nursery
+
+
+class Handled:
+    """A call of the peer's, from its arrival until its handler has ended."""
+
+    __slots__ = (
+        "args",
+        "cancelled",
+        "context",
+        "has_begun",
+        "has_ended",
+        "held",
+        "home",
+        "id",
+        "keeps_scope",
+        "kwargs",
+        "method",
+        "references",
+        "result",
+        "scope",
+        "sender",
+        "session",
+        "started",
+        "suspended",
+        "within",
+    )
+
+    def __init__(  # noqa: PLR0917 - made in one place, for each call
+        self,
+        session: Session | None,
+        number: int,
+        method: BoundMethod,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        context: Mapping[str, Any] | None,
+    ) -> None:
+        self.session = session
+        self.id = number
+        self.method = method
+        self.args = args
+        self.kwargs = kwargs
+        self.context = context
+        self.scope: trio.CancelScope | None = None
+        """Where the handler runs, once it does."""
+        self.keeps_scope = False
+        """It has had to wait, so the scope is its own, and the reader's no more."""
+        self.cancelled: str | None = None
+        """The reason for which it has been cancelled."""
+        self.suspended: Suspended | None = None
+        self.within: Pending | None = None
+        """The call of ours that this one is a callback of."""
+        self.result: object = None
+        self.started = 0.0
+        self.has_begun = False
+        """The handler's function has been called, and not only filters round it."""
+        self.has_ended = False
+        self.references: Sequence[Any] = ()
+        """Callbacks and streams that came with it, and live as long."""
+        self.sender: ItemSender | None = None
+        """Where its items go, if it is a stream or a duplex."""
+        self.home: HeldScope | None = None
+        """The remote scope that it was made in."""
+        self.held: HeldScope | None = None
+        """What it holds, if it is a remote scope itself."""
+
+    @property
+    def call(self) -> Call:
+        """What handlers and filters see of it."""
+        metadata = self.context.get("metadata", {}) if self.context else {}
+        return Call(self.session, self.method.name, self.args, self.kwargs, metadata, self.home)
+
+    @property
+    def parent(self) -> int | None:
+        """The id of the call of ours that this one is made in."""
+        return self.context.get("parent") if self.context else None
+
+    @property
+    def scope_id(self) -> int | None:
+        """The id of the remote scope that this one is made in."""
+        return self.context.get("scope") if self.context else None
+
+    @property
+    def is_called_too_late(self) -> bool:
+        """Whether it is a callback of a call that has been cancelled meanwhile."""
+        return self.within is not None and self.within.raise_cancel is not None
+
+    @property
+    def depth(self) -> int:
+        """How many calls this one is made in."""
+        return self.context.get("depth", 0) if self.context else 0
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the handler, or see to it that it never begins; in its first step, once it has to wait."""
+        if self.cancelled is None:
+            self.cancelled = reason
+            if self.scope is not None and self.keeps_scope:
+                self.scope.cancel(reason=reason)
+            if self.sender is not None:
+                self.sender.stop()
+
+
+handled_call: ContextVar[Handled | None] = ContextVar("trio_rpc.handled_call", default=None)
+outgoing_metadata: ContextVar[Mapping[str, Any] | None] = ContextVar(
+    "trio_rpc.outgoing_metadata", default=None
+)
+
+
+def current_call() -> Call:
+    """Return the call that this task is handling.
+
+    Raises:
+        RuntimeError: this task was not started by a handler.
+    """
+    handled = handled_call.get()
+    if handled is None:
+        raise RuntimeError("no remote call is being handled here")
+    return handled.call
+
+
+@contextlib.contextmanager
+def metadata(**entries: Any) -> Iterator[None]:
+    """Let ``entries`` travel with the calls and notifications that are made inside this block.
+
+    Blocks nest: an inner one adds to, or replaces, what an outer one says. What a handler finds in
+    ``current_call().metadata`` does not travel on by itself, since it may be meant for nobody else.
+    """
+    token = outgoing_metadata.set({**(outgoing_metadata.get() or {}), **entries})
+    try:
+        yield
+    finally:
+        outgoing_metadata.reset(token)
+
+
+def call_context(session: Session, incoming: Container[int]) -> dict[str, Any] | None:
+    """Make the context of a call from here: its place in the tree, and what travels with it.
+
+    Args:
+        session: what the call is made on.
+        incoming: the calls that ``session`` is handling.
+    """
+    handled, entries = handled_call.get(), outgoing_metadata.get()
+    if handled is None and not entries:
+        return None
+    context: dict[str, Any] = {}
+    if entries:
+        context["metadata"] = dict(entries)
+    if handled is not None:
+        context["depth"] = handled.depth + 1
+        if handled.session is session and handled.id in incoming:
+            context["parent"] = handled.id
+    return context
+
+
+def callback_context(handled: Handled, number: int) -> dict[str, Any]:
+    """Make what the context of a callback says besides: which call, and which of its callbacks."""
+    return {"parent": handled.id, "callback": number, "depth": handled.depth + 1}

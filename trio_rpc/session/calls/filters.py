@@ -1,0 +1,101 @@
+"""Filters: one async function round each call, on either side of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeAlias, TypeVar
+
+import trio
+
+from trio_rpc.errors import Fate, RpcError
+from trio_rpc.services.error_maps import set_fate
+from trio_rpc.session.calls.context import Call
+from trio_rpc.util.one_exception import one_exception
+
+__all__ = ["Filter", "apply_filters", "call_filtered", "filtered"]
+
+T = TypeVar("T")
+
+Filter: TypeAlias = Callable[[Call, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+
+
+def apply_filters(
+    filters: Sequence[Filter], call: Call, proceed: Callable[[], Awaitable[Any]]
+) -> Awaitable[Any]:
+    """Run ``proceed`` inside all filters; the first one is outermost."""
+    for each in reversed(filters):
+        proceed = functools.partial(each, call, proceed)
+    return proceed()
+
+
+async def call_filtered(
+    filters: Sequence[Filter],
+    call: Call,
+    proceed: Callable[[], Awaitable[Any]],
+    done: Fate = Fate.STOPPED,
+) -> Any:
+    """Make a call of ours inside all filters. Errors of this library that leave them tell its fate (law 15).
+
+    A filter may raise what is about no call, or about another one: it may have refused this call, or
+    repeated it, or failed when it was over.
+
+    Args:
+        filters: the first one is outermost.
+        call: what they see.
+        proceed: makes the call.
+        done: what has become of the handler when ``proceed`` has returned.
+    """
+    fates = [Fate.NOT_STARTED]
+
+    async def watched() -> Any:
+        fates.append(Fate.UNKNOWN)  # until it is known
+        place = len(fates) - 1
+        try:
+            result = await proceed()
+        except RpcError as exc:
+            fates[place] = exc.fate
+            raise
+        except Exception:
+            fates[place] = Fate.STOPPED
+            raise
+        fates[place] = done
+        return result
+
+    try:
+        return await apply_filters(filters, call, watched)
+    except Exception as exc:
+        set_fate(exc, max(fates, key=_KNOWN_LEAST.index))
+        raise
+
+
+_KNOWN_LEAST = [Fate.NOT_STARTED, Fate.STOPPED, Fate.UNKNOWN]
+
+
+@contextlib.asynccontextmanager
+async def filtered(
+    filters: Sequence[Filter], call: Call, opening: AbstractAsyncContextManager[T]
+) -> AsyncIterator[T]:
+    """Open something inside all filters: to them it is a call that lasts as long as the block."""
+    left = trio.Event()
+
+    async def run(*, task_status: trio.TaskStatus[T]) -> None:
+        async def proceed() -> None:
+            async with opening as opened:
+                task_status.started(opened)
+                await left.wait()
+
+        await call_filtered(filters, call, proceed)
+
+    with one_exception() as body:
+        async with trio.open_nursery() as nursery:
+            opened = await nursery.start(run)
+            try:
+                yield opened
+            except BaseException as exc:
+                body.append(exc)
+                raise
+            finally:
+                left.set()

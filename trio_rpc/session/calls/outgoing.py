@@ -1,0 +1,572 @@
+"""The caller's side: a task sends a Request, sleeps, and goes on with what came of it.
+
+A caller sleeps in ``wait_task_rescheduled`` and is woken by the reader, by the end of the session,
+or by its own cancellation. The last sends Cancel and goes back to sleep, shielded, for the word
+that the handler has ended: that is law 2. Whoever wakes a caller first stores the reason on its
+:class:`Pending` and forgets the task, so that nobody wakes it twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import trio
+from trio.lowlevel import Abort, current_task, wait_task_rescheduled
+
+from trio_rpc.errors import (
+    DecodeError,
+    Fate,
+    LocalProtocolError,
+    Overloaded,
+    RemoteCancelled,
+    RpcError,
+)
+from trio_rpc.protocol.protocol import Protocol as Rules
+from trio_rpc.protocol.states import Outgoing as CallState
+from trio_rpc.services.conversion import Convert
+from trio_rpc.services.error_maps import from_error
+from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.services.signatures import TASK_STATUS
+from trio_rpc.services.tables import BoundMethod
+from trio_rpc.session.calls.admission import UNLIMITED, Admission
+from trio_rpc.session.calls.callbacks import lend, not_lent
+from trio_rpc.session.calls.context import Handled, call_context, callback_context
+from trio_rpc.session.calls.outgoing_call import (
+    NO_FUNCTIONS,
+    Listener,
+    Pending,
+    RaiseCancel,
+    raise_cancelled,
+    reason_of,
+)
+from trio_rpc.session.io.receiver import Receiver
+from trio_rpc.session.owner import Owner
+from trio_rpc.session.streams.items import ItemSender
+from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.limits import Limits
+
+if TYPE_CHECKING:
+    from trio_rpc.session.session import Session
+
+__all__ = ["Outgoing"]
+
+
+_CANCELLED_CODES = ("cancelled", "deadline")  # no set: a peer's code may be unhashable
+
+
+class Outgoing:
+    """The calls that this end has made on one session.
+
+    ``session`` is set before the first one.
+
+    Args:
+        protocol: where requests are queued.
+        limits: for ``send_buffer`` and ``cancel_grace``.
+        send: has what is queued written; at once when nothing else is expected to join it.
+        wake: has it written with what else is queued in this tick.
+        write_early: writes it now, if much is queued.
+        refusal: why a call with that context cannot be made now, or None.
+        over: makes the error of a call that the end of the session has ended.
+        receiver: where a caller that is alone may wait for its Reply.
+        ended: called when a call is over that nobody else has heard of.
+        look_by: has :meth:`abandon_late` called at a time, if not before.
+        owner: the run in which calls may be made.
+    """
+
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        protocol: Rules,
+        limits: Limits,
+        send: Callable[[], None],
+        wake: Callable[[], None],
+        write_early: Callable[[], None],
+        refusal: Callable[[dict[str, Any] | None], RpcError | None],
+        over: Callable[[Fate], RpcError],
+        receiver: Receiver,
+        ended: Callable[[], None],
+        look_by: Callable[[float], None],
+        owner: Owner,
+        complaints: Complaints,
+    ) -> None:
+        self.session: Session
+        self.pending: dict[int, Pending] = {}
+        self.limits = limits
+        self.check_run = owner.check
+        self._protocol = protocol
+        self._functions = NO_FUNCTIONS
+        self._method: RemoteMethod
+        self._lend_function = self._lend
+        self._send_buffer = limits.send_buffer
+        self._send = send
+        self._wake = wake
+        self._write_early = write_early
+        self._refusal = refusal
+        self._over = over
+        self._receiver = receiver
+        self._ended = ended
+        self._look_by = look_by
+        self._complaints = complaints
+        self._calls = Admission(self._room_for_calls)
+        self._notifications = Admission(self._room_for_notifications)
+        self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
+        self._is_over = False
+
+    def is_cancelling(self, pending: Pending) -> bool:
+        """Whether that call has been cancelled and its end has not come."""
+        return self._protocol.outgoing.get(pending.id) is CallState.CANCELLING
+
+    # ── room ─────────────────────────────────────────────────────────────────────────────────
+
+    def has_room(self) -> bool:
+        """Whether anything more should be queued for sending now."""
+        return self._protocol.bytes_waiting < self._send_buffer
+
+    def _room_for_calls(self) -> int:
+        protocol = self._protocol
+        if protocol.bytes_waiting >= self._send_buffer:
+            return 0
+        return protocol.peer.max_calls - len(protocol.outgoing)
+
+    def _room_for_notifications(self) -> int:
+        return self._protocol.notification_credit if self.has_room() else 0
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for credit or room."""
+        return self._calls.waiting + self._notifications.waiting + self._room.waiting
+
+    def let_in(self) -> None:
+        """Credit or room may have come free: wake those who wait for it."""
+        self._calls.let_in()
+        self._notifications.let_in()
+        self._room.let_in()
+
+    async def wait_for_room(self) -> None:
+        """Wait while more than ``send_buffer`` bytes are queued; a checkpoint only if it waits."""
+        if not self._room.is_free:
+            await self._room.wait()
+
+    # ── calling ──────────────────────────────────────────────────────────────────────────────
+
+    async def request(
+        self,
+        method: RemoteMethod,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        *,
+        abandon_on_cancel: bool = False,
+        callback: tuple[Handled, int] | None = None,
+        home: Pending | None = None,
+    ) -> Any:
+        """Call ``method``: send a Request, wait for its end, and return or raise what came of it.
+
+        Args:
+            method: what to call.
+            args: positional arguments.
+            kwargs: keyword arguments.
+            abandon_on_cancel: leave when cancelled, without waiting for the handler's end.
+            callback: the call of the peer's, and which of its callbacks, is called in place of
+                ``method``, whose ``raises`` holds all the same.
+            home: the remote scope that the call is made in.
+        """
+        self.check_run()
+        deadline = trio.current_effective_deadline()
+        if deadline != math.inf and deadline <= trio.current_time():
+            await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
+        context = call_context(self.session, self._protocol.incoming)
+        if callback is not None or home is not None:
+            context = _within(context, callback, home)
+        if not self._calls.is_free:
+            await self._wait_for_credit(context)
+        pending = self._begin(method, args, kwargs, context, deadline, home)
+        if abandon_on_cancel:
+            pending.abandon_on_cancel = True
+        self._send()
+        if len(self.pending) == 1 and self._receiver.is_free:
+            await self._receive_reply(pending)
+        if pending.answer is None and pending.raise_cancel is None:
+            pending.task = current_task()
+            await wait_task_rescheduled(pending.abort)
+        if pending.answer is None:
+            await self._wait_for_end(pending)
+        if pending.functions:
+            await self._end_callbacks(pending)
+        answer = pending.answer
+        if type(answer) is not m.Reply or pending.interrupted:
+            answer = await self._settle(pending)
+            raise from_error(answer.error, method.raises)
+        # Law 3: also when we were cancelled meanwhile.
+        if answer.problem is not None:
+            raise DecodeError(answer.problem, fate=Fate.STOPPED)
+        convert = method.convert
+        return answer.result if convert is None else _converted(convert, answer.result)
+
+    # Interrupted between taking the Reply and saying so, it would wait for ever.
+    @trio.lowlevel.enable_ki_protection
+    async def _receive_reply(self, pending: Pending) -> None:
+        """Receive one packet; its end may be in it. Cancelled, it passes that on as others do."""
+        try:
+            reply = await self._receiver.receive_reply(pending.id)
+        except (trio.Cancelled, KeyboardInterrupt) as exc:
+            if pending.abort(functools.partial(_raise, exc)) is Abort.SUCCEEDED:
+                raise
+        else:
+            if reply is not None and pending.answer is None:  # else it has crossed the end
+                self.finish(reply)
+                self._ended()
+            self.let_callers_in()
+            if self._protocol.has_data:
+                self._send()  # a Pong: no event tells the reader of it
+
+    async def open(
+        self,
+        method: RemoteMethod,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        *,
+        listener: Listener,
+        callback: tuple[Handled, int] | None = None,
+        home: Pending | None = None,
+    ) -> Pending:
+        """Send a Request and return; whoever opens a call has to :meth:`close` it.
+
+        Args as for :meth:`request`; ``listener`` is told what comes.
+        """
+        self.check_run()
+        await trio.lowlevel.checkpoint()
+        context = call_context(self.session, self._protocol.incoming)
+        context = _within(context, callback, home)
+        if method.kind.is_opened:
+            first = [self.limits.stream_items, self.limits.stream_bytes]
+            context = {**(context or {}), "stream": first}
+        if not self._calls.is_free:
+            await self._wait_for_credit(context)
+        deadline = trio.current_effective_deadline()
+        pending = self._begin(method, args, kwargs, context, deadline, home)
+        pending.listener = listener
+        self._send()
+        return pending
+
+    def _begin(  # noqa: PLR0917 - made in two places, for each call
+        self,
+        method: RemoteMethod,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        context: dict[str, Any] | None,
+        deadline: float,
+        home: Pending | None,
+    ) -> Pending:
+        """Queue a Request; from here on the call is in flight."""
+        error = self._refusal(context)
+        if error is not None:
+            raise error
+        now = trio.current_time()
+        if deadline != math.inf:
+            context = {**(context or {}), "deadline": max(0.0, deadline - now)}
+        task_status = None
+        if kwargs and TASK_STATUS in kwargs:
+            task_status, kwargs = _split_task_status(kwargs)
+            if task_status is not None:
+                context = {**(context or {}), TASK_STATUS: True}
+        # What is lent to a call in a remote scope is lent to the scope, and lives as long (law 8).
+        self._functions = NO_FUNCTIONS if home is None else self._open_home(home).functions
+        self._method = method
+        if method.said.prepare is not None:
+            args, kwargs = method.said.prepare(args, kwargs)
+        call = self._protocol.request(
+            method.name, list(args), kwargs or None, context, self._lend_function
+        )
+        pending = self.pending[call] = Pending(self, call, method, now, deadline)
+        if home is not None:
+            pending.home = home
+        elif self._functions:
+            pending.take_callbacks(self._functions)
+        if context:
+            pending.parent = context.get("parent")
+            pending.task_status = task_status
+        return pending
+
+    def _open_home(self, home: Pending) -> Pending:
+        if self.pending.get(home.id) is not home:
+            raise LocalProtocolError("the remote scope that this call is made in has ended")
+        return home
+
+    def _lend(self, value: Any) -> m.Reference | None:
+        """Let a function or a stream travel with the call that is being encoded."""
+        lent = lend(value, self._method, len(self._functions))
+        if lent is None:
+            return None
+        if self._functions is NO_FUNCTIONS:
+            self._functions = []
+        self._functions.append(lent.method)
+        return lent.reference
+
+    def callback(
+        self, context: Mapping[str, Any]
+    ) -> tuple[Pending, BoundMethod] | tuple[None, None]:
+        """Find the function that a Request with that context calls back."""
+        pending = self.pending.get(context.get("parent", 0))
+        number = context["callback"]
+        if pending is None or number >= len(pending.functions):
+            return None, None
+        return pending, pending.functions[number]
+
+    async def _end_callbacks(self, pending: Pending) -> None:
+        """See to it that no callback runs when its call has returned (law 8)."""
+        pending.cancel_callbacks("the call that this callback belongs to has ended")
+        with trio.CancelScope(shield=True):
+            while pending.callbacks:
+                pending.task = current_task()
+                await wait_task_rescheduled(_never_aborts)
+
+    async def _wait_for_credit(self, context: dict[str, Any] | None) -> None:
+        nested = context is not None and "depth" in context
+        if nested and not self._protocol.has_call_credit:
+            # Those who hold the credit may be waiting for this very call, be it in the other end's
+            # handlers: two ends that call each other and call back would wait for ever.
+            raise Overloaded(
+                "no credit is left for a call made inside another; it might never come"
+            )
+        await self._calls.wait()
+
+    async def notify(
+        self, method: RemoteMethod, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> None:
+        """Send a Notification; waits for credit and room only."""
+        self.check_run()
+        await trio.lowlevel.checkpoint()
+        context = call_context(self.session, self._protocol.incoming)
+        if not self._notifications.is_free:
+            await self._notifications.wait()
+        error = self._refusal(context)
+        if error is not None:
+            raise error
+        if method.said.prepare is not None:
+            args, kwargs = method.said.prepare(args, kwargs)
+        self._protocol.notify(method.name, list(args), kwargs or None, context, not_lent)
+        self._send()
+
+    # ── what comes of a call ─────────────────────────────────────────────────────────────────
+
+    def finish(self, message: m.Reply | m.ReplyErr) -> None:
+        """A terminal message has come: wake its caller."""
+        self.pending.pop(message.id).end(message)
+        self.let_callers_in()
+
+    def let_callers_in(self) -> None:
+        """Wake callers that wait for credit.
+
+        Called after each packet: the late end of an abandoned call frees credit, and is no event.
+        """
+        if self._calls.waiting:
+            self._calls.let_in()
+
+    def fail_all(self) -> None:
+        """The session is over: every call ends now (law 6)."""
+        self._is_over = True
+        calls, self.pending = self.pending, {}
+        for pending in calls.values():
+            never_left = self._protocol.never_left(pending.id)
+            pending.end(self._over(Fate.NOT_STARTED if never_left else Fate.UNKNOWN))
+        for queue in (self._calls, self._notifications, self._room):
+            queue.open()
+
+    def over_error(self, fate: Fate = Fate.UNKNOWN) -> RpcError | None:
+        """Make the error for whoever wants something of a session that is over; None while it is not."""
+        return self._over(fate) if self._is_over else None
+
+    def cancel(self, pending: Pending) -> bool:
+        """Cancel a call; True when its caller need not wait for anything."""
+        reason = reason_of(pending)
+        if pending.answer is not None:
+            return False  # one that receives is cancelled in the tick in which the session ends
+        pending.cancel_callbacks(reason or "the call that this callback belongs to is cancelled")
+        withdrawn = self._protocol.cancel(pending.id, reason)
+        if not withdrawn:
+            if not pending.abandon_on_cancel:
+                self._expect_end(pending)
+                return False
+            self._protocol.abandon(pending.id)
+        del self.pending[pending.id]
+        self._send()
+        self.let_in()
+        return True
+
+    async def _wait_for_end(self, pending: Pending) -> None:
+        """Wait for the end of a call that has been cancelled."""
+        with trio.CancelScope(shield=True):
+            while pending.answer is None:
+                pending.task = current_task()
+                await wait_task_rescheduled(pending.abort_again)
+
+    def _expect_end(self, pending: Pending) -> None:
+        """Have Cancel sent, and the call abandoned if its end does not come within ``cancel_grace``."""
+        self._send()
+        self._write_early()
+        pending.expires = trio.current_time() + self.limits.cancel_grace
+        self._look_by(pending.expires)
+
+    @property
+    def first_to_expire(self) -> float:
+        """When :meth:`abandon_late` is due, if nothing ends before."""
+        return min((pending.expires for pending in self.pending.values()), default=math.inf)
+
+    def abandon_late(self, now: float) -> None:
+        """Abandon cancelled calls that have not ended in time."""
+        for pending in list(self.pending.values()):
+            if pending.expires <= now:
+                self._abandon(pending)
+
+    def _abandon(self, pending: Pending) -> None:
+        self._complaints.log(
+            logging.WARNING,
+            "%s did not end within %g s of its cancellation and is abandoned",
+            pending.method.name,
+            self.limits.cancel_grace,
+        )
+        del self.pending[pending.id]
+        self._protocol.abandon(pending.id)
+        self._send()
+        error = {"code": "cancelled", "message": "abandoned, for it has not ended in time"}
+        pending.end(m.ReplyErr(pending.id, error))
+
+    # ── calls that were opened, and are not awaited ──────────────────────────────────────────
+
+    def new_sender(self) -> ItemSender:
+        """Make the producer's end of a stream that has no call yet."""
+        return ItemSender(self._protocol, self, self._send, self._wake)
+
+    def item(self, message: m.Item) -> None:
+        """An item has come."""
+        self.pending[message.id].listener.item(message)
+
+    def end_of_items(self, message: m.EndOfItems) -> None:
+        """A producer sends no more items."""
+        self.pending[message.id].listener.end_of_items()
+
+    def grant_items(self, pending: Pending, items: int, size: int) -> None:
+        """So much has been taken out of the stream that this call is."""
+        if pending.answer is None:
+            self._protocol.grant_items(pending.id, items, size)
+            self._wake()
+
+    def started(self, message: m.Started) -> None:
+        """A handler has called ``task_status.started()``: so does this end's."""
+        pending = self.pending[message.id]
+        try:
+            value = _started_value(pending.method, message)
+        except DecodeError as exc:
+            self.drop(pending, "the value it was started with does not fit")
+            pending.end(exc)
+            return
+        if pending.task_status is not None:
+            # Trio now hands the task over to its new parent, whose deadlines are others.
+            pending.deadline = math.inf
+            pending.task_status.started(value)
+
+    async def close(self, pending: Pending, reason: str) -> None:
+        """End an opened call: cancel it, and wait for the word that it has ended (law 2)."""
+        if pending.answer is None and self.pending.get(pending.id) is pending:
+            pending.cancel_callbacks(reason)
+            if self._protocol.cancel(pending.id, reason):
+                del self.pending[pending.id]
+                self._send()
+                self.let_in()
+            else:
+                self._expect_end(pending)
+                await self._wait_for_end(pending)
+        if pending.functions:
+            await self._end_callbacks(pending)
+
+    def drop(self, pending: Pending, reason: str) -> None:
+        """End an opened call without waiting for its end."""
+        if self.pending.get(pending.id) is pending:
+            if not self._protocol.cancel(pending.id, reason):
+                self._protocol.abandon(pending.id)
+            del self.pending[pending.id]
+            self._send()
+
+    async def failure(self, pending: Pending) -> Exception:
+        """Make the exception for how an opened call has failed."""
+        answer = await self._settle(pending)
+        return from_error(answer.error, pending.method.raises)
+
+    async def _settle(self, pending: Pending) -> m.ReplyErr:
+        """Return the error that came, or raise what the caller is to see in its place."""
+        answer = pending.answer
+        if pending.interrupted:
+            raise_cancelled(pending)
+        if isinstance(answer, m.ReplyErr):
+            code = answer.error.get("code")
+            if code in _CANCELLED_CODES and pending.raise_cancel is not None:
+                raise_cancelled(pending)
+            if code == "deadline":
+                await _wait_for_own_deadline(pending)
+            return answer
+        if pending.raise_cancel is not None:
+            raise_cancelled(pending)
+        assert isinstance(answer, RpcError)  # noqa: S101 - what else ends a call
+        raise answer
+
+
+def _within(
+    context: dict[str, Any] | None, callback: tuple[Handled, int] | None, home: Pending | None
+) -> dict[str, Any] | None:
+    """Say in its context which callback, and which remote scope, a call is made in."""
+    if callback is not None:
+        context = {**(context or {}), **callback_context(*callback)}
+    if home is not None:
+        context = {**(context or {}), "scope": home.id}
+    return context
+
+
+def _split_task_status(
+    kwargs: dict[str, Any],
+) -> tuple[trio.TaskStatus[Any] | None, dict[str, Any]]:
+    """Take out what Trio's ``nursery.start`` gives: it stays here, only its use travels."""
+    rest = {name: value for name, value in kwargs.items() if name != TASK_STATUS}
+    status = kwargs[TASK_STATUS]
+    if status is trio.TASK_STATUS_IGNORED:
+        return None, rest
+    if not callable(getattr(status, "started", None)):
+        raise TypeError(f"task_status must be what nursery.start() gives, not {status!r:.200}")
+    return status, rest
+
+
+def _raise(exc: BaseException) -> NoReturn:
+    raise exc
+
+
+def _never_aborts(_raise_cancel: RaiseCancel) -> Abort:
+    return Abort.FAILED  # only callbacks that have been cancelled are waited for
+
+
+def _started_value(method: RemoteMethod, message: m.Started) -> Any:
+    if message.problem is not None:
+        raise DecodeError(message.problem, fate=Fate.STOPPED)
+    convert = method.said.started
+    return message.value if convert is None else _converted(convert, message.value)
+
+
+def _converted(convert: Convert, value: object) -> Any:
+    try:
+        return convert(value)
+    except DecodeError as exc:
+        exc.fate = Fate.STOPPED  # the handler has done its part
+        raise
+
+
+async def _wait_for_own_deadline(pending: Pending) -> NoReturn:
+    """Law 5: the deadline was ours, so it is our own scope that ends us, however soon it came.
+
+    Clocks drift and messages take time, so the handler's copy of the deadline can be first.
+    """
+    if pending.deadline != math.inf:
+        await trio.sleep_until(pending.deadline)
+        await trio.lowlevel.checkpoint()
+    raise RemoteCancelled("the deadline that this call was made with is over, and was moved since")

@@ -1,0 +1,582 @@
+"""The callee's side: a Request arrives, a handler runs, one terminal message leaves (law 4).
+
+The reader calls the functions here, so none of them waits (law 11) but :meth:`Incoming.finish`, which
+is for the task that a handler keeps when it has to wait (see ``reader.py``). A call is in ``running``
+before its handler's first step, and so a Cancel finds it, also one that comes in the same packet (law 9).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context as ContextVars
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trio_rpc.errors import (
+    CallError,
+    EncodeError,
+    InvalidArguments,
+    LocalProtocolError,
+    MethodNotFound,
+)
+from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.protocol.states import Half
+from trio_rpc.protocol.states import Incoming as CallState
+from trio_rpc.services.conversion import SCALARS
+from trio_rpc.services.decorators import Kind, wire_name
+from trio_rpc.services.error_maps import Detail, not_started, refusal, to_error
+from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.services.signatures import TASK_STATUS
+from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
+from trio_rpc.session.calls.bugs import Bugs
+from trio_rpc.session.calls.callbacks import Callback
+from trio_rpc.session.calls.context import Handled, handled_call
+from trio_rpc.session.calls.eager import begin, is_awaitable
+from trio_rpc.session.calls.filters import Filter, apply_filters
+from trio_rpc.session.calls.outgoing import Outgoing
+from trio_rpc.session.calls.outgoing_call import Pending
+from trio_rpc.session.streams.items import ItemReceiver, ItemSender, pump
+from trio_rpc.session.streams.open import DuplexChannel
+from trio_rpc.session.streams.scopes import SCOPE, HeldScope
+from trio_rpc.session.streams.task_status import RemoteTaskStatus
+from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.wire import messages as m
+
+if TYPE_CHECKING:
+    from trio_rpc.session.session import Session
+
+__all__ = ["Incoming"]
+
+
+# To look a member of an Enum up in its class takes longer than what is done with it here.
+_METHOD, _NOTIFICATION = Kind.METHOD, Kind.NOTIFICATION
+_ENDED = Half.ENDED
+
+_NOT_TAKEN = {
+    "code": "overloaded",
+    "message": "too much waits to be sent to this caller: what its handler returned or raised was dropped",
+    "started": True,
+}
+_NOT_BEGUN = "cancelled before its handler could begin"
+_TOO_LATE = {
+    "code": "deadline",
+    "message": "its deadline was over before its handler could begin",
+    "started": False,
+}
+
+_SMALL = ("code", "type", "started", "parameter")
+"""What of an error always fits into the smallest message that a peer may accept."""
+
+
+class Incoming:
+    """The calls of the peer's that run here.
+
+    ``session``, ``scope``, ``context`` and ``table`` are set before the first message is read.
+
+    Args:
+        protocol: where terminal messages are queued.
+        filters: run round each handler, the first one outermost.
+        detail: how much of an exception the peer is told.
+        wake: has what a handler's task has queued written; the reader sees to the rest.
+        ended: called after handlers have ended.
+        calls: the calls of ours, some of which take callbacks.
+        bugs: logs what handlers raise and their methods do not declare.
+        complaints: logs what the peer does wrong.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        *,
+        filters: Sequence[Filter],
+        detail: Detail,
+        wake: Callable[[], None],
+        ended: Callable[[], None],
+        calls: Outgoing,
+        bugs: Bugs,
+        complaints: Complaints,
+    ) -> None:
+        self.session: Session
+        self.scope: trio.CancelScope
+        """Of the task that reads; the next handler's, while it has not had to wait."""
+        self.context: ContextVars
+        """The context variables that each handler runs with a copy of. Nothing is run in it."""
+        self.table: Table = {}
+        self.running: dict[int, Handled] = {}
+        """Calls whose handler has begun and not ended, by a number of their own."""
+        self.waiting: OrderedDict[int, tuple[m.Request | m.Notification, float]] = OrderedDict()
+        """Calls whose handler may not begin yet, by a number of their own, and when they came.
+
+        Bound: they hold the slots and the credit of ``max_calls`` and ``max_notifications``.
+        """
+        self.notifications_running = 0
+        self.now = 0.0
+        """When the packet that is being read arrived."""
+        self.is_cancelled = False
+        """The block that owns the session is: no handler begins any more."""
+        self._protocol = protocol
+        self._filters = tuple(filters)
+        self._detail = detail
+        self._wake = wake
+        self._ended = ended
+        self._calls = calls
+        self._bugs = bugs
+        self._last_notification = 0
+        self._complaints = complaints
+
+    # ── starting: called by the reader ───────────────────────────────────────────────────────
+
+    def start_request(self, request: m.Request) -> Handled | None:
+        """Start the handler of a Request, or answer it with the reason why not.
+
+        While too much waits to be sent, the Request waits as well, and all that come after it.
+
+        Returns the call if its handler has to wait: the task is its own now.
+        """
+        if self.waiting or not self._protocol.may_begin:
+            self.waiting[request.id] = request, self.now
+            return None
+        return self._begin_request(request)
+
+    def _begin_request(self, request: m.Request) -> Handled | None:
+        context = request.context
+        within = None
+        if context is None:
+            method = self.table.get(request.method)
+            fits = method is not None and method.kind is _METHOD
+        else:
+            within, method = self._find(request.method, context)
+            fits = method is not None and _fits(method, context)
+        if method is None or not fits or request.problem is not None:
+            self._answer_error(request.id, refusal(self._why_not(method, request)))
+            return None
+        try:
+            args, sender = request.args, None
+            if method.kind is not _METHOD:
+                sender = self._calls.new_sender()
+                sender.bind(request.id)
+                if method.kind is Kind.DUPLEX:
+                    args = _with_channel(method, args, sender)
+            bound, kwargs = method.signature.bind(args, request.kwargs)
+            handled = Handled(self.session, request.id, method, bound, kwargs, context)
+            if context is not None or request.references or method.name == SCOPE:
+                self._equip(handled, request)
+                handled.sender = sender
+        except InvalidArguments as exc:
+            self._answer_error(request.id, refusal(exc))
+            return None
+        if within is not None:
+            handled.within = within
+            within.callbacks.add(handled)
+        return self._start(handled)
+
+    def _find(
+        self, name: str, context: dict[str, Any]
+    ) -> tuple[Pending, BoundMethod] | tuple[None, BoundMethod | None]:
+        """Find what is called: a callback, and the call of ours that it belongs to, or a method."""
+        if "callback" in context:
+            return self._calls.callback(context)
+        return None, self.table.get(name)
+
+    def _equip(self, handled: Handled, request: m.Request) -> None:
+        """Give a call what it has besides its arguments; raises InvalidArguments."""
+        method, context = handled.method, handled.context or {}
+        if context.get(TASK_STATUS):
+            if not method.signature.takes_task_status:
+                raise InvalidArguments(f"{method.name} has no task_status: it cannot be started")
+            calls = self._calls
+            status = RemoteTaskStatus(
+                handled, self._protocol, self._wake, calls.check_run, calls.over_error
+            )
+            handled.kwargs = {**handled.kwargs, TASK_STATUS: status}
+        if method.name == SCOPE:
+            handled.held = HeldScope(handled)
+        owner = self._enter_scope(handled, context["scope"]) if "scope" in context else handled
+        for reference in request.references:
+            if isinstance(reference, Callback):
+                remote = self._lent(owner, f"callback {reference.number}")
+                reference.bind(owner, remote, self._call_back)
+            elif isinstance(reference, ItemReceiver):
+                reference.bind(owner, self._pull)
+        if request.references:
+            owner.references = (*owner.references, *request.references)
+
+    def _enter_scope(self, handled: Handled, number: int) -> Handled:
+        """Let a call be part of a remote scope, and return the call that this is."""
+        owner = self.running.get(number)
+        if owner is None or owner.held is None or owner.held.is_ending:
+            raise InvalidArguments(f"the remote scope {number} that it was made in has ended")
+        handled.home = owner.held
+        owner.held.enter(handled)
+        return owner
+
+    def start_notification(self, message: m.Notification) -> Handled | None:
+        """Start the handler of a Notification, or log why not (F24); returns as for a Request."""
+        if self.waiting:
+            self._last_notification -= 1
+            self.waiting[self._last_notification] = message, self.now
+            return None
+        return self._begin_notification(message)
+
+    def _begin_notification(self, message: m.Notification) -> Handled | None:
+        method = self.table.get(message.method)
+        if method is None or method.kind is not _NOTIFICATION or message.problem is not None:
+            self._drop_notification(self._why_not(method, message))
+            return None
+        try:
+            args, kwargs = method.signature.bind(message.args, message.kwargs)
+        except InvalidArguments as exc:
+            self._drop_notification(exc)
+            return None
+        self._last_notification -= 1
+        self.notifications_running += 1
+        number = self._last_notification
+        return self._start(Handled(self.session, number, method, args, kwargs, message.context))
+
+    def begin_waiting(self, most: int) -> Handled | None:
+        """Start up to so many handlers that have waited; returns one that has to wait once more, or None."""
+        for _ in range(most):
+            if not self.waiting or not self._protocol.may_begin:
+                break
+            _, (message, self.now) = self.waiting.popitem(last=False)
+            left = (
+                math.inf if message.context is None else message.context.get("deadline", math.inf)
+            )
+            if isinstance(message, m.Notification):
+                handled = self._begin_notification(message)
+            elif self.now + left <= trio.current_time():
+                self._answer_error(message.id, {**_TOO_LATE})
+                handled = None
+            else:
+                handled = self._begin_request(message)
+            if handled is not None:
+                return handled
+        return None
+
+    def _why_not(
+        self, method: BoundMethod | None, message: m.Request | m.Notification
+    ) -> MethodNotFound | InvalidArguments:
+        if method is None:
+            return missing(self.table, message.method)
+        if message.problem is not None:
+            return InvalidArguments(message.problem)
+        return wrong_kind(method)
+
+    def _drop_notification(self, reason: Exception) -> None:
+        text = "a notification from %r was dropped: %s"
+        self._complaints.log(logging.WARNING, text, self.session, reason)
+        self._protocol.grant_notifications(1)
+
+    def _start(self, handled: Handled) -> Handled | None:
+        handled.started = self.now
+        if self.is_cancelled or handled.is_called_too_late:
+            self.running[handled.id] = handled
+            self.end(handled, cancelled=True)
+            return None
+        self.running[handled.id] = handled
+        context = self._context_of(handled)
+        if not handled.method.is_async and not self._filters:
+            return self._run_inline(handled, context)
+        return self._step(handled, context, self._call, handled)
+
+    # ── running ──────────────────────────────────────────────────────────────────────────────
+
+    def _run_inline(self, handled: Handled, context: ContextVars) -> Handled | None:
+        """Run a plain ``def`` to completion, here and now; what it returns may have to be awaited."""
+        try:
+            result = context.run(_invoke_plain, handled)
+        except BaseException as exc:
+            if not self.end_raised(handled, exc):
+                raise
+        else:
+            if type(result) not in SCALARS and is_awaitable(result):
+                return self._step(handled, context, _itself, result)
+            self.end(handled, result)
+        return None
+
+    def _context_of(self, handled: Handled) -> ContextVars:
+        """Make the context of one handler: what it sets is seen by no other one.
+
+        A callback has that of the task which made its call; all others have the session's.
+        """
+        return (self.context if handled.within is None else handled.within.context).copy()
+
+    def _step(
+        self,
+        handled: Handled,
+        context: ContextVars,
+        function: Callable[[Any], Awaitable[Any]],
+        argument: Any,
+    ) -> Handled | None:
+        """Run the first step of what a function returns; end the call unless it has to wait."""
+        scope = handled.scope = self.scope
+        if handled.context and "deadline" in handled.context:
+            scope.deadline = handled.started + handled.context["deadline"]
+        try:
+            handled.suspended, handled.result = begin(function, argument, context)
+        except BaseException as exc:
+            if not self.end_raised(handled, exc):
+                raise
+        else:
+            if handled.suspended is not None:
+                handled.keeps_scope = True
+                if handled.cancelled is not None:
+                    scope.cancel(reason=handled.cancelled)
+                return handled
+            self.end(handled, handled.result)
+        if scope.deadline != math.inf:
+            scope.deadline = math.inf  # the next handler may have none
+        return None
+
+    async def finish(self, handled: Handled) -> Any:
+        """Run the rest of a handler that has to wait, in its own task, and return its result."""
+        trio.lowlevel.current_task().name = handled.method.name
+        suspended, handled.suspended = handled.suspended, None  # they would hold each other
+        assert suspended is not None  # noqa: S101 - else it would have ended in its first step
+        return await suspended.rest()
+
+    async def _pull(self, handled: Handled, receiver: ItemReceiver) -> Pending:
+        """Open a stream that came with ``handled``; law 8: only while that is running."""
+        if self.running.get(handled.id) is not handled:
+            raise LocalProtocolError(
+                f"a stream given to {handled.method.name} lives only until its handler has ended"
+            )
+        method = self._lent(handled, f"stream {receiver.number}", Kind.STREAM)
+        return await self._calls.open(
+            method, (), {}, listener=receiver, callback=(handled, receiver.number)
+        )
+
+    def _lent(self, handled: Handled, name: str, kind: Kind = Kind.METHOD) -> RemoteMethod:
+        """Make what a function or a stream of the peer's is here, that came with ``handled``."""
+        raises = {wire_name(cls): cls for cls in handled.method.raises}
+        method = RemoteMethod(self.session, handled.method.name, kind, raises)
+        method.title = f"{name} of {handled.method.name}"
+        return method
+
+    async def _call_back(
+        self,
+        handled: Handled,
+        method: RemoteMethod,
+        number: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Call a callback that came with ``handled``; law 8: only while that is running."""
+        if self.running.get(handled.id) is not handled:
+            raise LocalProtocolError(
+                f"a callback of {handled.method.name} lives only until its handler has ended"
+            )
+        return await self._calls.request(method, args, kwargs, callback=(handled, number))
+
+    def _call(self, handled: Handled) -> Awaitable[Any]:
+        handled_call.set(handled)
+        if handled.method.is_async and not self._filters:
+            return _invoke(handled)  # type: ignore[no-any-return]
+
+        async def proceed() -> Any:
+            result = _invoke(handled)
+            return await result if is_awaitable(result) else result
+
+        return apply_filters(self._filters, handled.call, proceed)
+
+    # ── ending: exactly one terminal message for each Request ────────────────────────────────
+
+    def end(
+        self,
+        handled: Handled,
+        result: object = None,
+        *,
+        error: BaseException | None = None,
+        cancelled: bool = False,
+    ) -> None:
+        """A handler has ended: with a result, an error, or because its scope is cancelled."""
+        del self.running[handled.id]
+        handled.has_ended = True
+        if handled.sender is not None:
+            handled.sender.stop()
+        for reference in handled.references:
+            if isinstance(reference, ItemReceiver):
+                reference.expire(handled.method.name)
+        if isinstance(error, BaseExceptionGroup):
+            error = error.split(trio.Cancelled)[1]
+            cancelled = error is None
+        if error is None and not cancelled:
+            self._end_with_result(handled, result)
+        elif cancelled or isinstance(error, trio.Cancelled):
+            self._end_cancelled(handled)
+        elif error is not None:
+            self._end_with_error(handled, error)
+        if handled.within is not None:
+            handled.within.callback_ended(handled)
+        if handled.home is not None:
+            handled.home.leave(handled)
+        self._ended()
+
+    def end_raised(self, handled: Handled, exc: BaseException) -> bool:
+        """A handler has ended with ``exc``: tell its caller; False if it is to be raised on, too."""
+        self.end(handled, error=exc)
+        return _is_for_its_caller(exc)
+
+    def _end_with_result(self, handled: Handled, result: object) -> None:
+        if handled.id < 0:
+            self._end_notification()
+        elif not self._protocol.may_answer:
+            self._answer_error(handled.id, {**_NOT_TAKEN})
+        elif self._protocol.ours is not _ENDED:  # else the session's end was the answer
+            try:
+                self._protocol.reply(handled.id, result)
+            except EncodeError as exc:
+                message = f"the result of {handled.method.name} cannot be sent: {exc}"
+                self._answer_error(handled.id, {"code": "internal", "message": message})
+                name = self.session.name
+                self._bugs.unsendable(exc, handled.method.name, session=name, call=handled.id)
+
+    def _end_with_error(self, handled: Handled, exc: BaseException) -> None:
+        method, number = handled.method, handled.id
+        is_refusal = isinstance(exc, CallError) and not handled.has_begun
+        if number < 0:
+            self._end_notification()
+            if is_refusal:
+                text = "the notification %s from %r was refused by a filter: %s"
+                self._complaints.log(logging.WARNING, text, method.name, self.session, exc)
+        elif not self._protocol.may_answer:
+            self._answer_error(number, {**_NOT_TAKEN, "started": handled.has_begun})
+        elif handled.has_begun:
+            self._answer_error(number, to_error(exc, method.raises, self._detail))
+        else:
+            self._answer_error(number, not_started(exc, method.raises, self._detail))
+        if not is_refusal:
+            self._bugs.raised(
+                exc,
+                method.name,
+                method.raises,
+                session=self.session.name,
+                call=number if number > 0 else None,
+                is_cancelled=handled.cancelled is not None,
+            )
+
+    def _end_cancelled(self, handled: Handled) -> None:
+        if handled.id < 0:
+            self._end_notification()
+            return
+        by_peer = self._protocol.incoming.get(handled.id) is CallState.CANCELLED
+        scope = handled.scope
+        expired = scope is not None and scope.deadline <= trio.current_time()
+        if expired and not by_peer:
+            error: dict[str, Any] = {"code": "deadline", "message": "its deadline is over"}
+        else:
+            why = "cancelled at its caller's wish" if by_peer else _why_cancelled(handled)
+            error = {"code": "cancelled", "message": why}
+        error["started"] = handled.has_begun
+        self._answer_error(handled.id, error)
+
+    def _end_notification(self) -> None:
+        self.notifications_running -= 1
+        if self._protocol.ours is not _ENDED:
+            self._protocol.grant_notifications(1)
+
+    def _answer_error(self, call: int, error: dict[str, Any]) -> None:
+        if self._protocol.ours is _ENDED:
+            return  # the session is over: its end was the answer
+        try:
+            self._protocol.reply_error(call, error)
+        except EncodeError as exc:
+            # Nothing in a fault is unknown to the codec, but a peer may accept very little.
+            self._complaints.log(logging.WARNING, "an error was too large to send: %s", exc)
+            small = {name: error[name] for name in _SMALL if name in error}
+            small["message"] = "its text is larger than this end accepts"
+            self._protocol.reply_error(call, small)
+
+    def items_wanted(self, call: int) -> None:
+        """Let the stream that is that call of the peer's send what its consumer has given credit for."""
+        handled = self.running.get(call)
+        if handled is not None and handled.sender is not None:
+            handled.sender.let_in()
+
+    # ── cancelling ───────────────────────────────────────────────────────────────────────────
+
+    def cancel(self, message: m.Cancel) -> None:
+        """Cancel the handler that the peer no longer wants (law 2)."""
+        handled = self.running.get(message.id)
+        if handled is not None:
+            handled.cancel(message.reason or "the caller cancelled this call")
+        elif message.id not in self.waiting:
+            return
+        is_scope = self.waiting[message.id][0].method == SCOPE if handled is None else handled.held
+        if handled is None:
+            self._drop_waiting(message.id, _NOT_BEGUN)
+        for number, (waiting, _) in list(self.waiting.items()) if is_scope else ():
+            if (waiting.context or {}).get("scope") == message.id:
+                self._drop_waiting(number, "the remote scope that it was made in has ended")
+
+    def _drop_waiting(self, call: int, why: str) -> None:
+        del self.waiting[call]
+        if call > 0:
+            self._answer_error(call, {"code": "cancelled", "message": why, "started": False})
+
+    def cancel_all(self, reason: str) -> None:
+        """Cancel every handler: the session is over (law 6)."""
+        for handled in self.running.values():
+            handled.cancel(reason)
+        for call in list(self.waiting):
+            self._drop_waiting(call, reason)
+
+
+def _why_cancelled(handled: Handled) -> str:
+    """Say why a handler was cancelled that its caller still wanted."""
+    if handled.home is not None and handled.home.is_ending:
+        return "the remote scope that it was made in has ended"
+    if handled.is_called_too_late:
+        return "the call that this callback belongs to has been cancelled"
+    if handled.within is not None and handled.within.answer is not None:
+        return "the call that this callback belongs to has ended"
+    return "this session is ending"
+
+
+def _fits(method: BoundMethod, context: Mapping[str, Any]) -> bool:
+    """Whether a method is used as what it is."""
+    if method.kind is _NOTIFICATION:
+        return False
+    return method.kind.is_opened is ("stream" in context)
+
+
+def _with_channel(method: BoundMethod, args: list[Any], sender: ItemSender) -> list[Any]:
+    """Put a channel in the place of the stream that the caller of a duplex sends by."""
+    if not args or not isinstance(args[0], ItemReceiver):
+        raise InvalidArguments(f"{method.name} is a duplex: a stream comes first")
+    return [DuplexChannel(sender, args[0]), *args[1:]]
+
+
+def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:
+    return awaitable
+
+
+def _invoke_plain(handled: Handled) -> Any:
+    handled_call.set(handled)
+    handled.has_begun = True
+    return handled.method.function(*handled.args, **handled.kwargs)
+
+
+def _invoke(handled: Handled) -> Any:
+    handled.has_begun = True
+    result = handled.method.function(*handled.args, **handled.kwargs)
+    if handled.sender is not None and handled.method.kind is Kind.STREAM:
+        return pump(result, handled.sender)
+    return result
+
+
+def _is_for_its_caller(exc: BaseException) -> bool:
+    """Whether an exception goes no further (law 7): not so what ends the program, and our cancellation.
+
+    Of a group, that part is raised here.
+    """
+    if isinstance(exc, BaseExceptionGroup):
+        rest = exc.split(Exception)[1]
+        if rest is not None:
+            raise rest from None
+        return True
+    return isinstance(exc, Exception)

@@ -1,0 +1,1 @@
+"""What lasts longer than one answer: streams, duplexes, remote scopes, started tasks."""

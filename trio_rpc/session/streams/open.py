@@ -1,0 +1,167 @@
+"""Streams and duplexes as their callers open them: context managers that end what they opened (law 2)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import trio
+
+from trio_rpc.services.conversion import Convert
+from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.session.calls.context import handled_call
+from trio_rpc.session.calls.outgoing import Outgoing
+from trio_rpc.session.calls.outgoing_call import Pending, describe_exception
+from trio_rpc.session.streams.items import ItemReceiver, ItemSender
+from trio_rpc.wire import messages as m
+
+__all__ = ["DuplexChannel", "open_duplex", "open_stream"]
+
+
+NOTHING: tuple[Any, ...] = ()
+
+
+class DuplexChannel(trio.abc.Channel[Any]):
+    """One end of a duplex: items go both ways, and each way ends alone.
+
+    Two tasks may use it at once if one sends and the other receives.
+    """
+
+    def __init__(self, sender: ItemSender, receiver: ItemReceiver) -> None:
+        self._sender = sender
+        self._receiver = receiver
+        # What the call tells its listener, if this is the caller's end.
+        self.item = receiver.item
+        self.end_of_items = receiver.end_of_items
+
+    def __repr__(self) -> str:
+        return f"<trio_rpc duplex of {self._receiver.name}>"
+
+    async def send(self, value: Any) -> None:
+        """Send one item; waits while the other end is slow. Cancelled, it has sent nothing.
+
+        Raises:
+            EncodeError: it cannot be sent; nothing was.
+            trio.ClosedResourceError: this end has been closed, or its sending half.
+            trio.BrokenResourceError: the other end takes no more. Receiving tells why.
+            SessionClosed, SessionBroken: the session is over; ``fate`` tells what became of the call.
+        """
+        await self._sender.send(value)
+
+    async def send_eof(self) -> None:
+        """End what this end sends, and nothing else: the other end receives ``EndOfChannel``."""
+        await self._sender.aclose()
+
+    async def receive(self) -> Any:
+        """Return the next item. Cancelled, it has lost nothing.
+
+        Raises:
+            trio.EndOfChannel: the other end sends no more.
+            Exception: at the caller, what the handler raised, after the items that preceded it.
+            DecodeError: the item is not of the annotated type. The next one may be.
+            trio.ClosedResourceError: this end has been closed.
+            trio.BusyResourceError: another task is receiving.
+        """
+        return await self._receiver.receive()
+
+    async def aclose(self) -> None:
+        """Close both halves. At the caller, the handler has ended when this returns."""
+        await self._sender.aclose()
+        await self._receiver.aclose()
+
+    def convert_items(self, convert: Convert | None) -> None:
+        """Check and convert what is received with that function."""
+        self._receiver.convert_items(convert)
+
+    def ended(self) -> None:
+        """The call is over."""
+        self._sender.stop(self._receiver.fate)
+
+
+@contextlib.asynccontextmanager
+async def open_stream(
+    outgoing: Outgoing,
+    method: RemoteMethod,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    home: Pending | None = None,
+) -> AsyncIterator[ItemReceiver]:
+    """Open a stream while the block lasts; its generator has ended when the block is over."""
+    receiver = ItemReceiver(outgoing, method.name, method.convert)
+    pending = await outgoing.open(method, args, kwargs, home=home, listener=receiver)
+    receiver.attach(pending)
+    async with _ending(outgoing, pending, receiver):
+        yield receiver
+
+
+@contextlib.asynccontextmanager
+async def open_duplex(
+    outgoing: Outgoing,
+    method: RemoteMethod,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    home: Pending | None = None,
+) -> AsyncIterator[DuplexChannel]:
+    """Open a duplex while the block lasts; its handler has ended when the block is over."""
+    sender, receiver = outgoing.new_sender(), ItemReceiver(outgoing, method.name, method.convert)
+    channel = DuplexChannel(sender, receiver)
+    mine = (_served(sender), *args)
+    pending = await outgoing.open(method, mine, kwargs, home=home, listener=channel)
+    receiver.attach(pending)
+    async with _ending(outgoing, pending, receiver):
+        yield channel
+
+
+async def _served(sender: ItemSender) -> AsyncGenerator[Any, None]:
+    """Be the stream that the handler of a duplex pulls: items are sent by ``sender`` meanwhile."""
+    handled = handled_call.get()
+    if handled is not None:
+        handled.sender = sender
+        sender.bind(handled.id)
+        try:
+            await sender.wait_over()
+        finally:
+            sender.stop()
+    for nothing in NOTHING:
+        yield nothing
+
+
+@contextlib.asynccontextmanager
+async def _ending(
+    outgoing: Outgoing, pending: Pending, receiver: ItemReceiver
+) -> AsyncIterator[None]:
+    """See to it that an opened call has ended when the block is over, and no error of it is lost.
+
+    An error that the consumer has not come to is not raised, since only chance decides how far a producer
+    runs ahead; but one that came of leaving is.
+    """
+    try:
+        yield
+    except BaseException as exc:
+        was_over = pending.answer is not None
+        await outgoing.close(pending, describe_exception(exc))
+        error = None if was_over else await _error_of(outgoing, pending)
+        if error is not None:
+            exc.add_note(f"and {pending.method.name} failed as it was closed: {error!r}")
+        raise
+    was_over = pending.answer is not None
+    await outgoing.close(pending, "its block has been left")
+    answer = pending.answer
+    if receiver.has_raised or (
+        was_over
+        and isinstance(answer, m.ReplyErr)
+        and answer.error.get("code") == "raised"
+        and answer.error.get("started", True)
+    ):
+        return
+    error = await _error_of(outgoing, pending)
+    if error is not None:
+        raise error
+
+
+async def _error_of(outgoing: Outgoing, pending: Pending) -> Exception | None:
+    answer = pending.answer
+    if not isinstance(answer, m.ReplyErr) or answer.error.get("code") in ("cancelled", "deadline"):
+        return None
+    return await outgoing.failure(pending)

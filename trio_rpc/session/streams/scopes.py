@@ -1,0 +1,234 @@
+"""Remote scopes: a call that lasts, and in which other calls are made.
+
+At the caller a :class:`RemoteScope` is a block. At the callee it is a call of the built-in method
+``trio_rpc.scope``, whose handler does nothing but last until it is cancelled, and then sees to it that what was
+made in it ends before it does: a :class:`HeldScope`. What is lent to a call in a scope is lent to the scope.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import trio
+
+from trio_rpc.errors import RemoteCancelled
+from trio_rpc.services.decorators import Kind
+from trio_rpc.services.introspection import RESERVED
+from trio_rpc.services.proxies import Proxy, RemoteMethod
+from trio_rpc.services.signatures import Signature
+from trio_rpc.services.tables import BoundMethod
+from trio_rpc.session.calls.context import Handled, handled_call
+from trio_rpc.session.calls.outgoing import Outgoing
+from trio_rpc.session.calls.outgoing_call import Pending, describe_exception
+from trio_rpc.wire import messages as m
+
+if TYPE_CHECKING:
+    from trio_rpc.session.session import Session
+
+__all__ = ["SCOPE", "HeldScope", "RemoteScope", "open_scope", "scope_method"]
+
+SCOPE = f"{RESERVED}.scope"
+T = TypeVar("T")
+
+
+class HeldScope:
+    """A scope of the peer's, at this end.
+
+    Attributes:
+        nursery: for what is to live as long as the scope; None before the handler has begun.
+    """
+
+    def __init__(self, handled: Handled) -> None:
+        self.nursery: trio.Nursery | None = None
+        self._handled = handled
+        # Bound: the calls of the peer's that are in flight.
+        self._members: set[Handled] = set()
+        self._left = trio.Event()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing more may begin in it."""
+        return self._handled.cancelled is not None
+
+    def enter(self, handled: Handled) -> None:
+        """A call has been made in this scope."""
+        self._members.add(handled)
+
+    def leave(self, handled: Handled) -> None:
+        """One of them is over."""
+        self._members.discard(handled)
+        self._left.set()
+
+    async def hold(self) -> None:
+        """Last until cancelled; then cancel what was made in this scope, and wait until it has ended."""
+        try:
+            async with trio.open_nursery() as self.nursery:
+                await trio.sleep_forever()
+        finally:
+            reason = self._handled.cancelled or "the remote scope of this call has ended"
+            self._handled.cancelled = reason
+            for member in tuple(self._members):
+                member.cancel(reason)
+            with trio.CancelScope(shield=True):
+                while self._members:
+                    self._left = trio.Event()
+                    await self._left.wait()
+
+
+def scope_method() -> BoundMethod:
+    """Make the method that every session has, and that a peer opens a scope with."""
+    return BoundMethod(
+        name=SCOPE,
+        kind=Kind.METHOD,
+        function=_hold,
+        is_async=True,
+        signature=_NO_ARGUMENTS,
+        doc="Last until cancelled; calls may be made in it.",
+    )
+
+
+async def _hold() -> None:
+    handled = handled_call.get()
+    assert handled is not None  # noqa: S101 - it runs as a handler and nothing else
+    assert handled.held is not None  # noqa: S101 - made when the call arrived
+    try:
+        await handled.held.hold()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise  # several tasks have failed: their caller is told of each
+        raise group.exceptions[0] from None
+
+
+_NO_ARGUMENTS = Signature(lambda: None, skip_self=False, name=SCOPE)
+
+
+class RemoteScope:
+    """Calls, callbacks and streams that live as long as a block; made by :meth:`Session.open_scope`.
+
+    What is given to a call that is made through it, a callback or a stream, may be used by the other end until the
+    block ends, and not only until that call does (law 8). A proxy may be had of it; so may single methods of the
+    session's proxies be given to :meth:`call`.
+    """
+
+    def __init__(self, session: Session, body: trio.CancelScope) -> None:
+        self._session = session
+        self._body = body
+        self._pending: Pending | None = None
+
+    def __repr__(self) -> str:
+        return f"<trio_rpc.RemoteScope on {self._session!r}>"
+
+    def begin(self, pending: Pending) -> None:
+        """The call that is this scope has been made."""
+        self._pending = pending
+
+    def ended(self) -> None:
+        """The other end has ended it, or the session is over: so does the block."""
+        self._body.cancel(reason="the remote scope has ended")
+
+    @overload
+    def proxy(self, service: str = "", interface: None = None) -> Proxy: ...
+    @overload
+    def proxy(self, service: str, interface: Callable[..., T]) -> T: ...
+    def proxy(self, service: str = "", interface: Any = None) -> Any:
+        """Return a proxy whose calls are made in this scope; arguments as :meth:`Session.proxy`."""
+        return Proxy(self, service, interface)
+
+    @overload
+    async def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    @overload
+    async def call(
+        self, method: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any
+    ) -> T: ...
+    async def call(
+        self, method: str | Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Call a method in this scope and return its result; as :meth:`Session.call` does.
+
+        Raises:
+            LocalProtocolError: the scope has ended.
+            RemoteCancelled: it has ended meanwhile.
+        """
+        return await self._session.invoke_in(self._home, method, args, kwargs, Kind.METHOD)
+
+    @overload
+    def stream(
+        self, method: str, /, *args: Any, **kwargs: Any
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Any]]: ...
+    @overload
+    def stream(
+        self,
+        method: Callable[..., AbstractAsyncContextManager[trio.abc.ReceiveChannel[T]]],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[T]]: ...
+    def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Open a stream in this scope, as :meth:`Session.stream` does."""
+        return self._session.invoke_in(self._home, method, args, kwargs, Kind.STREAM)
+
+    @overload
+    def duplex(
+        self, method: str, /, *args: Any, **kwargs: Any
+    ) -> AbstractAsyncContextManager[trio.abc.Channel[Any]]: ...
+    @overload
+    def duplex(
+        self,
+        method: Callable[..., AbstractAsyncContextManager[trio.abc.Channel[T]]],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AbstractAsyncContextManager[trio.abc.Channel[T]]: ...
+    def duplex(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Open a duplex in this scope, as :meth:`Session.duplex` does."""
+        return self._session.invoke_in(self._home, method, args, kwargs, Kind.DUPLEX)
+
+    def invoke(self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do what a method of one of this scope's proxies does."""
+        return self._session.invoke_in(self._home, method, args, kwargs)
+
+    @property
+    def _home(self) -> Pending:
+        assert self._pending is not None  # noqa: S101 - nobody has a scope before its call is made
+        return self._pending
+
+
+@contextlib.asynccontextmanager
+async def open_scope(session: Session, outgoing: Outgoing) -> AsyncIterator[RemoteScope]:
+    """Open a remote scope while the block lasts; what is in it has ended when the block is over."""
+    body = trio.CancelScope()
+    scope = RemoteScope(session, body)
+    pending = await outgoing.open(RemoteMethod(session, SCOPE), (), {}, listener=scope)
+    pending.take_callbacks([])
+    scope.begin(pending)
+    try:
+        with body:
+            yield scope
+    except BaseException as exc:
+        await outgoing.close(pending, describe_exception(exc))
+        error = await _error_of(outgoing, pending)
+        if error is not None and isinstance(exc, RemoteCancelled):
+            raise error from exc  # a call that was made in the scope heard of it first
+        if error is not None:
+            exc.add_note(f"and the remote scope has failed: {error!r}")
+        raise
+    ended_early = pending.answer is not None
+    await outgoing.close(pending, "its block has been left")
+    error = await _error_of(outgoing, pending)
+    if error is None and ended_early:
+        error = RemoteCancelled("the other end has ended the remote scope")
+    if error is not None:
+        raise error
+
+
+async def _error_of(outgoing: Outgoing, pending: Pending) -> Exception | None:
+    """What a scope has failed with; to be cancelled by us is no failure."""
+    answer = pending.answer
+    if answer is None or isinstance(answer, m.Reply):
+        return None
+    if isinstance(answer, m.ReplyErr) and answer.error.get("code") in ("cancelled", "deadline"):
+        return None
+    return await outgoing.failure(pending)
