@@ -435,6 +435,10 @@ def test_several_callbacks_in_one_message_take_tuples_of_their_arguments():
     assert none.write_whole(None) == (None, True)
 
 
+class Asked(Protocol):
+    async def __call__(self, found: int) -> int | str: ...
+
+
 class Refused:
     """Methods that a browser could never call as they are meant."""
 
@@ -444,6 +448,9 @@ class Refused:
     async def taken(self, spread: Callable[[int], Awaitable[None]]) -> None: ...
     async def many(self, **callbacks: Callable[[int], Awaitable[None]]) -> None: ...
     async def inside(self, callbacks: list[Callable[[int], Awaitable[None]]]) -> None: ...
+    async def asked(self, found: Callable[[int], Awaitable[bool]]) -> None: ...
+    async def asked_plainly(self, found: Callable[[int], bool] | None = None) -> None: ...
+    async def asked_by_protocol(self, found: Asked) -> None: ...
     async def bound(self, found: Callable[[Missing], Awaitable[None]]) -> None: ...  # noqa: F821
     async def unknown(self) -> Missing: ...  # noqa: F821
 
@@ -479,4 +486,23 @@ def test_what_a_browser_can_leave_out_is_taken():
         @trio_rpc.method
         async def told(self, found: Told) -> None: ...
 
+        @trio_rpc.method
+        async def nothing_said(
+            self,
+            found: Callable[[int], object],
+            lost: Callable[[int], Awaitable[bool | None]],
+            done: Callable[[], bool | None],
+        ) -> None: ...
+
     assert Gateway(Service())
+
+
+def test_a_callback_that_would_have_to_return_something_is_refused_with_what_to_write():
+    class Service:
+        @trio_rpc.method
+        async def ask(self, sure: Callable[[str], Awaitable[bool]]) -> None: ...
+
+    with pytest.raises(
+        TypeError, match=r"ask, in a gateway: 'sure' returns 'bool'.*Awaitable\[None\]"
+    ):
+        Gateway(Service())

@@ -385,8 +385,8 @@ class Shelf:
         return [item async for item in x]
 
     @method
-    async def pair(self, x: Pair | str) -> Any:
-        return x
+    async def pair(self, x: Pair | str) -> str:
+        return x if isinstance(x, str) else "was taken apart"
 
     @method
     async def pass_on(self, use: Callable[[Alive, Any], Awaitable[Any]]) -> Any:

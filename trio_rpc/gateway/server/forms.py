@@ -7,13 +7,14 @@ import inspect
 import types
 from collections.abc import Set as AbstractSet
 from inspect import Parameter
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import trio
 
 from trio_rpc.gateway.json_messages import ENVELOPE, RESERVED
 from trio_rpc.gateway.json_values import Form, lower, read_json
 from trio_rpc.services.conversion import adapt, is_function
+from trio_rpc.services.functions import UNIONS, said_of
 from trio_rpc.services.lending import is_alive
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
@@ -175,7 +176,23 @@ def _why_never_given(parameter: Parameter, annotation: Any) -> str | None:
             return "cannot be the name of a callback: it travels in a header, so use ASCII"
         if name in RESERVED | ENVELOPE:
             return "cannot be the name of a callback: messages use it themselves"
-        return None
+        return _why_never_answered(annotation)
     if is_alive(annotation):
         return "can never be given: JSON has no streams, and no functions inside other values"
     return None
+
+
+def _why_never_answered(annotation: Any) -> str | None:
+    """Say why a browser could never give what a callback is declared to return; None if it returns nothing."""
+    said = said_of(annotation)
+    result = Any if said is None else said.result
+    members = get_args(result) if get_origin(result) in UNIONS else (result,)
+    if any(
+        one in (None, types.NoneType, Any, object) or isinstance(one, TypeVar) for one in members
+    ):
+        return None
+    name = getattr(result, "__name__", None) or str(result)
+    return (
+        f"returns {name!r} by its annotation, but a browser's callback is told something and not asked: write"
+        " Awaitable[None], and let the browser answer by another call"
+    )
