@@ -16,8 +16,8 @@ __all__ = ["Adapter", "AdapterType", "Read", "adapter", "inside", "joined_paths"
 Read: TypeAlias = Callable[[Any, Any], Any]
 """Converts a value to an adapted annotation: ``convert_to``, or what another form of values has for it."""
 
-_PATHS: Final = re.compile(r"((?: - at `\$[^`]*`)+)\Z")
-_PATH: Final = re.compile(r"`\$([^`]*)`")
+_PATHS: Final = re.compile(r"((?: - at (?:`key` in )?`\$[^`]*`)+)\Z")
+_PATH: Final = re.compile(r"(`key` in )?`\$([^`]*)`")
 
 
 class AdapterType(type):
@@ -56,6 +56,10 @@ def joined_paths(text: str) -> str:
     found = _PATHS.search(text)
     if found is None:
         return text
-    paths = _PATH.findall(found[1])
-    whole = "".join(reversed(paths))
-    return text[: found.start()] + (f" - at `${whole}`" if whole else "")
+    whole, key = "", ""
+    for in_key, path in reversed(_PATH.findall(found[1])):
+        whole += path
+        if in_key:  # msgspec does not tell where in a key
+            key = in_key
+            break
+    return text[: found.start()] + (f" - at {key}`${whole}`" if whole or key else "")

@@ -54,6 +54,14 @@ import msgspec
 from trio_rpc.services.adapters import AdapterType, Read, adapter, inside
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.functions import CALLABLE, STREAMS, Said, is_call_protocol, said_of
+from trio_rpc.services.keyed import (
+    SETS,
+    check_hash,
+    guarded_dict,
+    guarded_set,
+    mapping,
+    needs_guard,
+)
 from trio_rpc.services.lending import PrepareAll, preparer_of_said
 from trio_rpc.services.records import record_of, substitute
 from trio_rpc.services.special import (
@@ -61,7 +69,6 @@ from trio_rpc.services.special import (
     enumeration,
     is_plain_enum,
     literal,
-    mapping,
     special,
 )
 from trio_rpc.wire.simpler import model_keys
@@ -163,8 +170,7 @@ class _Adapting:
             return self._plain(annotation)
         args = get_args(annotation)
         if origin is Annotated:
-            adapted = self.adapt(args[0])
-            return annotation if adapted is args[0] else Annotated[(adapted, *args[1:])]
+            return self._annotated(annotation)
         if origin in QUALIFIERS:
             return self.adapt(args[0])
         if origin in (Union, types.UnionType):
@@ -220,6 +226,8 @@ class _Adapting:
             return annotation
         if annotation in STREAMS:
             return annotation
+        if annotation in SETS:
+            return guarded_set(annotation)
         if issubclass(annotation, enum.Enum):
             return (
                 annotation
@@ -291,19 +299,43 @@ class _Adapting:
         ):
             parts = get_args(annotation)
             parts = parts[:1] if origin is Annotated else parts
+            if needs_guard(origin, parts):
+                return False
             whole = origin in QUALIFIERS or _is_supported(annotation)
             return whole and all(one is Ellipsis or self._is_natural(one, seen) for one in parts)
         if isinstance(annotation, (str, ForwardRef)):
             return False
         return self.adapt(annotation) is annotation
 
-    def _collection(self, annotation: Any, origin: Any) -> Any:
+    def _annotated(self, annotation: Any) -> Any:
+        """Adapt what says something about a type; of a set or a dict that is built here, it is checked here, too."""
+        bare, *about = get_args(annotation)
+        origin = get_origin(bare)
+        if about and (origin in COLLECTIONS or bare in SETS):
+            adapted = self._collection(bare, origin or bare, tuple(about))
+            if isinstance(adapted, AdapterType):
+                return adapted
+        else:
+            adapted = self.adapt(bare)
+        return annotation if adapted is bare else Annotated[(adapted, *about)]
+
+    def _collection(self, annotation: Any, origin: Any, about: tuple[Any, ...] = ()) -> Any:
         args = get_args(annotation)
-        adapted = tuple(arg if arg is Ellipsis else self.adapt(arg) for arg in args)
+        adapted: tuple[Any, ...] = tuple(
+            arg if arg is Ellipsis else self.adapt(arg) for arg in args
+        )
+        is_mapping = len(args) == 2 and origin is not tuple
+        if is_mapping or origin in SETS:
+            for one in args[:1]:
+                check_hash(one, "the keys of a dict" if is_mapping else "the items of a set")
+        if is_mapping and isinstance(adapted[0], AdapterType):
+            return mapping(origin, adapted[0], adapted[1], about)
+        if needs_guard(origin, adapted):
+            if is_mapping:
+                return guarded_dict(origin, adapted[0], adapted[1], about)
+            return guarded_set(origin, adapted[0] if adapted else Any, about)
         if all(new is old for new, old in zip(adapted, args, strict=True)):
             return annotation
-        if len(args) == 2 and isinstance(adapted[0], AdapterType) and origin is not tuple:
-            return mapping(origin, *adapted)
         return origin[adapted]
 
     def _function(self, annotation: Any) -> Any:
@@ -356,6 +388,9 @@ def make_converter(adapted: Any) -> Convert | None:
     """Return a function that converts one value, or None when there is nothing to check."""
     if adapted is Any or adapted is object:
         return None
+    if type(adapted) is AdapterType:  # without msgspec, which only calls it
+        convert_whole: Callable[[Any, Read], Any] = adapted.convert  # type: ignore[attr-defined]
+        return lambda value: convert_whole(value, convert_to)
     scalar = scalar_type(adapted)
 
     def convert(value: Any) -> Any:
@@ -389,10 +424,9 @@ def decode_custom(wanted: Any, value: Any, read: Read) -> Any:
         value: what is to become one.
         read: converts what is inside of it.
     """
-    wanted = get_origin(wanted) or wanted
-    if isinstance(wanted, AdapterType):
+    if type(wanted) is AdapterType:
         return wanted.convert(value, read)  # type: ignore[attr-defined]
-    return _check_instance(wanted, value)
+    return _check_instance(get_origin(wanted) or wanted, value)
 
 
 def _check_instance(wanted: type, value: Any) -> Any:
@@ -472,24 +506,35 @@ def _union_converter(
     """
     pairs = list(zip(members, map(_bare, annotations), strict=True))
     fields = {cls: names for _, cls in pairs if (names := _field_names(cls)) is not None}
-    if len(set(fields.values())) < len(fields):
+    if len({(names, _tag(cls)) for cls, names in fields.items()}) < len(fields):
         same = _names(fields)
         raise TypeError(f"{same} cannot be told apart by their fields: use tagged msgspec.Structs")
 
     def fits(cls: Any, value: Any) -> bool:
         if cls in fields and type(value) is dict:
-            return fields[cls] == value.keys()
+            tag_field, tag = _tag(cls)
+            return fields[cls] == value.keys() - {tag_field} and value.get(tag_field) == tag
         return type(value) is cls
 
     def convert(value: Any, read: Read) -> Any:
-        for member, _ in sorted(pairs, key=lambda pair: not fits(pair[1], value)):
+        inner: dict[bool, list[str]] = {True: [], False: []}
+        for member, cls in sorted(pairs, key=lambda pair: not fits(pair[1], value)):
             try:
                 return read(value, member)
-            except msgspec.ValidationError:
-                continue
+            except msgspec.ValidationError as exc:
+                if not _is_kind(str(exc)):
+                    inner[fits(cls, value)].append(str(exc))
+        complaints = inner[True] or inner[False]
+        if len(complaints) == 1:  # of the only member that can have been meant
+            raise TypeError(complaints[0])
         raise TypeError(f"Expected `{_names(annotations)}`, got `{type(value).__name__}`")
 
     return convert
+
+
+def _is_kind(text: str) -> bool:
+    """Say whether a complaint is that a value as a whole is of another kind."""
+    return text.startswith("Expected ") and " got `" in text and " - at " not in text
 
 
 def _bare(annotation: Any) -> Any:
@@ -522,6 +567,12 @@ def _field_names(cls: Any) -> frozenset[str] | None:
     if issubclass(cls, msgspec.Struct) and not cls.__struct_config__.array_like:
         return frozenset(cls.__struct_encode_fields__)
     return None
+
+
+def _tag(cls: Any) -> tuple[str | None, Any]:
+    """Return the key and the value that tell a tagged Struct from others; None for both where there is no tag."""
+    config = getattr(cls, "__struct_config__", None)
+    return (None, None) if config is None or config.tag is None else (config.tag_field, config.tag)
 
 
 def _is_supported(annotation: Any) -> bool:

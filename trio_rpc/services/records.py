@@ -62,6 +62,8 @@ class Record:
 
     def converter(self, annotations: Mapping[str, Any]) -> Callable[[Any, Read], Any]:
         """Return what makes an instance of a map or an array; ``annotations`` are the fields', adapted."""
+        config: Any = getattr(self.cls, "__struct_config__", None)
+        tag_field, tag = (None, None) if config is None else (config.tag_field, config.tag)
         shape = msgspec.defstruct(
             self.cls.__name__,
             [
@@ -76,6 +78,8 @@ class Record:
             ],
             array_like=self.is_array,
             kw_only=not self.is_array,
+            tag_field=tag_field,
+            tag=tag,
             forbid_unknown_fields=issubclass(self.cls, tuple) or _forbids(self.cls),
         )
 
@@ -126,9 +130,7 @@ def _is_required(cls: Any, name: str, annotation: Any) -> bool:
     return name in cls.__required_keys__
 
 
-def _struct(cls: Any, hints: dict[str, Any]) -> Record | None:
-    if cls.__struct_config__.tag is not None:
-        return None  # msgspec chooses among these by their tag
+def _struct(cls: Any, hints: dict[str, Any]) -> Record:
     names = cls.__struct_fields__
     defaults = (msgspec.NODEFAULT,) * (len(names) - len(cls.__struct_defaults__))
     described = zip(

@@ -19,7 +19,7 @@ from trio_rpc.util.text import one_line
 from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION, simplifier
 from trio_rpc.wire.to_msgpack import keeps_its_type
 
-__all__ = ["container", "enumeration", "is_plain_enum", "literal", "mapping", "special"]
+__all__ = ["container", "enumeration", "is_plain_enum", "literal", "special"]
 
 Adapt = Callable[[Any], Any]
 
@@ -61,20 +61,6 @@ def special(cls: type, adapt: Adapt) -> Any:
         return adapter("Fraction", _fraction)
     made = container(cls, (), adapt)
     return made if made is not None else _subclass(cls)
-
-
-def mapping(origin: Any, key: Any, item: Any) -> Any:
-    """Return what stands in for a dict whose keys msgspec would leave as they are."""
-
-    def convert(value: Any, read: Read) -> Any:
-        if not isinstance(value, dict):
-            raise TypeError(f"Expected `object`, got `{type(value).__name__}`")
-        made = dict(inside(list(value.items()), list[tuple[key, item]], read))
-        if len(made) < len(value):
-            raise ValueError("two keys of a dict are the same")
-        return made
-
-    return adapter(origin.__name__, convert)
 
 
 def container(cls: type, args: Sequence[Any], adapt: Adapt) -> Any:

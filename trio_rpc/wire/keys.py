@@ -3,7 +3,7 @@
 Text and bytes hash with a secret of this process. Numbers do not: their hashes can be chosen, all
 the same, or different and yet on one path through the table, so that each key is compared with
 all before it. The first can be counted. The second depends on the table's inner life, and is told
-from what it costs: by a factor of a thousand, where the bound is a factor of ten and a second.
+from its cost, which is a thousand times the ordinary one where the bound is ten times that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Collection
-from itertools import islice
+from itertools import groupby, islice
 from operator import eq
 from typing import Any
 
@@ -27,70 +27,111 @@ CHUNK = 1024
 
 BASE_SECONDS = 0.05
 SECONDS_PER_KEY = 1e-6
-"""Processor time for the sets and maps of one message: ten times what an ordinary machine needs.
+"""Processor time for keys, ten times what an ordinary machine needs, and for all the lateness of one builder.
 
 No garbage is collected meanwhile: a collection takes as long as the whole program's memory asks for.
 """
 
 
 def collide(keys: Collection[Any]) -> bool:
-    """Say whether more keys share a hash than chance explains. Raises TypeError without one."""
+    """Say whether more keys share a hash than chance explains. Raises TypeError without one.
+
+    Equal keys do not count: a key that is there already is found at once.
+    """
     if len(keys) <= MAX_COLLISIONS:
         return False
     # Sorted, because a set of these hashes would be what is to be prevented.
     hashes = sorted(map(hash, keys))
     shared: int = sum(map(eq, hashes, islice(hashes, 1, None)))
-    return shared > MAX_COLLISIONS
+    return shared > MAX_COLLISIONS and _differ(keys)
+
+
+def _differ(keys: Collection[Any]) -> bool:
+    """Say whether more keys than chance explains share a hash with one that is not equal to them."""
+    comparisons = MAX_COLLISIONS**2 + 2 * len(keys)
+    found = 0
+    for _, same in groupby(sorted(keys, key=hash), hash):
+        apart: list[Any] = []
+        for key in same:
+            for number, one in enumerate(apart, 1):
+                if one is key or one == key:
+                    comparisons -= number
+                    break
+            else:
+                comparisons -= len(apart)
+                found += bool(apart)
+                apart.append(key)
+            if found > MAX_COLLISIONS or comparisons < 0:
+                return True
+    return False
 
 
 class KeyBuilder:
-    """Builds the sets and maps of one message, as long as that takes no undue time."""
+    """Builds sets and maps, those of one message or of one thread, as long as that takes no undue time."""
 
-    __slots__ = ("_clock", "_keys", "_seconds")
+    __slots__ = ("_clock", "_spare")
 
     def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
         self._clock = clock
-        self._keys = 0
-        self._seconds = 0.0
+        self._spare = BASE_SECONDS
+        """Seconds that keys may still be late. Keys that are early make up for others, up to a full allowance."""
 
     def set(self, items: list[Any]) -> set[Any]:
         """Make a set. Raises DecodeError for chosen hashes, TypeError for what has none."""
         if len(items) <= MAX_COLLISIONS:
             return set(items)
+        if collide(items):
+            raise DecodeError("too many keys with the same hash")
         made: set[Any] = set()
-        self._fill(made.update, items, items)
+        self.fill(made.update, items, items)
         return made
 
     def map(self, keys: list[Any], values: list[Any]) -> dict[Any, Any]:
         """Make a dict. Raises as :meth:`set`, and DecodeError for a key that comes twice."""
         pairs = list(zip(keys, values, strict=True))
+        if collide(keys):
+            raise DecodeError("too many keys with the same hash")
         made: dict[Any, Any] = {}
-        self._fill(made.update, keys, pairs)
+        self.fill(made.update, pairs, keys)
         if len(made) != len(keys):
             raise DecodeError("a map that has a key twice")
         return made
 
-    def _fill(
-        self, update: Callable[[list[Any]], None], keys: list[Any], entries: list[Any]
+    def fill(
+        self, update: Callable[[list[Any]], None], entries: list[Any], keys: list[Any]
     ) -> None:
-        if collide(keys):
-            raise DecodeError("too many keys with the same hash")
-        if len(entries) <= CHUNK:
+        """Put the entries of those keys into a set or a dict, by its method.
+
+        Raises DecodeError when that takes unduly long, TypeError for what has no hash.
+        """
+        if len(entries) <= MAX_COLLISIONS:
             update(entries)
             return
         collects = gc.isenabled()
         gc.disable()
         try:
-            self._fill_by_chunks(update, entries)
+            self._fill_by_chunks(update, entries, keys)
         finally:
             if collects:
                 gc.enable()
 
-    def _fill_by_chunks(self, update: Callable[[list[Any]], None], entries: list[Any]) -> None:
+    def _fill_by_chunks(
+        self, update: Callable[[list[Any]], None], entries: list[Any], keys: list[Any]
+    ) -> None:
         for start in range(0, len(entries), CHUNK):
             began = self._clock()
             update(entries[start : start + CHUNK])
-            self._seconds += self._clock() - began
-            self._keys += CHUNK
-            if self._seconds > BASE_SECONDS + self._keys * SECONDS_PER_KEY:
+            seconds = self._clock() - began
+            due = len(entries[start : start + CHUNK]) * SECONDS_PER_KEY
+            if seconds > due:  # their own hashing may be slow, which is no fault of the peer's
+                due += self._seconds_to_hash(keys[start : start + CHUNK])
+            self._spare = min(BASE_SECONDS, self._spare + due - seconds)
+            if self._spare < 0:
+                self._spare = BASE_SECONDS
                 raise DecodeError("keys whose hashes were chosen to take long")
+
+    def _seconds_to_hash(self, keys: list[Any]) -> float:
+        began = self._clock()
+        for _ in map(hash, keys):
+            pass
+        return self._clock() - began

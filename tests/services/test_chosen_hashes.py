@@ -1,0 +1,337 @@
+"""No set or dict that an annotation asks for takes long because a peer chose how its keys collide."""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import decimal
+import fractions
+import ipaddress
+import itertools
+import typing
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypedDict, TypeVar
+
+import attrs
+import msgspec
+import pytest
+
+from trio_rpc import method
+from trio_rpc.errors import InvalidArguments
+from trio_rpc.gateway.values import read_json
+from trio_rpc.services import keyed
+from trio_rpc.services.conversion import adapt, convert_to
+from trio_rpc.services.signatures import Signature, complaint
+from trio_rpc.wire.keys import KeyBuilder
+
+MANY = 200
+NUMBERS = list(range(MANY))
+TEXTS = {str(number): 1 for number in NUMBERS}
+ADDRESSES = [f"10.0.0.{number}/32" for number in NUMBERS]
+UUIDS = [str(uuid.UUID(int=number)) for number in NUMBERS]
+TIMES = [f"2026-01-01T00:00:{number % 60:02}.{number:06}Z" for number in NUMBERS]
+
+T = TypeVar("T")
+UserId = NewType("UserId", int)
+Ids = NewType("Ids", set[int])
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int
+
+
+@dataclass
+class WithSet:
+    ids: set[int]
+
+
+@attrs.define
+class AttrsWithSet:
+    ids: set[int]
+
+
+class StructWithSet(msgspec.Struct):
+    ids: set[int]
+
+
+class TaggedWithSet(msgspec.Struct, tag="tagged"):
+    ids: set[int]
+
+
+class OtherWithSet(msgspec.Struct, tag="other"):
+    ids: set[int]
+
+
+class GenericWithSet(msgspec.Struct, Generic[T]):
+    ids: set[T]
+
+
+class TupleWithSet(NamedTuple):
+    ids: frozenset[int]
+
+
+class DictWithSet(TypedDict):
+    ids: set[int]
+
+
+class WithDict(msgspec.Struct):
+    prices: dict[decimal.Decimal, int]
+
+
+SETS = [
+    (set[int], NUMBERS),
+    (set, NUMBERS),
+    (frozenset, NUMBERS),
+    (set, NUMBERS),
+    (typing.AbstractSet[int], NUMBERS),
+    (collections.abc.Set, NUMBERS),
+    (collections.abc.MutableSet[int], NUMBERS),
+    (frozenset[float], NUMBERS),
+    (set[Any], NUMBERS),
+    (set[UserId], NUMBERS),
+    (Ids, NUMBERS),
+    (set[int | str], NUMBERS),
+    (set[int] | str, NUMBERS),
+    (set[int] | None, NUMBERS),
+    (Annotated[set[int], msgspec.Meta(max_length=1000)], NUMBERS),
+    (set[decimal.Decimal], [*TEXTS]),
+    (set[decimal.Decimal], set(TEXTS)),
+    (set[uuid.UUID], UUIDS),
+    (set[dt.datetime], TIMES),
+    (set[fractions.Fraction], [f"{number}/1" for number in NUMBERS]),
+    (set[ipaddress.IPv4Network], ADDRESSES),
+    (set[tuple[int, int]], [[number, 1] for number in NUMBERS]),
+    (set[Point], [{"x": number} for number in NUMBERS]),
+    (list[set[int]], [NUMBERS]),
+    (dict[str, set[int]], {"ids": NUMBERS}),
+    (tuple[str, set[int]], ["ids", NUMBERS]),
+    (collections.deque[set[int]], [NUMBERS]),
+    (WithSet, {"ids": NUMBERS}),
+    (list[WithSet], [{"ids": NUMBERS}]),
+    (AttrsWithSet, {"ids": NUMBERS}),
+    (StructWithSet, {"ids": NUMBERS}),
+    (TaggedWithSet, {"type": "tagged", "ids": NUMBERS}),
+    (TaggedWithSet | OtherWithSet, {"type": "other", "ids": NUMBERS}),
+    (GenericWithSet[int], {"ids": NUMBERS}),
+    (TupleWithSet, [NUMBERS]),
+    (DictWithSet, {"ids": NUMBERS}),
+]
+
+DICTS = [
+    (dict[decimal.Decimal, int], TEXTS),
+    (dict[int, int], TEXTS),
+    (dict[float, int], TEXTS),
+    (dict[float, int], dict.fromkeys(NUMBERS, 1)),
+    (collections.abc.Mapping[decimal.Decimal, int], TEXTS),
+    (collections.abc.MutableMapping[decimal.Decimal, int], TEXTS),
+    (dict[uuid.UUID, int], dict.fromkeys(UUIDS, 1)),
+    (dict[dt.datetime, int], dict.fromkeys(TIMES, 1)),
+    (dict[fractions.Fraction, int], {f"{number}/1": 1 for number in NUMBERS}),
+    (dict[ipaddress.IPv4Network, int], dict.fromkeys(ADDRESSES, 1)),
+    (dict[decimal.Decimal | uuid.UUID, int], TEXTS),
+    (collections.Counter[decimal.Decimal], TEXTS),
+    (collections.defaultdict[decimal.Decimal, int], TEXTS),
+    (collections.OrderedDict[decimal.Decimal, int], TEXTS),
+    (dict[decimal.Decimal, int] | int, TEXTS),
+    (dict[decimal.Decimal, int] | None, TEXTS),
+    (list[dict[decimal.Decimal, int]], [TEXTS]),
+    (Annotated[dict[decimal.Decimal, int], msgspec.Meta(min_length=1)], TEXTS),
+    (WithDict, {"prices": TEXTS}),
+]
+
+
+def shown(value):
+    """Name a test by the annotation: the values are long, and in no order."""
+    return str(value) if isinstance(value, type) or typing.get_origin(value) else ""
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """To the guard, all keys take long: what does not go through it does not notice."""
+    spent = itertools.accumulate(itertools.cycle((0.0, 1.0, 0.0, 0.0)))
+    monkeypatch.setattr(keyed._KEYS, "builder", KeyBuilder(lambda: next(spent)))
+
+
+@pytest.mark.parametrize("read", [convert_to, read_json], ids=["wire", "JSON"])
+@pytest.mark.parametrize(("annotation", "value"), SETS + DICTS, ids=shown)
+def test_what_becomes_keys_is_guarded(slow, annotation, value, read):
+    if read is convert_to and is_for_json(annotation, value):
+        pytest.skip("only in JSON does text become a number")
+    if read is read_json and (type(value) is set or 0 in value):
+        pytest.skip("JSON has no sets, and no keys but text")
+    adapted = adapt(annotation)
+    with pytest.raises(msgspec.ValidationError, match="chosen to take long"):
+        read(value, adapted)
+
+
+def is_for_json(annotation, value):
+    return annotation in (dict[int, int], dict[float, int]) and value is TEXTS
+
+
+def refuse_custom(wanted, _value):
+    raise TypeError(f"msgspec does not make a {wanted}")
+
+
+@pytest.mark.parametrize(("annotation", "value"), SETS + DICTS, ids=shown)
+def test_ordinary_keys_become_what_msgspec_makes_of_them(annotation, value):
+    read = read_json if is_for_json(annotation, value) else convert_to
+    made = read(value, adapt(annotation))
+    try:
+        by_msgspec = msgspec.convert(
+            value, annotation, str_keys=read is read_json, dec_hook=refuse_custom
+        )
+    except (TypeError, msgspec.ValidationError):
+        return  # it does not take that
+    if annotation in (dict[fractions.Fraction, int], dict[ipaddress.IPv4Network, int]):
+        return  # it leaves such keys as they are
+    assert made == by_msgspec
+    assert type(made) is type(by_msgspec)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        set[str],
+        frozenset[bytes],
+        set[str | None],
+        set[Literal[1, 2]],
+        dict[str, int],
+        dict[str, Any],
+        dict[Any, int],
+        dict,
+        list[int],
+        Point,
+    ],
+    ids=str,
+)
+def test_keys_whose_hashes_nobody_can_choose_are_left_to_msgspec(annotation):
+    assert adapt(annotation) == annotation
+
+
+def chosen(count):
+    return [number * (2**61 - 1) for number in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (set[int], chosen(60_000)),
+        (set, chosen(60_000)),
+        (set[int] | str, chosen(60_000)),
+        (dict[decimal.Decimal, int], dict.fromkeys(map(str, chosen(60_000)), 1)),
+        (list[set[int]], [chosen(1000) for _ in range(200)]),
+        (list[set[int]], [chosen(100) for _ in range(50)] + [chosen(10_000)]),
+    ],
+    ids=["set", "bare", "union", "dict", "many", "last"],
+)
+def test_chosen_hashes_are_refused(annotation, value):
+    """By the clock, since hashes that differ can collide as well; each would take a quarter of a minute."""
+    with pytest.raises(msgspec.ValidationError, match="chosen to take long"):
+        convert_to(value, adapt(annotation))
+
+
+def test_equal_neighbours_are_no_collisions():
+    assert convert_to([1] * 50_000, adapt(set[int])) == {1}
+    assert convert_to([{"x": 1}] * 20_000, adapt(set[Point])) == {Point(1)}
+
+
+def test_a_set_that_came_as_one_is_not_built_again(slow):
+    came = set(range(MANY))
+    assert convert_to(came, adapt(set[int])) is came
+
+
+def test_two_texts_of_one_key_are_an_error():
+    with pytest.raises(msgspec.ValidationError, match="a key of a dict is there twice"):
+        convert_to({"1": 1, "1.0": 2}, adapt(dict[decimal.Decimal, int]))
+    with pytest.raises(msgspec.ValidationError, match="a key of a dict is there twice"):
+        convert_to({**TEXTS, "1.0": 2}, adapt(dict[decimal.Decimal, int]))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "text"),
+    [
+        (set[int], [1, "a"], "Expected `int`, got `str` - at `$[1]`"),
+        (set[int], 1, "Expected `array`, got `int`"),
+        (set[int] | str, ["a"], "Expected `int`, got `str` - at `$[0]`"),
+        (set[int] | str, 1.5, "Expected `set | str`, got `float`"),
+        (list[set[int]], [[1], ["a"]], "Expected `int`, got `str` - at `$[1][0]`"),
+        (WithSet, {"ids": ["a"]}, "Expected `int`, got `str` - at `$.ids[0]`"),
+        (dict[decimal.Decimal, int], {"1": "a"}, "Expected `int`, got `str` - at `$[...]`"),
+        (dict[decimal.Decimal, int], TEXTS | {"x": 1}, "Invalid decimal string - at `key` in `$`"),
+        (
+            list[dict[decimal.Decimal, int]],
+            [TEXTS | {"x": 1}],
+            "Invalid decimal string - at `key` in `$[0]`",
+        ),
+        (
+            dict[fractions.Fraction, list[int]],
+            {"1/2": ["a"]},
+            "Expected `int`, got `str` - at `$[...][0]`",
+        ),
+        (
+            dict[fractions.Fraction, int],
+            {"a": 1},
+            "Expected `Fraction`, got `str` - at `key` in `$`",
+        ),
+        (
+            Annotated[set[int], msgspec.Meta(max_length=2)],
+            [1, 2, 3],
+            "Expected `array` of length <= 2",
+        ),
+        (
+            Annotated[dict[decimal.Decimal, int], msgspec.Meta(max_length=2)],
+            TEXTS,
+            "Expected `object` of length <= 2",
+        ),
+        (set[Any], [[1]], "unhashable type: 'list'"),
+    ],
+)
+def test_errors_keep_their_path(annotation, value, text):
+    with pytest.raises(msgspec.ValidationError) as caught:
+        convert_to(value, adapt(annotation))
+    assert complaint(caught.value) == text
+
+
+class Service:
+    @method
+    async def take(self, ids: set[int], more: dict[decimal.Decimal, int], *rest: set[int]) -> None:
+        pass
+
+    @method
+    async def ask(self, ids: Callable[[], Awaitable[set[int]]]) -> set[int]:
+        return await ids()
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ([NUMBERS, {}], {}),
+        ([[], TEXTS], {}),
+        ([[], {}, NUMBERS], {}),
+        ([], {"ids": NUMBERS, "more": {}}),
+    ],
+)
+def test_arguments_are_guarded(slow, args, kwargs):
+    with pytest.raises(InvalidArguments, match="chosen to take long"):
+        Signature(Service.take).bind(args, kwargs)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        (set[list[int]], "a list has none: write tuple"),
+        (set[set[int]], "a set has none: write frozenset"),
+        (frozenset[bytearray], "a bytearray has none: write bytes"),
+        (set[dict[str, int]], "a dict has none: write a frozen dataclass"),
+        (set[WithSet], "a WithSet has none: make it frozen, or write list"),
+        (set[tuple[int, list[int]]], "a list has none"),
+        (dict[WithSet, int], "keys of a dict must have a hash"),
+        (list[set[Annotated[list[int], 1]]], "a list has none"),
+    ],
+)
+def test_a_set_of_what_has_no_hash_is_refused_at_registration(annotation, text):
+    with pytest.raises(TypeError, match=text):
+        adapt(annotation)

@@ -1,0 +1,211 @@
+"""Sets and dicts that an annotation makes of what a peer has said, in no undue time.
+
+The codec guards the sets and maps of the wire. Here are those that only the annotation asks for: an array that
+becomes a set, and text that becomes the keys of a dict. msgspec would build them at one go, however their keys
+collide, so it converts the items, and the table is built by a KeyBuilder. Text and bytes need none of that, since their
+hashes are a secret of this process, nor do types of which there are only a few values.
+"""
+
+from __future__ import annotations
+
+import collections
+import collections.abc
+import datetime as dt
+import enum
+import re
+import threading
+import types
+from collections.abc import Callable, Iterator
+from itertools import islice
+from operator import is_
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from trio_rpc.errors import DecodeError
+from trio_rpc.services.adapters import Read, adapter, inside
+from trio_rpc.wire.keys import KeyBuilder
+
+__all__ = ["SETS", "check_hash", "guarded_dict", "guarded_set", "mapping", "needs_guard"]
+
+SETS: Final[dict[Any, type]] = {
+    set: set,
+    frozenset: frozenset,
+    collections.abc.Set: set,
+    collections.abc.MutableSet: set,
+}
+"""What a set may be annotated as, and what is made."""
+
+DICTS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+UNIONS: Final = (Union, types.UnionType)
+
+SECRET: Final = frozenset({str, bytes, bool, types.NoneType, None, dt.date})
+"""Types whose hashes a peer cannot choose, or of which it has too few."""
+
+_HASHABLE: Final = {list: "tuple", set: "frozenset", bytearray: "bytes", dict: "a frozen dataclass"}
+
+_PAIR: Final = re.compile(r"`\$\[[0-9]+\]\[([01])\]([^`]*)`\Z")
+
+CHUNK: Final = 64
+"""Keys that msgspec may put into a dict by itself: so few are quick however they collide."""
+
+
+class _Keys(threading.local):
+    """The builder of a thread. What one message has used up, ordinary keys earn again."""
+
+    def __init__(self) -> None:
+        self.builder = KeyBuilder()
+
+
+_KEYS: Final = _Keys()
+
+
+def needs_guard(origin: Any, args: tuple[Any, ...]) -> bool:
+    """Say whether a peer could choose the hashes of a set or a dict that is made to that annotation."""
+    if origin in SETS:
+        return not args or not _is_secret(args[0])
+    # What fits no annotation in particular stays as it came, and has been guarded then.
+    return (
+        origin in DICTS and bool(args) and args[0] not in (Any, object) and not _is_secret(args[0])
+    )
+
+
+def _is_secret(annotation: Any) -> bool:
+    origin = get_origin(annotation)
+    if origin is Literal or annotation in SECRET:
+        return True
+    if origin is Annotated:
+        return _is_secret(get_args(annotation)[0])
+    if origin in UNIONS:
+        return all(map(_is_secret, get_args(annotation)))
+    if hasattr(annotation, "__supertype__"):  # a NewType
+        return _is_secret(annotation.__supertype__)
+    return (
+        isinstance(annotation, type)
+        and issubclass(annotation, enum.Enum)
+        and not issubclass(annotation, enum.Flag)
+    )
+
+
+def check_hash(annotation: Any, what: str) -> None:
+    """Raise TypeError if values of that type can never be in a set, or be keys."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        check_hash(args[0], what)
+    elif origin is tuple:
+        for one in args:
+            check_hash(one, what)
+    elif origin in UNIONS:
+        return  # one of them may do
+    else:
+        cls = origin or annotation
+        if isinstance(cls, type) and cls.__hash__ is None:
+            raise TypeError(
+                f"{what} must have a hash, and a {cls.__name__} has none: {_instead(cls)}"
+            )
+
+
+def _instead(cls: type) -> str:
+    if cls in _HASHABLE:
+        return f"write {_HASHABLE[cls]}"
+    return f"make it frozen, or write list[{cls.__name__}]"
+
+
+def guarded_set(origin: Any, item: Any = Any, about: tuple[Any, ...] = ()) -> Any:
+    """Return what stands in for a set.
+
+    Args:
+        origin: how it is annotated.
+        item: what its items are, adapted.
+        about: what ``Annotated`` says of it.
+    """
+    made: Any = SETS[origin]
+    items: Any = list[item]
+    if about:
+        items = Annotated[(items, *about)]
+
+    def convert(value: Any, read: Read) -> Any:
+        read_items = inside(value, items, read)
+        if type(value) is made and all(map(is_, iter(value), read_items)):
+            return value  # it was built by the codec
+        built: set[Any] = set()
+        _fill(built.update, read_items, read_items)
+        return built if made is set else made(built)
+
+    return adapter(made.__name__, convert)
+
+
+def guarded_dict(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) -> Any:
+    """Return what stands in for a dict; arguments as for :func:`guarded_set`."""
+    part: Any = dict[key, item]
+    whole = Annotated[(part, *about)] if about else part
+
+    def convert(value: Any, read: Read) -> Any:
+        if type(value) is not dict or len(value) <= CHUNK or (key is int and _has_ints(value)):
+            return _each_once(inside(value, whole, read), value)
+        if about:
+            inside(value, Annotated[(dict, *about)], read)
+        keys: list[Any] = []
+        items: list[Any] = []
+        for chunk in _chunks(value):
+            read_chunk = _each_once(inside(chunk, part, read), chunk)
+            keys += read_chunk
+            items += read_chunk.values()
+        return _each_once(_map(keys, items), keys)
+
+    return adapter(getattr(origin, "__name__", "dict"), convert)
+
+
+def mapping(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) -> Any:
+    """Return what stands in for a dict whose keys msgspec would leave as they are; as :func:`guarded_set`."""
+    pairs: Any = list[tuple[key, item]]
+    if about:
+        pairs = Annotated[(pairs, *about)]
+
+    def convert(value: Any, read: Read) -> Any:
+        if not isinstance(value, dict):
+            raise TypeError(f"Expected `object`, got `{type(value).__name__}`")
+        try:
+            read_pairs = inside(list(value.items()), pairs, read)
+        except TypeError as exc:
+            raise TypeError(_PAIR.sub(_path_in_dict, str(exc))) from None
+        keys = [one for one, _ in read_pairs]
+        return _each_once(_map(keys, [one for _, one in read_pairs]), keys)
+
+    return adapter(origin.__name__, convert)
+
+
+def _path_in_dict(found: re.Match[str]) -> str:
+    """Make a path into a dict of one into the list of its pairs, as msgspec writes it."""
+    return f"`$[...]{found[2]}`" if found[1] == "1" else "`key` in `$`"
+
+
+def _has_ints(value: dict[Any, Any]) -> bool:
+    """Say whether keys are integers, which stay what they are, as the codec has guarded them.
+
+    The first tells: in JSON all are text, and elsewhere text among integers is refused.
+    """
+    return type(next(iter(value))) is not str
+
+
+def _chunks(value: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+    pairs = iter(value.items())
+    while chunk := dict(islice(pairs, CHUNK)):
+        yield chunk
+
+
+def _map(keys: list[Any], items: list[Any]) -> dict[Any, Any]:
+    built: dict[Any, Any] = {}
+    _fill(built.update, list(zip(keys, items, strict=True)), keys)
+    return built
+
+
+def _each_once(made: Any, came: Any) -> Any:
+    if len(made) < len(came):
+        raise ValueError("a key of a dict is there twice")
+    return made
+
+
+def _fill(update: Callable[[list[Any]], None], entries: list[Any], keys: list[Any]) -> None:
+    try:
+        _KEYS.builder.fill(update, entries, keys)
+    except DecodeError as exc:
+        raise ValueError(str(exc)) from None
