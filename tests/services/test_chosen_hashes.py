@@ -20,7 +20,7 @@ import pytest
 
 from trio_rpc import method
 from trio_rpc.errors import InvalidArguments
-from trio_rpc.gateway.values import read_json
+from trio_rpc.gateway.json_values import read_json
 from trio_rpc.services import keyed
 from trio_rpc.services.conversion import adapt, convert_to
 from trio_rpc.services.signatures import Signature, complaint
