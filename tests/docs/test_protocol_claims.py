@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 
-import msgpack
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -299,40 +298,23 @@ async def test_what_authenticate_is_given(told, autojump_clock):
     assert given == [told.get("credentials")]
 
 
-class Token:
-    pass
-
-
-async def test_credentials_that_their_class_cannot_read_are_nil_and_no_call_comes_before_a_welcome(
-    autojump_clock,
-):
-    given = []
+async def test_no_call_comes_before_a_welcome(autojump_clock):
     decide = trio.Event()
 
-    async def authenticate(_session, credentials):
-        given.append(credentials)
+    async def authenticate(_session, _credentials):
         await decide.wait()
 
-    def never(_value):
-        raise ValueError("no token")
-
-    registry = trio_rpc.TypeRegistry()
-    registry.register(64, Token, encode=str, decode=never)
     ours, theirs = memory_channel_pair()
     peer = Stranger(theirs)
-    told = {"credentials": [1, msgpack.ExtType(64, b"\xa1a")]}
-    peer.say(m.Hello(1, {**INFO, **told}))
+    peer.say(m.Hello(1, INFO))
     async with trio.open_nursery() as nursery:
 
         async def serve():
             with contextlib.suppress(trio_rpc.RpcError):
-                await trio_rpc.serve_session(
-                    ours, None, registry=registry, authenticate=authenticate
-                )
+                await trio_rpc.serve_session(ours, None, authenticate=authenticate)
 
         nursery.start_soon(serve)
         assert [type(one) for one in await peer.heard()] == [m.Hello]
-        assert given == [[1, None]]
         decide.set()
         assert await peer.heard() == [m.Welcome()]
         theirs.close()

@@ -239,6 +239,9 @@ class Protocol:
         except DecodeError as exc:
             self.theirs = Half.ENDED
             raise Refused(f"the limits do not fit: {exc}") from exc
+        if message.problem is not None:  # the application must not take it for no credentials
+            self.theirs = Half.ENDED
+            raise Refused(f"what the Hello says cannot be read here: {message.problem}")
         self._outbox.resize(min(self.limits.max_packet, self.peer.max_packet))
         self._notifications_left = self.peer.max_notifications
         limits, peer = self.limits, self.peer

@@ -187,18 +187,21 @@ def set_fate(exc: BaseException, fate: Fate) -> None:
 
 
 def from_error(
-    error: Mapping[str, Any], raises: Mapping[str, type[Exception]] | None = None
+    error: Mapping[str, Any],
+    raises: Mapping[str, type[Exception]] | None = None,
+    problem: str | None = None,
 ) -> Exception:
     """Make the exception that a call ends with from the error map that arrived.
 
     Args:
         error: the map.
         raises: the classes the interface declares, by :func:`wire_name`.
+        problem: why some value in the map could not be read, if there is one.
 
     Raises:
         DecodeError: the map is malformed.
     """
-    return _Reader(raises or {}).whole(error)
+    return _Reader(raises or {}, problem).whole(error)
 
 
 class _Writer:
@@ -335,8 +338,9 @@ class _Writer:
 class _Reader:
     """Makes one exception from an error map; counts the leaves of its groups."""
 
-    def __init__(self, raises: Mapping[str, type[Exception]]) -> None:
+    def __init__(self, raises: Mapping[str, type[Exception]], problem: str | None) -> None:
         self._raises = raises
+        self._problem = problem
         self._leaves = 0
 
     def whole(self, error: Mapping[str, Any]) -> Exception:
@@ -396,7 +400,11 @@ class _Reader:
         if state is not None and type(state) is not dict:
             raise DecodeError("an error has fields that are not a map")
         cls = self._raises.get(name) or BUILTINS.get(name)
-        if cls is not None and args is not None:
+        if (
+            self._problem is not None
+        ):  # it may be of this one, which would be made of what it is not
+            notes.append(f"shown as text, since not all that came could be read: {self._problem}")
+        elif cls is not None and args is not None:
             rebuilt = _rebuild(cls, args, state, message, notes)
             if rebuilt is not None:
                 return rebuilt

@@ -27,7 +27,7 @@ from typing import Final
 import trio
 
 from trio_rpc.channels.optional import closes_now, lingers, renews
-from trio_rpc.errors import Refused
+from trio_rpc.errors import LocalProtocolError, Refused
 from trio_rpc.protocol.states import Half
 from trio_rpc.session.calls.context import handled_call, outgoing_metadata
 from trio_rpc.session.core import Core
@@ -276,6 +276,10 @@ class _Driver:
         if self._protocol.theirs is Half.ENDED:
             refused = Refused(f"the other end refused the session: {message.message}")
             core.end(refused, "peer")
+            return
+        if message.code == "protocol_error":
+            text = f"the other end says that this end broke the protocol: {message.message}"
+            core.end(LocalProtocolError(text), "peer")
             return
         if core.life.stage is Stage.OPEN:
             core.life.farewell = f"{message.message} ({message.code})"

@@ -178,6 +178,7 @@ class ReplyErr:
     TYPE: ClassVar[int] = 4
     id: int
     error: dict[str, Any]
+    problem: str | None = None
 
     def to_wire(self) -> Fields:
         return [4, self.id, self.error]
@@ -217,6 +218,7 @@ class Hello:
     TYPE: ClassVar[int] = 10
     version: int
     info: dict[str, Any] = field(default_factory=dict)
+    problem: str | None = None
 
     def to_wire(self) -> Fields:
         return [10, self.version, self.info]

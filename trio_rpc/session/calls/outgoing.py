@@ -199,7 +199,7 @@ class Outgoing:
         answer = pending.answer
         if type(answer) is not m.Reply or pending.interrupted:
             answer = await self._settle(pending)
-            raise from_error(answer.error, method.raises)
+            raise from_error(answer.error, method.raises, answer.problem)
         # Law 3: also when we were cancelled meanwhile.
         if answer.problem is not None:
             raise DecodeError(answer.problem, fate=Fate.STOPPED)
@@ -494,7 +494,7 @@ class Outgoing:
     async def failure(self, pending: Pending) -> Exception:
         """Make the exception for how an opened call has failed."""
         answer = await self._settle(pending)
-        return from_error(answer.error, pending.method.raises)
+        return from_error(answer.error, pending.method.raises, answer.problem)
 
     async def _settle(self, pending: Pending) -> m.ReplyErr:
         """Return the error that came, or raise what the caller is to see in its place."""
