@@ -400,9 +400,8 @@ class _Reader:
         if state is not None and type(state) is not dict:
             raise DecodeError("an error has fields that are not a map")
         cls = self._raises.get(name) or BUILTINS.get(name)
-        if (
-            self._problem is not None
-        ):  # it may be of this one, which would be made of what it is not
+        # What could not be read may be of this one, which would be made of what it is not.
+        if self._problem is not None:
             notes.append(f"shown as text, since not all that came could be read: {self._problem}")
         elif cls is not None and args is not None:
             rebuilt = _rebuild(cls, args, state, message, notes)
