@@ -35,9 +35,10 @@ from trio_rpc.server import Server, open_server, serve
 from trio_rpc.services.decorators import duplex, method, notification, stream
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.calls.context import Call, current_call, metadata
-from trio_rpc.session.core import Options
+from trio_rpc.session.calls.filters import Filter
 from trio_rpc.session.lifecycle import SessionEnd
 from trio_rpc.session.opening import open_session, serve_session
+from trio_rpc.session.options import Authenticate, Options, SessionOptions
 from trio_rpc.session.session import Session
 from trio_rpc.session.statistics import SessionStatistics
 from trio_rpc.session.streams.scopes import RemoteScope
@@ -47,12 +48,14 @@ from trio_rpc.wire.registry import TypeRegistry
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "Authenticate",
     "Call",
     "CallError",
     "ConnectionState",
     "DecodeError",
     "EncodeError",
     "Fate",
+    "Filter",
     "Forwarding",
     "ForwardingChannel",
     "InvalidArguments",
@@ -78,6 +81,7 @@ __all__ = [
     "SessionBroken",
     "SessionClosed",
     "SessionEnd",
+    "SessionOptions",
     "SessionStatistics",
     "TypeRegistry",
     "Unavailable",

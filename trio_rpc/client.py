@@ -7,13 +7,14 @@ import functools
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Unpack
 
 import trio
 
 from trio_rpc.channels import Resume, carrier_limits, open_channel, open_resumable
-from trio_rpc.session.core import Core, Options
+from trio_rpc.session.core import Core
 from trio_rpc.session.opening import OnEnd, check_on_end, make_tables, run_session
+from trio_rpc.session.options import Options, SessionOptions
 from trio_rpc.session.session import Session
 from trio_rpc.wire.limits import Limits
 
@@ -28,7 +29,7 @@ async def connect(
     ssl_context: ssl.SSLContext | None = None,
     resume: bool | Resume = False,
     on_end: OnEnd = "cancel",
-    **options: Any,
+    **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Session]:
     """Connect to a server, and own the session until the block is left.
 
@@ -75,7 +76,7 @@ def _open(
 
 
 async def connect_in(
-    nursery: trio.Nursery, url: str, services: object = None, **options: Any
+    nursery: trio.Nursery, url: str, services: object = None, **options: Unpack[SessionOptions]
 ) -> Session:
     """Connect to a server; the session belongs to ``nursery`` and ends with it, or before.
 

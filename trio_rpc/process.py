@@ -7,15 +7,16 @@ import logging
 import os
 import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Unpack
 
 import trio
 
 from trio_rpc.channels import StreamChannel
 from trio_rpc.channels.connection import owned
 from trio_rpc.channels.process import Patience, inherited_stream, open_child
-from trio_rpc.session.core import Core, Options
+from trio_rpc.session.core import Core
 from trio_rpc.session.opening import OnEnd, check_on_end, make_tables, run_session
+from trio_rpc.session.options import Options, SessionOptions
 from trio_rpc.session.session import Session
 from trio_rpc.util.text import one_line
 
@@ -38,7 +39,7 @@ async def open_process(
     goodbye_time: float = 5.0,
     terminate_time: float = 5.0,
     on_end: OnEnd = "cancel",
-    **options: Any,
+    **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Session]:
     """Start a program that calls :func:`serve_parent`, and own it and the session until the block is left.
 
@@ -99,7 +100,7 @@ async def open_process(
 
 @contextlib.asynccontextmanager
 async def open_parent(
-    services: object = None, *, on_end: OnEnd = "cancel", **options: Any
+    services: object = None, *, on_end: OnEnd = "cancel", **options: Unpack[SessionOptions]
 ) -> AsyncIterator[Session]:
     """Open the session with the process that has started this one by :func:`open_process`.
 
@@ -134,7 +135,7 @@ async def serve_parent(
     services: object = None,
     *,
     task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
-    **options: Any,
+    **options: Unpack[SessionOptions],
 ) -> None:
     """Serve the process that has started this one by :func:`open_process`, until it leaves or dies.
 

@@ -7,7 +7,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Collection
 from types import TracebackType
-from typing import Any
+from typing import Unpack
 
 import trio
 
@@ -22,8 +22,9 @@ from trio_rpc.channels import (
 )
 from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
-from trio_rpc.session.core import Core, Options, Tables
+from trio_rpc.session.core import Core, Tables
 from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
+from trio_rpc.session.options import Options, SessionOptions
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared
@@ -193,7 +194,7 @@ async def open_server(
     ssl_context: ssl.SSLContext | None = None,
     allowed_origins: Collection[str] | None = None,
     resume: bool | Resume = False,
-    **options: Any,
+    **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Server]:
     """Listen at ``urls`` and serve while the block lasts; leaving it ends all sessions at once.
 
@@ -248,7 +249,7 @@ async def serve(
     allowed_origins: Collection[str] | None = None,
     resume: bool | Resume = False,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
-    **options: Any,
+    **options: Unpack[SessionOptions],
 ) -> None:
     """Serve at ``urls`` until cancelled, which ends all sessions at once.
 

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 import trio
 
+from trio_rpc import Limits, connect, open_process, open_server, open_session, serve
 from trio_rpc.services import duplex, method, notification, stream
 
 T = TypeVar("T")
@@ -114,3 +115,15 @@ def wrong_proxies(session: Session) -> None:
     session.proxy("market", Market())  # E: arg-type
     session.proxy("market", "Market")  # E: arg-type
     session.proxy(Market, "market")  # E: arg-type
+
+
+async def wrong_options(session: Session, channel: trio.abc.Channel[bytes]) -> None:
+    async with open_session(channel, limts=Limits()):  # E: call-arg
+        pass
+    async with connect("tcp://127.0.0.1:1", limits=3):  # E: arg-type
+        pass
+    async with open_process(["plugin"], error_detail="all"):  # E: arg-type
+        pass
+    async with open_server(None, authenticate=takes_text):  # E: arg-type
+        pass
+    await serve(None, "tcp://127.0.0.1:0", filter=())  # E: call-arg

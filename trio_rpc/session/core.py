@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -12,43 +11,27 @@ import trio
 from trio_rpc.errors import Fate, LocalProtocolError, RpcError, SessionBroken, SessionClosed
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
-from trio_rpc.services.error_maps import Detail
 from trio_rpc.services.tables import Table
 from trio_rpc.session.calls.callbacks import CALLBACK, STREAM, Callback
-from trio_rpc.session.calls.filters import Filter
 from trio_rpc.session.calls.outgoing import Outgoing
 from trio_rpc.session.dispatch import Incoming
 from trio_rpc.session.io.pacer import Pacer
 from trio_rpc.session.io.receiver import Receiver
 from trio_rpc.session.io.writer import Writer
 from trio_rpc.session.lifecycle import EndedBy, Life, Stage
+from trio_rpc.session.options import Options
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.shared import Shared
 from trio_rpc.session.streams.items import ItemReceiver
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
-from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
-from trio_rpc.wire.registry import TypeRegistry
 
 if TYPE_CHECKING:
     from trio_rpc.session.session import Session
 
-__all__ = ["Authenticate", "Core", "Options", "Tables"]
+__all__ = ["Core", "Tables"]
 
-Authenticate: TypeAlias = Callable[["Session", Any], Awaitable[None]]
 Tables: TypeAlias = Callable[["Session"], Table]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What may be chosen for a session; described at :func:`trio_rpc.open_session`."""
-
-    limits: Limits = DEFAULT_LIMITS
-    registry: TypeRegistry | None = None
-    filters: Sequence[Filter] = ()
-    credentials: Any = None
-    authenticate: Authenticate | None = None
-    error_detail: Detail = "message"
 
 
 _OPEN = Stage.OPEN

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias, Unpack
 
 import trio
 
 from trio_rpc.errors import Fate
 from trio_rpc.services.introspection import with_introspection
 from trio_rpc.services.tables import Table, build_table, is_per_session, resolve
-from trio_rpc.session.core import Core, Options, Tables
+from trio_rpc.session.core import Core, Tables
 from trio_rpc.session.driver import run, start
+from trio_rpc.session.options import Options, SessionOptions
 from trio_rpc.session.session import Session
 from trio_rpc.session.streams.scopes import SCOPE, scope_method
 from trio_rpc.util.one_exception import one_exception
@@ -41,7 +42,7 @@ async def open_session(
     *,
     name: str = "",
     on_end: OnEnd = "cancel",
-    **options: Any,
+    **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Session]:
     """Open a session over ``channel``, and own it until the block is left.
 
@@ -59,8 +60,7 @@ async def open_session(
         name: what the other end is called in logs and errors.
         on_end: ``"keep"`` leaves the body alone when the session ends; calls still raise, and
             :meth:`Session.wait_closed` still returns.
-        **options: the fields of :class:`trio_rpc.Options`: ``limits``, ``registry``, ``filters``,
-            ``credentials``, ``authenticate``, ``error_detail``.
+        **options: see :class:`trio_rpc.Options`.
 
     Raises:
         Refused: the other end would not open the session, or this one would not.
@@ -77,7 +77,11 @@ async def open_session(
 
 
 async def serve_session(
-    channel: trio.abc.Channel[bytes], services: object = None, *, name: str = "", **options: Any
+    channel: trio.abc.Channel[bytes],
+    services: object = None,
+    *,
+    name: str = "",
+    **options: Unpack[SessionOptions],
 ) -> None:
     """Open a session over ``channel`` and serve until it is over; arguments as :func:`open_session`.
 

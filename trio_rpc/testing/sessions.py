@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from trio_rpc.session.core import Core, Options
+from trio_rpc.session.core import Core
 from trio_rpc.session.opening import (
     OnEnd,
     cancelled_at_end,
@@ -16,6 +16,7 @@ from trio_rpc.session.opening import (
     make_tables,
     run_session,
 )
+from trio_rpc.session.options import Options
 from trio_rpc.session.session import Session
 from trio_rpc.testing.channels import memory_channel_pair
 

@@ -1,0 +1,44 @@
+"""The options that type checkers see are those that a session has."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Unpack
+
+import pytest
+
+import trio_rpc
+from trio_rpc import Options, SessionOptions
+
+OPENERS = (
+    trio_rpc.connect,
+    trio_rpc.connect_in,
+    trio_rpc.open_parent,
+    trio_rpc.open_process,
+    trio_rpc.open_server,
+    trio_rpc.open_session,
+    trio_rpc.serve,
+    trio_rpc.serve_parent,
+    trio_rpc.serve_session,
+)
+
+
+def test_type_checkers_see_each_option_with_its_type_and_no_other():
+    seen = {name: each.__forward_arg__ for name, each in SessionOptions.__annotations__.items()}
+    assert seen == {field.name: field.type for field in dataclasses.fields(Options)}
+    assert SessionOptions.__required_keys__ == frozenset()
+
+
+def test_each_option_is_described():
+    described = inspect.getdoc(Options).partition("Attributes:")[2]
+    for field in dataclasses.fields(Options):
+        assert f"\n    {field.name}: " in described
+
+
+@pytest.mark.parametrize("opener", OPENERS, ids=lambda opener: opener.__name__)
+def test_whatever_opens_a_session_names_its_options_for_an_editor(opener):
+    rest = inspect.signature(opener).parameters["options"]
+    assert rest.kind is inspect.Parameter.VAR_KEYWORD
+    module = inspect.getmodule(inspect.unwrap(opener))
+    assert eval(rest.annotation, vars(module)) == Unpack[SessionOptions]  # noqa: S307 - our own annotation
