@@ -46,6 +46,7 @@ given, since texts are for people; a Request that uses a reference without its m
 is "goes on" (a Ping that follows is answered), "session ended" (Goodbye with code \
 protocol_error, but for a peer that has said Goodbye in "replies", since it is said once; then the end of the \
 channel) or "refused" (Goodbye with code refused, then the end of the channel). \
+"breaks" names the check of section 15 that is not kept. \
 "served" are the limits that the tested peer's own Hello has said."""
 
 
@@ -292,8 +293,28 @@ def counted(number: int) -> list:
     return [[20, 1, item] for item in range(number)]
 
 
+NODES_INSIDE = b"\xc8\x04\x03\x01" + b("dc0400" + "c0" * 0x400)
+NESTED = b("da05dc") + bytes(1500)
+for _ in range(50):  # each holds the whole of the one before
+    NESTED = b("c8") + struct.pack(">H", len(NESTED) + 1) + b("01", "91") + NESTED
+
 CALLS = b"".join(fields(1, number, "test.wait", []) for number in range(1, 9))
 NOTES = b"".join(fields(2, "test.hold", []) for _ in range(8))
+
+LARGE = [
+    ("Request", "id", 1, 2**53, "test.echo", [1]),
+    ("Reply", "id", 3, 2**53, None),
+    ("ReplyErr", "id", 4, 2**53, {"code": "internal", "message": ""}),
+    ("Cancel", "id", 5, 2**53),
+    ("Ping", "number", 13, 2**53),
+    ("Pong", "number", 14, 2**53),
+    ("Credit", "count", 15, 2**53),
+    ("Credit", "id", 15, 1, 2**53),
+    ("Credit", "size", 15, 1, 1, 2**53),
+    ("Item", "id", 20, 2**53, None),
+    ("EndOfItems", "id", 21, 2**53),
+    ("Started", "id", 23, 2**53, None),
+]
 
 EXCHANGES = [
     # ── calls ──
@@ -360,6 +381,8 @@ EXCHANGES = [
              replies=[CALLED_BACK, [3, 1, 10]]),
     exchange("a callback that fails", FUNCTION, fields(4, 1, {"code": "cancelled", "message": ""}),
              replies=[CALLED_BACK, error(1, "raised")]),
+    exchange("a callback that fails with a code and a key that are not known", FUNCTION,
+             fields(4, 1, {"code": "later", "message": "", "later": 1}), replies=[CALLED_BACK, error(1, "raised")]),
     exchange("a cancel reaches the callback", FUNCTION, fields(5, 1), fields(3, 1, 10),
              replies=[CALLED_BACK, [5, 1], [3, 1, 10]]),
     exchange("a callback of a call that was never made",
@@ -406,6 +429,7 @@ EXCHANGES = [
     ends("an Item of a call that was never made", fields(20, 1, None)),
     ends("an EndOfItems of a call that was never made", fields(21, 1)),
     ends("a Started of a call that was never made", fields(23, 1, None)),
+    ends("a reference in a Started", fields(23, 1, msgpack.ExtType(32, fields(1, 0)))),
     # ── streams that are given ──
     exchange("a stream that is given is pulled", GIVEN, fields(20, 1, 4) + fields(20, 1, 5),
              fields(3, 1, None), replies=[PULLED, [3, 1, 9]]),
@@ -416,8 +440,12 @@ EXCHANGES = [
              replies=[PULLED, error(1, "raised")]),
     exchange("items that cross a cancel are dropped", GIVEN, fields(5, 1), fields(20, 1, 4) + fields(3, 1, None),
              replies=[PULLED, [5, 1], STOPPED]),
+    exchange("an EndOfItems that crosses a cancel is dropped", GIVEN, fields(5, 1), fields(21, 1) + fields(3, 1, None),
+             replies=[PULLED, [5, 1], STOPPED]),
     ends("an Item after the EndOfItems", GIVEN, fields(21, 1), fields(20, 1, 4),
          replies=[PULLED, [5, 1], [3, 1, 0]]),
+    ends("an Item without credit", fields(1, 1, "test.chat", [msgpack.ExtType(32, fields(2, 0))], {}, {"stream": [1, 99]}),
+         fields(20, 1, "a") * 1100, replies=[CHAT_PULLED, [20, 1, "a"], STOPPED]),
     ends("a second EndOfItems", GIVEN, fields(21, 1), fields(21, 1),
          replies=[PULLED, [5, 1], [3, 1, 0]]),
     ends("a reference in an Item", GIVEN, fields(20, 1, msgpack.ExtType(32, fields(1, 0))),
@@ -468,6 +496,8 @@ EXCHANGES = [
     exchange("a call within a call that has ended, after a Goodbye",
              fields(12, "done", ""), fields(1, 1, "test.echo", [1], {}, {"parent": 5}),
              replies=[[12, "done"], error(1, "unavailable")]),
+    exchange("a call within a call that has ended", fields(1, 1, "test.echo", [1], {}, {"parent": 5}),
+             replies=[[3, 1, 1]]),
     ends("a call of its own accord after a Goodbye", fields(12, "done", ""), ECHO,
          replies=[[12, "done"]]),
     ends("two Goodbyes", fields(12, "done", ""), fields(12, "done", ""), replies=[[12, "done"]]),
@@ -485,7 +515,8 @@ EXCHANGES = [
              outcome="refused"),
     exchange("another version, written in the longest form", b("dd00000003", "d3000000000000000a",
              "cf001fffffffffffff", "80"), state="new", outcome="refused"),
-    exchange("a Hello with a number of 2**53", hello(calls=2**53), state="new", outcome="refused"),
+    *[exchange(f"a Hello with {name} 2**53", hello(**{name: 2**53}), state="new", outcome="refused")
+      for name in HELLO_INFO],
     exchange("a Hello without calls", hello(calls=None), state="new", outcome="refused"),
     exchange("a Hello with calls that are no integer", hello(calls="16"), state="new",
              outcome="refused"),
@@ -517,11 +548,13 @@ EXCHANGES = [
     ends("a call with something more", fields(1, 1, "test.echo", [1], {}, {}, 1)),
     ends("id 0", fields(1, 0, "test.echo", [1])),
     ends("a negative id", fields(1, -1, "test.echo", [1])),
-    ends("id 2**53", fields(1, 2**53, "test.echo", [1])),
-    ends("a Ping of 2**53", fields(13, 2**53)),
-    ends("a Credit of 2**53", fields(15, 2**53)),
-    ends("a depth of 2**53", fields(1, 1, "test.echo", [1], {}, {"depth": 2**53})),
-    ends("a deadline of 2**53, an integer", fields(1, 1, "test.echo", [1], {}, {"deadline": 2**53})),
+    *[ends(f"a {kind} with {what} 2**53", fields(*message)) for kind, what, *message in LARGE],
+    *[ends(f"a call with {key} 2**53", fields(1, 1, "test.echo", [1], {}, {key: 2**53}))
+      for key in ("deadline", "parent", "depth", "callback", "scope")],
+    ends("a call with stream of 2**53 items", count(1, 2**53, 1)),
+    ends("a call with stream of 2**53 bytes", count(1, 1, 2**53)),
+    ends("a notification with depth 2**53", fields(2, "test.note", ["x"], {}, {"depth": 2**53})),
+    ends("a reference of kind 2**53", argument(ext(32, b("92", msgpack.packb(2**53), "01")))),
     ends("a reference of number 2**53", argument(ext(32, b("9201", msgpack.packb(2**53))))),
     ends("an id that is a float", b("9401", "cb3ff0000000000000", fields("test.echo")[1:], "9101")),
     ends("an id that is a bool", b("9401", "c3", fields("test.echo")[1:], "9101")),
@@ -536,6 +569,11 @@ EXCHANGES = [
          fields(1, 1, "test.echo", [1], {}, {"deadline": float("inf")})),
     ends("a deadline that is not a number",
          fields(1, 1, "test.echo", [1], {}, {"deadline": float("nan")})),
+    ends("a notification with a deadline that is text", fields(2, "test.note", ["x"], {}, {"deadline": "1"})),
+    ends("a stream that is a number", fields(1, 1, "test.count", [1], {}, {"stream": 1})),
+    ends("a stream of one number", fields(1, 1, "test.count", [1], {}, {"stream": [1]})),
+    ends("a scope that is text", fields(1, 1, "test.echo", [1], {}, {"scope": "1"})),
+    ends("a depth that is a float", fields(1, 1, "test.echo", [1], {}, {"depth": 1.0})),
     ends("a parent that is text", fields(1, 1, "test.echo", [1], {}, {"parent": "1"})),
     ends("metadata that is an array", fields(1, 1, "test.echo", [1], {}, {"metadata": []})),
     ends("an id that is in flight", WAIT, ECHO, replies=[STOPPED]),
@@ -564,6 +602,7 @@ EXCHANGES = [
     # ── illegal bytes ──
     ends("the byte c1", b("c1")),
     ends("a message cut short", ECHO[:-1]),
+    ends("a packet beyond max_packet", ECHO + fields(17, bytes(16384))),
     ends("a good message before a bad one", ECHO + b("c1"), replies=[[3, 1, "hi"]]),
     ends("an array of 4 GiB", b("ddffffffff")),
     ends("a map of 4 GiB", b("dfffffffff")),
@@ -578,9 +617,15 @@ EXCHANGES = [
     ends("a key twice", argument("82a16101a16102")),
     ends("65 levels", argument("91" + DEEP)),
     ends("more values than max_nodes", argument("dc0400" + "c0" * 0x400)),
+    ends("more values than max_nodes, in extensions", argument("dc0100" + "d40d00" * 0x100)),
+    ends("more values than max_nodes, inside an extension", argument(NODES_INSIDE)),
+    ends("extensions inside each other that are too large", argument(NESTED)),
     ends("a tuple that is no array", argument(ext(1, "05"))),
     ends("a tuple and something", argument(ext(1, "9090"))),
     ends("a set of arrays", argument(ext(2, "9190"))),
+    ends("a set of a tuple with an array", argument(ext(2, b("91", ext(1, "9190"))))),
+    ends("a set of what cannot be compared", argument(ext(2, b("91", ext(8, text("sNaN")))))),
+    ends("a map of extension 12 with a map for a key", argument(ext(12, "928001"))),
     ends("a date that does not exist", argument(ext(5, text("2026-02-30")))),
     ends("a time span that is not normalised", argument(ext(7, "9300ce0001518000"))),
     ends("a decimal that is none", argument(ext(8, text("one!")))),
@@ -606,11 +651,103 @@ EXCHANGES = [
     ends("a map with a key and no value", argument(ext(12, "9101"))),
     ends("a map of extension 12 with a key twice", argument(ext(12, "9401010102"))),
     ends("a reference of one number", argument(ext(32, "9101"))),
+    ends("a reference in a Hello", hello(later=msgpack.ExtType(32, fields(1, 0))), state="new"),
     ends("a reference in an error", b("930401", "81a161", ext(32, "920101"))),
     ends("a timestamp of 5 bytes", argument(b("c705ff", "0000000000"))),
     ends("a code that MessagePack has reserved", argument(ext(-2, "05"))),
     ends("a user's type that is not one value", argument(ext(64, "0505"))),
 ]  # fmt: skip
+
+# Which check of docs/protocol.md, section 15, is not kept by what ends or refuses a session.
+BREAKS = {
+    "packet": [
+        "a packet beyond max_packet", "a message cut short", "a good message before a bad one",
+        "a frame of no bytes", "a frame of 4 GiB", "one byte more than 262144", "a good frame before a bad one",
+    ],
+    "bytes": ["the byte c1", "HTTP", "text that is no UTF-8", "a surrogate", "a user's type with text that is no UTF-8"],
+    "lengths": [
+        "an array of 4 GiB", "a map of 4 GiB", "text of 4 GiB", "bytes of 4 GiB", "an extension of 4 GiB",
+    ],
+    "keys": [
+        "an int key", "a nil key", "an array key", "a key twice", "a user's type with an int key",
+        "a user's type with a key twice", "a map of extension 12 with a key twice", "a set of arrays",
+        "a set of a tuple with an array", "a set of what cannot be compared", "a map of extension 12 with a map for a key",
+    ],
+    "bounds": [
+        "65 levels", "a user's type that is too deep", "more values than max_nodes",
+        "more values than max_nodes, in extensions", "more values than max_nodes, inside an extension",
+        "extensions inside each other that are too large", "pieces beyond max_message",
+    ],
+    "extensions": [
+        "a tuple that is no array", "a tuple and something", "a date that does not exist",
+        "a time span that is not normalised", "a decimal that is none", "a NaN with digits", "a decimal with an underscore",
+        "a decimal with blanks", "infinity in short", "an exponent of ten digits", "a date without hyphens", "a week date",
+        "a time in UTC that says Z", "a time with a blank for the T", "a time with milliseconds alone",
+        "a time without seconds", "an offset without a colon", "a UUID of 15 bytes", "an integer of no bytes",
+        "a complex of 15 bytes", "a map with a key and no value", "a reference of one number", "a reference of kind 2**53",
+        "a reference of number 2**53", "a timestamp of 5 bytes", "a code that MessagePack has reserved",
+        "a user's type that is not one value",
+    ],
+    "form": [
+        "type 0", "type 6", "type 18", "type 19", "type 22", "type 24", "type 20", "a type that is text",
+        "a type that is a float", "a type that is a bool", "no type", "a message that is no array", "a map",
+        "a call without arguments", "a call with something more", "id 0", "a negative id", "an id that is a float",
+        "an id that is a bool", "a method that is bytes", "arguments that are a map", "named arguments that are nil",
+        "named arguments with a bytes key", "a context that is nil", "a Reply with something more", "an error that is nil",
+        "a reason that is bytes", "a Ping without a number", "a negative Ping", "a Credit of bytes without a call",
+        "a Goodbye without a message", "a Piece of nothing", "a Piece of text", "a version that is no integer",
+        *[f"a {kind} with {what} 2**53" for kind, what, *_ in LARGE],
+    ],
+    "context": [
+        "a callback that is text", "a task_status that is no bool", "a first credit of no items",
+        "a first credit of no bytes", "a deadline that is text", "a deadline that is negative", "a deadline that is infinite",
+        "a deadline that is not a number", "a notification with a deadline that is text", "a stream that is a number",
+        "a stream of one number", "a scope that is text", "a depth that is a float", "a parent that is text",
+        "metadata that is an array", "a call with stream of 2**53 items", "a call with stream of 2**53 bytes",
+        "a notification with depth 2**53",
+        *[f"a call with {key} 2**53" for key in ("deadline", "parent", "depth", "callback", "scope")],
+    ],
+    "state": [
+        "a call before Hello", "a call before Welcome", "a Ping before Hello", "Hello twice", "Welcome twice",
+        "two Goodbyes", "a call of its own accord after a Goodbye",
+    ],
+    "hello": [
+        "another version", "another version, and a Hello of another form",
+        "another version, and an extension where the limits are", "another version, and a map with int keys",
+        "another version, and bytes that are malformed here", "another version, written in the longest form",
+        "a Hello without calls", "a Hello with calls that are no integer", "a Hello with no calls at all",
+        "packets too small for a Hello", *[f"a Hello with {name} 2**53" for name in HELLO_INFO],
+    ],
+    "id": ["an id that is in flight", "an id that is in flight, in pieces"],
+    "calls": ["a ninth call where eight are allowed", "a ninth notification where eight are allowed"],
+    "credit": [
+        "a Credit of nothing", "a credit of nothing", "a Credit beyond what was said",
+        "more credit for items than were sent", "more credit for bytes than were sent",
+    ],
+    "answer": ["a Reply that nobody waits for", "a ReplyErr that nobody waits for"],
+    "items": [
+        "a Started that nobody waits for", "an Item in a call that asked for none",
+        "an EndOfItems in a call that asked for none", "an Item of a call that was never made",
+        "an EndOfItems of a call that was never made", "a Started of a call that was never made",
+        "an Item after the EndOfItems", "a second EndOfItems", "an Item without credit",
+    ],
+    "pieces": [
+        "a Ping in pieces", "two messages in pieces", "half a message in pieces", "a LastPiece that takes nothing back",
+    ],
+    "references": [
+        "a reference in an Item", "a reference in a Started", "a reference in a Hello", "a reference in an error",
+    ],
+}  # fmt: skip
+
+
+def with_checks(vectors: list[dict]) -> list[dict]:
+    """Name, in each vector that ends or refuses a session, the check that is not kept."""
+    named = {name: check for check, names in BREAKS.items() for name in names}
+    return [
+        {**one, "breaks": named[one["name"]]} if one.get("outcome", "goes on") != "goes on" else one
+        for one in vectors
+    ]
+
 
 SERVICE = {
     "test.echo": "method (value: any) -> the value",
@@ -641,8 +778,8 @@ def document() -> str:
         "decoded only": DECODED,
         "messages": MESSAGES,
         "packets": PACKETS,
-        "streams": STREAMS,
-        "exchanges": EXCHANGES,
+        "streams": with_checks(STREAMS),
+        "exchanges": with_checks(EXCHANGES),
     }
     head = {
         "about": ABOUT,

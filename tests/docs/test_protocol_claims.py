@@ -320,6 +320,32 @@ async def test_no_call_comes_before_a_welcome(autojump_clock):
         theirs.close()
 
 
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"callback": 0},
+        {"parent": 9, "callback": 0},
+        STREAM,
+        {"task_status": True},
+        {"scope": 9},
+        {"deadline": 5, "parent": 9, "depth": 3, "metadata": {}},
+    ],
+    ids=repr,
+)
+async def test_in_a_notification_what_is_for_calls_has_no_meaning(context, autojump_clock):
+    heard = []
+
+    class Service:
+        @trio_rpc.notification
+        def note(self, text: str) -> None:
+            heard.append(text)
+
+    async with stranger(services=Service()) as (_, peer):
+        peer.say(m.Notification("note", ["x"], None, context))
+        assert await peer.heard() == [m.Credit(1)]
+    assert heard == ["x"]
+
+
 async def test_what_a_receiver_may_trust_a_sender_in(autojump_clock):
     async with stranger() as (_, peer):
         twice = [m.Reference(1, 0), m.Reference(1, 0)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -58,6 +59,61 @@ def test_every_message_type_is_on_the_page_has_a_vector_and_is_part_of_an_exchan
     assert {number for vector in VECTORS["exchanges"] for number in types_in(vector)} == dict(
         types
     ).keys()
+
+
+def test_every_check_that_a_receiver_must_make_has_vectors_and_every_vector_that_ends_a_session_names_one():
+    listed = [cell.strip("`") for cell, _, _ in table(section("protocol.md", "15. What"), "check")]
+    ending = [*VECTORS["streams"], *VECTORS["exchanges"]]
+    ending = [one for one in ending if one.get("outcome", "goes on") != "goes on"]
+    assert {one["breaks"] for one in ending} == set(listed)
+    assert {one["outcome"] for one in ending if one["breaks"] == "hello"} == {"refused"}
+    assert {one["outcome"] for one in ending if one["breaks"] != "hello"} == {"session ended"}
+    names = [name for names in make_vectors.BREAKS.values() for name in names]
+    assert sorted(names) == sorted(one["name"] for one in ending)
+
+
+# Of each crossing: the vectors that try it, or the tests where no peer alone can bring it about.
+CROSSINGS = {
+    "Cancel and the terminal message": ["a cancel after the end is ignored"],
+    "Cancel, and the deadline at the callee": ["a cancel that crosses the end of a deadline"],
+    "the terminal message, and the caller's abandoning": [
+        "test_the_end_of_an_abandoned_call_is_dropped_by_rule"
+    ],
+    "Request or Notification without a parent, and Goodbye": [
+        "test_a_request_that_crosses_a_goodbye_is_unavailable_at_its_caller"
+    ],
+    "a call within a call, and the terminal message of its parent": [
+        "a call within a call that has ended",
+        "a call within a call that has ended, after a Goodbye",
+    ],
+    "Goodbye and Goodbye": ["test_both_ends_close_at_once"],
+    "Request and the other's Welcome": ["a call before Welcome"],
+    "Credit and Notification": ["a notification gives its credit back"],
+    "Item or EndOfItems, and Cancel or abandoning": [
+        "items that cross a cancel are dropped",
+        "an EndOfItems that crosses a cancel is dropped",
+        "test_items_that_cross_a_cancel_are_dropped",
+    ],
+    "Started, and Cancel": ["test_a_handler_that_has_been_cancelled_may_still_say_started"],
+    "a Credit for Items, and the end of its call or of its Items": [
+        "credit after the end of a stream is ignored",
+        "credit after a cancel is ignored",
+    ],
+    "a Request made in a scope, and the end of that scope": ["a scope that has ended"],
+    "anything, and the end of the session": ["test_after_the_end_nothing_is_sent_received_or_kept"],
+}
+
+
+def test_every_crossing_of_the_page_is_tried():
+    rows = table(section("protocol.md", "10. Crossings"), "what crosses")
+    assert [crossing for crossing, _ in rows] == list(CROSSINGS)
+    sources = [
+        path.read_text("utf-8")
+        for path in make_vectors.VECTORS.parents[1].glob("tests/*/test_*.py")
+    ]
+    tried = {vector["name"] for vector in VECTORS["exchanges"]}
+    tried |= {name for source in sources for name in re.findall(r"def (test_\w+)", source)}
+    assert {name for names in CROSSINGS.values() for name in names} <= tried
 
 
 def types_in(vector):

@@ -174,4 +174,18 @@ FAULTS = (
         "        if window.items > window.most_items:\n",
         "protocol/test_protocol_streams.py",
     ),
+    fault(
+        "the bytes that a Credit gives are not looked at",
+        "wire/messages.py",
+        "        amounts = (fields[1], *fields[3:])\n",
+        "        amounts = (fields[1],)\n",
+        "protocol/test_protocol_numbers.py",
+    ),
+    fault(
+        "the numbers of a context have no upper bound",
+        "protocol/context.py",
+        "    return type(value) is int and 0 <= value <= MAX_NUMBER\n",
+        "    return type(value) is int and value >= 0\n",
+        "protocol/test_protocol_numbers.py",
+    ),
 )
