@@ -16,7 +16,9 @@ from trio_rpc.channels.resumable.channel import (
     ResumableChannel,
     Resume,
 )
-from trio_rpc.channels.resumable.client import Guest, Lobby, carrier_limits, open_resumable
+from trio_rpc.channels.resumable.client import open_resumable
+from trio_rpc.channels.resumable.replay import carrier_limits
+from trio_rpc.channels.resumable.server import Guest, Lobby
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.channels.websocket.channel import WebSocketChannel

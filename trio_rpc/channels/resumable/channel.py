@@ -2,7 +2,7 @@
 
 :class:`~trio_rpc.channels.resumable.replay.Numbers` says what is sent, kept and sent again. Here is who does it, and
 when. Both ends of a session have a :class:`ResumableChannel`; they differ only in where the next carrier comes
-from: a client makes it (``resuming.py``), a server is given it.
+from: a client makes it (``client.py``), a server is given it (``server.py``).
 
 One carrier at a time
 =====================

@@ -40,9 +40,11 @@ import enum
 import struct
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from trio_rpc.errors import DecodeError
+from trio_rpc.wire.limits import Limits
 
 __all__ = [
     "ACK_BYTES",
@@ -52,8 +54,10 @@ __all__ = [
     "Frame",
     "Kind",
     "Numbers",
+    "carrier_limits",
     "decode",
     "encode",
+    "is_frame",
 ]
 
 VERSION = 1
@@ -252,3 +256,14 @@ class Numbers:
     def _frame(self, number: int, packet: bytes | None) -> bytes:
         kind = Kind.END if packet is None else Kind.DATA
         return _HEADER.pack(kind, number, self.received) + (packet or b"")
+
+
+def is_frame(data: bytes) -> bool:
+    """Say whether a packet is a frame of a resumable channel; a packet of a session begins with an array."""
+    return data[0] in Kind._value2member_map_
+
+
+def carrier_limits(limits: Limits) -> Limits:
+    """Return the limits of a carrier: its packets are a header longer than those of the session."""
+    size = limits.max_packet + HEADER
+    return replace(limits, max_packet=size, max_message=max(limits.max_message, size))
