@@ -8,6 +8,9 @@ CLIENTS = "gateway/test_clients.py"
 GATEWAY = "gateway/test_gateway.py"
 REFUSALS = "gateway/test_refusals.py"
 BACKLOG = "gateway/test_backlog.py"
+LIMITS = "gateway/test_gateway_limits.py"
+BAD = "gateway/test_bad_connections.py"
+RUNS = "gateway/test_other_runs.py"
 
 FAULTS = (
     fault(
@@ -159,6 +162,107 @@ FAULTS = (
         "        if method is None:\n",
         REFUSALS,
         GATEWAY,
+    ),
+    # ── each field of GatewayLimits that has none above ──
+    fault(
+        "any number of calls may be answered in their own request",
+        "gateway/server/app.py",
+        "        if self._direct >= self.limits.max_direct:\n",
+        "        if False:\n",
+        LIMITS,
+    ),
+    fault(
+        "a call that was answered in its own request keeps its place",
+        "gateway/server/app.py",
+        "            self._direct -= 1\n",
+        "            pass\n",
+        LIMITS,
+    ),
+    fault(
+        "any number of calls may outlive their clients",
+        "gateway/server/app.py",
+        "            if not self._results.make_room():\n",
+        "            if False:\n",
+        LIMITS,
+    ),
+    fault(
+        "a result is held for ever",
+        "gateway/server/results.py",
+        "trio.current_time() + self._limits.result_ttl",
+        "float('inf')",
+        CLIENTS,
+    ),
+    fault(
+        "the gateway's own connection looks at no size",
+        "gateway/server/connection.py",
+        '        if len(text.encode(errors="replace")) > client.limits.max_message:\n',
+        "        if False:\n",
+        BAD,
+    ),
+    fault(
+        "the server below the gateway is not told max_message and time_to_die",
+        "gateway/server/app.py",
+        "            limit(self.limits.max_message, self.limits.time_to_die)\n",
+        "            pass\n",
+        BAD,
+    ),
+    fault(
+        "the backlog of a client takes any number of bytes",
+        "gateway/server/browser.py",
+        "limits.backlog_messages, limits.backlog_bytes, keeps=",
+        "limits.backlog_messages, math.inf, keeps=",
+        LIMITS,
+    ),
+    fault(
+        "a frame joins any number of bytes",
+        "gateway/server/connection.py",
+        "client.limits.frame_bytes if client.is_resumable else 0",
+        "10**9 if client.is_resumable else 0",
+        LIMITS,
+    ),
+    fault(
+        "a client is pinged after a time of the gateway's own",
+        "gateway/server/connection.py",
+        "trio.current_time() + self._client.limits.keepalive\n",
+        "trio.current_time() + 20\n",
+        LIMITS,
+    ),
+    fault(
+        "a client that comes back may say nothing for ever",
+        "gateway/server/app.py",
+        "        with trio.move_on_after(self.limits.handshake_timeout):\n",
+        "        with trio.CancelScope():\n",
+        REFUSALS,
+        hangs=True,
+    ),
+    # ── use in another Trio run ──
+    fault(
+        "a callback of the gateway's can be used in another run",
+        "gateway/server/call.py",
+        "        self._owner.check()\n",
+        "",
+        RUNS,
+    ),
+    fault(
+        "a Message in use can be used in another run",
+        "gateway/client/http.py",
+        "        self._owner.check()\n",
+        "",
+        RUNS,
+    ),
+    fault(
+        "a gateway that runs answers requests of another run",
+        "gateway/server/app.py",
+        "        self._owner.check()  # a server in another run would wake this one's tasks\n",
+        "",
+        RUNS,
+    ),
+    fault(
+        "a gateway that runs is drained in another run",
+        "gateway/server/app.py",
+        "            self._owner.check()\n        self._is_draining",
+        "            pass\n        self._is_draining",
+        RUNS,
     ),
     fault(
         "the exit code of a failed call is that of a lost session",

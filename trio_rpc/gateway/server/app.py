@@ -37,6 +37,7 @@ from trio_rpc.gateway.server.surroundings import check_trio, refuse_without_trio
 from trio_rpc.services.error_maps import Detail
 from trio_rpc.services.tables import BoundMethod, build_table, missing
 from trio_rpc.session.calls.filters import Filter
+from trio_rpc.session.owner import Owner
 
 __all__ = ["WITHOUT_DEFLATE", "Gateway", "outlives"]
 
@@ -117,6 +118,7 @@ class Gateway:
         self._legacy_clients = legacy_clients
         self._door = Door(check_origins(allowed_origins) or frozenset(), allowed_hosts)
         self._nursery: trio.Nursery | None = None
+        self._owner: Owner
         self._is_draining = False
         self._complaints: set[str] = set()
         self._clients: dict[str, Client] = {}
@@ -182,6 +184,7 @@ class Gateway:
             raise RuntimeError("this gateway is running already")
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self._owner = Owner("this gateway, while it runs,")
             self._is_draining = False
             try:
                 yield
@@ -190,7 +193,12 @@ class Gateway:
                 nursery.cancel_scope.cancel(reason="the gateway is closing")
 
     async def drain(self) -> None:
-        """Start nothing more, and wait until what is running has ended."""
+        """Start nothing more, and wait until what is running has ended.
+
+        Raises RuntimeError in another Trio run than the one that runs it.
+        """
+        if self._nursery is not None:
+            self._owner.check()
         self._is_draining = True
         await trio.lowlevel.checkpoint()
         while self._works:
@@ -224,6 +232,7 @@ class Gateway:
             how = "this gateway is not running: enter `async with gateway.run():` in its host's lifespan"
             self._complain(how)
             raise Refusal(503, how)
+        self._owner.check()  # a server in another run would wake this one's tasks
         return self._nursery
 
     def _complain(self, of: str) -> None:

@@ -1,0 +1,138 @@
+"""Bounds of GatewayLimits that the tests of their own subjects do not reach."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+import trio
+import trio.testing
+from gateway_tools import browsing, hosting
+
+import trio_rpc
+from trio_rpc.gateway import Gateway, GatewayLimits, outlives
+from trio_rpc.gateway.server.browser import Client
+from trio_rpc.gateway.server.connection import Connection, End
+
+
+class Service:
+    def __init__(self) -> None:
+        self.running = 0
+        self.count = 0
+
+    @trio_rpc.method
+    async def hold(self) -> None:
+        self.running += 1
+        await trio.sleep_forever()
+
+    @trio_rpc.method
+    @outlives
+    async def long(self) -> None:
+        self.running += 1
+        await trio.sleep_forever()
+
+    @trio_rpc.method
+    async def talk(self, found: Callable[[str], Awaitable[None]]) -> None:
+        while True:
+            await found("x" * 1000)
+            self.count += 1
+
+
+@asynccontextmanager
+async def asking(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    """Run a gateway without a server; requests reach it in the same task."""
+    transport = httpx.ASGITransport(gateway)
+    async with (
+        gateway.run(),
+        httpx.AsyncClient(transport=transport, base_url="http://here") as http,
+    ):
+        yield http
+
+
+async def test_max_direct_bounds_the_calls_that_are_answered_in_their_own_request():
+    service = Service()
+    gateway = Gateway(service, limits=GatewayLimits(max_direct=2))
+    async with asking(gateway) as http, trio.open_nursery() as nursery:
+        scopes: list[trio.CancelScope] = []
+
+        async def ask() -> None:
+            with trio.CancelScope() as scope:
+                scopes.append(scope)
+                await http.post("/api/hold", json={})
+
+        for _ in range(2):
+            nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        assert service.running == 2
+        with trio.fail_after(5):
+            got = await http.post("/api/hold", json={})
+        assert (got.status_code, service.running) == (503, 2)
+        scopes[0].cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert gateway.works == 1
+        nursery.start_soon(ask)  # that place is free again
+        await trio.testing.wait_all_tasks_blocked()
+        assert (gateway.works, service.running) == (2, 3)
+        nursery.cancel_scope.cancel()
+
+
+async def test_max_results_bounds_the_calls_that_may_outlive_their_clients():
+    service = Service()
+    gateway = Gateway(service, limits=GatewayLimits(max_results=2))
+    async with hosting(gateway) as url, browsing(url) as browser:
+        assert [(await browser.post("long")).status_code for _ in range(3)] == [200, 200, 503]
+        assert gateway.works == 2
+        assert (await browser.post("hold")).status_code == 200  # it bounds nothing else
+
+
+async def test_backlog_bytes_makes_callbacks_wait_and_refuses_new_calls():
+    service = Service()
+    gateway = Gateway(service, limits=GatewayLimits(backlog_bytes=5000))
+    async with hosting(gateway) as url, browsing(url) as browser:
+        await browser.start("talk")
+        for _ in range(5):
+            await browser.next()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert service.count == 5
+        assert (await browser.post("hold")).status_code == 429
+        await browser.say("ack", seq=5)
+        assert (await browser.next())["seq"] == 6
+
+
+@pytest.mark.parametrize(("most", "frames"), [(1, [1] * 6), (250, [2] * 3), (10_000, [6])])
+async def test_frame_bytes_bounds_what_is_joined_in_one_frame(most, frames):
+    client = Client(GatewayLimits(frame_bytes=most), resumable=True)
+    sent: list[int] = []
+
+    async def send(text: str) -> None:
+        got = json.loads(text)
+        if type(got) is list or got["type"] == "callback":
+            sent.append(len(got) if type(got) is list else 1)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(client.run)
+        for _ in range(6):
+            client.say({"type": "callback", "found": "x" * 60})
+        nursery.start_soon(Connection(client, {"type": "first"}, send, trio.sleep_forever).run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert sent == frames
+
+
+@pytest.mark.parametrize("seconds", [3, 500])
+async def test_keepalive_is_the_silence_after_which_a_client_is_pinged_and_then_away(
+    seconds, autojump_clock
+):
+    client = Client(GatewayLimits(keepalive=seconds), resumable=True)
+    told: list[tuple[float, str]] = []
+    start = trio.current_time()
+
+    async def send(text: str) -> None:
+        told.append((trio.current_time() - start, json.loads(text)["type"]))
+
+    end = await Connection(client, {"type": "first"}, send, trio.sleep_forever).run()
+    assert told == [(0, "first"), (seconds, "ping")]
+    assert (end, trio.current_time() - start) == (End.SILENT, 2 * seconds)
