@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import bounds, channels, gateway, laws, races, security, services, wire
+from . import bounds, channels, gateway, laws, races, resumable, security, services, wire
 
-AREAS = (laws, security, bounds, races, channels, wire, services, gateway)
+AREAS = (laws, security, bounds, races, channels, resumable, wire, services, gateway)
 
 FAULTS = tuple(one for area in AREAS for one in area.FAULTS)
 """All of them. Their descriptions are unique."""
