@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import sys
+
 import pytest
 import trio
+import trio.testing
 from channel_pairs import child_channels
 
 import trio_rpc
 from trio_rpc import Limits, SessionBroken
+from trio_rpc import process as processes
+from trio_rpc.channels import StreamChannel
+from trio_rpc.channels.process import VARIABLE
 from trio_rpc.testing import memory_channel_pair
 
 HALF = b"\0\0\0\5x"
@@ -54,6 +62,57 @@ async def test_packet_timeout_bounds_a_packet_that_a_server_does_not_finish(nurs
         async with trio_rpc.connect(url, limits=Limits(packet_timeout=0.1, handshake_timeout=60)):
             raise AssertionError("it must not open")
     nursery.cancel_scope.cancel()
+
+
+async def test_packet_timeout_bounds_a_packet_that_a_client_does_not_finish():
+    limits = Limits(packet_timeout=0.1, handshake_timeout=60)
+    async with trio_rpc.open_server(None, "tcp://127.0.0.1:0", limits=limits) as server:
+        port = int(server.urls[0].rpartition(":")[2])
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(HALF)
+            with trio.fail_after(20), contextlib.suppress(trio.BrokenResourceError):
+                while await stream.receive_some():
+                    pass
+
+
+async def test_the_packet_timeout_of_a_channel_that_the_user_made_bounds_its_session(
+    autojump_clock,
+):
+    ours, theirs = trio.testing.memory_stream_pair()
+    channel = StreamChannel(ours, packet_timeout=7)
+    await theirs.send_all(HALF)
+    with pytest.raises(SessionBroken, match="began a packet and took more than 7 s"):
+        async with trio_rpc.open_session(channel, limits=Limits(handshake_timeout=60)):
+            raise AssertionError("it must not open")
+    assert trio.current_time() == 7
+
+
+async def test_packet_timeout_bounds_a_packet_that_a_parent_does_not_finish(monkeypatch):
+    ours, theirs = (
+        trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair()
+    )
+    monkeypatch.setattr(processes, "inherited_stream", lambda: ours)
+    await theirs.send_all(HALF)
+    limits = Limits(packet_timeout=0.1, handshake_timeout=60)
+    with pytest.raises(SessionBroken, match="began a packet"), trio.fail_after(20):
+        async with trio_rpc.open_parent(limits=limits):
+            raise AssertionError("it must not open")
+    await theirs.aclose()
+
+
+DRIPS = f"""
+import os, socket
+parent = socket.socket(fileno=int(os.environ["{VARIABLE}"]))
+parent.sendall({HALF!r})
+while parent.recv(10**6): pass
+"""
+
+
+async def test_packet_timeout_bounds_a_packet_that_a_true_child_process_does_not_finish():
+    limits = Limits(packet_timeout=0.1, handshake_timeout=60)
+    with pytest.raises(SessionBroken, match="began a packet"), trio.fail_after(20):
+        async with trio_rpc.open_process([sys.executable, "-c", DRIPS], limits=limits):
+            raise AssertionError("it must not open")
 
 
 async def test_packet_timeout_bounds_a_packet_that_a_child_process_does_not_finish():

@@ -6,6 +6,7 @@ from ..fault import fault
 
 CHANNEL = "channels/resumable/channel.py"
 CLIENT = "channels/resumable/client.py"
+SERVER = "channels/resumable/server.py"
 RACES = "faults/test_resumable_races.py"
 TURNS = "faults/test_resumable_turns.py"
 
@@ -125,7 +126,7 @@ FAULTS = (
     ),
     fault(
         "a client may resume by what it had received before it resumed once more",
-        CLIENT,
+        SERVER,
         "        if frame.ack < known.confirmed:\n",
         "        if False:\n",
         RACES,
@@ -159,7 +160,7 @@ FAULTS = (
     ),
     fault(
         "a silent client of a server that resumes is waited for without end",
-        CLIENT,
+        SERVER,
         'with time_limit(self._timeout, "no word from the client"):',
         'with time_limit(float("inf"), "no word from the client"):',
         RACES,
