@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -69,6 +70,15 @@ class Shop:
     @trio_rpc.method
     async def mirror(self, point: Point) -> Point:
         return Point(point.y, point.x)
+
+    @trio_rpc.method
+    async def colliding(self, kind: str) -> Any:
+        made: dict[str, Any] = {
+            "int": {1: "one", "1": "text"},
+            "bytes": {b"\0": 1, "AA==": 2},
+            "within": [{"x": {True: 1, "true": 2}}],
+        }
+        return made[kind]
 
     @trio_rpc.method
     async def odd(self):
@@ -162,6 +172,16 @@ async def test_what_json_lacks_is_text_and_nothing_reaches_the_terminal_raw(as_j
         "numbers": [1, "nan", "inf"],
         "text": HOSTILE,
     }
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("kind", ["int", "bytes", "within"])
+async def test_a_result_of_which_json_would_keep_less_fails(kind, as_json, capsys):
+    async with shop() as (_, target):
+        with pytest.raises(CallFailed, match=r"cannot be shown as JSON.* is there twice") as caught:
+            await call(target, "shop.colliding", f'["{kind}"]', as_json=as_json)
+    assert capsys.readouterr().out == ""
+    assert caught.value.code == Exit.FAILED
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 from cli_tools import run_cli
@@ -33,6 +34,13 @@ BAD = {
     "JSON scalar": ["call", URL, "m", "5"],
     "JSON too deep": ["call", URL, "m", "[" * 100_000],
     "JSON number of too many digits": ["call", URL, "m", "[" + "9" * 5000 + "]"],
+    "JSON key that is there twice": ["call", URL, "m", '{"a": 1, "a": 2}'],
+    "JSON key that is there twice, further in": ["call", URL, "m", '[{"x": {"a": 1, "a": 1}}]'],
+    "JSON has no NaN": ["call", URL, "m", "[NaN]"],
+    "JSON has no infinity": ["call", URL, "m", "[-Infinity]"],
+    "JSON number that is too large": ["call", URL, "m", "[1e400]"],
+    "JSON number that is too small": ["call", URL, "m", "[1e-400]"],
+    "credentials with a key twice": ["ping", URL, "--credentials", '{"user": 1, "user": 2}'],
     "credentials that are not JSON": ["ping", URL, "--credentials", "secret"],
     "certificates that are not there": ["ping", "tls://127.0.0.1:1", "--ca", "/nowhere/ca.pem"],
     "nothing to listen at": ["serve", "json:dumps"],
@@ -66,6 +74,29 @@ def test_bad_usage_is_json_for_scripts(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert json.loads(err)["error"]["exit"] == Exit.USAGE
+
+
+@pytest.mark.parametrize("option", ["--json", "--json=true", "--json=yes", "--json=1"])
+def test_a_failure_is_json_however_that_was_asked_for(option, capsys):
+    assert main(["call", URL, "m", "{]", option]) == Exit.USAGE
+    assert json.loads(capsys.readouterr().err)["error"]["exit"] == 2
+
+
+@pytest.mark.parametrize("option", [[], ["--json=false"]])
+def test_a_failure_is_a_line_for_people_otherwise(option, capsys):
+    assert main(["call", URL, "m", "{]", *option]) == Exit.USAGE
+    assert capsys.readouterr().err.startswith("trio-rpc: ")
+
+
+def test_interrupted_while_its_modules_are_loaded(capsys, monkeypatch):
+    def interrupt(name: str, *_: object) -> None:
+        if name == "trio_rpc.cli.app":
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "trio_rpc.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=interrupt), *sys.meta_path])
+    assert main(["ping", URL]) == Exit.INTERRUPTED
+    assert capsys.readouterr() == ("", "")
 
 
 def test_nobody_there_is_exit_code_3(capsys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from trio_rpc.cli.exits import Exit
 from trio_rpc.cli.streams import complaining, open_missing
 
 __all__ = ["main"]
@@ -34,4 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"trio-rpc: the command line needs {missing}: pip install 'trio-rpc[cli]'\n"
             )
         return 2
+    except KeyboardInterrupt:  # loading takes most of the time of a short command
+        return Exit.INTERRUPTED
     return run(sys.argv[1:] if arguments is None else arguments)

@@ -42,12 +42,16 @@ Credentials: TypeAlias = Annotated[
 ]
 
 
+NEGATIVE = ("false", "no", "n", "0", "f")
+"""What an option that is a switch may be given to be off."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command, and return its exit code; see :class:`Exit`."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no "…"
-    as_json = "--json" in arguments
+    as_json = any(_asks_for_json(each) for each in arguments)
     try:
         return _run(arguments)
     except CommandError as exc:
@@ -58,6 +62,12 @@ def run(arguments: Sequence[str]) -> int:
     finally:
         with complaining():
             pass  # what loggers have written
+
+
+def _asks_for_json(argument: str) -> bool:
+    """Whether that is ``--json``, before it is known whether all the others can be read."""
+    name, _, value = argument.partition("=")
+    return name == "--json" and value.lower() not in NEGATIVE
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -182,7 +192,8 @@ def call(
 ) -> None:
     """Call one method and print its result as JSON.
 
-    What JSON lacks is printed as text: bytes in base64, times in ISO 8601, timedelta in seconds.
+    What JSON lacks is printed as text: bytes in base64, times in ISO 8601, timedelta in seconds. A result whose keys
+    would become the same text is an error.
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path; or exec:COMMAND

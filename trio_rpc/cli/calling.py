@@ -21,7 +21,7 @@ from trio_rpc.cli.exits import (
 )
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.statistics import Latencies
-from trio_rpc.cli.terminal import plural, pretty_json, safe
+from trio_rpc.cli.terminal import plural, pretty_json, safe, script_json
 from trio_rpc.errors import (
     EncodeError,
     Fate,
@@ -101,10 +101,13 @@ async def stream(
 
 
 def _print_value(value: Any, output: Output) -> None:
+    try:
+        text = script_json(value) if output.as_json else pretty_json(value)
+    except ValueError as exc:
+        raise CallFailed(f"the result cannot be shown as JSON: {safe(exc)}") from exc
     if output.as_json:
-        output.json(value)
+        output.json_text(text)
         return
-    text = pretty_json(value)
     if output.is_terminal and len(text) > MOST_SHOWN:
         output.line(text[:MOST_SHOWN])
         output.line(f"… {len(text):,} characters in all; --json prints them", "dim")

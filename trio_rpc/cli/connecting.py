@@ -17,6 +17,7 @@ from trio_rpc.client import connect
 from trio_rpc.errors import RpcError
 from trio_rpc.process import open_process
 from trio_rpc.session.session import Session
+from trio_rpc.util.exact_json import exact_float, no_constant, unique_keys
 
 __all__ = ["Target", "connected", "parse_json"]
 
@@ -73,15 +74,20 @@ def _session(url: str, options: dict[str, Any]) -> contextlib.AbstractAsyncConte
 
 
 def parse_json(text: str, what: str) -> Any:
-    """Read JSON. Raises Usage, which says where it is wrong."""
+    """Read JSON of which nothing is lost. Raises Usage, which says what is wrong, and where."""
     try:
-        return json.loads(text)
+        return json.loads(
+            text,
+            object_pairs_hook=unique_keys,
+            parse_float=exact_float,
+            parse_constant=no_constant,
+        )
     except json.JSONDecodeError as exc:
         where = (
             f"line {exc.lineno}, column {exc.colno}" if exc.lineno > 1 else f"column {exc.colno}"
         )
         raise Usage(f"{what} must be JSON: {exc.msg} at {where} of {safe(text, 60)}") from exc
-    except (RecursionError, ValueError) as exc:  # too deep, or a number of too many digits
+    except (RecursionError, ValueError) as exc:  # too deep, too many digits, a key twice
         raise Usage(f"{what} must be JSON that can be read: {safe(exc, 100)}") from exc
 
 

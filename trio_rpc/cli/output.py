@@ -60,8 +60,12 @@ class Output:
 
     def json(self, value: Any) -> None:
         """Write one line for scripts, at once."""
+        self.json_text(script_json(value))
+
+    def json_text(self, text: str) -> None:
+        """Write what is JSON already, likewise."""
         with writing():
-            sys.stdout.write(script_json(value) + "\n")
+            sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgpack
 
+from trio_rpc.util.exact_json import unique_keys
 from trio_rpc.util.text import one_line
 
 __all__ = ["MOST", "plural", "pretty_json", "safe", "script_json"]
@@ -31,14 +32,14 @@ def safe(text: object, most: int = MOST) -> str:
 
 
 def script_json(value: object) -> str:
-    """Write a value as JSON on one line, in ASCII."""
+    """Write a value as JSON on one line, in ASCII. Raises ValueError if keys become the same text."""
     # DEL is the one ASCII control character that JSON lets through.
     text = json.dumps(_jsonable(value), ensure_ascii=True, allow_nan=False)
     return text.replace("\x7f", "\\u007f")
 
 
 def pretty_json(value: object) -> str:
-    """Write a value as indented JSON; what is not printable is escaped."""
+    """Write a value as indented JSON, and escape what is not printable. Raises ValueError if keys become the same text."""
     text = json.dumps(_jsonable(value), ensure_ascii=False, allow_nan=False, indent=2)
     if text.isascii() and "\x7f" not in text:
         return text
@@ -61,7 +62,7 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
-        return {_key(key): _jsonable(each) for key, each in value.items()}
+        return unique_keys([(_key(key), _jsonable(each)) for key, each in value.items()])
     if isinstance(value, list | tuple | set | frozenset) and type(value) is not msgpack.ExtType:
         return [_jsonable(each) for each in value]
     return _scalar(value)

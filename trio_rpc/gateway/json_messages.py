@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from trio_rpc.gateway.json_values import MAX_INTEGER, UNTYPED
+from trio_rpc.util.exact_json import exact_float, unique_keys
 
 __all__ = [
     "ENVELOPE",
@@ -71,18 +72,11 @@ def from_json_exactly(text: bytes) -> Any:
     """
     from_json(text)  # is stricter than the standard library, and says better what is wrong
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float)
+        return json.loads(
+            text, object_pairs_hook=unique_keys, parse_int=_integer, parse_float=exact_float
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice!r:.200} is there twice")
-    return made
 
 
 def _integer(digits: str) -> int | float:
@@ -94,13 +88,6 @@ def _integer(digits: str) -> int | float:
             f"the integer {digits:.40} is beyond 2^53 - 1, where browsers round: send it as text"
         )
     return float(number)
-
-
-def _float(digits: str) -> float:
-    number = float(digits)
-    if number == 0 and any(digit in "123456789" for digit in digits.lower().partition("e")[0]):
-        raise ValueError(f"the number {digits:.40} is too small")
-    return number
 
 
 def finish(request: str, result: Any) -> dict[str, Any]:

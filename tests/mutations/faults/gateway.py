@@ -286,4 +286,18 @@ FAULTS = (
         "        if False:\n",
         "cli/test_gateway_serving.py",
     ),
+    fault(
+        "the command line keeps the last of two equal keys of its arguments",
+        "cli/connecting.py",
+        "            object_pairs_hook=unique_keys,\n",
+        "",
+        "cli/test_usage.py",
+    ),
+    fault(
+        "the command line prints one of two keys that become the same text",
+        "cli/terminal.py",
+        "        return unique_keys([(_key(key), _jsonable(each)) for key, each in value.items()])\n",
+        "        return {_key(key): _jsonable(each) for key, each in value.items()}\n",
+        "cli/test_calling.py",
+    ),
 )
