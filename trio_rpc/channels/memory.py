@@ -21,13 +21,15 @@ __all__ = ["MemoryChannel", "memory_channel_pair"]
 class _Pipe:
     """One direction: packets that were sent and not received."""
 
-    __slots__ = ("broken", "max_buffer", "packets", "receivers", "senders", "size")
+    __slots__ = ("broken", "closed", "max_buffer", "packets", "receivers", "senders", "size")
 
     def __init__(self, max_buffer: int) -> None:
         self.max_buffer = max_buffer
         self.packets: deque[bytes] = deque()
         self.size = 0
         self.broken = False
+        self.closed = False
+        """One of the ends is closed."""
         self.senders = trio.lowlevel.ParkingLot()
         self.receivers = trio.lowlevel.ParkingLot()
 
@@ -64,7 +66,6 @@ class MemoryChannel(trio.abc.Channel[bytes]):
         self._inbox = inbox
         self._outbox = outbox
         self._max_packet = max_packet
-        self._peer = self
         self._closed = False
         self._stopped = False
         self._sending = False
@@ -160,7 +161,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
 
     def close(self) -> None:
         """Close this end without waiting; what it had not received is lost."""
-        self._closed = True
+        self._closed = self._inbox.closed = self._outbox.closed = True
         self._inbox.packets.clear()
         self._inbox.wake()
         self._outbox.wake()
@@ -177,7 +178,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             raise trio.ClosedResourceError("this channel was closed")
         if not packet:
             raise ValueError("a packet has at least one byte")
-        if self._outbox.broken or self._peer._closed:  # noqa: SLF001 - the same class
+        if self._outbox.broken or self._outbox.closed:
             raise trio.BrokenResourceError("the other end of the pair has gone")
 
     def _put(self, packet: bytes) -> None:
@@ -193,7 +194,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             raise trio.BrokenResourceError("the connection of the pair was broken")
         if self._inbox.packets:
             return True
-        if self._peer._closed:  # noqa: SLF001 - the same class
+        if self._inbox.closed:
             raise trio.EndOfChannel
         return False
 
@@ -215,7 +216,4 @@ def memory_channel_pair(
         max_packet: bytes of the largest packet that is received.
     """
     there, back = _Pipe(max_buffer), _Pipe(max_buffer)
-    left = MemoryChannel(back, there, max_packet)
-    right = MemoryChannel(there, back, max_packet)
-    left._peer, right._peer = right, left  # noqa: SLF001 - the same module
-    return left, right
+    return MemoryChannel(back, there, max_packet), MemoryChannel(there, back, max_packet)

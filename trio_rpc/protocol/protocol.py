@@ -567,6 +567,10 @@ class Protocol:
         self._count()
         self._pieces = Pieces(self.limits.max_message)
 
+    def let_go(self) -> None:
+        """Forget what holds itself: nothing is decoded any more."""
+        self._codec.let_go()
+
     def _put(self, message: m.Message, tag: int = NOTHING) -> None:
         self._queue(type(message), self._encode(message), tag)
 

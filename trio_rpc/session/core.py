@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from trio_rpc.errors import Fate, LocalProtocolError, RpcError, SessionBroken, SessionClosed
+from trio_rpc.errors import Fate
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.services.tables import Table
@@ -64,7 +64,7 @@ class Core:
         self.over = trio.Event()
         """The channel is closed and no task of the session is left but its handlers' last breath."""
         self.protocol = Protocol(
-            Codec(options.registry, options.limits, self._make_reference),
+            Codec(options.registry, options.limits, _make_reference),
             options.limits,
             shared.unsent,
         )
@@ -77,8 +77,7 @@ class Core:
             self.send,
             self.writer.wake,
             self.writer.write_early,
-            self._refusal,
-            self.life.error,
+            self.life,
             self.receiver,
             self.handler_ended,
             self.look_by,
@@ -222,24 +221,20 @@ class Core:
         self.over.set()
         if self.when_over is not None:
             self.when_over()
+        self._let_go()
 
-    def _refusal(self, context: Mapping[str, Any] | None) -> RpcError | None:
-        """Why a call with that context cannot be made now, or None."""
-        if self.life.stage is _OPEN:
-            return None
-        if self.life.stage is Stage.CLOSING:
-            if context is not None and context.get("parent") in self.protocol.incoming:
-                return None
-            if self.life.farewell is None:
-                return SessionClosed("this end is closing the session", fate=Fate.NOT_STARTED)
-            return SessionBroken(
-                f"the other end is leaving: {self.life.farewell}",
-                fate=Fate.NOT_STARTED,
-                orderly=True,
-            )
-        if self.life.stage is Stage.OPENING:
-            return LocalProtocolError("the session is not open yet")
-        return self.life.error(Fate.NOT_STARTED)
+    def _let_go(self) -> None:
+        """Cut what would leave a session to the garbage collector: its parts know each other while it lasts.
+
+        Handlers that outlast the session still end, and late calls still raise: nobody needs these any more for that.
+        """
+        self.incoming.session.let_go()
+        self.outgoing.let_go()
+        self.incoming.let_go()
+        self.writer.let_go()
+        self.protocol.let_go()
+        self.resume = _nothing
+        self.when_open = None
 
     def look_by(self, when: float) -> None:
         """Have the driver look after the session at that time, if not before."""
@@ -258,14 +253,6 @@ class Core:
             self.resume()
         if self.life.stage is Stage.CLOSING:
             self.handler_ended()  # a call that nobody waits for any more may have been the last one
-
-    def _make_reference(self, kind: int, number: int) -> Callback | ItemReceiver | m.Reference:
-        """Make what stands for something of the peer's that came in a call."""
-        if kind == CALLBACK:
-            return Callback(kind, number)
-        if kind == STREAM:
-            return ItemReceiver(self.outgoing, "a stream", number=number)
-        return m.Reference(kind, number)
 
     def _progressed(self) -> None:
         if self.outgoing.waiting:
@@ -303,3 +290,16 @@ class Core:
         ):
             self.protocol.goodbye("done", "answering a Goodbye")
             self.writer.write_now()
+
+
+def _make_reference(kind: int, number: int) -> Callback | ItemReceiver | m.Reference:
+    """Make what stands for something of the peer's that came in a call."""
+    if kind == CALLBACK:
+        return Callback(kind, number)
+    if kind == STREAM:
+        return ItemReceiver("a stream", number=number)
+    return m.Reference(kind, number)
+
+
+def _nothing() -> None:
+    """Do nothing, in the place of what a session does that is over."""

@@ -190,9 +190,10 @@ class Incoming:
                 raise InvalidArguments(f"{method.name} has no task_status: it cannot be started")
             calls = self._calls
             status = RemoteTaskStatus(
-                handled, self._protocol, self._wake, calls.check_run, calls.over_error
+                handled, self._protocol, self._wake, calls.check_run, calls.check_over
             )
             handled.kwargs = {**handled.kwargs, TASK_STATUS: status}
+            handled.references = (status,)
         if method.name == SCOPE:
             handled.held = HeldScope(handled)
         owner = self._enter_scope(handled, context["scope"]) if "scope" in context else handled
@@ -201,7 +202,7 @@ class Incoming:
                 remote = self._lent(owner, f"callback {reference.number}")
                 reference.bind(owner, remote, self._call_back)
             elif isinstance(reference, ItemReceiver):
-                reference.bind(owner, self._pull)
+                reference.bind(owner, self._calls, self._pull)
         if request.references:
             owner.references = (*owner.references, *request.references)
 
@@ -353,7 +354,7 @@ class Incoming:
     def _lent(self, handled: Handled, name: str, kind: Kind = Kind.METHOD) -> RemoteMethod:
         """Make what a function or a stream of the peer's is here, that came with ``handled``."""
         raises = {wire_name(cls): cls for cls in handled.method.raises}
-        method = RemoteMethod(self.session, handled.method.name, kind, raises)
+        method = RemoteMethod(_session_of(handled), handled.method.name, kind, raises)
         method.title = f"{name} of {handled.method.name}"
         return method
 
@@ -395,12 +396,11 @@ class Incoming:
     ) -> None:
         """A handler has ended: with a result, an error, or because its scope is cancelled."""
         del self.running[handled.id]
-        handled.has_ended = True
         if handled.sender is not None:
             handled.sender.stop()
         for reference in handled.references:
-            if isinstance(reference, ItemReceiver):
-                reference.expire(handled.method.name)
+            reference.expire(handled.method.name)
+        handled.references, handled.held = (), None  # which know it
         if isinstance(error, BaseExceptionGroup):
             error = error.split(trio.Cancelled)[1]
             cancelled = error is None
@@ -432,7 +432,7 @@ class Incoming:
             except EncodeError as exc:
                 message = f"the result of {handled.method.name} cannot be sent: {exc}"
                 self._answer_error(handled.id, {"code": "internal", "message": message})
-                name = self.session.name
+                name = _session_of(handled).name
                 self._bugs.unsendable(exc, handled.method.name, session=name, call=handled.id)
 
     def _end_with_error(self, handled: Handled, exc: BaseException) -> None:
@@ -442,7 +442,7 @@ class Incoming:
             self._end_notification()
             if is_refusal:
                 text = "the notification %s from %r was refused by a filter: %s"
-                self._complaints.log(logging.WARNING, text, method.name, self.session, exc)
+                self._complaints.log(logging.WARNING, text, method.name, handled.session, exc)
         elif not self._protocol.may_answer:
             self._answer_error(number, {**_NOT_TAKEN, "started": handled.has_begun})
         elif handled.has_begun:
@@ -454,7 +454,7 @@ class Incoming:
                 exc,
                 method.name,
                 method.raises,
-                session=self.session.name,
+                session=_session_of(handled).name,
                 call=number if number > 0 else None,
                 is_cancelled=handled.cancelled is not None,
             )
@@ -518,12 +518,27 @@ class Incoming:
         if call > 0:
             self._answer_error(call, {"code": "cancelled", "message": why, "started": False})
 
+    def let_go(self) -> None:
+        """Forget what knows this object: the session is over, and no handler begins any more."""
+        del self.session
+        self.table = {}
+        self._ended = _nothing
+
     def cancel_all(self, reason: str) -> None:
         """Cancel every handler: the session is over (law 6)."""
         for handled in self.running.values():
             handled.cancel(reason)
         for call in list(self.waiting):
             self._drop_waiting(call, reason)
+
+
+def _nothing() -> None:
+    """Do nothing, in the place of what a session does that is over."""
+
+
+def _session_of(handled: Handled) -> Session:
+    assert handled.session is not None  # noqa: S101 - only the gateway's calls have none
+    return handled.session
 
 
 def _why_cancelled(handled: Handled) -> str:

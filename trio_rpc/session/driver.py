@@ -33,6 +33,7 @@ from trio_rpc.session.calls.context import handled_call, outgoing_metadata
 from trio_rpc.session.core import Core
 from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.session.reader import CHANNEL_ERRORS, Actions, Reader
+from trio_rpc.session.session import Session
 from trio_rpc.wire import messages as m
 
 __all__ = ["run", "start"]
@@ -136,6 +137,7 @@ class _Driver:
             finally:
                 if self._core.writer.stop():
                     self._writing.cancel(reason="the session is over")
+                self._reader.let_go()
                 self._core.closed()
 
     # ── the tasks ────────────────────────────────────────────────────────────────────────────
@@ -229,20 +231,21 @@ class _Driver:
     # ── the handshake and the Goodbye ────────────────────────────────────────────────────────
 
     def _on_hello(self, message: m.Hello) -> None:
-        authenticate = self._core.options.authenticate
-        if authenticate is None:
+        core = self._core
+        if core.options.authenticate is None:
             self._accept_peer()
         else:
-            self._nursery.start_soon(self._authenticate, name="trio_rpc authenticate")
+            session = core.incoming.session
+            self._nursery.start_soon(self._authenticate, session, name="trio_rpc authenticate")
 
-    async def _authenticate(self) -> None:
+    async def _authenticate(self, session: Session) -> None:
         core = self._core
         authenticate = core.options.authenticate
         assert authenticate is not None  # noqa: S101 - the caller has looked
         try:
-            await authenticate(core.incoming.session, self._protocol.peer.credentials)
+            await authenticate(session, self._protocol.peer.credentials)
         except Refused as exc:
-            core.end(exc)
+            core.end(exc.with_traceback(None))  # it is an answer, and its frames hold the session
         else:
             if core.life.stage is Stage.OPENING:
                 self._accept_peer()

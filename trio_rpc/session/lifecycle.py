@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from types import TracebackType
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import trio
 
 from trio_rpc.errors import (
     DecodeError,
     Fate,
+    LocalProtocolError,
     Refused,
     RemoteProtocolError,
     RpcError,
@@ -19,6 +22,9 @@ from trio_rpc.errors import (
 )
 
 __all__ = ["EndedBy", "Life", "SessionEnd", "Stage", "as_cause"]
+
+T = TypeVar("T", bound=Exception)
+_PACKAGE: Final = __name__.rpartition(".")[0]
 
 EndedBy: TypeAlias = Literal["us", "peer", "network"]
 
@@ -50,6 +56,9 @@ class Stage(enum.Enum):
     OVER = "over"
 
 
+_OPEN = Stage.OPEN  # to look a member up in its class takes longer than what is done with it
+
+
 class Life:
     """The stage of one session, who began to close it, and the cause of its end."""
 
@@ -76,7 +85,7 @@ class Life:
 
     def end(self, cause: Exception | None, by: EndedBy) -> None:
         """Enter the last stage. After the other end's Goodbye it is the other end that has ended the session."""
-        self.cause = cause
+        self.cause = None if cause is None else _without_our_frames(cause)
         self.ended_by = by if self.farewell is None else "peer"
         self.move(Stage.OVER)
 
@@ -109,6 +118,38 @@ class Life:
         error.__cause__ = self.cause
         return error
 
+    def check_may_call(self, context: Mapping[str, Any] | None, incoming: Container[int]) -> None:
+        """Raise if a call with that context cannot be made now.
+
+        Args:
+            context: of the call.
+            incoming: the ids of the peer's calls, in which calls may still be made while the session closes.
+        """
+        if self.stage is not _OPEN:
+            error = self._refusal(context, incoming)
+            try:
+                if error is not None:
+                    raise error
+            finally:
+                del error  # its traceback holds this frame
+
+    def _refusal(
+        self, context: Mapping[str, Any] | None, incoming: Container[int]
+    ) -> RpcError | None:
+        if self.stage is Stage.CLOSING:
+            if context is not None and context.get("parent") in incoming:
+                return None
+            if self.farewell is None:
+                return SessionClosed("this end is closing the session", fate=Fate.NOT_STARTED)
+            return SessionBroken(
+                f"the other end is leaving: {self.farewell}",
+                fate=Fate.NOT_STARTED,
+                orderly=True,
+            )
+        if self.stage is Stage.OPENING:
+            return LocalProtocolError("the session is not open yet")
+        return self.error(Fate.NOT_STARTED)
+
     def record(self) -> SessionEnd:
         """Say who ended the session, and why."""
         return SessionEnd(self.ended_by, str(self.error(Fate.UNKNOWN)), self.cause)
@@ -124,7 +165,7 @@ class Life:
     def opening_error(self) -> RpcError:
         """Make the error for the one who wanted to open this session."""
         if isinstance(self.cause, Refused | RemoteProtocolError):
-            return self.cause
+            return _anew(self.cause)
         return self.error(Fate.NOT_STARTED)
 
 
@@ -139,6 +180,26 @@ def as_cause(exc: Exception) -> Exception:
         error.__cause__ = exc
         return error
     return exc
+
+
+def _without_our_frames(exc: Exception) -> Exception:
+    """Cut the frames of the session out of the traceback of what has ended it: they hold the session, which holds this."""
+    traceback = exc.__traceback__
+    while traceback is not None and _is_ours(traceback):
+        traceback = traceback.tb_next
+    return exc.with_traceback(traceback)
+
+
+def _is_ours(traceback: TracebackType) -> bool:
+    return str(traceback.tb_frame.f_globals.get("__name__")).startswith(_PACKAGE)
+
+
+def _anew(exc: T) -> T:
+    """Copy an exception that may be raised more than once; its class need not be able to."""
+    copy = type(exc).__new__(type(exc))
+    vars(copy).update(vars(exc))
+    copy.args, copy.__cause__ = exc.args, exc.__cause__
+    return copy
 
 
 def _one_line(exc: Exception) -> str:

@@ -159,7 +159,10 @@ def cancelled_at_end(*cores: Core) -> Iterator[None]:
             core.when_over = None
     if body.cancelled_caught:
         error = next(core.life.error(Fate.UNKNOWN) for core in cores if core.over.is_set())
-        raise error from error.__cause__  # and not from the Cancelled, which was ours
+        try:
+            raise error from error.__cause__  # and not from the Cancelled, which was ours
+        finally:
+            del error  # its traceback holds this frame
 
 
 @contextlib.asynccontextmanager

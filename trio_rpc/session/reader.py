@@ -87,6 +87,11 @@ class Reader:
             self._scope.cancel(reason="the session is over")
             self._scope = None
 
+    def let_go(self) -> None:
+        """Forget what knows this object: nothing is read any more, though handlers may still end."""
+        self._actions = {}
+        self._lost = _ignore
+
     async def _lead(self) -> None:
         """Read until a handler has to wait; then be that handler's task, and let another one read."""
         scope = trio.CancelScope(shield=self._core.incoming.is_cancelled)
@@ -162,6 +167,7 @@ class Reader:
                 return await self._read_on()
             except trio.Cancelled:
                 if scope.cancel_called:
+                    scope.shield = True  # it ends here, and is no error of the nursery's
                     raise
                 # Nothing is lost: a cancelled receive() takes nothing.
                 scope.shield = self._core.incoming.is_cancelled = True
@@ -205,7 +211,8 @@ class Reader:
     def _act(self) -> Handled | None:
         """Act on as many events as a turn has; forget the packet when there are no more."""
         life, receiver = self._core.life, self._core.receiver
-        for event in receiver.events or ():
+        events = () if life.is_over else receiver.events or ()  # then nothing is decoded any more
+        for event in events:
             if life.is_over:
                 return None  # it crossed the end: nobody waits any more, and no handler may start
             handled = self._actions[type(event)](event)
@@ -221,3 +228,7 @@ class Reader:
         if life.stage is Stage.CLOSING:
             self._core.handler_ended()  # a Reply may be what the close is waiting for
         return None
+
+
+def _ignore(_exc: Exception) -> None:
+    """Do nothing: a session that is over cannot be lost."""

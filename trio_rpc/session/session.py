@@ -93,9 +93,12 @@ class Session:
             TypeError: ``interface`` has no marked methods.
         """
         key = (service, interface)
-        if key not in self._proxies:
-            self._proxies[key] = Proxy(self, service, interface)
-        return self._proxies[key]
+        proxy = self._proxies.get(key)
+        if proxy is None:
+            proxy = Proxy(self, service, interface)
+            if not self._core.over.is_set():
+                self._proxies[key] = proxy
+        return proxy
 
     @overload
     async def call(
@@ -378,6 +381,10 @@ class Session:
         self._core.owner.check()
         await self._core.over.wait()
         return self._core.life.record()
+
+    def let_go(self) -> None:
+        """Forget what knows this object: the session is over."""
+        self._proxies.clear()
 
     # ── looking inside ───────────────────────────────────────────────────────────────────────
 

@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import NoReturn
 
 import trio
 
-__all__ = ["one_exception"]
+__all__ = ["one_exception", "raise_alone"]
 
 
-@contextlib.contextmanager
-def one_exception() -> Iterator[list[BaseException]]:
+def one_exception() -> AbstractContextManager[list[BaseException]]:
     """Raise one exception where a nursery would raise a group of ours (law 16).
 
     The block's own exception (put into the list) is what its user expects. Only what no handler
     may raise without ending the program goes before it.
     """
-    body: list[BaseException] = []
+    return _OneException()
+
+
+class _OneException:
+    # A class, since the frames of contextlib would keep the group, which keeps the exception, which keeps them.
+
+    __slots__ = ("_body",)
+
+    def __init__(self) -> None:
+        self._body: list[BaseException] = []
+
+    def __enter__(self) -> list[BaseException]:
+        return self._body
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        exc: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if exc is None:
+            return
+        failure = _choose(exc, self._body)
+        try:
+            raise_alone(failure)
+        finally:
+            self._body.clear()
+            del failure, exc, _traceback  # which hold this frame
+
+
+def raise_alone(exc: BaseException) -> NoReturn:
+    """Raise an exception out of the group that it is in, which would otherwise become its context."""
+    context = exc.__context__
     try:
-        yield body
-    except BaseException as exc:  # noqa: BLE001 - one of its parts is raised again
-        failure = _choose(exc, body)
-    else:
-        return
-    context = failure.__context__
-    try:
-        raise failure
+        raise exc
     finally:
-        # Raising it here has put the group in the place of what it was raised in.
-        failure.__context__ = context
-        del failure, context  # its traceback holds this frame
+        exc.__context__ = context
+        del exc, context  # its traceback holds this frame
 
 
 def _choose(exc: BaseException, body: list[BaseException]) -> BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -76,15 +76,26 @@ class Codec:
         self._nesting = 0
         self._extension_bytes = 0
         self._keys = KeyBuilder()
-        self._reading: dict[str, Any] = {
+
+    # These hold this object, which a codec that only encodes need not be.
+
+    @cached_property
+    def _reading(self) -> dict[str, Any]:
+        return {
             "ext_hook": self._extension,
             "object_pairs_hook": _map,
             "strict_map_key": True,
             "timestamp": 3,
         }
-        self._unpackb: Callable[[bytes | memoryview], Any] = partial(
-            msgpack.unpackb, **self._reading
-        )
+
+    @cached_property
+    def _unpackb(self) -> Callable[[bytes | memoryview], Any]:
+        return partial(msgpack.unpackb, **self._reading)
+
+    def let_go(self) -> None:
+        """Forget what holds this object, until it decodes something again."""
+        vars(self).pop("_reading", None)
+        vars(self).pop("_unpackb", None)
 
     def encode(
         self, message: Message, references: Callable[[Any], Reference | None] | None = None

@@ -155,8 +155,8 @@ FAULTS = (
     fault(
         "a memory channel loses what was sent before it was closed",
         "channels/memory.py",
-        "        self._closed = True\n        self._inbox.packets.clear()\n",
-        "        self._closed = True\n        self._outbox.packets.clear()\n",
+        "        self._inbox.packets.clear()\n",
+        "        self._outbox.packets.clear()\n",
         "channels/test_memory.py",
         "channels/test_conformance.py",
     ),

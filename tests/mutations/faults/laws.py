@@ -9,6 +9,7 @@ BOUNDS = "session/test_laws_bounds.py"
 NAMES = "session/test_law_13.py"
 ORDER = "session/test_laws_order.py"
 CALLBACKS = "session/test_callbacks.py"
+GARBAGE = "session/test_garbage.py"
 
 FAULTS = (
     # ── 1: one tree ──
@@ -202,8 +203,8 @@ FAULTS = (
     fault(
         "law 8: a stream that came with a call can be pulled after its handler has ended",
         "session/dispatch.py",
-        "                reference.expire(handled.method.name)\n",
-        "                pass\n",
+        "            reference.expire(handled.method.name)\n",
+        "            pass\n",
         "session/test_streams.py",
         "session/test_laws_edges.py",
     ),
@@ -469,5 +470,41 @@ FAULTS = (
         'with cancelled_at_end(core) if on_end == "cancel" else contextlib.nullcontext():',
         "with cancelled_at_end(core):",
         "session/test_blocks.py",
+    ),
+    # ── what is over leaves nothing to the garbage collector ──
+    fault(
+        "garbage: a session that is over keeps its parts",
+        "session/core.py",
+        "            self.when_over()\n        self._let_go()\n",
+        "            self.when_over()\n",
+        GARBAGE,
+    ),
+    fault(
+        "garbage: the cause of a session's end keeps the frames of the session",
+        "session/lifecycle.py",
+        "None if cause is None else _without_our_frames(cause)",
+        "cause",
+        GARBAGE,
+    ),
+    fault(
+        "garbage: the error of a handshake is raised as it is kept",
+        "session/lifecycle.py",
+        "            return _anew(self.cause)\n",
+        "            return self.cause\n",
+        GARBAGE,
+    ),
+    fault(
+        "garbage: a call that is over keeps the stream that it brought",
+        "session/calls/outgoing_call.py",
+        "listener, self.listener = self.listener, None",
+        "listener = self.listener",
+        GARBAGE,
+    ),
+    fault(
+        "garbage: a callback keeps the call that it came with",
+        "session/calls/callbacks.py",
+        "        self._handled = None  # which knows this callback\n",
+        "        pass\n",
+        GARBAGE,
     ),
 )

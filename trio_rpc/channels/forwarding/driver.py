@@ -186,6 +186,9 @@ class Driver:
                     with trio.CancelScope(shield=True):
                         await self._finish()
                     tasks.cancel_scope.cancel()
+        self._on_open = (
+            _ignore  # its owner knows this object: only the garbage collector would free them
+        )
 
     def stop(self) -> None:
         """End, since the block is over."""
@@ -350,4 +353,11 @@ def _broken_by(exc: Exception) -> _Failure:
     what = (
         "the other end closed it" if isinstance(exc, trio.EndOfChannel) else str(exc) or repr(exc)
     )
-    return _failing(trio.BrokenResourceError, f"the carrier is gone: {what}", exc)
+    # The frame that has caught it holds the driver, which keeps it.
+    traceback = None if exc.__traceback__ is None else exc.__traceback__.tb_next
+    cause = exc.with_traceback(traceback)
+    return _failing(trio.BrokenResourceError, f"the carrier is gone: {what}", cause)
+
+
+def _ignore(_box: Mailbox) -> None:
+    """Do nothing: no channel is opened any more."""

@@ -45,7 +45,16 @@ CallBack: TypeAlias = Callable[
 class Callback:
     """A function of the caller's, as its handler has it: an async function that lives with the call."""
 
-    __slots__ = ("_call_back", "_convert", "_handled", "_method", "_prepare", "kind", "number")
+    __slots__ = (
+        "_call_back",
+        "_convert",
+        "_handled",
+        "_method",
+        "_owner",
+        "_prepare",
+        "kind",
+        "number",
+    )
 
     def __init__(self, kind: int, number: int) -> None:
         self.kind = kind
@@ -53,6 +62,8 @@ class Callback:
         self._convert: Convert | None = None
         self._prepare: PrepareAll | None = None
         self._handled: Handled | None = None
+        self._owner: str | None = None
+        """The method that it was given to."""
         self._method: RemoteMethod
         self._call_back: CallBack
 
@@ -67,12 +78,16 @@ class Callback:
         if self._prepare is not None:
             method.said = method.said._replace(prepare=self._prepare)
         self._handled = handled
+        self._owner = handled.method.name
         self._method = method
         self._call_back = call_back
 
+    def expire(self, _owner: str) -> None:
+        """The call that it was given to has ended: so has this (law 8)."""
+        self._handled = None  # which knows this callback
+
     def __repr__(self) -> str:
-        where = "nothing" if self._handled is None else self._handled.method.name
-        return f"<callback {self.number} of {where}>"
+        return f"<callback {self.number} of {self._owner or 'nothing'}>"
 
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function at the other end, and return or raise what comes of it there.
@@ -80,8 +95,12 @@ class Callback:
         Raises LocalProtocolError once the handler that it was given to has ended (law 8), DecodeError for
         a result that is not of the annotated type, and in addition all that any call raises.
         """
-        if self._handled is None:
+        if self._owner is None:
             raise LocalProtocolError("this callback came with nothing that it could live in")
+        if self._handled is None:
+            raise LocalProtocolError(
+                f"a callback of {self._owner} lives only until its handler has ended"
+            )
         return await self._call_back(self._handled, self._method, self.number, args, kwargs)
 
 

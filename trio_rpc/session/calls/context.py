@@ -97,7 +97,6 @@ class Handled:
         "cancelled",
         "context",
         "has_begun",
-        "has_ended",
         "held",
         "home",
         "id",
@@ -142,7 +141,6 @@ class Handled:
         self.started = 0.0
         self.has_begun = False
         """The handler's function has been called, and not only filters round it."""
-        self.has_ended = False
         self.references: Sequence[Any] = ()
         """Callbacks and streams that came with it, and live as long."""
         self.sender: ItemSender | None = None
@@ -220,11 +218,11 @@ def metadata(**entries: Any) -> Iterator[None]:
         outgoing_metadata.reset(token)
 
 
-def call_context(session: Session, incoming: Container[int]) -> dict[str, Any] | None:
+def call_context(session: Session | None, incoming: Container[int]) -> dict[str, Any] | None:
     """Make the context of a call from here: its place in the tree, and what travels with it.
 
     Args:
-        session: what the call is made on.
+        session: what the call is made on; None if that is over.
         incoming: the calls that ``session`` is handling.
     """
     handled, entries = handled_call.get(), outgoing_metadata.get()

@@ -23,7 +23,6 @@ from trio_rpc.errors import (
     LocalProtocolError,
     Overloaded,
     RemoteCancelled,
-    RpcError,
 )
 from trio_rpc.protocol.protocol import Protocol as Rules
 from trio_rpc.protocol.states import Outgoing as CallState
@@ -37,6 +36,7 @@ from trio_rpc.session.calls.callbacks import lend, not_lent
 from trio_rpc.session.calls.context import Handled, call_context, callback_context
 from trio_rpc.session.calls.outgoing_call import (
     NO_FUNCTIONS,
+    Failure,
     Listener,
     Pending,
     RaiseCancel,
@@ -44,6 +44,7 @@ from trio_rpc.session.calls.outgoing_call import (
     reason_of,
 )
 from trio_rpc.session.io.receiver import Receiver
+from trio_rpc.session.lifecycle import Life
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.streams.items import ItemSender
 from trio_rpc.util.rate_limited_log import Complaints
@@ -70,8 +71,7 @@ class Outgoing:
         send: has what is queued written; at once when nothing else is expected to join it.
         wake: has it written with what else is queued in this tick.
         write_early: writes it now, if much is queued.
-        refusal: why a call with that context cannot be made now, or None.
-        over: makes the error of a call that the end of the session has ended.
+        life: says why a call cannot be made, or what has become of it when the session is over.
         receiver: where a caller that is alone may wait for its Reply.
         ended: called when a call is over that nobody else has heard of.
         look_by: has :meth:`abandon_late` called at a time, if not before.
@@ -85,28 +85,26 @@ class Outgoing:
         send: Callable[[], None],
         wake: Callable[[], None],
         write_early: Callable[[], None],
-        refusal: Callable[[dict[str, Any] | None], RpcError | None],
-        over: Callable[[Fate], RpcError],
+        life: Life,
         receiver: Receiver,
         ended: Callable[[], None],
         look_by: Callable[[float], None],
         owner: Owner,
         complaints: Complaints,
     ) -> None:
-        self.session: Session
+        self.session: Session | None = None
         self.pending: dict[int, Pending] = {}
         self.limits = limits
         self.check_run = owner.check
         self._protocol = protocol
         self._functions = NO_FUNCTIONS
-        self._method: RemoteMethod
-        self._lend_function = self._lend
+        self._method: RemoteMethod | None = None
+        """What is called by the Request that is being encoded."""
         self._send_buffer = limits.send_buffer
         self._send = send
         self._wake = wake
         self._write_early = write_early
-        self._refusal = refusal
-        self._over = over
+        self._life = life
         self._receiver = receiver
         self._ended = ended
         self._look_by = look_by
@@ -213,7 +211,10 @@ class Outgoing:
         try:
             reply = await self._receiver.receive_reply(pending.id)
         except (trio.Cancelled, KeyboardInterrupt) as exc:
-            if pending.abort(functools.partial(_raise, exc)) is Abort.SUCCEEDED:
+            aborted = pending.abort(functools.partial(_raise, exc))
+            exc.with_traceback(None)  # it is kept by the call that these frames hold
+            if aborted is Abort.SUCCEEDED:
+                pending.raise_cancel = None
                 raise
         else:
             if reply is not None and pending.answer is None:  # else it has crossed the end
@@ -262,9 +263,7 @@ class Outgoing:
         home: Pending | None,
     ) -> Pending:
         """Queue a Request; from here on the call is in flight."""
-        error = self._refusal(context)
-        if error is not None:
-            raise error
+        self._life.check_may_call(context, self._protocol.incoming)
         now = trio.current_time()
         if deadline != math.inf:
             context = {**(context or {}), "deadline": max(0.0, deadline - now)}
@@ -274,18 +273,21 @@ class Outgoing:
             if task_status is not None:
                 context = {**(context or {}), TASK_STATUS: True}
         # What is lent to a call in a remote scope is lent to the scope, and lives as long (law 8).
-        self._functions = NO_FUNCTIONS if home is None else self._open_home(home).functions
-        self._method = method
+        functions = NO_FUNCTIONS if home is None else self._open_home(home).functions
         if method.said.prepare is not None:
             args, kwargs = method.said.prepare(args, kwargs)
-        call = self._protocol.request(
-            method.name, list(args), kwargs or None, context, self._lend_function
-        )
+        self._functions, self._method = functions, method
+        try:
+            call = self._protocol.request(
+                method.name, list(args), kwargs or None, context, self._lend
+            )
+        finally:
+            functions, self._functions, self._method = self._functions, NO_FUNCTIONS, None
         pending = self.pending[call] = Pending(self, call, method, now, deadline)
         if home is not None:
             pending.home = home
-        elif self._functions:
-            pending.take_callbacks(self._functions)
+        elif functions:
+            pending.take_callbacks(functions)
         if context:
             pending.parent = context.get("parent")
             pending.task_status = task_status
@@ -298,6 +300,7 @@ class Outgoing:
 
     def _lend(self, value: Any) -> m.Reference | None:
         """Let a function or a stream travel with the call that is being encoded."""
+        assert self._method is not None  # noqa: S101 - a Request is being encoded
         lent = lend(value, self._method, len(self._functions))
         if lent is None:
             return None
@@ -343,9 +346,7 @@ class Outgoing:
         context = call_context(self.session, self._protocol.incoming)
         if not self._notifications.is_free:
             await self._notifications.wait()
-        error = self._refusal(context)
-        if error is not None:
-            raise error
+        self._life.check_may_call(context, self._protocol.incoming)
         if method.said.prepare is not None:
             args, kwargs = method.said.prepare(args, kwargs)
         self._protocol.notify(method.name, list(args), kwargs or None, context, not_lent)
@@ -372,13 +373,21 @@ class Outgoing:
         calls, self.pending = self.pending, {}
         for pending in calls.values():
             never_left = self._protocol.never_left(pending.id)
-            pending.end(self._over(Fate.NOT_STARTED if never_left else Fate.UNKNOWN))
+            fate = Fate.NOT_STARTED if never_left else Fate.UNKNOWN
+            pending.end(Failure(fate, functools.partial(self._life.error, fate)))
         for queue in (self._calls, self._notifications, self._room):
             queue.open()
 
-    def over_error(self, fate: Fate = Fate.UNKNOWN) -> RpcError | None:
-        """Make the error for whoever wants something of a session that is over; None while it is not."""
-        return self._over(fate) if self._is_over else None
+    def let_go(self) -> None:
+        """Forget what knows this object: the session is over, and a call only raises now."""
+        self.session = None
+        self._send = self._ended = _nothing
+        self._look_by = _never
+
+    def check_over(self, fate: Fate = Fate.UNKNOWN) -> None:
+        """Raise for whoever wants something of a session that is over."""
+        if self._is_over:
+            raise self._life.error(fate)
 
     def cancel(self, pending: Pending) -> bool:
         """Cancel a call; True when its caller need not wait for anything."""
@@ -462,7 +471,8 @@ class Outgoing:
             value = _started_value(pending.method, message)
         except DecodeError as exc:
             self.drop(pending, "the value it was started with does not fit")
-            pending.end(exc)
+            make = functools.partial(DecodeError, *exc.args, fate=exc.fate)
+            pending.end(Failure(exc.fate, make))
             return
         if pending.task_status is not None:
             # Trio now hands the task over to its new parent, whose deadlines are others.
@@ -474,6 +484,7 @@ class Outgoing:
         if pending.answer is None and self.pending.get(pending.id) is pending:
             pending.cancel_callbacks(reason)
             if self._protocol.cancel(pending.id, reason):
+                pending.listener = None
                 del self.pending[pending.id]
                 self._send()
                 self.let_in()
@@ -488,6 +499,7 @@ class Outgoing:
         if self.pending.get(pending.id) is pending:
             if not self._protocol.cancel(pending.id, reason):
                 self._protocol.abandon(pending.id)
+            pending.listener = None
             del self.pending[pending.id]
             self._send()
 
@@ -510,8 +522,8 @@ class Outgoing:
             return answer
         if pending.raise_cancel is not None:
             raise_cancelled(pending)
-        assert isinstance(answer, RpcError)  # noqa: S101 - what else ends a call
-        raise answer
+        assert isinstance(answer, Failure)  # noqa: S101 - what else ends a call
+        raise answer.make()
 
 
 def _within(
@@ -538,8 +550,19 @@ def _split_task_status(
     return status, rest
 
 
+def _nothing() -> None:
+    """Do nothing, in the place of what a session does that is over."""
+
+
+def _never(_when: float) -> None:
+    """Do nothing likewise."""
+
+
 def _raise(exc: BaseException) -> NoReturn:
-    raise exc
+    try:
+        raise exc
+    finally:
+        del exc  # its traceback holds this frame
 
 
 def _never_aborts(_raise_cancel: RaiseCancel) -> Abort:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import trio
 from trio.lowlevel import Abort, reschedule
 
-from trio_rpc.errors import LocalProtocolError, RpcError
+from trio_rpc.errors import Fate, LocalProtocolError, RpcError
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.context import Handled
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_FUNCTIONS",
+    "Failure",
     "Listener",
     "Pending",
     "RaiseCancel",
@@ -36,6 +37,16 @@ NO_FUNCTIONS: list[BoundMethod] = []
 """Of a call that lends none; it is compared with ``is``, and nobody appends to it."""
 
 RaiseCancel = Callable[[], NoReturn]
+
+
+class Failure(NamedTuple):
+    """How a call has ended that no terminal message has ended.
+
+    The exception is made where it is raised: one that was kept here would hold the frames that hold the call.
+    """
+
+    fate: Fate
+    make: Callable[[], RpcError]
 
 
 class Listener(Protocol):
@@ -86,7 +97,7 @@ class Pending:
         self.parent: int | None = None
         self.abandon_on_cancel = False
         self.started = started
-        self.answer: m.Reply | m.ReplyErr | RpcError | None = None
+        self.answer: m.Reply | m.ReplyErr | Failure | None = None
         self.raise_cancel: RaiseCancel | None = None
         self.interrupted = False
         """What ``raise_cancel`` raises is KeyboardInterrupt, which no result may replace."""
@@ -118,12 +129,13 @@ class Pending:
             for handled in tuple(self.callbacks):
                 handled.cancel(reason)
 
-    def end(self, answer: m.Reply | m.ReplyErr | RpcError) -> None:
+    def end(self, answer: m.Reply | m.ReplyErr | Failure) -> None:
         """The call is over: tell those who wait."""
         self.answer = answer
         self.wake()
         if self.listener is not None:
-            self.listener.ended()
+            listener, self.listener = self.listener, None  # which knows this call
+            listener.ended()
 
     def wake(self) -> None:
         """Let the caller go on, unless it has been woken already."""
@@ -155,9 +167,13 @@ def _can_be_interrupted(task: trio.lowlevel.Task | None) -> bool:
 
 def raise_cancelled(pending: Pending) -> NoReturn:
     """Raise what its caller has been cancelled with, in its own task."""
-    if pending.raise_cancel is None:  # pragma: no cover - callers have checked
+    raise_cancel, pending.raise_cancel = pending.raise_cancel, None
+    if raise_cancel is None:  # pragma: no cover - callers have checked
         raise LocalProtocolError("nobody has cancelled this call")
-    pending.raise_cancel()
+    try:
+        raise_cancel()
+    finally:
+        del raise_cancel  # it may hold the exception that holds this frame
 
 
 def reason_of(pending: Pending) -> str | None:

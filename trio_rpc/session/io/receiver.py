@@ -72,7 +72,11 @@ class Receiver:
             self._parked = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._unpark)
         if self._failure is not None:
-            raise self._failure
+            failure, self._failure = self._failure, None
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback holds this frame
         if self.events is None:
             self._whose = _Whose.READER
             try:
@@ -119,7 +123,10 @@ class Receiver:
             packet = await self._channel.receive()
             return self._first_reply(self._protocol.receive(packet), call)
         except Exception as exc:  # noqa: BLE001 - the reader raises it
-            self._failure = exc
+            if (
+                not self._is_stopped
+            ):  # else nobody asks for it any more, and its traceback holds this frame
+                self._failure = exc
             return None
         finally:
             self._whose = _NOBODY
@@ -132,6 +139,7 @@ class Receiver:
     def stop(self) -> None:
         """Stop the caller that receives: the session is over."""
         self._is_stopped = True
+        self._failure = None
         if self._whose is _Whose.CALLER and self._stops is not None:
             self._stops.stop_receiving()
 

@@ -72,6 +72,10 @@ class Writer:
         self._is_idle = self._is_woken = False
         return has_task
 
+    def let_go(self) -> None:
+        """Forget what knows this object: nothing is written any more."""
+        self._progressed = _nothing
+
     def wake(self) -> None:
         """Have what is queued written, with whatever else is queued in this tick."""
         if not self._is_idle:
@@ -171,6 +175,10 @@ class Writer:
         while not self.is_done:
             self._drained = trio.Event()
             await self._drained.wait()
+
+
+def _nothing() -> None:
+    """Do nothing, in the place of what a session does that is over."""
 
 
 def _left_of(packet: bytes, channel: WritesNow) -> bytes | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import trio
@@ -18,14 +19,14 @@ from trio_rpc.errors import DecodeError, Fate, LocalProtocolError, RpcError
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.services.conversion import Convert
 from trio_rpc.services.signatures import complaint
-from trio_rpc.session.calls.admission import UNLIMITED, Admission
+from trio_rpc.session.calls.admission import Admission
 from trio_rpc.session.calls.eager import is_awaitable
+from trio_rpc.session.calls.outgoing_call import Failure, Pending
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:
     from trio_rpc.session.calls.context import Handled
     from trio_rpc.session.calls.outgoing import Outgoing
-    from trio_rpc.session.calls.outgoing_call import Pending
 
 __all__ = ["ItemReceiver", "ItemSender", "pump"]
 
@@ -42,18 +43,18 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
     more is an offence of the producer's.
 
     Args:
-        outgoing: the calls of ours; the stream is one of them, once it is open.
         name: of the method, for errors.
         convert: checks and converts each item.
         number: its number among what came with a call, if it did; it is opened by the first ``receive``.
+        outgoing: the calls of ours; the stream is one of them, once it is open.
     """
 
     def __init__(
         self,
-        outgoing: Outgoing,
         name: str,
         convert: Convert | None = None,
         number: int = 0,
+        outgoing: Outgoing | None = None,
     ) -> None:
         self.name = name
         self.number = number
@@ -63,15 +64,12 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         self._owner: Handled | None = None
         self._pending: Pending | None = None
         self._items: deque[m.Item] = deque()
-        self._why_not: Exception | None = None
-        """Why nothing can be received any more, whatever may have come."""
+        self._why_not: Callable[[], Exception] | None = None
+        """Makes the error that says why nothing be received any more, whatever may have come."""
         self._has_ended = False
         self.has_raised = False
         """Its user has been told how the call failed."""
         self._used_items = self._used_size = 0
-        limits = outgoing.limits
-        self._half_items = max(1, limits.stream_items // 2)
-        self._half_size = max(1, limits.stream_bytes // 2)
 
     def __repr__(self) -> str:
         return f"<trio_rpc stream of {self.name}>"
@@ -80,16 +78,16 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
     def fate(self) -> Fate:
         """What the end of the session means for the call that this stream is, once that has ended it."""
         answer = None if self._pending is None else self._pending.answer
-        return answer.fate if isinstance(answer, RpcError) else Fate.UNKNOWN
+        return answer.fate if isinstance(answer, Failure) else Fate.UNKNOWN
 
     def convert_items(self, convert: Convert | None) -> None:
         """Check and convert items with that function from now on."""
         self._convert = convert
 
-    def bind(self, owner: Handled, pull: Pull) -> None:
-        """Tie it to the call that it came with; ``pull`` opens it."""
+    def bind(self, owner: Handled, outgoing: Outgoing, pull: Pull) -> None:
+        """Tie it to the call that it came with; ``pull`` opens it, as one of the calls of ours."""
         self.name = f"{self.name} given to {owner.method.name}"
-        self._owner, self._pull = owner, pull
+        self._owner, self._outgoing, self._pull = owner, outgoing, pull
 
     def attach(self, pending: Pending) -> None:
         """The call that brings the items has been made."""
@@ -107,7 +105,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
             trio.ClosedResourceError: this end has left the stream.
             trio.BusyResourceError: another task is receiving.
         """
-        self._outgoing.check_run()
+        self._bound.check_run()
         if self._items or self._why_not is not None:
             await trio.lowlevel.checkpoint()
         pending = self._pending
@@ -119,7 +117,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
 
     async def aclose(self) -> None:
         """Leave the stream: its producer is cancelled, and has ended when this returns (law 2)."""
-        self._outgoing.check_run()
+        self._bound.check_run()
         await trio.lowlevel.checkpoint()
         await self.leave("its consumer has closed it")
 
@@ -144,19 +142,19 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
 
     async def leave(self, reason: str) -> None:
         """Cancel the call, if there is one, and wait for its end."""
-        self._close(trio.ClosedResourceError("this end has left the stream"))
+        self._close(partial(trio.ClosedResourceError, "this end has left the stream"))
         if self._pending is not None:
-            await self._outgoing.close(self._pending, reason)
+            await self._bound.close(self._pending, reason)
 
     def expire(self, owner: str) -> None:
         """The call that it was given to has ended: so has this (law 8)."""
-        self._close(
-            LocalProtocolError(f"a stream given to {owner} lives only until its handler has ended")
-        )
+        text = f"a stream given to {owner} lives only until its handler has ended"
+        self._close(partial(LocalProtocolError, text))
+        self._owner = self._pull = None  # which know this stream
         if self._pending is not None:
-            self._outgoing.drop(self._pending, f"the handler of {owner} has ended")
+            self._bound.drop(self._pending, f"the handler of {owner} has ended")
 
-    def _close(self, why_not: Exception) -> None:
+    def _close(self, why_not: Callable[[], Exception]) -> None:
         if self._why_not is None:
             self._why_not = why_not
         self._items.clear()
@@ -165,19 +163,24 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def _bound(self) -> Outgoing:
+        if self._outgoing is None:
+            raise LocalProtocolError("this stream came with nothing that it could live in")
+        return self._outgoing
+
     async def _open(self) -> Pending:
         if self._why_not is not None:
-            raise self._why_not
-        if self._owner is None:
-            raise LocalProtocolError("this stream came with nothing that it could live in")
-        if self._pull is None:
+            raise self._why_not()
+        if self._pull is None or self._owner is None:
             await trio.lowlevel.checkpoint()
             raise trio.BusyResourceError("another task is receiving from this stream")
         pull, self._pull = self._pull, None
         try:
             self._pending = await pull(self._owner, self)
         finally:
-            self._pull = pull  # if nothing was sent, it may be tried again
+            if self._owner is not None:
+                self._pull = pull  # if nothing was sent, it may be tried again
         return self._pending
 
     async def _wait(self, pending: Pending) -> None:
@@ -188,7 +191,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
             return Abort.SUCCEEDED
 
         if self._why_not is not None:
-            raise self._why_not
+            raise self._why_not()
         if pending.answer is not None or self._has_ended:
             await trio.lowlevel.checkpoint()
             await self._raise_end(pending)
@@ -202,14 +205,19 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         if pending.answer is None or isinstance(pending.answer, m.Reply):
             raise trio.EndOfChannel
         self.has_raised = True
-        raise await self._outgoing.failure(pending)
+        raise await self._bound.failure(pending)
 
     def _take(self, pending: Pending) -> Any:
         message = self._items.popleft()
         self._used_items += 1
         self._used_size += message.size
-        if self._used_items >= self._half_items or self._used_size >= self._half_size:
-            self._outgoing.grant_items(pending, self._used_items, self._used_size)
+        outgoing = self._bound
+        limits = outgoing.limits
+        if (
+            2 * self._used_items >= limits.stream_items
+            or 2 * self._used_size >= limits.stream_bytes
+        ):
+            outgoing.grant_items(pending, self._used_items, self._used_size)
             self._used_items = self._used_size = 0
         if message.problem is not None:
             raise DecodeError(f"an item of {self.name}: {message.problem}")
@@ -221,6 +229,20 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
             raise
         except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
             raise DecodeError(f"an item of {self.name}: {complaint(exc)}") from None
+
+
+class _Place:
+    """Where items are sent: in which call of the peer's, once there is one."""
+
+    __slots__ = ("_protocol", "call")
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self.call = 0
+
+    def room(self) -> int:
+        """How many items may be sent now, as far as is known."""
+        return 1 if self.call and self._protocol.may_send_item(self.call) else 0
 
 
 class ItemSender(trio.abc.SendChannel[Any]):
@@ -244,17 +266,17 @@ class ItemSender(trio.abc.SendChannel[Any]):
         self._outgoing = outgoing
         self._send = send
         self._wake = wake
-        self._call = 0
+        self._place = place = _Place(protocol)
         self._why_not: type[Exception] | None = None
         self._fate = Fate.UNKNOWN
         self._over = trio.Event()
         self._left = ITEMS_PER_TURN
         # Bound: one place for each task that sends.
-        self._credit = Admission(self._room)
+        self._credit = Admission(place.room)
 
     def bind(self, call: int) -> None:
         """Send items in that call of the peer's from now on."""
-        self._call = call
+        self._place.call = call
         self._credit.let_in()
 
     def let_in(self) -> None:
@@ -315,18 +337,17 @@ class ItemSender(trio.abc.SendChannel[Any]):
             await self._credit.wait()
         while not self._outgoing.has_room():
             await self._outgoing.wait_for_room()
-            if not self._room():
+            if not self._place.room():
                 await self._credit.wait()
         if self._why_not is not None:
             # What ended the stream while we waited may have cancelled us too, which goes before.
             await trio.lowlevel.checkpoint_if_cancelled()
-            over = self._outgoing.over_error(self._fate)
-            if over is not None and self._why_not is trio.BrokenResourceError:
-                raise over
+            if self._why_not is trio.BrokenResourceError:
+                self._outgoing.check_over(self._fate)
             raise self._why_not("this end of the stream is closed, or nobody takes its items")
 
     def _queue(self, value: Any) -> None:
-        self._protocol.item(self._call, value)
+        self._protocol.item(self._place.call, value)
         if self._credit.waiting:
             self._credit.let_in()  # one at a time: the next one may pass, too
 
@@ -334,8 +355,8 @@ class ItemSender(trio.abc.SendChannel[Any]):
         """End the stream; what was sent is still delivered."""
         self._outgoing.check_run()
         self._end(trio.ClosedResourceError)
-        if self._call:
-            self._protocol.end_items(self._call)
+        if self._place.call:
+            self._protocol.end_items(self._place.call)
             self._wake()
         await trio.lowlevel.checkpoint()
 
@@ -343,16 +364,11 @@ class ItemSender(trio.abc.SendChannel[Any]):
         """Wait until either end has ended the stream."""
         await self._over.wait()
 
-    def _room(self) -> int:
-        if self._why_not is not None:
-            return UNLIMITED
-        return 1 if self._call and self._protocol.may_send_item(self._call) else 0
-
     def _end(self, why_not: type[Exception]) -> None:
         if self._why_not is None:
             self._why_not = why_not
             self._over.set()
-            self._credit.let_in()
+            self._credit.open()
 
 
 async def pump(items: Any, sender: ItemSender) -> None:

@@ -88,7 +88,7 @@ async def open_stream(
     home: Pending | None = None,
 ) -> AsyncIterator[ItemReceiver]:
     """Open a stream while the block lasts; its generator has ended when the block is over."""
-    receiver = ItemReceiver(outgoing, method.name, method.convert)
+    receiver = ItemReceiver(method.name, method.convert, outgoing=outgoing)
     pending = await outgoing.open(method, args, kwargs, home=home, listener=receiver)
     receiver.attach(pending)
     async with _ending(outgoing, pending, receiver):
@@ -104,7 +104,10 @@ async def open_duplex(
     home: Pending | None = None,
 ) -> AsyncIterator[DuplexChannel]:
     """Open a duplex while the block lasts; its handler has ended when the block is over."""
-    sender, receiver = outgoing.new_sender(), ItemReceiver(outgoing, method.name, method.convert)
+    sender, receiver = (
+        outgoing.new_sender(),
+        ItemReceiver(method.name, method.convert, outgoing=outgoing),
+    )
     channel = DuplexChannel(sender, receiver)
     mine = (_served(sender), *args)
     pending = await outgoing.open(method, mine, kwargs, home=home, listener=channel)
@@ -156,8 +159,11 @@ async def _ending(
     ):
         return
     error = await _error_of(outgoing, pending)
-    if error is not None:
-        raise error
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error  # its traceback holds this frame
 
 
 async def _error_of(outgoing: Outgoing, pending: Pending) -> Exception | None:

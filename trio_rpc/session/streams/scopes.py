@@ -23,6 +23,7 @@ from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.context import Handled, handled_call
 from trio_rpc.session.calls.outgoing import Outgoing
 from trio_rpc.session.calls.outgoing_call import Pending, describe_exception
+from trio_rpc.util.one_exception import raise_alone
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ async def _hold() -> None:
     except BaseExceptionGroup as group:
         if len(group.exceptions) > 1:
             raise  # several tasks have failed: their caller is told of each
-        raise group.exceptions[0] from None
+        raise_alone(group.exceptions[0])
 
 
 _NO_ARGUMENTS = Signature(lambda: None, skip_self=False, name=SCOPE)
@@ -207,21 +208,27 @@ async def open_scope(session: Session, outgoing: Outgoing) -> AsyncIterator[Remo
     try:
         with body:
             yield scope
-    except BaseException as exc:
+    except BaseException as exc:  # noqa: BLE001 - it is raised again
         await outgoing.close(pending, describe_exception(exc))
         error = await _error_of(outgoing, pending)
-        if error is not None and isinstance(exc, RemoteCancelled):
-            raise error from exc  # a call that was made in the scope heard of it first
-        if error is not None:
-            exc.add_note(f"and the remote scope has failed: {error!r}")
-        raise
+        try:
+            if error is not None and isinstance(exc, RemoteCancelled):
+                raise error from exc  # a call that was made in the scope heard of it first
+            if error is not None:
+                exc.add_note(f"and the remote scope has failed: {error!r}")
+            raise
+        finally:
+            del error  # its traceback holds this frame
     ended_early = pending.answer is not None
     await outgoing.close(pending, "its block has been left")
     error = await _error_of(outgoing, pending)
     if error is None and ended_early:
         error = RemoteCancelled("the other end has ended the remote scope")
-    if error is not None:
-        raise error
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error  # its traceback holds this frame
 
 
 async def _error_of(outgoing: Outgoing, pending: Pending) -> Exception | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from trio_rpc.errors import LocalProtocolError, RpcError
+from trio_rpc.errors import LocalProtocolError
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.session.calls.context import Handled
 
@@ -21,7 +21,7 @@ class RemoteTaskStatus:
         protocol: where Started is queued.
         wake: has it written.
         check_run: raises in another Trio run than the session's.
-        over: makes the error for a session that is over.
+        check_over: raises for a session that is over.
     """
 
     def __init__(
@@ -30,17 +30,22 @@ class RemoteTaskStatus:
         protocol: Protocol,
         wake: Callable[[], None],
         check_run: Callable[[], None],
-        over: Callable[[], RpcError | None],
+        check_over: Callable[[], None],
     ) -> None:
         self._check_run = check_run
-        self._handled = handled
+        self._handled: Handled | None = handled
+        self._method = handled.method.name
         self._protocol = protocol
         self._wake = wake
-        self._over = over
+        self._check_over = check_over
         self._was_called = False
 
     def __repr__(self) -> str:
-        return f"<task_status of {self._handled.method.name}>"
+        return f"<task_status of {self._method}>"
+
+    def expire(self, _owner: str) -> None:
+        """The handler that it was given to has ended."""
+        self._handled = None  # which knows this object
 
     def started(self, value: Any = None) -> None:
         """Let the caller of ``nursery.start`` go on with ``value``.
@@ -57,11 +62,9 @@ class RemoteTaskStatus:
         if self._was_called:
             raise RuntimeError("called 'started' twice on the same task status")
         handled = self._handled
-        if handled.has_ended:
-            raise LocalProtocolError(f"the handler of {handled.method.name} has ended")
-        over = self._over()
-        if over is not None:
-            raise over
+        if handled is None:
+            raise LocalProtocolError(f"the handler of {self._method} has ended")
+        self._check_over()
         self._protocol.started(handled.id, value)
         self._was_called = True
         if handled.scope is not None:
