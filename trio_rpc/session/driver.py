@@ -98,6 +98,7 @@ class _Driver:
         """When to look whether the peer shakes hands, or is silent."""
         self._writing: trio.CancelScope
         self._draining: trio.CancelScope | None = None
+        self._authenticating = trio.CancelScope()
         incoming, outgoing = core.incoming, core.outgoing
         actions: Actions = {
             m.Request: incoming.start_request,
@@ -132,6 +133,8 @@ class _Driver:
         finally:
             self._core.stop()
             self._reader.stop()
+            # A server's nursery is not cancelled when its session ends: it would wait for the answer.
+            self._authenticating.cancel(reason="the session is over")
             try:
                 await self._finish()
             finally:
@@ -243,7 +246,8 @@ class _Driver:
         authenticate = core.options.authenticate
         assert authenticate is not None  # noqa: S101 - the caller has looked
         try:
-            await authenticate(session, self._protocol.peer.credentials)
+            with self._authenticating:
+                await authenticate(session, self._protocol.peer.credentials)
         except Refused as exc:
             core.end(exc.with_traceback(None))  # it is an answer, and its frames hold the session
         else:

@@ -160,7 +160,11 @@ class Life:
             return "refused", str(self.cause)
         if isinstance(self.cause, RemoteProtocolError):
             return "protocol_error", str(self.cause)
-        return "done", "closed by the other end"
+        if self.was_open:
+            return "done", "closed by the other end"
+        # The other end is refused by these words. Those of a bug are not for it.
+        was_late = isinstance(self.cause, TimeoutError)
+        return "done", str(self.cause) if was_late else "it was closed before it was open"
 
     def opening_error(self) -> RpcError:
         """Make the error for the one who wanted to open this session."""

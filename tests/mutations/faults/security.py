@@ -11,6 +11,13 @@ FAULTS_TEST = "services/test_faults.py"
 
 FAULTS = (
     fault(
+        "an authenticate that never answers outlives its session",
+        "session/driver.py",
+        '            self._authenticating.cancel(reason="the session is over")\n',
+        "",
+        "session/test_authenticating.py",
+    ),
+    fault(
         "a certificate that is valid for another name is accepted",
         "channels/tls.py",
         "    context = ssl.create_default_context()\n",

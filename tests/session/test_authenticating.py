@@ -1,0 +1,108 @@
+"""How long `authenticate` may take, and who ends it: a session as a server runs it."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import trio
+from raw_peer import HELLO, RawPeer
+
+import trio_rpc
+from trio_rpc import Limits, Options
+from trio_rpc.session.core import Core
+from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
+from trio_rpc.testing import memory_channel_pair
+from trio_rpc.wire import messages as m
+
+
+class _Waiter:
+    """An `authenticate` that never answers, and knows whether it has ended."""
+
+    def __init__(self) -> None:
+        self.began = trio.Event()
+        self.has_ended = False
+
+    async def __call__(self, session, credentials) -> None:
+        self.began.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.has_ended = True
+
+
+@contextlib.asynccontextmanager
+async def _server_session(services=None, **options):
+    """A session as a server runs it, in a task of its own, that is over when the block is left."""
+    ours, theirs = memory_channel_pair()
+    core = Core(ours, make_tables(services), Options(**options), "somebody")
+    make_session(core)
+    raised: list[Exception] = []
+
+    async def serve():
+        try:
+            await run_in_this_task(core)
+        except (trio_rpc.RpcError, ZeroDivisionError) as exc:
+            raised.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        peer = RawPeer(theirs)
+        peer.send(HELLO)
+        yield peer, raised
+
+
+async def test_an_authenticate_that_never_answers_is_cancelled_when_the_handshake_took_too_long(
+    autojump_clock,
+):
+    waiter = _Waiter()
+    limits = Limits(handshake_timeout=3)
+    with trio.fail_after(10):
+        async with _server_session(authenticate=waiter, limits=limits) as (peer, raised):
+            *_, goodbye = await peer.read_until_closed()
+    assert waiter.has_ended
+    assert trio.current_time() == pytest.approx(3, abs=0.001)
+    assert [type(exc) for exc in raised] == [trio_rpc.SessionBroken]
+    assert goodbye == m.Goodbye("done", "no handshake within 3 s")
+
+
+async def test_an_authenticate_is_cancelled_when_the_client_has_gone(autojump_clock):
+    waiter = _Waiter()
+    with trio.fail_after(5):
+        async with _server_session(authenticate=waiter) as (peer, raised):
+            await waiter.began.wait()
+            await peer.channel.aclose()
+    assert waiter.has_ended
+    assert trio.current_time() == 0
+    assert [type(exc) for exc in raised] == [trio_rpc.SessionBroken]
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [m.Goodbye("done", "changed my mind"), m.Request(1, "echo", [1])],
+    ids=["goodbye", "request"],
+)
+async def test_an_authenticate_is_cancelled_when_the_client_does_not_wait_for_it(
+    autojump_clock, packet
+):
+    waiter = _Waiter()
+    with trio.fail_after(5):
+        async with _server_session(authenticate=waiter) as (peer, raised):
+            await waiter.began.wait()
+            peer.send(packet)
+    assert waiter.has_ended
+    assert len(raised) == 1
+
+
+def _broken(*_):
+    raise ZeroDivisionError("a secret")
+
+
+@pytest.mark.parametrize(
+    "options", [{"authenticate": _broken}, {"services": _broken}], ids=["authenticate", "services"]
+)
+async def test_a_client_is_told_that_a_bug_kept_the_session_from_opening_and_no_more(options):
+    async with _server_session(**options) as (peer, raised):
+        *_, goodbye = await peer.read_until_closed()
+    assert [type(exc) for exc in raised] == [ZeroDivisionError]
+    assert goodbye == m.Goodbye("done", "it was closed before it was open")
