@@ -437,3 +437,19 @@ async def test_a_page_of_an_allowed_origin_may_reach_a_private_network(counter):
         got = await http.options(f"{url}/api/add", headers={**asks, "Origin": "https://evil.org"})
         assert got.status_code == 400
         assert "access-control-allow-origin" not in got.headers
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"filters": 5}, TypeError),
+        ({"filters": [5]}, TypeError),
+        ({"filters": "abc"}, TypeError),
+        ({"error_detail": "None"}, ValueError),
+        ({"error_detail": None}, ValueError),
+    ],
+    ids=str,
+)
+def test_options_that_mean_nothing_are_refused_when_a_gateway_is_made(options, kind):
+    with pytest.raises(kind, match=next(iter(options))):
+        Gateway(Counter(), **options)

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 import trio
-from raw_peer import HELLO, RawPeer
+from raw_peer import HELLO, RawPeer, session_with_raw_peer
 
 import trio_rpc
 from trio_rpc import Limits, Options
@@ -106,3 +106,35 @@ async def test_a_client_is_told_that_a_bug_kept_the_session_from_opening_and_no_
         *_, goodbye = await peer.read_until_closed()
     assert [type(exc) for exc in raised] == [ZeroDivisionError]
     assert goodbye == m.Goodbye("done", "it was closed before it was open")
+
+
+@pytest.mark.parametrize("answer", [True, False, 0, "ann"], ids=repr)
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+async def test_an_authenticate_that_answers_instead_of_refusing_lets_nobody_in(is_async, answer):
+    def plain(session, credentials):
+        return answer
+
+    async def asynchronous(session, credentials):
+        return answer
+
+    authenticate = asynchronous if is_async else plain
+    with pytest.raises(TypeError, match=r"has returned a \w+: it must raise Refused"):
+        async with session_with_raw_peer(authenticate=authenticate):
+            raise AssertionError("it must not open")
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+async def test_a_plain_authenticate_refuses_and_lets_in(refuses):
+    def plain(session, credentials):
+        if refuses:
+            raise trio_rpc.Refused("members only")
+
+    async with _server_session(authenticate=plain) as (peer, raised):
+        if refuses:
+            assert (await peer.read(m.Goodbye)).message == "members only"
+        else:
+            await peer.read(m.Welcome)
+        await peer.channel.aclose()
+    assert [type(exc) for exc in raised] == [
+        trio_rpc.Refused if refuses else trio_rpc.SessionBroken
+    ]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import reprlib
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from trio_rpc.errors import (
     CallError,
@@ -45,6 +45,7 @@ __all__ = [
     "BUILTINS",
     "Detail",
     "ErrorMap",
+    "check_detail",
     "from_error",
     "not_started",
     "refusal",
@@ -117,6 +118,12 @@ _CODES: Final[dict[type[CallError], str]] = {
     Unavailable: "unavailable",
 }
 _REFUSALS: Final = {code: cls for cls, code in _CODES.items()}
+
+
+def check_detail(detail: object) -> None:
+    """Raise ValueError unless ``detail`` is one of the three: any other one would tell peers more than was meant."""
+    if detail not in get_args(Detail):
+        raise ValueError(f"error_detail must be 'none', 'message' or 'traceback', not {detail!r}")
 
 
 def to_error(

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 from contextvars import copy_context
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -30,6 +30,7 @@ from trio_rpc.channels.optional import closes_now, lingers, renews
 from trio_rpc.errors import LocalProtocolError, Refused
 from trio_rpc.protocol.states import Half
 from trio_rpc.session.calls.context import handled_call, outgoing_metadata
+from trio_rpc.session.calls.eager import is_awaitable
 from trio_rpc.session.core import Core
 from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.session.reader import CHANNEL_ERRORS, Actions, Reader
@@ -247,7 +248,8 @@ class _Driver:
         assert authenticate is not None  # noqa: S101 - the caller has looked
         try:
             with self._authenticating:
-                await authenticate(session, self._protocol.peer.credentials)
+                result: Any = authenticate(session, self._protocol.peer.credentials)
+                _check_answer(await result if is_awaitable(result) else result)
         except Refused as exc:
             core.end(exc.with_traceback(None))  # it is an answer, and its frames hold the session
         else:
@@ -292,6 +294,14 @@ class _Driver:
             core.life.farewell = f"{message.message} ({message.code})"
             core.life.move(Stage.CLOSING)
         core.handler_ended()
+
+
+def _check_answer(answer: object) -> None:
+    # An authenticate that returns whether the peer may come in would let in everybody.
+    if answer is not None:
+        kind = type(answer).__name__
+        text = f"authenticate has returned a {kind}: it must raise Refused to turn a peer away"
+        raise TypeError(f"{text}, and return None to let it in")
 
 
 class _Silence:

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
-from trio_rpc.services.error_maps import Detail
-from trio_rpc.session.calls.filters import Filter
+from trio_rpc.services.error_maps import Detail, check_detail
+from trio_rpc.session.calls.filters import Filter, check_filters
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry
 
@@ -19,7 +19,8 @@ __all__ = ["Authenticate", "Options", "SessionOptions"]
 Authenticate: TypeAlias = Callable[["Session", Any], Awaitable[None]]
 """Checks the credentials of the other end: an async function of the session and the credentials.
 
-It returns to accept the session, and raises :class:`trio_rpc.Refused` to refuse it.
+It returns None to accept the session, and raises :class:`trio_rpc.Refused` to refuse it. Any other result is an
+error, and refuses it as well.
 """
 
 
@@ -44,11 +45,16 @@ class Options:
     Attributes:
         limits: what this end accepts, in bytes, counts and seconds.
         registry: the application's own types that may travel; both ends need the same.
-        filters: async functions that run round each call, on either side of it; the first one is outermost.
+        filters: async functions ``(call, proceed)`` that run round each call that this end handles, and round each
+            that it makes; the first one is outermost. One returns ``await proceed()``, or raises to refuse the call.
         credentials: a value that the other end's ``authenticate`` gets; anything that may be an argument.
         authenticate: checks the other end's credentials before the session opens.
         error_detail: how much of an undeclared exception the other end is told: ``"none"``, ``"message"``
             or ``"traceback"``.
+
+    Raises:
+        TypeError: an option is of the wrong type.
+        ValueError: ``error_detail`` is none of the three.
     """
 
     limits: Limits = DEFAULT_LIMITS
@@ -57,3 +63,17 @@ class Options:
     credentials: Any = None
     authenticate: Authenticate | None = None
     error_detail: Detail = "message"
+
+    def __post_init__(self) -> None:
+        _check_type("limits", self.limits, Limits, "a trio_rpc.Limits")
+        registry = TypeRegistry | None
+        _check_type("registry", self.registry, registry, "a trio_rpc.TypeRegistry or None")
+        asynchronous = "an async function or None"
+        _check_type("authenticate", self.authenticate, Callable | None, asynchronous)
+        check_filters(self.filters)
+        check_detail(self.error_detail)
+
+
+def _check_type(name: str, value: object, kind: Any, wanted: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")

@@ -11,6 +11,20 @@ FAULTS_TEST = "services/test_faults.py"
 
 FAULTS = (
     fault(
+        "an authenticate that returns False lets the peer in",
+        "session/driver.py",
+        "    if answer is not None:\n",
+        "    if False:\n",
+        "session/test_authenticating.py",
+    ),
+    fault(
+        "a misspelt error_detail tells peers the texts of exceptions",
+        "services/error_maps.py",
+        "    if detail not in get_args(Detail):\n",
+        "    if False:\n",
+        "session/test_options_checked.py",
+    ),
+    fault(
         "an authenticate that never answers outlives its session",
         "session/driver.py",
         '            self._authenticating.cancel(reason="the session is over")\n',

@@ -34,9 +34,9 @@ from trio_rpc.gateway.server.connection import Connection, End
 from trio_rpc.gateway.server.forms import Forms
 from trio_rpc.gateway.server.results import Results
 from trio_rpc.gateway.server.surroundings import check_trio, refuse_without_trio
-from trio_rpc.services.error_maps import Detail
+from trio_rpc.services.error_maps import Detail, check_detail
 from trio_rpc.services.tables import BoundMethod, build_table, missing
-from trio_rpc.session.calls.filters import Filter
+from trio_rpc.session.calls.filters import Filter, check_filters
 from trio_rpc.session.owner import Owner
 
 __all__ = ["WITHOUT_DEFLATE", "Gateway", "outlives"]
@@ -93,8 +93,8 @@ class Gateway:
 
     Raises:
         TypeError: a service is not one, or a browser could never give a parameter of one of its methods: it is
-            positional-only, or a stream, or a callback whose name a header cannot carry.
-        ValueError: ``pages`` is no folder, or an allowed origin is none.
+            positional-only, or a stream, or a callback whose name a header cannot carry. Or ``filters`` are none.
+        ValueError: ``pages`` is no folder, an allowed origin is none, or ``error_detail`` is none of the three.
     """
 
     def __init__(
@@ -109,6 +109,8 @@ class Gateway:
         error_detail: Detail = "message",
         pages: Path | str | None = None,
     ) -> None:
+        check_filters(filters)
+        check_detail(error_detail)
         self.limits = limits or GatewayLimits()
         self._table = build_table(services)
         self._forms = {

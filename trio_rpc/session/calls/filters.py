@@ -15,11 +15,20 @@ from trio_rpc.services.error_maps import set_fate
 from trio_rpc.session.calls.context import Call
 from trio_rpc.util.one_exception import one_exception
 
-__all__ = ["Filter", "apply_filters", "call_filtered", "filtered"]
+__all__ = ["Filter", "apply_filters", "call_filtered", "check_filters", "filtered"]
 
 T = TypeVar("T")
 
 Filter: TypeAlias = Callable[[Call, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+
+
+def check_filters(filters: object) -> None:
+    """Raise TypeError unless these are filters, in an order that can be walked through for each call."""
+    if not isinstance(filters, Sequence) or isinstance(filters, str | bytes):
+        raise TypeError(f"filters must be a list of async functions, not {filters!r}")
+    for each in filters:
+        if not callable(each):
+            raise TypeError(f"filters must be async functions, and {each!r} is not one")
 
 
 def apply_filters(
