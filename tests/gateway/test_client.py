@@ -677,3 +677,27 @@ def test_acknowledgements_come_now_and_then():
     assert [json.loads(text) for text in one.news()] == [{"type": "ack", "seq": 65}]
     one.hear('{"type": "ping"}')
     assert [json.loads(text)["type"] for text in one.news()] == ["pong"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "http://localhost",
+        "ws://localhost/",
+        "localhost/rpc",
+        "localhost:8000",
+        "[::1]:8000",
+        "",
+        "a b",
+    ],
+)
+def test_a_host_that_is_a_url_or_has_a_port_is_refused_when_a_client_is_made(host):
+    with pytest.raises(ValueError, match="host must be a name or an address alone"):
+        Message(host, 8000)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1", "::1", "xn--bcher-kva.example", "bücher.example"]
+)
+def test_a_host_is_a_name_or_an_address(host):
+    Message(host, 8000)

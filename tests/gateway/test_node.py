@@ -363,3 +363,21 @@ async def test_while_there_is_a_connection_it_carries_the_end_of_every_post(tmp_
     """
     assert await node.run(tmp_path, script, Gateway(slow)) == ["Error: mine", "open"]
     assert slow.ended.is_set()
+
+
+async def test_a_host_that_is_a_url_is_refused_when_a_client_is_made(tmp_path):
+    script = """
+    for (const given of ["http://localhost", "localhost/rpc", "ws://localhost/", "", "localhost", "127.0.0.1:80", "[::1]"]) {
+      try { tell(new Message(given, 8000).base.href); } catch (error) { tell(`${error.name}: ${error.message}`); }
+    }
+    """
+    refused = "TypeError: host must be a name or an address alone, not {}: port and path are arguments of their own"
+    assert await node.run(tmp_path, script) == [
+        *(
+            refused.format(given)
+            for given in ("http://localhost", "localhost/rpc", "ws://localhost/", "")
+        ),
+        "http://localhost:8000/",
+        "http://127.0.0.1:8000/",
+        "http://[::1]:8000/",
+    ]

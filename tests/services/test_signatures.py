@@ -445,11 +445,29 @@ def test_defaults_are_left_to_the_function():
 
 
 @pytest.mark.parametrize(
+    ("most", "text"),
+    [
+        (0, "method() takes at most 0 positional arguments, but was given 3"),
+        (1, "method() takes at most 1 positional argument, but was given 3"),
+    ],
+)
+def test_too_many_arguments_are_counted_in_words_that_fit(most, text):
+    def none() -> None: ...
+
+    def one(a: int) -> None: ...
+
+    signature = Signature([none, one][most], skip_self=False, name="method")
+    with pytest.raises(InvalidArguments) as caught:
+        signature.bind([1, 2, 3])
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
     ("args", "kwargs", "parameter", "text"),
     [
         ([], {}, "a", "method() lacks parameter 'a'"),
         ([], {"b": "x"}, "a", "method() lacks parameter 'a'"),
-        ([1, "x", 1.0], {}, "", "method() takes at most 2 positional arguments, 3 were given"),
+        ([1, "x", 1.0], {}, "", "method() takes at most 2 positional arguments, but was given 3"),
         ([1], {"a": 1}, "a", "method() got parameter 'a' by position and by name"),
         ([1], {"d": 1}, "d", "method() has no parameter 'd'"),
         ([1], {"self": 1}, "self", "method() has no parameter 'self'"),

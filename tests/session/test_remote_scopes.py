@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -259,6 +260,17 @@ async def test_the_other_end_ends_the_scope(market, no_time):
                 await scope.call("end_scope")
                 await trio.sleep_forever()
         await nothing_left(a, b)
+
+
+async def test_a_scope_that_ends_with_the_other_ends_session_says_so(
+    market, autojump_clock, nursery
+):
+    async with open_session_pair(market, None, on_end="keep") as (a, b):
+        with pytest.raises(trio_rpc.RemoteCancelled, match="scope: this session is ending"):
+            async with b.open_scope():
+                await wait_all_tasks_blocked()  # the other end has it by now
+                nursery.start_soon(functools.partial(a.aclose, grace=0))
+                await trio.sleep_forever()
 
 
 async def test_use_after_the_end(market, no_time):

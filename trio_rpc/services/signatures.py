@@ -381,10 +381,9 @@ class Signature:
     def _bind_positional(self, args: Sequence[Any]) -> list[Any]:
         parameters = self._positional
         if len(args) > len(parameters) and self._extra_positional is None:
-            most = len(parameters)
-            raise InvalidArguments(
-                f"{self.method}() takes at most {most} positional arguments, {len(args)} were given"
-            )
+            most = f"{len(parameters)} positional argument{'s' * (len(parameters) != 1)}"
+            text = f"{self.method}() takes at most {most}, but was given {len(args)}"
+            raise InvalidArguments(text)
         bound = [self._converted(one, value) for one, value in zip(parameters, args, strict=False)]
         if self._extra_positional is not None:
             extra = args[len(parameters) :]

@@ -49,6 +49,13 @@ class _Holder:
         """Its task that may carry the messages. A post that is cancelled still needs it."""
 
 
+def _check_host(host: str) -> None:
+    is_odd = not host or any(each in " /@?#" for each in host)
+    if is_odd or host.count(":") == 1 or "]:" in host:
+        text = "port and path are arguments of their own"
+        raise ValueError(f"host must be a name or an address alone, not {host!r}: {text}")
+
+
 class Message:
     """Calls methods of a gateway, which calls back while they run.
 
@@ -65,6 +72,8 @@ class Message:
         secure: whether it is reached by https and wss.
         ssl_context: to verify it by; the system's authorities by default.
         cancel_grace: seconds that a cancelled post waits for the word that its work has ended.
+
+    Raises ValueError for a host that is a URL, or has a port.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class Message:
         ssl_context: ssl.SSLContext | None = None,
         cancel_grace: float = 30.0,
     ) -> None:
+        _check_host(host)
         self._place = (host, port)
         self._path = path.rstrip("/")
         self._ssl_context = (ssl_context or tls.client_context()) if secure else None

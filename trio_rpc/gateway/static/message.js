@@ -386,6 +386,9 @@ export class Message extends EventTarget {
    */
   constructor(host, port, { path, secure } = {}) {
     super();
+    if (host === "" || host?.includes("/")) {
+      throw new TypeError(`host must be a name or an address alone, not ${host}: port and path are arguments of their own`);
+    }
     const isSecure = secure ?? HERE.protocol === "https:";
     const base = new URL(host === undefined ? HERE.href : `http://${host}`);
     base.protocol = isSecure ? "https:" : "http:";

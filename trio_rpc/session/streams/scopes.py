@@ -16,6 +16,7 @@ import trio
 
 from trio_rpc.errors import RemoteCancelled
 from trio_rpc.services.decorators import Kind
+from trio_rpc.services.error_maps import from_error
 from trio_rpc.services.introspection import RESERVED
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.services.signatures import Signature
@@ -223,12 +224,19 @@ async def open_scope(session: Session, outgoing: Outgoing) -> AsyncIterator[Remo
     await outgoing.close(pending, "its block has been left")
     error = await _error_of(outgoing, pending)
     if error is None and ended_early:
-        error = RemoteCancelled("the other end has ended the remote scope")
+        error = _ended_by_the_other_end(pending.answer)
     try:
         if error is not None:
             raise error
     finally:
         del error  # its traceback holds this frame
+
+
+def _ended_by_the_other_end(answer: object) -> RemoteCancelled:
+    text = "the other end has ended the remote scope"
+    if isinstance(answer, m.ReplyErr):
+        text += f": {from_error(answer.error, {})}"
+    return RemoteCancelled(text)
 
 
 async def _error_of(outgoing: Outgoing, pending: Pending) -> Exception | None:

@@ -1,0 +1,27 @@
+"""Without the extra that the gateway needs, an import says what to install."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import trio
+
+
+async def _import_without(missing: str) -> str:
+    code = f"import sys; sys.modules[{missing!r}] = None; import trio_rpc.gateway"
+    command = [sys.executable, "-c", code]
+    done = await trio.run_process(command, capture_stderr=True, check=False)
+    assert done.returncode == 1
+    return done.stderr.decode().splitlines()[-1]
+
+
+@pytest.mark.parametrize("missing", ["httpx", "hypercorn", "starlette"])
+async def test_an_import_without_the_extra_says_what_to_install(missing):
+    text = f"trio_rpc.gateway needs {missing}: pip install 'trio-rpc[gateway]'"
+    assert await _import_without(missing) == f"ModuleNotFoundError: {text}"
+
+
+async def test_an_import_that_fails_for_another_reason_says_its_own():
+    assert "msgpack" in (text := await _import_without("msgpack"))
+    assert "trio-rpc[gateway]" not in text
