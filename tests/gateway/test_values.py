@@ -10,6 +10,7 @@ import json
 import math
 import re
 import uuid
+import zoneinfo
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Union
@@ -258,6 +259,9 @@ BAD = [
     (dict[str, int], {"\udfff": 1}),
     (dt.datetime, dt.datetime(2026, 10, 25, 2, 30, fold=1)),  # noqa: DTZ001
     (dt.time, dt.time(2, 30, fold=1)),
+    # A zone whose offset depends on the day has none for a time alone.
+    (dt.time, dt.time(2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))),
+    (list[dt.time], [dt.time(2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))]),
     (int, "1"),
     (None, 1),
     (object, object()),

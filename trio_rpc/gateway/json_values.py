@@ -205,8 +205,8 @@ def _struct_fields(value: msgspec.Struct) -> dict[str, Any] | list[Any]:
 
 def _lower_other(value: Any) -> Any:
     if isinstance(value, TEXTS):
-        if getattr(value, "fold", 0) and value.tzinfo is None:  # type: ignore[union-attr]
-            raise ValueError(f"{value!r}: JSON has no fold; give the time its zone")
+        if getattr(value, "fold", 0) and value.utcoffset() is None:  # type: ignore[union-attr]
+            raise ValueError(f"{value!r}: JSON has no fold; give the time its offset")
         if isinstance(value, decimal.Decimal) and value.is_nan():
             raise ValueError(f"JSON has no number for {value!r}")
         return msgspec.to_builtins(value)
