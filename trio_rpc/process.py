@@ -46,7 +46,7 @@ async def open_process(
     When the block is over the process has ended, and been reaped. It is asked to end as soon as the
     session is over: by the end of the session, which lets :func:`serve_parent` return; after
     ``goodbye_time`` by SIGTERM; after another ``terminate_time`` by SIGKILL. If the block raises or is
-    cancelled, ``limits.time_to_die`` takes the place of a longer ``goodbye_time``.
+    cancelled, ``limits.shutdown_timeout`` takes the place of a longer ``goodbye_time``.
 
     When the process ends, or leaves, before the block does, the body is cancelled, and the block raises
     SessionBroken (law 17), whose ``__cause__`` has the exit code or signal.

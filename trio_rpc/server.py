@@ -14,8 +14,8 @@ import trio
 from trio_rpc.channels import (
     ChannelListener,
     Connection,
-    Lobby,
     ResumableChannel,
+    ResumableSessions,
     Resume,
     carrier_limits,
     open_listeners,
@@ -29,7 +29,7 @@ from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared
 from trio_rpc.util.one_exception import one_exception
-from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["Server", "open_server", "serve"]
 
@@ -57,16 +57,16 @@ class Server:
         self._tables = tables
         self._options = options
         limits = options.limits
-        self._lobby: Lobby | None = None
+        self._lobby: ResumableSessions | None = None
         if resume is not None:
-            self._lobby = Lobby(
+            self._lobby = ResumableSessions(
                 resume,
                 handshake_timeout=limits.handshake_timeout,
-                time_to_die=limits.time_to_die,
+                shutdown_timeout=limits.shutdown_timeout,
             )
         self._shared = Shared()
         # Of its own: whatever strangers do wrong must not hide the tracebacks of bugs.
-        self._failures = Complaints(logger)
+        self._failures = RateLimitedLog(logger)
         self._owner = Owner("this server")
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
@@ -105,35 +105,43 @@ class Server:
     async def _connected(self, connection: Connection, nursery: trio.Nursery) -> None:
         """Own a connection: as the channel of its session, or as the present carrier of one."""
         name = connection.name
-        with self._alone(name):
+        with self._log_and_isolate_errors(name):
             async with connection.prepared() as carrier:
                 if self._lobby is None:
                     await self._serve(carrier, name, nursery)
                 else:
                     await self._carry(carrier, name, self._lobby, nursery)
 
-    def _alone(self, name: str) -> _Alone:
-        return _Alone(self._shared.complaints, self._failures, name)
+    def _log_and_isolate_errors(self, name: str) -> _IsolatedErrors:
+        return _IsolatedErrors(self._shared.complaints, self._failures, name)
 
     async def _carry(
-        self, carrier: trio.abc.Channel[bytes], name: str, lobby: Lobby, nursery: trio.Nursery
+        self,
+        carrier: trio.abc.Channel[bytes],
+        name: str,
+        sessions: ResumableSessions,
+        nursery: trio.Nursery,
     ) -> None:
-        guest = await lobby.receive(carrier)
-        if not isinstance(guest.channel, ResumableChannel):
-            await self._serve(guest.channel, name, nursery)
+        arrival = await sessions.receive(carrier)
+        if not isinstance(arrival.channel, ResumableChannel):
+            await self._serve(arrival.channel, name, nursery)
             return
-        if guest.is_new:
-            nursery.start_soon(self._serve_resumable, guest.channel, name, lobby, nursery)
+        if arrival.is_new:
+            nursery.start_soon(self._serve_resumable, arrival.channel, name, sessions, nursery)
         # Its session, which is cancelled with the server, has last words to send, and closes it then.
         with trio.CancelScope(shield=True):
-            await guest.channel.accept(carrier, guest.received)
+            await arrival.channel.accept(carrier, arrival.received)
 
     async def _serve_resumable(
-        self, channel: ResumableChannel, name: str, lobby: Lobby, nursery: trio.Nursery
+        self,
+        channel: ResumableChannel,
+        name: str,
+        sessions: ResumableSessions,
+        nursery: trio.Nursery,
     ) -> None:
-        with self._alone(name):
+        with self._log_and_isolate_errors(name):
             try:
-                async with lobby.own(channel):
+                async with sessions.own(channel):
                     await self._serve(channel, name, nursery)
             finally:
                 await close_forcefully(channel)
@@ -156,12 +164,15 @@ class Server:
             self.sessions.discard(session)
 
 
-class _Alone:
-    """A block for one client. Whatever is wrong with it, it is nobody else's business (law 14)."""
+class _IsolatedErrors:
+    """A block for one client: logs its error, which must not end the others (law 14).
+
+    A class, since a generator would keep a frame for each idle session.
+    """
 
     __slots__ = ("_complaints", "_failures", "_name")
 
-    def __init__(self, complaints: Complaints, failures: Complaints, name: str) -> None:
+    def __init__(self, complaints: RateLimitedLog, failures: RateLimitedLog, name: str) -> None:
         self._complaints = complaints
         self._failures = failures
         self._name = name

@@ -43,7 +43,7 @@ async def test_a_channel_whose_aclose_never_returns_holds_a_session_no_longer_th
 ):
     a, b = memory_channel_pair()
     nursery.start_soon(trio_rpc.serve_session, b, None)
-    async with trio_rpc.open_session(NeverCloses(a), limits=Limits(time_to_die=3)) as session:
+    async with trio_rpc.open_session(NeverCloses(a), limits=Limits(shutdown_timeout=3)) as session:
         await session.ping()
         started = trio.current_time()
     assert trio.current_time() - started == 3

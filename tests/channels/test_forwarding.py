@@ -338,7 +338,7 @@ async def test_leaving_the_block_does_not_wait_for_ever(autojump_clock):
                 while True:
                     await channel.send(bytes(10_000))
             started = trio.current_time()
-        assert trio.current_time() - started == Limits().time_to_die
+        assert trio.current_time() - started == Limits().shutdown_timeout
 
 
 async def test_a_packet_of_many_frames_lets_others_run():

@@ -18,7 +18,7 @@ from trio_rpc.channels import StreamChannel
 from trio_rpc.channels.stream import READ_SIZE
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.framing import frame
-from trio_rpc.wire.parts import Parts
+from trio_rpc.wire.parts import BufferList
 
 
 async def channel_with(data, **options):
@@ -577,7 +577,7 @@ async def test_race_a_send_that_waits_goes_on_when_receiving_is_stopped():
 async def test_a_packet_in_many_parts_arrives_whole():
     ours, theirs = await socket_pair(max_packet=2**20)
     receiver = StreamChannel(theirs, 2**20)
-    parts = Parts([bytes([number % 256]) * 300 for number in range(3000)])
+    parts = BufferList([bytes([number % 256]) * 300 for number in range(3000)])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.send, parts)
         assert await receiver.receive() == bytes(parts)

@@ -85,8 +85,8 @@ def test_what_must_not_be_sent_to_whom_is_what_the_tables_say():
 def test_the_tables_of_calls_have_all_states():
     text = section(PAGE, "The two tables of calls")
     for heading, kinds in (
-        ("calls I have made", states.Outgoing),
-        ("calls I serve", states.Incoming),
+        ("calls I have made", states.OutgoingState),
+        ("calls I serve", states.IncomingState),
     ):
         rows = table(text, heading)
         found = {word for row in rows for word in re.findall(r"[A-Z]{4,}", f"{row[0]} {row[2]}")}
@@ -170,7 +170,7 @@ def test_the_exceptions_that_are_listed():
 
 def test_every_goodbye_code_is_listed():
     rows = table(section(PAGE, "11. The end"), "code")
-    used = set(re.findall(r'return "(\w+)", ', inspect.getsource(life.Life.goodbye)))
+    used = set(re.findall(r'return "(\w+)", ', inspect.getsource(life.Lifecycle.goodbye)))
     assert {codes(row[0])[0] for row in rows} == used
 
 
@@ -179,7 +179,7 @@ def test_every_entry_of_a_context_is_listed():
     source = inspect.getsource(trio_rpc.session.calls.context)
     source += inspect.getsource(trio_rpc.session.calls.outgoing)
     used = set(re.findall(r'context(?:\["|\.get\("|, ")(\w+)"', source))
-    used |= set(re.findall(r'\{"(\w+)": handled\.id, "(\w+)"', source)[0])
+    used |= set(re.findall(r'\{"(\w+)": call\.id, "(\w+)"', source)[0])
     used |= set(re.findall(r'"(deadline)": max', source))
     used |= {"scope", "stream", signatures.TASK_STATUS}
     assert listed == used
@@ -195,7 +195,7 @@ def test_numbers_that_stand_in_the_text():
     assert f"gives it {limits.handshake_timeout:g} seconds" in text
     assert f"waits {limits.packet_timeout:g} seconds" in text
     assert f"gives the others {limits.close_grace:g} seconds" in text
-    assert f"{limits.time_to_die:g} second here" in text
+    assert f"{limits.shutdown_timeout:g} second here" in text
     assert f"asks after {limits.keepalive_interval:g} seconds of silence, three times" in text
     assert limits.keepalive_pings == 3
     assert f"`max_call_depth`, {limits.max_call_depth} here" in text

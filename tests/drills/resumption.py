@@ -22,7 +22,13 @@ from dataclasses import dataclass, field
 import trio
 
 import trio_rpc
-from trio_rpc.channels import Lobby, carrier_limits, open_channel, open_listeners, open_resumable
+from trio_rpc.channels import (
+    ResumableSessions,
+    carrier_limits,
+    open_channel,
+    open_listeners,
+    open_resumable,
+)
 from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.testing import open_chaos_proxy
 
@@ -190,20 +196,20 @@ async def open_plain(works, scheme):
         yield session, proxy
 
 
-async def serve_resumable(listener, lobby, handler, nursery):
+async def serve_resumable(listener, sessions, handler, nursery):
     """Accept carriers of resumable channels; run a handler for each new channel."""
 
     async def own(channel):
-        async with lobby.own(channel):
+        async with sessions.own(channel):
             await handler(channel)
 
     async def lead(connection):
         with contextlib.suppress(OSError):
             async with connection.prepared() as carrier:
-                guest = await lobby.receive(carrier)
-                if guest.is_new:
-                    nursery.start_soon(own, guest.channel)
-                await guest.channel.accept(carrier, guest.received)
+                arrival = await sessions.receive(carrier)
+                if arrival.is_new:
+                    nursery.start_soon(own, arrival.channel)
+                await arrival.channel.accept(carrier, arrival.received)
 
     while True:
         nursery.start_soon(lead, await listener.accept())
@@ -223,8 +229,8 @@ async def open_forwarded(works):
 
     [listener] = await open_listeners("tcp://127.0.0.1:0", limits=limits)
     async with trio.open_nursery() as nursery:
-        lobby = Lobby(RESUME, handshake_timeout=10)
-        nursery.start_soon(serve_resumable, listener, lobby, forward, nursery)
+        sessions = ResumableSessions(RESUME, handshake_timeout=10)
+        nursery.start_soon(serve_resumable, listener, sessions, forward, nursery)
         async with (
             open_chaos_proxy(listener.url) as proxy,
             open_resumable(

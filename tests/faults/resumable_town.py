@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trio_rpc.channels import Lobby, Resume, carrier_limits, open_resumable
+from trio_rpc.channels import ResumableSessions, Resume, carrier_limits, open_resumable
 from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.testing import Faults, open_faulty_pair
 from trio_rpc.wire.limits import DEFAULT_LIMITS
@@ -15,7 +15,7 @@ LIMITS = carrier_limits(DEFAULT_LIMITS)
 
 
 class Town:
-    """Where clients connect to one lobby.
+    """Where clients connect to one sessions.
 
     Attributes:
         links: every connection that there has been.
@@ -37,7 +37,7 @@ class Town:
 
     def restart(self):
         """Forget all sessions."""
-        self.lobby = Lobby(self.options, handshake_timeout=10)
+        self.sessions = ResumableSessions(self.options, handshake_timeout=10)
 
     async def pair(self):
         """A client's channel, and the server's end of it."""
@@ -66,17 +66,17 @@ class Town:
 
     async def serve(self, carrier):
         try:
-            guest = await self.lobby.receive(carrier)
-            if guest.is_new:
-                self.nursery.start_soon(self.own, guest.channel)
-            await guest.channel.accept(carrier, guest.received)
+            arrival = await self.sessions.receive(carrier)
+            if arrival.is_new:
+                self.nursery.start_soon(self.own, arrival.channel)
+            await arrival.channel.accept(carrier, arrival.received)
         except OSError as exc:
             self.problems.append(exc)
         finally:
             await close_forcefully(carrier)
 
     async def own(self, channel):
-        async with self.lobby.own(channel):
+        async with self.sessions.own(channel):
             await self._new.send(channel)
             await trio.sleep_forever()
 

@@ -23,7 +23,7 @@ import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits, Message
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.gateway.server.connection import Connection, End
-from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 UPGRADE = (
     b"GET /ws?resumable=1 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -178,7 +178,7 @@ async def test_lines_that_clients_cause_are_bounded_for_the_gateway_and_not_for_
 
 def test_a_bound_of_its_own_for_each_kind_of_line(caplog, autojump_clock):
     async def main() -> None:
-        one = Complaints(logging.getLogger("trio_rpc.gateway"), lines=1)
+        one = RateLimitedLog(logging.getLogger("trio_rpc.gateway"), lines=1)
         for number in range(3):
             one.log(logging.WARNING, "line %d", number)
         await trio.sleep(61)
@@ -240,7 +240,7 @@ async def test_max_body_holds_whatever_max_message_is():
 @pytest.mark.parametrize("reads", [True, False])
 @pytest.mark.parametrize("goes_on", [True, False])
 async def test_after_1009_the_socket_is_gone_within_time_to_die(goes_on, reads):
-    limits = GatewayLimits(max_message=1000, time_to_die=0.1, grace=0.1)
+    limits = GatewayLimits(max_message=1000, shutdown_timeout=0.1, grace=0.1)
     gateway = Gateway(Service(), limits=limits)
     async with hosting(gateway) as url:
         stream = await trio.open_tcp_stream("127.0.0.1", port_of(url))

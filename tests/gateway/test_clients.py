@@ -13,7 +13,7 @@ import trio.testing
 import trio_rpc
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.browser import Client
-from trio_rpc.gateway.server.call import Manners, Work
+from trio_rpc.gateway.server.call import CallSettings, GatewayCall
 from trio_rpc.gateway.server.connection import Connection, End
 from trio_rpc.gateway.server.results import Results
 from trio_rpc.services.tables import build_table
@@ -79,9 +79,9 @@ def talker():
     return Talker()
 
 
-def work_for(talker: Talker, name: str = "talk", timeout: float = float("inf")) -> Work:
+def work_for(talker: Talker, name: str = "talk", timeout: float = float("inf")) -> GatewayCall:
     method = build_table(talker)[name]
-    return Work(method, {}, None, timeout, Manners((), "message"), lambda _: None)
+    return GatewayCall(method, {}, None, timeout, CallSettings((), "message"), lambda _: None)
 
 
 def connect(client: Client, pipe: Pipe) -> Connection:

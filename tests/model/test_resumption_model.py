@@ -228,7 +228,7 @@ class World:
         ack = self.client.channel.received
         try:
             await self.steps.step()
-            if self.server.channel.is_over:  # the lobby does not know it any more
+            if self.server.channel.is_over:  # the server does not know it any more
                 self.client.channel.fail("refused")
                 return None
             self.nursery.start_soon(self.accept, theirs, ack)

@@ -14,7 +14,7 @@ from protocol_pair import (
 )
 
 from trio_rpc.errors import EncodeError, Fate, LocalProtocolError, RemoteProtocolError
-from trio_rpc.protocol.states import Half, Incoming, Outgoing
+from trio_rpc.protocol.states import Half, IncomingState, OutgoingState
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.limits import Limits
 
@@ -32,13 +32,13 @@ def pair():
 
 def test_a_call_and_its_reply(pair):
     call = pair.a.request("market.price", ["BTC"], {"at": 1}, {"deadline": 1.5})
-    assert pair.a.outgoing == {call: Outgoing.WAITING}
+    assert pair.a.outgoing == {call: OutgoingState.WAITING}
     assert pair.deliver(pair.a) == [
         m.Request(call, "market.price", ["BTC"], {"at": 1}, {"deadline": 1.5})
     ]
-    assert pair.b.incoming == {call: Incoming.RUNNING}
+    assert pair.b.incoming == {call: IncomingState.RUNNING}
     pair.b.reply(call, 42.0)
-    assert pair.b.incoming == {call: Incoming.ANSWERED}
+    assert pair.b.incoming == {call: IncomingState.ANSWERED}
     assert pair.deliver(pair.b) == [m.Reply(call, 42.0)]
     pair.assert_no_calls()
 
@@ -53,7 +53,7 @@ def test_a_call_and_its_error(pair):
 def test_calls_of_both_ends_have_ids_of_their_own(pair):
     assert pair.call(pair.a) == pair.call(pair.b) == 1
     pair.a.reply(1, "from a")
-    assert pair.b.incoming == {1: Incoming.RUNNING}
+    assert pair.b.incoming == {1: IncomingState.RUNNING}
     assert pair.settle() == [m.Reply(1, "from a")]
     pair.b.reply(1, "from b")
     assert pair.settle() == [m.Reply(1, "from b")]
@@ -126,7 +126,7 @@ def test_law_14_what_cannot_be_sent_leaves_the_call_unanswered(pair, result):
     call = pair.call()
     with pytest.raises(EncodeError):
         pair.b.reply(call, result)
-    assert pair.b.incoming == {call: Incoming.RUNNING}
+    assert pair.b.incoming == {call: IncomingState.RUNNING}
     assert not pair.b.has_data
     pair.b.reply_error(call, {"code": "internal"})
     assert pair.settle() == [m.ReplyErr(call, {"code": "internal"})]
@@ -150,9 +150,9 @@ def test_cancel_is_sent_once_with_its_reason(pair):
     call = pair.call()
     assert not pair.a.cancel(call, "the user pressed stop")
     assert not pair.a.cancel(call, "again")
-    assert pair.a.outgoing == {call: Outgoing.CANCELLING}
+    assert pair.a.outgoing == {call: OutgoingState.CANCELLING}
     assert pair.deliver(pair.a) == [m.Cancel(call, "the user pressed stop")]
-    assert pair.b.incoming == {call: Incoming.CANCELLED}
+    assert pair.b.incoming == {call: IncomingState.CANCELLED}
     pair.b.reply_error(call, {"code": "cancelled"})
     assert pair.settle() == [m.ReplyErr(call, {"code": "cancelled"})]
     pair.assert_no_calls()
@@ -189,14 +189,14 @@ def test_a_cancel_goes_out_whatever_its_reason_is(pair, reason):
     pair.a.cancel(call, reason)
     (event,) = pair.settle()
     assert len(event.reason or "") <= 1000
-    assert pair.b.incoming == {call: Incoming.CANCELLED}
+    assert pair.b.incoming == {call: IncomingState.CANCELLED}
 
 
 def test_cancel_and_its_request_in_one_packet(pair):  # case 33
     """Our own end would withdraw the Request; another implementation need not."""
     events = received(pair.b, m.Request(1, "method", []), m.Cancel(1, "stop"))
     assert events == [m.Request(1, "method", []), m.Cancel(1, "stop")]
-    assert pair.b.incoming == {1: Incoming.CANCELLED}
+    assert pair.b.incoming == {1: IncomingState.CANCELLED}
 
 
 def test_cancel_of_a_call_that_is_over_or_unknown_does_nothing(pair):
@@ -269,7 +269,7 @@ def test_the_end_of_an_abandoned_call_is_dropped_by_rule(pair, cancelled, termin
     if cancelled:
         pair.a.cancel(call)
     pair.a.abandon(call)
-    assert pair.a.outgoing == {call: Outgoing.ABANDONED}
+    assert pair.a.outgoing == {call: OutgoingState.ABANDONED}
     pair.deliver(pair.a)
     getattr(pair.b, terminal)(call, {})
     assert pair.deliver(pair.b) == []
@@ -320,7 +320,7 @@ def test_law_15_a_call_whose_last_byte_is_here_has_not_started(pair, args, packe
 def test_law_15_a_call_that_has_left_may_have_started(pair, args):
     call = pair.call(None, *args)
     assert not pair.a.never_left(call)
-    assert pair.a.outgoing == {call: Outgoing.WAITING}
+    assert pair.a.outgoing == {call: OutgoingState.WAITING}
 
 
 def test_never_left_looks_at_that_call_alone(pair):
@@ -352,7 +352,7 @@ def test_law_11_calls_wait_for_credit(pair):
 def test_the_callee_frees_a_slot_when_the_end_leaves_and_the_caller_when_it_comes(pair):
     call = pair.call()
     pair.b.reply(call, None)
-    assert pair.b.incoming == {call: Incoming.ANSWERED}
+    assert pair.b.incoming == {call: IncomingState.ANSWERED}
     packet = pair.b.next_packet()
     assert pair.b.incoming == {}
     assert call in pair.a.outgoing
@@ -363,7 +363,7 @@ def test_a_large_reply_keeps_its_slot_until_its_last_piece_leaves(pair):
     call = pair.call()
     pair.b.reply(call, BIG)
     while pair.b.bytes_waiting:
-        assert pair.b.incoming == {call: Incoming.ANSWERED}
+        assert pair.b.incoming == {call: IncomingState.ANSWERED}
         packet = pair.b.next_packet()
         events = list(pair.a.receive(packet))
     assert pair.b.incoming == {}

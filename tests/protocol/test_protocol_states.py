@@ -11,7 +11,15 @@ from protocol_pair import Pair, encoded, make_protocol, packets, received
 from trio_rpc.errors import LocalProtocolError, RemoteProtocolError
 from trio_rpc.protocol import states
 from trio_rpc.protocol.protocol import Protocol
-from trio_rpc.protocol.states import IN_PIECES, LEGAL, NEXT, UNWELCOME, Half, Incoming, Outgoing
+from trio_rpc.protocol.states import (
+    IN_PIECES,
+    LEGAL,
+    NEXT,
+    UNWELCOME,
+    Half,
+    IncomingState,
+    OutgoingState,
+)
 from trio_rpc.wire import messages as m
 
 KINDS = m.Message.__args__
@@ -181,7 +189,7 @@ def test_the_tables_cover_every_state_and_name_no_other_messages():
 
 def test_the_theory_names_every_state():
     theory = states.__doc__
-    for state in (*Half, *Outgoing, *Incoming):
+    for state in (*Half, *OutgoingState, *IncomingState):
         assert state.name in theory or state.name in ("OPEN", "ENDED", "GREETED", "LEAVING")
 
 

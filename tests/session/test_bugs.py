@@ -247,7 +247,7 @@ async def test_what_is_normal_is_not_logged(caplog, no_time):
 
 async def test_a_handler_that_learns_that_its_session_is_over_is_no_bug(caplog):
     service = Normal()
-    limits = trio_rpc.Limits(time_to_die=0.01)
+    limits = trio_rpc.Limits(shutdown_timeout=0.01)
     options = {"limits": limits}
     # The nursery's group has the call's SessionClosed in it where the session ends before the call is cancelled.
     with contextlib.suppress(ExceptionGroup), trio.CancelScope() as scope:

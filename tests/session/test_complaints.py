@@ -9,11 +9,11 @@ import trio
 
 import trio_rpc
 from trio_rpc.testing import open_session_pair
-from trio_rpc.util.rate_limited_log import LINES, Complaints
+from trio_rpc.util.rate_limited_log import LINES, RateLimitedLog
 
 
 async def test_so_many_lines_a_minute_and_then_a_count(autojump_clock, caplog):
-    complaints = Complaints(logging.getLogger("test"))
+    complaints = RateLimitedLog(logging.getLogger("test"))
     for _ in range(100_000):
         complaints.log(logging.WARNING, "wrong")
     assert len(caplog.records) == LINES

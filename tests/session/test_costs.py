@@ -20,8 +20,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc import connect, method, serve
-from trio_rpc.session.calls.context import Handled
-from trio_rpc.session.calls.outgoing_call import Pending
+from trio_rpc.session.calls.context import IncomingCall
+from trio_rpc.session.calls.outgoing_call import OutgoingCall
 from trio_rpc.testing import open_session_pair
 from trio_rpc.wire.framing import PREFIX
 
@@ -257,7 +257,8 @@ async def test_a_call_leaves_nothing_to_the_garbage_collector(way, caplog):
 
     def count():
         return sum(
-            isinstance(each, Handled | Pending | trio.CancelScope) for each in gc.get_objects()
+            isinstance(each, IncomingCall | OutgoingCall | trio.CancelScope)
+            for each in gc.get_objects()
         )
 
     async with open_session_pair(None, Waiting()) as (session, _):

@@ -484,7 +484,7 @@ async def test_welcome_and_garbage_in_one_packet(no_time):
 
 
 async def test_the_channel_fails_while_the_last_words_wait_for_it(autojump_clock):
-    limits = Limits(time_to_die=10)
+    limits = Limits(shutdown_timeout=10)
     async with (
         session_with_raw_peer(limits=limits, max_buffer=1) as (session, peer),
         trio.open_nursery() as nursery,
@@ -514,7 +514,7 @@ async def test_reply_that_arrives_in_the_tick_in_which_the_session_ends(no_time)
 
 
 async def test_no_keepalive_is_sent_while_a_session_dies(autojump_clock):
-    limits = Limits(keepalive_interval=0.1, keepalive_pings=100, time_to_die=5)
+    limits = Limits(keepalive_interval=0.1, keepalive_pings=100, shutdown_timeout=5)
     async with session_with_raw_peer(Sleeper(), limits=limits) as (session, peer):
         peer.send(m.Request(1, "stubborn", [3]))
         await wait_all_tasks_blocked()

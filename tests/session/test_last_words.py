@@ -159,7 +159,7 @@ async def test_a_client_whose_session_is_not_known_any_more_reads_why_though_it_
 async def test_a_peer_that_never_closes_is_waited_for_as_long_as_time_to_die(
     kind, tmp_path, certificates
 ):
-    limits = Limits(time_to_die=0.2)
+    limits = Limits(shutdown_timeout=0.2)
     async with serving(kind, tmp_path, certificates, limits=limits) as (server, stream):
         await stream.send_all(packet(HELLO, m.Welcome()) + WRONG)
         with trio.fail_after(20):
@@ -173,7 +173,7 @@ async def test_a_peer_that_never_stops_is_cut_off_after_so_many_bytes(
     tmp_path, certificates, monkeypatch
 ):
     monkeypatch.setattr(trio_rpc.channels.stream, "MOST_DROPPED", 10**6)
-    limits = Limits(time_to_die=60)
+    limits = Limits(shutdown_timeout=60)
     async with serving("tcp", tmp_path, certificates, limits=limits) as (_, stream):
         await stream.send_all(packet(HELLO, m.Welcome()) + WRONG)
         with trio.fail_after(20), pytest.raises(trio.BrokenResourceError):

@@ -109,7 +109,7 @@ async def test_law_12_no_handler_begins_while_too_much_waits_to_be_sent(autojump
 
 
 async def test_law_12_the_time_to_die_is_bounded(autojump_clock):
-    limits = Limits(time_to_die=3)
+    limits = Limits(shutdown_timeout=3)
     async with session_with_raw_peer(Sleeper(), limits=limits) as (session, peer):
         peer.send(m.Request(1, "stubborn", [60]))
         await wait_all_tasks_blocked()

@@ -360,7 +360,7 @@ class Hanging(trio.abc.Channel[bytes]):
 
 @pytest.mark.parametrize("what", ["send", "aclose"])
 async def test_law_12_a_channel_that_never_returns_does_not_keep_its_session(autojump_clock, what):
-    limits = Limits(time_to_die=3)
+    limits = Limits(shutdown_timeout=3)
     ours, theirs = memory_channel_pair()
     channel = Hanging(ours, what)
     options = {"limits": limits}

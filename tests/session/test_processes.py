@@ -257,7 +257,7 @@ async def test_a_child_that_ends_before_the_session_is_open(caplog):
 
 
 async def test_a_program_that_does_not_serve_its_parent():
-    limits = Limits(handshake_timeout=0.1, time_to_die=0.1)
+    limits = Limits(handshake_timeout=0.1, shutdown_timeout=0.1)
     with pytest.raises(SessionBroken, match=r"no handshake within 0\.1 s"):
         await does_not_open(["sleep", "60"], limits=limits)
 
@@ -288,7 +288,7 @@ async def test_cancelled_while_it_starts(monkeypatch):
 
 async def test_cancelled_while_it_shakes_hands():
     with trio.move_on_after(0.1) as scope:
-        await does_not_open(["sleep", "60"], limits=Limits(time_to_die=0.1))
+        await does_not_open(["sleep", "60"], limits=Limits(shutdown_timeout=0.1))
     assert scope.cancelled_caught
 
 
@@ -327,13 +327,13 @@ async def test_cancelling_the_block_lets_handlers_clean_up(caplog):
 
 
 async def test_cancelling_the_block_does_not_wait_for_long():
-    """For ``time_to_die``, not ``goodbye_time``."""
+    """For ``shutdown_timeout``, not ``goodbye_time``."""
     with trio.CancelScope() as scope:
         async with open_process(
             command("stubborn"),
             goodbye_time=PATIENCE,
             terminate_time=0.1,
-            limits=Limits(time_to_die=0.1),
+            limits=Limits(shutdown_timeout=0.1),
         ) as session:
             pid = await session.call("pid")
             scope.cancel()

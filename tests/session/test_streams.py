@@ -574,7 +574,7 @@ async def test_a_filter_may_refuse_a_stream(source, no_time):
 # ── streams as arguments ─────────────────────────────────────────────────────────────────────
 
 
-class Numbers:
+class ReplayBuffer:
     """An async iterator that is no generator."""
 
     def __init__(self, most):
@@ -599,7 +599,7 @@ async def test_an_async_generator_is_pulled_by_the_handler(source, no_time):
 
     async with opened(source) as (a, b):
         assert await b.proxy("", Source).total(numbers()) == sum(range(5000))
-        assert await b.proxy("", Source).total(Numbers(10)) == 55
+        assert await b.proxy("", Source).total(ReplayBuffer(10)) == 55
         await nothing_left(a, b)
 
 
@@ -660,7 +660,7 @@ async def test_law_2_a_generator_that_was_given_has_ended_before_the_call_return
 
 async def test_law_8_a_stream_that_was_given_dies_with_its_call(source, no_time):
     async with opened(source) as (_, b):
-        await b.proxy("", Source).keep(Numbers(5))
+        await b.proxy("", Source).keep(ReplayBuffer(5))
         with pytest.raises(LocalProtocolError, match="lives only until its handler has ended"):
             await source.kept.receive()
 
@@ -678,7 +678,7 @@ async def test_an_error_of_a_stream_that_was_given_is_raised_in_the_handler(sour
 
 async def test_several_streams_in_one_call_wherever_they_are(source, no_time):
     async with opened(source) as (a, b):
-        result = await b.call("zipped", [Numbers(3), Numbers(4)], third=Numbers(2))
+        result = await b.call("zipped", [ReplayBuffer(3), ReplayBuffer(4)], third=ReplayBuffer(2))
         assert result == [[1, 1, 1], [2, 2, 2]]
         await nothing_left(a, b)
 
@@ -686,7 +686,7 @@ async def test_several_streams_in_one_call_wherever_they_are(source, no_time):
 async def test_a_stream_is_passed_on(source, no_time):
     async with opened(source) as (a, b), opened(Source()) as (c, d):
         source.others = [d]
-        assert await b.proxy("", Source).twice(Numbers(10)) == 55
+        assert await b.proxy("", Source).twice(ReplayBuffer(10)) == 55
         async with b.proxy("", Source).count(0, 5) as numbers:
             assert await d.proxy("", Source).total(numbers) == 10
         await nothing_left(a, b, c, d)
@@ -741,7 +741,7 @@ async def test_nothing_is_left_after_many(source, no_time, tasks):
         async def once():
             async with proxy.count(0, 9) as numbers:
                 await numbers.receive()
-            await proxy.total(Numbers(3))
+            await proxy.total(ReplayBuffer(3))
             await wait_all_tasks_blocked()
 
         await once()  # and from here on there are writers

@@ -18,13 +18,14 @@ from trio_rpc.channels.resumable.channel import (
 )
 from trio_rpc.channels.resumable.client import open_resumable
 from trio_rpc.channels.resumable.replay import carrier_limits
-from trio_rpc.channels.resumable.server import Guest, Lobby
+from trio_rpc.channels.resumable.server import Arrival, ResumableSessions
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.channels.websocket.channel import WebSocketChannel
 
 __all__ = [
     "Address",
+    "Arrival",
     "ChannelHandler",
     "ChannelListener",
     "Connection",
@@ -32,11 +33,10 @@ __all__ = [
     "ConnectionStates",
     "Forwarding",
     "ForwardingChannel",
-    "Guest",
-    "Lobby",
     "MemoryChannel",
     "ProcessChannel",
     "ResumableChannel",
+    "ResumableSessions",
     "Resume",
     "StreamChannel",
     "WebSocketChannel",

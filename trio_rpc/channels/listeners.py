@@ -15,7 +15,7 @@ import trio
 
 from trio_rpc.channels.connecting import check_unix
 from trio_rpc.channels.connection import Connection
-from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["ChannelListener", "bound_to", "listen_tcp", "listen_unix"]
 
@@ -66,7 +66,7 @@ class ChannelListener(trio.abc.Listener[Connection]):
         self._connection = connection
         self._socket_file = socket_file
         self._starving = False
-        self._complaints = Complaints(logger)
+        self._complaints = RateLimitedLog(logger)
 
     def __repr__(self) -> str:
         return f"<ChannelListener {self.url}>"

@@ -9,20 +9,20 @@ from __future__ import annotations
 from typing import Protocol, cast
 
 __all__ = [
-    "ClosesNow",
     "Lingers",
-    "Renews",
-    "StopsReceiving",
-    "WritesNow",
-    "closes_now",
+    "NowaitClose",
+    "NowaitSend",
+    "Reconnectable",
+    "StoppableReceive",
     "lingers",
+    "nowait_close",
+    "nowait_send",
     "renews",
-    "stops_receiving",
-    "writes_now",
+    "stoppable_receive",
 ]
 
 
-class WritesNow(Protocol):
+class NowaitSend(Protocol):
     """To take a packet over without waiting."""
 
     def send_nowait(self, value: bytes) -> bool:
@@ -36,14 +36,14 @@ class WritesNow(Protocol):
         """Bytes that are left of them."""
 
 
-class StopsReceiving(Protocol):
+class StoppableReceive(Protocol):
     """To end a receive() that waits in a task of somebody else."""
 
     def stop_receiving(self) -> None:
         """Have that receive() raise ``trio.ClosedResourceError``."""
 
 
-class ClosesNow(Protocol):
+class NowaitClose(Protocol):
     """To be closed without waiting, where that is possible."""
 
     def close_nowait(self) -> bool:
@@ -57,27 +57,27 @@ class Lingers(Protocol):
         """Send the end, and drop what comes until the peer's; closing is still needed. The caller bounds the time."""
 
 
-class Renews(Protocol):
+class Reconnectable(Protocol):
     """To do without a connection that seems to be dead."""
 
     def renew(self) -> bool:
         """Give the connection up for another one, and return True, or do nothing."""
 
 
-def writes_now(channel: object) -> WritesNow | None:
-    """Return the channel if it is a :class:`WritesNow`."""
+def nowait_send(channel: object) -> NowaitSend | None:
+    """Return the channel if it is a :class:`NowaitSend`."""
     has_all = all(hasattr(channel, name) for name in ("send_nowait", "flush", "unsent"))
-    return cast("WritesNow", channel) if has_all else None
+    return cast("NowaitSend", channel) if has_all else None
 
 
-def stops_receiving(channel: object) -> StopsReceiving | None:
-    """Return the channel if it is a :class:`StopsReceiving`."""
-    return cast("StopsReceiving", channel) if hasattr(channel, "stop_receiving") else None
+def stoppable_receive(channel: object) -> StoppableReceive | None:
+    """Return the channel if it is a :class:`StoppableReceive`."""
+    return cast("StoppableReceive", channel) if hasattr(channel, "stop_receiving") else None
 
 
-def closes_now(channel: object) -> ClosesNow | None:
-    """Return the channel if it is a :class:`ClosesNow`."""
-    return cast("ClosesNow", channel) if hasattr(channel, "close_nowait") else None
+def nowait_close(channel: object) -> NowaitClose | None:
+    """Return the channel if it is a :class:`NowaitClose`."""
+    return cast("NowaitClose", channel) if hasattr(channel, "close_nowait") else None
 
 
 def lingers(channel: object) -> Lingers | None:
@@ -85,6 +85,6 @@ def lingers(channel: object) -> Lingers | None:
     return cast("Lingers", channel) if hasattr(channel, "linger") else None
 
 
-def renews(channel: object) -> Renews | None:
-    """Return the channel if it is a :class:`Renews`."""
-    return cast("Renews", channel) if hasattr(channel, "renew") else None
+def renews(channel: object) -> Reconnectable | None:
+    """Return the channel if it is a :class:`Reconnectable`."""
+    return cast("Reconnectable", channel) if hasattr(channel, "renew") else None

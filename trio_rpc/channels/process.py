@@ -30,7 +30,7 @@ from trio_rpc.channels.connecting import naming
 from trio_rpc.channels.connection import close_forcefully, owned_with_task
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
-from trio_rpc.wire.parts import Parts
+from trio_rpc.wire.parts import BufferList
 
 __all__ = [
     "EXIT_TIME",
@@ -124,7 +124,7 @@ class ProcessChannel(StreamChannel):
             await self._tell_exit(exc)
             raise
 
-    async def send(self, value: bytes | Parts) -> None:
+    async def send(self, value: bytes | BufferList) -> None:
         """Send one packet: see :meth:`StreamChannel.send`."""
         try:
             await super().send(value)
@@ -195,7 +195,7 @@ async def open_child(
         name: what it is called, beside its number.
         env: its environment; that of this process by default.
         cwd: its working directory; that of this process by default.
-        limits: of the channel. If the block raises, ``time_to_die`` takes the place of a longer
+        limits: of the channel. If the block raises, ``shutdown_timeout`` takes the place of a longer
             ``patience.goodbye``.
         patience: how long it is waited for.
         on_line: called with the channel's name and each line that the process writes on standard
@@ -222,7 +222,7 @@ async def open_child(
         try:
             yield channel
         except BaseException:
-            ends.hurry(limits.time_to_die)
+            ends.hurry(limits.shutdown_timeout)
             raise
 
 

@@ -18,7 +18,7 @@ from trio_rpc.channels.transports import choose_transport
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.framing import FrameReader
 from trio_rpc.wire.limits import DEFAULT_LIMITS
-from trio_rpc.wire.parts import Parts
+from trio_rpc.wire.parts import BufferList
 
 __all__ = ["READ_SIZE", "StreamChannel"]
 
@@ -61,7 +61,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         stream: the stream, for what is its own: addresses, ``getpeercert()``.
         is_closed: whether ``aclose`` has been called.
         heard: how many times bytes have come: a sign of life, even inside a packet.
-        takes_parts: packets to send may be ``Parts``, which need not be joined.
+        takes_parts: packets to send may be ``BufferList``, which need not be joined.
     """
 
     takes_parts = True
@@ -100,7 +100,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         """
         await shake_hands(self.stream)
 
-    async def send(self, value: bytes | Parts) -> None:
+    async def send(self, value: bytes | BufferList) -> None:
         """Send one packet. It need not lie in one place: see ``takes_parts``.
 
         Cancelled, it has sent nothing, or the channel sees to it that the peer gets the packet
@@ -124,7 +124,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         finally:
             self._sending = False
 
-    def send_nowait(self, value: bytes | Parts) -> bool:
+    def send_nowait(self, value: bytes | BufferList) -> bool:
         """Take a packet over if that needs no waiting.
 
         True means that it has left, or that its rest leaves before anything else does: with the
@@ -261,7 +261,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         self._closed = True
         self._transport.cut()
 
-    def _check_send(self, packet: bytes | Parts) -> None:
+    def _check_send(self, packet: bytes | BufferList) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this channel was closed")
         if not 0 < len(packet) < 2**32:

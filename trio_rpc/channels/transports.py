@@ -30,7 +30,7 @@ import trio
 
 from trio_rpc.channels.tls import explain_broken, is_shaking_hands
 from trio_rpc.wire.framing import frame, prefix
-from trio_rpc.wire.parts import Parts
+from trio_rpc.wire.parts import BufferList
 
 __all__ = ["SocketTransport", "StreamTransport", "Transport", "choose_transport"]
 
@@ -59,10 +59,10 @@ class Transport(Protocol):
     def read_nowait(self, space: memoryview) -> int | None:
         """Do as ``read_into`` does; None if that would have to wait."""
 
-    async def write(self, packet: bytes | Parts) -> None:
+    async def write(self, packet: bytes | BufferList) -> None:
         """Send one packet as one frame."""
 
-    def write_nowait(self, packet: bytes | Parts) -> bool:
+    def write_nowait(self, packet: bytes | BufferList) -> bool:
         """Take the packet over without waiting and return True, or take nothing."""
 
     async def flush(self) -> None:
@@ -139,7 +139,7 @@ class StreamTransport:
     def read_nowait(self, space: memoryview) -> int | None:
         return None
 
-    async def write(self, packet: bytes | Parts) -> None:
+    async def write(self, packet: bytes | BufferList) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._cut:
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -153,7 +153,7 @@ class StreamTransport:
             raise self._explained(exc) from (exc.__cause__ or exc)
         self._cut = False
 
-    def write_nowait(self, packet: bytes | Parts) -> bool:
+    def write_nowait(self, packet: bytes | BufferList) -> bool:
         return False
 
     async def linger(self, at_most: int) -> None:
@@ -190,7 +190,7 @@ if sys.platform != "win32":
 
         def __init__(self, stream: trio.SocketStream) -> None:
             self._socket = stream.socket
-            self._rest: Parts | None = None
+            self._rest: BufferList | None = None
             """Of a packet that has begun to leave. What it holds does not change: see Parts."""
             self._drained = True
             self._stopped = False
@@ -230,7 +230,7 @@ if sys.platform != "win32":
                 await self._wait_readable()
             return count
 
-        async def write(self, packet: bytes | Parts) -> None:
+        async def write(self, packet: bytes | BufferList) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._flush_rest()
             waited = False
@@ -243,19 +243,19 @@ if sys.platform != "win32":
             elif not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
 
-        def write_nowait(self, packet: bytes | Parts) -> bool:
+        def write_nowait(self, packet: bytes | BufferList) -> bool:
             if self._rest is not None:
                 return False
             if isinstance(packet, bytes) and len(packet) < JOIN_BELOW:
                 return self._start(frame(packet))
-            buffers = packet.buffers if isinstance(packet, Parts) else [packet]
-            return self._start(Parts([prefix(packet), *buffers]))
+            buffers = packet.buffers if isinstance(packet, BufferList) else [packet]
+            return self._start(BufferList([prefix(packet), *buffers]))
 
-        def _start(self, data: bytes | Parts) -> bool:
+        def _start(self, data: bytes | BufferList) -> bool:
             """Write what can be written at once and keep the rest; False if that is nothing."""
             fileno = self._socket.fileno()
             try:
-                if isinstance(data, Parts):
+                if isinstance(data, BufferList):
                     sent = os.writev(fileno, data.buffers[:MANY_BUFFERS])
                 else:
                     sent = os.write(fileno, data)
@@ -264,8 +264,8 @@ if sys.platform != "win32":
             except OSError as exc:
                 raise _translated(exc) from exc
             if sent < len(data):
-                whole = data if isinstance(data, Parts) else Parts([data])
-                self._rest = Parts(whole.cut(sent, len(whole)))
+                whole = data if isinstance(data, BufferList) else BufferList([data])
+                self._rest = BufferList(whole.cut(sent, len(whole)))
             else:
                 self._rest = None
             return True

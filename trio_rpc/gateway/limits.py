@@ -34,7 +34,7 @@ class GatewayLimits:
     """One message from a client over its WebSocket: they are acknowledgements and the like. A larger one ends
     the connection with 1009."""
 
-    time_to_die: float = 1.0
+    shutdown_timeout: float = 1.0
     """How long the socket of such a connection stays for the client to read why."""
 
     callbacks_ahead: int = 1_000

@@ -20,7 +20,7 @@ from itertools import groupby
 import msgpack
 
 from trio_rpc.wire import messages as m
-from trio_rpc.wire.parts import LARGE, Buffer, Parts
+from trio_rpc.wire.parts import LARGE, Buffer, BufferList
 
 __all__ = ["CONTROL_ROOM", "NOTHING", "Outbox"]
 
@@ -43,7 +43,7 @@ _NO_PONG = -1
 
 @dataclass(slots=True, eq=False)
 class _Large:
-    data: Parts
+    data: BufferList
     tag: int
     """The id of the call that this message ends, minus the id of that it begins, or NOTHING."""
     call: int
@@ -69,7 +69,7 @@ class Outbox:
     def __init__(self, max_packet: int) -> None:
         self.size = 0
         """Bytes that wait."""
-        self._small: deque[tuple[bytes | Parts, int, int]] = deque()
+        self._small: deque[tuple[bytes | BufferList, int, int]] = deque()
         """Each with its tag and a number, which grows."""
         self._last_number = 0
         self._large: deque[_Large] = deque()
@@ -106,7 +106,7 @@ class Outbox:
         self.max_packet = max_packet
         self._max_small = max_packet - CONTROL_ROOM
 
-    def put(self, data: bytes | Parts, tag: int = NOTHING, call: int = NOTHING) -> None:
+    def put(self, data: bytes | BufferList, tag: int = NOTHING, call: int = NOTHING) -> None:
         """Queue one encoded message.
 
         Args:
@@ -120,7 +120,7 @@ class Outbox:
             call = tag
         if len(data) > self._max_small or (call and self._large and self._is_behind(call)):
             behind = self._last_number if call else 0
-            parts = data if isinstance(data, Parts) else Parts([data])
+            parts = data if isinstance(data, BufferList) else BufferList([data])
             self._large.append(_Large(parts, tag, call, behind))
         else:
             self._last_number += 1
@@ -141,7 +141,7 @@ class Outbox:
         else:
             self.put(data)
 
-    def next_packet(self, *, short: bool = False) -> tuple[bytes | Parts, list[int]] | None:
+    def next_packet(self, *, short: bool = False) -> tuple[bytes | BufferList, list[int]] | None:
         """Take what leaves next: one packet, and the ids of the calls that it ends.
 
         It is in parts if there is large content in it, which is not copied.
@@ -176,7 +176,7 @@ class Outbox:
         is_alone = not parts
         size = self._take_piece(parts, answered, room)
         if is_alone and size >= LARGE:
-            return Parts(parts), answered
+            return BufferList(parts), answered
         return _packet(parts, self.max_packet), answered
 
     @property
@@ -216,7 +216,7 @@ class Outbox:
             limit = share
         return used
 
-    def _take_next(self, answered: list[int]) -> bytes | Parts:
+    def _take_next(self, answered: list[int]) -> bytes | BufferList:
         """Take the small message that was put first."""
         self._has_spoken = True
         data, tag, _ = self._small.popleft()
@@ -297,7 +297,7 @@ class Outbox:
             self.put_goodbye(goodbye)
 
 
-def _packet(parts: list[Buffer], size: int) -> bytes | Parts:
+def _packet(parts: list[Buffer], size: int) -> bytes | BufferList:
     """Join what is short, and leave large content where it is."""
     if size < LARGE or max(map(len, parts)) < LARGE:
         return b"".join(parts)
@@ -309,4 +309,4 @@ def _packet(parts: list[Buffer], size: int) -> bytes | Parts:
             joined += run
         else:
             joined.append(b"".join(run))
-    return Parts(joined)
+    return BufferList(joined)

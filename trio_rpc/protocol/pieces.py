@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from trio_rpc.errors import DecodeError
-from trio_rpc.wire.parts import LARGE, Buffer, Content, Outside
-from trio_rpc.wire.scan import Place, find_large
+from trio_rpc.wire.parts import LARGE, Buffer, LargeBytes, SplitMessage
+from trio_rpc.wire.scan import BytesPosition, find_large
 
 __all__ = ["Pieces"]
 
@@ -31,8 +31,8 @@ class Pieces:
         self._size = 0
         self._rest = bytearray()
         """The message so far, without what is in ``_content``."""
-        self._place: Place | None = None
-        self._content: Content | None = None
+        self._place: BytesPosition | None = None
+        self._content: LargeBytes | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -54,24 +54,24 @@ class Pieces:
             more = self._begin_content(self._place, more)
         self._rest += more
 
-    def _begin_content(self, place: Place, more: memoryview) -> memoryview:
+    def _begin_content(self, place: BytesPosition, more: memoryview) -> memoryview:
         """Put what has come of large bytes to their place; return what comes after them of ``more``."""
         if self._rest:
             head = memoryview(self._rest)
         else:
             head, more = more, more[:0]
-        self._content = Content(place.size)
+        self._content = LargeBytes(place.size)
         self._rest = bytearray(head[: place.header]) + _NO_BYTES
         self._rest += self._content.add(head[place.content :])
         return self._content.add(more)
 
-    def take(self) -> memoryview | Outside:
+    def take(self) -> memoryview | SplitMessage:
         """Hand out the message that the last piece has completed. Raises DecodeError."""
         place, content, rest, size = self._place, self._content, self._rest, self._size
         self.drop()
         if content is None or place is None:
             return memoryview(rest)
-        return Outside(memoryview(rest), content.whole(), place.path, size)
+        return SplitMessage(memoryview(rest), content.whole(), place.path, size)
 
     def drop(self) -> None:
         """Forget what has come so far; DecodeError when that is nothing."""

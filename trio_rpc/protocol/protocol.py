@@ -27,15 +27,15 @@ from trio_rpc.protocol.states import (
     IN_PIECES,
     LEGAL,
     Half,
-    Incoming,
-    Outgoing,
+    IncomingState,
+    OutgoingState,
     step,
 )
 from trio_rpc.protocol.streams import Streams
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
-from trio_rpc.wire.parts import Parts
+from trio_rpc.wire.parts import BufferList
 from trio_rpc.wire.scan import hello_version
 
 __all__ = ["Protocol"]
@@ -48,9 +48,9 @@ References: TypeAlias = Callable[[object], m.Reference | None]
 
 # To look a member of an Enum up in its class takes longer than all that is done with it here.
 _OPEN = Half.OPEN
-_WAITING, _ABANDONED = Outgoing.WAITING, Outgoing.ABANDONED
-_RUNNING, _ANSWERED = Incoming.RUNNING, Incoming.ANSWERED
-_UNANSWERED = (Incoming.RUNNING, Incoming.CANCELLED)
+_WAITING, _ABANDONED = OutgoingState.WAITING, OutgoingState.ABANDONED
+_RUNNING, _ANSWERED = IncomingState.RUNNING, IncomingState.ANSWERED
+_UNANSWERED = (IncomingState.RUNNING, IncomingState.CANCELLED)
 
 
 class Protocol:
@@ -71,8 +71,8 @@ class Protocol:
         self.ours = Half.SILENT
         self.theirs = Half.SILENT
         self.counters = Counters()
-        self.outgoing: dict[int, Outgoing] = {}
-        self.incoming: dict[int, Incoming] = {}
+        self.outgoing: dict[int, OutgoingState] = {}
+        self.incoming: dict[int, IncomingState] = {}
         self._taken = Streams()
         """What may come in our calls."""
         self._given = Streams()
@@ -194,7 +194,7 @@ class Protocol:
 
     def _state_of(
         self, message: m.Reply | m.ReplyErr | m.Item | m.EndOfItems | m.Started
-    ) -> Outgoing:
+    ) -> OutgoingState:
         state = self.outgoing.get(message.id)
         if state is None:
             raise DecodeError(
@@ -223,12 +223,12 @@ class Protocol:
 
     def _accept_cancel(self, message: m.Cancel) -> m.Message | None:
         state = self.incoming.get(message.id)
-        if state is Incoming.RUNNING:
-            self.incoming[message.id] = Incoming.CANCELLED
+        if state is IncomingState.RUNNING:
+            self.incoming[message.id] = IncomingState.CANCELLED
             self._outbox.withdraw_large(message.id)
             return message
         self.counters.late_cancels += 1
-        if state is Incoming.ANSWERED and self._outbox.withdraw_large(message.id):
+        if state is IncomingState.ANSWERED and self._outbox.withdraw_large(message.id):
             error = {"code": "cancelled", "message": "cancelled while its result was on its way"}
             self._put(m.ReplyErr(message.id, error), message.id)
         return None
@@ -304,7 +304,7 @@ class Protocol:
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────
 
-    def next_packet(self) -> bytes | Parts | None:
+    def next_packet(self) -> bytes | BufferList | None:
         """Take the next packet to write, or None. The calls that it answers are over with that.
 
         It is in parts if there is large content in it, which is the users' and was not copied.
@@ -462,18 +462,18 @@ class Protocol:
         Does nothing for a call that is over, or has been cancelled before: Cancel is sent once.
         Of the reason, the first thousand characters are sent.
         """
-        if self.outgoing.get(call) is not Outgoing.WAITING:
+        if self.outgoing.get(call) is not OutgoingState.WAITING:
             return False
         if self.never_left(call):
             return True
         self._put(m.Cancel(call, None if reason is None else _short(reason)))
-        self.outgoing[call] = Outgoing.CANCELLING
+        self.outgoing[call] = OutgoingState.CANCELLING
         return False
 
     def abandon(self, call: int) -> None:
         """Stop waiting for a call of ours: its terminal message will be dropped when it comes."""
         if call in self.outgoing:
-            self.outgoing[call] = Outgoing.ABANDONED
+            self.outgoing[call] = OutgoingState.ABANDONED
 
     def never_left(self, call: int) -> bool:
         """Whether the last byte of that call's Request is still here; it is taken back if so."""
@@ -574,7 +574,9 @@ class Protocol:
     def _put(self, message: m.Message, tag: int = NOTHING) -> None:
         self._queue(type(message), self._encode(message), tag)
 
-    def _encode(self, message: m.Message, references: References | None = None) -> bytes | Parts:
+    def _encode(
+        self, message: m.Message, references: References | None = None
+    ) -> bytes | BufferList:
         data = self._codec.encode_parts(message, references)
         if len(data) > self.peer.max_message:
             raise EncodeError(
@@ -584,7 +586,11 @@ class Protocol:
         return data
 
     def _queue(
-        self, kind: type[m.Message], data: bytes | Parts, tag: int = NOTHING, call: int = NOTHING
+        self,
+        kind: type[m.Message],
+        data: bytes | BufferList,
+        tag: int = NOTHING,
+        call: int = NOTHING,
     ) -> None:
         self.ours = step(self.ours, self.theirs, kind)
         self._outbox.put(data, tag, call)

@@ -73,7 +73,16 @@ from typing import Final
 from trio_rpc.errors import LocalProtocolError
 from trio_rpc.wire import messages as m
 
-__all__ = ["IN_PIECES", "LEGAL", "NEXT", "UNWELCOME", "Half", "Incoming", "Outgoing", "step"]
+__all__ = [
+    "IN_PIECES",
+    "LEGAL",
+    "NEXT",
+    "UNWELCOME",
+    "Half",
+    "IncomingState",
+    "OutgoingState",
+    "step",
+]
 
 
 class Half(enum.Enum):
@@ -86,7 +95,7 @@ class Half(enum.Enum):
     ENDED = "ended"
 
 
-class Outgoing(enum.Enum):
+class OutgoingState(enum.Enum):
     """A call, at its caller."""
 
     WAITING = "waiting"
@@ -94,7 +103,7 @@ class Outgoing(enum.Enum):
     ABANDONED = "abandoned"
 
 
-class Incoming(enum.Enum):
+class IncomingState(enum.Enum):
     """A call, at its callee."""
 
     RUNNING = "running"

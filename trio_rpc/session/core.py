@@ -13,12 +13,12 @@ from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.services.tables import Table
 from trio_rpc.session.calls.callbacks import CALLBACK, STREAM, Callback
-from trio_rpc.session.calls.outgoing import Outgoing
-from trio_rpc.session.dispatch import Incoming
+from trio_rpc.session.calls.outgoing import OutgoingCalls
+from trio_rpc.session.dispatch import IncomingCalls
 from trio_rpc.session.io.pacer import Pacer
 from trio_rpc.session.io.receiver import Receiver
 from trio_rpc.session.io.writer import Writer
-from trio_rpc.session.lifecycle import EndedBy, Life, Stage
+from trio_rpc.session.lifecycle import EndedBy, Lifecycle, Stage
 from trio_rpc.session.options import Options
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.shared import Shared
@@ -58,7 +58,7 @@ class Core:
         self.limits = options.limits
         self.name = name
         self.owner = Owner("this session")
-        self.life = Life()
+        self.lifecycle = Lifecycle()
         self.ended_quietly = False
         """Both ends had said Goodbye, and nothing was in flight: the other end has nothing to send any more."""
         self.over = trio.Event()
@@ -71,25 +71,25 @@ class Core:
         self.receiver = Receiver(channel, self.protocol)
         self.pacer = Pacer(self.protocol)
         self.writer = Writer(channel, self.protocol, self._progressed, self.pacer)
-        self.outgoing = Outgoing(
+        self.outgoing = OutgoingCalls(
             self.protocol,
             options.limits,
             self.send,
             self.writer.wake,
             self.writer.write_early,
-            self.life,
+            self.lifecycle,
             self.receiver,
-            self.handler_ended,
+            self.activity_ended,
             self.look_by,
             self.owner,
             shared.complaints,
         )
-        self.incoming = Incoming(
+        self.incoming = IncomingCalls(
             self.protocol,
             filters=options.filters,
             detail=options.error_detail,
             wake=self.writer.wake,
-            ended=self.handler_ended,
+            ended=self.activity_ended,
             calls=self.outgoing,
             bugs=shared.bugs,
             complaints=shared.complaints,
@@ -123,8 +123,8 @@ class Core:
         """
         self.owner.check()
         await trio.lowlevel.checkpoint()
-        if self.life.is_over:
-            raise self.life.error(Fate.UNKNOWN)
+        if self.lifecycle.is_over:
+            raise self.lifecycle.error(Fate.UNKNOWN)
         number = self.protocol.ping()
         answered = self._pongs[number] = trio.Event()
         started = trio.current_time()
@@ -133,15 +133,15 @@ class Core:
             await answered.wait()
         finally:
             self._pongs.pop(number, None)
-        if self.life.is_over:
-            raise self.life.error(Fate.UNKNOWN)
+        if self.lifecycle.is_over:
+            raise self.lifecycle.error(Fate.UNKNOWN)
         return trio.current_time() - started
 
     async def opened(self) -> None:
         """Wait until the handshake is done; raises as :func:`trio_rpc.open_session` does."""
-        await self.life.begun()
-        if not self.life.was_open:
-            raise self.life.opening_error()
+        await self.lifecycle.begun()
+        if not self.lifecycle.was_open:
+            raise self.lifecycle.opening_error()
 
     # ── closing ──────────────────────────────────────────────────────────────────────────────
 
@@ -157,7 +157,7 @@ class Core:
         try:
             self.is_closing = True
             await trio.lowlevel.checkpoint_if_cancelled()
-            if not self.life.is_over:
+            if not self.lifecycle.is_over:
                 self._begin_to_close(self.limits.close_grace if grace is None else grace)
             await self.over.wait()
         finally:
@@ -171,7 +171,7 @@ class Core:
         self.is_left = True
         if self.alarm is not None:
             self.alarm.shield = False
-        if not self.life.is_over:
+        if not self.lifecycle.is_over:
             self._begin_to_close(self.limits.close_grace)
 
     def _begin_to_close(self, grace: float) -> None:
@@ -179,8 +179,8 @@ class Core:
         self.is_closing = True
         self.close_by = min(self.close_by, trio.current_time() + grace)
         self.look_by(self.close_by)
-        if self.life.stage is Stage.OPEN:
-            self.life.move(Stage.CLOSING)
+        if self.lifecycle.stage is Stage.OPEN:
+            self.lifecycle.move(Stage.CLOSING)
         if self.protocol.ours is Half.OPEN:
             self.protocol.goodbye("done", "closed by the other end")
             self.writer.write_now()
@@ -194,22 +194,22 @@ class Core:
             self.protocol.theirs is not Half.OPEN
             and not self.incoming.running
             and not self.incoming.waiting
-            and not self.outgoing.pending
+            and not self.outgoing.calls
             and self.outgoing.has_room()  # answers that a slow peer still reads get ``close_grace``
         )
 
     def stop(self) -> None:
         """Begin to close at once, as ``aclose()`` does when it is cancelled."""
-        if not self.life.is_over:
+        if not self.lifecycle.is_over:
             self.is_closing = True
             self.end(None)
 
     def end(self, cause: Exception | None, by: EndedBy = "us") -> None:
         """The session is over (law 6): cancel its handlers, end its calls. The first cause counts."""
-        if self.life.is_over:
+        if self.lifecycle.is_over:
             return
         self.ended_quietly = self.is_quiet and self.protocol.theirs is Half.LEAVING
-        self.life.end(cause, by)
+        self.lifecycle.end(cause, by)
         self.incoming.cancel_all(f"the session with {self.name} is over")
         self.outgoing.fail_all()
         self.receiver.stop()
@@ -251,16 +251,16 @@ class Core:
             self.writer.wake()
         if self.incoming.waiting:
             self.resume()
-        if self.life.stage is Stage.CLOSING:
-            self.handler_ended()  # a call that nobody waits for any more may have been the last one
+        if self.lifecycle.stage is Stage.CLOSING:
+            self.activity_ended()  # a call that nobody waits for any more may have been the last one
 
     def _progressed(self) -> None:
         if self.outgoing.waiting:
             self.outgoing.let_in()
         if self.incoming.waiting:
             self.resume()
-        if self.life.stage is Stage.CLOSING:
-            self.handler_ended()
+        if self.lifecycle.stage is Stage.CLOSING:
+            self.activity_ended()
 
     def on_pong(self, message: m.Pong) -> None:
         """Wake the pings that this answers; the keepalive's is waited for by nobody."""
@@ -271,14 +271,14 @@ class Core:
             if number <= message.number:
                 answered.set()
 
-    def handler_ended(self) -> None:
+    def activity_ended(self) -> None:
         """A handler has ended, or something else that the close of the session may have waited for."""
-        if self.life.stage is not _OPEN:
+        if self.lifecycle.stage is not _OPEN:
             self._answer_goodbye()
-            if self.is_closing and self.is_quiet and not self.life.is_over:
+            if self.is_closing and self.is_quiet and not self.lifecycle.is_over:
                 self.end(None)
             else:
-                self.life.move(self.life.stage)
+                self.lifecycle.move(self.lifecycle.stage)
 
     def _answer_goodbye(self) -> None:
         """Answer the peer's Goodbye once its notifications have been handled, so none is cut off."""

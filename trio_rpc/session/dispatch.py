@@ -24,8 +24,7 @@ from trio_rpc.errors import (
     MethodNotFound,
 )
 from trio_rpc.protocol.protocol import Protocol
-from trio_rpc.protocol.states import Half
-from trio_rpc.protocol.states import Incoming as CallState
+from trio_rpc.protocol.states import Half, IncomingState
 from trio_rpc.services.conversion import SCALARS
 from trio_rpc.services.decorators import Kind, wire_name
 from trio_rpc.services.error_maps import Detail, not_started, refusal, to_error
@@ -34,22 +33,22 @@ from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
 from trio_rpc.session.calls.bugs import Bugs
 from trio_rpc.session.calls.callbacks import Callback
-from trio_rpc.session.calls.context import Handled, handled_call
+from trio_rpc.session.calls.context import IncomingCall, call_of, handled_call
 from trio_rpc.session.calls.eager import begin, is_awaitable
 from trio_rpc.session.calls.filters import Filter, apply_filters
-from trio_rpc.session.calls.outgoing import Outgoing
-from trio_rpc.session.calls.outgoing_call import Pending
+from trio_rpc.session.calls.outgoing import OutgoingCalls
+from trio_rpc.session.calls.outgoing_call import OutgoingCall
 from trio_rpc.session.streams.items import ItemReceiver, ItemSender, pump
 from trio_rpc.session.streams.open import DuplexChannel
 from trio_rpc.session.streams.scopes import SCOPE, HeldScope
 from trio_rpc.session.streams.task_status import RemoteTaskStatus
-from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:
     from trio_rpc.session.session import Session
 
-__all__ = ["Incoming"]
+__all__ = ["IncomingCalls"]
 
 
 # To look a member of an Enum up in its class takes longer than what is done with it here.
@@ -72,7 +71,7 @@ _SMALL = ("code", "type", "started", "parameter")
 """What of an error always fits into the smallest message that a peer may accept."""
 
 
-class Incoming:
+class IncomingCalls:
     """The calls of the peer's that run here.
 
     ``session``, ``scope``, ``context`` and ``table`` are set before the first message is read.
@@ -96,9 +95,9 @@ class Incoming:
         detail: Detail,
         wake: Callable[[], None],
         ended: Callable[[], None],
-        calls: Outgoing,
+        calls: OutgoingCalls,
         bugs: Bugs,
-        complaints: Complaints,
+        complaints: RateLimitedLog,
     ) -> None:
         self.session: Session
         self.scope: trio.CancelScope
@@ -106,7 +105,7 @@ class Incoming:
         self.context: ContextVars
         """The context variables that each handler runs with a copy of. Nothing is run in it."""
         self.table: Table = {}
-        self.running: dict[int, Handled] = {}
+        self.running: dict[int, IncomingCall] = {}
         """Calls whose handler has begun and not ended, by a number of their own."""
         self.waiting: OrderedDict[int, tuple[m.Request | m.Notification, float]] = OrderedDict()
         """Calls whose handler may not begin yet, by a number of their own, and when they came.
@@ -130,7 +129,7 @@ class Incoming:
 
     # ── starting: called by the reader ───────────────────────────────────────────────────────
 
-    def start_request(self, request: m.Request) -> Handled | None:
+    def start_request(self, request: m.Request) -> IncomingCall | None:
         """Start the handler of a Request, or answer it with the reason why not.
 
         While too much waits to be sent, the Request waits as well, and all that come after it.
@@ -142,14 +141,14 @@ class Incoming:
             return None
         return self._begin_request(request)
 
-    def _begin_request(self, request: m.Request) -> Handled | None:
+    def _begin_request(self, request: m.Request) -> IncomingCall | None:
         context = request.context
-        within = None
+        parent_call = None
         if context is None:
             method = self.table.get(request.method)
             fits = method is not None and method.kind is _METHOD
         else:
-            within, method = self._find(request.method, context)
+            parent_call, method = self._find(request.method, context)
             fits = method is not None and _fits(method, context)
         if method is None or not fits or request.problem is not None:
             self._answer_error(request.id, refusal(self._why_not(method, request)))
@@ -162,41 +161,41 @@ class Incoming:
                 if method.kind is Kind.DUPLEX:
                     args = _with_channel(method, args, sender)
             bound, kwargs = method.signature.bind(args, request.kwargs)
-            handled = Handled(self.session, request.id, method, bound, kwargs, context)
+            call = IncomingCall(self.session, request.id, method, bound, kwargs, context)
             if context is not None or request.references or method.name == SCOPE:
-                self._equip(handled, request)
-                handled.sender = sender
+                self._equip(call, request)
+                call.sender = sender
         except InvalidArguments as exc:
             self._answer_error(request.id, refusal(exc))
             return None
-        if within is not None:
-            handled.within = within
-            within.callbacks.add(handled)
-        return self._start(handled)
+        if parent_call is not None:
+            call.parent_call = parent_call
+            parent_call.callbacks.add(call)
+        return self._start(call)
 
     def _find(
         self, name: str, context: dict[str, Any]
-    ) -> tuple[Pending, BoundMethod] | tuple[None, BoundMethod | None]:
+    ) -> tuple[OutgoingCall, BoundMethod] | tuple[None, BoundMethod | None]:
         """Find what is called: a callback, and the call of ours that it belongs to, or a method."""
         if "callback" in context:
             return self._calls.callback(context)
         return None, self.table.get(name)
 
-    def _equip(self, handled: Handled, request: m.Request) -> None:
+    def _equip(self, call: IncomingCall, request: m.Request) -> None:
         """Give a call what it has besides its arguments; raises InvalidArguments."""
-        method, context = handled.method, handled.context or {}
+        method, context = call.method, call.context or {}
         if context.get(TASK_STATUS):
             if not method.signature.takes_task_status:
                 raise InvalidArguments(f"{method.name} has no task_status: it cannot be started")
             calls = self._calls
             status = RemoteTaskStatus(
-                handled, self._protocol, self._wake, calls.check_run, calls.check_over
+                call, self._protocol, self._wake, calls.check_run, calls.check_over
             )
-            handled.kwargs = {**handled.kwargs, TASK_STATUS: status}
-            handled.references = (status,)
+            call.kwargs = {**call.kwargs, TASK_STATUS: status}
+            call.references = (status,)
         if method.name == SCOPE:
-            handled.held = HeldScope(handled)
-        owner = self._enter_scope(handled, context["scope"]) if "scope" in context else handled
+            call.held_scope = HeldScope(call)
+        owner = self._enter_scope(call, context["scope"]) if "scope" in context else call
         for reference in request.references:
             if isinstance(reference, Callback):
                 remote = self._lent(owner, f"callback {reference.number}")
@@ -206,16 +205,16 @@ class Incoming:
         if request.references:
             owner.references = (*owner.references, *request.references)
 
-    def _enter_scope(self, handled: Handled, number: int) -> Handled:
+    def _enter_scope(self, call: IncomingCall, number: int) -> IncomingCall:
         """Let a call be part of a remote scope, and return the call that this is."""
-        owner = self.running.get(number)
-        if owner is None or owner.held is None or owner.held.is_ending:
+        scope_call = self.running.get(number)
+        if scope_call is None or scope_call.held_scope is None or scope_call.held_scope.is_ending:
             raise InvalidArguments(f"the remote scope {number} that it was made in has ended")
-        handled.home = owner.held
-        owner.held.enter(handled)
-        return owner
+        call.remote_scope = scope_call.held_scope
+        scope_call.held_scope.enter(call)
+        return scope_call
 
-    def start_notification(self, message: m.Notification) -> Handled | None:
+    def start_notification(self, message: m.Notification) -> IncomingCall | None:
         """Start the handler of a Notification, or log why not (F24); returns as for a Request."""
         if self.waiting:
             self._last_notification -= 1
@@ -223,7 +222,7 @@ class Incoming:
             return None
         return self._begin_notification(message)
 
-    def _begin_notification(self, message: m.Notification) -> Handled | None:
+    def _begin_notification(self, message: m.Notification) -> IncomingCall | None:
         method = self.table.get(message.method)
         if method is None or method.kind is not _NOTIFICATION or message.problem is not None:
             self._drop_notification(self._why_not(method, message))
@@ -236,9 +235,11 @@ class Incoming:
         self._last_notification -= 1
         self.notifications_running += 1
         number = self._last_notification
-        return self._start(Handled(self.session, number, method, args, kwargs, message.context))
+        return self._start(
+            IncomingCall(self.session, number, method, args, kwargs, message.context)
+        )
 
-    def begin_waiting(self, most: int) -> Handled | None:
+    def begin_waiting(self, most: int) -> IncomingCall | None:
         """Start up to so many handlers that have waited; returns one that has to wait once more, or None."""
         for _ in range(most):
             if not self.waiting or not self._protocol.may_begin:
@@ -248,14 +249,14 @@ class Incoming:
                 math.inf if message.context is None else message.context.get("deadline", math.inf)
             )
             if isinstance(message, m.Notification):
-                handled = self._begin_notification(message)
+                call = self._begin_notification(message)
             elif self.now + left <= trio.current_time():
                 self._answer_error(message.id, {**_TOO_LATE})
-                handled = None
+                call = None
             else:
-                handled = self._begin_request(message)
-            if handled is not None:
-                return handled
+                call = self._begin_request(message)
+            if call is not None:
+                return call
         return None
 
     def _why_not(
@@ -272,180 +273,180 @@ class Incoming:
         self._complaints.log(logging.WARNING, text, self.session, reason)
         self._protocol.grant_notifications(1)
 
-    def _start(self, handled: Handled) -> Handled | None:
-        handled.started = self.now
-        if self.is_cancelled or handled.is_called_too_late:
-            self.running[handled.id] = handled
-            self.end(handled, cancelled=True)
+    def _start(self, call: IncomingCall) -> IncomingCall | None:
+        call.started = self.now
+        if self.is_cancelled or call.is_called_too_late:
+            self.running[call.id] = call
+            self.end(call, cancelled=True)
             return None
-        self.running[handled.id] = handled
-        context = self._context_of(handled)
-        if not handled.method.is_async and not self._filters:
-            return self._run_inline(handled, context)
-        return self._step(handled, context, self._call, handled)
+        self.running[call.id] = call
+        context = self._context_of(call)
+        if not call.method.is_async and not self._filters:
+            return self._run_inline(call, context)
+        return self._step(call, context, self._call, call)
 
     # ── running ──────────────────────────────────────────────────────────────────────────────
 
-    def _run_inline(self, handled: Handled, context: ContextVars) -> Handled | None:
+    def _run_inline(self, call: IncomingCall, context: ContextVars) -> IncomingCall | None:
         """Run a plain ``def`` to completion, here and now; what it returns may have to be awaited."""
         try:
-            result = context.run(_invoke_plain, handled)
+            result = context.run(_invoke_plain, call)
         except BaseException as exc:
-            if not self.end_raised(handled, exc):
+            if not self.end_raised(call, exc):
                 raise
         else:
             if type(result) not in SCALARS and is_awaitable(result):
-                return self._step(handled, context, _itself, result)
-            self.end(handled, result)
+                return self._step(call, context, _itself, result)
+            self.end(call, result)
         return None
 
-    def _context_of(self, handled: Handled) -> ContextVars:
+    def _context_of(self, call: IncomingCall) -> ContextVars:
         """Make the context of one handler: what it sets is seen by no other one.
 
         A callback has that of the task which made its call; all others have the session's.
         """
-        return (self.context if handled.within is None else handled.within.context).copy()
+        return (self.context if call.parent_call is None else call.parent_call.context).copy()
 
     def _step(
         self,
-        handled: Handled,
+        call: IncomingCall,
         context: ContextVars,
         function: Callable[[Any], Awaitable[Any]],
         argument: Any,
-    ) -> Handled | None:
+    ) -> IncomingCall | None:
         """Run the first step of what a function returns; end the call unless it has to wait."""
-        scope = handled.scope = self.scope
-        if handled.context and "deadline" in handled.context:
-            scope.deadline = handled.started + handled.context["deadline"]
+        scope = call.scope = self.scope
+        if call.context and "deadline" in call.context:
+            scope.deadline = call.started + call.context["deadline"]
         try:
-            handled.suspended, handled.result = begin(function, argument, context)
+            call.suspended, call.result = begin(function, argument, context)
         except BaseException as exc:
-            if not self.end_raised(handled, exc):
+            if not self.end_raised(call, exc):
                 raise
         else:
-            if handled.suspended is not None:
-                handled.keeps_scope = True
-                if handled.cancelled is not None:
-                    scope.cancel(reason=handled.cancelled)
-                return handled
-            self.end(handled, handled.result)
+            if call.suspended is not None:
+                call.keeps_scope = True
+                if call.cancelled is not None:
+                    scope.cancel(reason=call.cancelled)
+                return call
+            self.end(call, call.result)
         if scope.deadline != math.inf:
             scope.deadline = math.inf  # the next handler may have none
         return None
 
-    async def finish(self, handled: Handled) -> Any:
+    async def finish(self, call: IncomingCall) -> Any:
         """Run the rest of a handler that has to wait, in its own task, and return its result."""
-        trio.lowlevel.current_task().name = handled.method.name
-        suspended, handled.suspended = handled.suspended, None  # they would hold each other
+        trio.lowlevel.current_task().name = call.method.name
+        suspended, call.suspended = call.suspended, None  # they would hold each other
         assert suspended is not None  # noqa: S101 - else it would have ended in its first step
         return await suspended.rest()
 
-    async def _pull(self, handled: Handled, receiver: ItemReceiver) -> Pending:
-        """Open a stream that came with ``handled``; law 8: only while that is running."""
-        if self.running.get(handled.id) is not handled:
+    async def _pull(self, call: IncomingCall, receiver: ItemReceiver) -> OutgoingCall:
+        """Open a stream that came with ``call``; law 8: only while that is running."""
+        if self.running.get(call.id) is not call:
             raise LocalProtocolError(
-                f"a stream given to {handled.method.name} lives only until its handler has ended"
+                f"a stream given to {call.method.name} lives only until its handler has ended"
             )
-        method = self._lent(handled, f"stream {receiver.number}", Kind.STREAM)
+        method = self._lent(call, f"stream {receiver.number}", Kind.STREAM)
         return await self._calls.open(
-            method, (), {}, listener=receiver, callback=(handled, receiver.number)
+            method, (), {}, listener=receiver, callback=(call, receiver.number)
         )
 
-    def _lent(self, handled: Handled, name: str, kind: Kind = Kind.METHOD) -> RemoteMethod:
-        """Make what a function or a stream of the peer's is here, that came with ``handled``."""
-        raises = {wire_name(cls): cls for cls in handled.method.raises}
-        method = RemoteMethod(_session_of(handled), handled.method.name, kind, raises)
-        method.title = f"{name} of {handled.method.name}"
+    def _lent(self, call: IncomingCall, name: str, kind: Kind = Kind.METHOD) -> RemoteMethod:
+        """Make what a function or a stream of the peer's is here, that came with ``call``."""
+        raises = {wire_name(cls): cls for cls in call.method.raises}
+        method = RemoteMethod(_session_of(call), call.method.name, kind, raises)
+        method.title = f"{name} of {call.method.name}"
         return method
 
     async def _call_back(
         self,
-        handled: Handled,
+        call: IncomingCall,
         method: RemoteMethod,
         number: int,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Call a callback that came with ``handled``; law 8: only while that is running."""
-        if self.running.get(handled.id) is not handled:
+        """Call a callback that came with ``call``; law 8: only while that is running."""
+        if self.running.get(call.id) is not call:
             raise LocalProtocolError(
-                f"a callback of {handled.method.name} lives only until its handler has ended"
+                f"a callback of {call.method.name} lives only until its handler has ended"
             )
-        return await self._calls.request(method, args, kwargs, callback=(handled, number))
+        return await self._calls.request(method, args, kwargs, callback=(call, number))
 
-    def _call(self, handled: Handled) -> Awaitable[Any]:
-        handled_call.set(handled)
-        if handled.method.is_async and not self._filters:
-            return _invoke(handled)  # type: ignore[no-any-return]
+    def _call(self, call: IncomingCall) -> Awaitable[Any]:
+        handled_call.set(call)
+        if call.method.is_async and not self._filters:
+            return _invoke(call)  # type: ignore[no-any-return]
 
         async def proceed() -> Any:
-            result = _invoke(handled)
+            result = _invoke(call)
             return await result if is_awaitable(result) else result
 
-        return apply_filters(self._filters, handled.call, proceed)
+        return apply_filters(self._filters, call_of(call), proceed)
 
     # ── ending: exactly one terminal message for each Request ────────────────────────────────
 
     def end(
         self,
-        handled: Handled,
+        call: IncomingCall,
         result: object = None,
         *,
         error: BaseException | None = None,
         cancelled: bool = False,
     ) -> None:
         """A handler has ended: with a result, an error, or because its scope is cancelled."""
-        del self.running[handled.id]
-        if handled.sender is not None:
-            handled.sender.stop()
-        for reference in handled.references:
-            reference.expire(handled.method.name)
-        handled.references, handled.held = (), None  # which know it
+        del self.running[call.id]
+        if call.sender is not None:
+            call.sender.stop()
+        for reference in call.references:
+            reference.expire(call.method.name)
+        call.references, call.held_scope = (), None  # which know it
         if isinstance(error, BaseExceptionGroup):
             error = error.split(trio.Cancelled)[1]
             cancelled = error is None
         if error is None and not cancelled:
-            self._end_with_result(handled, result)
+            self._end_with_result(call, result)
         elif cancelled or isinstance(error, trio.Cancelled):
-            self._end_cancelled(handled)
+            self._end_cancelled(call)
         elif error is not None:
-            self._end_with_error(handled, error)
-        if handled.within is not None:
-            handled.within.callback_ended(handled)
-        if handled.home is not None:
-            handled.home.leave(handled)
+            self._end_with_error(call, error)
+        if call.parent_call is not None:
+            call.parent_call.callback_ended(call)
+        if call.remote_scope is not None:
+            call.remote_scope.leave(call)
         self._ended()
 
-    def end_raised(self, handled: Handled, exc: BaseException) -> bool:
+    def end_raised(self, call: IncomingCall, exc: BaseException) -> bool:
         """A handler has ended with ``exc``: tell its caller; False if it is to be raised on, too."""
-        self.end(handled, error=exc)
+        self.end(call, error=exc)
         return _is_for_its_caller(exc)
 
-    def _end_with_result(self, handled: Handled, result: object) -> None:
-        if handled.id < 0:
+    def _end_with_result(self, call: IncomingCall, result: object) -> None:
+        if call.id < 0:
             self._end_notification()
         elif not self._protocol.may_answer:
-            self._answer_error(handled.id, {**_NOT_TAKEN})
+            self._answer_error(call.id, {**_NOT_TAKEN})
         elif self._protocol.ours is not _ENDED:  # else the session's end was the answer
             try:
-                self._protocol.reply(handled.id, result)
+                self._protocol.reply(call.id, result)
             except EncodeError as exc:
-                message = f"the result of {handled.method.name} cannot be sent: {exc}"
-                self._answer_error(handled.id, {"code": "internal", "message": message})
-                name = _session_of(handled).name
-                self._bugs.unsendable(exc, handled.method.name, session=name, call=handled.id)
+                message = f"the result of {call.method.name} cannot be sent: {exc}"
+                self._answer_error(call.id, {"code": "internal", "message": message})
+                name = _session_of(call).name
+                self._bugs.unsendable(exc, call.method.name, session=name, call=call.id)
 
-    def _end_with_error(self, handled: Handled, exc: BaseException) -> None:
-        method, number = handled.method, handled.id
-        is_refusal = isinstance(exc, CallError) and not handled.has_begun
+    def _end_with_error(self, call: IncomingCall, exc: BaseException) -> None:
+        method, number = call.method, call.id
+        is_refusal = isinstance(exc, CallError) and not call.has_begun
         if number < 0:
             self._end_notification()
             if is_refusal:
                 text = "the notification %s from %r was refused by a filter: %s"
-                self._complaints.log(logging.WARNING, text, method.name, handled.session, exc)
+                self._complaints.log(logging.WARNING, text, method.name, call.session, exc)
         elif not self._protocol.may_answer:
-            self._answer_error(number, {**_NOT_TAKEN, "started": handled.has_begun})
-        elif handled.has_begun:
+            self._answer_error(number, {**_NOT_TAKEN, "started": call.has_begun})
+        elif call.has_begun:
             self._answer_error(number, to_error(exc, method.raises, self._detail))
         else:
             self._answer_error(number, not_started(exc, method.raises, self._detail))
@@ -454,25 +455,25 @@ class Incoming:
                 exc,
                 method.name,
                 method.raises,
-                session=_session_of(handled).name,
+                session=_session_of(call).name,
                 call=number if number > 0 else None,
-                is_cancelled=handled.cancelled is not None,
+                is_cancelled=call.cancelled is not None,
             )
 
-    def _end_cancelled(self, handled: Handled) -> None:
-        if handled.id < 0:
+    def _end_cancelled(self, call: IncomingCall) -> None:
+        if call.id < 0:
             self._end_notification()
             return
-        by_peer = self._protocol.incoming.get(handled.id) is CallState.CANCELLED
-        scope = handled.scope
+        by_peer = self._protocol.incoming.get(call.id) is IncomingState.CANCELLED
+        scope = call.scope
         expired = scope is not None and scope.deadline <= trio.current_time()
         if expired and not by_peer:
             error: dict[str, Any] = {"code": "deadline", "message": "its deadline is over"}
         else:
-            why = "cancelled at its caller's wish" if by_peer else _why_cancelled(handled)
+            why = "cancelled at its caller's wish" if by_peer else _why_cancelled(call)
             error = {"code": "cancelled", "message": why}
-        error["started"] = handled.has_begun
-        self._answer_error(handled.id, error)
+        error["started"] = call.has_begun
+        self._answer_error(call.id, error)
 
     def _end_notification(self) -> None:
         self.notifications_running -= 1
@@ -491,32 +492,32 @@ class Incoming:
             small["message"] = "its text is larger than this end accepts"
             self._protocol.reply_error(call, small)
 
-    def items_wanted(self, call: int) -> None:
-        """Let the stream that is that call of the peer's send what its consumer has given credit for."""
-        handled = self.running.get(call)
-        if handled is not None and handled.sender is not None:
-            handled.sender.let_in()
+    def items_wanted(self, call_id: int) -> None:
+        """Let that stream of the peer's send the items that its consumer has given credit for."""
+        call = self.running.get(call_id)
+        if call is not None and call.sender is not None:
+            call.sender.let_in()
 
     # ── cancelling ───────────────────────────────────────────────────────────────────────────
 
     def cancel(self, message: m.Cancel) -> None:
         """Cancel the handler that the peer no longer wants (law 2)."""
-        handled = self.running.get(message.id)
-        if handled is not None:
-            handled.cancel(message.reason or "the caller cancelled this call")
+        call = self.running.get(message.id)
+        if call is not None:
+            call.cancel(message.reason or "the caller cancelled this call")
         elif message.id not in self.waiting:
             return
-        is_scope = self.waiting[message.id][0].method == SCOPE if handled is None else handled.held
-        if handled is None:
+        is_scope = self.waiting[message.id][0].method == SCOPE if call is None else call.held_scope
+        if call is None:
             self._drop_waiting(message.id, _NOT_BEGUN)
         for number, (waiting, _) in list(self.waiting.items()) if is_scope else ():
             if (waiting.context or {}).get("scope") == message.id:
                 self._drop_waiting(number, "the remote scope that it was made in has ended")
 
-    def _drop_waiting(self, call: int, why: str) -> None:
-        del self.waiting[call]
-        if call > 0:
-            self._answer_error(call, {"code": "cancelled", "message": why, "started": False})
+    def _drop_waiting(self, call_id: int, why: str) -> None:
+        del self.waiting[call_id]
+        if call_id > 0:
+            self._answer_error(call_id, {"code": "cancelled", "message": why, "started": False})
 
     def let_go(self) -> None:
         """Forget what knows this object: the session is over, and no handler begins any more."""
@@ -526,28 +527,28 @@ class Incoming:
 
     def cancel_all(self, reason: str) -> None:
         """Cancel every handler: the session is over (law 6)."""
-        for handled in self.running.values():
-            handled.cancel(reason)
-        for call in list(self.waiting):
-            self._drop_waiting(call, reason)
+        for call in self.running.values():
+            call.cancel(reason)
+        for call_id in list(self.waiting):
+            self._drop_waiting(call_id, reason)
 
 
 def _nothing() -> None:
     """Do nothing, in the place of what a session does that is over."""
 
 
-def _session_of(handled: Handled) -> Session:
-    assert handled.session is not None  # noqa: S101 - only the gateway's calls have none
-    return handled.session
+def _session_of(call: IncomingCall) -> Session:
+    assert call.session is not None  # noqa: S101 - only the gateway's calls have none
+    return call.session
 
 
-def _why_cancelled(handled: Handled) -> str:
+def _why_cancelled(call: IncomingCall) -> str:
     """Say why a handler was cancelled that its caller still wanted."""
-    if handled.home is not None and handled.home.is_ending:
+    if call.remote_scope is not None and call.remote_scope.is_ending:
         return "the remote scope that it was made in has ended"
-    if handled.is_called_too_late:
+    if call.is_called_too_late:
         return "the call that this callback belongs to has been cancelled"
-    if handled.within is not None and handled.within.answer is not None:
+    if call.parent_call is not None and call.parent_call.answer is not None:
         return "the call that this callback belongs to has ended"
     return "this session is ending"
 
@@ -570,17 +571,17 @@ def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:
     return awaitable
 
 
-def _invoke_plain(handled: Handled) -> Any:
-    handled_call.set(handled)
-    handled.has_begun = True
-    return handled.method.function(*handled.args, **handled.kwargs)
+def _invoke_plain(call: IncomingCall) -> Any:
+    handled_call.set(call)
+    call.has_begun = True
+    return call.method.function(*call.args, **call.kwargs)
 
 
-def _invoke(handled: Handled) -> Any:
-    handled.has_begun = True
-    result = handled.method.function(*handled.args, **handled.kwargs)
-    if handled.sender is not None and handled.method.kind is Kind.STREAM:
-        return pump(result, handled.sender)
+def _invoke(call: IncomingCall) -> Any:
+    call.has_begun = True
+    result = call.method.function(*call.args, **call.kwargs)
+    if call.sender is not None and call.method.kind is Kind.STREAM:
+        return pump(result, call.sender)
     return result
 
 

@@ -7,7 +7,7 @@ The block that opened the session owns one nursery. In it run the block's own bo
 reader, :func:`run`, and the writer, once there is a packet that could not be written at once. ``run``, the
 reader and the writer are shielded: when the block is cancelled, the calls in its body still have to tell the
 other end so and hear that it is done (law 2), and cancelled handlers still owe their terminal messages (law
-4). They end when the session does, within ``Limits.time_to_die``; the block sees to that in its ``finally``,
+4). They end when the session does, within ``Limits.shutdown_timeout``; the block sees to that in its ``finally``,
 so the shield never outlives the block's wish to leave.
 
 A session of a server has no body, and ``run`` is what its task does: there it is not shielded, so that
@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import trio
 
-from trio_rpc.channels.optional import closes_now, lingers, renews
+from trio_rpc.channels.optional import lingers, nowait_close, renews
 from trio_rpc.errors import LocalProtocolError, Refused
 from trio_rpc.protocol.states import Half
 from trio_rpc.session.calls.context import handled_call, outgoing_metadata
@@ -92,7 +92,7 @@ class _Driver:
         self._core = core
         self._protocol = core.protocol
         self._channel = core.channel
-        self._closes_now = closes_now(core.channel)
+        self._closes_now = nowait_close(core.channel)
         self._nursery = nursery
         self._shield = shield
         self._next_look = 0.0
@@ -173,21 +173,21 @@ class _Driver:
 
     async def _watch(self) -> None:
         """Wait for the end. Bound the handshake, then silence, and the time that cancelled calls take."""
-        core, life = self._core, self._core.life
+        core, lifecycle = self._core, self._core.lifecycle
         silence = _Silence(core)
         self._next_look = trio.current_time() + core.limits.handshake_timeout
-        while not life.is_over:
+        while not lifecycle.is_over:
             first = min(self._next_look, core.close_by, core.outgoing.first_to_expire)
             shield = self._shield and not core.is_left
             with trio.CancelScope(deadline=first, shield=shield) as core.alarm:
-                await life.ended.wait()
+                await lifecycle.ended.wait()
             now = trio.current_time()
             core.outgoing.abandon_late(now)
             if now >= core.close_by:
                 core.stop()
-            if life.is_over or now < self._next_look:
+            if lifecycle.is_over or now < self._next_look:
                 continue
-            is_opening = life.stage is Stage.OPENING
+            is_opening = lifecycle.stage is Stage.OPENING
             patience = (
                 core.limits.handshake_timeout if is_opening else core.limits.keepalive_interval
             )
@@ -202,23 +202,23 @@ class _Driver:
             # If we were stuck up to a moment ago, the answers lie unread: let the reader see them first.
             await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.cancel_shielded_checkpoint()
-            if not life.is_over:
+            if not lifecycle.is_over:
                 silence.look()
 
     async def _finish(self) -> None:
         """Let handlers end, get their last words out, and close the channel, all in bounded time."""
         core, protocol = self._core, self._protocol
-        deadline = trio.current_time() + core.limits.time_to_die
+        deadline = trio.current_time() + core.limits.shutdown_timeout
         if core.incoming.running:
             with trio.CancelScope(deadline=deadline, shield=True):
                 while core.incoming.running:
-                    await core.life.changed.wait()
+                    await core.lifecycle.changed.wait()
         # A reset can cost us our last words, unless the channel is lost, or the other end sends nothing any more.
         lingering = None
         if protocol.ours is not Half.ENDED:
             lingering = None if core.ended_quietly else lingers(self._channel)
             if protocol.ours in (Half.GREETED, Half.OPEN):
-                protocol.goodbye(*core.life.goodbye())  # a refusal, if we were GREETED
+                protocol.goodbye(*core.lifecycle.goodbye())  # a refusal, if we were GREETED
             core.writer.write_now()
             if not core.writer.is_done:
                 with trio.CancelScope(deadline=deadline, shield=True) as self._draining:
@@ -226,10 +226,10 @@ class _Driver:
         may_linger = core.writer.is_done
         protocol.end()
         if lingering is not None and may_linger:
-            with trio.move_on_after(core.limits.time_to_die, shield=True):
+            with trio.move_on_after(core.limits.shutdown_timeout, shield=True):
                 await lingering.linger()
         if not self._closes_now or not self._closes_now.close_nowait():
-            with trio.move_on_after(core.limits.time_to_die, shield=True):
+            with trio.move_on_after(core.limits.shutdown_timeout, shield=True):
                 await self._channel.aclose()
 
     # ── the handshake and the Goodbye ────────────────────────────────────────────────────────
@@ -253,7 +253,7 @@ class _Driver:
         except Refused as exc:
             core.end(exc.with_traceback(None))  # it is an answer, and its frames hold the session
         else:
-            if core.life.stage is Stage.OPENING:
+            if core.lifecycle.stage is Stage.OPENING:
                 self._accept_peer()
                 core.writer.write_now()
 
@@ -270,7 +270,7 @@ class _Driver:
             self._next_look = trio.current_time() + core.limits.keepalive_interval
             core.look_by(self._next_look)
             core.has_opened = core.when_open is None
-            core.life.move(Stage.OPEN)
+            core.lifecycle.move(Stage.OPEN)
             if core.when_open is not None:
                 core.when_open()
 
@@ -290,10 +290,10 @@ class _Driver:
             text = f"the other end says that this end broke the protocol: {message.message}"
             core.end(LocalProtocolError(text), "peer")
             return
-        if core.life.stage is Stage.OPEN:
-            core.life.farewell = f"{message.message} ({message.code})"
-            core.life.move(Stage.CLOSING)
-        core.handler_ended()
+        if core.lifecycle.stage is Stage.OPEN:
+            core.lifecycle.goodbye_text = f"{message.message} ({message.code})"
+            core.lifecycle.move(Stage.CLOSING)
+        core.activity_ended()
 
 
 def _check_answer(answer: object) -> None:

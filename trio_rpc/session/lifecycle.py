@@ -21,7 +21,7 @@ from trio_rpc.errors import (
     SessionClosed,
 )
 
-__all__ = ["EndedBy", "Life", "SessionEnd", "Stage", "as_cause"]
+__all__ = ["EndedBy", "Lifecycle", "SessionEnd", "Stage", "as_cause"]
 
 T = TypeVar("T", bound=Exception)
 _PACKAGE: Final = __name__.rpartition(".")[0]
@@ -59,7 +59,7 @@ class Stage(enum.Enum):
 _OPEN = Stage.OPEN  # to look a member up in its class takes longer than what is done with it
 
 
-class Life:
+class Lifecycle:
     """The stage of one session, who began to close it, and the cause of its end."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Life:
         self.changed = trio.Event()
         self.ended = trio.Event()
         """Set when the session is over."""
-        self.farewell: str | None = None
+        self.goodbye_text: str | None = None
         """What the other end said in its Goodbye, if it was the one to begin."""
         self.was_open = False
         self.cause: Exception | None = None
@@ -86,7 +86,7 @@ class Life:
     def end(self, cause: Exception | None, by: EndedBy) -> None:
         """Enter the last stage. After the other end's Goodbye it is the other end that has ended the session."""
         self.cause = None if cause is None else _without_our_frames(cause)
-        self.ended_by = by if self.farewell is None else "peer"
+        self.ended_by = by if self.goodbye_text is None else "peer"
         self.move(Stage.OVER)
 
     @property
@@ -108,11 +108,11 @@ class Life:
 
     def error(self, fate: Fate) -> RpcError:
         """Make the error for a caller whose call cannot be made, or has been cut off."""
-        if self.cause is None and self.farewell is None:
+        if self.cause is None and self.goodbye_text is None:
             return SessionClosed("this end has closed the session", fate=fate)
         if self.cause is None:
             return SessionBroken(
-                f"the other end has left: {self.farewell}", fate=fate, orderly=True
+                f"the other end has left: {self.goodbye_text}", fate=fate, orderly=True
             )
         error = SessionBroken(f"the session is over: {_one_line(self.cause)}", fate=fate)
         error.__cause__ = self.cause
@@ -139,10 +139,10 @@ class Life:
         if self.stage is Stage.CLOSING:
             if context is not None and context.get("parent") in incoming:
                 return None
-            if self.farewell is None:
+            if self.goodbye_text is None:
                 return SessionClosed("this end is closing the session", fate=Fate.NOT_STARTED)
             return SessionBroken(
-                f"the other end is leaving: {self.farewell}",
+                f"the other end is leaving: {self.goodbye_text}",
                 fate=Fate.NOT_STARTED,
                 orderly=True,
             )

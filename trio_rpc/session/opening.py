@@ -158,7 +158,7 @@ def cancelled_at_end(*cores: Core) -> Iterator[None]:
         for core in cores:
             core.when_over = None
     if body.cancelled_caught:
-        error = next(core.life.error(Fate.UNKNOWN) for core in cores if core.over.is_set())
+        error = next(core.lifecycle.error(Fate.UNKNOWN) for core in cores if core.over.is_set())
         try:
             raise error from error.__cause__  # and not from the Cancelled, which was ours
         finally:
@@ -194,5 +194,5 @@ async def run_in_this_task(core: Core) -> None:
     with one_exception():
         async with trio.open_nursery() as nursery:
             await run(core, nursery)
-    if not core.life.was_open:
-        raise core.life.opening_error()
+    if not core.lifecycle.was_open:
+        raise core.lifecycle.opening_error()

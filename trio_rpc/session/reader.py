@@ -23,7 +23,7 @@ from typing import Any
 import trio
 
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
-from trio_rpc.session.calls.context import Handled
+from trio_rpc.session.calls.context import IncomingCall
 from trio_rpc.session.core import Core
 from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.wire import messages as m
@@ -45,7 +45,7 @@ CHANNEL_ERRORS = (
     OSError,
 )
 
-Actions = dict[type[m.Message], Callable[[Any], Handled | None]]
+Actions = dict[type[m.Message], Callable[[Any], IncomingCall | None]]
 """What to do with each message; what is returned is a handler that has to wait."""
 
 
@@ -112,18 +112,18 @@ class Reader:
     async def _resume(self) -> None:
         await self._handle(trio.CancelScope(), self._begin_waiting, self.resume)
 
-    async def _begin_waiting(self, scope: trio.CancelScope) -> Handled | None:
+    async def _begin_waiting(self, scope: trio.CancelScope) -> IncomingCall | None:
         """Begin handlers that have waited until one has to wait, which is returned, or none may begin."""
         self._is_resuming = False
         incoming = self._core.incoming
         while incoming.waiting and self._core.protocol.may_begin:
             readers, incoming.scope = incoming.scope, scope
             try:
-                handled = incoming.begin_waiting(EVENTS_PER_TURN)
+                call = incoming.begin_waiting(EVENTS_PER_TURN)
             finally:
                 incoming.scope = readers
-            if handled is not None:
-                return handled
+            if call is not None:
+                return call
             self._core.writer.write_now()
             await trio.lowlevel.cancel_shielded_checkpoint()
         return None
@@ -131,36 +131,36 @@ class Reader:
     async def _handle(
         self,
         scope: trio.CancelScope,
-        begin: Callable[[trio.CancelScope], Awaitable[Handled | None]],
+        begin: Callable[[trio.CancelScope], Awaitable[IncomingCall | None]],
         go_on: Callable[[], None],
-    ) -> Handled | None:
+    ) -> IncomingCall | None:
         """Begin handlers in this task until one has to wait; then let ``go_on`` begin others, and run it."""
         incoming = self._core.incoming
-        handled = result = None
+        call = result = None
         try:
             with scope:
-                handled = await begin(scope)
-                if handled is not None:
+                call = await begin(scope)
+                if call is not None:
                     go_on()
-                    result = await incoming.finish(handled)
+                    result = await incoming.finish(call)
         except BaseException as exc:
-            if handled is None:
+            if call is None:
                 if isinstance(exc, Exception):
                     self._core.end(exc)  # a bug, in the channel or in a function of the services
                 else:
                     go_on()  # what ends the program ends no call without a word
                 raise
-            if not incoming.end_raised(handled, exc):
+            if not incoming.end_raised(call, exc):
                 raise
         else:
-            if handled is not None:
-                incoming.end(handled, result, cancelled=scope.cancelled_caught)
+            if call is not None:
+                incoming.end(call, result, cancelled=scope.cancelled_caught)
         finally:
-            if handled is not None:
+            if call is not None:
                 self._core.send()
-        return handled
+        return call
 
-    async def _read(self, scope: trio.CancelScope) -> Handled | None:
+    async def _read(self, scope: trio.CancelScope) -> IncomingCall | None:
         """Receive and act until a handler has to wait, which is returned, or the session is over."""
         while True:
             try:
@@ -172,21 +172,21 @@ class Reader:
                 # Nothing is lost: a cancelled receive() takes nothing.
                 scope.shield = self._core.incoming.is_cancelled = True
 
-    async def _read_on(self) -> Handled | None:
+    async def _read_on(self) -> IncomingCall | None:
         core, receiver = self._core, self._core.receiver
         try:
             if core.looks_first:
                 core.looks_first = False
                 if not receiver.receive_nowait():
                     core.writer.write_now()
-            while not core.life.is_over:
+            while not core.lifecycle.is_over:
                 if receiver.events is None:
                     await receiver.receive()
                 core.incoming.now = receiver.arrived
-                was_alone = len(core.outgoing.pending) == 1
-                handled = self._act()
-                if handled is not None:
-                    return handled
+                was_alone = len(core.outgoing.calls) == 1
+                call = self._act()
+                if call is not None:
+                    return call
                 if core.has_opened:
                     core.has_opened = False
                     # What they do first who waited for that leaves in one packet with our Welcome.
@@ -198,7 +198,7 @@ class Reader:
                     self.resume()
                 if receiver.events is not None:
                     await trio.lowlevel.checkpoint()
-                elif was_alone and not core.outgoing.pending:
+                elif was_alone and not core.outgoing.calls:
                     await receiver.give_way()
         except CHANNEL_ERRORS as exc:
             self._lost(exc)
@@ -208,25 +208,27 @@ class Reader:
             core.end(exc, "peer")
         return None
 
-    def _act(self) -> Handled | None:
+    def _act(self) -> IncomingCall | None:
         """Act on as many events as a turn has; forget the packet when there are no more."""
-        life, receiver = self._core.life, self._core.receiver
-        events = () if life.is_over else receiver.events or ()  # then nothing is decoded any more
+        lifecycle, receiver = self._core.lifecycle, self._core.receiver
+        events = (
+            () if lifecycle.is_over else receiver.events or ()
+        )  # then nothing is decoded any more
         for event in events:
-            if life.is_over:
+            if lifecycle.is_over:
                 return None  # it crossed the end: nobody waits any more, and no handler may start
-            handled = self._actions[type(event)](event)
+            call = self._actions[type(event)](event)
             self._left -= 1
-            if handled is not None:
-                return handled
+            if call is not None:
+                return call
             if self._left <= 0:
                 self._left = EVENTS_PER_TURN
                 return None
         receiver.events = None
         self._left = EVENTS_PER_TURN
         self._core.outgoing.let_callers_in()
-        if life.stage is Stage.CLOSING:
-            self._core.handler_ended()  # a Reply may be what the close is waiting for
+        if lifecycle.stage is Stage.CLOSING:
+            self._core.activity_ended()  # a Reply may be what the close is waiting for
         return None
 
 

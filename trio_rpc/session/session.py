@@ -15,7 +15,7 @@ from trio_rpc.services.decorators import Kind
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.calls.context import Call, outgoing_metadata
 from trio_rpc.session.calls.filters import call_filtered, filtered
-from trio_rpc.session.calls.outgoing_call import Pending
+from trio_rpc.session.calls.outgoing_call import OutgoingCall
 from trio_rpc.session.core import Core
 from trio_rpc.session.lifecycle import SessionEnd, Stage
 from trio_rpc.session.statistics import SessionStatistics
@@ -58,7 +58,7 @@ class Session:
         self._proxies: dict[tuple[str, type | None], Proxy] = {}
 
     def __repr__(self) -> str:
-        return f"<trio_rpc.Session with {self._core.name}, {self._core.life.stage.value}>"
+        return f"<trio_rpc.Session with {self._core.name}, {self._core.lifecycle.stage.value}>"
 
     @property
     def credentials(self) -> Any:
@@ -255,7 +255,7 @@ class Session:
 
     def invoke_in(
         self,
-        home: Pending,
+        remote_scope: OutgoingCall,
         method: object,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -270,8 +270,8 @@ class Session:
         if remote.kind is Kind.NOTIFICATION:
             return self._notify(remote, args, kwargs)
         if remote.kind is not _METHOD:
-            return self._open(remote, args, kwargs, home)
-        return self._call(remote, args, kwargs, home=home)
+            return self._open(remote, args, kwargs, remote_scope)
+        return self._call(remote, args, kwargs, remote_scope=remote_scope)
 
     def _remote(self, method: object, kind: Kind) -> RemoteMethod:
         """Return the method that a name or a proxy's method is, which has to be of that kind."""
@@ -294,7 +294,7 @@ class Session:
         kwargs: dict[str, Any],
         *,
         abandon_on_cancel: bool = False,
-        home: Pending | None = None,
+        remote_scope: OutgoingCall | None = None,
     ) -> Any:
         call = self._outgoing_call(method, args, kwargs)
         proceed = functools.partial(
@@ -303,7 +303,7 @@ class Session:
             args,
             kwargs,
             abandon_on_cancel=abandon_on_cancel,
-            home=home,
+            remote_scope=remote_scope,
         )
         return await call_filtered(self._filters, call, proceed)
 
@@ -312,10 +312,10 @@ class Session:
         method: RemoteMethod,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        home: Pending | None = None,
+        remote_scope: OutgoingCall | None = None,
     ) -> AbstractAsyncContextManager[Any]:
         opener = open_duplex if method.kind is Kind.DUPLEX else open_stream
-        opening = opener(self._outgoing, method, args, kwargs, home)
+        opening = opener(self._outgoing, method, args, kwargs, remote_scope)
         if not self._filters:
             return opening
         return filtered(self._filters, self._outgoing_call(method, args, kwargs), opening)
@@ -351,13 +351,13 @@ class Session:
         channel = self._core.channel
         if isinstance(channel, ResumableChannel):
             return channel.states()
-        return ConnectionStates(self._connection_state, self._core.life.wait_changed)
+        return ConnectionStates(self._connection_state, self._core.lifecycle.wait_changed)
 
     def _connection_state(self) -> ConnectionState | None:
-        life = self._core.life
-        if not life.is_over:
+        lifecycle = self._core.lifecycle
+        if not lifecycle.is_over:
             return ConnectionState.CONNECTED
-        return ConnectionState.LOST if life.cause is not None else None
+        return ConnectionState.LOST if lifecycle.cause is not None else None
 
     # ── closing ──────────────────────────────────────────────────────────────────────────────
 
@@ -374,13 +374,13 @@ class Session:
     @property
     def is_open(self) -> bool:
         """Whether calls can be made: the session is open, and neither end has said Goodbye."""
-        return self._core.life.stage is Stage.OPEN
+        return self._core.lifecycle.stage is Stage.OPEN
 
     async def wait_closed(self) -> SessionEnd:
         """Wait until the session is over and its channel is closed, and say who ended it and why."""
         self._core.owner.check()
         await self._core.over.wait()
-        return self._core.life.record()
+        return self._core.lifecycle.record()
 
     def let_go(self) -> None:
         """Forget what knows this object: the session is over."""

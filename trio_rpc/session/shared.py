@@ -6,7 +6,7 @@ import logging
 
 from trio_rpc.protocol.counters import Tally
 from trio_rpc.session.calls.bugs import Bugs
-from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["Shared"]
 
@@ -24,5 +24,5 @@ class Shared:
 
     def __init__(self) -> None:
         self.bugs = Bugs()
-        self.complaints = Complaints(logger)
+        self.complaints = RateLimitedLog(logger)
         self.unsent = Tally()

@@ -43,7 +43,7 @@ class SessionStatistics:
     def of(cls, core: Core) -> SessionStatistics:
         """Take the figures."""
         return cls(
-            state=core.life.stage.value,
+            state=core.lifecycle.stage.value,
             calls_out=len(core.protocol.outgoing),
             calls_in=len(core.protocol.incoming),
             notifications_in=core.incoming.notifications_running,

@@ -13,8 +13,8 @@ from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.streams.scopes import SCOPE
 
 if TYPE_CHECKING:
-    from trio_rpc.session.calls.outgoing import Outgoing
-    from trio_rpc.session.dispatch import Incoming
+    from trio_rpc.session.calls.outgoing import OutgoingCalls
+    from trio_rpc.session.dispatch import IncomingCalls
 
 __all__ = ["ScopeNode", "scope_tree"]
 
@@ -39,34 +39,37 @@ class ScopeNode:
     """"call", "notification", "stream", "duplex" or "scope"."""
 
 
-def scope_tree(outgoing: Outgoing, incoming: Incoming) -> list[ScopeNode]:
+def scope_tree(outgoing: OutgoingCalls, incoming: IncomingCalls) -> list[ScopeNode]:
     """Take the picture of both directions, oldest first."""
     now = trio.current_time()
     nodes = [
         ScopeNode(
             direction="out",
-            id=pending.id,
-            method=pending.method.title,
-            age=now - pending.started,
-            state="cancelling" if outgoing.is_cancelling(pending) else "waiting",
+            id=call.id,
+            method=call.method.title,
+            age=now - call.started,
+            state="cancelling" if outgoing.is_cancelling(call) else "waiting",
             parent=_parent(
-                "out", None if pending.home is None else pending.home.id, "in", pending.parent
+                "out",
+                None if call.remote_scope is None else call.remote_scope.id,
+                "in",
+                call.parent,
             ),
-            kind=_kind(pending.method),
+            kind=_kind(call.method),
         )
-        for pending in outgoing.pending.values()
+        for call in outgoing.calls.values()
     ]
     nodes += [
         ScopeNode(
             direction="in",
-            id=handled.id,
-            method=handled.method.name,
-            age=now - handled.started,
-            state="running" if handled.cancelled is None else "cancelling",
-            parent=_parent("in", handled.scope_id, "out", handled.parent),
-            kind=_kind(handled.method),
+            id=call.id,
+            method=call.method.name,
+            age=now - call.started,
+            state="running" if call.cancelled is None else "cancelling",
+            parent=_parent("in", call.scope_id, "out", call.parent),
+            kind=_kind(call.method),
         )
-        for handled in incoming.running.values()
+        for call in incoming.running.values()
     ]
     return sorted(nodes, key=lambda node: -node.age)
 

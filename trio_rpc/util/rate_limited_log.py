@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 import trio
 
-__all__ = ["Complaints"]
+__all__ = ["RateLimitedLog"]
 
 LINES = 20
 PERIOD = 60.0
 """Seconds in which so many lines are logged; a peer that does nothing but wrong fills no disk."""
 
 
-class Complaints:
+class RateLimitedLog:
     """Logs for one peer, or one server; each line beyond what is allowed is counted instead.
 
     Args:

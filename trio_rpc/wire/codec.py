@@ -23,7 +23,7 @@ from trio_rpc.wire.extensions import (
 from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.messages import Item, Message, Reference, parse_message
-from trio_rpc.wire.parts import LARGE, Outside, Parts, pack_parts
+from trio_rpc.wire.parts import LARGE, BufferList, SplitMessage, pack_parts
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
 from trio_rpc.wire.scan import (
     SMALL,
@@ -37,7 +37,7 @@ from trio_rpc.wire.scan import (
     may_have_more,
     walk,
 )
-from trio_rpc.wire.to_msgpack import EXTENSION_FACTOR, SHORT, Lowering, is_plain
+from trio_rpc.wire.to_msgpack import EXTENSION_FACTOR, SHORT, Converter, is_plain
 
 __all__ = ["Codec"]
 
@@ -105,7 +105,7 @@ class Codec:
 
     def encode_parts(
         self, message: Message, references: Callable[[Any], Reference | None] | None = None
-    ) -> bytes | Parts:
+    ) -> bytes | BufferList:
         """Encode one message; large bytes that are an argument, a result or an item are not copied.
 
         Args:
@@ -121,7 +121,7 @@ class Codec:
         try:
             for value in fields:
                 if type(value) not in SHORT and not is_plain(value):
-                    lowering = Lowering(
+                    lowering = Converter(
                         self._registry, self.peer_limits, self._pack, references, self._check_opaque
                     )
                     fields = lowering.items(fields, 1)
@@ -188,7 +188,7 @@ class Codec:
         if start != len(packet):
             raise malformed(msgpack.OutOfData())
 
-    def decode_message(self, data: bytes | memoryview | Outside) -> Message:
+    def decode_message(self, data: bytes | memoryview | SplitMessage) -> Message:
         """Decode bytes that are exactly one message. Raises DecodeError.
 
         That they are at most ``limits.max_message`` is for the caller to see to, before it
@@ -196,8 +196,8 @@ class Codec:
         """
         self._forget()
         size = len(data)
-        outside = data if isinstance(data, Outside) else None
-        whole = data.rest if isinstance(data, Outside) else data
+        outside = data if isinstance(data, SplitMessage) else None
+        whole = data.rest if isinstance(data, SplitMessage) else data
         check_whole(whole, self.limits.max_nodes)
         try:
             fields = self._unpack(whole)

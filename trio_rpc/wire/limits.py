@@ -82,7 +82,7 @@ class Limits:
     close_grace: float = 5.0
     """How long a graceful close waits for calls that are still running."""
 
-    time_to_die: float = 1.0
+    shutdown_timeout: float = 1.0
     """How long a forceful close may take to get the last messages out."""
 
     def __post_init__(self) -> None:

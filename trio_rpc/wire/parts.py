@@ -1,9 +1,9 @@
 """Large strings of bytes on their way through: handed on, not copied.
 
 A MiB that is copied costs more than all else that is done for its call. So a message that carries a
-large ``bytes`` object is never joined at its sender: it is a :class:`Parts`, the object itself between what
+large ``bytes`` object is never joined at its sender: it is a :class:`BufferList`, the object itself between what
 was packed before and after it, and is written like that. The receiver copies it once, out of each packet into
-the object that its user gets (:class:`Content`).
+the object that its user gets (:class:`LargeBytes`).
 
 Who owns what is simple: the bytes in a Parts never change, so whoever has them may keep them for as long as he
 likes. Of what users pass only ``bytes`` are taken as they are; a ``bytearray`` or a ``memoryview`` is copied
@@ -19,7 +19,7 @@ import msgpack
 
 from trio_rpc.errors import DecodeError
 
-__all__ = ["LARGE", "Buffer", "Content", "Outside", "Parts", "pack_parts"]
+__all__ = ["LARGE", "Buffer", "BufferList", "LargeBytes", "SplitMessage", "pack_parts"]
 
 LARGE = 32 * 1024
 """Bytes of a string below which to copy it costs less than to treat it apart."""
@@ -27,7 +27,7 @@ LARGE = 32 * 1024
 Buffer: TypeAlias = bytes | memoryview
 
 
-class Parts:
+class BufferList:
     """Bytes in order that lie in several places; ``bytes()`` joins them, with a copy.
 
     Args:
@@ -64,7 +64,7 @@ class Parts:
 _STRINGS = frozenset({bytes, bytearray, memoryview})
 
 
-def pack_parts(fields: list[Any], packer: msgpack.Packer, most: int) -> Parts | None:
+def pack_parts(fields: list[Any], packer: msgpack.Packer, most: int) -> BufferList | None:
     """Pack a message around the large bytes that are in it, or in an array in it.
 
     None if there are none, or if there could be more than ``most`` values in the message.
@@ -113,9 +113,9 @@ class _Packing:
             else:
                 self.rest += self._packer.pack(value)
 
-    def whole(self) -> Parts:
+    def whole(self) -> BufferList:
         self._seal()
-        return Parts(self._buffers)
+        return BufferList(self._buffers)
 
     def _seal(self) -> None:
         if self.rest:
@@ -128,7 +128,7 @@ class _Packing:
 # ── receiving ────────────────────────────────────────────────────────────────────────────────────
 
 
-class Content:
+class LargeBytes:
     """Large bytes that are still coming, in the object that they become.
 
     Args:
@@ -157,7 +157,7 @@ class Content:
         return self._file.getvalue()
 
 
-class Outside:
+class SplitMessage:
     """A whole message whose large bytes are not in it.
 
     Args:

@@ -17,7 +17,7 @@ from trio_rpc.wire.messages import Hello, LastPiece, Piece
 
 __all__ = [
     "SMALL",
-    "Place",
+    "BytesPosition",
     "check_packet",
     "check_whole",
     "find_large",
@@ -259,7 +259,7 @@ PATIENCE = 64
 """Values that are looked at to find one that is large."""
 
 
-class Place(NamedTuple):
+class BytesPosition(NamedTuple):
     """Where a string of bytes is in an encoded array."""
 
     path: tuple[int, ...]
@@ -275,7 +275,7 @@ class Place(NamedTuple):
     """How many there are, as the header claims."""
 
 
-def find_large(data: memoryview, least: int) -> Place | None:
+def find_large(data: memoryview, least: int) -> BytesPosition | None:
     """Find long bytes among the values of an array, or of the first array in it.
 
     Args:
@@ -302,7 +302,7 @@ def find_large(data: memoryview, least: int) -> Place | None:
             size = _LENGTHS[first]
             length = _number(data, at + 1, size)
             if first == 0xC6 and length >= least and path:
-                return Place((*path[1:], index), at, at + 5, length)
+                return BytesPosition((*path[1:], index), at, at + 5, length)
             at += 1 + size + length
         elif _WIDTHS[first] and not 0x80 <= first < 0xA0:
             at += _WIDTHS[first]

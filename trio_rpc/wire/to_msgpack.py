@@ -34,8 +34,8 @@ from trio_rpc.wire.simpler import simplifier
 __all__ = [
     "EXTENSION_FACTOR",
     "SHORT",
+    "Converter",
     "InPlaceOf",
-    "Lowering",
     "has_data",
     "is_plain",
     "keeps_its_type",
@@ -64,7 +64,7 @@ class InPlaceOf(NamedTuple):
     instead: Any
 
 
-Lowerer: TypeAlias = "Callable[[Lowering, Any, int], Any]"
+Lowerer: TypeAlias = "Callable[[Converter, Any, int], Any]"
 
 
 def is_plain(value: Any) -> bool:
@@ -96,7 +96,7 @@ def keeps_its_type(value: Any) -> bool:
     return True
 
 
-class Lowering:
+class Converter:
     """The work on one message: what it has cost so far, and what it may."""
 
     __slots__ = (
@@ -270,12 +270,12 @@ def _leaf(code: int, encode: Callable[[Any], bytes]) -> Lowerer:
 
 
 _LOWERERS: dict[type, Lowerer] = {
-    tuple: Lowering.array,
+    tuple: Converter.array,
     set: lambda lowering, value, depth: lowering.set(SET, value, depth),
     frozenset: lambda lowering, value, depth: lowering.set(FROZENSET, value, depth),
     Reference: lambda _, value, __: encode_reference(value),
-    InPlaceOf: Lowering.in_place,
-    msgpack.ExtType: Lowering.opaque,
+    InPlaceOf: Converter.in_place,
+    msgpack.ExtType: Converter.opaque,
     **{cls: _leaf(code, encode) for cls, (code, encode) in LEAF_ENCODERS.items()},
     # Of these only subclasses get here.
     str: lambda _, value, __: str.__str__(value),
@@ -316,19 +316,19 @@ def _data_lowerer(cls: type) -> Lowerer | None:
     if hasattr(cls, "__attrs_attrs__"):
         return _fields_lowerer([attribute.name for attribute in cls.__attrs_attrs__])
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return Lowering.record
+        return Converter.record
     return next((_LOWERERS[base] for base in cls.__mro__ if base in _LOWERERS), None)
 
 
 def _fields_lowerer(names: list[str]) -> Lowerer:
-    def lower(lowering: Lowering, value: Any, depth: int) -> Any:
+    def lower(lowering: Converter, value: Any, depth: int) -> Any:
         return lowering.fields({name: getattr(value, name) for name in names}, depth)
 
     return lower
 
 
 def _simpler_lowerer(simplify: Callable[[Any], Any]) -> Lowerer:
-    def lower(lowering: Lowering, value: Any, depth: int) -> Any:
+    def lower(lowering: Converter, value: Any, depth: int) -> Any:
         try:
             simpler = simplify(value)
         except ValueError as exc:
@@ -343,11 +343,11 @@ def _struct_lowerer(cls: type[msgspec.Struct]) -> Lowerer:
     pairs = list(zip(cls.__struct_encode_fields__, cls.__struct_fields__, strict=True))
     tag = {} if config.tag is None else {str(config.tag_field): config.tag}
 
-    def lower_array(lowering: Lowering, value: Any, depth: int) -> Any:
+    def lower_array(lowering: Converter, value: Any, depth: int) -> Any:
         items = [*tag.values(), *(getattr(value, name) for _, name in pairs)]
         return lowering.record(items, depth)
 
-    def lower_map(lowering: Lowering, value: Any, depth: int) -> Any:
+    def lower_map(lowering: Converter, value: Any, depth: int) -> Any:
         items = ((key, getattr(value, name)) for key, name in pairs)
         present = {key: item for key, item in items if item is not msgspec.UNSET}
         return lowering.fields(tag | present, depth)

@@ -229,8 +229,8 @@ FAULTS = (
     fault(
         "a cancelled call waits for its handler for ever",
         "session/calls/outgoing.py",
-        "        pending.expires = trio.current_time() + self.limits.cancel_grace\n",
-        "        pending.expires = math.inf\n",
+        "        call.expires = trio.current_time() + self.limits.cancel_grace\n",
+        "        call.expires = math.inf\n",
         "session/test_laws.py",
     ),
     fault(
@@ -260,7 +260,7 @@ FAULTS = (
     fault(
         "a channel whose aclose never returns keeps its session",
         "session/driver.py",
-        "            with trio.move_on_after(core.limits.time_to_die, shield=True):\n"
+        "            with trio.move_on_after(core.limits.shutdown_timeout, shield=True):\n"
         "                await self._channel.aclose()\n",
         "            with trio.CancelScope(shield=True):\n"
         "                await self._channel.aclose()\n",

@@ -19,7 +19,7 @@ FAULTS = (
     fault(
         "the rest of a packet that was written in part is forgotten",
         "channels/transports.py",
-        "                self._rest = Parts(whole.cut(sent, len(whole)))\n",
+        "                self._rest = BufferList(whole.cut(sent, len(whole)))\n",
         "                self._rest = None\n",
         STREAM,
     ),

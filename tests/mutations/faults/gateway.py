@@ -200,9 +200,9 @@ FAULTS = (
         BAD,
     ),
     fault(
-        "the server below the gateway is not told max_message and time_to_die",
+        "the server below the gateway is not told max_message and shutdown_timeout",
         "gateway/server/app.py",
-        "            limit(self.limits.max_message, self.limits.time_to_die)\n",
+        "            limit(self.limits.max_message, self.limits.shutdown_timeout)\n",
         "            pass\n",
         BAD,
     ),

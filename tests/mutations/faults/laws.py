@@ -16,22 +16,22 @@ FAULTS = (
     fault(
         "law 1: a call that is made inside a handler does not say which one",
         "session/calls/context.py",
-        'context["parent"] = handled.id',
+        'context["parent"] = call.id',
         "pass",
         LAWS,
     ),
     fault(
         "law 1: a call is sent as the child of another session's call of the same id",
         "session/calls/context.py",
-        "if handled.session is session and handled.id in incoming:",
-        "if handled.id in incoming:",
+        "if call.session is session and call.id in incoming:",
+        "if call.id in incoming:",
         LAWS,
         "session/test_laws_edges.py",
     ),
     fault(
         "law 1: a callback is not known to the call that it belongs to",
         "session/dispatch.py",
-        "            within.callbacks.add(handled)\n",
+        "            parent_call.callbacks.add(call)\n",
         "",
         LAWS,
         CALLBACKS,
@@ -40,14 +40,14 @@ FAULTS = (
     fault(
         "law 2: a cancelled caller goes on without waiting for its handler's end",
         "session/calls/outgoing.py",
-        "            if not pending.abandon_on_cancel:\n",
-        "            if pending.abandon_on_cancel:\n",
+        "            if not call.abandon_on_cancel:\n",
+        "            if call.abandon_on_cancel:\n",
         LAWS,
     ),
     fault(
         "law 2: Cancel is sent again each time",
         "protocol/protocol.py",
-        "        self.outgoing[call] = Outgoing.CANCELLING\n",
+        "        self.outgoing[call] = OutgoingState.CANCELLING\n",
         "",
         LAWS,
         "protocol/test_protocol_calls.py",
@@ -62,23 +62,23 @@ FAULTS = (
     fault(
         "law 2: leaving a stream's block does not cancel its generator",
         "session/calls/outgoing.py",
-        "                self._expect_end(pending)\n                await self._wait_for_end(pending)\n",
-        "                self._expect_end(pending)\n",
+        "                self._expect_end(call)\n                await self._wait_for_end(call)\n",
+        "                self._expect_end(call)\n",
         "session/test_streams.py",
     ),
     # ── 3: a result that won the race ──
     fault(
         "law 3: a result that won the race is thrown away",
         "session/calls/outgoing.py",
-        "if type(answer) is not m.Reply or pending.interrupted:",
-        "if type(answer) is not m.Reply or pending.raise_cancel:",
+        "if type(answer) is not m.Reply or call.interrupted:",
+        "if type(answer) is not m.Reply or call.raise_cancel:",
         LAWS,
     ),
     fault(
         "law 3: an error that won the race is thrown away",
         "session/calls/outgoing.py",
-        "if code in _CANCELLED_CODES and pending.raise_cancel is not None:",
-        "if pending.raise_cancel is not None:",
+        "if code in _CANCELLED_CODES and call.raise_cancel is not None:",
+        "if call.raise_cancel is not None:",
         LAWS,
     ),
     # ── 4: exactly one terminal message ──
@@ -92,8 +92,8 @@ FAULTS = (
     fault(
         "law 4: a call that was cancelled gets no terminal message",
         "protocol/protocol.py",
-        "_UNANSWERED = (Incoming.RUNNING, Incoming.CANCELLED)",
-        "_UNANSWERED = (Incoming.RUNNING,)",
+        "_UNANSWERED = (IncomingState.RUNNING, IncomingState.CANCELLED)",
+        "_UNANSWERED = (IncomingState.RUNNING,)",
         LAWS,
     ),
     fault(
@@ -114,15 +114,15 @@ FAULTS = (
     fault(
         "law 5: the handler's scope does not get the deadline",
         "session/dispatch.py",
-        'scope.deadline = handled.started + handled.context["deadline"]',
+        'scope.deadline = call.started + call.context["deadline"]',
         "pass",
         LAWS,
     ),
     fault(
         "law 5: a deadline counts from when the handler begins, not from its Request's arrival",
         "session/dispatch.py",
-        'scope.deadline = handled.started + handled.context["deadline"]',
-        'scope.deadline = trio.current_time() + handled.context["deadline"]',
+        'scope.deadline = call.started + call.context["deadline"]',
+        'scope.deadline = trio.current_time() + call.context["deadline"]',
         LAWS,
         ORDER,
         "session/test_handlers.py",
@@ -138,7 +138,7 @@ FAULTS = (
     fault(
         "law 5: a caller sees an error about a deadline that was its own",
         "session/calls/outgoing.py",
-        '            if code == "deadline":\n                await _wait_for_own_deadline(pending)\n',
+        '            if code == "deadline":\n                await _wait_for_own_deadline(call)\n',
         "",
         LAWS,
     ),
@@ -162,7 +162,7 @@ FAULTS = (
     fault(
         "law 6: a session that is over still starts handlers",
         "session/reader.py",
-        "            if life.is_over:\n                return None  #",
+        "            if lifecycle.is_over:\n                return None  #",
         "            if False:\n                return None  #",
         LAWS,
         "session/test_laws_edges.py",
@@ -193,7 +193,7 @@ FAULTS = (
     fault(
         "law 8: a callback is sent after its handler has ended",
         "session/dispatch.py",
-        "        if self.running.get(handled.id) is not handled:\n"
+        "        if self.running.get(call.id) is not call:\n"
         "            raise LocalProtocolError(\n"
         '                f"a callback of',
         '        if False:\n            raise LocalProtocolError(\n                f"a callback of',
@@ -203,7 +203,7 @@ FAULTS = (
     fault(
         "law 8: a stream that came with a call can be pulled after its handler has ended",
         "session/dispatch.py",
-        "            reference.expire(handled.method.name)\n",
+        "            reference.expire(call.method.name)\n",
         "            pass\n",
         "session/test_streams.py",
         "session/test_laws_edges.py",
@@ -211,7 +211,7 @@ FAULTS = (
     fault(
         "law 8: a call returns while its callbacks run",
         "session/calls/outgoing.py",
-        "            while pending.callbacks:\n",
+        "            while call.callbacks:\n",
         "            while False:\n",
         CALLBACKS,
         LAWS,
@@ -221,10 +221,10 @@ FAULTS = (
     fault(
         "law 9: a Cancel in the packet of its Request does not find the handler",
         "session/dispatch.py",
-        "        return self._step(handled, context, self._call, handled)\n",
-        "        del self.running[handled.id]\n"
-        "        step = self._step(handled, context, self._call, handled)\n"
-        "        self.running[handled.id] = handled\n"
+        "        return self._step(call, context, self._call, call)\n",
+        "        del self.running[call.id]\n"
+        "        step = self._step(call, context, self._call, call)\n"
+        "        self.running[call.id] = call\n"
         "        return step\n",
         ORDER,
     ),
@@ -255,16 +255,16 @@ FAULTS = (
     fault(
         "law 11: nobody reads while a handler waits",
         "session/reader.py",
-        "                if handled is not None:\n                    go_on()\n",
-        "                if handled is not None:\n                    pass\n",
+        "                if call is not None:\n                    go_on()\n",
+        "                if call is not None:\n                    pass\n",
         ORDER,
         hangs=True,
     ),
     fault(
         "law 11: calls are sent without credit",
         "session/calls/outgoing.py",
-        "        if not self._calls.is_free:\n            await self._wait_for_credit(context)\n        pending = self._begin(method, args, kwargs, context, deadline, home)\n        if abandon_on_cancel",
-        "        pending = self._begin(method, args, kwargs, context, deadline, home)\n        if abandon_on_cancel",
+        "        if not self._calls.is_free:\n            await self._wait_for_credit(context)\n        call = self._begin(method, args, kwargs, context, deadline, remote_scope)\n        if abandon_on_cancel",
+        "        call = self._begin(method, args, kwargs, context, deadline, remote_scope)\n        if abandon_on_cancel",
         ORDER,
     ),
     fault(
@@ -280,7 +280,7 @@ FAULTS = (
         "law 11: abandoned calls do not count as calls in flight",
         "session/calls/outgoing.py",
         "return protocol.peer.max_calls - len(protocol.outgoing)",
-        "return protocol.peer.max_calls - len(self.pending)",
+        "return protocol.peer.max_calls - len(self.calls)",
         ORDER,
         "session/test_laws_edges.py",
     ),
@@ -503,7 +503,7 @@ FAULTS = (
     fault(
         "garbage: a callback keeps the call that it came with",
         "session/calls/callbacks.py",
-        "        self._handled = None  # which knows this callback\n",
+        "        self._within_call = None  # which knows this callback\n",
         "        pass\n",
         GARBAGE,
     ),

@@ -18,7 +18,7 @@ FAULTS = (
     fault(
         "a large result is not taken back when its call is cancelled",
         "protocol/protocol.py",
-        "        self.counters.late_cancels += 1\n        if state is Incoming.ANSWERED and",
+        "        self.counters.late_cancels += 1\n        if state is IncomingState.ANSWERED and",
         "        self.counters.late_cancels += 1\n        if False and",
         "session/test_laws_edges.py",
     ),
@@ -50,7 +50,7 @@ FAULTS = (
         "session/test_laws_order.py",
     ),
     fault(
-        "a Goodbye is answered while notifications are being handled",
+        "a Goodbye is answered while notifications are being call",
         "session/core.py",
         "            and not self.incoming.notifications_running\n",
         "",
@@ -60,7 +60,7 @@ FAULTS = (
     fault(
         "a callback of a cancelled call begins",
         "session/calls/context.py",
-        "return self.within is not None and self.within.raise_cancel is not None",
+        "return self.parent_call is not None and self.parent_call.raise_cancel is not None",
         "return False",
         RACES,
         "session/test_callbacks.py",
@@ -77,8 +77,8 @@ FAULTS = (
     fault(
         "a cancelled call in a remote scope does not wait for its handler",
         "session/calls/outgoing.py",
-        "            if not pending.abandon_on_cancel:\n                self._expect_end(pending)\n",
-        "            if not pending.abandon_on_cancel and pending.home is None:\n                self._expect_end(pending)\n",
+        "            if not call.abandon_on_cancel:\n                self._expect_end(call)\n",
+        "            if not call.abandon_on_cancel and call.remote_scope is None:\n                self._expect_end(call)\n",
         "session/test_remote_scopes.py",
         "session/test_laws_edges.py",
     ),
@@ -92,8 +92,8 @@ FAULTS = (
     fault(
         "a call begins in a remote scope that is ending",
         "session/dispatch.py",
-        "        if owner is None or owner.held is None or owner.held.is_ending:\n",
-        "        if owner is None or owner.held is None:\n",
+        "        if scope_call is None or scope_call.held_scope is None or scope_call.held_scope.is_ending:\n",
+        "        if scope_call is None or scope_call.held_scope is None:\n",
         "session/test_remote_scopes.py",
         "session/test_laws_edges.py",
     ),
@@ -109,14 +109,14 @@ FAULTS = (
     fault(
         "a stream's consumer that is cancelled loses an item",
         "session/streams/items.py",
-        "        if self._items or self._why_not is not None:\n            await trio.lowlevel.checkpoint()\n        pending = self._pending\n",
-        "        if self._items:\n            self._items.popleft()\n            await trio.lowlevel.checkpoint()\n        pending = self._pending\n",
+        "        if self._items or self._why_not is not None:\n            await trio.lowlevel.checkpoint()\n        call = self._pending\n",
+        "        if self._items:\n            self._items.popleft()\n            await trio.lowlevel.checkpoint()\n        call = self._pending\n",
         "session/test_streams.py",
     ),
     fault(
         "two tasks may receive from one stream",
         "session/streams/items.py",
-        "        if pending.task is not None:\n            await trio.lowlevel.checkpoint()\n            raise trio.BusyResourceError",
+        "        if call.task is not None:\n            await trio.lowlevel.checkpoint()\n            raise trio.BusyResourceError",
         "        if False:\n            await trio.lowlevel.checkpoint()\n            raise trio.BusyResourceError",
         "session/test_streams.py",
         hangs=True,

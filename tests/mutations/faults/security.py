@@ -160,9 +160,9 @@ FAULTS = (
     fault(
         "a context variable that a handler sets is seen by all later ones",
         "session/dispatch.py",
-        "        return (self.context if handled.within is None else handled.within.context).copy()\n",
-        "        if handled.within is None:\n            return self.context\n"
-        "        return handled.within.context.copy()\n",
+        "        return (self.context if call.parent_call is None else call.parent_call.context).copy()\n",
+        "        if call.parent_call is None:\n            return self.context\n"
+        "        return call.parent_call.context.copy()\n",
         "session/test_contexts.py",
     ),
 )

@@ -106,7 +106,7 @@ FAULTS = (
     fault(
         "a late Reply to an abandoned call ends the session",
         "protocol/protocol.py",
-        "            self.outgoing[call] = Outgoing.ABANDONED\n",
+        "            self.outgoing[call] = OutgoingState.ABANDONED\n",
         "            del self.outgoing[call]\n",
         CALLS,
     ),

@@ -9,19 +9,19 @@ from contextlib import asynccontextmanager
 import trio
 
 from trio_rpc.channels.forwarding.core import Half
-from trio_rpc.channels.forwarding.driver import CHANNEL_ERRORS, Driver, Mailbox
+from trio_rpc.channels.forwarding.driver import CHANNEL_ERRORS, Driver, ForwardedInbox
 from trio_rpc.channels.forwarding.frames import check_name
 from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
 from trio_rpc.errors import DecodeError, Refused
 from trio_rpc.util.one_exception import one_exception
-from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["Forwarding", "ForwardingChannel", "open_forwarding"]
 
 logger = logging.getLogger("trio_rpc")
 
-_complaints: trio.lowlevel.RunVar[Complaints] = trio.lowlevel.RunVar("trio_rpc forwarding")
+_complaints: trio.lowlevel.RunVar[RateLimitedLog] = trio.lowlevel.RunVar("trio_rpc forwarding")
 """Of all forwardings of a Trio run: a peer that connects anew, and gets a new one, gets no further lines."""
 
 
@@ -34,7 +34,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         name: what it was opened by.
     """
 
-    def __init__(self, driver: Driver, box: Mailbox) -> None:
+    def __init__(self, driver: Driver, box: ForwardedInbox) -> None:
         self.name = box.state.name
         self._driver = driver
         self._box = box
@@ -238,7 +238,7 @@ class Forwarding:
         while self._running:
             await self._handler_ended.park()
 
-    def _on_open(self, box: Mailbox) -> None:
+    def _on_open(self, box: ForwardedInbox) -> None:
         name = box.state.name
         route = self._router.find(name)
         if route is None or self._handlers.cancel_scope.cancel_called:
@@ -274,11 +274,11 @@ class Forwarding:
             self._handler_ended.unpark_all()
 
 
-def _complaints_of_this_run() -> Complaints:
+def _complaints_of_this_run() -> RateLimitedLog:
     try:
         return _complaints.get()
     except LookupError:
-        complaints = Complaints(logger)
+        complaints = RateLimitedLog(logger)
         _complaints.set(complaints)
         return complaints
 
@@ -299,7 +299,7 @@ async def open_forwarding(
     raises any other exception is logged, and costs only its own channel.
 
     The block begins at once. Leaving it cancels the handlers, lets what was sent leave for up to
-    ``limits.time_to_die`` seconds, and closes the carrier, with which all channels break that were not
+    ``limits.shutdown_timeout`` seconds, and closes the carrier, with which all channels break that were not
     closed before. Cancelling it reaches its body and the handlers; the carrier goes on until the
     body is left.
 

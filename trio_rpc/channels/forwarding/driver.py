@@ -10,11 +10,11 @@ import trio
 
 from trio_rpc.channels.forwarding.core import Event, ForwardingCore, Half, SubChannel, TooLarge
 from trio_rpc.channels.forwarding.frames import Abort, Accept, Close, Data, Goodbye, Open, Refuse
-from trio_rpc.channels.optional import writes_now
+from trio_rpc.channels.optional import nowait_send
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["CHANNEL_ERRORS", "Driver", "Mailbox"]
+__all__ = ["CHANNEL_ERRORS", "Driver", "ForwardedInbox"]
 
 CHANNEL_ERRORS = (
     trio.EndOfChannel,
@@ -33,7 +33,7 @@ _Failure: TypeAlias = Callable[[], Exception]
 """Makes the exception that a channel which is over raises; each raise needs one of its own."""
 
 
-class Mailbox:
+class ForwardedInbox:
     """What the user of a channel and the driver share.
 
     Attributes:
@@ -87,9 +87,9 @@ class Driver:
         self,
         carrier: trio.abc.Channel[bytes],
         limits: Limits,
-        on_open: Callable[[Mailbox], None],
+        on_open: Callable[[ForwardedInbox], None],
     ) -> None:
-        self.mailboxes: dict[int, Mailbox] = {}
+        self.mailboxes: dict[int, ForwardedInbox] = {}
         self.closed = trio.Event()
         self._carrier = carrier
         self._limits = limits
@@ -100,7 +100,7 @@ class Driver:
         self._greeted = trio.Event()
         self._openers = trio.lowlevel.ParkingLot()
         self._writer = trio.lowlevel.ParkingLot()
-        self._nowait = writes_now(carrier)
+        self._nowait = nowait_send(carrier)
         self._held: bytes | None = None
         """A packet that was taken for the carrier, and has not left."""
         self._writing = True
@@ -109,7 +109,7 @@ class Driver:
 
     # ── for channels ─────────────────────────────────────────────────────────────────────────
 
-    async def open(self, name: str) -> Mailbox:
+    async def open(self, name: str) -> ForwardedInbox:
         """Open a channel: wait for a place, and for the answer; see :meth:`Forwarding.open`."""
         while self._failure is None and self._core.room <= 0:
             await self._openers.park()
@@ -129,17 +129,17 @@ class Driver:
         self.close(box)
         raise failure
 
-    def accept(self, box: Mailbox) -> None:
+    def accept(self, box: ForwardedInbox) -> None:
         """Say yes to a channel that the other end asks for."""
         self._core.accept(box.state)
         self._wake_writer()
 
-    def send(self, box: Mailbox, packet: bytes) -> None:
+    def send(self, box: ForwardedInbox, packet: bytes) -> None:
         """Have a packet written; ``box.state.packet`` is None."""
         self._core.send(box.state, packet)
         self._wake_writer()
 
-    def send_now(self, box: Mailbox, packet: bytes) -> None:
+    def send_now(self, box: ForwardedInbox, packet: bytes) -> None:
         """Have a packet written, at once if nothing can be expected to go along with it."""
         self._core.send(box.state, packet)
         if len(self.mailboxes) == 1:
@@ -147,26 +147,26 @@ class Driver:
         else:
             self._wake_writer()
 
-    def taken(self, box: Mailbox, size: int) -> None:
+    def taken(self, box: ForwardedInbox, size: int) -> None:
         """Take note that a packet of that size has been received."""
         self._core.taken(box.state, size)
         self._wake_writer()
 
-    def close(self, box: Mailbox) -> None:
+    def close(self, box: ForwardedInbox) -> None:
         """Close a channel at this end."""
         self._core.close(box.state, "its handler has not taken it")
         self._forget(box)
 
-    def abort(self, box: Mailbox, reason: str) -> None:
+    def abort(self, box: ForwardedInbox, reason: str) -> None:
         """Break a channel, or refuse one that has not been accepted."""
         self._core.abort(box.state, reason)
         self._forget(box)
 
-    def _add(self, state: SubChannel) -> Mailbox:
-        box = self.mailboxes[state.id] = Mailbox(state)
+    def _add(self, state: SubChannel) -> ForwardedInbox:
+        box = self.mailboxes[state.id] = ForwardedInbox(state)
         return box
 
-    def _forget(self, box: Mailbox) -> None:
+    def _forget(self, box: ForwardedInbox) -> None:
         self.mailboxes.pop(box.state.id, None)
         self._wake_writer()
 
@@ -196,13 +196,13 @@ class Driver:
 
     async def _finish(self) -> None:
         """Let what was sent leave, and close the carrier, all in bounded time."""
-        with trio.move_on_after(self._limits.time_to_die):
+        with trio.move_on_after(self._limits.shutdown_timeout):
             while self._core.has_data or self._writing:
                 self._drained = trio.Event()
                 self._wake_writer()
                 await self._drained.wait()
         self._core.end()
-        with trio.move_on_after(self._limits.time_to_die):
+        with trio.move_on_after(self._limits.shutdown_timeout):
             await self._carrier.aclose()
         self.closed.set()
 
@@ -359,5 +359,5 @@ def _broken_by(exc: Exception) -> _Failure:
     return _failing(trio.BrokenResourceError, f"the carrier is gone: {what}", cause)
 
 
-def _ignore(_box: Mailbox) -> None:
+def _ignore(_box: ForwardedInbox) -> None:
     """Do nothing: no channel is opened any more."""

@@ -54,8 +54,8 @@ from typing import NamedTuple
 
 import trio
 
-from trio_rpc.channels.optional import WritesNow, writes_now
-from trio_rpc.channels.resumable.replay import ACK_BYTES, Frame, Kind, Numbers, encode
+from trio_rpc.channels.optional import NowaitSend, nowait_send
+from trio_rpc.channels.resumable.replay import ACK_BYTES, Frame, Kind, ReplayBuffer, encode
 from trio_rpc.errors import DecodeError
 
 __all__ = [
@@ -173,7 +173,7 @@ class _Outlet(NamedTuple):
     """
 
     carrier: trio.abc.Channel[bytes]
-    now: WritesNow | None
+    now: NowaitSend | None
 
 
 class ResumableChannel(trio.abc.Channel[bytes]):
@@ -195,7 +195,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         self.token = token
         self.state = ConnectionState.RECONNECTING
         self._options = options
-        self._numbers = Numbers(options.buffer)
+        self._numbers = ReplayBuffer(options.buffer)
         self._carrier: trio.abc.Channel[bytes] | None = None
         self._outlet: _Outlet | None = None
         self._next_state = ConnectionState.CONNECTED
@@ -427,7 +427,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                 for frame in frames:
                     await carrier.send(frame)
                 if carrier is self._carrier:
-                    self._outlet = _Outlet(carrier, writes_now(carrier))
+                    self._outlet = _Outlet(carrier, nowait_send(carrier))
                     self.state = self._next_state
                     self._next_state = ConnectionState.RESUMED
                     self._wake()

@@ -53,7 +53,7 @@ __all__ = [
     "VERSION",
     "Frame",
     "Kind",
-    "Numbers",
+    "ReplayBuffer",
     "carrier_limits",
     "decode",
     "encode",
@@ -135,7 +135,7 @@ def decode(data: bytes) -> Frame:
     return Frame(kind, number, ack, rest)
 
 
-class Numbers:
+class ReplayBuffer:
     """What one end has sent and not been told the arrival of, and what it has received.
 
     Args:

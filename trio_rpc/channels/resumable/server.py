@@ -25,14 +25,14 @@ from trio_rpc.channels.resumable.replay import (
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 
-__all__ = ["Guest", "Lobby"]
+__all__ = ["Arrival", "ResumableSessions"]
 
 _VERSION = bytes([VERSION])
 _NEVER_KNOWN = "the server does not know the session: it was restarted, or had been without a connection for too long"
 
 
-class Guest(NamedTuple):
-    """Who came to a :class:`Lobby`.
+class Arrival(NamedTuple):
+    """Who came to a :class:`ResumableSessions`.
 
     Attributes:
         channel: of the session: a resumable one, or the connection itself, if that is all the client wants.
@@ -45,13 +45,13 @@ class Guest(NamedTuple):
     is_new: bool
 
 
-class Lobby:
+class ResumableSessions:
     """The resumable channels of one server, each by its token.
 
     Args:
         options: see :class:`Resume`.
         handshake_timeout: seconds that a client has to say what it wants.
-        time_to_die: seconds that a client that is refused has to read why.
+        shutdown_timeout: seconds that a client that is refused has to read why.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class Lobby:
         options: Resume,
         *,
         handshake_timeout: float,
-        time_to_die: float = DEFAULT_LIMITS.time_to_die,
+        shutdown_timeout: float = DEFAULT_LIMITS.shutdown_timeout,
     ) -> None:
         self._options = options
         self._timeout = handshake_timeout
-        self._time_to_die = time_to_die
+        self._time_to_die = shutdown_timeout
         # Bound: those with a connection by the connections, the others by max_waiting.
         self._channels: dict[bytes, ResumableChannel] = {}
 
-    async def receive(self, carrier: trio.abc.Channel[bytes]) -> Guest:
+    async def receive(self, carrier: trio.abc.Channel[bytes]) -> Arrival:
         """Return what a client wants, if it can be granted; a resumable channel is then to ``accept`` the carrier.
 
         Raises:
@@ -77,14 +77,14 @@ class Lobby:
             with time_limit(self._timeout, "no word from the client"):
                 data = await carrier.receive()
                 if not is_frame(data):
-                    return Guest(_Begun(carrier, data), 0, is_new=True)
+                    return Arrival(_Begun(carrier, data), 0, is_new=True)
                 return await self._answer(carrier, decode(data))
         except (trio.EndOfChannel, trio.BrokenResourceError) as exc:
             raise ConnectionError(f"the client has left: {exc}") from exc
         except DecodeError as exc:
             raise ConnectionError(str(exc)) from exc
 
-    async def _answer(self, carrier: trio.abc.Channel[bytes], frame: Frame) -> Guest:
+    async def _answer(self, carrier: trio.abc.Channel[bytes], frame: Frame) -> Arrival:
         if frame.kind not in (Kind.OPEN, Kind.RESUME):
             raise DecodeError(f"{frame.kind.name} may not come first")
         if frame.rest[:1] != _VERSION:
@@ -93,7 +93,7 @@ class Lobby:
             )
         if frame.kind is Kind.OPEN:
             channel = ResumableChannel(self._options, secrets.token_bytes(TOKEN_BYTES))
-            return Guest(channel, frame.ack, is_new=True)
+            return Arrival(channel, frame.ack, is_new=True)
         known = self._channels.get(_key(frame.rest[1:]))
         if known is None or known.is_over:
             await self._refuse(carrier, _NEVER_KNOWN)
@@ -101,7 +101,7 @@ class Lobby:
         if frame.ack < known.confirmed:
             # It was sent before the client received what it has acknowledged since, over a later connection.
             raise ConnectionError("the client has given this connection up for a later one")
-        return Guest(known, frame.ack, is_new=False)
+        return Arrival(known, frame.ack, is_new=False)
 
     async def _refuse(self, carrier: trio.abc.Channel[bytes], reason: str) -> None:
         await carrier.send(encode(Frame(Kind.REFUSE, rest=reason.encode())))

@@ -28,8 +28,14 @@ from trio_rpc.errors import InvalidArguments
 from trio_rpc.gateway.json_messages import encode, from_json, from_json_exactly
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.browser import Client
-from trio_rpc.gateway.server.call import Manners, Work
-from trio_rpc.gateway.server.checks import Door, Refusal, header_names, header_seconds, read_body
+from trio_rpc.gateway.server.call import CallSettings, GatewayCall
+from trio_rpc.gateway.server.checks import (
+    Refusal,
+    RequestChecks,
+    header_names,
+    header_seconds,
+    read_body,
+)
 from trio_rpc.gateway.server.connection import Connection, End
 from trio_rpc.gateway.server.forms import Forms
 from trio_rpc.gateway.server.results import Results
@@ -116,9 +122,9 @@ class Gateway:
         self._forms = {
             name: Forms(method) for name, method in self._table.items() if not method.kind.is_opened
         }
-        self._manners = Manners(tuple(filters), error_detail)
+        self._settings = CallSettings(tuple(filters), error_detail)
         self._legacy_clients = legacy_clients
-        self._door = Door(check_origins(allowed_origins) or frozenset(), allowed_hosts)
+        self._door = RequestChecks(check_origins(allowed_origins) or frozenset(), allowed_hosts)
         self._nursery: trio.Nursery | None = None
         self._owner: Owner
         self._is_draining = False
@@ -127,7 +133,7 @@ class Gateway:
         self._expired: OrderedDict[str, None] = OrderedDict()
         self._results = Results(self.limits)
         # Bound: max_works for each of max_clients, max_results, max_direct.
-        self._works: set[Work] = set()
+        self._works: set[GatewayCall] = set()
         self._direct = 0
         self._idle = trio.Event()
         self._app = self._make_app(allowed_origins, pages)
@@ -278,7 +284,7 @@ class Gateway:
         self,
         client: Client,
         method: BoundMethod,
-        work: Work,
+        work: GatewayCall,
         key: str | None,
         nursery: trio.Nursery,
     ) -> None:
@@ -369,7 +375,7 @@ class Gateway:
         method: BoundMethod,
         data: dict[str, Any],
         names: Sequence[str] | None = None,
-    ) -> Work:
+    ) -> GatewayCall:
         if names is None:
             names = header_names(request.headers.get("trio-rpc-callbacks"))
         declared = method.signature.callbacks
@@ -381,19 +387,19 @@ class Gateway:
                 raise Refusal(422, f"{name!r} is a callback, and no argument", name)
         timeout = header_seconds(request.headers.get("trio-rpc-timeout"))
         try:
-            return Work(
+            return GatewayCall(
                 method,
                 data,
                 names,
                 timeout,
-                self._manners,
+                self._settings,
                 self._ended,
                 self._forms[method.name],
             )
         except InvalidArguments as exc:
             raise Refusal(422, str(exc), exc.parameter) from None
 
-    def _ended(self, work: Work) -> None:
+    def _ended(self, work: GatewayCall) -> None:
         self._results.ended(work)
         self._works.discard(work)
         if not self._works:
@@ -419,7 +425,7 @@ class Gateway:
         self._door.check(websocket.headers)
         limit = websocket.scope.get(WITHOUT_DEFLATE)
         if limit is not None:
-            limit(self.limits.max_message, self.limits.time_to_die)
+            limit(self.limits.max_message, self.limits.shutdown_timeout)
         elif "sec-websocket-extensions" in websocket.headers:
             self._complain(
                 "this server may accept compressed WebSocket messages, which take a thousand times their size:"
@@ -449,7 +455,7 @@ class Gateway:
         client = Client(
             self.limits,
             resumable="resumable" in websocket.query_params,
-            complaints=self._manners.complaints,
+            complaints=self._settings.complaints,
         )
         hello = {
             "type": "uuid",
@@ -531,7 +537,7 @@ def _receiving(websocket: WebSocket) -> Callable[[], Awaitable[str | None]]:
     return receive
 
 
-async def _until_end(request: Request, work: Work) -> None:
+async def _until_end(request: Request, work: GatewayCall) -> None:
     """Wait for the end of a call; who hangs up cancels it."""
 
     async def watch() -> None:

@@ -15,8 +15,8 @@ import trio
 from trio_rpc.gateway.json_messages import encode
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.backlog import Backlog
-from trio_rpc.gateway.server.call import Work
-from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.gateway.server.call import GatewayCall
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["Client", "Connected"]
 
@@ -55,12 +55,12 @@ class Client:
     """
 
     def __init__(
-        self, limits: GatewayLimits, *, resumable: bool, complaints: Complaints | None = None
+        self, limits: GatewayLimits, *, resumable: bool, complaints: RateLimitedLog | None = None
     ) -> None:
-        self.complaints = complaints or Complaints(logger)
+        self.complaints = complaints or RateLimitedLog(logger)
         self.id = str(uuid.uuid4())
         self.token = secrets.token_urlsafe(16)
-        self.works: dict[str, Work] = {}
+        self.works: dict[str, GatewayCall] = {}
         self.limits = limits
         self.is_resumable = resumable
         self.window = limits.callbacks_ahead if resumable else math.inf
@@ -138,7 +138,9 @@ class Client:
 
     # ── its work ─────────────────────────────────────────────────────────────────────────────
 
-    def start(self, work: Work, *, key: str | None, elsewhere: trio.Nursery | None = None) -> None:
+    def start(
+        self, work: GatewayCall, *, key: str | None, elsewhere: trio.Nursery | None = None
+    ) -> None:
         """Start a call of its.
 
         Args:
@@ -161,7 +163,7 @@ class Client:
 
     # ── what it is told ──────────────────────────────────────────────────────────────────────
 
-    async def call_back(self, work: Work, message: dict[str, Any]) -> None:
+    async def call_back(self, work: GatewayCall, message: dict[str, Any]) -> None:
         """Have a callback made; waits while the client has too much to receive, or that call to handle."""
         await trio.lowlevel.checkpoint()
         while not self.is_over and (self.backlog.is_full or work.ahead >= self.window):

@@ -17,27 +17,27 @@ from trio_rpc.gateway.server.forms import CallbackForm, Forms
 from trio_rpc.services.error_maps import Detail, not_started, to_error
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.bugs import Bugs
-from trio_rpc.session.calls.context import Handled, handled_call, outgoing_metadata
+from trio_rpc.session.calls.context import IncomingCall, call_of, handled_call, outgoing_metadata
 from trio_rpc.session.calls.eager import is_awaitable
 from trio_rpc.session.calls.filters import Filter, apply_filters
 from trio_rpc.session.owner import Owner
-from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 if TYPE_CHECKING:
     from trio_rpc.gateway.server.browser import Client
 
-__all__ = ["Manners", "Work", "call_back"]
+__all__ = ["CallSettings", "GatewayCall", "call_back"]
 
 logger = logging.getLogger("trio_rpc.gateway")
 
-current_work: ContextVar[tuple[Work, Handled] | None] = ContextVar(
+current_work: ContextVar[tuple[GatewayCall, IncomingCall] | None] = ContextVar(
     "trio_rpc.gateway.current_work", default=None
 )
 """The call from a gateway that was begun last around here, and what it is to :func:`current_call`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class CallSettings:
     """What all calls of a gateway have in common.
 
     Attributes:
@@ -50,10 +50,10 @@ class Manners:
     filters: Sequence[Filter]
     detail: Detail
     bugs: Bugs = field(default_factory=Bugs)
-    complaints: Complaints = field(default_factory=lambda: Complaints(logger))
+    complaints: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(logger))
 
 
-class Work:
+class GatewayCall:
     """A call, from its POST until the message that ends it.
 
     Args:
@@ -61,7 +61,7 @@ class Work:
         data: its arguments by name, as they came.
         names: the callbacks that the client has; None if it does not say.
         timeout: seconds that it may take.
-        manners: of the gateway.
+        settings: the gateway's.
         on_end: told when it has ended.
         forms: of the method, if the caller has them.
 
@@ -81,8 +81,8 @@ class Work:
         data: Mapping[str, Any],
         names: Sequence[str] | None,
         timeout: float,
-        manners: Manners,
-        on_end: Callable[[Work], None],
+        settings: CallSettings,
+        on_end: Callable[[GatewayCall], None],
         forms: Forms | None = None,
     ) -> None:
         self.uuid = str(uuid.uuid4())
@@ -95,7 +95,7 @@ class Work:
         """The handler's function has been called, and not only filters round it."""
         self._method = method
         self._forms = forms = forms or Forms(method)
-        self._manners = manners
+        self._settings = settings
         self._names = names
         self._on_end = on_end
         self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
@@ -126,7 +126,7 @@ class Work:
         except BaseException as exc:  # noqa: BLE001 - what is not for its caller is raised again
             self._end(self._raised(exc))
             if self._has_begun or not isinstance(exc, CallError):  # else a filter has refused it
-                self._manners.bugs.raised(
+                self._settings.bugs.raised(
                     exc,
                     self.name,
                     self._method.raises,
@@ -143,7 +143,7 @@ class Work:
 
     async def _run_handler(self, client: Client) -> None:
         # The context is this task's own. What was current where the gateway was opened is not this call's.
-        handled = Handled(None, 0, self._method, (), self._kwargs, None)
+        handled = IncomingCall(None, 0, self._method, (), self._kwargs, None)
         handled_call.set(handled)
         outgoing_metadata.set(None)
         current_work.set((self, handled))
@@ -154,7 +154,7 @@ class Work:
             except (TypeError, ValueError) as exc:
                 text = f"the result of {self.name} cannot be sent: {exc}"
                 self._end(self._error("internal", text))
-                self._manners.bugs.unsendable(exc, self.name, session=repr(client), call=self.uuid)
+                self._settings.bugs.unsendable(exc, self.name, session=repr(client), call=self.uuid)
         if self.outcome is None:  # the scope has caught its cancellation
             if self._scope.deadline <= trio.current_time():
                 self._end(self._error("deadline", "its deadline is over"))
@@ -168,9 +168,9 @@ class Work:
             result = self._method.function(**self._kwargs)
             return await result if is_awaitable(result) else result
 
-        handled = handled_call.get()
-        assert handled is not None  # noqa: S101 - set just before
-        return await apply_filters(self._manners.filters, handled.call, proceed)
+        call = handled_call.get()
+        assert call is not None  # noqa: S101 - set just before
+        return await apply_filters(self._settings.filters, call_of(call), proceed)
 
     def _end(self, outcome: dict[str, Any]) -> None:
         assert self._client is not None  # noqa: S101 - it runs
@@ -182,7 +182,7 @@ class Work:
         if isinstance(exc, trio.Cancelled):
             return self._error("cancelled", "its client is gone, or the gateway is closing")
         make = to_error if self._has_begun else not_started
-        fault = make(exc, self._method.raises, self._manners.detail)
+        fault = make(exc, self._method.raises, self._settings.detail)
         error = self._error(fault["code"], str(fault.get("message", "")))
         if "type" in fault:
             error["error_type"] = fault["type"]
@@ -210,7 +210,7 @@ class Work:
             if name not in self._failed:  # a client may say so without end
                 self._failed.add(name)
                 text = "the callback %r of %s failed: %r"
-                self._manners.complaints.log(logging.WARNING, text, name, self.name, error)
+                self._settings.complaints.log(logging.WARNING, text, name, self.name, error)
             self._reported[name] = error
 
     def _callback(self, name: str, form: CallbackForm) -> Callable[..., Coroutine[Any, Any, None]]:
@@ -258,7 +258,7 @@ class Work:
         if name not in self._skipped:
             self._skipped.add(name)
             text = "%s calls %r, which its client has not given"
-            self._manners.complaints.log(logging.WARNING, text, self.name, name)
+            self._settings.complaints.log(logging.WARNING, text, self.name, name)
 
 
 async def call_back(**payloads: Any) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import trio
 from starlette.requests import ClientDisconnect, Request
 
-__all__ = ["Door", "Refusal", "header_names", "header_seconds", "read_body"]
+__all__ = ["Refusal", "RequestChecks", "header_names", "header_seconds", "read_body"]
 
 
 class Refusal(Exception):
@@ -23,7 +23,7 @@ class Refusal(Exception):
         self.parameter = parameter
 
 
-class Door:
+class RequestChecks:
     """Lets in what comes from nowhere on the web, or from this very host, or from an origin that was allowed.
 
     A page of another site can make a browser send requests and open WebSockets here, with all that this host

@@ -30,7 +30,7 @@ from wsproto.utilities import ProtocolError
 
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.app import WITHOUT_DEFLATE
-from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["QuietLog", "without_deflate"]
 
@@ -85,13 +85,13 @@ class _Buffer(WebsocketBuffer):
     def __init__(self, stream: WSStream, max_length: int) -> None:
         super().__init__(max_length)
         self._stream = stream
-        self._time_to_die = GatewayLimits().time_to_die
+        self._time_to_die = GatewayLimits().shutdown_timeout
         self._is_dying = False
 
-    def limit(self, max_message: int, time_to_die: float) -> None:
+    def limit(self, max_message: int, shutdown_timeout: float) -> None:
         """Set how many bytes a message may have, and seconds until its sender is gone."""
         self.max_length = max_message
-        self._time_to_die = time_to_die
+        self._time_to_die = shutdown_timeout
 
     def extend(self, event: Message[Any]) -> None:
         data = event.data
@@ -116,8 +116,8 @@ class QuietLog(Logger):
     def __init__(self, config: Config) -> None:
         config.errorlog = logger
         super().__init__(config)
-        self._bad_ends = Complaints(logger, lines=1)
-        self._app_errors = Complaints(logger)
+        self._bad_ends = RateLimitedLog(logger, lines=1)
+        self._app_errors = RateLimitedLog(logger)
 
     async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
         """Log what an application has raised: its own errors with their traceback, so many a minute."""

@@ -9,7 +9,7 @@ import trio
 
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.browser import Client
-from trio_rpc.gateway.server.call import Work
+from trio_rpc.gateway.server.call import GatewayCall
 
 __all__ = ["Held", "Results"]
 
@@ -17,7 +17,7 @@ __all__ = ["Held", "Results"]
 class Held(NamedTuple):
     """A call, and whose it is."""
 
-    work: Work
+    work: GatewayCall
     client: Client
 
 
@@ -44,11 +44,11 @@ class Results:
             self._drop(next(iter(self._ended)))
         return len(self._held) < self._limits.max_results
 
-    def hold(self, work: Work, client: Client) -> None:
+    def hold(self, work: GatewayCall, client: Client) -> None:
         """Hold a call that begins to run; there must be room."""
         self._held[work.uuid] = Held(work, client)
 
-    def ended(self, work: Work) -> None:
+    def ended(self, work: GatewayCall) -> None:
         """A call has ended: if it is held, its time begins."""
         if work.uuid in self._held:
             self._ended[work.uuid] = trio.current_time() + self._limits.result_ttl

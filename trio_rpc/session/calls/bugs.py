@@ -17,7 +17,7 @@ import trio
 
 from trio_rpc.errors import RemoteCancelled
 from trio_rpc.services.decorators import Raises
-from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["Bugs"]
 
@@ -41,7 +41,7 @@ class Bugs:
 
     def __init__(self) -> None:
         # Bound: MAX_METHODS and one more.
-        self._limits: dict[str, Complaints] = {}
+        self._limits: dict[str, RateLimitedLog] = {}
 
     def raised(
         self,
@@ -97,7 +97,7 @@ class Bugs:
         key = method if method in self._limits or len(self._limits) < MAX_METHODS else ""
         limit = self._limits.get(key)
         if limit is None:
-            limit = self._limits[key] = Complaints(logger)
+            limit = self._limits[key] = RateLimitedLog(logger)
         extra = {"rpc_session": session, "rpc_method": method, "rpc_call": call}
         text = f"%s, called by %s, {what}"
         limit.log(logging.ERROR, text, method, session, detail, exc_info=exc, extra=extra)

@@ -26,7 +26,7 @@ from trio_rpc.services.lending import PrepareAll, Wanted
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import Signature, checked
 from trio_rpc.services.tables import BoundMethod
-from trio_rpc.session.calls.context import Handled
+from trio_rpc.session.calls.context import IncomingCall
 from trio_rpc.wire.messages import Reference
 from trio_rpc.wire.to_msgpack import has_data
 
@@ -38,7 +38,7 @@ STREAM = 2
 """The kind of a reference to what can be iterated over."""
 
 CallBack: TypeAlias = Callable[
-    [Handled, RemoteMethod, int, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, Any]
+    [IncomingCall, RemoteMethod, int, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, Any]
 ]
 
 
@@ -48,10 +48,10 @@ class Callback:
     __slots__ = (
         "_call_back",
         "_convert",
-        "_handled",
         "_method",
         "_owner",
         "_prepare",
+        "_within_call",
         "kind",
         "number",
     )
@@ -61,7 +61,7 @@ class Callback:
         self.number = number
         self._convert: Convert | None = None
         self._prepare: PrepareAll | None = None
-        self._handled: Handled | None = None
+        self._within_call: IncomingCall | None = None
         self._owner: str | None = None
         """The method that it was given to."""
         self._method: RemoteMethod
@@ -72,19 +72,19 @@ class Callback:
         self._convert = convert
         self._prepare = prepare
 
-    def bind(self, handled: Handled, method: RemoteMethod, call_back: CallBack) -> None:
+    def bind(self, call: IncomingCall, method: RemoteMethod, call_back: CallBack) -> None:
         """Tie it to the call that it came with; ``method`` is what it is here."""
         method.convert = checked(method.title, self._convert)
         if self._prepare is not None:
             method.said = method.said._replace(prepare=self._prepare)
-        self._handled = handled
-        self._owner = handled.method.name
+        self._within_call = call
+        self._owner = call.method.name
         self._method = method
         self._call_back = call_back
 
     def expire(self, _owner: str) -> None:
         """The call that it was given to has ended: so has this (law 8)."""
-        self._handled = None  # which knows this callback
+        self._within_call = None  # which knows this callback
 
     def __repr__(self) -> str:
         return f"<callback {self.number} of {self._owner or 'nothing'}>"
@@ -97,11 +97,11 @@ class Callback:
         """
         if self._owner is None:
             raise LocalProtocolError("this callback came with nothing that it could live in")
-        if self._handled is None:
+        if self._within_call is None:
             raise LocalProtocolError(
                 f"a callback of {self._owner} lives only until its handler has ended"
             )
-        return await self._call_back(self._handled, self._method, self.number, args, kwargs)
+        return await self._call_back(self._within_call, self._method, self.number, args, kwargs)
 
 
 class Lent(NamedTuple):

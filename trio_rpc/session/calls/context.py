@@ -11,16 +11,17 @@ import trio
 
 if TYPE_CHECKING:
     from trio_rpc.services.tables import BoundMethod
-    from trio_rpc.session.calls.eager import Suspended
-    from trio_rpc.session.calls.outgoing_call import Pending
+    from trio_rpc.session.calls.eager import EagerCoroutine
+    from trio_rpc.session.calls.outgoing_call import OutgoingCall
     from trio_rpc.session.session import Session
     from trio_rpc.session.streams.items import ItemSender
     from trio_rpc.session.streams.scopes import HeldScope
 
 __all__ = [
     "Call",
-    "Handled",
+    "IncomingCall",
     "call_context",
+    "call_of",
     "callback_context",
     "current_call",
     "handled_call",
@@ -40,7 +41,7 @@ class Call:
         kwargs: its keyword arguments.
     """
 
-    __slots__ = ("_home", "args", "kwargs", "metadata", "method", "session_or_none")
+    __slots__ = ("_remote_scope", "args", "kwargs", "metadata", "method", "session_or_none")
 
     def __init__(  # noqa: PLR0917 - made by us alone
         self,
@@ -49,9 +50,9 @@ class Call:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         metadata: Mapping[str, Any],
-        home: HeldScope | None = None,
+        remote_scope: HeldScope | None = None,
     ) -> None:
-        self._home = home
+        self._remote_scope = remote_scope
         self.session_or_none = session
         self.method = method
         self.args = args
@@ -84,12 +85,12 @@ class Call:
         Raises:
             RuntimeError: the call was not made in a remote scope.
         """
-        if self._home is None or self._home.nursery is None:
+        if self._remote_scope is None or self._remote_scope.nursery is None:
             raise RuntimeError(f"{self.method} was not called in a remote scope")
-        return self._home.nursery
+        return self._remote_scope.nursery
 
 
-class Handled:
+class IncomingCall:
     """A call of the peer's, from its arrival until its handler has ended."""
 
     __slots__ = (
@@ -97,20 +98,20 @@ class Handled:
         "cancelled",
         "context",
         "has_begun",
-        "held",
-        "home",
+        "held_scope",
         "id",
         "keeps_scope",
         "kwargs",
         "method",
+        "parent_call",
         "references",
+        "remote_scope",
         "result",
         "scope",
         "sender",
         "session",
         "started",
         "suspended",
-        "within",
     )
 
     def __init__(  # noqa: PLR0917 - made in one place, for each call
@@ -134,8 +135,8 @@ class Handled:
         """It has had to wait, so the scope is its own, and the reader's no more."""
         self.cancelled: str | None = None
         """The reason for which it has been cancelled."""
-        self.suspended: Suspended | None = None
-        self.within: Pending | None = None
+        self.suspended: EagerCoroutine | None = None
+        self.parent_call: OutgoingCall | None = None
         """The call of ours that this one is a callback of."""
         self.result: object = None
         self.started = 0.0
@@ -145,16 +146,10 @@ class Handled:
         """Callbacks and streams that came with it, and live as long."""
         self.sender: ItemSender | None = None
         """Where its items go, if it is a stream or a duplex."""
-        self.home: HeldScope | None = None
+        self.remote_scope: HeldScope | None = None
         """The remote scope that it was made in."""
-        self.held: HeldScope | None = None
+        self.held_scope: HeldScope | None = None
         """What it holds, if it is a remote scope itself."""
-
-    @property
-    def call(self) -> Call:
-        """What handlers and filters see of it."""
-        metadata = self.context.get("metadata", {}) if self.context else {}
-        return Call(self.session, self.method.name, self.args, self.kwargs, metadata, self.home)
 
     @property
     def parent(self) -> int | None:
@@ -169,7 +164,7 @@ class Handled:
     @property
     def is_called_too_late(self) -> bool:
         """Whether it is a callback of a call that has been cancelled meanwhile."""
-        return self.within is not None and self.within.raise_cancel is not None
+        return self.parent_call is not None and self.parent_call.raise_cancel is not None
 
     @property
     def depth(self) -> int:
@@ -186,7 +181,13 @@ class Handled:
                 self.sender.stop()
 
 
-handled_call: ContextVar[Handled | None] = ContextVar("trio_rpc.handled_call", default=None)
+def call_of(call: IncomingCall) -> Call:
+    """Return what handlers and filters see of a call."""
+    metadata = call.context.get("metadata", {}) if call.context else {}
+    return Call(call.session, call.method.name, call.args, call.kwargs, metadata, call.remote_scope)
+
+
+handled_call: ContextVar[IncomingCall | None] = ContextVar("trio_rpc.handled_call", default=None)
 outgoing_metadata: ContextVar[Mapping[str, Any] | None] = ContextVar(
     "trio_rpc.outgoing_metadata", default=None
 )
@@ -198,10 +199,10 @@ def current_call() -> Call:
     Raises:
         RuntimeError: this task was not started by a handler.
     """
-    handled = handled_call.get()
-    if handled is None:
+    call = handled_call.get()
+    if call is None:
         raise RuntimeError("no remote call is being handled here")
-    return handled.call
+    return call_of(call)
 
 
 @contextlib.contextmanager
@@ -225,19 +226,19 @@ def call_context(session: Session | None, incoming: Container[int]) -> dict[str,
         session: what the call is made on; None if that is over.
         incoming: the calls that ``session`` is handling.
     """
-    handled, entries = handled_call.get(), outgoing_metadata.get()
-    if handled is None and not entries:
+    call, entries = handled_call.get(), outgoing_metadata.get()
+    if call is None and not entries:
         return None
     context: dict[str, Any] = {}
     if entries:
         context["metadata"] = dict(entries)
-    if handled is not None:
-        context["depth"] = handled.depth + 1
-        if handled.session is session and handled.id in incoming:
-            context["parent"] = handled.id
+    if call is not None:
+        context["depth"] = call.depth + 1
+        if call.session is session and call.id in incoming:
+            context["parent"] = call.id
     return context
 
 
-def callback_context(handled: Handled, number: int) -> dict[str, Any]:
+def callback_context(call: IncomingCall, number: int) -> dict[str, Any]:
     """Make what the context of a callback says besides: which call, and which of its callbacks."""
-    return {"parent": handled.id, "callback": number, "depth": handled.depth + 1}
+    return {"parent": call.id, "callback": number, "depth": call.depth + 1}

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, TypeVar
 
-__all__ = ["Suspended", "begin", "is_awaitable"]
+__all__ = ["EagerCoroutine", "begin", "is_awaitable"]
 
 
 T = TypeVar("T")
 
 
-class Suspended:
+class EagerCoroutine:
     """A coroutine that has been run up to a point where it has to wait."""
 
     __slots__ = ("_context", "_coroutine", "_trap")
@@ -50,7 +50,7 @@ class Suspended:
 
 def begin(
     function: Callable[[T], Awaitable[Any]], argument: T, context: Context
-) -> tuple[Suspended, None] | tuple[None, Any]:
+) -> tuple[EagerCoroutine, None] | tuple[None, Any]:
     """Call an async function and run it to its first wait, or to its end.
 
     Args:
@@ -65,7 +65,7 @@ def begin(
         coroutine, trap = context.run(_first_step, function, argument)
     except StopIteration as stop:
         return None, stop.value
-    return Suspended(coroutine, context, trap), None
+    return EagerCoroutine(coroutine, context, trap), None
 
 
 def _first_step(

@@ -3,7 +3,7 @@
 A caller sleeps in ``wait_task_rescheduled`` and is woken by the reader, by the end of the session,
 or by its own cancellation. The last sends Cancel and goes back to sleep, shielded, for the word
 that the handler has ended: that is law 2. Whoever wakes a caller first stores the reason on its
-:class:`Pending` and forgets the task, so that nobody wakes it twice.
+:class:`OutgoingCall` and forgets the task, so that nobody wakes it twice.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from trio_rpc.errors import (
     Overloaded,
     RemoteCancelled,
 )
-from trio_rpc.protocol.protocol import Protocol as Rules
-from trio_rpc.protocol.states import Outgoing as CallState
+from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.protocol.states import OutgoingState
 from trio_rpc.services.conversion import Convert
 from trio_rpc.services.error_maps import from_error
 from trio_rpc.services.proxies import RemoteMethod
@@ -33,34 +33,34 @@ from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.admission import UNLIMITED, Admission
 from trio_rpc.session.calls.callbacks import lend, not_lent
-from trio_rpc.session.calls.context import Handled, call_context, callback_context
+from trio_rpc.session.calls.context import IncomingCall, call_context, callback_context
 from trio_rpc.session.calls.outgoing_call import (
     NO_FUNCTIONS,
     Failure,
     Listener,
-    Pending,
+    OutgoingCall,
     RaiseCancel,
     raise_cancelled,
     reason_of,
 )
 from trio_rpc.session.io.receiver import Receiver
-from trio_rpc.session.lifecycle import Life
+from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.streams.items import ItemSender
-from trio_rpc.util.rate_limited_log import Complaints
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.limits import Limits
 
 if TYPE_CHECKING:
     from trio_rpc.session.session import Session
 
-__all__ = ["Outgoing"]
+__all__ = ["OutgoingCalls"]
 
 
 _CANCELLED_CODES = ("cancelled", "deadline")  # no set: a peer's code may be unhashable
 
 
-class Outgoing:
+class OutgoingCalls:
     """The calls that this end has made on one session.
 
     ``session`` is set before the first one.
@@ -80,20 +80,20 @@ class Outgoing:
 
     def __init__(  # noqa: PLR0917 - made in one place
         self,
-        protocol: Rules,
+        protocol: Protocol,
         limits: Limits,
         send: Callable[[], None],
         wake: Callable[[], None],
         write_early: Callable[[], None],
-        life: Life,
+        lifecycle: Lifecycle,
         receiver: Receiver,
         ended: Callable[[], None],
         look_by: Callable[[float], None],
         owner: Owner,
-        complaints: Complaints,
+        complaints: RateLimitedLog,
     ) -> None:
         self.session: Session | None = None
-        self.pending: dict[int, Pending] = {}
+        self.calls: dict[int, OutgoingCall] = {}
         self.limits = limits
         self.check_run = owner.check
         self._protocol = protocol
@@ -104,7 +104,7 @@ class Outgoing:
         self._send = send
         self._wake = wake
         self._write_early = write_early
-        self._life = life
+        self._life = lifecycle
         self._receiver = receiver
         self._ended = ended
         self._look_by = look_by
@@ -114,9 +114,9 @@ class Outgoing:
         self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
         self._is_over = False
 
-    def is_cancelling(self, pending: Pending) -> bool:
+    def is_cancelling(self, call: OutgoingCall) -> bool:
         """Whether that call has been cancelled and its end has not come."""
-        return self._protocol.outgoing.get(pending.id) is CallState.CANCELLING
+        return self._protocol.outgoing.get(call.id) is OutgoingState.CANCELLING
 
     # ── room ─────────────────────────────────────────────────────────────────────────────────
 
@@ -158,8 +158,8 @@ class Outgoing:
         kwargs: dict[str, Any],
         *,
         abandon_on_cancel: bool = False,
-        callback: tuple[Handled, int] | None = None,
-        home: Pending | None = None,
+        callback: tuple[IncomingCall, int] | None = None,
+        remote_scope: OutgoingCall | None = None,
     ) -> Any:
         """Call ``method``: send a Request, wait for its end, and return or raise what came of it.
 
@@ -170,33 +170,33 @@ class Outgoing:
             abandon_on_cancel: leave when cancelled, without waiting for the handler's end.
             callback: the call of the peer's, and which of its callbacks, is called in place of
                 ``method``, whose ``raises`` holds all the same.
-            home: the remote scope that the call is made in.
+            remote_scope: the remote scope that the call is made in.
         """
         self.check_run()
         deadline = trio.current_effective_deadline()
         if deadline != math.inf and deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
         context = call_context(self.session, self._protocol.incoming)
-        if callback is not None or home is not None:
-            context = _within(context, callback, home)
+        if callback is not None or remote_scope is not None:
+            context = _within(context, callback, remote_scope)
         if not self._calls.is_free:
             await self._wait_for_credit(context)
-        pending = self._begin(method, args, kwargs, context, deadline, home)
+        call = self._begin(method, args, kwargs, context, deadline, remote_scope)
         if abandon_on_cancel:
-            pending.abandon_on_cancel = True
+            call.abandon_on_cancel = True
         self._send()
-        if len(self.pending) == 1 and self._receiver.is_free:
-            await self._receive_reply(pending)
-        if pending.answer is None and pending.raise_cancel is None:
-            pending.task = current_task()
-            await wait_task_rescheduled(pending.abort)
-        if pending.answer is None:
-            await self._wait_for_end(pending)
-        if pending.functions:
-            await self._end_callbacks(pending)
-        answer = pending.answer
-        if type(answer) is not m.Reply or pending.interrupted:
-            answer = await self._settle(pending)
+        if len(self.calls) == 1 and self._receiver.is_free:
+            await self._receive_reply(call)
+        if call.answer is None and call.raise_cancel is None:
+            call.task = current_task()
+            await wait_task_rescheduled(call.abort)
+        if call.answer is None:
+            await self._wait_for_end(call)
+        if call.functions:
+            await self._end_callbacks(call)
+        answer = call.answer
+        if type(answer) is not m.Reply or call.interrupted:
+            answer = await self._settle(call)
             raise from_error(answer.error, method.raises, answer.problem)
         # Law 3: also when we were cancelled meanwhile.
         if answer.problem is not None:
@@ -206,18 +206,18 @@ class Outgoing:
 
     # Interrupted between taking the Reply and saying so, it would wait for ever.
     @trio.lowlevel.enable_ki_protection
-    async def _receive_reply(self, pending: Pending) -> None:
+    async def _receive_reply(self, call: OutgoingCall) -> None:
         """Receive one packet; its end may be in it. Cancelled, it passes that on as others do."""
         try:
-            reply = await self._receiver.receive_reply(pending.id)
+            reply = await self._receiver.receive_reply(call.id)
         except (trio.Cancelled, KeyboardInterrupt) as exc:
-            aborted = pending.abort(functools.partial(_raise, exc))
+            aborted = call.abort(functools.partial(_raise, exc))
             exc.with_traceback(None)  # it is kept by the call that these frames hold
             if aborted is Abort.SUCCEEDED:
-                pending.raise_cancel = None
+                call.raise_cancel = None
                 raise
         else:
-            if reply is not None and pending.answer is None:  # else it has crossed the end
+            if reply is not None and call.answer is None:  # else it has crossed the end
                 self.finish(reply)
                 self._ended()
             self.let_callers_in()
@@ -231,9 +231,9 @@ class Outgoing:
         kwargs: dict[str, Any],
         *,
         listener: Listener,
-        callback: tuple[Handled, int] | None = None,
-        home: Pending | None = None,
-    ) -> Pending:
+        callback: tuple[IncomingCall, int] | None = None,
+        remote_scope: OutgoingCall | None = None,
+    ) -> OutgoingCall:
         """Send a Request and return; whoever opens a call has to :meth:`close` it.
 
         Args as for :meth:`request`; ``listener`` is told what comes.
@@ -241,17 +241,17 @@ class Outgoing:
         self.check_run()
         await trio.lowlevel.checkpoint()
         context = call_context(self.session, self._protocol.incoming)
-        context = _within(context, callback, home)
+        context = _within(context, callback, remote_scope)
         if method.kind.is_opened:
             first = [self.limits.stream_items, self.limits.stream_bytes]
             context = {**(context or {}), "stream": first}
         if not self._calls.is_free:
             await self._wait_for_credit(context)
         deadline = trio.current_effective_deadline()
-        pending = self._begin(method, args, kwargs, context, deadline, home)
-        pending.listener = listener
+        call = self._begin(method, args, kwargs, context, deadline, remote_scope)
+        call.listener = listener
         self._send()
-        return pending
+        return call
 
     def _begin(  # noqa: PLR0917 - made in two places, for each call
         self,
@@ -260,8 +260,8 @@ class Outgoing:
         kwargs: dict[str, Any],
         context: dict[str, Any] | None,
         deadline: float,
-        home: Pending | None,
-    ) -> Pending:
+        remote_scope: OutgoingCall | None,
+    ) -> OutgoingCall:
         """Queue a Request; from here on the call is in flight."""
         self._life.check_may_call(context, self._protocol.incoming)
         now = trio.current_time()
@@ -273,30 +273,32 @@ class Outgoing:
             if task_status is not None:
                 context = {**(context or {}), TASK_STATUS: True}
         # What is lent to a call in a remote scope is lent to the scope, and lives as long (law 8).
-        functions = NO_FUNCTIONS if home is None else self._open_home(home).functions
+        functions = (
+            NO_FUNCTIONS if remote_scope is None else self._open_scope(remote_scope).functions
+        )
         if method.said.prepare is not None:
             args, kwargs = method.said.prepare(args, kwargs)
         self._functions, self._method = functions, method
         try:
-            call = self._protocol.request(
+            call_id = self._protocol.request(
                 method.name, list(args), kwargs or None, context, self._lend
             )
         finally:
             functions, self._functions, self._method = self._functions, NO_FUNCTIONS, None
-        pending = self.pending[call] = Pending(self, call, method, now, deadline)
-        if home is not None:
-            pending.home = home
+        call = self.calls[call_id] = OutgoingCall(self, call_id, method, now, deadline)
+        if remote_scope is not None:
+            call.remote_scope = remote_scope
         elif functions:
-            pending.take_callbacks(functions)
+            call.take_callbacks(functions)
         if context:
-            pending.parent = context.get("parent")
-            pending.task_status = task_status
-        return pending
+            call.parent = context.get("parent")
+            call.task_status = task_status
+        return call
 
-    def _open_home(self, home: Pending) -> Pending:
-        if self.pending.get(home.id) is not home:
+    def _open_scope(self, remote_scope: OutgoingCall) -> OutgoingCall:
+        if self.calls.get(remote_scope.id) is not remote_scope:
             raise LocalProtocolError("the remote scope that this call is made in has ended")
-        return home
+        return remote_scope
 
     def _lend(self, value: Any) -> m.Reference | None:
         """Let a function or a stream travel with the call that is being encoded."""
@@ -311,20 +313,20 @@ class Outgoing:
 
     def callback(
         self, context: Mapping[str, Any]
-    ) -> tuple[Pending, BoundMethod] | tuple[None, None]:
+    ) -> tuple[OutgoingCall, BoundMethod] | tuple[None, None]:
         """Find the function that a Request with that context calls back."""
-        pending = self.pending.get(context.get("parent", 0))
+        call = self.calls.get(context.get("parent", 0))
         number = context["callback"]
-        if pending is None or number >= len(pending.functions):
+        if call is None or number >= len(call.functions):
             return None, None
-        return pending, pending.functions[number]
+        return call, call.functions[number]
 
-    async def _end_callbacks(self, pending: Pending) -> None:
+    async def _end_callbacks(self, call: OutgoingCall) -> None:
         """See to it that no callback runs when its call has returned (law 8)."""
-        pending.cancel_callbacks("the call that this callback belongs to has ended")
+        call.cancel_callbacks("the call that this callback belongs to has ended")
         with trio.CancelScope(shield=True):
-            while pending.callbacks:
-                pending.task = current_task()
+            while call.callbacks:
+                call.task = current_task()
                 await wait_task_rescheduled(_never_aborts)
 
     async def _wait_for_credit(self, context: dict[str, Any] | None) -> None:
@@ -356,7 +358,7 @@ class Outgoing:
 
     def finish(self, message: m.Reply | m.ReplyErr) -> None:
         """A terminal message has come: wake its caller."""
-        self.pending.pop(message.id).end(message)
+        self.calls.pop(message.id).end(message)
         self.let_callers_in()
 
     def let_callers_in(self) -> None:
@@ -370,11 +372,11 @@ class Outgoing:
     def fail_all(self) -> None:
         """The session is over: every call ends now (law 6)."""
         self._is_over = True
-        calls, self.pending = self.pending, {}
-        for pending in calls.values():
-            never_left = self._protocol.never_left(pending.id)
+        calls, self.calls = self.calls, {}
+        for call in calls.values():
+            never_left = self._protocol.never_left(call.id)
             fate = Fate.NOT_STARTED if never_left else Fate.UNKNOWN
-            pending.end(Failure(fate, functools.partial(self._life.error, fate)))
+            call.end(Failure(fate, functools.partial(self._life.error, fate)))
         for queue in (self._calls, self._notifications, self._room):
             queue.open()
 
@@ -389,60 +391,60 @@ class Outgoing:
         if self._is_over:
             raise self._life.error(fate)
 
-    def cancel(self, pending: Pending) -> bool:
+    def cancel(self, call: OutgoingCall) -> bool:
         """Cancel a call; True when its caller need not wait for anything."""
-        reason = reason_of(pending)
-        if pending.answer is not None:
+        reason = reason_of(call)
+        if call.answer is not None:
             return False  # one that receives is cancelled in the tick in which the session ends
-        pending.cancel_callbacks(reason or "the call that this callback belongs to is cancelled")
-        withdrawn = self._protocol.cancel(pending.id, reason)
+        call.cancel_callbacks(reason or "the call that this callback belongs to is cancelled")
+        withdrawn = self._protocol.cancel(call.id, reason)
         if not withdrawn:
-            if not pending.abandon_on_cancel:
-                self._expect_end(pending)
+            if not call.abandon_on_cancel:
+                self._expect_end(call)
                 return False
-            self._protocol.abandon(pending.id)
-        del self.pending[pending.id]
+            self._protocol.abandon(call.id)
+        del self.calls[call.id]
         self._send()
         self.let_in()
         return True
 
-    async def _wait_for_end(self, pending: Pending) -> None:
+    async def _wait_for_end(self, call: OutgoingCall) -> None:
         """Wait for the end of a call that has been cancelled."""
         with trio.CancelScope(shield=True):
-            while pending.answer is None:
-                pending.task = current_task()
-                await wait_task_rescheduled(pending.abort_again)
+            while call.answer is None:
+                call.task = current_task()
+                await wait_task_rescheduled(call.abort_again)
 
-    def _expect_end(self, pending: Pending) -> None:
+    def _expect_end(self, call: OutgoingCall) -> None:
         """Have Cancel sent, and the call abandoned if its end does not come within ``cancel_grace``."""
         self._send()
         self._write_early()
-        pending.expires = trio.current_time() + self.limits.cancel_grace
-        self._look_by(pending.expires)
+        call.expires = trio.current_time() + self.limits.cancel_grace
+        self._look_by(call.expires)
 
     @property
     def first_to_expire(self) -> float:
         """When :meth:`abandon_late` is due, if nothing ends before."""
-        return min((pending.expires for pending in self.pending.values()), default=math.inf)
+        return min((call.expires for call in self.calls.values()), default=math.inf)
 
     def abandon_late(self, now: float) -> None:
         """Abandon cancelled calls that have not ended in time."""
-        for pending in list(self.pending.values()):
-            if pending.expires <= now:
-                self._abandon(pending)
+        for call in list(self.calls.values()):
+            if call.expires <= now:
+                self._abandon(call)
 
-    def _abandon(self, pending: Pending) -> None:
+    def _abandon(self, call: OutgoingCall) -> None:
         self._complaints.log(
             logging.WARNING,
             "%s did not end within %g s of its cancellation and is abandoned",
-            pending.method.name,
+            call.method.name,
             self.limits.cancel_grace,
         )
-        del self.pending[pending.id]
-        self._protocol.abandon(pending.id)
+        del self.calls[call.id]
+        self._protocol.abandon(call.id)
         self._send()
         error = {"code": "cancelled", "message": "abandoned, for it has not ended in time"}
-        pending.end(m.ReplyErr(pending.id, error))
+        call.end(m.ReplyErr(call.id, error))
 
     # ── calls that were opened, and are not awaited ──────────────────────────────────────────
 
@@ -452,88 +454,90 @@ class Outgoing:
 
     def item(self, message: m.Item) -> None:
         """An item has come."""
-        self.pending[message.id].listener.item(message)
+        self.calls[message.id].listener.item(message)
 
     def end_of_items(self, message: m.EndOfItems) -> None:
         """A producer sends no more items."""
-        self.pending[message.id].listener.end_of_items()
+        self.calls[message.id].listener.end_of_items()
 
-    def grant_items(self, pending: Pending, items: int, size: int) -> None:
+    def grant_items(self, call: OutgoingCall, items: int, size: int) -> None:
         """So much has been taken out of the stream that this call is."""
-        if pending.answer is None:
-            self._protocol.grant_items(pending.id, items, size)
+        if call.answer is None:
+            self._protocol.grant_items(call.id, items, size)
             self._wake()
 
     def started(self, message: m.Started) -> None:
         """A handler has called ``task_status.started()``: so does this end's."""
-        pending = self.pending[message.id]
+        call = self.calls[message.id]
         try:
-            value = _started_value(pending.method, message)
+            value = _started_value(call.method, message)
         except DecodeError as exc:
-            self.drop(pending, "the value it was started with does not fit")
+            self.drop(call, "the value it was started with does not fit")
             make = functools.partial(DecodeError, *exc.args, fate=exc.fate)
-            pending.end(Failure(exc.fate, make))
+            call.end(Failure(exc.fate, make))
             return
-        if pending.task_status is not None:
+        if call.task_status is not None:
             # Trio now hands the task over to its new parent, whose deadlines are others.
-            pending.deadline = math.inf
-            pending.task_status.started(value)
+            call.deadline = math.inf
+            call.task_status.started(value)
 
-    async def close(self, pending: Pending, reason: str) -> None:
+    async def close(self, call: OutgoingCall, reason: str) -> None:
         """End an opened call: cancel it, and wait for the word that it has ended (law 2)."""
-        if pending.answer is None and self.pending.get(pending.id) is pending:
-            pending.cancel_callbacks(reason)
-            if self._protocol.cancel(pending.id, reason):
-                pending.listener = None
-                del self.pending[pending.id]
+        if call.answer is None and self.calls.get(call.id) is call:
+            call.cancel_callbacks(reason)
+            if self._protocol.cancel(call.id, reason):
+                call.listener = None
+                del self.calls[call.id]
                 self._send()
                 self.let_in()
             else:
-                self._expect_end(pending)
-                await self._wait_for_end(pending)
-        if pending.functions:
-            await self._end_callbacks(pending)
+                self._expect_end(call)
+                await self._wait_for_end(call)
+        if call.functions:
+            await self._end_callbacks(call)
 
-    def drop(self, pending: Pending, reason: str) -> None:
+    def drop(self, call: OutgoingCall, reason: str) -> None:
         """End an opened call without waiting for its end."""
-        if self.pending.get(pending.id) is pending:
-            if not self._protocol.cancel(pending.id, reason):
-                self._protocol.abandon(pending.id)
-            pending.listener = None
-            del self.pending[pending.id]
+        if self.calls.get(call.id) is call:
+            if not self._protocol.cancel(call.id, reason):
+                self._protocol.abandon(call.id)
+            call.listener = None
+            del self.calls[call.id]
             self._send()
 
-    async def failure(self, pending: Pending) -> Exception:
+    async def failure(self, call: OutgoingCall) -> Exception:
         """Make the exception for how an opened call has failed."""
-        answer = await self._settle(pending)
-        return from_error(answer.error, pending.method.raises, answer.problem)
+        answer = await self._settle(call)
+        return from_error(answer.error, call.method.raises, answer.problem)
 
-    async def _settle(self, pending: Pending) -> m.ReplyErr:
+    async def _settle(self, call: OutgoingCall) -> m.ReplyErr:
         """Return the error that came, or raise what the caller is to see in its place."""
-        answer = pending.answer
-        if pending.interrupted:
-            raise_cancelled(pending)
+        answer = call.answer
+        if call.interrupted:
+            raise_cancelled(call)
         if isinstance(answer, m.ReplyErr):
             code = answer.error.get("code")
-            if code in _CANCELLED_CODES and pending.raise_cancel is not None:
-                raise_cancelled(pending)
+            if code in _CANCELLED_CODES and call.raise_cancel is not None:
+                raise_cancelled(call)
             if code == "deadline":
-                await _wait_for_own_deadline(pending)
+                await _wait_for_own_deadline(call)
             return answer
-        if pending.raise_cancel is not None:
-            raise_cancelled(pending)
+        if call.raise_cancel is not None:
+            raise_cancelled(call)
         assert isinstance(answer, Failure)  # noqa: S101 - what else ends a call
         raise answer.make()
 
 
 def _within(
-    context: dict[str, Any] | None, callback: tuple[Handled, int] | None, home: Pending | None
+    context: dict[str, Any] | None,
+    callback: tuple[IncomingCall, int] | None,
+    remote_scope: OutgoingCall | None,
 ) -> dict[str, Any] | None:
     """Say in its context which callback, and which remote scope, a call is made in."""
     if callback is not None:
         context = {**(context or {}), **callback_context(*callback)}
-    if home is not None:
-        context = {**(context or {}), "scope": home.id}
+    if remote_scope is not None:
+        context = {**(context or {}), "scope": remote_scope.id}
     return context
 
 
@@ -584,12 +588,12 @@ def _converted(convert: Convert, value: object) -> Any:
         raise
 
 
-async def _wait_for_own_deadline(pending: Pending) -> NoReturn:
+async def _wait_for_own_deadline(call: OutgoingCall) -> NoReturn:
     """Law 5: the deadline was ours, so it is our own scope that ends us, however soon it came.
 
     Clocks drift and messages take time, so the handler's copy of the deadline can be first.
     """
-    if pending.deadline != math.inf:
-        await trio.sleep_until(pending.deadline)
+    if call.deadline != math.inf:
+        await trio.sleep_until(call.deadline)
         await trio.lowlevel.checkpoint()
     raise RemoteCancelled("the deadline that this call was made with is over, and was moved since")

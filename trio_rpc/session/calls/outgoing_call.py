@@ -16,17 +16,17 @@ from trio.lowlevel import Abort, reschedule
 from trio_rpc.errors import Fate, LocalProtocolError, RpcError
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.tables import BoundMethod
-from trio_rpc.session.calls.context import Handled
+from trio_rpc.session.calls.context import IncomingCall
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:
-    from trio_rpc.session.calls.outgoing import Outgoing
+    from trio_rpc.session.calls.outgoing import OutgoingCalls
 
 __all__ = [
     "NO_FUNCTIONS",
     "Failure",
     "Listener",
-    "Pending",
+    "OutgoingCall",
     "RaiseCancel",
     "describe_exception",
     "raise_cancelled",
@@ -53,10 +53,10 @@ class Listener(Protocol):
     """Who is told of what comes in a call besides its answer, while nobody waits for that."""
 
     def ended(self) -> None:
-        """The call is over; ``Pending.answer`` tells how."""
+        """The call is over; ``OutgoingCall.answer`` tells how."""
 
 
-class Pending:
+class OutgoingCall:
     """A call that is waiting for its end, and what has come of it."""
 
     __slots__ = (
@@ -67,7 +67,6 @@ class Pending:
         "deadline",
         "expires",
         "functions",
-        "home",
         "id",
         "interrupted",
         "listener",
@@ -75,6 +74,7 @@ class Pending:
         "outgoing",
         "parent",
         "raise_cancel",
+        "remote_scope",
         "started",
         "task",
         "task_status",
@@ -82,7 +82,7 @@ class Pending:
 
     def __init__(
         self,
-        outgoing: Outgoing,
+        outgoing: OutgoingCalls,
         call_id: int,
         method: RemoteMethod,
         started: float,
@@ -106,28 +106,28 @@ class Pending:
         """What was given to this call to be called back."""
         self.listener: Any = None
         """A :class:`Listener`, if it is a call that was opened and not awaited."""
-        self.home: Pending | None = None
+        self.remote_scope: OutgoingCall | None = None
         """The remote scope that it is made in."""
         self.task_status: trio.TaskStatus[Any] | None = None
 
     def take_callbacks(self, functions: list[BoundMethod]) -> None:
         """Let the peer call these, as part of this call, in the context of its caller."""
         self.functions = functions
-        self.callbacks: set[Handled] = set()
+        self.callbacks: set[IncomingCall] = set()
         """Those that are running."""
         self.context = copy_context()
 
-    def callback_ended(self, handled: Handled) -> None:
+    def callback_ended(self, call: IncomingCall) -> None:
         """One of the callbacks is over; the call may have waited for that."""
-        self.callbacks.discard(handled)
+        self.callbacks.discard(call)
         if self.answer is not None:
             self.wake()
 
     def cancel_callbacks(self, reason: str) -> None:
         """Cancel all that are running."""
         if self.functions:
-            for handled in tuple(self.callbacks):
-                handled.cancel(reason)
+            for call in tuple(self.callbacks):
+                call.cancel(reason)
 
     def end(self, answer: m.Reply | m.ReplyErr | Failure) -> None:
         """The call is over: tell those who wait."""
@@ -165,9 +165,9 @@ def _can_be_interrupted(task: trio.lowlevel.Task | None) -> bool:
     return nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task()
 
 
-def raise_cancelled(pending: Pending) -> NoReturn:
+def raise_cancelled(call: OutgoingCall) -> NoReturn:
     """Raise what its caller has been cancelled with, in its own task."""
-    raise_cancel, pending.raise_cancel = pending.raise_cancel, None
+    raise_cancel, call.raise_cancel = call.raise_cancel, None
     if raise_cancel is None:  # pragma: no cover - callers have checked
         raise LocalProtocolError("nobody has cancelled this call")
     try:
@@ -176,16 +176,16 @@ def raise_cancelled(pending: Pending) -> NoReturn:
         del raise_cancel  # it may hold the exception that holds this frame
 
 
-def reason_of(pending: Pending) -> str | None:
+def reason_of(call: OutgoingCall) -> str | None:
     """The reason of a cancellation, which only the exception itself tells."""
     try:
-        if pending.raise_cancel is not None:
-            pending.raise_cancel()
+        if call.raise_cancel is not None:
+            call.raise_cancel()
     except trio.Cancelled as exc:
         return _describe(exc)
     except KeyboardInterrupt:
         # Trio has now done its part: unlike a Cancelled, nobody would raise this one again.
-        pending.interrupted = True
+        call.interrupted = True
         return "KeyboardInterrupt"
     return None
 

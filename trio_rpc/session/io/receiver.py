@@ -24,7 +24,7 @@ from itertools import chain
 import trio
 from trio.lowlevel import Abort
 
-from trio_rpc.channels.optional import stops_receiving
+from trio_rpc.channels.optional import stoppable_receive
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.wire import messages as m
 
@@ -57,7 +57,7 @@ class Receiver:
         self.arrived = 0.0
         self._channel = channel
         self._protocol = protocol
-        self._stops = stops_receiving(channel)
+        self._stops = stoppable_receive(channel)
         self._receive_nowait: Callable[[], bytes] | None = getattr(channel, "receive_nowait", None)
         self._whose = _NOBODY
         self._failure: Exception | None = None

@@ -8,10 +8,10 @@ from typing import cast
 import trio
 from trio.lowlevel import Abort
 
-from trio_rpc.channels.optional import WritesNow, writes_now
+from trio_rpc.channels.optional import NowaitSend, nowait_send
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.session.io.pacer import Pacer
-from trio_rpc.wire.parts import Parts
+from trio_rpc.wire.parts import BufferList
 
 __all__ = ["Writer"]
 
@@ -47,7 +47,7 @@ class Writer:
         self._progressed = progressed
         self._pacer = pacer
         self._start: Callable[[], None] | None = None
-        self._nowait = writes_now(channel)
+        self._nowait = nowait_send(channel)
         # Whether it takes Parts where others take bytes, so that large content need not be copied.
         self._takes_parts: bool = getattr(channel, "takes_parts", False)
         self._held: bytes | None = None
@@ -129,7 +129,7 @@ class Writer:
             else:
                 await self._park()
 
-    def _write_burst(self, channel: WritesNow) -> bytes | None:
+    def _write_burst(self, channel: NowaitSend) -> bytes | None:
         """Write several packets, as far as that cannot block; return one that would have to wait."""
         left = BURST
         while not channel.unsent:
@@ -149,7 +149,7 @@ class Writer:
         packet = self._protocol.next_packet()
         if self._protocol.is_paced and not was_paced:
             self._pacer.sent(trio.current_time())
-        if isinstance(packet, Parts) and not self._takes_parts:
+        if isinstance(packet, BufferList) and not self._takes_parts:
             return bytes(packet)
         return cast("bytes | None", packet)
 
@@ -181,7 +181,7 @@ def _nothing() -> None:
     """Do nothing, in the place of what a session does that is over."""
 
 
-def _left_of(packet: bytes, channel: WritesNow) -> bytes | None:
+def _left_of(packet: bytes, channel: NowaitSend) -> bytes | None:
     """Write a packet if it can be had at once; else return it."""
     try:
         return None if channel.send_nowait(packet) else packet

@@ -21,16 +21,16 @@ from trio_rpc.services.conversion import Convert
 from trio_rpc.services.signatures import complaint
 from trio_rpc.session.calls.admission import Admission
 from trio_rpc.session.calls.eager import is_awaitable
-from trio_rpc.session.calls.outgoing_call import Failure, Pending
+from trio_rpc.session.calls.outgoing_call import Failure, OutgoingCall
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:
-    from trio_rpc.session.calls.context import Handled
-    from trio_rpc.session.calls.outgoing import Outgoing
+    from trio_rpc.session.calls.context import IncomingCall
+    from trio_rpc.session.calls.outgoing import OutgoingCalls
 
 __all__ = ["ItemReceiver", "ItemSender", "pump"]
 
-Pull: TypeAlias = "Callable[[Handled, ItemReceiver], Awaitable[Pending]]"
+Pull: TypeAlias = "Callable[[IncomingCall, ItemReceiver], Awaitable[OutgoingCall]]"
 
 ITEMS_PER_TURN = 32
 """After so many items a generator that never waits lets others run, the writer among them."""
@@ -54,15 +54,15 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         name: str,
         convert: Convert | None = None,
         number: int = 0,
-        outgoing: Outgoing | None = None,
+        outgoing: OutgoingCalls | None = None,
     ) -> None:
         self.name = name
         self.number = number
         self._outgoing = outgoing
         self._convert = convert
         self._pull: Pull | None = None
-        self._owner: Handled | None = None
-        self._pending: Pending | None = None
+        self._owner: IncomingCall | None = None
+        self._pending: OutgoingCall | None = None
         self._items: deque[m.Item] = deque()
         self._why_not: Callable[[], Exception] | None = None
         """Makes the error that says why nothing be received any more, whatever may have come."""
@@ -84,14 +84,14 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         """Check and convert items with that function from now on."""
         self._convert = convert
 
-    def bind(self, owner: Handled, outgoing: Outgoing, pull: Pull) -> None:
+    def bind(self, owner: IncomingCall, outgoing: OutgoingCalls, pull: Pull) -> None:
         """Tie it to the call that it came with; ``pull`` opens it, as one of the calls of ours."""
         self.name = f"{self.name} given to {owner.method.name}"
         self._owner, self._outgoing, self._pull = owner, outgoing, pull
 
-    def attach(self, pending: Pending) -> None:
+    def attach(self, call: OutgoingCall) -> None:
         """The call that brings the items has been made."""
-        self._pending = pending
+        self._pending = call
 
     # ── for its user ─────────────────────────────────────────────────────────────────────────
 
@@ -108,12 +108,12 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         self._bound.check_run()
         if self._items or self._why_not is not None:
             await trio.lowlevel.checkpoint()
-        pending = self._pending
-        if pending is None:
-            pending = await self._open()
+        call = self._pending
+        if call is None:
+            call = await self._open()
         while not self._items:  # another task may have taken what this one was woken for
-            await self._wait(pending)
-        return self._take(pending)
+            await self._wait(call)
+        return self._take(call)
 
     async def aclose(self) -> None:
         """Leave the stream: its producer is cancelled, and has ended when this returns (law 2)."""
@@ -164,12 +164,12 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
     # ── inside ───────────────────────────────────────────────────────────────────────────────
 
     @property
-    def _bound(self) -> Outgoing:
+    def _bound(self) -> OutgoingCalls:
         if self._outgoing is None:
             raise LocalProtocolError("this stream came with nothing that it could live in")
         return self._outgoing
 
-    async def _open(self) -> Pending:
+    async def _open(self) -> OutgoingCall:
         if self._why_not is not None:
             raise self._why_not()
         if self._pull is None or self._owner is None:
@@ -183,31 +183,31 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
                 self._pull = pull  # if nothing was sent, it may be tried again
         return self._pending
 
-    async def _wait(self, pending: Pending) -> None:
+    async def _wait(self, call: OutgoingCall) -> None:
         """Wait for whatever comes; raise if nothing can come any more."""
 
         def abort(_raise_cancel: object) -> Abort:
-            pending.task = None
+            call.task = None
             return Abort.SUCCEEDED
 
         if self._why_not is not None:
             raise self._why_not()
-        if pending.answer is not None or self._has_ended:
+        if call.answer is not None or self._has_ended:
             await trio.lowlevel.checkpoint()
-            await self._raise_end(pending)
-        if pending.task is not None:
+            await self._raise_end(call)
+        if call.task is not None:
             await trio.lowlevel.checkpoint()
             raise trio.BusyResourceError("another task is receiving from this stream")
-        pending.task = current_task()
+        call.task = current_task()
         await wait_task_rescheduled(abort)
 
-    async def _raise_end(self, pending: Pending) -> NoReturn:
-        if pending.answer is None or isinstance(pending.answer, m.Reply):
+    async def _raise_end(self, call: OutgoingCall) -> NoReturn:
+        if call.answer is None or isinstance(call.answer, m.Reply):
             raise trio.EndOfChannel
         self.has_raised = True
-        raise await self._bound.failure(pending)
+        raise await self._bound.failure(call)
 
-    def _take(self, pending: Pending) -> Any:
+    def _take(self, call: OutgoingCall) -> Any:
         message = self._items.popleft()
         self._used_items += 1
         self._used_size += message.size
@@ -217,7 +217,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
             2 * self._used_items >= limits.stream_items
             or 2 * self._used_size >= limits.stream_bytes
         ):
-            outgoing.grant_items(pending, self._used_items, self._used_size)
+            outgoing.grant_items(call, self._used_items, self._used_size)
             self._used_items = self._used_size = 0
         if message.problem is not None:
             raise DecodeError(f"an item of {self.name}: {message.problem}")
@@ -258,7 +258,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
     def __init__(
         self,
         protocol: Protocol,
-        outgoing: Outgoing,
+        outgoing: OutgoingCalls,
         send: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:

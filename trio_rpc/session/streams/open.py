@@ -11,8 +11,8 @@ import trio
 from trio_rpc.services.conversion import Convert
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.session.calls.context import handled_call
-from trio_rpc.session.calls.outgoing import Outgoing
-from trio_rpc.session.calls.outgoing_call import Pending, describe_exception
+from trio_rpc.session.calls.outgoing import OutgoingCalls
+from trio_rpc.session.calls.outgoing_call import OutgoingCall, describe_exception
 from trio_rpc.session.streams.items import ItemReceiver, ItemSender
 from trio_rpc.wire import messages as m
 
@@ -81,27 +81,27 @@ class DuplexChannel(trio.abc.Channel[Any]):
 
 @contextlib.asynccontextmanager
 async def open_stream(
-    outgoing: Outgoing,
+    outgoing: OutgoingCalls,
     method: RemoteMethod,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    home: Pending | None = None,
+    remote_scope: OutgoingCall | None = None,
 ) -> AsyncIterator[ItemReceiver]:
     """Open a stream while the block lasts; its generator has ended when the block is over."""
     receiver = ItemReceiver(method.name, method.convert, outgoing=outgoing)
-    pending = await outgoing.open(method, args, kwargs, home=home, listener=receiver)
-    receiver.attach(pending)
-    async with _ending(outgoing, pending, receiver):
+    call = await outgoing.open(method, args, kwargs, remote_scope=remote_scope, listener=receiver)
+    receiver.attach(call)
+    async with _ending(outgoing, call, receiver):
         yield receiver
 
 
 @contextlib.asynccontextmanager
 async def open_duplex(
-    outgoing: Outgoing,
+    outgoing: OutgoingCalls,
     method: RemoteMethod,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    home: Pending | None = None,
+    remote_scope: OutgoingCall | None = None,
 ) -> AsyncIterator[DuplexChannel]:
     """Open a duplex while the block lasts; its handler has ended when the block is over."""
     sender, receiver = (
@@ -110,18 +110,18 @@ async def open_duplex(
     )
     channel = DuplexChannel(sender, receiver)
     mine = (_served(sender), *args)
-    pending = await outgoing.open(method, mine, kwargs, home=home, listener=channel)
-    receiver.attach(pending)
-    async with _ending(outgoing, pending, receiver):
+    call = await outgoing.open(method, mine, kwargs, remote_scope=remote_scope, listener=channel)
+    receiver.attach(call)
+    async with _ending(outgoing, call, receiver):
         yield channel
 
 
 async def _served(sender: ItemSender) -> AsyncGenerator[Any, None]:
     """Be the stream that the handler of a duplex pulls: items are sent by ``sender`` meanwhile."""
-    handled = handled_call.get()
-    if handled is not None:
-        handled.sender = sender
-        sender.bind(handled.id)
+    call = handled_call.get()
+    if call is not None:
+        call.sender = sender
+        sender.bind(call.id)
         try:
             await sender.wait_over()
         finally:
@@ -132,7 +132,7 @@ async def _served(sender: ItemSender) -> AsyncGenerator[Any, None]:
 
 @contextlib.asynccontextmanager
 async def _ending(
-    outgoing: Outgoing, pending: Pending, receiver: ItemReceiver
+    outgoing: OutgoingCalls, call: OutgoingCall, receiver: ItemReceiver
 ) -> AsyncIterator[None]:
     """See to it that an opened call has ended when the block is over, and no error of it is lost.
 
@@ -142,15 +142,15 @@ async def _ending(
     try:
         yield
     except BaseException as exc:
-        was_over = pending.answer is not None
-        await outgoing.close(pending, describe_exception(exc))
-        error = None if was_over else await _error_of(outgoing, pending)
+        was_over = call.answer is not None
+        await outgoing.close(call, describe_exception(exc))
+        error = None if was_over else await _error_of(outgoing, call)
         if error is not None:
-            exc.add_note(f"and {pending.method.name} failed as it was closed: {error!r}")
+            exc.add_note(f"and {call.method.name} failed as it was closed: {error!r}")
         raise
-    was_over = pending.answer is not None
-    await outgoing.close(pending, "its block has been left")
-    answer = pending.answer
+    was_over = call.answer is not None
+    await outgoing.close(call, "its block has been left")
+    answer = call.answer
     if receiver.has_raised or (
         was_over
         and isinstance(answer, m.ReplyErr)
@@ -158,7 +158,7 @@ async def _ending(
         and answer.error.get("started", True)
     ):
         return
-    error = await _error_of(outgoing, pending)
+    error = await _error_of(outgoing, call)
     try:
         if error is not None:
             raise error
@@ -166,8 +166,8 @@ async def _ending(
         del error  # its traceback holds this frame
 
 
-async def _error_of(outgoing: Outgoing, pending: Pending) -> Exception | None:
-    answer = pending.answer
+async def _error_of(outgoing: OutgoingCalls, call: OutgoingCall) -> Exception | None:
+    answer = call.answer
     if not isinstance(answer, m.ReplyErr) or answer.error.get("code") in ("cancelled", "deadline"):
         return None
-    return await outgoing.failure(pending)
+    return await outgoing.failure(call)

@@ -21,9 +21,9 @@ from trio_rpc.services.introspection import RESERVED
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import BoundMethod
-from trio_rpc.session.calls.context import Handled, handled_call
-from trio_rpc.session.calls.outgoing import Outgoing
-from trio_rpc.session.calls.outgoing_call import Pending, describe_exception
+from trio_rpc.session.calls.context import IncomingCall, handled_call
+from trio_rpc.session.calls.outgoing import OutgoingCalls
+from trio_rpc.session.calls.outgoing_call import OutgoingCall, describe_exception
 from trio_rpc.util.one_exception import raise_alone
 from trio_rpc.wire import messages as m
 
@@ -43,11 +43,11 @@ class HeldScope:
         nursery: for what is to live as long as the scope; None before the handler has begun.
     """
 
-    def __init__(self, handled: Handled) -> None:
+    def __init__(self, call: IncomingCall) -> None:
         self.nursery: trio.Nursery | None = None
-        self._handled = handled
+        self._handled = call
         # Bound: the calls of the peer's that are in flight.
-        self._members: set[Handled] = set()
+        self._members: set[IncomingCall] = set()
         self._left = trio.Event()
 
     @property
@@ -55,13 +55,13 @@ class HeldScope:
         """Whether nothing more may begin in it."""
         return self._handled.cancelled is not None
 
-    def enter(self, handled: Handled) -> None:
+    def enter(self, call: IncomingCall) -> None:
         """A call has been made in this scope."""
-        self._members.add(handled)
+        self._members.add(call)
 
-    def leave(self, handled: Handled) -> None:
+    def leave(self, call: IncomingCall) -> None:
         """One of them is over."""
-        self._members.discard(handled)
+        self._members.discard(call)
         self._left.set()
 
     async def hold(self) -> None:
@@ -93,11 +93,11 @@ def scope_method() -> BoundMethod:
 
 
 async def _hold() -> None:
-    handled = handled_call.get()
-    assert handled is not None  # noqa: S101 - it runs as a handler and nothing else
-    assert handled.held is not None  # noqa: S101 - made when the call arrived
+    call = handled_call.get()
+    assert call is not None  # noqa: S101 - it runs as a handler and nothing else
+    assert call.held_scope is not None  # noqa: S101 - made when the call arrived
     try:
-        await handled.held.hold()
+        await call.held_scope.hold()
     except BaseExceptionGroup as group:
         if len(group.exceptions) > 1:
             raise  # several tasks have failed: their caller is told of each
@@ -118,14 +118,14 @@ class RemoteScope:
     def __init__(self, session: Session, body: trio.CancelScope) -> None:
         self._session = session
         self._body = body
-        self._pending: Pending | None = None
+        self._pending: OutgoingCall | None = None
 
     def __repr__(self) -> str:
         return f"<trio_rpc.RemoteScope on {self._session!r}>"
 
-    def begin(self, pending: Pending) -> None:
+    def begin(self, call: OutgoingCall) -> None:
         """The call that is this scope has been made."""
-        self._pending = pending
+        self._pending = call
 
     def ended(self) -> None:
         """The other end has ended it, or the session is over: so does the block."""
@@ -154,7 +154,7 @@ class RemoteScope:
             LocalProtocolError: the scope has ended.
             RemoteCancelled: it has ended meanwhile.
         """
-        return await self._session.invoke_in(self._home, method, args, kwargs, Kind.METHOD)
+        return await self._session.invoke_in(self._remote_scope, method, args, kwargs, Kind.METHOD)
 
     @overload
     def stream(
@@ -170,7 +170,7 @@ class RemoteScope:
     ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[T]]: ...
     def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Open a stream in this scope, as :meth:`Session.stream` does."""
-        return self._session.invoke_in(self._home, method, args, kwargs, Kind.STREAM)
+        return self._session.invoke_in(self._remote_scope, method, args, kwargs, Kind.STREAM)
 
     @overload
     def duplex(
@@ -186,32 +186,32 @@ class RemoteScope:
     ) -> AbstractAsyncContextManager[trio.abc.Channel[T]]: ...
     def duplex(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Open a duplex in this scope, as :meth:`Session.duplex` does."""
-        return self._session.invoke_in(self._home, method, args, kwargs, Kind.DUPLEX)
+        return self._session.invoke_in(self._remote_scope, method, args, kwargs, Kind.DUPLEX)
 
     def invoke(self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do what a method of one of this scope's proxies does."""
-        return self._session.invoke_in(self._home, method, args, kwargs)
+        return self._session.invoke_in(self._remote_scope, method, args, kwargs)
 
     @property
-    def _home(self) -> Pending:
+    def _remote_scope(self) -> OutgoingCall:
         assert self._pending is not None  # noqa: S101 - nobody has a scope before its call is made
         return self._pending
 
 
 @contextlib.asynccontextmanager
-async def open_scope(session: Session, outgoing: Outgoing) -> AsyncIterator[RemoteScope]:
+async def open_scope(session: Session, outgoing: OutgoingCalls) -> AsyncIterator[RemoteScope]:
     """Open a remote scope while the block lasts; what is in it has ended when the block is over."""
     body = trio.CancelScope()
     scope = RemoteScope(session, body)
-    pending = await outgoing.open(RemoteMethod(session, SCOPE), (), {}, listener=scope)
-    pending.take_callbacks([])
-    scope.begin(pending)
+    call = await outgoing.open(RemoteMethod(session, SCOPE), (), {}, listener=scope)
+    call.take_callbacks([])
+    scope.begin(call)
     try:
         with body:
             yield scope
     except BaseException as exc:  # noqa: BLE001 - it is raised again
-        await outgoing.close(pending, describe_exception(exc))
-        error = await _error_of(outgoing, pending)
+        await outgoing.close(call, describe_exception(exc))
+        error = await _error_of(outgoing, call)
         try:
             if error is not None and isinstance(exc, RemoteCancelled):
                 raise error from exc  # a call that was made in the scope heard of it first
@@ -220,11 +220,11 @@ async def open_scope(session: Session, outgoing: Outgoing) -> AsyncIterator[Remo
             raise
         finally:
             del error  # its traceback holds this frame
-    ended_early = pending.answer is not None
-    await outgoing.close(pending, "its block has been left")
-    error = await _error_of(outgoing, pending)
+    ended_early = call.answer is not None
+    await outgoing.close(call, "its block has been left")
+    error = await _error_of(outgoing, call)
     if error is None and ended_early:
-        error = _ended_by_the_other_end(pending.answer)
+        error = _ended_by_the_other_end(call.answer)
     try:
         if error is not None:
             raise error
@@ -239,11 +239,11 @@ def _ended_by_the_other_end(answer: object) -> RemoteCancelled:
     return RemoteCancelled(text)
 
 
-async def _error_of(outgoing: Outgoing, pending: Pending) -> Exception | None:
+async def _error_of(outgoing: OutgoingCalls, call: OutgoingCall) -> Exception | None:
     """What a scope has failed with; to be cancelled by us is no failure."""
-    answer = pending.answer
+    answer = call.answer
     if answer is None or isinstance(answer, m.Reply):
         return None
     if isinstance(answer, m.ReplyErr) and answer.error.get("code") in ("cancelled", "deadline"):
         return None
-    return await outgoing.failure(pending)
+    return await outgoing.failure(call)

@@ -8,7 +8,7 @@ from typing import Any
 
 from trio_rpc.errors import LocalProtocolError
 from trio_rpc.protocol.protocol import Protocol
-from trio_rpc.session.calls.context import Handled
+from trio_rpc.session.calls.context import IncomingCall
 
 __all__ = ["RemoteTaskStatus"]
 
@@ -26,15 +26,15 @@ class RemoteTaskStatus:
 
     def __init__(
         self,
-        handled: Handled,
+        call: IncomingCall,
         protocol: Protocol,
         wake: Callable[[], None],
         check_run: Callable[[], None],
         check_over: Callable[[], None],
     ) -> None:
         self._check_run = check_run
-        self._handled: Handled | None = handled
-        self._method = handled.method.name
+        self._handled: IncomingCall | None = call
+        self._method = call.method.name
         self._protocol = protocol
         self._wake = wake
         self._check_over = check_over
@@ -61,12 +61,12 @@ class RemoteTaskStatus:
         self._check_run()
         if self._was_called:
             raise RuntimeError("called 'started' twice on the same task status")
-        handled = self._handled
-        if handled is None:
+        call = self._handled
+        if call is None:
             raise LocalProtocolError(f"the handler of {self._method} has ended")
         self._check_over()
-        self._protocol.started(handled.id, value)
+        self._protocol.started(call.id, value)
         self._was_called = True
-        if handled.scope is not None:
-            handled.scope.deadline = math.inf
+        if call.scope is not None:
+            call.scope.deadline = math.inf
         self._wake()
