@@ -11,13 +11,38 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 import msgspec
 
-__all__ = ["Adapter", "AdapterType", "Read", "adapter", "inside", "joined_paths"]
+__all__ = [
+    "Adapter",
+    "AdapterType",
+    "Ambiguous",
+    "Read",
+    "Verdict",
+    "adapter",
+    "inside",
+    "joined_paths",
+]
 
 Read: TypeAlias = Callable[[Any, Any], Any]
 """Converts a value to an adapted annotation: ``convert_to``, or what another form of values has for it."""
 
 _PATHS: Final = re.compile(r"((?: - at (?:`key` in )?`\$[^`]*`)+)\Z")
 _PATH: Final = re.compile(r"(`key` in )?`\$([^`]*)`")
+
+
+class Ambiguous(TypeError):
+    """An annotation is refused, since nothing tells which member of a union a value is meant to be."""
+
+
+class Verdict(TypeError):
+    """A value does not fit, and nothing is gained by giving it to the class round it as it came.
+
+    Attributes:
+        count: how many errors there are in it.
+    """
+
+    def __init__(self, text: str, count: int = 1) -> None:
+        super().__init__(text)
+        self.count = count
 
 
 class AdapterType(type):
@@ -48,6 +73,9 @@ def inside(value: Any, adapted: Any, read: Read) -> Any:
     try:
         return read(value, adapted)
     except msgspec.ValidationError as exc:
+        cause = exc.__cause__
+        if isinstance(cause, Verdict):
+            raise Verdict(str(exc), cause.count) from None
         raise TypeError(str(exc)) from None
 
 

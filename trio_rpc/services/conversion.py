@@ -21,7 +21,7 @@ import enum
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import (
     Annotated,
     Any,
@@ -45,7 +45,6 @@ from typing import (
     Unpack,
     get_args,
     get_origin,
-    is_typeddict,
     runtime_checkable,
 )
 
@@ -63,7 +62,17 @@ from trio_rpc.services.keyed import (
     needs_guard,
 )
 from trio_rpc.services.lending import PrepareAll, preparer_of_said
-from trio_rpc.services.records import record_of, substitute
+from trio_rpc.services.models import (
+    config_of,
+    dataclass_converter,
+    is_model,
+    maker_of,
+    maker_of_dataclass,
+    model_converter,
+    pydantic_type,
+    tagged_union,
+)
+from trio_rpc.services.records import is_typed_dict, record_of, substitute
 from trio_rpc.services.special import (
     container,
     enumeration,
@@ -71,7 +80,7 @@ from trio_rpc.services.special import (
     literal,
     special,
 )
-from trio_rpc.wire.simpler import model_keys
+from trio_rpc.services.unions import field_names, names_of, union_converter
 
 __all__ = [
     "SCALARS",
@@ -161,6 +170,10 @@ class _Adapting:
         self._names = names
         self._memo: dict[Any, Any] = {}
         self._used: set[Any] = set()
+        self._model: Any = None
+        """The configuration of the Pydantic model that the annotation is of a field of."""
+        self._as_dicts = False
+        """Whether models within are left to the one round them, and only the fields are converted."""
 
     def adapt(self, annotation: Any) -> Any:
         if isinstance(annotation, (ParamSpecArgs, ParamSpecKwargs, TypeVarTuple)):
@@ -191,6 +204,8 @@ class _Adapting:
             )
             return self._alias(annotation, origin.__name__, value)
         if isinstance(origin, type):
+            if is_model(origin):
+                return self._model_of(annotation)
             made = container(origin, args, self.adapt) or self._record(annotation)
             return _instance_of(origin) if made is None else made
         return annotation
@@ -234,6 +249,12 @@ class _Adapting:
                 if is_plain_enum(annotation) and _is_supported(annotation)
                 else enumeration(annotation)
             )
+        if is_model(annotation):
+            return self._model_of(annotation)
+        in_model = self._model is not None
+        made = pydantic_type(annotation, self._checked, is_in_model=in_model)
+        if made is not None:
+            return made
         return special(annotation, self.adapt) or self._record(annotation) or annotation
 
     def _type_variable(self, variable: TypeVar) -> Any:
@@ -260,6 +281,10 @@ class _Adapting:
         """Adapt a class of fields; None if it is not one."""
         if not is_record(get_origin(annotation) or annotation):
             return None
+        if self._model is not None:
+            made = self._in_model(annotation)
+            if made is not None:
+                return made
         if annotation in self._memo:
             return self._memo[annotation]
         if self._is_natural(annotation, set()):
@@ -268,16 +293,64 @@ class _Adapting:
         if record is None:
             return None
         mine = self._memo[annotation] = adapter(record.cls.__name__, _empty)
-        outside = self._names
-        self._names = outside.within(
-            vars(sys.modules.get(record.cls.__module__, types)), record.cls
-        )
-        fields = {one.name: self.adapt(one.annotation) for one in record.fields}
-        self._names = outside
+        with self._within(record.cls, None):
+            fields = {one.name: self.adapt(one.annotation) for one in record.fields}
         mine.convert = staticmethod(record.converter(fields))
         for one in fields.values():
             check_supported(one)
         return mine
+
+    @contextlib.contextmanager
+    def _within(self, cls: type, model: Any) -> Iterator[None]:
+        """Adapt the fields of a class: names mean what they mean there."""
+        outside = self._names, self._model
+        self._names = self._names.within(vars(sys.modules.get(cls.__module__, types)), cls)
+        self._model = model
+        try:
+            yield
+        finally:
+            self._names, self._model = outside
+
+    def _model_of(self, annotation: Any) -> Any:
+        """Adapt a model, or a dataclass, of Pydantic's."""
+        key = "a model", annotation, self._as_dicts
+        if key in self._memo:
+            return self._memo[key]
+        cls = get_origin(annotation) or annotation
+        mine = self._memo[key] = adapter(cls.__name__, _empty)
+        make = _as_it_is if self._as_dicts else maker_of(annotation)
+        with self._within(cls, config_of(cls)):
+            convert = model_converter(annotation, make, self._checked, self._names)
+        mine.convert = staticmethod(convert)
+        return mine
+
+    def _in_model(self, annotation: Any) -> Any:
+        """Adapt what Pydantic makes, and looks into, in the fields of its models; None if it does not."""
+        cls: Any = get_origin(annotation) or annotation
+        if not hasattr(cls, "__dataclass_fields__"):
+            return None
+        key = "in a model", annotation, self._as_dicts
+        if key in self._memo:
+            return self._memo[key]
+        mine = self._memo[key] = adapter(cls.__name__, _empty)
+        make = _as_it_is if self._as_dicts else maker_of_dataclass(annotation, self._model)
+        if make is None:
+            del self._memo[key]
+            return None
+        with self._within(cls, self._model):
+            convert = dataclass_converter(annotation, make, self._checked, self._names)
+        mine.convert = staticmethod(convert)
+        return mine
+
+    def _checked(self, annotation: Any, *, as_dicts: bool | None = None) -> Any:
+        outside = self._as_dicts
+        self._as_dicts = outside if as_dicts is None else as_dicts
+        try:
+            adapted = self.adapt(annotation)
+        finally:
+            self._as_dicts = outside
+        check_supported(adapted)
+        return adapted
 
     def _is_natural(self, annotation: Any, seen: set[Any]) -> bool:
         """Say whether msgspec can make instances of a class of fields, and of all that is in it, by itself."""
@@ -311,6 +384,9 @@ class _Adapting:
         """Adapt what says something about a type; of a set or a dict that is built here, it is checked here, too."""
         bare, *about = get_args(annotation)
         origin = get_origin(bare)
+        tagged = tagged_union(bare, about, self._checked)
+        if tagged is not None:
+            return tagged
         if about and (origin in COLLECTIONS or bare in SETS):
             adapted = self._collection(bare, origin or bare, tuple(about))
             if isinstance(adapted, AdapterType):
@@ -357,8 +433,13 @@ class _Adapting:
         for member in members:
             check_supported(member)
         return adapter(
-            _names(get_args(annotation)), _union_converter(members, get_args(annotation))
+            names_of(get_args(annotation)),
+            union_converter(members, get_args(annotation), self._names),
         )
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _empty(_value: Any, _read: Read) -> Any:
@@ -492,87 +573,14 @@ def _stream_of(origin: Any, item: Any) -> Any:
     return adapter(origin.__name__, convert)
 
 
-def _names(annotations: Iterable[Any]) -> str:
-    return " | ".join(getattr(one, "__name__", None) or str(one) for one in annotations)
-
-
-def _union_converter(
-    members: tuple[Any, ...], annotations: tuple[Any, ...]
-) -> Callable[[Any, Read], Any]:
-    """Make the converter of a union that msgspec does not take: the first member that fits.
-
-    A member that the value is an instance of already goes first, so that ``str`` stays text in
-    ``datetime | str``; among classes of fields the one with these very fields does.
-    """
-    pairs = list(zip(members, map(_bare, annotations), strict=True))
-    fields = {cls: names for _, cls in pairs if (names := _field_names(cls)) is not None}
-    if len({(names, _tag(cls)) for cls, names in fields.items()}) < len(fields):
-        same = _names(fields)
-        raise TypeError(f"{same} cannot be told apart by their fields: use tagged msgspec.Structs")
-
-    def fits(cls: Any, value: Any) -> bool:
-        if cls in fields and type(value) is dict:
-            tag_field, tag = _tag(cls)
-            return fields[cls] == value.keys() - {tag_field} and value.get(tag_field) == tag
-        return type(value) is cls
-
-    def convert(value: Any, read: Read) -> Any:
-        inner: dict[bool, list[str]] = {True: [], False: []}
-        for member, cls in sorted(pairs, key=lambda pair: not fits(pair[1], value)):
-            try:
-                return read(value, member)
-            except msgspec.ValidationError as exc:
-                if not _is_kind(str(exc)):
-                    inner[fits(cls, value)].append(str(exc))
-        complaints = inner[True] or inner[False]
-        if len(complaints) == 1:  # of the only member that can have been meant
-            raise TypeError(complaints[0])
-        raise TypeError(f"Expected `{_names(annotations)}`, got `{type(value).__name__}`")
-
-    return convert
-
-
-def _is_kind(text: str) -> bool:
-    """Say whether a complaint is that a value as a whole is of another kind."""
-    return text.startswith("Expected ") and " got `" in text and " - at " not in text
-
-
-def _bare(annotation: Any) -> Any:
-    """Return the class that an annotation is about."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    return get_origin(annotation) or annotation
-
-
 def is_record(cls: type) -> bool:
     """Say whether msgspec looks into this class itself, for its fields."""
     return (
-        _field_names(cls) is not None
+        field_names(cls) is not None
         or issubclass(cls, msgspec.Struct)
         or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
-        or is_typeddict(cls)
+        or is_typed_dict(cls)
     ) and not hasattr(cls, "__pydantic_validator__")
-
-
-def _field_names(cls: Any) -> frozenset[str] | None:
-    if not isinstance(cls, type):
-        return None
-    keys = model_keys(cls)
-    if keys is not None:
-        return frozenset(keys.values())
-    if dataclasses.is_dataclass(cls):
-        return frozenset(field.name for field in dataclasses.fields(cls))
-    if hasattr(cls, "__attrs_attrs__"):
-        return frozenset(field.name for field in cls.__attrs_attrs__)
-    if issubclass(cls, msgspec.Struct) and not cls.__struct_config__.array_like:
-        return frozenset(cls.__struct_encode_fields__)
-    return None
-
-
-def _tag(cls: Any) -> tuple[str | None, Any]:
-    """Return the key and the value that tell a tagged Struct from others; None for both where there is no tag."""
-    config = getattr(cls, "__struct_config__", None)
-    return (None, None) if config is None or config.tag is None else (config.tag_field, config.tag)
 
 
 def _is_supported(annotation: Any) -> bool:

@@ -19,14 +19,13 @@ from typing import (
     TypeVar,
     get_args,
     get_origin,
-    is_typeddict,
 )
 
 import msgspec
 
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.functions import STREAMS, UNIONS, Said, aliased, said_of
-from trio_rpc.services.records import Record, record_of
+from trio_rpc.services.records import Record, is_typed_dict, record_of
 from trio_rpc.wire.to_msgpack import InPlaceOf
 
 __all__ = [
@@ -199,7 +198,7 @@ def _is_class(annotation: Any) -> bool:
         and annotation not in (Any, object)
         and annotation not in STREAMS
         and not getattr(annotation, "_is_protocol", False)
-        and not is_typeddict(annotation)
+        and not is_typed_dict(annotation)
         and get_origin(annotation) is None
     )
 
@@ -244,7 +243,7 @@ def _of_record(annotation: Any, names: Names, within: frozenset[Any]) -> Prepare
     hows = {one.name: preparer(one.annotation, names, within) for one in record.fields}
     if not hasattr(record.cls, "__aiter__") and not any(hows.values()):
         return None
-    if is_typeddict(record.cls):
+    if is_typed_dict(record.cls):
         return lambda value: (
             {key: _prepared(hows.get(key), one) for key, one in value.items()}
             if type(value) is dict

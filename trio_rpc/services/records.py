@@ -21,7 +21,6 @@ from typing import (
     TypeVar,
     get_args,
     get_origin,
-    is_typeddict,
 )
 
 import msgspec
@@ -29,7 +28,7 @@ import msgspec
 from trio_rpc.services.adapters import Read, inside
 from trio_rpc.services.annotations import Names, why_missing
 
-__all__ = ["Field", "Record", "record_of", "substitute"]
+__all__ = ["Field", "Record", "is_typed_dict", "record_of", "substitute"]
 
 MISSING: Final = object()
 
@@ -84,7 +83,7 @@ class Record:
         )
 
         def convert(value: Any, read: Read) -> Any:
-            if not is_typeddict(self.cls) and isinstance(value, self.cls):
+            if not is_typed_dict(self.cls) and isinstance(value, self.cls):
                 return value
             if self.is_array and type(value) is tuple:
                 value = list(value)
@@ -103,7 +102,7 @@ def record_of(annotation: Any, names: Names) -> Record | None:
     cls = get_origin(annotation) or annotation
     if not isinstance(cls, type):
         return None
-    if is_typeddict(cls):
+    if is_typed_dict(cls):
         hints = _hints(annotation, names)
         fields = [Field(n, n, a, _is_required(cls, n, a)) for n, a in hints.items()]
         return Record(cls, fields, False, dict)
@@ -119,6 +118,11 @@ def record_of(annotation: Any, names: Names) -> Record | None:
     if hasattr(cls, "__attrs_attrs__"):
         return _attrs(cls, _hints(annotation, names))
     return None
+
+
+def is_typed_dict(cls: Any) -> bool:
+    """Say whether a class is a TypedDict, of ``typing`` or of ``typing_extensions``."""
+    return isinstance(cls, type) and issubclass(cls, dict) and hasattr(cls, "__required_keys__")
 
 
 def _is_required(cls: Any, name: str, annotation: Any) -> bool:
@@ -231,7 +235,7 @@ def _resolved(names: Names, cls: type, name: str, annotation: Any) -> Any:
 
 def _bases(cls: Any) -> list[Any]:
     found = [base for base in cls.__mro__ if base not in (object, dict, tuple)]
-    if is_typeddict(cls):  # whose bases are not in its __mro__; it has all their annotations
+    if is_typed_dict(cls):  # whose bases are not in its __mro__; it has all their annotations
         return [cls]
     return found
 

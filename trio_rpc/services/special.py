@@ -1,4 +1,4 @@
-"""Types of Python's library, and of Pydantic, that msgspec does not make, though what arrives says all of them."""
+"""Types of Python's library that msgspec does not make, though what arrives says all of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, get_origin
 
 from trio_rpc.services.adapters import Read, adapter, inside
+from trio_rpc.services.records import is_typed_dict
 from trio_rpc.util.text import one_line
-from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION, simplifier
+from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION
 from trio_rpc.wire.to_msgpack import keeps_its_type
 
 __all__ = ["container", "enumeration", "is_plain_enum", "literal", "special"]
@@ -50,8 +51,6 @@ def special(cls: type, adapt: Adapt) -> Any:
         raise TypeError(_NEVER[cls])
     if issubclass(cls, BaseException):
         raise TypeError("an exception cannot be sent as a value: raise it, or send its text")
-    if hasattr(cls, "__pydantic_validator__"):
-        return _model(cls)
     if issubclass(cls, pathlib.PurePath):
         cls("x")  # raises where there are no paths of that kind
         return _from_text(cls)
@@ -119,7 +118,7 @@ def _fraction(value: Any, _read: Read) -> Any:
 def _subclass(cls: type) -> Any:
     """Stand in for a class that adds nothing to what it holds, such as ``class Celsius(float)``."""
     base: Any = next((one for one in _BARE if issubclass(cls, one)), None)
-    if base is None or cls is base or typing.is_typeddict(cls) or cls.__module__ == "builtins":
+    if base is None or cls is base or is_typed_dict(cls) or cls.__module__ == "builtins":
         return None
     if cls.__new__ is not base.__new__ or cls.__init__ is not base.__init__:  # type: ignore[misc]
         return None
@@ -186,38 +185,3 @@ def literal(members: Sequence[Any]) -> Any:
             ) from None
 
     return adapter("Literal", convert)
-
-
-# ── Pydantic ─────────────────────────────────────────────────────────────────────────────────
-
-
-def _model(cls: Any) -> Any:
-    """Stand in for a model, or a dataclass of Pydantic's, which makes its instances by its own rules."""
-    validator = cls.__pydantic_validator__
-    if simplifier(cls) is None:
-        raise TypeError(f"{cls.__name__} has a form of models that cannot be taken apart")
-
-    def convert(value: Any, _read: Read) -> Any:
-        try:
-            return validator.validate_python(value)
-        except Exception as exc:
-            if not callable(getattr(exc, "errors", None)):
-                raise
-            raise TypeError(_complaint(exc)) from None
-
-    try:
-        validator.validate_python(object())
-    except Exception as exc:
-        if not callable(getattr(exc, "errors", None)):
-            raise TypeError(f"{cls.__name__} is not complete: {one_line(str(exc))}") from exc
-    return adapter(cls.__name__, convert)
-
-
-def _complaint(exc: Any) -> str:
-    """Make one line of what Pydantic says."""
-    errors = exc.errors(include_url=False, include_context=False, include_input=False)
-    first = errors[0]
-    path = "".join(f".{one}" if isinstance(one, str) else f"[{one}]" for one in first["loc"])
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    text = one_line(first["msg"].replace("`", "'"))
-    return f"{text}{more}" + (f" - at `${one_line(path, 200)}`" if path else "")

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["ADDRESSES", "MAX_FRACTION", "model_keys", "simplifier"]
+__all__ = ["ADDRESSES", "MAX_FRACTION", "model_fields", "model_keys", "simplifier"]
 
 ADDRESSES: Final = (
     ipaddress.IPv4Address,
@@ -47,14 +47,27 @@ def simplifier(cls: type) -> Callable[[Any], Any] | None:
 
 
 def model_keys(cls: type) -> dict[str, str] | None:
-    """Map the fields of a Pydantic model, or dataclass, to the keys that it is validated from; None for others."""
+    """Map the fields of a Pydantic model, or dataclass, to the keys that it is validated from; None for others.
+
+    Fields that are not to be sent (``exclude=True``), and those that a dataclass fills in itself, are not among them.
+    """
+    fields = model_fields(cls)
+    if fields is None:
+        return None
+    config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", {})
+    return {
+        name: _key(name, field, config)
+        for name, field in fields.items()
+        if field.exclude is not True and getattr(field, "init", None) is not False
+    }
+
+
+def model_fields(cls: type) -> dict[str, Any] | None:
+    """Return what Pydantic knows of the fields of a model, or of a dataclass of its own; None for others."""
     fields = vars(cls).get("__pydantic_fields__")
     if fields is None and hasattr(cls, "__pydantic_validator__"):
         fields = getattr(cls, "model_fields", None)
-    if not isinstance(fields, dict):
-        return None
-    config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", {})
-    return {name: _key(name, field, config) for name, field in fields.items()}
+    return fields if isinstance(fields, dict) else None
 
 
 def _key(name: str, field: Any, config: Any) -> str:

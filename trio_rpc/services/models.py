@@ -1,0 +1,536 @@
+"""Pydantic's models and dataclasses: a value that arrived becomes one by Pydantic's rules, and in no undue time.
+
+Each field is first converted to its annotation as everything else is, and then the model validates what that has
+made. So sets and dicts are built by the clock (see keyed.py), and a model with ``strict=True`` is given values of
+the very types that it asks for. A value that does not fit an annotation is handed over as it came, since validators
+and Pydantic's own coercions may make something of it. That is not done where Pydantic would build a table of it, or
+read text as bytes that is base64.
+
+Nothing here imports Pydantic: a model is known by what its class has.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime as dt
+import decimal
+import inspect
+import re
+import sys
+import types
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, Union, get_args, get_origin
+
+import msgspec
+
+from trio_rpc.services.adapters import Ambiguous, Read, Verdict, adapter, inside
+from trio_rpc.services.annotations import Names
+from trio_rpc.services.functions import aliased
+from trio_rpc.services.keyed import needs_guard
+from trio_rpc.services.records import record_of, substitute
+from trio_rpc.util.text import one_line
+from trio_rpc.wire.simpler import model_fields, model_keys
+
+__all__ = [
+    "config_of",
+    "dataclass_converter",
+    "is_model",
+    "maker_of",
+    "maker_of_dataclass",
+    "model_converter",
+    "pydantic_type",
+    "tagged_union",
+]
+
+Make = Callable[[Any], Any]
+"""Makes an instance of what has been converted."""
+
+Part = Callable[[Any, Read], Any]
+"""Converts the value of one field."""
+
+
+class Adapt(Protocol):
+    """Adapts the annotation of a field."""
+
+    def __call__(self, annotation: Any, *, as_dicts: bool | None = None) -> Any:
+        """Adapt it.
+
+        Args:
+            annotation: the annotation.
+            as_dicts: models within become dicts of converted fields, of which Pydantic makes them.
+        """
+
+
+UNIONS: Final = (Union, types.UnionType)
+
+_PLAIN: Final = frozenset({str, int, float, bool, None, types.NoneType, Any, object, list, dict})
+"""What arrives as Pydantic itself wants it, also if it is strict."""
+
+_LEAVES: Final = frozenset(
+    {dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID, bytes, complex}
+)
+"""Types of which a value that arrived as one is left alone."""
+
+_BYTES: Final = (bytes, bytearray, memoryview)
+
+_DATES: Final = {
+    "AwareDatetime": dt.datetime,
+    "NaiveDatetime": dt.datetime,
+    "PastDatetime": dt.datetime,
+    "FutureDatetime": dt.datetime,
+    "PastDate": dt.date,
+    "FutureDate": dt.date,
+}
+"""What Pydantic's classes of these names stand for."""
+
+_INIT_ONLY: Final = dataclasses._FIELD_INITVAR  # type: ignore[attr-defined]  # noqa: SLF001
+
+_KEYED: Final = (collections.Counter, collections.OrderedDict, collections.defaultdict)
+
+_NEVER: Final = {
+    "ImportString": "it would import what a peer names: write str",
+    "Json": "its value is no longer the text that it is validated from: write the type itself",
+    "EncodedBytes": "its value is no longer the text that it is validated from: write bytes",
+    "EncodedStr": "its value is no longer the text that it is validated from: write str",
+}
+"""Pydantic's types of which a value, once sent, would not be validated as itself."""
+
+MAX_ERRORS: Final = 1000
+"""Errors of one value that Pydantic is asked to describe: it describes all, and that takes time."""
+
+
+def is_model(annotation: Any) -> bool:
+    """Say whether an annotation is that of a model, or of a dataclass of Pydantic's."""
+    cls = get_origin(annotation) or annotation
+    return isinstance(cls, type) and hasattr(cls, "__pydantic_validator__")
+
+
+def config_of(cls: Any) -> Any:
+    """Return the configuration of a model, or of a dataclass of Pydantic's."""
+    return getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
+
+
+def maker_of(annotation: Any) -> Make:
+    """Return what Pydantic makes an instance with.
+
+    Raises TypeError for a model that is not complete.
+    """
+    cls = get_origin(annotation) or annotation
+    _complete(cls)
+    validator = cls.__pydantic_validator__
+    if not dataclasses.is_dataclass(cls):
+        return validator.validate_python  # type: ignore[no-any-return]
+    if get_origin(annotation) is not None:
+        validator = _type_adapter(annotation).validator
+    return _dataclass_maker(cls, validator)
+
+
+def maker_of_dataclass(annotation: Any, config: Any) -> Make | None:
+    """Return what makes an instance of a dataclass of Python's in a field of a model, as Pydantic does.
+
+    It looks into it there, and checks what its annotations say. The result is None if Pydantic cannot make one.
+
+    Args:
+        annotation: the dataclass.
+        config: the model's configuration, which holds for it, too.
+    """
+    cls = get_origin(annotation) or annotation
+    if any(one._field_type is _INIT_ONLY for one in cls.__dataclass_fields__.values()):  # noqa: SLF001
+        return None
+    frozen = cls.__dataclass_params__.frozen
+    args = get_args(annotation)
+    try:
+        made = sys.modules["pydantic"].dataclasses.dataclass(cls, frozen=frozen, config=config)
+        validator = _type_adapter(made[args]).validator if args else made.__pydantic_validator__
+        _complete(made)
+    except Exception:  # noqa: BLE001 - whatever Pydantic does not understand
+        return None
+    return _dataclass_maker(cls, validator)
+
+
+def model_converter(
+    annotation: Any, make: Make, adapt: Adapt, names: Names
+) -> Callable[[Any, Read], Any]:
+    """Return what makes an instance of a model.
+
+    Args:
+        annotation: the model.
+        make: makes the instance of its fields.
+        adapt: adapts the annotation of a field. It raises Ambiguous for a union that only Pydantic can decide.
+        names: that the annotations of fields may use.
+
+    Raises:
+        TypeError: no value could ever fit it.
+    """
+    cls = get_origin(annotation) or annotation
+    if getattr(cls, "__pydantic_root_model__", False):
+        return _root_converter(cls, adapt, names, make)
+    if model_keys(cls) is None:
+        raise TypeError(f"{cls.__name__} has a form of models that cannot be taken apart")
+    return _converter(_parts(annotation, cls, adapt, names), _extra(cls, adapt, names), make)
+
+
+def dataclass_converter(
+    annotation: Any, make: Make, adapt: Adapt, names: Names
+) -> Callable[[Any, Read], Any]:
+    """Return what makes an instance of a dataclass of Python's in a model; as :func:`model_converter`."""
+    record = record_of(annotation, names)
+    cls = get_origin(annotation) or annotation
+    fields = [] if record is None else record.fields
+    parts = {one.key: _part(_Place(cls, one.name), one.annotation, adapt, names) for one in fields}
+    return _converter(parts, None, make)
+
+
+def _converter(
+    parts: Mapping[str, Part | None], extra: Part | None, make: Make
+) -> Callable[[Any, Read], Any]:
+    def convert(value: Any, read: Read) -> Any:
+        if type(value) is dict and is_needed:
+            value = converted(value, read)
+        try:
+            return make(value)
+        except Exception as exc:
+            if not _is_complaint(exc):
+                raise
+            raise Verdict(_complaint(exc), _count(exc)) from None
+
+    def converted(value: dict[Any, Any], read: Read) -> dict[Any, Any]:
+        made: dict[Any, Any] = {}
+        refused: dict[Any, Verdict] = {}
+        for key, item in value.items():
+            part = parts.get(key, extra)
+            try:
+                made[key] = item if part is None else part(item, read)
+            except Verdict as exc:
+                refused[key] = exc
+        if refused:
+            raise _all_of(refused, make, made)
+        return made
+
+    is_needed = extra is not None or any(parts.values())
+    return convert
+
+
+def _all_of(refused: dict[Any, Verdict], make: Make, rest: Any) -> Verdict:
+    """Make one complaint of those about some fields, and of what Pydantic says of the others."""
+    key, first = next(iter(refused.items()))
+    count = sum(one.count for one in refused.values())
+    try:
+        make(rest)
+    except Exception as exc:  # noqa: BLE001 - the class's own validators, which lack something now
+        if _is_complaint(exc) and _count(exc) <= MAX_ERRORS:
+            count += sum(tuple(one["loc"])[:1] != (key,) for one in _errors(exc))
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    text = _MORE.sub(lambda found: more + (found[1] or ""), str(first), count=1)
+    return Verdict(f"{text} - at `$.{one_line(str(key), 200)}`", count)
+
+
+_MORE: Final = re.compile(r"(?: \(and [0-9]+ more\))?((?: - at `\$[^`]*`)*)\Z")
+
+
+def _root_converter(cls: Any, adapt: Adapt, names: Names, make: Make) -> Callable[[Any, Read], Any]:
+    field = (model_fields(cls) or {})["root"]
+    part = _part(_Place(cls, "root", field.metadata), field.annotation, adapt, names)
+    whole = _converter({}, None, make)
+
+    def convert(value: Any, read: Read) -> Any:
+        return whole(value if part is None or type(value) is cls else part(value, read), read)
+
+    return convert
+
+
+# ── fields ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _parts(annotation: Any, cls: Any, adapt: Adapt, names: Names) -> dict[str, Part | None]:
+    """Map each key that a field is validated from to what converts it; None where nothing is to be done."""
+    arguments = dict(zip(getattr(cls, "__parameters__", ()), get_args(annotation), strict=False))
+    parts: dict[str, Part | None] = {}
+    for name, field in (model_fields(cls) or {}).items():
+        if getattr(field, "init_var", False):
+            raise TypeError(
+                f"{cls.__name__} has the InitVar {name!r}, which does not travel: make it a field"
+            )
+        wanted = substitute(field.annotation, arguments)
+        for one in (field.discriminator, *field.metadata):
+            if _is_of(one, "Discriminator"):
+                wanted = Annotated[wanted, one]
+        part = _part(_Place(cls, name, field.metadata), wanted, adapt, names)
+        parts |= dict.fromkeys(_keys(cls, name, field), part)
+    return parts
+
+
+def _keys(cls: Any, name: str, field: Any) -> list[str]:
+    alias = field.validation_alias
+    config = config_of(cls)
+    by_name = config.get("validate_by_name") or config.get("populate_by_name")
+    keys = [one for one in (alias, *getattr(alias, "choices", ())) if isinstance(one, str)]
+    if alias is None or by_name:
+        return [*keys, name]
+    if not keys:
+        raise TypeError(
+            f"field {name!r} of {cls.__name__} is read by an AliasPath alone, and nothing is sent so:"
+            " give it AliasChoices with a name, or the model validate_by_name=True"
+        )
+    return keys
+
+
+def _extra(cls: Any, adapt: Adapt, names: Names) -> Part | None:
+    """Return what converts the values of other keys, if the model says of what type they are."""
+    for base in cls.__mro__:
+        annotation = inspect.get_annotations(base).get("__pydantic_extra__")
+        if annotation is not None and base.__module__ != "pydantic.main":
+            args = get_args(names.resolve("__pydantic_extra__", annotation))
+            return _part(_Place(cls, "__pydantic_extra__"), args[1], adapt, names) if args else None
+    return None
+
+
+def pydantic_type(cls: Any, adapt: Adapt, *, is_in_model: bool) -> Any:
+    """Return what stands in for a class that Pydantic knows how to make, such as ``HttpUrl``; None for others.
+
+    In a model, Pydantic makes it.
+    """
+    stands_for = _DATES.get(cls.__name__) if cls.__module__ == "pydantic.types" else None
+    simpler = Any if stands_for is None else adapt(stands_for)
+    if is_in_model:
+        return None if stands_for is None else simpler
+    if not hasattr(cls, "__get_pydantic_core_schema__") or "pydantic" not in sys.modules:
+        return None
+    _refuse([cls], "what arrives")
+    make = _type_adapter(cls).validator.validate_python
+
+    def convert(value: Any, read: Read) -> Any:
+        return value if isinstance(value, cls) else made(inside(value, simpler, read), read)
+
+    made = _converter({}, None, make)
+    return adapter(cls.__name__, convert)
+
+
+def tagged_union(annotation: Any, about: Sequence[Any], adapt: Adapt) -> Any:
+    """Return what stands in for a union in which a function tells by a tag which member is meant, or None.
+
+    Args:
+        annotation: the union, whose members say in Annotated which tag they have.
+        about: what Annotated says of it.
+        adapt: adapts a member.
+    """
+    function = next((one.discriminator for one in about if _is_of(one, "Discriminator")), None)
+    if not callable(function) or get_origin(annotation) not in UNIONS:
+        return None
+    tell: Callable[[Any], Any] = function
+    members = {
+        one.tag: adapt(get_args(member)[0])
+        for member in get_args(annotation)
+        for one in get_args(member)
+        if _is_of(one, "Tag")
+    }
+
+    def convert(value: Any, read: Read) -> Any:
+        try:
+            tag = tell(value)
+        except Exception as exc:
+            raise TypeError(f"the discriminator of the union raised {type(exc).__name__}") from exc
+        if not _has_hash(tag) or tag not in members:
+            raise TypeError(f"no member of the union has the tag {one_line(repr(tag), 100)}")
+        return inside(value, members[tag], read)
+
+    return adapter("Union", convert)
+
+
+def _is_of(one: Any, name: str) -> bool:
+    return type(one).__name__ == name and type(one).__module__.startswith("pydantic")
+
+
+def _refuse(found: Iterable[Any], where: str) -> None:
+    for one in found:
+        kind = one if isinstance(one, type) else type(one)
+        if kind.__module__ == "pydantic.types" and kind.__name__ in _NEVER:
+            raise TypeError(f"{where} cannot be a {kind.__name__}: {_NEVER[kind.__name__]}")
+
+
+class _Place(NamedTuple):
+    """A field of a class, and what Annotated says of it."""
+
+    cls: Any
+    name: str
+    metadata: Sequence[Any] = ()
+
+
+def _part(place: _Place, annotation: Any, adapt: Adapt, names: Names) -> Part | None:
+    """Return what converts one field; None if Pydantic may have it as it came."""
+    cls, name, metadata = place
+    found = [*metadata, *_inside(annotation, names, set())]
+    _refuse(found, f"field {name!r} of {cls.__name__}")
+    if _is_plain(annotation):
+        return None
+    has_table, has_bytes = (
+        any(map(_is_table, found)),
+        any(one in _BYTES for one in found if _has_hash(one)),
+    )
+    looks_first = _is_looked_at(cls, name, metadata)
+    try:
+        adapted = adapt(annotation, as_dicts=looks_first or None)
+    except Ambiguous:
+        if has_table or has_bytes:
+            raise
+        return None  # Pydantic has rules of its own for that
+    except TypeError as exc:
+        raise TypeError(f"field {name!r} of {cls.__name__}: {exc}") from exc
+    if adapted is Any or adapted is object:
+        return None
+    leaves = _leaves(annotation)
+
+    def convert(value: Any, read: Read) -> Any:
+        if type(value) in leaves:
+            return value
+        try:
+            return read(value, adapted)
+        except msgspec.ValidationError as exc:
+            is_final = isinstance(exc.__cause__, Verdict) and not looks_first
+            if (
+                is_final
+                or has_bytes
+                or (has_table and type(value) in (list, dict, tuple, set, frozenset))
+            ):
+                count = getattr(exc.__cause__, "count", 1)
+                raise Verdict(str(exc), count) from None
+            return value
+
+    return convert
+
+
+def _is_looked_at(cls: Any, name: str, metadata: Any) -> bool:
+    """Say whether a validator sees the value of a field before Pydantic does."""
+    decorators = getattr(cls, "__pydantic_decorators__", None)
+    if decorators is None:
+        return False
+    fields = [*decorators.field_validators.values(), *decorators.validators.values()]
+    return (
+        any(one.info.mode != "after" for one in decorators.model_validators.values())
+        or any(
+            one.info.mode != "after" and not {name, "*"}.isdisjoint(one.info.fields)
+            for one in fields
+        )
+        or any(type(one).__name__ in _LOOKING for one in metadata)
+    )
+
+
+_LOOKING: Final = frozenset({"BeforeValidator", "PlainValidator", "WrapValidator"})
+
+
+def _is_plain(annotation: Any) -> bool:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is None:
+        return _has_hash(annotation) and annotation in _PLAIN
+    if origin is Annotated:
+        return _is_plain(args[0])
+    if origin is Literal:
+        return all(type(one) in (str, int, types.NoneType) for one in args)
+    if origin is dict:
+        return args[0] is str and _is_plain(args[1])
+    return (origin is list or origin in UNIONS) and all(map(_is_plain, args))
+
+
+def _leaves(annotation: Any) -> frozenset[type]:
+    members = get_args(annotation) if get_origin(annotation) in UNIONS else (annotation,)
+    return frozenset(
+        one
+        for one in members
+        if _has_hash(one) and (one in _LEAVES or one in (str, types.NoneType))
+    )
+
+
+def _has_hash(one: Any) -> bool:
+    try:
+        hash(one)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_table(annotation: Any) -> bool:
+    origin = get_origin(annotation) or annotation
+    args = get_args(annotation)
+    if not _has_hash(origin):
+        return False
+    if origin in _KEYED:
+        return needs_guard(dict, (*args, int)[:2]) if args else False
+    return needs_guard(origin, args)
+
+
+def _inside(annotation: Any, names: Names, seen: set[Any]) -> Iterator[Any]:
+    """Yield an annotation, and all that is in it, the fields of classes too."""
+    if not _has_hash(annotation) or annotation in seen:
+        if isinstance(annotation, list):  # the arguments of a function
+            for one in annotation:
+                yield from _inside(one, names, seen)
+        return
+    seen.add(annotation)
+    yield annotation
+    for one in (*get_args(annotation), aliased(annotation)):
+        yield from _inside(one, names, seen)
+    if is_model(annotation):
+        cls = get_origin(annotation) or annotation
+        for field in (model_fields(cls) or {}).values():
+            yield from field.metadata
+            yield from _inside(field.annotation, names, seen)
+        return
+    try:
+        record = record_of(annotation, names)
+    except TypeError:
+        return  # it is refused by others
+    for one in () if record is None else record.fields:
+        yield from _inside(one.annotation, names, seen)
+
+
+# ── Pydantic's part ──────────────────────────────────────────────────────────────────────────
+
+
+def _dataclass_maker(cls: Any, validator: Any) -> Make:
+    def make(value: Any) -> Any:
+        if type(value) is not dict:
+            return validator.validate_python(value)
+        # As its own __init__ does: a strict one takes nothing else.
+        return validator.validate_python(value, self_instance=cls.__new__(cls))
+
+    return make
+
+
+def _type_adapter(annotation: Any) -> Any:
+    return sys.modules["pydantic"].TypeAdapter(annotation)
+
+
+def _complete(cls: Any) -> None:
+    """Let Pydantic find the names that it has not found yet."""
+    try:
+        cls.__pydantic_validator__.validate_python(object())
+    except Exception as exc:
+        if not _is_complaint(exc):
+            raise TypeError(f"{cls.__name__} is not complete: {one_line(str(exc))}") from exc
+
+
+def _is_complaint(exc: Any) -> bool:
+    """Say whether Pydantic says by an exception that a value does not fit."""
+    return callable(getattr(exc, "errors", None)) and callable(getattr(exc, "error_count", None))
+
+
+def _count(exc: Any) -> int:
+    return exc.error_count()  # type: ignore[no-any-return]
+
+
+def _errors(exc: Any) -> list[dict[str, Any]]:
+    return exc.errors(include_url=False, include_context=False, include_input=False)  # type: ignore[no-any-return]
+
+
+def _complaint(exc: Any) -> str:
+    """Make one line of what Pydantic says."""
+    count = _count(exc)
+    if count > MAX_ERRORS:
+        return f"{count} of its values do not fit"
+    first = _errors(exc)[0]
+    path = "".join(f".{one}" if isinstance(one, str) else f"[{one}]" for one in first["loc"])
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    text = one_line(first["msg"].replace("`", "'"))
+    return f"{text}{more}" + (f" - at `${one_line(path, 200)}`" if path else "")

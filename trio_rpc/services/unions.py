@@ -1,0 +1,146 @@
+"""Unions that msgspec does not take: which member a value is meant to be."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterable
+from itertools import combinations
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+
+from trio_rpc.services.adapters import Ambiguous, Read
+from trio_rpc.services.annotations import Names
+from trio_rpc.services.records import record_of
+from trio_rpc.wire.simpler import model_fields, model_keys
+
+__all__ = ["field_names", "names_of", "union_converter"]
+
+
+def union_converter(
+    members: tuple[Any, ...], annotations: tuple[Any, ...], names: Names
+) -> Callable[[Any, Read], Any]:
+    """Make the converter of a union: the first member that fits.
+
+    A member that the value is an instance of already goes first, so that ``str`` stays text in
+    ``datetime | str``. Among classes of fields the one with these very fields does, then the one that knows most of
+    them. Classes with the same fields are told apart by a tag, or by a field that is a Literal.
+
+    Args:
+        members: adapted.
+        annotations: of the members.
+        names: that the annotations of their fields may use.
+
+    Raises:
+        Ambiguous: two of them cannot be told apart.
+    """
+    pairs = list(zip(members, map(_bare, annotations), strict=True))
+    fields = {cls: keys for _, cls in pairs if (keys := field_names(cls)) is not None}
+    literals = {cls: _literals(cls, names) for cls in fields}
+    for one, other in combinations(fields, 2):
+        alike = (fields[one], _tag(one)) == (fields[other], _tag(other))
+        if alike and not _are_apart(literals[one], literals[other]):
+            raise Ambiguous(
+                f"{names_of((one, other))} cannot be told apart by their fields: give each a field of"
+                " the same name with a Literal of its own, or use tagged msgspec.Structs"
+            )
+
+    def fits(cls: Any, value: Any) -> bool:
+        if cls in fields and type(value) is dict:
+            tag_field, tag = _tag(cls)
+            said = [
+                _is_one_of(value[key], literals[cls][key]) for key in literals[cls] if key in value
+            ]
+            has_all = fields[cls] == value.keys() - {tag_field} or bool(said)
+            return has_all and value.get(tag_field) == tag and all(said)
+        return type(value) is cls
+
+    def known(cls: Any, value: Any) -> int:
+        """Say how many of the value's keys a class knows."""
+        return len(fields[cls] & value.keys()) if cls in fields and type(value) is dict else 0
+
+    def convert(value: Any, read: Read) -> Any:
+        inner: dict[bool, list[str]] = {True: [], False: []}
+        for member, cls in sorted(
+            pairs, key=lambda pair: (not fits(pair[1], value), -known(pair[1], value))
+        ):
+            try:
+                return read(value, member)
+            except msgspec.ValidationError as exc:
+                if not _is_kind(str(exc)):
+                    inner[fits(cls, value)].append(str(exc))
+        complaints = inner[True] or inner[False]
+        if len(complaints) == 1:  # of the only member that can have been meant
+            raise TypeError(complaints[0])
+        raise TypeError(f"Expected `{names_of(annotations)}`, got `{type(value).__name__}`")
+
+    return convert
+
+
+def names_of(annotations: Iterable[Any]) -> str:
+    """Return what a union of these is called in complaints."""
+    return " | ".join(getattr(one, "__name__", None) or str(one) for one in annotations)
+
+
+def field_names(cls: Any) -> frozenset[str] | None:
+    """Return the keys that an instance of a class of fields travels with; None for others."""
+    if not isinstance(cls, type):
+        return None
+    keys = model_keys(cls)
+    if keys is not None:
+        return frozenset(keys.values())
+    if dataclasses.is_dataclass(cls):
+        return frozenset(field.name for field in dataclasses.fields(cls))
+    if hasattr(cls, "__attrs_attrs__"):
+        return frozenset(field.name for field in cls.__attrs_attrs__)
+    if issubclass(cls, msgspec.Struct) and not cls.__struct_config__.array_like:
+        return frozenset(cls.__struct_encode_fields__)
+    return None
+
+
+def _literals(cls: Any, names: Names) -> dict[str, frozenset[Any]]:
+    """Map the keys of the fields that are a Literal to what they may be."""
+    keys, models = model_keys(cls), model_fields(cls) or {}
+    if keys is not None:
+        found = {key: models[name].annotation for name, key in keys.items()}
+    else:
+        record = record_of(cls, names)
+        found = {} if record is None else {one.key: one.annotation for one in record.fields}
+    return {key: several for key, one in found.items() if (several := _values_of(one))}
+
+
+def _values_of(annotation: Any) -> frozenset[Any]:
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is not Literal:
+        return frozenset()
+    values = [one.value if isinstance(one, enum.Enum) else one for one in get_args(annotation)]
+    return frozenset((type(one), one) for one in values)
+
+
+def _are_apart(one: dict[str, frozenset[Any]], other: dict[str, frozenset[Any]]) -> bool:
+    return any(several.isdisjoint(other[key]) for key, several in one.items() if key in other)
+
+
+def _is_one_of(value: Any, several: frozenset[Any]) -> bool:
+    bare = value.value if isinstance(value, enum.Enum) else value
+    return type(bare) in {kind for kind, _ in several} and (type(bare), bare) in several
+
+
+def _is_kind(text: str) -> bool:
+    """Say whether a complaint is that a value as a whole is of another kind."""
+    return text.startswith("Expected ") and " got `" in text and " - at " not in text
+
+
+def _bare(annotation: Any) -> Any:
+    """Return the class that an annotation is about."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return get_origin(annotation) or annotation
+
+
+def _tag(cls: Any) -> tuple[str | None, Any]:
+    """Return the key and the value that tell a tagged Struct from others; None for both where there is no tag."""
+    config = getattr(cls, "__struct_config__", None)
+    return (None, None) if config is None or config.tag is None else (config.tag_field, config.tag)
