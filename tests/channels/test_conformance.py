@@ -91,7 +91,7 @@ class LetsTwoReceive(Proxy):
     found_by = "one_receiver"
 
     async def receive(self):
-        self.inner._receiving = False
+        self.inner._guard.receiving.is_held = False
         return await self.inner.receive()
 
 

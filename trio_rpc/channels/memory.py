@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import trio
 
+from trio_rpc.channels.errors import ChannelGuard, closed_error
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 
@@ -66,13 +67,11 @@ class MemoryChannel(trio.abc.Channel[bytes]):
         self._inbox = inbox
         self._outbox = outbox
         self._max_packet = max_packet
-        self._closed = False
         self._stopped = False
-        self._sending = False
-        self._receiving = False
+        self._guard = ChannelGuard()
 
     def __repr__(self) -> str:
-        state = "closed " if self._closed else ""
+        state = "closed " if self._guard.is_closed else ""
         return f"<{state}MemoryChannel {len(self._inbox.packets)} to receive>"
 
     async def send(self, value: bytes) -> None:
@@ -84,11 +83,8 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             trio.ClosedResourceError: this end is closed, or was while waiting.
             trio.BusyResourceError: another task is sending.
         """
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this channel")
-        self._check_send(value)
-        self._sending = True
-        try:
+        with self._guard.sending:
+            self._check_send(value)
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
             while not self._outbox.has_room(len(value)):
@@ -98,8 +94,6 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             self._put(value)
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
-        finally:
-            self._sending = False
 
     def send_nowait(self, value: bytes) -> bool:
         """Send one packet if there is room and no task is sending; tell whether it was sent.
@@ -107,7 +101,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
         Raises as ``send`` does.
         """
         self._check_send(value)
-        if self._sending or not self._outbox.has_room(len(value)):
+        if self._guard.sending.is_held or not self._outbox.has_room(len(value)):
             return False
         self._put(value)
         return True
@@ -115,8 +109,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
     async def flush(self) -> None:
         """Do nothing but a checkpoint: a packet that was taken over has been sent."""
         await trio.lowlevel.checkpoint()
-        if self._closed:
-            raise trio.ClosedResourceError("this channel was closed")
+        self._guard.check_open()
 
     @property
     def unsent(self) -> int:
@@ -133,10 +126,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is receiving.
             DecodeError: the packet is larger than this end allows.
         """
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this channel")
-        self._receiving = True
-        try:
+        with self._guard.receiving:
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
             while not self._can_receive():
@@ -146,8 +136,6 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return packet
-        finally:
-            self._receiving = False
 
     def stop_receiving(self) -> None:
         """Have the ``receive`` that waits, if one does, raise ``trio.ClosedResourceError``."""
@@ -161,7 +149,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
 
     def close(self) -> None:
         """Close this end without waiting; what it had not received is lost."""
-        self._closed = self._inbox.closed = self._outbox.closed = True
+        self._guard.is_closed = self._inbox.closed = self._outbox.closed = True
         self._inbox.packets.clear()
         self._inbox.wake()
         self._outbox.wake()
@@ -174,8 +162,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             pipe.wake()
 
     def _check_send(self, packet: bytes) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this channel was closed")
+        self._guard.check_open()
         if not packet:
             raise ValueError("a packet has at least one byte")
         if self._outbox.broken or self._outbox.closed:
@@ -188,8 +175,9 @@ class MemoryChannel(trio.abc.Channel[bytes]):
 
     def _can_receive(self) -> bool:
         """Tell whether ``receive`` has something to return or to raise."""
-        if self._closed or self._stopped:
-            raise trio.ClosedResourceError("this channel was closed")
+        self._guard.check_open()
+        if self._stopped:
+            raise closed_error()
         if self._inbox.broken:
             raise trio.BrokenResourceError("the connection of the pair was broken")
         if self._inbox.packets:

@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import trio
 
 from trio_rpc.channels.connection import close_forcefully
+from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.errors import DecodeError
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
@@ -14,7 +15,7 @@ from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 __all__ = ["relay"]
 
 _Channel: TypeAlias = trio.abc.Channel[bytes]
-_BREAKS = (trio.BrokenResourceError, trio.ClosedResourceError, DecodeError, OSError)
+_BREAKS = (*CHANNEL_ERRORS, DecodeError)
 
 
 @runtime_checkable

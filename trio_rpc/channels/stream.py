@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import trio
 
+from trio_rpc.channels.errors import ChannelGuard
 from trio_rpc.channels.tls import is_shaking_hands, shake_hands
 from trio_rpc.channels.transports import choose_transport
 from trio_rpc.errors import DecodeError
@@ -81,12 +82,10 @@ class StreamChannel(trio.abc.Channel[bytes]):
         self._packet_timeout = packet_timeout
         self._patience = packet_timeout
         self._greeting = b""
-        self._sending = False
-        self._receiving = False
-        self._closed = False
+        self._guard = ChannelGuard()
 
     def __repr__(self) -> str:
-        state = "closed " if self._closed else ""
+        state = "closed " if self._guard.is_closed else ""
         return f"<{state}StreamChannel over {type(self.stream).__name__}>"
 
     async def prepare(self) -> None:
@@ -116,13 +115,8 @@ class StreamChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is sending.
         """
         self._check_send(value)
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this channel")
-        self._sending = True
-        try:
+        with self._guard.sending:
             await self._transport.write(value)
-        finally:
-            self._sending = False
 
     def send_nowait(self, value: bytes | BufferList) -> bool:
         """Take a packet over if that needs no waiting.
@@ -134,22 +128,16 @@ class StreamChannel(trio.abc.Channel[bytes]):
         Raises as ``send`` does.
         """
         self._check_send(value)
-        return not self._sending and self._transport.write_nowait(value)
+        return not self._guard.sending.is_held and self._transport.write_nowait(value)
 
     async def flush(self) -> None:
         """Send what is left of a packet that ``send_nowait`` or a cancelled ``send`` took over.
 
         Cancelled, it keeps what is still left. Raises as ``send`` does.
         """
-        if self._closed:
-            raise trio.ClosedResourceError("this channel was closed")
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this channel")
-        self._sending = True
-        try:
+        self._guard.check_open()
+        with self._guard.sending:
             await self._transport.flush()
-        finally:
-            self._sending = False
 
     @property
     def unsent(self) -> int:
@@ -167,27 +155,21 @@ class StreamChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is receiving.
             DecodeError: the peer announced a packet that is empty or too large.
         """
-        if self._closed:
-            raise trio.ClosedResourceError("this channel was closed")
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this channel")
-        self._receiving = True
-        try:
-            return await self._receive()
-        except DecodeError as exc:
-            raise self._explained(exc) from None
-        finally:
-            self._receiving = False
+        self._guard.check_open()
+        with self._guard.receiving:
+            try:
+                return await self._receive()
+            except DecodeError as exc:
+                raise self._explained(exc) from None
 
     def receive_nowait(self) -> bytes:
         """Return the next packet if all of it has arrived, or raise ``trio.WouldBlock``.
 
         So it does over TLS, and in a class that has a ``receive`` of its own. Raises as ``receive`` does.
         """
-        if type(self).receive is not StreamChannel.receive or self._receiving:
+        if type(self).receive is not StreamChannel.receive or self._guard.receiving.is_held:
             raise trio.WouldBlock
-        if self._closed:
-            raise trio.ClosedResourceError("this channel was closed")
+        self._guard.check_open()
         if not self._frames.partial:
             space = memoryview(bytearray(SMALL_READ))
             count = self._transport.read_nowait(space)
@@ -216,10 +198,10 @@ class StreamChannel(trio.abc.Channel[bytes]):
         peer's system throws away what it has not read yet: a Goodbye that says why, for instance. The caller bounds the
         time, and closes the channel, which is of no more use. Nothing is done over a stream that cannot do this.
         """
-        self._closed = True  # a task that would receive now must not read beside this one
-        if self._receiving:
+        self._guard.is_closed = True  # a task that would receive now must not read beside this one
+        if self._guard.receiving.is_held:
             self.stop_receiving()
-        while self._receiving:
+        while self._guard.receiving.is_held:
             await trio.lowlevel.checkpoint()
         await self._transport.linger(MOST_DROPPED)
 
@@ -229,10 +211,10 @@ class StreamChannel(trio.abc.Channel[bytes]):
         It does not wait for what ``flush`` would send. Over TLS it waits until the peer takes
         the last word. Cancelled, it closes at once, and just the same.
         """
-        self._closed = self.is_closed = True
+        self._guard.is_closed = self.is_closed = True
         # Saying goodbye over TLS takes a finished handshake and the turn to send. Without them
         # it would wait for a peer who may never do his part.
-        if self._sending or is_shaking_hands(self.stream):
+        if self._guard.sending.is_held or is_shaking_hands(self.stream):
             await trio.aclose_forcefully(self.stream)
             return
         try:
@@ -249,7 +231,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         has_more_to_do = type(self).aclose is not StreamChannel.aclose
         if has_more_to_do or not isinstance(self.stream, trio.SocketStream):
             return False
-        self._closed = self.is_closed = True
+        self._guard.is_closed = self.is_closed = True
         self.stream.socket.close()
         return True
 
@@ -258,12 +240,11 @@ class StreamChannel(trio.abc.Channel[bytes]):
 
         ``aclose`` is still needed. Over TLS a forceful one has this effect anyway.
         """
-        self._closed = True
+        self._guard.is_closed = True
         self._transport.cut()
 
     def _check_send(self, packet: bytes | BufferList) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this channel was closed")
+        self._guard.check_open()
         if not 0 < len(packet) < 2**32:
             raise ValueError(f"a packet has 1 to 4294967295 bytes, not {len(packet)}")
 

@@ -28,6 +28,7 @@ from typing import Protocol
 
 import trio
 
+from trio_rpc.channels.errors import closed_error
 from trio_rpc.channels.tls import explain_broken, is_shaking_hands
 from trio_rpc.wire.framing import frame, prefix
 from trio_rpc.wire.parts import BufferList
@@ -310,7 +311,7 @@ if sys.platform != "win32":
         # time a task that slept runs again.
         async def _wait_readable(self) -> None:
             if self._stopped or (fileno := self._socket.fileno()) < 0:
-                raise trio.ClosedResourceError("this channel was closed")
+                raise closed_error()
             await trio.lowlevel.wait_readable(fileno)
 
         async def _wait_writable(self) -> None:
@@ -319,10 +320,10 @@ if sys.platform != "win32":
                 with contextlib.suppress(trio.ClosedResourceError):
                     await trio.lowlevel.wait_writable(fileno)
                     return
-            raise trio.ClosedResourceError("this channel was closed")
+            raise closed_error()
 
 
 def _translated(exc: OSError) -> trio.ClosedResourceError | trio.BrokenResourceError:
     if exc.errno == errno.EBADF:
-        return trio.ClosedResourceError("this channel was closed")
+        return closed_error()
     return trio.BrokenResourceError(f"connection broken: {exc.strerror or exc}")

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import trio
 
+from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.channels.optional import lingers, nowait_close, renews
 from trio_rpc.errors import LocalProtocolError, Refused
 from trio_rpc.protocol.states import Half
@@ -33,7 +34,7 @@ from trio_rpc.session.calls.context import handled_call, outgoing_metadata
 from trio_rpc.session.calls.eager import is_awaitable
 from trio_rpc.session.core import Core
 from trio_rpc.session.lifecycle import Stage, as_cause
-from trio_rpc.session.reader import CHANNEL_ERRORS, Actions, Reader
+from trio_rpc.session.reader import Actions, Reader
 from trio_rpc.session.session import Session
 from trio_rpc.wire import messages as m
 

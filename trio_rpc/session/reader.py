@@ -22,13 +22,14 @@ from typing import Any
 
 import trio
 
+from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.session.calls.context import IncomingCall
 from trio_rpc.session.core import Core
 from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.wire import messages as m
 
-__all__ = ["CHANNEL_ERRORS", "Actions", "Reader"]
+__all__ = ["Actions", "Reader"]
 
 EVENTS_PER_TURN = 24
 """After so many messages the reader lets others run: a packet can hold tens of thousands.
@@ -37,13 +38,6 @@ And both ends get to work at once: what the first ones lead to leaves, and is wo
 end, while the next ones are read here. Reading a whole packet first made 64 calls in flight move to
 and fro in one block, with one end idle at any time, and took 1.7 times as long.
 """
-
-CHANNEL_ERRORS = (
-    trio.EndOfChannel,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    OSError,
-)
 
 Actions = dict[type[m.Message], Callable[[Any], IncomingCall | None]]
 """What to do with each message; what is returned is a handler that has to wait."""

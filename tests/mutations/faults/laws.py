@@ -239,7 +239,7 @@ FAULTS = (
     fault(
         "law 10: a packet is written while another one is being sent",
         "channels/stream.py",
-        "return not self._sending and self._transport.write_nowait(value)",
+        "return not self._guard.sending.is_held and self._transport.write_nowait(value)",
         "return self._transport.write_nowait(value)",
         "channels/test_stream.py",
         "session/test_laws_edges.py",

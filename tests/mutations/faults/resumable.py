@@ -28,7 +28,7 @@ FAULTS = (
     fault(
         "a packet leaves at once before one that waits for room",
         CHANNEL,
-        "            or self._is_sending\n            or self._sending.locked()\n",
+        "            or self._guard.sending.is_held\n            or self._sending.locked()\n",
         "            or self._sending.locked()\n",
         TURNS,
     ),
@@ -49,37 +49,37 @@ FAULTS = (
     fault(
         "a connection that fails as a packet leaves at once is kept",
         CHANNEL,
-        "        except CARRIER_ERRORS:\n            self._lose(outlet.carrier)\n        self._numbers.keep(value)\n",
-        "        except CARRIER_ERRORS:\n            pass\n        self._numbers.keep(value)\n",
+        "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n        self._numbers.keep(value)\n",
+        "        except CHANNEL_ERRORS:\n            pass\n        self._numbers.keep(value)\n",
         TURNS,
     ),
     fault(
         "a packet is lost if the connection fails as it leaves at once",
         CHANNEL,
-        "        except CARRIER_ERRORS:\n            self._lose(outlet.carrier)\n        self._numbers.keep(value)\n",
-        "        except CARRIER_ERRORS:\n            self._lose(outlet.carrier)\n            return True\n"
+        "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n        self._numbers.keep(value)\n",
+        "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n            return True\n"
         "        self._numbers.keep(value)\n",
         TURNS,
     ),
     fault(
         "a connection that fails in flush is kept",
         CHANNEL,
-        "                await outlet.now.flush()\n            except CARRIER_ERRORS:\n                self._lose(outlet.carrier)\n",
-        "                await outlet.now.flush()\n            except CARRIER_ERRORS:\n                pass\n",
+        "                await outlet.now.flush()\n            except CHANNEL_ERRORS:\n                self._lose(outlet.carrier)\n",
+        "                await outlet.now.flush()\n            except CHANNEL_ERRORS:\n                pass\n",
         TURNS,
     ),
     fault(
         "a connection that fails in send is kept",
         CHANNEL,
-        "            await outlet.carrier.send(frame)\n        except CARRIER_ERRORS:\n            self._lose(outlet.carrier)\n",
-        "            await outlet.carrier.send(frame)\n        except CARRIER_ERRORS:\n            pass\n",
+        "            await outlet.carrier.send(frame)\n        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n",
+        "            await outlet.carrier.send(frame)\n        except CHANNEL_ERRORS:\n            pass\n",
         TURNS,
     ),
     fault(
         "a connection that fails while it catches up is kept",
         CHANNEL,
-        "        except CARRIER_ERRORS:\n            self._lose(carrier)\n        if self._numbers.is_ack_due",
-        "        except CARRIER_ERRORS:\n            pass\n        if self._numbers.is_ack_due",
+        "        except CHANNEL_ERRORS:\n            self._lose(carrier)\n        if self._numbers.is_ack_due",
+        "        except CHANNEL_ERRORS:\n            pass\n        if self._numbers.is_ack_due",
         TURNS,
     ),
     fault(

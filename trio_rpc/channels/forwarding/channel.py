@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from trio_rpc.channels.errors import CHANNEL_ENDS, ChannelGuard
 from trio_rpc.channels.forwarding.core import Half
-from trio_rpc.channels.forwarding.driver import CHANNEL_ERRORS, Driver, ForwardedInbox
+from trio_rpc.channels.forwarding.driver import Driver, ForwardedInbox
 from trio_rpc.channels.forwarding.frames import check_name
 from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
 from trio_rpc.errors import DecodeError, Refused
@@ -39,12 +40,10 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         self._driver = driver
         self._box = box
         self._is_new = box.state.ours is Half.SILENT
-        self._closed = False
-        self._sending = False
-        self._receiving = False
+        self._guard = ChannelGuard()
 
     def __repr__(self) -> str:
-        state = "closed " if self._closed else ""
+        state = "closed " if self._guard.is_closed else ""
         return f"<{state}ForwardingChannel {self.name!r}>"
 
     async def send(self, value: bytes) -> None:
@@ -59,11 +58,8 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             trio.ClosedResourceError: this end is closed, or was while waiting.
             trio.BusyResourceError: another task is sending.
         """
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this channel")
-        self._check_send(value)
-        self._sending = True
-        try:
+        with self._guard.sending:
+            self._check_send(value)
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
             while self._box.state.packet is not None:
@@ -73,8 +69,6 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             self._driver.send(self._box, value)
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
-        finally:
-            self._sending = False
 
     def send_nowait(self, value: bytes) -> bool:
         """Have one packet sent if none waits and no task is sending; tell whether it was taken.
@@ -82,7 +76,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         Raises as ``send`` does.
         """
         self._check_send(value)
-        if self._sending or self._box.state.packet is not None:
+        if self._guard.sending.is_held or self._box.state.packet is not None:
             return False
         self._driver.send_now(self._box, value)
         return True
@@ -90,8 +84,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
     async def flush(self) -> None:
         """Do nothing but a checkpoint: a packet that was taken over leaves by itself."""
         await trio.lowlevel.checkpoint()
-        if self._closed:
-            raise trio.ClosedResourceError("this channel was closed")
+        self._guard.check_open()
 
     @property
     def unsent(self) -> int:
@@ -115,10 +108,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is receiving.
             DecodeError: the other end has sent a packet of more than ``limits.max_packet`` bytes.
         """
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this channel")
-        self._receiving = True
-        try:
+        with self._guard.receiving:
             self._accept()
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
@@ -130,8 +120,6 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return packet
-        finally:
-            self._receiving = False
 
     async def aclose(self) -> None:
         """Close this end; the other one still gets what was sent, then the end. It never waits."""
@@ -140,7 +128,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
 
     def close(self) -> None:
         """Close this end without a checkpoint; see :meth:`aclose`."""
-        if not self._closed:
+        if not self._guard.is_closed:
             self._end_here()
             self._driver.close(self._box)
 
@@ -151,18 +139,17 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             reason: what that says. Of a route's channel that has not been used yet it is the
                 reason for which the channel is refused.
         """
-        if not self._closed:
+        if not self._guard.is_closed:
             self._end_here()
             self._driver.abort(self._box, reason)
 
     def _end_here(self) -> None:
-        self._closed = True
+        self._guard.is_closed = True
         self._box.packets.clear()
         self._box.wake()
 
     def _check_send(self, packet: bytes) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this channel was closed")
+        self._guard.check_open()
         if not packet:
             raise ValueError("a packet has at least one byte")
         if self._box.over is not None:
@@ -174,8 +161,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
 
     def _can_receive(self) -> bool:
         """Tell whether ``receive`` has something to return or to raise."""
-        if self._closed:
-            raise trio.ClosedResourceError("this channel was closed")
+        self._guard.check_open()
         if self._box.packets:
             return True
         if self._box.over is not None:
@@ -186,7 +172,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         """Say yes to whoever opened this, now that the handler makes use of it."""
         if self._is_new:
             self._is_new = False
-            if self._box.over is None and not self._closed:
+            if self._box.over is None and not self._guard.is_closed:
                 self._driver.accept(self._box)
 
 
@@ -258,7 +244,7 @@ class Forwarding:
         except Refused as exc:
             channel.abort(str(exc))
         except Exception as exc:  # noqa: BLE001 - it is logged
-            if channel.is_over and isinstance(exc, CHANNEL_ERRORS):
+            if channel.is_over and isinstance(exc, (*CHANNEL_ENDS, DecodeError)):
                 text = "the channel %r ended its handler: %r"
                 self._complaints.log(logging.INFO, text, channel.name, exc)
             else:

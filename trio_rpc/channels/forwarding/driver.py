@@ -8,26 +8,17 @@ from typing import TypeAlias
 
 import trio
 
+from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.channels.forwarding.core import Event, ForwardingCore, Half, SubChannel, TooLarge
 from trio_rpc.channels.forwarding.frames import Abort, Accept, Close, Data, Goodbye, Open, Refuse
 from trio_rpc.channels.optional import nowait_send
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["CHANNEL_ERRORS", "Driver", "ForwardedInbox"]
-
-CHANNEL_ERRORS = (
-    trio.EndOfChannel,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    DecodeError,
-)
-"""What a channel raises that is over."""
+__all__ = ["Driver", "ForwardedInbox"]
 
 EVENTS_PER_TURN = 64
 """After so many events the reader lets others run: a packet can hold thousands."""
-
-_CARRIER_ERRORS = (*CHANNEL_ERRORS, OSError)
 
 _Failure: TypeAlias = Callable[[], Exception]
 """Makes the exception that a channel which is over raises; each raise needs one of its own."""
@@ -229,7 +220,7 @@ class Driver:
                     await self._writer.park()
         except Exception as exc:
             self._lose(exc)
-            if not isinstance(exc, _CARRIER_ERRORS):
+            if not isinstance(exc, CHANNEL_ERRORS):
                 raise  # it is a bug of the carrier's
 
     def _write_now(self) -> None:
@@ -243,7 +234,7 @@ class Driver:
         try:
             if self._nowait.send_nowait(packet):
                 packet = None
-        except _CARRIER_ERRORS:
+        except CHANNEL_ERRORS:
             pass  # the task will run into the same, and is the one whose error is listened to
         if packet is not None or self._nowait.unsent or self._core.can_send:
             self._held = packet
@@ -271,7 +262,7 @@ class Driver:
             self._end(_broken_by(exc))
         except Exception as exc:
             self._lose(exc)
-            if not isinstance(exc, _CARRIER_ERRORS):
+            if not isinstance(exc, CHANNEL_ERRORS):
                 raise
 
     def _lose(self, exc: Exception) -> None:

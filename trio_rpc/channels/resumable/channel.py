@@ -54,12 +54,12 @@ from typing import NamedTuple
 
 import trio
 
+from trio_rpc.channels.errors import CHANNEL_ERRORS, ChannelGuard, closed_error
 from trio_rpc.channels.optional import NowaitSend, nowait_send
 from trio_rpc.channels.resumable.replay import ACK_BYTES, Frame, Kind, ReplayBuffer, encode
 from trio_rpc.errors import DecodeError
 
 __all__ = [
-    "CARRIER_ERRORS",
     "ConnectionState",
     "ConnectionStates",
     "ResumableChannel",
@@ -71,14 +71,6 @@ CLOSE_TIMEOUT = 5.0
 
 MIN_BUFFER = 2 * ACK_BYTES
 """A smaller one would be full before the other end sees a need to acknowledge."""
-
-CARRIER_ERRORS = (
-    trio.EndOfChannel,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    OSError,
-)
-"""What tells that a carrier is of no use any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +197,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         self._ack_wanted = trio.Event()
         self._sending = trio.Lock()
         """The turn to send: see the module's docstring."""
-        self._is_sending = False
-        self._is_receiving = False
+        self._guard = ChannelGuard()
         self._stage = _Stage.OPEN
         self._connections = 0
         self._failure: str | None = None
@@ -230,10 +221,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is sending.
         """
         self._check_send(value)
-        if self._is_sending:
-            raise trio.BusyResourceError("another task is sending on this channel")
-        self._is_sending = True
-        try:
+        with self._guard.sending:
             await trio.lowlevel.checkpoint_if_cancelled()
             while not self._numbers.has_room:
                 await self._changed.wait()
@@ -243,8 +231,6 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                 frame = self._numbers.frame(value)
                 self._numbers.keep(value)
                 await self._pass(frame)
-        finally:
-            self._is_sending = False
 
     def send_nowait(self, value: bytes) -> bool:
         """Send one packet if that needs no waiting; tell whether it was taken over. Raises as ``send`` does."""
@@ -253,7 +239,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         if (
             outlet is None
             or outlet.now is None
-            or self._is_sending
+            or self._guard.sending.is_held
             or self._sending.locked()
             or not self._numbers.has_room
         ):
@@ -261,7 +247,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         try:
             if not outlet.now.send_nowait(self._numbers.frame(value)):
                 return False
-        except CARRIER_ERRORS:
+        except CHANNEL_ERRORS:
             self._lose(outlet.carrier)
         self._numbers.keep(value)
         return True
@@ -275,7 +261,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                 return
             try:
                 await outlet.now.flush()
-            except CARRIER_ERRORS:
+            except CHANNEL_ERRORS:
                 self._lose(outlet.carrier)
 
     @property
@@ -294,22 +280,21 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is receiving.
             DecodeError: the other end does not keep to the rules.
         """
-        if self._is_receiving:
-            raise trio.BusyResourceError("another task is receiving from this channel")
-        if self._stage is not _Stage.OPEN:
-            raise trio.ClosedResourceError("this channel was closed")
-        self._is_receiving = True
-        try:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            while True:
-                packet = await self._pull()
-                if self._is_closed_for_good():
-                    raise trio.ClosedResourceError("this channel was closed")
-                if packet is not None and self._stage is _Stage.OPEN:
-                    return packet
-        finally:
-            self._is_receiving = False
-            self._hand_over()
+        with self._guard.receiving:
+            self._check_open()
+            try:
+                return await self._receive()
+            finally:
+                self._hand_over()
+
+    async def _receive(self) -> bytes:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            packet = await self._pull()
+            if self._is_closed_for_good():
+                raise closed_error()
+            if packet is not None and self._stage is _Stage.OPEN:
+                return packet
 
     async def aclose(self) -> None:
         """Close: let everything that was sent arrive, the end included, and wait a while for the word that it has.
@@ -431,7 +416,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                     self.state = self._next_state
                     self._next_state = ConnectionState.RESUMED
                     self._wake()
-        except CARRIER_ERRORS:
+        except CHANNEL_ERRORS:
             self._lose(carrier)
         if self._numbers.is_ack_due:  # for what came while nothing could be acknowledged
             self._ack_wanted.set()
@@ -480,9 +465,12 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         """Whether it is closed, and the one who closes it needs no receiver any more."""
         return self._stage is not _Stage.OPEN and self._has_all_arrived
 
-    def _check_send(self, packet: bytes) -> None:
+    def _check_open(self) -> None:
         if self._stage is not _Stage.OPEN:
-            raise trio.ClosedResourceError("this channel was closed")
+            raise closed_error()
+
+    def _check_send(self, packet: bytes) -> None:
+        self._check_open()
         if not packet:
             raise ValueError("a packet has at least one byte")
         if self._failure is not None:
@@ -510,7 +498,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             return
         try:
             await outlet.carrier.send(frame)
-        except CARRIER_ERRORS:
+        except CHANNEL_ERRORS:
             self._lose(outlet.carrier)
         except trio.Cancelled:
             # Whether the frame has left nobody knows, and the next one must not come without it.
@@ -524,7 +512,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
     async def _see_all_arrive(self) -> None:
         with suppress(trio.BrokenResourceError, DecodeError):
             while not self._has_all_arrived:
-                await (self._changed.wait() if self._is_receiving else self._pull())
+                await (self._changed.wait() if self._guard.receiving.is_held else self._pull())
 
     def _hand_over(self) -> None:
         """Let the one who closes receive: it still has something to hear."""
@@ -545,7 +533,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             return None
         try:
             data = await carrier.receive()
-        except CARRIER_ERRORS:
+        except CHANNEL_ERRORS:
             self._lose(carrier)
             return None
         except DecodeError:
@@ -559,7 +547,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         if self._numbers.is_ack_due:
             self._ack_wanted.set()
         if self._numbers.unconfirmed < before and (
-            self._is_sending or self._stage is not _Stage.OPEN
+            self._guard.sending.is_held or self._stage is not _Stage.OPEN
         ):
             self._wake()
         return packet

@@ -11,7 +11,8 @@ from typing import TypeAlias
 import trio
 
 from trio_rpc.channels.connection import owned_with_task, time_limit
-from trio_rpc.channels.resumable.channel import CARRIER_ERRORS, ResumableChannel, Resume
+from trio_rpc.channels.errors import CHANNEL_ERRORS
+from trio_rpc.channels.resumable.channel import ResumableChannel, Resume
 from trio_rpc.channels.resumable.replay import (
     VERSION,
     Frame,
@@ -65,7 +66,7 @@ class _Client:
                     await self._reconnect()
                 except (Refused, DecodeError) as exc:
                     channel.fail(str(exc))
-                except CARRIER_ERRORS:
+                except CHANNEL_ERRORS:
                     pass  # there will be another attempt, until the grace time is over
                 has_moved = channel.received + channel.confirmed > before
                 attempt = 0 if has_moved else attempt + 1

@@ -46,6 +46,7 @@ from trio_rpc.channels.connection import (
     owned_with_task,
     time_limit,
 )
+from trio_rpc.channels.errors import ChannelGuard, closed_error
 from trio_rpc.channels.urls import Address
 from trio_rpc.channels.websocket.stream import WatchedStream
 from trio_rpc.errors import DecodeError
@@ -90,14 +91,12 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         self._websocket = websocket
         self._stream = stream
         self._max_packet = max_packet
-        self._sending = False
-        self._receiving = False
-        self._closed = False
+        self._guard = ChannelGuard()
         self._close_with = (NORMAL, "")
         self._farewell = trio.CancelScope()
 
     def __repr__(self) -> str:
-        state = "closed " if self._closed else ""
+        state = "closed " if self._guard.is_closed else ""
         return f"<{state}WebSocketChannel {'client' if self._websocket.is_client else 'server'}>"
 
     async def send(self, value: bytes) -> None:
@@ -110,21 +109,16 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
             trio.ClosedResourceError: this end is closed, or was while sending.
             trio.BusyResourceError: another task is sending.
         """
-        if self._closed:
-            raise trio.ClosedResourceError("this channel was closed")
+        self._guard.check_open()
         if not value:
             raise ValueError("a packet has at least one byte")
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this channel")
-        self._sending = True
-        try:
-            await self._websocket.send_message(value)
-        except trio_websocket.ConnectionClosed:
-            if self._closed:
-                raise trio.ClosedResourceError("this channel was closed") from None
-            raise self._broken() from self._stream.failure
-        finally:
-            self._sending = False
+        with self._guard.sending:
+            try:
+                await self._websocket.send_message(value)
+            except trio_websocket.ConnectionClosed:
+                if self._guard.is_closed:
+                    raise closed_error() from None
+                raise self._broken() from self._stream.failure
 
     async def receive(self) -> bytes:
         """Return the next packet. Cancelled, it has lost nothing.
@@ -137,19 +131,14 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is receiving.
             DecodeError: a packet is too large, is text, or is empty, or the frames are malformed.
         """
-        if self._closed:
-            raise trio.ClosedResourceError("this channel was closed")
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this channel")
-        self._receiving = True
-        try:
-            message = await self._websocket.get_message()
-        except trio_websocket.ConnectionClosed as exc:
-            # The library shuts its queue at this end if a message is too large, and only then.
-            ours = isinstance(exc.__context__, trio.ClosedResourceError)
-            raise self._end(ours=ours) from self._stream.failure
-        finally:
-            self._receiving = False
+        self._guard.check_open()
+        with self._guard.receiving:
+            try:
+                message = await self._websocket.get_message()
+            except trio_websocket.ConnectionClosed as exc:
+                # The library shuts its queue at this end if a message is too large, and only then.
+                ours = isinstance(exc.__context__, trio.ClosedResourceError)
+                raise self._end(ours=ours) from self._stream.failure
         self._stream.unread = 0
         if not isinstance(message, bytes):
             self._close_with = UNSUPPORTED, "packets are binary"
@@ -161,10 +150,10 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
 
     async def aclose(self) -> None:
         """Close the WebSocket, and wait for the peer's answer. Cancelled, it closes at once."""
-        first, self._closed = not self._closed, True
+        first, self._guard.is_closed = not self._guard.is_closed, True
         try:
             # A Close frame would have to wait for the frame that is on its way.
-            if first and not self._sending:
+            if first and not self._guard.sending.is_held:
                 with self._farewell:
                     await self._websocket.aclose(*self._close_with)
         finally:
@@ -182,8 +171,8 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
 
     def _end(self, *, ours: bool) -> Exception:
         """Why nothing more is received."""
-        if self._closed:
-            return trio.ClosedResourceError("this channel was closed")
+        if self._guard.is_closed:
+            return closed_error()
         code, text = self._closing()
         if code in (NORMAL, GOING_AWAY, NO_STATUS):
             return trio.EndOfChannel()

@@ -1,0 +1,36 @@
+"""Detect two tasks that do at once what only one may do at a time."""
+
+from __future__ import annotations
+
+import trio
+
+__all__ = ["ConflictDetector"]
+
+
+class ConflictDetector:
+    """A context manager that only one task may be inside; the second one gets an error and does not wait.
+
+    Trio has such a class, which is private. Whoever needs a task to wait takes a ``trio.Lock``.
+
+    Args:
+        text: what the error says.
+
+    Attributes:
+        is_held: whether a task is inside.
+    """
+
+    __slots__ = ("_text", "is_held")
+
+    def __init__(self, text: str) -> None:
+        self.is_held = False
+        self._text = text
+
+    def __enter__(self) -> None:
+        """Enter, or raise ``trio.BusyResourceError`` if a task is inside."""
+        if self.is_held:
+            raise trio.BusyResourceError(self._text)
+        self.is_held = True
+
+    def __exit__(self, *_exc_info: object) -> None:
+        """Leave."""
+        self.is_held = False
