@@ -411,7 +411,8 @@ def test_pieces_of_any_size_make_the_message(parts):
         for part in parts:
             pieces.add(part)
         assert pieces.take() == b"".join(parts)
-        assert pieces.is_empty
+        with pytest.raises(DecodeError, match="no pieces to drop"):
+            pieces.drop()
 
 
 LARGE_MESSAGES = {

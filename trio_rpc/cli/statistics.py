@@ -28,11 +28,6 @@ class Latencies:
         ordered = sorted(self._seconds)
         return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
-    @property
-    def median(self) -> float:
-        """The time that half of all stay within."""
-        return self.quantile(0.5)
-
     def as_dict(self) -> dict[str, Any]:
         """Return count, and least, median, 99th percentile and most in milliseconds; None if there is none."""
         return {

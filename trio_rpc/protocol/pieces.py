@@ -34,11 +34,6 @@ class Pieces:
         self._place: BytesPosition | None = None
         self._content: LargeBytes | None = None
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no large message is under way."""
-        return not self._size
-
     def add(self, data: Buffer) -> None:
         """Keep a copy of one piece; DecodeError when the message grows past the limit."""
         size = self._size + len(data)

@@ -152,11 +152,6 @@ class FrameReader:
         return data[PREFIX:]
 
     @property
-    def needed(self) -> int:
-        """Bytes still missing until the next prefix or packet is whole; 0 if one can be taken."""
-        return max(0, (self._length or PREFIX) - self._have)
-
-    @property
     def partial(self) -> bool:
         """Whether the stream stands inside a frame: if it ends here, something is lost."""
         return bool(self._length or self._have)
