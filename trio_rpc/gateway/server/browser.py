@@ -157,19 +157,23 @@ class Client:
                 self._started.popitem(last=False)
         nursery.start_soon(work.run, self, name=work.name)
 
+    def forget(self, call: GatewayCall) -> None:
+        """Take a call that has ended off the running ones."""
+        del self.works[call.uuid]
+
     def started_with(self, key: str | None) -> str | None:
         """Return the request_uuid of what a request with that key has started: it may come again."""
         return None if key is None else self._started.get(key)
 
     # ── what it is told ──────────────────────────────────────────────────────────────────────
 
-    async def call_back(self, work: GatewayCall, message: dict[str, Any]) -> None:
+    async def call_back(self, call: GatewayCall, message: dict[str, Any]) -> None:
         """Have a callback made; waits while the client has too much to receive, or that call to handle."""
         await trio.lowlevel.checkpoint()
-        while not self.is_over and (self.backlog.is_full or work.ahead >= self.window):
+        while not self.is_over and (self.backlog.is_full or call.ahead >= self.window):
             await self._room.park()
         self.say(message)
-        work.ahead += 1
+        call.ahead += 1
 
     def say(self, message: dict[str, Any]) -> None:
         """Have a message sent. Besides callbacks it is the last of each call, which need not wait.

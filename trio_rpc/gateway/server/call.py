@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import trio
 
@@ -23,10 +23,7 @@ from trio_rpc.session.calls.filters import Filter, apply_filters
 from trio_rpc.session.owner import Owner
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
-if TYPE_CHECKING:
-    from trio_rpc.gateway.server.browser import Client
-
-__all__ = ["CallSettings", "GatewayCall", "call_back"]
+__all__ = ["CallSettings", "Caller", "GatewayCall", "call_back"]
 
 logger = logging.getLogger("trio_rpc.gateway")
 
@@ -51,6 +48,29 @@ class CallSettings:
     detail: Detail
     bugs: Bugs = field(default_factory=Bugs)
     complaints: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(logger))
+
+
+class Caller(Protocol):
+    """The client that made a call, as the call sees it.
+
+    Attributes:
+        is_resumable: whether it speaks the newer protocol.
+    """
+
+    is_resumable: bool
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be said to it any more."""
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Queue a message, without waiting."""
+
+    async def call_back(self, call: GatewayCall, message: dict[str, Any]) -> None:
+        """Queue a callback, once the client is not too far behind."""
+
+    def forget(self, call: GatewayCall) -> None:
+        """Take a call that has ended off the running ones."""
 
 
 class GatewayCall:
@@ -99,7 +119,7 @@ class GatewayCall:
         self._names = names
         self._on_end = on_end
         self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
-        self._client: Client | None = None
+        self._client: Caller | None = None
         self._skipped: set[str] = set()
         self._failed: set[str] = set()
         self._reported: dict[str, str] = {}
@@ -118,7 +138,7 @@ class GatewayCall:
 
     # ── its life ─────────────────────────────────────────────────────────────────────────────
 
-    async def run(self, client: Client) -> None:
+    async def run(self, client: Caller) -> None:
         """Run the handler and tell the client how it ended, exactly once (law 4)."""
         self._client = client
         try:
@@ -136,12 +156,12 @@ class GatewayCall:
                 )
             _raise_what_is_not_for_callers(exc)
         finally:
-            del client.works[self.uuid]
+            client.forget(self)
             self._kwargs = {}  # its result may be held for longer
             self._on_end(self)
             self.ended.set()
 
-    async def _run_handler(self, client: Client) -> None:
+    async def _run_handler(self, client: Caller) -> None:
         # The context is this task's own. What was current where the gateway was opened is not this call's.
         handled = IncomingCall(None, 0, self._method, (), self._kwargs, None)
         handled_call.set(handled)
