@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from trio_rpc.channels.resumable.replay import (
     ACK_PACKETS,
+    END,
     HEADER,
     MAX_PACKETS,
     Frame,
     Kind,
-    ReplayBuffer,
+    Resumption,
     decode,
     encode,
 )
@@ -83,11 +84,11 @@ def send(numbers, packet):
 )
 def test_what_may_not_come_now_is_refused(frame, complaint):
     with pytest.raises(DecodeError, match=complaint):
-        ReplayBuffer(100).receive(encode(frame))
+        Resumption(100).receive(encode(frame))
 
 
 def test_a_packet_after_the_end_is_refused():
-    numbers = ReplayBuffer(100)
+    numbers = Resumption(100)
     assert numbers.receive(encode(Frame(Kind.END, 1))) is None
     assert numbers.has_peer_ended
     with pytest.raises(DecodeError, match="after the end"):
@@ -95,7 +96,7 @@ def test_a_packet_after_the_end_is_refused():
 
 
 def test_a_packet_that_comes_twice_is_delivered_once():
-    numbers = ReplayBuffer(1000)
+    numbers = Resumption(1000)
     assert numbers.receive(encode(Frame(Kind.DATA, 1, 0, b"first"))) == b"first"
     assert numbers.receive(encode(Frame(Kind.DATA, 2, 0, b"second"))) == b"second"
     for number in (1, 2):
@@ -105,7 +106,7 @@ def test_a_packet_that_comes_twice_is_delivered_once():
 
 
 def test_one_cannot_ask_again_for_what_one_has_acknowledged():
-    a, b = ReplayBuffer(100), ReplayBuffer(100)
+    a, b = Resumption(100), Resumption(100)
     b.receive(send(a, b"x"))
     a.receive(b.ack())
     with pytest.raises(DecodeError, match="asked for again"):
@@ -113,7 +114,7 @@ def test_one_cannot_ask_again_for_what_one_has_acknowledged():
 
 
 def test_the_buffer_is_bounded_in_bytes_and_in_packets():
-    numbers = ReplayBuffer(100)
+    numbers = Resumption(100)
     send(numbers, b"x" * 99)
     assert numbers.has_room
     send(numbers, b"x" * 500)
@@ -121,12 +122,12 @@ def test_the_buffer_is_bounded_in_bytes_and_in_packets():
     numbers.receive(encode(Frame(Kind.ACK, ack=2)))
     for _ in range(MAX_PACKETS):
         assert numbers.has_room
-        numbers.keep(None)
+        numbers.keep(END)
     assert not numbers.has_room
 
 
 def test_an_acknowledgement_is_due_after_many_packets_or_many_bytes_or_the_end():
-    a, b = ReplayBuffer(10**9), ReplayBuffer(100)
+    a, b = Resumption(10**9), Resumption(100)
     for _ in range(ACK_PACKETS):
         assert not b.is_ack_due
         b.receive(send(a, b"x"))
@@ -142,13 +143,13 @@ def test_an_acknowledgement_is_due_after_many_packets_or_many_bytes_or_the_end()
 
 
 def test_the_header_is_as_long_as_is_said():
-    assert len(send(ReplayBuffer(1), b"abc")) == HEADER + 3
+    assert len(send(Resumption(1), b"abc")) == HEADER + 3
 
 
 @given(st.lists(st.sampled_from(["send", "back", "pass", "return", "ack", "cut"]), max_size=80))
 def test_every_packet_arrives_once_and_in_order(steps):
     """Two ends, a link each way, and cuts that lose whatever is on its way."""
-    a, b = ReplayBuffer(10**9), ReplayBuffer(10**9)
+    a, b = Resumption(10**9), Resumption(10**9)
     forth, back = deque(), deque()
     sent, arrived = {a: [], b: []}, {a: [], b: []}
 

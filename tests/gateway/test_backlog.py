@@ -105,4 +105,4 @@ def test_whoever_comes_back_gets_each_message_once_and_in_order(data):  # A46
     assert backlog.rewind(len(received))
     assert received + backlog.take(1_000_000) == put
     assert backlog.acknowledge(len(put))
-    assert backlog._size == 0
+    assert backlog._buffer.size == 0

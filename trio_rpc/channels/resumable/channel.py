@@ -1,6 +1,6 @@
 """A channel that outlives its connections: it goes on over the next one, and nothing is lost or doubled.
 
-:class:`~trio_rpc.channels.resumable.replay.Numbers` says what is sent, kept and sent again. Here is who does it, and
+:class:`~trio_rpc.channels.resumable.replay.Resumption` says what is sent, kept and sent again. Here is who does it, and
 when. Both ends of a session have a :class:`ResumableChannel`; they differ only in where the next carrier comes
 from: a client makes it (``client.py``), a server is given it (``server.py``).
 
@@ -56,7 +56,7 @@ import trio
 
 from trio_rpc.channels.errors import CHANNEL_ERRORS, ChannelGuard, closed_error
 from trio_rpc.channels.optional import NowaitSend, nowait_send
-from trio_rpc.channels.resumable.replay import ACK_BYTES, Frame, Kind, ReplayBuffer, encode
+from trio_rpc.channels.resumable.replay import ACK_BYTES, Frame, Kind, Resumption, encode
 from trio_rpc.errors import DecodeError
 
 __all__ = [
@@ -187,7 +187,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         self.token = token
         self.state = ConnectionState.RECONNECTING
         self._options = options
-        self._numbers = ReplayBuffer(options.buffer)
+        self._numbers = Resumption(options.buffer)
         self._carrier: trio.abc.Channel[bytes] | None = None
         self._outlet: _Outlet | None = None
         self._next_state = ConnectionState.CONNECTED

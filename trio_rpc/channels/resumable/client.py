@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
@@ -22,6 +21,7 @@ from trio_rpc.channels.resumable.replay import (
     is_frame,
 )
 from trio_rpc.errors import DecodeError, Refused
+from trio_rpc.util.reconnect import keep_connected
 
 __all__ = ["open_resumable"]
 
@@ -55,23 +55,31 @@ class _Client:
         self._channel = ResumableChannel(options)
 
     async def run(self, *, task_status: trio.TaskStatus[ResumableChannel]) -> None:
-        channel = self._channel
+        options = self._options
         async with trio.open_nursery() as nursery:
-            await self._connect(functools.partial(self._begin, nursery, task_status))
-            attempt = 0
-            while not channel.is_over:
-                before = channel.received + channel.confirmed
-                await trio.sleep(self._delay(attempt))
-                try:
-                    await self._reconnect()
-                except (Refused, DecodeError) as exc:
-                    channel.fail(str(exc))
-                except CHANNEL_ERRORS:
-                    pass  # there will be another attempt, until the grace time is over
-                has_moved = channel.received + channel.confirmed > before
-                attempt = 0 if has_moved else attempt + 1
+            begin = functools.partial(self._begin, nursery, task_status)
+            await keep_connected(
+                functools.partial(self._connect, begin),
+                first_delay=options.first_delay,
+                max_delay=options.max_delay,
+            )
 
-    async def _connect(self, begin: Callable[[], object]) -> None:
+    async def _connect(self, begin: Callable[[], object]) -> bool:
+        """Make a connection, and use it as long as it lasts; return whether anything has got through."""
+        channel = self._channel
+        if not channel.token:
+            await self._open(begin)
+            return True
+        before = channel.received + channel.confirmed
+        try:
+            await self._resume()
+        except (Refused, DecodeError) as exc:
+            channel.fail(str(exc))
+        except CHANNEL_ERRORS:
+            pass  # there will be another attempt, until the grace time is over
+        return channel.received + channel.confirmed > before
+
+    async def _open(self, begin: Callable[[], object]) -> None:
         """Make the first connection, and use it as long as it lasts."""
         async with self._open_carrier() as carrier:
             try:
@@ -90,12 +98,7 @@ class _Client:
         nursery.start_soon(run)
         task_status.started(self._channel)
 
-    def _delay(self, attempt: int) -> float:
-        """Choose how long to wait: anything up to a bound that doubles (full jitter)."""
-        longest = min(self._options.max_delay, self._options.first_delay * 2 ** min(attempt, 30))
-        return random.uniform(0, longest)  # noqa: S311 - nothing secret
-
-    async def _reconnect(self) -> None:
+    async def _resume(self) -> None:
         """Make one more connection, and use it as long as it lasts."""
         channel = self._channel
         async with self._open_carrier() as carrier:

@@ -38,12 +38,12 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
 from trio_rpc.errors import DecodeError
+from trio_rpc.util.replay_buffer import ReplayBuffer
 from trio_rpc.wire.limits import Limits
 
 __all__ = [
@@ -53,7 +53,7 @@ __all__ = [
     "VERSION",
     "Frame",
     "Kind",
-    "ReplayBuffer",
+    "Resumption",
     "carrier_limits",
     "decode",
     "encode",
@@ -72,6 +72,9 @@ MAX_REASON = 1000
 ACK_PACKETS = 64
 ACK_BYTES = 256 * 1024
 """After so much that came without an answer to ride on, an Ack is due."""
+
+END = b""
+"""What is kept for the end of the channel, which has a number as a packet has; no packet is empty."""
 
 MAX_PACKETS = 4096
 """Packets that are kept at most, however small; many times what is acknowledged at once."""
@@ -135,8 +138,8 @@ def decode(data: bytes) -> Frame:
     return Frame(kind, number, ack, rest)
 
 
-class ReplayBuffer:
-    """What one end has sent and not been told the arrival of, and what it has received.
+class Resumption:
+    """What one end has to know to resume: the packets that may not have arrived, and how many have come.
 
     Args:
         max_bytes: how many bytes are kept before sending has to wait.
@@ -149,28 +152,24 @@ class ReplayBuffer:
     def __init__(self, max_bytes: int) -> None:
         self.received = 0
         self.has_peer_ended = False
-        self._max_bytes = max_bytes
-        # Bounds: has_room.
-        self._kept: deque[bytes | None] = deque()
-        self._kept_bytes = 0
-        self._confirmed = 0
+        self._sent = ReplayBuffer(MAX_PACKETS, max_bytes)
         self._told = 0
         self._received_bytes = 0
 
     @property
     def confirmed(self) -> int:
         """The number of the last packet whose arrival is known."""
-        return self._confirmed
+        return self._sent.acknowledged
 
     @property
     def unconfirmed(self) -> int:
         """How many packets have been sent whose arrival is not known."""
-        return len(self._kept)
+        return len(self._sent)
 
     @property
     def has_room(self) -> bool:
         """Whether one more packet may be sent; an empty buffer takes any."""
-        return self._kept_bytes < self._max_bytes and len(self._kept) < MAX_PACKETS
+        return self._sent.has_room
 
     @property
     def is_ack_due(self) -> bool:
@@ -183,19 +182,17 @@ class ReplayBuffer:
 
     def frame(self, packet: bytes) -> bytes:
         """Make the frame of the next packet; it counts as sent only when it has been kept."""
-        number = self._confirmed + len(self._kept) + 1
-        return _HEADER.pack(Kind.DATA, number, self.received) + packet
+        return self._frame(self._sent.last + 1, packet)
 
-    def keep(self, packet: bytes | None) -> None:
-        """Number a packet, or the end (None), and keep it until its arrival is known."""
-        self._kept.append(packet)
-        self._kept_bytes += len(packet or b"")
+    def keep(self, packet: bytes) -> None:
+        """Number a packet, and keep it until its arrival is known."""
+        self._sent.append(packet)
         self._have_told()
 
     def end(self) -> bytes:
         """Keep the end, and make the frame of it."""
-        self.keep(None)
-        return self._frame(self._confirmed + len(self._kept), None)
+        self.keep(END)
+        return self._frame(self._sent.last, END)
 
     def ack(self) -> bytes:
         """Make an acknowledgement."""
@@ -208,18 +205,15 @@ class ReplayBuffer:
         Raises:
             DecodeError: that number cannot be.
         """
-        if received < self._confirmed:
+        if received < self.confirmed:
             raise DecodeError(f"packet {received + 1} is asked for again, and was acknowledged")
         self._confirm(received)
         return self._after(received)
 
     def _after(self, number: int) -> Iterator[bytes]:
-        number += 1
-        while (index := max(number - self._confirmed, 1) - 1) < len(self._kept):
-            number = self._confirmed + index + 1  # some may be confirmed meanwhile
+        for each, packet in self._sent.after(number):
             self._have_told()
-            yield self._frame(number, self._kept[index])
-            number += 1
+            yield self._frame(each, packet)
 
     def receive(self, data: bytes) -> bytes | None:
         """Take note of what has come, and return the packet in it, if there is one.
@@ -243,19 +237,16 @@ class ReplayBuffer:
         return rest or None
 
     def _confirm(self, number: int) -> None:
-        if number > self._confirmed + len(self._kept):
+        if number > self._sent.last:
             raise DecodeError(f"packet {number} was acknowledged and never sent")
-        while self._confirmed < number:
-            self._kept_bytes -= len(self._kept.popleft() or b"")
-            self._confirmed += 1
+        self._sent.acknowledge(number)
 
     def _have_told(self) -> None:
         self._told = self.received
         self._received_bytes = 0
 
-    def _frame(self, number: int, packet: bytes | None) -> bytes:
-        kind = Kind.END if packet is None else Kind.DATA
-        return _HEADER.pack(kind, number, self.received) + (packet or b"")
+    def _frame(self, number: int, packet: bytes) -> bytes:
+        return _HEADER.pack(Kind.DATA if packet else Kind.END, number, self.received) + packet
 
 
 def is_frame(data: bytes) -> bool:

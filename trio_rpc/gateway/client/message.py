@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import random
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -22,6 +21,7 @@ from trio_rpc.gateway.client.socket import TextSocket, open_text_socket
 from trio_rpc.gateway.json_messages import ENVELOPE, SPREAD, finish_payload, from_json
 from trio_rpc.services.error_maps import from_error
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.reconnect import keep_connected
 
 __all__ = ["Message"]
 
@@ -159,21 +159,22 @@ class Message:
         """Carry the messages, when it is this holder's turn; who comes after it resumes the session."""
         with holder.scope:
             async with self._turn:
-                await self._stay_connected()
+                await keep_connected(
+                    self._connect, first_delay=FIRST_PAUSE, max_delay=LONGEST_PAUSE
+                )
 
-    async def _stay_connected(self) -> None:
-        attempts = 0
-        while True:
-            try:
-                with one_exception():
-                    await self._connect_once()
-            except (OSError, RpcError) as exc:
-                attempts = 0 if self._socket is not None else attempts + 1
-                self._failed(exc)
-            finally:
-                self._down()
-            longest = min(FIRST_PAUSE * 2**attempts, LONGEST_PAUSE)
-            await trio.sleep(random.uniform(0, longest))  # noqa: S311 - spreads clients in time
+    async def _connect(self) -> bool:
+        """Be connected once, as long as that lasts; return whether the gateway has answered."""
+        try:
+            with one_exception():
+                await self._connect_once()
+        except (OSError, RpcError) as exc:
+            was_up = self._socket is not None
+            self._failed(exc)
+            return was_up
+        finally:
+            self._down()
+        return True
 
     async def _connect_once(self) -> None:
         """Connect, or come back, and carry messages until the connection ends; that raises OSError."""

@@ -1,0 +1,35 @@
+"""Connect again and again, without doing so at the same time as everybody else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import trio
+
+__all__ = ["keep_connected"]
+
+MAX_DOUBLINGS = 30
+"""Beyond that no delay grows, however long a server is away."""
+
+
+async def keep_connected(
+    connect: Callable[[], Awaitable[bool]], *, first_delay: float, max_delay: float
+) -> NoReturn:
+    """Connect whenever there is no connection, until cancelled.
+
+    The delay between two attempts is a random part of a bound (full jitter), so that a thousand clients of
+    one server do not come back in one moment. The bound doubles with each attempt that fails.
+
+    Args:
+        connect: makes one connection and uses it until it is lost; returns whether it was of any use. What it raises is
+            raised here: it deals with errors that another attempt may get over.
+        first_delay: seconds that the first delay may take.
+        max_delay: seconds that no delay exceeds.
+    """
+    failures = 0
+    while True:
+        failures = 0 if await connect() else failures + 1
+        longest = min(max_delay, first_delay * 2 ** min(failures, MAX_DOUBLINGS))
+        await trio.sleep(random.uniform(0, longest))  # noqa: S311 - nothing secret

@@ -1,0 +1,72 @@
+"""Messages that are numbered, and kept until the other end has them. No I/O.
+
+Both ends of a connection that can be lost count the messages alike, 1, 2, 3 …, over all the connections that they have
+after one another. The sender keeps a message until the receiver has acknowledged it. Over the next connection the
+receiver says what it has, and the sender sends again what comes after that.
+
+A buffer that is full forgets nothing. Its owner waits before it appends more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+__all__ = ["ReplayBuffer"]
+
+
+class ReplayBuffer:
+    """The messages of one sender that the receiver is not known to have.
+
+    Args:
+        max_messages: how many are kept.
+        max_bytes: how many bytes of them; one more message is taken while there are fewer.
+
+    Attributes:
+        acknowledged: the number of the last message that the receiver has.
+        size: bytes of the messages that are kept.
+    """
+
+    __slots__ = ("_kept", "_max_bytes", "_max_messages", "acknowledged", "size")
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self.acknowledged = 0
+        self.size = 0
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        # Bound: has_room, which the owner asks before it appends.
+        self._kept: deque[bytes] = deque()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more message may be appended; an empty buffer takes a message of any size."""
+        return len(self._kept) < self._max_messages and self.size < self._max_bytes
+
+    @property
+    def last(self) -> int:
+        """The number of the last message that was appended; 0 if none was."""
+        return self.acknowledged + len(self._kept)
+
+    def append(self, message: bytes) -> int:
+        """Keep a message, and return its number."""
+        self._kept.append(message)
+        self.size += len(message)
+        return self.last
+
+    def acknowledge(self, number: int) -> None:
+        """Forget the messages up to that number; it is at most :attr:`last`."""
+        while self.acknowledged < number:
+            self.size -= len(self._kept.popleft())
+            self.acknowledged += 1
+
+    def after(self, number: int) -> Iterator[tuple[int, bytes]]:
+        """Iterate over the messages that come after a number, each with its own.
+
+        Messages may be appended and acknowledged meanwhile: what was acknowledged is skipped.
+        """
+        while (index := max(number - self.acknowledged, 0)) < len(self._kept):
+            number = self.acknowledged + index + 1
+            yield number, self._kept[index]
