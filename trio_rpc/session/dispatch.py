@@ -7,6 +7,7 @@ before its handler's first step, and so a Cancel finds it, also one that comes i
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections import OrderedDict
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_rpc.errors import (
-    CallError,
     EncodeError,
     InvalidArguments,
     LocalProtocolError,
@@ -27,18 +27,29 @@ from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half, IncomingState
 from trio_rpc.services.conversion import SCALARS
 from trio_rpc.services.decorators import Kind, wire_name
-from trio_rpc.services.error_maps import Detail, not_started, refusal, to_error
+from trio_rpc.services.error_maps import Detail, refusal
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
 from trio_rpc.session.calls.bugs import Bugs
 from trio_rpc.session.calls.callbacks import Callback
-from trio_rpc.session.calls.context import IncomingCall, call_of, handled_call
+from trio_rpc.session.calls.context import IncomingCall, handled_call
 from trio_rpc.session.calls.eager import begin, is_awaitable
-from trio_rpc.session.calls.filters import Filter, apply_filters
+from trio_rpc.session.calls.filters import Filter
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
-from trio_rpc.session.streams.items import ItemReceiver, ItemSender, pump
+from trio_rpc.session.handler import (
+    CANCELLED,
+    Outcome,
+    call_handler,
+    error_of,
+    has_expired,
+    is_for_its_caller,
+    is_refusal,
+    log_bug,
+    outcome_of,
+)
+from trio_rpc.session.streams.items import ItemReceiver, ItemSender
 from trio_rpc.session.streams.open import DuplexChannel
 from trio_rpc.session.streams.scopes import SCOPE, HeldScope
 from trio_rpc.session.streams.task_status import RemoteTaskStatus
@@ -119,6 +130,7 @@ class IncomingCalls:
         """The block that owns the session is: no handler begins any more."""
         self._protocol = protocol
         self._filters = tuple(filters)
+        self._call = functools.partial(call_handler, self._filters)
         self._detail = detail
         self._wake = wake
         self._ended = ended
@@ -277,7 +289,7 @@ class IncomingCalls:
         call.started = self.now
         if self.is_cancelled or call.is_called_too_late:
             self.running[call.id] = call
-            self.end(call, cancelled=True)
+            self.end(call, CANCELLED)
             return None
         self.running[call.id] = call
         context = self._context_of(call)
@@ -297,7 +309,7 @@ class IncomingCalls:
         else:
             if type(result) not in SCALARS and is_awaitable(result):
                 return self._step(call, context, _itself, result)
-            self.end(call, result)
+            self.end(call, Outcome(result))
         return None
 
     def _context_of(self, call: IncomingCall) -> ContextVars:
@@ -329,7 +341,7 @@ class IncomingCalls:
                 if call.cancelled is not None:
                     scope.cancel(reason=call.cancelled)
                 return call
-            self.end(call, call.result)
+            self.end(call, Outcome(call.result))
         if scope.deadline != math.inf:
             scope.deadline = math.inf  # the next handler may have none
         return None
@@ -374,43 +386,22 @@ class IncomingCalls:
             )
         return await self._calls.request(method, args, kwargs, callback=(call, number))
 
-    def _call(self, call: IncomingCall) -> Awaitable[Any]:
-        handled_call.set(call)
-        if call.method.is_async and not self._filters:
-            return _invoke(call)  # type: ignore[no-any-return]
-
-        async def proceed() -> Any:
-            result = _invoke(call)
-            return await result if is_awaitable(result) else result
-
-        return apply_filters(self._filters, call_of(call), proceed)
-
     # ── ending: exactly one terminal message for each Request ────────────────────────────────
 
-    def end(
-        self,
-        call: IncomingCall,
-        result: object = None,
-        *,
-        error: BaseException | None = None,
-        cancelled: bool = False,
-    ) -> None:
-        """A handler has ended: with a result, an error, or because its scope is cancelled."""
+    def end(self, call: IncomingCall, outcome: Outcome) -> None:
+        """End a call with what has become of its handler."""
         del self.running[call.id]
         if call.sender is not None:
             call.sender.stop()
         for reference in call.references:
             reference.expire(call.method.name)
         call.references, call.held_scope = (), None  # which know it
-        if isinstance(error, BaseExceptionGroup):
-            error = error.split(trio.Cancelled)[1]
-            cancelled = error is None
-        if error is None and not cancelled:
-            self._end_with_result(call, result)
-        elif cancelled or isinstance(error, trio.Cancelled):
+        if outcome.error is not None:
+            self._end_with_error(call, outcome.error)
+        elif outcome.is_cancelled:
             self._end_cancelled(call)
-        elif error is not None:
-            self._end_with_error(call, error)
+        else:
+            self._end_with_result(call, outcome.result)
         if call.parent_call is not None:
             call.parent_call.callback_ended(call)
         if call.remote_scope is not None:
@@ -419,8 +410,8 @@ class IncomingCalls:
 
     def end_raised(self, call: IncomingCall, exc: BaseException) -> bool:
         """A handler has ended with ``exc``: tell its caller; False if it is to be raised on, too."""
-        self.end(call, error=exc)
-        return _is_for_its_caller(exc)
+        self.end(call, outcome_of(exc))
+        return is_for_its_caller(exc)
 
     def _end_with_result(self, call: IncomingCall, result: object) -> None:
         if call.id < 0:
@@ -438,36 +429,30 @@ class IncomingCalls:
 
     def _end_with_error(self, call: IncomingCall, exc: BaseException) -> None:
         method, number = call.method, call.id
-        is_refusal = isinstance(exc, CallError) and not call.has_begun
         if number < 0:
             self._end_notification()
-            if is_refusal:
+            if is_refusal(call, exc):
                 text = "the notification %s from %r was refused by a filter: %s"
                 self._complaints.log(logging.WARNING, text, method.name, call.session, exc)
         elif not self._protocol.may_answer:
             self._answer_error(number, {**_NOT_TAKEN, "started": call.has_begun})
-        elif call.has_begun:
-            self._answer_error(number, to_error(exc, method.raises, self._detail))
         else:
-            self._answer_error(number, not_started(exc, method.raises, self._detail))
-        if not is_refusal:
-            self._bugs.raised(
-                exc,
-                method.name,
-                method.raises,
-                session=_session_of(call).name,
-                call=number if number > 0 else None,
-                is_cancelled=call.cancelled is not None,
-            )
+            self._answer_error(number, error_of(call, exc, self._detail))
+        log_bug(
+            self._bugs,
+            call,
+            exc,
+            session=_session_of(call).name,
+            number=number if number > 0 else None,
+            is_cancelled=call.cancelled is not None,
+        )
 
     def _end_cancelled(self, call: IncomingCall) -> None:
         if call.id < 0:
             self._end_notification()
             return
         by_peer = self._protocol.incoming.get(call.id) is IncomingState.CANCELLED
-        scope = call.scope
-        expired = scope is not None and scope.deadline <= trio.current_time()
-        if expired and not by_peer:
+        if has_expired(call) and not by_peer:
             error: dict[str, Any] = {"code": "deadline", "message": "its deadline is over"}
         else:
             why = "cancelled at its caller's wish" if by_peer else _why_cancelled(call)
@@ -575,24 +560,3 @@ def _invoke_plain(call: IncomingCall) -> Any:
     handled_call.set(call)
     call.has_begun = True
     return call.method.function(*call.args, **call.kwargs)
-
-
-def _invoke(call: IncomingCall) -> Any:
-    call.has_begun = True
-    result = call.method.function(*call.args, **call.kwargs)
-    if call.sender is not None and call.method.kind is Kind.STREAM:
-        return pump(result, call.sender)
-    return result
-
-
-def _is_for_its_caller(exc: BaseException) -> bool:
-    """Whether an exception goes no further (law 7): not so what ends the program, and our cancellation.
-
-    Of a group, that part is raised here.
-    """
-    if isinstance(exc, BaseExceptionGroup):
-        rest = exc.split(Exception)[1]
-        if rest is not None:
-            raise rest from None
-        return True
-    return isinstance(exc, Exception)

@@ -26,6 +26,7 @@ from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.session.calls.context import IncomingCall
 from trio_rpc.session.core import Core
+from trio_rpc.session.handler import CANCELLED, Outcome
 from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.wire import messages as m
 
@@ -148,7 +149,7 @@ class Reader:
                 raise
         else:
             if call is not None:
-                incoming.end(call, result, cancelled=scope.cancelled_caught)
+                incoming.end(call, CANCELLED if scope.cancelled_caught else Outcome(result))
         finally:
             if call is not None:
                 self._core.send()

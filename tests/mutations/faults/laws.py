@@ -170,21 +170,21 @@ FAULTS = (
     # ── 7: errors go to the parent ──
     fault(
         "law 7: KeyboardInterrupt and SystemExit of a handler stay with its caller",
-        "session/dispatch.py",
+        "session/handler.py",
         "    return isinstance(exc, Exception)\n",
         "    return True\n",
         LAWS,
     ),
     fault(
         "law 7: any exception of a handler ends its server",
-        "session/dispatch.py",
+        "session/handler.py",
         "    return isinstance(exc, Exception)\n",
         "    return False\n",
         LAWS,
     ),
     fault(
         "law 7: SystemExit in a group beside another error is swallowed",
-        "session/dispatch.py",
+        "session/handler.py",
         "            raise rest from None\n        return True\n",
         "            pass\n        return True\n",
         "session/test_handlers.py",

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import trio
 
-from trio_rpc.errors import CallError, LocalProtocolError, RemoteError
+from trio_rpc.errors import LocalProtocolError, RemoteError
 from trio_rpc.gateway.json_messages import SPREAD, finish
 from trio_rpc.gateway.server.forms import CallbackForm, Forms
-from trio_rpc.services.error_maps import Detail, not_started, to_error
+from trio_rpc.services.error_maps import Detail
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.bugs import Bugs
-from trio_rpc.session.calls.context import IncomingCall, call_of, handled_call, outgoing_metadata
-from trio_rpc.session.calls.eager import is_awaitable
-from trio_rpc.session.calls.filters import Filter, apply_filters
+from trio_rpc.session.calls.context import Call, IncomingCall, handled_call, outgoing_metadata
+from trio_rpc.session.calls.filters import Filter
+from trio_rpc.session.handler import (
+    Outcome,
+    error_of,
+    has_expired,
+    log_bug,
+    run_handler,
+)
 from trio_rpc.session.owner import Owner
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
@@ -111,8 +118,6 @@ class GatewayCall:
         self.ahead = 0
         self._handled = 0
         self._owner = Owner(f"a callback of {method.name}")
-        self._has_begun = False
-        """The handler's function has been called, and not only filters round it."""
         self._method = method
         self._forms = forms = forms or Forms(method)
         self._settings = settings
@@ -141,72 +146,62 @@ class GatewayCall:
     async def run(self, client: Caller) -> None:
         """Run the handler and tell the client how it ended, exactly once (law 4)."""
         self._client = client
+        # The context is this task's own. What was current where the gateway was opened is not this call's.
+        call = IncomingCall(None, 0, self._method, (), self._kwargs, None)
+        outgoing_metadata.set(None)
+        current_work.set((self, call))
+        filters = (*self._settings.filters, _checkpoint_before)
         try:
-            await self._run_handler(client)
-        except BaseException as exc:  # noqa: BLE001 - what is not for its caller is raised again
-            self._end(self._raised(exc))
-            if self._has_begun or not isinstance(exc, CallError):  # else a filter has refused it
-                self._settings.bugs.raised(
-                    exc,
-                    self.name,
-                    self._method.raises,
-                    session=repr(client),
-                    call=self.uuid,
-                    is_cancelled=self._scope.cancel_called or client.is_over,
-                )
-            _raise_what_is_not_for_callers(exc)
+            await run_handler(
+                filters, call, self._scope, functools.partial(self._ended, client, call)
+            )
         finally:
             client.forget(self)
             self._kwargs = {}  # its result may be held for longer
             self._on_end(self)
             self.ended.set()
 
-    async def _run_handler(self, client: Caller) -> None:
-        # The context is this task's own. What was current where the gateway was opened is not this call's.
-        handled = IncomingCall(None, 0, self._method, (), self._kwargs, None)
-        handled_call.set(handled)
-        outgoing_metadata.set(None)
-        current_work.set((self, handled))
-        with self._scope:
-            result = await self._call()
-            try:
-                self._end(finish(self.uuid, self._forms.result.write(result)))
-            except (TypeError, ValueError) as exc:
-                text = f"the result of {self.name} cannot be sent: {exc}"
-                self._end(self._error("internal", text))
-                self._settings.bugs.unsendable(exc, self.name, session=repr(client), call=self.uuid)
-        if self.outcome is None:  # the scope has caught its cancellation
-            if self._scope.deadline <= trio.current_time():
-                self._end(self._error("deadline", "its deadline is over"))
-            else:
-                self._end(self._error("cancelled", "cancelled at its client's wish"))
+    def _ended(self, client: Caller, call: IncomingCall, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._end(client, self._raised(call, outcome.error))
+            log_bug(
+                self._settings.bugs,
+                call,
+                outcome.error,
+                session=repr(client),
+                number=self.uuid,
+                is_cancelled=self._scope.cancel_called or client.is_over,
+            )
+        elif outcome.is_cancelled:
+            self._end(client, self._cancelled(call))
+        else:
+            self._end_with_result(client, outcome.result)
 
-    async def _call(self) -> Any:
-        async def proceed() -> Any:
-            await trio.lowlevel.checkpoint()
-            self._has_begun = True
-            result = self._method.function(**self._kwargs)
-            return await result if is_awaitable(result) else result
+    def _end_with_result(self, client: Caller, result: object) -> None:
+        try:
+            self._end(client, finish(self.uuid, self._forms.result.write(result)))
+        except Exception as exc:  # noqa: BLE001 - a value's own attributes may be code that fails
+            text = f"the result of {self.name} cannot be sent: {exc}"
+            self._end(client, self._error("internal", text))
+            self._settings.bugs.unsendable(exc, self.name, session=repr(client), call=self.uuid)
 
-        call = handled_call.get()
-        assert call is not None  # noqa: S101 - set just before
-        return await apply_filters(self._settings.filters, call_of(call), proceed)
+    def _end(self, client: Caller, message: dict[str, Any]) -> None:
+        client.say(message)  # raises before anything is kept
+        self.outcome = message
 
-    def _end(self, outcome: dict[str, Any]) -> None:
-        assert self._client is not None  # noqa: S101 - it runs
-        if self.outcome is None:
-            self._client.say(outcome)  # raises before anything is kept
-            self.outcome = outcome
-
-    def _raised(self, exc: BaseException) -> dict[str, Any]:
-        if isinstance(exc, trio.Cancelled):
-            return self._error("cancelled", "its client is gone, or the gateway is closing")
-        make = to_error if self._has_begun else not_started
-        fault = make(exc, self._method.raises, self._settings.detail)
+    def _raised(self, call: IncomingCall, exc: BaseException) -> dict[str, Any]:
+        fault = error_of(call, exc, self._settings.detail)
         error = self._error(fault["code"], str(fault.get("message", "")))
         if "type" in fault:
             error["error_type"] = fault["type"]
         return error
+
+    def _cancelled(self, call: IncomingCall) -> dict[str, Any]:
+        if not self._scope.cancelled_caught:
+            return self._error("cancelled", "its client is gone, or the gateway is closing")
+        if has_expired(call):
+            return self._error("deadline", "its deadline is over")
+        return self._error("cancelled", "cancelled at its client's wish")
 
     def _error(self, code: str, text: str) -> dict[str, Any]:
         text = text.encode(errors="backslashreplace").decode()  # an exception may say anything
@@ -302,11 +297,7 @@ async def call_back(**payloads: Any) -> None:
     await current[0].call_back(payloads)
 
 
-def _raise_what_is_not_for_callers(exc: BaseException) -> None:
-    """Raise what of an exception must go on: a cancellation from outside, and what ends the program (law 7)."""
-    if isinstance(exc, BaseExceptionGroup):
-        rest = exc.split(Exception)[1]
-        if rest is not None:
-            raise rest from None
-    elif not isinstance(exc, Exception):
-        raise exc
+async def _checkpoint_before(_call: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
+    """Begin no handler that has been cancelled meanwhile: the innermost filter of each call."""
+    await trio.lowlevel.checkpoint()
+    return await proceed()
