@@ -7,6 +7,11 @@ cancels the handler, and what the handler raises is raised at its caller.
 
 from __future__ import annotations
 
+from trio_rpc.util.interrupts import exit_on_interrupt as _exit_on_interrupt
+
+_exit_on_interrupt()  # before the other modules, which take most of the time
+
+# isort: split
 from trio_rpc.channels import Forwarding, ForwardingChannel, open_forwarding, relay
 from trio_rpc.channels.resumable.channel import ConnectionState, Resume
 from trio_rpc.client import connect, connect_in

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from trio_rpc.cli.exits import Exit
 from trio_rpc.cli.streams import complaining, open_missing
+from trio_rpc.util.interrupts import interrupts_raised
 
 __all__ = ["main"]
 
@@ -37,4 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:  # loading takes most of the time of a short command
         return Exit.INTERRUPTED
-    return run(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with interrupts_raised():
+            return run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # between two steps of the guard
+        return Exit.INTERRUPTED

@@ -9,6 +9,7 @@ from typing import Any
 
 from trio_rpc.cli.terminal import safe
 from trio_rpc.errors import RemoteTraceback, RpcError
+from trio_rpc.util.interrupts import INTERRUPTED
 
 __all__ = [
     "CallFailed",
@@ -34,7 +35,7 @@ class Exit(enum.IntEnum):
     """What was typed makes no sense: arguments, a URL, JSON, ``module:object``."""
     UNREACHABLE = 3
     """No session: nobody there, refused, lost; or an address cannot be listened at."""
-    INTERRUPTED = 130
+    INTERRUPTED = INTERRUPTED
     """Ctrl-C."""
 
 
