@@ -78,8 +78,8 @@ FAULTS = (
     fault(
         "a connection that fails while it catches up is kept",
         CHANNEL,
-        "        except CHANNEL_ERRORS:\n            self._lose(carrier)\n        if self._numbers.is_ack_due",
-        "        except CHANNEL_ERRORS:\n            pass\n        if self._numbers.is_ack_due",
+        "        except CHANNEL_ERRORS:\n            self._lose(carrier)\n\n    def fail(",
+        "        except CHANNEL_ERRORS:\n            pass\n\n    def fail(",
         TURNS,
     ),
     fault(

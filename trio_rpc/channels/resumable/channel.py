@@ -418,8 +418,6 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                     self._wake()
         except CHANNEL_ERRORS:
             self._lose(carrier)
-        if self._numbers.is_ack_due:  # for what came while nothing could be acknowledged
-            self._ack_wanted.set()
 
     def fail(self, reason: str) -> None:
         """Be lost for good."""
