@@ -399,7 +399,8 @@ def test_a_packet_that_grows_too_large_aborts_its_channel():
     a, b = join(limits_b=Limits(max_packet=2 * MAX))
     here, there = open_channel(b, a)
     b.send(here, bytes(MAX + 1))
-    [(channel, event)] = pump(b, a)
+    *parts, (channel, event) = pump(b, a)
+    assert {type(part) for _, part in parts} == {Part}
     assert channel is there
     assert event == TooLarge(there.id, MAX)
     [(channel, frame)] = pump(a, b)

@@ -46,9 +46,10 @@ def answer(key: str, **changes) -> bytes:
 def frame(opcode: int, payload: bytes = b"", *, fin=True, masked=True, rsv=0) -> bytes:
     """Make one frame; a mask of zeros leaves the payload as it is."""
     size = len(payload)
-    length = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2)
-    if size >= 2**16:
-        length = b"\x7f" + size.to_bytes(8)
+    if size < 126:
+        length = bytes([size])
+    else:
+        length = b"\x7e" + size.to_bytes(2) if size < 2**16 else b"\x7f" + size.to_bytes(8)
     mask = bytes(4) if masked else b""
     first = (0x80 if fin else 0) | rsv << 4 | opcode
     return bytes([first, length[0] | (0x80 if masked else 0)]) + length[1:] + mask + payload

@@ -17,6 +17,7 @@ from trio_rpc.channels.errors import ChannelGuard
 from trio_rpc.channels.tls import is_shaking_hands, shake_hands
 from trio_rpc.channels.transports import choose_transport
 from trio_rpc.errors import DecodeError
+from trio_rpc.util.packet_timer import PacketTimer
 from trio_rpc.wire.framing import FrameReader
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 from trio_rpc.wire.parts import BufferList
@@ -56,7 +57,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         max_packet: bytes of the largest packet that is received; a larger one is refused when
             its length has been read, before any memory is spent on it.
         packet_timeout: seconds that ``receive`` waits from the first to the last byte of one
-            packet. Time in which nobody receives does not count.
+            packet. Time in which nobody receives, or this program is blocked, does not count.
 
     Attributes:
         stream: the stream, for what is its own: addresses, ``getpeercert()``.
@@ -79,8 +80,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         self.heard = 0
         self._transport = choose_transport(stream)
         self._frames = FrameReader(max_packet)
-        self._packet_timeout = packet_timeout
-        self._patience = packet_timeout
+        self._timer = PacketTimer(packet_timeout)
         self._greeting = b""
         self._guard = ChannelGuard()
 
@@ -264,19 +264,14 @@ class StreamChannel(trio.abc.Channel[bytes]):
         return packet
 
     async def _receive_rest(self) -> bytes:
-        """Wait for the rest of a packet that has begun, as long as our patience lasts."""
-        started = trio.current_time()
-        with trio.CancelScope(deadline=started + self._patience):
-            try:
+        """Wait for the rest of a packet that has begun, as long as its timer allows."""
+        packet = None
+        while packet is None:
+            with self._timer.bound():
                 while (packet := self._frames.next_frame()) is None:
                     await self._read_more()
-            finally:
-                self._patience -= trio.current_time() - started
-            self._patience = self._packet_timeout
-            return packet
-        raise trio.BrokenResourceError(
-            f"the peer began a packet and took more than {self._packet_timeout:g} s over it"
-        )
+        self._timer.renew()
+        return packet
 
     async def _read_more(self) -> None:
         space = self._frames.space()

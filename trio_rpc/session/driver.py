@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 from contextvars import copy_context
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -36,12 +36,10 @@ from trio_rpc.session.core import Core
 from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.session.reader import Actions, Reader
 from trio_rpc.session.session import Session
+from trio_rpc.util.packet_timer import was_blocked
 from trio_rpc.wire import messages as m
 
 __all__ = ["run", "start"]
-
-PUNCTUAL: Final = 0.1
-"""The part of an interval that the driver may look too late after it; later than that, this end was blocked."""
 
 
 def start(core: Core, nursery: trio.Nursery) -> None:
@@ -192,9 +190,9 @@ class _Driver:
             patience = (
                 core.limits.handshake_timeout if is_opening else core.limits.keepalive_interval
             )
-            was_blocked = now - self._next_look > patience * PUNCTUAL
+            is_late = was_blocked(self._next_look, patience)
             self._next_look = now + patience
-            if was_blocked:
+            if is_late:
                 continue  # what we have not let it say is no silence: it gets as long again
             if is_opening:
                 text = f"no handshake within {core.limits.handshake_timeout:g} s"

@@ -8,6 +8,7 @@ BOMBS = "wire/test_wire_bombs.py"
 BAD_INPUT = "protocol/test_protocol_bad_input.py"
 ENDS = "session/test_ends.py"
 EDGES = "session/test_bounds.py"
+PACKETS = "channels/test_packet_timeout.py"
 
 FAULTS = (
     fault(
@@ -156,17 +157,110 @@ FAULTS = (
     ),
     fault(
         "a packet that begins may take any time",
-        "channels/stream.py",
-        "        with trio.CancelScope(deadline=started + self._patience):\n",
-        "        with trio.CancelScope():\n",
+        "util/packet_timer.py",
+        "        with trio.CancelScope(deadline=deadline) as scope:\n",
+        "        with trio.CancelScope() as scope:\n",
         "channels/test_stream.py",
+        PACKETS,
+        hangs=True,
     ),
     fault(
         "packet_timeout begins anew with each byte",
-        "channels/stream.py",
-        "                self._patience -= trio.current_time() - started\n",
+        "util/packet_timer.py",
+        "                self._left -= trio.current_time() - started\n",
         "                pass\n",
         "channels/test_stream.py",
+        PACKETS,
+        hangs=True,
+    ),
+    fault(
+        "a packet counts as late though this program was blocked",
+        "util/packet_timer.py",
+        "        if was_blocked(deadline, self._seconds):\n",
+        "        if False:\n",
+        PACKETS,
+    ),
+    fault(
+        "packets of a byte stream share one packet_timeout",
+        "channels/stream.py",
+        "        self._timer.renew()\n",
+        "",
+        "channels/test_stream.py",
+    ),
+    fault(
+        "packet_timeout says nothing of WebSockets",
+        "channels/websocket/channel.py",
+        "max_unread=most, packet_timeout=limits.packet_timeout",
+        "max_unread=most",
+        PACKETS,
+        hangs=True,
+    ),
+    fault(
+        "packets of a WebSocket share one packet_timeout",
+        "channels/websocket/stream.py",
+        "            self._timer.renew()\n",
+        "            pass\n",
+        PACKETS,
+    ),
+    fault(
+        "a message of which a whole fragment has come is not half there",
+        "channels/websocket/frames.py",
+        "bool(self._head or self._is_in_frame or self._is_in_message)",
+        "bool(self._head or self._is_in_frame)",
+        PACKETS,
+        hangs=True,
+    ),
+    fault(
+        "a frame of which half the header has come is not half there",
+        "channels/websocket/frames.py",
+        "bool(self._head or self._is_in_frame or self._is_in_message)",
+        "bool(self._is_in_frame or self._is_in_message)",
+        PACKETS,
+        hangs=True,
+    ),
+    fault(
+        "each frame of a WebSocket's message has a packet_timeout of its own",
+        "channels/websocket/frames.py",
+        "was_whole = was_whole or not self._is_in_message",
+        "was_whole = True",
+        PACKETS,
+        hangs=True,
+    ),
+    fault(
+        "a part of a WebSocket's message is no sign of life",
+        "channels/websocket/frames.py",
+        "            self.content += taken\n",
+        "",
+        PACKETS,
+    ),
+    fault(
+        "a WebSocket's Ping is a sign of life of the program behind the library",
+        "channels/websocket/frames.py",
+        "        if not self._is_control:\n            self.content += taken\n",
+        "        self.content += taken\n        if not self._is_control:\n",
+        PACKETS,
+    ),
+    fault(
+        "packet_timeout says nothing of forwarded channels",
+        "channels/forwarding/driver.py",
+        "            case Part():\n                box.put_part()\n",
+        "            case Part():\n                pass\n",
+        PACKETS,
+        hangs=True,
+    ),
+    fault(
+        "packets of a forwarded channel share one packet_timeout",
+        "channels/forwarding/channel.py",
+        "            self._timer.renew()\n",
+        "",
+        PACKETS,
+    ),
+    fault(
+        "a forwarded channel whose packet took too long is not told so",
+        "channels/forwarding/channel.py",
+        "            self._driver.give_up(self._box, str(exc))\n",
+        "",
+        PACKETS,
     ),
     fault(
         "packet_timeout says nothing of connections that a client makes",
@@ -199,8 +293,8 @@ FAULTS = (
     fault(
         "a channel that the user made has no packet_timeout of its own",
         "channels/stream.py",
-        "        self._patience = packet_timeout\n",
-        "        self._patience = DEFAULT_LIMITS.packet_timeout\n",
+        "        self._timer = PacketTimer(packet_timeout)\n",
+        "        self._timer = PacketTimer(DEFAULT_LIMITS.packet_timeout)\n",
         "channels/test_channel_bounds.py::test_the_packet_timeout_of_a_channel_that_the_user_made_bounds_its_session",
     ),
     fault(

@@ -15,6 +15,7 @@ from trio_rpc.channels.forwarding.frames import check_name
 from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
 from trio_rpc.errors import DecodeError, Refused
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.packet_timer import PacketTimer
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
@@ -41,6 +42,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         self._box = box
         self._is_new = box.state.ours is Half.SILENT
         self._guard = ChannelGuard()
+        self._timer = PacketTimer(driver.packet_timeout)
 
     def __repr__(self) -> str:
         state = "closed " if self._guard.is_closed else ""
@@ -92,6 +94,11 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         return 0
 
     @property
+    def heard(self) -> int:
+        """How many times something has come: a sign of life, even inside a packet."""
+        return self._box.heard
+
+    @property
     def is_over(self) -> bool:
         """Whether the other end or the carrier has ended it; what had come can still be received."""
         return self._box.over is not None
@@ -103,7 +110,8 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
 
         Raises:
             trio.EndOfChannel: the other end has closed the channel.
-            trio.BrokenResourceError: the channel or its carrier has failed.
+            trio.BrokenResourceError: the channel or its carrier has failed, or a packet took too
+                long.
             trio.ClosedResourceError: this end is closed, or was while waiting.
             trio.BusyResourceError: another task is receiving.
             DecodeError: the other end has sent a packet of more than ``limits.max_packet`` bytes.
@@ -113,13 +121,25 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
             while not self._can_receive():
-                await self._box.receivers.park()
+                await self._wait_for_packet()
                 waited = True
+            self._timer.renew()
             packet = self._box.packets.popleft()
             self._driver.taken(self._box, len(packet))
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return packet
+
+    async def _wait_for_packet(self) -> None:
+        if not self._box.is_midway:
+            await self._box.receivers.park()
+            return
+        try:
+            with self._timer.bound():
+                await self._box.receivers.park()
+        except trio.BrokenResourceError as exc:
+            self._driver.give_up(self._box, str(exc))
+            raise
 
     async def aclose(self) -> None:
         """Close this end; the other one still gets what was sent, then the end. It never waits."""
@@ -295,8 +315,9 @@ async def open_forwarding(
             one part of a name, without a slash, and becomes a keyword argument. The first pattern
             that fits is taken. None: nothing is accepted.
         limits: of this end. ``max_packet`` is that of the carrier and of each channel,
-            ``max_channels`` bounds what the other end opens, ``handshake_timeout`` how long it may
-            take to begin.
+            ``packet_timeout`` bounds how long a packet of a channel may take to come,
+            ``max_channels`` what the other end opens, ``handshake_timeout`` how long it may take
+            to begin.
 
     Raises:
         ValueError: a pattern is none.

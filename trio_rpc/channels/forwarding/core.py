@@ -137,7 +137,10 @@ class TooLarge(NamedTuple):
 
 
 Event: TypeAlias = tuple[SubChannel | None, Frame | TooLarge]
-"""What has come, and the channel that it is about; only whole packets, and nothing that is dropped."""
+"""What has come, and the channel that it is about.
+
+A Data holds the whole packet. There are no events for what is dropped.
+"""
 
 
 class ForwardingCore:
@@ -444,7 +447,7 @@ class ForwardingCore:
             return channel, TooLarge(channel.id, limit)
         if type(frame) is Part:
             channel.partial += frame.content
-            return None
+            return channel, frame
         if channel.partial:
             frame = Data(frame.id, bytes(channel.partial + frame.content))
             channel.partial.clear()

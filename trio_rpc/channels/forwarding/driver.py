@@ -10,7 +10,16 @@ import trio
 
 from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.channels.forwarding.core import Event, ForwardingCore, Half, SubChannel, TooLarge
-from trio_rpc.channels.forwarding.frames import Abort, Accept, Close, Data, Goodbye, Open, Refuse
+from trio_rpc.channels.forwarding.frames import (
+    Abort,
+    Accept,
+    Close,
+    Data,
+    Goodbye,
+    Open,
+    Part,
+    Refuse,
+)
 from trio_rpc.channels.optional import nowait_send
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.wire.limits import Limits
@@ -32,22 +41,35 @@ class ForwardedInbox:
         packets: what has come, and has not been received; a window at most.
         over: set when nothing more comes; makes what is then raised.
         receivers: where who receives waits.
+        is_midway: whether a packet has begun to arrive, and its rest has not come.
+        heard: how many times something has come, be it a part of a packet.
         senders: where who sends waits while ``state.packet`` has not left.
     """
 
-    __slots__ = ("over", "packets", "receivers", "senders", "state")
+    __slots__ = ("heard", "is_midway", "over", "packets", "receivers", "senders", "state")
 
     def __init__(self, state: SubChannel) -> None:
         self.state = state
         self.packets: deque[bytes] = deque()
         self.over: _Failure | None = None
+        self.is_midway = False
+        self.heard = 0
         self.receivers = trio.lowlevel.ParkingLot()
         self.senders = trio.lowlevel.ParkingLot()
 
     def put(self, packet: bytes) -> None:
         """Take in a packet that has come."""
+        self.heard += 1
+        self.is_midway = False
         self.packets.append(packet)
         self.receivers.unpark()
+
+    def put_part(self) -> None:
+        """Take note that a part of a packet has come."""
+        self.heard += 1
+        if not self.is_midway:
+            self.is_midway = True
+            self.receivers.unpark()  # from now on its wait is timed
 
     def end(self, failure: _Failure) -> None:
         """Take note that nothing more comes, and of what to raise for it; the first one counts."""
@@ -71,6 +93,7 @@ class Driver:
 
     Attributes:
         mailboxes: those of all channels that have not been closed here, by id.
+        packet_timeout: seconds from the first to the last part of one packet of a channel.
         closed: set when the carrier is closed.
     """
 
@@ -81,6 +104,7 @@ class Driver:
         on_open: Callable[[ForwardedInbox], None],
     ) -> None:
         self.mailboxes: dict[int, ForwardedInbox] = {}
+        self.packet_timeout = limits.packet_timeout
         self.closed = trio.Event()
         self._carrier = carrier
         self._limits = limits
@@ -147,6 +171,12 @@ class Driver:
         """Close a channel at this end."""
         self._core.close(box.state, "its handler has not taken it")
         self._forget(box)
+
+    def give_up(self, box: ForwardedInbox, reason: str) -> None:
+        """Break a channel whose next packet has taken too long; its user still closes it."""
+        self._core.abort(box.state, "a packet of this channel was begun and not finished in time")
+        box.end(_failing(trio.BrokenResourceError, reason))
+        self._wake_writer()
 
     def abort(self, box: ForwardedInbox, reason: str) -> None:
         """Break a channel, or refuse one that has not been accepted."""
@@ -319,6 +349,8 @@ class Driver:
                 pass  # it was closed here
             case Data(content=packet):
                 box.put(packet)
+            case Part():
+                box.put_part()
             case Accept():
                 box.wake()
             case Refuse(reason=reason):

@@ -144,6 +144,11 @@ class _Begun(trio.abc.Channel[bytes]):
         self._channel = channel
         self._first: bytes | None = packet
 
+    @property
+    def heard(self) -> object:
+        """What changes when bytes come."""
+        return getattr(self._channel, "heard", None)
+
     async def send(self, value: bytes) -> None:
         await self._channel.send(value)
 

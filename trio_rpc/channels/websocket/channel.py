@@ -24,6 +24,7 @@ crashed, and does not close the stream if the  and the stream is always closed
 peer closed first
 fragments without content gather without       so many bytes may come without a packet in them, and
 bound                                          no more
+a message that has begun may take for ever     ``Limits.packet_timeout`` bounds it
 =============================================  ======================================================
 """
 
@@ -98,6 +99,11 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
     def __repr__(self) -> str:
         state = "closed " if self._guard.is_closed else ""
         return f"<{state}WebSocketChannel {'client' if self._websocket.is_client else 'server'}>"
+
+    @property
+    def heard(self) -> int:
+        """What changes when a part of a packet comes: a sign of life."""
+        return self._stream.heard
 
     async def send(self, value: bytes) -> None:
         """Send one packet. Cancelled while it waits, it may have cost the channel.
@@ -202,7 +208,7 @@ def open_websocket(
     Args:
         stream: a connection to the server, whose TLS handshake is done.
         address: what it was opened with: the server is told its host, port and path.
-        limits: max_packet of the channel, handshake_timeout of the handshake.
+        limits: max_packet and packet_timeout of the channel, handshake_timeout of the handshake.
 
     Raises:
         OSError: the server refused, left, or said nothing in time; one line of text.
@@ -235,7 +241,8 @@ class WebSocketConnection(Connection):
 
     Args:
         stream: the connection, fresh; with TLS, before its handshake.
-        limits: max_packet of the channel, handshake_timeout of all handshakes together.
+        limits: max_packet and packet_timeout of the channel, handshake_timeout of all handshakes
+            together.
         name: see :class:`Connection`.
         path: where the server is found; every other one answers 404.
         allowed_origins: what :func:`check_origins` has returned.
@@ -337,7 +344,9 @@ def _watched(stream: trio.abc.Stream, limits: Limits, *, is_client: bool) -> Wat
     # The library reads on until it holds one packet in its queue and another one in its hand; what
     # it has read last may hold more.
     most = 2 * limits.max_packet + READ_SIZE + OVERHEAD
-    return WatchedStream(stream, is_client=is_client, max_unread=most)
+    return WatchedStream(
+        stream, is_client=is_client, max_unread=most, packet_timeout=limits.packet_timeout
+    )
 
 
 async def _run(

@@ -2,18 +2,21 @@
 
 Its reading task has nobody to tell of a peer that goes away, or answers something else, before the
 handshake is over: who waits for the handshake would wait on. So this stream raises then, which ends
-that task and all that waits for it. It also knows when a frame was cut in the middle, and how much
-has come of which no packet was made.
+that task and all that waits for it. It also knows when a frame was cut in the middle, when the
+rest of a message does not come, and how much has come of which no packet was made.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from http import HTTPStatus
 
 import trio
 
 from trio_rpc.channels.tls import explain_broken
+from trio_rpc.channels.websocket.frames import FrameWatch
+from trio_rpc.util.packet_timer import PacketTimer
 
 __all__ = ["WatchedStream"]
 
@@ -27,6 +30,8 @@ class WatchedStream(trio.abc.Stream):
         stream: the connection, with TLS or without, whose handshake is done.
         is_client: whether an answer is expected here, or a request.
         max_unread: bytes that may come without a packet being made of them.
+        packet_timeout: seconds from the first to the last byte of one message, or of a frame
+            between two.
 
     Attributes:
         head: the first bytes that came, up to the end of the HTTP head at least, until the
@@ -35,7 +40,14 @@ class WatchedStream(trio.abc.Stream):
         failure: why the stream has ended, if that was not orderly.
     """
 
-    def __init__(self, stream: trio.abc.Stream, *, is_client: bool, max_unread: int) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        is_client: bool,
+        max_unread: int,
+        packet_timeout: float = math.inf,
+    ) -> None:
         self.head = b""
         self.unread = 0
         self.failure: Exception | None = None
@@ -46,6 +58,13 @@ class WatchedStream(trio.abc.Stream):
         self._head_is_whole = False
         self._heard = False
         self._cut = False
+        self._frames = FrameWatch()
+        self._timer = PacketTimer(packet_timeout)
+
+    @property
+    def heard(self) -> int:
+        """Bytes of messages that have come: a sign of life, even inside a packet."""
+        return self._frames.content
 
     def opened(self) -> None:
         """Take note that the handshake is over."""
@@ -74,17 +93,17 @@ class WatchedStream(trio.abc.Stream):
 
         Raises:
             ConnectionError: the handshake cannot succeed any more.
-            trio.BrokenResourceError: the connection is broken, or too much has come of which no
-                packet was made: fragments without content, Pings without end.
+            trio.BrokenResourceError: the connection is broken, or a message takes too long, or too
+                much has come of which no packet was made: fragments without content, Pings
+                without end.
         """
         try:
-            data = bytes(await self._stream.receive_some(max_bytes))
+            data = await self._receive_in_time(max_bytes)
         except trio.BrokenResourceError as exc:
             self._fail(explain_broken(self._stream, exc, heard=self._heard))
             raise
         self._heard = True
-        if not self._head_is_whole:
-            self._take_head(data)
+        self._follow(data if self._head_is_whole else self._take_head(data))
         self.unread += len(data)
         if self.unread > self._max_unread:
             self._fail(
@@ -92,6 +111,19 @@ class WatchedStream(trio.abc.Stream):
             )
             raise trio.BrokenResourceError("too much has come that is no packet")
         return data
+
+    async def _receive_in_time(self, max_bytes: int | None) -> bytes:
+        if not self._frames.is_midway:
+            return bytes(await self._stream.receive_some(max_bytes))
+        data = None
+        while data is None:
+            with self._timer.bound():
+                data = await self._stream.receive_some(max_bytes)
+        return bytes(data)
+
+    def _follow(self, frames: bytes) -> None:
+        if self._frames.feed(frames):
+            self._timer.renew()
 
     async def aclose(self) -> None:
         """Close the connection; before the handshake is done that means that it has failed."""
@@ -112,8 +144,8 @@ class WatchedStream(trio.abc.Stream):
         if not self._head_is_whole:
             raise ConnectionError(f"in the WebSocket handshake: {reason}") from None
 
-    def _take_head(self, data: bytes) -> None:
-        """Look for what shows that there will be no WebSocket, and raise ConnectionError then."""
+    def _take_head(self, data: bytes) -> bytes:
+        """Return the bytes behind the head. Raises ConnectionError if it opens no WebSocket."""
         self.head += data
         if self._is_client:
             self._check_answer()
@@ -126,6 +158,7 @@ class WatchedStream(trio.abc.Stream):
         if rest and not self._is_client:
             # They would be lost in wsproto, and all that follows be read from a wrong place.
             raise ConnectionError("the client did not wait for the answer to its request")
+        return rest
 
     def _check_request(self) -> None:
         if self.head.startswith(b"\x16\x03"):

@@ -1,0 +1,66 @@
+"""How long a peer may take over one packet, counted fairly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import trio
+
+__all__ = ["PacketTimer", "was_blocked"]
+
+PUNCTUAL: Final = 0.1
+"""How late a program that is not blocked may notice the end of an interval, as a part of it."""
+
+
+def was_blocked(deadline: float, interval: float) -> bool:
+    """Tell whether this program itself was blocked when an interval ended.
+
+    Args:
+        deadline: when the interval ended.
+        interval: how long it was, in seconds.
+    """
+    return trio.current_time() - deadline > interval * PUNCTUAL
+
+
+class PacketTimer:
+    """The seconds that a peer has for one packet, from the first byte to the last.
+
+    Time in which nobody waits for the packet does not count, nor does time in which this program
+    was blocked.
+
+    Args:
+        seconds: for each packet.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._left = seconds
+
+    def renew(self) -> None:
+        """Give the next packet the whole time."""
+        self._left = self._seconds
+
+    @contextmanager
+    def bound(self) -> Iterator[None]:
+        """Bound a wait for the rest of a packet; end it early if this program was blocked.
+
+        Raises:
+            trio.BrokenResourceError: the peer has used up its time.
+        """
+        started = trio.current_time()
+        deadline = started + self._left
+        with trio.CancelScope(deadline=deadline) as scope:
+            try:
+                yield
+            finally:
+                self._left -= trio.current_time() - started
+        if not scope.cancelled_caught:
+            return
+        if was_blocked(deadline, self._seconds):
+            self.renew()  # the rest may have come, and lie unread
+            return
+        raise trio.BrokenResourceError(
+            f"the peer began a packet and took more than {self._seconds:g} s over it"
+        )
