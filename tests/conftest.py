@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 
+import pytest
+from helpers import slow_part
 from hypothesis import settings
 
 settings.register_profile("suite", deadline=None, print_blob=True, derandomize=True)
@@ -29,3 +32,30 @@ def pytest_configure(config):
     if hasattr(signal, "pthread_sigmask"):
         blocked = signal.pthread_sigmask(signal.SIG_SETMASK, [])
         config.add_cleanup(lambda: signal.pthread_sigmask(signal.SIG_SETMASK, blocked))
+
+
+def pytest_addoption(parser):
+    """Add the option by which .ci/run shares out the slow tests among Python versions."""
+    parser.addoption(
+        "--slow-part",
+        metavar="K/N",
+        type=slow_part.part,
+        default="1/1",
+        help="of the slow tests, run only the K-th of N parts (default: 1/1, all of them)",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the slow tests of the other parts."""
+    which = config.getoption("--slow-part")
+    others = [item for item in items if not slow_part.is_in_part(item, which)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if slow_part.is_in_part(item, which)]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Spare the garbage collector the tests themselves: a collection took a third of a second."""
+    gc.collect()
+    gc.freeze()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import slow_part
 from hypothesis import settings
 
 TESTS = Path(__file__).parent
@@ -21,6 +23,7 @@ def _ignore_signals():
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals to ignore")
 def test_a_test_that_interrupts_passes_where_a_script_has_made_us_ignore_signals():
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
@@ -122,3 +125,30 @@ def test_no_scope_swallows_the_cancelled_that_pytest_raises_should_see(path):
 )
 def test_such_a_test_is_found(block, lines):
     assert cannot_fail(f"async def test():\n  {block}") == lines
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/2/3", "a/b", " 1/2"])
+def test_a_part_of_the_slow_tests_is_one_that_there_is(text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        slow_part.part(text)
+
+
+class Named:
+    """As much of a test as the choice of slow ones looks at."""
+
+    def __init__(self, number, *, slow):
+        self.nodeid = f"test_{number}"
+        self._markers = {"slow": slow}
+
+    def get_closest_marker(self, name):
+        return self._markers[name]
+
+
+def test_each_slow_test_is_in_one_part_and_each_other_test_in_all():
+    tests = [Named(number, slow=number % 3 == 0) for number in range(60)]
+    for each in tests:
+        parts = [slow_part.is_in_part(each, slow_part.part(text)) for text in ("1/2", "2/2")]
+        assert sum(parts) == (1 if each.get_closest_marker("slow") else 2)
+        assert slow_part.is_in_part(each, slow_part.part("1/1"))
+    for text in ("1/2", "2/2"):  # neither has all the work
+        assert sum(slow_part.is_in_part(each, slow_part.part(text)) for each in tests) > 43
