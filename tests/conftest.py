@@ -6,7 +6,7 @@ import gc
 import signal
 
 import pytest
-from helpers import slow_part
+from helpers import slow_part, slow_tests
 from hypothesis import settings
 
 settings.register_profile("suite", deadline=None, print_blob=True, derandomize=True)
@@ -45,8 +45,12 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out the slow tests of the other parts."""
+    """Mark what is slow, and leave out the slow tests of the other parts."""
+    for item in items:
+        if slow_tests.is_slow(item.path.name, getattr(item, "originalname", item.name)):
+            item.add_marker("slow")
     which = config.getoption("--slow-part")
     others = [item for item in items if not slow_part.is_in_part(item, which)]
     if others:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import slow_part
+from helpers import slow_part, slow_tests
 from hypothesis import settings
 
 TESTS = Path(__file__).parent
@@ -152,3 +152,11 @@ def test_each_slow_test_is_in_one_part_and_each_other_test_in_all():
         assert slow_part.is_in_part(each, slow_part.part("1/1"))
     for text in ("1/2", "2/2"):  # neither has all the work
         assert sum(slow_part.is_in_part(each, slow_part.part(text)) for each in tests) > 43
+
+
+def test_each_test_that_is_listed_as_slow_is_there():
+    found = {path.name: path.read_text("utf-8") for path in TESTS.rglob("test_*.py")}
+    assert set(found) >= slow_tests.MODULES
+    for module, tests in slow_tests.TESTS.items():
+        for test in tests - {"runTest"}:  # which hypothesis makes of a state machine
+            assert f"def {test}(" in found[module]
