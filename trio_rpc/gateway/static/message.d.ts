@@ -1,6 +1,10 @@
 /** Types of message.js; held true by `tsc`, which checks that module, and by a test in a browser. */
 
-export type Callbacks = Record<string, (...args: any[]) => unknown>;
+/** One that is undefined is left out. */
+export type Callbacks = Record<string, ((...args: any[]) => unknown) | undefined>;
+
+/** What travels in a URL; one that is undefined is left out. */
+export type Params = Record<string, string | number | boolean | bigint | undefined>;
 
 export interface PostOptions {
   /** Aborting it cancels the work; the promise is rejected when that has ended. */
@@ -72,11 +76,11 @@ export class Message extends EventTarget {
     options?: PostOptions,
   ): Promise<any>;
   /** GET a page of the same server, and return its JSON; null for an empty one. */
-  get(path: string, params?: Record<string, any>): Promise<any>;
+  get(path: string, params?: Params): Promise<any>;
   /** PUT JSON, and return the JSON of the answer. */
   put(path: string, data?: any): Promise<any>;
   /** DELETE something, and return the JSON of the answer. */
-  delete(path: string, params?: Record<string, any>): Promise<any>;
+  delete(path: string, params?: Params): Promise<any>;
   addEventListener<K extends keyof MessageEvents>(
     type: K,
     listener: (event: MessageEvents[K]) => void,

@@ -211,7 +211,7 @@ class Session {
     this.id = String(hello.uuid);
     this.token = String(hello.token ?? "");
     this.grace = milliseconds(hello.grace);
-    this.keepalive = milliseconds(hello.keepalive);
+    this.keepalive = milliseconds(hello.keepalive) || Infinity;
     this.window = Number(hello.window) || 1000;
     this.wake = wake;
     /** @type {{type: string, error: string} | null} */
@@ -447,17 +447,18 @@ export class Message extends EventTarget {
    *
    * @param {string} method
    * @param {Record<string, any>} [data]
-   * @param {Record<string, (...args: any[]) => unknown>} [callbacks]
+   * @param {Record<string, ((...args: any[]) => unknown) | undefined>} [callbacks]
    * @param {{signal?: AbortSignal, timeoutMs?: number}} [options]
    */
   async post(method, data = {}, callbacks = {}, { signal, timeoutMs } = {}) {
     signal?.throwIfAborted();
     const body = encoded(data);
-    if (timeoutMs !== undefined && Number.isNaN(Number(timeoutMs))) {
-      throw new TypeError(`timeoutMs must be a number of milliseconds, not ${String(timeoutMs)}`);
+    const given = functions(callbacks);
+    if (timeoutMs !== undefined && (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs))) {
+      throw new TypeError(`timeoutMs must be a number of milliseconds, not ${textOf(timeoutMs)}`);
     }
-    const until = timeoutMs === undefined ? Infinity : Date.now() + Number(timeoutMs);
-    if (this.#state === "closed" && !Object.keys(callbacks).length) {
+    const until = timeoutMs === undefined ? Infinity : Date.now() + timeoutMs;
+    if (this.#state === "closed" && !Object.keys(given).length) {
       return this.#alone(method, body, signal, until);
     }
     this.#users += 1;
@@ -467,8 +468,8 @@ export class Message extends EventTarget {
       session.posting += 1;
       let call;
       try {
-        const request = await this.#start(session, method, body, Object.keys(callbacks), until);
-        call = session.started(request, callbacks);
+        const request = await this.#start(session, method, body, Object.keys(given), until);
+        call = session.started(request, given);
       } catch (error) {
         if (session.over) throw new MessageError(session.over.type, session.over.error);
         throw error;
@@ -485,7 +486,7 @@ export class Message extends EventTarget {
   /**
    * GET a page of the same server, and return its JSON; null for an empty one.
    * @param {string} path
-   * @param {Record<string, any>} [params]
+   * @param {Record<string, string | number | boolean | bigint | undefined>} [params]
    */
   get(path, params) {
     return this.#ask("GET", path, params);
@@ -503,7 +504,7 @@ export class Message extends EventTarget {
   /**
    * DELETE something, and return the JSON of the answer.
    * @param {string} path
-   * @param {Record<string, any>} [params]
+   * @param {Record<string, string | number | boolean | bigint | undefined>} [params]
    */
   delete(path, params) {
     return this.#ask("DELETE", path, params);
@@ -588,7 +589,7 @@ export class Message extends EventTarget {
     const cancel = (/** @type {any} */ why) => {
       if (reason !== undefined || call.end !== null) return;
       reason = why;
-      call.cancel(shortText(why?.message ?? why));
+      call.cancel(shortText(messageOf(why)));
       patience?.stop();
       patience = new Timer(CANCEL_GRACE, giveUp);
     };
@@ -609,12 +610,18 @@ export class Message extends EventTarget {
   /**
    * @param {string} verb
    * @param {string} path
-   * @param {Record<string, any>} [params]
+   * @param {Record<string, string | number | boolean | bigint | undefined>} [params]
    * @param {string} [body]
    */
   async #ask(verb, path, params, body) {
     const url = this.#url(path.replace(/^\//, ""));
-    for (const [name, value] of Object.entries(params ?? {})) url.searchParams.set(name, value);
+    for (const [name, value] of Object.entries(params ?? {})) {
+      if (value === undefined) continue; // as in JSON
+      if (!["string", "number", "boolean", "bigint"].includes(typeof value)) {
+        throw new TypeError(`the parameter ${name.slice(0, 100)} must be a text, a number or a boolean`);
+      }
+      url.searchParams.set(name, String(value));
+    }
     const headers = body === undefined ? undefined : { "Content-Type": "application/json" };
     return decoded(await exchange(url, { method: verb, headers, body }));
   }
@@ -637,6 +644,7 @@ export class Message extends EventTarget {
 
   #connect() {
     this.#change("connecting");
+    if (this.#state !== "connecting") return; // who was told has closed this end
     const query = this.#session ? "resume=1" : "resumable=1";
     const url = this.#url(`ws?${query}`);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -668,8 +676,7 @@ export class Message extends EventTarget {
       return;
     }
     if (this.#socket !== socket) return;
-    const keepalive = this.#session?.keepalive ?? 0;
-    if (keepalive) this.#watch(socket, 2 * keepalive);
+    if (this.#session) this.#watch(socket, 2 * this.#session.keepalive);
   }
 
   /**
@@ -683,9 +690,10 @@ export class Message extends EventTarget {
     } else if (first?.type === "resumed") {
       this.#session.resumed();
     } else {
-      this.#lose("the gateway does not know it any more");
       this.#drop();
       socket.close();
+      this.#lose("the gateway does not know it any more");
+      if (this.#state !== "connecting" || this.#socket) return; // who was told has closed this end
       if (this.#isKept || this.#waiting.length) this.#connect();
       else this.#change("closed", "session lost");
       return;
@@ -732,6 +740,7 @@ export class Message extends EventTarget {
       return;
     }
     this.#change("connecting", why);
+    if (this.#state !== "connecting" || this.#socket) return; // who was told has closed this end
     const longest = Math.min(FIRST_PAUSE * 2 ** this.#attempts, LONGEST_PAUSE);
     this.#retry = new Timer(Math.random() * longest, () => this.#connect());
   }
@@ -818,6 +827,18 @@ function argumentsOf(message, name) {
 }
 
 /**
+ * Return those callbacks that are there; throws for what cannot be called.
+ * @param {Record<string, any>} callbacks
+ * @returns {Record<string, (...args: any[]) => unknown>}
+ */
+function functions(callbacks) {
+  const given = Object.entries(callbacks).filter(([, callback]) => callback !== undefined);
+  const odd = given.find(([, callback]) => typeof callback !== "function");
+  if (odd) throw new TypeError(`the callback ${odd[0].slice(0, 100)} is not a function`);
+  return Object.fromEntries(given);
+}
+
+/**
  * Write JSON, and refuse what JSON.stringify would change without a word, such as NaN or a Map.
  * @param {any} data
  * @returns {string}
@@ -859,9 +880,14 @@ function lost(value, original, isInArray) {
       return `a ${typeof value}`;
     case "object": {
       if (value === null) return original === null ? "" : String(original); // an invalid Date
-      if (Array.isArray(value)) return "";
+      const isShown = (/** @type {symbol} */ key) => Object.prototype.propertyIsEnumerable.call(value, key);
+      if (Object.getOwnPropertySymbols(value).some(isShown)) return "an object with a symbol as a key";
+      if (Array.isArray(value)) {
+        const hasMore = Object.keys(value).length > value.length; // one that lacks items has undefined ones
+        return hasMore ? "an array with other properties" : "";
+      }
       const prototype = Object.getPrototypeOf(value);
-      const isPlain = prototype === null || Object.getPrototypeOf(prototype) === null;
+      const isPlain = prototype === null || Object.hasOwn(prototype, "hasOwnProperty");
       return isPlain ? "" : `an object of the class ${value.constructor?.name}`;
     }
     default:
@@ -879,7 +905,25 @@ function isWellFormed(text) {
  * @param {any} reason
  */
 function shortText(reason) {
-  return String(reason).slice(0, 1000).replace(/\p{Surrogate}/gu, "\ufffd");
+  return textOf(reason).slice(0, 1000).replace(/\p{Surrogate}/gu, "\ufffd");
+}
+
+/** @param {any} why */
+function messageOf(why) {
+  try {
+    return why?.message ?? why;
+  } catch {
+    return why; // its `message` is a getter that throws
+  }
+}
+
+/** @param {any} reason It may have no prototype, or a `toString` that throws. */
+function textOf(reason) {
+  try {
+    return String(reason);
+  } catch {
+    return "something that has no text was thrown";
+  }
 }
 
 /** @param {any} seconds null where there is no limit */
@@ -902,7 +946,9 @@ function result(message) {
 async function exchange(url, init) {
   try {
     const answer = await fetch(url, init);
-    return { answer, text: await answer.text() };
+    // A server that refuses a large body may hang up while it is being sent: its status has come.
+    const text = answer.ok ? await answer.text() : await answer.text().catch(() => "");
+    return { answer, text };
   } catch (error) {
     throw new MessageError("unreachable", `no answer to a ${init.method}: ${error}`);
   }
@@ -933,13 +979,18 @@ function decoded({ answer, text }) {
  */
 function abortable(promise, signal, until) {
   return new Promise((resolve, reject) => {
-    const patience = new Timer(until - Date.now(), () => reject(tookTooLong()));
-    const onAbort = () => reject(signal?.reason);
-    signal?.addEventListener("abort", onAbort);
-    promise.then(resolve, reject).finally(() => {
+    const over = () => {
       patience.stop();
       signal?.removeEventListener("abort", onAbort);
-    });
+    };
+    const giveUp = (/** @type {any} */ why) => {
+      over();
+      reject(why);
+    };
+    const patience = new Timer(until - Date.now(), () => giveUp(tookTooLong()));
+    const onAbort = () => giveUp(signal?.reason);
+    signal?.addEventListener("abort", onAbort);
+    promise.then(resolve, reject).finally(over);
   });
 }
 

@@ -1,0 +1,304 @@
+"""message.js in node: odd values, odd listeners, and what an abandoned call leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import node
+import pytest
+import trio
+
+import trio_rpc
+from trio_rpc.gateway import Gateway, GatewayLimits
+
+pytestmark = node.needs_node
+
+THROWN = """
+const THROWN = [
+  Object.create(null), { toString() { throw 1; } }, { get message() { throw 1; } }, { message: Object.create(null) },
+  Symbol("a"), null, new Error("plain"),
+];
+console.warn = () => {};
+"""
+COUNT = 7
+
+
+class Service:
+    def __init__(self) -> None:
+        self.held = 0
+
+    @trio_rpc.method
+    async def show(self, x: object = None) -> str:
+        return repr(x)
+
+    @trio_rpc.method
+    async def until_it_fails(self, found: Callable[[int], Awaitable[None]]) -> str:
+        while True:
+            try:
+                await found(1)
+            except trio_rpc.RemoteError as exc:
+                return str(exc)
+
+    @trio_rpc.method
+    async def hold(self, found: Callable[[int], Awaitable[None]] | None = None) -> None:
+        self.held += 1
+        try:
+            if found is not None:
+                await found(1)
+            await trio.sleep_forever()
+        finally:
+            self.held -= 1
+
+
+# ── what is thrown ───────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_callback_may_throw_anything(tmp_path):
+    script = f"""{THROWN}
+    const message = await new Message(host, port).connect();
+    for (const thrown of THROWN) {{
+      const found = () => {{ throw thrown; }};
+      tell(await message.post("until_it_fails", {{}}, {{ found }}));
+    }}
+    tell(await message.post("show"));
+    message.close();
+    """
+    told = await node.run(tmp_path, script, Gateway(Service()))
+    no_text = "Error: found: something that has no text was thrown"
+    assert told == [
+        *([no_text] * 2),
+        *(["Error: found: [object Object]"] * 2),
+        "Error: found: Symbol(a)",
+        "Error: found: null",
+        "Error: found: Error: plain",
+        "None",
+    ]
+
+
+@pytest.mark.parametrize("callbacks", ["{}", "{ found: () => {} }"])
+async def test_a_signal_may_have_any_reason(tmp_path, callbacks):
+    service = Service()
+    script = f"""{THROWN}
+    for (const reason of THROWN) {{
+      const controller = new AbortController();
+      const held = new Message(host, port).post("hold", {{}}, {callbacks}, {{ signal: controller.signal }});
+      setTimeout(() => controller.abort(reason), 50);
+      tell(await held.then(() => "it ended", (error) => error === reason));
+    }}
+    """
+    assert await node.run(tmp_path, script, Gateway(service)) == [True] * COUNT
+    assert service.held == 0
+
+
+# ── listeners that act ───────────────────────────────────────────────────────────────────────
+
+SOCKETS = """
+Math.random = () => 0;
+const sockets = [];
+const Real = WebSocket;
+globalThis.WebSocket = class extends Real {
+  constructor(...given) { super(...given); sockets.push(this); }
+};
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const lose = () => { const socket = sockets.at(-1); socket.close(); socket.onclose({ code: 1006, reason: "" }); };
+const open = () => sockets.filter((socket) => socket.readyState < 2).length;
+"""
+
+
+@pytest.mark.parametrize(
+    ("listener", "rest"),
+    [
+        ("if (event.detail.state === 'connecting') message.close();", "message.connect()"),
+        ("if (event.detail.state === 'open') message.close();", "message.connect()"),
+        (
+            "if (event.detail.state === 'connecting' && sockets.length) message.close();",
+            "message.connect().then(lose)",
+        ),
+    ],
+    ids=["at the first attempt", "when it is open", "when it comes back"],
+)
+async def test_a_listener_that_closes_a_client_has_closed_it(tmp_path, listener, rest):
+    script = f"""{SOCKETS}
+    const message = new Message(host, port);
+    message.addEventListener("state", (event) => {{ {listener} }});
+    await failing(() => {rest});
+    await pause(100);
+    tell([message.state, message.clientId, open()]);
+    """
+    assert await node.run(tmp_path, script, Gateway(Service())) == [["closed", None, 0]]
+
+
+@pytest.mark.parametrize(
+    ("listener", "state"),
+    [
+        ("message.close();", ["closed", 0]),
+        ("message.close(); message.connect();", ["open", 1]),
+        ("message.connect();", ["open", 1]),
+        ("posted = message.post('show').then(tell);", ["open", 1]),
+        ("", ["open", 1]),
+    ],
+)
+async def test_a_listener_may_close_and_connect_when_the_session_is_lost(tmp_path, listener, state):
+    script = f"""{SOCKETS}
+    const message = await new Message(host, port).connect();
+    let isLost = false;
+    let posted;
+    message.addEventListener("lost", () => {{ isLost = true; {listener} }}, {{ once: true }});
+    Math.random = () => 5; // it comes back when the gateway has forgotten it
+    lose();
+    while (!isLost || message.state === "connecting") await pause(10);
+    await posted;
+    await pause(100);
+    tell([message.state, open()]);
+    message.close();
+    """
+    gateway = Gateway(Service(), limits=GatewayLimits(grace=0.01))
+    told = await node.run(tmp_path, script, gateway)
+    assert told[-1] == state
+    assert told[:-1] == (["None"] if "post" in listener else [])
+
+
+# ── what is refused before anything is sent ──────────────────────────────────────────────────
+
+
+async def test_a_callback_that_is_no_function_is_refused_and_one_that_is_not_there_is_left_out(
+    tmp_path,
+):
+    script = """
+    const message = new Message(host, port);
+    for (const found of [null, 5, "found", {}, [tell]]) {
+      tell(await failing(() => message.post("hold", {}, { found })));
+    }
+    tell(await failing(() => message.post("show", {}, { found: undefined })));
+    tell(message.state);
+    """
+    refused = "TypeError: the callback found is not a function"
+    told = await node.run(tmp_path, script, Gateway(Service()))
+    assert told == [*([refused] * 5), "None", "closed"]
+
+
+async def test_a_timeout_is_a_number(tmp_path):
+    script = """
+    const message = new Message(host, port);
+    for (const timeoutMs of [null, "5", 5n, true, [], new Date(), {}, Symbol("a"), Object.create(null)]) {
+      tell(await failing(() => message.post("show", {}, {}, { timeoutMs })));
+    }
+    """
+    told = await node.run(tmp_path, script)
+    assert len(told) == 9
+    for error in told:
+        assert error.startswith("TypeError: timeoutMs must be a number of milliseconds, not ")
+
+
+async def test_the_parameters_of_a_query_are_texts_numbers_and_booleans(tmp_path):
+    script = """
+    globalThis.fetch = async (url) => { tell(url.search); return new Response("null"); };
+    const message = new Message(host, port);
+    for (const a of [undefined, "ä &", 1.5, true, 10n]) await message.get("page", { a });
+    for (const a of [null, {}, [1], () => 1, Symbol("a"), new Date(0)]) {
+      tell(await failing(() => message.get("page", { a })));
+      tell(await failing(() => message.delete("page", { a })));
+    }
+    """
+    told = await node.run(tmp_path, script)
+    assert told[:5] == ["", "?a=%C3%A4+%26", "?a=1.5", "?a=true", "?a=10"]
+    assert told[5:] == ["TypeError: the parameter a must be a text, a number or a boolean"] * 12
+
+
+async def test_a_server_that_hangs_up_on_a_large_body_has_given_its_status(tmp_path):
+    script = """
+    let status = 413;
+    globalThis.fetch = async () => ({
+      ok: status < 400, status, statusText: "Content Too Large",
+      text: async () => { throw new TypeError("terminated"); },
+    });
+    const message = new Message(host, port);
+    for (status of [413, 503, 200]) {
+      tell(await message.post("show").catch((error) => [error.code, error.status]));
+    }
+    """
+    told = await node.run(tmp_path, script)
+    assert told == [["refused", 413], ["refused", 503], ["unreachable", 0]]
+
+
+# ── timers and listeners ─────────────────────────────────────────────────────────────────────
+
+WATCHED = """
+const timers = new Set();
+const [set, clear] = [setTimeout, clearTimeout];
+globalThis.setTimeout = (run, ms) => {
+  const isOurs = new Error().stack.includes("message.js"); // and not one of fetch
+  const timer = set(() => { timers.delete(timer); run(); }, ms);
+  if (isOurs) timers.add(timer);
+  return timer;
+};
+globalThis.clearTimeout = (timer) => { timers.delete(timer); clear(timer); };
+const listeners = new Set();
+const controller = new AbortController();
+const { signal } = controller;
+const [add, remove] = [signal.addEventListener, signal.removeEventListener];
+signal.addEventListener = (type, run) => { listeners.add(run); add.call(signal, type, run); };
+signal.removeEventListener = (type, run) => { listeners.delete(run); remove.call(signal, type, run); };
+"""
+SILENT = """
+const sockets = [];
+globalThis.WebSocket = class {
+  static OPEN = 1;
+  readyState = 1;
+  constructor() { sockets.push(this); }
+  send() {}
+  close() {}
+};
+"""
+
+
+@pytest.mark.parametrize("end", ["controller.abort()", "message.close()", ""])
+async def test_a_call_that_is_given_up_while_it_waits_for_a_connection_leaves_nothing(
+    tmp_path, end
+):
+    script = f"""{WATCHED}{SILENT}
+    const message = new Message(host, port);
+    const kept = failing(() => message.connect());
+    const timeoutMs = {"20" if not end else "1e6"};
+    const call = failing(() => message.post("show", {{}}, {{}}, {{ signal, timeoutMs }}));
+    {end};
+    tell((await call).split(":")[0]);
+    tell([listeners.size, timers.size]); // one timer is that of the connection
+    message.close();
+    await kept;
+    tell([listeners.size, timers.size]);
+    """
+    left = 0 if "close" in end else 1
+    name = {"": "TimeoutError", "message.close()": "MessageError"}.get(end, "AbortError")
+    told = await node.run(tmp_path, script)
+    assert told == [name, [0, left], [0, 0]]
+
+
+async def test_a_gateway_that_tells_no_keepalive_may_be_silent(tmp_path):
+    script = f"""{WATCHED}{SILENT}
+    const message = new Message(host, port);
+    const kept = message.connect();
+    sockets[0].onmessage({{ data: '{{"type": "uuid", "uuid": "a"}}' }});
+    await kept;
+    tell([message.state, timers.size]);
+    message.close();
+    """
+    assert await node.run(tmp_path, script) == [["open", 0]]
+
+
+@pytest.mark.parametrize("callbacks", ["{}", "{ found: () => {} }"])
+@pytest.mark.parametrize(
+    "end", ["controller.abort()", "message.close()", "controller.abort(); message.close()"]
+)
+async def test_a_call_that_is_given_up_leaves_no_timer_and_no_listener(tmp_path, end, callbacks):
+    service = Service()
+    script = f"""{WATCHED}
+    const message = new Message(host, port);
+    const options = {{ signal, timeoutMs: 1e6 }};
+    const call = failing(() => message.post("hold", {{}}, {callbacks}, options));
+    await new Promise((resolve) => set(resolve, 100));
+    {end};
+    await call;
+    tell([listeners.size, timers.size, message.state]);
+    """
+    assert await node.run(tmp_path, script, Gateway(service)) == [[0, 0, "closed"]]
