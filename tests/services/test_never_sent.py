@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NewType
+from typing import Annotated, Any, NewType, TypeVar
 
 import pytest
 import trio
 
-from trio_rpc import method, notification
+from trio_rpc import duplex, method, notification, stream
 from trio_rpc.services.tables import build_table
 
 Function = Callable[[int], Awaitable[int]]
 Named = NewType("Named", Function)
+Bound = TypeVar("Bound", bound=AsyncIterator[int])
 
 
 def _service(mark, annotation, where):
@@ -31,7 +32,13 @@ LENT = [
     trio.abc.ReceiveChannel[int],
     list[Function],
     dict[str, AsyncIterator[int]] | None,
+    tuple[int, Function],
+    Annotated[Function, "a function"],
+    list[Named],
+    Bound,
+    Function | AsyncIterator[int],
 ]
+DATA = [int | Function, Any, object, list[Any], list[int | Function], None]
 
 
 @pytest.mark.parametrize("annotation", LENT)
@@ -47,9 +54,90 @@ def test_a_method_whose_result_would_have_to_be_a_function_or_a_stream_is_refuse
         build_table(_service(method, annotation, "return"))
 
 
+def _opened(mark, annotation):
+    async def items(self):
+        yield
+
+    async def exchange(self, channel): ...
+
+    if mark is stream:
+        ask = items
+        ask.__annotations__["return"] = AsyncIterator[annotation]
+    else:
+        ask = exchange
+        ask.__annotations__["channel"] = trio.abc.Channel[annotation]
+    return type("Never", (), {"ask": mark(ask)})()
+
+
+def _started(mark, annotation):
+    async def ask(self, *channel, task_status=trio.TASK_STATUS_IGNORED): ...
+
+    ask.__annotations__["task_status"] = trio.TaskStatus[annotation]
+    return type("Never", (), {"ask": mark(ask)})()
+
+
+@pytest.mark.parametrize("mark", [stream, duplex])
+@pytest.mark.parametrize("annotation", LENT)
+def test_a_stream_whose_items_would_have_to_be_functions_or_streams_is_refused(annotation, mark):
+    with pytest.raises(TypeError, match=r": its items are functions or streams.*a callback"):
+        build_table(_opened(mark, annotation))
+
+
+@pytest.mark.parametrize("annotation", LENT)
+def test_a_started_value_that_would_have_to_be_a_function_or_a_stream_is_refused(annotation):
+    with pytest.raises(
+        TypeError, match=r"ask: its started value is a function or a stream.*a callback"
+    ):
+        build_table(_started(method, annotation))
+
+
+@pytest.mark.parametrize("annotation", LENT)
 @pytest.mark.parametrize(
-    "annotation", [int | Function, Any, object, list[Any], list[int | Function], None]
+    ("parameter", "text"),
+    [
+        (lambda one: AsyncIterator[one], "a stream of functions or streams"),
+        (lambda one: list[AsyncIterator[one]] | None, "a stream of functions or streams"),
+        (
+            lambda one: Callable[[AsyncIterator[one]], Awaitable[None]],
+            "a stream of functions or streams",
+        ),
+        (
+            lambda one: Callable[[], Awaitable[one]],
+            "a function that returns functions or streams",
+        ),
+        (
+            lambda one: dict[str, Callable[[], one]],
+            "a function that returns functions or streams",
+        ),
+        (
+            lambda one: Callable[[Callable[[], one]], None],
+            "a function that returns functions or streams",
+        ),
+    ],
+    ids=["stream", "streams", "stream given to a function", "function", "functions", "given one"],
 )
+def test_an_argument_that_would_have_to_give_functions_or_streams_is_refused(
+    annotation, parameter, text
+):
+    with pytest.raises(TypeError, match=f"ask: parameter 'x' takes {text}, and only an arg"):
+        build_table(_service(method, parameter(annotation), "x"))
+
+
+def test_an_argument_may_be_a_function_that_is_given_functions_and_streams():
+    for annotation in LENT:
+        build_table(_service(method, Callable[[annotation], Awaitable[int]], "x"))
+
+
+@pytest.mark.parametrize("annotation", DATA)
+def test_what_may_be_data_as_well_can_be_an_item_and_a_started_value(annotation):
+    build_table(_opened(stream, annotation))
+    build_table(_opened(duplex, annotation))
+    build_table(_started(method, annotation))
+    build_table(_service(method, AsyncIterator[annotation], "x"))
+    build_table(_service(method, Callable[[], Awaitable[annotation]], "x"))
+
+
+@pytest.mark.parametrize("annotation", DATA)
 def test_what_may_be_data_as_well_is_not_refused(annotation):
     build_table(_service(notification, annotation, "x"))
     build_table(_service(method, annotation, "return"))

@@ -52,7 +52,15 @@ import msgspec
 
 from trio_rpc.services.adapters import AdapterType, Read, adapter, inside
 from trio_rpc.services.annotations import Names
-from trio_rpc.services.functions import CALLABLE, STREAMS, Said, is_call_protocol, said_of
+from trio_rpc.services.functions import (
+    CALLABLE,
+    STREAMS,
+    Said,
+    aliased,
+    identity,
+    is_call_protocol,
+    said_of,
+)
 from trio_rpc.services.keyed import (
     SETS,
     check_hash,
@@ -72,7 +80,7 @@ from trio_rpc.services.models import (
     pydantic_type,
     tagged_union,
 )
-from trio_rpc.services.records import is_typed_dict, record_of, substitute
+from trio_rpc.services.records import is_typed_dict, record_of
 from trio_rpc.services.special import (
     container,
     enumeration,
@@ -199,10 +207,7 @@ class _Adapting:
         if origin is CALLABLE or is_call_protocol(origin):
             return self._function(annotation)
         if hasattr(origin, "__value__"):  # a "type" statement's alias, with its arguments
-            value = substitute(
-                origin.__value__, dict(zip(origin.__type_params__, args, strict=False))
-            )
-            return self._alias(annotation, origin.__name__, value)
+            return self._alias(identity(annotation), origin.__name__, aliased(annotation))
         if isinstance(origin, type):
             if is_model(origin):
                 return self._model_of(annotation)

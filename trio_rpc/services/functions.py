@@ -20,6 +20,7 @@ from typing import (
     Final,
     NamedTuple,
     TypeVar,
+    TypeVarTuple,
     Union,
     get_args,
     get_origin,
@@ -33,8 +34,11 @@ __all__ = [
     "Said",
     "aliased",
     "awaited",
+    "bare",
+    "identity",
     "is_call_protocol",
     "said_of",
+    "substitute",
     "written_in",
 ]
 
@@ -93,8 +97,36 @@ def said_of(annotation: Any) -> Said | None:
 
 
 def aliased(annotation: Any) -> Any:
-    """Return what the alias of a ``type`` statement, or a NewType, stands for; None for anything else."""
+    """Return what the alias of a ``type`` statement, or a NewType, stands for; None for anything else.
+
+    The arguments that an alias is given are put in the places of its type variables.
+    """
+    origin = get_origin(annotation)
+    if hasattr(origin, "__type_params__") and hasattr(origin, "__value__"):
+        known = _known(origin.__type_params__, get_args(annotation))
+        return substitute(origin.__value__, known)
     return getattr(annotation, "__value__", None) or getattr(annotation, "__supertype__", None)
+
+
+def identity(annotation: Any) -> Any:
+    """Return what tells an annotation from others, and has a hash, also if a list is among its arguments."""
+    try:
+        hash(annotation)
+    except TypeError:
+        return repr(annotation)
+    return annotation
+
+
+def bare(annotation: Any) -> Any:
+    """Return what an annotation is, without aliases and what ``Annotated`` adds."""
+    for _ in range(MAX_WRAPPERS):
+        inner = (
+            get_args(annotation)[0] if get_origin(annotation) is Annotated else aliased(annotation)
+        )
+        if inner is None:
+            return annotation
+        annotation = inner
+    raise TypeError(f"{annotation} is an alias of itself")
 
 
 def is_call_protocol(wanted: Any) -> bool:
@@ -108,6 +140,9 @@ def is_call_protocol(wanted: Any) -> bool:
 
 def awaited(annotation: Any) -> Any:
     """Return what a result is once it has been awaited, if it is awaitable."""
+    inside = bare(annotation)
+    if inside in AWAITABLES or get_origin(inside) in AWAITABLES:
+        annotation = inside
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in AWAITABLES:
         return Any
@@ -172,8 +207,8 @@ def _said_of_protocol(protocol: Any, args: tuple[Any, ...]) -> Said:
         parameters = list(inspect.signature(function).parameters.values())[1:]
     except (NameError, TypeError, ValueError):
         return Said()  # an annotation that only a checker can read
-    known = dict(zip(getattr(protocol, "__parameters__", ()), args, strict=False))
-    said = {name: _filled(hint, known) for name, hint in hints.items()}
+    known = _known(getattr(protocol, "__parameters__", ()), args)
+    said = {name: substitute(hint, known) for name, hint in hints.items()}
     by_position = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     by_name = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     return Said(
@@ -187,11 +222,30 @@ def _said_of_protocol(protocol: Any, args: tuple[Any, ...]) -> Said:
     )
 
 
-def _filled(annotation: Any, known: Mapping[Any, Any]) -> Any:
-    """Put what a generic Protocol was given in the place of its type variables."""
-    if isinstance(annotation, TypeVar):
-        return known.get(annotation, annotation)
-    variables = getattr(annotation, "__parameters__", ())
-    if not variables or isinstance(annotation, type):
+def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
+    """Put type arguments in the places of type variables; those of a TypeVarTuple are a tuple."""
+    if not arguments:
         return annotation
-    return annotation[tuple(known.get(one, one) for one in variables)]
+    if isinstance(annotation, TypeVar):
+        return arguments.get(annotation, annotation)
+    parameters = getattr(annotation, "__parameters__", ())
+    if isinstance(annotation, type) or not parameters:
+        return annotation
+    filled: list[Any] = []
+    for one in parameters:
+        several = isinstance(one, TypeVarTuple) and one in arguments
+        filled += arguments[one] if several else [arguments.get(one, one)]
+    return annotation[tuple(filled)]
+
+
+def _known(variables: tuple[Any, ...], arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    """Map type variables to their arguments; a TypeVarTuple, to the tuple of those that are left for it."""
+    known: dict[Any, Any] = {}
+    rest = list(arguments)
+    for index, one in enumerate(variables):
+        if isinstance(one, TypeVarTuple):
+            count = max(len(rest) - (len(variables) - index - 1), 0)
+            known[one], rest = tuple(rest[:count]), rest[count:]
+        elif rest:
+            known[one] = rest.pop(0)
+    return known

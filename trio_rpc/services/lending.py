@@ -6,6 +6,7 @@ several of them. Where an annotation says it, the argument is marked before it i
 
 from __future__ import annotations
 
+import collections
 import collections.abc
 import types
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
@@ -22,11 +23,21 @@ from typing import (
 )
 
 import msgspec
+import trio
 
+from trio_rpc.errors import EncodeError
 from trio_rpc.services.annotations import Names
-from trio_rpc.services.functions import STREAMS, UNIONS, Said, aliased, said_of
+from trio_rpc.services.functions import (
+    STREAMS,
+    UNIONS,
+    Said,
+    aliased,
+    bare,
+    identity,
+    said_of,
+)
 from trio_rpc.services.records import Record, is_typed_dict, record_of
-from trio_rpc.wire.to_msgpack import InPlaceOf
+from trio_rpc.wire.to_msgpack import AsData, InPlaceOf, has_data
 
 __all__ = [
     "Prepare",
@@ -36,17 +47,27 @@ __all__ = [
     "prepare_all",
     "preparer",
     "preparer_of_said",
+    "why_never_lent",
 ]
 
 SEQUENCES: Final = (
     list,
     tuple,
+    collections.deque,
     collections.abc.Collection,
     collections.abc.Iterable,
     collections.abc.Sequence,
     collections.abc.MutableSequence,
 )
-MAPPINGS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+MAPPINGS: Final = (
+    dict,
+    collections.OrderedDict,
+    collections.defaultdict,
+    collections.abc.Mapping,
+    collections.abc.MutableMapping,
+)
+DICTS: Final = (dict, collections.OrderedDict, collections.defaultdict)
+LISTS: Final = (list, tuple, collections.deque)
 
 NO_NAMES: Final = Names({}, {})
 
@@ -72,16 +93,44 @@ PrepareAll: TypeAlias = Callable[
 ]
 
 
-def is_alive(annotation: Any) -> bool:
+def is_alive(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
     """Say whether only what lives at one end could fit: a function, a stream, or a container of these."""
+    stands_for = annotation.__bound__ if isinstance(annotation, TypeVar) else aliased(annotation)
+    if stands_for is not None:
+        key = identity(annotation)
+        return key not in within and is_alive(stands_for, within | {key})
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in UNIONS:
-        return all(is_alive(one) for one in args if one is not types.NoneType)
+        return all(is_alive(one, within) for one in args if one is not types.NoneType)
     if origin is Annotated:
-        return is_alive(args[0])
+        return is_alive(args[0], within)
     if annotation in STREAMS or origin in STREAMS or said_of(annotation) is not None:
         return True
-    return origin is not None and origin is not Literal and any(map(is_alive, args))
+    if origin is None or origin is Literal:
+        return False
+    return any(is_alive(one, within) for one in args)
+
+
+def why_never_lent(annotation: Any, within: frozenset[Any] = frozenset()) -> str | None:
+    """Say what of an argument could never be sent, since only arguments are lent; None for nothing."""
+    key = identity(annotation)
+    if key in within:
+        return None
+    within |= {key}
+    annotation = bare(annotation)
+    origin, args = get_origin(annotation), get_args(annotation)
+    said = None if origin in UNIONS else said_of(annotation)
+    if said is not None:
+        if is_alive(said.result):
+            return "a function that returns functions or streams"
+        parts = (*said.positional, *said.named.values())
+    elif origin in STREAMS:
+        if is_alive(args[0]):
+            return "a stream of functions or streams"
+        parts = ()
+    else:
+        parts = () if origin is None or origin is Literal else args
+    return next(filter(None, (why_never_lent(one, within) for one in parts)), None)
 
 
 def prepare_all(
@@ -105,11 +154,35 @@ def prepare_all(
         args: Sequence[Any], kwargs: dict[str, Any]
     ) -> tuple[Sequence[Any], dict[str, Any]]:
         each = chain(by_position, repeat(more))
-        return [_prepared(how, value) for value, how in zip(args, each, strict=False)], {
-            name: _prepared(by_name.get(name, others), value) for name, value in kwargs.items()
-        }
+        try:
+            return [_prepared(how, value) for value, how in zip(args, each, strict=False)], {
+                name: _prepared(by_name.get(name, others), value) for name, value in kwargs.items()
+            }
+        except RecursionError:
+            raise EncodeError("nested too deeply, or contains itself") from None
 
     return prepare
+
+
+class _Again:
+    """An alias or a class within itself.
+
+    Whether it lends anything is found out first, without what it lends at a deeper level.
+    """
+
+    __slots__ = ("is_met", "prepare", "whole")
+
+    def __init__(self) -> None:
+        self.is_met = False
+        self.prepare: Prepare | None = None
+        self.whole: Prepare | None = None
+
+    def inside(self) -> Prepare | None:
+        self.is_met = True
+        return self.prepare
+
+
+NOWHERE: Final[Mapping[Any, _Again]] = types.MappingProxyType({})
 
 
 def preparer_of_said(said: Said, names: Names) -> PrepareAll | None:
@@ -119,24 +192,25 @@ def preparer_of_said(said: Said, names: Names) -> PrepareAll | None:
 
 
 def preparer(
-    annotation: Any, names: Names = NO_NAMES, within: frozenset[Any] = frozenset()
+    annotation: Any, names: Names = NO_NAMES, within: Mapping[Any, _Again] = NOWHERE
 ) -> Prepare | None:
     """Return a function that marks what an argument of that annotation lends; None where nothing is lent.
+
+    Data that could be taken for a stream is marked as what it is.
 
     An argument that does not fit is left as it is: the other end says so.
 
     Args:
         annotation: of the argument.
         names: that the annotations of fields may use.
-        within: aliases and classes that this annotation is inside of, since they may hold themselves. What
-            they lend at a deeper level is recognised by its looks.
+        within: aliases and classes that this annotation is inside of, since they may hold themselves.
     """
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return preparer(args[0], names, within)
     if origin in UNIONS:
         return _of_union(annotation, args, names, within)
-    if annotation in STREAMS or origin in STREAMS:
+    if identity(annotation) in STREAMS or origin in STREAMS:
         return _as_stream
     said = said_of(annotation)
     if said is not None:
@@ -147,11 +221,27 @@ def preparer(
         return _of_mapping(preparer(args[-1], names, within))
     if origin in SEQUENCES:
         return _of_sequence(origin, args, names, within)
-    if annotation in within:
-        return None
-    if aliased(annotation) is not None:
-        return preparer(aliased(annotation), names, within | {annotation})
-    return _of_record(annotation, names, within | {annotation})
+    key = identity(annotation)
+    return within[key].inside() if key in within else _of_name(annotation, names, within)
+
+
+def _of_name(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Prepare | None:
+    """Return what prepares objects of an alias or a class, which may hold itself."""
+    again = _Again()
+    inside = {**within, identity(annotation): again}
+    how = _of_what_is_in(annotation, names, inside)
+    if how is None or not again.is_met:
+        return how
+    again.prepare = lambda value: _prepared(again.whole, value)
+    again.whole = _of_what_is_in(annotation, names, inside)
+    return again.whole
+
+
+def _of_what_is_in(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Prepare | None:
+    stands_for = aliased(annotation)
+    if stands_for is not None:
+        return preparer(stands_for, names, within)
+    return _of_record(annotation, names, within) or _of_data(annotation)
 
 
 def _prepared(how: Prepare | None, value: Any) -> Any:
@@ -167,7 +257,7 @@ def _as_function(said: Said) -> Prepare:
 
 
 def _of_union(
-    annotation: Any, members: tuple[Any, ...], names: Names, within: frozenset[Any]
+    annotation: Any, members: tuple[Any, ...], names: Names, within: Mapping[Any, _Again]
 ) -> Prepare | None:
     said = said_of(annotation)  # what all functions in it say
     rest = [one for one in members if said_of(one) is None]
@@ -207,12 +297,12 @@ def _of_mapping(item: Prepare | None) -> Prepare | None:
     if item is None:
         return None
     return lambda value: (
-        {key: item(one) for key, one in value.items()} if type(value) is dict else value
+        {key: item(one) for key, one in value.items()} if type(value) in DICTS else value
     )
 
 
 def _of_sequence(
-    origin: Any, args: tuple[Any, ...], names: Names, within: frozenset[Any]
+    origin: Any, args: tuple[Any, ...], names: Names, within: Mapping[Any, _Again]
 ) -> Prepare | None:
     if origin is tuple and args[-1:] != (...,):
         each = [preparer(arg, names, within) for arg in args]
@@ -222,7 +312,7 @@ def _of_sequence(
         return None
 
     def prepare(value: Any) -> Any:
-        if type(value) not in (list, tuple):
+        if type(value) not in LISTS:
             return value
         several = each * len(value) if len(each) == 1 else each
         if len(several) < len(value):
@@ -232,13 +322,23 @@ def _of_sequence(
     return prepare
 
 
-def _of_record(annotation: Any, names: Names, within: frozenset[Any]) -> Prepare | None:
+def _of_data(annotation: Any) -> Prepare | None:
+    """Return what marks an object of any other class as data, where it could be taken for a stream."""
+    cls = get_origin(annotation) or annotation
+    if not isinstance(cls, type) or not hasattr(cls, "__aiter__"):
+        return None
+    if issubclass(cls, trio.abc.AsyncResource) or not has_data(cls):
+        return None
+    return lambda value: AsData(value) if isinstance(value, cls) else value
+
+
+def _of_record(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Prepare | None:
     """Return what takes an object of fields apart that lends some of them, or that looks like a stream."""
     try:
         record = record_of(annotation, names)
     except TypeError:
         return None  # one that only a checker can read
-    if record is None:
+    if record is None or issubclass(record.cls, trio.abc.AsyncResource):
         return None
     hows = {one.name: preparer(one.annotation, names, within) for one in record.fields}
     if not hasattr(record.cls, "__aiter__") and not any(hows.values()):
@@ -249,8 +349,11 @@ def _of_record(annotation: Any, names: Names, within: frozenset[Any]) -> Prepare
             if type(value) is dict
             else value
         )
+    as_data = _of_data(annotation)
     return lambda value: (
-        InPlaceOf(value, _taken_apart(record, hows, value)) if type(value) is record.cls else value
+        InPlaceOf(value, _taken_apart(record, hows, value))
+        if type(value) is record.cls
+        else _prepared(as_data, value)
     )
 
 

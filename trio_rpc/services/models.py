@@ -27,9 +27,9 @@ import msgspec
 
 from trio_rpc.services.adapters import Ambiguous, Read, Verdict, adapter, inside
 from trio_rpc.services.annotations import Names
-from trio_rpc.services.functions import aliased
+from trio_rpc.services.functions import aliased, substitute
 from trio_rpc.services.keyed import needs_guard
-from trio_rpc.services.records import record_of, substitute
+from trio_rpc.services.records import record_of
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.simpler import model_fields, model_keys
 

@@ -18,7 +18,6 @@ from typing import (
     Final,
     NotRequired,
     Required,
-    TypeVar,
     get_args,
     get_origin,
 )
@@ -27,8 +26,9 @@ import msgspec
 
 from trio_rpc.services.adapters import Read, inside
 from trio_rpc.services.annotations import Names, why_missing
+from trio_rpc.services.functions import substitute
 
-__all__ = ["Field", "Record", "is_typed_dict", "record_of", "substitute"]
+__all__ = ["Field", "Record", "is_typed_dict", "record_of"]
 
 MISSING: Final = object()
 
@@ -250,15 +250,3 @@ def _arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
             for one, mapping in _arguments(base).items():
                 found[one] = {key: substitute(value, own) for key, value in mapping.items()}
     return found
-
-
-def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
-    """Put type arguments in the places of type variables."""
-    if not arguments:
-        return annotation
-    if isinstance(annotation, TypeVar):
-        return arguments.get(annotation, annotation)
-    parameters = getattr(annotation, "__parameters__", ())
-    if isinstance(annotation, type) or not parameters:
-        return annotation
-    return annotation[tuple(arguments.get(one, one) for one in parameters)]

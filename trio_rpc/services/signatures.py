@@ -29,7 +29,7 @@ from trio_rpc.services.conversion import (
     make_converter,
     scalar_type,
 )
-from trio_rpc.services.functions import STREAMS, Said, awaited
+from trio_rpc.services.functions import STREAMS, UNIONS, Said, awaited, bare
 from trio_rpc.services.lending import Prepare, PrepareAll, prepare_all, preparer
 from trio_rpc.services.records import record_of
 from trio_rpc.util.text import one_line, quoted
@@ -199,14 +199,20 @@ class Signature:
         """
         if not self.takes_task_status:
             return None
-        annotation = self._annotations.get(TASK_STATUS)
-        for one in (annotation, *get_args(annotation)):  # it may be in a union, or in Annotated
-            if get_origin(one) is trio.TaskStatus:
-                annotation = one
-        if get_origin(annotation) is not trio.TaskStatus:
-            return None
-        adapted = self._adapt("the started value", get_args(annotation)[0], TASK_STATUS)
+        adapted = self._adapt("the started value", self.started_annotation(), TASK_STATUS)
         return checked(self.method, make_converter(adapted), "started value")
+
+    def started_annotation(self) -> Any:
+        """Return the annotation of what ``task_status.started`` is given, ``Any`` where there is none.
+
+        Raises TypeError when it cannot be resolved.
+        """
+        annotation = bare(self._annotations.get(TASK_STATUS)) if self.takes_task_status else Any
+        several = get_args(annotation) if get_origin(annotation) in UNIONS else (annotation,)
+        for one in map(bare, several):
+            if get_origin(one) is trio.TaskStatus:
+                return get_args(one)[0]
+        return Any
 
     def prepare(self) -> PrepareAll | None:
         """Return a function that marks what arguments lend, or None where no annotation says anything of that."""
@@ -233,15 +239,22 @@ class Signature:
             TypeError: the annotation is not that of a stream, or cannot be resolved or checked.
         """
         where = f"parameter {self._first!r}" if duplex else "its result"
-        annotation = awaited(self._annotations.get(self._first if duplex else "return"))
-        origin = get_origin(annotation)
-        if annotation is Any or annotation in STREAMS:
-            return None
-        if origin not in STREAMS:
-            raise TypeError(f"{self.method}: the annotation of {where} is not that of a stream")
-        item = get_args(annotation)[0]
         name = self._first if duplex else "return"
+        item = self.item_annotation(duplex=duplex)
         return make_converter(self._adapt(f"the items of {where}", item, name))
+
+    def item_annotation(self, *, duplex: bool = False) -> Any:
+        """Return the annotation of a stream's items, ``Any`` where there is none.
+
+        Raises TypeError when it is not that of a stream, or cannot be resolved.
+        """
+        annotation = bare(awaited(self._annotations.get(self._first if duplex else "return")))
+        if annotation is Any or annotation in STREAMS:
+            return Any
+        if get_origin(annotation) not in STREAMS:
+            where = f"parameter {self._first!r}" if duplex else "its result"
+            raise TypeError(f"{self.method}: the annotation of {where} is not that of a stream")
+        return get_args(annotation)[0]
 
     def _add(self, parameter: Parameter) -> None:
         name, kind = parameter.name, parameter.kind

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from trio_rpc.errors import MethodNotFound
 from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, inside, mark_of
 from trio_rpc.services.functions import awaited
-from trio_rpc.services.lending import is_alive
+from trio_rpc.services.lending import is_alive, why_never_lent
 from trio_rpc.services.signatures import Signature, signature_of
 from trio_rpc.util.text import quoted
 
@@ -233,16 +233,38 @@ def _check_lending(signature: Signature, kind: Kind, like: Callable[..., Any]) -
                     f"{signature.method}: parameter {name!r} is a function or a stream, which lives as long as a call"
                     " does, and a notification has no end: mark it with @method"
                 )
-    elif kind is Kind.METHOD and is_alive(awaited(_result_of(signature))):
+        return
+    if kind is Kind.METHOD and is_alive(awaited(_said(signature.annotation, "return"))):
         raise TypeError(
             f"{signature.method}: its result is a function or a stream, which would outlive the call: mark an async"
             " generator with @stream, or take a callback as a parameter"
         )
+    if kind.is_opened and is_alive(_items(signature, kind)):
+        raise TypeError(
+            f"{signature.method}: its items are functions or streams, and only an argument of a call can be one:"
+            " take a callback as a parameter"
+        )
+    if is_alive(_said(signature.started_annotation)):
+        raise TypeError(
+            f"{signature.method}: its started value is a function or a stream, and only an argument of a call can be"
+            " one: take a callback as a parameter"
+        )
+    for name in inspect.signature(like).parameters:
+        why = why_never_lent(_said(signature.annotation, name))
+        if why is not None:
+            raise TypeError(
+                f"{signature.method}: parameter {name!r} takes {why}, and only an argument of a call can be one:"
+                " let the function take a callback itself"
+            )
 
 
-def _result_of(signature: Signature) -> Any:
+def _items(signature: Signature, kind: Kind) -> Any:
+    return _said(functools.partial(signature.item_annotation, duplex=kind is Kind.DUPLEX))
+
+
+def _said(get: Callable[..., Any], *name: str) -> Any:
     try:
-        return signature.annotation("return")
+        return get(*name)
     except TypeError:
         return Any  # one that only a checker can read: the serving side can do without
 

@@ -34,6 +34,7 @@ from trio_rpc.wire.simpler import simplifier
 __all__ = [
     "EXTENSION_FACTOR",
     "SHORT",
+    "AsData",
     "Converter",
     "InPlaceOf",
     "has_data",
@@ -55,6 +56,12 @@ _PLAIN_KEYS = frozenset({str, bytes})
 
 _CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
 _EXACT = (SCALARS - {bytearray, memoryview}) | frozenset(LEAF_ENCODERS)
+
+
+class AsData(NamedTuple):
+    """An object that is data, and all that is in it, whatever it looks like."""
+
+    value: Any
 
 
 class InPlaceOf(NamedTuple):
@@ -144,7 +151,7 @@ class Converter:
         lower: Lowerer | None = _lowerer(cls)  # type: ignore[arg-type]  # a class has a hash
         if lower is not None:
             return lower(self, value, depth)
-        return self._unknown(value)
+        return self._unknown(value, depth)
 
     def items(self, items: Iterable[Any], depth: int) -> list[Any]:
         """Lower what a container at ``depth`` holds."""
@@ -221,11 +228,18 @@ class Converter:
         self._in_key = outside
         return self._extension(registration.tag, lowered)
 
-    def _unknown(self, value: Any) -> Any:
+    def _unknown(self, value: Any, depth: int) -> Any:
+        """Lower what looks alive: as a reference, or as data where nothing can be lent."""
         reference = None if self._references is None else self._references(value)
-        if reference is None:
-            raise EncodeError(f"a value of type {type(value).__qualname__} cannot be sent")
-        return encode_reference(reference)
+        if reference is not None:
+            return encode_reference(reference)
+        cls = type(value)
+        lower: Lowerer | None = None
+        if not _is_channel(cls):
+            lower = _data_lowerer(cls)  # type: ignore[arg-type]  # a class has a hash
+        if lower is None:
+            raise EncodeError(f"a value of type {cls.__qualname__} cannot be sent")
+        return lower(self, value, depth)
 
     def array(self, value: Any, depth: int) -> msgpack.ExtType:
         """Lower a tuple: the extension is a level, and so is the array in it."""
@@ -251,6 +265,13 @@ class Converter:
         registered = self._registry.for_class(type(value.value)) is not None
         return self.value(value.value if registered else value.instead, depth)
 
+    def as_data(self, value: AsData, depth: int) -> Any:
+        """Lower an object of which an annotation says that it is data, and so is all that is in it."""
+        outside, self._references = self._references, None
+        lowered = self.value(value.value, depth)
+        self._references = outside
+        return lowered
+
     def opaque(self, value: msgpack.ExtType, depth: int) -> msgpack.ExtType:
         """Pass on an extension of the users' range that has no meaning here."""
         if not FIRST_TAG <= value.code <= LAST_TAG:
@@ -274,6 +295,7 @@ _LOWERERS: dict[type, Lowerer] = {
     set: lambda lowering, value, depth: lowering.set(SET, value, depth),
     frozenset: lambda lowering, value, depth: lowering.set(FROZENSET, value, depth),
     Reference: lambda _, value, __: encode_reference(value),
+    AsData: Converter.as_data,
     InPlaceOf: Converter.in_place,
     msgpack.ExtType: Converter.opaque,
     **{cls: _leaf(code, encode) for cls, (code, encode) in LEAF_ENCODERS.items()},
@@ -290,10 +312,15 @@ _LOWERERS: dict[type, Lowerer] = {
 
 @functools.lru_cache(maxsize=1024)
 def _lowerer(cls: type) -> Lowerer | None:
-    """Find out how instances of a class are lowered; None for those that are not sent as data."""
+    """Find out how instances of a class are lowered; None for those that may be lent."""
     if hasattr(cls, "__aiter__") and not issubclass(cls, (enum.Enum, msgspec.Struct)):
-        return None  # it is alive, as Trio's channels are, which have fields besides
+        return None  # what is lent is a stream, if no annotation says that it is data
     return _data_lowerer(cls)
+
+
+def _is_channel(cls: type) -> bool:
+    """Say whether a class is like Trio's channels, which have fields that nobody means."""
+    return hasattr(cls, "aclose") and (hasattr(cls, "receive") or hasattr(cls, "receive_some"))
 
 
 def has_data(cls: type) -> bool:
@@ -301,6 +328,7 @@ def has_data(cls: type) -> bool:
     return _data_lowerer(cls) is not None
 
 
+@functools.lru_cache(maxsize=1024)
 def _data_lowerer(cls: type) -> Lowerer | None:
     if cls in _LOWERERS:
         return _LOWERERS[cls]

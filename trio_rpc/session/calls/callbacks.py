@@ -134,9 +134,14 @@ def lend(value: Any, method: RemoteMethod, number: int) -> Lent | None:
 
 
 def not_lent(value: Any) -> None:
-    """Raise EncodeError for a function or a stream in a notification, which has no end for it to live until."""
-    value = value.value if type(value) is Wanted else value
-    if callable(value) or isinstance(value, AsyncIterable):
+    """Raise EncodeError for a function or a stream in a notification, which has no end for it to live until.
+
+    An argument that could be data as well is data here.
+    """
+    is_wanted = type(value) is Wanted
+    value = value.value if is_wanted else value
+    is_alive = callable(value) or isinstance(value, AsyncIterable)
+    if is_wanted or (is_alive and not _is_data(value)):
         raise EncodeError(
             f"a notification cannot carry a function or a stream, such as this {type(value).__qualname__}: they live"
             " as long as a call does, so make it a method"
@@ -151,8 +156,7 @@ def _kind_by_looks(value: Any) -> int | None:
     is_function = callable(value) and not isinstance(value, type)
     if not isinstance(value, AsyncIterable):
         return CALLBACK if is_function else None
-    # Trio's channels have fields, too, and nobody means these.
-    is_data = has_data(type(value)) and not isinstance(value, trio.abc.AsyncResource)
+    is_data = _is_data(value)
     if is_function or is_data:
         name = type(value).__qualname__
         looks = ["data"] * is_data + ["a function"] * is_function + ["a stream"]
@@ -163,6 +167,11 @@ def _kind_by_looks(value: Any) -> int | None:
             f" interface that does, or give {', '.join(hints)}, or aiter() of it for the stream"
         )
     return STREAM
+
+
+def _is_data(value: Any) -> bool:
+    # Trio's channels have fields, too, and nobody means these.
+    return has_data(type(value)) and not isinstance(value, trio.abc.AsyncResource)
 
 
 def _as_stream(items: AsyncIterable[Any], method: str, number: int, raises: Raises) -> BoundMethod:

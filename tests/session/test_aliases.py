@@ -1,0 +1,210 @@
+"""Aliases in the annotations of functions, streams and results say what they stand for."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import pytest
+import trio
+
+import trio_rpc
+from trio_rpc import duplex, method, stream
+from trio_rpc.services.tables import build_table
+from trio_rpc.testing import open_session_pair
+
+T = TypeVar("T")
+
+USED: dict[str, Any] = {
+    "Callable": Callable,
+    "Awaitable": Awaitable,
+    "AsyncIterator": AsyncIterator,
+    "T": T,
+    "trio": trio,
+}
+SIMPLE = """
+    Sink = Callable[[T], Awaitable[None]]
+    Source = Callable[[], Awaitable[T]]
+    Later = Awaitable[T]
+    Items = AsyncIterator[T]
+    Pipe = trio.abc.Channel[T]
+    Status = trio.TaskStatus[T]
+    Sinks = dict[str, Sink[T]]
+    """
+STATEMENTS = """
+    type Sink[T] = Callable[[T], Awaitable[None]]
+    type Source[T] = Callable[[], Later[T]]
+    type Later[T] = Awaitable[T]
+    type Items[T] = AsyncIterator[T]
+    type Pipe[T] = trio.abc.Channel[T]
+    type Status[T] = trio.TaskStatus[T]
+    type Sinks[T] = dict[str, Sink[T]]
+    type Spread[*Ts] = Callable[[*Ts], Awaitable[None]]
+    type Behind[T, *Ts] = Callable[[*Ts, T], Awaitable[None]]
+    type Given[**P] = Callable[P, Awaitable[None]]
+    type Twice[T] = Sink[T]
+    type Never = list[Never]
+    """
+
+needs_statements = pytest.mark.skipif(sys.version_info < (3, 12), reason="no type statement")
+
+
+def _made(text: str) -> dict[str, Any]:
+    names = dict(USED)
+    exec(textwrap.dedent(text), names)  # noqa: S102 - the statement is new in Python 3.12
+    return names
+
+
+@pytest.fixture(params=[SIMPLE, pytest.param(STATEMENTS, marks=needs_statements)])
+def names(request):
+    return _made(request.param)
+
+
+def _service(names: dict[str, Any], **annotations: str) -> Any:
+    async def ask(self: Any, x: Any = None) -> Any: ...
+
+    ask.__annotations__ = {
+        name.replace("result", "return"): eval(text, names)  # noqa: S307
+        for name, text in annotations.items()
+    }
+    return ask
+
+
+def _desk(names: dict[str, Any], sink: str, *args: Any) -> Any:
+    class Desk:
+        @method
+        async def tell(self, x):
+            await x(*args)
+
+    Desk.tell.__annotations__["x"] = eval(sink, names)  # noqa: S307
+    return Desk
+
+
+async def _told(desk: Any) -> list[Any]:
+    told: list[Any] = []
+    async with open_session_pair(desk(), None) as (_, session):
+        await session.proxy("", desk).tell(lambda *given: told.append(given))
+    return told
+
+
+@pytest.mark.parametrize("sink", ["Sink[set[int]]", "Sinks[set[int]]"])
+async def test_the_arguments_of_a_callback_are_converted_to_those_of_its_alias(names, sink):
+    class Desk:
+        @method
+        async def tell(self, x):
+            await (x["a"] if isinstance(x, dict) else x)([1, 2])
+
+    Desk.tell.__annotations__["x"] = eval(sink, names)  # noqa: S307
+    told: list[Any] = []
+    async with open_session_pair(Desk(), None) as (_, session):
+        given = {"a": told.append} if "Sinks" in sink else told.append
+        await session.proxy("", Desk).tell(given)
+    assert told == [{1, 2}]
+
+
+async def test_an_argument_that_does_not_fit_the_alias_is_an_error(names):
+    with pytest.raises(trio_rpc.RemoteError, match="Expected `int`, got `str`"):
+        await _told(_desk(names, "Sink[int]", "one"))
+
+
+@needs_statements
+@pytest.mark.parametrize(
+    ("sink", "args", "told"),
+    [
+        ("Twice[set[int]]", ([1],), ({1},)),
+        ("Spread[set[int], list[set[int]]]", ([1], [[2]]), ({1}, [{2}])),
+        ("Spread[*tuple[set[int], int]]", ([1], 2), ({1}, 2)),
+        ("Behind[set[int], int, str]", (1, "a", [2]), (1, "a", {2})),
+        ("Given[[set[int], int]]", ([1], 2), ({1}, 2)),
+        ("Given[...]", ([1], 2), ([1], 2)),
+    ],
+)
+async def test_an_alias_may_have_several_arguments(sink, args, told):
+    assert await _told(_desk(_made(STATEMENTS), sink, *args)) == [told]
+
+
+async def test_the_result_of_a_callback_is_converted_to_that_of_its_alias(names):
+    class Desk:
+        @method
+        async def ask(self, x):
+            return await x() == {1}
+
+    Desk.ask.__annotations__ = {"x": eval("Source[set[int]]", names), "return": bool}  # noqa: S307
+    async with open_session_pair(Desk(), None) as (_, session):
+        assert await session.proxy("", Desk).ask(lambda: [1])
+        with pytest.raises(trio_rpc.RemoteError, match="Expected `int`, got `str`"):
+            await session.proxy("", Desk).ask(lambda: ["a"])
+
+
+async def test_results_items_channels_and_started_values_may_be_aliases(names):
+    class Desk:
+        @method
+        def result(self):
+            async def later():
+                return [1]
+
+            return later()
+
+        @stream
+        async def items(self):
+            yield [1]
+
+        @duplex
+        async def echo(self, channel):
+            await channel.send(await channel.receive() == {1} and [1])
+
+        @method
+        async def start(self, *, task_status=trio.TASK_STATUS_IGNORED):
+            task_status.started([1])
+
+        @method
+        async def pulled(self, items):
+            return [item async for item in items] == [{1}]
+
+    def say(name, parameter, text):
+        vars(Desk)[name].__annotations__[parameter] = eval(text, names)  # noqa: S307
+
+    say("result", "return", "Later[set[int]]")
+    say("items", "return", "Items[set[int]]")
+    say("echo", "channel", "Pipe[set[int]]")
+    say("start", "task_status", "Status[set[int]]")
+    say("pulled", "items", "Items[set[int]]")
+
+    async def items():
+        yield [1]
+
+    async with open_session_pair(Desk(), None) as (_, session):
+        proxy = session.proxy("", Desk)
+        assert await proxy.result() == {1}
+        async with proxy.items() as given:
+            assert await given.receive() == {1}
+        async with proxy.echo() as channel:
+            await channel.send([1])
+            assert await channel.receive() == {1}
+        async with trio.open_nursery() as nursery:
+            assert await nursery.start(proxy.start) == {1}
+        assert await proxy.pulled(items())
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {"result": "Sink[int]"},
+        {"result": "Sinks[int]"},
+        {"result": "Items[int]"},
+        {"result": "Later[Sink[int]]"},
+        {"x": "Items[Sink[int]]"},
+        {"x": "Source[Items[int]]"},
+    ],
+)
+async def test_an_alias_of_what_can_never_be_sent_is_refused(names, annotations):
+    with pytest.raises(TypeError, match=r"ask: .* function"):
+        build_table(type("Desk", (), {"ask": method(_service(names, **annotations))})())
+
+
+@needs_statements
+async def test_an_alias_of_itself_is_looked_at_once():
+    service = type("Desk", (), {"ask": method(_service(_made(STATEMENTS), x="Never"))})()
+    assert set(build_table(service)) == {"ask"}

@@ -1,0 +1,7 @@
+"""tests/session/test_aliases.py over every transport."""
+
+from __future__ import annotations
+
+from suites import over_every_transport
+
+globals().update(over_every_transport("test_aliases"))
