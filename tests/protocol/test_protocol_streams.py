@@ -54,6 +54,25 @@ def test_credit_for_items_runs_out_and_is_given_back(pair):
     assert values(pair.deliver(pair.b)) == [3]
 
 
+def test_credit_for_one_stream_that_has_not_left_is_one_message_however_often_it_is_given(pair):
+    calls = [open_stream(pair, [1, 1000]) for _ in range(2)]
+    sizes = dict.fromkeys(calls, 0)
+    for call in calls * 100:
+        pair.b.item(call, "x")
+        (item,) = pair.deliver(pair.b)
+        pair.a.grant_items(call, 1, item.size)
+        pair.b._given.give(call, 1, item.size)  # it guesses what it has not been told
+        sizes[call] += item.size
+    assert pair.a.messages_waiting == 2
+    assert pair.a.bytes_waiting < 100
+    (packet,) = packets(pair.a)
+    assert decoded(packet) == [m.Credit(100, call, sizes[call]) for call in calls]
+    pair.b.item(calls[0], "x")
+    (item,) = pair.deliver(pair.b)
+    pair.a.grant_items(calls[0], 1, item.size)
+    assert decoded(packets(pair.a)[0]) == [m.Credit(1, calls[0], item.size)]
+
+
 def test_the_last_item_may_overdraw_the_bytes(pair):
     call = open_stream(pair, [9, 10])
     pair.b.item(call, b"x" * 50)

@@ -53,6 +53,25 @@ class _Large:
     sent: int = 0
 
 
+class _ItemCredit:
+    """Credit for the Items of one call, written when it leaves: what is granted until then is added."""
+
+    __slots__ = ("call", "items", "size")
+
+    def __init__(self, call: int, items: int, size: int) -> None:
+        self.call = call
+        self.items = items
+        self.size = size
+
+    def __len__(self) -> int:
+        """Return the most bytes that it may have."""
+        return CONTROL_ROOM
+
+    def written(self) -> bytes:
+        data: bytes = msgpack.packb(m.Credit(self.items, self.call, self.size).to_wire())
+        return data
+
+
 class Outbox:
     """The queue between those who send and the one who writes.
 
@@ -60,7 +79,7 @@ class Outbox:
     ``Limits.send_buffer`` bytes (the session waits with them). A reply and a Cancel
     belong to a call each, of which there are at most ``max_calls`` (no handler begins above
     ``Limits.max_unsent`` bytes), and each of which keeps its slot until its terminal message has left.
-    Pongs share one place, and so do Credits.
+    Pongs share one place, and so do Credits, and those for the Items of one call.
 
     Args:
         max_packet: bytes that a packet may have.
@@ -69,7 +88,7 @@ class Outbox:
     def __init__(self, max_packet: int) -> None:
         self.size = 0
         """Bytes that wait."""
-        self._small: deque[tuple[bytes | BufferList, int, int]] = deque()
+        self._small: deque[tuple[bytes | BufferList | _ItemCredit, int, int]] = deque()
         """Each with its tag and a number, which grows."""
         self._last_number = 0
         self._large: deque[_Large] = deque()
@@ -81,6 +100,8 @@ class Outbox:
         self._goodbye = b""
         self._dropped = b""
         self._credit = 0
+        self._item_credits: dict[int, _ItemCredit] = {}
+        """Those among the small messages, by the id of the call."""
         self._large_is_owed = False
         self.allowance = SHORT_PIECE
         """Bytes of short pieces that may leave."""
@@ -133,6 +154,18 @@ class Outbox:
     def put_credit(self, notifications: int) -> None:
         """Queue a Credit, or add it to the one that has not left yet."""
         self._credit += notifications
+
+    def put_item_credit(self, call: int, items: int, size: int) -> None:
+        """Queue a Credit for the Items of a call, or add it to the one that has not left yet."""
+        waiting = self._item_credits.get(call)
+        if waiting is not None:
+            waiting.items += items
+            waiting.size += size
+            return
+        credit = self._item_credits[call] = _ItemCredit(call, items, size)
+        self.size += len(credit)
+        self._last_number += 1
+        self._small.append((credit, NOTHING, self._last_number))
 
     def put_goodbye(self, data: bytes) -> None:
         """Queue a small message behind all calls, the large ones included."""
@@ -225,6 +258,9 @@ class Outbox:
             self._last_small_request = -tag
         elif tag:
             answered.append(tag)
+        if isinstance(data, _ItemCredit):
+            del self._item_credits[data.call]
+            return data.written()
         return data
 
     def _take_piece(self, parts: list[Buffer], answered: list[int], room: int) -> int:
@@ -274,6 +310,7 @@ class Outbox:
     def clear(self) -> None:
         """Forget all that waits: it will not leave any more."""
         self._small.clear()
+        self._item_credits.clear()
         self._large.clear()
         self._goodbye = self._dropped = b""
         self.size = self._credit = 0

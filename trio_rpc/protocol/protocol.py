@@ -508,7 +508,9 @@ class Protocol:
     def grant_items(self, call: int, items: int, size: int) -> None:
         """Let that call of ours send so much more, unless it is over or its stream is."""
         if self.outgoing.get(call) is _WAITING and self._taken.give(call, items, size):
-            self._put(m.Credit(items, call, size))
+            self.ours = step(self.ours, self.theirs, m.Credit)
+            self._outbox.put_item_credit(call, items, size)
+            self._count()
 
     def started(self, call: int, value: Any) -> None:
         """Queue the Started of a call of the peer's, also of one that has been cancelled.
