@@ -35,7 +35,13 @@ def pytest_configure(config):
 
 
 def pytest_addoption(parser):
-    """Add the option by which .ci/run shares out the slow tests among Python versions."""
+    """Add two options: which of the slow tests run, and over which transports those of sessions."""
+    parser.addoption(
+        "--transport",
+        action="append",
+        metavar="KIND",
+        help="run the tests that take `session_pair` over this transport; may be repeated, or `all`",
+    )
     parser.addoption(
         "--slow-part",
         metavar="K/N",

@@ -1,12 +1,63 @@
-"""What every test of sessions gets: a clock that nobody waits for."""
+"""What every test of sessions gets: a clock that nobody waits for, and sessions over each transport.
+
+A test of what sessions do takes the fixture ``session_pair`` and calls it in place of
+``trio_rpc.testing.open_session_pair``, with the same arguments. It then runs in memory, and with
+``--transport all`` over each transport, as .ci/run has it. A test that has channels of its own, or that does not depend on
+what joins the sessions, calls ``open_session_pair``, and stands in ``tests/transports/test_transports.py``.
+"""
 
 from __future__ import annotations
 
-import ssl
+import contextlib
 
 import pytest
 import trio
-import trustme
+from helpers.tls import make_contexts
+from helpers.transports import IN_MEMORY, KINDS, Transport
+from trio.testing import MockClock
+
+from trio_rpc import DEFAULT_LIMITS
+from trio_rpc.testing import open_session_pair
+
+
+def pytest_generate_tests(metafunc):
+    """Run what takes ``session_pair`` in memory, or over the transports that were chosen."""
+    if "session_pair" in metafunc.fixturenames:
+        kinds = metafunc.config.getoption("--transport") or ["memory"]
+        if "all" in kinds:
+            kinds = KINDS
+        if unknown := set(kinds) - set(KINDS):
+            raise pytest.UsageError(f"--transport: {unknown} are none of {KINDS}")
+        metafunc.parametrize("session_pair", kinds, indirect=True)
+
+
+def _is_in_memory(request):
+    """Tell whether all that a test does is seen by its clock: it uses no sockets, threads or pipes."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    return parameters.get("session_pair", "memory") in IN_MEMORY
+
+
+@pytest.fixture
+async def session_pair(request, nursery, tmp_path, server_tls):
+    """Give the test ``open_session_pair``, over one transport."""
+    transport = Transport(request.param, nursery, tmp_path, server_tls)
+
+    @contextlib.asynccontextmanager
+    async def open_over_transport(services_a=None, services_b=None, **options):
+        limits = [options.get(f"options_{end}", {}).get("limits", DEFAULT_LIMITS) for end in "ab"]
+        async with (
+            transport.join(*limits) as channels,
+            open_session_pair(services_a, services_b, channels=channels, **options) as pair,
+        ):
+            yield pair
+
+    return open_over_transport
+
+
+@pytest.fixture
+def autojump_clock(request):
+    """A mock clock that jumps when nothing happens; bytes on their way between sockets do happen."""
+    return MockClock(autojump_threshold=0 if _is_in_memory(request) else 0.01)
 
 
 @pytest.fixture
@@ -29,23 +80,22 @@ async def tasks():
 
 @pytest.fixture(scope="session")
 def server_tls():
-    ca = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("localhost", "127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    ca.configure_trust(client)
-    return server, client
+    return make_contexts()
 
 
 @pytest.fixture(autouse=True)
-async def watchdog():
-    """End a test that hangs: where nobody else waits for a time, a mock clock jumps to this one."""
+async def watchdog(request):
+    """End a test that hangs: where nobody else waits for a time, a mock clock jumps to this one.
+
+    Over sockets it would jump there while a thread is at work; there pytest's time-out is enough.
+    """
 
     async def bark():
         await trio.sleep(3_000)
         raise AssertionError("this test hangs")
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(bark)
+        if _is_in_memory(request):
+            nursery.start_soon(bark)
         yield
         nursery.cancel_scope.cancel()

@@ -13,7 +13,6 @@ import trio
 import trio_rpc
 from trio_rpc import duplex, method, stream
 from trio_rpc.services.tables import build_table
-from trio_rpc.testing import open_session_pair
 
 T = TypeVar("T")
 
@@ -82,15 +81,17 @@ def _desk(names: dict[str, Any], sink: str, *args: Any) -> Any:
     return Desk
 
 
-async def _told(desk: Any) -> list[Any]:
+async def _told(session_pair, desk: Any) -> list[Any]:
     told: list[Any] = []
-    async with open_session_pair(desk(), None) as (_, session):
+    async with session_pair(desk(), None) as (_, session):
         await session.proxy("", desk).tell(lambda *given: told.append(given))
     return told
 
 
 @pytest.mark.parametrize("sink", ["Sink[set[int]]", "Sinks[set[int]]"])
-async def test_the_arguments_of_a_callback_are_converted_to_those_of_its_alias(names, sink):
+async def test_the_arguments_of_a_callback_are_converted_to_those_of_its_alias(
+    session_pair, names, sink
+):
     class Desk:
         @method
         async def tell(self, x):
@@ -98,15 +99,15 @@ async def test_the_arguments_of_a_callback_are_converted_to_those_of_its_alias(n
 
     Desk.tell.__annotations__["x"] = eval(sink, names)  # noqa: S307
     told: list[Any] = []
-    async with open_session_pair(Desk(), None) as (_, session):
+    async with session_pair(Desk(), None) as (_, session):
         given = {"a": told.append} if "Sinks" in sink else told.append
         await session.proxy("", Desk).tell(given)
     assert told == [{1, 2}]
 
 
-async def test_an_argument_that_does_not_fit_the_alias_is_an_error(names):
+async def test_an_argument_that_does_not_fit_the_alias_is_an_error(session_pair, names):
     with pytest.raises(trio_rpc.RemoteError, match="Expected `int`, got `str`"):
-        await _told(_desk(names, "Sink[int]", "one"))
+        await _told(session_pair, _desk(names, "Sink[int]", "one"))
 
 
 @needs_statements
@@ -121,24 +122,24 @@ async def test_an_argument_that_does_not_fit_the_alias_is_an_error(names):
         ("Given[...]", ([1], 2), ([1], 2)),
     ],
 )
-async def test_an_alias_may_have_several_arguments(sink, args, told):
-    assert await _told(_desk(_made(STATEMENTS), sink, *args)) == [told]
+async def test_an_alias_may_have_several_arguments(session_pair, sink, args, told):
+    assert await _told(session_pair, _desk(_made(STATEMENTS), sink, *args)) == [told]
 
 
-async def test_the_result_of_a_callback_is_converted_to_that_of_its_alias(names):
+async def test_the_result_of_a_callback_is_converted_to_that_of_its_alias(session_pair, names):
     class Desk:
         @method
         async def ask(self, x):
             return await x() == {1}
 
     Desk.ask.__annotations__ = {"x": eval("Source[set[int]]", names), "return": bool}  # noqa: S307
-    async with open_session_pair(Desk(), None) as (_, session):
+    async with session_pair(Desk(), None) as (_, session):
         assert await session.proxy("", Desk).ask(lambda: [1])
         with pytest.raises(trio_rpc.RemoteError, match="Expected `int`, got `str`"):
             await session.proxy("", Desk).ask(lambda: ["a"])
 
 
-async def test_results_items_channels_and_started_values_may_be_aliases(names):
+async def test_results_items_channels_and_started_values_may_be_aliases(session_pair, names):
     class Desk:
         @method
         def result(self):
@@ -175,7 +176,7 @@ async def test_results_items_channels_and_started_values_may_be_aliases(names):
     async def items():
         yield [1]
 
-    async with open_session_pair(Desk(), None) as (_, session):
+    async with session_pair(Desk(), None) as (_, session):
         proxy = session.proxy("", Desk)
         assert await proxy.result() == {1}
         async with proxy.items() as given:

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 import trio
-from raw_peer import HELLO, RawPeer, session_with_raw_peer
+from helpers.raw_peer import HELLO, RawPeer, session_with_raw_peer
 
 import trio_rpc
 from trio_rpc import Limits, Options

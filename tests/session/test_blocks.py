@@ -10,14 +10,14 @@ import textwrap
 
 import pytest
 import trio
-from children import Plugin
-from handlers import Echo, Sleeper
-from raw_peer import session_with_raw_peer
+from helpers.children import Plugin
+from helpers.handlers import Echo, Sleeper
+from helpers.raw_peer import session_with_raw_peer
 from test_processes import command
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
-from trio_rpc import Fate, SessionBroken, SessionEnd, open_session
+from trio_rpc import Fate, Limits, SessionBroken, SessionEnd, open_session
 from trio_rpc.testing import memory_channel_pair, open_session_pair
 from trio_rpc.testing.faulty import open_faulty_pair
 from trio_rpc.wire import messages as m
@@ -266,13 +266,13 @@ async def test_law_17_a_session_that_ends_before_the_body_begins(no_time):
 
 
 @pytest.mark.parametrize("wrong", [None, True, "Cancel", "", ["cancel"]])
-async def test_law_17_a_wrong_option_is_refused_with_the_right_ones(wrong):
+async def test_law_17_a_wrong_option_is_refused_with_the_right_ones(session_pair, wrong):
     blocks = [
         lambda: open_session(memory_channel_pair()[0], on_end=wrong),
         lambda: trio_rpc.connect("tcp://127.0.0.1:1", on_end=wrong),
         lambda: trio_rpc.open_process(["true"], on_end=wrong),
         lambda: trio_rpc.open_parent(on_end=wrong),
-        lambda: open_session_pair(on_end=wrong),
+        lambda: session_pair(on_end=wrong),
     ]
     for block in blocks:
         with pytest.raises(ValueError, match='on_end must be "cancel" or "keep", not'):
@@ -322,8 +322,8 @@ async def test_law_17_a_pair_whose_connection_is_lost():
         assert not caught.value.orderly
 
 
-async def test_law_17_a_pair_of_which_the_body_closes_one_end(no_time):
-    async with open_session_pair(None, Sleeper()) as (a, b):
+async def test_law_17_a_pair_of_which_the_body_closes_one_end(session_pair, no_time):
+    async with session_pair(None, Sleeper()) as (a, b):
         await b.aclose()
         await trio.lowlevel.checkpoint()
         assert (await a.wait_closed()).by == "peer"
@@ -380,7 +380,8 @@ async def test_law_17_over_a_process_that_is_killed_or_shut_down(number, orderly
 async def test_law_17_the_block_of_a_child_process_says_how_that_ended():
     with trio.fail_after(60):
         with pytest.raises(SessionBroken, match="SIGKILL"):
-            async with trio_rpc.open_process(command()) as session:
+            patient = Limits(handshake_timeout=60)  # a machine can be busy
+            async with trio_rpc.open_process(command(), limits=patient) as session:
                 process = await session.proxy("", Plugin).pid()
 
                 os.kill(process, signal.SIGKILL)

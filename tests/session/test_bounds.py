@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import trio
-from handlers import Echo
-from raw_peer import session_with_raw_peer
+from helpers.handlers import Echo
+from helpers.raw_peer import session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import EncodeError, Fate, Limits
 from trio_rpc.session.streams.items import ITEMS_PER_TURN
-from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 
 MOST = 2 * ITEMS_PER_TURN
@@ -47,10 +46,10 @@ class Blocks:
 
 
 @pytest.mark.parametrize("theirs", [8, 32])
-async def test_law_12_the_peers_own_depth_bounds_what_is_sent_to_it(no_time, theirs):
+async def test_law_12_the_peers_own_depth_bounds_what_is_sent_to_it(session_pair, no_time, theirs):
     options = {"limits": Limits(max_depth=theirs)}
     fits, too_deep = theirs - 2, theirs + 1
-    async with open_session_pair(Blocks(), Echo(), options_b=options) as (a, b):
+    async with session_pair(Blocks(), Echo(), options_b=options) as (a, b):
         assert await a.call("echo", nested(fits)) == nested(fits)
         with pytest.raises(EncodeError, match=f"more than {theirs} levels") as caught:
             await a.call("echo", nested(too_deep))
@@ -63,9 +62,9 @@ async def test_law_12_the_peers_own_depth_bounds_what_is_sent_to_it(no_time, the
         assert await b.call("nested", 1) == nested(1)
 
 
-async def test_law_12_the_peers_own_nodes_bound_what_is_sent_to_it(no_time):
+async def test_law_12_the_peers_own_nodes_bound_what_is_sent_to_it(session_pair, no_time):
     options = {"limits": Limits(max_nodes=2_000)}
-    async with open_session_pair(Blocks(), Echo(), options_b=options) as (a, b):
+    async with session_pair(Blocks(), Echo(), options_b=options) as (a, b):
         assert await a.call("echo", [0] * 1_000) == [0] * 1_000
         with pytest.raises(EncodeError, match="more than 2000"):
             await a.call("echo", [0] * 2_001)
@@ -123,10 +122,10 @@ class Watch:
 
 
 @pytest.mark.parametrize("size", [1, 2_000])
-async def test_a_generator_that_never_waits_lets_others_run(no_time, size):
+async def test_a_generator_that_never_waits_lets_others_run(session_pair, no_time, size):
     blocks = Blocks()
     watch = Watch(blocks)
-    async with open_session_pair(None, blocks) as (a, _), trio.open_nursery() as nursery:
+    async with session_pair(None, blocks) as (a, _), trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
         async with a.stream("blocks", size) as items:
             for _ in range(3_000):
@@ -136,7 +135,7 @@ async def test_a_generator_that_never_waits_lets_others_run(no_time, size):
     assert watch.turns > 3_000 // MOST
 
 
-async def test_a_generator_that_was_given_and_never_waits_lets_others_run(no_time):
+async def test_a_generator_that_was_given_and_never_waits_lets_others_run(session_pair, no_time):
     blocks = Blocks()
     watch = Watch(blocks)
 
@@ -145,7 +144,7 @@ async def test_a_generator_that_was_given_and_never_waits_lets_others_run(no_tim
         async def take(self, items: trio.abc.ReceiveChannel[bytes], count: int) -> int:
             return sum([len(await items.receive()) for _ in range(count)])
 
-    async with open_session_pair(None, Taker()) as (a, _), trio.open_nursery() as nursery:
+    async with session_pair(None, Taker()) as (a, _), trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
         assert await a.call("take", blocks.blocks(1), 3_000)
         nursery.cancel_scope.cancel()

@@ -7,13 +7,12 @@ import logging
 
 import pytest
 import trio
-from handlers import service
-from raw_peer import session_with_raw_peer
+from helpers.handlers import service
+from helpers.raw_peer import session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc.session.calls.bugs import MAX_METHODS, Bugs
-from trio_rpc.testing import open_session_pair
 from trio_rpc.util.rate_limited_log import LINES
 from trio_rpc.wire import messages as m
 
@@ -114,9 +113,9 @@ def bugs_in(caplog):
 
 @pytest.mark.parametrize("error_detail", ["none", "message"])
 @pytest.mark.parametrize("name", [name for name in vars(Buggy) if not name.startswith("_")])
-async def test_a_bug_is_logged_with_its_traceback(caplog, name, error_detail):
+async def test_a_bug_is_logged_with_its_traceback(session_pair, caplog, name, error_detail):
     options = {"error_detail": error_detail}
-    async with open_session_pair(Buggy(), None, options_a=options) as (server, session):
+    async with session_pair(Buggy(), None, options_a=options) as (server, session):
         await use(session, name)
     [record] = bugs_in(caplog)
     assert record.levelno == logging.ERROR
@@ -167,21 +166,23 @@ class Uses:
     ("method", "argument"),
     [("use", _async_bug), ("use", _plain_bug), ("use", lambda: object()), ("pull", None)],
 )
-async def test_the_bug_of_a_callback_is_logged_where_that_runs(caplog, method, argument):
-    async with open_session_pair(Uses(), None) as (_, client):
+async def test_the_bug_of_a_callback_is_logged_where_that_runs(
+    session_pair, caplog, method, argument
+):
+    async with session_pair(Uses(), None) as (_, client):
         await client.call(method, argument or _items_with_a_bug())
         [record] = bugs_in(caplog)
         assert record.rpc_session == client.name
         assert method in record.rpc_method
 
 
-async def test_tasks_in_the_nursery_of_a_remote_scope_are_logged(caplog):
+async def test_tasks_in_the_nursery_of_a_remote_scope_are_logged(session_pair, caplog):
     class Starts:
         @trio_rpc.method
         async def start(self):
             trio_rpc.current_call().nursery.start_soon(_async_bug)
 
-    async with open_session_pair(Starts(), None) as (_, session):
+    async with session_pair(Starts(), None) as (_, session):
         with pytest.raises(trio_rpc.RemoteError):
             async with session.open_scope() as scope:
                 await scope.call("start")
@@ -229,9 +230,9 @@ class Normal:
                 await channel.send(1)
 
 
-async def test_what_is_normal_is_not_logged(caplog, no_time):
+async def test_what_is_normal_is_not_logged(session_pair, caplog, no_time):
     service = Normal()
-    async with open_session_pair(service, None) as (_, session):
+    async with session_pair(service, None) as (_, session):
         for name in ("declared", "declared_group", "declared_base", "missing"):
             with pytest.raises(Exception):  # noqa: B017 - each its own
                 await session.call(name)
@@ -245,14 +246,14 @@ async def test_what_is_normal_is_not_logged(caplog, no_time):
     assert caplog.records == []
 
 
-async def test_a_handler_that_learns_that_its_session_is_over_is_no_bug(caplog):
+async def test_a_handler_that_learns_that_its_session_is_over_is_no_bug(session_pair, caplog):
     service = Normal()
     limits = trio_rpc.Limits(shutdown_timeout=0.01)
     options = {"limits": limits}
     # The nursery's group has the call's SessionClosed in it where the session ends before the call is cancelled.
     with contextlib.suppress(ExceptionGroup), trio.CancelScope() as scope:
         async with (
-            open_session_pair(service, None, options_a=options, options_b=options) as (_, session),
+            session_pair(service, None, options_a=options, options_b=options) as (_, session),
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(session.call, "asks", trio.sleep_forever)
@@ -262,17 +263,19 @@ async def test_a_handler_that_learns_that_its_session_is_over_is_no_bug(caplog):
     assert bugs_in(caplog) == []
 
 
-async def test_a_duplex_handler_that_learns_that_its_caller_has_left_is_no_bug(caplog):
+async def test_a_duplex_handler_that_learns_that_its_caller_has_left_is_no_bug(
+    session_pair, caplog
+):
     service = Normal()
-    async with open_session_pair(service, None) as (_, session):
+    async with session_pair(service, None) as (_, session):
         with pytest.raises(trio_rpc.RemoteError, match="nobody takes"):
             async with session.duplex("talks") as channel:
                 await channel.receive()
     assert bugs_in(caplog) == []
 
 
-async def test_a_flood_of_one_method_does_not_hide_the_bug_of_another(caplog):
-    async with open_session_pair(Buggy(), None) as (_, session):
+async def test_a_flood_of_one_method_does_not_hide_the_bug_of_another(session_pair, caplog):
+    async with session_pair(Buggy(), None) as (_, session):
         for _ in range(5 * LINES):
             with pytest.raises(trio_rpc.RemoteError):
                 await session.call("plain")

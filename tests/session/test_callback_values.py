@@ -15,7 +15,6 @@ import trio
 
 import trio_rpc
 from trio_rpc import Fate, duplex, method, notification, stream
-from trio_rpc.testing import open_session_pair
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -206,10 +205,10 @@ CALLBACKS = {
 
 @pytest.mark.parametrize("name", CALLBACKS)
 async def test_a_callback_gets_and_gives_what_its_method_declares_however_it_is_wrapped(
-    name, no_time
+    session_pair, name, no_time
 ):
     f = CALLBACKS[name]
-    async with open_session_pair(Desk(), None) as (_, session):
+    async with session_pair(Desk(), None) as (_, session):
         desk = session.proxy("", Desk)
         assert await desk.ask(f) == "Quote"
         assert await desk.ask_if_any(f) == "Quote"
@@ -221,7 +220,7 @@ async def test_a_callback_gets_and_gives_what_its_method_declares_however_it_is_
             assert await scope.proxy("", Desk).ask(f) == "Quote"
 
 
-async def test_what_a_union_a_protocol_or_dots_say_of_a_callback(no_time):
+async def test_what_a_union_a_protocol_or_dots_say_of_a_callback(session_pair, no_time):
     async def note(quote, *, note):
         assert type(quote) is type(note) is Quote
         return note
@@ -230,7 +229,7 @@ async def test_what_a_union_a_protocol_or_dots_say_of_a_callback(no_time):
         assert quote == {"bid": 1.0}  # nothing says what it is
         return quote
 
-    async with open_session_pair(Desk(), None) as (_, session):
+    async with session_pair(Desk(), None) as (_, session):
         desk = session.proxy("", Desk)
         assert await desk.ask_handler(note) == "Quote"
         assert await desk.ask_handler(lambda *args, **kwargs: note(*args, **kwargs)) == "Quote"
@@ -241,8 +240,10 @@ async def test_what_a_union_a_protocol_or_dots_say_of_a_callback(no_time):
 
 
 @pytest.mark.parametrize("interface", [Desk, None])
-async def test_a_result_that_does_not_fit_is_an_error_of_the_handlers_call(interface, no_time):
-    async with open_session_pair(Desk(), None) as (_, session):
+async def test_a_result_that_does_not_fit_is_an_error_of_the_handlers_call(
+    session_pair, interface, no_time
+):
+    async with session_pair(Desk(), None) as (_, session):
         desk = session.proxy("", interface)
         assert await desk.confirm(lambda _: True) == "yes"
         text = await desk.confirm(lambda _: "no")
@@ -250,20 +251,20 @@ async def test_a_result_that_does_not_fit_is_an_error_of_the_handlers_call(inter
         assert await desk.tell(lambda text: text) == "None"  # nobody wants it
 
 
-async def test_arguments_that_do_not_fit_are_refused_at_the_owner(no_time):
+async def test_arguments_that_do_not_fit_are_refused_at_the_owner(session_pair, no_time):
     class Odd(Desk):
         async def ask(self, f):
             return await f("no quote")
 
-    async with open_session_pair(Odd(), None) as (_, session):
+    async with session_pair(Odd(), None) as (_, session):
         with pytest.raises(trio_rpc.RemoteError, match=r"InvalidArguments.*Expected `object`"):
             await session.proxy("", Desk).ask(_bare)
         with pytest.raises(trio_rpc.RemoteError, match=r"InvalidArguments.*Expected `object`"):
             await session.proxy("", Desk).ask(Mock())
 
 
-async def test_a_started_value_is_what_the_annotation_of_task_status_says(no_time):
-    async with open_session_pair(Desk(), None) as (_, session), trio.open_nursery() as nursery:
+async def test_a_started_value_is_what_the_annotation_of_task_status_says(session_pair, no_time):
+    async with session_pair(Desk(), None) as (_, session), trio.open_nursery() as nursery:
         desk = session.proxy("", Desk)
         assert await nursery.start(desk.feed) == Quote(7)
         assert await nursery.start(session.proxy().feed) == {"bid": 7}
@@ -275,11 +276,11 @@ async def test_a_started_value_is_what_the_annotation_of_task_status_says(no_tim
         nursery.cancel_scope.cancel()
 
 
-async def test_items_of_a_stream_that_may_be_missing_are_converted(no_time):
+async def test_items_of_a_stream_that_may_be_missing_are_converted(session_pair, no_time):
     async def quotes():
         yield Quote(1.0)
 
-    async with open_session_pair(Desk(), None) as (_, session):
+    async with session_pair(Desk(), None) as (_, session):
         desk = session.proxy("", Desk)
         assert await desk.total(quotes()) == ["Quote"]
         assert await desk.total(None) == []
@@ -345,8 +346,10 @@ class Wants:
         return type(one).__name__
 
 
-async def test_the_parameter_decides_whether_an_argument_is_a_function_a_stream_or_data(no_time):
-    async with open_session_pair(Wants(), None) as (_, session):
+async def test_the_parameter_decides_whether_an_argument_is_a_function_a_stream_or_data(
+    session_pair, no_time
+):
+    async with session_pair(Wants(), None) as (_, session):
         wants = session.proxy("", Wants)
         assert await wants.function(Called(2)) == 3
         assert await wants.function(int) == 1
@@ -405,10 +408,10 @@ async def _pass(call, proceed):
 
 
 @pytest.mark.parametrize("filters", [[], [_pass]])
-async def test_what_a_plain_def_returns_is_awaited_if_it_can_be(filters, no_time):
+async def test_what_a_plain_def_returns_is_awaited_if_it_can_be(session_pair, filters, no_time):
     later = Cached()
     options = {"filters": filters}
-    async with open_session_pair(later, None, options_a=options) as (_, session):
+    async with session_pair(later, None, options_a=options) as (_, session):
         proxy = session.proxy("", Later)
         assert await proxy.twice(4) == 8
         await proxy.note("x")
@@ -419,7 +422,9 @@ async def test_what_a_plain_def_returns_is_awaited_if_it_can_be(filters, no_time
     assert later.lines == ["x"]
 
 
-async def test_a_plain_def_that_returns_an_awaitable_is_cancelled_with_its_caller(no_time):
+async def test_a_plain_def_that_returns_an_awaitable_is_cancelled_with_its_caller(
+    session_pair, no_time
+):
     ended = []
 
     class Slow:
@@ -433,7 +438,7 @@ async def test_a_plain_def_that_returns_an_awaitable_is_cancelled_with_its_calle
 
             return forever()
 
-    async with open_session_pair(Slow(), None) as (_, session), trio.open_nursery() as nursery:
+    async with session_pair(Slow(), None) as (_, session), trio.open_nursery() as nursery:
         nursery.start_soon(session.call, "wait")
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -468,11 +473,11 @@ class Runs:
         return [type(await job.on_quote(Quote(1.0))).__name__ for job in jobs if job.on_quote]
 
 
-async def test_functions_and_streams_in_fields_are_converted_too(no_time):
+async def test_functions_and_streams_in_fields_are_converted_too(session_pair, no_time):
     async def quotes():
         yield Quote(1.0)
 
-    async with open_session_pair(Runs(), None) as (_, session):
+    async with session_pair(Runs(), None) as (_, session):
         runs = session.proxy("", Runs)
         inner = Job(_annotated)
         assert await runs.run(Job(_bare, quotes(), inner)) == ["Quote"] * 3
@@ -526,9 +531,9 @@ class Overridden(Wrapped):
 
 @pytest.mark.parametrize("service", [Wrapped, Overridden])
 @pytest.mark.parametrize("filters", [[], [_pass]])
-async def test_wrappers_and_overrides_of_every_kind_work(service, filters, no_time):
+async def test_wrappers_and_overrides_of_every_kind_work(session_pair, service, filters, no_time):
     wrapped = service()
-    async with open_session_pair(wrapped, None, options_a={"filters": filters}) as (_, session):
+    async with session_pair(wrapped, None, options_a={"filters": filters}) as (_, session):
         proxy = session.proxy("", Wrapped)
         assert await proxy.double(4) == 8
         async with proxy.count(2) as numbers:

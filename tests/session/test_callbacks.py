@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import pytest
 import trio
-from raw_peer import session_with_raw_peer
+from helpers.raw_peer import session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Fate, LocalProtocolError, current_call, method, notification
-from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.messages import Reference
 
@@ -76,51 +75,51 @@ class Worker:
         raise AssertionError("never started")
 
 
-async def test_law_8_a_callback_dies_with_its_call(no_time):
+async def test_law_8_a_callback_dies_with_its_call(session_pair, no_time):
     worker = Worker()
-    async with open_session_pair(None, worker) as (a, _):
+    async with session_pair(None, worker) as (a, _):
         await a.call("keep", trio.lowlevel.checkpoint)
         with pytest.raises(LocalProtocolError, match="only until its handler has ended") as caught:
             await worker.kept()
         assert caught.value.fate is Fate.NOT_STARTED
 
 
-async def test_callbacks_run_any_number_of_times_in_order_and_return_values(no_time):  # A31 A32
+async def test_callbacks_run_any_number_of_times_in_order_and_return_values(session_pair, no_time):
     seen = []
 
     async def found(item: str) -> int:
         seen.append(item)
         return len(item)
 
-    async with open_session_pair(None, Worker()) as (a, _):
+    async with session_pair(None, Worker()) as (a, _):
         assert await a.call("each", ["a", "bb", "ccc"], found) == [1, 2, 3]
         assert await a.call("each", [], found) == []
     assert seen == ["a", "bb", "ccc"]
 
 
-async def test_a_plain_function_and_a_bound_method_are_callbacks_too(no_time):  # A29
+async def test_a_plain_function_and_a_bound_method_are_callbacks_too(session_pair, no_time):
     seen = []
-    async with open_session_pair(None, Worker()) as (a, _):
+    async with session_pair(None, Worker()) as (a, _):
         await a.call("each", [1, 2], seen.append)
         assert await a.call("each", [3], lambda item: item + 1) == [4]
     assert seen == [1, 2]
 
 
-async def test_callbacks_may_be_anywhere_among_the_arguments(no_time):
+async def test_callbacks_may_be_anywhere_among_the_arguments(session_pair, no_time):
     async def double(number):
         return 2 * number
 
-    async with open_session_pair(None, Worker()) as (a, _):
+    async with session_pair(None, Worker()) as (a, _):
         assert await a.call("anywhere", {"a": [double]}, named=double) == [2, 4]
 
 
-async def test_what_a_callback_is_given_is_checked_against_its_annotations(no_time):
+async def test_what_a_callback_is_given_is_checked_against_its_annotations(session_pair, no_time):
     seen = []
 
     async def found(item: Found) -> None:
         seen.append(item)
 
-    async with open_session_pair(None, Worker()) as (a, _):
+    async with session_pair(None, Worker()) as (a, _):
         await a.call("each", [Found("x", 1)], found)
         with pytest.raises(trio_rpc.RemoteError, match="InvalidArguments"):
             await a.call("each", [5], found)
@@ -128,35 +127,37 @@ async def test_what_a_callback_is_given_is_checked_against_its_annotations(no_ti
 
 
 @pytest.mark.parametrize("error", [NoSuchThing, ValueError])
-async def test_what_a_callback_raises_travels_to_the_handler_that_called_it(no_time, error):
+async def test_what_a_callback_raises_travels_to_the_handler_that_called_it(
+    session_pair, no_time, error
+):
     async def found(_item):
         raise error("x")
 
-    async with open_session_pair(None, Worker()) as (a, _):
+    async with session_pair(None, Worker()) as (a, _):
         with pytest.raises(error) as caught:
             await a.proxy("", Worker).each([1], found)
         assert caught.value.args == ("x",)
-        assert await a.call("each", [1], lambda item: item) == [1]  # A37: nobody else notices
+        assert await a.call("each", [1], lambda item: item) == [1]  # nobody else notices
 
 
-async def test_callbacks_of_one_call_start_in_order_and_may_overlap(no_time):
+async def test_callbacks_of_one_call_start_in_order_and_may_overlap(session_pair, no_time):
     started, go = [], trio.Event()
 
     async def found(number):
         started.append(number)
         await go.wait()
 
-    async with open_session_pair(None, Worker()) as (a, _), trio.open_nursery() as nursery:
+    async with session_pair(None, Worker()) as (a, _), trio.open_nursery() as nursery:
         nursery.start_soon(a.call, "all_at_once", 20, found)
         await wait_all_tasks_blocked()
         assert len(started) == 20
         go.set()
 
 
-async def test_law_1_a_callback_is_a_child_of_its_call_at_both_ends(no_time):
+async def test_law_1_a_callback_is_a_child_of_its_call_at_both_ends(session_pair, no_time):
     trees = []
 
-    async with open_session_pair(None, Worker()) as (a, b):
+    async with session_pair(None, Worker()) as (a, b):
 
         async def found(_item):
             trees.append((a.tree(), b.tree()))
@@ -174,7 +175,9 @@ async def test_law_1_a_callback_is_a_child_of_its_call_at_both_ends(no_time):
     }
 
 
-async def test_law_2_cancelling_the_caller_cancels_its_callback_before_it_goes_on(no_time):
+async def test_law_2_cancelling_the_caller_cancels_its_callback_before_it_goes_on(
+    session_pair, no_time
+):
     ended = []
 
     async def hold(_item):
@@ -185,7 +188,7 @@ async def test_law_2_cancelling_the_caller_cancels_its_callback_before_it_goes_o
                 await trio.lowlevel.checkpoint()
             ended.append("callback")
 
-    async with open_session_pair(None, Worker()) as (a, b):
+    async with session_pair(None, Worker()) as (a, b):
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(a.call, "each", [1], hold)
@@ -195,13 +198,15 @@ async def test_law_2_cancelling_the_caller_cancels_its_callback_before_it_goes_o
         assert a.tree() == b.tree() == []
 
 
-async def test_a_callback_of_a_call_that_is_cancelled_is_cancelled_before_it_begins(no_time):
+async def test_a_callback_of_a_call_that_is_cancelled_is_cancelled_before_it_begins(
+    session_pair, no_time
+):
     worker, begun = Worker(), []
 
     async def callback():
         begun.append(1)
 
-    async with open_session_pair(None, worker) as (a, _):
+    async with session_pair(None, worker) as (a, _):
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(a.call, "tidy_up_with", callback)
@@ -247,7 +252,7 @@ async def test_no_callback_runs_after_its_call_has_returned(no_time):
             assert reply.error["code"] == "method_not_found"
 
 
-async def test_callbacks_take_callbacks_and_can_be_handed_on(no_time):
+async def test_callbacks_take_callbacks_and_can_be_handed_on(session_pair, no_time):
     class Relay:
         def __init__(self, session):
             self.session = session
@@ -259,13 +264,13 @@ async def test_callbacks_take_callbacks_and_can_be_handed_on(no_time):
     async def callback(number, inner):
         return await inner(lambda again: again * 10) + number
 
-    async with open_session_pair(Worker(), Worker()) as (a, _):
+    async with session_pair(Worker(), Worker()) as (a, _):
         assert await a.call("deeper", 5, callback) == 56
-    async with open_session_pair(Worker(), Relay) as (a, _):
+    async with session_pair(Worker(), Relay) as (a, _):
         assert await a.call("relay", lambda item: item + 1) == [2, 3]
 
 
-async def test_a_callback_runs_in_the_context_of_its_caller(no_time):
+async def test_a_callback_runs_in_the_context_of_its_caller(session_pair, no_time):
     user: ContextVar[str] = ContextVar("user", default="nobody")
     seen = []
 
@@ -273,19 +278,21 @@ async def test_a_callback_runs_in_the_context_of_its_caller(no_time):
         seen.append(user.get())
         user.set("changed")
 
-    async with open_session_pair(None, Worker()) as (a, _):
+    async with session_pair(None, Worker()) as (a, _):
         user.set("ann")
         await a.call("each", [1, 2], found)
     assert seen == ["ann", "ann"]
 
 
-async def test_a_notification_and_a_result_have_no_scope_for_a_callback_to_live_in(no_time):
+async def test_a_notification_and_a_result_have_no_scope_for_a_callback_to_live_in(
+    session_pair, no_time
+):
     class Gives:
         @method
         async def give(self):
             return print
 
-    async with open_session_pair(None, {"w": Worker(), "g": Gives()}) as (a, _):
+    async with session_pair(None, {"w": Worker(), "g": Gives()}) as (a, _):
         with pytest.raises(trio_rpc.EncodeError):
             await a.notify("w.note", print)
         with pytest.raises(trio_rpc.RemoteError, match="cannot be sent"):
@@ -294,7 +301,9 @@ async def test_a_notification_and_a_result_have_no_scope_for_a_callback_to_live_
             await a.call("w.keep", Worker)  # a class is no function to call back
 
 
-async def test_law_8_a_callback_that_outlasts_cancel_grace_is_waited_for(autojump_clock):
+async def test_law_8_a_callback_that_outlasts_cancel_grace_is_waited_for(
+    session_pair, autojump_clock
+):
     async def shielded(_item):
         with trio.CancelScope(shield=True):
             await trio.sleep(5)
@@ -306,17 +315,17 @@ async def test_law_8_a_callback_that_outlasts_cancel_grace_is_waited_for(autojum
                 await trio.sleep(100)
 
     options = {"limits": trio_rpc.Limits(cancel_grace=2)}
-    async with open_session_pair(None, Stubborn(), options_a=options) as (a, _):
+    async with session_pair(None, Stubborn(), options_a=options) as (a, _):
         with trio.move_on_after(1):
             await a.call("each", [1], shielded)
         assert trio.current_time() == 5
 
 
-async def test_the_session_ends_while_a_callback_runs(no_time):
+async def test_the_session_ends_while_a_callback_runs(session_pair, no_time):
     async def hold(_item):
         await trio.sleep_forever()
 
-    async with open_session_pair(None, Worker()) as (a, b), trio.open_nursery() as nursery:
+    async with session_pair(None, Worker()) as (a, b), trio.open_nursery() as nursery:
 
         async def call():
             with pytest.raises(trio_rpc.RemoteCancelled):
@@ -329,7 +338,7 @@ async def test_the_session_ends_while_a_callback_runs(no_time):
 
 
 @pytest.mark.parametrize("then", ["returns", "raises", "waits"])
-async def test_race_a_callback_cancels_its_own_call_in_its_first_step(no_time, then):
+async def test_race_a_callback_cancels_its_own_call_in_its_first_step(session_pair, no_time, then):
     """The reader, which makes that step, is not cancelled with the callback."""
     ended = []
 
@@ -343,7 +352,7 @@ async def test_race_a_callback_cancels_its_own_call_in_its_first_step(no_time, t
             finally:
                 ended.append(trio.current_effective_deadline())
 
-    async with open_session_pair(None, Worker()) as (session, _):
+    async with session_pair(None, Worker()) as (session, _):
         with trio.CancelScope() as scope, contextlib.suppress(trio_rpc.RemoteError):
             await session.call("each", ["a"], found)
         assert ended == ([-math.inf] if then == "waits" else [])

@@ -1,4 +1,4 @@
-"""What a peer does wrong fills no log (S16)."""
+"""What a peer does wrong fills no log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_so_many_lines_a_minute_and_then_a_count(autojump_clock, caplog):
     ]
 
 
-async def test_s16_a_flood_of_bad_notifications_is_a_few_lines(caplog):
+async def test_a_flood_of_bad_notifications_is_a_few_lines(caplog):
     class Fails:
         @trio_rpc.notification
         def fail(self):
@@ -64,7 +64,7 @@ async def refused(session):
 
 @pytest.mark.parametrize("does", [unknown, wrong_arguments, refused])
 @pytest.mark.parametrize("resume", [False, True])
-async def test_s16_a_peer_that_connects_anew_gets_no_further_lines(caplog, does, resume):
+async def test_a_peer_that_connects_anew_gets_no_further_lines(caplog, does, resume):
     options = {"filters": [refuses]} if does is refused else {}
     with trio.fail_after(20):
         async with trio_rpc.open_server(
@@ -78,7 +78,7 @@ async def test_s16_a_peer_that_connects_anew_gets_no_further_lines(caplog, does,
     assert len(caplog.records) == LINES
 
 
-async def test_s16_sessions_without_a_server_have_lines_of_their_own(no_time, caplog):
+async def test_sessions_without_a_server_have_lines_of_their_own(no_time, caplog):
     for _ in range(2):
         async with open_session_pair(None, Wrong()) as (a, _):
             for _ in range(2 * LINES):
@@ -87,7 +87,7 @@ async def test_s16_sessions_without_a_server_have_lines_of_their_own(no_time, ca
     assert len(caplog.records) == 2 * LINES
 
 
-async def test_s16_strangers_cannot_flood_the_log_with_failures_or_hide_them(caplog):
+async def test_strangers_cannot_flood_the_log_with_failures_or_hide_them(caplog):
     caplog.set_level(logging.INFO, "trio_rpc")
 
     async def authenticate(_session, credentials):
@@ -112,7 +112,7 @@ async def test_s16_strangers_cannot_flood_the_log_with_failures_or_hide_them(cap
     assert sum("failed" in text for text in texts) == LINES
 
 
-async def test_s16_a_peer_that_ends_no_cancelled_call_is_a_few_lines(autojump_clock, caplog):
+async def test_a_peer_that_ends_no_cancelled_call_is_a_few_lines(autojump_clock, caplog):
     class Stubborn:
         @trio_rpc.method
         async def stay(self):

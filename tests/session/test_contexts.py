@@ -6,12 +6,11 @@ from contextvars import ContextVar
 
 import pytest
 import trio
-from raw_peer import session_with_raw_peer
+from helpers.raw_peer import session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc.session.calls.context import handled_call
-from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 
 user: ContextVar[str] = ContextVar("user", default="nobody")
@@ -136,20 +135,20 @@ async def everything_seen(session, seen):
         "duplex",
     ],
 )
-async def test_what_a_handler_sets_is_its_own(name, filters):
+async def test_what_a_handler_sets_is_its_own(session_pair, name, filters):
     seen = Seen()
     services = {"login": Logins(), "seen": seen}
-    async with open_session_pair(services, None, options_a={"filters": filters}) as (_, session):
+    async with session_pair(services, None, options_a={"filters": filters}) as (_, session):
         await use(session, name)
         expected = "filter" if filters == (sets_before,) else "nobody"
         assert await everything_seen(session, seen) == {expected}
 
 
-async def test_what_the_owner_of_the_session_has_set_is_seen_by_all():
+async def test_what_the_owner_of_the_session_has_set_is_seen_by_all(session_pair):
     seen = Seen()
     token = user.set("owner")
     try:
-        async with open_session_pair({"seen": seen}, None) as (_, session):
+        async with session_pair({"seen": seen}, None) as (_, session):
             assert await everything_seen(session, seen) == {"owner"}
     finally:
         user.reset(token)
@@ -183,9 +182,11 @@ class Caller:
 
 @pytest.mark.parametrize("filters", [(), (passes_on,)])
 @pytest.mark.parametrize("callback", [_plain_callback, _async_callback, _CallableObject()])
-async def test_a_callback_sees_its_callers_context_and_leaves_it_alone(callback, filters):
+async def test_a_callback_sees_its_callers_context_and_leaves_it_alone(
+    session_pair, callback, filters
+):
     options = {"filters": filters}
-    async with open_session_pair(Caller(), {"seen": Seen()}, options_b=options) as (server, client):
+    async with session_pair(Caller(), {"seen": Seen()}, options_b=options) as (server, client):
         token = user.set("caller")
         try:
             assert await client.call("twice", callback) == ["caller", "caller"]
@@ -196,7 +197,7 @@ async def test_a_callback_sees_its_callers_context_and_leaves_it_alone(callback,
         assert await server.call("seen.who") == "nobody"
 
 
-async def test_a_pulled_generator_keeps_one_context_over_all_its_steps():
+async def test_a_pulled_generator_keeps_one_context_over_all_its_steps(session_pair):
     async def items():
         token = user.set("generator")
         try:
@@ -206,13 +207,15 @@ async def test_a_pulled_generator_keeps_one_context_over_all_its_steps():
         finally:
             user.reset(token)
 
-    async with open_session_pair(Caller(), {"seen": Seen()}) as (server, client):
+    async with session_pair(Caller(), {"seen": Seen()}) as (server, client):
         assert await client.call("pull", items()) == ["generator"] * 3
         assert user.get() == "nobody"
         assert await server.call("seen.who") == "nobody"
 
 
-async def test_a_function_that_makes_services_and_authenticate_have_contexts_of_their_own():
+async def test_a_function_that_makes_services_and_authenticate_have_contexts_of_their_own(
+    session_pair,
+):
     found = []
 
     async def authenticate(_session, _credentials):
@@ -224,13 +227,13 @@ async def test_a_function_that_makes_services_and_authenticate_have_contexts_of_
         return Seen()
 
     for options in ({}, {"authenticate": authenticate}):
-        async with open_session_pair(services, None, options_a=options) as (_, session):
+        async with session_pair(services, None, options_a=options) as (_, session):
             assert await session.call("who") == "nobody"
             assert await session.call("who_async") == "nobody"
     assert found == ["nobody", "nobody"]
 
 
-async def test_an_argument_that_sets_a_variable_as_it_is_checked_sets_it_for_nobody():
+async def test_an_argument_that_sets_a_variable_as_it_is_checked_sets_it_for_nobody(session_pair):
     def decode(value):
         user.set("argument")
         return Custom()
@@ -244,13 +247,13 @@ async def test_an_argument_that_sets_a_variable_as_it_is_checked_sets_it_for_nob
             assert isinstance(value, Custom)
 
     ours, theirs = {"registry": registry}, {"registry": registry.copy()}
-    async with open_session_pair(Service(), None, options_a=ours, options_b=theirs) as (_, b):
+    async with session_pair(Service(), None, options_a=ours, options_b=theirs) as (_, b):
         await b.call("take", Custom())
         assert await b.call("who") == "nobody"
         assert await b.call("who_async") == "nobody"
 
 
-async def test_tasks_of_a_remote_scope_leave_the_context_of_others_alone():
+async def test_tasks_of_a_remote_scope_leave_the_context_of_others_alone(session_pair):
     class Starts(Seen):
         @trio_rpc.method
         async def start(self):
@@ -263,7 +266,7 @@ async def test_tasks_of_a_remote_scope_leave_the_context_of_others_alone():
         def login(self):
             user.set("in scope")
 
-    async with open_session_pair(Starts(), None) as (_, session):
+    async with session_pair(Starts(), None) as (_, session):
         async with session.open_scope() as scope:
             await scope.call("start")
             await scope.call("login")
@@ -293,7 +296,9 @@ async def test_a_handler_does_not_see_the_call_of_another_one():
     assert handled_call.get() is None
 
 
-async def test_a_plain_handler_that_leaves_a_block_of_metadata_open_sends_it_with_nobody_elses_calls():
+async def test_a_plain_handler_that_leaves_a_block_of_metadata_open_sends_it_with_nobody_elses_calls(
+    session_pair,
+):
     class Careless:
         @trio_rpc.method
         def careless(self):
@@ -306,6 +311,6 @@ async def test_a_plain_handler_that_leaves_a_block_of_metadata_open_sends_it_wit
     def reads():
         return dict(trio_rpc.current_call().metadata)
 
-    async with open_session_pair(Careless(), None) as (_, session):
+    async with session_pair(Careless(), None) as (_, session):
         await session.call("careless")
         assert await session.call("ask", reads) == {}

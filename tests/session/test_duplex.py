@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import trio
-from raw_peer import close_at_once
+from helpers.raw_peer import close_at_once
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Limits, duplex
-from trio_rpc.testing import open_session_pair
 
 
 class Full(Exception):
@@ -83,8 +82,8 @@ async def rooms():
     return Rooms()
 
 
-def opened(rooms, **options):
-    return open_session_pair(rooms, None, options_a=options, options_b=options)
+def opened(session_pair, rooms, **options):
+    return session_pair(rooms, None, options_a=options, options_b=options)
 
 
 async def nothing_left(*sessions):
@@ -95,8 +94,8 @@ async def nothing_left(*sessions):
         assert not session._core.protocol.incoming
 
 
-async def test_both_ways(rooms, no_time):
-    async with opened(rooms) as (a, b):
+async def test_both_ways(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (a, b):
         async with b.proxy("", Rooms).echo("> ") as channel:
             assert isinstance(channel, trio.abc.Channel)
             await channel.send("a")
@@ -109,14 +108,14 @@ async def test_both_ways(rooms, no_time):
         await nothing_left(a, b)
 
 
-async def test_by_name(rooms, no_time):
-    async with opened(rooms) as (_, b), b.duplex("echo", "> ") as channel:
+async def test_by_name(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (_, b), b.duplex("echo", "> ") as channel:
         await channel.send("a")
         assert await channel.receive() == "> a"
 
 
-async def test_the_senders_half_is_closed_alone(rooms, no_time):
-    async with opened(rooms) as (a, b):
+async def test_the_senders_half_is_closed_alone(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (a, b):
         async with b.proxy("", Rooms).echo("") as channel:
             await channel.send_eof()
             await channel.send_eof()
@@ -128,8 +127,8 @@ async def test_the_senders_half_is_closed_alone(rooms, no_time):
         await nothing_left(a, b)
 
 
-async def test_the_handlers_half_is_closed_alone(rooms, no_time):
-    async with opened(rooms) as (a, b):
+async def test_the_handlers_half_is_closed_alone(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (a, b):
         async with b.proxy("", Rooms).says_no_more() as channel:
             assert [text async for text in channel] == ["last"]
             await channel.send("still")
@@ -140,8 +139,8 @@ async def test_the_handlers_half_is_closed_alone(rooms, no_time):
         await nothing_left(a, b)
 
 
-async def test_the_handler_leaves_what_it_receives(rooms, no_time):
-    async with opened(rooms) as (a, b):
+async def test_the_handler_leaves_what_it_receives(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (a, b):
         async with b.proxy("", Rooms).hears_no_more() as channel:
             await channel.send("a")
             await wait_all_tasks_blocked()
@@ -151,8 +150,8 @@ async def test_the_handler_leaves_what_it_receives(rooms, no_time):
         await nothing_left(a, b)
 
 
-async def test_an_error_of_the_handler_is_received_after_its_items(rooms, no_time):
-    async with opened(rooms) as (a, b):
+async def test_an_error_of_the_handler_is_received_after_its_items(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (a, b):
         with pytest.raises(Full):
             async with b.proxy("", Rooms).full() as channel:
                 assert await channel.receive() == "one"
@@ -162,8 +161,8 @@ async def test_an_error_of_the_handler_is_received_after_its_items(rooms, no_tim
         await nothing_left(a, b)
 
 
-async def test_the_handler_returns_while_its_caller_sends(rooms, no_time):
-    async with opened(rooms, limits=Limits(stream_items=2)) as (a, b):
+async def test_the_handler_returns_while_its_caller_sends(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms, limits=Limits(stream_items=2)) as (a, b):
         async with b.proxy("", Rooms).short() as channel:
             with pytest.raises(trio.BrokenResourceError):
                 for _ in range(100):
@@ -174,8 +173,8 @@ async def test_the_handler_returns_while_its_caller_sends(rooms, no_time):
         await nothing_left(a, b)
 
 
-async def test_law_2_leaving_the_block_cancels_the_handler(rooms, no_time):
-    async with opened(rooms) as (a, b):
+async def test_law_2_leaving_the_block_cancels_the_handler(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (a, b):
         async with b.proxy("", Rooms).deaf():
             await wait_all_tasks_blocked()
         assert rooms.log == ["its block has been left"]
@@ -187,8 +186,8 @@ async def test_law_2_leaving_the_block_cancels_the_handler(rooms, no_time):
         await nothing_left(a, b)
 
 
-async def test_aclose_closes_both_halves(rooms, no_time):
-    async with opened(rooms) as (a, b), b.proxy("", Rooms).deaf(0) as channel:
+async def test_aclose_closes_both_halves(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (a, b), b.proxy("", Rooms).deaf(0) as channel:
         await wait_all_tasks_blocked()
         await channel.aclose()
         assert rooms.log
@@ -198,9 +197,9 @@ async def test_aclose_closes_both_halves(rooms, no_time):
         await nothing_left(a, b)
 
 
-async def test_back_pressure_towards_the_handler(rooms, no_time):
+async def test_back_pressure_towards_the_handler(session_pair, rooms, no_time):
     sent = 0
-    async with opened(rooms, limits=Limits(stream_items=4)) as (_, b):
+    async with opened(session_pair, rooms, limits=Limits(stream_items=4)) as (_, b):
         async with b.proxy("", Rooms).deaf(6) as channel, trio.open_nursery() as nursery:
 
             async def send():
@@ -216,32 +215,34 @@ async def test_back_pressure_towards_the_handler(rooms, no_time):
             nursery.cancel_scope.cancel()
 
 
-async def test_back_pressure_towards_the_caller(rooms, no_time):
-    async with opened(rooms, limits=Limits(stream_items=4)) as (_, b):
+async def test_back_pressure_towards_the_caller(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms, limits=Limits(stream_items=4)) as (_, b):
         async with b.proxy("", Rooms).flood() as channel:
             await wait_all_tasks_blocked()
             assert rooms.received == 4
             assert [number async for number in channel] == list(range(1000))
 
 
-async def test_law_14_what_cannot_be_sent_is_raised_at_the_one_who_tried(rooms, no_time):
-    async with opened(rooms) as (_, b), b.proxy("", Rooms).echo("") as channel:
+async def test_law_14_what_cannot_be_sent_is_raised_at_the_one_who_tried(
+    session_pair, rooms, no_time
+):
+    async with opened(session_pair, rooms) as (_, b), b.proxy("", Rooms).echo("") as channel:
         with pytest.raises(trio_rpc.EncodeError):
             await channel.send(object())
         await channel.send("a")
         assert await channel.receive() == "a"
 
 
-async def test_what_is_received_is_checked_at_both_ends(rooms, no_time):
-    async with opened(rooms) as (_, b):
+async def test_what_is_received_is_checked_at_both_ends(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (_, b):
         with pytest.raises(trio_rpc.RemoteError, match="Expected `str`"):
             async with b.proxy("", Rooms).echo("") as channel:
                 await channel.send(1)
                 await channel.receive()
 
 
-async def test_several_tasks_may_send(rooms, no_time):
-    async with opened(rooms, limits=Limits(stream_items=3)) as (_, b):
+async def test_several_tasks_may_send(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms, limits=Limits(stream_items=3)) as (_, b):
         async with b.proxy("", Rooms).echo("") as channel:
             async with trio.open_nursery() as nursery:
 
@@ -259,8 +260,8 @@ async def test_several_tasks_may_send(rooms, no_time):
                     nursery.start_soon(send, name)
 
 
-async def test_law_8_the_handlers_end_dies_with_its_call(rooms, no_time):
-    async with opened(rooms) as (_, b):
+async def test_law_8_the_handlers_end_dies_with_its_call(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (_, b):
         async with b.proxy("", Rooms).keep() as channel:
             with pytest.raises(trio.EndOfChannel):
                 await channel.receive()
@@ -271,8 +272,8 @@ async def test_law_8_the_handlers_end_dies_with_its_call(rooms, no_time):
 
 
 @pytest.mark.parametrize("end", ["ours", "theirs"])
-async def test_law_6_the_end_of_the_session_ends_both_halves(rooms, no_time, end):
-    async with opened(rooms) as (a, b):
+async def test_law_6_the_end_of_the_session_ends_both_halves(session_pair, rooms, no_time, end):
+    async with opened(session_pair, rooms) as (a, b):
         with pytest.raises((trio_rpc.SessionClosed, trio_rpc.RemoteCancelled)):
             async with b.proxy("", Rooms).echo("") as channel:
                 await channel.send("a")
@@ -284,8 +285,8 @@ async def test_law_6_the_end_of_the_session_ends_both_halves(rooms, no_time, end
                 await channel.receive()
 
 
-async def test_law_1_both_ways_are_in_the_tree(rooms, no_time):
-    async with opened(rooms) as (a, b), b.proxy("", Rooms).echo(""):
+async def test_law_1_both_ways_are_in_the_tree(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (a, b), b.proxy("", Rooms).echo(""):
         await wait_all_tasks_blocked()
         call, way_back = sorted(b.tree(), key=lambda node: node.kind)
         assert (call.kind, call.direction, way_back.kind) == ("duplex", "out", "stream")
@@ -294,8 +295,8 @@ async def test_law_1_both_ways_are_in_the_tree(rooms, no_time):
         assert kinds == {("duplex", "in"), ("stream", "out")}
 
 
-async def test_law_16_send_and_close_are_checkpoints(rooms, no_time):
-    async with opened(rooms) as (_, b), b.proxy("", Rooms).echo("") as channel:
+async def test_law_16_send_and_close_are_checkpoints(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (_, b), b.proxy("", Rooms).echo("") as channel:
         await wait_all_tasks_blocked()
         with trio.testing.assert_checkpoints():
             await channel.send("a")
@@ -305,8 +306,8 @@ async def test_law_16_send_and_close_are_checkpoints(rooms, no_time):
             await channel.send("a")
 
 
-async def test_law_16_a_cancelled_send_has_sent_nothing(rooms, no_time):
-    async with opened(rooms) as (_, b), b.proxy("", Rooms).echo("") as channel:
+async def test_law_16_a_cancelled_send_has_sent_nothing(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (_, b), b.proxy("", Rooms).echo("") as channel:
         await wait_all_tasks_blocked()
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -315,8 +316,8 @@ async def test_law_16_a_cancelled_send_has_sent_nothing(rooms, no_time):
         assert await channel.receive() == "a"
 
 
-async def test_a_peer_that_does_not_know_duplexes_is_told(rooms, no_time):
-    async with opened(rooms) as (_, b):
+async def test_a_peer_that_does_not_know_duplexes_is_told(session_pair, rooms, no_time):
+    async with opened(session_pair, rooms) as (_, b):
         with pytest.raises(trio_rpc.InvalidArguments, match="a stream comes first"):
             async with b.stream("short") as items:
                 await items.receive()

@@ -1,4 +1,4 @@
-"""How sessions end: every call ends and says its fate, and nothing is left (F1, F2, F6, F23)."""
+"""How sessions end: every call ends and says its fate, and nothing is left."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import weakref
 
 import pytest
 import trio
-from handlers import Echo, Sleeper
-from raw_peer import HELLO, RawPeer, close_at_once, session_with_raw_peer
+from helpers.handlers import Echo, Sleeper
+from helpers.raw_peer import HELLO, RawPeer, close_at_once, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Fate, Limits, open_session
 from trio_rpc.channels.urls import parse_url
-from trio_rpc.testing import memory_channel_pair, open_session_pair
+from trio_rpc.testing import memory_channel_pair
 from trio_rpc.wire import messages as m
 
-# ── F1: each way a session can end, with calls in flight both ways ───────────────────────────
+# ── each way a session can end, with calls in flight both ways ───────────────────────────────
 
 
 class WriteFails(trio.abc.Channel[bytes]):
@@ -125,7 +125,7 @@ async def test_each_way_a_session_can_end_ends_every_call_and_says_its_fate(
         await session.wait_closed()
         assert sleeper.running == 0
         assert channel.closed
-        await call("afterwards", lambda: session.call("work"))  # F2: at once
+        await call("afterwards", lambda: session.call("work"))  # at once
         await call("ping afterwards", session.ping)
         await call("notify afterwards", lambda: session.notify("work"))
     assert [errors[number].fate for number in range(3)] == [Fate.UNKNOWN] * 3
@@ -249,10 +249,12 @@ async def test_aclose_takes_no_longer_than_its_grace(autojump_clock):
         assert (await peer.read(m.ReplyErr)).error["code"] == "cancelled"
 
 
-async def test_race_the_last_call_is_abandoned_while_the_session_closes(autojump_clock):
+async def test_race_the_last_call_is_abandoned_while_the_session_closes(
+    session_pair, autojump_clock
+):
     """Nobody waits for it any more, and nor does the close, whose grace time has only begun."""
     sleeper = Sleeper()
-    async with open_session_pair(None, sleeper) as (a, _), trio.open_nursery() as nursery:
+    async with session_pair(None, sleeper) as (a, _), trio.open_nursery() as nursery:
         scope = trio.CancelScope()
 
         @nursery.start_soon
@@ -313,8 +315,8 @@ async def _is_cut_off(session):
         await session.call("sleep", 1000)
 
 
-async def test_both_ends_close_at_once(no_time):
-    async with open_session_pair(Echo(), Echo()) as (a, b):
+async def test_both_ends_close_at_once(session_pair, no_time):
+    async with session_pair(Echo(), Echo()) as (a, b):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.aclose)
             nursery.start_soon(b.aclose)
@@ -323,8 +325,8 @@ async def test_both_ends_close_at_once(no_time):
                 await session.call("echo", 1)
 
 
-async def test_both_ends_close_at_once_by_force(no_time):
-    async with open_session_pair(Sleeper(), Sleeper()) as (a, b), trio.open_nursery() as nursery:
+async def test_both_ends_close_at_once_by_force(session_pair, no_time):
+    async with session_pair(Sleeper(), Sleeper()) as (a, b), trio.open_nursery() as nursery:
         ended = []
 
         async def call(session):
@@ -353,8 +355,8 @@ async def test_goodbye_crossing_a_request(no_time):
     assert session.statistics().late_calls == 2
 
 
-async def test_a_request_that_crosses_a_goodbye_is_unavailable_at_its_caller(no_time):
-    async with open_session_pair(None, Sleeper()) as (a, b), trio.open_nursery() as nursery:
+async def test_a_request_that_crosses_a_goodbye_is_unavailable_at_its_caller(session_pair, no_time):
+    async with session_pair(None, Sleeper()) as (a, b), trio.open_nursery() as nursery:
         nursery.start_soon(b.aclose)
         while b.statistics().state == "open":
             await trio.lowlevel.checkpoint()
@@ -363,7 +365,9 @@ async def test_a_request_that_crosses_a_goodbye_is_unavailable_at_its_caller(no_
         assert caught.value.fate is Fate.NOT_STARTED
 
 
-async def test_notification_then_immediate_close_does_not_cut_its_handler_off(autojump_clock):
+async def test_notification_then_immediate_close_does_not_cut_its_handler_off(
+    session_pair, autojump_clock
+):
     done = []
 
     class Listener:
@@ -372,14 +376,14 @@ async def test_notification_then_immediate_close_does_not_cut_its_handler_off(au
             await trio.sleep(2)
             done.append(len(text))
 
-    async with open_session_pair(None, Listener()) as (a, _):
+    async with session_pair(None, Listener()) as (a, _):
         await a.notify("note", "x" * 10)
         await a.notify("note", "x" * 1_000_000)
     assert sorted(done) == [10, 1_000_000]
 
 
-async def test_a_large_call_then_immediate_close_is_still_answered(no_time):
-    async with open_session_pair(None, Echo()) as (a, _), trio.open_nursery() as nursery:
+async def test_a_large_call_then_immediate_close_is_still_answered(session_pair, no_time):
+    async with session_pair(None, Echo()) as (a, _), trio.open_nursery() as nursery:
         results = []
 
         async def call():
@@ -392,7 +396,7 @@ async def test_a_large_call_then_immediate_close_is_still_answered(no_time):
     assert [len(each) for each in results] == [1_000_000]
 
 
-async def test_calls_inside_calls_are_served_while_a_session_closes(autojump_clock):
+async def test_calls_inside_calls_are_served_while_a_session_closes(session_pair, autojump_clock):
     class Home:
         @trio_rpc.method
         async def progress(self, percent: int) -> int:
@@ -407,7 +411,7 @@ async def test_calls_inside_calls_are_served_while_a_session_closes(autojump_clo
             await trio.sleep(1)
             return await self.home.progress(50)
 
-    async with open_session_pair(Home(), Away) as (a, b), trio.open_nursery() as nursery:
+    async with session_pair(Home(), Away) as (a, b), trio.open_nursery() as nursery:
         results = []
 
         async def call():
@@ -420,13 +424,13 @@ async def test_calls_inside_calls_are_served_while_a_session_closes(autojump_clo
     assert results == [50]
 
 
-async def test_a_handler_that_closes_its_own_session_ends_with_it(autojump_clock):
+async def test_a_handler_that_closes_its_own_session_ends_with_it(session_pair, autojump_clock):
     class Quits:
         @trio_rpc.method
         async def quit(self):
             await trio_rpc.current_call().session.aclose(grace=1)
 
-    async with open_session_pair(None, Quits()) as (a, b):
+    async with session_pair(None, Quits()) as (a, b):
         with pytest.raises(trio_rpc.RpcError):
             await a.call("quit")
         await a.wait_closed()
@@ -526,11 +530,10 @@ async def test_no_keepalive_is_sent_while_a_session_dies(autojump_clock):
 # ── leaks ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_nothing_is_left_of_sessions_that_are_over(tasks):
-    # F6, robustness.md 63
+async def test_nothing_is_left_of_sessions_that_are_over(session_pair, tasks):
     async def one():
         try:
-            async with open_session_pair(Sleeper(), Sleeper()) as (a, b):
+            async with session_pair(Sleeper(), Sleeper()) as (a, b):
                 with trio.CancelScope() as scope:
                     async with trio.open_nursery() as nursery:
                         for session in (a, b):

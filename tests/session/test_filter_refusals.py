@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Fate
-from trio_rpc.testing import memory_channel_pair, open_session_pair
+from trio_rpc.testing import memory_channel_pair
 
 
 class TooMany(trio_rpc.Overloaded):
@@ -107,11 +107,11 @@ async def use(session, name):
     ("exc", "cls"), REFUSALS, ids=lambda each: getattr(each, "__name__", repr(each))
 )
 async def test_law_15_what_a_filter_refuses_arrives_as_that_class_and_has_not_started(
-    autojump_clock, name, exc, cls
+    session_pair, autojump_clock, name, exc, cls
 ):
     service = Service()
     options = {"filters": [passes_on, refuses(exc)]}
-    async with open_session_pair(service, None, options_a=options) as (_, session):
+    async with session_pair(service, None, options_a=options) as (_, session):
         if cls is trio_rpc.RemoteCancelled and name == "left early":
             return  # a block that is left has cancelled its stream itself
         with pytest.raises(cls) as caught:
@@ -124,19 +124,19 @@ async def test_law_15_what_a_filter_refuses_arrives_as_that_class_and_has_not_st
             assert caught.value.parameter == "name"
 
 
-async def test_law_15_a_refusal_that_the_method_declares_arrives_as_itself():
+async def test_law_15_a_refusal_that_the_method_declares_arrives_as_itself(session_pair):
     class Interface:
         @trio_rpc.method(raises=(TooMany,))
         async def declares(self): ...
 
     options = {"filters": [refuses(TooMany("slow down"))]}
-    async with open_session_pair(Service(), None, options_a=options) as (_, session):
+    async with session_pair(Service(), None, options_a=options) as (_, session):
         with pytest.raises(TooMany, match="slow down") as caught:
             await session.proxy("", Interface).declares()
         assert caught.value.fate is Fate.NOT_STARTED
 
 
-async def test_law_15_what_the_handler_raises_of_the_same_class_has_run():
+async def test_law_15_what_the_handler_raises_of_the_same_class_has_run(session_pair):
     class Raises:
         @trio_rpc.method(raises=(TooMany,))
         async def declares(self):
@@ -146,7 +146,7 @@ async def test_law_15_what_the_handler_raises_of_the_same_class_has_run():
         async def undeclared(self):
             raise trio_rpc.Overloaded("by the handler")
 
-    async with open_session_pair(Raises(), None) as (_, session):
+    async with session_pair(Raises(), None) as (_, session):
         with pytest.raises(TooMany) as caught:
             await session.proxy("", Raises).declares()
         assert caught.value.fate is Fate.STOPPED
@@ -156,7 +156,9 @@ async def test_law_15_what_the_handler_raises_of_the_same_class_has_run():
 
 
 @pytest.mark.parametrize("name", ["work", "plain", "stream", "fails"])
-async def test_law_15_what_a_filter_raises_after_the_handler_has_begun_is_stopped(name):
+async def test_law_15_what_a_filter_raises_after_the_handler_has_begun_is_stopped(
+    session_pair, name
+):
     async def too_late(_call, proceed):
         try:
             await proceed()
@@ -164,7 +166,7 @@ async def test_law_15_what_a_filter_raises_after_the_handler_has_begun_is_stoppe
             raise trio_rpc.Overloaded("too late")
 
     service = Service()
-    async with open_session_pair(service, None, options_a={"filters": [too_late]}) as (_, session):
+    async with session_pair(service, None, options_a={"filters": [too_late]}) as (_, session):
         with pytest.raises(trio_rpc.RemoteError, match="too late") as caught:
             if name == "stream":
                 async with session.stream("stream") as items:
@@ -176,7 +178,9 @@ async def test_law_15_what_a_filter_raises_after_the_handler_has_begun_is_stoppe
         assert service.ran == 1
 
 
-async def test_law_15_a_handler_that_is_cancelled_while_a_filter_waits_has_not_started(no_time):
+async def test_law_15_a_handler_that_is_cancelled_while_a_filter_waits_has_not_started(
+    session_pair, no_time
+):
     waiting = trio.Event()
 
     async def waits(_call, _proceed):
@@ -184,7 +188,7 @@ async def test_law_15_a_handler_that_is_cancelled_while_a_filter_waits_has_not_s
         await trio.sleep_forever()
 
     options = {"filters": [waits]}
-    async with open_session_pair(Service(), None, options_a=options) as (server, session):
+    async with session_pair(Service(), None, options_a=options) as (server, session):
 
         async def call():
             with pytest.raises(trio_rpc.RemoteCancelled) as caught:
@@ -199,10 +203,10 @@ async def test_law_15_a_handler_that_is_cancelled_while_a_filter_waits_has_not_s
             handled.cancel("for a test")
 
 
-async def test_a_refused_notification_is_a_warning_and_no_bug(caplog):
+async def test_a_refused_notification_is_a_warning_and_no_bug(session_pair, caplog):
     options = {"filters": [refuses(trio_rpc.Overloaded("slow down"))]}
     service = Service()
-    async with open_session_pair(service, None, options_a=options) as (_, session):
+    async with session_pair(service, None, options_a=options) as (_, session):
         for _ in range(3):
             await session.notify("note")
         await session.ping()
@@ -214,7 +218,7 @@ async def test_a_refused_notification_is_a_warning_and_no_bug(caplog):
     assert "slow down" in caplog.text
 
 
-async def test_law_15_a_callback_that_the_callers_filter_refuses_has_not_started():
+async def test_law_15_a_callback_that_the_callers_filter_refuses_has_not_started(session_pair):
     async def refuse_callbacks(call, proceed):
         if "callback" in call.method:
             raise trio_rpc.Overloaded("no callbacks")
@@ -232,7 +236,7 @@ async def test_law_15_a_callback_that_the_callers_filter_refuses_has_not_started
 
     ran = []
     options = {"filters": [refuse_callbacks]}
-    async with open_session_pair(Calls(), None, options_b=options) as (_, session):
+    async with session_pair(Calls(), None, options_b=options) as (_, session):
         await session.call("work", lambda: ran.append(1))
     assert (found, ran) == ([Fate.NOT_STARTED], [])
 
@@ -244,10 +248,10 @@ async def test_law_15_a_callback_that_the_callers_filter_refuses_has_not_started
 @pytest.mark.parametrize(
     "exc", [trio_rpc.Overloaded("no"), NotToday("no"), trio_rpc.SessionBroken("other")]
 )
-async def test_law_15_what_a_filter_of_the_caller_refuses_has_not_started(name, exc):
+async def test_law_15_what_a_filter_of_the_caller_refuses_has_not_started(session_pair, name, exc):
     service = Service()
     options = {"filters": [refuses(exc)]}
-    async with open_session_pair(service, None, options_b=options) as (_, session):
+    async with session_pair(service, None, options_b=options) as (_, session):
         with pytest.raises(type(exc)) as caught:
             await use(session, name)
         assert caught.value.fate is Fate.NOT_STARTED
@@ -257,13 +261,13 @@ async def test_law_15_what_a_filter_of_the_caller_refuses_has_not_started(name, 
         assert service.ran == 0
 
 
-async def test_law_15_what_a_filter_of_the_caller_raises_after_the_call_is_stopped():
+async def test_law_15_what_a_filter_of_the_caller_raises_after_the_call_is_stopped(session_pair):
     async def too_late(_call, proceed):
         await proceed()
         raise trio_rpc.Overloaded("too late")
 
     service = Service()
-    async with open_session_pair(service, None, options_b={"filters": [too_late]}) as (_, session):
+    async with session_pair(service, None, options_b={"filters": [too_late]}) as (_, session):
         with pytest.raises(trio_rpc.Overloaded) as caught:
             await session.call("work")
         assert (caught.value.fate, service.ran) == (Fate.STOPPED, 1)
@@ -272,14 +276,16 @@ async def test_law_15_what_a_filter_of_the_caller_raises_after_the_call_is_stopp
         assert caught.value.fate is Fate.UNKNOWN
 
 
-async def test_law_15_a_filter_that_repeats_a_call_does_not_hide_that_the_first_one_ran():
+async def test_law_15_a_filter_that_repeats_a_call_does_not_hide_that_the_first_one_ran(
+    session_pair,
+):
     async def repeats(_call, proceed):
         try:
             return await proceed()
         except ValueError:
             raise trio_rpc.Overloaded("given up") from None
 
-    async with open_session_pair(Service(), None, options_b={"filters": [repeats]}) as (_, session):
+    async with session_pair(Service(), None, options_b={"filters": [repeats]}) as (_, session):
         with pytest.raises(trio_rpc.Overloaded) as caught:
             await session.call("fails")
         assert caught.value.fate is Fate.STOPPED

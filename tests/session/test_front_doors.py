@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 import trio
-from handlers import Echo, Sleeper
+from helpers.handlers import Echo, Sleeper
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import trio_rpc
@@ -193,7 +193,6 @@ async def test_serve_stops_at_once_when_cancelled(door):
 
 
 async def test_drain_lets_calls_end_and_refuses_new_ones():
-    # robustness.md 61
     sleeper = Sleeper()
     async with open_server(sleeper, LOCAL) as server, trio.open_nursery() as nursery:
         url = server.urls[0]
@@ -365,7 +364,6 @@ async def test_only_what_ends_programs_ends_a_server_and_it_comes_out_alone(fata
 
 @pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="only Linux tells")
 async def test_no_descriptor_is_left_of_many_connections():
-    # robustness.md 63
     def count():
         return len(list(DESCRIPTORS.iterdir()))
 
@@ -380,7 +378,7 @@ async def test_no_descriptor_is_left_of_many_connections():
 
 
 async def test_a_peer_that_is_killed_ends_its_calls():
-    # robustness.md 54 and 56: a reset in the middle of a call.
+    # A reset in the middle of a call.
     sleeper = Sleeper()
     async with open_server(sleeper, LOCAL) as server, trio.open_nursery() as nursery:
         session = await connect_in(nursery, server.urls[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from raw_peer import HELLO, session_with_raw_peer
+from helpers.raw_peer import HELLO, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc

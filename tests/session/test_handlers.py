@@ -6,12 +6,11 @@ import logging
 
 import pytest
 import trio
-from handlers import Sleeper, service
-from raw_peer import close_at_once, session_with_raw_peer
+from helpers.handlers import Sleeper, service
+from helpers.raw_peer import close_at_once, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
-from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 
 # ── groups and cancellation from outside ─────────────────────────────────────────────────────
@@ -108,13 +107,15 @@ async def test_the_first_of_several_handlers_in_a_packet_is_fatal_and_all_are_an
     assert [peer.count(m.ReplyErr, n) for n in range(1, 6)] == [1] * 5
 
 
-async def test_an_awaitable_that_is_no_coroutine_may_be_what_a_handler_is_made_of(no_time):
+async def test_an_awaitable_that_is_no_coroutine_may_be_what_a_handler_is_made_of(
+    session_pair, no_time
+):
     class Wrapped:
         @trio_rpc.method
         async def work(self):
             return await _Awaitable()
 
-    async with open_session_pair(None, Wrapped()) as (a, _):
+    async with session_pair(None, Wrapped()) as (a, _):
         assert await a.call("work") == "done"
 
 
@@ -127,20 +128,20 @@ class _Awaitable:
         return "done"
 
 
-# ── F3: what cannot be sent ──────────────────────────────────────────────────────────────────
+# ── what cannot be sent ──────────────────────────────────────────────────────────────────────
 
 
-async def test_a_result_that_cannot_be_encoded_is_an_error_reply(no_time):
+async def test_a_result_that_cannot_be_encoded_is_an_error_reply(session_pair, no_time):
     async def work():
         return {"deep": [object()]}
 
-    async with open_session_pair(None, service(work)) as (a, _):  # robustness.md 28
+    async with session_pair(None, service(work)) as (a, _):
         with pytest.raises(trio_rpc.RemoteError, match="cannot be sent") as caught:
             await a.call("work")
         assert caught.value.fate is trio_rpc.Fate.STOPPED
 
 
-async def test_an_error_that_cannot_be_encoded_still_arrives(no_time):
+async def test_an_error_that_cannot_be_encoded_still_arrives(session_pair, no_time):
     class Odd(Exception):
         pass
 
@@ -149,19 +150,19 @@ async def test_an_error_that_cannot_be_encoded_still_arrives(no_time):
         async def work(self):
             raise Odd(object(), "\udc80", "x" * 10_000_000)
 
-    async with open_session_pair(None, Faulty()) as (a, _):  # robustness.md 44
+    async with session_pair(None, Faulty()) as (a, _):
         with pytest.raises(Odd) as caught:
             await a.proxy("", Faulty).work()
         assert len(str(caught.value)) < 30_000
 
 
 @pytest.mark.parametrize("detail", ["none", "message", "traceback"])
-async def test_error_detail_is_what_the_serving_side_says(no_time, detail):
+async def test_error_detail_is_what_the_serving_side_says(session_pair, no_time, detail):
     async def work():
         raise LookupError("the secret") from ValueError("deeper")
 
     options = {"error_detail": detail}
-    async with open_session_pair(None, service(work), options_b=options) as (a, _):  # F18
+    async with session_pair(None, service(work), options_b=options) as (a, _):
         with pytest.raises(Exception) as caught:
             await a.call("work")
     exc = caught.value
@@ -197,8 +198,8 @@ class Curious:
 
 
 @pytest.mark.parametrize("method", ["look", "look_later", "look_inline"])
-async def test_current_call_and_metadata_in_a_handler(no_time, method):
-    async with open_session_pair(None, {"here": Curious()}) as (a, b):
+async def test_current_call_and_metadata_in_a_handler(session_pair, no_time, method):
+    async with session_pair(None, {"here": Curious()}) as (a, b):
         with trio_rpc.metadata(user="ann"), trio_rpc.metadata(trace=7):
             name, metadata, text = await a.call(f"here.{method}")
         assert name == f"here.{method}"
@@ -209,7 +210,7 @@ async def test_current_call_and_metadata_in_a_handler(no_time, method):
             trio_rpc.current_call()
 
 
-async def test_metadata_does_not_travel_on_by_itself(no_time):
+async def test_metadata_does_not_travel_on_by_itself(session_pair, no_time):
     class Forwards:
         def __init__(self, session):
             self.session = session
@@ -218,12 +219,12 @@ async def test_metadata_does_not_travel_on_by_itself(no_time):
         async def forward(self):
             return await self.session.call("look")
 
-    async with open_session_pair(Curious(), Forwards) as (a, _):
+    async with session_pair(Curious(), Forwards) as (a, _):
         with trio_rpc.metadata(user="x"):
             assert (await a.call("forward"))[1] == {}
 
 
-async def test_handlers_inherit_nothing_from_whoever_opened_the_session(no_time):
+async def test_handlers_inherit_nothing_from_whoever_opened_the_session(session_pair, no_time):
     class Forwards(Curious):
         def __init__(self, session):
             self.session = session
@@ -233,7 +234,7 @@ async def test_handlers_inherit_nothing_from_whoever_opened_the_session(no_time)
             return await self.session.call("look")
 
     with trio_rpc.metadata(user="the pool's first customer"):
-        async with open_session_pair(Curious(), Forwards) as (a, b):
+        async with session_pair(Curious(), Forwards) as (a, b):
             assert (await b.call("look"))[1] == {"user": "the pool's first customer"}
             assert (await a.call("forward"))[1] == {}
 
@@ -264,19 +265,19 @@ async def test_handlers_of_one_packet_do_not_see_each_others_context(no_time):
         assert {each.result for each in replies} == {"unmarked", "unmarkedmarked"}
 
 
-async def test_a_task_is_named_after_the_handler_that_it_runs(no_time):
+async def test_a_task_is_named_after_the_handler_that_it_runs(session_pair, no_time):
     names = []
 
     async def work():
         await trio.lowlevel.checkpoint()
         names.append(trio.lowlevel.current_task().name)
 
-    async with open_session_pair(None, {"market": service(work)}) as (a, _):
+    async with session_pair(None, {"market": service(work)}) as (a, _):
         await a.call("market.work")
     assert names == ["market.work"]
 
 
-async def test_a_service_may_keep_a_proxy_of_its_client(no_time):
+async def test_a_service_may_keep_a_proxy_of_its_client(session_pair, no_time):
     class Client:
         @trio_rpc.method
         async def confirm(self, question: str) -> bool:
@@ -292,13 +293,15 @@ async def test_a_service_may_keep_a_proxy_of_its_client(no_time):
             self.calls += 1
             return await self.client.confirm("really?"), self.calls
 
-    for _ in range(2):  # B20, B30: an object for each session
-        async with open_session_pair(Client(), Server) as (a, _):
+    for _ in range(2):  # an object for each session
+        async with session_pair(Client(), Server) as (a, _):
             assert await a.proxy("", Server).delete() == (True, 1)
             assert await a.proxy("", Server).delete() == (True, 2)
 
 
-async def test_a_notification_that_fails_is_logged_and_costs_nobody_anything(no_time, caplog):
+async def test_a_notification_that_fails_is_logged_and_costs_nobody_anything(
+    session_pair, no_time, caplog
+):
     class Listener:
         @trio_rpc.notification
         async def later(self):
@@ -309,8 +312,8 @@ async def test_a_notification_that_fails_is_logged_and_costs_nobody_anything(no_
         def inline(self):
             raise ValueError("inline")
 
-    with caplog.at_level(logging.ERROR, logger="trio_rpc"):  # F24
-        async with open_session_pair(None, Listener()) as (a, _):
+    with caplog.at_level(logging.ERROR, logger="trio_rpc"):
+        async with session_pair(None, Listener()) as (a, _):
             await a.notify("later")
             await a.proxy("", Listener).inline()
             await a.ping()
@@ -318,19 +321,23 @@ async def test_a_notification_that_fails_is_logged_and_costs_nobody_anything(no_
     assert sorted(str(each.exc_info[1]) for each in caplog.records) == ["inline", "later"]
 
 
-async def test_a_handler_may_cancel_itself_without_anybody_thinking_it_was_cancelled(no_time):
+async def test_a_handler_may_cancel_itself_without_anybody_thinking_it_was_cancelled(
+    session_pair, no_time
+):
     async def work():
         with trio.CancelScope() as scope:
             scope.cancel()
             await trio.sleep_forever()
         return "fine"
 
-    async with open_session_pair(None, service(work)) as (a, _):
+    async with session_pair(None, service(work)) as (a, _):
         assert await a.call("work") == "fine"
 
 
-async def test_requests_of_ours_that_the_peer_ends_as_cancelled_are_remote_cancelled(no_time):
-    async with open_session_pair(None, Sleeper()) as (a, b), trio.open_nursery() as nursery:
+async def test_requests_of_ours_that_the_peer_ends_as_cancelled_are_remote_cancelled(
+    session_pair, no_time
+):
+    async with session_pair(None, Sleeper()) as (a, b), trio.open_nursery() as nursery:
 
         async def call():
             with pytest.raises(trio_rpc.RemoteCancelled, match="ending"):

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 import trio
-from handlers import Sleeper
-from raw_peer import session_with_raw_peer
+from helpers.handlers import Sleeper
+from helpers.raw_peer import session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc import Limits

@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 import trio
-from raw_peer import HELLO
+from helpers.raw_peer import HELLO
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc

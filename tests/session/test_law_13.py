@@ -6,13 +6,12 @@ import contextlib
 
 import pytest
 import trio
-from handlers import Echo
-from raw_peer import session_with_raw_peer
+from helpers.handlers import Echo
+from helpers.raw_peer import session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Fate
-from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 
 NEAR_MISSES = [
@@ -81,9 +80,9 @@ async def receiving(opening):
 
 
 @pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
-async def test_law_13_a_near_miss_of_a_real_name_is_not_found(no_time, context):
+async def test_law_13_a_near_miss_of_a_real_name_is_not_found(session_pair, no_time, context):
     shop = Shop()
-    async with open_session_pair(None, {"": shop, "shop": shop}) as (a, _):
+    async with session_pair(None, {"": shop, "shop": shop}) as (a, _):
         for name in NEAR_MISSES:
             for use in uses(a, name).values():
                 with pytest.raises(trio_rpc.MethodNotFound) as caught:
@@ -95,9 +94,9 @@ async def test_law_13_a_near_miss_of_a_real_name_is_not_found(no_time, context):
     assert shop.called == []
 
 
-async def test_law_13_a_near_miss_in_a_remote_scope_is_not_found(no_time):
+async def test_law_13_a_near_miss_in_a_remote_scope_is_not_found(session_pair, no_time):
     shop = Shop()
-    async with open_session_pair(None, {"shop": shop}) as (a, _), a.open_scope() as scope:
+    async with session_pair(None, {"shop": shop}) as (a, _), a.open_scope() as scope:
         for name in ("shop.unmarked", ".shop.echo", "SHOP.echo", "echo"):
             with pytest.raises(trio_rpc.MethodNotFound):
                 await scope.call(name)
@@ -106,9 +105,11 @@ async def test_law_13_a_near_miss_in_a_remote_scope_is_not_found(no_time):
 
 
 @pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
-async def test_law_13_a_near_miss_of_a_notifications_name_is_dropped(no_time, caplog, context):
+async def test_law_13_a_near_miss_of_a_notifications_name_is_dropped(
+    session_pair, no_time, caplog, context
+):
     shop = Shop()
-    async with open_session_pair(None, {"shop": shop}) as (a, _):
+    async with session_pair(None, {"shop": shop}) as (a, _):
         for name in ("shop.Tell", "shop.tell ", ".shop.tell", "tell", "shop.unmarked", "shop.ask"):
             with context():
                 await a.notify(name)
@@ -125,10 +126,10 @@ async def test_law_13_a_near_miss_of_a_notifications_name_is_dropped(no_time, ca
     ("name", "right"), [("ask", "call"), ("tell", None), ("watch", "stream"), ("chat", "duplex")]
 )
 async def test_law_13_a_method_is_used_as_what_it_is_whatever_the_context(
-    no_time, context, name, right
+    session_pair, no_time, context, name, right
 ):
     shop = Shop()
-    async with open_session_pair(None, shop) as (a, _):
+    async with session_pair(None, shop) as (a, _):
         for how, use in uses(a, name).items():
             if right is None or right not in how:
                 # A stream and a duplex are opened in the same way, and differ in their arguments.

@@ -7,13 +7,12 @@ import math
 
 import pytest
 import trio
-from handlers import Clock, Echo, Sleeper, service
-from raw_peer import close_at_once, session_with_raw_peer
+from helpers.handlers import Clock, Echo, Sleeper, service
+from helpers.raw_peer import close_at_once, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Fate, Limits
-from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 
 
@@ -38,11 +37,13 @@ class Chain:
 # ── 1: one tree ──────────────────────────────────────────────────────────────────────────────
 
 
-async def test_law_1_one_tree_cancelling_the_root_ends_every_level_from_the_leaf_up(no_time):
+async def test_law_1_one_tree_cancelling_the_root_ends_every_level_from_the_leaf_up(
+    session_pair, no_time
+):
     log = []
     chain = functools.partial(Chain, log=log)
     async with (
-        open_session_pair(chain, chain) as (a, b),
+        session_pair(chain, chain) as (a, b),
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(a.call, "descend", 5)
@@ -53,10 +54,10 @@ async def test_law_1_one_tree_cancelling_the_root_ends_every_level_from_the_leaf
     assert a.tree() == b.tree() == []
 
 
-async def test_law_1_one_tree_is_seen_from_both_ends_with_its_parents(no_time):
+async def test_law_1_one_tree_is_seen_from_both_ends_with_its_parents(session_pair, no_time):
     chain = functools.partial(Chain, log=[])
     async with (
-        open_session_pair(chain, chain) as (a, b),
+        session_pair(chain, chain) as (a, b),
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(a.call, "descend", 2)
@@ -75,7 +76,7 @@ async def test_law_1_one_tree_is_seen_from_both_ends_with_its_parents(no_time):
         nursery.cancel_scope.cancel()
 
 
-async def test_law_1_one_tree_a_handlers_failure_ends_its_callbacks_first(no_time):
+async def test_law_1_one_tree_a_handlers_failure_ends_its_callbacks_first(session_pair, no_time):
     ended = []
 
     class Client:
@@ -97,7 +98,7 @@ async def test_law_1_one_tree_a_handlers_failure_ends_its_callbacks_first(no_tim
                 await wait_all_tasks_blocked()
                 raise ValueError("enough")
 
-    async with open_session_pair(Client(), Server) as (a, _):
+    async with session_pair(Client(), Server) as (a, _):
         with pytest.raises(ExceptionGroup) as caught:
             await a.call("work")
         assert [str(exc) for exc in caught.value.exceptions] == ["enough"]
@@ -108,10 +109,11 @@ async def test_law_1_one_tree_a_handlers_failure_ends_its_callbacks_first(no_tim
 
 
 async def test_law_2_cancel_is_a_message_nothing_of_the_block_still_runs_when_it_is_over(
+    session_pair,
     autojump_clock,
 ):
     sleeper = Sleeper()
-    async with open_session_pair(None, sleeper) as (a, _):
+    async with session_pair(None, sleeper) as (a, _):
         with trio.move_on_after(1) as scope:
             await a.call("sleep", clean_up=3.0)
         assert scope.cancelled_caught
@@ -146,9 +148,11 @@ async def test_law_2_cancel_is_a_message_sent_once_with_the_reason_of_the_scope(
 
 
 @pytest.mark.parametrize("reason", ["stop", "x" * 5000, "lone \udc80", 7])
-async def test_law_2_cancel_is_a_message_whose_reason_reaches_the_handler(no_time, reason):
+async def test_law_2_cancel_is_a_message_whose_reason_reaches_the_handler(
+    session_pair, no_time, reason
+):
     sleeper = Sleeper()
-    async with open_session_pair(None, sleeper) as (a, _), trio.open_nursery() as nursery:
+    async with session_pair(None, sleeper) as (a, _), trio.open_nursery() as nursery:
         nursery.start_soon(a.call, "sleep")
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel(reason=reason)
@@ -156,9 +160,9 @@ async def test_law_2_cancel_is_a_message_whose_reason_reaches_the_handler(no_tim
     assert sleeper.reasons == [told]
 
 
-async def test_law_2_cancel_is_a_message_exit_by_abandon_on_cancel(autojump_clock):
+async def test_law_2_cancel_is_a_message_exit_by_abandon_on_cancel(session_pair, autojump_clock):
     sleeper = Sleeper()
-    async with open_session_pair(None, sleeper) as (a, b):
+    async with session_pair(None, sleeper) as (a, b):
         with trio.move_on_after(1):
             await a.call("sleep", clean_up=3.0, abandon_on_cancel=True)
         assert trio.current_time() == pytest.approx(1, abs=0.001)
@@ -171,10 +175,10 @@ async def test_law_2_cancel_is_a_message_exit_by_abandon_on_cancel(autojump_cloc
         assert a.statistics().late_replies == 1
 
 
-async def test_law_2_cancel_is_a_message_exit_by_cancel_grace(autojump_clock, caplog):
+async def test_law_2_cancel_is_a_message_exit_by_cancel_grace(session_pair, autojump_clock, caplog):
     limits = Limits(cancel_grace=2)
     sleeper = Sleeper()
-    async with open_session_pair(None, sleeper, options_a={"limits": limits}) as (a, _):
+    async with session_pair(None, sleeper, options_a={"limits": limits}) as (a, _):
         with trio.move_on_after(1) as scope:
             await a.call("stubborn", 9)
         assert scope.cancelled_caught
@@ -244,9 +248,10 @@ async def test_law_3_an_error_that_won_the_race_is_raised(no_time):
 
 
 async def test_law_3_a_handler_that_returns_though_cancelled_has_its_result_delivered(
+    session_pair,
     autojump_clock,
 ):
-    async with open_session_pair(None, Sleeper()) as (a, _):
+    async with session_pair(None, Sleeper()) as (a, _):
         with trio.move_on_after(1) as scope:
             result = await a.call("stubborn", 2)
         assert result == "stubborn"
@@ -327,7 +332,7 @@ async def test_law_4_no_terminal_message_for_a_notification(no_time, caplog):
         await close_at_once(session)
         await peer.read_until_closed()
     assert not any(isinstance(each, m.Reply | m.ReplyErr) for each in peer.received)
-    assert "in a notification" in caplog.text  # F24
+    assert "in a notification" in caplog.text
 
 
 # ── 5: deadlines travel ──────────────────────────────────────────────────────────────────────
@@ -343,8 +348,10 @@ class NestedClock(Clock):
         return await self._session.call("seconds_left")
 
 
-async def test_law_5_deadlines_travel_to_the_handler_and_the_calls_it_makes(autojump_clock):
-    async with open_session_pair(Clock(), NestedClock) as (a, _):
+async def test_law_5_deadlines_travel_to_the_handler_and_the_calls_it_makes(
+    session_pair, autojump_clock
+):
+    async with session_pair(Clock(), NestedClock) as (a, _):
         assert await a.call("seconds_left") is None
         with trio.fail_after(10):
             assert await a.call("seconds_left") == pytest.approx(10, abs=0.001)
@@ -361,8 +368,10 @@ async def test_law_5_deadlines_travel_so_that_the_handler_stops_without_a_cancel
 
 
 @pytest.mark.parametrize("limit", [trio.move_on_after, trio.fail_after])
-async def test_law_5_a_caller_sees_its_own_cancelled_and_no_remote_deadline(autojump_clock, limit):
-    async with open_session_pair(None, Sleeper()) as (a, _):
+async def test_law_5_a_caller_sees_its_own_cancelled_and_no_remote_deadline(
+    session_pair, autojump_clock, limit
+):
+    async with session_pair(None, Sleeper()) as (a, _):
         raised = None
         with trio.CancelScope() as outer:
             try:
@@ -376,8 +385,8 @@ async def test_law_5_a_caller_sees_its_own_cancelled_and_no_remote_deadline(auto
         assert trio.current_time() == pytest.approx(2, abs=0.001)
 
 
-async def test_law_5_a_deadline_that_is_over_sends_nothing(no_time):
-    async with open_session_pair(None, Echo()) as (a, b):
+async def test_law_5_a_deadline_that_is_over_sends_nothing(session_pair, no_time):
+    async with session_pair(None, Echo()) as (a, b):
         before = b.statistics().packets_received
         with trio.CancelScope(deadline=trio.current_time() - 1) as scope:
             await a.call("echo", 1)
@@ -386,8 +395,10 @@ async def test_law_5_a_deadline_that_is_over_sends_nothing(no_time):
         assert b.statistics().packets_received == before
 
 
-async def test_law_5_a_deadline_that_was_moved_is_an_error_that_says_so(autojump_clock):
-    async with open_session_pair(None, Sleeper()) as (a, _), trio.open_nursery() as nursery:
+async def test_law_5_a_deadline_that_was_moved_is_an_error_that_says_so(
+    session_pair, autojump_clock
+):
+    async with session_pair(None, Sleeper()) as (a, _), trio.open_nursery() as nursery:
         with trio.move_on_after(2) as scope:
 
             async def extend():
@@ -476,7 +487,7 @@ class NoSuchUser(Exception):
     pass
 
 
-async def test_law_7_errors_go_to_the_parent_and_nobody_else_notices(no_time):
+async def test_law_7_errors_go_to_the_parent_and_nobody_else_notices(session_pair, no_time):
     class Faulty:
         @trio_rpc.method(raises=(NoSuchUser,))
         async def declared(self):
@@ -490,7 +501,7 @@ async def test_law_7_errors_go_to_the_parent_and_nobody_else_notices(no_time):
         def inline(self):
             raise ZeroDivisionError
 
-    async with open_session_pair(None, Faulty()) as (a, _):
+    async with session_pair(None, Faulty()) as (a, _):
         proxy = a.proxy("", Faulty)
         with pytest.raises(NoSuchUser, match="ann"):
             await proxy.declared()
@@ -501,13 +512,13 @@ async def test_law_7_errors_go_to_the_parent_and_nobody_else_notices(no_time):
             await proxy.inline()
 
 
-async def test_law_7_groups_keep_their_structure(no_time):
+async def test_law_7_groups_keep_their_structure(session_pair, no_time):
     async def fail():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_raise, ValueError("one"))
             nursery.start_soon(_raise, KeyError("two"))
 
-    async with open_session_pair(None, service(fail)) as (a, _):
+    async with session_pair(None, service(fail)) as (a, _):
         with pytest.raises(ExceptionGroup) as caught:
             await a.call("fail")
         assert {type(exc) for exc in caught.value.exceptions} == {ValueError, KeyError}
@@ -556,7 +567,9 @@ async def test_law_7_a_cancelled_handler_with_a_nursery_ends_as_cancelled_not_as
 # ── 8: what a call lends dies with it ────────────────────────────────────────────────────────
 
 
-async def test_law_8_what_is_started_inside_a_call_is_no_part_of_it_once_it_has_ended(no_time):
+async def test_law_8_what_is_started_inside_a_call_is_no_part_of_it_once_it_has_ended(
+    session_pair, no_time
+):
     contexts = []
 
     class Home:
@@ -577,7 +590,7 @@ async def test_law_8_what_is_started_inside_a_call_is_no_part_of_it_once_it_has_
             await self.home.note()
 
     ended = trio.Event()
-    async with open_session_pair(Home(), Away) as (a, _), trio.open_nursery() as nursery:
+    async with session_pair(Home(), Away) as (a, _), trio.open_nursery() as nursery:
         await a.call("detach")
         ended.set()
         await wait_all_tasks_blocked()
@@ -586,8 +599,10 @@ async def test_law_8_what_is_started_inside_a_call_is_no_part_of_it_once_it_has_
     assert node.parent is None
 
 
-async def test_law_8_a_live_object_without_a_scope_to_live_in_is_refused_at_its_sender(no_time):
-    async with open_session_pair(None, Echo()) as (a, b):
+async def test_law_8_a_live_object_without_a_scope_to_live_in_is_refused_at_its_sender(
+    session_pair, no_time
+):
+    async with session_pair(None, Echo()) as (a, b):
         before = b.statistics().messages_received
         for alive in ((each for each in ()), object(), object):
             with pytest.raises(trio_rpc.EncodeError) as caught:

@@ -6,19 +6,20 @@ import functools
 
 import pytest
 import trio
-from handlers import Echo, Sleeper, service
-from raw_peer import HELLO, RawPeer, close_at_once, session_with_raw_peer
+from helpers.handlers import Echo, Sleeper, service
+from helpers.raw_peer import HELLO, RawPeer, close_at_once, session_with_raw_peer
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Fate, Limits, TypeRegistry, open_session
-from trio_rpc.testing import memory_channel_pair, open_session_pair
+from trio_rpc.testing import memory_channel_pair
 from trio_rpc.wire import messages as m
 
 # ── 12: everything is bounded ────────────────────────────────────────────────────────────────
 
 
 async def test_law_12_a_message_that_is_too_large_is_refused_at_its_sender_and_told_to_its_caller(
+    session_pair,
     no_time,
 ):
     class Big:
@@ -27,7 +28,7 @@ async def test_law_12_a_message_that_is_too_large_is_refused_at_its_sender_and_t
             return b"x" * size
 
     small = {"limits": Limits(max_message=300_000)}
-    async with open_session_pair(None, Big(), options_a=small, options_b=small) as (a, _):
+    async with session_pair(None, Big(), options_a=small, options_b=small) as (a, _):
         with pytest.raises(trio_rpc.EncodeError, match="larger"):
             await a.call("result", b"x" * 400_000)
         with pytest.raises(trio_rpc.RemoteError, match="larger"):
@@ -121,7 +122,7 @@ async def test_law_12_the_time_to_die_is_bounded(autojump_clock):
                 await peer.channel.receive()
 
 
-async def test_law_12_calls_inside_calls_are_bounded(no_time):
+async def test_law_12_calls_inside_calls_are_bounded(session_pair, no_time):
     refused = []
 
     class Mirror:
@@ -136,8 +137,7 @@ async def test_law_12_calls_inside_calls_are_bounded(no_time):
                 refused.append(exc.fate)
                 return left
 
-    # robustness.md 41
-    async with open_session_pair(Mirror, Mirror) as (a, b):
+    async with session_pair(Mirror, Mirror) as (a, b):
         assert await a.call("bounce", 1000) == 1000 - a.limits.max_call_depth
         assert refused == [Fate.NOT_STARTED]
         await wait_all_tasks_blocked()
@@ -168,7 +168,7 @@ HOSTILE_NAMES = [
 ]
 
 
-async def test_law_13_nobody_gets_in_by_name(no_time):
+async def test_law_13_nobody_gets_in_by_name(session_pair, no_time):
     class Spy(Echo):
         attribute = Echo()
         looked_up = ()
@@ -183,7 +183,7 @@ async def test_law_13_nobody_gets_in_by_name(no_time):
             Spy.looked_up += (name,)
             return super().__getattribute__(name)
 
-    async with open_session_pair(None, Spy()) as (a, _):
+    async with session_pair(None, Spy()) as (a, _):
         Spy.looked_up = ()
         for name in HOSTILE_NAMES:
             with pytest.raises(trio_rpc.MethodNotFound) as caught:
@@ -195,7 +195,9 @@ async def test_law_13_nobody_gets_in_by_name(no_time):
         assert await a.call("echo", 1) == 1
 
 
-async def test_law_13_a_method_is_not_notified_and_a_notification_not_called(no_time, caplog):
+async def test_law_13_a_method_is_not_notified_and_a_notification_not_called(
+    session_pair, no_time, caplog
+):
     called = []
 
     class Both:
@@ -207,8 +209,8 @@ async def test_law_13_a_method_is_not_notified_and_a_notification_not_called(no_
         async def tell(self):
             called.append("tell")
 
-    async with open_session_pair(None, Both()) as (a, _):
-        with pytest.raises(trio_rpc.MethodNotFound, match="notified, not called"):  # F5
+    async with session_pair(None, Both()) as (a, _):
+        with pytest.raises(trio_rpc.MethodNotFound, match="notified, not called"):
             await a.call("tell")
         await a.notify("ask")
         await wait_all_tasks_blocked()
@@ -244,9 +246,11 @@ BAD_PACKETS = {
 
 
 @pytest.mark.parametrize("packet", BAD_PACKETS.values(), ids=BAD_PACKETS)
-async def test_law_14_bad_input_ends_its_senders_session_and_nobody_else_notices(no_time, packet):
+async def test_law_14_bad_input_ends_its_senders_session_and_nobody_else_notices(
+    session_pair, no_time, packet
+):
     async with (
-        open_session_pair(None, Echo()) as (healthy, _),
+        session_pair(None, Echo()) as (healthy, _),
         session_with_raw_peer(Echo()) as (session, peer),
         trio.open_nursery() as nursery,
     ):
@@ -287,10 +291,12 @@ async def test_law_14_a_bad_call_gets_an_error_and_the_session_goes_on(no_time):
         await peer.read(m.Pong)
 
 
-async def test_law_14_what_cannot_be_encoded_raises_at_who_tried_and_nothing_is_sent(no_time):
+async def test_law_14_what_cannot_be_encoded_raises_at_who_tried_and_nothing_is_sent(
+    session_pair, no_time
+):
     recursive = []
     recursive.append(recursive)
-    async with open_session_pair(None, Echo()) as (a, b):
+    async with session_pair(None, Echo()) as (a, b):
         sent = b.statistics().messages_received
         for bad in (object(), "\udc80", recursive, 1 << 10_000):
             with pytest.raises(trio_rpc.EncodeError) as caught:
@@ -304,7 +310,9 @@ async def test_law_14_what_cannot_be_encoded_raises_at_who_tried_and_nothing_is_
         assert await a.call("echo", 1) == 1
 
 
-async def test_law_14_a_users_type_that_cannot_be_decoded_fails_its_call_alone(no_time):
+async def test_law_14_a_users_type_that_cannot_be_decoded_fails_its_call_alone(
+    session_pair, no_time
+):
     class Point:
         pass
 
@@ -314,7 +322,7 @@ async def test_law_14_a_users_type_that_cannot_be_decoded_fails_its_call_alone(n
     here, there = TypeRegistry(), TypeRegistry()
     here.register(64, Point, lambda _: 1, fail)
     there.register(64, Point, lambda _: 1, lambda _: Point())
-    async with open_session_pair(
+    async with session_pair(
         Echo(), Echo(), options_a={"registry": here}, options_b={"registry": there}
     ) as (a, b):
         with pytest.raises(trio_rpc.DecodeError, match="no such point") as caught:
@@ -368,13 +376,15 @@ async def test_law_15_every_failed_call_has_a_known_fate(no_time, error, fate):
         assert caught.value.fate is fate
 
 
-async def test_law_15_a_result_of_the_wrong_type_comes_from_a_handler_that_has_run(no_time):
+async def test_law_15_a_result_of_the_wrong_type_comes_from_a_handler_that_has_run(
+    session_pair, no_time
+):
     class Promised:
         @trio_rpc.method
         async def echo(self, value: object) -> int:
             raise NotImplementedError
 
-    async with open_session_pair(None, Echo()) as (a, _):
+    async with session_pair(None, Echo()) as (a, _):
         with pytest.raises(trio_rpc.DecodeError) as caught:
             await a.proxy("", Promised).echo("no number")
         assert caught.value.fate is Fate.STOPPED
@@ -408,13 +418,13 @@ async def test_law_15_calls_that_never_left_are_told_apart_from_those_that_did(a
 # ── 16: Trio's manners ───────────────────────────────────────────────────────────────────────
 
 
-async def test_law_16_every_public_async_function_is_a_checkpoint(no_time):
+async def test_law_16_every_public_async_function_is_a_checkpoint(session_pair, no_time):
     class Mixed(Echo):
         @trio_rpc.notification
         def note(self):
             pass
 
-    async with open_session_pair(None, Mixed()) as (a, b):
+    async with session_pair(None, Mixed()) as (a, b):
         proxy = a.proxy()
         with assert_checkpoints():
             await a.call("echo", 1)
@@ -473,24 +483,24 @@ async def test_law_16_the_blocks_own_exception_comes_out_when_handlers_are_cance
                 raise ValueError("mine")
 
 
-async def test_law_16_cancelled_is_never_swallowed(no_time):
+async def test_law_16_cancelled_is_never_swallowed(session_pair, no_time):
     for _ in range(5):
         with trio.CancelScope() as scope:
-            async with open_session_pair(Sleeper(), Sleeper()) as (a, _):
+            async with session_pair(Sleeper(), Sleeper()) as (a, _):
                 scope.cancel()
                 await a.call("sleep")
             raise AssertionError("the block went on")
         assert scope.cancelled_caught
 
 
-async def test_law_16_aclose_is_graceful(autojump_clock):
+async def test_law_16_aclose_is_graceful(session_pair, autojump_clock):
     class Slow:
         @trio_rpc.method
         async def work(self):
             await trio.sleep(2)
             return "done"
 
-    async with open_session_pair(None, Slow()) as (a, b), trio.open_nursery() as nursery:
+    async with session_pair(None, Slow()) as (a, b), trio.open_nursery() as nursery:
         results = []
 
         async def call():
@@ -509,9 +519,9 @@ async def test_law_16_aclose_is_graceful(autojump_clock):
             await b.call("work")
 
 
-async def test_law_16_aclose_is_forceful_when_cancelled(no_time):
+async def test_law_16_aclose_is_forceful_when_cancelled(session_pair, no_time):
     sleeper = Sleeper()
-    async with open_session_pair(sleeper, sleeper) as (a, b), trio.open_nursery() as nursery:
+    async with session_pair(sleeper, sleeper) as (a, b), trio.open_nursery() as nursery:
         errors = []
 
         async def call(session):
@@ -537,16 +547,18 @@ async def test_law_16_aclose_is_forceful_when_cancelled(no_time):
         }
 
 
-async def test_law_16_there_are_no_hidden_tasks_after_the_block(no_time, tasks):
+async def test_law_16_there_are_no_hidden_tasks_after_the_block(session_pair, no_time, tasks):
     before = tasks()
-    async with open_session_pair(Sleeper(), Sleeper()) as (a, b):
+    async with session_pair(Sleeper(), Sleeper()) as (a, b):
         assert tasks() > before
         await a.notify("nothing")
         await b.ping()
     assert tasks() == before
 
 
-async def test_law_16_a_handler_may_be_what_a_functools_partial_of_a_service_is(no_time):
+async def test_law_16_a_handler_may_be_what_a_functools_partial_of_a_service_is(
+    session_pair, no_time
+):
     # A function of the session is called once for each session, and its services are its own.
     made = []
 
@@ -558,7 +570,7 @@ async def test_law_16_a_handler_may_be_what_a_functools_partial_of_a_service_is(
 
         return service(echo)
 
-    async with open_session_pair(None, functools.partial(services, label="x")) as (a, b):
+    async with session_pair(None, functools.partial(services, label="x")) as (a, b):
         assert await a.call("echo", 1) == ("x", 1)
     assert made == [("x", b)]
 

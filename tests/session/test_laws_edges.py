@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 import trio
-from handlers import Clock, Echo, Sleeper, service
-from raw_peer import close_at_once, session_with_raw_peer
+from helpers.handlers import Clock, Echo, Sleeper, service
+from helpers.raw_peer import close_at_once, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
@@ -20,7 +20,9 @@ from trio_rpc.testing import memory_channel_pair, open_session_pair
 from trio_rpc.wire import messages as m
 
 
-async def test_law_1_a_call_on_another_session_is_no_child_of_its_call_of_the_same_id(no_time):
+async def test_law_1_a_call_on_another_session_is_no_child_of_its_call_of_the_same_id(
+    session_pair, no_time
+):
     async with session_with_raw_peer(Sleeper()) as (other, peer):
         peer.send(m.Request(1, "sleep", []))
         await wait_all_tasks_blocked()
@@ -29,7 +31,7 @@ async def test_law_1_a_call_on_another_session_is_no_child_of_its_call_of_the_sa
             return await other.call("anything")
 
         async with (
-            open_session_pair(None, service(relay)) as (a, _),
+            session_pair(None, service(relay)) as (a, _),
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(a.call, "relay")
@@ -102,7 +104,9 @@ async def test_law_7_of_a_group_a_cancelled_handler_raises_only_what_is_no_cance
         assert [each["type"] for each in error["errors"]] == ["builtins.ValueError"]
 
 
-async def test_law_8_a_stream_that_was_pulled_cannot_be_used_after_its_handler(no_time):
+async def test_law_8_a_stream_that_was_pulled_cannot_be_used_after_its_handler(
+    session_pair, no_time
+):
     kept = []
 
     class Keeper:
@@ -115,7 +119,7 @@ async def test_law_8_a_stream_that_was_pulled_cannot_be_used_after_its_handler(n
         for number in range(1000):
             yield number
 
-    async with open_session_pair(None, Keeper()) as (a, _):
+    async with session_pair(None, Keeper()) as (a, _):
         assert await a.call("keep", numbers()) == 0
         await wait_all_tasks_blocked()
         for _ in range(2):
@@ -228,7 +232,9 @@ def broken_registry():
     return registry
 
 
-async def test_law_15_a_started_value_that_cannot_be_decoded_comes_from_a_stopped_handler(no_time):
+async def test_law_15_a_started_value_that_cannot_be_decoded_comes_from_a_stopped_handler(
+    session_pair, no_time
+):
     class Service:
         @trio_rpc.method
         async def start(self, *, task_status=trio.TASK_STATUS_IGNORED):
@@ -236,7 +242,7 @@ async def test_law_15_a_started_value_that_cannot_be_decoded_comes_from_a_stoppe
             await trio.sleep_forever()
 
     options = {"registry": broken_registry()}
-    async with open_session_pair(None, Service(), options_a=options, options_b=options) as (a, b):
+    async with session_pair(None, Service(), options_a=options, options_b=options) as (a, b):
         async with trio.open_nursery() as nursery:
             with pytest.raises(DecodeError) as caught:
                 await nursery.start(a.proxy("").start)
@@ -247,14 +253,16 @@ async def test_law_15_a_started_value_that_cannot_be_decoded_comes_from_a_stoppe
         assert a.statistics().calls_out == 0
 
 
-async def test_an_error_larger_than_the_peers_max_message_still_reaches_its_caller(no_time):
+async def test_an_error_larger_than_the_peers_max_message_still_reaches_its_caller(
+    session_pair, no_time
+):
     class Big:
         @trio_rpc.method(raises=(ValueError,))
         async def fail(self):
             raise ValueError(*("x" * 9_000 for _ in range(5)))
 
     small = Limits(max_message=16 * 1024, max_packet=16 * 1024)
-    async with open_session_pair(Echo(), Big(), options_a={"limits": small}) as (a, b):
+    async with session_pair(Echo(), Big(), options_a={"limits": small}) as (a, b):
         with pytest.raises(trio_rpc.RemoteError, match="larger than this end accepts") as caught:
             await a.call("fail")
         assert caught.value.type_name == "ValueError"
@@ -275,7 +283,9 @@ async def test_law_11_a_newcomer_does_not_pass_those_who_wait(no_time):
         assert admission.is_free
 
 
-async def test_law_5_a_callback_has_the_deadline_of_the_handler_that_calls_it(autojump_clock):
+async def test_law_5_a_callback_has_the_deadline_of_the_handler_that_calls_it(
+    session_pair, autojump_clock
+):
     left = []
 
     async def callback():
@@ -288,14 +298,16 @@ async def test_law_5_a_callback_has_the_deadline_of_the_handler_that_calls_it(au
                 await callback()
             await callback()
 
-    async with open_session_pair(None, Caller()) as (a, _):
+    async with session_pair(None, Caller()) as (a, _):
         await a.call("work", callback)
     assert left == [pytest.approx(3, abs=0.001), float("inf")]
 
 
-async def test_law_2_a_cancelled_call_in_a_remote_scope_waits_for_its_handler(autojump_clock):
+async def test_law_2_a_cancelled_call_in_a_remote_scope_waits_for_its_handler(
+    session_pair, autojump_clock
+):
     sleeper = Sleeper()
-    async with open_session_pair(None, sleeper) as (a, _), a.open_scope() as scope:
+    async with session_pair(None, sleeper) as (a, _), a.open_scope() as scope:
         with trio.move_on_after(1) as patience:
             await scope.call("sleep", "slow", 3)
         assert patience.cancelled_caught

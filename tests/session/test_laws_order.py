@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from handlers import Echo, Sleeper
-from raw_peer import HELLO, RawPeer, close_at_once, session_with_raw_peer
+from helpers.handlers import Echo, Sleeper
+from helpers.raw_peer import HELLO, RawPeer, close_at_once, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
@@ -69,7 +69,7 @@ async def test_law_9_arrival_order_is_the_order_in_which_handlers_start(autojump
         for some in [messages] if together else [[each] for each in messages]:
             peer.send(*some)
         await trio.sleep(3)
-        assert recorder.seen == list(range(1, 501))  # F8
+        assert recorder.seen == list(range(1, 501))
 
 
 async def test_law_9_an_inline_handler_does_not_overtake_those_that_came_before(no_time):
@@ -261,11 +261,13 @@ async def test_law_11_control_messages_do_not_wait_behind_bulk_data(autojump_clo
         await close_at_once(session)
 
 
-async def test_law_11_a_slot_is_held_until_a_stubborn_handler_has_really_ended(autojump_clock):
-    # robustness.md 35: a handler that shields itself for a second.
+async def test_law_11_a_slot_is_held_until_a_stubborn_handler_has_really_ended(
+    session_pair, autojump_clock
+):
+    # A handler that shields itself for a second.
     limits = Limits(max_calls=1)
     sleeper = Sleeper()
-    async with open_session_pair(None, sleeper, options_b={"limits": limits}) as (a, b):
+    async with session_pair(None, sleeper, options_b={"limits": limits}) as (a, b):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.call, "stubborn", 1)
             await wait_all_tasks_blocked()

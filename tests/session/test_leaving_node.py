@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
-from raw_peer import HELLO
+from helpers.raw_peer import HELLO
 
 import trio_rpc
 from trio_rpc import Limits

@@ -239,8 +239,8 @@ async def test_an_argument_that_could_be_either_is_refused_at_the_caller_where_n
         assert await session.call("anything", 1) == "int"
 
 
-async def test_what_the_refusal_says_to_write_can_be_written(no_time):
-    async with open_session_pair(Desk(), None) as (_, session):
+async def test_what_the_refusal_says_to_write_can_be_written(session_pair, no_time):
+    async with session_pair(Desk(), None) as (_, session):
         for both in (Both(), AsyncMock(return_value=2), MagicMock(return_value=2)):
             assert await session.call("function", both.__call__) == 2
         assert await session.call("items", aiter(Both())) == [7]
@@ -249,16 +249,16 @@ async def test_what_the_refusal_says_to_write_can_be_written(no_time):
         assert await session.call("anything", [*Rows([1])]) == "list"
 
 
-async def test_trios_channels_are_streams_though_they_have_fields(no_time):
+async def test_trios_channels_are_streams_though_they_have_fields(session_pair, no_time):
     send, receive = trio.open_memory_channel[int](1)
     await send.send(1)
     send.close()
-    async with open_session_pair(Desk(), None) as (_, session):
+    async with session_pair(Desk(), None) as (_, session):
         assert await session.call("items", receive) == [1]
 
 
-async def test_the_parameter_decides_also_by_aliases_bounds_and_fields(no_time):
-    async with open_session_pair(Desk(), None) as (_, session):
+async def test_the_parameter_decides_also_by_aliases_bounds_and_fields(session_pair, no_time):
+    async with session_pair(Desk(), None) as (_, session):
         desk = session.proxy("", Desk)
         both = Both()
         assert await desk.function(both) == await desk.named(Named(both)) == 2
@@ -272,9 +272,10 @@ async def test_the_parameter_decides_also_by_aliases_bounds_and_fields(no_time):
 
 
 async def test_a_parameter_that_takes_functions_and_streams_decides_only_for_what_is_one_of_them(
+    session_pair,
     no_time,
 ):
-    async with open_session_pair(Desk(), None) as (_, session):
+    async with session_pair(Desk(), None) as (_, session):
         desk = session.proxy("", Desk)
         assert await desk.either(both_function := Both().__call__) == "function"
         assert await desk.data_or_either(both_function) == "Callback"
@@ -287,22 +288,25 @@ async def test_a_parameter_that_takes_functions_and_streams_decides_only_for_wha
 
 
 async def test_of_several_functions_that_a_parameter_takes_none_says_what_the_arguments_are(
+    session_pair,
     no_time,
 ):
     async def f(x):
         assert x == "1"
         return 1
 
-    async with open_session_pair(Desk(), None) as (_, session):
+    async with session_pair(Desk(), None) as (_, session):
         assert await session.proxy("", Desk).of_several(f) == 1
 
 
-async def test_what_a_callback_is_given_is_marked_by_its_annotation_at_the_handler(no_time):
+async def test_what_a_callback_is_given_is_marked_by_its_annotation_at_the_handler(
+    session_pair, no_time
+):
     async def use(f: Function, items: AsyncIterator[int], alive: Alive) -> list[int]:
         assert type(alive) is Alive
         return [*await _used(f, items), alive.x]
 
-    async with open_session_pair(Desk(), None) as (_, session):
+    async with session_pair(Desk(), None) as (_, session):
         for interface in (None, Desk):
             assert await session.proxy("", interface).give(use) == [2, 7, 5]
             text = await session.proxy("", interface).give_anything(lambda x: 1)
@@ -310,10 +314,11 @@ async def test_what_a_callback_is_given_is_marked_by_its_annotation_at_the_handl
 
 
 async def test_a_notification_marks_arguments_as_a_call_does_and_refuses_what_it_cannot_carry(
+    session_pair,
     no_time,
 ):
     desk = Desk()
-    async with open_session_pair(desk, None) as (_, session):
+    async with session_pair(desk, None) as (_, session):
         proxy = session.proxy("", Desk)
         await proxy.note_alive(Alive(1))
         await session.notify(proxy.note_alive, Alive(2))
@@ -410,11 +415,13 @@ class Shelf:
         task_status.started([Alive(1), Called(2)])
 
 
-async def test_an_object_of_a_registered_class_travels_as_that_whatever_it_looks_like(no_time):
+async def test_an_object_of_a_registered_class_travels_as_that_whatever_it_looks_like(
+    session_pair, no_time
+):
     both = [Alive(1), Called(2)]
     shelf = Shelf()
     options = {"registry": _registry()}
-    async with open_session_pair(shelf, None, options_a=options, options_b=options) as (_, session):
+    async with session_pair(shelf, None, options_a=options, options_b=options) as (_, session):
         proxy = session.proxy("", Shelf)
         for keep in (proxy.keep, session.proxy().keep):
             for one in both:
@@ -436,9 +443,11 @@ async def test_an_object_of_a_registered_class_travels_as_that_whatever_it_looks
             assert await nursery.start(proxy.start) == both
 
 
-async def test_an_object_of_a_registered_class_is_lent_where_the_parameter_wants_that(no_time):
+async def test_an_object_of_a_registered_class_is_lent_where_the_parameter_wants_that(
+    session_pair, no_time
+):
     options = {"registry": _registry()}
-    async with open_session_pair(Shelf(), None, options_a=options, options_b=options) as (
+    async with session_pair(Shelf(), None, options_a=options, options_b=options) as (
         _,
         session,
     ):

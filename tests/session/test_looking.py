@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import trio
-from handlers import Echo, Sleeper
+from helpers.handlers import Echo, Sleeper
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Limits
-from trio_rpc.testing import open_session_pair
 
 
 class Mixed(Echo):
@@ -40,10 +39,12 @@ def _tracer(log, name):
 
 
 @pytest.mark.parametrize("method", ["echo", "inline"])
-async def test_filters_run_round_each_call_on_both_sides_the_first_one_outermost(no_time, method):
+async def test_filters_run_round_each_call_on_both_sides_the_first_one_outermost(
+    session_pair, no_time, method
+):
     log = []
     here, there = [_tracer(log, "a1"), _tracer(log, "a2")], [_tracer(log, "b1"), _tracer(log, "b2")]
-    async with open_session_pair(
+    async with session_pair(
         None, Mixed(), options_a={"filters": here}, options_b={"filters": there}
     ) as (a, _):
         assert await a.call(method, 5) == 5
@@ -52,10 +53,10 @@ async def test_filters_run_round_each_call_on_both_sides_the_first_one_outermost
 
 
 @pytest.mark.parametrize("method", ["note", "inline_note"])
-async def test_filters_run_round_notifications(no_time, method):
+async def test_filters_run_round_notifications(session_pair, no_time, method):
     log = []
     mixed = Mixed()
-    async with open_session_pair(
+    async with session_pair(
         None,
         mixed,
         options_a={"filters": [_tracer(log, "a")]},
@@ -67,7 +68,7 @@ async def test_filters_run_round_notifications(no_time, method):
     assert log == [f"{each} {method}" for each in ("a >", "a <", "b >", "b <")]
 
 
-async def test_a_filter_sees_the_call_and_may_change_its_end(no_time):
+async def test_a_filter_sees_the_call_and_may_change_its_end(session_pair, no_time):
     seen = []
 
     async def judge(call, proceed):
@@ -81,7 +82,7 @@ async def test_a_filter_sees_the_call_and_may_change_its_end(no_time):
         except trio_rpc.CallError:
             return "a default"
 
-    async with open_session_pair(None, {"x": Mixed()}, options_b={"filters": [judge]}) as (a, _):
+    async with session_pair(None, {"x": Mixed()}, options_b={"filters": [judge]}) as (a, _):
         with trio_rpc.metadata(user="ann"):
             assert await a.call("x.echo", "loud") == "LOUD"
         assert await a.call("x.echo", "cached") == "from the cache"
@@ -90,12 +91,12 @@ async def test_a_filter_sees_the_call_and_may_change_its_end(no_time):
         assert await a.call("x.echo", value="by name") == "BY NAME"
     assert seen[0] == ("x.echo", ["loud"], {}, {"user": "ann"})
 
-    async with open_session_pair(None, Mixed(), options_a={"filters": [judge]}) as (a, _):
+    async with session_pair(None, Mixed(), options_a={"filters": [judge]}) as (a, _):
         assert await a.call("none") == "a default"
         assert await a.call("echo", "soft") == "SOFT"
 
 
-async def test_a_filter_is_cancelled_with_its_call(autojump_clock):
+async def test_a_filter_is_cancelled_with_its_call(session_pair, autojump_clock):
     ended = []
 
     async def slow(call, proceed):
@@ -104,7 +105,7 @@ async def test_a_filter_is_cancelled_with_its_call(autojump_clock):
         finally:
             ended.append(call.method)
 
-    async with open_session_pair(None, Echo(), options_b={"filters": [slow]}) as (a, _):
+    async with session_pair(None, Echo(), options_b={"filters": [slow]}) as (a, _):
         with trio.move_on_after(1):
             await a.call("inline", 1)
         assert ended == ["inline"]
@@ -113,9 +114,9 @@ async def test_a_filter_is_cancelled_with_its_call(autojump_clock):
 # ── statistics, tree, repr ───────────────────────────────────────────────────────────────────
 
 
-async def test_statistics_tell_what_went_through_and_what_is_in_flight(no_time):
+async def test_statistics_tell_what_went_through_and_what_is_in_flight(session_pair, no_time):
     sleeper = Sleeper()
-    async with open_session_pair(Echo(), sleeper) as (a, b):
+    async with session_pair(Echo(), sleeper) as (a, b):
         before = a.statistics()
         async with trio.open_nursery() as nursery:
             for _ in range(3):
@@ -135,8 +136,8 @@ async def test_statistics_tell_what_went_through_and_what_is_in_flight(no_time):
         assert after.tasks_waiting == after.bytes_waiting == 0
 
 
-async def test_calls_of_one_tick_leave_in_one_packet(no_time):
-    async with open_session_pair(None, Echo()) as (a, b):
+async def test_calls_of_one_tick_leave_in_one_packet(session_pair, no_time):
+    async with session_pair(None, Echo()) as (a, b):
         before = a.statistics()
         async with trio.open_nursery() as nursery:
             for number in range(64):
@@ -146,14 +147,14 @@ async def test_calls_of_one_tick_leave_in_one_packet(no_time):
         assert b.statistics().packets_sent <= 6  # Hello, Welcome, and one for each turn of reading
 
 
-async def test_the_tree_tells_kind_state_and_age(autojump_clock):
+async def test_the_tree_tells_kind_state_and_age(session_pair, autojump_clock):
     class Mine(Sleeper):
         @trio_rpc.notification
         async def note(self):
             await self.go.wait()
 
     sleeper = Mine()
-    async with open_session_pair(None, {"s": sleeper}) as (a, b), trio.open_nursery() as nursery:
+    async with session_pair(None, {"s": sleeper}) as (a, b), trio.open_nursery() as nursery:
         await a.notify("s.note")
         await trio.sleep(1)
         with trio.CancelScope() as scope:
@@ -176,8 +177,8 @@ async def test_the_tree_tells_kind_state_and_age(autojump_clock):
             await a.call("s.sleep", "x", 5.0)
 
 
-async def test_reprs_are_for_people(no_time):
-    async with open_session_pair(None, Echo()) as (a, _):
+async def test_reprs_are_for_people(session_pair, no_time):
+    async with session_pair(None, Echo()) as (a, _):
         assert repr(a) == "<trio_rpc.Session with b, open>"
         assert "echo" in repr(a.proxy().echo)
         await a.aclose()
@@ -189,11 +190,11 @@ async def test_reprs_are_for_people(no_time):
 # ── calling by name and by proxy ─────────────────────────────────────────────────────────────
 
 
-async def test_ways_to_call_are_the_same(no_time):
+async def test_ways_to_call_are_the_same(session_pair, no_time):
     mixed = Mixed()
-    async with open_session_pair(None, {"x": mixed}) as (a, b):
+    async with session_pair(None, {"x": mixed}) as (a, b):
         proxy = a.proxy("x", Mixed)
-        assert proxy is a.proxy("x", Mixed)  # B14
+        assert proxy is a.proxy("x", Mixed)
         assert await proxy.echo(1) == 1
         assert await a.proxy("x").echo(1) == 1
         assert await a.call("x.echo", 1) == 1
@@ -215,9 +216,9 @@ async def test_ways_to_call_are_the_same(no_time):
             await a.call(mixed.echo, 1)
 
 
-async def test_sessions_with_different_limits_keep_to_each_others(no_time):
+async def test_sessions_with_different_limits_keep_to_each_others(session_pair, no_time):
     tight = Limits(max_packet=16 * 1024, max_message=100_000, max_calls=2, max_notifications=1)
-    async with open_session_pair(Mixed(), Mixed(), options_b={"limits": tight}) as (a, b):
+    async with session_pair(Mixed(), Mixed(), options_b={"limits": tight}) as (a, b):
         async with trio.open_nursery() as nursery:
             for session in (a, b):
                 for _ in range(20):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from handlers import Echo, Sleeper
-from raw_peer import HELLO, RawPeer, session_with_raw_peer
+from helpers.handlers import Echo, Sleeper
+from helpers.raw_peer import HELLO, RawPeer, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
@@ -17,7 +17,6 @@ from trio_rpc.wire import messages as m
 
 
 async def test_another_version_is_refused_and_both_versions_are_named(no_time):
-    # F20, robustness.md 9
     ours, theirs = memory_channel_pair()
     peer = RawPeer(theirs)
     peer.send(m.Hello(99, {}))
@@ -84,8 +83,8 @@ async def _check(session, credentials):
         raise trio_rpc.Refused("wrong token")
 
 
-async def test_authenticate_lets_in_and_the_credentials_stay_known(autojump_clock):
-    async with open_session_pair(
+async def test_authenticate_lets_in_and_the_credentials_stay_known(session_pair, autojump_clock):
+    async with session_pair(
         None,
         Echo(),
         options_a={"credentials": {"token": "right"}},
@@ -195,7 +194,6 @@ WATCHFUL = Limits(keepalive_interval=10, keepalive_pings=3)
 
 
 async def test_a_silent_peer_is_found(autojump_clock):
-    # F12, robustness.md 57
     async with session_with_raw_peer(Sleeper(), limits=WATCHFUL) as (session, peer):
         peer.send(m.Request(1, "sleep", []))
         await session.wait_closed()
@@ -211,8 +209,8 @@ async def test_a_peer_that_does_not_even_read_is_found(autojump_clock):
         assert trio.current_time() <= 51
 
 
-async def test_an_idle_peer_that_answers_pings_is_kept(autojump_clock):
-    async with open_session_pair(
+async def test_an_idle_peer_that_answers_pings_is_kept(session_pair, autojump_clock):
+    async with session_pair(
         Echo(), Echo(), options_a={"limits": WATCHFUL}, options_b={"limits": WATCHFUL}
     ) as (a, _):
         await trio.sleep(1000)
@@ -231,14 +229,14 @@ async def test_a_peer_that_is_busy_talking_is_not_pinged(autojump_clock):
         assert not any(isinstance(each, m.Ping) for each in peer.received)
 
 
-async def test_a_blocked_loop_does_not_drop_healthy_peers(autojump_clock):
-    # F25, robustness.md 45: a handler that blocks for minutes, again and again.
+async def test_a_blocked_loop_does_not_drop_healthy_peers(session_pair, autojump_clock):
+    # A handler that blocks for minutes, again and again.
     class Blocks:
         @trio_rpc.method
         def block(self):
             autojump_clock.jump(300)
 
-    async with open_session_pair(
+    async with session_pair(
         Echo(), Blocks(), options_a={"limits": WATCHFUL}, options_b={"limits": WATCHFUL}
     ) as (a, b):
         for _ in range(20):
@@ -342,16 +340,16 @@ async def test_ping_measures_the_time_there_and_back(autojump_clock):
         assert await session.ping() == pytest.approx(0.25, abs=0.001)
 
 
-async def test_many_pings_at_once_are_all_answered(no_time):
-    async with open_session_pair() as (a, b), trio.open_nursery() as nursery:
+async def test_many_pings_at_once_are_all_answered(session_pair, no_time):
+    async with session_pair() as (a, b), trio.open_nursery() as nursery:
         for _ in range(50):
             nursery.start_soon(a.ping)
             nursery.start_soon(b.ping)
 
 
-async def test_pings_are_answered_while_keepalive_pings_go_out(autojump_clock):
+async def test_pings_are_answered_while_keepalive_pings_go_out(session_pair, autojump_clock):
     limits = {"limits": Limits(keepalive_interval=0.1, keepalive_pings=1000)}
-    async with open_session_pair(options_a=limits, options_b=limits) as (a, _):
+    async with session_pair(options_a=limits, options_b=limits) as (a, _):
         for _ in range(20):
             with trio.fail_after(5):
                 await a.ping()

@@ -107,8 +107,8 @@ async def test_after_the_end_of_its_run_it_raises(use):
     assert not session.is_open
 
 
-async def test_outside_of_any_run_it_raises():
-    async with open_session_pair(None, Service()) as (session, _):
+async def test_outside_of_any_run_it_raises(session_pair):
+    async with session_pair(None, Service()) as (session, _):
         coroutine = session.call("echo", 1)
 
         def step():
@@ -118,9 +118,9 @@ async def test_outside_of_any_run_it_raises():
         await trio.to_thread.run_sync(step)
 
 
-async def test_an_open_stream_and_duplex_raise_elsewhere_and_go_on_here():
+async def test_an_open_stream_and_duplex_raise_elsewhere_and_go_on_here(session_pair):
     async with (
-        open_session_pair(None, Service()) as (session, _),
+        session_pair(None, Service()) as (session, _),
         session.stream("ticks") as ticks,
         session.duplex("chat") as chat,
     ):
@@ -132,13 +132,13 @@ async def test_an_open_stream_and_duplex_raise_elsewhere_and_go_on_here():
         assert await chat.receive() == 2
 
 
-async def test_what_a_handler_received_raises_elsewhere_and_goes_on_there():
+async def test_what_a_handler_received_raises_elsewhere_and_goes_on_there(session_pair):
     service = Service()
 
     async def items():
         yield 3
 
-    async with open_session_pair(None, service) as (session, _):
+    async with session_pair(None, service) as (session, _):
         assert await session.call("use_callback", lambda value: value) == 2
         assert await session.call("use_stream", items()) == 3
         async with trio.open_nursery() as nursery:
@@ -146,8 +146,8 @@ async def test_what_a_handler_received_raises_elsewhere_and_goes_on_there():
         assert len(service.errors) == 4
 
 
-async def test_from_a_thread_trio_from_thread_run_is_right_use():
-    async with open_session_pair(None, Service()) as (session, _):
+async def test_from_a_thread_trio_from_thread_run_is_right_use(session_pair):
+    async with session_pair(None, Service()) as (session, _):
 
         def work():
             return trio.from_thread.run(session.call, "echo", 5)

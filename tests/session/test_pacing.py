@@ -1,9 +1,9 @@
-"""Pieces of large messages leave in batches while other calls are in flight (F9)."""
+"""Pieces of large messages leave in batches while other calls are in flight."""
 
 from __future__ import annotations
 
 import trio
-from raw_peer import session_with_raw_peer
+from helpers.raw_peer import session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc import method

@@ -1,4 +1,4 @@
-"""Sessions with child processes that are true ones: what they do to each other, and how they end (B43).
+"""Sessions with child processes that are true ones: what they do to each other, and how they end.
 
 In real time, since processes know no other; nothing here relies on speed.
 """
@@ -12,16 +12,17 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import children
 import pytest
 import trio
-from children import Plugin
-from handlers import Echo
+from helpers import children
+from helpers.children import Plugin
+from helpers.handlers import Echo
 
 import trio_rpc
-from trio_rpc import Limits, SessionBroken, open_process, serve_parent
+from trio_rpc import DEFAULT_LIMITS, Limits, SessionBroken, open_process, serve_parent
 
 PATIENCE = 60.0
 """Seconds that any of these tests may take, on any machine."""
@@ -29,6 +30,12 @@ PATIENCE = 60.0
 
 def command(program="serve"):
     return [sys.executable, "-W", "error", children.__file__, program]
+
+
+def opened(program="serve", *, limits=DEFAULT_LIMITS, **options):
+    """Open a child that may take as long to start as the test may take: a machine can be busy."""
+    patient = replace(limits, handshake_timeout=PATIENCE)
+    return open_process(command(program), limits=patient, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +76,7 @@ async def fails(session, *call):
 
 
 async def test_a_child_serves_and_nothing_of_it_is_left():
-    async with open_process(command()) as session:
+    async with opened() as session:
         pid = await session.call("pid")
         assert pid != os.getpid()
         assert session.name.startswith(f"child process {pid} (")
@@ -78,7 +85,7 @@ async def test_a_child_serves_and_nothing_of_it_is_left():
 
 
 async def test_both_ends_serve():
-    async with open_process(command(), {"parent": Echo()}) as session:
+    async with opened(services={"parent": Echo()}) as session:
         assert await session.call("ask_parent", {"deep": [1, 2]}) == {"deep": [1, 2]}
 
 
@@ -86,7 +93,7 @@ async def test_callbacks_streams_and_large_messages_cross():
     async def double(number):
         return 2 * number
 
-    async with open_process(command(), limits=Limits(max_message=2**25)) as session:
+    async with opened(limits=Limits(max_message=2**25)) as session:
         plugin = session.proxy("", Plugin)
         assert await plugin.count(10, double) == 90
         async with plugin.numbers(5_000) as stream:
@@ -99,28 +106,28 @@ async def test_callbacks_streams_and_large_messages_cross():
 
 
 async def test_standard_output_is_the_childs_own(capfd):
-    async with open_process(command()) as session:
+    async with opened() as session:
         await session.call("say", "hello")
     assert capfd.readouterr().out == "hello\n"
 
 
 async def test_environment_and_directory(tmp_path):
     env = {**os.environ, "COLOUR": "green"}
-    async with open_process(command(), env=env, cwd=tmp_path) as session:
+    async with opened(env=env, cwd=tmp_path) as session:
         assert await session.call("surroundings") == (str(tmp_path), "green")
     assert "TRIO_RPC_CHANNEL_FD" not in os.environ
 
 
 async def test_what_a_child_starts_inherits_nothing_of_the_session():
     look = "import os; print('TRIO_RPC_CHANNEL_FD' in os.environ, len(os.listdir('/dev/fd')))"
-    async with open_process(command()) as session:
+    async with opened() as session:
         # Its standard ones, and the one that lists them.
         assert await session.call("run", sys.executable, "-c", look) == "False 4\n"
 
 
 async def test_several_children_at_once():
     async def use(number):
-        async with open_process(command(), name=f"number {number}") as session:
+        async with opened(name=f"number {number}") as session:
             assert await session.call("echo", number) == number
 
     async with trio.open_nursery() as nursery:
@@ -131,8 +138,8 @@ async def test_several_children_at_once():
 # ── a child that dies ────────────────────────────────────────────────────────────────────────
 
 
-async def test_the_exit_code_is_in_the_error_of_pending_calls():  # F1
-    async with open_process(command(), name="plugin") as session, trio.open_nursery() as nursery:
+async def test_the_exit_code_is_in_the_error_of_pending_calls():
+    async with opened(name="plugin") as session, trio.open_nursery() as nursery:
         pid = await nursery.start(broken_call, session, "hang")
         error = await fails(session, "exit", 3)
         text = f"the child process {pid} (plugin) ended with exit code 3"
@@ -148,15 +155,14 @@ async def broken_call(session, method, *, task_status=trio.TASK_STATUS_IGNORED):
 
 
 async def test_exit_code_0_without_a_goodbye_is_a_broken_session_too():
-    async with open_process(command()) as session:
+    async with opened() as session:
         error = await fails(session, "exit", 0)
         assert str(error).endswith(") ended with exit code 0")
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
 async def test_a_child_that_is_killed_is_noticed_within_a_second(signal_number):
-    # robustness.md 56
-    async with open_process(command()) as session:
+    async with opened() as session:
         await session.call("pid")
         with trio.fail_after(1):
             error = await fails(session, "die", signal_number)
@@ -165,7 +171,7 @@ async def test_a_child_that_is_killed_is_noticed_within_a_second(signal_number):
 
 async def test_a_child_that_is_killed_while_we_write_to_it():
     """Whichever of reader and writer finds out first, the error says how the child has ended."""
-    async with open_process(command()) as session, trio.open_nursery() as nursery:
+    async with opened() as session, trio.open_nursery() as nursery:
         pid = await session.call("pid")
 
         async def flood():
@@ -180,7 +186,6 @@ async def test_a_child_that_is_killed_while_we_write_to_it():
 
 
 async def test_a_child_that_is_frozen_is_found_by_the_keepalive():
-    # robustness.md 57
     limits = Limits(keepalive_interval=0.1, keepalive_pings=2)
     async with open_process(
         command(), limits=limits, goodbye_time=0.1, terminate_time=0.1, on_end="keep"
@@ -194,7 +199,7 @@ async def test_a_child_that_is_frozen_is_found_by_the_keepalive():
 
 
 async def test_a_child_that_says_goodbye():
-    async with open_process(command("leaving"), on_end="keep") as session:
+    async with opened("leaving", on_end="keep") as session:
         await session.call("leave")
         await session.wait_closed()
         with pytest.raises(SessionBroken, match="the other end has left"):
@@ -204,7 +209,9 @@ async def test_a_child_that_says_goodbye():
 async def test_somebody_else_holds_the_other_end_of_the_socket(caplog):
     """And of standard error: neither is waited for when the child itself has ended."""
     script = 'sleep 60 & echo $! >&2; exec "$0" "$@"'
-    async with open_process(["/bin/sh", "-c", script, *command()]) as session:
+    async with open_process(
+        ["/bin/sh", "-c", script, *command()], limits=Limits(handshake_timeout=PATIENCE)
+    ) as session:
         await session.call("pid")
         with trio.fail_after(5):
             error = await fails(session, "die", signal.SIGKILL)
@@ -296,7 +303,7 @@ async def test_cancelled_while_it_shakes_hands():
 
 
 async def test_a_child_that_lingers_gets_sigterm(caplog):
-    async with open_process(command("lingering"), goodbye_time=0.2, terminate_time=30) as session:
+    async with opened("lingering", goodbye_time=0.2, terminate_time=30) as session:
         pid = await session.call("pid")
         left = trio.current_time()
     assert 0.2 <= trio.current_time() - left < 30
@@ -305,7 +312,7 @@ async def test_a_child_that_lingers_gets_sigterm(caplog):
 
 
 async def test_a_child_that_ignores_sigterm_is_killed_after_the_stated_time(caplog):
-    async with open_process(command("stubborn"), goodbye_time=0.2, terminate_time=0.3) as session:
+    async with opened("stubborn", goodbye_time=0.2, terminate_time=0.3) as session:
         pid = await session.call("pid")
         left = trio.current_time()
     assert 0.5 <= trio.current_time() - left < 5
@@ -316,7 +323,7 @@ async def test_a_child_that_ignores_sigterm_is_killed_after_the_stated_time(capl
 
 async def test_cancelling_the_block_lets_handlers_clean_up(caplog):
     with trio.CancelScope() as scope:
-        async with open_process(command(), goodbye_time=30) as session:
+        async with opened(goodbye_time=30) as session:
             async with trio.open_nursery() as nursery:
                 pid = await nursery.start(session.call, "hang")
                 scope.cancel()
@@ -329,8 +336,8 @@ async def test_cancelling_the_block_lets_handlers_clean_up(caplog):
 async def test_cancelling_the_block_does_not_wait_for_long():
     """For ``shutdown_timeout``, not ``goodbye_time``."""
     with trio.CancelScope() as scope:
-        async with open_process(
-            command("stubborn"),
+        async with opened(
+            "stubborn",
             goodbye_time=PATIENCE,
             terminate_time=0.1,
             limits=Limits(shutdown_timeout=0.1),
@@ -343,7 +350,7 @@ async def test_cancelling_the_block_does_not_wait_for_long():
 async def test_what_the_block_raises_comes_out():
     error = ValueError("mine")
     with pytest.raises(ValueError, match="mine") as caught:
-        async with open_process(command()) as session:
+        async with opened() as session:
             pid = await session.call("pid")
             raise error
     assert caught.value is error
@@ -370,7 +377,7 @@ async def test_a_child_whose_parent_dies_ends_by_itself():
 
 
 async def complaints(caplog, *texts):
-    async with open_process(command(), name="x") as session:
+    async with opened(name="x") as session:
         for text in texts:
             await session.call("complain", text)
     assert {record.name for record in caplog.records} == {"trio_rpc.process"}
@@ -383,7 +390,7 @@ async def test_standard_error_goes_to_logging(caplog):
     assert lines == ["one", "two", "three", "", "no end"]
 
 
-async def test_lines_are_escaped_and_bounded(caplog):  # S18
+async def test_lines_are_escaped_and_bounded(caplog):
     lines = await complaints(caplog, b"\x1b[31mred\r\n", b"\xff\xc3\xa4\n", b"a" * 10_000 + b"\n")
     assert lines == [r"\x1b[31mred\r", r"\xffä", "a" * 4096, "a" * 4096, "a" * 1808]
 
@@ -391,7 +398,7 @@ async def test_lines_are_escaped_and_bounded(caplog):  # S18
 async def test_a_flood_on_standard_error_holds_nobody_up(caplog):
     logging.getLogger("trio_rpc.process").disabled = True
     try:
-        async with open_process(command()) as session:
+        async with opened() as session:
             await session.call("complain", b"x\n" * 100_000)
             assert await session.call("echo", 1) == 1
     finally:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from handlers import Clock, Echo, Sleeper
-from raw_peer import close_at_once, session_with_raw_peer
+from helpers.handlers import Clock, Echo, Sleeper
+from helpers.raw_peer import close_at_once, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
@@ -20,7 +20,6 @@ CANCELLED = {"code": "cancelled", "message": "as you wished"}
 
 
 async def test_request_and_its_cancel_in_one_packet(no_time):
-    # robustness.md 33
     sleeper = Sleeper()
     async with session_with_raw_peer(sleeper) as (session, peer):
         peer.send(m.Request(1, "sleep", []), m.Cancel(1, "changed my mind"))
@@ -85,7 +84,7 @@ async def test_cancel_of_a_handler_that_has_just_returned(no_time):
 
 
 async def test_cancel_and_reply_crossing(no_time):
-    # robustness.md 34: the Reply had left when the Cancel came.
+    # The Reply had left when the Cancel came.
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
 
@@ -149,7 +148,6 @@ async def test_cancel_then_session_death(no_time):
 
 
 async def test_deadline_and_reply_in_one_tick(autojump_clock):
-    # robustness.md 52
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         for call in range(1, 11):
 
@@ -182,7 +180,7 @@ async def test_remote_deadline_fires_before_the_callers_own(autojump_clock):
         assert scope.cancelled_caught
         assert trio.current_time() == pytest.approx(3, abs=0.001)
         await wait_all_tasks_blocked()
-        assert not any(isinstance(each, m.Cancel) for each in peer.received)  # F30
+        assert not any(isinstance(each, m.Cancel) for each in peer.received)
 
 
 async def test_remote_deadline_fires_and_then_the_caller_is_cancelled_for_another_reason(
@@ -205,7 +203,7 @@ async def test_remote_deadline_fires_and_then_the_caller_is_cancelled_for_anothe
 
 
 async def test_reply_before_the_caller_sleeps(no_time):
-    # python-trio/trio issue 467 (F22). The other end answers inside the very send of the Request.
+    # python-trio/trio issue 467. The other end answers inside the very send of the Request.
     ours, theirs = memory_channel_pair()
     async with open_session_pair(None, None, channels=(ours, theirs)) as (a, _):
 
@@ -278,7 +276,6 @@ async def test_cancelled_in_the_tick_in_which_credit_came(no_time):
 
 
 async def test_cancelled_with_30_mb_half_written_and_the_peer_not_reading(no_time):
-    # robustness.md 53
     limits = Limits(max_message=64 * 2**20, send_buffer=64 * 2**20)
     async with (
         session_with_raw_peer(Echo(), limits=limits, peer_limits=limits) as (session, peer),
@@ -329,7 +326,7 @@ async def test_cancelled_by_abandon_on_cancel_and_then_the_reply(no_time):
         peer.send(m.Reply(1, "nobody wants it"))
         await wait_all_tasks_blocked()
         assert session.statistics().calls_out == 0
-        assert session.statistics().late_replies == 1  # F15
+        assert session.statistics().late_replies == 1
         assert session.statistics().state == "open"
 
 
@@ -385,7 +382,7 @@ async def test_cancel_grace_over_and_reply_in_one_tick(autojump_clock):
                 await session.call("anything")
             await wait_all_tasks_blocked()
             assert session.statistics().calls_out == 0
-            assert session._core.outgoing.pending == {}
+            assert session._core.outgoing.calls == {}
 
 
 async def test_cancel_twice_from_nested_scopes(no_time):
@@ -432,13 +429,12 @@ async def test_cancel_before_the_request_has_left_sends_nothing(no_time):
 # ── load ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_10000_requests_in_one_packet_leave_another_session_unharmed(no_time):
-    # robustness.md 5, and the second bug of its section 1
+async def test_10000_requests_in_one_packet_leave_another_session_unharmed(session_pair, no_time):
     count = 10_000
     limits = Limits(max_calls=count)
     turns = 0
     async with (
-        open_session_pair(None, Echo()) as (healthy, _),
+        session_pair(None, Echo()) as (healthy, _),
         session_with_raw_peer(Echo(), limits=limits, peer_limits=limits, max_buffer=10**7) as (
             session,
             peer,
@@ -453,10 +449,10 @@ async def test_10000_requests_in_one_packet_leave_another_session_unharmed(no_ti
         assert [each.result for each in replies] == [each.id for each in replies]
 
 
-async def test_10000_concurrent_calls_of_a_sleeping_method(no_time):
-    # robustness.md 38: the first 1,024 run, the others wait for credit.
+async def test_10000_concurrent_calls_of_a_sleeping_method(session_pair, no_time):
+    # The first 1,024 run, the others wait for credit.
     sleeper = Sleeper()
-    async with open_session_pair(None, sleeper) as (a, b):
+    async with session_pair(None, sleeper) as (a, b):
         async with trio.open_nursery() as nursery:
             for _ in range(10_000):
                 nursery.start_soon(a.call, "sleep")
@@ -468,9 +464,9 @@ async def test_10000_concurrent_calls_of_a_sleeping_method(no_time):
         assert sleeper.most == 1024
 
 
-async def test_1000_calls_cancelled_at_once(no_time):
+async def test_1000_calls_cancelled_at_once(session_pair, no_time):
     sleeper = Sleeper()
-    async with open_session_pair(None, sleeper) as (a, b):
+    async with session_pair(None, sleeper) as (a, b):
         async with trio.open_nursery() as nursery:
             for _ in range(1000):
                 nursery.start_soon(a.call, "sleep")
@@ -481,8 +477,7 @@ async def test_1000_calls_cancelled_at_once(no_time):
         assert a.statistics().calls_out == b.statistics().calls_in == 0
 
 
-async def test_notification_flood_keeps_its_order_and_its_bounds(no_time):
-    # robustness.md 39
+async def test_notification_flood_keeps_its_order_and_its_bounds(session_pair, no_time):
     seen = []
 
     class Listener:
@@ -498,7 +493,7 @@ async def test_notification_flood_keeps_its_order_and_its_bounds(no_time):
 
     listener = Listener()
     limits = {"limits": Limits(max_notifications=16)}
-    async with open_session_pair(None, listener, options_b=limits) as (a, _):
+    async with session_pair(None, listener, options_b=limits) as (a, _):
         for number in range(5_000):
             await a.notify("note", number)
         await a.aclose()
@@ -506,9 +501,8 @@ async def test_notification_flood_keeps_its_order_and_its_bounds(no_time):
     assert listener.most <= 16
 
 
-async def test_both_sides_send_much_while_neither_reads(no_time):
-    # robustness.md 42
-    async with open_session_pair(Echo(), Echo()) as (a, b):
+async def test_both_sides_send_much_while_neither_reads(session_pair, no_time):
+    async with session_pair(Echo(), Echo()) as (a, b):
         done = []
 
         async def call(session):
@@ -522,7 +516,9 @@ async def test_both_sides_send_much_while_neither_reads(no_time):
         assert len(done) == 20
 
 
-async def test_no_credit_for_a_call_inside_a_call_inside_a_call_is_refused_not_waited_for(no_time):
+async def test_no_credit_for_a_call_inside_a_call_inside_a_call_is_refused_not_waited_for(
+    session_pair, no_time
+):
     refused = []
 
     class Mirror:
@@ -538,7 +534,7 @@ async def test_no_credit_for_a_call_inside_a_call_inside_a_call_is_refused_not_w
 
     limits = {"limits": Limits(max_calls=4)}
     async with (
-        open_session_pair(Mirror, Mirror, options_a=limits, options_b=limits) as (a, _),
+        session_pair(Mirror, Mirror, options_a=limits, options_b=limits) as (a, _),
         trio.open_nursery() as nursery,
     ):
         for _ in range(4):
@@ -547,11 +543,13 @@ async def test_no_credit_for_a_call_inside_a_call_inside_a_call_is_refused_not_w
     assert set(refused) == {Fate.NOT_STARTED}
 
 
-async def test_a_deadline_that_passes_while_waiting_for_credit_sends_nothing(autojump_clock):
+async def test_a_deadline_that_passes_while_waiting_for_credit_sends_nothing(
+    session_pair, autojump_clock
+):
     limits = {"limits": Limits(max_calls=1)}
     sleeper = Sleeper()
     async with (
-        open_session_pair(Clock(), sleeper, options_b=limits) as (a, _),
+        session_pair(Clock(), sleeper, options_b=limits) as (a, _),
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(a.call, "sleep")
@@ -563,7 +561,7 @@ async def test_a_deadline_that_passes_while_waiting_for_credit_sends_nothing(aut
         sleeper.go.set()
 
 
-async def test_both_ends_out_of_credit_with_calls_that_call_back(no_time):
+async def test_both_ends_out_of_credit_with_calls_that_call_back(session_pair, no_time):
     # Each holds what the other one waits for: waiting would be for ever, so neither waits.
     class Both:
         @trio_rpc.method
@@ -584,7 +582,7 @@ async def test_both_ends_out_of_credit_with_calls_that_call_back(no_time):
 
     arrived, refused = [], []
     options = {"limits": Limits(max_calls=1)}
-    async with open_session_pair(Both(), Both(), options_a=options, options_b=options) as pair:
+    async with session_pair(Both(), Both(), options_a=options, options_b=options) as pair:
 
         async def call(session):
             with pytest.raises(trio_rpc.RemoteError, match="no credit is left"):

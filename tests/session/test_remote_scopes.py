@@ -7,12 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
-from raw_peer import close_at_once, session_with_raw_peer
+from helpers.raw_peer import close_at_once, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import LocalProtocolError, current_call, method, stream
-from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 
 
@@ -105,9 +104,9 @@ async def nothing_left(*sessions):
         assert not session._core.protocol.incoming
 
 
-async def test_law_8_a_callback_lives_as_long_as_its_scope(market, no_time):
+async def test_law_8_a_callback_lives_as_long_as_its_scope(session_pair, market, no_time):
     got = []
-    async with open_session_pair(market, None) as (a, b):
+    async with session_pair(market, None) as (a, b):
         proxy = b.proxy("", Market)
 
         async def on_tick(text):
@@ -124,7 +123,7 @@ async def test_law_8_a_callback_lives_as_long_as_its_scope(market, no_time):
         await nothing_left(a, b)
 
 
-async def test_a_stream_that_was_given_lives_as_long_as_its_scope(market, no_time):
+async def test_a_stream_that_was_given_lives_as_long_as_its_scope(session_pair, market, no_time):
     closed = []
 
     async def numbers():
@@ -134,7 +133,7 @@ async def test_a_stream_that_was_given_lives_as_long_as_its_scope(market, no_tim
         finally:
             closed.append(True)
 
-    async with open_session_pair(market, None) as (a, b):
+    async with session_pair(market, None) as (a, b):
         async with b.open_scope() as scope:
             assert await scope.call("keep", numbers()) == 0
             assert await b.call("next") == 1
@@ -144,9 +143,11 @@ async def test_a_stream_that_was_given_lives_as_long_as_its_scope(market, no_tim
         await nothing_left(a, b)
 
 
-async def test_law_2_what_a_handler_starts_in_the_scope_ends_with_it(market, autojump_clock):
+async def test_law_2_what_a_handler_starts_in_the_scope_ends_with_it(
+    session_pair, market, autojump_clock
+):
     got = []
-    async with open_session_pair(market, None) as (a, b):
+    async with session_pair(market, None) as (a, b):
         async with b.open_scope() as scope:
 
             async def on_tick(number):
@@ -160,8 +161,10 @@ async def test_law_2_what_a_handler_starts_in_the_scope_ends_with_it(market, aut
         await nothing_left(a, b)
 
 
-async def test_a_failing_body_cancels_the_scope_with_that_reason(market, autojump_clock):
-    async with open_session_pair(market, None) as (a, b):
+async def test_a_failing_body_cancels_the_scope_with_that_reason(
+    session_pair, market, autojump_clock
+):
+    async with session_pair(market, None) as (a, b):
         with pytest.raises(Gone, match="of mine"):
             async with b.open_scope() as scope:
                 await scope.proxy("", Market).feed(print_nothing)
@@ -175,8 +178,10 @@ async def print_nothing(_number):
     pass
 
 
-async def test_a_cancelled_body_cancels_the_scope_with_that_reason(market, autojump_clock):
-    async with open_session_pair(market, None) as (a, b):
+async def test_a_cancelled_body_cancels_the_scope_with_that_reason(
+    session_pair, market, autojump_clock
+):
+    async with session_pair(market, None) as (a, b):
         with trio.CancelScope() as outer:
             async with b.open_scope() as scope:
                 await scope.proxy("", Market).feed(print_nothing)
@@ -188,8 +193,8 @@ async def test_a_cancelled_body_cancels_the_scope_with_that_reason(market, autoj
         await nothing_left(a, b)
 
 
-async def test_one_message_cancels_all_that_is_in_the_scope(market, no_time):
-    async with open_session_pair(market, None) as (a, b), trio.open_nursery() as nursery:
+async def test_one_message_cancels_all_that_is_in_the_scope(session_pair, market, no_time):
+    async with session_pair(market, None) as (a, b), trio.open_nursery() as nursery:
         cancelled = []
 
         async def sleep(scope):
@@ -209,8 +214,8 @@ async def test_one_message_cancels_all_that_is_in_the_scope(market, no_time):
         await nothing_left(a, b)
 
 
-async def test_streams_in_a_scope_end_with_it(market, no_time):
-    async with open_session_pair(market, None) as (a, b), trio.open_nursery() as nursery:
+async def test_streams_in_a_scope_end_with_it(session_pair, market, no_time):
+    async with session_pair(market, None) as (a, b), trio.open_nursery() as nursery:
         got = []
 
         async def consume(scope):
@@ -230,8 +235,10 @@ async def test_streams_in_a_scope_end_with_it(market, no_time):
         await nothing_left(a, b)
 
 
-async def test_law_7_an_error_in_the_scope_is_raised_at_its_block(market, autojump_clock):
-    async with open_session_pair(market, None) as (a, b):
+async def test_law_7_an_error_in_the_scope_is_raised_at_its_block(
+    session_pair, market, autojump_clock
+):
+    async with session_pair(market, None) as (a, b):
         with pytest.raises(trio_rpc.RemoteError, match="later"):
             async with b.open_scope() as scope:
                 await scope.call("fail_later", "later")
@@ -243,8 +250,10 @@ async def test_law_7_an_error_in_the_scope_is_raised_at_its_block(market, autoju
         await nothing_left(a, b)
 
 
-async def test_an_error_in_the_scope_comes_before_what_it_did_to_others(market, autojump_clock):
-    async with open_session_pair(market, None) as (a, b):
+async def test_an_error_in_the_scope_comes_before_what_it_did_to_others(
+    session_pair, market, autojump_clock
+):
+    async with session_pair(market, None) as (a, b):
         with pytest.raises(trio_rpc.RemoteError, match="later"):
             async with b.open_scope() as scope:
                 await scope.call("fail_later", "later")
@@ -253,8 +262,8 @@ async def test_an_error_in_the_scope_comes_before_what_it_did_to_others(market, 
         await nothing_left(a, b)
 
 
-async def test_the_other_end_ends_the_scope(market, no_time):
-    async with open_session_pair(market, None) as (a, b):
+async def test_the_other_end_ends_the_scope(session_pair, market, no_time):
+    async with session_pair(market, None) as (a, b):
         with pytest.raises(trio_rpc.RemoteCancelled, match="has ended the remote scope"):
             async with b.open_scope() as scope:
                 await scope.call("end_scope")
@@ -263,9 +272,9 @@ async def test_the_other_end_ends_the_scope(market, no_time):
 
 
 async def test_a_scope_that_ends_with_the_other_ends_session_says_so(
-    market, autojump_clock, nursery
+    session_pair, market, autojump_clock, nursery
 ):
-    async with open_session_pair(market, None, on_end="keep") as (a, b):
+    async with session_pair(market, None, on_end="keep") as (a, b):
         with pytest.raises(trio_rpc.RemoteCancelled, match="scope: this session is ending"):
             async with b.open_scope():
                 await wait_all_tasks_blocked()  # the other end has it by now
@@ -273,8 +282,8 @@ async def test_a_scope_that_ends_with_the_other_ends_session_says_so(
                 await trio.sleep_forever()
 
 
-async def test_use_after_the_end(market, no_time):
-    async with open_session_pair(market, None) as (_, b):
+async def test_use_after_the_end(session_pair, market, no_time):
+    async with session_pair(market, None) as (_, b):
         async with b.open_scope() as scope:
             proxy = scope.proxy("", Market)
         for use in (lambda: scope.call("sleep"), lambda: proxy.publish("x")):
@@ -288,21 +297,21 @@ async def test_use_after_the_end(market, no_time):
 
 
 @pytest.mark.parametrize("end", ["ours", "theirs"])
-async def test_law_6_the_end_of_the_session_ends_the_block(market, no_time, end):
+async def test_law_6_the_end_of_the_session_ends_the_block(session_pair, market, no_time, end):
     outcomes = (
         trio_rpc.SessionClosed,
         trio_rpc.SessionBroken,
         trio_rpc.RemoteCancelled,
         trio_rpc.Unavailable,  # over a transport that takes its time
     )
-    async with open_session_pair(market, None) as (a, b):
+    async with session_pair(market, None) as (a, b):
         with pytest.raises(outcomes):
             async with b.open_scope():
                 await close_at_once(b if end == "ours" else a)
                 await trio.sleep_forever()
 
 
-async def test_scopes_in_each_other_and_in_handlers(market, no_time):
+async def test_scopes_in_each_other_and_in_handlers(session_pair, market, no_time):
     class Relay:
         @method
         async def relay(self, on_tick):
@@ -313,8 +322,8 @@ async def test_scopes_in_each_other_and_in_handlers(market, no_time):
 
     relay, got = Relay(), []
     async with (
-        open_session_pair(market, None) as (a, b),
-        open_session_pair(relay, None) as (c, d),
+        session_pair(market, None) as (a, b),
+        session_pair(relay, None) as (c, d),
     ):
         relay.session = b
 
@@ -326,8 +335,8 @@ async def test_scopes_in_each_other_and_in_handlers(market, no_time):
         await nothing_left(a, b, c, d)
 
 
-async def test_law_1_a_scope_and_what_is_in_it_are_in_the_tree(market, no_time):
-    async with open_session_pair(market, None) as (a, b), trio.open_nursery() as nursery:
+async def test_law_1_a_scope_and_what_is_in_it_are_in_the_tree(session_pair, market, no_time):
+    async with session_pair(market, None) as (a, b), trio.open_nursery() as nursery:
         async with b.open_scope() as scope:
             call = scope.proxy("", Market).sleep
             nursery.start_soon(ignoring_cancellation, call)
@@ -346,14 +355,14 @@ async def ignoring_cancellation(call):
         await call()
 
 
-async def test_a_call_outside_a_scope_has_no_nursery(no_time):
+async def test_a_call_outside_a_scope_has_no_nursery(session_pair, no_time):
     class Curious:
         @method
         async def look(self):
             with pytest.raises(RuntimeError, match="not called in a remote scope"):
                 _ = current_call().nursery
 
-    async with open_session_pair(Curious(), None) as (_, b):
+    async with session_pair(Curious(), None) as (_, b):
         await b.call("look")
 
 
@@ -377,13 +386,13 @@ async def test_a_scope_that_is_none(market, no_time):
         assert (await peer.read(m.ReplyErr)).id == 2
 
 
-async def test_nobody_serves_under_the_reserved_name(no_time):
+async def test_nobody_serves_under_the_reserved_name(session_pair, no_time):
     with pytest.raises(ValueError, match="reserved"):
-        async with open_session_pair({"trio_rpc": Market()}, None):
+        async with session_pair({"trio_rpc": Market()}, None):
             pass
 
 
-async def test_filters_see_scopes_too(market, no_time):
+async def test_filters_see_scopes_too(session_pair, market, no_time):
     seen = []
 
     async def audit(call, proceed):
@@ -391,15 +400,15 @@ async def test_filters_see_scopes_too(market, no_time):
         await trio.lowlevel.checkpoint()
         return await proceed()
 
-    async with open_session_pair(market, None, options_a={"filters": [audit]}) as (a, b):
+    async with session_pair(market, None, options_a={"filters": [audit]}) as (a, b):
         async with b.open_scope() as scope:
             await scope.call("subscribe", "BTC", print_nothing)
         assert seen == ["trio_rpc.scope", "subscribe"]
         await nothing_left(a, b)
 
 
-async def test_nothing_is_left_after_many(market, no_time, tasks):
-    async with open_session_pair(market, None) as (a, b):
+async def test_nothing_is_left_after_many(session_pair, market, no_time, tasks):
+    async with session_pair(market, None) as (a, b):
 
         async def once():
             async with b.open_scope() as scope:
@@ -414,7 +423,7 @@ async def test_nothing_is_left_after_many(market, no_time, tasks):
         await nothing_left(a, b)
 
 
-async def test_plain_methods_called_in_a_remote_scope_do_not_hold_up_its_end(no_time):
+async def test_plain_methods_called_in_a_remote_scope_do_not_hold_up_its_end(session_pair, no_time):
     class Plain:
         @trio_rpc.method
         def returns(self):
@@ -424,7 +433,7 @@ async def test_plain_methods_called_in_a_remote_scope_do_not_hold_up_its_end(no_
         def raises(self):
             raise ValueError("raised")
 
-    async with open_session_pair(Plain(), None) as (_, session):
+    async with session_pair(Plain(), None) as (_, session):
         async with session.open_scope() as scope:
             assert await scope.call("returns") == "returned"
             with pytest.raises(ValueError, match="raised"):
@@ -432,14 +441,14 @@ async def test_plain_methods_called_in_a_remote_scope_do_not_hold_up_its_end(no_
         assert session.tree() == []
 
 
-async def test_a_callback_kept_by_a_plain_method_dies_with_its_call(no_time):
+async def test_a_callback_kept_by_a_plain_method_dies_with_its_call(session_pair, no_time):
     class Keeps:
         @trio_rpc.method
         def keep(self, callback):
             self.kept = callback
 
     service = Keeps()
-    async with open_session_pair(service, None) as (_, session):
+    async with session_pair(service, None) as (_, session):
         await session.call("keep", lambda: None)
         with pytest.raises(trio_rpc.LocalProtocolError, match="lives only until"):
             await service.kept()

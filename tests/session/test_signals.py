@@ -8,7 +8,6 @@ import pytest
 import trio
 
 import trio_rpc
-from trio_rpc.testing import open_session_pair
 
 SIGNALS = {
     "EndOfChannel": trio.EndOfChannel,
@@ -79,17 +78,17 @@ ERRORS = (trio_rpc.RemoteError, RuntimeError)
 @each
 @pytest.mark.parametrize("filters", [(), (passes,)], ids=["", "filtered"])
 @pytest.mark.parametrize("method", ["plain", "waits", "at_once"])
-async def test_a_method_that_raises_a_signal_fails(name, filters, method):
-    async with open_session_pair(Service(), None, options_a={"filters": filters}) as (_, session):
+async def test_a_method_that_raises_a_signal_fails(session_pair, name, filters, method):
+    async with session_pair(Service(), None, options_a={"filters": filters}) as (_, session):
         with pytest.raises(ERRORS, match=name):
             await getattr(session.proxy("", Service), method)(name)
 
 
 @each
 @pytest.mark.parametrize("method", ["items", "no_items", "chat"])
-async def test_a_stream_that_raises_a_signal_does_not_look_complete(name, method):
+async def test_a_stream_that_raises_a_signal_does_not_look_complete(session_pair, name, method):
     taken = []
-    async with open_session_pair(Service(), None) as (_, session):
+    async with session_pair(Service(), None) as (_, session):
         with pytest.raises(ERRORS, match=name):
             async with getattr(session.proxy("", Service), method)(name) as channel:
                 async for item in channel:
@@ -99,14 +98,14 @@ async def test_a_stream_that_raises_a_signal_does_not_look_complete(name, method
 
 @each
 @pytest.mark.parametrize("is_async", [True, False])
-async def test_a_callback_that_raises_a_signal_fails(name, is_async):
+async def test_a_callback_that_raises_a_signal_fails(session_pair, name, is_async):
     def plain(name: str) -> None:
         raise SIGNALS[name]("broken off")
 
     async def waits(name: str) -> None:
         raise SIGNALS[name]("broken off")
 
-    async with open_session_pair(Service(), None) as (_, session):
+    async with session_pair(Service(), None) as (_, session):
         proxy = session.proxy("", Service)
         assert name in await proxy.calls_back(waits if is_async else plain, name)
 
@@ -128,8 +127,8 @@ class Iterator:
         return self.count
 
 
-async def test_a_pulled_stream_that_raises_a_signal_does_not_look_complete():
-    async with open_session_pair(Service(), None) as (_, session):
+async def test_a_pulled_stream_that_raises_a_signal_does_not_look_complete(session_pair):
+    async with session_pair(Service(), None) as (_, session):
         proxy = session.proxy("", Service)
         assert "[1] and trio.EndOfChannel" in await proxy.pulls(Iterator(trio.EndOfChannel))
         assert "[1] and coroutine raised StopIteration" in await proxy.pulls(
@@ -139,7 +138,9 @@ async def test_a_pulled_stream_that_raises_a_signal_does_not_look_complete():
         assert await proxy.pulls(Iterator(StopAsyncIteration)) == "complete: [1]"
 
 
-async def test_a_filter_that_raises_stop_iteration_before_it_can_be_awaited_refuses_the_call():
-    async with open_session_pair(Service(), None, options_a={"filters": [refuses]}) as (_, session):
+async def test_a_filter_that_raises_stop_iteration_before_it_can_be_awaited_refuses_the_call(
+    session_pair,
+):
+    async with session_pair(Service(), None, options_a={"filters": [refuses]}) as (_, session):
         with pytest.raises(RuntimeError, match="StopIteration"):
             await session.proxy("", Service).plain("EndOfChannel")

@@ -1,4 +1,4 @@
-"""Streams: items by credit, closed with their consumer, in the scope tree (F9, F10)."""
+"""Streams: items by credit, closed with their consumer, in the scope tree."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 import trio
-from raw_peer import close_at_once, session_with_raw_peer
+from helpers.raw_peer import close_at_once, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Limits, LocalProtocolError, method, stream
-from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.messages import Reference
 
@@ -132,8 +131,8 @@ async def source():
     return Source()
 
 
-def opened(source, **options):
-    return open_session_pair(source, None, options_a=options, options_b=options)
+def opened(session_pair, source, **options):
+    return session_pair(source, None, options_a=options, options_b=options)
 
 
 async def nothing_left(*sessions):
@@ -150,8 +149,8 @@ async def nothing_left(*sessions):
 # ── items ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_items_come_in_order_and_the_generator_ends_the_stream(source, no_time):
-    async with opened(source) as (a, b):
+async def test_items_come_in_order_and_the_generator_ends_the_stream(session_pair, source, no_time):
+    async with opened(session_pair, source) as (a, b):
         async with b.proxy("", Source).count(0, 3000) as numbers:
             assert [number async for number in numbers] == list(range(3000))
             with pytest.raises(trio.EndOfChannel):
@@ -160,25 +159,25 @@ async def test_items_come_in_order_and_the_generator_ends_the_stream(source, no_
         await nothing_left(a, b)
 
 
-async def test_items_are_converted_to_the_annotation(source, no_time):
-    async with opened(source) as (_, b):
+async def test_items_are_converted_to_the_annotation(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b):
         async with b.proxy("", Source).ticks("BTC") as ticks:
             assert [tick async for tick in ticks] == [Tick("BTC", 1.5), Tick("BTC", 2.5)]
         async with b.stream("ticks", "BTC") as ticks:
             assert (await ticks.receive())["price"] == 1.5
 
 
-async def test_an_item_of_the_wrong_type_costs_itself_alone(source, no_time):
-    async with opened(source) as (_, b), b.proxy("", Source).mixed() as numbers:
+async def test_an_item_of_the_wrong_type_costs_itself_alone(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b), b.proxy("", Source).mixed() as numbers:
         assert await numbers.receive() == 1
         with pytest.raises(trio_rpc.DecodeError, match="an item of mixed: Expected `int`"):
             await numbers.receive()
         assert await numbers.receive() == 3
 
 
-async def test_an_error_is_raised_after_the_items_that_preceded_it(source, no_time):
+async def test_an_error_is_raised_after_the_items_that_preceded_it(session_pair, source, no_time):
     got = []
-    async with opened(source) as (a, b):
+    async with opened(session_pair, source) as (a, b):
         with pytest.raises(Gone, match="empty"):
             async with b.proxy("", Source).count(0, 5, "empty") as numbers:
                 async for number in numbers:
@@ -187,8 +186,8 @@ async def test_an_error_is_raised_after_the_items_that_preceded_it(source, no_ti
         await nothing_left(a, b)
 
 
-async def test_an_error_before_the_first_item(source, no_time):
-    async with opened(source) as (_, b):
+async def test_an_error_before_the_first_item(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b):
         with pytest.raises(trio_rpc.InvalidArguments, match="least"):
             async with b.proxy("", Source).count("x", 5) as numbers:
                 await numbers.receive()
@@ -200,45 +199,47 @@ async def test_an_error_before_the_first_item(source, no_time):
                 await numbers.receive()
 
 
-async def test_an_error_that_was_caught_inside_is_not_raised_again(source, no_time):
-    async with opened(source) as (_, b), b.stream("nothing") as numbers:
+async def test_an_error_that_was_caught_inside_is_not_raised_again(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b), b.stream("nothing") as numbers:
         with pytest.raises(trio_rpc.MethodNotFound):
             await numbers.receive()
         with pytest.raises(trio_rpc.MethodNotFound):
             await numbers.receive()
 
 
-async def test_an_error_that_the_consumer_has_not_come_to_is_not_raised(source, no_time):
-    async with opened(source) as (a, b):
+async def test_an_error_that_the_consumer_has_not_come_to_is_not_raised(
+    session_pair, source, no_time
+):
+    async with opened(session_pair, source) as (a, b):
         async with b.proxy("", Source).count(0, 5, "later") as numbers:
             assert await numbers.receive() == 0
             await wait_all_tasks_blocked()
         await nothing_left(a, b)
 
 
-async def test_an_item_that_cannot_be_sent_fails_the_stream(source, no_time):
-    async with opened(source) as (_, b), b.stream("unsendable") as items:
+async def test_an_item_that_cannot_be_sent_fails_the_stream(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b), b.stream("unsendable") as items:
         assert await items.receive() == 1
         with pytest.raises(trio_rpc.RemoteError, match="cannot be sent"):
             await items.receive()
         assert source.closed
 
 
-async def test_a_plain_function_may_return_a_generator(source, no_time):
-    async with opened(source) as (_, b), b.proxy("", Source).plain() as numbers:
+async def test_a_plain_function_may_return_a_generator(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b), b.proxy("", Source).plain() as numbers:
         assert [number async for number in numbers] == [0, 1, 2]
 
 
-async def test_items_larger_than_a_packet_keep_their_order(source, no_time):
+async def test_items_larger_than_a_packet_keep_their_order(session_pair, source, no_time):
     limits = Limits(max_packet=16 * 1024)
-    async with opened(source, limits=limits) as (_, b):
+    async with opened(session_pair, source, limits=limits) as (_, b):
         async with b.proxy("", Source).blocks(40_000, 9) as blocks:
             assert [block[0] async for block in blocks] == list(range(9))
 
 
-async def test_an_item_larger_than_the_window_passes(source, no_time):
+async def test_an_item_larger_than_the_window_passes(session_pair, source, no_time):
     limits = Limits(stream_bytes=100)
-    async with opened(source, limits=limits) as (_, b):
+    async with opened(session_pair, source, limits=limits) as (_, b):
         async with b.proxy("", Source).blocks(5_000, 3) as blocks:
             assert [len(block) async for block in blocks] == [5_000] * 3
 
@@ -246,8 +247,8 @@ async def test_an_item_larger_than_the_window_passes(source, no_time):
 # ── credit ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_slow_consumer_pauses_the_generator(source, no_time):
-    async with opened(source, limits=Limits(stream_items=10)) as (_, b):
+async def test_a_slow_consumer_pauses_the_generator(session_pair, source, no_time):
+    async with opened(session_pair, source, limits=Limits(stream_items=10)) as (_, b):
         async with b.proxy("", Source).count(0, 1000) as numbers:
             await wait_all_tasks_blocked()
             assert source.yielded == 11  # ten are here, and one waits for credit
@@ -260,8 +261,10 @@ async def test_a_slow_consumer_pauses_the_generator(source, no_time):
             assert source.yielded == 16  # credit is given by halves of the window
 
 
-async def test_a_consumer_that_is_slow_with_bytes_pauses_the_generator(source, no_time):
-    async with opened(source, limits=Limits(stream_bytes=10_000)) as (_, b):
+async def test_a_consumer_that_is_slow_with_bytes_pauses_the_generator(
+    session_pair, source, no_time
+):
+    async with opened(session_pair, source, limits=Limits(stream_bytes=10_000)) as (_, b):
         async with b.proxy("", Source).blocks(4_000, 100) as blocks:
             await wait_all_tasks_blocked()
             assert source.yielded == 4  # the third item overdraws, the fourth waits
@@ -271,18 +274,18 @@ async def test_a_consumer_that_is_slow_with_bytes_pauses_the_generator(source, n
             assert source.yielded == 6
 
 
-async def test_one_slow_stream_does_not_slow_another(source, no_time):
+async def test_one_slow_stream_does_not_slow_another(session_pair, source, no_time):
     limits = Limits(stream_items=4)
-    async with opened(source, limits=limits) as (_, b):
+    async with opened(session_pair, source, limits=limits) as (_, b):
         proxy = b.proxy("", Source)
         async with proxy.count(0, 1000) as slow, proxy.count(0, 1000) as quick:
             assert [number async for number in quick] == list(range(1000))
             assert await slow.receive() == 0
 
 
-async def test_a_session_with_little_room_waits_for_it(source, no_time):
+async def test_a_session_with_little_room_waits_for_it(session_pair, source, no_time):
     limits = Limits(send_buffer=1_000)
-    async with opened(source, limits=limits) as (_, b):
+    async with opened(session_pair, source, limits=limits) as (_, b):
         async with b.proxy("", Source).blocks(900, 200) as blocks:
             assert sum([1 async for _ in blocks]) == 200
 
@@ -291,9 +294,9 @@ async def test_a_session_with_little_room_waits_for_it(source, no_time):
 
 
 async def test_law_2_leaving_the_block_closes_the_generator_and_waits_for_it(
-    source, autojump_clock
+    session_pair, source, autojump_clock
 ):
-    async with opened(source) as (a, b):
+    async with opened(session_pair, source) as (a, b):
         async with b.proxy("", Source).tidy(3) as numbers:
             assert await numbers.receive() == 1
         assert source.closed == [("tidy", trio.current_time())]
@@ -301,19 +304,21 @@ async def test_law_2_leaving_the_block_closes_the_generator_and_waits_for_it(
         await nothing_left(a, b)
 
 
-async def test_leaving_before_anything_has_come(source, no_time):
-    async with opened(source) as (a, b):
+async def test_leaving_before_anything_has_come(session_pair, source, no_time):
+    async with opened(session_pair, source) as (a, b):
         async with b.proxy("", Source).count(0, 9):
             pass
         await nothing_left(a, b)
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline", "error"])
-async def test_leaving_in_a_hurry_waits_for_the_generator(source, autojump_clock, how):
+async def test_leaving_in_a_hurry_waits_for_the_generator(
+    session_pair, source, autojump_clock, how
+):
     def fail():
         raise Gone("of my own")
 
-    async with opened(source) as (a, b):
+    async with opened(session_pair, source) as (a, b):
         with trio.CancelScope() as scope:
             try:
                 async with b.proxy("", Source).tidy(3) as numbers:
@@ -332,8 +337,8 @@ async def test_leaving_in_a_hurry_waits_for_the_generator(source, autojump_clock
         await nothing_left(a, b)
 
 
-async def test_an_error_that_comes_of_closing_is_raised(source, no_time):
-    async with opened(source) as (_, b):
+async def test_an_error_that_comes_of_closing_is_raised(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b):
         with pytest.raises(trio_rpc.RemoteError, match="clean-up"):
             async with b.proxy("", Source).tidy(0, "clean-up") as numbers:
                 await numbers.receive()
@@ -344,8 +349,8 @@ async def test_an_error_that_comes_of_closing_is_raised(source, no_time):
         assert "clean-up" in caught.value.__notes__[0]
 
 
-async def test_aclose_inside_the_block(source, no_time):
-    async with opened(source) as (a, b), b.proxy("", Source).count(0, 9) as numbers:
+async def test_aclose_inside_the_block(session_pair, source, no_time):
+    async with opened(session_pair, source) as (a, b), b.proxy("", Source).count(0, 9) as numbers:
         await numbers.receive()
         await numbers.aclose()
         await numbers.aclose()
@@ -355,8 +360,8 @@ async def test_aclose_inside_the_block(source, no_time):
         await nothing_left(a, b)
 
 
-async def test_law_16_a_cancelled_receive_loses_nothing(source, no_time):
-    async with opened(source) as (_, b), b.proxy("", Source).count(0, 3) as numbers:
+async def test_law_16_a_cancelled_receive_loses_nothing(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b), b.proxy("", Source).count(0, 3) as numbers:
         await wait_all_tasks_blocked()
         for _ in range(3):
             with trio.CancelScope() as scope:
@@ -365,8 +370,8 @@ async def test_law_16_a_cancelled_receive_loses_nothing(source, no_time):
         assert [number async for number in numbers] == [0, 1, 2]
 
 
-async def test_law_16_receive_is_a_checkpoint(source, no_time):
-    async with opened(source) as (_, b), b.proxy("", Source).count(0, 1) as numbers:
+async def test_law_16_receive_is_a_checkpoint(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b), b.proxy("", Source).count(0, 1) as numbers:
         await wait_all_tasks_blocked()
         with trio.testing.assert_checkpoints():
             await numbers.receive()
@@ -379,8 +384,8 @@ async def test_law_16_receive_is_a_checkpoint(source, no_time):
             await numbers.receive()
 
 
-async def test_two_tasks_cannot_receive_at_once(source, no_time):
-    async with opened(source) as (_, b), b.proxy("", Source).tidy(0) as numbers:
+async def test_two_tasks_cannot_receive_at_once(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b), b.proxy("", Source).tidy(0) as numbers:
         await numbers.receive()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(numbers.receive)
@@ -390,14 +395,14 @@ async def test_two_tasks_cannot_receive_at_once(source, no_time):
             nursery.cancel_scope.cancel()
 
 
-async def test_race_an_item_that_another_task_takes_is_no_end(no_time):
+async def test_race_an_item_that_another_task_takes_is_no_end(session_pair, no_time):
     class Slow:
         @stream
         async def two(self) -> AsyncGenerator[int, None]:
             yield 1
             await trio.sleep_forever()
 
-    async with open_session_pair(Slow(), None) as (_, b), b.stream("two") as items:
+    async with session_pair(Slow(), None) as (_, b), b.stream("two") as items:
         got = []
 
         async def receive():
@@ -419,10 +424,10 @@ async def test_race_an_item_that_another_task_takes_is_no_end(no_time):
 # ── the laws ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_race_credit_and_cancel_in_one_packet(source, no_time):
+async def test_race_credit_and_cancel_in_one_packet(session_pair, source, no_time):
     """The generator, woken by the credit, is told that it is cancelled, and not that it is unwanted."""
     options = {"limits": Limits(stream_items=1)}
-    async with open_session_pair(None, source, options_a=options) as (session, _):
+    async with session_pair(None, source, options_a=options) as (session, _):
         source_ = session.proxy("", Source)
         for taken in range(4):
             async with source_.count(0, 9) as numbers:  # raises what the generator ended with
@@ -432,8 +437,8 @@ async def test_race_credit_and_cancel_in_one_packet(source, no_time):
                 await numbers.receive()
 
 
-async def test_law_1_a_stream_is_in_the_tree_at_both_ends(source, no_time):
-    async with opened(source) as (a, b), b.proxy("", Source).tidy(0) as numbers:
+async def test_law_1_a_stream_is_in_the_tree_at_both_ends(session_pair, source, no_time):
+    async with opened(session_pair, source) as (a, b), b.proxy("", Source).tidy(0) as numbers:
         await numbers.receive()
         (out,) = b.tree()
         (into,) = a.tree()
@@ -452,8 +457,10 @@ async def test_law_1_a_stream_is_in_the_tree_at_both_ends(source, no_time):
         assert out.id == into.id
 
 
-async def test_law_5_deadlines_and_metadata_travel_with_a_stream(source, autojump_clock):
-    async with opened(source) as (_, b):
+async def test_law_5_deadlines_and_metadata_travel_with_a_stream(
+    session_pair, source, autojump_clock
+):
+    async with opened(session_pair, source) as (_, b):
         with trio_rpc.metadata(user="ann"), trio.move_on_after(7):
             async with b.proxy("", Source).look() as numbers:
                 assert [number async for number in numbers] == [1, 2]
@@ -464,8 +471,8 @@ async def test_law_5_deadlines_and_metadata_travel_with_a_stream(source, autojum
         assert source.deadline == math.inf
 
 
-async def test_law_5_a_deadline_of_ours_is_our_own_cancelled(source, autojump_clock):
-    async with opened(source) as (_, b):
+async def test_law_5_a_deadline_of_ours_is_our_own_cancelled(session_pair, source, autojump_clock):
+    async with opened(session_pair, source) as (_, b):
         with trio.move_on_after(2) as scope:
             async with b.proxy("", Source).tidy(0) as numbers:
                 async for _ in numbers:
@@ -475,8 +482,8 @@ async def test_law_5_a_deadline_of_ours_is_our_own_cancelled(source, autojump_cl
 
 
 @pytest.mark.parametrize("end", ["ours", "theirs"])
-async def test_law_6_the_end_of_the_session_ends_the_stream(source, no_time, end):
-    async with opened(source) as (a, b):
+async def test_law_6_the_end_of_the_session_ends_the_stream(session_pair, source, no_time, end):
+    async with opened(session_pair, source) as (a, b):
         # The other end, when it ends, ends its handlers first, and says so.
         error = trio_rpc.SessionClosed if end == "ours" else trio_rpc.RemoteCancelled
         with pytest.raises(error):
@@ -488,8 +495,8 @@ async def test_law_6_the_end_of_the_session_ends_the_stream(source, no_time, end
         assert source.closed
 
 
-async def test_law_6_items_that_have_come_may_still_be_taken(source, no_time):
-    async with opened(source) as (_, b), b.proxy("", Source).count(0, 3) as numbers:
+async def test_law_6_items_that_have_come_may_still_be_taken(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b), b.proxy("", Source).count(0, 3) as numbers:
         await wait_all_tasks_blocked()
         await close_at_once(b)
         assert [number async for number in numbers] == [0, 1, 2]
@@ -515,8 +522,8 @@ async def test_law_14_items_that_nobody_gave_credit_for_end_the_session(no_time)
         assert "without credit" in str(caught.value.__cause__)
 
 
-async def test_the_wrong_kind_is_said_at_both_ends(source, no_time):
-    async with opened(source) as (_, b):
+async def test_the_wrong_kind_is_said_at_both_ends(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b):
         proxy = b.proxy("", Source)
         with pytest.raises(LocalProtocolError, match="open it with stream"):
             await b.call(proxy.count, 1, 2)
@@ -532,7 +539,7 @@ async def test_the_wrong_kind_is_said_at_both_ends(source, no_time):
                 await channel.receive()
 
 
-async def test_filters_at_both_ends_last_as_long_as_the_stream(source, no_time):
+async def test_filters_at_both_ends_last_as_long_as_the_stream(session_pair, source, no_time):
     seen = []
 
     def audit(where):
@@ -546,7 +553,7 @@ async def test_filters_at_both_ends_last_as_long_as_the_stream(source, no_time):
         return filter_
 
     async with (
-        open_session_pair(
+        session_pair(
             source,
             None,
             options_a={"filters": [audit("in")]},
@@ -561,11 +568,11 @@ async def test_filters_at_both_ends_last_as_long_as_the_stream(source, no_time):
     await nothing_left(a, b)
 
 
-async def test_a_filter_may_refuse_a_stream(source, no_time):
+async def test_a_filter_may_refuse_a_stream(session_pair, source, no_time):
     async def refuse(call, proceed):
         raise Gone("not you")
 
-    async with open_session_pair(source, None, options_b={"filters": [refuse]}) as (_, b):
+    async with session_pair(source, None, options_b={"filters": [refuse]}) as (_, b):
         with pytest.raises(Gone, match="not you"):
             async with b.proxy("", Source).count(0, 9):
                 raise AssertionError
@@ -592,19 +599,19 @@ class ReplayBuffer:
         return self.next
 
 
-async def test_an_async_generator_is_pulled_by_the_handler(source, no_time):
+async def test_an_async_generator_is_pulled_by_the_handler(session_pair, source, no_time):
     async def numbers():
         for number in range(5000):
             yield number
 
-    async with opened(source) as (a, b):
+    async with opened(session_pair, source) as (a, b):
         assert await b.proxy("", Source).total(numbers()) == sum(range(5000))
         assert await b.proxy("", Source).total(ReplayBuffer(10)) == 55
         await nothing_left(a, b)
 
 
-async def test_a_memory_channel_is_pulled_and_stays_its_owners(source, no_time):
-    async with opened(source) as (a, b):
+async def test_a_memory_channel_is_pulled_and_stays_its_owners(session_pair, source, no_time):
+    async with opened(session_pair, source) as (a, b):
         send, receive = trio.open_memory_channel(10)
         for number in range(4):
             send.send_nowait(number)
@@ -614,20 +621,22 @@ async def test_a_memory_channel_is_pulled_and_stays_its_owners(source, no_time):
         await nothing_left(a, b)
 
 
-async def test_a_stream_that_is_never_pulled(source, no_time):
+async def test_a_stream_that_is_never_pulled(session_pair, source, no_time):
     async def numbers():
         raise AssertionError
         yield 1
 
-    async with opened(source) as (a, b):
+    async with opened(session_pair, source) as (a, b):
         await b.proxy("", Source).ignore(numbers())
         await nothing_left(a, b)
 
 
-async def test_law_2_a_shielded_generator_is_waited_for_no_longer_than_cancel_grace(autojump_clock):
+async def test_law_2_a_shielded_generator_is_waited_for_no_longer_than_cancel_grace(
+    session_pair, autojump_clock
+):
     source = Source()
     options = {"limits": Limits(cancel_grace=2)}
-    async with open_session_pair(None, source, options_a=options) as (a, _):
+    async with session_pair(None, source, options_a=options) as (a, _):
         async with a.proxy("", Source).tidy(100) as items:
             assert await anext(items) == 1
         assert trio.current_time() == pytest.approx(2, abs=0.001)
@@ -639,7 +648,7 @@ async def test_law_2_a_shielded_generator_is_waited_for_no_longer_than_cancel_gr
 
 
 async def test_law_2_a_generator_that_was_given_has_ended_before_the_call_returns(
-    source, autojump_clock
+    session_pair, source, autojump_clock
 ):
     closed = []
 
@@ -652,39 +661,41 @@ async def test_law_2_a_generator_that_was_given_has_ended_before_the_call_return
                 await trio.sleep(2)
             closed.append(trio.current_time())
 
-    async with opened(source) as (a, b):
+    async with opened(session_pair, source) as (a, b):
         assert await b.proxy("", Source).first(numbers()) == 1
         assert closed == [trio.current_time()] == [2]
         await nothing_left(a, b)
 
 
-async def test_law_8_a_stream_that_was_given_dies_with_its_call(source, no_time):
-    async with opened(source) as (_, b):
+async def test_law_8_a_stream_that_was_given_dies_with_its_call(session_pair, source, no_time):
+    async with opened(session_pair, source) as (_, b):
         await b.proxy("", Source).keep(ReplayBuffer(5))
         with pytest.raises(LocalProtocolError, match="lives only until its handler has ended"):
             await source.kept.receive()
 
 
-async def test_an_error_of_a_stream_that_was_given_is_raised_in_the_handler(source, no_time):
+async def test_an_error_of_a_stream_that_was_given_is_raised_in_the_handler(
+    session_pair, source, no_time
+):
     async def numbers():
         yield 1
         raise KeyError("mine")
 
-    async with opened(source) as (a, b):
+    async with opened(session_pair, source) as (a, b):
         with pytest.raises(KeyError, match="mine"):
             await b.proxy("", Source).total(numbers())
         await nothing_left(a, b)
 
 
-async def test_several_streams_in_one_call_wherever_they_are(source, no_time):
-    async with opened(source) as (a, b):
+async def test_several_streams_in_one_call_wherever_they_are(session_pair, source, no_time):
+    async with opened(session_pair, source) as (a, b):
         result = await b.call("zipped", [ReplayBuffer(3), ReplayBuffer(4)], third=ReplayBuffer(2))
         assert result == [[1, 1, 1], [2, 2, 2]]
         await nothing_left(a, b)
 
 
-async def test_a_stream_is_passed_on(source, no_time):
-    async with opened(source) as (a, b), opened(Source()) as (c, d):
+async def test_a_stream_is_passed_on(session_pair, source, no_time):
+    async with opened(session_pair, source) as (a, b), opened(session_pair, Source()) as (c, d):
         source.others = [d]
         assert await b.proxy("", Source).twice(ReplayBuffer(10)) == 55
         async with b.proxy("", Source).count(0, 5) as numbers:
@@ -692,23 +703,23 @@ async def test_a_stream_is_passed_on(source, no_time):
         await nothing_left(a, b, c, d)
 
 
-async def test_items_of_a_stream_that_was_given_are_checked(source, no_time):
+async def test_items_of_a_stream_that_was_given_are_checked(session_pair, source, no_time):
     async def words():
         yield "one"
 
-    async with opened(source) as (_, b):
+    async with opened(session_pair, source) as (_, b):
         with pytest.raises(trio_rpc.RemoteError, match="Expected `int`"):
             await b.proxy("", Source).total(words())
         with pytest.raises(trio_rpc.InvalidArguments, match="numbers"):
             await b.proxy("", Source).total([1, 2])
 
 
-async def test_law_1_a_stream_that_was_given_is_a_child_of_its_call(source, no_time):
+async def test_law_1_a_stream_that_was_given_is_a_child_of_its_call(session_pair, source, no_time):
     async def numbers():
         yield 1
         await trio.sleep_forever()
 
-    async with opened(source) as (a, b), trio.open_nursery() as nursery:
+    async with opened(session_pair, source) as (a, b), trio.open_nursery() as nursery:
         nursery.start_soon(b.proxy("", Source).total, numbers())
         await wait_all_tasks_blocked()
         call, pull = sorted(b.tree(), key=lambda node: node.kind)
@@ -734,8 +745,8 @@ async def test_a_stream_that_came_in_a_notification_cannot_live(no_time):
             await kept[0].receive()
 
 
-async def test_nothing_is_left_after_many(source, no_time, tasks):
-    async with opened(source) as (a, b):
+async def test_nothing_is_left_after_many(session_pair, source, no_time, tasks):
+    async with opened(session_pair, source) as (a, b):
         proxy = b.proxy("", Source)
 
         async def once():

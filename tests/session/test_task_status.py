@@ -6,12 +6,11 @@ import math
 
 import pytest
 import trio
-from raw_peer import close_at_once, session_with_raw_peer
+from helpers.raw_peer import close_at_once, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import method
-from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 
 
@@ -75,8 +74,8 @@ async def feeds():
     return Feeds()
 
 
-def opened(feeds):
-    return open_session_pair(feeds, None)
+def opened(session_pair, feeds):
+    return session_pair(feeds, None)
 
 
 async def nothing_left(*sessions):
@@ -93,32 +92,32 @@ async def nothing_left(*sessions):
 @pytest.mark.parametrize(
     "value", [None, 42, {"port": [1, 2]}, b"x" * 300_000], ids=lambda v: type(v)
 )
-async def test_start_returns_the_value_while_the_handler_lives(feeds, no_time, value):
-    async with opened(feeds) as (a, b), trio.open_nursery() as nursery:
+async def test_start_returns_the_value_while_the_handler_lives(session_pair, feeds, no_time, value):
+    async with opened(session_pair, feeds) as (a, b), trio.open_nursery() as nursery:
         assert await nursery.start(b.proxy("", Feeds).feed, value) == value
         assert [node.state for node in a.tree()] == ["running"]
         feeds.go.set()
     await nothing_left(a, b)
 
 
-async def test_without_start_nobody_is_told(feeds, no_time):
-    async with opened(feeds) as (_, b):
+async def test_without_start_nobody_is_told(session_pair, feeds, no_time):
+    async with opened(session_pair, feeds) as (_, b):
         feeds.go.set()
         assert await b.proxy("", Feeds).feed() == "the end"
         assert feeds.statuses == [trio.TASK_STATUS_IGNORED]
         assert await b.call("feed", task_status=trio.TASK_STATUS_IGNORED) == "the end"
 
 
-async def test_an_error_before_started_is_raised_from_start(feeds, no_time):
-    async with opened(feeds) as (a, b), trio.open_nursery() as nursery:
+async def test_an_error_before_started_is_raised_from_start(session_pair, feeds, no_time):
+    async with opened(session_pair, feeds) as (a, b), trio.open_nursery() as nursery:
         with pytest.raises(Gone, match="early"):
             await nursery.start(lambda **kw: b.proxy("", Feeds).feed(before="early", **kw))
         await nothing_left(a, b)
 
 
-async def test_an_error_after_started_is_raised_in_the_nursery(feeds, no_time):
+async def test_an_error_after_started_is_raised_in_the_nursery(session_pair, feeds, no_time):
     started = []
-    async with opened(feeds) as (a, b):
+    async with opened(session_pair, feeds) as (a, b):
         with pytest.RaisesGroup(Gone):
             async with trio.open_nursery() as nursery:
                 started.append(
@@ -128,8 +127,10 @@ async def test_an_error_after_started_is_raised_in_the_nursery(feeds, no_time):
         await nothing_left(a, b)
 
 
-async def test_law_2_cancelling_the_nursery_cancels_the_handler_and_waits(feeds, no_time):
-    async with opened(feeds) as (a, b):
+async def test_law_2_cancelling_the_nursery_cancels_the_handler_and_waits(
+    session_pair, feeds, no_time
+):
+    async with opened(session_pair, feeds) as (a, b):
         async with trio.open_nursery() as nursery:
             await nursery.start(b.proxy("", Feeds).feed)
             nursery.cancel_scope.cancel(reason="enough")
@@ -137,8 +138,10 @@ async def test_law_2_cancelling_the_nursery_cancels_the_handler_and_waits(feeds,
         await nothing_left(a, b)
 
 
-async def test_cancelling_a_start_cancels_the_handler_and_waits(feeds, autojump_clock):
-    async with opened(feeds) as (a, b), trio.open_nursery() as nursery:
+async def test_cancelling_a_start_cancels_the_handler_and_waits(
+    session_pair, feeds, autojump_clock
+):
+    async with opened(session_pair, feeds) as (a, b), trio.open_nursery() as nursery:
         with trio.move_on_after(1) as scope:
             await nursery.start(lambda **kw: b.proxy("", Feeds).feed(wait=5, **kw))
         assert scope.cancelled_caught
@@ -146,8 +149,8 @@ async def test_cancelling_a_start_cancels_the_handler_and_waits(feeds, autojump_
         await nothing_left(a, b)
 
 
-async def test_law_5_a_deadline_of_the_start_ends_with_it(feeds, autojump_clock):
-    async with opened(feeds) as (a, b), trio.open_nursery() as nursery:
+async def test_law_5_a_deadline_of_the_start_ends_with_it(session_pair, feeds, autojump_clock):
+    async with opened(session_pair, feeds) as (a, b), trio.open_nursery() as nursery:
         with trio.fail_after(2):
             await nursery.start(lambda **kw: b.proxy("", Feeds).feed(wait=1, **kw))
         assert feeds.log == [("deadline", math.inf)]
@@ -157,41 +160,41 @@ async def test_law_5_a_deadline_of_the_start_ends_with_it(feeds, autojump_clock)
     await nothing_left(a, b)
 
 
-async def test_started_twice_is_an_error_in_the_handler(feeds, no_time):
-    async with opened(feeds) as (_, b):
+async def test_started_twice_is_an_error_in_the_handler(session_pair, feeds, no_time):
+    async with opened(session_pair, feeds) as (_, b):
         with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="called 'started' twice")):
             async with trio.open_nursery() as nursery:
                 assert await nursery.start(b.proxy("", Feeds).twice) == 1
 
 
-async def test_never_started_is_trios_own_error(feeds, no_time):
-    async with opened(feeds) as (_, b), trio.open_nursery() as nursery:
+async def test_never_started_is_trios_own_error(session_pair, feeds, no_time):
+    async with opened(session_pair, feeds) as (_, b), trio.open_nursery() as nursery:
         with pytest.raises(RuntimeError, match="without calling"):
             await nursery.start(b.proxy("", Feeds).never)
 
 
-async def test_a_handler_that_cannot_be_started(feeds, no_time):
-    async with opened(feeds) as (_, b), trio.open_nursery() as nursery:
+async def test_a_handler_that_cannot_be_started(session_pair, feeds, no_time):
+    async with opened(session_pair, feeds) as (_, b), trio.open_nursery() as nursery:
         with pytest.raises(trio_rpc.InvalidArguments, match="has no task_status"):
             await nursery.start(b.proxy("", Feeds).ordinary)
         with pytest.raises(TypeError, match=r"nursery\.start"):
             await b.call("feed", task_status=3)
 
 
-async def test_a_value_that_cannot_be_sent_is_raised_in_the_handler(feeds, no_time):
-    async with opened(feeds) as (_, b), trio.open_nursery() as nursery:
+async def test_a_value_that_cannot_be_sent_is_raised_in_the_handler(session_pair, feeds, no_time):
+    async with opened(session_pair, feeds) as (_, b), trio.open_nursery() as nursery:
         assert await nursery.start(b.proxy("", Feeds).unsendable) == "something else"
 
 
-async def test_started_after_the_handler_has_ended(feeds, no_time):
-    async with opened(feeds) as (_, b), trio.open_nursery() as nursery:
+async def test_started_after_the_handler_has_ended(session_pair, feeds, no_time):
+    async with opened(session_pair, feeds) as (_, b), trio.open_nursery() as nursery:
         with pytest.raises(Gone):
             await nursery.start(lambda **kw: b.proxy("", Feeds).feed(before="early", **kw))
         with pytest.raises(trio_rpc.LocalProtocolError, match="has ended"):
             feeds.statuses[0].started()
 
 
-async def test_started_in_a_handler_that_has_been_cancelled(no_time):
+async def test_started_in_a_handler_that_has_been_cancelled(session_pair, no_time):
     class Stubborn:
         @method
         async def feed(self, *, task_status):
@@ -200,7 +203,7 @@ async def test_started_in_a_handler_that_has_been_cancelled(no_time):
             task_status.started("too late")
 
     go = trio.Event()
-    async with open_session_pair(Stubborn(), None) as (a, b):
+    async with session_pair(Stubborn(), None) as (a, b):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(nursery.start, b.proxy("").feed)
             await wait_all_tasks_blocked()
@@ -211,8 +214,8 @@ async def test_started_in_a_handler_that_has_been_cancelled(no_time):
         await nothing_left(a, b)
 
 
-async def test_law_6_the_end_of_the_session_is_raised_in_the_nursery(feeds, no_time):
-    async with opened(feeds) as (_, b):
+async def test_law_6_the_end_of_the_session_is_raised_in_the_nursery(session_pair, feeds, no_time):
+    async with opened(session_pair, feeds) as (_, b):
         with pytest.RaisesGroup(trio_rpc.SessionClosed):
             async with trio.open_nursery() as nursery:
                 await nursery.start(b.proxy("", Feeds).feed)
@@ -231,12 +234,12 @@ async def test_law_14_started_that_nobody_asked_for_ends_the_session(no_time):
         peer.send(m.Started(1, None))
 
 
-async def test_task_status_travels_through_filters(feeds, no_time):
+async def test_task_status_travels_through_filters(session_pair, feeds, no_time):
     async def audit(call, proceed):
         return await proceed()
 
     options = {"filters": [audit]}
-    async with open_session_pair(feeds, None, options_a=options, options_b=options) as (_, b):
+    async with session_pair(feeds, None, options_a=options, options_b=options) as (_, b):
         async with trio.open_nursery() as nursery:
             assert await nursery.start(b.proxy("", Feeds).feed, 7) == 7
             nursery.cancel_scope.cancel()

@@ -17,7 +17,6 @@ import trio
 
 import trio_rpc
 from trio_rpc import TypeRegistry, duplex, method, notification, stream
-from trio_rpc.testing import open_session_pair
 
 T = TypeVar("T")
 
@@ -217,7 +216,7 @@ def _desk(wanted: Any, value: Any) -> Any:
 
 
 @pytest.mark.parametrize("what", VALUES)
-async def test_it_is_data_where_its_type_is_wanted(what, no_time):
+async def test_it_is_data_where_its_type_is_wanted(session_pair, what, no_time):
     wanted, value = VALUES[what]
     cls = _desk(wanted, value)
     desk = cls()
@@ -228,7 +227,7 @@ async def test_it_is_data_where_its_type_is_wanted(what, no_time):
     async def ask() -> Any:
         return value
 
-    async with open_session_pair(desk, None) as (_, session):
+    async with session_pair(desk, None) as (_, session):
         proxy = session.proxy("", cls)
         for got in (await proxy.result(), await proxy.plain()):
             assert type(got) is type(value)
@@ -279,9 +278,9 @@ class Untyped:
         return trio.open_memory_channel[int](1)[1]
 
 
-async def test_without_an_annotation_it_is_data_where_nothing_can_be_lent(no_time):
+async def test_without_an_annotation_it_is_data_where_nothing_can_be_lent(session_pair, no_time):
     untyped = Untyped()
-    async with open_session_pair(untyped, None) as (_, session):
+    async with session_pair(untyped, None) as (_, session):
         proxy = session.proxy()
         plain = {"rows": 3}
         assert await proxy.result() == plain
@@ -295,17 +294,17 @@ async def test_without_an_annotation_it_is_data_where_nothing_can_be_lent(no_tim
         assert untyped.notes == [plain]
 
 
-async def test_a_channel_is_no_data_though_it_has_fields(no_time):
-    async with open_session_pair(Untyped(), None) as (_, session):
+async def test_a_channel_is_no_data_though_it_has_fields(session_pair, no_time):
+    async with session_pair(Untyped(), None) as (_, session):
         with pytest.raises(trio_rpc.RemoteError, match="MemoryReceiveChannel cannot be sent"):
             await session.call("channel")
         with pytest.raises(trio_rpc.EncodeError, match="a notification cannot carry"):
             await session.notify("note", trio.open_memory_channel[int](1)[1])
 
 
-async def test_an_object_of_a_subclass_is_data_too(no_time):
+async def test_an_object_of_a_subclass_is_data_too(session_pair, no_time):
     cls = _desk(Page, Longer(1, 2))
-    async with open_session_pair(cls(), None) as (_, session):
+    async with session_pair(cls(), None) as (_, session):
         proxy = session.proxy("", cls)
         assert await proxy.result() == Page(1)
         assert await proxy.told(lambda got: got == {"rows": 1, "more": 2} or got == Page(1))
@@ -318,10 +317,10 @@ class Circle:
     async def take(self, node: Node) -> None: ...
 
 
-async def test_data_that_contains_itself_is_refused(no_time):
+async def test_data_that_contains_itself_is_refused(session_pair, no_time):
     node = Node("a")
     node.children.append(node)
-    async with open_session_pair(Circle(), None) as (_, session):
+    async with session_pair(Circle(), None) as (_, session):
         for call in (session.proxy("", Circle).take, session.proxy().take):
             with pytest.raises(trio_rpc.EncodeError):
                 await call(node)
@@ -344,22 +343,22 @@ class Steps:
         return results
 
 
-async def test_what_a_tree_lends_is_marked_at_every_level(no_time):
+async def test_what_a_tree_lends_is_marked_at_every_level(session_pair, no_time):
     class Both(Looks):
         def __call__(self, x: int = 0) -> int:
             return x + 1
 
     step = Step(Both(), [Step(lambda x: x + 2), Step(Both(), [Step(Both())])])
-    async with open_session_pair(Steps(), None) as (_, session):
+    async with session_pair(Steps(), None) as (_, session):
         assert await session.proxy("", Steps).run(step) == [2, 3, 2, 2]
 
 
-async def test_what_is_registered_travels_as_that_wherever_it_is(no_time):
+async def test_what_is_registered_travels_as_that_wherever_it_is(session_pair, no_time):
     registry = TypeRegistry()
     registry.register(64, Rows, list, lambda items: Rows([*items, "registered"]))
     options = {"registry": registry}
     cls = _desk(Rows, Rows([1]))
-    async with open_session_pair(cls(), None, options_a=options, options_b=options) as (_, session):
+    async with session_pair(cls(), None, options_a=options, options_b=options) as (_, session):
         proxy = session.proxy("", cls)
         assert await proxy.result() == [1, "registered"]
         assert await proxy.told(lambda got: got == [1, "registered"])

@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 import trio
-from raw_peer import HELLO, session_with_raw_peer
+from helpers.raw_peer import HELLO, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc

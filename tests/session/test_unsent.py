@@ -6,13 +6,12 @@ import contextlib
 
 import pytest
 import trio
-from raw_peer import close_at_once, session_with_raw_peer
+from helpers.raw_peer import close_at_once, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Fate, Limits
 from trio_rpc.protocol.counters import Tally
-from trio_rpc.testing import open_session_pair
 from trio_rpc.wire import messages as m
 
 SIZE = 10_000
@@ -251,12 +250,13 @@ async def test_law_12_answers_of_handlers_that_were_running_are_bounded_too(auto
 
 
 async def test_law_15_an_answer_that_was_dropped_is_overloaded_and_has_the_fate_stopped(
+    session_pair,
     autojump_clock,
 ):
     service = Large()
     limits = Limits(max_unsent=1, max_unsent_total=1)
     async with (
-        open_session_pair(service, None, options_a={"limits": limits}) as (_, session),
+        session_pair(service, None, options_a={"limits": limits}) as (_, session),
         trio.open_nursery() as nursery,
     ):
         found = []

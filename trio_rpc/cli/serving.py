@@ -114,7 +114,7 @@ _LINES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 
 
 class EscapingFormatter(logging.Formatter):
-    """Log lines may quote the other end: control characters do not reach the terminal (S18)."""
+    """Log lines may quote the other end: control characters do not reach the terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Format all but the traceback, on one line."""

@@ -227,7 +227,7 @@ class IncomingCalls:
         return scope_call
 
     def start_notification(self, message: m.Notification) -> IncomingCall | None:
-        """Start the handler of a Notification, or log why not (F24); returns as for a Request."""
+        """Start the handler of a Notification, or log why not; returns as for a Request."""
         if self.waiting:
             self._last_notification -= 1
             self.waiting[self._last_notification] = message, self.now

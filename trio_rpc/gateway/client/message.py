@@ -379,7 +379,7 @@ class Message:
                 result = _call(callback, payload) if is_spread else callback(payload)
                 if isinstance(result, Awaitable):
                     await result
-            except Exception as exc:  # it is the handler's to know (A37)
+            except Exception as exc:  # it is the handler's to know
                 logger.warning("the callback %r failed", name, exc_info=exc)
                 call.failed(name, f"{type(exc).__name__}: {exc}")
 

@@ -169,7 +169,7 @@ class ClientSession:
     # ── calls ────────────────────────────────────────────────────────────────────────────────
 
     def posting(self) -> None:
-        """A POST is on its way: messages of its call may come before its answer (A40)."""
+        """A POST is on its way: messages of its call may come before its answer."""
         self._posting += 1
 
     def started(self, request: str) -> Call:

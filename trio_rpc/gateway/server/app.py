@@ -304,7 +304,7 @@ class Gateway:
         client.start(work, key=key, elsewhere=elsewhere)
 
     async def _post_alone(self, request: Request) -> Response:
-        """Run a method that needs no callbacks inside its request, for those without a WebSocket (A43)."""
+        """Run a method that needs no callbacks inside its request, for those without a WebSocket."""
         self._accepting()
         self._door.check(request.headers)
         method = self._method(request.path_params["method"])
@@ -326,7 +326,7 @@ class Gateway:
         return _json(200 if outcome.get("type") == "finish" else 500, outcome)
 
     async def _collect(self, request: Request) -> Response:
-        """Hand out the result of work that was to outlive its client (F26)."""
+        """Hand out the result of work that was to outlive its client."""
         self._running()
         self._door.check(request.headers)
         held = self._results.get(request.path_params["uuid"])

@@ -146,7 +146,7 @@ class Connection:
                 pinged = True
 
     def _hear(self, text: str) -> None:
-        """Act on one message of the client's; what is not understood is ignored (A28)."""
+        """Act on one message of the client's; what is not understood is ignored."""
         client = self._client
         if len(text.encode(errors="replace")) > client.limits.max_message:
             self._stop(End.TOO_LARGE)  # under a server that knows nothing of that limit

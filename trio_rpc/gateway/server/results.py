@@ -1,4 +1,4 @@
-"""Calls that may outlive their clients, and the results that can be collected of them (F26)."""
+"""Calls that may outlive their clients, and the results that can be collected of them."""
 
 from __future__ import annotations
 

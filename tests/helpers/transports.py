@@ -1,4 +1,4 @@
-"""Every transport that a session can run over, as a parameter.
+"""Every transport that a session can run over.
 
 A new one takes its name in ``KINDS``, and a branch in ``Transport.join`` if it is not opened by URL.
 """
@@ -6,53 +6,19 @@ A new one takes its name in ``KINDS``, and a branch in ``Transport.join`` if it 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import sys
-import threading
-from pathlib import Path
 
-import pytest
 import trio
-from trio.testing import MockClock
 
+from helpers.channel_pairs import Held, child_channels, connected_by
+from helpers.forwarding_pairs import open_channel_pair
+from helpers.resumable_town import Town
 from trio_rpc.channels import carrier_limits
 from trio_rpc.channels.connection import owned
 from trio_rpc.testing import memory_channel_pair
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 
-TESTS = Path(__file__).parents[1]
-for _folder in ("session", "channels", "faults"):
-    # What these suites share among themselves is shared with this one too.
-    if str(TESTS / _folder) not in sys.path:
-        sys.path.append(str(TESTS / _folder))
-
-from channel_pairs import Held, child_channels, connected_by  # noqa: E402 - found by what stands above
-from forwarding_pairs import open_channel_pair  # noqa: E402 - likewise
-from resumable_town import Town  # noqa: E402 - likewise
-
-
-def _conftest(folder):
-    path = TESTS / folder / "conftest.py"
-    spec = importlib.util.spec_from_file_location(f"{folder}_conftest", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_of_sessions = _conftest("session")
-no_time, tasks, server_tls = _of_sessions.no_time, _of_sessions.tasks, _of_sessions.server_tls
-
-
-@pytest.fixture
-def autojump_clock():
-    """A mock clock that jumps when nothing has happened for a while of real time.
-
-    What is on its way between two sockets counts as something that happens.
-    """
-    return MockClock(autojump_threshold=0.01)
-
-
+IN_MEMORY = ("memory", "forwarding", "resumable")
 KINDS = ("memory", "tcp", "tls", "unix", "ws", "wss", "process", "forwarding", "resumable")
 
 
@@ -71,10 +37,6 @@ async def open_resumable_pair(*limits):
                 nursery.cancel_scope.cancel()
 
 
-HANGS_AFTER = 120
-"""Seconds of real time; the longest test takes a twentieth of that."""
-
-
 class Transport:
     """Joins two ends; what it opens lives in ``nursery``."""
 
@@ -83,9 +45,6 @@ class Transport:
         self._nursery = nursery
         self._url = f"unix://{tmp_path}/socket" if kind == "unix" else f"{kind}://127.0.0.1:0"
         self._contexts = contexts if kind in ("tls", "wss") else (None, None)
-
-    def __repr__(self):
-        return f"<Transport {self.kind}>"
 
     @contextlib.asynccontextmanager
     async def join(self, *limits):
@@ -112,24 +71,3 @@ class Transport:
             with trio.CancelScope(shield=True):
                 for each in held:
                     await each.leave()
-
-
-@pytest.fixture(params=KINDS)
-async def transport(request, nursery, tmp_path, server_tls):
-    """Each transport in turn."""
-
-    async def bark():
-        # No deadline of the mock clock's: it would jump there while a thread of ours is at work.
-        hangs = trio.Event()
-        token = trio.lowlevel.current_trio_token()
-        timer = threading.Timer(HANGS_AFTER, token.run_sync_soon, (hangs.set,))
-        timer.daemon = True
-        timer.start()
-        try:
-            await hangs.wait()
-            raise AssertionError("this test hangs")
-        finally:
-            timer.cancel()
-
-    nursery.start_soon(bark)
-    return Transport(request.param, nursery, tmp_path, server_tls)

@@ -8,10 +8,10 @@ import logging
 import pytest
 import trio
 import trio_websocket
-from handlers import Echo, Sleeper
-from raw_peer import HELLO
+from helpers.handlers import Echo, Sleeper
+from helpers.raw_peer import HELLO
+from helpers.websocket_peer import BINARY, CLOSE, TEXT, RawPeer, frame, request
 from trio.testing import wait_all_tasks_blocked
-from websocket_peer import BINARY, CLOSE, TEXT, RawPeer, frame, request
 
 import trio_rpc
 from trio_rpc import Limits, connect, open_server
@@ -43,7 +43,6 @@ STRANGERS = {
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 @pytest.mark.parametrize("sent", STRANGERS.values(), ids=STRANGERS)
 async def test_a_server_survives_strangers(no_time, caplog, server_tls, scheme, sent):
-    # robustness.md 8, 64, 67, 68
     contexts = server_tls if scheme == "wss" else (None, None)
     caplog.set_level(logging.INFO, "trio_rpc")
     async with open_server(Echo(), f"{scheme}://127.0.0.1:0", ssl_context=contexts[0]) as server:
@@ -65,7 +64,7 @@ async def test_a_server_survives_strangers(no_time, caplog, server_tls, scheme, 
     assert "did not get as far as a session" in caplog.text or "was not opened" in caplog.text
 
 
-async def test_nothing_runs_for_an_origin_that_is_not_allowed(no_time):  # S11
+async def test_nothing_runs_for_an_origin_that_is_not_allowed(no_time):
     def services(session):
         raise AssertionError("it must not be asked")
 

@@ -1,7 +1,0 @@
-"""tests/session/test_contexts.py over every transport."""
-
-from __future__ import annotations
-
-from suites import over_every_transport
-
-globals().update(over_every_transport("test_contexts"))
