@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ import trio.testing
 from gateway_tools import browsing, hosting
 
 import trio_rpc
-from trio_rpc.gateway import Gateway, GatewayLimits, outlives
+from trio_rpc.gateway import Gateway, GatewayLimits, Message, outlives
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.gateway.server.connection import Connection, End
 
@@ -136,3 +137,50 @@ async def test_keepalive_is_the_silence_after_which_a_client_is_pinged_and_then_
     end = await Connection(client, {"type": "first"}, send, trio.sleep_forever).run()
     assert told == [(0, "first"), (seconds, "ping")]
     assert (end, trio.current_time() - start) == (End.SILENT, 2 * seconds)
+
+
+async def test_time_in_which_this_program_is_blocked_is_no_silence_of_a_client(
+    autojump_clock, nursery
+):
+    """The answer to a ping lies unread when a handler has blocked for longer than ``keepalive``."""
+    client = Client(GatewayLimits(keepalive=20), resumable=True)
+    answers, received = trio.open_memory_channel[str](10)
+    ends: list[End] = []
+
+    async def send(text: str) -> None:
+        if json.loads(text)["type"] == "ping":
+            nursery.start_soon(block_and_answer)
+
+    async def block_and_answer() -> None:
+        autojump_clock.jump(1000)  # as time.sleep() would do it
+        await trio.sleep(1)
+        answers.send_nowait('{"type": "pong"}')
+
+    async def run() -> None:
+        ends.append(await Connection(client, {"type": "first"}, send, received.receive).run())
+
+    nursery.start_soon(run)
+    await trio.sleep(10_000)
+    assert ends == []
+    nursery.cancel_scope.cancel()
+
+
+async def test_time_in_which_a_client_is_blocked_is_no_silence_of_the_gateway(
+    autojump_clock, nursery
+):
+    messages, received = trio.open_memory_channel[str](10)
+    heard: list[str] = []
+    session = SimpleNamespace(keepalive=20, hear=heard.append)
+    reading = Message("example.org", 80)._read(SimpleNamespace(receive=received.receive), session)
+
+    async def block() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        autojump_clock.jump(1000)  # as time.sleep() would do it
+        await trio.sleep(1)
+        messages.send_nowait("late")
+
+    nursery.start_soon(block)
+    with pytest.raises(TimeoutError, match="nothing was heard for 40 s"):
+        await reading
+    assert heard == ["late"]
+    assert trio.current_time() == 1041

@@ -21,6 +21,7 @@ from trio_rpc.gateway.client.socket import TextSocket, open_text_socket
 from trio_rpc.gateway.json_messages import ENVELOPE, SPREAD, finish_payload, from_json
 from trio_rpc.services.error_maps import from_error
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.packet_timer import was_blocked
 from trio_rpc.util.reconnect import keep_connected
 
 __all__ = ["Message"]
@@ -259,10 +260,10 @@ class Message:
     async def _read(self, socket: TextSocket, session: ClientSession) -> None:
         silence = session.keepalive * 2 or math.inf
         while True:
-            with trio.move_on_after(silence):
+            with trio.move_on_after(silence) as scope:
                 session.hear(await socket.receive())
-                continue
-            raise TimeoutError(f"nothing was heard for {silence:g} s")
+            if scope.cancelled_caught and not was_blocked(scope.deadline, silence):
+                raise TimeoutError(f"nothing was heard for {silence:g} s")
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────
 

@@ -11,6 +11,7 @@ import trio
 
 from trio_rpc.gateway.json_messages import encode, from_json
 from trio_rpc.gateway.server.browser import Client
+from trio_rpc.util.packet_timer import was_blocked
 
 __all__ = ["Connection", "End"]
 
@@ -140,6 +141,8 @@ class Connection:
                 self._hear(text)
                 pinged = False
             if patience.cancelled_caught:
+                if was_blocked(patience.deadline, self._client.limits.keepalive):
+                    continue  # what has come meanwhile lies unread
                 if pinged:
                     self._stop(End.SILENT)
                 self._say_aside({"type": "ping"})
