@@ -40,7 +40,7 @@ def pytest_addoption(parser):
         "--transport",
         action="append",
         metavar="KIND",
-        help="run the tests that take `session_pair` over this transport; may be repeated, or `all`",
+        help="run the tests that take `session_pair` over this transport only; may be repeated",
     )
     parser.addoption(
         "--slow-part",

@@ -131,7 +131,8 @@ async def _try(one: Fault, tree: Path, seconds: float) -> Outcome:
 
 
 def _pytest(tests: Iterable[str]) -> list[str]:
-    return ["-m", "pytest", *PYTEST, str(TEST_SECONDS), *(f"tests/{test}" for test in tests)]
+    options = (*PYTEST, str(TEST_SECONDS), "--transport", "memory")
+    return ["-m", "pytest", *options, *(f"tests/{test}" for test in tests)]
 
 
 def _tail(output: str) -> str:

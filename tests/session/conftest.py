@@ -1,9 +1,10 @@
 """What every test of sessions gets: a clock that nobody waits for, and sessions over each transport.
 
 A test of what sessions do takes the fixture ``session_pair`` and calls it in place of
-``trio_rpc.testing.open_session_pair``, with the same arguments. It then runs in memory, and with
-``--transport all`` over each transport, as .ci/run has it. A test that has channels of its own, or that does not depend on
-what joins the sessions, calls ``open_session_pair``, and stands in ``tests/transports/test_transports.py``.
+``trio_rpc.testing.open_session_pair``, with the same arguments. It then runs once over each
+transport. All but the run in memory are slow, and ``--transport tcp`` chooses one. A test that has
+channels of its own, or that does not depend on what joins the sessions, calls ``open_session_pair``.
+If it does so without channels, ``tests/transports/test_transports.py`` lists it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from trio_rpc.testing import open_session_pair
 
 
 def pytest_generate_tests(metafunc):
-    """Run what takes ``session_pair`` in memory, or over the transports that were chosen."""
+    """Run what takes ``session_pair`` over each transport, or over those that were chosen."""
     if "session_pair" in metafunc.fixturenames:
-        kinds = metafunc.config.getoption("--transport") or ["memory"]
-        if "all" in kinds:
-            kinds = KINDS
+        kinds = metafunc.config.getoption("--transport") or KINDS
         if unknown := set(kinds) - set(KINDS):
             raise pytest.UsageError(f"--transport: {unknown} are none of {KINDS}")
-        metafunc.parametrize("session_pair", kinds, indirect=True)
+        slow = [pytest.mark.slow] if len(kinds) > 1 else []
+        runs = [pytest.param(kind, marks=[] if kind == "memory" else slow) for kind in kinds]
+        metafunc.parametrize("session_pair", runs, indirect=True)
 
 
 def _is_in_memory(request):
