@@ -12,7 +12,6 @@ from trio_rpc.util.interrupts import exit_on_interrupt as _exit_on_interrupt
 _exit_on_interrupt()  # before the other modules, which take most of the time
 
 # isort: split
-from trio_rpc.channels import Forwarding, ForwardingChannel, open_forwarding, relay
 from trio_rpc.channels.resumable.channel import ConnectionState, Resume
 from trio_rpc.client import connect, connect_in
 from trio_rpc.errors import (
@@ -61,8 +60,6 @@ __all__ = [
     "EncodeError",
     "Fate",
     "Filter",
-    "Forwarding",
-    "ForwardingChannel",
     "InvalidArguments",
     "Limits",
     "LocalProtocolError",
@@ -97,12 +94,10 @@ __all__ = [
     "metadata",
     "method",
     "notification",
-    "open_forwarding",
     "open_parent",
     "open_process",
     "open_server",
     "open_session",
-    "relay",
     "serve",
     "serve_parent",
     "serve_session",

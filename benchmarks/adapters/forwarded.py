@@ -9,8 +9,14 @@ import trio
 
 from benchmarks.adapter import Calls, Ready, trio_adapter
 from benchmarks.adapters.library import Bench
-from trio_rpc import open_forwarding, open_session, serve_session
-from trio_rpc.channels import Connection, ForwardingChannel, open_channel, open_listeners
+from trio_rpc import open_session, serve_session
+from trio_rpc.channels import (
+    Connection,
+    ForwardingChannel,
+    open_channel,
+    open_forwarding,
+    open_listeners,
+)
 
 __all__ = ["ADAPTERS"]
 

@@ -12,8 +12,8 @@ from forwarding_pairs import open_channel_pair, open_forwarding_pair
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
-from trio_rpc import DEFAULT_LIMITS, relay
-from trio_rpc.channels import memory_channel_pair
+from trio_rpc import DEFAULT_LIMITS
+from trio_rpc.channels import memory_channel_pair, relay
 from trio_rpc.channels.connection import owned
 from trio_rpc.testing import check_channel
 

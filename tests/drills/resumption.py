@@ -26,6 +26,7 @@ from trio_rpc.channels import (
     ResumableSessions,
     carrier_limits,
     open_channel,
+    open_forwarding,
     open_listeners,
     open_resumable,
 )
@@ -224,7 +225,7 @@ async def open_forwarded(works):
         await trio_rpc.serve_session(channel, works)
 
     async def forward(channel):
-        async with trio_rpc.open_forwarding(channel, {"works": serve_works}) as forwarding:
+        async with open_forwarding(channel, {"works": serve_works}) as forwarding:
             await forwarding.wait_closed()
 
     [listener] = await open_listeners("tcp://127.0.0.1:0", limits=limits)
@@ -238,7 +239,7 @@ async def open_forwarded(works):
                 RESUME,
                 handshake_timeout=10,
             ) as carrier,
-            trio_rpc.open_forwarding(carrier) as forwarding,
+            open_forwarding(carrier) as forwarding,
             trio_rpc.open_session(await forwarding.open("works")) as session,
         ):
             yield session, proxy

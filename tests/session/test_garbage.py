@@ -30,12 +30,12 @@ from trio_rpc import (
     duplex,
     method,
     notification,
-    open_forwarding,
     open_session,
     serve,
     serve_session,
     stream,
 )
+from trio_rpc.channels import open_forwarding
 from trio_rpc.testing import memory_channel_pair, open_session_pair
 
 
