@@ -68,7 +68,7 @@ def test_it_lists_what_a_seed_draws(capsys):
 async def test_a_fault_is_noticed_or_survives_and_the_checkout_is_not_touched():
     test = "wire/test_wire_registry.py::test_registered_classes_travel"
     noticed = fault("noticed", "wire/registry.py", "LAST_TAG = 127", "LAST_TAG = 126", test)
-    survives = fault("survives", "wire/registry.py", '"""Classes of your', '"""Of your', test)
+    survives = fault("survives", "wire/registry.py", '"""Your own classes', '"""Your classes', test)
     told = []
     outcomes = await run_all([noticed, survives], workers=1, seconds=60, told=told.append)
     assert [each.kind for each in outcomes] == ["noticed", "survived"]

@@ -1,26 +1,26 @@
-"""Everything trio_rpc raises on its own account.
+"""The exceptions that trio_rpc itself raises.
 
 ::
 
-    RpcError                            .fate says what became of the call (law 15)
+    RpcError                            .fate says whether the handler ran (law 15)
     ├── ProtocolError
-    │   ├── LocalProtocolError          we asked for something the protocol does not allow
+    │   ├── LocalProtocolError          this program did something the protocol does not allow
     │   └── RemoteProtocolError         the peer sent something illegal; its session has ended
-    ├── CallError                       one call failed, the session is fine
-    │   ├── RemoteError                 the handler raised something it had not declared
-    │   ├── MethodNotFound              no such service or method, or not of that kind
+    ├── CallError                       one call failed; the session goes on
+    │   ├── RemoteError                 the handler raised an undeclared exception
+    │   ├── MethodNotFound              no such service or method, or one of another kind
     │   ├── InvalidArguments            the arguments do not fit; the handler did not run
     │   ├── Overloaded                  refused: no room for another call, or nested too deeply
     │   ├── Unavailable                 refused: the other end is closing
-    │   └── RemoteCancelled             the handler was cancelled, and not by us
-    ├── EncodeError                     a value cannot be sent; nothing was
-    ├── DecodeError                     bytes or a value that arrived cannot be understood
-    ├── Refused                         the other end would not open the session, or the channel
-    ├── SessionClosed                   we closed it (also a trio.ClosedResourceError)
-    └── SessionBroken                   they or the network did (also a trio.BrokenResourceError)
+    │   └── RemoteCancelled             the handler was cancelled, but not by this caller
+    ├── EncodeError                     a value cannot be sent; nothing was sent
+    ├── DecodeError                     bytes or a value from the peer cannot be understood
+    ├── Refused                         the peer did not open the session or the channel
+    ├── SessionClosed                   this end closed it (also a trio.ClosedResourceError)
+    └── SessionBroken                   the peer or the network did (also trio.BrokenResourceError)
 
-What a handler raises and has declared arrives as itself and is not in this tree;
-:class:`RemoteTraceback` is its ``__cause__`` where the serving side shows tracebacks.
+A declared exception of a handler arrives as itself and is not in this tree. Its ``__cause__`` is
+a :class:`RemoteTraceback` if the serving side shows tracebacks.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ __all__ = [
 
 
 class Fate(enum.Enum):
-    """What became of the handler of a call that failed (law 15)."""
+    """Whether the handler of a failed call ran (law 15)."""
 
     NOT_STARTED = "not started"
     """The handler never ran: the call is safe to repeat."""
     STOPPED = "stopped"
-    """The handler ran, and has ended."""
+    """The handler began, and has ended."""
     UNKNOWN = "unknown"
-    """Nobody can say whether the handler ran, or whether it is still running."""
+    """It is unknown whether the handler ran, or is still running."""
 
 
 class RpcError(Exception):
-    """The base of every error this library raises on its own account."""
+    """The base class of the errors that this library raises."""
 
     fate: Fate = Fate.UNKNOWN
 
@@ -74,21 +74,21 @@ class RpcError(Exception):
 
 
 class ProtocolError(RpcError):
-    """Somebody broke the rules of docs/protocol.md."""
+    """One end broke the rules of docs/protocol.md."""
 
 
 class LocalProtocolError(ProtocolError):
-    """This program asked for something the protocol does not allow; nothing was sent."""
+    """This program did something that the protocol does not allow; nothing was sent."""
 
     fate = Fate.NOT_STARTED
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent something illegal, and its session ended for it (law 14)."""
+    """The peer sent something illegal, which ended its session (law 14)."""
 
 
 class CallError(RpcError):
-    """One call failed; the session it was made on is fine."""
+    """One call failed; its session goes on."""
 
 
 class RemoteError(CallError):
@@ -97,8 +97,8 @@ class RemoteError(CallError):
     Attributes:
         type_name: the name of the exception's class at the other end, for people.
         message: its text, as far as the serving side shows it.
-        notes: what had been added with ``add_note``.
-        remote_traceback: the traceback as text, or ``""`` where the serving side keeps it.
+        notes: the notes added with ``add_note``.
+        remote_traceback: the traceback as text, or ``""`` if the serving side does not show it.
     """
 
     fate = Fate.STOPPED
@@ -121,7 +121,7 @@ class RemoteError(CallError):
 
 
 class MethodNotFound(CallError):
-    """The other end has no such service or method, or has it as another kind."""
+    """The other end has no such service or method, or one of another kind."""
 
     fate = Fate.NOT_STARTED
 
@@ -130,7 +130,7 @@ class InvalidArguments(CallError):
     """The arguments do not fit the method's annotations; the handler did not run.
 
     Attributes:
-        parameter: the name of the parameter that is to blame, or ``""``.
+        parameter: the name of the parameter that does not fit, or ``""``.
     """
 
     fate = Fate.NOT_STARTED
@@ -153,26 +153,26 @@ class Unavailable(CallError):
 
 
 class RemoteCancelled(CallError):
-    """The handler was cancelled at the other end, and not at this caller's request."""
+    """The handler was cancelled at the other end, but not by this caller."""
 
     fate = Fate.STOPPED
 
 
 class EncodeError(RpcError):
-    """A value cannot be sent. It was raised before anything was (law 14)."""
+    """A value cannot be sent. Nothing was sent (law 14)."""
 
     fate = Fate.NOT_STARTED
 
 
 class DecodeError(RpcError):
-    """What arrived cannot be understood: malformed bytes, or a result of another type."""
+    """Bytes or a value from the peer cannot be understood: malformed, or of another type."""
 
 
 class Refused(RpcError):
     """The session was not opened: another version, wrong credentials, or limits that do not fit.
 
-    An ``authenticate`` function raises it, with the text for the other end, to turn a peer away; so
-    does the handler of a forwarded channel, which then is not opened.
+    An ``authenticate`` function raises it to turn a peer away; its text is sent to the peer. The
+    handler of a forwarded channel raises it to refuse the channel.
     """
 
     fate = Fate.NOT_STARTED
@@ -183,10 +183,10 @@ class SessionClosed(RpcError, trio.ClosedResourceError):
 
 
 class SessionBroken(RpcError, trio.BrokenResourceError):
-    """The other end or the network ended the session; ``__cause__`` says why where it is known.
+    """The other end or the network ended the session; ``__cause__`` says why, if that is known.
 
     Attributes:
-        orderly: True if the other end left with a Goodbye; False if the session was lost, and ``__cause__`` tells how.
+        orderly: True if the other end left with a Goodbye; False if the session was lost.
     """
 
     def __init__(self, *args: object, fate: Fate | None = None, orderly: bool = False) -> None:
@@ -195,7 +195,7 @@ class SessionBroken(RpcError, trio.BrokenResourceError):
 
 
 class RemoteTraceback(Exception):
-    """Carries a handler's traceback as the ``__cause__`` of what its caller gets.
+    """Carries a handler's traceback as the ``__cause__`` of the exception at its caller.
 
     Attributes:
         text: the traceback, formatted at the other end.

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, and return the exit code of the process.
 
     Args:
-        arguments: what follows the program's name; the process's own by default.
+        arguments: the words after the program's name; by default those of this process.
     """
     open_missing()
     try:

@@ -1,4 +1,4 @@
-"""What can be typed: commands, their arguments, and the way each ends."""
+"""The commands, their arguments and their exit codes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Credentials: TypeAlias = Annotated[
 
 
 NEGATIVE = ("false", "no", "n", "0", "f")
-"""What an option that is a switch may be given to be off."""
+"""The values that turn a switch off."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _asks_for_json(argument: str) -> bool:
-    """Whether that is ``--json``, before it is known whether all the others can be read."""
+    """Return whether an argument is ``--json``; called before all arguments are parsed."""
     name, _, value = argument.partition("=")
     return name == "--json" and value.lower() not in NEGATIVE
 
@@ -87,7 +87,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _trio_run(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:
-    """Run an async function; of a group that is not ours to handle, raise the part that is."""
+    """Run an async function; raise the part of an exception group that ends a command."""
     try:
         return trio.run(functools.partial(function, *args, **kwargs))
     except BaseExceptionGroup as group:
@@ -140,23 +140,26 @@ def serve(
     A second signal stops at once.
 
     Args:
-        services: module:object, found in the working directory or among the installed modules: an object
-            with marked methods, a mapping of names to such objects, or a function of the session.
-        listen: Where: tcp://host:port (port 0: any free one), tls://host:port, unix:///path,
-            ws://host:port/path, wss://host:port/path; http://host:port or https://host:port for browsers.
-            May be given several times.
-        grace: Seconds that calls in flight are given at the end.
-        error_detail: How much of an exception that a method does not declare its caller is told.
+        services: module:object, from the working directory or an installed module: an object with
+            decorated methods, a mapping of names to such objects, or a function of the session.
+        listen: URL to listen at: tcp://host:port (port 0: any free one), tls://host:port,
+            unix:///path, ws://host:port/path, wss://host:port/path; http://host:port or
+            https://host:port for browsers. May be repeated.
+        grace: Seconds that calls in flight get at the end.
+        error_detail: How much of an undeclared exception its caller is told.
         cert: Certificate chain for tls, wss and https, a PEM file.
-        key: Its private key, where that is in another file.
-        allow_origin: For ws, wss, http and https: a page whose scripts may connect, such as https://example.org;
-            may be given several times. By default those that were loaded from the same host and port.
-        allow_host: For http and https: a name that browsers may call this host by; may be given several times. By
-            default any, and at loopback addresses only theirs.
-        pages: For http and https: a folder whose files browsers get as they are; its index.html is the first page.
-        resume: Let clients that ask for it go on after their connection was lost; browsers can in any case.
-        until_stdin_closes: Stop, gracefully, when standard input ends: for a parent that holds the other end of it.
-        verbose: Log connections that did not become sessions, too.
+        key: Its private key, if that is in another file.
+        allow_origin: For ws, wss, http and https: an origin whose pages may connect, such as
+            https://example.org. May be repeated. Default: pages from the same host and port.
+        allow_host: For http and https: a host name that browsers may use for this server. May be
+            repeated. Default: any host; when listening on loopback, loopback names only.
+        pages: For http and https: a folder of files to serve to browsers; index.html is the first
+            page.
+        resume: Let clients that ask for it resume their session on a new connection. Browsers
+            always can.
+        until_stdin_closes: Stop gracefully when standard input ends, for a parent process that
+            holds its other end.
+        verbose: Also log connections that did not become sessions.
         json: Print one JSON object per event, for scripts.
     """
     if not (math.isfinite(grace) and grace >= 0):
@@ -192,18 +195,19 @@ def call(
 ) -> None:
     """Call one method and print its result as JSON.
 
-    What JSON lacks is printed as text: bytes in base64, times in ISO 8601, timedelta in seconds. A result whose keys
-    would become the same text is an error.
+    Values that JSON does not have are printed as text: bytes in base64, times in ISO 8601,
+    timedelta in seconds. A result whose keys would become the same text is an error.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path; or exec:COMMAND
-            for a program that serves its parent, 'exec:python plugin.py'.
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
+            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+            'exec:python plugin.py'.
         method: service.method, or a method of the service without a name.
-        arguments: JSON: a list is by position, an object is by name.
-        timeout: Seconds until the call is cancelled, there as here.
-        ca: Certificates to trust for tls and wss, a PEM file; the system's by default.
-        credentials: JSON, for a server that asks for them.
-        json: The result on one line, in ASCII; an error as one JSON object on standard error.
+        arguments: JSON: a list of positional arguments, or an object of named ones.
+        timeout: Cancel the call after this many seconds, at both ends.
+        ca: Certificates to trust for tls and wss, a PEM file. Default: the system's.
+        credentials: JSON, for a server that requires credentials.
+        json: Print the result on one line, in ASCII; an error as one JSON object on standard error.
     """
     if not timeout > 0:
         raise Usage("--timeout must be more than 0 seconds")
@@ -224,17 +228,17 @@ def stream(
     credentials: Credentials = None,
     json: Json = False,
 ) -> None:
-    """Open one stream and print its items as JSON, as they come.
+    """Open one stream and print its items as JSON, as they arrive.
 
     Args:
         url: As for call.
         method: service.method, or a stream of the service without a name.
-        arguments: JSON: a list is by position, an object is by name.
-        count: Items after which to leave; the generator at the other end is closed then.
-        timeout: Seconds after which to leave.
-        ca: Certificates to trust for tls and wss, a PEM file; the system's by default.
-        credentials: JSON, for a server that asks for them.
-        json: One line for each item, in ASCII; an error as one JSON object on standard error.
+        arguments: JSON: a list of positional arguments, or an object of named ones.
+        count: Leave after this many items, which closes the generator at the other end.
+        timeout: Leave after this many seconds.
+        ca: Certificates to trust for tls and wss, a PEM file. Default: the system's.
+        credentials: JSON, for a server that requires credentials.
+        json: Print each item on one line, in ASCII; an error as one JSON object on standard error.
     """
     if not (timeout > 0 and count > 0):
         raise Usage("--timeout and --count must be more than 0")
@@ -250,10 +254,11 @@ def describe(
     """List the methods that a server offers.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path; or exec:COMMAND
-            for a program that serves its parent, 'exec:python plugin.py'.
-        ca: Certificates to trust for tls and wss, a PEM file; the system's by default.
-        credentials: JSON, for a server that asks for them.
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
+            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+            'exec:python plugin.py'.
+        ca: Certificates to trust for tls and wss, a PEM file. Default: the system's.
+        credentials: JSON, for a server that requires credentials.
         json: Print one JSON list, for scripts.
     """
     target = Target(url=url, ca=ca, credentials=credentials)
@@ -271,15 +276,16 @@ def ping(
     credentials: Credentials = None,
     json: Json = False,
 ) -> None:
-    """Measure how long a server takes to answer. Ctrl-C sums up what there is.
+    """Measure how long a server takes to answer. Ctrl-C prints the summary so far.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or wss://host:port/path; or exec:COMMAND
-            for a program that serves its parent, 'exec:python plugin.py'.
-        count: How many times to ask.
-        interval: Seconds between an answer and the next question.
-        ca: Certificates to trust for tls and wss, a PEM file; the system's by default.
-        credentials: JSON, for a server that asks for them.
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
+            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+            'exec:python plugin.py'.
+        count: Number of pings.
+        interval: Seconds between an answer and the next ping.
+        ca: Certificates to trust for tls and wss, a PEM file. Default: the system's.
+        credentials: JSON, for a server that requires credentials.
         json: Print one JSON object, for scripts.
     """
     if count < 1:

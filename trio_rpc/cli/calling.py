@@ -1,4 +1,4 @@
-"""``call``, ``stream``, ``describe`` and ``ping``: one session, a few questions."""
+"""The commands ``call``, ``stream``, ``describe`` and ``ping``, each in one session."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from trio_rpc.services.proxies import RemoteMethod
 __all__ = ["call", "describe", "ping", "stream"]
 
 MOST_SHOWN = 100_000
-"""Characters of a result that a terminal gets; pipes and ``--json`` get all."""
+"""Characters of a result that a terminal shows; pipes and ``--json`` get all."""
 
 _FATES = {
     Fate.NOT_STARTED: " (the handler never ran)",
@@ -63,14 +63,14 @@ async def call(
     Args:
         target: the server.
         method: its full name.
-        arguments: JSON: a list is by position, an object is by name.
-        output: where the result goes.
+        arguments: JSON: a list of positional arguments, or an object of named ones.
+        output: prints the result.
         patience: seconds until the call is cancelled; ``inf`` for never.
     """
     args, kwargs = parse_arguments(arguments)
     async with connected(target) as session:
         with failing_as_one_line(method), trio.fail_after(patience):
-            # Not session.call(): its own keyword arguments would be in the way.
+            # Not session.call(), whose own keyword arguments could clash with the method's.
             result = await RemoteMethod(session, method)(*args, **kwargs)
     _print_value(result, output)
 
@@ -78,15 +78,15 @@ async def call(
 async def stream(
     target: Target, method: str, arguments: str, output: Output, *, count: float, patience: float
 ) -> None:
-    """Open one stream and print its items as they come.
+    """Open one stream and print its items as they arrive.
 
     Args:
         target: the server.
         method: the stream's full name.
         arguments: as for :func:`call`.
-        output: where the items go.
-        count: how many items to print at most before leaving; ``inf`` for all.
-        patience: seconds until the stream is left; ``inf`` for never. That is no error.
+        output: prints the items.
+        count: the number of items after which to leave; ``inf`` for all.
+        patience: seconds after which to leave, which is not an error; ``inf`` for never.
     """
     args, kwargs = parse_arguments(arguments)
     printed = 0
@@ -130,7 +130,7 @@ def parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
 
 @contextlib.contextmanager
 def failing_as_one_line(method: str) -> Iterator[None]:
-    """Let what a call raises end the command with one line."""
+    """Turn an error of a call into an exit code and one line of text."""
     try:
         yield
     except CommandError:
@@ -223,10 +223,10 @@ async def ping(
 
     Args:
         target: the server.
-        output: where the times go.
-        latencies: takes the times, for who wants them also if this is interrupted.
-        count: how many times to ask.
-        interval: seconds between one answer and the next question.
+        output: prints the times.
+        latencies: collects the times, so that the caller has them even if this is interrupted.
+        count: the number of pings.
+        interval: seconds between one answer and the next ping.
     """
     latencies = Latencies() if latencies is None else latencies
     async with connected(target) as session:
@@ -242,7 +242,7 @@ async def ping(
 
 
 def sum_up(target: Target, output: Output, latencies: Latencies) -> None:
-    """Print what all answers of a ping have in common."""
+    """Print the summary of all pings."""
     if output.as_json:
         output.json({"url": target.url, **latencies.as_dict()})
         return

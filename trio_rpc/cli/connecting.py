@@ -1,4 +1,4 @@
-"""From a URL to a session, with one line for each way in which that can fail."""
+"""Open a session from a URL, and report each failure in one line."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ __all__ = ["Target", "connected", "parse_json"]
 
 
 EXEC = "exec:"
-"""Before a command to start, in place of a URL: a program that serves its parent."""
+"""The prefix of a command, in place of a URL, for a program that serves its parent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Which server, and how to be let in.
+    """A server, and the credentials for it.
 
     Attributes:
-        url: where it listens, or ``exec:`` and the command that starts it.
-        ca: a file with the certificates to trust, for ``tls`` and ``wss``; the system's where it is None.
+        url: its URL, or ``exec:`` and the command that starts it.
+        ca: a PEM file with the certificates to trust for ``tls`` and ``wss``; None for the
+            system's.
         credentials: JSON text, or None.
     """
 
@@ -43,11 +44,11 @@ class Target:
 
 @contextlib.asynccontextmanager
 async def connected(target: Target) -> AsyncIterator[Session]:
-    """Connect, or start the server as a child process, and own the session until the block is left.
+    """Connect, or start the server as a child process; the block owns the session.
 
     Raises:
-        Usage: the URL, the file or the credentials are not ones.
-        Unreachable: there is no session to be had.
+        Usage: the URL, the file or the credentials are invalid.
+        Unreachable: the session cannot be opened.
     """
     options: dict[str, Any] = {}
     if target.ca is not None:
@@ -74,7 +75,7 @@ def _session(url: str, options: dict[str, Any]) -> contextlib.AbstractAsyncConte
 
 
 def parse_json(text: str, what: str) -> Any:
-    """Read JSON of which nothing is lost. Raises Usage, which says what is wrong, and where."""
+    """Read JSON without loss. Raises Usage, whose text says what is wrong and where."""
     try:
         return json.loads(
             text,

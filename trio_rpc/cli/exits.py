@@ -1,4 +1,4 @@
-"""How a command ends: an exit code, and one line for people or one JSON object for scripts."""
+"""Exit codes, and the one line (or one JSON object) that says why a command failed."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Exit(enum.IntEnum):
 
     OK = 0
     FAILED = 1
-    """The call failed: the handler raised, there is no such method, it took too long …"""
+    """The call failed: the handler raised, the method does not exist, the call timed out …"""
     USAGE = 2
-    """What was typed makes no sense: arguments, a URL, JSON, ``module:object``."""
+    """The command line is invalid: arguments, a URL, JSON, ``module:object``."""
     UNREACHABLE = 3
-    """No session: nobody there, refused, lost; or an address cannot be listened at."""
+    """No session: unreachable, refused or lost; or it is impossible to listen at an address."""
     INTERRUPTED = INTERRUPTED
     """Ctrl-C."""
 
@@ -44,7 +44,7 @@ class CommandError(Exception):
 
     Attributes:
         code: the exit code.
-        details: what ``--json`` tells besides the text.
+        details: what ``--json`` prints in addition to the text.
     """
 
     code = Exit.FAILED
@@ -55,27 +55,27 @@ class CommandError(Exception):
 
 
 class CallFailed(CommandError):
-    """The call got through, and failed."""
+    """The call reached the server and failed."""
 
 
 class Usage(CommandError):
-    """What was typed makes no sense."""
+    """The command line is invalid."""
 
     code = Exit.USAGE
 
 
 class Unreachable(CommandError):
-    """There is no session, or no longer."""
+    """The session was not opened, or was lost."""
 
     code = Exit.UNREACHABLE
 
 
 class OutputFailed(CommandError):
-    """Standard output takes nothing more; without a text if its reader has simply left."""
+    """Standard output cannot be written. The text is empty if its reader has closed the pipe."""
 
 
 def describe_error(exc: BaseException) -> dict[str, Any]:
-    """Describe what a call raised: type, message, and what is known of its fate (law 15)."""
+    """Describe an exception of a call: type, message and fate (law 15)."""
     name = getattr(exc, "type_name", None) or type(exc).__name__
     described: dict[str, Any] = {
         "type": name,
@@ -94,7 +94,7 @@ def describe_error(exc: BaseException) -> dict[str, Any]:
 
 
 def error_line(exc: BaseException) -> str:
-    """Say in one line what a call raised."""
+    """Describe an exception of a call in one line."""
     if isinstance(exc, BaseExceptionGroup):
         leaves = list(_leaves(exc))
         shown = "; ".join(_named(leaf) for leaf in leaves[:SHOWN_LEAVES])

@@ -1,4 +1,4 @@
-"""What ``serve`` listens with: sessions at most URLs, a gateway at those that begin with http."""
+"""The listeners of ``serve``: a gateway for http and https URLs, sessions for all others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXTRA = ("h11", "httpx", "hypercorn", "starlette", "wsproto")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """How to serve; each is described at :func:`trio_rpc.cli.app.serve`."""
+    """The options of ``serve``, described at :func:`trio_rpc.cli.app.serve`."""
 
     urls: Sequence[str]
     grace: float = 5.0
@@ -41,10 +41,10 @@ class ServeOptions:
 
 
 class Listening:
-    """All that ``serve`` has opened.
+    """The open server and gateways of ``serve``.
 
     Attributes:
-        urls: where it listens.
+        urls: the URLs it listens at.
     """
 
     def __init__(self) -> None:
@@ -54,12 +54,12 @@ class Listening:
 
     @property
     def sessions(self) -> int:
-        """How many clients there are, browsers included."""
+        """The number of clients, including browsers."""
         sessions = 0 if self.server is None else len(self.server.sessions)
         return sessions + (0 if self.gateway is None else self.gateway.clients)
 
     async def drain(self, grace: float) -> None:
-        """Start nothing more, and give what is in flight so many seconds."""
+        """Refuse new calls, and give calls in flight ``grace`` seconds."""
         async with trio.open_nursery() as nursery:
             if self.gateway is not None:
                 nursery.start_soon(self._drain_gateway, self.gateway, grace)
@@ -73,7 +73,7 @@ class Listening:
 
 @asynccontextmanager
 async def listening(services: object, options: ServeOptions) -> AsyncIterator[Listening]:
-    """Open what listens; what is wrong with the addresses ends the command with one line."""
+    """Open the listeners. A wrong address ends the command with one line."""
     if options.cert is None and any(
         url.startswith(("tls:", "wss:", "https:")) for url in options.urls
     ):

@@ -1,4 +1,4 @@
-"""Where a command writes: results to standard output, complaints to standard error."""
+"""The output of a command: results on standard output, errors on standard error."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["Output", "complain"]
 
 
 class _Console(Console):
-    """A console that leaves it to its user what happens when nobody reads any more."""
+    """A console whose caller handles a closed pipe."""
 
     def on_broken_pipe(self) -> None:
-        """Raise what has just been caught, instead of ending the process."""
+        """Raise the exception again, instead of ending the process."""
         raise  # noqa: PLE0704 - it is called where the exception is handled
 
 
 class Output:
-    """What a command tells.
+    """Writes the output of a command.
 
     Args:
-        as_json: for scripts: JSON alone, one object a line.
+        as_json: write JSON only, one object a line, for scripts.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -36,17 +36,17 @@ class Output:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person is likely to look at it."""
+        """Whether standard output is a terminal and JSON was not requested."""
         return self.console.is_terminal and not self.as_json
 
     def line(self, text: str | Text = "", style: str = "") -> None:
-        """Write one line for people, which is never broken in two."""
+        """Write one line for people, without wrapping it."""
         whole = text if isinstance(text, Text) else Text(text, style=style)
         with writing():
             self.console.print(whole, soft_wrap=True)
 
     def show(self, view: RenderableType) -> None:
-        """Write something of several lines for people, and nothing for scripts."""
+        """Write a renderable of several lines for people, and nothing for scripts."""
         if self.as_json:
             return
         with writing():
@@ -59,18 +59,18 @@ class Output:
             self.line(line.rstrip())
 
     def json(self, value: Any) -> None:
-        """Write one line for scripts, at once."""
+        """Write a value as one line of JSON, and flush it."""
         self.json_text(script_json(value))
 
     def json_text(self, text: str) -> None:
-        """Write what is JSON already, likewise."""
+        """Write one line of JSON text, and flush it."""
         with writing():
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
 
 def complain(error: CommandError, *, as_json: bool) -> None:
-    """Write why the command fails: one line, on standard error. Without a text there is nothing to say."""
+    """Write why the command failed, as one line on standard error; nothing without a text."""
     if not str(error):
         return
     with complaining():

@@ -1,4 +1,4 @@
-"""``serve``: listen until told to stop, then let what is in flight end."""
+"""The command ``serve``: listen until told to stop, then let calls in flight end."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ END_OF_INPUT = "the end of standard input"
 
 
 async def serve(services: object, options: ServeOptions, output: Output) -> int:
-    """Serve until a signal comes, or standard input ends if that was asked for.
+    """Serve until a signal arrives, or until standard input ends if that was requested.
 
-    Returns the exit code: 0, or 128 and its number for a second signal.
+    Returns the exit code: 0, or 128 plus its number for a second signal.
     """
     signals = [signal.SIGINT, signal.SIGTERM]
     with trio.open_signal_receiver(*signals) as received:
@@ -52,10 +52,10 @@ async def serve(services: object, options: ServeOptions, output: Output) -> int:
 
 
 class _Stops:
-    """Reasons to stop: the first one starts the drain, a signal after that ends it.
+    """Handles reasons to stop: the first one starts the drain, a later signal ends it.
 
     Args:
-        nursery: where the drain runs.
+        nursery: the nursery that the drain runs in.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -117,7 +117,7 @@ class EscapingFormatter(logging.Formatter):
     """Log lines may quote the other end: control characters do not reach the terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Format all but the traceback, on one line."""
+        """Format the message on one line."""
         return safe(super().formatMessage(record), 1000)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
@@ -126,7 +126,7 @@ class EscapingFormatter(logging.Formatter):
 
 
 def log_to_stderr(*, verbose: bool) -> None:
-    """Have the library's log written to standard error."""
+    """Write the library's log to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))
     log = logging.getLogger("trio_rpc")

@@ -1,4 +1,4 @@
-"""Latencies, summed up."""
+"""A summary of latencies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Latencies"]
 
 
 class Latencies:
-    """Times in seconds, and what is said of them."""
+    """Collects latencies in seconds, and summarises them."""
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
@@ -18,18 +18,21 @@ class Latencies:
         return len(self._seconds)
 
     def add(self, seconds: float) -> None:
-        """Take one more."""
+        """Add one latency, in seconds."""
         self._seconds.append(seconds)
 
     def quantile(self, share: float) -> float:
-        """Return the time that ``share`` of all stay within; NaN when there is none."""
+        """Return the quantile ``share``, in seconds; NaN without latencies."""
         if not self._seconds:
             return math.nan
         ordered = sorted(self._seconds)
         return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return count, and least, median, 99th percentile and most in milliseconds; None if there is none."""
+        """Return count, minimum, median, 99th percentile and maximum; the times in milliseconds.
+
+        The times are None without latencies.
+        """
         return {
             "count": len(self),
             **{

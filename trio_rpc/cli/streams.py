@@ -1,4 +1,4 @@
-"""Standard streams that are missing, full, or read by nobody any more."""
+"""Standard streams that are missing, full, or closed by their reader."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["complaining", "open_missing", "writing"]
 
 
 def open_missing() -> None:
-    """Open what is missing of standard input, output and error, on nothing.
+    """Open missing standard streams on the null device.
 
-    The descriptors first: otherwise the next socket would be standard output.
+    The descriptors come first: otherwise the next socket would become standard output.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -30,7 +30,7 @@ def open_missing() -> None:
 
 @contextlib.contextmanager
 def writing() -> Iterator[None]:
-    """Write to standard output. Raises OutputFailed if that cannot be done; nothing is tried again at exit."""
+    """Write to standard output. Raises OutputFailed on failure; nothing is retried at exit."""
     try:
         yield
     except OSError as exc:
@@ -43,7 +43,7 @@ def writing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def complaining() -> Iterator[None]:
-    """Write to standard error; if that cannot be done, nobody can be told."""
+    """Write to standard error. A failure is ignored, since it cannot be reported."""
     try:
         yield
         sys.stderr.flush()
@@ -52,7 +52,7 @@ def complaining() -> Iterator[None]:
 
 
 def _give_up(number: int) -> None:
-    """Send what is still buffered for a stream nowhere: it would fail again, with a traceback, at exit."""
+    """Discard a stream's buffered output, which would fail again at exit, with a traceback."""
     with contextlib.suppress(OSError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, number)

@@ -1,4 +1,4 @@
-"""``module:object``: what ``serve`` is to serve."""
+"""The ``module:object`` argument of ``serve``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["load_services"]
 
 
 def load_services(target: str) -> object:
-    """Import a module, looked for in the working directory too, and return its object.
+    """Import a module, also from the working directory, and return its object.
 
     Args:
-        target: ``module:object``; both may have dots in them.
+        target: ``module:object``; both may contain dots.
 
     Raises:
-        Usage: there is no such thing, or it is nothing to serve.
+        Usage: the module or the object does not exist, or it cannot be served.
     """
     module_name, colon, path = target.partition(":")
     if not (colon and module_name and path):
@@ -43,7 +43,7 @@ def load_services(target: str) -> object:
 
 
 def _check(target: str, services: object) -> None:
-    """Say now what would be wrong with each session later."""
+    """Report faults of the services now that would otherwise fail each session."""
     if is_per_session(services):
         if isinstance(services, type) and not marked_methods(services):
             raise Usage(f"{target} cannot be served: the class has no methods marked with @method")

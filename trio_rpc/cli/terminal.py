@@ -23,23 +23,26 @@ from trio_rpc.util.text import one_line
 __all__ = ["MOST", "plural", "pretty_json", "safe", "script_json"]
 
 MOST = 300
-"""Characters of one text of the other end that are shown, where people are to read it."""
+"""Characters shown of one text from the peer."""
 
 
 def safe(text: object, most: int = MOST) -> str:
-    """Put text on one line of at most ``most`` characters, with control characters as escapes."""
+    """Put text on one line of at most ``most`` characters, and escape control characters."""
     return one_line(str(text), most)
 
 
 def script_json(value: object) -> str:
-    """Write a value as JSON on one line, in ASCII. Raises ValueError if keys become the same text."""
+    """Write a value as one line of ASCII JSON. Raises ValueError if keys become the same text."""
     # DEL is the one ASCII control character that JSON lets through.
     text = json.dumps(_jsonable(value), ensure_ascii=True, allow_nan=False)
     return text.replace("\x7f", "\\u007f")
 
 
 def pretty_json(value: object) -> str:
-    """Write a value as indented JSON, and escape what is not printable. Raises ValueError if keys become the same text."""
+    """Write a value as indented JSON with unprintable characters escaped.
+
+    Raises ValueError if keys become the same text.
+    """
     text = json.dumps(_jsonable(value), ensure_ascii=False, allow_nan=False, indent=2)
     if text.isascii() and "\x7f" not in text:
         return text
@@ -56,7 +59,7 @@ def _escape(char: str) -> str:
 
 
 def _jsonable(value: Any) -> Any:
-    """Turn what a call can return into what JSON has; docs are in :func:`trio_rpc.cli.app.call`."""
+    """Convert a result to JSON types, as :func:`trio_rpc.cli.app.call` describes."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

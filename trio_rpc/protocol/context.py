@@ -1,4 +1,4 @@
-"""The context of a call: the entries that the protocol itself knows, and what they must be."""
+"""The context of a call: the entries that the protocol defines, and their checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["KNOWN", "check_context", "is_within"]
 
 
 def check_context(context: dict[str, Any]) -> None:
-    """Check the known entries of a call's context; unknown ones are ignored. Raises DecodeError."""
+    """Check the known entries of a call's context, and ignore unknown ones. Raises DecodeError."""
     for name, value in context.items():
         known = KNOWN.get(name)
         if known is not None and not known[0](value):
@@ -21,7 +21,7 @@ def check_context(context: dict[str, Any]) -> None:
 
 
 def is_within(context: Mapping[str, Any] | None, calls: Mapping[int, object]) -> bool:
-    """Whether a call is made inside one of ``calls``."""
+    """Return whether a call is made inside one of ``calls``."""
     return context is not None and context.get("parent") in calls
 
 

@@ -1,4 +1,4 @@
-"""What a session has counted, for those who look at it."""
+"""Counters of a session, for statistics and tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Counters", "Tally"]
 
 @dataclass(slots=True)
 class Counters:
-    """What has gone through, and what was dropped by rule."""
+    """Traffic so far, and the messages that were dropped because they came late."""
 
     packets_sent: int = 0
     packets_received: int = 0
@@ -26,6 +26,6 @@ class Counters:
 
 @dataclass(slots=True)
 class Tally:
-    """Bytes that wait to be sent, of several sessions together."""
+    """Bytes queued for sending, in all sessions that share this tally."""
 
     size: int = 0

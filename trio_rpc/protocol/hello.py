@@ -1,4 +1,4 @@
-"""What the two ends tell each other in Hello: what each can take, and who it says it is."""
+"""The content of a Hello: the sender's limits and its credentials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Peer", "make_info", "read_info"]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What the other end can take, as it said in its Hello."""
+    """The peer's limits and credentials, as its Hello stated them."""
 
     max_calls: int = 0
     max_notifications: int = 0
@@ -45,9 +45,9 @@ def make_info(limits: Limits, credentials: object) -> dict[str, Any]:
 
 
 def read_info(info: dict[str, Any]) -> Peer:
-    """Read the map of a Hello; keys that are not known are for a later minor revision, and ignored.
+    """Read the map of a Hello. Unknown keys belong to a later minor revision and are ignored.
 
-    Raises DecodeError when a number is missing, is not one, or is too small or large to work with.
+    Raises DecodeError when a number is missing, is not an integer, or is out of range.
     """
     numbers = {}
     for name, (field, least) in _NUMBERS.items():

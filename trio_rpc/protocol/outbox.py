@@ -1,14 +1,15 @@
-"""What waits to be sent, and how it is cut into packets.
+"""The queue of messages to send, and how they are cut into packets.
 
-Small messages leave in the order they were put, as many in one packet as fit. A message that is
+Small messages leave in the order in which they were put, as many in one packet as fit. A message
 larger than a packet goes into a lane of its own and leaves in pieces, one in each packet, so that
-small ones pass between them, except what belongs to the same call: an Item that has to leave in pieces
-passes none of those before it, and is not passed by the next one, nor by the end of its stream. One large message is under way at a time: the receiver never has
-more than one half of a message to keep, which is what bounds its memory.
+small messages pass between the pieces. Messages of one call keep their order: an Item that leaves
+in pieces overtakes no earlier Item of its stream, and neither the next Item nor the end of the
+stream overtakes it. Only one large message is in transit at a time, so the receiver never keeps
+more than one incomplete message. That bounds its memory.
 
-What was legal when it was put is legal when it leaves, because nothing overtakes a small message
-but Credit, which may come at any time. A Goodbye that overtook a large call would be a lie, so it
-waits until no large call does.
+A message that was legal when it was put is legal when it leaves, because only Credit overtakes a
+small message, and Credit may come at any time. A Goodbye must not overtake a large call, so it
+waits until no large call is queued.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from trio_rpc.wire.parts import LARGE, Buffer, BufferList
 
 __all__ = ["CONTROL_ROOM", "NOTHING", "Outbox"]
 
-# [16, bin 32 …] and [17, bin 32 …]: a piece is built by hand, since packing it would copy it twice.
+# [16, bin 32 …] and [17, bin 32 …]: packing a piece would copy it twice, so it is built by hand.
 _PIECE = b"\x92" + bytes([m.Piece.TYPE]) + b"\xc6"
 _LAST_PIECE = b"\x92" + bytes([m.LastPiece.TYPE]) + b"\xc6"
 _PIECE_HEADER = len(_PIECE) + 4
 _DROP = b"\x92" + bytes([m.LastPiece.TYPE]) + b"\xc4\0"
 
 CONTROL_ROOM = 32
-"""Bytes that a packet keeps free for a drop, a Pong and a Credit: any small message fits beside them."""
+"""Bytes that each packet keeps free for a drop, a Pong and a Credit, beside any small message."""
 
 SHORT_PIECE = 64 * 1024
-"""Bytes of a piece while small messages may want to pass: what one of them waits for at most."""
+"""Bytes of a piece while small messages may follow: none of them waits for more than this."""
 
-# What a message is to the call it names; of the ids, a Request's is negative.
+# A tag is the id of the call that a message ends, or minus the id of the call that it begins.
 NOTHING = 0
 _NO_PONG = -1
 
@@ -45,11 +46,11 @@ _NO_PONG = -1
 class _Large:
     data: BufferList
     tag: int
-    """The id of the call that this message ends, minus the id of that it begins, or NOTHING."""
+    """The id of the call that this message ends, minus the id of the one it begins, or NOTHING."""
     call: int
-    """The id of the peer's call that it is part of, or NOTHING."""
+    """The id of the peer's call that this message belongs to, or NOTHING."""
     behind: int
-    """The number of the small message that it must not pass, or 0."""
+    """The number of the small message that it must not overtake, or 0."""
     sent: int = 0
 
 
@@ -87,16 +88,16 @@ class Outbox:
 
     def __init__(self, max_packet: int) -> None:
         self.size = 0
-        """Bytes that wait."""
+        """Bytes in the queue."""
         self._small: deque[tuple[bytes | BufferList | _ItemCredit, int, int]] = deque()
-        """Each with its tag and a number, which grows."""
+        """Each with its tag and its number; numbers increase."""
         self._last_number = 0
         self._large: deque[_Large] = deque()
         self._last_small_request = 0
-        """The id of the last small Request that has left; they leave in the order of their ids."""
+        """The id of the last small Request that has left. Requests leave in order of their ids."""
         self._pong = _NO_PONG
         self._has_spoken = False
-        """Hello has left, which nothing overtakes."""
+        """Hello has left. Nothing overtakes it."""
         self._goodbye = b""
         self._dropped = b""
         self._credit = 0
@@ -112,18 +113,18 @@ class Outbox:
 
     @property
     def _has_first(self) -> bool:
-        """Whether something waits that goes before all else in a packet."""
+        """Whether a drop, a Pong or a Credit is queued, which go first in a packet."""
         if self._pong != _NO_PONG and self._has_spoken:
             return True
         return bool(self._credit or self._dropped)
 
     @property
     def messages(self) -> int:
-        """How many small messages wait."""
+        """How many small messages are queued."""
         return len(self._small)
 
     def resize(self, max_packet: int) -> None:
-        """Let packets have that many bytes; never fewer than what waits was cut for."""
+        """Set the size of packets in bytes. It never shrinks below the size of queued messages."""
         self.max_packet = max_packet
         self._max_small = max_packet - CONTROL_ROOM
 
@@ -131,10 +132,10 @@ class Outbox:
         """Queue one encoded message.
 
         Args:
-            data: the message; not copied if it is in parts.
+            data: the message; a BufferList is not copied.
             tag: the id of the call that it ends, or minus the id of the one that it begins.
-            call: the id of the peer's call that it passes in, if it does not end it: what
-                belongs to one call leaves in the order it was put.
+            call: the id of the peer's call that it belongs to, if it does not end that call.
+                Messages of one call leave in the order in which they were put.
         """
         self.size += len(data)
         if tag > NOTHING:
@@ -148,11 +149,11 @@ class Outbox:
             self._small.append((data, tag, self._last_number))
 
     def put_pong(self, number: int) -> None:
-        """Queue a Pong; it takes the place of one that has not left yet, whose Ping it answers, too."""
+        """Queue a Pong. It replaces one that has not left yet, and answers that Ping also."""
         self._pong = number
 
     def put_credit(self, notifications: int) -> None:
-        """Queue a Credit, or add it to the one that has not left yet."""
+        """Queue a Credit, or add it to one that has not left yet."""
         self._credit += notifications
 
     def put_item_credit(self, call: int, items: int, size: int) -> None:
@@ -168,27 +169,27 @@ class Outbox:
         self._small.append((credit, NOTHING, self._last_number))
 
     def put_goodbye(self, data: bytes) -> None:
-        """Queue a small message behind all calls, the large ones included."""
+        """Queue a small message behind all calls, including large ones."""
         if any(large.call == NOTHING for large in self._large):
             self._goodbye = data
         else:
             self.put(data)
 
     def next_packet(self, *, short: bool = False) -> tuple[bytes | BufferList, list[int]] | None:
-        """Take what leaves next: one packet, and the ids of the calls that it ends.
+        """Take the next packet, and the ids of the calls that it ends.
 
-        It is in parts if there is large content in it, which is not copied.
+        A packet with large bytes in it is a BufferList, which saves a copy.
 
         Args:
-            short: small messages may want to pass a large one, so pieces are short, and ``allowance`` says
-                how many may leave; else they are as long as packets, which is faster.
+            short: cut short pieces, so that small messages can overtake a large one; ``allowance``
+                bounds how many bytes of them leave. Otherwise pieces fill packets, which is faster.
         """
         if len(self._small) == 1 and not (self._large or self._has_first):
             answered: list[int] = []
             return self._take_next(answered), answered
         if not self:
             return None
-        # The drop comes before any piece, or the pieces that follow it would be dropped instead.
+        # The drop precedes every piece, or it would drop the pieces that follow.
         first = self._take_first()
         parts: list[Buffer] = [first] if first else []
         answered = []
@@ -196,9 +197,9 @@ class Outbox:
         if not self._may_take_large or (short and self.allowance <= 0):
             room -= self._take_small(parts, answered, room, room)
             return (_packet(parts, self.max_packet - room), answered) if parts else None
-        # A large message has half of each packet to itself, or a steady stream of small ones
-        # would stop it for ever. A small one that needs more than half is let through in every
-        # second packet, or a large one would stop it.
+        # A large message gets half of each packet, or a steady stream of small messages would
+        # stop it for ever. A small message that needs more than half gets every second packet,
+        # or a large one would stop it.
         share = room // 2
         limit = share if self._large_is_owed else room
         room -= self._take_small(parts, answered, limit, share)
@@ -214,7 +215,7 @@ class Outbox:
 
     @property
     def _may_take_large(self) -> bool:
-        """Whether a large message waits that passes nothing of its own call."""
+        """Whether a large message may leave without overtaking a message of its own call."""
         if not self._large:
             return False
         return not self._small or self._small[0][2] > self._large[0].behind
@@ -264,7 +265,7 @@ class Outbox:
         return data
 
     def _take_piece(self, parts: list[Buffer], answered: list[int], room: int) -> int:
-        """Take as much of the first large message as there is room for; return how much."""
+        """Take as many bytes of the first large message as fit, and return their number."""
         room -= _PIECE_HEADER
         if room <= 0:
             return 0

@@ -1,4 +1,4 @@
-"""The receiver's half of a large message: pieces come in, a whole message comes out."""
+"""Reassembly of a large message from its pieces."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from trio_rpc.wire.scan import BytesPosition, find_large
 __all__ = ["Pieces"]
 
 REACH = 32
-"""How much is reserved at most for large bytes, for each byte of their message that has come."""
+"""Bytes reserved at most for a large object, for each byte of its message that has arrived."""
 
 _NO_BYTES = b"\xc4\0"
 
 
 class Pieces:
-    """Collects the pieces of the one large message that may be under way.
+    """Collects the pieces of the one large message that may be in transit.
 
-    Most often a message is large because of one ``bytes`` object, and begins with its header. Then
-    the pieces are copied to where that object is to be; what is round it is kept apart.
+    Most large messages hold one large ``bytes`` object, near their beginning. The pieces of that
+    object are copied straight to their final place; the bytes around it are kept apart.
 
     Bound: ``max_message`` bytes, checked before a piece is kept.
     """
@@ -30,7 +30,7 @@ class Pieces:
     def _clear(self) -> None:
         self._size = 0
         self._rest = bytearray()
-        """The message so far, without what is in ``_content``."""
+        """The message so far, without the bytes in ``_content``."""
         self._place: BytesPosition | None = None
         self._content: LargeBytes | None = None
 
@@ -50,7 +50,7 @@ class Pieces:
         self._rest += more
 
     def _begin_content(self, place: BytesPosition, more: memoryview) -> memoryview:
-        """Put what has come of large bytes to their place; return what comes after them of ``more``."""
+        """Move the large bytes that have arrived to their place; return the rest of ``more``."""
         if self._rest:
             head = memoryview(self._rest)
         else:
@@ -61,7 +61,7 @@ class Pieces:
         return self._content.add(more)
 
     def take(self) -> memoryview | SplitMessage:
-        """Hand out the message that the last piece has completed. Raises DecodeError."""
+        """Return the completed message. Raises DecodeError if it ends inside its large bytes."""
         place, content, rest, size = self._place, self._content, self._rest, self._size
         self.drop()
         if content is None or place is None:
@@ -69,7 +69,7 @@ class Pieces:
         return SplitMessage(memoryview(rest), content.whole(), place.path, size)
 
     def drop(self) -> None:
-        """Forget what has come so far; DecodeError when that is nothing."""
+        """Drop the pieces received so far. Raises DecodeError if there are none."""
         if not self._size:
             raise DecodeError("there are no pieces to drop")
         self._clear()

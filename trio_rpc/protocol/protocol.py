@@ -41,12 +41,12 @@ from trio_rpc.wire.scan import hello_version
 __all__ = ["Protocol"]
 
 ALONE = 4 * 1024 * 1024
-"""Bytes after which one large message is no more expected to have company."""
+"""Bytes sent for a single call after which its pieces fill whole packets."""
 
 References: TypeAlias = Callable[[object], m.Reference | None]
 
 
-# To look a member of an Enum up in its class takes longer than all that is done with it here.
+# Looking up a member in an Enum class takes longer than everything done with it here.
 _OPEN = Half.OPEN
 _WAITING, _ABANDONED = OutgoingState.WAITING, OutgoingState.ABANDONED
 _RUNNING, _ANSWERED = IncomingState.RUNNING, IncomingState.ANSWERED
@@ -57,16 +57,16 @@ class Protocol:
     """Both halves of one session and its calls, as one end sees them.
 
     Args:
-        codec: encodes and decodes; belongs to this session alone.
-        limits: what this end accepts.
-        tally: counts what waits to be sent, together with other sessions.
+        codec: encodes and decodes messages; belongs to this session alone.
+        limits: the limits of this end.
+        tally: counts the bytes queued for sending, together with other sessions.
     """
 
     def __init__(self, codec: Codec, limits: Limits, tally: Tally | None = None) -> None:
         self.limits = limits
         self._tally = tally or Tally()
         self._counted = 0
-        """What of the tally is ours."""
+        """This session's share of the tally."""
         self.peer = Peer()
         self.ours = Half.SILENT
         self.theirs = Half.SILENT
@@ -74,14 +74,14 @@ class Protocol:
         self.outgoing: dict[int, OutgoingState] = {}
         self.incoming: dict[int, IncomingState] = {}
         self._taken = Streams()
-        """What may come in our calls."""
+        """Items and Started that may arrive in our calls."""
         self._given = Streams()
-        """What we may send in the peer's calls."""
+        """Items and Started that we may send in the peer's calls."""
         self._alone = ALONE
         """Bytes that have left since more than one call was in flight."""
         self._last_ping = 0
         self._pace = 0
-        """The number of the Ping behind the short pieces that have left; more wait for its Pong. Or 0."""
+        """The number of the Ping whose Pong further short pieces wait for, or 0."""
         self._codec = codec
         self._outbox = Outbox(MIN_PACKET)
         self._pieces = Pieces(limits.max_message)
@@ -96,8 +96,8 @@ class Protocol:
     def receive(self, packet: bytes) -> Iterator[m.Message]:
         """Yield each message in ``packet`` that is an event.
 
-        What concerns nobody but the protocol (a Ping, a piece, a late message) is none.
-        They are made one by one, as they are asked for.
+        Messages that concern only the protocol (a Ping, a piece, a late message) are not events.
+        The messages are decoded lazily, one at a time.
 
         Raises:
             RemoteProtocolError: the peer broke the rules (law 14). Its half has ENDED; ours can
@@ -119,7 +119,7 @@ class Protocol:
             raise self._broken(exc) from exc
 
     def _check_version(self, packet: bytes) -> None:
-        """Raise Refused for a Hello of another version, whatever else may be in it."""
+        """Raise Refused for a Hello of another version, whatever its other fields are."""
         version = hello_version(packet)
         if version is not None and version != m.PROTOCOL_VERSION:
             self.theirs = Half.ENDED
@@ -161,10 +161,10 @@ class Protocol:
         return request
 
     def _is_late(self, context: dict[str, Any] | None) -> bool:
-        """Whether a call comes when only calls within a call are served, and is not one of them."""
+        """Return whether a call crossed a Goodbye: then only calls within a call are served."""
         if self.ours is self.theirs is _OPEN or is_within(context, self.outgoing):
             return False
-        # One whose parent has just ended crossed that end; one that never had any is a lie.
+        # A call whose parent has just ended crossed that end; one without a parent is a fault.
         if self.theirs is not _OPEN and "parent" not in (context or ()):
             raise DecodeError("a call after Goodbye that is not made within a call")
         self.counters.late_calls += 1
@@ -180,7 +180,7 @@ class Protocol:
         if message.context:
             check_context(message.context)
         if self._is_late(message.context):
-            self.grant_notifications(1)  # no handler will end and do it
+            self.grant_notifications(1)  # no handler will run, whose end would grant it
             return None
         return message
 
@@ -239,7 +239,7 @@ class Protocol:
         except DecodeError as exc:
             self.theirs = Half.ENDED
             raise Refused(f"the limits do not fit: {exc}") from exc
-        if message.problem is not None:  # the application must not take it for no credentials
+        if message.problem is not None:  # unreadable credentials must not pass as missing ones
             self.theirs = Half.ENDED
             raise Refused(f"what the Hello says cannot be read here: {message.problem}")
         self._outbox.resize(min(self.limits.max_packet, self.peer.max_packet))
@@ -305,9 +305,9 @@ class Protocol:
     # ── sending ──────────────────────────────────────────────────────────────────────────────
 
     def next_packet(self) -> bytes | BufferList | None:
-        """Take the next packet to write, or None. The calls that it answers are over with that.
+        """Take the next packet to write, or None. The calls that it answers have then ended.
 
-        It is in parts if there is large content in it, which is the users' and was not copied.
+        A packet with large bytes is a BufferList that refers to the user's object without a copy.
         """
         if len(self.outgoing) + len(self.incoming) > 1:
             self._alone = 0
@@ -326,7 +326,7 @@ class Protocol:
         return packet
 
     def allow_pieces(self, size: int) -> None:
-        """Let so many bytes of pieces more leave beside other calls: what had left has arrived."""
+        """Let ``size`` more bytes of pieces leave, since the earlier ones have arrived."""
         self._pace = 0
         self._outbox.allowance = size
 
@@ -336,7 +336,7 @@ class Protocol:
         return bool(self._pace)
 
     def is_paced_by(self, pong: m.Pong) -> bool:
-        """Whether that Pong is what pieces wait for: it answers the Pings before its own, too."""
+        """Return whether pieces wait for that Pong, which also answers the Pings before its own."""
         return 0 < self._pace <= pong.number
 
     @property
@@ -346,17 +346,17 @@ class Protocol:
 
     @property
     def may_begin(self) -> bool:
-        """Whether a handler may begin: its answer would wait behind what waits already (law 12).
+        """Whether a handler may begin: its answer would join the queued messages (law 12).
 
-        Above the bound of all sessions together, those still may for which nothing waits: peers
-        that do not read stop nobody else.
+        Above the bound for all sessions together, sessions with an empty queue still may: a peer
+        that does not read stops nobody else.
         """
         size, limits = self._outbox.size, self.limits
         return not size or (size < limits.max_unsent and self._tally.size < limits.max_unsent_total)
 
     @property
     def may_answer(self) -> bool:
-        """Whether the answer of a handler that has begun before is still kept."""
+        """Whether the answer of a running handler can still be queued."""
         return not self._outbox.size or self._tally.size < self.limits.max_unsent_total
 
     @property
@@ -366,21 +366,21 @@ class Protocol:
 
     @property
     def has_data(self) -> bool:
-        """Whether anything is queued for sending."""
+        """Whether a message is queued for sending."""
         return bool(self._outbox)
 
     @property
     def has_call_credit(self) -> bool:
-        """Whether the peer takes one more call."""
+        """Whether the peer accepts one more call."""
         return len(self.outgoing) < self.peer.max_calls
 
     @property
     def notification_credit(self) -> int:
-        """How many Notifications more the peer takes."""
+        """How many more Notifications the peer accepts."""
         return self._notifications_left
 
     def hello(self, credentials: object = None) -> None:
-        """Say Hello: first, and once. EncodeError when the credentials are too large."""
+        """Queue Hello, the first message. Raises EncodeError if the credentials are too large."""
         data = self._codec.encode(m.Hello(m.PROTOCOL_VERSION, make_info(self.limits, credentials)))
         if len(data) > MIN_PACKET - CONTROL_ROOM:
             raise EncodeError(
@@ -389,14 +389,14 @@ class Protocol:
         self._queue(m.Hello, data)
 
     def welcome(self) -> None:
-        """Accept the peer: from here on it may call."""
+        """Accept the peer, which may call from now on."""
         self._put(m.Welcome())
 
     def goodbye(self, code: str, message: str = "") -> None:
-        """Say that nothing new will be started; it leaves after the calls that have been made.
+        """Say that this end starts nothing new; it leaves after the calls made so far.
 
         Args:
-            code: one of docs/protocol.md.
+            code: one of the codes in docs/protocol.md.
             message: for people; its first thousand characters are sent.
         """
         data = self._codec.encode(m.Goodbye(code, _short(message)))
@@ -415,7 +415,7 @@ class Protocol:
 
         Raises:
             EncodeError: it cannot be encoded, or is too large for the peer. Nothing was queued.
-            LocalProtocolError: there is no credit for it, or it is not the time for it.
+            LocalProtocolError: there is no credit for it, or no call may be made now.
         """
         if len(self.outgoing) >= self.peer.max_calls:
             raise LocalProtocolError("the other end takes no more calls at once")
@@ -440,7 +440,7 @@ class Protocol:
     ) -> None:
         """Queue a Notification; raises as :meth:`request` does.
 
-        ``references`` is asked for values of no type that is known, and can only refuse them with a better text.
+        ``references`` is called for values of unknown types, to refuse them with a better text.
         """
         if not self.notification_credit:
             raise LocalProtocolError("the other end takes no more notifications at once")
@@ -457,10 +457,10 @@ class Protocol:
             raise LocalProtocolError("after a Goodbye only calls within a call may be made")
 
     def cancel(self, call: int, reason: str | None = None) -> bool:
-        """Cancel a call of ours; True when its Request had not left, and the call is over with that.
+        """Cancel an outgoing call; return True if its Request had not left, so that it has ended.
 
-        Does nothing for a call that is over, or has been cancelled before: Cancel is sent once.
-        Of the reason, the first thousand characters are sent.
+        Does nothing for a call that has ended or was cancelled before: Cancel is sent once. The
+        first thousand characters of the reason are sent.
         """
         if self.outgoing.get(call) is not OutgoingState.WAITING:
             return False
@@ -471,27 +471,27 @@ class Protocol:
         return False
 
     def abandon(self, call: int) -> None:
-        """Stop waiting for a call of ours: its terminal message will be dropped when it comes."""
+        """Stop waiting for an outgoing call. Its terminal message will be dropped."""
         if call in self.outgoing:
             self.outgoing[call] = OutgoingState.ABANDONED
 
     def never_left(self, call: int) -> bool:
-        """Whether the last byte of that call's Request is still here; it is taken back if so."""
+        """Take a Request back if its last byte has not left, and return whether that was so."""
         withdrawn = self._outbox.withdraw_request(call)
         if withdrawn:
             self._forget_outgoing(call)
         return withdrawn
 
     def may_send_item(self, call: int) -> bool:
-        """Whether there is credit for one more Item in that call of the peer's."""
+        """Return whether the peer gave credit for one more Item in that call."""
         return self._given.may_pass(call)
 
     def item(self, call: int, value: Any) -> None:
-        """Queue an Item of a call of the peer's; dropped if the call has been cancelled.
+        """Queue an Item for an incoming call. It is dropped if the call has been cancelled.
 
         Raises:
             EncodeError: it cannot be encoded, or is too large for the peer. Nothing was queued.
-            LocalProtocolError: there is no credit, or the call takes no items, or no more.
+            LocalProtocolError: there is no credit, or the call has no items, or they have ended.
         """
         data = self._encode(m.Item(call, value))
         self._given.item(call, len(data))
@@ -499,34 +499,34 @@ class Protocol:
             self._queue(m.Item, data, call=call)
 
     def end_items(self, call: int) -> None:
-        """Queue the end of the Items of a call of the peer's that goes on; later ones do nothing."""
+        """Queue the end of an incoming call's Items. Does nothing if they have ended."""
         if self._given.has_items(call):
             self._given.end(call)
             if self.incoming[call] is _RUNNING:
                 self._queue(m.EndOfItems, self._encode(m.EndOfItems(call)), call=call)
 
     def grant_items(self, call: int, items: int, size: int) -> None:
-        """Let that call of ours send so much more, unless it is over or its stream is."""
+        """Give an outgoing call's stream more credit, unless the call or its Items have ended."""
         if self.outgoing.get(call) is _WAITING and self._taken.give(call, items, size):
             self.ours = step(self.ours, self.theirs, m.Credit)
             self._outbox.put_item_credit(call, items, size)
             self._count()
 
     def started(self, call: int, value: Any) -> None:
-        """Queue the Started of a call of the peer's, also of one that has been cancelled.
+        """Queue the Started of an incoming call, even if it has been cancelled.
 
         Raises:
             EncodeError: the value cannot be encoded. Nothing was queued.
-            LocalProtocolError: that call waits for none, or not any more.
+            LocalProtocolError: that call expects no Started, or has had it.
         """
         data = self._encode(m.Started(call, value))
         self._given.started(call)
         self._queue(m.Started, data, call=call)
 
     def reply(self, call: int, result: Any, references: References | None = None) -> None:
-        """Queue the result of a call of the peer's.
+        """Queue the result of an incoming call.
 
-        Raises EncodeError when it cannot be encoded; the call then still waits for its end.
+        Raises EncodeError if it cannot be encoded. The call then still needs a terminal message.
         """
         if self.incoming.get(call) not in _UNANSWERED:
             raise LocalProtocolError(f"call {call} has had its terminal message")
@@ -534,7 +534,7 @@ class Protocol:
         self._answered(call)
 
     def reply_error(self, call: int, error: dict[str, Any]) -> None:
-        """Queue the error that a call of the peer's ended with; raises as :meth:`reply` does."""
+        """Queue the error that ends an incoming call; raises as :meth:`reply` does."""
         if self.incoming.get(call) not in _UNANSWERED:
             raise LocalProtocolError(f"call {call} has had its terminal message")
         self._put(m.ReplyErr(call, error), call)
@@ -545,13 +545,13 @@ class Protocol:
         self._given.forget(call)
 
     def ping(self) -> int:
-        """Queue a Ping, and return its number. A Pong answers all Pings up to the one it names."""
+        """Queue a Ping and return its number. A Pong answers all Pings up to the one it names."""
         self._last_ping += 1
         self._put(m.Ping(self._last_ping))
         return self._last_ping
 
     def grant_notifications(self, count: int) -> None:
-        """Let the peer send ``count`` Notifications more: that many handlers have ended."""
+        """Let the peer send ``count`` more Notifications, whose predecessors' handlers ended."""
         if self._notifications_granted + count > self.limits.max_notifications:
             raise LocalProtocolError("more notifications are granted than were received")
         step(self.ours, self.theirs, m.Credit)
@@ -559,7 +559,7 @@ class Protocol:
         self._outbox.put_credit(count)
 
     def end(self) -> None:
-        """End both halves: nothing more is sent or received, and no call is left."""
+        """End both halves: nothing more is sent or received, and every call is forgotten."""
         self.ours = self.theirs = Half.ENDED
         self.outgoing.clear()
         self.incoming.clear()
@@ -570,7 +570,7 @@ class Protocol:
         self._pieces = Pieces(self.limits.max_message)
 
     def let_go(self) -> None:
-        """Forget what holds itself: nothing is decoded any more."""
+        """Break the codec's reference cycle. Nothing can be decoded after this."""
         self._codec.let_go()
 
     def _put(self, message: m.Message, tag: int = NOTHING) -> None:
@@ -604,5 +604,5 @@ class Protocol:
 
 
 def _short(text: object) -> str:
-    """Make a text for people fit to be sent, whatever it is."""
+    """Return at most 1,000 characters of a text for people, safe to encode."""
     return str(text)[:1000].encode(errors="replace").decode()

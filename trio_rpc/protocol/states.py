@@ -11,19 +11,19 @@ receive, and one table says so for both.
 
 A half begins SILENT. Its first message is Hello, so that two programs that do not fit find out
 before anything else can be misread. Then Welcome, which says: "I have read *your* Hello, I accept
-you, you may call." An end that checks credentials takes its time over it; any other end sends
-it together with its Hello or as soon as the other Hello is there. Calls may go out once the *other* half
-has sent its Welcome, and so a Request that arrives before I said Welcome is illegal.
+you, you may call." An end that checks credentials may take time before its Welcome. Any other end
+sends it together with its Hello, or as soon as the other Hello has arrived. Calls may go out once
+the *other* half has sent its Welcome, so a Request that arrives before my Welcome is illegal.
 
-Goodbye says: "I start nothing new." It is answered by a Goodbye, and the answer proves to the one
-who spoke first that no unseen Request is on its way: a Goodbye never overtakes a call, not even
-one that travels in pieces. What is in flight may end in both
-directions, and until it has, a call that is made *inside* one of them is still served, since the
-one could not end without the other. Then whoever is idle closes the channel. So after a Goodbye
+Goodbye says: "I start nothing new." It is answered by a Goodbye. The answer proves to the end that
+spoke first that no unseen Request is on its way, because a Goodbye never overtakes a call, not
+even one that travels in pieces. Calls in flight may end in both directions. Until they have, a
+call made *inside* one of them is still served, since the outer call could not end without it. Then
+the end that is idle first closes the channel. So after a Goodbye
 
-* its sender makes calls only if their context names a parent; one that does not is illegal;
+* its sender makes calls only if their context names a parent; any other call is illegal;
 * a call without a living parent that arrives after my own Goodbye crossed it, or the end of its
-  parent: a Request is answered "unavailable", a Notification is dropped and its credit given back.
+  parent: a Request is answered "unavailable", a Notification is dropped and its credit returned.
 
 A Ping is answered where a Pong may be sent; before Hello and after the end it is dropped.
 
@@ -41,26 +41,26 @@ A call is kept in two tables, one at each end::
            |                  |          |                |
            terminal message received: gone              the terminal message left: gone
 
-An id is taken when its Request is encoded and is free of meaning when its terminal message has
-arrived; a caller never uses one twice, so a late message can only ever name a call that is
-known or one that is over. The callee has to look at the calls in flight alone. That gives every
-crossing its rule:
+An id is taken when its Request is encoded, and means nothing after its terminal message has
+arrived. A caller never uses one twice, so a late message names either a known call or one that has
+ended. The callee only has to look at the calls in flight. That gives every crossing its rule:
 
 * A Cancel that arrives when the call is ANSWERED or gone crossed the terminal message: dropped.
 * A Reply for an ABANDONED call is late: dropped, and the slot is free again.
 * A Reply for an id that is not outstanding cannot come from a correct peer: RemoteProtocolError.
 
-While a call is WAITING, and its callee has it RUNNING, more may pass than its two ends: Items and the
-end of them, from the callee, if the Request asked for them by giving credit; Credit for them, from the
-caller; Started, once, if the Request asked for it. None of them passes another one, or the terminal message,
-of the same call. Items and credit that arrive for a call that has been cancelled or abandoned, or has ended,
-crossed that: they are dropped. Credit for Items is counted at both ends by the same rule (``streams.py``), the sender's
-count being never above the receiver's.
+While a call is WAITING at its caller and RUNNING at its callee, more messages than its Request and
+its terminal message may pass: Items and EndOfItems from the callee, if the Request gave credit for
+them; Credit for Items from the caller; and one Started, if the Request asked for it. None of them
+overtakes another, or the terminal message, of the same call. Items and credit that arrive for a
+call that has been cancelled or abandoned, or has ended, crossed that event: they are dropped. Both
+ends count the credit for Items by the same rule (``streams.py``), and the sender's count is never
+above the receiver's.
 
-A call holds its slot (the credit of ``Limits.max_calls``) in both tables until it is gone. The callee
-frees the slot when the terminal message is handed to the channel, the caller when it arrives,
-which is later: so the caller's count is never below the callee's, and a caller that keeps to the
-credit can never be seen to overdraw it.
+A call holds its slot (the credit of ``Limits.max_calls``) in both tables until it is gone. The
+callee frees the slot when the terminal message is handed to the channel. The caller frees it when
+that message arrives, which is later. So the caller's count is never below the callee's, and a
+caller that respects the credit never seems to overdraw it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ __all__ = [
 
 
 class Half(enum.Enum):
-    """What one end has said so far."""
+    """The state of one half: the last of its messages that changed it."""
 
     SILENT = "silent"
     GREETED = "greeted"
@@ -96,7 +96,7 @@ class Half(enum.Enum):
 
 
 class OutgoingState(enum.Enum):
-    """A call, at its caller."""
+    """The state of a call at its caller."""
 
     WAITING = "waiting"
     CANCELLING = "cancelling"
@@ -104,7 +104,7 @@ class OutgoingState(enum.Enum):
 
 
 class IncomingState(enum.Enum):
-    """A call, at its callee."""
+    """The state of a call at its callee."""
 
     RUNNING = "running"
     CANCELLED = "cancelled"
@@ -135,7 +135,7 @@ LEGAL: Final[Mapping[Half, frozenset[type[m.Message]]]] = MappingProxyType(
         Half.ENDED: frozenset(),
     }
 )
-"""What a half may send in each state."""
+"""The messages that a half may send in each state."""
 
 NEXT: Final[Mapping[tuple[Half, type[m.Message]], Half]] = MappingProxyType(
     {
@@ -146,10 +146,10 @@ NEXT: Final[Mapping[tuple[Half, type[m.Message]], Half]] = MappingProxyType(
         (Half.OPEN, m.Goodbye): Half.LEAVING,
     }
 )
-"""Where a message takes its half; one that is not here changes nothing."""
+"""The state that a message takes its half to. Messages that are not listed change nothing."""
 
 _TURNING: Final = frozenset(kind for _, kind in NEXT)
-"""Messages that take a half somewhere. While both halves are OPEN all others are legal."""
+"""Messages that change a half's state. While both halves are OPEN, all others are legal."""
 
 UNWELCOME: Final[Mapping[Half, frozenset[type[m.Message]]]] = MappingProxyType(
     {
@@ -160,24 +160,24 @@ UNWELCOME: Final[Mapping[Half, frozenset[type[m.Message]]]] = MappingProxyType(
         Half.ENDED: frozenset({m.Request, m.Notification}),
     }
 )
-"""What a half may not be sent while it is in that state, whatever the sender's own."""
+"""The messages that must not be sent to a half in that state, whatever the sender's own state."""
 
 IN_PIECES: Final[frozenset[type[m.Message]]] = frozenset(
     {m.Request, m.Notification, m.Reply, m.ReplyErr, m.Item, m.EndOfItems, m.Started}
 )
-"""What may be larger than a packet, or has to stay behind something that is."""
+"""Messages that may be larger than a packet, or must not overtake one that is."""
 
-# To look a member of an Enum up in its class takes longer than all that is done with it here.
+# Looking up a member in an Enum class takes longer than everything done with it here.
 _OPEN = Half.OPEN
 
 
 def step(half: Half, other: Half, kind: type[m.Message]) -> Half:
-    """Say where ``half`` goes by sending a message of that kind.
+    """Return the state of ``half`` after it has sent a message of that kind.
 
     Args:
-        half: the sender's.
-        other: the receiver's.
-        kind: of the message.
+        half: the sender's state.
+        other: the receiver's state.
+        kind: the message's class.
 
     Raises LocalProtocolError when it must not be sent.
     """

@@ -1,13 +1,13 @@
-"""What may pass in a call between its two ends: Items, by credit, and one Started.
+"""Messages within a call: Items, which need credit, and one Started.
 
-The consumer of a stream gives credit: the first in its Request, more with a Credit as it takes items.
-An Item may be sent while there is credit for one more item and for at least one byte; it uses up
-one item and all of its bytes, so the last one before a pause may overdraw the bytes. That lets any
-item pass that is a legal message, whatever the window.
+The consumer of a stream gives credit: the first in its Request, more with Credit as it takes items.
+An Item may be sent while there is credit for one more item and for at least one byte. It uses up
+one item and all of its bytes, so the last Item before a pause may overdraw the bytes. That lets
+every item pass that is a legal message, whatever the window.
 
-Both ends count by this one rule, as with all else what must not be sent must not arrive. Items and
-credit are counted where they are sent before they are counted where they arrive, so a correct producer
-never seems to overdraw, nor a correct consumer to give more than it has taken.
+Both ends count by this one rule: a message that must not be sent must not arrive. Items and credit
+are counted where they are sent before they are counted where they arrive. So a correct producer
+never seems to overdraw, and a correct consumer never seems to give more than it has taken.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Streams"]
 
 
 class _Window:
-    """What may still be sent in one stream, and what could be at first."""
+    """The credit left in one stream, and the credit it began with."""
 
     __slots__ = ("items", "most_items", "most_size", "size")
 
@@ -31,7 +31,7 @@ class _Window:
 
 
 class Streams:
-    """The calls of one direction that let something pass; most calls do not.
+    """The calls of one direction that have Items or a Started; most calls have neither.
 
     Bound: at most one entry of each kind for a call in flight.
     """
@@ -41,26 +41,26 @@ class Streams:
         self._to_start: set[int] = set()
 
     def expect(self, call: int, context: Mapping[str, Any]) -> None:
-        """Remember what the context of a Request asks for."""
+        """Record the credit and the Started that the context of a Request asks for."""
         if "stream" in context:
             self._windows[call] = _Window(*context["stream"])
         if context.get("task_status"):
             self._to_start.add(call)
 
     def forget(self, call: int) -> None:
-        """Nothing passes in that call any more."""
+        """Forget a call, which has ended."""
         if self._windows:
             self._windows.pop(call, None)
         if self._to_start:
             self._to_start.discard(call)
 
     def clear(self) -> None:
-        """Nothing passes in any call any more."""
+        """Forget all calls."""
         self._windows.clear()
         self._to_start.clear()
 
     def may_pass(self, call: int) -> bool:
-        """Whether there is credit for one more Item."""
+        """Return whether there is credit for one more Item."""
         window = self._windows.get(call)
         return window is not None and window.items > 0 and window.size > 0
 
@@ -73,18 +73,18 @@ class Streams:
         window.size -= size
 
     def has_items(self, call: int) -> bool:
-        """Whether Items may come in that call, be it with more credit."""
+        """Return whether that call has Items that have not ended."""
         return call in self._windows
 
     def end(self, call: int) -> None:
-        """No more Items. Raises LocalProtocolError where there never were any, or not any more."""
+        """Count an EndOfItems. Raises LocalProtocolError if the call has no Items, or no longer."""
         if self._windows.pop(call, None) is None:
             raise LocalProtocolError(f"an EndOfItems in call {call}, which has no Items")
 
     def give(self, call: int, items: int, size: int) -> bool:
-        """Count credit; False if the stream has ended meanwhile.
+        """Count credit; return False if the stream has ended meanwhile.
 
-        Raises LocalProtocolError for more than has been used.
+        Raises LocalProtocolError for more credit than has been used.
         """
         window = self._windows.get(call)
         if window is None:
@@ -96,7 +96,7 @@ class Streams:
         return True
 
     def started(self, call: int) -> None:
-        """Count a Started. Raises LocalProtocolError where none is waited for."""
+        """Count a Started. Raises LocalProtocolError if the call expects none."""
         if call not in self._to_start:
             raise LocalProtocolError(f"a Started in call {call}, which waits for none")
         self._to_start.remove(call)

@@ -1,4 +1,4 @@
-"""What every channel must do: :func:`check_channel`, and a pair in memory to test with."""
+"""The conformance suite for channels: :func:`check_channel`."""
 
 # ruff: noqa: S101, ARG001 - a suite of checks asserts, and all its checks are called alike
 
@@ -20,18 +20,18 @@ __all__ = ["ChannelMaker", "MemoryChannel", "check_channel", "memory_channel_pai
 
 End: TypeAlias = trio.abc.Channel[bytes]
 ChannelMaker: TypeAlias = Callable[[], Awaitable[tuple[End, End]]]
-"""Makes a connected pair of channels; called many times."""
+"""A function that makes a connected pair of channels; it is called many times."""
 
 LARGE = 100_000
-"""Bytes of a packet that does not fit into one read."""
+"""Bytes of a packet that exceeds one read."""
 
 FLOOD = 64 * 1024 * 1024
-"""Bytes that a bounded channel does not take while nobody receives."""
+"""Bytes that exceed the buffer of a bounded channel while nobody receives."""
 
 
 @runtime_checkable
 class _Nowait(Protocol):
-    """What a channel may offer beside ``trio.abc.Channel``."""
+    """The optional method ``send_nowait`` of a channel."""
 
     def send_nowait(self, value: bytes, /) -> bool: ...
 
@@ -43,18 +43,18 @@ async def check_channel(
 ) -> None:
     """Check that a channel does everything that a session relies on.
 
-    Packets arrive whole and in order, in both directions at once; a cancelled ``receive`` loses
-    nothing and a cancelled ``send`` garbles nothing; closing is seen at both ends as it should
-    be; a full channel makes its sender wait; every method is a checkpoint.
+    Packets arrive whole and in order, in both directions at once. A cancelled ``receive`` loses
+    nothing, and a cancelled ``send`` garbles nothing. Both ends see the close. A full channel makes
+    its sender wait. Every method is a checkpoint.
 
     Args:
-        maker: an async function that returns a connected, ready pair. It is called for each
-            check, twice, as each end takes both parts.
+        maker: an async function that returns a connected, ready pair. Each check calls it twice,
+            since each end plays both parts.
         max_packet: bytes of the largest packet that the channels receive; at least 4096.
 
     Raises:
-        AssertionError: the channel fails; the text names the check, the cause has the details.
-            A channel that hangs makes this function hang: give it a time limit of yours.
+        AssertionError: the channel fails. The text names the check, and the cause has the details.
+            A channel that hangs makes this function hang, so call it with a timeout.
     """
     for check in _CHECKS:
         for swapped in (False, True):
@@ -66,7 +66,7 @@ async def check_channel(
 
 @contextmanager
 def _named(check: str) -> Iterator[None]:
-    """Turn whatever a check raises into one AssertionError that names the check."""
+    """Turn any exception of a check into one AssertionError that names the check."""
     try:
         yield
     except Exception as exc:
@@ -99,13 +99,13 @@ def _raises(kind: type[BaseException]) -> Iterator[None]:
 
 
 def _numbered(number: int, size: int) -> bytes:
-    """Make a packet that no other packet, and no piece of one, can be taken for."""
+    """Make a packet that differs from every other packet and from every piece of one."""
     pattern = number.to_bytes(8) + b"\0\xff\x80packet"
     return (pattern * (size // len(pattern) + 1))[:size]
 
 
 async def _pass(sender: End, receiver: End, packet: bytes) -> None:
-    """Send one packet and see it arrive."""
+    """Send one packet, and check that it arrives."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sender.send, packet)
         got = await receiver.receive()
@@ -124,7 +124,7 @@ async def _receive_all(receiver: End, packets: list[bytes]) -> None:
 
 
 async def _clog(sender: End, size: int, sent: list[bytes]) -> None:
-    """Send, noting what has been sent, until cancelled: nobody receives, so the channel fills."""
+    """Send and count packets until cancelled. Nobody receives, so the channel fills."""
     while sum(map(len, sent)) < FLOOD:
         packet = _numbered(len(sent), size)
         await sender.send(packet)
@@ -183,7 +183,7 @@ async def _empty_packet(sender: End, receiver: End, max_packet: int) -> None:
 
 
 async def _is_busy(verb: Callable[..., Awaitable[object]], *args: bytes) -> None:
-    """See a verb refuse at once what another task is doing already."""
+    """Check that a method raises at once while another task is in it."""
     refused: list[bool] = []
 
     async def try_it() -> None:
@@ -296,7 +296,7 @@ async def _closed_here(sender: End, receiver: End, max_packet: int) -> None:
 
 
 async def _closed_there(sender: End, receiver: End, max_packet: int) -> None:
-    """What was sent before closing arrives; then the end, as often as it is asked for."""
+    """Packets sent before the close arrive. Then each receive raises EndOfChannel."""
     packets = [_numbered(n, 1000) for n in range(10)]
 
     async def send_and_close() -> None:
@@ -367,7 +367,7 @@ async def _checkpoints(sender: End, receiver: End, max_packet: int) -> None:
 
 
 async def _nowait(sender: End, receiver: End, max_packet: int) -> None:
-    """Packets that were taken over arrive in their place; refused ones leave no trace."""
+    """Packets that ``send_nowait`` accepts arrive in order; refused ones are not sent."""
     if not isinstance(sender, _Nowait):
         return
     taken: list[bytes] = []

@@ -1,4 +1,4 @@
-"""A proxy between real sockets that does to a connection what networks do."""
+"""A proxy between real sockets that delays, cuts and damages connections as networks do."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ MAX_WAITING = 4096
 
 
 class ChaosProxy:
-    """What :func:`open_chaos_proxy` opens.
+    """The proxy that :func:`open_chaos_proxy` opens.
 
     Attributes:
-        url: where clients connect to, in place of the target's.
-        target: where connections are led to from now on.
-        forth: faults of connections to come, on the way from client to server.
-        back: the same on the way back.
-        is_refusing: whether connections to come are reset at once, as if there were no server.
-        links: the connections that are open.
-        accepted: how many there have been.
+        url: the URL that clients connect to, in place of the target's.
+        target: the URL that new connections are forwarded to.
+        forth: the faults of new connections, on the way from client to server.
+        back: the faults of new connections, on the way back.
+        is_refusing: whether new connections are reset at once, as if there were no server.
+        links: the open connections.
+        accepted: the number of connections so far.
     """
 
     def __init__(self, target: str, forth: Faults, back: Faults, seed: int) -> None:
@@ -83,16 +83,16 @@ class ChaosProxy:
 async def open_chaos_proxy(
     target: str, *, forth: Faults = NO_FAULTS, back: Faults = NO_FAULTS, seed: int = 0
 ) -> AsyncIterator[ChaosProxy]:
-    """Listen at a free loopback port and lead what comes to ``target``, with faults.
+    """Listen at a free loopback port, and forward connections to ``target`` with faults.
 
     Args:
-        target: the URL of a server, of any transport; bytes are passed as they are.
-        forth: what goes wrong on the way from a client to the server.
-        back: what goes wrong on the way back.
-        seed: of all chance.
+        target: the URL of a server, of any transport; the proxy passes bytes as they are.
+        forth: the faults on the way from a client to the server.
+        back: the faults on the way back.
+        seed: the seed of the random generator.
 
     Raises:
-        ValueError: the target is no URL.
+        ValueError: the target is not a URL.
     """
     proxy = ChaosProxy(target, forth, back, seed)
     address = parse_url(target)
@@ -121,7 +121,7 @@ async def _open_stream(address: Address) -> trio.SocketStream:
 
 
 async def _reset(stream: trio.abc.Stream) -> None:
-    """Make closing the socket a reset: what it has not delivered is thrown away."""
+    """Make closing the socket a reset, which discards undelivered bytes."""
     assert isinstance(stream, trio.SocketStream)  # noqa: S101 - we have made it
     with suppress(OSError):
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,9 +1,10 @@
-"""What can go wrong on the way, at the level of bytes: :class:`Faults`, and a :class:`Link` that has them.
+"""Faults of a connection, at the level of bytes: :class:`Faults`, and a :class:`Link` with them.
 
-One engine serves both a channel in memory (:func:`~trio_rpc.testing.open_faulty_pair`) and a proxy of
-sockets (:func:`~trio_rpc.testing.open_chaos_proxy`). For each direction one task takes bytes and notes when they are
-due, another hands them over then. All chance comes from one seeded generator, and all time from Trio's clock, so
-what happens in memory under a mock clock happens again the next time.
+One engine serves both a channel in memory (:func:`~trio_rpc.testing.open_faulty_pair`) and a proxy
+between sockets (:func:`~trio_rpc.testing.open_chaos_proxy`). In each direction, one task takes
+bytes and notes when they are due, and another task delivers them then. One seeded generator makes
+all random choices and Trio's clock tells the time, so runs in memory under a mock clock are
+reproducible.
 """
 
 from __future__ import annotations
@@ -20,33 +21,33 @@ import trio
 __all__ = ["NO_FAULTS", "Failure", "Faults", "Link"]
 
 MAX_DELAYED = 64
-"""Slices that are under way in one direction; what takes them in waits when there are as many."""
+"""Slices in transit in one direction. The task that takes bytes waits when there are so many."""
 
 
 class Failure(enum.Enum):
-    """How a direction fails once it has passed so many bytes."""
+    """How a direction fails after a number of bytes."""
 
     CUT = "cut"
     """Both ends see the end of the stream, as when a process dies."""
     RESET = "reset"
     """Both ends see a broken connection."""
     HALF_CLOSE = "half-close"
-    """This direction ends, the other one lives on."""
+    """This direction ends; the other one goes on."""
     FREEZE = "freeze"
-    """Nothing moves any more, in either direction, and nobody is told."""
+    """No byte moves in either direction, and neither end is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """What goes wrong in one direction.
+    """The faults in one direction.
 
     Attributes:
         latency: seconds that each byte takes.
-        jitter: seconds that it takes longer at most, at random; the order is kept.
-        rate: bytes per second that get through.
-        max_slice: bytes that arrive at once at most; 1 for one at a time.
-        corrupt: number of the byte, from 0, that arrives with one of its bits flipped.
-        fail_after: bytes that get through before the direction fails; None for ever.
+        jitter: additional seconds at most, at random; the order is kept.
+        rate: bytes per second.
+        max_slice: bytes that arrive at once at most; 1 for single bytes.
+        corrupt: the index, from 0, of the byte that arrives with one of its bits flipped.
+        fail_after: bytes that get through before the direction fails; None for no failure.
         failure: how it fails then.
     """
 
@@ -70,13 +71,13 @@ class Link:
     Args:
         first: one of the streams.
         second: the other.
-        forth: what goes wrong from ``first`` to ``second``.
-        back: what goes wrong from ``second`` to ``first``.
+        forth: the faults from ``first`` to ``second``.
+        back: the faults from ``second`` to ``first``.
         reset: an async function that closes a stream so that its peer sees a broken connection.
-        seed: of all chance.
+        seed: the seed of the random generator.
 
     Attributes:
-        passed: bytes handed over so far, forth and back.
+        passed: bytes delivered so far, forth and back.
         is_over: whether both directions have ended.
     """
 
@@ -109,7 +110,7 @@ class Link:
         return f"<Link {state}{self.passed[0]} bytes forth, {self.passed[1]} back>"
 
     def cut(self) -> None:
-        """End the connection: both ends see the end of the stream after what has arrived."""
+        """End the connection: both ends see the end of the stream after the bytes that arrived."""
         self.fail(Failure.CUT)
 
     def reset(self) -> None:
@@ -117,16 +118,16 @@ class Link:
         self.fail(Failure.RESET)
 
     def freeze(self) -> None:
-        """Let nothing through any more, and tell nobody."""
+        """Stop all bytes without telling either end."""
         if self._thawed.is_set():
             self._thawed = trio.Event()
 
     def thaw(self) -> None:
-        """Let everything through again."""
+        """Let bytes through again."""
         self._thawed.set()
 
     def fail(self, failure: Failure) -> None:
-        """Fail as a whole; a half-close is a direction's, and ends both here."""
+        """Fail in both directions; a half-close ends both here."""
         if failure is Failure.FREEZE:
             self.freeze()
         else:
@@ -155,7 +156,7 @@ class Link:
 
 
 class _Direction:
-    """One way over a link: bytes are taken, wait until they are due, and are handed over."""
+    """One direction of a link: it takes bytes, keeps them until they are due, and delivers them."""
 
     def __init__(
         self,
@@ -185,7 +186,7 @@ class _Direction:
             self._link.reset()
 
     async def _take(self, under_way: trio.MemorySendChannel[_Due]) -> None:
-        """Take bytes in, and put what becomes of them on its way."""
+        """Take bytes, and put the slices that remain of them in transit."""
         while data := await self._source.receive_some(self._faults.max_slice):
             before, after = self._split(bytes(data))
             if before:
@@ -197,7 +198,7 @@ class _Direction:
         await under_way.send((self._when(0), Failure.HALF_CLOSE))
 
     def _split(self, data: bytes) -> tuple[bytes, bytes | None]:
-        """Part bytes where the direction fails; None if it has not come to that."""
+        """Split bytes where the direction fails; return None if it does not fail in them."""
         limit = self._faults.fail_after
         if limit is None or self._taken + len(data) < limit:
             return data, None
@@ -210,7 +211,7 @@ class _Direction:
         self._taken += len(data)
 
     def _when(self, size: int) -> float:
-        """Tell when the next bytes are due: after those before them, at the line's rate."""
+        """Return the time when the next bytes are due, after earlier bytes and at the set rate."""
         faults, now = self._faults, trio.current_time()
         self._free_at = max(self._free_at, now) + size / faults.rate
         due = self._free_at + faults.latency + faults.jitter * self._random.random()

@@ -1,4 +1,4 @@
-"""Two channels in memory with faults between them, for tests with a mock clock."""
+"""A pair of channels in memory with faults between them, for tests with a mock clock."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["FaultyPair", "open_faulty_pair"]
 
 @dataclass(frozen=True, slots=True)
 class FaultyPair:
-    """What :func:`open_faulty_pair` opens.
+    """The pair that :func:`open_faulty_pair` opens.
 
     Attributes:
         first: one end.
         second: the other.
-        link: what is between them: ``link.cut()``, ``link.freeze()`` …
+        link: the connection between them: ``link.cut()``, ``link.freeze()`` …
     """
 
     first: StreamChannel
@@ -40,14 +40,14 @@ async def open_faulty_pair(
     seed: int = 0,
     limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[FaultyPair]:
-    """Join two channels by a stream of bytes that has faults; leaving the block ends the stream.
+    """Join two channels by a stream of bytes with faults. Leaving the block ends the stream.
 
-    Nothing is buffered beside what is under way, and no time passes but what the faults ask for.
+    Only bytes in transit are buffered, and only the faults take time.
 
     Args:
-        forth: what goes wrong on the way from the first channel to the second.
-        back: what goes wrong on the way back.
-        seed: of all chance.
+        forth: the faults on the way from the first channel to the second.
+        back: the faults on the way back.
+        seed: the seed of the random generator.
         limits: ``max_packet`` and ``packet_timeout`` of both channels.
     """
     first, first_plug = _socket_pair()

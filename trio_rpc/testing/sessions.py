@@ -1,4 +1,4 @@
-"""Two sessions joined in memory, for tests of services."""
+"""A pair of sessions in memory, for tests of services."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ async def open_session_pair(
     channels: tuple[trio.abc.Channel[bytes], trio.abc.Channel[bytes]] | None = None,
     on_end: OnEnd = "cancel",
 ) -> AsyncIterator[tuple[Session, Session]]:
-    """Open two sessions that are each other's peer; leaving the block closes both.
+    """Open two sessions that are each other's peer. Leaving the block closes both.
 
-    Both ends are this program's. So the block's body is cancelled only when the sessions end and neither end has
-    closed its own (law 17).
+    Both ends belong to this program. So the block's body is cancelled only if the sessions end and
+    neither end has closed its own (law 17).
 
     Args:
         services_a: what the first session serves; the second one calls it.
         services_b: what the second session serves.
         options_a: options of the first session, as :func:`trio_rpc.open_session` takes them.
-        options_b: likewise of the second.
-        channels: what they are joined by; a channel in memory by default.
+        options_b: the same for the second session.
+        channels: the pair of channels between them; by default a pair in memory.
         on_end: ``"keep"`` leaves the block's body alone when the sessions are lost.
 
     Raises:
         RpcError: the sessions could not be opened, as :func:`trio_rpc.open_session` says.
-        SessionBroken: they were lost while the body was running.
+        SessionBroken: they were lost while the body ran.
         ValueError: ``on_end`` is neither ``"cancel"`` nor ``"keep"``.
     """
     check_on_end(on_end)

@@ -1,1 +1,1 @@
-"""Small parts that know nothing of sessions."""
+"""Small parts that do not depend on sessions."""

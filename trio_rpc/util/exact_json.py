@@ -1,4 +1,7 @@
-"""Hooks for ``json.loads`` that refuse what it would read with a loss. They raise ValueError, with one line of text."""
+"""Hooks for ``json.loads`` that refuse values it would read with a loss.
+
+They raise ValueError with one line of text.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ __all__ = ["exact_float", "no_constant", "unique_keys"]
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dict of the pairs of an object: its ``object_pairs_hook``."""
+    """Make a dict of an object's pairs, without repeated keys: the ``object_pairs_hook``."""
     made = dict(pairs)
     if len(made) < len(pairs):
         seen: set[str] = set()
@@ -19,7 +22,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def exact_float(digits: str) -> float:
-    """Read a float that becomes neither zero nor infinite: the ``parse_float``."""
+    """Read a float, unless it would become zero or infinite: the ``parse_float``."""
     number = float(digits)
     if number == 0 and any(digit in "123456789" for digit in digits.lower().partition("e")[0]):
         raise ValueError(f"the number {digits:.40} is too small")
@@ -29,5 +32,5 @@ def exact_float(digits: str) -> float:
 
 
 def no_constant(name: str) -> NoReturn:
-    """Refuse NaN and the infinities, which JSON lacks: the ``parse_constant``."""
+    """Refuse NaN and the infinities, which JSON does not have: the ``parse_constant``."""
     raise ValueError(f"JSON has no {name}")

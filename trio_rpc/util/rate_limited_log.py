@@ -1,4 +1,4 @@
-"""Log lines that strangers cause: so many, and then a count of the rest."""
+"""A rate-limited log for lines that strangers cause: so many a minute, then a count of the rest."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["RateLimitedLog"]
 
 LINES = 20
 PERIOD = 60.0
-"""Seconds in which so many lines are logged; a peer that does nothing but wrong fills no disk."""
+"""Seconds in which a fixed number of lines is logged, so that no peer can fill the disk."""
 
 
 class RateLimitedLog:
-    """Logs for one peer, or one server; each line beyond what is allowed is counted instead.
+    """Logs lines about one peer or one server, and counts the lines beyond the limit.
 
     Args:
-        logger: where the lines go.
-        lines: how many are allowed in a minute.
+        logger: the logger that gets the lines.
+        lines: the number of lines per minute.
     """
 
     __slots__ = ("_allowed", "_lines", "_logger", "_since")
@@ -38,7 +38,7 @@ class RateLimitedLog:
         exc_info: BaseException | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> None:
-        """Log a line, as the logger would, unless there have been too many."""
+        """Log a line, or count it if this minute's lines are used up."""
         now = trio.current_time()
         if now - self._since >= PERIOD:
             if self._lines > self._allowed:

@@ -1,4 +1,4 @@
-"""Text for people that is made of things we do not trust: short, and on one line."""
+"""Short, one-line text made of untrusted values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["clip", "one_line", "quoted"]
 
 
 def clip(text: str, most: int) -> str:
-    """Cut ``text`` to at most ``most`` characters, saying how many there were.
+    """Cut ``text`` to at most ``most`` characters, and state how many there were.
 
     Lone surrogates, which no message can carry, are written as escapes.
     """
@@ -21,7 +21,7 @@ def clip(text: str, most: int) -> str:
 
 
 def one_line(text: str, most: int = 500) -> str:
-    """Cut ``text`` to ``most`` characters, with line ends and other controls as escapes."""
+    """Cut ``text`` to ``most`` characters, and escape line ends and other control characters."""
     text = clip(text, most)
     if text.isprintable():
         return text
@@ -29,7 +29,7 @@ def one_line(text: str, most: int = 500) -> str:
 
 
 def quoted(name: str, most: int = 100) -> str:
-    """Quote a name that came from the wire, cut to ``most`` characters."""
+    """Quote a name that came from the peer, cut to ``most`` characters."""
     return repr(clip(name, most))
 
 

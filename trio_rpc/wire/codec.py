@@ -1,4 +1,4 @@
-"""Messages to bytes and back."""
+"""The codec: messages to bytes and back."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ _NO_TYPES = TypeRegistry()
 
 
 class Codec:
-    """Turns messages into bytes and bytes into messages, for one session.
+    """Encodes and decodes the messages of one session.
 
     Attributes:
-        limits: what this end takes. It bounds what :meth:`decode` builds.
-        peer_limits: what the other end takes, as far as it has said. It bounds :meth:`encode`.
+        limits: the limits of this end, which bound what :meth:`decode` builds.
+        peer_limits: the limits that the peer has stated, which bound :meth:`encode`.
     """
 
     def __init__(
@@ -93,28 +93,28 @@ class Codec:
         return partial(msgpack.unpackb, **self._reading)
 
     def let_go(self) -> None:
-        """Forget what holds this object, until it decodes something again."""
+        """Drop the references that form a cycle with this object; decoding makes them again."""
         vars(self).pop("_reading", None)
         vars(self).pop("_unpackb", None)
 
     def encode(
         self, message: Message, references: Callable[[Any], Reference | None] | None = None
     ) -> bytes:
-        """Encode one message, in one place; see :meth:`encode_parts`."""
+        """Encode one message to a single bytes object; see :meth:`encode_parts`."""
         return bytes(self.encode_parts(message, references))
 
     def encode_parts(
         self, message: Message, references: Callable[[Any], Reference | None] | None = None
     ) -> bytes | BufferList:
-        """Encode one message; large bytes that are an argument, a result or an item are not copied.
+        """Encode one message without copying large bytes in arguments, results and items.
 
         Args:
-            message: it is not changed, nor is what it carries.
-            references: asked for each value of no type we know; returns what is to travel
-                instead, or None.
+            message: the message; neither it nor its values are changed.
+            references: called with each value of an unknown type; returns the reference that
+                travels instead, or None.
 
         Raises:
-            EncodeError: something in it cannot be sent, or is more than the peer takes.
+            EncodeError: a value in it cannot be sent, or exceeds the peer's limits.
         """
         fields = message.to_wire()
         most = self.peer_limits.max_nodes
@@ -135,7 +135,7 @@ class Codec:
                     break
             packed = self._pack(fields)
             if len(packed) > LARGE:
-                # It would keep the memory that this took, in each session.
+                # A kept packer would hold the memory of this message, in each session.
                 self._packer = _make_packer()
                 self._pack = self._packer.pack
             if may_have_more(packed, most):
@@ -149,9 +149,9 @@ class Codec:
         return packed
 
     def decode(self, packet: bytes) -> Iterable[Message]:
-        """Decode the messages of one packet, one at a time where there are more.
+        """Decode the messages of one packet, lazily if there are several.
 
-        Raises DecodeError where they stop being well formed, whatever the bytes: here, or from the iterator.
+        Raises DecodeError at the first malformed message: here, or from the iterator.
         """
         if not packet:
             raise DecodeError("an empty packet")
@@ -171,7 +171,7 @@ class Codec:
         return self._decode_all(packet)
 
     def _decode_all(self, packet: bytes) -> Iterator[Message]:
-        # Not kept from packet to packet: it holds 40 KiB, and a server may have many sessions.
+        # Not kept between packets: it holds 40 KiB, and a server may have many sessions.
         unpacker = msgpack.Unpacker(max_buffer_size=len(packet), **self._reading)
         unpacker.feed(packet)
         start = 0
@@ -191,8 +191,8 @@ class Codec:
     def decode_message(self, data: bytes | memoryview | SplitMessage) -> Message:
         """Decode bytes that are exactly one message. Raises DecodeError.
 
-        That they are at most ``limits.max_message`` is for the caller to see to, before it
-        gathers so many.
+        The caller checks that there are at most ``limits.max_message`` bytes, before it collects
+        them.
         """
         self._forget()
         size = len(data)
@@ -221,7 +221,7 @@ class Codec:
     def _message(self, fields: Any, packet: bytes | memoryview, start: int, end: int) -> Message:
         """Make the message of what ``packet[start:end]`` has been decoded to."""
         most = self.limits.max_depth
-        # A container takes a byte at least: most messages are too short to be too deep.
+        # A container takes at least a byte, so most messages are too short to be too deep.
         if end - start > most and may_be_deeper(packet[start:end], most):
             if self._extension_bytes:
                 # What users read extensions to does not show how deep they were.
@@ -236,7 +236,7 @@ class Codec:
         return message
 
     def _attach(self, message: Any) -> None:
-        """Hand over what reading extensions has left besides their values."""
+        """Take the references and the problem that reading extensions has noted."""
         found, problem = self._found, self._problem
         self._forget()
         if hasattr(message, "problem"):
@@ -271,7 +271,7 @@ class Codec:
         return self._registered(registration, value)
 
     def _check_opaque(self, data: bytes) -> None:
-        """Make sure that the peer can read what an extension carries that has no meaning here."""
+        """Check that the peer can read the payload of an extension that is unknown here."""
         reader = Codec(limits=self.peer_limits)
         check_whole(data, self.peer_limits.max_nodes)
         reader._payload(data)
@@ -331,7 +331,7 @@ class Codec:
 
 
 def _shown(error: Exception) -> str:
-    """Show an exception of a user's function, whose own ``repr`` may fail and may be long."""
+    """Describe an exception of a user's function. Its ``repr`` may fail or be long."""
     try:
         return f"{error!r:.200}"
     except Exception:  # noqa: BLE001 - an error's text must not hide the error
@@ -343,7 +343,7 @@ def _make_packer() -> msgpack.Packer:
 
 
 def _pack_other(value: Any) -> msgpack.ExtType:
-    """Pack what the packer itself cannot: of what is lowered, that is only a large int."""
+    """Pack an int that the packer cannot; all other values have been converted before."""
     if type(value) is int:
         return encode_big_int(value)
     raise EncodeError(f"a value of type {type(value).__qualname__} cannot be sent")

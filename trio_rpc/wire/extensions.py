@@ -60,18 +60,18 @@ MAP = 12
 REFERENCE = 32
 
 MAX_TEXT = 1024
-"""Bytes of a Decimal, date or time: reading a longer one would cost more than it says."""
+"""Bytes of a Decimal, date or time. Reading a longer one would be too expensive."""
 MAX_INT = 1024
-"""Bytes of an int: arithmetic with longer ones can stall a program."""
+"""Bytes of an int. Arithmetic with longer ones can stall a program."""
 
 SCALARS = frozenset({type(None), bool, int, float, str, bytes, bytearray, memoryview})
-"""What MessagePack has itself, and what holds nothing else."""
+"""MessagePack's own scalar types."""
 
 _COMPLEX = struct.Struct(">dd")
 
 
 def encode_big_int(value: int) -> msgpack.ExtType:
-    """Encode an int that MessagePack has no room for."""
+    """Encode an int that exceeds 64 bits."""
     size = value.bit_length() // 8 + 1
     if size > MAX_INT:
         raise EncodeError(f"an int of {size} bytes is larger than {MAX_INT} bytes")
@@ -112,8 +112,8 @@ def _encode_decimal(value: decimal.Decimal) -> bytes:
         raise EncodeError(f"a Decimal of {len(data)} digits is longer than {MAX_TEXT}")
     if not _is_decimal(data):
         raise EncodeError(
-            f"Decimal({data.decode():.50}) cannot be sent: a NaN that carries digits has no form on "
-            "the wire, nor has an exponent of more than nine digits"
+            f"Decimal({data.decode():.50}) cannot be sent: a NaN that carries digits has no form "
+            "on the wire, nor has an exponent of more than nine digits"
         )
     return data
 
@@ -134,7 +134,7 @@ def _decode_uuid(data: bytes) -> uuid.UUID:
 
 
 def encode_reference(reference: Reference) -> msgpack.ExtType:
-    """Encode what stands for something alive at its owner's."""
+    """Encode a reference to an object that stays at its owner."""
     numbers = [reference.kind, reference.number]
     if not all(0 <= number <= MAX_NUMBER for number in numbers):
         raise EncodeError(f"{reference!r:.100} has a number that is negative or above 2**53 - 1")
@@ -177,7 +177,7 @@ LEAF_ENCODERS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
     uuid.UUID: (UUID, lambda value: value.bytes),
     complex: (COMPLEX, lambda value: _COMPLEX.pack(value.real, value.imag)),
 }
-"""For each class that holds no other values: its code, and what makes the payload."""
+"""For each scalar class: its extension code, and the function that makes the payload."""
 
 LEAF_DECODERS: dict[int, Callable[[bytes], Any]] = {
     DATETIME: lambda data: dt.datetime.fromisoformat(_text(data, _is_datetime, "datetime")),
@@ -189,9 +189,9 @@ LEAF_DECODERS: dict[int, Callable[[bytes], Any]] = {
     BIG_INT: _decode_big_int,
     COMPLEX: lambda data: complex(*_COMPLEX.unpack(data)),
 }
-"""For each code whose payload holds no other values: what reads it.
+"""For each scalar extension code: the function that reads its payload.
 
-They may raise any Exception for a payload that is not theirs; the codec makes one kind of it.
+For a malformed payload it may raise any Exception, which the codec turns into a DecodeError.
 """
 
 BUILT_IN_CLASSES = (

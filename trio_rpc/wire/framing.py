@@ -11,37 +11,37 @@ from trio_rpc.errors import DecodeError
 __all__ = ["PREFIX", "FrameReader", "frame", "frame_length", "prefix"]
 
 PREFIX = 4
-"""Bytes of a length."""
+"""Bytes of the length prefix."""
 
 MANY_PIECES = 256
-"""Pieces above which small ones are joined, as each costs some 40 bytes beside its content."""
+"""Number of pieces above which small ones are joined: each costs some 40 bytes of overhead."""
 
 SMALL_PIECE = 1024
-"""Bytes of a piece, on average, below which joining is worth it."""
+"""Average bytes of a piece below which joining pays."""
 
 WORTH = 16 * 1024
-"""Bytes of a packet that are missing, above which to read them where they belong is worth it."""
+"""Missing bytes of a packet above which reading them straight into the packet pays."""
 
 REACH = 8
-"""How much of a packet is reserved at most for each byte of it that has come."""
+"""Bytes of a packet that are reserved at most, for each byte of it that has arrived."""
 
 
 def prefix(packet: Sized) -> bytes:
-    """Return the bytes that go before a packet. Raises ValueError for an empty one."""
+    """Return the length prefix of a packet. Raises ValueError for an empty packet."""
     if not len(packet):
         raise ValueError("an empty packet cannot be sent")
     return len(packet).to_bytes(PREFIX, "big")
 
 
 def frame(packet: bytes) -> bytes:
-    """Return a packet as it stands on the stream. Raises ValueError for an empty one."""
+    """Return a packet with its length prefix. Raises ValueError for an empty packet."""
     return prefix(packet) + packet
 
 
 def frame_length(head: bytes | bytearray | memoryview, max_frame: int) -> int:
     """Return the length that the first four bytes of a frame announce.
 
-    Raises DecodeError when it is zero or above ``max_frame``: before anything is allocated for it.
+    Raises DecodeError if it is zero or above ``max_frame``, before memory is allocated for it.
     """
     length = int.from_bytes(head[:PREFIX], "big")
     if not length:
@@ -52,7 +52,7 @@ def frame_length(head: bytes | bytearray | memoryview, max_frame: int) -> int:
 
 
 class FrameReader:
-    """Cuts packets out of bytes that come in any pieces.
+    """Cuts packets out of a stream of bytes that arrives in arbitrary pieces.
 
     ::
 
@@ -60,10 +60,10 @@ class FrameReader:
         while (packet := reader.next_frame()) is not None:
             ...
 
-    What was fed is kept as it came and copied once, into the packet it belongs to; a piece that
-    is one packet exactly is not copied at all. A length alone reserves nothing.
+    The reader keeps each piece as it was fed and copies it once, into its packet. A piece that is
+    exactly one packet is not copied at all. A length alone reserves no memory.
 
-    When some of a large packet is there, the rest can be read straight to where it belongs::
+    When part of a large packet has arrived, the rest can be read straight into the packet::
 
         if (space := reader.space()) is not None:
             reader.filled(socket.recv_into(space))
@@ -72,7 +72,7 @@ class FrameReader:
     __slots__ = ("_have", "_length", "_max_frame", "_pieces", "_space", "_start", "_whole")
 
     def __init__(self, max_frame: int) -> None:
-        """``max_frame``: bytes of the largest packet that is taken."""
+        """``max_frame``: bytes of the largest packet that is accepted."""
         self._max_frame = max_frame
         self._pieces: deque[bytes] = deque()
         self._start = 0  # where the unread part of the first piece begins
@@ -84,7 +84,7 @@ class FrameReader:
         self._space = memoryview(b"")
 
     def feed(self, data: bytes) -> None:
-        """Add bytes as they came."""
+        """Add bytes that have arrived."""
         if not data:
             return
         self._pieces.append(data)
@@ -95,9 +95,9 @@ class FrameReader:
             self._pieces.append(whole)
 
     def next_frame(self) -> bytes | None:
-        """Return the next whole packet, or None while there is none.
+        """Return the next whole packet, or None if it has not arrived.
 
-        Raises DecodeError for a length of zero or above the limit; the stream is of no use then.
+        Raises DecodeError for a length of zero or above the limit. The stream is then unusable.
         """
         if not self._length:
             if self._have < PREFIX:
@@ -119,10 +119,10 @@ class FrameReader:
         return packet
 
     def space(self) -> memoryview | None:
-        """Return where the rest of the packet goes that is under way, or None.
+        """Return the buffer for the rest of an incomplete large packet, or None.
 
-        It has been reserved, which is not more than ``REACH`` times what has come of the packet.
-        As long as there is such a place, :meth:`feed` must not be called.
+        At most ``REACH`` times the bytes that have arrived are reserved. :meth:`feed` must not be
+        called while there is such a buffer.
         """
         if self._whole is None:
             missing = self._length - self._have
@@ -137,13 +137,13 @@ class FrameReader:
         return self._space
 
     def filled(self, count: int) -> None:
-        """Take note that so many bytes have been put where :meth:`space` said."""
+        """Count the bytes that were read into the buffer of :meth:`space`."""
         self._have += count
         self._space, filled = self._space[count:], self._space
         filled.release()
 
     def _sole_frame(self, data: bytes) -> bytes | None:
-        """Take the packet that is all there is, if it is; most come like this."""
+        """Take a piece that is exactly one packet, as most are."""
         length = int.from_bytes(data[:PREFIX], "big")
         if PREFIX + length != len(data) or not 0 < length <= self._max_frame:
             return None
@@ -153,11 +153,11 @@ class FrameReader:
 
     @property
     def partial(self) -> bool:
-        """Whether the stream stands inside a frame: if it ends here, something is lost."""
+        """Whether a frame is incomplete: if the stream ends here, data is lost."""
         return bool(self._length or self._have)
 
     def _peek(self) -> bytes:
-        """Return the first bytes, at least a prefix; they stay."""
+        """Return the first bytes, at least a prefix, without removing them."""
         head = self._pieces[0][self._start : self._start + PREFIX]
         if len(head) == PREFIX:
             return head
@@ -179,7 +179,7 @@ class FrameReader:
         return self._take_pieces(size)
 
     def _take_pieces(self, size: int) -> bytes:
-        """Take what begins with a piece and ends with one, or inside one."""
+        """Join pieces, and part of the last one, into the next ``size`` bytes."""
         if len(self._pieces[0]) == size:
             return self._pieces.popleft()
         parts = []

@@ -1,9 +1,9 @@
-"""Sets and maps of keys that a peer chose.
+"""Sets and maps whose keys a peer chose.
 
-Text and bytes hash with a secret of this process. Numbers do not: their hashes can be chosen, all
-the same, or different and yet on one path through the table, so that each key is compared with
-all before it. The first can be counted. The second depends on the table's inner life, and is told
-from its cost, which is a thousand times the ordinary one where the bound is ten times that.
+Text and bytes hash with a secret of this process. Numbers do not, so a peer can choose their
+hashes: all equal, or different but on one path through the table, so that each key is compared
+with all keys before it. Equal hashes can be counted. The other kind depends on how the table works
+inside, and is recognised by its cost: a thousand times the ordinary one, against a bound of ten.
 """
 
 from __future__ import annotations
@@ -23,31 +23,32 @@ MAX_COLLISIONS = 100
 """Keys of one map or set that may share a hash with another."""
 
 CHUNK = 1024
-"""Keys put in at once. So few are quick however they collide."""
+"""Keys inserted at once. So few are fast even if they all collide."""
 
 BASE_SECONDS = 0.05
 SECONDS_PER_KEY = 1e-6
-"""Processor time for keys, ten times what an ordinary machine needs, and for all the lateness of one builder.
+"""Processor time allowed for keys: ten times what an ordinary machine needs, for each builder.
 
-No garbage is collected meanwhile: a collection takes as long as the whole program's memory asks for.
+The garbage collector is off meanwhile, since a collection scans the whole program's memory.
 """
 
 
 def collide(keys: Collection[Any]) -> bool:
-    """Say whether more keys share a hash than chance explains. Raises TypeError without one.
+    """Return whether more keys share a hash than chance explains.
 
-    Equal keys do not count: a key that is there already is found at once.
+    Equal keys do not count, since the first comparison finds them. Raises TypeError for an
+    unhashable key.
     """
     if len(keys) <= MAX_COLLISIONS:
         return False
-    # Sorted, because a set of these hashes would be what is to be prevented.
+    # Sorted, because a set of these hashes would suffer the very attack.
     hashes = sorted(map(hash, keys))
     shared: int = sum(map(eq, hashes, islice(hashes, 1, None)))
     return shared > MAX_COLLISIONS and _differ(keys)
 
 
 def _differ(keys: Collection[Any]) -> bool:
-    """Say whether more keys than chance explains share a hash with one that is not equal to them."""
+    """Return whether more unequal keys share a hash than chance explains."""
     comparisons = MAX_COLLISIONS**2 + 2 * len(keys)
     found = 0
     for _, same in groupby(sorted(keys, key=hash), hash):
@@ -67,17 +68,17 @@ def _differ(keys: Collection[Any]) -> bool:
 
 
 class KeyBuilder:
-    """Builds sets and maps, those of one message or of one thread, as long as that takes no undue time."""
+    """Builds the sets and maps of one message or thread, within a bounded time."""
 
     __slots__ = ("_clock", "_spare")
 
     def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
         self._clock = clock
         self._spare = BASE_SECONDS
-        """Seconds that keys may still be late. Keys that are early make up for others, up to a full allowance."""
+        """Seconds that keys may still be late. Fast keys refill it, up to the full allowance."""
 
     def set(self, items: list[Any]) -> set[Any]:
-        """Make a set. Raises DecodeError for chosen hashes, TypeError for what has none."""
+        """Make a set. Raises DecodeError for chosen hashes, TypeError for an unhashable value."""
         if len(items) <= MAX_COLLISIONS:
             return set(items)
         if collide(items):
@@ -87,7 +88,7 @@ class KeyBuilder:
         return made
 
     def map(self, keys: list[Any], values: list[Any]) -> dict[Any, Any]:
-        """Make a dict. Raises as :meth:`set`, and DecodeError for a key that comes twice."""
+        """Make a dict. Raises as :meth:`set` does, and DecodeError for a repeated key."""
         pairs = list(zip(keys, values, strict=True))
         if collide(keys):
             raise DecodeError("too many keys with the same hash")
@@ -100,9 +101,9 @@ class KeyBuilder:
     def fill(
         self, update: Callable[[list[Any]], None], entries: list[Any], keys: list[Any]
     ) -> None:
-        """Put the entries of those keys into a set or a dict, by its method.
+        """Insert the entries of those keys into a set or a dict, by its method.
 
-        Raises DecodeError when that takes unduly long, TypeError for what has no hash.
+        Raises DecodeError if that takes too long, TypeError for an unhashable key.
         """
         if len(entries) <= MAX_COLLISIONS:
             update(entries)

@@ -1,7 +1,7 @@
-"""What one end of a session lets the other end cost it.
+"""Limits on what a peer can make this end hold and do.
 
-Limits belong to the receiver: each end announces its own in Hello, and the other end keeps to
-them before it sends. Each field says what it protects.
+Limits belong to the receiver: each end states its own in Hello, and the other end respects them
+before it sends. Each field says what it protects.
 """
 
 from __future__ import annotations
@@ -24,66 +24,66 @@ class Limits:
     """
 
     max_message: int = 16 * MIB
-    """One message, whole: what a single call can make this end hold."""
+    """Bytes of one message: what a single call can make this end hold."""
 
     max_packet: int = 256 * KIB
-    """One packet: larger messages travel in pieces, so a small one waits for this much at most."""
+    """Bytes of one packet. Larger messages travel in pieces, so small ones wait for one packet."""
 
     max_depth: int = 64
-    """Arrays, maps and extensions inside each other: what a recursive reader may be made to stack."""
+    """Levels of nested arrays, maps and extensions: the stack that a recursive reader needs."""
 
     max_nodes: int = 250_000
-    """Values in one message, an extension counting as four: one byte can decode to 73, so a size alone does
-    not bound memory; and to read a message of so many, whatever they are, takes less than 0.2 s."""
+    """Values in one message, where an extension counts as four. One byte can decode to 73 bytes, so
+    a size alone does not bound memory. This also bounds the time to read a message."""
 
     max_calls: int = 1024
-    """Calls of the peer at once, from their Request until their Reply has left."""
+    """The peer's calls at once, from the Request until the Reply has left."""
 
     max_notifications: int = 1024
-    """Notifications of the peer at once, from their arrival until their handler has ended."""
+    """The peer's notifications at once, from arrival until the handler has ended."""
 
     max_call_depth: int = 64
-    """Calls made inside each other through any number of programs: a loop of them ends here."""
+    """Calls nested through any number of programs: an endless loop of calls ends here."""
 
     stream_items: int = 1024
-    """Items of one stream that may wait here for their consumer."""
+    """Items of one stream that may be buffered for their consumer."""
 
     stream_bytes: int = MIB
-    """Bytes of them; the last item may go beyond, so that any that is a legal message can come."""
+    """Bytes of buffered items. The last one may exceed it, so that any legal message can arrive."""
 
     send_buffer: int = 4 * MIB
-    """Bytes queued for sending above which new calls wait, and streams pause, for the writer."""
+    """Bytes queued for sending above which new calls and streams wait for the writer."""
 
     max_unsent: int = 32 * MIB
-    """Bytes queued for sending above which no further handler begins: what a peer that reads
-    nothing can make this end hold of its answers."""
+    """Bytes queued for sending above which no further handler begins. It bounds the answers that
+    this end holds for a peer that does not read."""
 
     max_unsent_total: int = 256 * MIB
-    """The same for all sessions of one server together, so that many peers cannot add up."""
+    """The same bound for all sessions of one server together."""
 
     max_channels: int = 256
-    """Forwarded channels of the peer at once; each may have 4 packets waiting for its receiver."""
+    """The peer's forwarded channels at once; each buffers at most 4 packets for its receiver."""
 
     handshake_timeout: float = 10.0
-    """From an open channel to an open session: what a peer that says nothing can hold."""
+    """Seconds from an open channel to an open session, against a peer that says nothing."""
 
     packet_timeout: float = 30.0
-    """From the first to the last byte of one packet: what a peer that drips bytes can hold."""
+    """Seconds from the first to the last byte of a packet, against a peer that drips bytes."""
 
     keepalive_interval: float = 15.0
-    """Silence after which a Ping is sent; shorter than what common proxies cut after."""
+    """Seconds of silence after which a Ping is sent; common proxies cut idle connections later."""
 
     keepalive_pings: int = 3
-    """Pings in a row without any answering byte after which the peer counts as dead."""
+    """Unanswered Pings in a row after which the peer counts as dead."""
 
     cancel_grace: float = 30.0
-    """How long a cancelled caller waits for the word that its handler has ended (law 2)."""
+    """Seconds that a cancelled caller waits for its handler to end (law 2)."""
 
     close_grace: float = 5.0
-    """How long a graceful close waits for calls that are still running."""
+    """Seconds that a graceful close waits for running calls."""
 
     shutdown_timeout: float = 1.0
-    """How long a forceful close may take to get the last messages out."""
+    """Seconds that handlers and the last messages get when a session ends."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,7 +1,7 @@
 """The messages of docs/protocol.md, one class each, and how each looks as a MessagePack array.
 
-A class knows two things: the list of fields it becomes (``to_wire``) and whether a list that
-arrived is one of its kind (``from_wire``). What a message *means* is protocol/'s business.
+A class knows two things: the list of fields it becomes (``to_wire``), and how to check and read a
+list that arrived (``from_wire``). What a message *means* is defined in protocol/.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = [
 
 PROTOCOL_VERSION = 1
 MAX_NUMBER = 2**53 - 1
-"""The largest number in a message of the protocol itself: what every language can hold exactly."""
+"""The largest number in a protocol message: every language can hold it exactly."""
 
 Fields: TypeAlias = list[Any]
 
 
 class Reference:
-    """Something alive that stays at its owner's: only its kind and number travel."""
+    """A function or stream that stays at its owner: only its kind and number travel."""
 
     __slots__ = ("kind", "number")
 
@@ -83,7 +83,7 @@ def _length(fields: Fields, name: str, least: int, most: int) -> None:
 
 
 def _trimmed(fields: Fields, least: int) -> Fields:
-    """Leave out trailing elements that only say 'nothing'."""
+    """Remove trailing elements that are None or empty."""
     while len(fields) > least and not fields[-1]:
         fields.pop()
     return fields
@@ -111,7 +111,7 @@ class Request:
 
     @classmethod
     def from_wire(cls, fields: Fields) -> Request:
-        # Most are short and right: one look, and the complaints only where there is one.
+        # Most Requests are short and correct: one fast check; error texts only on a failure.
         if (
             len(fields) != 4
             or type(fields[1]) is not int
@@ -266,7 +266,7 @@ class Goodbye:
 
 @dataclass(slots=True)
 class Ping:
-    """Say something. ``number`` comes back in the Pong."""
+    """Show that you are alive. ``number`` comes back in the Pong."""
 
     TYPE: ClassVar[int] = 13
     number: int
@@ -296,12 +296,12 @@ class Pong:
 
 @dataclass(slots=True)
 class Credit:
-    """You may send so much more: Notifications, or Items of that call and bytes of them."""
+    """You may send ``count`` more Notifications, or ``count`` Items with ``size`` bytes."""
 
     TYPE: ClassVar[int] = 15
     count: int
     id: int | None = None
-    """The call whose Items are meant, or None: Notifications are."""
+    """The call whose Items are meant, or None for Notifications."""
     size: int = 0
 
     def to_wire(self) -> Fields:
@@ -339,9 +339,9 @@ class Piece:
 
 @dataclass(slots=True)
 class LastPiece:
-    """The last bytes of a message too large for one packet: it has arrived now.
+    """The last bytes of a message too large for one packet.
 
-    Without any it takes the message back: the rest will not come.
+    Without bytes it takes the message back: the rest will not be sent.
     """
 
     TYPE: ClassVar[int] = 17
@@ -357,7 +357,7 @@ class LastPiece:
 
 @dataclass(slots=True)
 class Item:
-    """The handler of that call has yielded this; its caller gave credit for it."""
+    """The handler of that call has yielded ``value``, for which its caller gave credit."""
 
     TYPE: ClassVar[int] = 20
     id: int
@@ -438,9 +438,9 @@ _PARSERS = {cls.TYPE: cls.from_wire for cls in _CLASSES}
 
 
 def parse_message(fields: object) -> Message:
-    """Make the message that a decoded MessagePack value stands for.
+    """Make a message from a decoded MessagePack value.
 
-    Raises DecodeError when it stands for none.
+    Raises DecodeError if the value is not a message.
     """
     if type(fields) is not list or not fields or type(fields[0]) is not int:
         raise DecodeError("a message must be an array that begins with its type, an integer")

@@ -1,13 +1,12 @@
-"""Large strings of bytes on their way through: handed on, not copied.
+"""Large ``bytes`` objects, which pass through a session without needless copies.
 
-A MiB that is copied costs more than all else that is done for its call. So a message that carries a
-large ``bytes`` object is never joined at its sender: it is a :class:`BufferList`, the object itself between what
-was packed before and after it, and is written like that. The receiver copies it once, out of each packet into
-the object that its user gets (:class:`LargeBytes`).
+Copying a MiB costs more than all other work for its call. So the sender never joins a message with
+a large ``bytes`` object: the message is a :class:`BufferList`, which holds the object itself
+between the bytes packed before and after it, and is written like that. The receiver copies the
+bytes once, from each packet into the object that its user gets (:class:`LargeBytes`).
 
-Who owns what is simple: the bytes in a Parts never change, so whoever has them may keep them for as long as he
-likes. Of what users pass only ``bytes`` are taken as they are; a ``bytearray`` or a ``memoryview`` is copied
-while they still wait for the call to be made.
+The bytes in a BufferList never change, so every holder may keep them. Only ``bytes`` objects of
+users are taken as they are; a ``bytearray`` or a ``memoryview`` is copied before the call is made.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from trio_rpc.errors import DecodeError
 __all__ = ["LARGE", "Buffer", "BufferList", "LargeBytes", "SplitMessage", "pack_parts"]
 
 LARGE = 32 * 1024
-"""Bytes of a string below which to copy it costs less than to treat it apart."""
+"""Bytes of an object below which a copy costs less than separate handling."""
 
 Buffer: TypeAlias = bytes | memoryview
 
 
 class BufferList:
-    """Bytes in order that lie in several places; ``bytes()`` joins them, with a copy.
+    """A sequence of buffers that is one string of bytes; ``bytes()`` joins them, with a copy.
 
     Args:
-        buffers: none of them empty, and none that will change.
+        buffers: the buffers, none of them empty; they must not change.
     """
 
     __slots__ = ("buffers", "size")
@@ -47,7 +46,7 @@ class BufferList:
         return b"".join(self.buffers)
 
     def cut(self, start: int, stop: int) -> list[Buffer]:
-        """Return what lies between two positions, uncopied; ``stop`` may be beyond the end."""
+        """Return the buffers between two positions, uncopied; ``stop`` may exceed the size."""
         found: list[Buffer] = []
         for buffer in self.buffers:
             size = len(buffer)
@@ -65,9 +64,9 @@ _STRINGS = frozenset({bytes, bytearray, memoryview})
 
 
 def pack_parts(fields: list[Any], packer: msgpack.Packer, most: int) -> BufferList | None:
-    """Pack a message around the large bytes that are in it, or in an array in it.
+    """Pack a message around large bytes that are one of its values, or in an array in it.
 
-    None if there are none, or if there could be more than ``most`` values in the message.
+    Returns None if it has none, or if the message could have more than ``most`` values.
     """
     if not any(_is_large(field) or (type(field) is list and _holds(field)) for field in fields):
         return None
@@ -94,13 +93,13 @@ def _is_large(value: Any) -> bool:
 
 
 class _Packing:
-    """A message that is being packed."""
+    """The state of packing one message."""
 
     def __init__(self, packer: msgpack.Packer) -> None:
         self._packer = packer
         self._buffers: list[Buffer] = []
         self.rest = bytearray()
-        """What was packed since the last large bytes."""
+        """The bytes packed since the last large object."""
         self.most_nodes = 0
 
     def add(self, values: list[Any]) -> None:
@@ -129,11 +128,11 @@ class _Packing:
 
 
 class LargeBytes:
-    """Large bytes that are still coming, in the object that they become.
+    """A large ``bytes`` object that is still arriving.
 
     Args:
-        size: how many there will be. Memory is reserved for them and, as far as it is fresh, not
-            touched before they come.
+        size: its final size in bytes. Memory is reserved for it; fresh memory is not touched before
+            the bytes arrive.
     """
 
     def __init__(self, size: int) -> None:
@@ -142,7 +141,7 @@ class LargeBytes:
         self._space = self._file.getbuffer()
 
     def add(self, data: memoryview) -> memoryview:
-        """Copy what belongs here, and return the rest."""
+        """Copy the bytes that belong to this object, and return the rest."""
         count = min(len(data), len(self._space))
         with self._space as space:
             space[:count] = data[:count]
@@ -150,7 +149,7 @@ class LargeBytes:
         return data[count:]
 
     def whole(self) -> bytes:
-        """Return the bytes. Raises DecodeError if they have not all come."""
+        """Return the bytes. Raises DecodeError if some have not arrived."""
         if self._space:
             raise DecodeError("malformed MessagePack: it ends inside a value")
         self._space.release()
@@ -158,13 +157,13 @@ class LargeBytes:
 
 
 class SplitMessage:
-    """A whole message whose large bytes are not in it.
+    """A whole message, split into its large bytes and the rest.
 
     Args:
-        rest: the message with no bytes in their place.
-        content: the bytes.
-        path: where they belong: a number in the array that the message is, or in an array in it.
-        size: bytes of the message, all in all.
+        rest: the message with empty bytes in place of the large ones.
+        content: the large bytes.
+        path: the index of the large bytes in the message's array, or in an array in it.
+        size: bytes of the whole message.
     """
 
     __slots__ = ("_content", "_path", "_size", "rest")
@@ -179,7 +178,7 @@ class SplitMessage:
         return self._size
 
     def put_back(self, fields: Any) -> None:
-        """Put the bytes into ``rest``, decoded."""
+        """Put the large bytes into the decoded ``rest``."""
         *outer, last = self._path
         for index in outer:
             fields = fields[index]

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Registration(NamedTuple):
-    """One class of a user's: how it is written and read."""
+    """How a user's class is encoded and decoded."""
 
     tag: int
     cls: type
@@ -25,10 +25,10 @@ class Registration(NamedTuple):
 
 
 class TypeRegistry:
-    """Classes of your own that may be arguments and results.
+    """Your own classes that may be arguments and results.
 
-    Both ends of a session must register the same tags. A session takes the registry it is given
-    for itself: from then on nothing can be added to it, but a :meth:`copy` can be extended.
+    Both ends of a session must register the same tags. A session freezes its registry: nothing can
+    be added to it afterwards, but a :meth:`copy` can be extended.
     """
 
     def __init__(self) -> None:
@@ -43,15 +43,15 @@ class TypeRegistry:
 
         Args:
             tag: the number on the wire, 64 to 127.
-            cls: the class; instances of its subclasses are not meant.
-            encode: makes of an instance a value that can be sent: of a built-in type, or of
-                another registered one.
-            decode: makes the instance again from that value. When it raises, the call the value
-                came with fails, and nothing else does.
+            cls: the class; its subclasses are not included.
+            encode: turns an instance into a value that can be sent: a built-in type, or another
+                registered one.
+            decode: makes an instance from that value. If it raises, only the call that brought the
+                value fails.
 
         Raises:
-            ValueError: the tag is out of range or taken; the class is taken or travels anyway.
-            TypeError: the tag is no int, ``cls`` no class, or a function cannot be called.
+            ValueError: the tag is out of range or taken, or the class is registered or built in.
+            TypeError: the tag is not an int, ``cls`` is not a class, or a function is not callable.
             RuntimeError: a session already uses this registry.
         """
         if self._frozen:
@@ -64,22 +64,22 @@ class TypeRegistry:
         self._by_tag[tag] = self._by_class[cls] = Registration(tag, cls, encode, decode)
 
     def copy(self) -> TypeRegistry:
-        """Return a registry with the same classes that can be extended."""
+        """Return a registry with the same classes, which can be extended."""
         other = TypeRegistry()
         other._by_tag.update(self._by_tag)
         other._by_class.update(self._by_class)
         return other
 
     def freeze(self) -> None:
-        """Refuse further registrations: what a tag means must not change while it travels."""
+        """Refuse further registrations, since a tag must not change its meaning in a session."""
         self._frozen = True
 
     def for_class(self, cls: type) -> Registration | None:
-        """Return how instances of exactly this class travel, if they were registered."""
+        """Return the registration of exactly this class, or None."""
         return self._by_class.get(cls)
 
     def for_tag(self, tag: int) -> Registration | None:
-        """Return what a number on the wire stands for, if it was registered."""
+        """Return the registration of a number on the wire, or None."""
         return self._by_tag.get(tag)
 
     def __len__(self) -> int:

@@ -1,8 +1,9 @@
-"""Looking at bytes and values before and after they are decoded: is this within bounds?
+"""Checks of encoded bytes before decoding, and of values after it, against the limits.
 
-Nothing here builds what a peer describes. MessagePack's headers promise how much is to come, and
-a library that believes them allocates for it; one byte can stand for 73 in memory. So a message
-is first walked over, and only what is whole and within bounds is decoded.
+Nothing here builds the values that a peer describes. MessagePack's headers announce how much
+follows, and a library that believes them allocates memory for it; one byte can stand for 73 bytes
+in memory. So the scan walks over a message first, and only complete messages within the limits are
+decoded.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ __all__ = [
 ]
 
 SMALL = 512
-"""Bytes below which the most that headers can promise (claims nested in claims) does no harm."""
+"""Bytes below which even the largest nested claims of headers do no harm."""
 
 BULK = 64 * 1024
-"""Bytes above which it is worth a look whether a message is mostly one large string."""
+"""Bytes above which the scan checks whether a message is mostly one large string."""
 
 TRAILING = "malformed MessagePack: something follows where a value ends"
 
 
 def check_packet(packet: bytes | memoryview, max_nodes: int) -> int:
-    """Make sure that it is safe to decode the messages of a packet, and return their number.
+    """Check that the messages of a packet are safe to decode, and return their number.
 
-    Raises DecodeError unless they are all whole, and each within ``max_nodes`` values.
+    Raises DecodeError unless all are complete and each has at most ``max_nodes`` values.
     """
     walker = msgpack.Unpacker(max_buffer_size=len(packet))
     walker.feed(packet)
@@ -67,10 +68,10 @@ _PIECES = {
 
 
 def lone_piece(packet: bytes) -> Piece | LastPiece | None:
-    """Return the piece of a large message that is all there is in a packet, or None.
+    """Return the piece of a large message that fills a packet alone, or None.
 
-    Such packets are most of what goes through a session by size, if not by number: their bytes
-    are handed on as they are, where decoding would copy them twice.
+    Such packets carry most of a session's bytes. Their payload is handed on as it is, where
+    decoding would copy it twice.
     """
     cls = _PIECES.get(packet[:3])
     if cls is None or len(packet) != 7 + int.from_bytes(packet[3:7], "big") or len(packet) == 7:
@@ -79,14 +80,14 @@ def lone_piece(packet: bytes) -> Piece | LastPiece | None:
 
 
 def check_whole(data: bytes | memoryview, max_nodes: int) -> None:
-    """Make sure that it is safe to decode one value from these bytes.
+    """Check that it is safe to decode one value from these bytes.
 
-    Raises DecodeError unless they are one whole value, of at most ``max_nodes`` values, or begin
-    with one and are then refused by whoever decodes them exactly.
+    Raises DecodeError unless they begin with one complete value of at most ``max_nodes`` values.
+    Bytes that follow it are refused by the exact decoder.
     """
     if not data:
         raise DecodeError("malformed MessagePack: there is no value at all")
-    # Walking over a copy is fast, making the copy is not: a few large strings go without.
+    # Walking over a copy is fast but making it is slow, so a few large strings are not copied.
     if len(data) > BULK and walk(memoryview(data), max_nodes, patience=len(data) // 4096):
         return
     if check_packet(data, max_nodes) != 1:
@@ -94,7 +95,7 @@ def check_whole(data: bytes | memoryview, max_nodes: int) -> None:
 
 
 def malformed(error: Exception) -> DecodeError:
-    """Return the one error for bytes that are not MessagePack as we speak it."""
+    """Return the error for bytes that are not MessagePack as the protocol uses it."""
     if isinstance(error, msgpack.OutOfData):
         return DecodeError("malformed MessagePack: it ends inside a value")
     detail = str(error) or type(error).__name__
@@ -118,14 +119,14 @@ _EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD4: -1, 0xD5: -2, 0xD6: -4, 0xD7: -8
 _COUNTS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
 _OF_VALUES = frozenset({1, 2, 3, 12, *range(64, 128)})
-"""Extension codes whose payload is one encoded value. Its values count, too."""
+"""Extension codes whose payload is one encoded value. Its values count also."""
 
 EXTENSION_NODES = 4
-"""How many values an extension counts as, beside those in it: to read one takes that much longer."""
+"""Values that an extension counts as, beside those in it: reading one takes that much longer."""
 
 
 def may_have_more(data: bytes | memoryview, most: int) -> bool:
-    """Say whether these bytes could be more than ``most`` values; much faster than to count them."""
+    """Return whether these bytes could hold more than ``most`` values, without counting them."""
     size = len(data)
     if size <= most // 2:  # the densest is an empty tuple: three bytes that count as five values
         return False
@@ -136,25 +137,25 @@ def may_have_more(data: bytes | memoryview, most: int) -> bool:
 
 
 _NO_EXTENSION = bytes(set(range(256)) - _EXTENSIONS.keys())
-"""The bytes that begin no extension."""
+"""All bytes that do not begin an extension."""
 
 
 def walk(
     data: memoryview, max_nodes: int, max_depth: int | None = None, patience: int | None = None
 ) -> int:
-    """Count the values of one encoded value, those in containers and extensions included.
+    """Count the values in one encoded value, including those in containers and extensions.
 
-    It looks at headers alone: long strings cost nothing, and nothing is allocated. Containers are
-    counted by what their headers claim, so a bomb is refused where it begins.
+    It reads headers alone: long strings cost nothing, and no memory is allocated. Containers count
+    as many values as their headers claim, so a bomb is refused at its header.
 
     Args:
         data: one encoded value.
-        max_nodes: how many values there may be.
-        max_depth: how many arrays, maps and extensions of values may be inside each other.
-        patience: how many headers to read; if that does not suffice, the result is 0.
+        max_nodes: the largest number of values.
+        max_depth: the largest nesting of arrays, maps and extensions of values.
+        patience: the number of headers to read; the result is 0 if there are more.
 
     Raises:
-        DecodeError: there are more than allowed, or than there are bytes for, or something follows
+        DecodeError: there are more values than allowed or than the bytes can hold, or bytes follow
             the value.
     """
     deepest = len(data) if max_depth is None else max_depth
@@ -209,7 +210,7 @@ def walk(
 
 
 _OPEN = -1
-"""The end of an array or a map, which its values tell."""
+"""The end of an array or a map, which follows from its values."""
 
 _CUT = "malformed MessagePack: it ends inside a value"
 
@@ -230,9 +231,9 @@ def _extension(data: memoryview, at: int) -> tuple[int, int, int]:
 
 
 def hello_version(packet: bytes) -> int | None:
-    """Return the version if a packet begins like a Hello; None if it does not.
+    """Return the version if a packet begins like a Hello, else None.
 
-    What follows the version is not looked at: another version may have anything there.
+    The bytes after the version are not checked, since another version may define them differently.
     """
     head = memoryview(packet)[:30]
     first = head[0] if head else 0
@@ -256,23 +257,23 @@ def hello_version(packet: bytes) -> int | None:
 
 
 PATIENCE = 64
-"""Values that are looked at to find one that is large."""
+"""Values that are examined to find a large one."""
 
 
 class BytesPosition(NamedTuple):
-    """Where a string of bytes is in an encoded array."""
+    """The position of a bytes object in an encoded array."""
 
     path: tuple[int, ...]
-    """Its number in the array, and before it the number of the array in which that one lies."""
+    """Its index in the array; before it, the index of that array in an outer one."""
 
     header: int
-    """Where its header begins, a bin 32."""
+    """The offset of its header, a bin 32."""
 
     content: int
-    """Where its bytes begin."""
+    """The offset of its first byte."""
 
     size: int
-    """How many there are, as the header claims."""
+    """Its size in bytes, as the header claims."""
 
 
 def find_large(data: memoryview, least: int) -> BytesPosition | None:
@@ -280,11 +281,11 @@ def find_large(data: memoryview, least: int) -> BytesPosition | None:
 
     Args:
         data: the beginning of what may be such an array.
-        least: bytes of a string to look for, at least.
+        least: the smallest size to look for, in bytes.
 
     Returns:
-        None if nothing is found soon, or something is in the way: what that means is for others
-        to say.
+        The position, or None if the first values have none. None does not mean that the bytes are
+        valid.
     """
     path: tuple[int, ...] = ()
     at, index, count = 0, 0, 1
@@ -313,22 +314,23 @@ def find_large(data: memoryview, least: int) -> BytesPosition | None:
 
 
 _ELSE = bytes(byte for byte in _NO_EXTENSION if not (0x80 <= byte < 0xA0 or 0xDC <= byte < 0xE0))
-"""The bytes that begin no array, no map and no extension."""
+"""All bytes that do not begin an array, a map or an extension."""
 
 
 def may_be_deeper(data: bytes | memoryview, most: int) -> bool:
-    """Say whether these bytes could be more than ``most`` containers inside each other.
+    """Return whether these bytes could nest containers more than ``most`` deep.
 
-    Much faster than to look, and nearly always enough: text and small numbers have no such bytes.
+    This is much faster than an exact check, and nearly always enough: text and small numbers have
+    no such bytes.
     """
     size = len(data)
     return size > most and (size > 4096 or len(bytes(data).translate(None, _ELSE)) > most)
 
 
 def is_deeper(value: Any, most: int) -> bool:
-    """Say whether there are more than ``most`` lists and dicts inside each other, level by level.
+    """Return whether lists and dicts are nested more than ``most`` deep.
 
-    Not for messages with extensions of values, whose levels do not show in what they are read to.
+    Not for messages with extensions of values, since decoded values do not show those levels.
     """
     level = [value] if type(value) in _CONTAINERS else []
     for _ in range(most):

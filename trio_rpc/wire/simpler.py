@@ -1,6 +1,6 @@
-"""Classes whose values travel as simpler ones; the annotation at the other end makes them again.
+"""Classes whose values travel as simpler values; the receiver's annotation restores them.
 
-Nothing here imports Pydantic: a model is known by what its class has.
+Nothing here imports Pydantic: a model is recognised by its class's attributes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ ADDRESSES: Final = (
 
 
 MAX_FRACTION: Final = 8192
-"""Bits of a numerator or denominator; an int may have as many."""
+"""Bits of a numerator or denominator; the same bound as for an int."""
 
 
 def simplifier(cls: type) -> Callable[[Any], Any] | None:
-    """Return what makes a simpler value of an instance of ``cls``, or None.
+    """Return a function that simplifies instances of ``cls``, or None.
 
     The function raises ValueError for a value that is too large.
     """

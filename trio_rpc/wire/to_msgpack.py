@@ -1,7 +1,7 @@
-"""Making of any value we can send one that MessagePack has.
+"""Convert Python values to MessagePack types.
 
-Scalars, and lists and dicts of them, are what nearly every call carries: they are recognised by
-one look at the set of their types and go to the packer as they are. The rest is taken apart here.
+Nearly every call carries scalars, or lists and dicts of scalars. One look at the set of their
+types recognises them, and they go to the packer as they are. All other values are converted here.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ __all__ = [
 ]
 
 EXTENSION_FACTOR = 4
-"""How often ``max_message`` the payloads of extensions may be, each counted at every level.
+"""Total payload of extensions, as a multiple of ``max_message``, counted at every level.
 
-An extension in an extension is copied once for each level when it is read. This bounds the work
-and the memory that nesting large ones costs.
+A nested extension is copied once for each level when it is read. This bounds the work and the
+memory that nesting large extensions costs.
 """
 
 SHORT = SCALARS - {bytes, bytearray, memoryview}
@@ -65,7 +65,7 @@ class AsData(NamedTuple):
 
 
 class InPlaceOf(NamedTuple):
-    """An object, and what travels in its place: unless its class is registered, for then it travels as that."""
+    """An object, and the value that travels in its place unless its class is registered."""
 
     value: Any
     instead: Any
@@ -75,7 +75,7 @@ Lowerer: TypeAlias = "Callable[[Converter, Any, int], Any]"
 
 
 def is_plain(value: Any) -> bool:
-    """Say whether a value is a list or dict that can go to the packer as it is."""
+    """Return whether a value is a list or dict that can go to the packer as it is."""
     cls = type(value)
     if cls is list:
         return SHORT.issuperset(map(type, value))
@@ -87,7 +87,7 @@ def is_plain(value: Any) -> bool:
 
 
 def keeps_its_type(value: Any) -> bool:
-    """Say whether a value arrives as it is where no annotation tells what it is."""
+    """Return whether a value keeps its type where the receiver has no annotation."""
     waiting = [value]
     seen: set[int] = set()
     while waiting:
@@ -104,7 +104,7 @@ def keeps_its_type(value: Any) -> bool:
 
 
 class Converter:
-    """The work on one message: what it has cost so far, and what it may."""
+    """Converts the values of one message, and counts its cost against the limits."""
 
     __slots__ = (
         "_check_opaque",
@@ -128,7 +128,7 @@ class Converter:
     ) -> None:
         self._check_opaque = check_opaque
         self.has_opaque = False
-        """Whether there are payloads in it whose own depth has not been counted."""
+        """Whether it contains payloads whose own depth has not been counted."""
         self._registry = registry
         self._limits = limits
         self._pack = pack
@@ -138,7 +138,7 @@ class Converter:
         self._in_key = False  # inside a set, or a key: only what has a hash can arrive
 
     def value(self, value: Any, depth: int) -> Any:
-        """Lower one value that lies inside ``depth`` containers. Raises EncodeError."""
+        """Convert a value that is nested in ``depth`` containers. Raises EncodeError."""
         cls = type(value)
         if cls in SCALARS:
             return value
@@ -154,7 +154,7 @@ class Converter:
         return self._unknown(value, depth)
 
     def items(self, items: Iterable[Any], depth: int) -> list[Any]:
-        """Lower what a container at ``depth`` holds."""
+        """Convert the values of a container at ``depth``."""
         values = items if type(items) is list else list(items)
         self._enter(len(values), depth)
         if SCALARS.issuperset(map(type, values)):
@@ -196,7 +196,7 @@ class Converter:
         return self._extension(MAP, flat)
 
     def _keys(self, keys: Collection[Any], depth: int) -> list[Any]:
-        """Lower the elements of a set or the keys of a dict."""
+        """Convert the elements of a set or the keys of a dict."""
         if collide(keys):
             raise EncodeError("too many keys with the same hash in a dict or set")
         outside, self._in_key = self._in_key, True
@@ -242,26 +242,26 @@ class Converter:
         return lower(self, value, depth)
 
     def array(self, value: Any, depth: int) -> msgpack.ExtType:
-        """Lower a tuple: the extension is a level, and so is the array in it."""
+        """Convert a tuple. The extension is one level, and the array in it another."""
         return self._extension(TUPLE, self.items(value, depth + 2))
 
     def set(self, code: int, value: Any, depth: int) -> msgpack.ExtType:
-        """Lower a set or frozenset."""
+        """Convert a set or frozenset."""
         self._enter(len(value), depth + 2)
         return self._extension(code, self._keys(value, depth + 2))
 
     def record(self, value: Any, depth: int) -> Any:
-        """Lower a tuple with names to an array, or a tuple where an array could not arrive."""
+        """Convert a named tuple to an array, or to a tuple where the receiver needs a hash."""
         return self.array(value, depth) if self._in_key else self.items(value, depth + 1)
 
     def fields(self, value: dict[str, Any], depth: int) -> dict[str, Any]:
-        """Lower an object that becomes a map of its fields."""
+        """Convert an object to a map of its fields."""
         self._refuse_in_key(dict)
         self._enter(2 * len(value), depth + 1)
         return {name: self.value(item, depth + 1) for name, item in value.items()}
 
     def in_place(self, value: InPlaceOf, depth: int) -> Any:
-        """Lower an object that has been taken apart before."""
+        """Convert an object whose fields have been extracted before."""
         registered = self._registry.for_class(type(value.value)) is not None
         return self.value(value.value if registered else value.instead, depth)
 
@@ -273,7 +273,7 @@ class Converter:
         return lowered
 
     def opaque(self, value: msgpack.ExtType, depth: int) -> msgpack.ExtType:
-        """Pass on an extension of the users' range that has no meaning here."""
+        """Pass on a user's extension that is not registered here."""
         if not FIRST_TAG <= value.code <= LAST_TAG:
             raise EncodeError(f"extension {value.code} is not one of {FIRST_TAG} to {LAST_TAG}")
         self._enter(1, depth + 1)
@@ -324,7 +324,7 @@ def _is_channel(cls: type) -> bool:
 
 
 def has_data(cls: type) -> bool:
-    """Say whether an instance of a class has something that could be sent as data."""
+    """Return whether an instance of a class has fields that could be sent as data."""
     return _data_lowerer(cls) is not None
 
 

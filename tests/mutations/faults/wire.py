@@ -120,7 +120,7 @@ FAULTS = (
     fault(
         "a late notification's credit is not given back",
         "protocol/protocol.py",
-        "            self.grant_notifications(1)  # no handler will end and do it\n",
+        "            self.grant_notifications(1)  # no handler will run, whose end would grant it\n",
         "",
         CALLS,
         STATES,
@@ -135,8 +135,8 @@ FAULTS = (
     fault(
         "credentials that cannot be read are taken for none",
         "protocol/protocol.py",
-        "        if message.problem is not None:  # the application",
-        "        if False:  # the application",
+        "        if message.problem is not None:  # unreadable",
+        "        if False:  # unreadable",
         "session/test_unreadable_values.py",
     ),
     fault(

@@ -1,4 +1,4 @@
-"""``trio-rpc demo``: two processes that call each other, and cancel one another."""
+"""The command ``demo``: two processes that call and cancel each other."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from trio_rpc.session.session import Session
 __all__ = ["demo"]
 
 PATIENCE = 120.0
-"""Seconds after which the demo gives up on itself."""
+"""Seconds after which the demo gives up."""
 
 
 async def demo(output: Output, *, quick: bool) -> int:
-    """Run the demo; returns the exit code, which is 0 when all that it claims was seen.
+    """Run the demo; return the exit code, which is 0 if every claim of the demo held.
 
     Args:
-        output: where it is shown, or reported as JSON.
+        output: shows the demo, or reports it as JSON.
         quick: take about two seconds.
     """
     show = _Show(output, quick=quick)
@@ -46,10 +46,10 @@ async def demo(output: Output, *, quick: bool) -> int:
 
 
 class _Show:
-    """Tells the story, step by step.
+    """Runs the steps of the demo, and shows each one.
 
     Args:
-        output: where it is shown.
+        output: shows the steps.
         quick: do less of everything.
     """
 
@@ -63,7 +63,7 @@ class _Show:
         self.report: dict[str, Any] = {}
 
     async def run(self, child: Child) -> None:
-        """Connect to the server and do everything."""
+        """Connect to the server and run all steps."""
         self._introduce(child)
         async with connect(child.url, {"screen": self._screen}) as session:
             self._screen.session = session
@@ -148,7 +148,7 @@ class _Show:
         self._last = measured, session.statistics()
 
     def finish(self, child: Child) -> None:
-        """Sum up; the server has ended."""
+        """Show the summary, after the server has ended."""
         if self._last is None:
             return
         measured, statistics = self._last

@@ -1,6 +1,6 @@
-"""The server of the demo: ``trio-rpc serve`` in a process of its own.
+"""The server of the demo: ``trio-rpc serve`` in its own process.
 
-It stops when its standard input ends, so it does not outlive the demo, however that ends.
+It stops when its standard input ends, so it never outlives the demo.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Child:
     """The server's process.
 
     Attributes:
-        url: where it listens.
+        url: the URL it listens at.
         pid: its process id.
-        exit_code: set when it has ended.
+        exit_code: its exit code, once it has ended.
     """
 
     url: str
@@ -43,9 +43,9 @@ class Child:
 
 @contextlib.asynccontextmanager
 async def running_child() -> AsyncIterator[Child]:
-    """Start the server; when the block is over, so is the process.
+    """Start the server. Leaving the block ends the process.
 
-    Raises Unreachable when it does not come up.
+    Raises Unreachable if it does not start.
     """
     process = await trio.lowlevel.open_process(
         [sys.executable, *COMMAND],
@@ -79,7 +79,7 @@ async def _address(process: trio.Process) -> str:
 
 
 async def _stop(process: trio.Process) -> int:
-    """Close its standard input, and wait; one that does not end by itself is killed."""
+    """Close the server's standard input and wait; kill the server if it does not end."""
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     await trio.aclose_forcefully(process.stdin)
     with trio.move_on_after(SECONDS_TO_STOP):

@@ -1,7 +1,7 @@
-"""What the two processes of the demo offer each other.
+"""The services of the demo's two processes.
 
 ``Lab`` runs in the child, ``Screen`` in the process that has the terminal. Each keeps a proxy of
-the other: a call may go either way, inside a call of the other direction.
+the other: either may call the other, even while it handles a call.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from trio_rpc.session.tree import ScopeNode
 __all__ = ["Diary", "Entry", "Lab", "Reading", "Screen", "services"]
 
 OnStep: TypeAlias = Callable[[str, int, int], Awaitable[None]]
-"""Called with the job, the steps done and the steps in all."""
+"""Called with the job, the steps done and the total number of steps."""
 
 CLEAN_UP_SECONDS = 0.1
-"""How long it takes to put back what was held: long enough to be seen."""
+"""Seconds that a handler's clean-up takes: long enough to be visible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Entry:
     """One line of a diary.
 
     Attributes:
-        at: seconds on the clock that both processes share.
-        text: what happened.
+        at: seconds on a clock that both processes share.
+        text: the event.
     """
 
     at: float
@@ -49,17 +49,17 @@ class Reading:
 
 
 class Diary:
-    """What one end did, and when."""
+    """A record of one end's events and their times."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
 
     def note(self, text: str) -> None:
-        """Write down what happened now."""
+        """Record an event that happens now."""
         self.entries.append(Entry(time.monotonic(), text))
 
     async def hold_until_cancelled(self, what: str) -> None:
-        """Hold something for ever; cancelled, take some time to put it back."""
+        """Sleep until cancelled, and then take some time to clean up."""
         self.note(f"took {what}")
         try:
             await trio.sleep_forever()
@@ -71,14 +71,14 @@ class Diary:
 
 
 class Screen:
-    """Offered by the end that has the terminal."""
+    """The service of the process that has the terminal."""
 
     def __init__(self) -> None:
         self.diary = Diary()
 
     @method
     async def hold(self, what: str) -> None:
-        """Hold something until cancelled."""
+        """Run until cancelled."""
         await self.diary.hold_until_cancelled(what)
 
 
@@ -112,7 +112,7 @@ class Lab:
 
     @method
     async def hold(self, what: str) -> None:
-        """Hold something until cancelled."""
+        """Run until cancelled."""
         await self._diary.hold_until_cancelled(what)
 
     @method

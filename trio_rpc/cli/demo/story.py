@@ -1,4 +1,4 @@
-"""What the demo does, step by step. It measures and checks; showing is for others."""
+"""The steps of the demo. They measure and check; views.py shows them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ JOBS = (("render", 40, 1.0), ("train", 25, 1.3), ("index", 60, 0.8))
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """One call as it is typed, and what came of it."""
+    """One call as a user types it, and its outcome."""
 
     code: str
     outcome: str
@@ -65,7 +65,7 @@ class Concurrent:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Something that happened at one end, in seconds since the block was entered."""
+    """An event at one end, in seconds since the block was entered."""
 
     at: float
     end: str
@@ -78,9 +78,9 @@ class Cancelled:
 
     Attributes:
         patience: seconds of the timeout.
-        moments: what happened at both ends, in order.
-        margin: seconds from the end of the clean-up at one end to the end of the block at the other.
-        left: calls that are still alive at either end.
+        moments: the events at both ends, in order.
+        margin: seconds between the end of the clean-up at one end and of the block at the other.
+        left: the number of calls that are still in flight at either end.
     """
 
     patience: float
@@ -90,14 +90,14 @@ class Cancelled:
 
     @property
     def ok(self) -> bool:
-        """Whether the clean-up was over before the block was, and nothing is left."""
+        """Whether the clean-up ended before the block did, and no call is left."""
         cleaned = any(moment.text == "has cleaned up" for moment in self.moments)
         return cleaned and self.margin >= 0 and not self.left
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How fast it is here: one call at a time, and many in flight."""
+    """The speed on this machine: one call at a time, and many in flight."""
 
     one_at_a_time: Latencies
     in_flight: int
@@ -114,7 +114,7 @@ class Measured:
 
 
 async def call_plainly(session: Session) -> list[Plain]:
-    """Make the calls that a beginner would."""
+    """Make the calls that a beginner would make."""
     lab = session.proxy("lab", Lab)
     untyped = session.proxy("lab")
     reading = Reading("oven", (180.0, 184.0, 182.0))
@@ -160,7 +160,7 @@ async def call_concurrently(session: Session) -> Concurrent:
 
 
 async def cancel_from_here(session: Session) -> Cancelled:
-    """Let a timeout here cancel a handler there."""
+    """Cancel a handler in the child by a timeout in this process."""
     lab = session.proxy("lab", Lab)
     await lab.forget()
     diary = Diary()
@@ -173,7 +173,7 @@ async def cancel_from_here(session: Session) -> Cancelled:
 
 
 async def cancel_from_there(session: Session, screen: Screen) -> Cancelled:
-    """Let a timeout there cancel a handler here."""
+    """Cancel a handler in this process by a timeout in the child."""
     lab = session.proxy("lab", Lab)
     screen.diary = Diary()
     screen.diary.note("asks the server to call back")
@@ -194,7 +194,7 @@ def _cancelled(
 
 
 async def _left(session: Session) -> int:
-    """Count the calls that live at either end, but for the one that asks."""
+    """Count the calls in flight at either end, except the one that asks."""
     there = await session.proxy("lab", Lab).look()
     asking = sum(node.method == "lab.look" for node in there)
     return len(session.tree()) + len(there) - asking
@@ -235,11 +235,11 @@ async def use_what_lives(session: Session) -> list[Plain]:
 class JobScreen(Screen):
     """The client's end while jobs run.
 
-    Half-way through the first job it takes a picture of the scope tree, from inside a callback:
-    a call of this end, inside which the other end calls, inside which this end asks.
+    Half-way through the first job it asks for the scope tree, from inside a callback: this end
+    calls the child, which calls back, and inside that callback this end calls again.
 
     Args:
-        show: called with job, steps done and steps in all.
+        show: called with the job, the steps done and the total number of steps.
     """
 
     def __init__(self) -> None:
@@ -250,7 +250,7 @@ class JobScreen(Screen):
         self.callbacks = 0
 
     async def on_step(self, job: str, done: int, total: int) -> None:
-        """Show it; take the picture when it is time for that."""
+        """Show the progress; ask for the scope tree half-way through the first job."""
         self.callbacks += 1
         self.show(job, done, total)
         if job == JOBS[0][0] and done == total // 2:
@@ -260,7 +260,7 @@ class JobScreen(Screen):
 
 
 async def run_jobs(session: Session, screen: JobScreen, seconds: float) -> float:
-    """Run all jobs at once; returns the seconds that it took."""
+    """Run all jobs at once; return the seconds that they took."""
     lab = session.proxy("lab", Lab)
     started = time.perf_counter()
     async with trio.open_nursery() as nursery:
@@ -283,8 +283,8 @@ async def measure(session: Session, *, alone: int, together: int) -> Measured:
 
     Args:
         session: the session.
-        alone: how many to make one at a time.
-        together: how many to make with many in flight.
+        alone: the number of calls to make one at a time.
+        together: the number of calls to make with many in flight.
     """
     lab = session.proxy("lab", Lab)
     latencies = Latencies()

@@ -1,4 +1,4 @@
-"""The scope tree of both ends as one: what each end sees of a call is half of it."""
+"""The scope tree of both ends in one, since each end knows only half of a call."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["End", "Key", "LiveCall", "join_trees"]
 
 End: TypeAlias = Literal["client", "server"]
 Key: TypeAlias = tuple[End, int]
-"""Who called, and the call's number in that direction."""
+"""The calling end, and the call's number in that direction."""
 
 
 @dataclass(slots=True)
 class LiveCall:
-    """One call that is alive, seen from both ends.
+    """One call in flight, seen from both ends.
 
     Attributes:
         caller: the end that made it.
         id: its number in that direction.
         method: its full name.
         parent: the call inside which it is made, or None.
-        age: seconds since it began, at the end that has seen it longer.
-        at_caller: the caller's state, or "" where the caller was not seen with it.
-        at_callee: likewise of the handler.
+        age: seconds since it began, at the end that has known it longer.
+        at_caller: the caller's state, or "" if the caller did not list it.
+        at_callee: the handler's state, or "" if the callee did not list it.
     """
 
     caller: End
@@ -39,12 +39,12 @@ class LiveCall:
 
     @property
     def key(self) -> Key:
-        """What names it."""
+        """Its caller and its number, which identify it."""
         return self.caller, self.id
 
 
 def join_trees(client: Iterable[ScopeNode], server: Iterable[ScopeNode]) -> list[LiveCall]:
-    """Join what the two ends see. Parents come before what is made inside them."""
+    """Join the trees of the two ends. Parents come before the calls made inside them."""
     calls: dict[Key, LiveCall] = {}
     _add(calls, client, "client", "server")
     _add(calls, server, "server", "client")

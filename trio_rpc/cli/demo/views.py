@@ -1,4 +1,4 @@
-"""How the demo looks: in a terminal, and as plain lines in a pipe."""
+"""The appearance of the demo: in a terminal, and as plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INDENT = (0, 0, 0, 4)
 
 
 def title_view(client: int, server: int, url: str, versions: str) -> RenderableType:
-    """Say who is who."""
+    """Introduce the two processes."""
     text = Text.assemble(
         ("client ", STYLES["client"]),
         f"process {client}   ",
@@ -47,19 +47,19 @@ def title_view(client: int, server: int, url: str, versions: str) -> RenderableT
 
 
 def heading(number: int, title: str, remark: str) -> RenderableType:
-    """Begin a step."""
+    """Show the title of a step."""
     text = Text.assemble((f"\n {number}  ", "bold blue"), (title, "bold"))
     return Group(text, Padding(Text(remark, style="dim"), INDENT))
 
 
 def verdict(*, ok: bool, text: str) -> RenderableType:
-    """Say whether what was promised was seen."""
+    """Show whether a claim held."""
     mark = ("✓ ", "bold green") if ok else ("✗ ", "bold red")
     return Padding(Text.assemble(mark, text), INDENT)
 
 
 def plain_view(calls: list[Plain]) -> RenderableType:
-    """Show calls and what came of them."""
+    """Show calls and their outcomes."""
     lines: list[RenderableType] = []
     for call in calls:
         color = "green" if call.ok else "red"
@@ -85,8 +85,8 @@ def cancelled_view(result: Cancelled, waiter: str) -> RenderableType:
     """Show the two ends of a cancelled call on one clock.
 
     Args:
-        result: what happened.
-        waiter: the end whose block it was.
+        result: the events of the cancellation.
+        waiter: the end whose block timed out.
     """
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", no_wrap=True)
@@ -133,7 +133,7 @@ class JobBars:
     """Progress of the jobs: bars in a terminal, a few lines elsewhere.
 
     Args:
-        output: where they are drawn.
+        output: shows the bars.
     """
 
     def __init__(self, output: Output) -> None:
@@ -162,7 +162,7 @@ class JobBars:
             self._progress.stop()
 
     def show(self, job: str, done: int, total: int) -> None:
-        """Take one report of the server's."""
+        """Show one progress report of the server."""
         if self._live:
             self._progress.update(self._tasks[job], completed=done, refresh=True)
         elif done == total or done == total // 2:
