@@ -753,3 +753,76 @@ def test_chosen_hashes_in_a_model_are_refused():
     chosen = [number * (2**61 - 1) for number in range(1, 60_001)]
     with pytest.raises(msgspec.ValidationError, match=r"chosen to take long - at `\$\.ids`"):
         convert_to({"ids": chosen}, adapt(Limited))
+
+
+# ── nesting ──────────────────────────────────────────────────────────────────────────────────
+
+LEVELS = 40
+"""If the work doubled at each of them, it would have no end."""
+
+
+class Deep(Model):
+    inner: Deep | None = None
+    either: Deep | Other | None = None
+    side: Side = Side.BUY
+    ids: set[int] = set()
+
+
+class Other(Model):
+    either: Deep | Other | None = None
+    name: str = ""
+
+
+@dataclasses.dataclass
+class DeepData:
+    either: DeepData | OtherData | None = None
+    path: pathlib.Path = pathlib.Path("a")
+
+
+@dataclasses.dataclass
+class OtherData:
+    either: DeepData | OtherData | None = None
+    other: pathlib.Path = pathlib.Path("a")
+
+
+@attrs.define
+class DeepAttrs:
+    either: DeepAttrs | DeepData | OtherData | None = None
+    third: pathlib.Path = pathlib.Path("a")
+
+
+def nested(key: str, value: Any) -> Any:
+    for _ in range(LEVELS):
+        value = {key: value}
+    return value
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("read", [convert_to, read_json], ids=["wire", "JSON"])
+@pytest.mark.parametrize(
+    ("annotation", "key", "bottom"),
+    [
+        (Deep, "inner", {"side": "no"}),
+        (Deep, "inner", {"ids": ["x"]}),
+        (Deep, "inner", 5),
+        (Deep, "either", {"ids": ["x"], "name": 3}),
+        (Deep | Other, "either", {"ids": ["x"], "name": 3}),
+        (list[Deep | Other], "either", [{"ids": ["x"], "name": 3}]),
+        (DeepData, "either", {"path": 1, "other": 1}),
+        (DeepData | OtherData, "either", {"path": 1, "other": 1}),
+        (DeepData | OtherData, "either", 5),
+        (DeepAttrs | DeepData, "either", {"path": 1, "third": 1, "other": 1}),
+    ],
+)
+def test_what_does_not_fit_deep_inside_is_refused_at_once(annotation, key, bottom, read):
+    value = nested(key, bottom)
+    with pytest.raises(msgspec.ValidationError):
+        read([value] if typing.get_origin(annotation) is list else value, adapt(annotation))
+
+
+@pytest.mark.timeout(60)
+def test_what_pydantic_coerces_deep_inside_is_taken_at_once():
+    made = convert_to(nested("inner", {"side": Side.SELL}), adapt(Deep))
+    for _ in range(LEVELS):
+        made = made.inner
+    assert made == Deep(side=Side.SELL)

@@ -18,14 +18,15 @@ __all__ = [
     "Read",
     "Verdict",
     "adapter",
-    "inside",
     "joined_paths",
+    "reader",
 ]
 
 Read: TypeAlias = Callable[[Any, Any], Any]
 """Converts a value to an adapted annotation: ``convert_to``, or what another form of values has for it."""
 
 _PATHS: Final = re.compile(r"((?: - at (?:`key` in )?`\$[^`]*`)+)\Z")
+_IN_PART: Final = re.compile(r" - at (`key` in )?`\$\[0\]([^`]*)`\Z")
 _PATH: Final = re.compile(r"(`key` in )?`\$([^`]*)`")
 
 
@@ -65,18 +66,44 @@ def adapter(name: str, convert: Callable[[Any, Read], Any]) -> Any:
     return AdapterType(name, (Adapter,), {"convert": staticmethod(convert)})
 
 
-def inside(value: Any, adapted: Any, read: Read) -> Any:
-    """Convert a part of a value, within the function of a stand-in.
+def reader(adapted: Any) -> Callable[[Any, Read], Any]:
+    """Return what converts a part of a value, within the function of a stand-in.
 
-    Raises TypeError, whose text ends with the path of what does not fit: to it msgspec adds the path to the part.
+    It raises TypeError or ValueError, whose text ends with the path of what does not fit: to it msgspec adds the
+    path to the part.
     """
+    if isinstance(adapted, AdapterType):  # without msgspec, which only calls it
+        part: Any = adapted
+        return lambda value, read: part.convert(value, read)
+    if isinstance(adapted, type) and issubclass(adapted, msgspec.Struct):
+        return lambda value, read: _read(value, adapted, read)
+    # msgspec remembers what it found out about a Struct, and not about anything else.
+    shape: Any = msgspec.defstruct("Part", [("value", adapted)], array_like=True)
+
+    def convert(value: Any, read: Read) -> Any:
+        try:
+            return read((value,), shape).value
+        except msgspec.ValidationError as exc:
+            raise _without_path(exc, _IN_PART.sub(_of_part, str(exc))) from None
+
+    return convert
+
+
+def _read(value: Any, adapted: Any, read: Read) -> Any:
     try:
         return read(value, adapted)
     except msgspec.ValidationError as exc:
-        cause = exc.__cause__
-        if isinstance(cause, Verdict):
-            raise Verdict(str(exc), cause.count) from None
-        raise TypeError(str(exc)) from None
+        raise _without_path(exc, str(exc)) from None
+
+
+def _without_path(exc: Exception, text: str) -> TypeError:
+    cause = exc.__cause__
+    return Verdict(text, cause.count) if isinstance(cause, Verdict) else TypeError(text)
+
+
+def _of_part(found: re.Match[str]) -> str:
+    key, path = found.groups("")
+    return f" - at {key}`${path}`" if key or path else ""
 
 
 def joined_paths(text: str) -> str:

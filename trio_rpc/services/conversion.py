@@ -50,7 +50,7 @@ from typing import (
 
 import msgspec
 
-from trio_rpc.services.adapters import AdapterType, Read, adapter, inside
+from trio_rpc.services.adapters import AdapterType, Read, adapter, reader
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.functions import (
     CALLABLE,
@@ -279,7 +279,7 @@ class _Adapting:
         if key not in self._used:
             del self._memo[key]
             return adapted
-        mine.convert = staticmethod(lambda value, read: inside(value, adapted, read))
+        mine.convert = staticmethod(reader(adapted))
         return adapted
 
     def _record(self, annotation: Any) -> Any:

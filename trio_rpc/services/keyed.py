@@ -21,7 +21,7 @@ from operator import is_
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from trio_rpc.errors import DecodeError
-from trio_rpc.services.adapters import Read, adapter, inside
+from trio_rpc.services.adapters import Read, adapter, reader
 from trio_rpc.wire.keys import KeyBuilder
 
 __all__ = ["SETS", "check_hash", "guarded_dict", "guarded_set", "mapping", "needs_guard"]
@@ -122,8 +122,10 @@ def guarded_set(origin: Any, item: Any = Any, about: tuple[Any, ...] = ()) -> An
     if about:
         items = Annotated[(items, *about)]
 
+    read_all = reader(items)
+
     def convert(value: Any, read: Read) -> Any:
-        read_items = inside(value, items, read)
+        read_items = read_all(value, read)
         if type(value) is made and all(map(is_, iter(value), read_items)):
             return value  # it was built by the codec
         built: set[Any] = set()
@@ -136,17 +138,19 @@ def guarded_set(origin: Any, item: Any = Any, about: tuple[Any, ...] = ()) -> An
 def guarded_dict(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) -> Any:
     """Return what stands in for a dict; arguments as for :func:`guarded_set`."""
     part: Any = dict[key, item]
-    whole = Annotated[(part, *about)] if about else part
+    read_part = reader(part)
+    read_whole = reader(Annotated[(part, *about)]) if about else read_part
+    check_length = reader(Annotated[(dict, *about)]) if about else None
 
     def convert(value: Any, read: Read) -> Any:
         if type(value) is not dict or len(value) <= CHUNK or (key is int and _has_ints(value)):
-            return _each_once(inside(value, whole, read), value)
-        if about:
-            inside(value, Annotated[(dict, *about)], read)
+            return _each_once(read_whole(value, read), value)
+        if check_length is not None:
+            check_length(value, read)
         keys: list[Any] = []
         items: list[Any] = []
         for chunk in _chunks(value):
-            read_chunk = _each_once(inside(chunk, part, read), chunk)
+            read_chunk = _each_once(read_part(chunk, read), chunk)
             keys += read_chunk
             items += read_chunk.values()
         return _each_once(_map(keys, items), keys)
@@ -160,11 +164,13 @@ def mapping(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) -> An
     if about:
         pairs = Annotated[(pairs, *about)]
 
+    read_all = reader(pairs)
+
     def convert(value: Any, read: Read) -> Any:
         if not isinstance(value, dict):
             raise TypeError(f"Expected `object`, got `{type(value).__name__}`")
         try:
-            read_pairs = inside(list(value.items()), pairs, read)
+            read_pairs = read_all(list(value.items()), read)
         except TypeError as exc:
             raise TypeError(_PAIR.sub(_path_in_dict, str(exc))) from None
         keys = [one for one, _ in read_pairs]

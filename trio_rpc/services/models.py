@@ -23,9 +23,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, Union, get_args, get_origin
 
-import msgspec
-
-from trio_rpc.services.adapters import Ambiguous, Read, Verdict, adapter, inside
+from trio_rpc.services.adapters import Ambiguous, Read, Verdict, adapter, reader
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.functions import aliased, substitute
 from trio_rpc.services.keyed import needs_guard
@@ -47,8 +45,9 @@ __all__ = [
 Make = Callable[[Any], Any]
 """Makes an instance of what has been converted."""
 
+
 Part = Callable[[Any, Read], Any]
-"""Converts the value of one field."""
+"""Converts the value of one field, or hands it over as it came. Raises Verdict."""
 
 
 class Adapt(Protocol):
@@ -236,7 +235,8 @@ def _root_converter(cls: Any, adapt: Adapt, names: Names, make: Make) -> Callabl
     whole = _converter({}, None, make)
 
     def convert(value: Any, read: Read) -> Any:
-        return whole(value if part is None or type(value) is cls else part(value, read), read)
+        as_it_is = part is None or type(value) is cls
+        return whole(value if as_it_is else part(value, read), read)  # type: ignore[misc]
 
     return convert
 
@@ -302,9 +302,9 @@ def pydantic_type(cls: Any, adapt: Adapt, *, is_in_model: bool) -> Any:
     make = _type_adapter(cls).validator.validate_python
 
     def convert(value: Any, read: Read) -> Any:
-        return value if isinstance(value, cls) else made(inside(value, simpler, read), read)
+        return value if isinstance(value, cls) else made(read_simpler(value, read), read)
 
-    made = _converter({}, None, make)
+    made, read_simpler = _converter({}, None, make), reader(simpler)
     return adapter(cls.__name__, convert)
 
 
@@ -321,7 +321,7 @@ def tagged_union(annotation: Any, about: Sequence[Any], adapt: Adapt) -> Any:
         return None
     tell: Callable[[Any], Any] = function
     members = {
-        one.tag: adapt(get_args(member)[0])
+        one.tag: reader(adapt(get_args(member)[0]))
         for member in get_args(annotation)
         for one in get_args(member)
         if _is_of(one, "Tag")
@@ -334,7 +334,7 @@ def tagged_union(annotation: Any, about: Sequence[Any], adapt: Adapt) -> Any:
             raise TypeError(f"the discriminator of the union raised {type(exc).__name__}") from exc
         if not _has_hash(tag) or tag not in members:
             raise TypeError(f"no member of the union has the tag {one_line(repr(tag), 100)}")
-        return inside(value, members[tag], read)
+        return members[tag](value, read)
 
     return adapter("Union", convert)
 
@@ -381,20 +381,21 @@ def _part(place: _Place, annotation: Any, adapt: Adapt, names: Names) -> Part | 
     if adapted is Any or adapted is object:
         return None
     leaves = _leaves(annotation)
+    read_it = reader(adapted)
 
     def convert(value: Any, read: Read) -> Any:
         if type(value) in leaves:
             return value
         try:
-            return read(value, adapted)
-        except msgspec.ValidationError as exc:
-            is_final = isinstance(exc.__cause__, Verdict) and not looks_first
+            return read_it(value, read)
+        except (TypeError, ValueError) as exc:
+            is_final = isinstance(exc, Verdict) and not looks_first
             if (
                 is_final
                 or has_bytes
                 or (has_table and type(value) in (list, dict, tuple, set, frozenset))
             ):
-                count = getattr(exc.__cause__, "count", 1)
+                count = getattr(exc, "count", 1)
                 raise Verdict(str(exc), count) from None
             return value
 
@@ -420,17 +421,29 @@ def _is_looked_at(cls: Any, name: str, metadata: Any) -> bool:
 _LOOKING: Final = frozenset({"BeforeValidator", "PlainValidator", "WrapValidator"})
 
 
-def _is_plain(annotation: Any) -> bool:
+def _is_plain(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
+    """Say whether Pydantic may have what arrives for an annotation as it is, whatever it is."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is None:
-        return _has_hash(annotation) and annotation in _PLAIN
+        if annotation in within or not _has_hash(annotation) or annotation in _PLAIN:
+            return _has_hash(annotation)
+        return _is_plain_model(annotation, within | {annotation})
     if origin is Annotated:
-        return _is_plain(args[0])
+        return _is_plain(args[0], within)
     if origin is Literal:
         return all(type(one) in (str, int, types.NoneType) for one in args)
     if origin is dict:
-        return args[0] is str and _is_plain(args[1])
-    return (origin is list or origin in UNIONS) and all(map(_is_plain, args))
+        return args[0] is str and _is_plain(args[1], within)
+    return (origin is list or origin in UNIONS) and all(_is_plain(one, within) for one in args)
+
+
+def _is_plain_model(cls: Any, within: frozenset[Any]) -> bool:
+    return (
+        is_model(cls)
+        and not dataclasses.is_dataclass(cls)
+        and all(_is_plain(one.annotation, within) for one in (model_fields(cls) or {}).values())
+        and inspect.get_annotations(cls).get("__pydantic_extra__") is None
+    )
 
 
 def _leaves(annotation: Any) -> frozenset[type]:

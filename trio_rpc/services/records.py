@@ -24,7 +24,7 @@ from typing import (
 
 import msgspec
 
-from trio_rpc.services.adapters import Read, inside
+from trio_rpc.services.adapters import Read, reader
 from trio_rpc.services.annotations import Names, why_missing
 from trio_rpc.services.functions import substitute
 
@@ -82,12 +82,14 @@ class Record:
             forbid_unknown_fields=issubclass(self.cls, tuple) or _forbids(self.cls),
         )
 
+        read_all = reader(shape)
+
         def convert(value: Any, read: Read) -> Any:
             if not is_typed_dict(self.cls) and isinstance(value, self.cls):
                 return value
             if self.is_array and type(value) is tuple:
                 value = list(value)
-            came = msgspec.structs.astuple(inside(value, shape, read))
+            came = msgspec.structs.astuple(read_all(value, read))
             pairs = zip(self.fields, came, strict=True)
             return self.make({one.name: item for one, item in pairs if item is not MISSING})
 

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Final, get_origin
 
-from trio_rpc.services.adapters import Read, adapter, inside
+from trio_rpc.services.adapters import Read, adapter, reader
 from trio_rpc.services.records import is_typed_dict
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION
@@ -86,8 +86,10 @@ def _dict(args: Sequence[Any], adapt: Adapt) -> Any:
 
 
 def _made_of(cls: type, simpler: Any, make: Callable[[Any], Any]) -> Any:
+    read_simpler = reader(simpler)
+
     def convert(value: Any, read: Read) -> Any:
-        return value if type(value) is cls else make(inside(value, simpler, read))
+        return value if type(value) is cls else make(read_simpler(value, read))
 
     return adapter(cls.__name__, convert)
 
@@ -123,8 +125,10 @@ def _subclass(cls: type) -> Any:
     if cls.__new__ is not base.__new__ or cls.__init__ is not base.__init__:  # type: ignore[misc]
         return None
 
+    read_base = reader(base)
+
     def convert(value: Any, read: Read) -> Any:
-        return value if isinstance(value, cls) else cls(inside(value, base, read))
+        return value if isinstance(value, cls) else cls(read_base(value, read))
 
     return adapter(cls.__name__, convert)
 

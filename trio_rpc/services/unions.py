@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import threading
 from collections.abc import Callable, Iterable
 from itertools import combinations
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
-from trio_rpc.services.adapters import Ambiguous, Read
+from trio_rpc.services.adapters import Ambiguous, Read, Verdict, reader
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.records import record_of
 from trio_rpc.wire.simpler import model_fields, model_keys
@@ -35,7 +36,7 @@ def union_converter(
     Raises:
         Ambiguous: two of them cannot be told apart.
     """
-    pairs = list(zip(members, map(_bare, annotations), strict=True))
+    pairs = list(zip(map(reader, members), map(_bare, annotations), strict=True))
     fields = {cls: keys for _, cls in pairs if (keys := field_names(cls)) is not None}
     literals = {cls: _literals(cls, names) for cls in fields}
     for one, other in combinations(fields, 2):
@@ -60,22 +61,59 @@ def union_converter(
         """Say how many of the value's keys a class knows."""
         return len(fields[cls] & value.keys()) if cls in fields and type(value) is dict else 0
 
-    def convert(value: Any, read: Read) -> Any:
-        inner: dict[bool, list[str]] = {True: [], False: []}
+    def first_that_fits(value: Any, read: Read) -> Any:
+        inner: dict[bool, list[Exception]] = {True: [], False: []}
         for member, cls in sorted(
             pairs, key=lambda pair: (not fits(pair[1], value), -known(pair[1], value))
         ):
             try:
-                return read(value, member)
-            except msgspec.ValidationError as exc:
+                return member(value, read)
+            except (TypeError, ValueError) as exc:
                 if not _is_kind(str(exc)):
-                    inner[fits(cls, value)].append(str(exc))
+                    inner[fits(cls, value)].append(exc)
         complaints = inner[True] or inner[False]
         if len(complaints) == 1:  # of the only member that can have been meant
-            raise TypeError(complaints[0])
+            raise _same(complaints[0]) from None
         raise TypeError(f"Expected `{names_of(annotations)}`, got `{type(value).__name__}`")
 
+    def convert(value: Any, read: Read) -> Any:
+        return _TRIED.once(first_that_fits, value, read)
+
     return convert
+
+
+class _Tried(threading.local):
+    """What has been found to fit no member of a union, within one that is being tried.
+
+    Else the time would double at each level: each member of the union round it is tried, and tries all of them.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._refused: dict[tuple[Any, int], tuple[Any, Exception]] = {}
+
+    def once(self, convert: Callable[[Any, Read], Any], value: Any, read: Read) -> Any:
+        """Convert a value, unless the same function has refused it before."""
+        key = convert, id(value)
+        if key in self._refused:
+            raise _same(self._refused[key][1])
+        self._depth += 1
+        try:
+            return convert(value, read)
+        except (TypeError, ValueError) as exc:
+            self._refused[key] = value, _same(exc)  # the value, too, so that its id stays its own
+            raise
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self._refused.clear()
+
+
+_TRIED = _Tried()
+
+
+def _same(exc: Exception) -> Exception:
+    return Verdict(str(exc), exc.count) if isinstance(exc, Verdict) else TypeError(str(exc))
 
 
 def names_of(annotations: Iterable[Any]) -> str:
