@@ -37,6 +37,7 @@ from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.session.reader import Actions, Reader
 from trio_rpc.session.session import Session
 from trio_rpc.util.packet_timer import was_blocked
+from trio_rpc.util.progress import wait_while_progressing
 from trio_rpc.wire import messages as m
 
 __all__ = ["run", "start"]
@@ -154,17 +155,24 @@ class _Driver:
             with self._writing:
                 await self._core.writer.run()
         except CHANNEL_ERRORS as exc:
+            await self._hear_out()
             self._lose(exc)
         except Exception as exc:
             self._lose(exc)
             raise  # it is a bug of the channel's
 
+    async def _hear_out(self) -> None:
+        """Let the reader act on what has arrived: it may say why nothing can be written any more."""
+        self._core.incoming.is_cancelled = True  # what a handler answers could not leave
+        counters = self._protocol.counters
+        await wait_while_progressing(
+            lambda: counters.messages_received, self._core.limits.shutdown_timeout
+        )
+
     def _lose(self, exc: Exception) -> None:
         """The channel is gone: nothing that is queued can leave any more."""
-        # Once both have said Goodbye and nothing is in flight, it does not matter how the peer closes its socket.
-        orderly = self._protocol.theirs is Half.LEAVING and (
-            isinstance(exc, trio.EndOfChannel) or self._core.is_quiet
-        )
+        # After a Goodbye it does not matter how the peer closes its socket.
+        orderly = self._protocol.theirs is Half.LEAVING
         self._core.end(None if orderly else as_cause(exc), "network")
         self._protocol.end()
         if self._draining is not None:

@@ -135,4 +135,18 @@ FAULTS = (
         "            if False:  #",
         "session/test_front_doors.py",
     ),
+    fault(
+        "a write that fails ends the session before what has arrived was read",
+        "session/driver.py",
+        "            await self._hear_out()\n",
+        "",
+        "session/test_failed_writes.py",
+    ),
+    fault(
+        "a reset after a Goodbye hides what that said",
+        "session/driver.py",
+        "        orderly = self._protocol.theirs is Half.LEAVING\n",
+        "        orderly = self._protocol.theirs is Half.LEAVING and isinstance(exc, trio.EndOfChannel)\n",
+        "session/test_failed_writes.py",
+    ),
 )

@@ -22,6 +22,7 @@ from trio_rpc.channels.forwarding.frames import (
 )
 from trio_rpc.channels.optional import nowait_send
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
+from trio_rpc.util.progress import wait_while_progressing
 from trio_rpc.wire.limits import Limits
 
 __all__ = ["Driver", "ForwardedInbox"]
@@ -111,6 +112,8 @@ class Driver:
         self._on_open = on_open
         self._core = ForwardingCore(limits)
         self._failure: _Failure | None = None
+        self._heard = 0
+        """Events that have come."""
         self._ended = trio.Event()
         self._greeted = trio.Event()
         self._openers = trio.lowlevel.ParkingLot()
@@ -248,10 +251,13 @@ class Driver:
                     self._writing = False
                     self._drained.set()
                     await self._writer.park()
+        except CHANNEL_ERRORS as exc:
+            # What has arrived may say why nothing can be written any more.
+            await wait_while_progressing(lambda: self._heard, self._limits.shutdown_timeout)
+            self._lose(exc)
         except Exception as exc:
             self._lose(exc)
-            if not isinstance(exc, CHANNEL_ERRORS):
-                raise  # it is a bug of the carrier's
+            raise  # it is a bug of the carrier's
 
     def _write_now(self) -> None:
         """Write what waits at once as far as that cannot block; the task writes the rest."""
@@ -322,6 +328,7 @@ class Driver:
         turn = EVENTS_PER_TURN
         for event in self._core.receive(packet):
             self._on_event(event)
+            self._heard += 1
             turn -= 1
             if not turn:
                 turn = EVENTS_PER_TURN
