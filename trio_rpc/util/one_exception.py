@@ -15,8 +15,8 @@ __all__ = ["one_exception", "raise_alone"]
 def one_exception() -> AbstractContextManager[list[BaseException]]:
     """Raise one exception where a nursery would raise a group of ours (law 16).
 
-    The block's own exception (put into the list) is what its user expects. Only what no handler
-    may raise without ending the program goes before it.
+    The block's own exception (put into the list) is what its user expects. Two exceptions go before it: one that ends
+    the program, and one that is its cause. An exception that is not raised for this reason is named in a note.
     """
     return _OneException()
 
@@ -60,11 +60,24 @@ def raise_alone(exc: BaseException) -> NoReturn:
 
 def _choose(exc: BaseException, body: list[BaseException]) -> BaseException:
     # Trio hands on copies of the groups that it has looked into, but never of what is in them.
-    known = {id(leaf) for each in body for leaf in _leaves(each)}
+    mine = [leaf for each in body for leaf in _leaves(each)]
+    known = {id(leaf) for leaf in mine}
     leaves = list(_leaves(exc))
-    fatal = [leaf for leaf in leaves if id(leaf) not in known and not _is_cancelled(leaf)]
-    fatal.sort(key=lambda leaf: isinstance(leaf, Exception))  # what ends the program comes first
-    return next(iter(fatal + body + leaves))
+    others = [leaf for leaf in leaves if id(leaf) not in known and not _is_cancelled(leaf)]
+    fatal = [each for each in body + others if _ends_program(each)]
+    if fatal:
+        return fatal[0]
+    causes = {id(leaf.__cause__) for leaf in mine}
+    own = [each for each in body if not all(map(_is_cancelled, _leaves(each)))]
+    if own and not any(id(each) in causes for each in others):
+        for each in others:
+            own[0].add_note(f"meanwhile, in the background: {each!r}")
+        return own[0]
+    return next(iter(others + body + leaves))
+
+
+def _ends_program(exc: BaseException) -> bool:
+    return any(not isinstance(leaf, Exception) and not _is_cancelled(leaf) for leaf in _leaves(exc))
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:

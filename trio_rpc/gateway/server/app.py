@@ -44,6 +44,7 @@ from trio_rpc.services.error_maps import Detail, check_detail
 from trio_rpc.services.tables import BoundMethod, build_table, missing
 from trio_rpc.session.calls.filters import Filter, check_filters
 from trio_rpc.session.owner import Owner
+from trio_rpc.util.one_exception import one_exception
 
 __all__ = ["WITHOUT_DEFLATE", "Gateway", "outlives"]
 
@@ -190,15 +191,19 @@ class Gateway:
         check_trio()
         if self._nursery is not None:
             raise RuntimeError("this gateway is running already")
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self._owner = Owner("this gateway, while it runs,")
-            self._is_draining = False
-            try:
-                yield
-            finally:
-                self._nursery = None
-                nursery.cancel_scope.cancel(reason="the gateway is closing")
+        with one_exception() as body:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._owner = Owner("this gateway, while it runs,")
+                self._is_draining = False
+                try:
+                    yield
+                except BaseException as exc:
+                    body.append(exc)
+                    raise
+                finally:
+                    self._nursery = None
+                    nursery.cancel_scope.cancel(reason="the gateway is closing")
 
     async def drain(self) -> None:
         """Start nothing more, and wait until what is running has ended.

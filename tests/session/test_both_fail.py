@@ -1,0 +1,150 @@
+"""What leaves a block whose body and whose background fail at once: one exception, the body's own (law 16)."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from handlers import Echo
+from raw_peer import HELLO, RawPeer
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc import open_session
+from trio_rpc.channels import open_forwarding
+from trio_rpc.gateway import Gateway, open_http_server
+from trio_rpc.testing import memory_channel_pair
+from trio_rpc.wire import messages as m
+
+BUG = ZeroDivisionError("a bug of the channel")
+OWN = ValueError("the body's own")
+GROUP = ExceptionGroup("the body's own", [ValueError("first"), KeyError("second")])
+
+
+class Buggy(trio.abc.Channel[bytes]):
+    """A channel whose ``receive`` raises what no channel may raise, when it is told to."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.fails = trio.Event()
+
+    async def send(self, value):
+        await self.inner.send(value)
+
+    async def receive(self):
+        if not self.fails.is_set():
+            packets = []
+            async with trio.open_nursery() as nursery:
+
+                async def receive():
+                    packets.append(await self.inner.receive())
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(receive)
+                await self.fails.wait()
+                nursery.cancel_scope.cancel()
+            if packets:
+                return packets[0]
+        raise BUG
+
+    async def aclose(self):
+        await self.inner.aclose()
+
+
+async def in_session(body):
+    ours, theirs = memory_channel_pair()
+    channel, peer = Buggy(ours), RawPeer(theirs)
+    peer.send(HELLO, m.Welcome())
+    async with open_session(channel) as session:
+        await body(channel, session)
+
+
+async def in_forwarding(body):
+    ours, theirs = memory_channel_pair()
+    async with open_forwarding(theirs):
+        channel = Buggy(ours)
+        async with open_forwarding(channel) as forwarding:
+            await wait_all_tasks_blocked()
+            await body(channel, forwarding)
+
+
+BLOCKS = [in_session, in_forwarding]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("own", [OWN, GROUP], ids=["one", "group"])
+async def test_law_16_the_bodys_own_error_comes_out_where_the_channel_has_a_bug(
+    block, own, autojump_clock
+):
+    async def body(channel, _):
+        channel.fails.set()
+        with trio.CancelScope(shield=True):
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+        raise own
+
+    with pytest.raises(type(own)) as caught:
+        await block(body)
+    assert caught.value is own
+    assert any("a bug of the channel" in note for note in own.__notes__)
+    del own.__notes__
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+async def test_law_16_what_ends_the_program_in_the_body_is_not_lost(block, autojump_clock):
+    async def body(channel, _):
+        channel.fails.set()
+        with trio.CancelScope(shield=True):
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        await block(body)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+async def test_law_16_the_bug_comes_out_where_the_body_only_waits(block, autojump_clock):
+    async def body(channel, _):
+        channel.fails.set()
+        await trio.sleep_forever()
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        await block(body)
+    assert caught.value is BUG
+
+
+async def test_law_16_a_call_that_only_tells_of_the_bug_gives_way_to_it(autojump_clock):
+    async def body(channel, session):
+        async def fail():
+            await wait_all_tasks_blocked()
+            channel.fails.set()
+
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail)
+                await session.call("anything")
+
+    with pytest.raises(ZeroDivisionError):
+        await in_session(body)
+
+
+@pytest.mark.parametrize("own", [OWN, GROUP, SystemExit(3)], ids=["one", "group", "exit"])
+@pytest.mark.parametrize("kind", ["gateway", "http server", "server", "client"])
+async def test_law_16_a_block_that_serves_raises_what_its_body_raises(kind, own):
+    with pytest.raises(type(own)) as caught:
+        if kind == "gateway":
+            async with Gateway(Echo()).run():
+                raise own
+        elif kind == "http server":
+            async with open_http_server(Gateway(Echo()), "http://127.0.0.1:0"):
+                raise own
+        elif kind == "server":
+            async with trio_rpc.open_server(Echo(), "tcp://127.0.0.1:0"):
+                raise own
+        else:
+            async with (
+                trio_rpc.open_server(Echo(), "tcp://127.0.0.1:0") as server,
+                trio_rpc.connect(server.urls[0]),
+            ):
+                raise own
+    assert caught.value is own
