@@ -197,6 +197,38 @@ async def test_a_second_pull_of_a_generator_that_is_making_an_item_fails(autojum
         assert (item.id, item.value, end) == (1, "late", m.Reply(1, None))
 
 
+async def test_a_second_pull_of_a_stream_that_is_being_pulled_is_the_pullers_error(
+    autojump_clock, caplog
+):
+    """Whatever is given, and whatever the first pull does at that moment."""
+    send, receive = trio.open_memory_channel(9)
+
+    async def forever():
+        while True:
+            yield "item"
+
+    async with (
+        stranger() as (session, peer),
+        calling(session, peer, receive, forever()),
+        send,
+    ):
+        for callback in range(2):  # one waits for its next item, one for credit
+            peer.pull(1 + callback, callback, stream=[1, 4096])
+        await peer.heard()
+        for callback in range(2):
+            peer.pull(3 + callback, callback, **STREAM)
+            [answer] = await peer.heard()
+            assert (answer.id, answer.error["code"]) == (3 + callback, "raised")
+            assert answer.error["type"] == "trio.BusyResourceError"
+            assert answer.error["started"] is False
+        send.send_nowait("one")
+        peer.say(m.Credit(1, 2, 1))
+        heard = {one.id: one.value for one in await peer.heard()}
+        assert heard == {1: "one", 2: "item"}  # the first ones have noticed nothing
+    receive.close()
+    assert not caplog.records
+
+
 async def test_a_second_pull_of_a_duplex_fails(autojump_clock):
     async with stranger() as (session, peer), trio.open_nursery() as nursery:
         scope = trio.CancelScope()
@@ -236,8 +268,13 @@ async def test_a_cancel_stops_running_callbacks_at_once_and_refuses_later_ones(a
         assert (answer.error["code"], answer.error["started"]) == ("cancelled", False)
 
 
+def is_refused(answer, number):
+    said = answer.error["code"], answer.error["started"]
+    return answer.id == number and said == ("cancelled", False)
+
+
 @pytest.mark.parametrize("kind", ["stream", "duplex"])
-async def test_a_callback_of_a_stream_that_is_left_runs_until_its_end(kind, autojump_clock):
+async def test_a_callback_that_comes_after_a_stream_was_left_is_refused(kind, autojump_clock):
     async with stranger() as (session, peer), trio.open_nursery() as nursery:
 
         async def leave():
@@ -245,27 +282,52 @@ async def test_a_callback_of_a_stream_that_is_left_runs_until_its_end(kind, auto
                 pass
 
         nursery.start_soon(leave)
-        await peer.heard()
+        assert isinstance((await peer.heard())[-1], m.Cancel)
         peer.pull(1, 0 if kind == "stream" else 1)
-        assert await peer.heard() == [m.Reply(1, None)]
+        [answer] = await peer.heard()
+        assert is_refused(answer, 1)
+        if kind == "duplex":
+            peer.pull(2, 0, **STREAM)  # what its caller sends
+            [answer] = await peer.heard()
+            assert is_refused(answer, 2)
         peer.say(m.ReplyErr(1, {"code": "cancelled", "message": ""}))
 
 
-async def test_a_callback_of_a_scope_that_is_left_runs_until_its_end(autojump_clock):
+@pytest.mark.parametrize("kind", ["function", "stream"])
+async def test_a_callback_that_comes_after_its_scope_was_left_is_refused(kind, autojump_clock):
     async with stranger() as (session, peer), trio.open_nursery() as nursery:
 
         async def leave():
             async with session.open_scope() as scope:
-                await scope.call("x", nothing)
+                await scope.call("x", nothing if kind == "function" else numbers())
 
         nursery.start_soon(leave)
         assert [one.id for one in await peer.heard()] == [1, 2]
         peer.say(m.Reply(2, None))
         [cancel] = await peer.heard()
         assert cancel.id == 1
-        peer.pull(1)
-        assert await peer.heard() == [m.Reply(1, None)]
+        peer.pull(1, **({} if kind == "function" else STREAM))
+        [answer] = await peer.heard()
+        assert is_refused(answer, 1)
         peer.say(m.ReplyErr(1, {"code": "cancelled", "message": ""}))
+
+
+@pytest.mark.parametrize("kind", ["function", "stream"])
+async def test_a_callback_that_comes_after_its_call_was_abandoned_is_refused(kind, autojump_clock):
+    async with stranger() as (session, peer):
+        with trio.move_on_after(1):
+            await session.call(
+                "x", nothing if kind == "function" else numbers(), abandon_on_cancel=True
+            )
+        request, cancel = await peer.heard()
+        assert (request.id, cancel.id) == (1, 1)
+        peer.pull(1, **({} if kind == "function" else STREAM))
+        [answer] = await peer.heard()
+        assert is_refused(answer, 1)
+        peer.say(m.Reply(1, None))
+        peer.pull(2)
+        [answer] = await peer.heard()
+        assert answer.error["code"] == "method_not_found"  # that call has had its end
 
 
 # ── texts, credentials, and what is not checked ──────────────────────────────────────────────

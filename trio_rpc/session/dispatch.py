@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_rpc.errors import (
+    CallError,
     EncodeError,
+    Fate,
     InvalidArguments,
     LocalProtocolError,
     MethodNotFound,
+    RemoteCancelled,
 )
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half, IncomingState
@@ -38,6 +41,14 @@ from trio_rpc.session.calls.eager import begin, is_awaitable
 from trio_rpc.session.calls.filters import Filter
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
+from trio_rpc.session.calls.refusals import (
+    CALLED_TOO_LATE,
+    NOT_BEGUN,
+    NOT_TAKEN,
+    PULLED_TWICE,
+    SMALL,
+    TOO_LATE,
+)
 from trio_rpc.session.handler import (
     CANCELLED,
     Outcome,
@@ -63,23 +74,8 @@ __all__ = ["IncomingCalls"]
 
 
 # To look a member of an Enum up in its class takes longer than what is done with it here.
-_METHOD, _NOTIFICATION = Kind.METHOD, Kind.NOTIFICATION
+_METHOD, _NOTIFICATION, _STREAM = Kind.METHOD, Kind.NOTIFICATION, Kind.STREAM
 _ENDED = Half.ENDED
-
-_NOT_TAKEN = {
-    "code": "overloaded",
-    "message": "too much waits to be sent to this caller: what its handler returned or raised was dropped",
-    "started": True,
-}
-_NOT_BEGUN = "cancelled before its handler could begin"
-_TOO_LATE = {
-    "code": "deadline",
-    "message": "its deadline was over before its handler could begin",
-    "started": False,
-}
-
-_SMALL = ("code", "type", "started", "parameter")
-"""What of an error always fits into the smallest message that a peer may accept."""
 
 
 class IncomingCalls:
@@ -163,7 +159,10 @@ class IncomingCalls:
             parent_call, method = self._find(request.method, context)
             fits = method is not None and _fits(method, context)
         if method is None or not fits or request.problem is not None:
-            self._answer_error(request.id, refusal(self._why_not(method, request)))
+            self._answer_error(request.id, refusal(self._why_refused(method, request)))
+            return None
+        if parent_call is not None and method.kind is _STREAM and parent_call.is_using(method):
+            self._answer_error(request.id, {**PULLED_TWICE})
             return None
         try:
             args, sender = request.args, None
@@ -263,13 +262,19 @@ class IncomingCalls:
             if isinstance(message, m.Notification):
                 call = self._begin_notification(message)
             elif self.now + left <= trio.current_time():
-                self._answer_error(message.id, {**_TOO_LATE})
+                self._answer_error(message.id, {**TOO_LATE})
                 call = None
             else:
                 call = self._begin_request(message)
             if call is not None:
                 return call
         return None
+
+    def _why_refused(self, method: BoundMethod | None, request: m.Request) -> CallError:
+        context = request.context or {}
+        if "callback" in context and self._calls.is_abandoned(context.get("parent", 0)):
+            return RemoteCancelled(CALLED_TOO_LATE, fate=Fate.NOT_STARTED)
+        return self._why_not(method, request)
 
     def _why_not(
         self, method: BoundMethod | None, message: m.Request | m.Notification
@@ -287,7 +292,7 @@ class IncomingCalls:
 
     def _start(self, call: IncomingCall) -> IncomingCall | None:
         call.started = self.now
-        if self.is_cancelled or call.is_called_too_late:
+        if self.is_cancelled or self._is_called_too_late(call):
             self.running[call.id] = call
             self.end(call, CANCELLED)
             return None
@@ -296,6 +301,10 @@ class IncomingCalls:
         if not call.method.is_async and not self._filters:
             return self._run_inline(call, context)
         return self._step(call, context, self._call, call)
+
+    def _is_called_too_late(self, call: IncomingCall) -> bool:
+        """Whether it is a callback of a call that has been cancelled meanwhile."""
+        return call.parent_call is not None and self._calls.is_cancelling(call.parent_call)
 
     # ── running ──────────────────────────────────────────────────────────────────────────────
 
@@ -417,7 +426,7 @@ class IncomingCalls:
         if call.id < 0:
             self._end_notification()
         elif not self._protocol.may_answer:
-            self._answer_error(call.id, {**_NOT_TAKEN})
+            self._answer_error(call.id, {**NOT_TAKEN})
         elif self._protocol.ours is not _ENDED:  # else the session's end was the answer
             try:
                 self._protocol.reply(call.id, result)
@@ -435,7 +444,7 @@ class IncomingCalls:
                 text = "the notification %s from %r was refused by a filter: %s"
                 self._complaints.log(logging.WARNING, text, method.name, call.session, exc)
         elif not self._protocol.may_answer:
-            self._answer_error(number, {**_NOT_TAKEN, "started": call.has_begun})
+            self._answer_error(number, {**NOT_TAKEN, "started": call.has_begun})
         else:
             self._answer_error(number, error_of(call, exc, self._detail))
         log_bug(
@@ -455,10 +464,20 @@ class IncomingCalls:
         if has_expired(call) and not by_peer:
             error: dict[str, Any] = {"code": "deadline", "message": "its deadline is over"}
         else:
-            why = "cancelled at its caller's wish" if by_peer else _why_cancelled(call)
+            why = "cancelled at its caller's wish" if by_peer else self._why_cancelled(call)
             error = {"code": "cancelled", "message": why}
         error["started"] = call.has_begun
         self._answer_error(call.id, error)
+
+    def _why_cancelled(self, call: IncomingCall) -> str:
+        """Say why a handler was cancelled that its caller still wanted."""
+        if call.remote_scope is not None and call.remote_scope.is_ending:
+            return "the remote scope that it was made in has ended"
+        if self._is_called_too_late(call):
+            return CALLED_TOO_LATE
+        if call.parent_call is not None and call.parent_call.answer is not None:
+            return "the call that this callback belongs to has ended"
+        return "this session is ending"
 
     def _end_notification(self) -> None:
         self.notifications_running -= 1
@@ -473,7 +492,7 @@ class IncomingCalls:
         except EncodeError as exc:
             # Nothing in a fault is unknown to the codec, but a peer may accept very little.
             self._complaints.log(logging.WARNING, "an error was too large to send: %s", exc)
-            small = {name: error[name] for name in _SMALL if name in error}
+            small = {name: error[name] for name in SMALL if name in error}
             small["message"] = "its text is larger than this end accepts"
             self._protocol.reply_error(call, small)
 
@@ -494,7 +513,7 @@ class IncomingCalls:
             return
         is_scope = self.waiting[message.id][0].method == SCOPE if call is None else call.held_scope
         if call is None:
-            self._drop_waiting(message.id, _NOT_BEGUN)
+            self._drop_waiting(message.id, NOT_BEGUN)
         for number, (waiting, _) in list(self.waiting.items()) if is_scope else ():
             if (waiting.context or {}).get("scope") == message.id:
                 self._drop_waiting(number, "the remote scope that it was made in has ended")
@@ -525,17 +544,6 @@ def _nothing() -> None:
 def _session_of(call: IncomingCall) -> Session:
     assert call.session is not None  # noqa: S101 - only the gateway's calls have none
     return call.session
-
-
-def _why_cancelled(call: IncomingCall) -> str:
-    """Say why a handler was cancelled that its caller still wanted."""
-    if call.remote_scope is not None and call.remote_scope.is_ending:
-        return "the remote scope that it was made in has ended"
-    if call.is_called_too_late:
-        return "the call that this callback belongs to has been cancelled"
-    if call.parent_call is not None and call.parent_call.answer is not None:
-        return "the call that this callback belongs to has ended"
-    return "this session is ending"
 
 
 def _fits(method: BoundMethod, context: Mapping[str, Any]) -> bool:

@@ -59,8 +59,8 @@ FAULTS = (
     ),
     fault(
         "a callback of a cancelled call begins",
-        "session/calls/context.py",
-        "return self.parent_call is not None and self.parent_call.raise_cancel is not None",
+        "session/dispatch.py",
+        "return call.parent_call is not None and self._calls.is_cancelling(call.parent_call)",
         "return False",
         RACES,
         "session/test_callbacks.py",
@@ -148,5 +148,26 @@ FAULTS = (
         "        orderly = self._protocol.theirs is Half.LEAVING\n",
         "        orderly = self._protocol.theirs is Half.LEAVING and isinstance(exc, trio.EndOfChannel)\n",
         "session/test_failed_writes.py",
+    ),
+    fault(
+        "a callback runs though its stream or scope was left before it came",
+        "session/dispatch.py",
+        "return call.parent_call is not None and self._calls.is_cancelling(call.parent_call)",
+        "return call.parent_call is not None and call.parent_call.raise_cancel is not None",
+        "docs/test_protocol_claims.py",
+    ),
+    fault(
+        "a callback of an abandoned call is said not to exist",
+        "session/dispatch.py",
+        'if "callback" in context and self._calls.is_abandoned(context.get("parent", 0)):',
+        "if False:",
+        "docs/test_protocol_claims.py",
+    ),
+    fault(
+        "a stream is pulled while it is being pulled",
+        "session/dispatch.py",
+        "if parent_call is not None and method.kind is _STREAM and parent_call.is_using(method):",
+        "if False:",
+        "docs/test_protocol_claims.py",
     ),
 )

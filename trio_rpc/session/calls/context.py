@@ -162,11 +162,6 @@ class IncomingCall:
         return self.context.get("scope") if self.context else None
 
     @property
-    def is_called_too_late(self) -> bool:
-        """Whether it is a callback of a call that has been cancelled meanwhile."""
-        return self.parent_call is not None and self.parent_call.raise_cancel is not None
-
-    @property
     def depth(self) -> int:
         """How many calls this one is made in."""
         return self.context.get("depth", 0) if self.context else 0

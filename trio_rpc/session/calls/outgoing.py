@@ -115,8 +115,12 @@ class OutgoingCalls:
         self._is_over = False
 
     def is_cancelling(self, call: OutgoingCall) -> bool:
-        """Whether that call has been cancelled and its end has not come."""
+        """Whether Cancel has been said for that call, and its end has not come."""
         return self._protocol.outgoing.get(call.id) is OutgoingState.CANCELLING
+
+    def is_abandoned(self, call: int) -> bool:
+        """Whether nobody waits any more for the end of that call, which has not come."""
+        return self._protocol.outgoing.get(call) is OutgoingState.ABANDONED
 
     # ── room ─────────────────────────────────────────────────────────────────────────────────
 

@@ -117,6 +117,10 @@ class OutgoingCall:
         """Those that are running."""
         self.context = copy_context()
 
+    def is_using(self, method: BoundMethod) -> bool:
+        """Whether a callback of the peer's runs that uses this function or stream."""
+        return any(call.method is method for call in self.callbacks)
+
     def callback_ended(self, call: IncomingCall) -> None:
         """One of the callbacks is over; the call may have waited for that."""
         self.callbacks.discard(call)

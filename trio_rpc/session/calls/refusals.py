@@ -1,0 +1,29 @@
+"""The error maps, and texts, of calls that this end answers without their handlers' word."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = ["CALLED_TOO_LATE", "NOT_BEGUN", "NOT_TAKEN", "PULLED_TWICE", "SMALL", "TOO_LATE"]
+
+NOT_TAKEN: Final[dict[str, Any]] = {
+    "code": "overloaded",
+    "message": "too much waits to be sent to this caller: what its handler returned or raised was dropped",
+    "started": True,
+}
+TOO_LATE: Final[dict[str, Any]] = {
+    "code": "deadline",
+    "message": "its deadline was over before its handler could begin",
+    "started": False,
+}
+PULLED_TWICE: Final[dict[str, Any]] = {
+    "code": "raised",
+    "type": "trio.BusyResourceError",
+    "message": "another pull of this stream is running",
+    "started": False,
+}
+NOT_BEGUN: Final = "cancelled before its handler could begin"
+CALLED_TOO_LATE: Final = "the call that this callback belongs to has been cancelled"
+
+SMALL: Final[tuple[str, ...]] = ("code", "type", "started", "parameter")
+"""What of an error always fits into the smallest message that a peer may accept."""
