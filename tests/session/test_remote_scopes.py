@@ -452,3 +452,27 @@ async def test_a_callback_kept_by_a_plain_method_dies_with_its_call(session_pair
         await session.call("keep", lambda: None)
         with pytest.raises(trio_rpc.LocalProtocolError, match="lives only until"):
             await service.kept()
+
+
+async def test_what_a_failed_call_would_have_lent_is_not_lent_to_its_scope(session_pair, no_time):
+    class Service:
+        @trio_rpc.method
+        async def use(self, callback):
+            return await callback()
+
+    ran = []
+
+    async def first():
+        ran.append("first")
+
+    async def second():
+        ran.append("second")
+
+    async with session_pair(None, Service()) as (a, _), a.open_scope() as scope:
+        for _ in range(3):
+            with pytest.raises(trio_rpc.EncodeError):
+                await scope.call("use", first, object())
+        await scope.call("use", second)
+        [numbers] = [call.functions for call in a._core.outgoing.calls.values()]
+        assert len(numbers) == 1
+    assert ran == ["second"]

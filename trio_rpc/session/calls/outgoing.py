@@ -283,10 +283,14 @@ class OutgoingCalls:
         if method.said.prepare is not None:
             args, kwargs = method.said.prepare(args, kwargs)
         self._functions, self._method = functions, method
+        before = len(functions)
         try:
             call_id = self._protocol.request(
                 method.name, list(args), kwargs or None, context, self._lend
             )
+        except BaseException:
+            del self._functions[before:]  # of the remote scope, which goes on
+            raise
         finally:
             functions, self._functions, self._method = self._functions, NO_FUNCTIONS, None
         call = self.calls[call_id] = OutgoingCall(self, call_id, method, now, deadline)
