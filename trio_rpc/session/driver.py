@@ -318,6 +318,8 @@ class _Silence:
         self._core = core
         self._heard: object = None
         self._unanswered = 0
+        self._taken: object = None
+        self._untaken = 0
 
     def look(self) -> None:
         """See whether anything has come since the last time, which was ``keepalive_interval`` ago."""
@@ -326,6 +328,7 @@ class _Silence:
         heard = core.protocol.counters.packets_received, getattr(core.channel, "heard", None)
         if heard != self._heard:
             self._heard, self._unanswered = heard, 0
+            self._look_at_writing()
         elif self._unanswered < limits.keepalive_pings:
             self._unanswered += 1
             core.protocol.ping()
@@ -335,4 +338,20 @@ class _Silence:
         else:
             silence = limits.keepalive_interval * (self._unanswered + 1)
             text = f"the other end was silent for {silence:g} s"
+            core.end(TimeoutError(text), "network")
+
+    def _look_at_writing(self) -> None:
+        """See whether a peer that is not silent takes what is written to it, or has not for as long."""
+        core, limits = self._core, self._core.limits
+        # A resumable channel takes packets without a connection; what its peer has confirmed counts there.
+        names = "unsent", "confirmed"
+        left = [getattr(core.channel, name, None) for name in names]
+        taken = core.protocol.counters.packets_sent, *left
+        if taken != self._taken or not core.writer.is_writing:
+            self._taken, self._untaken = taken, 0
+        elif self._untaken < limits.keepalive_pings:
+            self._untaken += 1
+        else:
+            stalled = limits.keepalive_interval * (self._untaken + 1)
+            text = f"the other end has taken nothing for {stalled:g} s, though it is not silent"
             core.end(TimeoutError(text), "network")

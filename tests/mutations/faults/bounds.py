@@ -411,4 +411,18 @@ FAULTS = (
         "session/test_pacing.py",
         "session/test_races.py",
     ),
+    fault(
+        "a peer that sends and takes nothing keeps its session for ever",
+        "session/driver.py",
+        "            self._look_at_writing()\n",
+        "",
+        "session/test_stalled_peers.py",
+    ),
+    fault(
+        "a peer that takes little by little loses its session",
+        "session/driver.py",
+        "        if taken != self._taken or not core.writer.is_writing:\n",
+        "        if not core.writer.is_writing:\n",
+        "session/test_stalled_peers.py",
+    ),
 )

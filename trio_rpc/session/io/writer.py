@@ -165,6 +165,11 @@ class Writer:
         return Abort.SUCCEEDED
 
     @property
+    def is_writing(self) -> bool:
+        """Whether a packet waits for the channel to take it."""
+        return not self._is_idle
+
+    @property
     def is_done(self) -> bool:
         """Whether everything that was queued has been handed to the channel."""
         return self._is_idle and not self._protocol.has_data
