@@ -19,7 +19,7 @@ from trio_rpc.gateway.client.http import WebClient
 from trio_rpc.gateway.client.session import Call, ClientSession
 from trio_rpc.gateway.client.socket import TextSocket, open_text_socket
 from trio_rpc.gateway.json_messages import ENVELOPE, SPREAD, finish_payload, from_json
-from trio_rpc.services.error_maps import from_error
+from trio_rpc.services.error_maps import from_error, set_fate
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.packet_timer import was_blocked
 from trio_rpc.util.reconnect import keep_connected
@@ -399,9 +399,16 @@ class Message:
         if _is_result(end):
             return finish_payload(end)
         text = str(end.get("error"))
-        if end.get("code") not in ("raised", "internal"):
-            raise from_error({"code": str(end.get("code")), "message": text})
-        raise RemoteError(str(end.get("error_type") or end.get("code")), text)
+        if end.get("code") in ("raised", "internal"):
+            error: Exception = RemoteError(str(end.get("error_type") or end.get("code")), text)
+        else:
+            error = from_error({"code": str(end.get("code")), "message": text})
+        if end.get("started") is False:
+            set_fate(error, Fate.NOT_STARTED)
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame
 
     # ── ordinary requests ────────────────────────────────────────────────────────────────────
 

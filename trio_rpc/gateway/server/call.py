@@ -163,7 +163,7 @@ class GatewayCall:
 
     def _ended(self, client: Caller, call: IncomingCall, outcome: Outcome) -> None:
         if outcome.error is not None:
-            self._end(client, self._raised(call, outcome.error))
+            self._end(client, _with_start(call, self._raised(call, outcome.error)))
             log_bug(
                 self._settings.bugs,
                 call,
@@ -173,7 +173,7 @@ class GatewayCall:
                 is_cancelled=self._scope.cancel_called or client.is_over,
             )
         elif outcome.is_cancelled:
-            self._end(client, self._cancelled(call))
+            self._end(client, _with_start(call, self._cancelled(call)))
         else:
             self._end_with_result(client, outcome.result)
 
@@ -274,6 +274,11 @@ class GatewayCall:
             self._skipped.add(name)
             text = "%s calls %r, which its client has not given"
             self._settings.complaints.log(logging.WARNING, text, self.name, name)
+
+
+def _with_start(call: IncomingCall, error: dict[str, Any]) -> dict[str, Any]:
+    """Say in an error that the handler has not begun, if that is so (law 15)."""
+    return error if call.has_begun else {**error, "started": False}
 
 
 async def call_back(**payloads: Any) -> None:

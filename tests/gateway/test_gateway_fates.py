@@ -1,0 +1,86 @@
+"""Errors of calls through a gateway tell whether the handler has begun (law 15), with a WebSocket and without."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from gateway_tools import hosting
+
+import trio_rpc
+from trio_rpc import Fate
+from trio_rpc.gateway import Gateway, Message
+
+
+class Slow(trio_rpc.Overloaded):
+    """A refusal of the application's own."""
+
+
+class Service:
+    def __init__(self, exc):
+        self.ran = 0
+        self.exc = exc
+
+    @trio_rpc.method
+    async def work(self, found: Callable[[int], Awaitable[None]] | None = None) -> None:
+        self.ran += 1
+
+    @trio_rpc.method(raises=(trio_rpc.Overloaded, trio_rpc.Unavailable))
+    async def fail(self, found: Callable[[int], Awaitable[None]] | None = None) -> None:
+        self.ran += 1
+        raise self.exc
+
+
+async def call(name, exc, filters, *, with_callback):
+    """Call a method by the Python client; return its error, and whether its handler has run."""
+    service = Service(exc)
+
+    async def ignore(_number):
+        pass
+
+    async with hosting(Gateway(service, filters=filters)) as url:
+        message = Message("127.0.0.1", int(url.rpartition(":")[2]))
+        with pytest.raises(trio_rpc.CallError) as caught:
+            await message.post(name, {}, {"found": ignore} if with_callback else {})
+    return caught.value, service.ran == 1
+
+
+ERRORS = [
+    trio_rpc.Overloaded("no"),
+    trio_rpc.Unavailable("no"),
+    Slow("no"),
+    PermissionError("no"),
+    trio_rpc.CallError("no"),
+]
+
+
+@pytest.mark.parametrize("with_callback", [True, False])
+@pytest.mark.parametrize("exc", ERRORS, ids=lambda exc: type(exc).__name__)
+async def test_law_15_what_a_filter_of_a_gateway_raises_before_the_handler_has_not_started(
+    exc, with_callback
+):
+    async def refuse(_call, _proceed):
+        raise exc
+
+    error, has_run = await call("work", None, [refuse], with_callback=with_callback)
+    assert (error.fate, has_run) == (Fate.NOT_STARTED, False)
+
+
+@pytest.mark.parametrize("with_callback", [True, False])
+@pytest.mark.parametrize("exc", ERRORS, ids=lambda exc: type(exc).__name__)
+async def test_law_15_what_a_filter_of_a_gateway_raises_after_the_handler_has_run(
+    exc, with_callback
+):
+    async def fail(_call, proceed):
+        await proceed()
+        raise exc
+
+    error, has_run = await call("work", None, [fail], with_callback=with_callback)
+    assert (error.fate, has_run) == (Fate.STOPPED, True)
+
+
+@pytest.mark.parametrize("with_callback", [True, False])
+@pytest.mark.parametrize("exc", ERRORS, ids=lambda exc: type(exc).__name__)
+async def test_law_15_what_a_handler_behind_a_gateway_raises_has_run(exc, with_callback):
+    error, has_run = await call("fail", exc, [], with_callback=with_callback)
+    assert (error.fate, has_run) == (Fate.STOPPED, True)
