@@ -11,21 +11,43 @@ MODULES = {
     "test_cuts.py",
     "test_demo.py",
     "test_examples.py",
+    "test_extra.py",
     "test_gateway_serving.py",
+    "test_interrupted_loading.py",
+    "test_node.py",
+    "test_processes.py",
     "test_resumption_drill.py",
+    "test_serving.py",
     "test_standard_streams.py",
     "test_typing.py",
 }
 """Modules whose tests are slow, all but a few."""
 
 TESTS = {
-    "test_forwarding.py": {"test_a_carrier_cut_at_any_byte_breaks_everything_and_hangs_nowhere"},
-    "test_mutations.py": {
-        "test_a_fault_is_noticed_or_survives_and_the_checkout_is_not_touched",
+    "test_calling.py": {
+        "test_a_child_process_that_is_none",
+        "test_as_a_program",
+        "test_interrupted_while_a_call_waits",
+        "test_stream_as_a_program",
     },
+    "test_faults.py": {"test_hostile_error_maps_give_an_exception_or_a_decode_error"},
+    "test_forwarding.py": {"test_a_carrier_cut_at_any_byte_breaks_everything_and_hangs_nowhere"},
+    "test_laws_bounds.py": {
+        "test_a_flood_of_calls_that_are_cancelled_at_once_costs_the_peer_and_not_us"
+    },
+    "test_mutations.py": {"test_a_fault_is_noticed_or_survives_and_the_checkout_is_not_touched"},
     "test_protocol_model.py": {"runTest"},
+    "test_races.py": {"test_10000_concurrent_calls_of_a_sleeping_method"},
     "test_readme.py": {"test_commands_of_the_readme_do_what_they_say_as_they_are_pasted"},
+    "test_resumption_model.py": {
+        "test_whatever_is_sent_between_the_steps_of_a_reconnection_arrives_once_and_in_order"
+    },
     "test_session_model.py": {"test_sessions_over_a_channel_that_delays"},
+    "test_suite.py": {
+        "test_a_test_that_interrupts_passes_where_a_script_has_made_us_ignore_signals"
+    },
+    "test_values.py": {"test_a_value_is_read_back_equal_by_the_same_annotation_or_is_refused"},
+    "test_wire_bombs.py": {"test_a_claim_of_4_gib_reserves_nothing"},
 }
 """Slow tests of other modules."""
 
