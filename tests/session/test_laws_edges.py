@@ -400,3 +400,52 @@ async def test_race_a_large_result_that_has_begun_to_leave_is_taken_back_by_a_ca
         assert sum(each == m.LastPiece(b"") for each in peer.received) == 1
         await wait_all_tasks_blocked()
         assert session.statistics().bytes_waiting == 0
+
+
+@pytest.mark.parametrize("kind", ["callback", "stream"])
+async def test_law_8_what_was_lent_is_over_while_the_reply_still_waits_in_the_writer(no_time, kind):
+    kept = []
+
+    class Service:
+        @trio_rpc.method
+        async def keep(self, lent):
+            kept.append(lent)
+            return bytes(10_000)
+
+    reference = m.Reference(1 if kind == "callback" else 2, 0)
+    async with session_with_raw_peer(Service(), max_buffer=100) as (session, peer):
+        for number in range(1, 4):
+            peer.send(m.Request(number, "keep", [reference]))
+        await wait_all_tasks_blocked()
+        assert session.statistics().calls_in > 0  # their Replies have not left
+        for lent in kept:
+            with pytest.raises(
+                LocalProtocolError, match="only until its handler has ended"
+            ) as caught:
+                await (lent() if kind == "callback" else lent.receive())
+            assert caught.value.fate is Fate.NOT_STARTED
+        await peer.read_all(m.Reply, 3)
+        await wait_all_tasks_blocked()
+        await session.aclose(grace=0)
+        await peer.read_until_closed()
+    assert not any(isinstance(each, m.Request) for each in peer.received)
+
+
+async def test_an_error_too_large_to_send_is_logged_and_keeps_its_fate(
+    session_pair, no_time, caplog
+):
+    class Big:
+        @trio_rpc.method
+        async def work(self):
+            raise AssertionError("a filter refuses it")
+
+    async def refuse(_call, _proceed):
+        raise ValueError(*("x" * 9_000 for _ in range(5)))
+
+    small = Limits(max_message=16 * 1024, max_packet=16 * 1024)
+    options = {"filters": [refuse]}
+    async with session_pair(None, Big(), options_a={"limits": small}, options_b=options) as (a, _):
+        with pytest.raises(trio_rpc.RemoteError, match="larger than this end accepts") as caught:
+            await a.call("work")
+        assert caught.value.fate is Fate.NOT_STARTED
+    assert "an error was too large to send" in caplog.text
