@@ -173,7 +173,7 @@ async def test_lines_that_clients_cause_are_bounded_for_the_gateway_and_not_for_
                 await ws.send_message("no JSON")
                 await ws.send_message('{"type": "ping", "id": 1}')
                 await ws.get_message()
-    assert caplog.text.count("sent what is no JSON") == 20
+    assert caplog.text.count("sent invalid JSON") == 20
 
 
 def test_a_bound_of_its_own_for_each_kind_of_line(caplog, autojump_clock):

@@ -422,7 +422,7 @@ async def test_callbacks_that_the_client_lacks_are_skipped_with_one_warning(scan
             callbacks, _ = await browser.until_end(answer.json()["request_uuid"])
         assert len(callbacks) == 1
         assert [record.getMessage() for record in caplog.records] == [
-            "scan calls 'found', which its client has not given"
+            "scan called the callback 'found', which its client did not provide"
         ]
 
 
@@ -753,7 +753,7 @@ async def test_mounted_without_a_lifespan_it_says_what_to_do(scanner, caplog):
 async def test_a_gateway_runs_once_at_a_time(scanner):
     gateway = Gateway(scanner)
     async with gateway.run():
-        with pytest.raises(RuntimeError, match="running already"):
+        with pytest.raises(RuntimeError, match="already running"):
             async with gateway.run():
                 pass
     async with gateway.run():

@@ -53,7 +53,7 @@ async def test_the_token_authorises_and_the_id_does_not(counter):  # A47, S21, r
         for token in ("", "wrong", other.token, browser.token[:-1], "\xe9"):
             headers = {"Trio-Rpc-Token": token.encode("latin-1")}
             got = await browser.http.post(path, json={"number": 1}, headers=headers)
-            assert about(got) == (403, "this token is not that client's")
+            assert about(got) == (403, "this token does not belong to that client")
         browser.id = "somebody"
         assert about(await browser.post("add", number=1)) == (403, "there is no such client")
     assert counter.calls == 0
@@ -85,9 +85,9 @@ async def test_only_json_is_taken(counter, kind):  # S21
 @pytest.mark.parametrize(
     ("body", "status", "text"),
     [
-        (b'{"number": 1', 400, "the body is no JSON"),
-        (b"\xff", 400, "the body is no JSON"),
-        (b"[" * 100_000, 400, "the body is no JSON"),
+        (b'{"number": 1', 400, "the body is not JSON"),
+        (b"\xff", 400, "the body is not JSON"),
+        (b"[" * 100_000, 400, "the body is not JSON"),
         (b"[1]", 422, "the body must be an object"),
         (b'{"number": "1"}', 422, "parameter 'number'"),
         (b"{}", 422, "lacks parameter 'number'"),

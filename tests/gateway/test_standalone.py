@@ -231,7 +231,7 @@ async def test_without_deflate_has_to_be_right_below_hypercorn():
     async def app(scope, receive, send):
         raise AssertionError
 
-    with pytest.raises(RuntimeError, match="right below hypercorn"):
+    with pytest.raises(RuntimeError, match="directly below hypercorn"):
         await without_deflate(app)({"type": "websocket"}, app, app)
 
 

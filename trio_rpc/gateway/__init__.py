@@ -1,4 +1,7 @@
-"""The UI gateway: HTTP starts a call, a WebSocket carries its callbacks. Needs the extra ``gateway``."""
+"""The UI gateway: HTTP starts a call, a WebSocket carries its callbacks.
+
+Needs the extra ``gateway``.
+"""
 
 try:
     from trio_rpc.gateway.client.message import Message

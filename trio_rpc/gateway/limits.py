@@ -1,4 +1,4 @@
-"""What a gateway lets its clients cost it."""
+"""The limits of what a gateway's clients may use."""
 
 from __future__ import annotations
 
@@ -15,55 +15,69 @@ class GatewayLimits:
     """
 
     max_body: int = 1024 * 1024
-    """The body of one POST; a larger one is answered 413."""
+    """The most bytes of one POST's body; a larger one is answered 413."""
 
     body_timeout: float = 30.0
-    """How long it may take to come; a slower one is answered 408."""
+    """How long that body may take to arrive; a slower one is answered 408."""
 
     max_clients: int = 10_000
-    """Clients at once, those that are away included; one more takes the place of one that is away and has no
-    work, or is answered 503."""
+    """The most clients at once, including disconnected ones.
+
+    One more replaces the longest-disconnected client that has no running calls. If there is none,
+    the new client is answered 503.
+    """
 
     max_works: int = 256
-    """Calls of one client at once; one more is answered 429."""
+    """The most calls of one client at once; one more is answered 429."""
 
     max_direct: int = 256
-    """Calls at once that are answered in their own request, by all who have no WebSocket; one more is 503."""
+    """The most calls at once without a WebSocket, which are answered in their own request.
+
+    All clients share this limit. One more is answered 503.
+    """
 
     max_message: int = 64 * 1024
-    """One message from a client over its WebSocket: they are acknowledgements and the like. A larger one ends
-    the connection with 1009."""
+    """The most bytes of one message from a client over its WebSocket.
+
+    Such messages are small: acknowledgements, for example. A larger one ends the connection with
+    1009.
+    """
 
     shutdown_timeout: float = 1.0
-    """How long the socket of such a connection stays for the client to read why."""
+    """How long the socket of such a connection stays open for the client to read the reason."""
 
     callbacks_ahead: int = 1_000
-    """Callbacks of one call that the client has not yet handled; while there are as many, the handler waits."""
+    """The most callbacks of one call that the client has not handled; then the handler waits."""
 
     backlog_messages: int = 10_000
-    """Messages held for one client; while there are as many, callbacks wait, and new calls are answered 429."""
+    """The most messages held for one client.
+
+    Once this many are held, callbacks wait, and new calls are answered 429.
+    """
 
     backlog_bytes: int = 4 * 1024 * 1024
-    """Bytes of them, likewise."""
+    """The most bytes of the messages held for one client, with the same effect."""
 
     frame_bytes: int = 64 * 1024
-    """Bytes of messages that are joined in one frame."""
+    """The most bytes of messages that share one frame."""
 
     grace: float = 60.0
-    """How long a client may be away before its work is cancelled."""
+    """How long a client may be disconnected before its calls are cancelled."""
 
     keepalive: float = 20.0
-    """After so long a silence a client is pinged; after as long again it is away."""
+    """The silence after which a client is pinged; after as long again it counts as disconnected."""
 
     handshake_timeout: float = 10.0
-    """How long a client that comes back may take to say who it is."""
+    """How long a client that reconnects may take to identify itself."""
 
     result_ttl: float = 600.0
-    """How long the result of work that has outlived its client can be collected."""
+    """How long the result of a call that may outlive its client can be fetched."""
 
     max_results: int = 1_000
-    """How many calls that may outlive their clients are held, running or ended; one more is answered 503
-    while all of them run."""
+    """The most calls held that may outlive their clients, running or ended.
+
+    One more replaces the call that ended first. While all of them run, it is answered 503.
+    """
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,1 +1,1 @@
-"""The gateway itself."""
+"""The gateway's server side."""

@@ -1,4 +1,7 @@
-"""The gateway as an ASGI application: HTTP starts the work, a WebSocket carries its callbacks."""
+"""The gateway as an ASGI application.
+
+HTTP starts a call, and a WebSocket carries its callbacks and its end.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ logger = logging.getLogger("trio_rpc.gateway")
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXPIRED = 10_000
-"""Ids of clients that have been, remembered to tell a late one from a stranger."""
+"""Ids of past clients to remember: a client that returns too late gets 410, a stranger 403."""
 
 HEADERS = (
     "Content-Type",
@@ -62,46 +65,60 @@ HEADERS = (
     "Trio-Rpc-Timeout",
     "Idempotency-Key",
 )
-"""What pages of allowed origins may say in their requests."""
+"""Request headers that pages of allowed origins may send."""
 
 WITHOUT_DEFLATE = "trio_rpc.without_deflate"
-"""The key of a scope whose WebSocket is known not to be compressed: a function that limits its messages."""
+"""A key in the scope of a WebSocket that is certainly not compressed.
+
+Its value is a function that sets the size limit of the client's messages.
+"""
 
 STATIC = Path(__file__).parents[1] / "static"
-"""What browsers get as it is."""
+"""The folder of the files that browsers download unchanged."""
 
 _OUTLIVES = "__trio_rpc_outlives__"
 
 
 def outlives(function: F) -> F:
-    """Mark a method, below ``@method``, to go on when its client is gone: its result can be collected later."""
+    """Mark a method, below ``@method``, whose calls keep running when their client is gone.
+
+    The result can be fetched later.
+    """
     setattr(function, _OUTLIVES, True)
     return function
 
 
 class Gateway:
-    """Services for browsers: an ASGI application, to be mounted or to be served alone.
+    """An ASGI application that offers services to browsers. It can be mounted or served alone.
 
-    It has to be run: by the lifespan of the server that it is given to, by ``async with gateway.run():`` in the
-    lifespan of the application that it is mounted in (which gives it none of its own), or by
-    :func:`trio_rpc.gateway.serve`.
+    A gateway handles requests only while it runs. There are three ways to run it:
+
+    - a server runs it through its lifespan, when the gateway is the whole application;
+    - ``async with gateway.run():`` runs it, in the lifespan of the application that it is mounted
+      in (which gives a mounted application no lifespan of its own);
+    - :func:`trio_rpc.gateway.serve` runs it.
 
     Args:
-        services: an object with marked methods, or a mapping of names to such objects. A method whose parameters
-            include functions (annotated as Callable) gets ones that call the browser.
-        filters: run round each call, the first one outermost.
-        limits: what clients may cost.
-        allowed_origins: web origins besides its own, such as ``"https://example.org"``, whose pages may use it.
-        allowed_hosts: names that clients may call this host by; None for any, which is no protection against
-            DNS rebinding for a server on loopback.
-        legacy_clients: whether a client that sends no token may call all the same, by its unguessable id alone.
-        error_detail: how much of an undeclared exception clients are told: "none", "message" or "traceback".
-        pages: a folder whose files browsers get as they are; its ``index.html`` is the first page.
+        services: an object with marked methods, or a mapping of names to such objects. A parameter
+            that is annotated as Callable is a callback: the method gets a function that calls the
+            browser.
+        filters: functions that wrap each call; the first one is outermost.
+        limits: the resources that clients may use.
+        allowed_origins: other web origins whose pages may use the gateway, such as
+            ``"https://example.org"``. Pages of its own origin always may.
+        allowed_hosts: host names that clients may use for this server. None allows any name; that
+            does not protect a server on loopback against DNS rebinding.
+        legacy_clients: whether a client may call without a token, by its unguessable id alone.
+        error_detail: how much of an undeclared exception clients see: "none", "message" or
+            "traceback".
+        pages: a folder whose files browsers get unchanged; its ``index.html`` is the first page.
 
     Raises:
-        TypeError: a service is not one, or a browser could never give a parameter of one of its methods: it is
-            positional-only, or a stream, or a callback whose name a header cannot carry. Or ``filters`` are none.
-        ValueError: ``pages`` is no folder, an allowed origin is none, or ``error_detail`` is none of the three.
+        TypeError: a service or a filter is not valid, or a browser could never pass one of a
+            method's parameters: it is positional-only, or a stream, or a callback whose name a
+            header cannot carry.
+        ValueError: ``pages`` is not a directory, ``allowed_origins`` has an entry that is not an
+            origin, or ``error_detail`` is not one of the three values.
     """
 
     def __init__(
@@ -133,7 +150,7 @@ class Gateway:
         self._clients: dict[str, Client] = {}
         self._expired: OrderedDict[str, None] = OrderedDict()
         self._results = Results(self.limits)
-        # Bound: max_works for each of max_clients, max_results, max_direct.
+        # Bound: max_works for each of max_clients clients, plus max_results, plus max_direct.
         self._works: set[GatewayCall] = set()
         self._direct = 0
         self._idle = trio.Event()
@@ -154,7 +171,8 @@ class Gateway:
             ("/message.js", _file("message.js", "text/javascript"), "GET"),
             ("/message.d.ts", _file("message.d.ts", "text/plain"), "GET"),
         ]
-        # A slash too many makes no difference: Starlette would redirect, to http:// and the name in the Host.
+        # Each path also works with a trailing slash. Starlette would redirect it instead, to
+        # http:// and the name in the Host header.
         both = ("", "/")
         app = Starlette(
             routes=[
@@ -174,23 +192,25 @@ class Gateway:
         return app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Be an ASGI application."""
+        """Handle one ASGI connection, or refuse it if the server does not run on Trio."""
         if trio.lowlevel.in_trio_run():
             await self._app(scope, receive, send)
         else:
             await refuse_without_trio(scope, receive, send)
 
-    # ── its life ─────────────────────────────────────────────────────────────────────────────
+    # ── running ──────────────────────────────────────────────────────────────────────────────
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Run it while the block lasts; leaving it ends all work and all connections, and waits for that.
+        """Run the gateway while the block lasts.
 
-        Raises RuntimeError if it is running already, or not run by Trio.
+        Leaving the block cancels all calls, closes all connections, and waits until both are done.
+
+        Raises RuntimeError if the gateway is already running, or if this is not a Trio program.
         """
         check_trio()
         if self._nursery is not None:
-            raise RuntimeError("this gateway is running already")
+            raise RuntimeError("this gateway is already running")
         with one_exception() as body:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -206,9 +226,9 @@ class Gateway:
                     nursery.cancel_scope.cancel(reason="the gateway is closing")
 
     async def drain(self) -> None:
-        """Start nothing more, and wait until what is running has ended.
+        """Refuse new calls and new clients, and wait until all running calls have ended.
 
-        Raises RuntimeError in another Trio run than the one that runs it.
+        Raises RuntimeError in any other Trio run than the one that runs the gateway.
         """
         if self._nursery is not None:
             self._owner.check()
@@ -219,22 +239,22 @@ class Gateway:
             await self._idle.wait()
 
     def known_as(self, *names: str) -> None:
-        """Turn away requests for a host of another name, unless ``allowed_hosts`` has said which are welcome."""
+        """Refuse requests for other host names. Has no effect if ``allowed_hosts`` was given."""
         self._door.welcome_hosts(names)
 
     @property
     def clients(self) -> int:
-        """How many clients there are, those that are away included."""
+        """The number of clients, including disconnected ones."""
         return len(self._clients)
 
     @property
     def works(self) -> int:
-        """How many calls are running."""
+        """The number of running calls."""
         return len(self._works)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: object) -> AsyncIterator[None]:
-        if self._nursery is not None:  # its owner runs it
+        if self._nursery is not None:  # the host application runs it already
             yield
         else:
             async with self.run():
@@ -242,14 +262,17 @@ class Gateway:
 
     def _running(self) -> trio.Nursery:
         if self._nursery is None:
-            how = "this gateway is not running: enter `async with gateway.run():` in its host's lifespan"
+            how = (
+                "this gateway is not running: enter `async with gateway.run():`"
+                " in its host's lifespan"
+            )
             self._complain(how)
             raise Refusal(503, how)
         self._owner.check()  # a server in another run would wake this one's tasks
         return self._nursery
 
     def _complain(self, of: str) -> None:
-        """Log what is wrong with the host: once, for requests may come without end."""
+        """Log a mistake in how the gateway is hosted. Log it once, because requests repeat it."""
         if of not in self._complaints:
             self._complaints.add(of)
             logger.error(of)
@@ -263,13 +286,14 @@ class Gateway:
     # ── HTTP ─────────────────────────────────────────────────────────────────────────────────
 
     async def _post(self, request: Request) -> Response:
-        """Start a call whose callbacks and end are told over the client's WebSocket."""
+        """Start a call that sends its callbacks and its end over the client's WebSocket."""
         self._accepting()
         self._door.check(request.headers)
         client = self._client_of(request)
         method = self._method(request.path_params["method"])
         data = await self._read_arguments(request)
-        # No checkpoint from here on: what is checked now holds when the work starts.
+        # There is no checkpoint from here on, so all that is checked now still holds when the call
+        # starts.
         nursery = self._accepting()
         key = request.headers.get("idempotency-key")
         started = client.started_with(key)
@@ -296,29 +320,32 @@ class Gateway:
         if client.is_over:
             raise _gone()
         if len(client.works) >= self.limits.max_works:
-            raise Refusal(429, f"this client has {self.limits.max_works} calls running already")
+            raise Refusal(429, f"this client already has {self.limits.max_works} running calls")
         if client.backlog.is_full:
-            raise Refusal(429, "this client has not received what it was told before")
+            raise Refusal(429, "this client's backlog is full; acknowledge messages first")
         elsewhere = None
         if getattr(method.function, _OUTLIVES, False):
             if not self._results.make_room():
-                raise Refusal(503, f"{self.limits.max_results} such calls are running already")
+                raise Refusal(
+                    503,
+                    f"{self.limits.max_results} calls that may outlive their clients are running",
+                )
             self._results.hold(work, client)
             elsewhere = nursery
         self._works.add(work)
         client.start(work, key=key, elsewhere=elsewhere)
 
     async def _post_alone(self, request: Request) -> Response:
-        """Run a method that needs no callbacks inside its request, for those without a WebSocket."""
+        """Run a method without required callbacks within its request; no WebSocket is needed."""
         self._accepting()
         self._door.check(request.headers)
         method = self._method(request.path_params["method"])
         if any(method.signature.callbacks.values()):
-            raise Refusal(422, f"{method.name} has callbacks: it takes a WebSocket")
+            raise Refusal(422, f"{method.name} has required callbacks: call it over a WebSocket")
         data = await self._read_arguments(request)
         nursery = self._accepting()
         if self._direct >= self.limits.max_direct:
-            raise Refusal(503, f"{self.limits.max_direct} such calls are running already")
+            raise Refusal(503, f"{self.limits.max_direct} calls without a WebSocket are running")
         work = self._make_work(request, method, data, names=())
         self._works.add(work)
         self._direct += 1
@@ -331,12 +358,12 @@ class Gateway:
         return _json(200 if outcome.get("type") == "finish" else 500, outcome)
 
     async def _collect(self, request: Request) -> Response:
-        """Hand out the result of work that was to outlive its client."""
+        """Answer with the result of a call that may outlive its client."""
         self._running()
         self._door.check(request.headers)
         held = self._results.get(request.path_params["uuid"])
         if held is None:
-            raise Refusal(404, "there is no such work, or its result has been forgotten")
+            raise Refusal(404, "there is no such call, or its result is no longer held")
         self._check_token(request, held.client)
         if held.work.outcome is None:
             return _json(202, {"type": "running", "request_uuid": held.work.uuid})
@@ -356,7 +383,7 @@ class Gateway:
             if not self._legacy_clients:
                 raise Refusal(401, "the header Trio-Rpc-Token is missing")
         elif not client.owns(token):
-            raise Refusal(403, "this token is not that client's")
+            raise Refusal(403, "this token does not belong to that client")
 
     def _method(self, name: str) -> BoundMethod:
         method = self._table.get(name)
@@ -369,7 +396,7 @@ class Gateway:
         try:
             data = from_json_exactly(text or b"{}")
         except ValueError as exc:
-            raise Refusal(400, f"the body is no JSON that can be read exactly: {exc}") from None
+            raise Refusal(400, f"the body is not JSON that can be read exactly: {exc}") from None
         if type(data) is not dict:
             raise Refusal(422, "the body must be an object: the method's arguments by name")
         return data
@@ -389,7 +416,7 @@ class Gateway:
                 raise Refusal(422, f"{method.name} has no callback {name!r:.100}", name)
         for name in declared:
             if name in data:
-                raise Refusal(422, f"{name!r} is a callback, and no argument", name)
+                raise Refusal(422, f"{name!r} is a callback, not an argument", name)
         timeout = header_seconds(request.headers.get("trio-rpc-timeout"))
         try:
             return GatewayCall(
@@ -433,20 +460,23 @@ class Gateway:
             limit(self.limits.max_message, self.limits.shutdown_timeout)
         elif "sec-websocket-extensions" in websocket.headers:
             self._complain(
-                "this server may accept compressed WebSocket messages, which take a thousand times their size:"
-                " see the page on the gateway, on its security"
+                "this server may accept compressed WebSocket messages, which can take a thousand"
+                " times their size in memory: see Security in docs/gateway.md"
             )
         if is_new and len(self._clients) >= self.limits.max_clients and not self._make_room():
             raise Refusal(503, "there are too many clients")
         return nursery
 
     def _make_room(self) -> bool:
-        """End the client that has been away longest without any work: so nobody can fill the place by leaving."""
+        """End the longest-disconnected client without running calls; return whether there was one.
+
+        This prevents clients that connect and leave from using up ``max_clients``.
+        """
         idle = [client for client in self._clients.values() if client.is_away and not client.works]
         if not idle:
             return False
         longest = min(idle, key=lambda client: client.deadline)
-        longest.end("its place was needed")
+        longest.end("a new client needed its place")
         self._forget(longest)
         return True
 
@@ -489,13 +519,17 @@ class Gateway:
             return End.GONE
         client = self._returning(text)
         if client is None:
-            lost = {"type": "lost", "reason": "this session is not known any more"}
+            lost = {"type": "lost", "reason": "the gateway no longer knows this session"}
             await _sending(websocket)(encode(lost).decode())
             return End.LOST
         return await _connection(client, {"type": "resumed", "uuid": client.id}, websocket).run()
 
     def _returning(self, text: str) -> Client | None:
-        """Find the client that a resume message proves to be; None if it is nobody, or has missed too much."""
+        """Return the client that a resume message comes from, ready to be sent what it missed.
+
+        None if the message does not prove an identity, if the client has ended, or if the backlog
+        no longer holds everything that it missed.
+        """
         try:
             message = from_json(text)
         except ValueError:
@@ -516,7 +550,7 @@ def _finite(limit: float) -> float | None:
 
 
 def _gone() -> Refusal:
-    return Refusal(410, "this client has been away for too long")
+    return Refusal(410, "this client has been disconnected for too long")
 
 
 def _connection(client: Client, first: dict[str, Any], websocket: WebSocket) -> Connection:
@@ -526,7 +560,7 @@ def _connection(client: Client, first: dict[str, Any], websocket: WebSocket) -> 
 def _sending(websocket: WebSocket) -> Callable[[str], Awaitable[None]]:
     async def send(text: str) -> None:
         if websocket.application_state is not WebSocketState.CONNECTED:
-            await trio.lowlevel.checkpoint()  # who receives will be told
+            await trio.lowlevel.checkpoint()  # the receiving task learns of the end
             return
         with contextlib.suppress(WebSocketDisconnect):
             await websocket.send_text(text)
@@ -543,12 +577,12 @@ def _receiving(websocket: WebSocket) -> Callable[[], Awaitable[str | None]]:
 
 
 async def _until_end(request: Request, work: GatewayCall) -> None:
-    """Wait for the end of a call; who hangs up cancels it."""
+    """Wait for the end of a call, and cancel it if the client hangs up."""
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        work.cancel("the client has gone")
+        work.cancel("the client disconnected")
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
@@ -556,24 +590,24 @@ async def _until_end(request: Request, work: GatewayCall) -> None:
             await work.ended.wait()
         finally:
             work.cancel("its request was cancelled")
-        nursery.cancel_scope.cancel(reason="the work is done")
+        nursery.cancel_scope.cancel(reason="the call has ended")
 
 
 def _pages(folder: Path | str | None) -> list[Mount]:
     if folder is None:
         return []
     if not Path(folder).is_dir():
-        raise ValueError(f"there is no folder {str(folder)!r} to take pages from")
+        raise ValueError(f"pages: {str(folder)!r} is not a directory")
     return [Mount("/", _Pages(directory=folder, html=True))]
 
 
 class _Pages(StaticFiles):
-    """Files, of whose folders the index is shown."""
+    """Static files; a request for a folder gets its ``index.html``."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
         if isinstance(response, RedirectResponse):
-            # To the same folder with a slash, from wherever the browser has found this one.
+            # A relative redirect adds the slash, whatever URL the browser has used for the folder.
             response.headers["location"] = f"./{quote(Path(path).name)}/"
         return response
 

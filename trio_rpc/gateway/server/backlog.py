@@ -1,11 +1,10 @@
-"""What waits to be sent to one browser, and what it may ask for again. No I/O.
+"""The messages that one browser has yet to receive or to acknowledge. No I/O.
 
-Every message gets a number, one more than the last. A client that can resume says which number it has seen
-last; until then a message that was sent is kept, so that it can be sent again over the next connection. Of a
-client that cannot, nothing is kept once it has been sent.
+Every message gets a number, one more than the last. A client that can resume acknowledges the
+numbers that it has seen. A sent message is kept until then, so that it can be sent again over the
+next connection. For a client that cannot resume, a message is dropped once it has been sent.
 
-Bounds: messages and bytes. They are no reason to forget anything: when the backlog is full, those who have
-something to say wait.
+Bounds: messages and bytes. A full backlog drops nothing; its callers wait instead.
 """
 
 from __future__ import annotations
@@ -19,38 +18,41 @@ class Backlog:
     """Numbered messages to one client.
 
     Args:
-        max_messages: how many may be held.
-        max_bytes: how many bytes of them; one more message is taken while there are fewer.
-        keeps: whether what was sent is kept until it has been acknowledged.
+        max_messages: the most messages to hold.
+        max_bytes: the most bytes to hold; one more message is accepted while there are fewer.
+        keeps: whether sent messages are kept until they have been acknowledged.
     """
 
     def __init__(self, max_messages: int, max_bytes: int, *, keeps: bool) -> None:
         self._buffer = ReplayBuffer(max_messages, max_bytes)
         self._keeps = keeps
         self._sent = 0
-        """The number of the last message that was sent over this connection."""
+        """The number of the last message sent over the current connection."""
 
     @property
     def is_full(self) -> bool:
-        """Whether who has something to say should wait."""
+        """Whether a caller should wait before it adds a message."""
         return not self._buffer.has_room
 
     @property
     def has_news(self) -> bool:
-        """Whether there is something to send."""
+        """Whether there is a message to send."""
         return self._sent < self._buffer.last
 
     @property
     def next_number(self) -> int:
-        """The number that the next message gets."""
+        """The number of the next message to be added."""
         return self._buffer.last + 1
 
     def put(self, message: bytes) -> None:
-        """Hold one message, whose number is :attr:`next_number`."""
+        """Add one message; its number is :attr:`next_number`."""
         self._buffer.append(message)
 
     def take(self, most: int) -> list[bytes]:
-        """Return what is to be sent next: one message at least, as many as fit in ``most`` bytes."""
+        """Take the next messages to send: as many as fit in ``most`` bytes, and at least one.
+
+        The list is empty if there is no message to send.
+        """
         taken: list[bytes] = []
         size = 0
         for number, message in self._buffer.after(self._sent):
@@ -64,14 +66,20 @@ class Backlog:
         return taken
 
     def acknowledge(self, number: int) -> bool:
-        """Forget what the client has seen; False for a number that it cannot have seen."""
+        """Drop the messages that the client has seen.
+
+        Returns False, and drops nothing, for a number that the client cannot have seen.
+        """
         if number > self._sent:
             return False
         self._buffer.acknowledge(number)
         return True
 
     def rewind(self, number: int) -> bool:
-        """Send again what follows ``number``, over a new connection; False if that is not held."""
+        """Prepare to send the messages after ``number`` again, over a new connection.
+
+        Returns False if some of them are no longer held.
+        """
         if not self._keeps or not self._buffer.acknowledged <= number <= self._buffer.last:
             return False
         self._buffer.acknowledge(number)

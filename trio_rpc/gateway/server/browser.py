@@ -1,4 +1,4 @@
-"""One browser, from its first connection until it has been away for too long."""
+"""One browser, from its first connection until it has been disconnected for too long."""
 
 from __future__ import annotations
 
@@ -24,34 +24,36 @@ logger = logging.getLogger("trio_rpc.gateway")
 
 
 class Connected(Protocol):
-    """The connection of a client, as that sees it."""
+    """A client's view of its connection."""
 
     def has_news(self) -> None:
-        """There is something to be sent."""
+        """Wake the writer, because the backlog has a message to send."""
 
     def replaced(self) -> None:
-        """A newer one has come."""
+        """End this connection, because the client has a newer one."""
 
     def client_is_over(self) -> None:
-        """There is nobody to be connected to."""
+        """End this connection, because the client has ended."""
 
 
 class Client:
-    """A browser, its work, and what it is still to be told.
+    """A browser, its running calls, and its backlog of messages.
 
-    Its work runs in its nursery, whether it is connected or not. That nursery's deadline is when it will have
-    been away for too long. What it is told leaves in the order in which it was said, through the one task that
-    writes to its current connection.
+    The calls run in the client's nursery, whether it is connected or not. While it is disconnected,
+    the nursery's deadline is the time at which it will have been away for longer than ``grace``.
+    One task writes to the current connection, so messages leave in the order in which they were
+    queued.
 
     Args:
-        limits: of the gateway.
-        resumable: it acknowledges what it has seen and handled, and can come back.
-        complaints: logs what it does wrong; the gateway's, which all clients share.
+        limits: the gateway's limits.
+        resumable: whether the client acknowledges the messages that it has seen and the callbacks
+            that it has handled, and can reconnect.
+        complaints: logs the client's mistakes; all clients of a gateway share one.
 
     Attributes:
-        id: names it; cannot be guessed all the same.
-        token: proves that a request is its own.
-        works: its calls that are running, by their request_uuid.
+        id: identifies the client. It cannot be guessed.
+        token: the secret that proves that a request comes from this client.
+        works: the client's running calls, by request_uuid.
     """
 
     def __init__(
@@ -65,24 +67,27 @@ class Client:
         self.is_resumable = resumable
         self.window = limits.callbacks_ahead if resumable else math.inf
         self.backlog = Backlog(limits.backlog_messages, limits.backlog_bytes, keeps=resumable)
-        # Bound: the last max_works of them, and no more of each than its request_uuid.
+        # Keys of requests, each with its request_uuid. Bound: the last max_works of them.
         self._started: OrderedDict[str, str] = OrderedDict()
         self._connection: Connected | None = None
         self._nursery: trio.Nursery | None = None
-        # Bound: a task for each callback that its own work is making.
+        # Bound: one task for each callback that the client's own calls are making.
         self._room = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
         return f"<trio_rpc.gateway client {self.id}>"
 
     def owns(self, token: str) -> bool:
-        """Whether that token is its own; a wrong one takes as long as the right one."""
+        """Return whether a token is this client's. The comparison always takes the same time."""
         return hmac.compare_digest(self.token.encode(), token.encode(errors="replace"))
 
-    # ── its life ─────────────────────────────────────────────────────────────────────────────
+    # ── its nursery and its connection ───────────────────────────────────────────────────────
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Hold its work until it has been away for too long; then cancel that, and wait for its end."""
+        """Run the client's calls until it has left or has been disconnected for too long.
+
+        Then cancel the calls that are still running, and wait until they have ended.
+        """
         async with trio.open_nursery() as self._nursery:
             self._set_deadline()
             try:
@@ -95,39 +100,39 @@ class Client:
 
     @property
     def is_over(self) -> bool:
-        """Whether its work is cancelled, and nothing can be said to it any more."""
+        """Whether the client has ended: its calls are cancelled and it is sent no more messages."""
         return self._nursery is None or self._nursery.cancel_scope.cancel_called
 
     @property
     def is_away(self) -> bool:
-        """Whether it has no connection."""
+        """Whether the client is disconnected."""
         return self._connection is None
 
     @property
     def deadline(self) -> float:
-        """When it will have been away for too long."""
+        """When the client ends if it does not reconnect; infinity while it is connected."""
         return math.inf if self._nursery is None else self._nursery.cancel_scope.deadline
 
     def end(self, reason: str) -> None:
-        """End it now: it has said that it leaves, or the gateway is closing."""
+        """End the client now and cancel its calls: it has left, or the gateway needs its place."""
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel(reason=reason)
 
     def attach(self, connection: Connected) -> None:
-        """Have a connection; a newer one replaces the one before."""
+        """Make a connection the current one, and end the one before it."""
         if self._connection is not None:
             self._connection.replaced()
         self._connection = connection
         self._set_deadline()
 
     def detach(self, connection: Connected) -> None:
-        """That connection has ended; the client is away if it has no newer one."""
+        """Record that a connection has ended. Without a newer one, the client is disconnected."""
         if self._connection is connection:
             self._connection = None
             self._set_deadline()
 
     def is_current(self, connection: Connected) -> bool:
-        """Whether that is its connection: any other one sends nothing more."""
+        """Return whether a connection is the current one. No other connection may send."""
         return self._connection is connection
 
     def _set_deadline(self) -> None:
@@ -136,20 +141,21 @@ class Client:
             away = self._connection is None
             self._nursery.cancel_scope.deadline = trio.current_time() + grace if away else math.inf
 
-    # ── its work ─────────────────────────────────────────────────────────────────────────────
+    # ── its calls ────────────────────────────────────────────────────────────────────────────
 
     def start(
         self, work: GatewayCall, *, key: str | None, elsewhere: trio.Nursery | None = None
     ) -> None:
-        """Start a call of its.
+        """Start a call of this client.
 
         Args:
             work: the call.
-            key: what the client will say again if it repeats its request.
-            elsewhere: where it runs if it is to outlive this client.
+            key: the idempotency key of the request; the client sends it again if it repeats it.
+            elsewhere: the nursery for a call that must not end with this client. By default, the
+                client's own.
         """
         nursery = elsewhere or self._nursery
-        assert nursery is not None  # noqa: S101 - nobody has a client before it runs
+        assert nursery is not None  # noqa: S101 - no call starts before the client runs
         self.works[work.uuid] = work
         if key is not None:
             self._started[key] = work.uuid
@@ -158,17 +164,21 @@ class Client:
         nursery.start_soon(work.run, self, name=work.name)
 
     def forget(self, call: GatewayCall) -> None:
-        """Take a call that has ended off the running ones."""
+        """Remove a call that has ended from the running calls."""
         del self.works[call.uuid]
 
     def started_with(self, key: str | None) -> str | None:
-        """Return the request_uuid of what a request with that key has started: it may come again."""
+        """Return the request_uuid of the call that an earlier request with this key has started."""
         return None if key is None else self._started.get(key)
 
-    # ── what it is told ──────────────────────────────────────────────────────────────────────
+    # ── messages to it ───────────────────────────────────────────────────────────────────────
 
     async def call_back(self, call: GatewayCall, message: dict[str, Any]) -> None:
-        """Have a callback made; waits while the client has too much to receive, or that call to handle."""
+        """Queue a callback.
+
+        Waits while the client's backlog is full, and while it has too many unhandled callbacks of
+        this call.
+        """
         await trio.lowlevel.checkpoint()
         while not self.is_over and (self.backlog.is_full or call.ahead >= self.window):
             await self._room.park()
@@ -176,9 +186,11 @@ class Client:
         call.ahead += 1
 
     def say(self, message: dict[str, Any]) -> None:
-        """Have a message sent. Besides callbacks it is the last of each call, which need not wait.
+        """Queue a message, without waiting for room in the backlog.
 
-        Raises TypeError or ValueError for what JSON has no way to say, also when nobody is there to read it.
+        Callbacks have waited for room before. The only other message is the last one of each call.
+
+        Raises TypeError or ValueError if JSON cannot carry the message, even if the client is over.
         """
         if message["type"] == "error" and not self.is_resumable:
             message = {**message, "type": "finish"}  # the only end that older clients know
@@ -189,6 +201,6 @@ class Client:
                 self._connection.has_news()
 
     def made_room(self) -> None:
-        """Something has left the backlog, or has been handled: let those look who wait for that."""
+        """Wake the callbacks that wait: messages have left the backlog or have been handled."""
         if self._room:
             self._room.unpark_all()

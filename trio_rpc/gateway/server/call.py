@@ -1,4 +1,4 @@
-"""One call of a browser's: a handler that runs, its callbacks, and the one message that ends it."""
+"""One call from a browser: its handler, its callbacks, and the one message that ends it."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ logger = logging.getLogger("trio_rpc.gateway")
 current_work: ContextVar[tuple[GatewayCall, IncomingCall] | None] = ContextVar(
     "trio_rpc.gateway.current_work", default=None
 )
-"""The call from a gateway that was begun last around here, and what it is to :func:`current_call`."""
+"""The latest gateway call that was begun in this context, and its IncomingCall."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallSettings:
-    """What all calls of a gateway have in common.
+    """The settings that all calls of a gateway share.
 
     Attributes:
-        filters: run round each call, the first one outermost.
+        filters: functions that wrap each call; the first one is outermost.
         detail: how much of an undeclared exception a client is told.
-        bugs: logs what handlers raise and their methods do not declare.
-        complaints: logs what clients do wrong.
+        bugs: logs exceptions that handlers raise but their methods do not declare.
+        complaints: logs mistakes of clients.
     """
 
     filters: Sequence[Filter]
@@ -58,48 +58,48 @@ class CallSettings:
 
 
 class Caller(Protocol):
-    """The client that made a call, as the call sees it.
+    """A call's view of the client that made it.
 
     Attributes:
-        is_resumable: whether it speaks the newer protocol.
+        is_resumable: whether the client speaks the newer protocol.
     """
 
     is_resumable: bool
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can be said to it any more."""
+        """Whether the client has ended and gets no more messages."""
 
     def say(self, message: dict[str, Any]) -> None:
         """Queue a message, without waiting."""
 
     async def call_back(self, call: GatewayCall, message: dict[str, Any]) -> None:
-        """Queue a callback, once the client is not too far behind."""
+        """Queue a callback; waits while the client is too far behind."""
 
     def forget(self, call: GatewayCall) -> None:
-        """Take a call that has ended off the running ones."""
+        """Remove a call that has ended from the running calls."""
 
 
 class GatewayCall:
     """A call, from its POST until the message that ends it.
 
     Args:
-        method: what is called.
+        method: the method to call.
         data: its arguments by name, as they came.
-        names: the callbacks that the client has; None if it does not say.
-        timeout: seconds that it may take.
-        settings: the gateway's.
-        on_end: told when it has ended.
-        forms: of the method, if the caller has them.
+        names: the callbacks that the client provides; None if it does not say.
+        timeout: seconds until the call is cancelled.
+        settings: the gateway's settings.
+        on_end: called with this call when it has ended.
+        forms: the forms of the method, if the creator has them already.
 
     Raises:
         InvalidArguments: ``data`` does not fit the method's signature.
 
     Attributes:
-        uuid: names it to its client.
-        outcome: the message that has ended it.
-        ended: set when it has.
-        ahead: how many of its callbacks the client has not yet handled.
+        uuid: the request_uuid by which the client knows this call.
+        outcome: the message that has ended the call; None until then.
+        ended: set when the call has ended.
+        ahead: the number of callbacks that the client has not yet handled.
     """
 
     def __init__(  # noqa: PLR0917 - made in one place
@@ -128,7 +128,7 @@ class GatewayCall:
         self._skipped: set[str] = set()
         self._failed: set[str] = set()
         self._reported: dict[str, str] = {}
-        """What the client says of its callbacks that have raised, until the handler has been told."""
+        """Errors of callbacks in the client, by name, that the handler has not seen yet."""
         callbacks = {
             name: self._callback(name, forms.callbacks[name])
             for name, is_required in method.signature.callbacks.items()
@@ -138,15 +138,16 @@ class GatewayCall:
 
     @property
     def name(self) -> str:
-        """What it is called in logs, and its task."""
+        """The name of the call in logs, and of its task."""
         return self._method.name
 
-    # ── its life ─────────────────────────────────────────────────────────────────────────────
+    # ── its handler ──────────────────────────────────────────────────────────────────────────
 
     async def run(self, client: Caller) -> None:
-        """Run the handler and tell the client how it ended, exactly once (law 4)."""
+        """Run the handler and send the client exactly one message that ends the call (law 4)."""
         self._client = client
-        # The context is this task's own. What was current where the gateway was opened is not this call's.
+        # This task has its own copy of the context in which the gateway was opened. Replace the
+        # values in it that do not apply to this call.
         call = IncomingCall(None, 0, self._method, (), self._kwargs, None)
         outgoing_metadata.set(None)
         current_work.set((self, call))
@@ -157,7 +158,7 @@ class GatewayCall:
             )
         finally:
             client.forget(self)
-            self._kwargs = {}  # its result may be held for longer
+            self._kwargs = {}  # the call itself may be held for longer, for its result
             self._on_end(self)
             self.ended.set()
 
@@ -186,7 +187,7 @@ class GatewayCall:
             self._settings.bugs.unsendable(exc, self.name, session=repr(client), call=self.uuid)
 
     def _end(self, client: Caller, message: dict[str, Any]) -> None:
-        client.say(message)  # raises before anything is kept
+        client.say(message)  # if this raises, there is still no outcome
         self.outcome = message
 
     def _raised(self, call: IncomingCall, exc: BaseException) -> dict[str, Any]:
@@ -198,31 +199,31 @@ class GatewayCall:
 
     def _cancelled(self, call: IncomingCall) -> dict[str, Any]:
         if not self._scope.cancelled_caught:
-            return self._error("cancelled", "its client is gone, or the gateway is closing")
+            return self._error("cancelled", "the client is gone, or the gateway is closing")
         if has_expired(call):
-            return self._error("deadline", "its deadline is over")
-        return self._error("cancelled", "cancelled at its client's wish")
+            return self._error("deadline", "the deadline has passed")
+        return self._error("cancelled", "cancelled by the client")
 
     def _error(self, code: str, text: str) -> dict[str, Any]:
         text = text.encode(errors="backslashreplace").decode()  # an exception may say anything
         return {"type": "error", "request_uuid": self.uuid, "error": text, "code": code}
 
     def cancel(self, reason: str) -> None:
-        """Cancel the handler; that it has ended is told as always."""
+        """Cancel the handler. The message that ends the call is sent as usual."""
         self._scope.cancel(reason=reason)
 
     # ── its callbacks ────────────────────────────────────────────────────────────────────────
 
     def handled(self, count: int) -> None:
-        """The client has handled so many callbacks by now; a count that cannot be true is none."""
+        """Record how many callbacks the client has handled in all; ignore an impossible count."""
         if self._handled < count <= self._handled + self.ahead:
             self.ahead -= count - self._handled
             self._handled = count
 
     def callback_failed(self, name: str, error: str) -> None:
-        """A callback of this call has raised in the client; who uses it next is told."""
+        """Record that a callback raised in the client; the handler's next use of it raises, too."""
         if name in self._method.signature.callbacks:
-            if name not in self._failed:  # a client may say so without end
+            if name not in self._failed:  # log once: a client may repeat this without end
                 self._failed.add(name)
                 text = "the callback %r of %s failed: %r"
                 self._settings.complaints.log(logging.WARNING, text, name, self.name, error)
@@ -263,7 +264,7 @@ class GatewayCall:
             else:
                 self._skip(name)
         if len(message) > 2:
-            if spread and self._client.is_resumable:  # older clients know nothing of it
+            if spread and self._client.is_resumable:  # older clients do not know this key
                 message[SPREAD] = spread
             await self._client.call_back(self, message)
         else:
@@ -272,7 +273,7 @@ class GatewayCall:
     def _skip(self, name: str) -> None:
         if name not in self._skipped:
             self._skipped.add(name)
-            text = "%s calls %r, which its client has not given"
+            text = "%s called the callback %r, which its client did not provide"
             self._settings.complaints.log(logging.WARNING, text, self.name, name)
 
 
@@ -284,25 +285,31 @@ def _with_start(call: IncomingCall, error: dict[str, Any]) -> dict[str, Any]:
 async def call_back(**payloads: Any) -> None:
     """Make several callbacks of the call that is being handled here, in one message.
 
-    Each gets one argument. For a callback that takes none or several, give a tuple of them.
+    Args:
+        **payloads: the argument of each callback, by the callback's name. For a callback that takes
+            several arguments or none, give a tuple of them.
 
-    The client runs them in the order in which they are given. Awaiting it means that the message has been queued, as
-    with a callback by itself; it waits while the client is too far behind.
+    The client runs the callbacks in the order in which they are given. As with a single callback,
+    this returns once the message has been queued, and waits while the client is too far behind.
 
     Raises:
         RuntimeError: no call from a gateway is being handled here.
-        LocalProtocolError: a name is no callback of this call, or its handler has ended.
-        RemoteError: one of them has raised in the client, the time before.
+        LocalProtocolError: a name is not a callback of this call, or its handler has ended.
+        RemoteError: one of the callbacks raised in the client the last time it ran.
         TypeError, ValueError: a value cannot be sent as JSON; nothing was sent.
     """
     current = current_work.get()
-    # A session that a handler opens has handlers too, which inherit that variable.
+    # A handler can open a session. The handlers of that session inherit current_work, but the call
+    # that they handle does not come from a gateway.
     if current is None or handled_call.get() is not current[1]:
         raise RuntimeError("no call from a gateway is being handled here")
     await current[0].call_back(payloads)
 
 
 async def _checkpoint_before(_call: Call, proceed: Callable[[], Awaitable[Any]]) -> Any:
-    """Begin no handler that has been cancelled meanwhile: the innermost filter of each call."""
+    """Run a checkpoint, so that a call that has been cancelled by now never starts its handler.
+
+    This is the innermost filter of each call.
+    """
     await trio.lowlevel.checkpoint()
     return await proceed()

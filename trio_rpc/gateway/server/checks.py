@@ -1,4 +1,4 @@
-"""Who may come in, and how much he may bring: Origin, Host, content type, size."""
+"""Checks of a request: Origin, Host, content type and body size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Refusal", "RequestChecks", "header_names", "header_seconds", "read_b
 
 
 class Refusal(Exception):
-    """An answer that refuses: a status, one line of text, and the parameter that is to blame, if one is."""
+    """A refusing answer: its status, one line of text, and the parameter at fault, if any."""
 
     def __init__(self, status: int, text: str, parameter: str = "") -> None:
         super().__init__(status, text)
@@ -24,10 +24,10 @@ class Refusal(Exception):
 
 
 class RequestChecks:
-    """Lets in what comes from nowhere on the web, or from this very host, or from an origin that was allowed.
+    """Accepts a request without an Origin, from this host's own origin, or from an allowed origin.
 
-    A page of another site can make a browser send requests and open WebSockets here, with all that this host
-    can be reached by; the browser then tells its origin, and nothing else gives it away.
+    A page of another site can make a browser send requests and open WebSockets to this host, from
+    wherever the browser can reach it. Only the Origin header, which the browser adds, reveals that.
     """
 
     def __init__(
@@ -39,36 +39,39 @@ class RequestChecks:
             self.welcome_hosts(allowed_hosts)
 
     def welcome_hosts(self, names: Sequence[str]) -> None:
-        """Let in requests for these hosts only; who has said so first is right."""
+        """Accept requests for these hosts only. Only the first call has an effect."""
         if self._hosts is None:
             self._hosts = frozenset(map(str.lower, names))
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raise Refusal (403) unless the Host and the Origin are welcome."""
+        """Raise Refusal (403) unless the Host and the Origin are accepted."""
         host = headers.get("host", "").lower()
         if self._hosts is not None and _name_of(host) not in self._hosts:
-            raise Refusal(403, f"this server is not known as {host!r:.200}")
+            raise Refusal(403, f"this server does not accept the Host {host!r:.200}")
         origin = headers.get("origin")
         if origin is None or origin.lower() in self._origins:
             return
         if not host or origin.lower() not in (f"http://{host}", f"https://{host}"):
-            raise Refusal(403, f"pages of {origin!r:.200} may not use this server")
+            raise Refusal(403, f"pages from {origin!r:.200} may not use this server")
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
     """Read the body of a POST.
 
-    Raises Refusal: 415 if it is no JSON by its content type, which other sites' forms cannot send, or is compressed; 413 if it
-    is larger than ``most`` bytes; 408 if it takes longer than ``seconds``; 400 if its sender has gone.
+    Raises Refusal with one of these statuses:
+
+    - 415: the content type is not JSON, which forms of other sites cannot send, or the body is
+      compressed or otherwise encoded;
+    - 413: the body is larger than ``most`` bytes;
+    - 408: the body takes longer than ``seconds``;
+    - 400: the client disconnected.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refusal(415, "the content type must be application/json")
     if "content-encoding" in request.headers:
         coding = request.headers["content-encoding"]
-        raise Refusal(
-            415, f"the body must not be compressed, or encoded otherwise: {coding!r:.100}"
-        )
+        raise Refusal(415, f"the body must not be compressed or otherwise encoded: {coding!r:.100}")
     body = bytearray()
     try:
         with trio.fail_after(seconds):
@@ -78,21 +81,21 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
                     if len(body) > most:
                         raise Refusal(413, f"the body is larger than {most:,} bytes")
     except trio.TooSlowError:
-        raise Refusal(408, f"the body has not come within {seconds:g} s") from None
+        raise Refusal(408, f"the body did not arrive within {seconds:g} s") from None
     except ClientDisconnect:
-        raise Refusal(400, "the client has gone") from None
+        raise Refusal(400, "the client disconnected") from None
     return bytes(body)
 
 
 def header_names(header: str | None) -> list[str] | None:
-    """Read a header that lists names; None where there is no such header."""
+    """Parse a header that lists names. Returns None if the header is missing."""
     if header is None:
         return None
     return [name.strip() for name in header.split(",") if name.strip()]
 
 
 def header_seconds(header: str | None) -> float:
-    """Read a header that says how long something may take; infinity where there is no such header."""
+    """Parse a header with a time limit in seconds. Returns infinity if the header is missing."""
     if header is None:
         return math.inf
     try:

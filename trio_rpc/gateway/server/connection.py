@@ -1,4 +1,4 @@
-"""One WebSocket of a client: what it carries in either direction, and how it ends."""
+"""One WebSocket of a client: its reader, its writer, and how it ends."""
 
 from __future__ import annotations
 
@@ -16,32 +16,36 @@ from trio_rpc.util.packet_timer import was_blocked
 __all__ = ["Connection", "End"]
 
 GATHERING = 64
-"""Turns of Trio's loop in which messages are gathered at most; a frame takes as long as several of them."""
+"""The most ticks of Trio's loop in which the writer gathers messages for one frame.
+
+Sending a frame takes as long as several ticks.
+"""
 
 Send: TypeAlias = Callable[[str], Awaitable[None]]
 Receive: TypeAlias = Callable[[], Awaitable[str | None]]
 
 
 class End(enum.Enum):
-    """How a connection ended, with the code and the reason that its WebSocket is closed with."""
+    """How a connection ended, with the code and the reason for the WebSocket's Close frame."""
 
     GONE = 1000, "goodbye"
-    """The other side has left."""
+    """The client has disconnected."""
     OVER = 1001, "the gateway is closing"
     TOO_LARGE = 1009, "the message is too large"
     LOST = 4404, "session lost"
-    SILENT = 4408, "nothing was heard"
-    REPLACED = 4409, "a newer connection has come"
+    SILENT = 4408, "the client sent nothing"
+    REPLACED = 4409, "replaced by a newer connection"
 
 
 class Connection:
-    """A WebSocket of a client; sends while it is the client's current one.
+    """A WebSocket of a client. It sends only while it is the client's current connection.
 
     Args:
-        client: whose it is; attached to it from now on, so that nothing is sent over an older one.
-        first: the message that goes before all others.
+        client: the client. The connection is attached to it at once, so that an older connection
+            sends nothing more.
+        first: the message to send before all others.
         send: sends one text.
-        receive: waits for one, or for the end, which is None.
+        receive: waits for one text and returns it; returns None at the end.
     """
 
     def __init__(self, client: Client, first: dict[str, Any], send: Send, receive: Receive) -> None:
@@ -52,12 +56,12 @@ class Connection:
         self._end = End.GONE
         self._news = trio.Event()
         self._has_complained = False
-        # What has no number, and is not sent again. Bound: one of each type.
+        # Messages without a number, which are never sent again. Bound: one of each type.
         self._aside: dict[str, dict[str, Any]] = {"first": first}
         client.attach(self)
 
     async def run(self) -> End:
-        """Carry messages until the end; return how it ended."""
+        """Carry messages until the connection ends; return how it ended."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -69,22 +73,23 @@ class Connection:
         return self._end
 
     def has_news(self) -> None:
-        """There is something to be sent."""
+        """Wake the writer, because the backlog has a message to send."""
         self._news.set()
 
     def replaced(self) -> None:
-        """A newer one has come."""
+        """End this connection, because the client has a newer one."""
         self._stop(End.REPLACED)
 
     def client_is_over(self) -> None:
-        """There is nobody to be connected to."""
+        """End this connection, because the client has ended."""
         self._stop(End.OVER)
 
     def _stop(self, end: End) -> None:
         if not self._scope.cancel_called:
             self._end = end
             self._scope.cancel(reason=end.value[1])
-            # At once: a send of the server's that nothing can cancel may keep the tasks for a while.
+            # Detach at once. The tasks may take a while to end, because a server's send may not be
+            # cancellable.
             self._client.detach(self)
 
     # ── to the client ────────────────────────────────────────────────────────────────────────
@@ -100,7 +105,10 @@ class Connection:
                 await self._gather()
 
     async def _gather(self) -> None:
-        """Let those go on who have more to say: what they say in the next turns leaves in one frame."""
+        """Let other tasks run, so that the messages they queue in the next ticks share one frame.
+
+        Returns after a tick without a new message, or after ``GATHERING`` ticks.
+        """
         backlog = self._client.backlog
         for _ in range(GATHERING):
             known = backlog.next_number
@@ -109,8 +117,11 @@ class Connection:
                 return
 
     def _next_frame(self) -> bytes | None:
-        # The race of a resumed client: a writer that has just finished a frame has been replaced, but not
-        # been cancelled yet. What it took now would be lost.
+        # A race when a client resumes:
+        # 1. A newer connection replaces this one and cancels its tasks.
+        # 2. This writer is already scheduled to run, after a frame for example, so it gets here
+        #    before the cancellation reaches it.
+        # 3. A message that it took from the backlog now would be lost. So it takes none.
         client = self._client
         if not client.is_current(self):
             return None
@@ -142,33 +153,35 @@ class Connection:
                 pinged = False
             if patience.cancelled_caught:
                 if was_blocked(patience.deadline, self._client.limits.keepalive):
-                    continue  # what has come meanwhile lies unread
+                    continue  # messages that came meanwhile may still be unread
                 if pinged:
                     self._stop(End.SILENT)
                 self._say_aside({"type": "ping"})
                 pinged = True
 
     def _hear(self, text: str) -> None:
-        """Act on one message of the client's; what is not understood is ignored."""
+        """Act on one message from the client. Unknown messages are ignored."""
         client = self._client
         if len(text.encode(errors="replace")) > client.limits.max_message:
-            self._stop(End.TOO_LARGE)  # under a server that knows nothing of that limit
+            self._stop(End.TOO_LARGE)  # the server may not enforce this limit
             return
         try:
             message = from_json(text)
         except ValueError as exc:
-            self._complain(f"sent what is no JSON: {exc}")
+            self._complain(f"sent invalid JSON: {exc}")
             return
         if type(message) is dict:
             self._act_on(message)
 
     def _complain(self, of: str) -> None:
-        if (
-            not self._has_complained
-        ):  # once for each connection; and those are not without end, either
+        # Once for each connection. All clients share the rate limit of these lines.
+        if not self._has_complained:
             self._has_complained = True
             self._client.complaints.log(
-                logging.WARNING, "%r %s: ignored, as is all such from now on", self._client, of
+                logging.WARNING,
+                "%r %s; this and later invalid messages on this connection are ignored",
+                self._client,
+                of,
             )
 
     def _act_on(self, message: dict[str, Any]) -> None:
@@ -188,7 +201,7 @@ class Connection:
                 work.handled(_number(message.get("count")))
                 client.made_room()
             elif kind == "cancel":
-                work.cancel(_short(message.get("reason")) or "cancelled by its client")
+                work.cancel(_short(message.get("reason")) or "cancelled by the client")
             elif kind == "callback_error":
                 work.callback_failed(_short(message.get("name")), _short(message.get("error")))
 

@@ -1,4 +1,4 @@
-"""What a gateway's methods say of their values, found out and checked when they are registered."""
+"""The annotations of a gateway's methods, read and checked when the methods are registered."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class Forms:
     """How the arguments, the result and the callbacks of one method are read and written.
 
     Raises:
-        TypeError: a browser could never give one of its parameters, or one of its annotations cannot be
-            resolved. The text names the method and the parameter, and says what to write.
+        TypeError: a browser could never pass one of the method's parameters, or one of its
+            annotations cannot be resolved. The text names the method and the parameter, and says
+            what to write.
     """
 
     def __init__(self, method: BoundMethod) -> None:
@@ -40,22 +41,28 @@ class Forms:
         }
 
     def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Check arguments that have come as JSON, and callbacks, and convert them. Raises InvalidArguments."""
+        """Check and convert the arguments of a call: JSON values and callbacks.
+
+        Raises InvalidArguments.
+        """
         bound = self._signature.bind_names(arguments, _read_exactly)
         if self._signature.takes_task_status:
-            bound[TASK_STATUS] = trio.TASK_STATUS_IGNORED  # nobody waits for it here
+            bound[TASK_STATUS] = trio.TASK_STATUS_IGNORED  # no caller waits for it here
         return bound
 
 
 def _read_exactly(value: Any, adapted: Any) -> Any:
     read = read_json(value, adapted)
     if _has_lost(value, read):
-        raise ValueError("has an element of a set, or a key, twice")
+        raise ValueError("repeats an element of a set, or a key")
     return read
 
 
 def _has_lost(value: Any, read: Any) -> bool:
-    """Say whether fewer values were read than came: of those that are equal a set or a dict keeps one."""
+    """Return whether fewer values were read than came.
+
+    A set or a dict keeps only one of several values that become equal.
+    """
     if type(value) is list:
         if isinstance(read, AbstractSet):
             return len(read) < len(value)
@@ -71,8 +78,8 @@ class CallbackForm:
     """How the arguments of one callback are written.
 
     Args:
-        name: of the callback.
-        annotation: of the parameter that it is.
+        name: the name of the callback.
+        annotation: the annotation of the parameter that takes the callback.
 
     Raises:
         TypeError: the annotation of one of its arguments cannot be checked.
@@ -86,9 +93,10 @@ class CallbackForm:
         self._takes_one = Parameter.VAR_POSITIONAL in kinds or len(kinds) == 1
 
     def write_whole(self, value: Any) -> tuple[Any, bool]:
-        """Write what :func:`~trio_rpc.gateway.call_back` was given for it: its argument.
+        """Write the value that :func:`~trio_rpc.gateway.call_back` was given for this callback.
 
-        For a callback that takes none or several it is a tuple of them. Returns and raises as :meth:`write`.
+        The value is the one argument, or a tuple of the arguments for a callback that takes several
+        or none. Returns and raises as :meth:`write` does.
         """
         if self._takes_one:
             return self.write((value,), {})
@@ -97,11 +105,13 @@ class CallbackForm:
         return self.write(value or (), {})
 
     def write(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
-        """Return the value that stands for the arguments, and whether it is not simply the only one.
+        """Return the value that stands for the arguments, and whether it is spread.
+
+        A value that is not spread is the one argument. A value that is spread holds all arguments.
 
         Raises:
-            TypeError: they do not fit the annotation, or JSON does not have them.
-            ValueError: JSON cannot carry them.
+            TypeError: the arguments do not fit the annotation, or JSON has no such types.
+            ValueError: JSON cannot carry the arguments.
         """
         if args and kwargs:
             raise TypeError("a browser's callback takes positional or keyword arguments, not both")
@@ -133,7 +143,10 @@ class CallbackForm:
 
 
 def _taken_apart(annotation: Any) -> tuple[inspect.Signature, dict[str, Any]]:
-    """Return how a function may be called, as its annotation says, and the annotation of each parameter."""
+    """Return the signature that a callback's annotation describes.
+
+    The second value is the annotation of each parameter, by name.
+    """
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _taken_apart(args[0])
@@ -165,25 +178,28 @@ def _check_parameters(method: BoundMethod) -> None:
 
 
 def _why_never_given(parameter: Parameter, annotation: Any) -> str | None:
-    """Say why a parameter could never be given in an HTTP request; None if it could."""
+    """Return why a parameter could never be passed in an HTTP request; None if it could."""
     name, kind = parameter.name, parameter.kind
     if kind is Parameter.POSITIONAL_ONLY:
-        return "is positional-only, but browsers give arguments by name: take the '/' away"
+        return "is positional-only, but browsers pass arguments by name: remove the '/'"
     if is_function(annotation):
         if kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
-            return "stands for several callbacks: each needs a parameter of its own"
+            return "stands for several callbacks: give each a parameter of its own"
         if not name.isascii():
             return "cannot be the name of a callback: it travels in a header, so use ASCII"
         if name in RESERVED | ENVELOPE:
-            return "cannot be the name of a callback: messages use it themselves"
+            return "cannot be the name of a callback: messages use this key themselves"
         return _why_never_answered(annotation)
     if is_alive(annotation):
-        return "can never be given: JSON has no streams, and no functions inside other values"
+        return "can never be passed: JSON has no streams, and no functions inside other values"
     return None
 
 
 def _why_never_answered(annotation: Any) -> str | None:
-    """Say why a browser could never give what a callback is declared to return; None if it returns nothing."""
+    """Return why a browser could never return what a callback is declared to return.
+
+    None if the callback is declared to return nothing.
+    """
     said = said_of(annotation)
     result = Any if said is None else said.result
     members = get_args(result) if get_origin(result) in UNIONS else (result,)
@@ -193,6 +209,6 @@ def _why_never_answered(annotation: Any) -> str | None:
         return None
     name = getattr(result, "__name__", None) or str(result)
     return (
-        f"returns {name!r} by its annotation, but a browser's callback is told something and not asked: write"
-        " Awaitable[None], and let the browser answer by another call"
+        f"is declared to return {name!r}, but a browser's callbacks return nothing: write"
+        " Awaitable[None], and let the browser answer with another call"
     )

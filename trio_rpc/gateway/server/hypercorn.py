@@ -1,8 +1,11 @@
-"""What hypercorn lacks: a limit of WebSocket messages that can be set and holds, and a log that strangers cannot fill.
+"""Protections that hypercorn lacks.
 
-It also takes ``permessage-deflate`` from whoever offers it, as browsers do, and inflates what comes before it
-looks at the size: 254 KiB become 256 MiB in each of several buffers. There is no setting for that, so
-:func:`without_deflate` takes the offer away.
+These are a configurable limit of WebSocket messages that holds, and a log that strangers cannot
+fill.
+
+hypercorn also accepts ``permessage-deflate`` from every client that offers it, as browsers do, and
+inflates a message before it checks the size: 254 KiB become 256 MiB in each of several buffers.
+It has no setting for this, so :func:`without_deflate` removes the offer.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ BAD_ENDS = (
     ClientDisconnect,
     WebSocketDisconnect,
 )
-"""What an application hits when its client has gone, or speaks nonsense, at the wrong moment."""
+"""Errors in an application whose client disconnects or breaks the protocol at a bad moment."""
 
 STARLETTE = str(Path(starlette.__file__).parent)
 
@@ -55,18 +58,22 @@ STARLETTE = str(Path(starlette.__file__).parent)
 def without_deflate(app: ASGIApp) -> ASGIApp:
     """Wrap an ASGI application so that hypercorn accepts no compression of WebSocket messages.
 
-    A :class:`~trio_rpc.gateway.Gateway` inside it also sets how large a message may be; without it, hypercorn's own
-    setting holds. To go round the whole application, right below hypercorn;
-    :func:`~trio_rpc.gateway.serve` does so.
+    Wrap the whole application, directly below hypercorn. :func:`~trio_rpc.gateway.serve` does so.
 
-    Raises (at a WebSocket) RuntimeError: it is not right below a hypercorn that is understood.
+    The wrapper also replaces hypercorn's limit of message sizes. A
+    :class:`~trio_rpc.gateway.Gateway` sets it for its own WebSockets; for all others it is the
+    default of ``GatewayLimits.max_message``.
+
+    Raises:
+        RuntimeError: (when a WebSocket opens) the wrapper is not directly below hypercorn, or this
+            version of hypercorn is not supported.
     """
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             stream = getattr(send, "__self__", None)
             if not isinstance(stream, WSStream):
-                raise RuntimeError("without_deflate has to be right below hypercorn")
+                raise RuntimeError("without_deflate must be directly below hypercorn")
             stream.handshake.extensions = None
             buffer = stream.buffer = _Buffer(stream, GatewayLimits().max_message)
             scope[WITHOUT_DEFLATE] = buffer.limit
@@ -76,10 +83,10 @@ def without_deflate(app: ASGIApp) -> ASGIApp:
 
 
 class _Buffer(WebsocketBuffer):
-    """Holds no more than may come; a client that has sent more is gone soon, whatever it does.
+    """Buffers a message up to the limit, and soon disconnects a client that has exceeded it.
 
-    hypercorn counts characters, takes in what goes on coming after its Close frame, and waits for the client's own
-    Close for as long as that likes.
+    hypercorn counts characters instead of bytes. After its Close frame it keeps accepting data, and
+    waits for the client's Close without a time limit.
     """
 
     def __init__(self, stream: WSStream, max_length: int) -> None:
@@ -89,7 +96,7 @@ class _Buffer(WebsocketBuffer):
         self._is_dying = False
 
     def limit(self, max_message: int, shutdown_timeout: float) -> None:
-        """Set how many bytes a message may have, and seconds until its sender is gone."""
+        """Set the most bytes of a message, and the seconds until a sender of more is cut off."""
         self.max_length = max_message
         self._time_to_die = shutdown_timeout
 
@@ -111,7 +118,7 @@ class _Buffer(WebsocketBuffer):
 
 
 class QuietLog(Logger):
-    """hypercorn's log, in which connections that end at a bad moment are one short line a minute."""
+    """hypercorn's log, but with at most one short line a minute for connections that end badly."""
 
     def __init__(self, config: Config) -> None:
         config.errorlog = logger
@@ -120,7 +127,11 @@ class QuietLog(Logger):
         self._app_errors = RateLimitedLog(logger)
 
     async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
-        """Log what an application has raised: its own errors with their traceback, so many a minute."""
+        """Log an exception of an application.
+
+        Its own errors are logged with their tracebacks, up to a rate limit. An error that a client
+        caused is logged as a bad end.
+        """
         exc = sys.exc_info()[1]
         if exc is not None and all(map(_is_bad_end, _leaves(exc))):
             self.bad_end(exc)
@@ -128,7 +139,7 @@ class QuietLog(Logger):
             self._app_errors.log(logging.ERROR, message, *args, exc_info=exc)
 
     def bad_end(self, exc: BaseException) -> None:
-        """Log that a connection has ended at a bad moment, if none did lately."""
+        """Log that a connection ended badly, unless this was logged within the last minute."""
         leaf = next(_leaves(exc))
         text = "a connection ended badly: %s: %.200r"
         self._bad_ends.log(logging.INFO, text, type(leaf).__name__, str(leaf))
@@ -145,6 +156,6 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
 def _is_bad_end(exc: BaseException) -> bool:
     if isinstance(exc, (*BAD_ENDS, trio.Cancelled)):
         return True
-    # Starlette raises it for messages that its WebSocket is in no state for any more.
+    # Starlette raises RuntimeError for a message that does not fit its WebSocket's state any more.
     frames = traceback.extract_tb(exc.__traceback__)
     return isinstance(exc, RuntimeError) and frames[-1].filename.startswith(STARLETTE)

@@ -1,4 +1,4 @@
-"""Calls that may outlive their clients, and the results that can be collected of them."""
+"""Calls that may outlive their clients, and their results."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ __all__ = ["Held", "Results"]
 
 
 class Held(NamedTuple):
-    """A call, and whose it is."""
+    """A call and the client that made it."""
 
     work: GatewayCall
     client: Client
 
 
 class Results:
-    """Holds calls while they run, and for some time after that.
+    """Holds calls while they run, and for ``result_ttl`` seconds after that.
 
-    Bound: ``max_results``. Those that have ended are forgotten when their time is over, or the oldest of them
-    when the place is needed.
+    Bound: ``max_results`` calls. When they are all in use, a new call replaces the one that ended
+    first.
 
     Args:
-        limits: of the gateway.
+        limits: the gateway's limits.
     """
 
     def __init__(self, limits: GatewayLimits) -> None:
         self._limits = limits
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._ended: OrderedDict[str, float] = OrderedDict()
-        """When each that has ended is forgotten; the oldest first."""
+        """When each call that has ended will be forgotten; the earliest first."""
 
     def make_room(self) -> bool:
-        """Forget what can be forgotten; return whether there is a place for one more."""
+        """Make room for one more call if possible; return whether there is room."""
         self._forget()
         if len(self._held) >= self._limits.max_results and self._ended:
             self._drop(next(iter(self._ended)))
         return len(self._held) < self._limits.max_results
 
     def hold(self, work: GatewayCall, client: Client) -> None:
-        """Hold a call that begins to run; there must be room."""
+        """Hold a call that is about to run. There must be room."""
         self._held[work.uuid] = Held(work, client)
 
     def ended(self, work: GatewayCall) -> None:
-        """A call has ended: if it is held, its time begins."""
+        """Record that a call has ended. If it is held, its ``result_ttl`` starts now."""
         if work.uuid in self._held:
             self._ended[work.uuid] = trio.current_time() + self._limits.result_ttl
 
     def get(self, name: str) -> Held | None:
-        """Return what is held by that request_uuid."""
+        """Return the call with this request_uuid, if it is held."""
         self._forget()
         return self._held.get(name)
 

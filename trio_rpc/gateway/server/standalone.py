@@ -1,8 +1,9 @@
-"""Serving an ASGI application over HTTP on Trio, by hypercorn, in an accept loop of our own.
+"""An HTTP server for an ASGI application on Trio: hypercorn's protocol code in our own accept loop.
 
-hypercorn's own loop is one nursery: a connection whose bytes its protocol code trips over (some behind an
-Upgrade request are enough) ends the server, and at the end of the server a client that does not read holds it
-up. Here each connection ends alone, and is closed forcefully when the server is.
+hypercorn's own loop is one nursery. A connection whose bytes crash its protocol code (a few bytes
+after an Upgrade request are enough) ends the whole server, and a client that does not read delays
+the end of the server. Here an error ends only its own connection, and the server closes the
+remaining connections forcefully when it ends.
 """
 
 from __future__ import annotations
@@ -35,17 +36,19 @@ from trio_rpc.util.one_exception import one_exception
 __all__ = ["open_http_server", "serve", "without_deflate"]
 
 HEAD_TIMEOUT = 10
-"""Seconds until the head of a request has come, and for which a connection may be idle."""
+"""Seconds in which the head of a request must arrive, and for which a connection may be idle."""
 
 UNSENT_TIMEOUT = 30
-"""Seconds after which the system gives up a client that does not take what it is sent."""
+"""Seconds after which the system drops a client that does not accept the data sent to it."""
 
 PROBE = 20
-"""Seconds of silence after which the system asks whether the client is still there. hypercorn's own Pings would
-keep each connection for as long after its end."""
+"""Seconds of silence after which the system probes whether the client is still there.
+
+hypercorn's own Pings are not used: they would keep each connection for as long after its end.
+"""
 
 FAREWELL = 1
-"""Seconds in which connections may end by themselves when the server does."""
+"""Seconds that connections have to end by themselves when the server ends."""
 
 SECURE = "https"
 DEFAULT_PORTS = {"http": 80, SECURE: 443}
@@ -57,27 +60,28 @@ async def open_http_server(
 ) -> AsyncIterator[list[str]]:
     """Listen at ``urls`` and serve while the block lasts; leaving it closes all connections.
 
-    The application gets its lifespan, so that a :class:`Gateway`, or one that runs a mounted one, is running.
+    The server runs the application's lifespan. That runs a :class:`Gateway`, and also a mounted one
+    if the lifespan of the application runs it.
 
     Args:
-        app: a :class:`Gateway`, or any other ASGI application. A Gateway that was given no ``allowed_hosts`` is
-            known by loopback names only, if all of ``urls`` are at loopback addresses.
-        *urls: ``http://host:port`` (port 0: any that is free), ``https://host:port``.
+        app: a :class:`Gateway`, or any other ASGI application. If all ``urls`` are at loopback
+            addresses, a Gateway that was given no ``allowed_hosts`` accepts loopback names only.
+        *urls: ``http://host:port`` or ``https://host:port``; port 0 is any free port.
         ssl_context: the server's certificate, for ``https``.
 
-    Gives the URLs that are bound.
+    Yields the URLs that are bound.
 
     Raises:
-        ValueError: a URL is not one of these, or there is none.
+        ValueError: no URL was given, or one is not valid, or ``https`` lacks an ``ssl_context``.
         OSError: an address cannot be bound.
-        RuntimeError: it does not run on Trio.
+        RuntimeError: the caller does not run on Trio.
     """
     check_trio()
     if not urls:
         raise ValueError("a server needs a URL to listen at, such as http://127.0.0.1:8000")
     places = [_parse(url) for url in urls]
     if any(scheme == SECURE for scheme, _, _ in places) and ssl_context is None:
-        raise ValueError("https:// takes an ssl_context")
+        raise ValueError("https:// requires an ssl_context")
     server = _Server(app)
     async with contextlib.AsyncExitStack() as stack:
         bound: list[str] = []
@@ -109,24 +113,24 @@ async def serve(
     ssl_context: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve at ``urls`` until cancelled; see :func:`open_http_server`."""
+    """Serve at ``urls`` until cancelled, like :func:`open_http_server`."""
     async with open_http_server(app, *urls, ssl_context=ssl_context) as bound:
         task_status.started(bound)
         await trio.sleep_forever()
 
 
 class _Server:
-    """Connections of hypercorn's, each in a task of its own."""
+    """Accepts connections and runs hypercorn's protocol code for each, in a task of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.listeners: list[trio.abc.Listener[Any]] = []
         self._app: AppWrapper = wrap_app(without_deflate(app), 0, "asgi")  # type: ignore[arg-type]
         self._config = _config()
         self._log = QuietLog(self._config)
-        self._config._log = self._log  # noqa: SLF001 - each server has one, made by a class that it names
+        self._config._log = self._log  # noqa: SLF001 - otherwise it makes its own
         self._context = WorkerContext(None)
         self._state: dict[str, Any] = {}
-        # Bound: descriptors; who says nothing is gone after HEAD_TIMEOUT.
+        # Bound: file descriptors. A silent connection ends after HEAD_TIMEOUT.
         self._streams: set[trio.abc.Stream] = set()
         self._one_left = trio.Event()
 
@@ -142,13 +146,13 @@ class _Server:
                 try:
                     yield
                 finally:
-                    # First the application, which ends its WebSockets with a word to each client.
+                    # End the application first: it closes its WebSockets with a reason for each.
                     with trio.CancelScope(shield=True):
                         await lifespan.wait_for_shutdown()
                         await self._context.terminated.set()
                         await self._let_them_leave()
                     connections.cancel_scope.cancel(reason="the server is closing")
-                    for stream in tuple(self._streams):  # one may be stuck in a shielded send
+                    for stream in tuple(self._streams):  # one may hang in a shielded send
                         await close_forcefully(stream)
             outer.cancel_scope.cancel()
 
@@ -169,7 +173,7 @@ class _Server:
                 ConnectionState(self._state.copy()),
                 stream,  # type: ignore[arg-type]
             )
-        except Exception as exc:  # noqa: BLE001 - it is nobody else's business (law 14)
+        except Exception as exc:  # noqa: BLE001 - it ends this connection only (law 14)
             self._log.bad_end(exc)
         finally:
             self._streams.discard(stream)
@@ -178,10 +182,11 @@ class _Server:
 
 
 class _Connection(TCPServer):
-    """One connection, of HTTP/1.1 and WebSockets only.
+    """One connection, for HTTP/1.1 and WebSockets only.
 
-    hypercorn would change to HTTP/2 without TLS for whoever asks, and never ends a connection that then sends
-    nonsense. And whoever has left would be kept until his time to send another request is over.
+    hypercorn itself would switch any client that asks to HTTP/2 without TLS, and would then never
+    end a connection that sends invalid data. It would also keep the connection of a client that has
+    left until the time for its next request is over.
     """
 
     async def _read_data(self) -> None:
@@ -192,7 +197,7 @@ class _Connection(TCPServer):
 
 
 async def _stay_with_it(_request: object) -> None:
-    """Take no notice of the wish for another protocol, as a server may."""
+    """Ignore a request to switch protocols, as a server may."""
 
 
 def _config() -> Config:
@@ -204,7 +209,7 @@ def _config() -> Config:
 
 
 def _find_out_who_has_gone(stream: trio.abc.Stream) -> None:
-    """Have the system end the connection of a client that does not answer it, or takes nothing more."""
+    """Make the system end a connection whose client does not answer probes or accepts no data."""
     if isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     if not isinstance(stream, trio.SocketStream):
@@ -216,12 +221,12 @@ def _find_out_who_has_gone(stream: trio.abc.Stream) -> None:
         ("TCP_KEEPINTVL", PROBE),
         ("TCP_USER_TIMEOUT", UNSENT_TIMEOUT * 1000),
     ):
-        if hasattr(socket, option):  # not everywhere
+        if hasattr(socket, option):  # some systems lack these
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _parse(url: str) -> tuple[str, str, int]:
-    """Take scheme, host and port out of a URL."""
+    """Return the scheme, host and port of a URL."""
     accepted = "accepted are http://host:port and https://host:port"
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Whether a gateway runs where it can: on Trio."""
+"""The check that a gateway runs on Trio, and the answers of one that does not."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ __all__ = ["WITHOUT_TRIO", "check_trio", "refuse_without_trio"]
 logger = logging.getLogger("trio_rpc.gateway")
 
 WITHOUT_TRIO = (
-    "a trio_rpc gateway needs Trio, and this server (uvicorn, for example) runs on asyncio: start the application with"
-    " `hypercorn --worker-class trio module:app`, or with trio_rpc.gateway.serve(app, url) under trio.run"
+    "a trio_rpc gateway needs Trio, and this server (uvicorn, for example) runs on asyncio:"
+    " start the application with `hypercorn --worker-class trio module:app`,"
+    " or with trio_rpc.gateway.serve(app, url) under trio.run"
 )
 
 _complaints: set[str] = set()
 
 
 def check_trio() -> None:
-    """Raise RuntimeError, with what to do, if this is not run by Trio."""
+    """Raise RuntimeError, which says what to do, if the caller does not run on Trio."""
     if not trio.lowlevel.in_trio_run():
         raise RuntimeError(WITHOUT_TRIO)
 
 
 async def refuse_without_trio(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer whatever a server on asyncio asks: it does not start, and requests get 503."""
+    """Refuse to work under a server on asyncio: fail its startup, and answer requests with 503."""
     if scope["type"] == "lifespan":
         await receive()
         await send({"type": "lifespan.startup.failed", "message": WITHOUT_TRIO})
         return
-    if WITHOUT_TRIO not in _complaints:  # once: requests may come without end
+    if WITHOUT_TRIO not in _complaints:  # log once: requests may never stop
         _complaints.add(WITHOUT_TRIO)
         logger.error(WITHOUT_TRIO)
     kind = "http"
