@@ -40,13 +40,12 @@ from trio_rpc.services.decorators import duplex, method, notification, stream
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.calls.context import Call, current_call, metadata
 from trio_rpc.session.calls.filters import Filter
+from trio_rpc.session.inspection import ScopeNode, SessionStatistics
 from trio_rpc.session.lifecycle import SessionEnd
 from trio_rpc.session.opening import open_session, serve_session
 from trio_rpc.session.options import Authenticate, Options, SessionOptions
 from trio_rpc.session.session import Session
-from trio_rpc.session.statistics import SessionStatistics
 from trio_rpc.session.streams.scopes import RemoteScope
-from trio_rpc.session.tree import ScopeNode
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry
 
@@ -87,6 +86,7 @@ __all__ = [
     "SessionStatistics",
     "TypeRegistry",
     "Unavailable",
+    "__version__",
     "connect",
     "connect_in",
     "current_call",
@@ -103,3 +103,5 @@ __all__ = [
     "serve_session",
     "stream",
 ]
+
+__version__ = "0.1.0"

@@ -20,7 +20,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc import connect, method, serve
-from trio_rpc.session.calls.context import IncomingCall
+from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
 from trio_rpc.testing import open_session_pair
 from trio_rpc.wire.framing import PREFIX

@@ -36,9 +36,10 @@ from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
 from trio_rpc.session.calls.bugs import Bugs
 from trio_rpc.session.calls.callbacks import Callback
-from trio_rpc.session.calls.context import IncomingCall, handled_call
+from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.eager import begin, is_awaitable
 from trio_rpc.session.calls.filters import Filter
+from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
 from trio_rpc.session.calls.refusals import (

@@ -24,7 +24,7 @@ import trio
 
 from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
-from trio_rpc.session.calls.context import IncomingCall
+from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.core import Core
 from trio_rpc.session.handler import CANCELLED, Outcome
 from trio_rpc.session.lifecycle import Stage, as_cause

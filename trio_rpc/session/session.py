@@ -17,11 +17,10 @@ from trio_rpc.session.calls.context import Call, outgoing_metadata
 from trio_rpc.session.calls.filters import call_filtered, filtered
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
 from trio_rpc.session.core import Core
+from trio_rpc.session.inspection import ScopeNode, SessionStatistics, scope_tree
 from trio_rpc.session.lifecycle import SessionEnd, Stage
-from trio_rpc.session.statistics import SessionStatistics
 from trio_rpc.session.streams.open import open_duplex, open_stream
 from trio_rpc.session.streams.scopes import RemoteScope, open_scope
-from trio_rpc.session.tree import ScopeNode, scope_tree
 from trio_rpc.wire.limits import Limits
 
 __all__ = ["Session"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from trio_rpc.session.tree import ScopeNode
+from trio_rpc.session.inspection import ScopeNode
 
 __all__ = ["End", "Key", "LiveCall", "join_trees"]
 

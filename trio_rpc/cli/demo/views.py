@@ -16,7 +16,7 @@ from trio_rpc.cli.demo.story import JOBS, Cancelled, Concurrent, Measured, Plain
 from trio_rpc.cli.demo.tree import Key, LiveCall
 from trio_rpc.cli.output import Output
 from trio_rpc.cli.terminal import plural, safe
-from trio_rpc.session.statistics import SessionStatistics
+from trio_rpc.session.inspection import SessionStatistics
 
 __all__ = [
     "JobBars",

@@ -18,8 +18,9 @@ from trio_rpc.gateway.server.forms import CallbackForm, Forms
 from trio_rpc.services.error_maps import Detail
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.bugs import Bugs
-from trio_rpc.session.calls.context import Call, IncomingCall, handled_call, outgoing_metadata
+from trio_rpc.session.calls.context import Call, handled_call, outgoing_metadata
 from trio_rpc.session.calls.filters import Filter
+from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.handler import (
     Outcome,
     error_of,

@@ -26,7 +26,7 @@ from trio_rpc.services.lending import PrepareAll, Wanted
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import Signature, checked
 from trio_rpc.services.tables import BoundMethod
-from trio_rpc.session.calls.context import IncomingCall
+from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.wire.messages import Reference
 from trio_rpc.wire.to_msgpack import has_data
 

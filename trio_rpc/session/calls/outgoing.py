@@ -33,7 +33,8 @@ from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.admission import UNLIMITED, Admission
 from trio_rpc.session.calls.callbacks import lend, not_lent
-from trio_rpc.session.calls.context import IncomingCall, call_context, callback_context
+from trio_rpc.session.calls.context import call_context, callback_context
+from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.calls.outgoing_call import (
     NO_FUNCTIONS,
     Failure,

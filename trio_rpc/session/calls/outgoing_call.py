@@ -16,7 +16,7 @@ from trio.lowlevel import Abort, reschedule
 from trio_rpc.errors import Fate, LocalProtocolError, RpcError
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.tables import BoundMethod
-from trio_rpc.session.calls.context import IncomingCall
+from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:

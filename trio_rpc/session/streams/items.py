@@ -25,7 +25,7 @@ from trio_rpc.session.calls.outgoing_call import Failure, OutgoingCall
 from trio_rpc.wire import messages as m
 
 if TYPE_CHECKING:
-    from trio_rpc.session.calls.context import IncomingCall
+    from trio_rpc.session.calls.incoming_call import IncomingCall
     from trio_rpc.session.calls.outgoing import OutgoingCalls
 
 __all__ = ["ItemReceiver", "ItemSender", "pump"]

@@ -21,7 +21,8 @@ from trio_rpc.services.introspection import RESERVED
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import BoundMethod
-from trio_rpc.session.calls.context import IncomingCall, handled_call
+from trio_rpc.session.calls.context import handled_call
+from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall, describe_exception
 from trio_rpc.util.one_exception import raise_alone

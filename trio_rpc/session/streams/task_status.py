@@ -8,7 +8,7 @@ from typing import Any
 
 from trio_rpc.errors import LocalProtocolError
 from trio_rpc.protocol.protocol import Protocol
-from trio_rpc.session.calls.context import IncomingCall
+from trio_rpc.session.calls.incoming_call import IncomingCall
 
 __all__ = ["RemoteTaskStatus"]
 

@@ -1,0 +1,133 @@
+"""What a session shows of itself: its figures, and its live scope tree as data (law 1)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import trio
+
+from trio_rpc.services.decorators import Kind
+from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.services.tables import BoundMethod
+from trio_rpc.session.streams.scopes import SCOPE
+
+if TYPE_CHECKING:
+    from trio_rpc.session.calls.outgoing import OutgoingCalls
+    from trio_rpc.session.core import Core
+    from trio_rpc.session.dispatch import IncomingCalls
+
+__all__ = ["ScopeNode", "SessionStatistics", "scope_tree"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStatistics:
+    """What has gone through a session so far, and what is in it at this moment."""
+
+    state: str
+    """"opening", "open", "closing" or "over"."""
+    packets_sent: int
+    packets_received: int
+    bytes_sent: int
+    bytes_received: int
+    messages_received: int
+    late_replies: int
+    """Terminal messages that came for calls nobody waited for any more."""
+    late_cancels: int
+    """Cancels that crossed the end of their call."""
+    late_calls: int
+    """Requests and notifications that crossed our Goodbye and were not started."""
+    calls_out: int
+    """Calls of ours without a terminal message, abandoned ones included."""
+    calls_in: int
+    """Calls of the peer's whose terminal message has not left."""
+    notifications_in: int
+    """Notifications of the peer's whose handler is running."""
+    tasks_waiting: int
+    """Tasks that wait for credit, or for room in the queue."""
+    bytes_waiting: int
+    """Bytes queued for sending."""
+
+    @classmethod
+    def of(cls, core: Core) -> SessionStatistics:
+        """Take the figures."""
+        return cls(
+            state=core.lifecycle.stage.value,
+            calls_out=len(core.protocol.outgoing),
+            calls_in=len(core.protocol.incoming),
+            notifications_in=core.incoming.notifications_running,
+            tasks_waiting=core.outgoing.waiting,
+            bytes_waiting=core.protocol.bytes_waiting,
+            **asdict(core.protocol.counters),
+        )
+
+
+Direction: TypeAlias = Literal["out", "in"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeNode:
+    """One call that is alive: at its caller (``"out"``) or at its callee (``"in"``)."""
+
+    direction: Direction
+    id: int
+    """Unique within its direction; a notification, which has none on the wire, has a negative one."""
+    method: str
+    age: float
+    """Seconds since it began here."""
+    state: str
+    """"waiting", "cancelling" or "running"."""
+    parent: tuple[Direction, int] | None
+    """Direction and id of the call that this one is made in, where that is on this session."""
+    kind: str = "call"
+    """"call", "notification", "stream", "duplex" or "scope"."""
+
+
+def scope_tree(outgoing: OutgoingCalls, incoming: IncomingCalls) -> list[ScopeNode]:
+    """Take the picture of both directions, oldest first."""
+    now = trio.current_time()
+    nodes = [
+        ScopeNode(
+            direction="out",
+            id=call.id,
+            method=call.method.title,
+            age=now - call.started,
+            state="cancelling" if outgoing.is_cancelling(call) else "waiting",
+            parent=_parent(
+                "out",
+                None if call.remote_scope is None else call.remote_scope.id,
+                "in",
+                call.parent,
+            ),
+            kind=_kind(call.method),
+        )
+        for call in outgoing.calls.values()
+    ]
+    nodes += [
+        ScopeNode(
+            direction="in",
+            id=call.id,
+            method=call.method.name,
+            age=now - call.started,
+            state="running" if call.cancelled is None else "cancelling",
+            parent=_parent("in", call.scope_id, "out", call.parent),
+            kind=_kind(call.method),
+        )
+        for call in incoming.running.values()
+    ]
+    return sorted(nodes, key=lambda node: -node.age)
+
+
+def _parent(
+    own: Direction, scope: int | None, other: Direction, call: int | None
+) -> tuple[Direction, int] | None:
+    """What a call lives in: the remote scope that it is made in, or the call of the other direction."""
+    if scope is not None:
+        return own, scope
+    return None if call is None else (other, call)
+
+
+def _kind(method: RemoteMethod | BoundMethod) -> str:
+    if method.name == SCOPE:
+        return "scope"
+    return "call" if method.kind is Kind.METHOD else method.kind.value
