@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import inspect
 from pathlib import Path
 
@@ -122,3 +123,7 @@ def test_every_public_name_is_there_and_described(name):
                 inspect.isroutine(member) or isinstance(member, property)
             ):
                 assert member.__doc__, f"{name}.{attribute} has no docstring"
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert trio_rpc.__version__ == importlib.metadata.version("trio-rpc")

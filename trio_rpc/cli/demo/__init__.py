@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import trio
 from rich.console import RenderableType
 
+import trio_rpc
 from trio_rpc.cli.demo import story, views
 from trio_rpc.cli.demo.child import Child, running_child
 from trio_rpc.cli.demo.tree import LiveCall
@@ -77,7 +77,7 @@ class _Show:
 
     def _introduce(self, child: Child) -> None:
         versions = (
-            f"trio-rpc {version('trio-rpc')}, Trio {trio.__version__},"
+            f"trio-rpc {trio_rpc.__version__}, Trio {trio.__version__},"
             f" Python {platform.python_version()}"
         )
         self.report["server"] = {"pid": child.pid, "url": child.url}
