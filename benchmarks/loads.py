@@ -11,14 +11,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from benchmarks.interface import Calls, Measurement, Target, Turns
 from benchmarks.loops import Group, Loop
 from benchmarks.machine import raise_open_files, resident_bytes
 from benchmarks.parts import Load
-
-if TYPE_CHECKING:
-    from benchmarks.adapter import Calls, Measurement, Target, Turns
 
 __all__ = ["LOADS", "SPARE_FILES", "Bench", "affordable"]
 

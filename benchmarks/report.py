@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.adapter import Measurement
 from benchmarks.figures import FIGURES, Figure
+from benchmarks.interface import Measurement
 from benchmarks.runner import DISTURBED, Outcome
 
 __all__ = [

@@ -24,7 +24,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks import machine
-from benchmarks.adapter import Adapter, Measurement
+from benchmarks.adapter import Adapter
+from benchmarks.interface import Measurement
 from benchmarks.parts import Load, Part
 
 __all__ = ["DISTURBED", "ROOT", "Outcome", "Patience", "Row", "WorkerFailed", "run", "turns"]

@@ -10,15 +10,13 @@ import statistics
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
+from benchmarks.interface import Calls, Measurement
 from benchmarks.loads import Bench, affordable
 from benchmarks.machine import resident_bytes
 
-if TYPE_CHECKING:
-    from benchmarks.adapter import Calls, Measurement
-
-    Items = Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[Any]]]
+Items: TypeAlias = Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[Any]]]
 
 __all__ = ["STREAMING"]
 

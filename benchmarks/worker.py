@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import adapters, machine
-from benchmarks.adapter import Adapter, Measurement, Target
+from benchmarks.adapter import Adapter
+from benchmarks.interface import Measurement, Target
 from benchmarks.loads import SPARE_FILES
 from benchmarks.parts import Load
 

@@ -38,13 +38,12 @@ from trio_rpc.process import open_parent, open_process, serve_parent
 from trio_rpc.server import Server, open_server, serve
 from trio_rpc.services.decorators import duplex, method, notification, stream
 from trio_rpc.services.proxies import Proxy, RemoteMethod
-from trio_rpc.session.calls.context import Call, current_call, metadata
-from trio_rpc.session.calls.filters import Filter
+from trio_rpc.session.calls.context import metadata
 from trio_rpc.session.inspection import ScopeNode, SessionStatistics
 from trio_rpc.session.lifecycle import SessionEnd
 from trio_rpc.session.opening import open_session, serve_session
 from trio_rpc.session.options import Authenticate, Options, SessionOptions
-from trio_rpc.session.session import Session
+from trio_rpc.session.session import Call, Filter, Session, current_call
 from trio_rpc.session.streams.scopes import RemoteScope
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import trio
 from playwright.sync_api import sync_playwright
 
-from benchmarks.adapter import Adapter, Ready, Target, Turns
+from benchmarks.adapter import Adapter
 from benchmarks.adapters.gateway import Scanner, serve
+from benchmarks.interface import Ready, Target, Turns
 from benchmarks.parts import Load
 from trio_rpc.gateway import Gateway
 

@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from benchmarks.adapter import Calls, Ready, trio_adapter
+from benchmarks.adapter import trio_adapter
 from benchmarks.adapters.library import Bench
+from benchmarks.interface import Calls, Ready
 from trio_rpc import open_process, serve_parent
 
 __all__ = ["ADAPTERS"]

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import msgpack
 
-from benchmarks.adapter import Calls, Ready, adapter
+from benchmarks.adapter import adapter
 from benchmarks.adapters.floor_wire import packed
+from benchmarks.interface import Calls, Ready
 from benchmarks.loops import ASYNCIO
 
 __all__ = ["ADAPTERS"]

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import msgpack
 
-from benchmarks.adapter import Calls, Ready, adapter
+from benchmarks.adapter import adapter
 from benchmarks.adapters.floor_wire import Packets, packed
+from benchmarks.interface import Calls, Ready
 from benchmarks.loops import BLOCKING
 
 __all__ = ["ADAPTERS"]

@@ -15,7 +15,7 @@ import msgpack
 import outcome
 import trio
 
-from benchmarks.adapter import Calls, trio_adapter
+from benchmarks.adapter import trio_adapter
 from benchmarks.adapters.floor_wire import (
     Packets,
     never_aborts,
@@ -23,6 +23,7 @@ from benchmarks.adapters.floor_wire import (
     packed,
     serve_streams,
 )
+from benchmarks.interface import Calls
 
 __all__ = ["ADAPTERS"]
 

@@ -13,8 +13,9 @@ from typing import Any
 import msgpack
 import trio
 
-from benchmarks.adapter import Calls, Exchange, trio_adapter
+from benchmarks.adapter import trio_adapter
 from benchmarks.adapters.floor_wire import open_stream, packed, serve_streams
+from benchmarks.interface import Calls, Exchange
 
 __all__ = ["ADAPTERS"]
 

@@ -14,8 +14,9 @@ from typing import Any
 import msgpack
 import trio
 
-from benchmarks.adapter import Calls, trio_adapter
+from benchmarks.adapter import trio_adapter
 from benchmarks.adapters.floor_wire import Packets, open_stream, packed, serve_streams
+from benchmarks.interface import Calls
 
 __all__ = ["ADAPTERS"]
 

@@ -13,8 +13,9 @@ from typing import Any
 import outcome
 import trio
 
-from benchmarks.adapter import Calls, trio_adapter
+from benchmarks.adapter import trio_adapter
 from benchmarks.adapters.floor_wire import JoiningWriter, Packets, open_stream, serve_streams
+from benchmarks.interface import Calls
 
 __all__ = ["ADAPTERS"]
 

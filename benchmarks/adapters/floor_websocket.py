@@ -15,8 +15,9 @@ import outcome
 import trio
 import trio_websocket
 
-from benchmarks.adapter import Calls, Ready, trio_adapter
+from benchmarks.adapter import trio_adapter
 from benchmarks.adapters.floor_wire import never_aborts
+from benchmarks.interface import Calls, Ready
 
 __all__ = ["ADAPTERS"]
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgpack
 import trio
 
-from benchmarks.adapter import Ready
+from benchmarks.interface import Ready
 
 __all__ = ["JoiningWriter", "Packets", "never_aborts", "open_stream", "serve_streams"]
 

@@ -23,7 +23,8 @@ import trio_websocket
 from starlette.types import Receive, Scope, Send
 
 import trio_rpc
-from benchmarks.adapter import Adapter, Ready, Target, Turns
+from benchmarks.adapter import Adapter
+from benchmarks.interface import Ready, Target, Turns
 from benchmarks.machine import raise_open_files, resident_bytes
 from benchmarks.parts import Load
 from trio_rpc.gateway import Gateway, Message, open_http_server

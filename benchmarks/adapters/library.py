@@ -11,7 +11,8 @@ from typing import Any
 
 import trio
 
-from benchmarks.adapter import Calls, Exchange, Ready, trio_adapter
+from benchmarks.adapter import trio_adapter
+from benchmarks.interface import Calls, Exchange, Ready
 from trio_rpc import Limits, connect, duplex, method, serve, stream
 
 __all__ = ["ADAPTERS"]

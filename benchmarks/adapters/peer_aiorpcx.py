@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import aiorpcx
 
-from benchmarks.adapter import Calls, Ready, peer
+from benchmarks.adapter import peer
+from benchmarks.interface import Calls, Ready
 from benchmarks.loops import ASYNCIO
 
 __all__ = ["ADAPTERS"]

@@ -18,7 +18,8 @@ from fastapi import FastAPI
 from fastapi_websocket_rpc import RpcMethodsBase, WebSocketRpcClient, WebsocketRPCEndpoint
 from fastapi_websocket_rpc.logger import LoggingModes, logging_config
 
-from benchmarks.adapter import Calls, Ready, peer
+from benchmarks.adapter import peer
+from benchmarks.interface import Calls, Ready
 from benchmarks.loops import ASYNCIO
 
 __all__ = ["ADAPTERS"]

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import grpc
 import grpc.aio
 
-from benchmarks.adapter import Calls, Exchange, Ready, peer
+from benchmarks.adapter import peer
+from benchmarks.interface import Calls, Exchange, Ready
 from benchmarks.loops import ASYNCIO
 
 __all__ = ["ADAPTERS"]

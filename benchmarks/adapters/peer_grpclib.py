@@ -18,7 +18,8 @@ from grpclib.const import Cardinality, Handler
 from grpclib.encoding.base import CodecBase
 from grpclib.server import Server
 
-from benchmarks.adapter import Calls, Exchange, Ready, peer
+from benchmarks.adapter import peer
+from benchmarks.interface import Calls, Exchange, Ready
 from benchmarks.loops import ASYNCIO
 
 __all__ = ["ADAPTERS"]

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import capnp
 
-from benchmarks.adapter import Calls, Ready, peer
+from benchmarks.adapter import peer
+from benchmarks.interface import Calls, Ready
 from benchmarks.loops import ASYNCIO, Work
 
 __all__ = ["ADAPTERS"]

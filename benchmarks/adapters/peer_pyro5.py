@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import Pyro5.api
 from Pyro5 import config
 
-from benchmarks.adapter import Calls, Ready, adapter, peer
+from benchmarks.adapter import adapter, peer
+from benchmarks.interface import Calls, Ready
 from benchmarks.loops import BLOCKING, run_blocking
 
 __all__ = ["ADAPTERS"]

@@ -19,7 +19,8 @@ from rpyc.core.stream import SocketStream
 from rpyc.utils.helpers import buffiter
 from rpyc.utils.server import ThreadedServer
 
-from benchmarks.adapter import Calls, Ready, peer
+from benchmarks.adapter import peer
+from benchmarks.interface import Calls, Ready
 from benchmarks.loops import BLOCKING, run_blocking
 
 __all__ = ["ADAPTERS"]

@@ -16,7 +16,8 @@ import gevent
 import gevent.pool
 import zerorpc
 
-from benchmarks.adapter import Calls, Ready, peer
+from benchmarks.adapter import peer
+from benchmarks.interface import Calls, Ready
 from benchmarks.loops import BLOCKING, Group, Work, run_blocking
 
 __all__ = ["ADAPTERS"]

@@ -11,8 +11,9 @@ from typing import Any
 
 import trio
 
-from benchmarks.adapter import Adapter, Calls, Ready, trio_adapter
+from benchmarks.adapter import Adapter, trio_adapter
 from benchmarks.adapters.library import Bench
+from benchmarks.interface import Calls, Ready
 from trio_rpc import connect, serve
 
 __all__ = ["ADAPTERS"]

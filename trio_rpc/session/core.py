@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import trio
 
@@ -21,17 +21,15 @@ from trio_rpc.session.io.writer import Writer
 from trio_rpc.session.lifecycle import EndedBy, Lifecycle, Stage
 from trio_rpc.session.options import Options
 from trio_rpc.session.owner import Owner
+from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared
 from trio_rpc.session.streams.items import ItemReceiver
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 
-if TYPE_CHECKING:
-    from trio_rpc.session.session import Session
-
 __all__ = ["Core", "Tables"]
 
-Tables: TypeAlias = Callable[["Session"], Table]
+Tables: TypeAlias = Callable[[Session], Table]
 
 
 _OPEN = Stage.OPEN

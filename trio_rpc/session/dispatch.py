@@ -13,7 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context as ContextVars
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
@@ -38,8 +38,7 @@ from trio_rpc.session.calls.bugs import Bugs
 from trio_rpc.session.calls.callbacks import Callback
 from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.eager import begin, is_awaitable
-from trio_rpc.session.calls.filters import Filter
-from trio_rpc.session.calls.incoming_call import IncomingCall
+from trio_rpc.session.calls.incoming_call import CallSession, HeldScope, IncomingCall
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
 from trio_rpc.session.calls.refusals import (
@@ -61,15 +60,13 @@ from trio_rpc.session.handler import (
     log_bug,
     outcome_of,
 )
-from trio_rpc.session.streams.items import ItemReceiver, ItemSender
+from trio_rpc.session.session import Filter, Session
+from trio_rpc.session.streams.items import ItemReceiver, ItemSender, new_sender
 from trio_rpc.session.streams.open import DuplexChannel
-from trio_rpc.session.streams.scopes import SCOPE, HeldScope
+from trio_rpc.session.streams.scopes import SCOPE
 from trio_rpc.session.streams.task_status import RemoteTaskStatus
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire import messages as m
-
-if TYPE_CHECKING:
-    from trio_rpc.session.session import Session
 
 __all__ = ["IncomingCalls"]
 
@@ -168,7 +165,7 @@ class IncomingCalls:
         try:
             args, sender = request.args, None
             if method.kind is not _METHOD:
-                sender = self._calls.new_sender()
+                sender = new_sender(self._calls)
                 sender.bind(request.id)
                 if method.kind is Kind.DUPLEX:
                     args = _with_channel(method, args, sender)
@@ -542,7 +539,7 @@ def _nothing() -> None:
     """Do nothing, in the place of what a session does that is over."""
 
 
-def _session_of(call: IncomingCall) -> Session:
+def _session_of(call: IncomingCall) -> CallSession:
     assert call.session is not None  # noqa: S101 - only the gateway's calls have none
     return call.session
 

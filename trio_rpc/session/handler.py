@@ -23,10 +23,11 @@ from trio_rpc.errors import CallError
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.error_maps import Detail, ErrorMap, not_started, to_error
 from trio_rpc.session.calls.bugs import Bugs
-from trio_rpc.session.calls.context import call_of, handled_call
+from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.eager import is_awaitable
-from trio_rpc.session.calls.filters import Filter, apply_filters
+from trio_rpc.session.calls.filters import apply_filters
 from trio_rpc.session.calls.incoming_call import IncomingCall
+from trio_rpc.session.session import Filter, call_of
 from trio_rpc.session.streams.items import pump
 
 __all__ = [

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import trio
 
+from trio_rpc.protocol import protocol
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.tables import BoundMethod
+from trio_rpc.session.calls.incoming_call import IncomingCall
+from trio_rpc.session.calls.outgoing import OutgoingCalls
+from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.streams.scopes import SCOPE
 
-if TYPE_CHECKING:
-    from trio_rpc.session.calls.outgoing import OutgoingCalls
-    from trio_rpc.session.core import Core
-    from trio_rpc.session.dispatch import IncomingCalls
+__all__ = ["RunningHandlers", "ScopeNode", "SessionStatistics", "scope_tree", "take_statistics"]
 
-__all__ = ["ScopeNode", "SessionStatistics", "scope_tree"]
+
+class RunningHandlers(Protocol):
+    """What is looked at of the calls of the peer's that run here."""
+
+    running: dict[int, IncomingCall]
+    notifications_running: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +54,23 @@ class SessionStatistics:
     bytes_waiting: int
     """Bytes queued for sending."""
 
-    @classmethod
-    def of(cls, core: Core) -> SessionStatistics:
-        """Take the figures."""
-        return cls(
-            state=core.lifecycle.stage.value,
-            calls_out=len(core.protocol.outgoing),
-            calls_in=len(core.protocol.incoming),
-            notifications_in=core.incoming.notifications_running,
-            tasks_waiting=core.outgoing.waiting,
-            bytes_waiting=core.protocol.bytes_waiting,
-            **asdict(core.protocol.counters),
-        )
+
+def take_statistics(
+    lifecycle: Lifecycle,
+    rules: protocol.Protocol,
+    outgoing: OutgoingCalls,
+    incoming: RunningHandlers,
+) -> SessionStatistics:
+    """Take the figures."""
+    return SessionStatistics(
+        state=lifecycle.stage.value,
+        calls_out=len(rules.outgoing),
+        calls_in=len(rules.incoming),
+        notifications_in=incoming.notifications_running,
+        tasks_waiting=outgoing.waiting,
+        bytes_waiting=rules.bytes_waiting,
+        **asdict(rules.counters),
+    )
 
 
 Direction: TypeAlias = Literal["out", "in"]
@@ -83,7 +94,7 @@ class ScopeNode:
     """"call", "notification", "stream", "duplex" or "scope"."""
 
 
-def scope_tree(outgoing: OutgoingCalls, incoming: IncomingCalls) -> list[ScopeNode]:
+def scope_tree(outgoing: OutgoingCalls, incoming: RunningHandlers) -> list[ScopeNode]:
     """Take the picture of both directions, oldest first."""
     now = trio.current_time()
     nodes = [

@@ -124,7 +124,7 @@ def _complete(services: object) -> Table:
 
 def make_session(core: Core) -> Session:
     """Make what users see of a session."""
-    session = core.incoming.session = core.outgoing.session = Session(core)
+    session = core.incoming.session = core.outgoing.session = Session(core, core.options.filters)
     return session
 
 

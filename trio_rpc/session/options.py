@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from trio_rpc.services.error_maps import Detail, check_detail
-from trio_rpc.session.calls.filters import Filter, check_filters
+from trio_rpc.session.calls.filters import check_filters
+from trio_rpc.session.session import Filter, Session
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry
 
-if TYPE_CHECKING:
-    from trio_rpc.session.session import Session
-
 __all__ = ["Authenticate", "Options", "SessionOptions"]
 
-Authenticate: TypeAlias = Callable[["Session", Any], Awaitable[None]]
+Authenticate: TypeAlias = Callable[[Session, Any], Awaitable[None]]
 """Checks the credentials of the other end: an async function of the session and the credentials.
 
 It returns None to accept the session, and raises :class:`trio_rpc.Refused` to refuse it. Any other result is an

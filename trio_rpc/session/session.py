@@ -1,29 +1,42 @@
-"""A session: what its user holds, and what its parts are wired to."""
+"""What users hold: a session, and a call as handlers and filters see it.
+
+Each of the two leads to the other, so they share this file. What does the work is the core, which is above: it
+makes the session, and the session knows of it only what :class:`SessionCore` says.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeAlias, TypeVar, cast, overload
 
 import trio
 
 from trio_rpc.channels import ConnectionState, ConnectionStates, ResumableChannel
 from trio_rpc.errors import Fate, LocalProtocolError
+from trio_rpc.protocol import protocol
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.proxies import Proxy, RemoteMethod
-from trio_rpc.session.calls.context import Call, outgoing_metadata
-from trio_rpc.session.calls.filters import call_filtered, filtered
+from trio_rpc.session.calls.context import handled_call, outgoing_metadata
+from trio_rpc.session.calls.filters import Proceed, call_filtered, filtered
+from trio_rpc.session.calls.incoming_call import HeldScope, IncomingCall
+from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
-from trio_rpc.session.core import Core
-from trio_rpc.session.inspection import ScopeNode, SessionStatistics, scope_tree
-from trio_rpc.session.lifecycle import SessionEnd, Stage
+from trio_rpc.session.inspection import (
+    RunningHandlers,
+    ScopeNode,
+    SessionStatistics,
+    scope_tree,
+    take_statistics,
+)
+from trio_rpc.session.lifecycle import Lifecycle, SessionEnd, Stage
+from trio_rpc.session.owner import Owner
 from trio_rpc.session.streams.open import open_duplex, open_stream
 from trio_rpc.session.streams.scopes import RemoteScope, open_scope
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["Session"]
+__all__ = ["Call", "Filter", "Session", "SessionCore", "call_of", "current_call"]
 
 T = TypeVar("T")
 _METHOD = Kind.METHOD
@@ -33,6 +46,29 @@ _INSTEAD = {
     Kind.STREAM: "open it with stream()",
     Kind.DUPLEX: "open it with duplex()",
 }
+
+
+class SessionCore(Protocol):
+    """What a session needs of what does its work."""
+
+    channel: trio.abc.Channel[bytes]
+    lifecycle: Lifecycle
+    limits: Limits
+    name: str
+    outgoing: OutgoingCalls
+    over: trio.Event
+    owner: Owner
+    protocol: protocol.Protocol
+
+    @property
+    def incoming(self) -> RunningHandlers:
+        """The calls of the peer's that run here."""
+
+    async def ping(self) -> float:
+        """Ask the other end for a sign of life."""
+
+    async def aclose(self, *, grace: float | None = None) -> None:
+        """Close the session."""
 
 
 class Session:
@@ -50,10 +86,10 @@ class Session:
         name: what the other end is called in logs and errors.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: SessionCore, filters: Sequence[Filter]) -> None:
         self._core = core
         self._outgoing = core.outgoing
-        self._filters = core.options.filters
+        self._filters = filters
         self._proxies: dict[tuple[str, type | None], Proxy] = {}
 
     def __repr__(self) -> str:
@@ -389,9 +425,93 @@ class Session:
 
     def statistics(self) -> SessionStatistics:
         """Return what has gone through this session, and what is in it now."""
-        return SessionStatistics.of(self._core)
+        core = self._core
+        return take_statistics(core.lifecycle, core.protocol, core.outgoing, core.incoming)
 
     def tree(self) -> list[ScopeNode]:
         """Return the live calls of both directions, each with its parent, oldest first."""
         self._core.owner.check()
         return scope_tree(self._core.outgoing, self._core.incoming)
+
+
+class Call:
+    """One call, as its handler (:func:`current_call`) or a filter sees it.
+
+    Attributes:
+        session_or_none: the session it came in on, or goes out on; None if a browser has called.
+        method: its full name, ``"service.method"``.
+        metadata: what travels with it.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+    """
+
+    __slots__ = ("_remote_scope", "args", "kwargs", "metadata", "method", "session_or_none")
+
+    def __init__(  # noqa: PLR0917 - made by us alone
+        self,
+        session: Session | None,
+        method: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        remote_scope: HeldScope | None = None,
+    ) -> None:
+        self._remote_scope = remote_scope
+        self.session_or_none = session
+        self.method = method
+        self.args = args
+        self.kwargs = kwargs
+        self.metadata = metadata
+
+    def __repr__(self) -> str:
+        return f"<trio_rpc.Call {self.method} on {self.session_or_none or 'a gateway'}>"
+
+    @property
+    def session(self) -> Session:
+        """The session it came in on, or goes out on.
+
+        Raises:
+            RuntimeError: a browser has called, by a gateway: its callbacks are all that reaches it.
+        """
+        if self.session_or_none is None:
+            raise RuntimeError(
+                f"{self.method} was called by a browser, which has no session: call back by its callbacks"
+            )
+        return self.session_or_none
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """The nursery of the remote scope that this call was made in, for what is to outlive the call.
+
+        Its tasks are cancelled when the caller leaves the scope, which waits for them. What one of them
+        raises ends the scope, and is raised at the caller's block.
+
+        Raises:
+            RuntimeError: the call was not made in a remote scope.
+        """
+        if self._remote_scope is None or self._remote_scope.nursery is None:
+            raise RuntimeError(f"{self.method} was not called in a remote scope")
+        return self._remote_scope.nursery
+
+
+Filter: TypeAlias = Callable[[Call, Proceed], Awaitable[Any]]
+"""Runs round each call: an async function of the call and of what goes on with it."""
+
+
+def call_of(call: IncomingCall) -> Call:
+    """Return what handlers and filters see of a call."""
+    metadata = call.context.get("metadata", {}) if call.context else {}
+    session = cast("Session | None", call.session)  # there is no other kind
+    return Call(session, call.method.name, call.args, call.kwargs, metadata, call.remote_scope)
+
+
+def current_call() -> Call:
+    """Return the call that this task is handling.
+
+    Raises:
+        RuntimeError: this task was not started by a handler.
+    """
+    call = handled_call.get()
+    if call is None:
+        raise RuntimeError("no remote call is being handled here")
+    return call_of(call)

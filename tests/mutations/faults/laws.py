@@ -436,8 +436,8 @@ FAULTS = (
     fault(
         "law 16: a notification is no checkpoint",
         "session/calls/outgoing.py",
-        "        await trio.lowlevel.checkpoint()\n        context = call_context(self.session, self._protocol.incoming)\n        if not self._notifications.is_free:",
-        "        context = call_context(self.session, self._protocol.incoming)\n        if not self._notifications.is_free:",
+        "        await trio.lowlevel.checkpoint()\n        context = call_context(self.session, self.protocol.incoming)\n        if not self._notifications.is_free:",
+        "        context = call_context(self.session, self.protocol.incoming)\n        if not self._notifications.is_free:",
         BOUNDS,
     ),
     fault(

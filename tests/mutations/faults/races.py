@@ -84,7 +84,7 @@ FAULTS = (
     ),
     fault(
         "a remote scope ends before what was made in it",
-        "session/streams/scopes.py",
+        "session/calls/incoming_call.py",
         "                while self._members:\n",
         "                while False:\n",
         "session/test_remote_scopes.py",

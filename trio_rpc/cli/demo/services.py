@@ -14,9 +14,8 @@ from typing import TypeAlias
 import trio
 
 from trio_rpc.services.decorators import method, notification, stream
-from trio_rpc.session.calls.context import current_call
 from trio_rpc.session.inspection import ScopeNode
-from trio_rpc.session.session import Session
+from trio_rpc.session.session import Session, current_call
 
 __all__ = ["Diary", "Entry", "Lab", "Reading", "Screen", "services"]
 

@@ -45,8 +45,9 @@ from trio_rpc.gateway.server.results import Results
 from trio_rpc.gateway.server.surroundings import check_trio, refuse_without_trio
 from trio_rpc.services.error_maps import Detail, check_detail
 from trio_rpc.services.tables import BoundMethod, build_table, missing
-from trio_rpc.session.calls.filters import Filter, check_filters
+from trio_rpc.session.calls.filters import check_filters
 from trio_rpc.session.owner import Owner
+from trio_rpc.session.session import Filter
 from trio_rpc.util.one_exception import one_exception
 
 __all__ = ["WITHOUT_DEFLATE", "Gateway", "outlives"]

@@ -18,8 +18,7 @@ from trio_rpc.gateway.server.forms import CallbackForm, Forms
 from trio_rpc.services.error_maps import Detail
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.bugs import Bugs
-from trio_rpc.session.calls.context import Call, handled_call, outgoing_metadata
-from trio_rpc.session.calls.filters import Filter
+from trio_rpc.session.calls.context import handled_call, outgoing_metadata
 from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.handler import (
     Outcome,
@@ -29,6 +28,7 @@ from trio_rpc.session.handler import (
     run_handler,
 )
 from trio_rpc.session.owner import Owner
+from trio_rpc.session.session import Call, Filter
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["CallSettings", "Caller", "GatewayCall", "call_back"]

@@ -12,14 +12,15 @@ import trio
 
 from trio_rpc.errors import Fate, RpcError
 from trio_rpc.services.error_maps import set_fate
-from trio_rpc.session.calls.context import Call
 from trio_rpc.util.one_exception import one_exception
 
-__all__ = ["Filter", "apply_filters", "call_filtered", "check_filters", "filtered"]
+__all__ = ["Proceed", "apply_filters", "call_filtered", "check_filters", "filtered"]
 
 T = TypeVar("T")
+C = TypeVar("C")
+"""What filters see of a call."""
 
-Filter: TypeAlias = Callable[[Call, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+Proceed: TypeAlias = Callable[[], Awaitable[Any]]
 
 
 def check_filters(filters: object) -> None:
@@ -32,7 +33,7 @@ def check_filters(filters: object) -> None:
 
 
 def apply_filters(
-    filters: Sequence[Filter], call: Call, proceed: Callable[[], Awaitable[Any]]
+    filters: Sequence[Callable[[C, Proceed], Awaitable[Any]]], call: C, proceed: Proceed
 ) -> Awaitable[Any]:
     """Run ``proceed`` inside all filters; the first one is outermost."""
     for each in reversed(filters):
@@ -41,9 +42,9 @@ def apply_filters(
 
 
 async def call_filtered(
-    filters: Sequence[Filter],
-    call: Call,
-    proceed: Callable[[], Awaitable[Any]],
+    filters: Sequence[Callable[[C, Proceed], Awaitable[Any]]],
+    call: C,
+    proceed: Proceed,
     done: Fate = Fate.STOPPED,
 ) -> Any:
     """Make a call of ours inside all filters. Errors of this library that leave them tell its fate (law 15).
@@ -85,7 +86,9 @@ _KNOWN_LEAST = [Fate.NOT_STARTED, Fate.STOPPED, Fate.UNKNOWN]
 
 @contextlib.asynccontextmanager
 async def filtered(
-    filters: Sequence[Filter], call: Call, opening: AbstractAsyncContextManager[T]
+    filters: Sequence[Callable[[C, Proceed], Awaitable[Any]]],
+    call: C,
+    opening: AbstractAsyncContextManager[T],
 ) -> AsyncIterator[T]:
     """Open something inside all filters: to them it is a call that lasts as long as the block."""
     left = trio.Event()

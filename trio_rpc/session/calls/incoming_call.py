@@ -1,21 +1,43 @@
-"""A call of the peer's: what is known of it from its arrival until its handler has ended."""
+"""A call of the peer's: what is known of it from its arrival until its handler has ended.
+
+A call of the built-in method ``trio_rpc.scope`` holds a :class:`HeldScope`, in which other calls are made: each of
+the two knows the other, so they share this file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import trio
 
-if TYPE_CHECKING:
-    from trio_rpc.services.tables import BoundMethod
-    from trio_rpc.session.calls.eager import EagerCoroutine
-    from trio_rpc.session.calls.outgoing_call import OutgoingCall
-    from trio_rpc.session.session import Session
-    from trio_rpc.session.streams.items import ItemSender
-    from trio_rpc.session.streams.scopes import HeldScope
+from trio_rpc.services.proxies import Caller
+from trio_rpc.services.tables import BoundMethod
+from trio_rpc.session.calls.eager import EagerCoroutine
+from trio_rpc.session.calls.outgoing_call import OutgoingCall
 
-__all__ = ["IncomingCall"]
+__all__ = ["CallSession", "HeldScope", "IncomingCall", "ItemSink"]
+
+
+class CallSession(Caller, Protocol):
+    """What a call needs of the session that it came in on."""
+
+    @property
+    def name(self) -> str:
+        """What the other end is called in logs and errors."""
+
+
+class ItemSink(Protocol):
+    """What a call needs of the producer's end of its stream."""
+
+    async def put(self, value: Any) -> None:
+        """Send one item; wait while its consumer is slow."""
+
+    def let_in(self) -> None:
+        """Wake those who wait for credit, which has come."""
+
+    def stop(self) -> None:
+        """Send no more: nobody takes items."""
 
 
 class IncomingCall:
@@ -44,7 +66,7 @@ class IncomingCall:
 
     def __init__(  # noqa: PLR0917 - made in one place, for each call
         self,
-        session: Session | None,
+        session: CallSession | None,
         number: int,
         method: BoundMethod,
         args: Sequence[Any],
@@ -72,7 +94,7 @@ class IncomingCall:
         """The handler's function has been called, and not only filters round it."""
         self.references: Sequence[Any] = ()
         """Callbacks and streams that came with it, and live as long."""
-        self.sender: ItemSender | None = None
+        self.sender: ItemSink | None = None
         """Where its items go, if it is a stream or a duplex."""
         self.remote_scope: HeldScope | None = None
         """The remote scope that it was made in."""
@@ -102,3 +124,47 @@ class IncomingCall:
                 self.scope.cancel(reason=reason)
             if self.sender is not None:
                 self.sender.stop()
+
+
+class HeldScope:
+    """A scope of the peer's, at this end.
+
+    Attributes:
+        nursery: for what is to live as long as the scope; None before the handler has begun.
+    """
+
+    def __init__(self, call: IncomingCall) -> None:
+        self.nursery: trio.Nursery | None = None
+        self._handled = call
+        # Bound: the calls of the peer's that are in flight.
+        self._members: set[IncomingCall] = set()
+        self._left = trio.Event()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing more may begin in it."""
+        return self._handled.cancelled is not None
+
+    def enter(self, call: IncomingCall) -> None:
+        """A call has been made in this scope."""
+        self._members.add(call)
+
+    def leave(self, call: IncomingCall) -> None:
+        """One of them is over."""
+        self._members.discard(call)
+        self._left.set()
+
+    async def hold(self) -> None:
+        """Last until cancelled; then cancel what was made in this scope, and wait until it has ended."""
+        try:
+            async with trio.open_nursery() as self.nursery:
+                await trio.sleep_forever()
+        finally:
+            reason = self._handled.cancelled or "the remote scope of this call has ended"
+            self._handled.cancelled = reason
+            for member in tuple(self._members):
+                member.cancel(reason)
+            with trio.CancelScope(shield=True):
+                while self._members:
+                    self._left = trio.Event()
+                    await self._left.wait()

@@ -12,7 +12,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import trio
 from trio.lowlevel import Abort, current_task, wait_task_rescheduled
@@ -47,13 +47,9 @@ from trio_rpc.session.calls.outgoing_call import (
 from trio_rpc.session.io.receiver import Receiver
 from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.owner import Owner
-from trio_rpc.session.streams.items import ItemSender
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.limits import Limits
-
-if TYPE_CHECKING:
-    from trio_rpc.session.session import Session
 
 __all__ = ["OutgoingCalls"]
 
@@ -93,17 +89,17 @@ class OutgoingCalls:
         owner: Owner,
         complaints: RateLimitedLog,
     ) -> None:
-        self.session: Session | None = None
+        self.session: object | None = None
         self.calls: dict[int, OutgoingCall] = {}
         self.limits = limits
         self.check_run = owner.check
-        self._protocol = protocol
+        self.protocol = protocol
         self._functions = NO_FUNCTIONS
         self._method: RemoteMethod | None = None
         """What is called by the Request that is being encoded."""
         self._send_buffer = limits.send_buffer
-        self._send = send
-        self._wake = wake
+        self.send = send
+        self.wake = wake
         self._write_early = write_early
         self._life = lifecycle
         self._receiver = receiver
@@ -117,26 +113,26 @@ class OutgoingCalls:
 
     def is_cancelling(self, call: OutgoingCall) -> bool:
         """Whether Cancel has been said for that call, and its end has not come."""
-        return self._protocol.outgoing.get(call.id) is OutgoingState.CANCELLING
+        return self.protocol.outgoing.get(call.id) is OutgoingState.CANCELLING
 
     def is_abandoned(self, call: int) -> bool:
         """Whether nobody waits any more for the end of that call, which has not come."""
-        return self._protocol.outgoing.get(call) is OutgoingState.ABANDONED
+        return self.protocol.outgoing.get(call) is OutgoingState.ABANDONED
 
     # ── room ─────────────────────────────────────────────────────────────────────────────────
 
     def has_room(self) -> bool:
         """Whether anything more should be queued for sending now."""
-        return self._protocol.bytes_waiting < self._send_buffer
+        return self.protocol.bytes_waiting < self._send_buffer
 
     def _room_for_calls(self) -> int:
-        protocol = self._protocol
+        protocol = self.protocol
         if protocol.bytes_waiting >= self._send_buffer:
             return 0
         return protocol.peer.max_calls - len(protocol.outgoing)
 
     def _room_for_notifications(self) -> int:
-        return self._protocol.notification_credit if self.has_room() else 0
+        return self.protocol.notification_credit if self.has_room() else 0
 
     @property
     def waiting(self) -> int:
@@ -181,7 +177,7 @@ class OutgoingCalls:
         deadline = trio.current_effective_deadline()
         if deadline != math.inf and deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
-        context = call_context(self.session, self._protocol.incoming)
+        context = call_context(self.session, self.protocol.incoming)
         if callback is not None or remote_scope is not None:
             context = _within(context, callback, remote_scope)
         if not self._calls.is_free:
@@ -189,7 +185,7 @@ class OutgoingCalls:
         call = self._begin(method, args, kwargs, context, deadline, remote_scope)
         if abandon_on_cancel:
             call.abandon_on_cancel = True
-        self._send()
+        self.send()
         if len(self.calls) == 1 and self._receiver.is_free:
             await self._receive_reply(call)
         if call.answer is None and call.raise_cancel is None:
@@ -226,8 +222,8 @@ class OutgoingCalls:
                 self.finish(reply)
                 self._ended()
             self.let_callers_in()
-            if self._protocol.has_data:
-                self._send()  # a Pong: no event tells the reader of it
+            if self.protocol.has_data:
+                self.send()  # a Pong: no event tells the reader of it
 
     async def open(
         self,
@@ -245,7 +241,7 @@ class OutgoingCalls:
         """
         self.check_run()
         await trio.lowlevel.checkpoint()
-        context = call_context(self.session, self._protocol.incoming)
+        context = call_context(self.session, self.protocol.incoming)
         context = _within(context, callback, remote_scope)
         if method.kind.is_opened:
             first = [self.limits.stream_items, self.limits.stream_bytes]
@@ -255,7 +251,7 @@ class OutgoingCalls:
         deadline = trio.current_effective_deadline()
         call = self._begin(method, args, kwargs, context, deadline, remote_scope)
         call.listener = listener
-        self._send()
+        self.send()
         return call
 
     def _begin(  # noqa: PLR0917 - made in two places, for each call
@@ -268,7 +264,7 @@ class OutgoingCalls:
         remote_scope: OutgoingCall | None,
     ) -> OutgoingCall:
         """Queue a Request; from here on the call is in flight."""
-        self._life.check_may_call(context, self._protocol.incoming)
+        self._life.check_may_call(context, self.protocol.incoming)
         now = trio.current_time()
         if deadline != math.inf:
             context = {**(context or {}), "deadline": max(0.0, deadline - now)}
@@ -286,7 +282,7 @@ class OutgoingCalls:
         self._functions, self._method = functions, method
         before = len(functions)
         try:
-            call_id = self._protocol.request(
+            call_id = self.protocol.request(
                 method.name, list(args), kwargs or None, context, self._lend
             )
         except BaseException:
@@ -340,7 +336,7 @@ class OutgoingCalls:
 
     async def _wait_for_credit(self, context: dict[str, Any] | None) -> None:
         nested = context is not None and "depth" in context
-        if nested and not self._protocol.has_call_credit:
+        if nested and not self.protocol.has_call_credit:
             # Those who hold the credit may be waiting for this very call, be it in the other end's
             # handlers: two ends that call each other and call back would wait for ever.
             raise Overloaded(
@@ -354,14 +350,14 @@ class OutgoingCalls:
         """Send a Notification; waits for credit and room only."""
         self.check_run()
         await trio.lowlevel.checkpoint()
-        context = call_context(self.session, self._protocol.incoming)
+        context = call_context(self.session, self.protocol.incoming)
         if not self._notifications.is_free:
             await self._notifications.wait()
-        self._life.check_may_call(context, self._protocol.incoming)
+        self._life.check_may_call(context, self.protocol.incoming)
         if method.said.prepare is not None:
             args, kwargs = method.said.prepare(args, kwargs)
-        self._protocol.notify(method.name, list(args), kwargs or None, context, not_lent)
-        self._send()
+        self.protocol.notify(method.name, list(args), kwargs or None, context, not_lent)
+        self.send()
 
     # ── what comes of a call ─────────────────────────────────────────────────────────────────
 
@@ -383,7 +379,7 @@ class OutgoingCalls:
         self._is_over = True
         calls, self.calls = self.calls, {}
         for call in calls.values():
-            never_left = self._protocol.never_left(call.id)
+            never_left = self.protocol.never_left(call.id)
             fate = Fate.NOT_STARTED if never_left else Fate.UNKNOWN
             call.end(Failure(fate, functools.partial(self._life.error, fate)))
         for queue in (self._calls, self._notifications, self._room):
@@ -392,7 +388,7 @@ class OutgoingCalls:
     def let_go(self) -> None:
         """Forget what knows this object: the session is over, and a call only raises now."""
         self.session = None
-        self._send = self._ended = _nothing
+        self.send = self._ended = _nothing
         self._look_by = _never
 
     def check_over(self, fate: Fate = Fate.UNKNOWN) -> None:
@@ -406,14 +402,14 @@ class OutgoingCalls:
         if call.answer is not None:
             return False  # one that receives is cancelled in the tick in which the session ends
         call.cancel_callbacks(reason or "the call that this callback belongs to is cancelled")
-        withdrawn = self._protocol.cancel(call.id, reason)
+        withdrawn = self.protocol.cancel(call.id, reason)
         if not withdrawn:
             if not call.abandon_on_cancel:
                 self._expect_end(call)
                 return False
-            self._protocol.abandon(call.id)
+            self.protocol.abandon(call.id)
         del self.calls[call.id]
-        self._send()
+        self.send()
         self.let_in()
         return True
 
@@ -426,7 +422,7 @@ class OutgoingCalls:
 
     def _expect_end(self, call: OutgoingCall) -> None:
         """Have Cancel sent, and the call abandoned if its end does not come within ``cancel_grace``."""
-        self._send()
+        self.send()
         self._write_early()
         call.expires = trio.current_time() + self.limits.cancel_grace
         self._look_by(call.expires)
@@ -450,16 +446,12 @@ class OutgoingCalls:
             self.limits.cancel_grace,
         )
         del self.calls[call.id]
-        self._protocol.abandon(call.id)
-        self._send()
+        self.protocol.abandon(call.id)
+        self.send()
         error = {"code": "cancelled", "message": "abandoned, for it has not ended in time"}
         call.end(m.ReplyErr(call.id, error))
 
     # ── calls that were opened, and are not awaited ──────────────────────────────────────────
-
-    def new_sender(self) -> ItemSender:
-        """Make the producer's end of a stream that has no call yet."""
-        return ItemSender(self._protocol, self, self._send, self._wake)
 
     def item(self, message: m.Item) -> None:
         """An item has come."""
@@ -472,8 +464,8 @@ class OutgoingCalls:
     def grant_items(self, call: OutgoingCall, items: int, size: int) -> None:
         """So much has been taken out of the stream that this call is."""
         if call.answer is None:
-            self._protocol.grant_items(call.id, items, size)
-            self._wake()
+            self.protocol.grant_items(call.id, items, size)
+            self.wake()
 
     def started(self, message: m.Started) -> None:
         """A handler has called ``task_status.started()``: so does this end's."""
@@ -494,10 +486,10 @@ class OutgoingCalls:
         """End an opened call: cancel it, and wait for the word that it has ended (law 2)."""
         if call.answer is None and self.calls.get(call.id) is call:
             call.cancel_callbacks(reason)
-            if self._protocol.cancel(call.id, reason):
+            if self.protocol.cancel(call.id, reason):
                 call.listener = None
                 del self.calls[call.id]
-                self._send()
+                self.send()
                 self.let_in()
             else:
                 self._expect_end(call)
@@ -508,11 +500,11 @@ class OutgoingCalls:
     def drop(self, call: OutgoingCall, reason: str) -> None:
         """End an opened call without waiting for its end."""
         if self.calls.get(call.id) is call:
-            if not self._protocol.cancel(call.id, reason):
-                self._protocol.abandon(call.id)
+            if not self.protocol.cancel(call.id, reason):
+                self.protocol.abandon(call.id)
             call.listener = None
             del self.calls[call.id]
-            self._send()
+            self.send()
 
     async def failure(self, call: OutgoingCall) -> Exception:
         """Make the exception for how an opened call has failed."""

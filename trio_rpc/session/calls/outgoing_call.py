@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import trio
 from trio.lowlevel import Abort, reschedule
@@ -16,11 +16,7 @@ from trio.lowlevel import Abort, reschedule
 from trio_rpc.errors import Fate, LocalProtocolError, RpcError
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.tables import BoundMethod
-from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.wire import messages as m
-
-if TYPE_CHECKING:
-    from trio_rpc.session.calls.outgoing import OutgoingCalls
 
 __all__ = [
     "NO_FUNCTIONS",
@@ -28,6 +24,7 @@ __all__ = [
     "Listener",
     "OutgoingCall",
     "RaiseCancel",
+    "RunningCallback",
     "describe_exception",
     "raise_cancelled",
     "reason_of",
@@ -56,10 +53,27 @@ class Listener(Protocol):
         """The call is over; ``OutgoingCall.answer`` tells how."""
 
 
+class RunningCallback(Protocol):
+    """What a call needs of a callback that runs in it."""
+
+    method: BoundMethod
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the handler."""
+
+
+class Canceller(Protocol):
+    """What a call needs of the table that it is in."""
+
+    def cancel(self, call: OutgoingCall) -> bool:
+        """Cancel a call; True when its caller need not wait for anything."""
+
+
 class OutgoingCall:
     """A call that is waiting for its end, and what has come of it."""
 
     __slots__ = (
+        "_calls",
         "abandon_on_cancel",
         "answer",
         "callbacks",
@@ -71,7 +85,6 @@ class OutgoingCall:
         "interrupted",
         "listener",
         "method",
-        "outgoing",
         "parent",
         "raise_cancel",
         "remote_scope",
@@ -82,13 +95,13 @@ class OutgoingCall:
 
     def __init__(
         self,
-        outgoing: OutgoingCalls,
+        calls: Canceller,
         call_id: int,
         method: RemoteMethod,
         started: float,
         deadline: float,
     ) -> None:
-        self.outgoing = outgoing
+        self._calls = calls
         self.id = call_id
         self.method = method
         self.deadline = deadline
@@ -113,7 +126,7 @@ class OutgoingCall:
     def take_callbacks(self, functions: list[BoundMethod]) -> None:
         """Let the peer call these, as part of this call, in the context of its caller."""
         self.functions = functions
-        self.callbacks: set[IncomingCall] = set()
+        self.callbacks: set[RunningCallback] = set()
         """Those that are running."""
         self.context = copy_context()
 
@@ -121,7 +134,7 @@ class OutgoingCall:
         """Whether a callback of the peer's runs that uses this function or stream."""
         return any(call.method is method for call in self.callbacks)
 
-    def callback_ended(self, call: IncomingCall) -> None:
+    def callback_ended(self, call: RunningCallback) -> None:
         """One of the callbacks is over; the call may have waited for that."""
         self.callbacks.discard(call)
         if self.answer is not None:
@@ -150,7 +163,7 @@ class OutgoingCall:
     def abort(self, raise_cancel: RaiseCancel) -> Abort:
         """Pass our cancellation on, and sleep on until it is confirmed (law 2)."""
         self.raise_cancel = raise_cancel
-        if self.outgoing.cancel(self):
+        if self._calls.cancel(self):
             self.task = None
             return Abort.SUCCEEDED
         if _can_be_interrupted(self.task):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import trio
 from trio.lowlevel import Abort, current_task, wait_task_rescheduled
@@ -21,14 +21,12 @@ from trio_rpc.services.conversion import Convert
 from trio_rpc.services.signatures import complaint
 from trio_rpc.session.calls.admission import Admission
 from trio_rpc.session.calls.eager import is_awaitable
+from trio_rpc.session.calls.incoming_call import IncomingCall, ItemSink
+from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import Failure, OutgoingCall
 from trio_rpc.wire import messages as m
 
-if TYPE_CHECKING:
-    from trio_rpc.session.calls.incoming_call import IncomingCall
-    from trio_rpc.session.calls.outgoing import OutgoingCalls
-
-__all__ = ["ItemReceiver", "ItemSender", "pump"]
+__all__ = ["ItemReceiver", "ItemSender", "new_sender", "pump"]
 
 Pull: TypeAlias = "Callable[[IncomingCall, ItemReceiver], Awaitable[OutgoingCall]]"
 
@@ -371,7 +369,12 @@ class ItemSender(trio.abc.SendChannel[Any]):
             self._credit.open()
 
 
-async def pump(items: Any, sender: ItemSender) -> None:
+def new_sender(outgoing: OutgoingCalls) -> ItemSender:
+    """Make the producer's end of a stream that has no call yet."""
+    return ItemSender(outgoing.protocol, outgoing, outgoing.send, outgoing.wake)
+
+
+async def pump(items: Any, sender: ItemSink) -> None:
     """Send all items. A generator is closed in any case, in this task, and has ended then.
 
     Args:

@@ -2,7 +2,7 @@
 
 At the caller a :class:`RemoteScope` is a block. At the callee it is a call of the built-in method
 ``trio_rpc.scope``, whose handler does nothing but last until it is cancelled, and then sees to it that what was
-made in it ends before it does: a :class:`HeldScope`. What is lent to a call in a scope is lent to the scope.
+made in it ends before it does: a ``HeldScope``. What is lent to a call in a scope is lent to the scope.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import trio
 
@@ -18,67 +18,19 @@ from trio_rpc.errors import RemoteCancelled
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.error_maps import from_error
 from trio_rpc.services.introspection import RESERVED
-from trio_rpc.services.proxies import Proxy, RemoteMethod
+from trio_rpc.services.proxies import Caller, Proxy, RemoteMethod
 from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.context import handled_call
-from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall, describe_exception
 from trio_rpc.util.one_exception import raise_alone
 from trio_rpc.wire import messages as m
 
-if TYPE_CHECKING:
-    from trio_rpc.session.session import Session
-
-__all__ = ["SCOPE", "HeldScope", "RemoteScope", "open_scope", "scope_method"]
+__all__ = ["SCOPE", "RemoteScope", "open_scope", "scope_method"]
 
 SCOPE = f"{RESERVED}.scope"
 T = TypeVar("T")
-
-
-class HeldScope:
-    """A scope of the peer's, at this end.
-
-    Attributes:
-        nursery: for what is to live as long as the scope; None before the handler has begun.
-    """
-
-    def __init__(self, call: IncomingCall) -> None:
-        self.nursery: trio.Nursery | None = None
-        self._handled = call
-        # Bound: the calls of the peer's that are in flight.
-        self._members: set[IncomingCall] = set()
-        self._left = trio.Event()
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether nothing more may begin in it."""
-        return self._handled.cancelled is not None
-
-    def enter(self, call: IncomingCall) -> None:
-        """A call has been made in this scope."""
-        self._members.add(call)
-
-    def leave(self, call: IncomingCall) -> None:
-        """One of them is over."""
-        self._members.discard(call)
-        self._left.set()
-
-    async def hold(self) -> None:
-        """Last until cancelled; then cancel what was made in this scope, and wait until it has ended."""
-        try:
-            async with trio.open_nursery() as self.nursery:
-                await trio.sleep_forever()
-        finally:
-            reason = self._handled.cancelled or "the remote scope of this call has ended"
-            self._handled.cancelled = reason
-            for member in tuple(self._members):
-                member.cancel(reason)
-            with trio.CancelScope(shield=True):
-                while self._members:
-                    self._left = trio.Event()
-                    await self._left.wait()
 
 
 def scope_method() -> BoundMethod:
@@ -108,6 +60,20 @@ async def _hold() -> None:
 _NO_ARGUMENTS = Signature(lambda: None, skip_self=False, name=SCOPE)
 
 
+class ScopedCaller(Caller, Protocol):
+    """What a remote scope needs of its session."""
+
+    def invoke_in(
+        self,
+        remote_scope: OutgoingCall,
+        method: object,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        kind: Kind | None = None,
+    ) -> Any:
+        """Do what a method's kind says, in a remote scope; ``method`` may be a name if its kind is given."""
+
+
 class RemoteScope:
     """Calls, callbacks and streams that live as long as a block; made by :meth:`Session.open_scope`.
 
@@ -116,7 +82,7 @@ class RemoteScope:
     session's proxies be given to :meth:`call`.
     """
 
-    def __init__(self, session: Session, body: trio.CancelScope) -> None:
+    def __init__(self, session: ScopedCaller, body: trio.CancelScope) -> None:
         self._session = session
         self._body = body
         self._pending: OutgoingCall | None = None
@@ -200,7 +166,7 @@ class RemoteScope:
 
 
 @contextlib.asynccontextmanager
-async def open_scope(session: Session, outgoing: OutgoingCalls) -> AsyncIterator[RemoteScope]:
+async def open_scope(session: ScopedCaller, outgoing: OutgoingCalls) -> AsyncIterator[RemoteScope]:
     """Open a remote scope while the block lasts; what is in it has ended when the block is over."""
     body = trio.CancelScope()
     scope = RemoteScope(session, body)
