@@ -153,8 +153,8 @@ def test_there_are_no_cycles_between_folders(package):
 
 
 SESSION = (
-    {"lifecycle", "owner"},
-    {"io"},
+    {"io", "owner"},
+    {"lifecycle"},
     {"calls"},
     {"streams", "shared"},
     {"inspection"},

@@ -157,7 +157,7 @@ class Server:
             if self._accepting.cancel_called:  # it was shaking hands when the server began to drain
                 nursery.start_soon(_close, session, None)
 
-        core.when_open = opened
+        core.lifecycle.when_open = opened
         try:
             await run_in_this_task(core)
         finally:

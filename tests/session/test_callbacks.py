@@ -333,7 +333,7 @@ async def test_the_session_ends_while_a_callback_runs(session_pair, no_time):
 
         nursery.start_soon(call)
         await wait_all_tasks_blocked()
-        b._core.stop()
+        b._core.lifecycle.stop()
     assert a.tree() == b.tree() == []
 
 

@@ -513,7 +513,7 @@ async def test_reply_that_arrives_in_the_tick_in_which_the_session_ends(no_time)
         nursery.start_soon(call)
         await peer.read(m.Request)
         peer.send(m.Reply(1, "too late"), m.Pong(1))
-        session._core.stop()
+        session._core.lifecycle.stop()
         await session.wait_closed()
 
 

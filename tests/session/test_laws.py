@@ -475,7 +475,7 @@ async def test_law_6_a_session_that_is_over_starts_no_handler_any_more(no_time):
     sleeper = Sleeper()
     async with session_with_raw_peer(sleeper) as (session, peer):
         peer.send(m.Request(1, "sleep", []))
-        session._core.stop()
+        session._core.lifecycle.stop()
         await session.wait_closed()
     assert sleeper.started == 0
 

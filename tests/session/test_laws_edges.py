@@ -74,7 +74,7 @@ async def test_law_6_a_session_that_ends_in_a_packet_starts_nothing_that_follows
     class Ending:
         @trio_rpc.method
         def end(self):
-            trio_rpc.current_call().session._core.stop()
+            trio_rpc.current_call().session._core.lifecycle.stop()
 
         @trio_rpc.method
         def next(self):

@@ -260,7 +260,7 @@ async def test_race_it_is_cancelled_in_the_tick_in_which_the_session_ends(no_tim
         await peer.read(m.Request)
         await wait_all_tasks_blocked()
         scope.cancel()
-        session._core.stop()
+        session._core.lifecycle.stop()
         await peer.read_until_closed()
         assert scope.cancelled_caught
         assert not [each for each in peer.received if isinstance(each, m.Cancel)]
@@ -272,7 +272,7 @@ async def test_race_its_reply_comes_in_the_tick_in_which_the_session_ends(no_tim
         peer.send(m.Reply(call, "too late"))
         # A channel over a socket finds nobody to stop: who receives has been woken.
         monkeypatch.setattr(session._core.channel, "stop_receiving", lambda: None)
-        session._core.stop()
+        session._core.lifecycle.stop()
         await session.wait_closed()
         await wait_all_tasks_blocked()
         assert [type(each) for each in results] == [trio_rpc.SessionClosed]
@@ -286,7 +286,7 @@ async def test_race_handlers_have_their_last_word_when_it_is_stopped(autojump_cl
         peer.send(m.Request(1, "slow", []))
         await wait_all_tasks_blocked()
         _, results = await second(session, peer, nursery)
-        session._core.stop()
+        session._core.lifecycle.stop()
         await peer.read_until_closed()
         assert [type(each) for each in results] == [trio_rpc.SessionClosed]
         assert peer.count(m.ReplyErr, 1) == 1

@@ -48,9 +48,19 @@ class Channel:
         raise AssertionError("nothing is left")
 
 
+class Watcher:
+    """Is told what has been sent, and does nothing about it."""
+
+    def sent(self):
+        pass
+
+    def progressed(self):
+        pass
+
+
 async def test_what_leaves_early_neither_replaces_nor_overtakes_a_packet_that_is_held(nursery):
     queue, channel = Queue(), Channel()
-    writer = Writer(channel, queue, lambda: None, None)
+    writer = Writer(channel, queue, None, Watcher())
     writer.start(lambda: nursery.start_soon(writer.run))
     channel.takes = False
     queue.packets.append(b"1")

@@ -1,8 +1,7 @@
-"""What the parts of a session are wired to, and how it ends."""
+"""What the parts of a session are wired to, and what they tell each other."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -10,7 +9,6 @@ import trio
 
 from trio_rpc.errors import Fate
 from trio_rpc.protocol.protocol import Protocol
-from trio_rpc.protocol.states import Half
 from trio_rpc.services.tables import Table
 from trio_rpc.session.calls.callbacks import CALLBACK, STREAM, Callback
 from trio_rpc.session.calls.outgoing import OutgoingCalls
@@ -18,7 +16,7 @@ from trio_rpc.session.dispatch import IncomingCalls
 from trio_rpc.session.io.pacer import Pacer
 from trio_rpc.session.io.receiver import Receiver
 from trio_rpc.session.io.writer import Writer
-from trio_rpc.session.lifecycle import EndedBy, Lifecycle, Stage
+from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.options import Options
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
@@ -32,11 +30,8 @@ __all__ = ["Core", "Tables"]
 Tables: TypeAlias = Callable[[Session], Table]
 
 
-_OPEN = Stage.OPEN
-
-
 class Core:
-    """One session from the inside: its parts, its stage, and the words they exchange.
+    """One session from the inside: its parts, and the words they exchange.
 
     The :class:`Session` that users hold is a face of it, and the driver runs it.
     """
@@ -56,11 +51,6 @@ class Core:
         self.limits = options.limits
         self.name = name
         self.owner = Owner("this session")
-        self.lifecycle = Lifecycle()
-        self.ended_quietly = False
-        """Both ends had said Goodbye, and nothing was in flight: the other end has nothing to send any more."""
-        self.over = trio.Event()
-        """The channel is closed and no task of the session is left but its handlers' last breath."""
         self.protocol = Protocol(
             Codec(options.registry, options.limits, _make_reference),
             options.limits,
@@ -68,48 +58,20 @@ class Core:
         )
         self.receiver = Receiver(channel, self.protocol)
         self.pacer = Pacer(self.protocol)
-        self.writer = Writer(channel, self.protocol, self._progressed, self.pacer)
+        self.writer = Writer(channel, self.protocol, self.pacer, self)
+        self.lifecycle = Lifecycle(self.protocol, self.writer, options.limits, self)
         self.outgoing = OutgoingCalls(
             self.protocol,
             options.limits,
-            self.send,
-            self.writer.wake,
-            self.writer.write_early,
+            self.writer,
             self.lifecycle,
             self.receiver,
-            self.activity_ended,
-            self.look_by,
             self.owner,
             shared.complaints,
         )
-        self.incoming = IncomingCalls(
-            self.protocol,
-            filters=options.filters,
-            detail=options.error_detail,
-            wake=self.writer.wake,
-            ended=self.activity_ended,
-            calls=self.outgoing,
-            bugs=shared.bugs,
-            complaints=shared.complaints,
-        )
-        self.alarm: trio.CancelScope | None = None
-        """Ends the driver's wait for the end of the session, when it is time to look after it."""
+        self.incoming = IncomingCalls(self.protocol, self.lifecycle, self.outgoing, options, shared)
         self.resume: Callable[[], None]
         """Begins handlers whose Requests have waited, if they may; set by the driver."""
-        self.when_open: Callable[[], None] | None = None
-        """Called when the session is open, for those who do not wait for that."""
-        self.looks_first = False
-        """The reader looks whether the peer's Hello is there before ours is written, to write Welcome beside it."""
-        self.has_opened = False
-        """The packet that is being read has opened the session, and somebody waits for that."""
-        self.close_by = math.inf
-        """When to end a session that closes, if it has not ended by itself."""
-        self.is_left = False
-        """The block of the session is over, and nobody is left who could end the session when it is cancelled."""
-        self.when_over: Callable[[], None] | None = None
-        """Called when the session is over and its channel closed, for a block that is to end with it (law 17)."""
-        self.is_closing = False
-        """This end closes the session, and leaves as soon as both have said Goodbye and nothing is in flight."""
         self._pongs: dict[int, trio.Event] = {}
 
     async def ping(self) -> float:
@@ -138,127 +100,23 @@ class Core:
     async def opened(self) -> None:
         """Wait until the handshake is done; raises as :func:`trio_rpc.open_session` does."""
         await self.lifecycle.begun()
-        if not self.lifecycle.was_open:
+        if not self.lifecycle.stage.was_open:
             raise self.lifecycle.opening_error()
-
-    # ── closing ──────────────────────────────────────────────────────────────────────────────
-
-    async def aclose(self, *, grace: float | None = None) -> None:
-        """Close the session: say Goodbye, let what is in flight end, then close the channel.
-
-        Cancelled, it closes at once: handlers are cancelled and pending calls raise.
-
-        Args:
-            grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
-        """
-        self.owner.check()
-        try:
-            self.is_closing = True
-            await trio.lowlevel.checkpoint_if_cancelled()
-            if not self.lifecycle.is_over:
-                self._begin_to_close(self.limits.close_grace if grace is None else grace)
-            await self.over.wait()
-        finally:
-            self.stop()
-
-    def leave(self) -> None:
-        """Begin to close, as ``aclose()`` does, and let a cancellation of the driver end the session at once.
-
-        For a block that waits for nothing else any more.
-        """
-        self.is_left = True
-        if self.alarm is not None:
-            self.alarm.shield = False
-        if not self.lifecycle.is_over:
-            self._begin_to_close(self.limits.close_grace)
-
-    def _begin_to_close(self, grace: float) -> None:
-        """Say Goodbye; whoever is the last to end what is in flight ends the session, or else the driver."""
-        self.is_closing = True
-        self.close_by = min(self.close_by, trio.current_time() + grace)
-        self.look_by(self.close_by)
-        if self.lifecycle.stage is Stage.OPEN:
-            self.lifecycle.move(Stage.CLOSING)
-        if self.protocol.ours is Half.OPEN:
-            self.protocol.goodbye("done", "closed by the other end")
-            self.writer.write_now()
-        if self.is_quiet:
-            self.end(None)
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether both ends have said Goodbye and nothing is in flight."""
-        return (
-            self.protocol.theirs is not Half.OPEN
-            and not self.incoming.running
-            and not self.incoming.waiting
-            and not self.outgoing.calls
-            and self.outgoing.has_room()  # answers that a slow peer still reads get ``close_grace``
-        )
-
-    def stop(self) -> None:
-        """Begin to close at once, as ``aclose()`` does when it is cancelled."""
-        if not self.lifecycle.is_over:
-            self.is_closing = True
-            self.end(None)
-
-    def end(self, cause: Exception | None, by: EndedBy = "us") -> None:
-        """The session is over (law 6): cancel its handlers, end its calls. The first cause counts."""
-        if self.lifecycle.is_over:
-            return
-        self.ended_quietly = self.is_quiet and self.protocol.theirs is Half.LEAVING
-        self.lifecycle.end(cause, by)
-        self.incoming.cancel_all(f"the session with {self.name} is over")
-        self.outgoing.fail_all()
-        self.receiver.stop()
-        for answered in self._pongs.values():
-            answered.set()
-
-    def closed(self) -> None:
-        """The channel is closed: tell those who wait for that, and then the block, if this end has not closed it."""
-        self.over.set()
-        if self.when_over is not None:
-            self.when_over()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """Cut what would leave a session to the garbage collector: its parts know each other while it lasts.
-
-        Handlers that outlast the session still end, and late calls still raise: nobody needs these any more for that.
-        """
-        self.incoming.session.let_go()
-        self.outgoing.let_go()
-        self.incoming.let_go()
-        self.writer.let_go()
-        self.protocol.let_go()
-        self.resume = _nothing
-        self.when_open = None
-
-    def look_by(self, when: float) -> None:
-        """Have the driver look after the session at that time, if not before."""
-        if self.alarm is not None and when < self.alarm.deadline:
-            self.alarm.deadline = when
 
     # ── what the parts tell each other ───────────────────────────────────────────────────────
 
-    def send(self) -> None:
-        """Have what was just queued written; at once when nothing can be expected to join it."""
-        if len(self.protocol.outgoing) <= 1 and len(self.protocol.incoming) <= 1:
-            self.writer.write_now()
-        else:
-            self.writer.wake()
+    def sent(self) -> None:
+        """Something was queued, and written as far as that was possible at once."""
         if self.incoming.waiting:
             self.resume()
-        if self.lifecycle.stage is Stage.CLOSING:
-            self.activity_ended()  # a call that nobody waits for any more may have been the last one
+        if self.lifecycle.stage.is_closing:
+            self.lifecycle.activity_ended()  # a call that nobody waits for may have been the last
 
-    def _progressed(self) -> None:
+    def progressed(self) -> None:
+        """A packet was taken by the channel: there may be room again."""
         if self.outgoing.waiting:
             self.outgoing.let_in()
-        if self.incoming.waiting:
-            self.resume()
-        if self.lifecycle.stage is Stage.CLOSING:
-            self.activity_ended()
+        self.sent()
 
     def on_pong(self, message: m.Pong) -> None:
         """Wake the pings that this answers; the keepalive's is waited for by nobody."""
@@ -269,25 +127,42 @@ class Core:
             if number <= message.number:
                 answered.set()
 
-    def activity_ended(self) -> None:
-        """A handler has ended, or something else that the close of the session may have waited for."""
-        if self.lifecycle.stage is not _OPEN:
-            self._answer_goodbye()
-            if self.is_closing and self.is_quiet and not self.lifecycle.is_over:
-                self.end(None)
-            else:
-                self.lifecycle.move(self.lifecycle.stage)
+    # ── the end ──────────────────────────────────────────────────────────────────────────────
 
-    def _answer_goodbye(self) -> None:
-        """Answer the peer's Goodbye once its notifications have been handled, so none is cut off."""
-        if (
-            self.protocol.theirs is Half.LEAVING
-            and self.protocol.ours is Half.OPEN
-            and not self.incoming.notifications_running
+    @property
+    def are_over(self) -> bool:
+        """Whether no call, no handler and no answer that a slow peer still reads is left."""
+        return (
+            not self.incoming.running
             and not self.incoming.waiting
-        ):
-            self.protocol.goodbye("done", "answering a Goodbye")
-            self.writer.write_now()
+            and not self.outgoing.calls
+            and self.outgoing.has_room()  # answers that a slow peer still reads get ``close_grace``
+        )
+
+    @property
+    def notifications_are_over(self) -> bool:
+        """Whether each notification that has come has been handled."""
+        return not self.incoming.notifications_running and not self.incoming.waiting
+
+    def end(self) -> None:
+        """The session is over (law 6): cancel its handlers, end its calls."""
+        self.incoming.cancel_all(f"the session with {self.name} is over")
+        self.outgoing.fail_all()
+        self.receiver.stop()
+        for answered in self._pongs.values():
+            answered.set()
+
+    def let_go(self) -> None:
+        """Cut what would leave a session to the garbage collector: its parts know each other while it lasts.
+
+        Handlers that outlast the session still end, and late calls still raise: nobody needs these any more for that.
+        """
+        self.incoming.session.let_go()
+        self.outgoing.let_go()
+        self.incoming.let_go()
+        self.writer.let_go()
+        self.protocol.let_go()
+        self.resume = _nothing
 
 
 def _make_reference(kind: int, number: int) -> Callback | ItemReceiver | m.Reference:

@@ -11,7 +11,7 @@ import functools
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context as ContextVars
 from typing import Any
 
@@ -30,11 +30,10 @@ from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half, IncomingState
 from trio_rpc.services.conversion import SCALARS
 from trio_rpc.services.decorators import Kind, wire_name
-from trio_rpc.services.error_maps import Detail, refusal
+from trio_rpc.services.error_maps import refusal
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
-from trio_rpc.session.calls.bugs import Bugs
 from trio_rpc.session.calls.callbacks import Callback
 from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.eager import begin, is_awaitable
@@ -60,12 +59,14 @@ from trio_rpc.session.handler import (
     log_bug,
     outcome_of,
 )
-from trio_rpc.session.session import Filter, Session
-from trio_rpc.session.streams.items import ItemReceiver, ItemSender, new_sender
+from trio_rpc.session.lifecycle import Lifecycle
+from trio_rpc.session.options import Options
+from trio_rpc.session.session import Session
+from trio_rpc.session.shared import Shared
+from trio_rpc.session.streams.items import ItemReceiver, ItemSender
 from trio_rpc.session.streams.open import DuplexChannel
 from trio_rpc.session.streams.scopes import SCOPE
 from trio_rpc.session.streams.task_status import RemoteTaskStatus
-from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.wire import messages as m
 
 __all__ = ["IncomingCalls"]
@@ -83,26 +84,19 @@ class IncomingCalls:
 
     Args:
         protocol: where terminal messages are queued.
-        filters: run round each handler, the first one outermost.
-        detail: how much of an exception the peer is told.
-        wake: has what a handler's task has queued written; the reader sees to the rest.
-        ended: called after handlers have ended.
+        lifecycle: is told that handlers have ended.
         calls: the calls of ours, some of which take callbacks.
-        bugs: logs what handlers raise and their methods do not declare.
-        complaints: logs what the peer does wrong.
+        options: the filters, and how much of an exception the peer is told.
+        shared: logs what handlers raise and their methods do not declare, and what the peer does wrong.
     """
 
     def __init__(
         self,
         protocol: Protocol,
-        *,
-        filters: Sequence[Filter],
-        detail: Detail,
-        wake: Callable[[], None],
-        ended: Callable[[], None],
+        lifecycle: Lifecycle,
         calls: OutgoingCalls,
-        bugs: Bugs,
-        complaints: RateLimitedLog,
+        options: Options,
+        shared: Shared,
     ) -> None:
         self.session: Session
         self.scope: trio.CancelScope
@@ -123,15 +117,14 @@ class IncomingCalls:
         self.is_cancelled = False
         """The block that owns the session is: no handler begins any more."""
         self._protocol = protocol
-        self._filters = tuple(filters)
+        self._filters = tuple(options.filters)
         self._call = functools.partial(call_handler, self._filters)
-        self._detail = detail
-        self._wake = wake
-        self._ended = ended
+        self._detail = options.error_detail
+        self._lifecycle = lifecycle
         self._calls = calls
-        self._bugs = bugs
+        self._bugs = shared.bugs
         self._last_notification = 0
-        self._complaints = complaints
+        self._complaints = shared.complaints
 
     # ── starting: called by the reader ───────────────────────────────────────────────────────
 
@@ -165,7 +158,7 @@ class IncomingCalls:
         try:
             args, sender = request.args, None
             if method.kind is not _METHOD:
-                sender = new_sender(self._calls)
+                sender = ItemSender(self._calls)
                 sender.bind(request.id)
                 if method.kind is Kind.DUPLEX:
                     args = _with_channel(method, args, sender)
@@ -196,10 +189,7 @@ class IncomingCalls:
         if context.get(TASK_STATUS):
             if not method.signature.takes_task_status:
                 raise InvalidArguments(f"{method.name} has no task_status: it cannot be started")
-            calls = self._calls
-            status = RemoteTaskStatus(
-                call, self._protocol, self._wake, calls.check_run, calls.check_over
-            )
+            status = RemoteTaskStatus(call, self._calls)
             call.kwargs = {**call.kwargs, TASK_STATUS: status}
             call.references = (status,)
         if method.name == SCOPE:
@@ -413,7 +403,7 @@ class IncomingCalls:
             call.parent_call.callback_ended(call)
         if call.remote_scope is not None:
             call.remote_scope.leave(call)
-        self._ended()
+        self._lifecycle.activity_ended()
 
     def end_raised(self, call: IncomingCall, exc: BaseException) -> bool:
         """A handler has ended with ``exc``: tell its caller; False if it is to be raised on, too."""
@@ -525,7 +515,6 @@ class IncomingCalls:
         """Forget what knows this object: the session is over, and no handler begins any more."""
         del self.session
         self.table = {}
-        self._ended = _nothing
 
     def cancel_all(self, reason: str) -> None:
         """Cancel every handler: the session is over (law 6)."""
@@ -533,10 +522,6 @@ class IncomingCalls:
             call.cancel(reason)
         for call_id in list(self.waiting):
             self._drop_waiting(call_id, reason)
-
-
-def _nothing() -> None:
-    """Do nothing, in the place of what a session does that is over."""
 
 
 def _session_of(call: IncomingCall) -> CallSession:

@@ -34,7 +34,7 @@ from trio_rpc.session.calls.context import handled_call, outgoing_metadata
 from trio_rpc.session.calls.eager import is_awaitable
 from trio_rpc.session.core import Core
 from trio_rpc.session.lifecycle import Stage, as_cause
-from trio_rpc.session.reader import Actions, Reader
+from trio_rpc.session.reader import Actions, Reader, two_turns
 from trio_rpc.session.session import Session
 from trio_rpc.util.packet_timer import was_blocked
 from trio_rpc.util.progress import wait_while_progressing
@@ -67,11 +67,10 @@ async def run(core: Core, nursery: trio.Nursery) -> None:
     """Run a session in this task, whose cancellation ends it; arguments as for :func:`start`."""
     _forget_caller()
     driver = _Driver(core, nursery, shield=False)
-    core.looks_first = True
     try:
-        driver.begin()
+        driver.begin(looks_first=True)
     except BaseException:
-        core.stop()
+        core.lifecycle.stop()
         raise
     finally:
         await driver.run()
@@ -119,12 +118,13 @@ class _Driver:
         self._reader = Reader(core, nursery, actions, self._lose)
         core.resume = self._reader.resume
 
-    def begin(self) -> None:
+    def begin(self, *, looks_first: bool = False) -> None:
         """Have Hello sent, and the channel read: by a task in a copy of this context."""
         self._core.incoming.context = copy_context()
         # The first to need the writer's task may be anybody, whose context it has no part in.
         self._core.writer.start(functools.partial(copy_context().run, self._start_writer))
         self._protocol.hello(self._core.options.credentials)
+        self._reader.looks_first = looks_first
         self._reader.start()
 
     async def run(self) -> None:
@@ -132,7 +132,7 @@ class _Driver:
         try:
             await self._watch()
         finally:
-            self._core.stop()
+            self._core.lifecycle.stop()
             self._reader.stop()
             # A server's nursery is not cancelled when its session ends: it would wait for the answer.
             self._authenticating.cancel(reason="the session is over")
@@ -142,7 +142,8 @@ class _Driver:
                 if self._core.writer.stop():
                     self._writing.cancel(reason="the session is over")
                 self._reader.let_go()
-                self._core.closed()
+                self._core.lifecycle.channel_closed()
+                self._core.let_go()
 
     # ── the tasks ────────────────────────────────────────────────────────────────────────────
 
@@ -173,7 +174,7 @@ class _Driver:
         """The channel is gone: nothing that is queued can leave any more."""
         # After a Goodbye it does not matter how the peer closes its socket.
         orderly = self._protocol.theirs is Half.LEAVING
-        self._core.end(None if orderly else as_cause(exc), "network")
+        self._core.lifecycle.lose(None if orderly else as_cause(exc), "network")
         self._protocol.end()
         if self._draining is not None:
             self._draining.cancel()
@@ -184,14 +185,11 @@ class _Driver:
         silence = _Silence(core)
         self._next_look = trio.current_time() + core.limits.handshake_timeout
         while not lifecycle.is_over:
-            first = min(self._next_look, core.close_by, core.outgoing.first_to_expire)
-            shield = self._shield and not core.is_left
-            with trio.CancelScope(deadline=first, shield=shield) as core.alarm:
-                await lifecycle.ended.wait()
+            first = min(self._next_look, core.outgoing.first_to_expire)
+            await lifecycle.watch(first, shield=self._shield)
             now = trio.current_time()
             core.outgoing.abandon_late(now)
-            if now >= core.close_by:
-                core.stop()
+            lifecycle.stop_if_late(now)
             if lifecycle.is_over or now < self._next_look:
                 continue
             is_opening = lifecycle.stage is Stage.OPENING
@@ -204,11 +202,10 @@ class _Driver:
                 continue  # what we have not let it say is no silence: it gets as long again
             if is_opening:
                 text = f"no handshake within {core.limits.handshake_timeout:g} s"
-                core.end(TimeoutError(text), "network")
+                lifecycle.lose(TimeoutError(text), "network")
                 return
             # If we were stuck up to a moment ago, the answers lie unread: let the reader see them first.
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await two_turns()
             if not lifecycle.is_over:
                 silence.look()
 
@@ -223,7 +220,7 @@ class _Driver:
         # A reset can cost us our last words, unless the channel is lost, or the other end sends nothing any more.
         lingering = None
         if protocol.ours is not Half.ENDED:
-            lingering = None if core.ended_quietly else lingers(self._channel)
+            lingering = None if core.lifecycle.stage is Stage.FINISHED else lingers(self._channel)
             if protocol.ours in (Half.GREETED, Half.OPEN):
                 protocol.goodbye(*core.lifecycle.goodbye())  # a refusal, if we were GREETED
             core.writer.write_now()
@@ -258,7 +255,9 @@ class _Driver:
                 result: Any = authenticate(session, self._protocol.peer.credentials)
                 _check_answer(await result if is_awaitable(result) else result)
         except Refused as exc:
-            core.end(exc.with_traceback(None))  # it is an answer, and its frames hold the session
+            core.lifecycle.lose(
+                exc.with_traceback(None)
+            )  # it is an answer, and its frames hold the session
         else:
             if core.lifecycle.stage is Stage.OPENING:
                 self._accept_peer()
@@ -275,11 +274,9 @@ class _Driver:
         core = self._core
         if self._protocol.ours is self._protocol.theirs is Half.OPEN:
             self._next_look = trio.current_time() + core.limits.keepalive_interval
-            core.look_by(self._next_look)
-            core.has_opened = core.when_open is None
-            core.lifecycle.move(Stage.OPEN)
-            if core.when_open is not None:
-                core.when_open()
+            core.lifecycle.look_by(self._next_look)
+            self._reader.has_opened = core.lifecycle.when_open is None
+            core.lifecycle.open()
 
     def _on_credit(self, message: m.Credit) -> None:
         if message.id is None:
@@ -291,16 +288,13 @@ class _Driver:
         core = self._core
         if self._protocol.theirs is Half.ENDED:
             refused = Refused(f"the other end refused the session: {message.message}")
-            core.end(refused, "peer")
+            core.lifecycle.lose(refused, "peer")
             return
         if message.code == "protocol_error":
             text = f"the other end says that this end broke the protocol: {message.message}"
-            core.end(LocalProtocolError(text), "peer")
+            core.lifecycle.lose(LocalProtocolError(text), "peer")
             return
-        if core.lifecycle.stage is Stage.OPEN:
-            core.lifecycle.goodbye_text = f"{message.message} ({message.code})"
-            core.lifecycle.move(Stage.CLOSING)
-        core.activity_ended()
+        core.lifecycle.peer_closes(f"{message.message} ({message.code})")
 
 
 def _check_answer(answer: object) -> None:
@@ -338,7 +332,7 @@ class _Silence:
         else:
             silence = limits.keepalive_interval * (self._unanswered + 1)
             text = f"the other end was silent for {silence:g} s"
-            core.end(TimeoutError(text), "network")
+            core.lifecycle.lose(TimeoutError(text), "network")
 
     def _look_at_writing(self) -> None:
         """See whether a peer that is not silent takes what is written to it, or has not for as long."""
@@ -354,4 +348,4 @@ class _Silence:
         else:
             stalled = limits.keepalive_interval * (self._untaken + 1)
             text = f"the other end has taken nothing for {stalled:g} s, though it is not silent"
-            core.end(TimeoutError(text), "network")
+            core.lifecycle.lose(TimeoutError(text), "network")

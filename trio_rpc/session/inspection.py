@@ -63,7 +63,7 @@ def take_statistics(
 ) -> SessionStatistics:
     """Take the figures."""
     return SessionStatistics(
-        state=lifecycle.stage.value,
+        state=lifecycle.stage.state,
         calls_out=len(rules.outgoing),
         calls_in=len(rules.incoming),
         notifications_in=incoming.notifications_running,

@@ -1,11 +1,48 @@
-"""How far a session has come, and what its end means for those who still want something of it."""
+"""How far a session has come: the theory, then the table; and what its end means for those who want something of it.
+
+Theory of operation
+===================
+
+A session is OPENING until each end has accepted the other, and OPEN until one of them says Goodbye. From then on no
+new call begins, and what is in flight may end. If the other end has begun, this end goes on as it was, but for
+new calls, and answers the Goodbye (PEER_CLOSING). If this end closes, by ``aclose()`` or because its block is
+over, it waits for what is in flight, for so many seconds, and ends the session as soon as both ends have said
+Goodbye and nothing is in flight any more (CLOSING). A block that is over waits for nothing else, so from then on a
+cancellation of the block has to end the session at once (LEAVING).
+
+Nothing can be in flight while a session is OPENING, so to close it then is to stop it.
+
+A session that closes has three ends: it is FINISHED as it was to be; this end STOPs it, because the time is over, or
+whoever waits for the close was cancelled; or the session is LOST, to the network, to the other end, or to a bug. What
+was to be done is done in each case: handlers are cancelled, calls end (law 6), and the channel is closed.
+
+Two questions are still asked when a session is over, so the last stages answer them. *Has it ever been open?* If
+not, the block that wanted to open it raises. *Has this end closed it?* If not, its block is cancelled (law 17);
+also an end that closes a session when that is over already has closed it. A session that is FINISHED needs no
+lingering: the other end has nothing to send any more.
+
+::
+
+    OPENING --opened--> OPEN --goodbye--> PEER_CLOSING --close, leave--.
+       |                  |                    |                      |
+       |                  `------close, leave--|-------> CLOSING, LEAVING --finish--> FINISHED
+       |                  |                    |                      |
+       |                  `-------lose---------+---> LOST             `--stop, lose-> CLOSED
+       |
+       `--lose--> FAILED                      FAILED --close--> GIVEN_UP
+       `--stop--> GIVEN_UP                    LOST   --close--> CLOSED
+
+What is not in the table leaves the stage as it is: an event that comes too late, or a second time.
+"""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Container, Mapping
+import math
+import typing
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import trio
@@ -20,8 +57,12 @@ from trio_rpc.errors import (
     SessionBroken,
     SessionClosed,
 )
+from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.protocol.states import Half
+from trio_rpc.session.io.writer import Writer
+from trio_rpc.wire.limits import Limits
 
-__all__ = ["EndedBy", "Lifecycle", "SessionEnd", "Stage", "as_cause"]
+__all__ = ["NEXT", "Activities", "EndedBy", "Event", "Lifecycle", "SessionEnd", "Stage", "as_cause"]
 
 T = TypeVar("T", bound=Exception)
 _PACKAGE: Final = __name__.rpartition(".")[0]
@@ -47,52 +88,290 @@ class SessionEnd:
 
 
 class Stage(enum.Enum):
-    """Where a session stands; it only ever moves down this list."""
+    """Where a session stands.
+
+    Attributes:
+        state: "opening", "open", "closing" or "over": what users are told of it.
+        is_closing: an end has said Goodbye, and what is in flight may end.
+        is_over: nothing more can come of this session.
+        was_open: calls could be made, or still can.
+        is_closed_by_us: this end closes the session, or has closed it.
+    """
 
     OPENING = "opening"
     OPEN = "open"
-    CLOSING = "closing"
-    """One end has said Goodbye; what is in flight may end."""
-    OVER = "over"
+    PEER_CLOSING = "closing: the other end has begun"
+    CLOSING = "closing: this end closes"
+    LEAVING = "closing: this end closes, and its block is over"
+    FINISHED = "over: both ends have said Goodbye, and nothing was in flight"
+    CLOSED = "over: this end has closed it"
+    LOST = "over: by the other end, the network or a bug"
+    GIVEN_UP = "over: closed by this end before it was open"
+    FAILED = "over: before it was open"
 
+    def __init__(self, text: str) -> None:
+        self.state = text.partition(":")[0]
+        self.is_closing = self.state == "closing"
+        self.is_over = self.state == "over"
+        self.was_open = self.name not in {"OPENING", "GIVEN_UP", "FAILED"}
+        self.is_closed_by_us = self.name in {"CLOSING", "LEAVING", "FINISHED", "CLOSED", "GIVEN_UP"}
+
+
+class Event(enum.Enum):
+    """What moves a session on."""
+
+    OPENED = "both ends have accepted each other"
+    GOODBYE = "the other end has said Goodbye"
+    CLOSE = "this end begins to close"
+    LEAVE = "its block is over"
+    FINISH = "both ends have said Goodbye, nothing is in flight, and this end closes"
+    STOP = "this end closes at once"
+    LOSE = "something else has ended it"
+
+
+_S, _E = Stage, Event
+NEXT: Final[Mapping[tuple[Stage, Event], Stage]] = MappingProxyType(
+    {
+        (_S.OPENING, _E.OPENED): _S.OPEN,
+        (_S.OPENING, _E.STOP): _S.GIVEN_UP,
+        (_S.OPENING, _E.LOSE): _S.FAILED,
+        (_S.OPEN, _E.GOODBYE): _S.PEER_CLOSING,
+        (_S.OPEN, _E.CLOSE): _S.CLOSING,
+        (_S.OPEN, _E.LEAVE): _S.LEAVING,
+        (_S.OPEN, _E.STOP): _S.CLOSED,
+        (_S.OPEN, _E.LOSE): _S.LOST,
+        (_S.PEER_CLOSING, _E.CLOSE): _S.CLOSING,
+        (_S.PEER_CLOSING, _E.LEAVE): _S.LEAVING,
+        (_S.PEER_CLOSING, _E.FINISH): _S.FINISHED,
+        (_S.PEER_CLOSING, _E.STOP): _S.CLOSED,
+        (_S.PEER_CLOSING, _E.LOSE): _S.LOST,
+        (_S.CLOSING, _E.LEAVE): _S.LEAVING,
+        (_S.CLOSING, _E.FINISH): _S.FINISHED,
+        (_S.CLOSING, _E.STOP): _S.CLOSED,
+        (_S.CLOSING, _E.LOSE): _S.CLOSED,
+        (_S.LEAVING, _E.FINISH): _S.FINISHED,
+        (_S.LEAVING, _E.STOP): _S.CLOSED,
+        (_S.LEAVING, _E.LOSE): _S.CLOSED,
+        (_S.LOST, _E.CLOSE): _S.CLOSED,
+        (_S.FAILED, _E.CLOSE): _S.GIVEN_UP,
+    }
+)
+"""The stage after each event that means something there."""
 
 _OPEN = Stage.OPEN  # to look a member up in its class takes longer than what is done with it
 
 
-class Lifecycle:
-    """The stage of one session, who began to close it, and the cause of its end."""
+class Activities(typing.Protocol):
+    """What a session is busy with, as its end has to know it."""
 
-    def __init__(self) -> None:
+    @property
+    def are_over(self) -> bool:
+        """Whether nothing is in flight, in either direction."""
+
+    @property
+    def notifications_are_over(self) -> bool:
+        """Whether each notification that has come has been handled."""
+
+    def end(self) -> None:
+        """Cancel what runs, and wake those who wait: the session is over."""
+
+
+class Lifecycle:
+    """The stage of one session, its way from each to the next, and the cause of its end.
+
+    Args:
+        protocol: where Goodbyes are queued.
+        writer: what writes them.
+        limits: for ``close_grace``.
+        activities: what the session is busy with.
+    """
+
+    def __init__(
+        self, protocol: Protocol, writer: Writer, limits: Limits, activities: Activities
+    ) -> None:
         self.stage = Stage.OPENING
         self.changed = trio.Event()
         self.ended = trio.Event()
         """Set when the session is over."""
+        self.closed = trio.Event()
+        """Set when the channel is closed and no task of the session is left but handlers that take their time."""
+        self.when_open: Callable[[], None] | None = None
+        """Called when the session is open, for those who do not wait for that."""
+        self.when_closed: Callable[[], None] | None = None
+        """Called when the session is over and its channel closed, for a block that is to end with it (law 17)."""
         self.goodbye_text: str | None = None
         """What the other end said in its Goodbye, if it was the one to begin."""
-        self.was_open = False
         self.cause: Exception | None = None
         """Why the session is over; None after an orderly end."""
         self.ended_by: EndedBy = "us"
+        self._close_by = math.inf
+        """When to end a session that closes, if it has not ended by itself."""
+        self._alarm: trio.CancelScope | None = None
+        """Ends the driver's wait for the end of the session, when it is time to look after it."""
+        self._protocol = protocol
+        self._writer = writer
+        self._limits = limits
+        self._activities: Activities | None = activities
 
-    def move(self, stage: Stage) -> None:
-        """Enter a later stage, and wake those who wait for that."""
-        self.stage = stage
-        self.was_open = self.was_open or stage is Stage.OPEN
+    def _move(self, event: Event) -> None:
+        """Enter the stage that follows, and wake those who wait for that."""
+        self.stage = NEXT.get((self.stage, event), self.stage)
+        self._wake()
+
+    def _wake(self) -> None:
         self.changed.set()
         self.changed = trio.Event()
-        if stage is Stage.OVER:
-            self.ended.set()
-
-    def end(self, cause: Exception | None, by: EndedBy) -> None:
-        """Enter the last stage. After the other end's Goodbye it is the other end that has ended the session."""
-        self.cause = None if cause is None else _without_our_frames(cause)
-        self.ended_by = by if self.goodbye_text is None else "peer"
-        self.move(Stage.OVER)
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more can come of this session."""
-        return self.stage is Stage.OVER
+        return self.stage.is_over
+
+    # ── from stage to stage ──────────────────────────────────────────────────────────────────
+
+    def open(self) -> None:
+        """Each end has accepted the other: calls can be made."""
+        self._move(Event.OPENED)
+        if self.stage is _OPEN and self.when_open is not None:
+            self.when_open()
+
+    def peer_closes(self, text: str) -> None:
+        """The other end has said Goodbye; ``text`` says why."""
+        if self.stage is Stage.OPEN:
+            self.goodbye_text = text
+        self._move(Event.GOODBYE)
+        self.activity_ended()
+
+    async def aclose(self, *, grace: float | None = None) -> None:
+        """Close the session: say Goodbye, let what is in flight end, then close the channel.
+
+        Cancelled, it closes at once: handlers are cancelled and pending calls raise.
+
+        Args:
+            grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
+        """
+        try:
+            if self.is_over:
+                self._move(Event.CLOSE)  # its block, which is to hear of the end, need not
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self.close(grace=grace)
+            await self.closed.wait()
+        finally:
+            self.stop()
+
+    def close(self, *, grace: float | None = None) -> None:
+        """Begin to close; the session is over as soon as nothing is in flight, or ``grace`` is."""
+        self._begin_to_close(Event.CLOSE, grace)
+
+    def leave(self) -> None:
+        """Begin to close, as ``aclose()`` does, and let a cancellation of the driver end the session at once.
+
+        For a block that waits for nothing else any more.
+        """
+        self._begin_to_close(Event.LEAVE, None)
+        if self._alarm is not None:
+            self._alarm.shield = False
+
+    def _begin_to_close(self, event: Event, grace: float | None) -> None:
+        """Say Goodbye; whoever is the last to end what is in flight ends the session, or else the driver."""
+        if self.stage is Stage.OPENING:
+            self.stop()  # nothing can be in flight
+            return
+        self._move(event)
+        if self.is_over:
+            return
+        grace = self._limits.close_grace if grace is None else grace
+        self._close_by = min(self._close_by, trio.current_time() + grace)
+        self.look_by(self._close_by)
+        if self._protocol.ours is Half.OPEN:
+            self._protocol.goodbye("done", "closed by the other end")
+            self._writer.write_now()
+        self._end_if_quiet()
+
+    def activity_ended(self) -> None:
+        """A handler has ended, or something else that the close of the session may have waited for."""
+        if self.stage is not _OPEN:
+            self._answer_goodbye()
+            self._end_if_quiet()
+            self._wake()
+
+    def _answer_goodbye(self) -> None:
+        """Answer the peer's Goodbye once its notifications have been handled, so none is cut off."""
+        if (
+            self._protocol.theirs is Half.LEAVING
+            and self._protocol.ours is Half.OPEN
+            and self._activities is not None
+            and self._activities.notifications_are_over
+        ):
+            self._protocol.goodbye("done", "answering a Goodbye")
+            self._writer.write_now()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the other end begins no more calls, and nothing is in flight."""
+        return (
+            self._protocol.theirs is not Half.OPEN
+            and self._activities is not None
+            and self._activities.are_over
+        )
+
+    def _end_if_quiet(self) -> None:
+        if self.stage.is_closed_by_us and not self.is_over and self.is_quiet:
+            self._end(Event.FINISH)
+
+    def stop(self) -> None:
+        """Begin to close at once, as ``aclose()`` does when it is cancelled."""
+        is_finished = self.stage.is_closing and self.is_quiet
+        self._end(Event.FINISH if is_finished else Event.STOP)
+
+    def lose(self, cause: Exception | None, by: EndedBy = "us") -> None:
+        """The session is over, and this end has not closed it. The first cause counts.
+
+        After the other end's Goodbye it is the other end that has ended the session.
+        """
+        if not self.is_over:
+            self.cause = None if cause is None else _without_our_frames(cause)
+            self.ended_by = by
+            self._end(Event.LOSE)
+
+    def _end(self, event: Event) -> None:
+        """The session is over (law 6): cancel its handlers, end its calls."""
+        if self.is_over:
+            return
+        if self.goodbye_text is not None:
+            self.ended_by = "peer"
+        self._move(event)
+        self.ended.set()
+        if self._activities is not None:
+            self._activities.end()
+
+    def channel_closed(self) -> None:
+        """Tell those who wait for that, and then the block, if this end has not closed the session."""
+        self.closed.set()
+        if self.when_closed is not None:
+            self.when_closed()
+        self._activities = self.when_open = None  # which know this object
+
+    # ── the driver's watch ───────────────────────────────────────────────────────────────────
+
+    async def watch(self, until: float, *, shield: bool) -> None:
+        """Wait for the end, but not longer than until then, or until :meth:`look_by` says."""
+        deadline = min(until, self._close_by)
+        shield = shield and self.stage is not Stage.LEAVING
+        with trio.CancelScope(deadline=deadline, shield=shield) as self._alarm:
+            await self.ended.wait()
+
+    def stop_if_late(self, now: float) -> None:
+        """End a session that has not closed by itself in time."""
+        if now >= self._close_by:
+            self.stop()
+
+    def look_by(self, when: float) -> None:
+        """Have the driver look after the session at that time, if not before."""
+        if self._alarm is not None and when < self._alarm.deadline:
+            self._alarm.deadline = when
+
+    # ── what it means ────────────────────────────────────────────────────────────────────────
 
     async def begun(self) -> None:
         """Wait until the session is open, or will never be.
@@ -136,7 +415,7 @@ class Lifecycle:
     def _refusal(
         self, context: Mapping[str, Any] | None, incoming: Container[int]
     ) -> RpcError | None:
-        if self.stage is Stage.CLOSING:
+        if self.stage.is_closing:
             if context is not None and context.get("parent") in incoming:
                 return None
             if self.goodbye_text is None:
@@ -160,7 +439,7 @@ class Lifecycle:
             return "refused", str(self.cause)
         if isinstance(self.cause, RemoteProtocolError):
             return "protocol_error", str(self.cause)
-        if self.was_open:
+        if self.stage.was_open:
             return "done", "closed by the other end"
         # The other end is refused by these words. Those of a bug are not for it.
         was_late = isinstance(self.cause, TimeoutError)

@@ -144,21 +144,23 @@ def cancelled_at_end(*cores: Core) -> Iterator[None]:
     body = trio.CancelScope()
 
     def ended() -> None:
-        if not any(core.is_closing for core in cores):
+        if not any(core.lifecycle.stage.is_closed_by_us for core in cores):
             body.cancel(reason="the session of this block is over")
 
     for core in cores:
-        core.when_over = ended
+        core.lifecycle.when_closed = ended
     try:
-        if any(core.over.is_set() for core in cores):
+        if any(core.lifecycle.closed.is_set() for core in cores):
             ended()
         with body:
             yield
     finally:
         for core in cores:
-            core.when_over = None
+            core.lifecycle.when_closed = None
     if body.cancelled_caught:
-        error = next(core.lifecycle.error(Fate.UNKNOWN) for core in cores if core.over.is_set())
+        error = next(
+            core.lifecycle.error(Fate.UNKNOWN) for core in cores if core.lifecycle.closed.is_set()
+        )
         try:
             raise error from error.__cause__  # and not from the Cancelled, which was ours
         finally:
@@ -181,9 +183,9 @@ async def run_session(
                     yield session
             except BaseException as exc:
                 body.append(exc)
-                core.stop()
+                core.lifecycle.stop()
                 raise
-            core.leave()
+            core.lifecycle.leave()
 
 
 async def run_in_this_task(core: Core) -> None:
@@ -194,5 +196,5 @@ async def run_in_this_task(core: Core) -> None:
     with one_exception():
         async with trio.open_nursery() as nursery:
             await run(core, nursery)
-    if not core.lifecycle.was_open:
+    if not core.lifecycle.stage.was_open:
         raise core.lifecycle.opening_error()

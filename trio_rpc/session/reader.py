@@ -12,6 +12,21 @@ context that the session was opened in.
 
 A session whose block is cancelled still has messages to receive (law 2): the reader hears of that where it
 waits, and reads on under a shield. From then on no handler begins.
+
+What is done for speed
+======================
+
+Nothing is wrong without these, and each is worth some per cent of a call or of a handshake.
+
+1. A server's reader begins by looking whether the client's Hello has arrived (``receive_nowait``): then its own Hello
+   and its Welcome leave in one packet. Else Hello leaves at once.
+2. The packet that opens a session is answered two turns later: by then the task that has waited for that may have
+   made its first call, which leaves in one packet with Welcome. Where nobody waits, nothing is held back.
+3. Whatever a packet was answered with at once leaves in one packet, before the next one is received.
+4. After ``EVENTS_PER_TURN`` messages others run; what is left of the packet is acted on after that.
+5. A caller that is the only one in flight receives its own Reply (``io/receiver.py``). So after a Reply that
+   was all that there was to wait for, the reader lets two turns pass: by then the caller may have made its next
+   call, and receives.
 """
 
 from __future__ import annotations
@@ -27,10 +42,10 @@ from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.core import Core
 from trio_rpc.session.handler import CANCELLED, Outcome
-from trio_rpc.session.lifecycle import Stage, as_cause
+from trio_rpc.session.lifecycle import as_cause
 from trio_rpc.wire import messages as m
 
-__all__ = ["Actions", "Reader"]
+__all__ = ["Actions", "Reader", "two_turns"]
 
 EVENTS_PER_TURN = 24
 """After so many messages the reader lets others run: a packet can hold tens of thousands.
@@ -70,6 +85,10 @@ class Reader:
         """Of the task that reads."""
         self._is_resuming = False
         """A task that begins handlers which have waited has been started, and does not run yet."""
+        self.looks_first = False
+        """Step 1 of what is done for speed is still to be done."""
+        self.has_opened = False
+        """The packet that is being read has opened the session, and somebody waits for that: step 2."""
 
     def start(self) -> None:
         """Let a new task read."""
@@ -141,7 +160,9 @@ class Reader:
         except BaseException as exc:
             if call is None:
                 if isinstance(exc, Exception):
-                    self._core.end(exc)  # a bug, in the channel or in a function of the services
+                    self._core.lifecycle.lose(
+                        exc
+                    )  # a bug, in the channel or in a function of the services
                 else:
                     go_on()  # what ends the program ends no call without a word
                 raise
@@ -152,7 +173,7 @@ class Reader:
                 incoming.end(call, CANCELLED if scope.cancelled_caught else Outcome(result))
         finally:
             if call is not None:
-                self._core.send()
+                self._core.writer.send()
         return call
 
     async def _read(self, scope: trio.CancelScope) -> IncomingCall | None:
@@ -168,10 +189,11 @@ class Reader:
                 scope.shield = self._core.incoming.is_cancelled = True
 
     async def _read_on(self) -> IncomingCall | None:
+        """Receive and act. What is done for speed has the numbers that it has at the top of this module."""
         core, receiver = self._core, self._core.receiver
         try:
-            if core.looks_first:
-                core.looks_first = False
+            if self.looks_first:  # (1)
+                self.looks_first = False
                 if not receiver.receive_nowait():
                     core.writer.write_now()
             while not core.lifecycle.is_over:
@@ -182,25 +204,22 @@ class Reader:
                 call = self._act()
                 if call is not None:
                     return call
-                if core.has_opened:
-                    core.has_opened = False
-                    # What they do first who waited for that leaves in one packet with our Welcome.
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                # Whatever a packet was answered with at once leaves in one packet, too.
-                core.writer.write_now()
+                if self.has_opened:  # (2)
+                    self.has_opened = False
+                    await two_turns()
+                core.writer.write_now()  # (3)
                 if core.incoming.waiting:
                     self.resume()
                 if receiver.events is not None:
-                    await trio.lowlevel.checkpoint()
-                elif was_alone and not core.outgoing.calls:
-                    await receiver.give_way()
+                    await trio.lowlevel.checkpoint()  # (4)
+                elif was_alone and not core.outgoing.calls and receiver.callers_receive:
+                    await two_turns()  # (5)
         except CHANNEL_ERRORS as exc:
             self._lost(exc)
         except DecodeError as exc:
-            core.end(as_cause(exc), "peer")
+            core.lifecycle.lose(as_cause(exc), "peer")
         except (RemoteProtocolError, Refused) as exc:
-            core.end(exc, "peer")
+            core.lifecycle.lose(exc, "peer")
         return None
 
     def _act(self) -> IncomingCall | None:
@@ -222,9 +241,15 @@ class Reader:
         receiver.events = None
         self._left = EVENTS_PER_TURN
         self._core.outgoing.let_callers_in()
-        if lifecycle.stage is Stage.CLOSING:
-            self._core.activity_ended()  # a Reply may be what the close is waiting for
+        if lifecycle.stage.is_closing:
+            lifecycle.activity_ended()  # a Reply may be what the close is waiting for
         return None
+
+
+async def two_turns() -> None:
+    """Let all tasks run that can, and those that they wake: Trio may run either of two first in one turn."""
+    await trio.lowlevel.cancel_shielded_checkpoint()
+    await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def _ignore(_exc: Exception) -> None:

@@ -56,7 +56,6 @@ class SessionCore(Protocol):
     limits: Limits
     name: str
     outgoing: OutgoingCalls
-    over: trio.Event
     owner: Owner
     protocol: protocol.Protocol
 
@@ -66,9 +65,6 @@ class SessionCore(Protocol):
 
     async def ping(self) -> float:
         """Ask the other end for a sign of life."""
-
-    async def aclose(self, *, grace: float | None = None) -> None:
-        """Close the session."""
 
 
 class Session:
@@ -93,7 +89,7 @@ class Session:
         self._proxies: dict[tuple[str, type | None], Proxy] = {}
 
     def __repr__(self) -> str:
-        return f"<trio_rpc.Session with {self._core.name}, {self._core.lifecycle.stage.value}>"
+        return f"<trio_rpc.Session with {self._core.name}, {self._core.lifecycle.stage.state}>"
 
     @property
     def credentials(self) -> Any:
@@ -131,7 +127,7 @@ class Session:
         proxy = self._proxies.get(key)
         if proxy is None:
             proxy = Proxy(self, service, interface)
-            if not self._core.over.is_set():
+            if not self._core.lifecycle.closed.is_set():
                 self._proxies[key] = proxy
         return proxy
 
@@ -404,7 +400,8 @@ class Session:
         Args:
             grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
         """
-        await self._core.aclose(grace=grace)
+        self._core.owner.check()
+        await self._core.lifecycle.aclose(grace=grace)
 
     @property
     def is_open(self) -> bool:
@@ -414,7 +411,7 @@ class Session:
     async def wait_closed(self) -> SessionEnd:
         """Wait until the session is over and its channel is closed, and say who ended it and why."""
         self._core.owner.check()
-        await self._core.over.wait()
+        await self._core.lifecycle.closed.wait()
         return self._core.lifecycle.record()
 
     def let_go(self) -> None:

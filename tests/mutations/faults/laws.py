@@ -443,16 +443,16 @@ FAULTS = (
     fault(
         "law 16: aclose does not wait for handlers that are running",
         "session/core.py",
-        "            and not self.incoming.running\n",
-        "",
+        "            not self.incoming.running\n            and not self.incoming.waiting\n",
+        "            not self.incoming.waiting\n",
         BOUNDS,
         "session/test_ends.py",
     ),
     fault(
         "law 16: aclose, cancelled, leaves the session open",
-        "session/core.py",
-        "            await self.over.wait()\n        finally:\n            self.stop()\n",
-        "            await self.over.wait()\n        finally:\n            pass\n",
+        "session/lifecycle.py",
+        "            await self.closed.wait()\n        finally:\n            self.stop()\n",
+        "            await self.closed.wait()\n        finally:\n            pass\n",
         BOUNDS,
     ),
     # ── 17: no block outlives its session ──
@@ -474,9 +474,9 @@ FAULTS = (
     # ── what is over leaves nothing to the garbage collector ──
     fault(
         "garbage: a session that is over keeps its parts",
-        "session/core.py",
-        "            self.when_over()\n        self._let_go()\n",
-        "            self.when_over()\n",
+        "session/driver.py",
+        "                self._core.lifecycle.channel_closed()\n                self._core.let_go()\n",
+        "                self._core.lifecycle.channel_closed()\n",
         GARBAGE,
     ),
     fault(

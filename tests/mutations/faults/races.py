@@ -52,8 +52,8 @@ FAULTS = (
     fault(
         "a Goodbye is answered while notifications are being call",
         "session/core.py",
-        "            and not self.incoming.notifications_running\n",
-        "",
+        "return not self.incoming.notifications_running and not self.incoming.waiting",
+        "return not self.incoming.waiting",
         "session/test_ends.py",
         RACES,
     ),

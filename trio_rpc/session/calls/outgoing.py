@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import trio
@@ -45,6 +45,7 @@ from trio_rpc.session.calls.outgoing_call import (
     reason_of,
 )
 from trio_rpc.session.io.receiver import Receiver
+from trio_rpc.session.io.writer import Writer
 from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.owner import Owner
 from trio_rpc.util.rate_limited_log import RateLimitedLog
@@ -65,27 +66,20 @@ class OutgoingCalls:
     Args:
         protocol: where requests are queued.
         limits: for ``send_buffer`` and ``cancel_grace``.
-        send: has what is queued written; at once when nothing else is expected to join it.
-        wake: has it written with what else is queued in this tick.
-        write_early: writes it now, if much is queued.
-        life: says why a call cannot be made, or what has become of it when the session is over.
+        writer: what writes them.
+        lifecycle: says why a call cannot be made, or what has become of it when the session is over.
         receiver: where a caller that is alone may wait for its Reply.
-        ended: called when a call is over that nobody else has heard of.
-        look_by: has :meth:`abandon_late` called at a time, if not before.
         owner: the run in which calls may be made.
+        complaints: logs what the peer does wrong.
     """
 
     def __init__(  # noqa: PLR0917 - made in one place
         self,
         protocol: Protocol,
         limits: Limits,
-        send: Callable[[], None],
-        wake: Callable[[], None],
-        write_early: Callable[[], None],
+        writer: Writer,
         lifecycle: Lifecycle,
         receiver: Receiver,
-        ended: Callable[[], None],
-        look_by: Callable[[float], None],
         owner: Owner,
         complaints: RateLimitedLog,
     ) -> None:
@@ -94,17 +88,13 @@ class OutgoingCalls:
         self.limits = limits
         self.check_run = owner.check
         self.protocol = protocol
+        self.writer = writer
         self._functions = NO_FUNCTIONS
         self._method: RemoteMethod | None = None
         """What is called by the Request that is being encoded."""
         self._send_buffer = limits.send_buffer
-        self.send = send
-        self.wake = wake
-        self._write_early = write_early
-        self._life = lifecycle
+        self._lifecycle = lifecycle
         self._receiver = receiver
-        self._ended = ended
-        self._look_by = look_by
         self._complaints = complaints
         self._calls = Admission(self._room_for_calls)
         self._notifications = Admission(self._room_for_notifications)
@@ -185,7 +175,7 @@ class OutgoingCalls:
         call = self._begin(method, args, kwargs, context, deadline, remote_scope)
         if abandon_on_cancel:
             call.abandon_on_cancel = True
-        self.send()
+        self.writer.send()
         if len(self.calls) == 1 and self._receiver.is_free:
             await self._receive_reply(call)
         if call.answer is None and call.raise_cancel is None:
@@ -220,10 +210,10 @@ class OutgoingCalls:
         else:
             if reply is not None and call.answer is None:  # else it has crossed the end
                 self.finish(reply)
-                self._ended()
+                self._lifecycle.activity_ended()
             self.let_callers_in()
             if self.protocol.has_data:
-                self.send()  # a Pong: no event tells the reader of it
+                self.writer.send()  # a Pong: no event tells the reader of it
 
     async def open(
         self,
@@ -251,7 +241,7 @@ class OutgoingCalls:
         deadline = trio.current_effective_deadline()
         call = self._begin(method, args, kwargs, context, deadline, remote_scope)
         call.listener = listener
-        self.send()
+        self.writer.send()
         return call
 
     def _begin(  # noqa: PLR0917 - made in two places, for each call
@@ -264,7 +254,7 @@ class OutgoingCalls:
         remote_scope: OutgoingCall | None,
     ) -> OutgoingCall:
         """Queue a Request; from here on the call is in flight."""
-        self._life.check_may_call(context, self.protocol.incoming)
+        self._lifecycle.check_may_call(context, self.protocol.incoming)
         now = trio.current_time()
         if deadline != math.inf:
             context = {**(context or {}), "deadline": max(0.0, deadline - now)}
@@ -353,11 +343,11 @@ class OutgoingCalls:
         context = call_context(self.session, self.protocol.incoming)
         if not self._notifications.is_free:
             await self._notifications.wait()
-        self._life.check_may_call(context, self.protocol.incoming)
+        self._lifecycle.check_may_call(context, self.protocol.incoming)
         if method.said.prepare is not None:
             args, kwargs = method.said.prepare(args, kwargs)
         self.protocol.notify(method.name, list(args), kwargs or None, context, not_lent)
-        self.send()
+        self.writer.send()
 
     # ── what comes of a call ─────────────────────────────────────────────────────────────────
 
@@ -381,20 +371,18 @@ class OutgoingCalls:
         for call in calls.values():
             never_left = self.protocol.never_left(call.id)
             fate = Fate.NOT_STARTED if never_left else Fate.UNKNOWN
-            call.end(Failure(fate, functools.partial(self._life.error, fate)))
+            call.end(Failure(fate, functools.partial(self._lifecycle.error, fate)))
         for queue in (self._calls, self._notifications, self._room):
             queue.open()
 
     def let_go(self) -> None:
         """Forget what knows this object: the session is over, and a call only raises now."""
         self.session = None
-        self.send = self._ended = _nothing
-        self._look_by = _never
 
     def check_over(self, fate: Fate = Fate.UNKNOWN) -> None:
         """Raise for whoever wants something of a session that is over."""
         if self._is_over:
-            raise self._life.error(fate)
+            raise self._lifecycle.error(fate)
 
     def cancel(self, call: OutgoingCall) -> bool:
         """Cancel a call; True when its caller need not wait for anything."""
@@ -409,7 +397,7 @@ class OutgoingCalls:
                 return False
             self.protocol.abandon(call.id)
         del self.calls[call.id]
-        self.send()
+        self.writer.send()
         self.let_in()
         return True
 
@@ -422,10 +410,10 @@ class OutgoingCalls:
 
     def _expect_end(self, call: OutgoingCall) -> None:
         """Have Cancel sent, and the call abandoned if its end does not come within ``cancel_grace``."""
-        self.send()
-        self._write_early()
+        self.writer.send()
+        self.writer.write_early()
         call.expires = trio.current_time() + self.limits.cancel_grace
-        self._look_by(call.expires)
+        self._lifecycle.look_by(call.expires)
 
     @property
     def first_to_expire(self) -> float:
@@ -447,7 +435,7 @@ class OutgoingCalls:
         )
         del self.calls[call.id]
         self.protocol.abandon(call.id)
-        self.send()
+        self.writer.send()
         error = {"code": "cancelled", "message": "abandoned, for it has not ended in time"}
         call.end(m.ReplyErr(call.id, error))
 
@@ -465,7 +453,7 @@ class OutgoingCalls:
         """So much has been taken out of the stream that this call is."""
         if call.answer is None:
             self.protocol.grant_items(call.id, items, size)
-            self.wake()
+            self.writer.wake()
 
     def started(self, message: m.Started) -> None:
         """A handler has called ``task_status.started()``: so does this end's."""
@@ -489,7 +477,7 @@ class OutgoingCalls:
             if self.protocol.cancel(call.id, reason):
                 call.listener = None
                 del self.calls[call.id]
-                self.send()
+                self.writer.send()
                 self.let_in()
             else:
                 self._expect_end(call)
@@ -504,7 +492,7 @@ class OutgoingCalls:
                 self.protocol.abandon(call.id)
             call.listener = None
             del self.calls[call.id]
-            self.send()
+            self.writer.send()
 
     async def failure(self, call: OutgoingCall) -> Exception:
         """Make the exception for how an opened call has failed."""
@@ -553,14 +541,6 @@ def _split_task_status(
     if not callable(getattr(status, "started", None)):
         raise TypeError(f"task_status must be what nursery.start() gives, not {status!r:.200}")
     return status, rest
-
-
-def _nothing() -> None:
-    """Do nothing, in the place of what a session does that is over."""
-
-
-def _never(_when: float) -> None:
-    """Do nothing likewise."""
 
 
 def _raise(exc: BaseException) -> NoReturn:

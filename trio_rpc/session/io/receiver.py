@@ -3,8 +3,8 @@
 A caller that sleeps until the reader wakes it goes on a turn of Trio's loop after its Reply has come, and that is
 a seventh of what a call takes where there is one at a time. So a caller that is the only one in flight
 receives by itself: what comes next is most likely its Reply. Anything else it leaves to the reader, and
-sleeps as other callers do. When a Reply has come, the reader lets a turn pass before it receives again: by then the caller
-may have made its next call.
+sleeps as other callers do. When a Reply has come, the reader lets others run before it receives again
+(``reader.py``, step 5): by then the caller may have made its next call.
 
 ::
 
@@ -94,12 +94,10 @@ class Receiver:
             return False
         return True
 
-    async def give_way(self) -> None:
-        """Let the caller whose Reply was all that came make its next call, and receive."""
-        if self._stops is not None:
-            # Trio may run either of the two first that it has to run in one turn.
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
+    @property
+    def callers_receive(self) -> bool:
+        """Whether a caller ever receives from this channel."""
+        return self._stops is not None
 
     @property
     def is_free(self) -> bool:

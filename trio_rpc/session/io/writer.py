@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
 from typing import cast
 
@@ -13,13 +14,33 @@ from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.session.io.pacer import Pacer
 from trio_rpc.wire.parts import BufferList
 
-__all__ = ["Writer"]
+__all__ = ["Watcher", "Writer"]
 
 MANY = 64
 """Messages that leave early. Of 1,000 calls that are cancelled in one tick, the last is 6 ms later than the first."""
 
 BURST = 512 * 1024
 """Bytes that are written in one turn of the loop, if the system takes them: a turn costs as much as 64 KiB."""
+
+
+class Watcher(typing.Protocol):
+    """Who is told what becomes of what was queued."""
+
+    def sent(self) -> None:
+        """Something was queued, and written as far as that was possible at once."""
+
+    def progressed(self) -> None:
+        """A packet was taken by the channel: there may be room again."""
+
+
+class _Nobody:
+    """The watcher of a session that is over."""
+
+    def sent(self) -> None:
+        pass
+
+    def progressed(self) -> None:
+        pass
 
 
 class Writer:
@@ -31,20 +52,20 @@ class Writer:
     Args:
         channel: where packets go.
         protocol: where they come from.
-        progressed: called after each packet that was taken, when room may have come free.
         pacer: is told when pieces have left that are followed by a Ping.
+        watcher: is told what has been sent.
     """
 
     def __init__(
         self,
         channel: trio.abc.Channel[bytes],
         protocol: Protocol,
-        progressed: Callable[[], None],
         pacer: Pacer,
+        watcher: Watcher,
     ) -> None:
         self._channel = channel
         self._protocol = protocol
-        self._progressed = progressed
+        self._watcher = watcher
         self._pacer = pacer
         self._start: Callable[[], None] | None = None
         self._nowait = nowait_send(channel)
@@ -74,7 +95,16 @@ class Writer:
 
     def let_go(self) -> None:
         """Forget what knows this object: nothing is written any more."""
-        self._progressed = _nothing
+        self._watcher = _Nobody()
+
+    def send(self) -> None:
+        """Write what was just queued: at once if nothing can be expected to join it, else with what does."""
+        protocol = self._protocol
+        if len(protocol.outgoing) <= 1 and len(protocol.incoming) <= 1:
+            self.write_now()
+        else:
+            self.wake()
+        self._watcher.sent()
 
     def wake(self) -> None:
         """Have what is queued written, with whatever else is queued in this tick."""
@@ -114,7 +144,7 @@ class Writer:
             packet = self._next()
             if packet is not None:
                 self._held = _left_of(packet, self._nowait)
-                self._progressed()
+                self._watcher.progressed()
 
     async def run(self) -> None:
         """Write until cancelled, or until the channel fails, whose error it raises."""
@@ -123,7 +153,7 @@ class Writer:
             packet = self._next() if self._nowait is None else self._write_burst(self._nowait)
             if packet is not None:
                 await self._channel.send(packet)
-                self._progressed()
+                self._watcher.progressed()
             elif self._nowait is not None and self._nowait.unsent:
                 await self._nowait.flush()
             else:
@@ -140,7 +170,7 @@ class Writer:
             left -= len(packet)
             if left < 0 or _left_of(packet, channel) is not None:
                 return packet
-            self._progressed()
+            self._watcher.progressed()
         return None
 
     def _next(self) -> bytes | None:
@@ -180,10 +210,6 @@ class Writer:
         while not self.is_done:
             self._drained = trio.Event()
             await self._drained.wait()
-
-
-def _nothing() -> None:
-    """Do nothing, in the place of what a session does that is over."""
 
 
 def _left_of(packet: bytes, channel: NowaitSend) -> bytes | None:

@@ -26,7 +26,7 @@ from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import Failure, OutgoingCall
 from trio_rpc.wire import messages as m
 
-__all__ = ["ItemReceiver", "ItemSender", "new_sender", "pump"]
+__all__ = ["ItemReceiver", "ItemSender", "pump"]
 
 Pull: TypeAlias = "Callable[[IncomingCall, ItemReceiver], Awaitable[OutgoingCall]]"
 
@@ -247,24 +247,14 @@ class ItemSender(trio.abc.SendChannel[Any]):
     """The producer's end of a stream.
 
     Args:
-        protocol: where items are queued.
-        outgoing: knows whether there is room in the queue.
-        send: has what is queued written; at once when nothing else is expected to join it.
-        wake: has it written with what else is queued in this tick.
+        outgoing: the calls of ours, which know whether there is room in the queue.
     """
 
-    def __init__(
-        self,
-        protocol: Protocol,
-        outgoing: OutgoingCalls,
-        send: Callable[[], None],
-        wake: Callable[[], None],
-    ) -> None:
-        self._protocol = protocol
+    def __init__(self, outgoing: OutgoingCalls) -> None:
         self._outgoing = outgoing
-        self._send = send
-        self._wake = wake
-        self._place = place = _Place(protocol)
+        self._protocol = outgoing.protocol
+        self._writer = outgoing.writer
+        self._place = place = _Place(outgoing.protocol)
         self._why_not: type[Exception] | None = None
         self._fate = Fate.UNKNOWN
         self._over = trio.Event()
@@ -305,7 +295,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
             if not self._is_free:
                 await self._wait()
             self._queue(value)
-            self._send()
+            self._writer.send()
         finally:
             # Behind the item: it is on its way a turn earlier, and nothing can raise any more that has sent it.
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -320,7 +310,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
             await self._wait()
         # Queued also where there is no room: there it is counted, and here it would not be.
         self._queue(value)
-        self._wake()
+        self._writer.wake()
         if not self._outgoing.has_room():
             await self._outgoing.wait_for_room()
 
@@ -355,7 +345,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
         self._end(trio.ClosedResourceError)
         if self._place.call:
             self._protocol.end_items(self._place.call)
-            self._wake()
+            self._writer.wake()
         await trio.lowlevel.checkpoint()
 
     async def wait_over(self) -> None:
@@ -367,11 +357,6 @@ class ItemSender(trio.abc.SendChannel[Any]):
             self._why_not = why_not
             self._over.set()
             self._credit.open()
-
-
-def new_sender(outgoing: OutgoingCalls) -> ItemSender:
-    """Make the producer's end of a stream that has no call yet."""
-    return ItemSender(outgoing.protocol, outgoing, outgoing.send, outgoing.wake)
 
 
 async def pump(items: Any, sender: ItemSink) -> None:

@@ -13,7 +13,7 @@ from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall, describe_exception
-from trio_rpc.session.streams.items import ItemReceiver, ItemSender, new_sender
+from trio_rpc.session.streams.items import ItemReceiver, ItemSender
 from trio_rpc.wire import messages as m
 
 __all__ = ["DuplexChannel", "open_duplex", "open_stream"]
@@ -105,7 +105,7 @@ async def open_duplex(
 ) -> AsyncIterator[DuplexChannel]:
     """Open a duplex while the block lasts; its handler has ended when the block is over."""
     sender, receiver = (
-        new_sender(outgoing),
+        ItemSender(outgoing),
         ItemReceiver(method.name, method.convert, outgoing=outgoing),
     )
     channel = DuplexChannel(sender, receiver)

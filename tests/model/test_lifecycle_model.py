@@ -1,0 +1,242 @@
+"""The stages of a session: the table, and a machine that walks it with the flags that it stands for."""
+
+from __future__ import annotations
+
+import trio
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from trio.testing import MockClock
+
+from trio_rpc.errors import Fate, SessionBroken, SessionClosed
+from trio_rpc.protocol.states import Half
+from trio_rpc.session.lifecycle import NEXT, Event, Lifecycle, Stage
+from trio_rpc.wire.limits import DEFAULT_LIMITS
+
+STATES = ["opening", "open", "closing", "over"]
+MUCH_LATER = 1e9
+
+
+def test_a_session_never_goes_back():
+    for (stage, _), following in NEXT.items():
+        assert STATES.index(stage.state) <= STATES.index(following.state)
+        assert following.was_open or not stage.was_open
+        assert following.is_closed_by_us or not stage.is_closed_by_us
+
+
+def test_each_stage_can_be_reached_and_left_for_the_end():
+    reached = {Stage.OPENING}
+    for _ in Stage:
+        reached |= {following for (stage, _), following in NEXT.items() if stage in reached}
+    assert reached == set(Stage)
+    for stage in Stage:
+        if not stage.is_over:
+            assert NEXT[stage, Event.STOP].is_over
+            assert NEXT[stage, Event.LOSE].is_over
+
+
+def test_the_figures_say_four_words_and_no_more():
+    assert {stage.state for stage in Stage} == set(STATES)
+
+
+class Wire:
+    """The parts of a protocol and of a writer that a lifecycle uses."""
+
+    def __init__(self):
+        self.ours = self.theirs = Half.SILENT
+        self.goodbyes = []
+
+    def goodbye(self, code, message):
+        assert self.ours is Half.OPEN
+        self.ours = Half.LEAVING
+        self.goodbyes.append(code)
+
+    def write_now(self):
+        pass
+
+
+class Work:
+    """What a session is busy with."""
+
+    def __init__(self):
+        self.calls = self.notifications = self.ends = 0
+
+    @property
+    def are_over(self):
+        return not self.calls and not self.notifications
+
+    @property
+    def notifications_are_over(self):
+        return not self.notifications
+
+    def end(self):
+        self.ends += 1
+        self.calls = self.notifications = 0
+
+
+def in_trio(function, *args):
+    """Call a function where there is a clock."""
+
+    async def call():
+        function(*args)
+
+    trio.run(call, clock=MockClock())
+
+
+def is_running(machine):
+    return not machine.over
+
+
+def is_open_to_both(machine):
+    return not machine.over and machine.wire.theirs is Half.OPEN
+
+
+class Sessions(RuleBasedStateMachine):
+    """One session, and the flags that its stage stands for."""
+
+    def __init__(self):
+        super().__init__()
+        self.wire, self.work = Wire(), Work()
+        self.lifecycle = Lifecycle(self.wire, self.wire, DEFAULT_LIMITS, self.work)
+        self.state = 0
+        self.was_open = self.over = self.closes = self.left = self.peer_began = False
+        self.cause = None
+        self.blocks_told = 0
+        self.lifecycle.when_closed = self._told
+
+    def _told(self):
+        self.blocks_told += 1
+
+    def _became_quiet(self):
+        """Nothing is in flight any more: whoever closes need not wait any longer."""
+        if self.closes and self.wire.theirs is Half.LEAVING and self.work.are_over:
+            self.over = True
+
+    @precondition(lambda self: is_running(self) and not self.was_open)
+    @rule()
+    def the_handshake_is_done(self):
+        self.wire.ours = self.wire.theirs = Half.OPEN
+        self.was_open = True
+        self.lifecycle.open()
+
+    @precondition(lambda self: is_open_to_both(self) and not self.closes)
+    @rule(kind=st.sampled_from(["calls", "notifications"]))
+    def something_begins(self, kind):
+        setattr(self.work, kind, getattr(self.work, kind) + 1)
+
+    @precondition(lambda self: not self.work.are_over)
+    @rule(data=st.data())
+    def something_ends(self, data):
+        running = [kind for kind in ("calls", "notifications") if getattr(self.work, kind)]
+        kind = data.draw(st.sampled_from(running))
+        setattr(self.work, kind, getattr(self.work, kind) - 1)
+        self._became_quiet()
+        in_trio(self.lifecycle.activity_ended)
+
+    @precondition(is_open_to_both)
+    @rule()
+    def the_peer_says_goodbye(self):
+        self.wire.theirs = Half.LEAVING
+        self.peer_began = not self.closes
+        self._became_quiet()
+        in_trio(self.lifecycle.peer_closes, "done (done)")
+
+    @rule()
+    def this_end_closes(self):
+        if not self.was_open:
+            self.over = True
+        self.closes = True
+        self._became_quiet()
+        in_trio(self.lifecycle.close)
+
+    @rule()
+    def this_end_closes_too_late(self):
+        """As ``aclose()`` does that finds a session over."""
+        if self.over:
+            self.closes = True
+            in_trio(self.lifecycle.close)
+
+    @rule()
+    def the_block_is_over(self):
+        if not self.over:
+            self.closes = self.left = True
+            self.over = not self.was_open
+            self._became_quiet()
+        in_trio(self.lifecycle.leave)
+
+    @rule()
+    def this_end_stops(self):
+        if not self.over:
+            self.closes = self.over = True
+        self.lifecycle.stop()
+
+    @rule()
+    def the_time_to_close_is_over(self):
+        """That of a session which does not close never is."""
+        if self.closes:
+            self.over = True
+        self.lifecycle.stop_if_late(MUCH_LATER)
+
+    @rule(orderly=st.booleans())
+    def the_connection_is_lost(self, orderly):
+        cause = None if orderly else OSError("reset")
+        if not self.over:
+            self.over, self.cause = True, cause
+        self.lifecycle.lose(cause, "network")
+
+    @precondition(lambda self: self.over and not self.blocks_told)
+    @rule()
+    def the_channel_is_closed(self):
+        self.lifecycle.channel_closed()
+        assert self.blocks_told == 1
+
+    @invariant()
+    def the_stage_says_what_the_flags_do(self):
+        stage = self.lifecycle.stage
+        assert stage.is_over == self.over
+        assert stage.was_open == self.was_open
+        assert stage.is_closed_by_us == self.closes
+        assert stage.is_closing == (not self.over and (self.closes or self.peer_began))
+        assert (stage is Stage.LEAVING) == (self.left and not self.over)
+
+    @invariant()
+    def it_never_goes_back(self):
+        state = STATES.index(self.lifecycle.stage.state)
+        assert state >= self.state
+        self.state = state
+
+    @invariant()
+    def it_ends_once(self):
+        assert self.work.ends == self.over
+        assert self.lifecycle.ended.is_set() == self.over
+        assert self.lifecycle.closed.is_set() == bool(self.blocks_told)
+
+    @invariant()
+    def each_end_says_goodbye_once_and_not_before_its_time(self):
+        assert len(self.wire.goodbyes) <= 1
+        if self.over or not self.was_open:
+            return
+        peer_waits = self.wire.theirs is Half.LEAVING and self.work.notifications_are_over
+        assert bool(self.wire.goodbyes) == (
+            self.closes or peer_waits or self.wire.ours is Half.LEAVING
+        )
+
+    @invariant()
+    def the_error_says_who_has_ended_it(self):
+        if self.over:
+            error = self.lifecycle.error(Fate.UNKNOWN)
+            by_us = self.cause is None and not self.peer_began
+            assert isinstance(error, SessionClosed if by_us else SessionBroken)
+            assert error.__cause__ is self.cause
+
+
+def test_a_session_is_where_its_flags_say():
+    run_state_machine_as_test(
+        Sessions, settings=settings(max_examples=60, stateful_step_count=25, deadline=None)
+    )
