@@ -223,9 +223,7 @@ class Sessions(RuleBasedStateMachine):
         if self.over or not self.was_open:
             return
         peer_waits = self.wire.theirs is Half.LEAVING and self.work.notifications_are_over
-        assert bool(self.wire.goodbyes) == (
-            self.closes or peer_waits or self.wire.ours is Half.LEAVING
-        )
+        assert bool(self.wire.goodbyes) == (self.closes or peer_waits)
 
     @invariant()
     def the_error_says_who_has_ended_it(self):
