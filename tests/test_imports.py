@@ -46,9 +46,6 @@ def sources_in(folder: Path) -> dict[str, ast.Module]:
 SOURCES = sources_in(PACKAGE)
 BENCHMARKS = sources_in(PACKAGE.parent / "benchmarks")
 
-STILL_TO_CUT = {("trio_rpc.gateway.server.call", "trio_rpc.gateway.server.browser")}
-"""Imports that make a circle yet; nothing may be added."""
-
 
 def part_of(module: str) -> str:
     """The part of the package that a module belongs to."""
@@ -111,9 +108,7 @@ def graph_of(sources: dict[str, ast.Module]) -> dict[str, set[str]]:
     """Each module and the modules that it imports, those that only type checkers see included."""
     return {
         module: {
-            imported
-            for imported, _ in imports(tree)
-            if imported in sources and imported != module and (module, imported) not in STILL_TO_CUT
+            imported for imported, _ in imports(tree) if imported in sources and imported != module
         }
         for module, tree in sources.items()
     }
