@@ -1,6 +1,6 @@
 """The callee's side: a Request arrives, a handler runs, one terminal message leaves (law 4).
 
-The reader calls the functions here, so none of them waits (law 11) but :meth:`Incoming.finish`, which
+The reader calls the functions here, so none of them waits (law 11) but :meth:`IncomingCalls.finish`, which
 is for the task that a handler keeps when it has to wait (see ``reader.py``). A call is in ``running``
 before its handler's first step, and so a Cancel finds it, also one that comes in the same packet (law 9).
 """
