@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trio_rpc.errors import DecodeError
+from trio_rpc.errors import DecodeError, Refused
 from trio_rpc.wire.limits import MIN_PACKET, Limits
-from trio_rpc.wire.messages import MAX_NUMBER
+from trio_rpc.wire.messages import MAX_NUMBER, PROTOCOL_VERSION
+from trio_rpc.wire.scan import hello_version
 
-__all__ = ["Peer", "make_info", "read_info"]
+__all__ = ["Peer", "make_info", "read_info", "refusal_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +59,14 @@ def read_info(info: dict[str, Any]) -> Peer:
             raise DecodeError(f"Hello states {name!r} as {value!s:.40}, not {least} to 2**53 - 1")
         numbers[field] = value
     return Peer(**numbers, credentials=info.get("credentials"))
+
+
+def refusal_of(packet: bytes) -> Refused | None:
+    """Make the error for a Hello of another version, whatever its other fields are; else None."""
+    version = hello_version(packet)
+    if version is None or version == PROTOCOL_VERSION:
+        return None
+    return Refused(
+        f"this end speaks version {PROTOCOL_VERSION} of the protocol, "
+        f"the other end version {version}"
+    )

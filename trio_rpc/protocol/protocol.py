@@ -20,7 +20,7 @@ from trio_rpc.errors import (
 )
 from trio_rpc.protocol.context import check_context, is_within
 from trio_rpc.protocol.counters import Counters, Tally
-from trio_rpc.protocol.hello import Peer, make_info, read_info
+from trio_rpc.protocol.hello import Peer, make_info, read_info, refusal_of
 from trio_rpc.protocol.outbox import CONTROL_ROOM, NOTHING, Outbox
 from trio_rpc.protocol.pieces import Pieces
 from trio_rpc.protocol.states import (
@@ -36,7 +36,6 @@ from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
 from trio_rpc.wire.parts import BufferList
-from trio_rpc.wire.scan import hello_version
 
 __all__ = ["Protocol"]
 
@@ -108,8 +107,9 @@ class Protocol:
         self.counters.bytes_received += len(packet)
         if len(packet) > self.limits.max_packet:
             raise self._broken(f"a packet of {len(packet):,} bytes is larger than was allowed")
-        if self.theirs is Half.SILENT:
-            self._check_version(packet)
+        if self.theirs is Half.SILENT and (refusal := refusal_of(packet)) is not None:
+            self.theirs = Half.ENDED
+            raise refusal
         try:
             for message in self._codec.decode(packet):
                 event = self._accept(message)
@@ -117,16 +117,6 @@ class Protocol:
                     yield event
         except (DecodeError, LocalProtocolError) as exc:
             raise self._broken(exc) from exc
-
-    def _check_version(self, packet: bytes) -> None:
-        """Raise Refused for a Hello of another version, whatever its other fields are."""
-        version = hello_version(packet)
-        if version is not None and version != m.PROTOCOL_VERSION:
-            self.theirs = Half.ENDED
-            raise Refused(
-                f"this end speaks version {m.PROTOCOL_VERSION} of the protocol, "
-                f"the other end version {version}"
-            )
 
     def _broken(self, why: object) -> RemoteProtocolError:
         self.theirs = Half.ENDED

@@ -61,9 +61,9 @@ FAULTS = (
     ),
     fault(
         "another version of the protocol is spoken to",
-        "protocol/protocol.py",
-        "        if version is not None and version != m.PROTOCOL_VERSION:\n",
-        "        if False:\n",
+        "protocol/hello.py",
+        "    if version is None or version == PROTOCOL_VERSION:\n",
+        "    if True:\n",
         "protocol/test_protocol_bad_input.py",
         "session/test_opening.py",
     ),
