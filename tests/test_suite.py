@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,8 @@ def test_each_test_that_is_listed_as_slow_is_there():
     for module, tests in slow_tests.TESTS.items():
         for test in tests - {"runTest"}:  # which hypothesis makes of a state machine
             assert f"def {test}(" in found[module]
+
+
+def test_no_two_test_modules_have_one_name():
+    names = Counter(path.name for path in TESTS.rglob("test_*.py"))
+    assert names.most_common(1)[0][1] == 1, names.most_common(3)

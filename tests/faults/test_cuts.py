@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from resumable_town import Town
+from helpers.resumable_town import Town
 
 import trio_rpc
 from trio_rpc import Fate, SessionBroken
@@ -88,6 +88,9 @@ async def converse(session, outcomes):
 STEPS = {Failure.CUT: 1, Failure.RESET: 3, Failure.FREEZE: 5}
 """Bytes between one try and the next: every one is tried once, at least."""
 
+PARTS = 6
+"""Of each test that tries every byte; each part takes seconds."""
+
 LABELS = {"first", "inline", "asked", "cancelled", "stream", "note", "last"}
 
 
@@ -148,10 +151,23 @@ def lengths(pair, direction):
     return opened[direction == "back"], link.passed[direction == "back"]
 
 
+def tries(first, last, failure, part):
+    """Return after which bytes to cut: of every one that is due, those of one part."""
+    return range(first, last, STEPS[failure])[part::PARTS]
+
+
+def test_the_parts_are_all():
+    tried = [at for part in range(PARTS) for at in tries(7, 1000, Failure.RESET, part)]
+    assert sorted(tried) == list(range(7, 1000, STEPS[Failure.RESET]))
+
+
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("direction", ["forth", "back"])
 @pytest.mark.parametrize("failure", [Failure.CUT, Failure.RESET])
-def test_a_cut_at_every_byte_fails_what_was_under_way_and_runs_nothing_twice(direction, failure):
-    for at in range(0, lengths(plain_pair, direction)[1], STEPS[failure]):
+def test_a_cut_at_every_byte_fails_what_was_under_way_and_runs_nothing_twice(
+    direction, failure, part
+):
+    for at in tries(0, lengths(plain_pair, direction)[1], failure, part):
         outcomes, runs, _ = play_in(plain_pair, direction, at, failure)
         assert set(runs) <= LABELS
         assert all(count == 1 for count in runs.values())
@@ -163,13 +179,15 @@ def test_a_cut_at_every_byte_fails_what_was_under_way_and_runs_nothing_twice(dir
         assert not outcomes or set(outcomes) == LABELS, "every call has an outcome"
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("direction", ["forth", "back"])
 @pytest.mark.parametrize("failure", [Failure.CUT, Failure.RESET, Failure.FREEZE])
-def test_with_resume_a_cut_at_every_byte_costs_nothing(direction, failure):
+def test_with_resume_a_cut_at_every_byte_costs_nothing(direction, failure, part):
     accepted = 80  # before that there is nothing to resume
     opened, whole = lengths(resumed_pair, direction)
     # Nothing but the time limit for opening finds a peer that falls silent before it has opened the session.
-    for at in range(opened if failure is Failure.FREEZE else accepted, whole, STEPS[failure]):
+    first = opened if failure is Failure.FREEZE else accepted
+    for at in tries(first, whole, failure, part):
         outcomes, runs, _ = play_in(resumed_pair, direction, at, failure)
         assert set(outcomes) == LABELS
         assert set(outcomes.values()) == {"done"}, f"cut after byte {at}"

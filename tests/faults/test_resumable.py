@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from helpers.resumable_town import Town, open_town
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from resumable_town import Town, open_town
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc.channels import ConnectionState, Resume, open_resumable

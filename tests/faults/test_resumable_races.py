@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from resumable_town import open_town
+from helpers.resumable_town import open_town
 from test_resumable import notice, swap
 from trio.testing import wait_all_tasks_blocked
 

@@ -11,7 +11,7 @@ from collections import deque
 
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -358,11 +358,18 @@ def test_whatever_is_sent_between_the_steps_of_a_reconnection_arrives_once_and_i
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=2_000, suppress_health_check=list(HealthCheck))
-@given(ACTIONS, CLOSING, st.integers(0, 60))
-def test_the_same_for_many_more_courses_of_events(actions, closing, at):
-    actions[at:at] = [(action, False) for action in closing]
-    trio.run(play, actions, clock=MockClock())
+@pytest.mark.parametrize("number", range(10))
+def test_the_same_for_many_more_courses_of_events(number):
+    """In parts, each of which takes as long as the test above."""
+
+    @seed(number)
+    @settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+    @given(ACTIONS, CLOSING, st.integers(0, 60))
+    def play_all(actions, closing, at):
+        actions[at:at] = [(action, False) for action in closing]
+        trio.run(play, actions, clock=MockClock())
+
+    play_all()
 
 
 @pytest.mark.parametrize("kind", ["send", "send_now", "flush", "close"])

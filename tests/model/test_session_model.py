@@ -1,4 +1,4 @@
-"""Real sessions over a channel that delays and cuts, against a model (case 89).
+"""Real sessions over a channel that delays and cuts, against a model.
 
 Hypothesis writes a plan: what either end asks for, when, how long it is willing to wait, and what happens to the
 bytes between them. The plan is carried out on a mock clock. The model is the bookkeeping of the handlers
