@@ -246,9 +246,9 @@ FAULTS = (
     ),
     fault(
         "law 10: a packet that was held back is overwritten by the next one",
-        "session/io/writer.py",
-        "        if self._is_woken and self._held is None:\n",
-        "        if self._is_woken:\n",
+        "channels/packet_writer.py",
+        "self._nowait is not None and self._is_woken and self._held is None:\n",
+        "self._nowait is not None and self._is_woken:\n",
         "session/test_writer.py",
     ),
     # ── 11: the reader never waits for application code ──

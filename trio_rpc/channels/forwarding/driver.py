@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import trio
@@ -20,7 +21,7 @@ from trio_rpc.channels.forwarding.frames import (
     Part,
     Refuse,
 )
-from trio_rpc.channels.optional import nowait_send
+from trio_rpc.channels.packet_writer import PacketWriter
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.util.progress import wait_while_progressing
 from trio_rpc.wire.limits import Limits
@@ -117,13 +118,8 @@ class Driver:
         self._ended = trio.Event()
         self._greeted = trio.Event()
         self._openers = trio.lowlevel.ParkingLot()
-        self._writer = trio.lowlevel.ParkingLot()
-        self._nowait = nowait_send(carrier)
-        self._held: bytes | None = None
-        """A packet that was taken for the carrier, and has not left."""
-        self._writing = True
-        """Whether the writer has work, or may not have seen yet that it has none."""
-        self._drained = trio.Event()
+        self._writer = PacketWriter(carrier, self, _nothing)
+        self._draining = trio.CancelScope()
 
     # ── for channels ─────────────────────────────────────────────────────────────────────────
 
@@ -161,7 +157,7 @@ class Driver:
         """Have a packet written, at once if nothing can be expected to go along with it."""
         self._core.send(box.state, packet)
         if len(self.mailboxes) == 1:
-            self._write_now()
+            self._writer.write_now()
         else:
             self._wake_writer()
 
@@ -201,7 +197,10 @@ class Driver:
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(self._read, name="trio_rpc forwarding reader")
-                tasks.start_soon(self._write, name="trio_rpc forwarding writer")
+                self._writer.start(
+                    partial(tasks.start_soon, self._write, name="trio_rpc forwarding writer")
+                )
+                self._wake_writer()  # there is a Hello
                 tasks.start_soon(self._watch, name="trio_rpc forwarding watch")
                 try:
                     await self._ended.wait()
@@ -210,9 +209,9 @@ class Driver:
                     with trio.CancelScope(shield=True):
                         await self._finish()
                     tasks.cancel_scope.cancel()
-        self._on_open = (
-            _ignore  # its owner knows this object: only the garbage collector would free them
-        )
+        # Both know this object, and it them: only the garbage collector would free them.
+        self._on_open = _ignore
+        self._writer.let_go()
 
     def stop(self) -> None:
         """End, since the block is over."""
@@ -220,11 +219,9 @@ class Driver:
 
     async def _finish(self) -> None:
         """Let what was sent leave, and close the carrier, all in bounded time."""
-        with trio.move_on_after(self._limits.shutdown_timeout):
-            while self._core.has_data or self._writing:
-                self._drained = trio.Event()
-                self._wake_writer()
-                await self._drained.wait()
+        self._draining.deadline = trio.current_time() + self._limits.shutdown_timeout
+        with self._draining:
+            await self._writer.drain()
         self._core.end()
         with trio.move_on_after(self._limits.shutdown_timeout):
             await self._carrier.aclose()
@@ -239,18 +236,7 @@ class Driver:
 
     async def _write(self) -> None:
         try:
-            while True:
-                packet = self._held or self._next()
-                self._held = None
-                self._writing = True
-                if packet is not None:
-                    await self._carrier.send(packet)
-                elif self._nowait is not None and self._nowait.unsent:
-                    await self._nowait.flush()
-                else:
-                    self._writing = False
-                    self._drained.set()
-                    await self._writer.park()
+            await self._writer.run()
         except CHANNEL_ERRORS as exc:
             # What has arrived may say why nothing can be written any more.
             await wait_while_progressing(lambda: self._heard, self._limits.shutdown_timeout)
@@ -259,25 +245,12 @@ class Driver:
             self._lose(exc)
             raise  # it is a bug of the carrier's
 
-    def _write_now(self) -> None:
-        """Write what waits at once as far as that cannot block; the task writes the rest."""
-        if self._writing or self._nowait is None:
-            self._wake_writer()
-            return
-        packet = self._next()
-        if packet is None:
-            return
-        try:
-            if self._nowait.send_nowait(packet):
-                packet = None
-        except CHANNEL_ERRORS:
-            pass  # the task will run into the same, and is the one whose error is listened to
-        if packet is not None or self._nowait.unsent or self._core.can_send:
-            self._held = packet
-            self._writing = True
-            self._writer.unpark()
+    @property
+    def has_data(self) -> bool:
+        """Whether anything waits to leave, if only for credit: for the writer."""
+        return self._core.has_data
 
-    def _next(self) -> bytes | None:
+    def next_packet(self) -> bytes | None:
         """Take the next packet of the carrier; let the channels whose packets it ends send on."""
         taken = self._core.next_packet()
         if taken is None:
@@ -304,8 +277,7 @@ class Driver:
     def _lose(self, exc: Exception) -> None:
         """The carrier is gone: nothing that waits can leave any more."""
         self._core.end()
-        self._writing = False
-        self._drained.set()
+        self._draining.cancel()
         self._end(_broken_by(exc))
 
     def _end(self, failure: _Failure) -> None:
@@ -318,9 +290,8 @@ class Driver:
 
     def _wake_writer(self) -> None:
         """Have what waits written, with whatever else comes to wait in this tick."""
-        if not self._writing and self._core.can_send:
-            self._writing = True
-            self._writer.unpark()
+        if self._core.can_send:
+            self._writer.wake()
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────
 
@@ -387,6 +358,10 @@ def _broken_by(exc: Exception) -> _Failure:
     traceback = None if exc.__traceback__ is None else exc.__traceback__.tb_next
     cause = exc.with_traceback(traceback)
     return _failing(trio.BrokenResourceError, f"the carrier is gone: {what}", cause)
+
+
+def _nothing() -> None:
+    """Do nothing: the driver hears of each packet when it is taken."""
 
 
 def _ignore(_box: ForwardedInbox) -> None:

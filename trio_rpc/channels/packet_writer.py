@@ -1,0 +1,200 @@
+"""One task writes the packets of a channel; whoever queues something may try to write it at once.
+
+1. A queue is the source. Whoever adds to it calls :meth:`PacketWriter.wake`, and the task writes a tick later: whatever is
+   queued in the meantime leaves in the same packet. Or they call :meth:`PacketWriter.write_now`, which saves the wake-up where
+   nothing can be expected to join.
+2. ``write_now`` and the task use ``send_nowait`` of the channel, if it has one, as long as that takes packets. A packet that
+   it refuses is held, and only the task waits to send it.
+3. Nothing is written at once while the task has work, so nothing overtakes a packet that is held.
+4. An error of the channel is raised in the task alone: ``write_now`` may be called in an abort function.
+
+Until a packet is refused for the first time there is no need for a task. So the owner says how to start one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+from trio.lowlevel import Abort
+
+from trio_rpc.channels.optional import NowaitSend, nowait_send
+
+__all__ = ["PacketSource", "PacketWriter"]
+
+BURST = 512 * 1024
+"""Bytes that are written in one turn of the loop, if the system takes them: a turn costs as much as 64 KiB."""
+
+
+class PacketSource(Protocol):
+    """The queue that packets are taken from."""
+
+    @property
+    def has_data(self) -> bool:
+        """Whether anything waits, if only for credit."""
+
+    def next_packet(self) -> bytes | None:
+        """Take the next packet; None if there is none to send now."""
+
+
+class PacketWriter:
+    """Writes what a source has queued, one packet at a time.
+
+    Args:
+        channel: where packets go.
+        source: where they come from.
+        progressed: called after each packet that was taken, when room may have come free.
+    """
+
+    def __init__(
+        self,
+        channel: trio.abc.Channel[bytes],
+        source: PacketSource,
+        progressed: Callable[[], None],
+    ) -> None:
+        self._channel = channel
+        self._source = source
+        self._progressed = progressed
+        self._start: Callable[[], None] | None = None
+        self._nowait = nowait_send(channel)
+        self._held: bytes | None = None
+        self._is_idle = False
+        """There is no task yet, or it waits to be woken."""
+        self._is_woken = False
+        """The task has been woken, and does not run yet."""
+        self._parked: trio.lowlevel.Task | None = None
+        self._drained = trio.Event()
+
+    def start(self, task: Callable[[], None]) -> None:
+        """Write from now on; ``task`` is called, once, when there is to be a task for :meth:`run`.
+
+        If the system takes all packets at once, there never is one.
+        """
+        self._start = task
+        self._is_idle = True
+
+    def stop(self) -> bool:
+        """Write no more; tell whether there is a task, which is to be cancelled."""
+        has_task, self._start = self._start is None, None
+        self._is_idle = self._is_woken = False
+        return has_task
+
+    def let_go(self) -> None:
+        """Forget what knows this object: nothing is written any more."""
+        self._source, self._progressed = _Empty(), _nothing
+
+    def wake(self) -> None:
+        """Have what is queued written, with whatever else is queued in this tick."""
+        if not self._is_idle:
+            return
+        self._is_idle, self._is_woken = False, True
+        if self._parked is not None:
+            task, self._parked = self._parked, None
+            trio.lowlevel.reschedule(task)
+        elif self._start is not None:
+            start, self._start = self._start, None
+            start()
+
+    def write_now(self) -> None:
+        """Write what is queued at once as far as that cannot block; the task writes the rest."""
+        if not self._is_idle:
+            return
+        if self._nowait is None:
+            if self._source.has_data:
+                self.wake()
+            return
+        packet = self._source.next_packet()
+        if packet is None:
+            return
+        self._held = _left_of(packet, self._nowait)
+        if self._held is not None or self._nowait.unsent or self._source.has_data:
+            self.wake()
+
+    def write_before_the_task(self) -> None:
+        """Write one packet at once, as far as that cannot block, though the task has been woken to do so."""
+        if self._nowait is not None and self._is_woken and self._held is None:
+            packet = self._source.next_packet()
+            if packet is not None:
+                self._held = _left_of(packet, self._nowait)
+                self._progressed()
+
+    async def run(self) -> None:
+        """Write until cancelled, or until the channel fails, whose error it raises."""
+        while True:
+            self._is_woken = False
+            if self._nowait is None:
+                packet = self._source.next_packet()
+            else:
+                packet = self._write_burst(self._nowait)
+            if packet is not None:
+                await self._channel.send(packet)
+                self._progressed()
+            elif self._nowait is not None and self._nowait.unsent:
+                await self._nowait.flush()
+            else:
+                await self._park()
+
+    def _write_burst(self, channel: NowaitSend) -> bytes | None:
+        """Write several packets, as far as that cannot block; return one that would have to wait."""
+        left = BURST
+        while not channel.unsent:
+            packet = self._held or self._source.next_packet()
+            self._held = None
+            if packet is None:
+                return None
+            left -= len(packet)
+            if left < 0 or _left_of(packet, channel) is not None:
+                return packet
+            self._progressed()
+        return None
+
+    async def _park(self) -> None:
+        self._parked = trio.lowlevel.current_task()
+        self._is_idle = True
+        self._drained.set()
+        await trio.lowlevel.wait_task_rescheduled(self._unpark)
+
+    def _unpark(self, _raise_cancel: object) -> Abort:
+        self._parked = None
+        self._is_idle = False
+        return Abort.SUCCEEDED
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a packet waits for the channel to take it."""
+        return not self._is_idle
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything that was queued has been handed to the channel."""
+        return self._is_idle and not self._source.has_data
+
+    async def drain(self) -> None:
+        """Wait until everything that is queued has been handed to the channel; the caller bounds the time."""
+        self.wake()
+        while not self.is_done:
+            self._drained = trio.Event()
+            await self._drained.wait()
+
+
+class _Empty:
+    """The source of a writer that is over."""
+
+    has_data = False
+
+    def next_packet(self) -> bytes | None:
+        return None
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _left_of(packet: bytes, channel: NowaitSend) -> bytes | None:
+    """Write a packet if it can be had at once; else return it."""
+    try:
+        return None if channel.send_nowait(packet) else packet
+    except Exception:  # noqa: BLE001 - we may be inside an abort function
+        # The task will run into the same, and is the one whose error is listened to.
+        return packet
