@@ -5,6 +5,8 @@ A second call right after a first one is the one that does; the first finds the 
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import trio
 from helpers.raw_peer import close_at_once, session_with_raw_peer
@@ -331,6 +333,39 @@ async def test_what_breaks_the_protocol_after_a_reply_does_not_take_it_back(no_t
         assert results == ["good"]
         with pytest.raises(trio_rpc.SessionBroken, match="not in flight"):
             await session.call("more")
+
+
+@pytest.mark.parametrize("end", ["broken", "garbage", "garbage after the reply"])
+async def test_the_end_keeps_nothing_of_what_the_caller_that_received_it_was_handling(no_time, end):
+    handled = []
+
+    async def call():
+        await session.call("first")
+        try:
+            int("x")
+        except ValueError as exc:
+            handled.append(exc)
+            with contextlib.suppress(trio_rpc.SessionBroken):
+                await session.call("work")
+
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        first = await peer.read(m.Request)
+        peer.send(m.Reply(first.id, None))
+        request = await peer.read(m.Request)
+        await wait_all_tasks_blocked()
+        if end == "broken":
+            peer.channel.abort()
+        elif end == "garbage":
+            assert peer.channel.send_nowait(b"\xc1")
+        else:
+            peer.send(m.Reply(request.id, "good"), m.Reply(request.id, "twice"))
+        kept = [(await session.wait_closed()).cause]
+        assert isinstance(kept[0], Exception)
+        for each in kept:
+            kept += [came for came in (each.__cause__, each.__context__) if came is not None]
+        assert handled[0] not in kept
+        assert handled[0].__traceback__.tb_frame.f_code is call.__code__
 
 
 async def test_a_close_waits_for_it(no_time):

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import trio
 
+from trio_rpc.util.places import keep_places
+
 __all__ = ["check_unix", "connect_tcp", "connect_unix", "naming"]
 
 UNIX_PATH_MOST = 107 if sys.platform.startswith("linux") else 103
@@ -90,6 +92,7 @@ def naming(action: str) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
+        keep_places(exc)
         raise _in_one_line(action, exc) from exc
 
 

@@ -16,6 +16,7 @@ import trio
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.tls import is_shaking_hands
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.places import catching
 from trio_rpc.wire.limits import Limits
 
 __all__ = [
@@ -157,7 +158,7 @@ async def close_forcefully(resource: trio.abc.AsyncResource) -> None:
 @contextmanager
 def time_limit(seconds: float, complaint: str) -> Iterator[None]:
     """Raise TimeoutError, an OSError, with a complaint if the block takes longer."""
-    with trio.move_on_after(seconds) as scope:
+    with catching(trio.move_on_after(seconds)) as scope:
         yield
     if scope.cancelled_caught:
         raise TimeoutError(f"{complaint} within {seconds:g} s")

@@ -18,6 +18,7 @@ from trio_rpc.channels.tls import is_shaking_hands, shake_hands
 from trio_rpc.channels.transports import choose_transport
 from trio_rpc.errors import DecodeError
 from trio_rpc.util.packet_timer import PacketTimer
+from trio_rpc.util.places import untangled
 from trio_rpc.wire.framing import FrameReader
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 from trio_rpc.wire.parts import BufferList
@@ -218,7 +219,8 @@ class StreamChannel(trio.abc.Channel[bytes]):
             await trio.aclose_forcefully(self.stream)
             return
         try:
-            await self.stream.aclose()
+            with untangled():
+                await self.stream.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             # The connection was lost before it could be closed politely. It is closed.
             await trio.lowlevel.cancel_shielded_checkpoint()

@@ -13,6 +13,8 @@ import ssl
 
 import trio
 
+from trio_rpc.util.places import untangled
+
 __all__ = [
     "client_context",
     "explain_broken",
@@ -59,7 +61,8 @@ async def shake_hands(stream: trio.abc.Stream) -> None:
         await trio.lowlevel.checkpoint()
         return
     try:
-        await stream.do_handshake()
+        with untangled():
+            await stream.do_handshake()
     except trio.BrokenResourceError as exc:
         cause = exc.__cause__
         kind = type(cause) if isinstance(cause, ssl.SSLError) else ssl.SSLError

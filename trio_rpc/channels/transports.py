@@ -30,6 +30,7 @@ import trio
 
 from trio_rpc.channels.errors import closed_error
 from trio_rpc.channels.tls import explain_broken, is_shaking_hands
+from trio_rpc.util.places import untangled
 from trio_rpc.wire.framing import frame, prefix
 from trio_rpc.wire.parts import BufferList
 
@@ -116,7 +117,7 @@ class StreamTransport:
     async def read(self, at_most: int) -> bytes:
         data = None
         try:
-            with trio.CancelScope() as self._reading:
+            with untangled(), trio.CancelScope() as self._reading:
                 if self._stopped:
                     self._reading.cancel()
                 data = await self._stream.receive_some(at_most)
@@ -149,7 +150,8 @@ class StreamTransport:
         # read as the rest of this packet, so nothing may.
         self._cut = True
         try:
-            await self._stream.send_all(frame(bytes(packet)))
+            with untangled():
+                await self._stream.send_all(frame(bytes(packet)))
         except trio.BrokenResourceError as exc:
             raise self._explained(exc) from (exc.__cause__ or exc)
         self._cut = False
@@ -165,7 +167,10 @@ class StreamTransport:
         below = stream.transport_stream
         try:
             # It fails where something has come that was not read: then the peer misses the last word of TLS.
-            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            with (
+                contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+                untangled(),
+            ):
                 await stream.unwrap()
             if isinstance(below, trio.SocketStream):
                 await linger(below.socket, at_most)

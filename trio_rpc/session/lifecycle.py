@@ -42,7 +42,7 @@ import math
 import typing
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import trio
@@ -60,6 +60,7 @@ from trio_rpc.errors import (
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.session.io.writer import Writer
+from trio_rpc.util.places import keep_all_places
 from trio_rpc.wire.limits import Limits
 
 __all__ = ["NEXT", "Activities", "EndedBy", "Event", "Lifecycle", "SessionEnd", "Stage", "as_cause"]
@@ -330,7 +331,9 @@ class Lifecycle:
         After the other end's Goodbye it is the other end that has ended the session.
         """
         if not self.is_over:
-            self.cause = None if cause is None else _without_our_frames(cause)
+            if cause is not None:
+                keep_all_places(cause, _is_not_ours)  # their frames hold this object
+            self.cause = cause
             self.ended_by = by
             self._end(Event.LOSE)
 
@@ -465,16 +468,8 @@ def as_cause(exc: Exception) -> Exception:
     return exc
 
 
-def _without_our_frames(exc: Exception) -> Exception:
-    """Cut the frames of the session out of the traceback of what has ended it: they hold the session, which holds this."""
-    traceback = exc.__traceback__
-    while traceback is not None and _is_ours(traceback):
-        traceback = traceback.tb_next
-    return exc.with_traceback(traceback)
-
-
-def _is_ours(traceback: TracebackType) -> bool:
-    return str(traceback.tb_frame.f_globals.get("__name__")).startswith(_PACKAGE)
+def _is_not_ours(module: str) -> bool:
+    return not module.startswith(_PACKAGE)
 
 
 def _anew(exc: T) -> T:

@@ -18,6 +18,7 @@ from trio_rpc.session.options import Options, SessionOptions
 from trio_rpc.session.session import Session
 from trio_rpc.session.streams.scopes import SCOPE, scope_method
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.places import catching
 
 __all__ = [
     "OnEnd",
@@ -152,7 +153,7 @@ def cancelled_at_end(*cores: Core) -> Iterator[None]:
     try:
         if any(core.lifecycle.closed.is_set() for core in cores):
             ended()
-        with body:
+        with catching(body):
             yield
     finally:
         for core in cores:

@@ -8,6 +8,8 @@ from typing import Final
 
 import trio
 
+from trio_rpc.util.places import catching
+
 __all__ = ["PacketTimer", "was_blocked"]
 
 PUNCTUAL: Final = 0.1
@@ -51,7 +53,7 @@ class PacketTimer:
         """
         started = trio.current_time()
         deadline = started + self._left
-        with trio.CancelScope(deadline=deadline) as scope:
+        with catching(trio.CancelScope(deadline=deadline)) as scope:
             try:
                 yield
             finally:

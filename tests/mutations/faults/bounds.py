@@ -158,7 +158,7 @@ FAULTS = (
     fault(
         "a packet that begins may take any time",
         "util/packet_timer.py",
-        "        with trio.CancelScope(deadline=deadline) as scope:\n",
+        "        with catching(trio.CancelScope(deadline=deadline)) as scope:\n",
         "        with trio.CancelScope() as scope:\n",
         "channels/test_stream.py",
         PACKETS,

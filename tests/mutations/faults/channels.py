@@ -12,8 +12,8 @@ FAULTS = (
     fault(
         "a send that was cut off by a cancellation is followed by another packet",
         "channels/transports.py",
-        "        self._cut = True\n        try:\n            await self._stream.send_all(frame(bytes(packet)))\n",
-        "        try:\n            await self._stream.send_all(frame(bytes(packet)))\n",
+        "        self._cut = True\n        try:\n            with untangled():\n                await self._stream.send_all(frame(bytes(packet)))\n",
+        "        try:\n            with untangled():\n                await self._stream.send_all(frame(bytes(packet)))\n",
         STREAM,
     ),
     fault(

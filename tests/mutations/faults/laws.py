@@ -482,8 +482,8 @@ FAULTS = (
     fault(
         "garbage: the cause of a session's end keeps the frames of the session",
         "session/lifecycle.py",
-        "None if cause is None else _without_our_frames(cause)",
-        "cause",
+        "                keep_all_places(cause, _is_not_ours)",
+        "                pass",
         GARBAGE,
     ),
     fault(

@@ -23,6 +23,7 @@ from trio_rpc.channels.forwarding.frames import (
 )
 from trio_rpc.channels.packet_writer import PacketWriter
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
+from trio_rpc.util.places import keep_all_places
 from trio_rpc.util.progress import wait_while_progressing
 from trio_rpc.wire.limits import Limits
 
@@ -354,10 +355,12 @@ def _broken_by(exc: Exception) -> _Failure:
     what = (
         "the other end closed it" if isinstance(exc, trio.EndOfChannel) else str(exc) or repr(exc)
     )
-    # The frame that has caught it holds the driver, which keeps it.
-    traceback = None if exc.__traceback__ is None else exc.__traceback__.tb_next
-    cause = exc.with_traceback(traceback)
-    return _failing(trio.BrokenResourceError, f"the carrier is gone: {what}", cause)
+    keep_all_places(exc, _is_not_here)  # its frames hold the driver, which keeps it
+    return _failing(trio.BrokenResourceError, f"the carrier is gone: {what}", exc)
+
+
+def _is_not_here(module: str) -> bool:
+    return module != __name__
 
 
 def _nothing() -> None:

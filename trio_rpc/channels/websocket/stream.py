@@ -17,6 +17,7 @@ import trio
 from trio_rpc.channels.tls import explain_broken
 from trio_rpc.channels.websocket.frames import FrameWatch
 from trio_rpc.util.packet_timer import PacketTimer
+from trio_rpc.util.places import untangled
 
 __all__ = ["WatchedStream"]
 
@@ -78,7 +79,8 @@ class WatchedStream(trio.abc.Stream):
             raise trio.BrokenResourceError("an earlier send was cut off inside its frame")
         self._cut = True
         try:
-            await self._stream.send_all(data)
+            with untangled():
+                await self._stream.send_all(data)
         except trio.BrokenResourceError as exc:
             self._fail(explain_broken(self._stream, exc, heard=self._heard))
             raise
@@ -98,7 +100,8 @@ class WatchedStream(trio.abc.Stream):
                 without end.
         """
         try:
-            data = await self._receive_in_time(max_bytes)
+            with untangled():
+                data = await self._receive_in_time(max_bytes)
         except trio.BrokenResourceError as exc:
             self._fail(explain_broken(self._stream, exc, heard=self._heard))
             raise
@@ -128,7 +131,8 @@ class WatchedStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Close the connection; before the handshake is done that means that it has failed."""
         try:
-            await self._stream.aclose()
+            with untangled():
+                await self._stream.aclose()
         except trio.BrokenResourceError:
             await trio.lowlevel.cancel_shielded_checkpoint()  # it was lost before, and is closed
         if self._is_opening:

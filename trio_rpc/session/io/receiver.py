@@ -18,6 +18,7 @@ A caller may receive only when nothing is left of an earlier packet, so all is a
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
 
@@ -26,6 +27,7 @@ from trio.lowlevel import Abort
 
 from trio_rpc.channels.optional import stoppable_receive
 from trio_rpc.protocol.protocol import Protocol
+from trio_rpc.util.places import end_context
 from trio_rpc.wire import messages as m
 
 __all__ = ["Receiver"]
@@ -117,6 +119,7 @@ class Receiver:
         All else is left to the reader. Cancelled, it has lost nothing.
         """
         self._whose = _Whose.CALLER
+        handled = sys.exception()
         try:
             packet = await self._channel.receive()
             return self._first_reply(self._protocol.receive(packet), call)
@@ -128,6 +131,8 @@ class Receiver:
             return None
         finally:
             self._whose = _NOBODY
+            if self._failure is not None:
+                end_context(self._failure, handled)  # which is none of the session's business
             # Once the session is over the reader is to be cancelled, and must not take this for a loss of the channel:
             # handlers still owe their terminal messages (law 4).
             if self._parked is not None and not self._is_stopped:

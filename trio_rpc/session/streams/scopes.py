@@ -25,6 +25,7 @@ from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall, describe_exception
 from trio_rpc.util.one_exception import raise_alone
+from trio_rpc.util.places import catching, keep_places
 from trio_rpc.wire import messages as m
 
 __all__ = ["SCOPE", "RemoteScope", "open_scope", "scope_method"]
@@ -174,13 +175,14 @@ async def open_scope(session: ScopedCaller, outgoing: OutgoingCalls) -> AsyncIte
     call.take_callbacks([])
     scope.begin(call)
     try:
-        with body:
+        with catching(body):
             yield scope
     except BaseException as exc:  # noqa: BLE001 - it is raised again
         await outgoing.close(call, describe_exception(exc))
         error = await _error_of(outgoing, call)
         try:
             if error is not None and isinstance(exc, RemoteCancelled):
+                keep_places(exc)
                 raise error from exc  # a call that was made in the scope heard of it first
             if error is not None:
                 exc.add_note(f"and the remote scope has failed: {error!r}")
