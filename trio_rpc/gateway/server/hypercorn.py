@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class _Buffer(WebsocketBuffer):
 
     def __init__(self, stream: WSStream, max_length: int) -> None:
         super().__init__(max_length)
-        self._stream = stream
+        self._stream = weakref.ref(stream)  # which holds this
         self._time_to_die = GatewayLimits().shutdown_timeout
         self._is_dying = False
 
@@ -105,16 +106,18 @@ class _Buffer(WebsocketBuffer):
         size = len(data.encode()) if isinstance(data, str) and not data.isascii() else len(data)
         if self._is_dying or self.length + size > self.max_length:
             self.clear()
-            if not self._is_dying:
+            stream = self._stream()
+            if not self._is_dying and stream is not None:
                 self._is_dying = True
-                self._stream.task_group.spawn(self._die)
+                stream.task_group.spawn(_die, stream, self._time_to_die)
             raise FrameTooLargeError
         super().extend(event)
         self.length += size - len(data)
 
-    async def _die(self) -> None:
-        await trio.sleep(self._time_to_die)
-        await self._stream.send(StreamClosed(stream_id=self._stream.stream_id))
+
+async def _die(stream: WSStream, seconds: float) -> None:
+    await trio.sleep(seconds)
+    await stream.send(StreamClosed(stream_id=stream.stream_id))
 
 
 class QuietLog(Logger):

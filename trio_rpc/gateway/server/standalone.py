@@ -189,6 +189,14 @@ class _Connection(TCPServer):
     left until the time for its next request is over.
     """
 
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            vars(self).pop(
+                "protocol", None
+            )  # it holds this: only the garbage collector would free them
+
     async def _read_data(self) -> None:
         http: Any = self.protocol.protocol
         http._check_protocol = _stay_with_it  # noqa: SLF001 - there is no setting for it

@@ -1,0 +1,81 @@
+"""A page that has gone leaves nothing of the gateway to the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from gateway_tools import browsing, hosting
+from trio.testing import wait_all_tasks_blocked
+
+from trio_rpc import method
+from trio_rpc.gateway import Gateway
+
+OURS = ("trio_rpc", "hypercorn", "starlette", "builtins.frame", "builtins.traceback")
+"""What the gateway is made of; wsproto's parser and what httpx answers hold themselves."""
+
+
+class Bench:
+    @method
+    async def count(self, to: int, progress: Callable[[int], Awaitable[None]]) -> int:
+        for number in range(to):
+            await progress(number)
+        return to
+
+    @method
+    async def bug(self) -> None:
+        raise ValueError("a test's own")
+
+    @method
+    async def hangs(self) -> None:
+        await trio.sleep_forever()
+
+
+async def counts(browser):
+    request = await browser.start("count", to=3)
+    callbacks, end = await browser.until_end(request)
+    assert (len(callbacks), end["type"]) == (3, "finish")
+
+
+async def fails(browser):
+    request = await browser.start("bug")
+    _, end = await browser.until_end(request)
+    assert "ValueError" in str(end)
+
+
+async def leaves_work(browser):
+    await browser.start("hangs")
+
+
+async def is_cut_off(browser):
+    await browser.start("hangs")
+    browser.cut()
+
+
+@pytest.mark.parametrize("use", [counts, fails, leaves_work, is_cut_off])
+async def test_a_page_leaves_nothing_to_the_collector(use, caplog):
+    caplog.set_level(logging.CRITICAL)  # what is logged of a bug, pytest keeps with its traceback
+    async with hosting(Gateway(Bench())) as url:
+
+        async def scene():
+            async with browsing(url, query="") as browser:
+                await use(browser)
+            await wait_all_tasks_blocked(0.05)  # until the server is done with it, too
+
+        for _ in range(2):
+            await scene()
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await scene()
+            gc.collect()
+            left = [f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.garbage]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        assert [each for each in left if each.startswith(OURS)] == []
