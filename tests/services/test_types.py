@@ -40,6 +40,7 @@ import msgspec
 import pydantic
 import pytest
 import trio
+import typing_extensions as te
 
 import trio_rpc
 from trio_rpc.gateway.json_values import Form
@@ -99,6 +100,15 @@ class Name(str):
 
 class Tags(list):
     pass
+
+
+class Span(tuple):  # noqa: SLOT001
+    pass
+
+
+class Fixed(te.TypedDict):
+    path: te.ReadOnly[pathlib.Path]
+    more: te.ReadOnly[te.NotRequired[Side]]
 
 
 @dataclass
@@ -277,6 +287,14 @@ TABLE: list[tuple[Any, list[Any], list[Any]]] = [
     ),
     (Celsius, [Celsius(1.5)], ["a"]),
     (Name, [Name("x")], [1]),
+    (Span, [Span((1, 2))], [1]),
+    (Fixed, [{"path": PATH}, {"path": PATH, "more": Side.SELL}], [{}, {"path": 1}]),
+    (Literal[b"x", "y"], [b"x", "y"], ["x", b"y"]),
+    (tuple[int, *tuple[pathlib.Path, ...]], [(1,), (1, PATH, PATH)], [(), (PATH,), (1, 1)]),
+    (tuple[*tuple[int, ...], Side], [(Side.BUY,), (1, 2, Side.BUY)], [(), (1, 2), ("a", Side.BUY)]),
+    (tuple[Side, *tuple[int, ...], str], [(Side.BUY, "a"), (Side.BUY, 1, "a")], [("buy",), (1, 1, "a")]),
+    (tuple[int, *tuple[str, int]], [(1, "a", 2)], [(1, "a"), (1, 2, 3)]),
+    (tuple[int, *Ts], [(1,), (1, "a", None)], [("a",)]),
     (Tags, [Tags([1])], [1]),
     (Side, [*Side], ["no"]),
     (Color, [Color.RED], ["no"]),
@@ -556,6 +574,32 @@ async def test_keywords_may_be_those_of_a_typed_dict():
         with pytest.raises(trio_rpc.InvalidArguments, match="'paths': Expected `Path`"):
             await proxy.several(1)
         assert await proxy.anything(1, "a") == 2
+
+
+class Aliases:
+    @trio_rpc.method
+    async def ask(self, back: Callable[[Json], Awaitable[Json]], value: Json) -> Json:
+        return await back(value)
+
+    @trio_rpc.method
+    async def ask_any(self, back: Callable[[Nested], Awaitable[Nested]] | None) -> None:
+        assert back is not None
+        await back([[PATH]])
+
+
+async def test_an_alias_that_names_itself_may_be_an_argument_of_a_callback():
+    seen = []
+
+    async def back(value):
+        seen.append(value)
+        return value
+
+    async with open_session_pair(Aliases(), None) as (_, session):
+        proxy = session.proxy("", Aliases)
+        assert await proxy.ask(back, {"a": [1, {"b": None}]}) == {"a": [1, {"b": None}]}
+        await proxy.ask_any(back)
+        await proxy.ask_any(lambda *values: back(*values))
+    assert seen == [{"a": [1, {"b": None}]}, [[PATH]], [[PATH]]]
 
 
 # Names are found where they are written.

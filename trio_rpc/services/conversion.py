@@ -80,12 +80,13 @@ from trio_rpc.services.models import (
     pydantic_type,
     tagged_union,
 )
-from trio_rpc.services.records import is_typed_dict, record_of
+from trio_rpc.services.records import READ_ONLY, is_typed_dict, record_of, unpacked
 from trio_rpc.services.special import (
     container,
     enumeration,
     is_plain_enum,
     literal,
+    nested_tuple,
     special,
 )
 from trio_rpc.services.unions import field_names, names_of, union_converter
@@ -133,7 +134,7 @@ COLLECTIONS = frozenset(
     }
 )
 
-QUALIFIERS = frozenset({Final, ClassVar, Required, NotRequired})
+QUALIFIERS = frozenset({Final, ClassVar, Required, NotRequired, *READ_ONLY})
 """What says something of a name, and not of its values."""
 
 
@@ -198,6 +199,8 @@ class _Adapting:
             return self._union(annotation)
         if origin is Literal:
             return annotation if _is_supported(annotation) else literal(args)
+        if origin is tuple and any(map(unpacked, args)):
+            return nested_tuple(args, self.adapt)
         if origin in COLLECTIONS:
             return self._collection(annotation, origin)
         if origin is Unpack:  # of a TypeVarTuple, which may be anything

@@ -69,6 +69,8 @@ class Said(NamedTuple):
     """Annotations of arguments by name."""
     result: Any = Any
     """What it returns, once that has been awaited."""
+    names: Any = None
+    """The names that its annotations may use where they are text, as aliases are that name themselves."""
 
 
 def said_of(annotation: Any) -> Said | None:

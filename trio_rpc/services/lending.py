@@ -214,7 +214,7 @@ def preparer(
         return _as_stream
     said = said_of(annotation)
     if said is not None:
-        return _as_function(said)
+        return _as_function(said, names)
     if isinstance(annotation, TypeVar):
         return preparer(annotation.__bound__, names, within)
     if origin in MAPPINGS:
@@ -252,7 +252,8 @@ def _as_stream(value: Any) -> Any:
     return Wanted(value, None) if isinstance(value, AsyncIterable) else value
 
 
-def _as_function(said: Said) -> Prepare:
+def _as_function(said: Said, names: Names) -> Prepare:
+    said = said._replace(names=names)
     return lambda value: Wanted(value, said) if callable(value) else value
 
 
@@ -263,7 +264,7 @@ def _of_union(
     rest = [one for one in members if said_of(one) is None]
     data = {one: preparer(one, names, within) for one in rest if _is_class(one)}
     others = [preparer(one, names, within) for one in rest if one not in data]
-    function = None if said is None else _as_function(said)
+    function = None if said is None else _as_function(said, names)
     hows = [one for one in (function, *others) if one is not None]
     if not any((*hows, *data.values())):
         return None

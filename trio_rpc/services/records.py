@@ -18,6 +18,8 @@ from typing import (
     Final,
     NotRequired,
     Required,
+    TypeVarTuple,
+    Unpack,
     get_args,
     get_origin,
 )
@@ -28,7 +30,7 @@ from trio_rpc.services.adapters import Read, reader
 from trio_rpc.services.annotations import Names, why_missing
 from trio_rpc.services.functions import substitute
 
-__all__ = ["Field", "Record", "is_typed_dict", "record_of"]
+__all__ = ["READ_ONLY", "Field", "Record", "is_typed_dict", "record_of", "unpacked"]
 
 MISSING: Final = object()
 
@@ -122,6 +124,24 @@ def record_of(annotation: Any, names: Names) -> Record | None:
     return None
 
 
+READ_ONLY: Final = frozenset(
+    getattr(sys.modules[name], "ReadOnly")  # noqa: B009 - Python has it since 3.13
+    for name in ("typing", "typing_extensions")
+    if hasattr(sys.modules.get(name), "ReadOnly")
+)
+
+
+def unpacked(annotation: Any) -> tuple[Any, ...] | None:
+    """Return the arguments of ``*tuple[...]`` among others; None for anything else."""
+    if get_origin(annotation) is Unpack:
+        annotation = get_args(annotation)[0]
+        if isinstance(annotation, TypeVarTuple):
+            return Any, ...
+    elif not getattr(annotation, "__unpacked__", False):
+        return None
+    return get_args(annotation)
+
+
 def is_typed_dict(cls: Any) -> bool:
     """Say whether a class is a TypedDict, of ``typing`` or of ``typing_extensions``."""
     return isinstance(cls, type) and issubclass(cls, dict) and hasattr(cls, "__required_keys__")
@@ -129,7 +149,7 @@ def is_typed_dict(cls: Any) -> bool:
 
 def _is_required(cls: Any, name: str, annotation: Any) -> bool:
     """Say whether a TypedDict must have a key, which ``__required_keys__`` gets wrong for annotations as text."""
-    while get_origin(annotation) is Annotated:
+    while get_origin(annotation) in (Annotated, *READ_ONLY):
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Required, NotRequired):
         return get_origin(annotation) is Required

@@ -19,7 +19,7 @@ import trio
 
 from trio_rpc.errors import DecodeError, InvalidArguments
 from trio_rpc.services.adapters import Read, joined_paths
-from trio_rpc.services.annotations import Annotations
+from trio_rpc.services.annotations import Annotations, Names
 from trio_rpc.services.conversion import (
     Convert,
     adapt,
@@ -297,7 +297,7 @@ class Signature:
         except TypeError:
             pass  # one that only a checker can read
         annotation = self._said_of(parameter)
-        return _Parameter(parameter, annotation, self._adapt(where, annotation, parameter.name))
+        return _Parameter(parameter, annotation, self._adapt_said(where, annotation))
 
     def _said_of(self, parameter: Parameter) -> Any:
         """Return what the method that a callback is given to says of one of its parameters."""
@@ -323,14 +323,14 @@ class Signature:
                     Parameter.POSITIONAL_ONLY,
                     default=None,
                 )
-                adapted = self._adapt(f"argument {number}", annotation, "")
+                adapted = self._adapt_said(f"argument {number}", annotation)
                 self._positional.append(_Parameter(parameter, annotation, adapted))
         others = self._extra_keywords
         if others is not None and others.annotation is Any:
             for name in said.named.keys() - self._named.keys():
                 parameter = Parameter(name, Parameter.KEYWORD_ONLY, default=None)
                 annotation = said.named[name]
-                adapted = self._adapt(f"argument {name!r}", annotation, "")
+                adapted = self._adapt_said(f"argument {name!r}", annotation)
                 self._named[name] = _Parameter(parameter, annotation, adapted)
 
     def _add_unpacked(self, parameter: Parameter, annotation: Any) -> None:
@@ -358,9 +358,17 @@ class Signature:
             " write a parameter for each argument"
         )
 
+    def _adapt_said(self, where: str, annotation: Any) -> Any:
+        """Adapt what the method that a callback is given to says."""
+        names = None if self._said is None else self._said.names
+        return self._adapted(where, annotation, names or self._annotations.names(""))
+
     def _adapt(self, where: str, annotation: Any, name: str) -> Any:
+        return self._adapted(where, annotation, self._annotations.names(name))
+
+    def _adapted(self, where: str, annotation: Any, names: Names) -> Any:
         try:
-            adapted = adapt(annotation, self._annotations.names(name))
+            adapted = adapt(annotation, names)
             check_supported(adapted)
         except Exception as exc:
             text = f"{self.method}: the annotation of {where} cannot be checked: {exc}"

@@ -15,16 +15,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, get_origin
 
 from trio_rpc.services.adapters import Read, adapter, reader
-from trio_rpc.services.records import is_typed_dict
+from trio_rpc.services.records import is_typed_dict, unpacked
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION
 from trio_rpc.wire.to_msgpack import keeps_its_type
 
-__all__ = ["container", "enumeration", "is_plain_enum", "literal", "special"]
+__all__ = ["container", "enumeration", "is_plain_enum", "literal", "nested_tuple", "special"]
 
 Adapt = Callable[[Any], Any]
 
-_BARE: Final = (str, int, float, bytes, list, dict, set, frozenset)
+_BARE: Final = (str, int, float, bytes, list, tuple, dict, set, frozenset)
 """Whose subclasses arrive as the class itself."""
 
 _NEVER: Final[dict[Any, str]] = {
@@ -81,6 +81,39 @@ def container(cls: type, args: Sequence[Any], adapt: Adapt) -> Any:
     return None
 
 
+def nested_tuple(args: Sequence[Any], adapt: Adapt) -> Any:
+    """Adapt a tuple with another one in it, of which only one can have no length of its own."""
+    flat: list[Any] = []
+    for one in args:
+        more = unpacked(one)
+        flat += [one] if more is None else [more] if more[1:] == (...,) else more
+    middle = next((index for index, one in enumerate(flat) if isinstance(one, tuple)), None)
+    if middle is None:
+        return adapt(tuple[tuple(flat)])  # type: ignore[misc]
+    each = [adapt(one[0] if isinstance(one, tuple) else one) for one in flat]
+    return _long_tuple(each[:middle], each[middle], each[middle + 1 :])
+
+
+def _long_tuple(first: Sequence[Any], middle: Any, last: Sequence[Any]) -> Any:
+    """Return what stands in for a tuple of any length whose first and last items have types of their own."""
+    read_ends = reader(tuple.__class_getitem__((*first, *last)))
+    read_middle = reader(list[middle])
+    least, end = len(first) + len(last), len(last)
+
+    def convert(value: Any, read: Read) -> Any:
+        if type(value) not in (list, tuple) or len(value) < least:
+            raise TypeError(f"Expected `array` of length >= {least}")
+        rest = len(value) - end
+        ends = read_ends([*value[: len(first)], *value[rest:]], read)
+        return (
+            *ends[: len(first)],
+            *read_middle(list(value[len(first) : rest]), read),
+            *ends[len(first) :],
+        )
+
+    return adapter("tuple", convert)
+
+
 def _dict(args: Sequence[Any], adapt: Adapt) -> Any:
     return adapt(dict[args[0], args[1]]) if args else dict  # type: ignore[valid-type]
 
@@ -119,6 +152,8 @@ def _fraction(value: Any, _read: Read) -> Any:
 
 def _subclass(cls: type) -> Any:
     """Stand in for a class that adds nothing to what it holds, such as ``class Celsius(float)``."""
+    if hasattr(cls, "_fields"):
+        return None
     base: Any = next((one for one in _BARE if issubclass(cls, one)), None)
     if base is None or cls is base or is_typed_dict(cls) or cls.__module__ == "builtins":
         return None
@@ -179,9 +214,12 @@ def literal(members: Sequence[Any]) -> Any:
         bare = member.value if isinstance(member, enum.Enum) else member
         accepted[type(bare), bare] = accepted[type(member), member] = member
     shown = ", ".join(map(str, members))
+    read_bytes = reader(bytes) if any(type(one) is bytes for one in members) else None
 
-    def convert(value: Any, _read: Read) -> Any:
+    def convert(value: Any, read: Read) -> Any:
         try:
+            if read_bytes is not None and type(value) is str and (str, value) not in accepted:
+                value = read_bytes(value, read)  # JSON has text for them
             return accepted[type(value), value]
         except (KeyError, TypeError):
             raise ValueError(
