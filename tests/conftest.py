@@ -7,10 +7,15 @@ import signal
 
 import pytest
 from helpers import slow_part, slow_tests
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("suite", deadline=None, print_blob=True, derandomize=True)
-settings.register_profile("explore", deadline=None, print_blob=True, max_examples=1_000)
+COMMON = settings(
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],  # it measures how busy the machine is
+)
+settings.register_profile("suite", COMMON, derandomize=True)
+settings.register_profile("explore", COMMON, max_examples=1_000)
 settings.load_profile("suite")  # ``--hypothesis-profile explore`` looks for examples of its own
 
 REMAIN_IGNORED = {"SIGHUP", "SIGPIPE", "SIGXFSZ"}

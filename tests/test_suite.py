@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import slow_part, slow_tests
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
 INTERRUPT = "tests/session/test_interrupt.py::test_ctrl_c_cancels_the_remote_handler_and_comes_out"
@@ -42,6 +42,7 @@ def test_a_test_that_interrupts_passes_where_a_script_has_made_us_ignore_signals
 def test_no_example_has_a_deadline_on_a_busy_machine():
     assert settings.default.deadline is None
     assert settings.default.print_blob
+    assert HealthCheck.too_slow in settings.default.suppress_health_check
 
 
 SCOPES = {"CancelScope", "move_on_after", "move_on_at"}

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trustme
-from channel_pairs import Certificates, Held, Pair, child_channels, connected
-from forwarding_pairs import open_channel_pair
+from helpers.channel_pairs import Certificates, Held, Pair, child_channels, connected
+from helpers.forwarding_pairs import open_channel_pair
 
 from trio_rpc.channels import StreamChannel
 from trio_rpc.channels.memory import memory_channel_pair

@@ -9,7 +9,7 @@ import sys
 import pytest
 import trio
 import trio.testing
-from channel_pairs import child_channels
+from helpers.channel_pairs import child_channels
 
 import trio_rpc
 from trio_rpc import Limits, SessionBroken

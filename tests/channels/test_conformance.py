@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import trio
-from channel_pairs import connected
+from helpers.channel_pairs import connected
 
 from trio_rpc.channels.memory import MemoryChannel
 from trio_rpc.testing import check_channel, memory_channel_pair
 from trio_rpc.wire.limits import Limits
 
 
-async def test_every_channel_conforms(maker):  # B43, B60
+async def test_every_channel_conforms(maker):
     await check_channel(maker)
 
 

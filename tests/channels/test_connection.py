@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from channel_pairs import open_descriptors
+from helpers.channel_pairs import open_descriptors
 
 from trio_rpc.channels import memory_channel_pair, open_channel, open_listeners
 from trio_rpc.channels.connection import owned_with_task

@@ -1,4 +1,4 @@
-"""Many channels over one, as their users see it (B59)."""
+"""Many channels over one, as their users see it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 import msgpack
 import pytest
 import trio
-from channel_pairs import connected
-from forwarding_pairs import Acceptor, channel_pair, open_forwarding_pair
+from helpers.channel_pairs import connected
+from helpers.forwarding_pairs import Acceptor, channel_pair, open_forwarding_pair
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import trio_rpc
@@ -39,7 +39,7 @@ async def test_a_channel_is_opened_by_name_and_its_handler_gets_the_parameters()
         await channel.aclose()
 
 
-async def test_s16_a_peer_that_connects_anew_gets_no_further_lines_for_its_channels(caplog):
+async def test_a_peer_that_connects_anew_gets_no_further_lines_for_its_channels(caplog):
     async def fails(channel):
         raise KeyError("a bug")
 
@@ -111,7 +111,7 @@ async def test_a_long_reason_is_shortened():
             await a.open("x")
 
 
-async def test_both_ends_open_the_same_name_at_once_and_get_two_channels():  # F28
+async def test_both_ends_open_the_same_name_at_once_and_get_two_channels():
     opened = {}
 
     async def open_it(end, forwarding):
@@ -148,7 +148,7 @@ async def test_a_handler_that_raises_costs_its_own_channel_only(caplog):
     assert "'a bug'" in caplog.text
 
 
-async def test_s16_a_flood_of_channels_whose_handlers_fail_is_a_few_lines(caplog):
+async def test_a_flood_of_channels_whose_handlers_fail_is_a_few_lines(caplog):
     async def fails(channel):
         raise ValueError("no")
 

@@ -1,4 +1,4 @@
-"""Forwarding without I/O: what is legal, how packets share the carrier, and what is bounded (B59)."""
+"""Forwarding without I/O: what is legal, how packets share the carrier, and what is bounded."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import stat
 
 import pytest
 import trio
-from channel_pairs import fails_to_open, open_descriptors
+from helpers.channel_pairs import fails_to_open, open_descriptors
 
 from trio_rpc.channels import ChannelListener, open_channel, open_listeners
 from trio_rpc.channels.connection import StreamConnection
@@ -154,7 +154,7 @@ def connection(stream, url):
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-async def test_out_of_descriptors(autojump_clock, caplog, code):  # case 62, S16
+async def test_out_of_descriptors(autojump_clock, caplog, code):
     left, right = trio.socket.socketpair()
     starving = Starving([code] * 50, trio.SocketStream(left))
     listener = ChannelListener(starving, url="tcp://here:1", connection=connection)
@@ -177,9 +177,7 @@ class Crowded(Starving):
         return self.stream
 
 
-async def test_s16_clients_that_exhaust_descriptors_again_and_again_fill_no_log(
-    autojump_clock, caplog
-):
+async def test_clients_that_exhaust_descriptors_again_and_again_fill_no_log(autojump_clock, caplog):
     left, right = trio.socket.socketpair()
     listener = ChannelListener(
         Crowded([], trio.SocketStream(left)), url="tcp://here:1", connection=connection
@@ -221,7 +219,7 @@ async def test_a_relative_path_survives_a_change_of_directory(tmp_path, monkeypa
     assert not (tmp_path / "socket").exists()
 
 
-async def test_what_a_dead_server_left_is_replaced(tmp_path):  # case 65
+async def test_what_a_dead_server_left_is_replaced(tmp_path):
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))

@@ -12,9 +12,19 @@ import ssl
 import pytest
 import trio
 import trustme
-from forwarding_pairs import Acceptor
+from helpers.forwarding_pairs import Acceptor
+from helpers.websocket_peer import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    RawPeer,
+    answer,
+    frame,
+    key_of,
+    request,
+)
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
-from websocket_peer import BINARY, CLOSE, PING, PONG, RawPeer, answer, frame, key_of, request
 
 import trio_rpc
 from trio_rpc import ConnectionState, SessionBroken

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from channel_pairs import Held, child_channels, connected
-from forwarding_pairs import open_channel_pair, open_forwarding_pair
+from helpers.channel_pairs import Held, child_channels, connected
+from helpers.forwarding_pairs import open_channel_pair, open_forwarding_pair
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc

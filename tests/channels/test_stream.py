@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 import trio
-from channel_pairs import connected, open_descriptors
+from helpers.channel_pairs import connected, open_descriptors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
@@ -37,7 +37,7 @@ async def socket_pair(**options):
 
 @settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=50)), st.lists(st.integers(1, 9)))
-def test_any_split_of_the_stream_gives_the_same_packets(packets, cuts):  # F29, case 4
+def test_any_split_of_the_stream_gives_the_same_packets(packets, cuts):
     async def main():
         ours, theirs = memory_stream_pair()
         channel = StreamChannel(ours)
@@ -79,14 +79,14 @@ async def test_a_packet_that_comes_byte_by_byte():
         assert await channel.receive() == packet
 
 
-async def test_ten_thousand_packets_in_one_segment():  # case 5
+async def test_ten_thousand_packets_in_one_segment():
     channel, theirs = await channel_with(b"".join(frame(b"%d" % n) for n in range(10_000)))
     await theirs.aclose()
     assert [packet async for packet in channel] == [b"%d" % n for n in range(10_000)]
 
 
 @pytest.mark.parametrize("size", range(1, 9))
-async def test_an_end_inside_a_packet_is_a_break(size):  # case 6
+async def test_an_end_inside_a_packet_is_a_break(size):
     channel, theirs = await channel_with(frame(b"hello")[:size])
     await theirs.aclose()
     for _ in range(2):
@@ -103,7 +103,7 @@ async def test_the_end_between_packets_is_the_end():
             await channel.receive()
 
 
-async def test_an_empty_packet_is_refused():  # case 1
+async def test_an_empty_packet_is_refused():
     channel, _ = await channel_with(b"\0\0\0\0")
     for _ in range(2):
         with pytest.raises(DecodeError):
@@ -111,7 +111,7 @@ async def test_an_empty_packet_is_refused():  # case 1
 
 
 @pytest.mark.parametrize("length", [4097, 2**31, 2**32 - 1])
-async def test_a_length_beyond_the_limit_is_refused_before_any_allocation(length):  # case 2, S5
+async def test_a_length_beyond_the_limit_is_refused_before_any_allocation(length):
     channel, _ = await channel_with(struct.pack(">I", length), max_packet=4096)
     tracemalloc.start()
     try:
@@ -122,7 +122,7 @@ async def test_a_length_beyond_the_limit_is_refused_before_any_allocation(length
         tracemalloc.stop()
 
 
-async def test_the_limit_itself_is_allowed():  # case 3
+async def test_the_limit_itself_is_allowed():
     channel, _ = await channel_with(frame(bytes(4096)), max_packet=4096)
     assert len(await channel.receive()) == 4096
 
@@ -155,14 +155,14 @@ async def test_a_length_alone_reserves_no_memory():
         (b"SSH-2.0-OpenSSH\r\n", "an SSH greeting"),
     ],
 )
-async def test_strangers_are_named(greeting, meaning):  # case 8
+async def test_strangers_are_named(greeting, meaning):
     channel, _ = await channel_with(greeting)
     with pytest.raises(DecodeError, match=f"looks like {meaning}"):
         await channel.receive()
 
 
 @given(st.binary(min_size=1, max_size=200))
-def test_garbage_gives_packets_or_one_of_our_errors(data):  # case 8
+def test_garbage_gives_packets_or_one_of_our_errors(data):
     async def main():
         channel, theirs = await channel_with(data, max_packet=4096)
         await theirs.aclose()
@@ -176,7 +176,7 @@ def test_garbage_gives_packets_or_one_of_our_errors(data):  # case 8
 # ---- packets that take too long
 
 
-async def test_a_packet_that_stalls_breaks_the_channel(autojump_clock):  # case 12
+async def test_a_packet_that_stalls_breaks_the_channel(autojump_clock):
     channel, theirs = await channel_with(frame(b"hello")[:-1], packet_timeout=30)
     started = trio.current_time()
     with pytest.raises(trio.BrokenResourceError, match="more than 30 s"):
@@ -187,7 +187,7 @@ async def test_a_packet_that_stalls_breaks_the_channel(autojump_clock):  # case 
         await channel.receive()
 
 
-async def test_dripping_bytes_buys_no_time(autojump_clock):  # S12
+async def test_dripping_bytes_buys_no_time(autojump_clock):
     channel, theirs = await channel_with(frame(bytes(100))[:5], packet_timeout=30)
 
     async def drip():
@@ -265,7 +265,7 @@ async def test_without_a_limit_a_packet_may_take_for_ever(autojump_clock):
 # ---- sending
 
 
-async def test_race_cancelled_with_30_mb_half_written_over_a_socket():  # case 53, law 10
+async def test_race_cancelled_with_30_mb_half_written_over_a_socket():  # law 10
     channel, theirs = await socket_pair()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -400,7 +400,7 @@ async def test_packets_that_cannot_be_sent():
 # ---- the ways a connection ends
 
 
-async def test_replies_still_flow_after_the_peer_has_half_closed(nursery):  # case 55
+async def test_replies_still_flow_after_the_peer_has_half_closed(nursery):
     left, right = await connected(nursery, "tcp://127.0.0.1:0")
     await left.stream.send_eof()
     with pytest.raises(trio.EndOfChannel):
@@ -411,7 +411,7 @@ async def test_replies_still_flow_after_the_peer_has_half_closed(nursery):  # ca
     await right.aclose()
 
 
-async def test_a_reset_is_a_break_at_both_verbs(nursery):  # case 54
+async def test_a_reset_is_a_break_at_both_verbs(nursery):
     left, right = await connected(nursery, "tcp://127.0.0.1:0")
     left.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await left.aclose()
@@ -481,7 +481,7 @@ async def test_aclose_gives_the_descriptors_back(maker, cancelled, busy):
     assert open_descriptors() <= before
 
 
-async def test_three_hundred_connections_leave_nothing(nursery, tmp_path):  # case 63
+async def test_three_hundred_connections_leave_nothing(nursery, tmp_path):
     before = open_descriptors()
     for _ in range(300):
         left, right = await connected(nursery, f"unix://{tmp_path}/s")

@@ -9,7 +9,7 @@ import warnings
 import pytest
 import trio
 import trustme
-from channel_pairs import connected, fails_to_open, open_descriptors
+from helpers.channel_pairs import connected, fails_to_open, open_descriptors
 
 from trio_rpc.channels import StreamChannel, open_channel, open_listeners
 from trio_rpc.channels.tls import client_context
@@ -71,7 +71,7 @@ async def test_verified_connection(certificates):
     assert (client, server) == (b"from the server", b"from the client")
 
 
-async def test_wrong_host(certificates):  # S19, cases 66
+async def test_wrong_host(certificates):
     context = server_context(certificates.ca, "elsewhere.example")
     client, server = await meet("tls", context, "tls", certificates.client)
     assert isinstance(client, ssl.SSLCertVerificationError)
@@ -187,7 +187,7 @@ async def test_version_too_old(certificates):
     assert isinstance(server, ssl.SSLError)
 
 
-async def test_plaintext_to_a_tls_port(certificates):  # case 67
+async def test_plaintext_to_a_tls_port(certificates):
     client, server = await meet("tls", certificates.server, "tcp", None)
     assert isinstance(client, (trio.EndOfChannel, trio.BrokenResourceError, DecodeError))
     assert isinstance(server, ssl.SSLError)
@@ -261,7 +261,7 @@ async def test_a_handshake_has_a_time_limit(autojump_clock, certificates):
     assert open_descriptors() <= before
 
 
-async def test_a_silent_client_holds_up_nobody(certificates):  # S12
+async def test_a_silent_client_holds_up_nobody(certificates):
     listener, silent, waiting = await accept_silent(certificates)
     outcome = []
     with trio.fail_after(SOON):

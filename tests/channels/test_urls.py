@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 import trio
-from channel_pairs import fails_to_open, open_descriptors
+from helpers.channel_pairs import fails_to_open, open_descriptors
 
 from trio_rpc.channels import Address, open_listeners, parse_url
 

@@ -10,9 +10,8 @@ import ssl
 
 import pytest
 import trio
-from channel_pairs import connected, fails_to_open, open_descriptors
-from trio.testing import wait_all_tasks_blocked
-from websocket_peer import (
+from helpers.channel_pairs import connected, fails_to_open, open_descriptors
+from helpers.websocket_peer import (
     BINARY,
     CLOSE,
     PING,
@@ -24,6 +23,7 @@ from websocket_peer import (
     key_of,
     request,
 )
+from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc.channels import open_channel, open_listeners
 from trio_rpc.errors import DecodeError
@@ -128,7 +128,7 @@ ORIGINS = [
 
 
 @pytest.mark.parametrize(("origin", "options", "is_allowed"), ORIGINS)
-async def test_origins(at_once, origin, options, is_allowed):  # S11, case 71
+async def test_origins(at_once, origin, options, is_allowed):
     async with raw_client(**options) as (peer, connection):
         sent = request(Origin=origin)
         if is_allowed:
@@ -164,7 +164,7 @@ async def test_two_origins_are_refused(at_once):
 
 
 @pytest.mark.parametrize("offered", [None, "chat", "trio-rpc.v2", "trio-rpc.v1x, chat"])
-async def test_a_client_without_the_subprotocol_is_refused(at_once, offered):  # case 70
+async def test_a_client_without_the_subprotocol_is_refused(at_once, offered):
     async with raw_client() as (peer, connection):
         came, error = await refused(peer, connection, request(Sec_WebSocket_Protocol=offered))
         assert came.startswith(b"HTTP/1.1 400 ")
@@ -214,13 +214,13 @@ NO_REQUESTS = {
     "endless": (b"GET / HTTP/1.1\r\nA: " + b"x" * 200_000, "did not do the WebSocket handshake"),
     "headers": (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 50_000, "did not do the WebSocket"),
     "not ASCII": (request(Sec_WebSocket_Protocol="\xff"), "handshake failed"),
-    "early": (request() + frame(BINARY, b"early"), "did not wait"),  # case 72
+    "early": (request() + frame(BINARY, b"early"), "did not wait"),
     "early byte": (request() + b"\x82", "did not wait"),
 }
 
 
 @pytest.mark.parametrize(("sent", "complaint"), NO_REQUESTS.values(), ids=NO_REQUESTS)
-async def test_what_is_no_request_is_refused_at_once(at_once, sent, complaint):  # case 8
+async def test_what_is_no_request_is_refused_at_once(at_once, sent, complaint):
     async with raw_client() as (peer, connection), trio.open_nursery() as nursery:
 
         async def send():
@@ -244,7 +244,7 @@ async def test_a_client_that_leaves_during_the_handshake(at_once, sent):
 
 
 @pytest.mark.parametrize("sent", [b"", request()[:-2]], ids=["nothing", "half"])
-async def test_a_client_that_says_nothing_is_dropped_in_time(autojump_clock, sent):  # case 10
+async def test_a_client_that_says_nothing_is_dropped_in_time(autojump_clock, sent):
     before = open_descriptors()
     started = trio.current_time()
     async with raw_client() as (peer, connection):
@@ -257,7 +257,7 @@ async def test_a_client_that_says_nothing_is_dropped_in_time(autojump_clock, sen
     assert open_descriptors() <= before
 
 
-async def test_dripping_bytes_does_not_buy_time(autojump_clock):  # case 11
+async def test_dripping_bytes_does_not_buy_time(autojump_clock):
     started = trio.current_time()
     async with raw_client() as (peer, connection), trio.open_nursery() as nursery:
 
@@ -314,7 +314,7 @@ ANSWERS = {
 @pytest.mark.parametrize(("sent", "complaint"), ANSWERS.values(), ids=ANSWERS)
 async def test_a_server_that_closes_or_answers_503_is_reported_at_once(
     at_once, sent, complaint, stays
-):  # case 69: connect_timeout would be 60 s
+):  # connect_timeout would be 60 s
     if stays and complaint.startswith("left"):
         return
     before = open_descriptors()
@@ -343,7 +343,7 @@ async def test_a_server_that_closes_before_the_request_is_reported_at_once(at_on
 
 
 @pytest.mark.parametrize("chosen", [None, "chat", "trio-rpc.v2"])
-async def test_a_server_without_the_subprotocol_is_refused(at_once, chosen):  # case 70
+async def test_a_server_without_the_subprotocol_is_refused(at_once, chosen):
     async def serve_one(peer):
         key = key_of(await peer.read_head())
         await peer.send(answer(key, Sec_WebSocket_Protocol=chosen))
@@ -410,7 +410,7 @@ async def test_the_request_names_host_and_path(at_once):
 # ---- TLS
 
 
-async def test_plaintext_to_a_wss_port(at_once, certificates):  # case 67
+async def test_plaintext_to_a_wss_port(at_once, certificates):
     async with raw_client("wss://127.0.0.1:0", ssl_context=certificates.server) as (
         peer,
         connection,
@@ -486,7 +486,7 @@ async def test_one_packet_is_one_binary_frame(at_once):
         assert await channel.receive() == b"another"
 
 
-async def test_a_text_frame_is_refused_with_1003(at_once):  # case 68
+async def test_a_text_frame_is_refused_with_1003(at_once):
     async with raw_to_channel() as (peer, channel):
         await peer.send(frame(TEXT, b"hello"))
         with pytest.raises(DecodeError, match="text"):
@@ -502,7 +502,7 @@ async def test_an_empty_packet_is_refused(at_once):
         assert await closed_with(peer, channel) == 1002
 
 
-async def test_a_packet_of_the_limit_s_size_is_taken(at_once):  # case 3
+async def test_a_packet_of_the_limit_s_size_is_taken(at_once):
     packet = bytes(LIMITS.max_packet)
     async with raw_to_channel() as (peer, channel), trio.open_nursery() as nursery:
         nursery.start_soon(peer.send, frame(BINARY, packet))
@@ -552,7 +552,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("sent", MALFORMED.values(), ids=MALFORMED)
-async def test_malformed_frames_end_the_connection(at_once, sent):  # case 68
+async def test_malformed_frames_end_the_connection(at_once, sent):
     async with raw_to_channel() as (peer, channel):
         await peer.send(sent)
         with pytest.raises(DecodeError, match="malformed"):
@@ -572,7 +572,7 @@ async def test_a_client_finds_malformed_frames_too(at_once):
         await channel.aclose()
 
 
-async def test_a_packet_in_fragments_of_one_byte(at_once):  # case 68
+async def test_a_packet_in_fragments_of_one_byte(at_once):
     packet = bytes(range(256)) * 8
     pieces = [frame(0, bytes([byte]), fin=False) for byte in packet[1:-1]]
     async with raw_to_channel() as (peer, channel), trio.open_nursery() as nursery:
@@ -586,7 +586,7 @@ async def test_a_packet_in_fragments_of_one_byte(at_once):  # case 68
     [frame(BINARY, fin=False) + frame(0, fin=False) * 100_000, frame(PONG) * 100_000],
     ids=["empty fragments", "Pongs"],
 )
-async def test_what_makes_no_packet_has_a_bound(at_once, flood):  # case 68
+async def test_what_makes_no_packet_has_a_bound(at_once, flood):
     async with raw_to_channel() as (peer, channel), trio.open_nursery() as nursery:
 
         async def send():
@@ -624,7 +624,7 @@ async def test_an_orderly_close_is_the_end(at_once, payload):
             await channel.send(b"x")
 
 
-async def test_a_close_for_an_error_is_told_with_its_code(at_once):  # B42
+async def test_a_close_for_an_error_is_told_with_its_code(at_once):
     async with channel_to_raw() as (channel, peer):
         await peer.send(frame(CLOSE, (1011).to_bytes(2) + b"out of luck", masked=False))
         with pytest.raises(trio.BrokenResourceError, match="1011 out of luck"):
@@ -772,7 +772,7 @@ async def test_errors_are_not_in_groups(at_once):
                 raise ValueError("the body's")
 
 
-async def test_both_ends_close_at_once(nursery, at_once):  # F28
+async def test_both_ends_close_at_once(nursery, at_once):
     left, right = await connected(nursery, "ws://127.0.0.1:0")
     async with trio.open_nursery() as closing:
         closing.start_soon(left.aclose)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from helpers.websocket_peer import BINARY, CLOSE, PING, PONG, TEXT, frame
 from hypothesis import given
 from hypothesis import strategies as st
-from websocket_peer import BINARY, CLOSE, PING, PONG, TEXT, frame
 
 from trio_rpc.channels.websocket.frames import FrameWatch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import trio
-from websocket_peer import RawPeer, frame, request
+from helpers.websocket_peer import RawPeer, frame, request
 
 import trio_rpc
 from trio_rpc import Limits
