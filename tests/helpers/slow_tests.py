@@ -15,6 +15,7 @@ MODULES = {
     "test_gateway_serving.py",
     "test_interrupted_loading.py",
     "test_node.py",
+    "test_node_odd.py",
     "test_processes.py",
     "test_resumption_drill.py",
     "test_serving.py",
