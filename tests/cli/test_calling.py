@@ -18,7 +18,7 @@ from uuid import UUID
 import pytest
 import trio
 import trustme
-from cli_tools import COMMAND, run_cli, running_cli
+from helpers.cli_tools import COMMAND, run_cli, running_cli
 
 import trio_rpc
 from trio_rpc.cli import calling
@@ -156,7 +156,7 @@ async def test_a_result_is_json(method, arguments, result, capsys):
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-async def test_what_json_lacks_is_text_and_nothing_reaches_the_terminal_raw(as_json, capsys):  # S18
+async def test_what_json_lacks_is_text_and_nothing_reaches_the_terminal_raw(as_json, capsys):
     async with shop() as (_, target):
         await call(target, "shop.odd", as_json=as_json)
     out = capsys.readouterr().out
@@ -198,7 +198,7 @@ async def test_a_result_of_which_json_would_keep_less_fails(kind, as_json, capsy
         ("", "[]", "MethodNotFound: "),
     ],
 )
-async def test_a_failed_call_is_one_printable_line(method, arguments, text):  # S18
+async def test_a_failed_call_is_one_printable_line(method, arguments, text):
     async with shop() as (_, target):
         with pytest.raises(CallFailed) as caught:
             await call(target, method, arguments)
@@ -208,7 +208,7 @@ async def test_a_failed_call_is_one_printable_line(method, arguments, text):  # 
     assert caught.value.code == Exit.FAILED
 
 
-async def test_a_long_error_is_cut():  # S18
+async def test_a_long_error_is_cut():
     async with shop() as (_, target):
         with pytest.raises(CallFailed, match="5000 characters") as caught:
             await call(target, "shop.fail", '["long"]')
@@ -344,7 +344,7 @@ async def test_describe_for_scripts(capsys):
     assert not any(name.startswith("trio_rpc.") for name in described)
 
 
-async def test_describe_escapes_and_cuts_what_the_other_end_says(capsys, monkeypatch):  # S18
+async def test_describe_escapes_and_cuts_what_the_other_end_says(capsys, monkeypatch):
     monkeypatch.setattr(calling, "DESCRIBE", "liar.describe")
     hostile = {
         "name": f"{HOSTILE}.{HOSTILE}",

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 import trio
-from cli_tools import COMMAND, PATIENCE, run_cli, running_cli
+from helpers.cli_tools import COMMAND, PATIENCE, run_cli, running_cli
 
 from trio_rpc import ScopeNode
 from trio_rpc.cli.demo.tree import join_trees

@@ -7,7 +7,7 @@ import signal
 import httpx
 import pytest
 import trio
-from cli_tools import run_cli, running_cli
+from helpers.cli_tools import run_cli, running_cli
 
 import trio_rpc
 from trio_rpc.gateway import Message

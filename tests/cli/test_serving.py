@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import trio
-from cli_tools import run_cli, running_cli
+from helpers.cli_tools import run_cli, running_cli
 
 import trio_rpc
 from trio_rpc.cli.exits import Exit
@@ -185,7 +185,7 @@ async def test_a_function_that_fails_costs_its_session_only(folder):
                     pass
 
 
-def test_the_log_is_escaped():  # S18
+def test_the_log_is_escaped():
     formatter = EscapingFormatter("%(levelname)s %(message)s")
     error = ValueError("\x1b[2J\nmore")
     record = logging.LogRecord(

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from cli_tools import COMMAND, PATIENCE, ROOT, running_cli
+from helpers.cli_tools import COMMAND, PATIENCE, ROOT, running_cli
 
 import trio_rpc
 from trio_rpc.cli.exits import Exit

@@ -8,7 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from cli_tools import run_cli
+from helpers.cli_tools import run_cli
 
 from trio_rpc.cli import main
 from trio_rpc.cli.exits import Exit
@@ -59,7 +59,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())
-def test_bad_usage_is_one_line_and_exit_code_2(arguments, capsys):  # S18
+def test_bad_usage_is_one_line_and_exit_code_2(arguments, capsys):
     assert main(arguments) == Exit.USAGE
     out, err = capsys.readouterr()
     assert out == ""

@@ -79,7 +79,7 @@ def test_rewinding_to_what_is_not_held_is_refused():
 
 
 @given(st.data())
-def test_whoever_comes_back_gets_each_message_once_and_in_order(data):  # A46
+def test_whoever_comes_back_gets_each_message_once_and_in_order(data):
     backlog = Backlog(10_000, 1_000_000, keeps=True)
     put: list[bytes] = []
     received: list[bytes] = []

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
-from gateway_tools import browsing, closed_with, hosting, websocket
+from helpers.gateway_tools import browsing, closed_with, hosting, websocket
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from gateway_tools import hosting
+from helpers.gateway_tools import hosting
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -121,7 +121,7 @@ async def through_a_proxy(
             yield Message("127.0.0.1", int(proxy.url.rpartition(":")[2])), proxy
 
 
-async def test_a_call_with_callbacks(scanner):  # A4, A5, A6, A15, A16, A29
+async def test_a_call_with_callbacks(scanner):
     async with gateway_for(scanner) as message, message.connect():
         assert message.state == "open"
         assert message.client_id
@@ -139,7 +139,7 @@ async def test_a_call_with_callbacks(scanner):  # A4, A5, A6, A15, A16, A29
     assert message.client_id is None
 
 
-async def test_the_connection_is_opened_at_need_and_closed_when_nobody_needs_it(scanner):  # A42
+async def test_the_connection_is_opened_at_need_and_closed_when_nobody_needs_it(scanner):
     async with gateway_for(scanner) as message:
         found = []
         assert await message.post("scan", {"count": 2}, {"found": found.append}) == {"count": 2}
@@ -152,7 +152,7 @@ async def test_the_connection_is_opened_at_need_and_closed_when_nobody_needs_it(
             assert message.state == "open"
 
 
-async def test_who_leaves_first_hands_the_connection_on(scanner):  # A42
+async def test_who_leaves_first_hands_the_connection_on(scanner):
     async with gateway_for(scanner) as message, trio.open_nursery() as nursery:
         results = []
 
@@ -168,7 +168,7 @@ async def test_who_leaves_first_hands_the_connection_on(scanner):  # A42
     assert results == [1, 2, "done"]
 
 
-async def test_a_post_without_callbacks_takes_no_websocket(scanner):  # A43
+async def test_a_post_without_callbacks_takes_no_websocket(scanner):
     async with through_a_proxy(scanner) as (message, proxy):
         assert await message.post("budget") > 10
         assert message.client_id is None
@@ -181,7 +181,7 @@ async def test_a_post_without_callbacks_takes_no_websocket(scanner):  # A43
             await message.post("scan", {"count": 1})  # it has callbacks
 
 
-async def test_what_a_handler_raises_is_raised_here(scanner):  # A38
+async def test_what_a_handler_raises_is_raised_here(scanner):
     async with gateway_for(scanner) as message, message.connect():
         with pytest.raises(trio_rpc.RemoteError) as caught:
             await message.post("fail")
@@ -189,7 +189,7 @@ async def test_what_a_handler_raises_is_raised_here(scanner):  # A38
         assert caught.value.message == "not here"
 
 
-async def test_refusals_are_raised_as_what_they_are(scanner):  # A27, A35, A36
+async def test_refusals_are_raised_as_what_they_are(scanner):
     async with gateway_for(scanner) as message, message.connect():
         with pytest.raises(trio_rpc.MethodNotFound, match="'nope'"):
             await message.post("nope")
@@ -306,7 +306,7 @@ async def test_a_gateway_that_does_not_confirm_is_waited_for_so_long_only(scanne
             assert not scanner.ended.is_set()
 
 
-async def test_a_callback_that_raises_is_reported_and_the_call_goes_on(scanner, caplog):  # A37
+async def test_a_callback_that_raises_is_reported_and_the_call_goes_on(scanner, caplog):
     async with gateway_for(scanner) as message, message.connect():
 
         def found(number):
@@ -317,7 +317,7 @@ async def test_a_callback_that_raises_is_reported_and_the_call_goes_on(scanner, 
     assert "the callback 'found' failed" in caplog.text
 
 
-async def test_a_callback_that_was_not_given_is_skipped_with_one_warning(caplog):  # A36
+async def test_a_callback_that_was_not_given_is_skipped_with_one_warning(caplog):
     posted = trio.Event()
 
     async def calls_all(request):
@@ -358,7 +358,7 @@ async def fake_gateway(post, ws) -> AsyncIterator[Message]:
         yield Message("127.0.0.1", int(url.rpartition(":")[2]))
 
 
-async def test_what_overtakes_the_answer_is_held_and_delivered_in_order():  # A40, robustness 74
+async def test_what_overtakes_the_answer_is_held_and_delivered_in_order():
     posted, sent = trio.Event(), trio.Event()
 
     async def slow(request):
@@ -406,7 +406,7 @@ async def test_work_that_nobody_waits_for_is_cancelled():
     assert heard == [{"type": "cancel", "request_uuid": "r", "reason": "nobody waits for it"}]
 
 
-async def test_none_is_lost_and_none_comes_twice_over_five_cuts(scanner):  # A34, A45, A46, L19
+async def test_none_is_lost_and_none_comes_twice_over_five_cuts(scanner):
     limits = GatewayLimits(callbacks_ahead=50)
     async with through_a_proxy(scanner, limits=limits) as (message, proxy):
         found = []
@@ -443,7 +443,7 @@ async def test_a_cancel_while_the_connection_is_down_is_said_when_it_is_back(sca
         assert scanner.ended.is_set()
 
 
-async def test_a_session_that_the_gateway_has_forgotten_fails_its_calls(scanner):  # A45, A46
+async def test_a_session_that_the_gateway_has_forgotten_fails_its_calls(scanner):
     async with hosting(Gateway(scanner)) as url, hosting(Gateway(Scanner())) as other:
         async with open_chaos_proxy(f"tcp{url[4:]}") as proxy:
             message = Message("127.0.0.1", int(proxy.url.rpartition(":")[2]))
@@ -476,7 +476,7 @@ async def test_a_gateway_out_of_reach_for_longer_than_the_grace_fails_calls(scan
         assert scanner.ended.is_set()
 
 
-async def test_who_needs_a_connection_hears_why_there_is_none(scanner):  # A35
+async def test_who_needs_a_connection_hears_why_there_is_none(scanner):
     async with through_a_proxy(scanner) as (message, proxy):
         proxy.is_refusing = True
         for _ in range(2):
@@ -513,7 +513,7 @@ async def test_what_is_no_gateway_is_told():
                 pass
 
 
-async def test_a_post_whose_answer_was_lost_starts_one_call(scanner):  # robustness 79
+async def test_a_post_whose_answer_was_lost_starts_one_call(scanner):
     async with gateway_for(scanner) as message, message.connect():
         send, sent = message._web._send, []
 
@@ -531,7 +531,7 @@ async def test_a_post_whose_answer_was_lost_starts_one_call(scanner):  # robustn
         assert scanner.calls == 1
 
 
-async def test_ordinary_requests():  # A44
+async def test_ordinary_requests():
     async def any_verb(request):
         body = await request.body()
         told = {"verb": request.method, "query": dict(request.query_params), "body": body.decode()}
@@ -653,7 +653,7 @@ def test_a_call_knows_whether_callbacks_were_not_run(is_before):
     assert call.end["type"] == "finish"
 
 
-def test_what_is_held_is_bounded():  # A40
+def test_what_is_held_is_bounded():
     one = session()
     one.posting()
     for number in range(1, MAX_HELD + 1):

@@ -245,7 +245,7 @@ def numbers_of(*pipes: Pipe) -> list[int]:
     return [message["seq"] for pipe in pipes for message in pipe.sent if "seq" in message]
 
 
-async def test_race_a_writer_that_was_replaced_takes_nothing_more(nursery):  # A49
+async def test_race_a_writer_that_was_replaced_takes_nothing_more(nursery):
     """It is woken in the tick in which the newer connection comes: what it took would be lost."""
     client, old = Client(limits(), resumable=True), Pipe()
     connection = connect(client, old)
@@ -357,7 +357,7 @@ async def test_a_deadline_that_is_over_already(talker, nursery):
     assert talker.count == 0
 
 
-async def test_results_are_held_within_bounds_and_forgotten_in_time(talker, autojump_clock):  # F26
+async def test_results_are_held_within_bounds_and_forgotten_in_time(talker, autojump_clock):
     results = Results(limits(max_results=2, result_ttl=10))
     client = Client(limits(), resumable=True)
     first, second, third = (work_for(talker) for _ in range(3))

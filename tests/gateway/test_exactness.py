@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from gateway_tools import browsing, hosting
+from helpers.gateway_tools import browsing, hosting
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, Message, call_back, outlives

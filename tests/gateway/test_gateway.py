@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 import trio
-from gateway_tools import browsing, closed_with, hosting, resuming, websocket
+from helpers.gateway_tools import browsing, closed_with, hosting, resuming, websocket
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
@@ -192,16 +192,16 @@ def scanner():
 
 async def test_a_call_starts_calls_back_and_finishes(
     scanner,
-):  # A1, A2, A3, A13, A14, A24, A25, A26
+):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         answer = (await browser.post("scan", count=2)).json()
         request = answer.pop("request_uuid")
         assert answer == {
             "type": "start",
             "message": "scan has been started",
-            "callbacks": ["found", "progress"],  # A30
+            "callbacks": ["found", "progress"],
         }
-        callbacks, end = await browser.until_end(request)  # A31, A33
+        callbacks, end = await browser.until_end(request)
         assert [(list(each)[2], *list(each.values())[2:]) for each in callbacks] == [
             ("found", 0, 1),
             ("found", 1, 2),
@@ -217,7 +217,7 @@ async def test_how_a_method_is_written_makes_no_difference(scanner, name):
         assert end["payload"] == 2
 
 
-async def test_both_identities_are_the_gateways(scanner):  # A7, A9, A11, A12, A23
+async def test_both_identities_are_the_gateways(scanner):
     async with hosting(Gateway(scanner)) as url, websocket(url) as ws:
         hello = json.loads(await ws.get_message())
         assert list(hello)[:2] == ["type", "uuid"]
@@ -231,14 +231,14 @@ async def test_both_identities_are_the_gateways(scanner):  # A7, A9, A11, A12, A
 
 
 @pytest.mark.parametrize("count", [0, 1, 100])
-async def test_a_callback_is_called_any_number_of_times(scanner, count):  # A32
+async def test_a_callback_is_called_any_number_of_times(scanner, count):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         callbacks, end = await browser.until_end(await browser.start("scan", count=count))
         assert len(callbacks) == count + 1
         assert end["count"] == count
 
 
-async def test_a_client_that_knows_only_the_originals_messages(scanner):  # A41
+async def test_a_client_that_knows_only_the_originals_messages(scanner):
     async with hosting(Gateway(scanner, legacy_clients=True)) as url:
         async with websocket(url, "") as ws, httpx.AsyncClient() as http:
             name = json.loads(await ws.get_message())["uuid"]
@@ -255,7 +255,7 @@ async def test_a_client_that_knows_only_the_originals_messages(scanner):  # A41
             }
 
 
-async def test_a_client_that_knows_only_the_originals_ends_with_its_connection(scanner):  # A39
+async def test_a_client_that_knows_only_the_originals_ends_with_its_connection(scanner):
     async with hosting(Gateway(scanner, legacy_clients=True)) as url:
         async with browsing(url, "") as browser:
             await browser.start("hold")
@@ -284,7 +284,7 @@ async def test_a_client_that_knows_only_the_originals_hears_of_a_deadline(scanne
         assert (told["type"], told["code"]) == ("finish", "deadline")
 
 
-async def test_what_a_handler_raises_ends_its_call_with_an_error(scanner):  # A38
+async def test_what_a_handler_raises_ends_its_call_with_an_error(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("fail")
         assert await browser.next() == {
@@ -306,7 +306,7 @@ async def test_how_much_of_an_error_is_told(scanner):
         assert "not here" not in json.dumps(await browser.next())
 
 
-async def test_a_cancel_is_confirmed_when_the_handler_has_ended(scanner):  # A48, F21
+async def test_a_cancel_is_confirmed_when_the_handler_has_ended(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("hold")
         await scanner.started.wait()
@@ -356,14 +356,14 @@ async def test_a_deadline_comes_with_the_request(scanner):
         assert bad.status_code == 400
 
 
-async def test_work_in_a_thread_calls_back_from_there(scanner):  # A18
+async def test_work_in_a_thread_calls_back_from_there(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         callbacks, end = await browser.until_end(await browser.start("scan_in_thread", count=20))
         assert [each["found"] for each in callbacks] == list(range(20))
         assert end["payload"] == 20
 
 
-async def test_several_callbacks_in_one_message(scanner):  # A19, A50
+async def test_several_callbacks_in_one_message(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         [message], _ = await browser.until_end(await browser.start("together"))
         assert (message["found"], message["progress"]) == (1, 0.5)
@@ -398,7 +398,7 @@ async def test_what_cannot_be_sent_is_raised_at_who_tried(scanner):
         ("class", {"x": 1, "y": 2}),
     ],
 )
-async def test_results(scanner, kind, rest):  # A25
+async def test_results(scanner, kind, rest):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("result", kind=kind)
         finish = {"type": "finish", "request_uuid": request, "seq": 1}
@@ -414,7 +414,7 @@ async def test_a_result_that_is_no_json_is_an_error_of_its_call(scanner, kind):
         assert "the result of result cannot be sent" in end["error"]
 
 
-async def test_callbacks_that_the_client_lacks_are_skipped_with_one_warning(scanner, caplog):  # A36
+async def test_callbacks_that_the_client_lacks_are_skipped_with_one_warning(scanner, caplog):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         headers = {"Trio-Rpc-Callbacks": "progress"}
         answer = await browser.post("scan", headers=headers, count=3)
@@ -433,7 +433,7 @@ async def test_an_optional_callback_that_is_not_given_is_left_out(scanner):
             assert (await browser.next())["payload"] is given
 
 
-async def test_a_callback_that_has_raised_is_told_to_who_uses_it_next(scanner):  # A37
+async def test_a_callback_that_has_raised_is_told_to_who_uses_it_next(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("insist")
         await browser.next()
@@ -486,7 +486,7 @@ async def test_a_call_from_a_browser_has_no_session(scanner):
         call.nursery  # noqa: B018
 
 
-async def test_several_clients_and_calls_do_not_cross(scanner):  # A10
+async def test_several_clients_and_calls_do_not_cross(scanner):
     async def use(count: int) -> None:
         async with browsing(url) as browser:
             requests = [await browser.start("scan", count=count + i) for i in range(3)]
@@ -507,7 +507,7 @@ async def test_several_clients_and_calls_do_not_cross(scanner):  # A10
             nursery.start_soon(use, count)
 
 
-async def test_who_comes_back_gets_what_was_missed_in_order_exactly_once(scanner):  # A45, A46
+async def test_who_comes_back_gets_what_was_missed_in_order_exactly_once(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("steps")
         assert (await browser.next())["found"] == "first"
@@ -523,7 +523,7 @@ async def test_who_comes_back_gets_what_was_missed_in_order_exactly_once(scanner
             assert [each["found"] for each in callbacks] == ["second"]
 
 
-async def test_the_newer_connection_wins(scanner):  # robustness 59
+async def test_the_newer_connection_wins(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("steps")
         await browser.next()
@@ -566,7 +566,7 @@ async def test_a_resume_that_is_no_text(scanner):
                 assert await closed_with(ws) == 4404
 
 
-async def test_nonsense_from_a_client_is_ignored(scanner):  # A28
+async def test_nonsense_from_a_client_is_ignored(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         for nonsense in (
             "no JSON",
@@ -584,7 +584,7 @@ async def test_nonsense_from_a_client_is_ignored(scanner):  # A28
         assert await browser.next() == {"type": "pong", "id": 1}
 
 
-async def test_work_of_a_client_that_stays_away_is_cancelled(scanner):  # A20, A22, A39
+async def test_work_of_a_client_that_stays_away_is_cancelled(scanner):
     limits = GatewayLimits(grace=0.05)
     async with hosting(Gateway(scanner, limits=limits)) as url, browsing(url) as browser:
         await browser.start("hold")
@@ -607,7 +607,7 @@ async def test_a_client_that_says_goodbye_is_gone_at_once(scanner):
         await scanner.ended.wait()
 
 
-async def test_work_that_outlives_its_client_can_be_collected(scanner):  # F26
+async def test_work_that_outlives_its_client_can_be_collected(scanner):
     limits = GatewayLimits(grace=0.01)
     async with hosting(Gateway(scanner, limits=limits)) as url, browsing(url) as browser:
         request = await browser.start("long")
@@ -631,7 +631,7 @@ async def test_work_that_outlives_its_client_can_be_collected(scanner):  # F26
             assert got.status_code == status
 
 
-async def test_a_request_that_is_repeated_starts_one_call(scanner):  # robustness 79
+async def test_a_request_that_is_repeated_starts_one_call(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         headers = {"Idempotency-Key": "k1"}
         first = await browser.post("hold", headers=headers)
@@ -641,7 +641,7 @@ async def test_a_request_that_is_repeated_starts_one_call(scanner):  # robustnes
         assert first.json()["request_uuid"] != other.json()["request_uuid"]
 
 
-async def test_a_post_without_a_websocket_is_answered_with_its_result(scanner):  # A43
+async def test_a_post_without_a_websocket_is_answered_with_its_result(scanner):
     async with hosting(Gateway(scanner)) as url, httpx.AsyncClient(base_url=url) as http:
         got = await http.post("/api/plain", json={"a": 4})
         assert (got.status_code, got.json()["payload"]) == (200, 5)
@@ -662,7 +662,7 @@ async def test_who_hangs_up_cancels_the_post_without_a_websocket(scanner):
         await scanner.ended.wait()
 
 
-async def test_the_end_of_the_gateway_ends_its_connections_and_work(scanner):  # A21
+async def test_the_end_of_the_gateway_ends_its_connections_and_work(scanner):
     gateway = Gateway(scanner)
     async with trio.open_nursery() as nursery:
         running = await nursery.start(run_until_told, gateway)
@@ -716,7 +716,7 @@ async def test_draining_waits_for_what_runs_and_starts_nothing_more(scanner):
         assert (len(callbacks), end["payload"]) == (2, "done")
 
 
-async def test_mounted_beside_ordinary_routes(scanner):  # A8
+async def test_mounted_beside_ordinary_routes(scanner):
     gateway = Gateway(scanner)
 
     async def hello(request):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
-from gateway_tools import hosting
+from helpers.gateway_tools import hosting
 
 import trio_rpc
 from trio_rpc import Fate

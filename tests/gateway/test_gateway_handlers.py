@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
-from gateway_tools import browsing, hosting
+from helpers.gateway_tools import browsing, hosting
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, call_back

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from gateway_tools import browsing, hosting
+from helpers.gateway_tools import browsing, hosting
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits, Message, outlives

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import trio
-from gateway_tools import browsing, hosting
+from helpers.gateway_tools import browsing, hosting
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc

@@ -6,9 +6,9 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import node
 import pytest
 import trio
+from helpers import node
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits, call_back

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import node
 import pytest
 import trio
+from helpers import node
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits

@@ -8,7 +8,7 @@ from functools import partial
 import httpx
 import pytest
 import trio
-from gateway_tools import PATIENCE, browsing, hosting
+from helpers.gateway_tools import PATIENCE, browsing, hosting
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, Message, call_back

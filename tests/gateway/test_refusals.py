@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trio
 import trio_websocket
-from gateway_tools import browsing, closed_with, hosting, websocket
+from helpers.gateway_tools import browsing, closed_with, hosting, websocket
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from trio_websocket import wrap_client_stream
@@ -45,7 +45,7 @@ def about(got: httpx.Response) -> tuple[int, str]:
     return got.status_code, got.json()["error"]
 
 
-async def test_the_token_authorises_and_the_id_does_not(counter):  # A47, S21, robustness 73
+async def test_the_token_authorises_and_the_id_does_not(counter):
     async with hosting(Gateway(counter)) as url, browsing(url) as browser, browsing(url) as other:
         path = f"/api/add/{browser.id}"
         none = await browser.http.post(path, json={"number": 1})
@@ -70,7 +70,7 @@ async def test_a_legacy_client_needs_its_id_only_and_a_wrong_token_is_wrong_stil
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonp"]
 )
-async def test_only_json_is_taken(counter, kind):  # S21
+async def test_only_json_is_taken(counter, kind):
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         for path in (f"/api/add/{browser.id}", "/api/add"):
             got = await browser.http.post(
@@ -96,7 +96,7 @@ async def test_only_json_is_taken(counter, kind):  # S21
         (b'{"number": 1, "self": 2}', 422, "has no parameter 'self'"),
     ],
 )
-async def test_what_is_wrong_with_a_body_is_said(counter, body, status, text):  # A17, A27
+async def test_what_is_wrong_with_a_body_is_said(counter, body, status, text):
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         headers = {"Trio-Rpc-Token": browser.token, "Content-Type": "application/json"}
         for path in (f"/api/add/{browser.id}", "/api/add"):
@@ -112,7 +112,7 @@ async def test_a_field_that_is_wrong_is_named(counter):
         assert (await browser.post("add", number="1")).json()["parameter"] == "number"
 
 
-async def test_a_callback_that_is_not_declared_is_refused_before_the_work_starts(counter):  # A36
+async def test_a_callback_that_is_not_declared_is_refused_before_the_work_starts(counter):
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         got = await browser.post("add", headers={"Trio-Rpc-Callbacks": "found, lost"}, number=1)
         assert about(got) == (422, "add has no callback 'lost'")
@@ -167,7 +167,7 @@ async def test_other_pages_and_verbs(counter):
         "",
     ],
 )
-async def test_pages_of_other_origins_are_turned_away(counter, origin):  # S11
+async def test_pages_of_other_origins_are_turned_away(counter, origin):
     gateway = Gateway(counter, allowed_origins=["https://good.example"])
     async with hosting(gateway) as url, browsing(url) as browser:
         got = await browser.post("add", headers={"Origin": origin}, number=1)
@@ -274,7 +274,7 @@ class flat:  # noqa: N801 - reads as a function
         return await self._manager.__aexit__(*exc)
 
 
-async def test_its_own_pages_and_those_of_allowed_origins_get_in(counter):  # S11
+async def test_its_own_pages_and_those_of_allowed_origins_get_in(counter):
     gateway = Gateway(counter, allowed_origins=["https://good.example/"])
     async with hosting(gateway) as url, browsing(url) as browser:
         for origin in (url, "https://good.example", "HTTPS://GOOD.example"):
@@ -299,7 +299,7 @@ async def test_browsers_are_told_which_origins_are_allowed(counter):
         assert "Access-Control-Allow-Origin" not in evil.headers
 
 
-async def test_a_host_that_is_not_known_is_turned_away(counter):  # S11: DNS rebinding
+async def test_a_host_that_is_not_known_is_turned_away(counter):  # DNS rebinding
     gateway = Gateway(counter, allowed_hosts=["127.0.0.1", "localhost"])
     async with hosting(gateway) as url, browsing(url) as browser:
         for host in ("evil.example", "127.0.0.1.evil.example:80", "[::1]", "", "[", "[::", "a b"):
@@ -358,7 +358,7 @@ async def test_a_client_that_does_not_acknowledge_starts_nothing_more(counter):
         await browser.start("add", number=1)
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(counter):  # S12
+async def test_a_body_that_does_not_come_is_not_waited_for(counter):
     limits = GatewayLimits(body_timeout=0.05)
     async with hosting(Gateway(counter, limits=limits)) as url:
         stream = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2]))

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import trio
 import trustme
-from gateway_tools import browsing, closed_with, hosting, websocket
+from helpers.gateway_tools import browsing, closed_with, hosting, websocket
 from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
 from trio_websocket import open_websocket_url
@@ -77,7 +77,7 @@ async def read_all(stream: trio.SocketStream) -> bytes:
     return got
 
 
-async def test_a_deflate_bomb_does_not_inflate():  # S10
+async def test_a_deflate_bomb_does_not_inflate():
     payload = bomb()
     assert len(payload) < 256 * 1024
     frame = bytes([0x80 | 0x40 | 1, 0x80 | 127]) + struct.pack(">Q", len(payload)) + bytes(4)
@@ -120,7 +120,7 @@ NONSENSE = [
 
 @pytest.mark.parametrize("number", range(len(NONSENSE)))
 @pytest.mark.parametrize("size", [1_000_000, 7])
-async def test_nonsense_ends_its_own_connection_only(number, size):  # law 14, robustness 72
+async def test_nonsense_ends_its_own_connection_only(number, size):  # law 14
     data = NONSENSE[number]
     async with hosting(Gateway(Adder())) as url, browsing(url) as browser:
         async with await trio.open_tcp_stream("127.0.0.1", port_of(url)) as stream:
@@ -135,7 +135,7 @@ async def test_nonsense_ends_its_own_connection_only(number, size):  # law 14, r
         assert (await browser.next())["payload"] == 3
 
 
-async def test_who_does_not_finish_a_request_is_shown_out(monkeypatch):  # S12
+async def test_who_does_not_finish_a_request_is_shown_out(monkeypatch):
     monkeypatch.setattr(standalone, "HEAD_TIMEOUT", 0.05)
     async with hosting(Gateway(Adder())) as url:
         async with await trio.open_tcp_stream("127.0.0.1", port_of(url)) as stream:
@@ -166,7 +166,7 @@ async def test_a_client_that_does_not_read_does_not_hold_up_the_end():
     assert trio.current_time() - http_server_ends < 10
 
 
-async def test_on_loopback_only_its_own_names_are_known():  # S11
+async def test_on_loopback_only_its_own_names_are_known():
     async with hosting(Gateway(Adder())) as url, browsing(url) as browser:
         assert (
             await browser.post("add", headers={"Host": "evil.example"}, a=1, b=2)
@@ -235,7 +235,7 @@ async def test_without_deflate_has_to_be_right_below_hypercorn():
         await without_deflate(app)({"type": "websocket"}, app, app)
 
 
-async def test_the_end_is_told_to_browsers(nursery):  # A21
+async def test_the_end_is_told_to_browsers(nursery):
     codes = []
 
     async def listen(url, task_status):
@@ -252,7 +252,7 @@ async def test_the_end_is_told_to_browsers(nursery):  # A21
 @pytest.mark.parametrize("is_wrapped", [True, False])
 async def test_under_hypercorns_own_loop_compression_is_taken_away_or_complained_of(
     is_wrapped, nursery, caplog
-):  # S10
+):
     config = Config()
     config.bind = ["127.0.0.1:0"]
     config.loglevel = "ERROR"
