@@ -1,4 +1,4 @@
-"""A chat room: each client offers a method, and the server calls all of them.
+"""A chat room. Each client offers a method, and the server calls it for each line.
 
 Serve it:  uv run trio-rpc serve examples.chat:services --listen tcp://127.0.0.1:5000
 Join it:   uv run python -m examples.chat tcp://127.0.0.1:5000 ann
@@ -15,16 +15,16 @@ import trio_rpc
 
 
 class Member:
-    """What a client offers."""
+    """The service that a client offers."""
 
     @trio_rpc.notification
     async def hear(self, who: str, line: str) -> None:
-        """Hear what somebody says."""
+        """Print a line that somebody has said."""
         print(f"{who}: {line}")
 
 
 class Room:
-    """One object for all sessions: the members are those who have joined."""
+    """The room: one object for all sessions. Its members are the sessions that have joined."""
 
     def __init__(self) -> None:
         self._members: dict[trio_rpc.Session, str] = {}
@@ -35,21 +35,21 @@ class Room:
         session = trio_rpc.current_call().session
         self._members[session] = name
         try:
-            await self._tell_all("room", f"{name} has come")
+            await self._tell_all("room", f"{name} has joined")
             await trio.sleep_forever()
         finally:
             del self._members[session]
 
     @trio_rpc.method
     async def say(self, line: str) -> int:
-        """Say something to all; returns how many have been told."""
+        """Send a line to all members; return how many have received it."""
         who = self._members.get(trio_rpc.current_call().session, "somebody")
         return await self._tell_all(who, line)
 
     async def _tell_all(self, who: str, line: str) -> int:
         told = 0
         for session in tuple(self._members):
-            with trio.move_on_after(1) as scope:  # a slow member does not hold the others for long
+            with trio.move_on_after(1) as scope:  # a slow member delays the others by 1 s at most
                 try:
                     await session.proxy("member", Member).hear(who, line)
                 except trio_rpc.RpcError:
@@ -70,7 +70,7 @@ async def main(url: str, name: str, lines: AsyncIterator[str]) -> None:
         nursery.start_soon(room.join, name)
         async for line in lines:
             await room.say(line.rstrip())
-        nursery.cancel_scope.cancel()  # leaves the room, too: join() is cancelled there
+        nursery.cancel_scope.cancel()  # this leaves the room: join() is cancelled, too
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A client of examples/market.py that is called back: uv run python -m examples.client URL."""
+"""A client of examples/market.py with callbacks: uv run python -m examples.client URL."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ async def main(url: str) -> None:
 
         with trio.move_on_after(0.1) as scope:
             await market.backtest("slow", steps=1000)
-        print("cancelled in time:", scope.cancelled_caught)  # and nothing of it runs any more
+        print("cancelled in time:", scope.cancelled_caught)  # the handler has ended, too
 
         async with market.ticks("BTC") as ticks:
             print("ticks:", [round(await ticks.receive()) for _ in range(3)])
 
-        async with session.open_scope() as scope:  # the callback lives as long as this block
+        async with session.open_scope() as scope:  # the callback works until the block ends
             prices, watched = trio.open_memory_channel[float](1)
             await scope.call(market.watch, "ETH", prices.send)
             print("watched:", round(await watched.receive()))

@@ -17,7 +17,7 @@ import trio_rpc
 
 
 class UnknownSymbol(Exception):
-    """The market does not trade this."""
+    """The market does not trade this symbol."""
 
 
 @dataclass
@@ -33,28 +33,28 @@ class Receipt:
 
 
 class Dealer:
-    """What a client offers to the market, which calls back while it works."""
+    """The service that a client offers to the market, which calls it while it works."""
 
     @trio_rpc.method
     async def progress(self, share: float) -> None:
-        """Hear how far a back test has come: 0 to 1."""
+        """Accept the progress of a back test, from 0 to 1."""
 
     @trio_rpc.method
     async def confirm(self, order: Order, total: float) -> bool:
-        """Say whether the order is to be filled at this price."""
+        """Return whether the order may be filled at this price."""
         return False
 
 
 @dataclass
 class Market:
-    """One for each session: it keeps a proxy of the client that it belongs to."""
+    """The market: one object for each session, with a proxy of that session's client."""
 
     dealer: Dealer
     prices: dict[str, float] = field(default_factory=lambda: {"BTC": 97_000.0, "ETH": 3_300.0})
 
     @trio_rpc.method(raises=(UnknownSymbol,))
     async def price(self, symbol: str) -> float:
-        """Tell the price of one symbol."""
+        """Return the price of one symbol."""
         try:
             return self.prices[symbol]
         except KeyError:
@@ -71,7 +71,7 @@ class Market:
 
     @trio_rpc.method
     async def backtest(self, strategy: str, steps: int = 20) -> float:
-        """Try a strategy on the past, and report progress to the client."""
+        """Test a strategy on past prices, and report progress to the client."""
         gain = 0.0
         for step in range(steps):
             await trio.sleep(0.02)
@@ -81,7 +81,7 @@ class Market:
 
     @trio_rpc.stream
     async def ticks(self, symbol: str) -> AsyncGenerator[float, None]:
-        """Tell the price again and again, until the client leaves."""
+        """Send the price repeatedly, until the client stops the stream."""
         price = await self.price(symbol)
         while True:
             yield price
@@ -90,7 +90,7 @@ class Market:
 
     @trio_rpc.method
     async def watch(self, symbol: str, on_price: Callable[[float], Awaitable[None]]) -> None:
-        """Call back with the price now and then, for as long as the client's remote scope lasts."""
+        """Call back with the price repeatedly, until the client's remote scope ends."""
 
         async def run() -> None:
             while True:
@@ -101,16 +101,16 @@ class Market:
 
     @trio_rpc.method
     async def halt(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
-        """Stop trading, and go on with it when the caller cancels this."""
+        """Stop trading until the caller cancels this call."""
         task_status.started("halted")
         await trio.sleep_forever()
 
     @trio_rpc.notification
     async def log(self, line: str) -> None:
-        """Write a line into the market's log."""
+        """Write a line to the market's log."""
         print(f"log: {line!r}")
 
 
 def services(session: trio_rpc.Session) -> dict[str, object]:
-    """Make the services of one session."""
+    """Return the services for one session."""
     return {"market": Market(session.proxy("dealer", Dealer))}

@@ -1,4 +1,4 @@
-"""A plugin that crashes: as some library in C may do, it ends its process in the middle of a call."""
+"""A plugin that crashes: it ends its process in the middle of a call, as a C library might."""
 
 from __future__ import annotations
 

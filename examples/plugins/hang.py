@@ -1,4 +1,4 @@
-"""A plugin that hangs: it blocks, so that it does not even hear that its call has been cancelled."""
+"""A plugin that hangs: it blocks, so it does not even notice that its call has been cancelled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from examples.plugins.interface import Plugin
 class Hang(Plugin):
     async def render(self, text: str, on_progress: Callable[[float], Awaitable[None]]) -> str:
         await on_progress(0.1)
-        time.sleep(3600)  # noqa: ASYNC251 - what plugins do
+        time.sleep(3600)  # noqa: ASYNC251 - blocks on purpose
         return text
 
 

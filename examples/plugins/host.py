@@ -1,6 +1,6 @@
 """A host whose plugins are child processes: uv run python -m examples.plugins.host
 
-One of them works, one crashes, one hangs. To the host the last two are an error each.
+One plugin works, one crashes, and one hangs. The host gets one error for each of the last two.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import trio_rpc
 from examples.plugins.interface import Plugin, Settings
 
 PATIENCE = 1.0
-"""Seconds that a plugin may take over a text."""
+"""Seconds that a plugin may take to render a text."""
 
 LIMITS = trio_rpc.Limits(cancel_grace=0.2)
-"""A plugin that does not answer after that does not hear its Cancel: it is given up."""
+"""The grace period for a cancelled plugin. One that has not ended by then is abandoned."""
 
 
 async def use(name: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a host and its plugins know of each other."""
+"""The interfaces of a host and its plugins."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import trio_rpc
 
 
 class Plugin:
-    """What a plugin offers to its host."""
+    """The service that a plugin offers to its host."""
 
     @trio_rpc.method
     async def render(self, text: str, on_progress: Callable[[float], Awaitable[None]]) -> str:
-        """Make something of a text, and say how far it has come: 0 to 1."""
+        """Return a rendered text, and report progress from 0 to 1."""
         raise NotImplementedError
 
 
 class Settings:
-    """What a host offers to its plugins."""
+    """The service that a host offers to its plugins."""
 
     @trio_rpc.method
     async def get(self, name: str) -> str:
-        """Look up a setting."""
+        """Return the value of a setting."""
         return {"mark": "!"}[name]

@@ -1,7 +1,8 @@
 """A directory scan with a web page in front of it.
 
 Serve it:    uv run python -m examples.scan
-The same:    uv run trio-rpc serve examples.scan.service:services --pages examples/scan/pages --listen http://127.0.0.1:8000
+The same:    uv run trio-rpc serve examples.scan.service:services \\
+                 --pages examples/scan/pages --listen http://127.0.0.1:8000
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Summary:
 
 @dataclass
 class Scanner:
-    """Lists files, below one folder and nowhere else."""
+    """Lists the files below one folder. Paths outside of it are refused."""
 
     root: Path
 
@@ -44,10 +45,10 @@ class Scanner:
         progress: Callable[[float], Awaitable[None]],
         pause: float = 0.0,
     ) -> Summary:
-        """Tell the page about each file, and how far it has come: 0 to 1.
+        """Report each file to the page, and the progress from 0 to 1.
 
-        The file system is read in a thread, which calls back from there. When the page cancels, or is gone, the next
-        callback raises Cancelled in the thread.
+        A thread reads the file system and makes the callbacks. When the page cancels the call or is
+        gone, the next callback raises Cancelled in the thread.
         """
         start = trio.current_time()
         top = await trio.to_thread.run_sync(self._resolve, folder)
@@ -59,7 +60,7 @@ class Scanner:
                 for item in self._items(entry):
                     files, size = files + 1, size + item.size
                     trio.from_thread.run(found, item)
-                    time.sleep(min(max(pause, 0), 1))  # to have something to look at
+                    time.sleep(min(max(pause, 0), 1))  # so that a user can watch
                 trio.from_thread.run(progress, (done + 1) / len(entries))
             return files, size
 

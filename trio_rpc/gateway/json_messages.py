@@ -29,25 +29,32 @@ MAX_DIGITS: Final = 310
 RESERVED: Final = frozenset(
     {"type", "request_uuid", "seq", "uuid", "payload", "error", "code", "error_type"}
 )
-"""Keys of messages: a result that has one of them is told as the message's payload."""
+"""Keys that messages use themselves: a result with one of them is sent as the ``payload``."""
 
 SPREAD: Final = "spread"
-"""Key of a callback message: the callbacks in it whose value is not one argument, but all of them."""
+"""A callback message's key: the names of the callbacks whose value holds all of their arguments.
+
+The value of any other callback is its one argument.
+"""
 
 ENVELOPE: Final = frozenset({"type", "request_uuid", "seq", SPREAD})
-"""Keys of a callback message that are no callbacks."""
+"""Keys of a callback message that are not callbacks."""
 
 
 def to_json(value: Any) -> bytes:
-    """Encode a value that nobody has an annotation for.
+    """Encode a value for which there is no annotation.
 
-    Raises TypeError or ValueError for what is not JSON's own, and so would be read as something else.
+    Raises TypeError or ValueError for a value that is not JSON's own, and so would be read back as
+    something else.
     """
     return encode(UNTYPED.write(value))
 
 
 def encode(message: Any) -> bytes:
-    """Encode what consists of JSON's own types, and was checked: see :func:`trio_rpc.gateway.json_values.lower`."""
+    """Encode a value of JSON's own types that has been checked.
+
+    :func:`trio_rpc.gateway.json_values.lower` does that.
+    """
     try:
         return msgspec.json.encode(message)
     except RecursionError:
@@ -55,7 +62,7 @@ def encode(message: Any) -> bytes:
 
 
 def from_json(text: bytes | str) -> Any:
-    """Decode a text. Raises ValueError, with one line of text, if it is not well formed."""
+    """Decode JSON. Raises ValueError, with one line of text, if it is not well formed."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
@@ -63,14 +70,14 @@ def from_json(text: bytes | str) -> Any:
 
 
 def from_json_exactly(text: bytes) -> Any:
-    """Decode a text in which nothing may be lost: no key twice, no number that Python would round.
+    """Decode JSON, and refuse a key that occurs twice and a number that Python would round.
 
-    A number that is written as an integer and is beyond 2^53 - 1 becomes a float, if that is the same number: a
-    browser writes large floats like that, and has rounded large integers already.
+    A number that is written as an integer and is beyond 2^53 - 1 becomes a float, if the float is
+    the same number. A browser writes large floats like that, and has rounded large integers before.
 
     Raises ValueError, with one line of text.
     """
-    from_json(text)  # is stricter than the standard library, and says better what is wrong
+    from_json(text)  # stricter than the standard library, with better error texts
     try:
         return json.loads(
             text, object_pairs_hook=unique_keys, parse_int=_integer, parse_float=exact_float
@@ -91,10 +98,11 @@ def _integer(digits: str) -> int | float:
 
 
 def finish(request: str, result: Any) -> dict[str, Any]:
-    """Make the message that ends a call with a result, which consists of JSON's own types.
+    """Return the message that ends a call with a result, which consists of JSON's own types.
 
-    What makes an object is spread over the message, as existing clients have it; all else, and an object that
-    would hide a key of messages, is its ``payload``.
+    The entries of an object become entries of the message, as existing clients expect. Any other
+    result is the message's ``payload``; so is an empty object, and one with a key that messages use
+    themselves. None adds nothing to the message.
     """
     message: dict[str, Any] = {"type": "finish", "request_uuid": request}
     if result is None:
@@ -105,7 +113,7 @@ def finish(request: str, result: Any) -> dict[str, Any]:
 
 
 def finish_payload(message: Mapping[str, Any]) -> Any:
-    """Take the result out of a message that :func:`finish` has made."""
+    """Return the result in a message that :func:`finish` has made."""
     if "payload" in message:
         return message["payload"]
     rest = {key: value for key, value in message.items() if key not in RESERVED}

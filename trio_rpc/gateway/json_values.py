@@ -1,13 +1,15 @@
-"""How values become JSON and are read back, without loss.
+"""How values become JSON and are read back without loss.
 
-JSON has fewer types than Python, and its encoders are quick to pass over that: NaN becomes null, of two keys
-that are the same once they are text one is dropped, bytes come back as text. Here nothing is written that would
-be read back as something else:
+JSON has fewer types than Python, and its encoders lose the difference silently: NaN becomes null,
+one of two keys that become the same text is dropped, bytes come back as text. Here a value is
+written only if it will be read back as the same value:
 
-1. :func:`lower` takes a value apart into what JSON has. It refuses what JSON cannot carry for anybody.
-2. A :class:`Form` knows the annotation that the reader goes by. It reads what :func:`lower` has made, and what
-   comes out must be equal to the value; otherwise the value is refused at the one who wants to send it. Where
-   there is no annotation, that leaves JSON's own types, and classes of fields, which are objects for everybody.
+1. :func:`lower` converts a value to JSON's own types. It refuses a value that JSON cannot carry for
+   any reader.
+2. A :class:`Form` knows the annotation that the reader reads by. It reads the lowered value back by
+   that annotation. If the result is not equal to the value, the sender gets an error. Without an
+   annotation, this allows JSON's own types, and classes of fields, which are objects for every
+   reader.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ from trio_rpc.wire.simpler import model_keys, simplifier
 __all__ = ["MAX_INTEGER", "UNTYPED", "Form", "lower", "read_json"]
 
 MAX_INTEGER: Final = 2**53 - 1
-"""The largest integer that every JSON reader keeps: JavaScript rounds those beyond it."""
+"""The largest integer that every JSON reader keeps exactly: JavaScript rounds larger ones."""
 
 SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 TEXTS: Final = (dt.date, dt.time, dt.timedelta, uuid.UUID, decimal.Decimal)
-"""What is written as text; a datetime is a date, too."""
+"""Types that are written as text; a datetime is also a date."""
 
 _BARE: Final[dict[type, Callable[[Any], Any]]] = {
     str: str.__str__,
@@ -48,14 +50,15 @@ SHOWN: Final = 100
 
 
 def lower(value: Any) -> Any:
-    """Return what stands for a value in JSON: None, bool, int, float, str, list, and dict with keys of text.
+    """Convert a value to JSON's own types.
 
-    What is made of nothing else is returned as it is.
+    These are None, bool, int, float, str, list, and dict with text keys. A value that consists only
+    of them is returned itself, not a copy.
 
     Raises:
-        TypeError: JSON has nothing for a value of that type.
-        ValueError: JSON cannot carry that value: NaN, an integer beyond 2^53 - 1, a lone surrogate, keys that
-            would be the same; or it is nested too deeply.
+        TypeError: JSON has no form for a value of that type.
+        ValueError: JSON cannot carry the value: NaN, an integer beyond 2^53 - 1, a lone surrogate,
+            keys that become the same text; or the value is nested too deeply.
     """
     try:
         return _lower(value)
@@ -64,19 +67,23 @@ def lower(value: Any) -> Any:
 
 
 def read_json(value: Any, adapted: Any) -> Any:
-    """Check what JSON has said against an annotation that :func:`~trio_rpc.services.conversion.adapt` has made.
+    """Check and convert a JSON value by an annotation.
 
-    Raises msgspec.ValidationError, with the path of what does not fit.
+    Args:
+        value: the JSON value.
+        adapted: the annotation, as :func:`~trio_rpc.services.conversion.adapt` returned it.
+
+    Raises msgspec.ValidationError, with the path of the part that does not fit.
     """
     return msgspec.convert(value, adapted, dec_hook=_decode_hook, str_keys=True)
 
 
 class Form:
-    """Writes values so that whoever reads them by the same annotation gets equal ones.
+    """Writes values so that a reader with the same annotation gets equal values.
 
     Args:
-        annotation: the annotation; ``Any`` where there is none.
-        adapted: what :func:`~trio_rpc.services.conversion.adapt` has made of it.
+        annotation: the annotation; ``Any`` if there is none.
+        adapted: the annotation, as :func:`~trio_rpc.services.conversion.adapt` returned it.
     """
 
     def __init__(self, annotation: Any = Any, adapted: Any = Any) -> None:
@@ -86,11 +93,11 @@ class Form:
         self._scalar = scalar_type(adapted)
 
     def write(self, value: Any) -> Any:
-        """Return what stands for ``value`` in JSON.
+        """Return the JSON form of ``value``.
 
         Raises:
-            TypeError: JSON has nothing for that type, or the annotation reads it as another one.
-            ValueError: JSON cannot carry that value.
+            TypeError: JSON has no form for that type, or the annotation reads it as another type.
+            ValueError: JSON cannot carry the value.
         """
         lowered = lower(value)
         if type(lowered) is self._scalar or (self._is_any and lowered is value):
@@ -99,7 +106,7 @@ class Form:
         if not _is_same(value, read, self._enums):
             raise TypeError(
                 f"{_shown(value)} would be read back as {_shown(read)}:"
-                " JSON does not keep its type, and the annotation does not tell it"
+                " JSON does not keep its type, and the annotation does not specify it"
             )
         return lowered
 
@@ -139,14 +146,14 @@ def _checked(value: Any) -> Any:
                 value.encode()
             except UnicodeEncodeError:
                 raise ValueError(
-                    f"{_shown(value)} has a lone surrogate, which is no text"
+                    f"{_shown(value)} has a lone surrogate, which is not text"
                 ) from None
     elif cls is float:
         if not math.isfinite(value):
-            raise ValueError(f"JSON has no number for {value!r}")
+            raise ValueError(f"JSON cannot represent {value!r}")
     elif cls is int and not -MAX_INTEGER <= value <= MAX_INTEGER:
         raise ValueError(
-            f"the integer {_shown(value)} is beyond 2^53 - 1, and a browser would round it: send text"
+            f"the integer {_shown(value)} is beyond 2^53 - 1, where browsers round: send it as text"
         )
     return value
 
@@ -160,7 +167,7 @@ def _items(values: list[Any]) -> list[Any]:
 def _mapping(value: dict[Any, Any]) -> dict[str, Any]:
     lowered = {_key(key): _lower(item) for key, item in value.items()}
     if len(lowered) < len(value):
-        raise ValueError(f"{_shown(value)} has keys that are the same once they are text")
+        raise ValueError(f"{_shown(value)} has keys that become the same text")
     same = all(
         new is old and lowered[new] is value[old] for new, old in zip(lowered, value, strict=True)
     )
@@ -173,11 +180,11 @@ def _key(key: Any) -> str:
         return lowered
     if type(lowered) in (int, float):
         return repr(lowered)
-    raise TypeError(f"JSON has no key for {_shown(key)}")
+    raise TypeError(f"{_shown(key)} cannot be a key in JSON")
 
 
 def _fields(value: Any) -> dict[str, Any] | list[Any] | None:
-    """Take a value of a class of fields apart; None if it is not one."""
+    """Return the fields of a value; None if its class is not a class of fields."""
     cls = type(value)
     if isinstance(value, msgspec.Struct):
         return _struct_fields(value)
@@ -206,9 +213,9 @@ def _struct_fields(value: msgspec.Struct) -> dict[str, Any] | list[Any]:
 def _lower_other(value: Any) -> Any:
     if isinstance(value, TEXTS):
         if getattr(value, "fold", 0) and value.utcoffset() is None:  # type: ignore[union-attr]
-            raise ValueError(f"{value!r}: JSON has no fold; give the time its offset")
+            raise ValueError(f"{value!r}: JSON cannot carry fold; give the time a UTC offset")
         if isinstance(value, decimal.Decimal) and value.is_nan():
-            raise ValueError(f"JSON has no number for {value!r}")
+            raise ValueError(f"JSON cannot represent {value!r}")
         return msgspec.to_builtins(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
@@ -217,7 +224,7 @@ def _lower_other(value: Any) -> Any:
     simplify = simplifier(type(value))
     if simplify is not None:
         return _lower(simplify(value))
-    if isinstance(value, (str, int, float)):  # a subclass; what it adds is lost
+    if isinstance(value, (str, int, float)):  # a subclass; its own additions are lost
         return _checked(_BARE[next(cls for cls in type(value).__mro__ if cls in _BARE)](value))
     if isinstance(value, Mapping):
         return _mapping(dict(value))
@@ -241,18 +248,17 @@ def _decode_hook(wanted: Any, value: Any) -> Any:
 
 
 def _is_same(sent: Any, read: Any, enums: Container[type]) -> bool:
-    """Say whether a value has come back as it was, as far as a session would have kept it.
+    """Return whether a value was read back as the same value, as far as a session would keep it.
 
-    A class of fields that no annotation names is an object then, and an enum that is not one of ``enums``, which
-    the annotation names, is its value.
+    A class of fields that no annotation names may come back as an object. An enum may come back as
+    its value, unless it is one of ``enums``, which the annotation names.
     """
     cls = type(sent)
     if cls is type(read):
         if cls in SCALARS:
             return bool(sent == read)
-        if (
-            cls is dt.datetime or cls is dt.time
-        ):  # never equal by ==, if a zone's offset depends on fold
+        # Compare as text: where a zone's offset depends on fold, == is always False.
+        if cls is dt.datetime or cls is dt.time:
             return bool(sent.isoformat() == read.isoformat())
         if cls is list or cls is tuple:
             return _are_same(sent, read, enums)
@@ -274,7 +280,7 @@ def _is_same(sent: Any, read: Any, enums: Container[type]) -> bool:
 def _are_same(sent: Iterable[Any], read: Iterable[Any], enums: Container[type]) -> bool:
     try:
         return all(_is_same(one, other, enums) for one, other in zip(sent, read, strict=True))
-    except ValueError:  # not as many
+    except ValueError:  # different lengths
         return False
 
 
@@ -295,4 +301,4 @@ def _shown(value: Any) -> str:
 
 
 UNTYPED: Final = Form()
-"""For values that no annotation is known of."""
+"""The form of values without a known annotation."""

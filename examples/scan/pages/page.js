@@ -1,6 +1,6 @@
 import { Message } from "/message.js";
 
-const SHOWN = 500; // rows on the page at most; all are counted
+const SHOWN = 500; // the most rows on the page; all files are counted
 const at = (id) => document.getElementById(id);
 const message = new Message();
 let scan = null;
@@ -22,7 +22,7 @@ at("form").addEventListener("submit", async (event) => {
     outcome(`${files} files of ${bytes} bytes in ${seconds.toFixed(2)} s`);
   } catch (error) {
     const isCancelled = error.name === "AbortError";
-    outcome(isCancelled ? "cancelled; nothing of it runs any more" : error.message, !isCancelled);
+    outcome(isCancelled ? "cancelled; the scan has ended" : error.message, !isCancelled);
   } finally {
     at("start").disabled = false;
     at("cancel").disabled = true;
@@ -44,7 +44,7 @@ function found({ path, size }) {
   at("count").textContent = String(Number(at("count").textContent) + 1);
   const row = document.createElement("li");
   const bytes = document.createElement("span");
-  row.textContent = path; // text, and never markup: a file may be called anything
+  row.textContent = path; // text, never markup: a file name may contain anything
   bytes.textContent = ` ${size}`;
   row.append(bytes);
   at("found").append(row);

@@ -1,4 +1,4 @@
-"""The HTTP half of the Python client: requests, and what their refusals are raised as."""
+"""The HTTP half of the Python client: its requests, and the errors that refusals become."""
 
 from __future__ import annotations
 
@@ -47,27 +47,28 @@ REFUSALS: dict[int, type[RpcError]] = {
 
 
 class WebClient:
-    """An HTTP client that is open while somebody needs it.
+    """An HTTP client that stays open while at least one block uses it.
 
     Args:
-        host: of the gateway.
-        port: likewise.
-        path: where it is mounted.
-        ssl_context: for https; None for http.
+        host: the gateway's host.
+        port: the gateway's port.
+        path: the path at which the gateway is mounted.
+        ssl_context: the context for https; None for http.
     """
 
     def __init__(self, host: str, port: int, path: str, ssl_context: ssl.SSLContext | None) -> None:
         scheme = "http" if ssl_context is None else "https"
         netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._url = f"{scheme}://{netloc}{path}"
-        # Making one that nobody asks for anything takes longer than a call.
+        # For http an empty context: by default httpx loads certificates that it would never use,
+        # and that takes longer than a call.
         self._ssl_context = ssl_context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._users = 0
         self._owner: Owner
         self._client: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
-        """Need it. Raises RuntimeError while it is needed in another Trio run."""
+        """Open the client for the first block. Raises RuntimeError if another Trio run uses it."""
         if not self._users:
             self._owner = Owner("this Message, while it is in use,")
         self._owner.check()
@@ -79,7 +80,7 @@ class WebClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Need it no more."""
+        """Close the client after the last block."""
         self._users -= 1
         if not self._users and self._client is not None:
             client, self._client = self._client, None
@@ -97,9 +98,10 @@ class WebClient:
         seconds: float,
         key: str,
     ) -> str:
-        """Start a call whose end is told over the WebSocket; return its request_uuid.
+        """Start a call whose end comes over the WebSocket; return its request_uuid.
 
-        If the answer is lost it is asked for once more, with the same key: that starts nothing twice.
+        If the answer is lost, the request is sent once more, with the same key, so that it cannot
+        start a second call.
         """
         for name in names:
             if not (name.isascii() and name.isidentifier()):
@@ -118,11 +120,11 @@ class WebClient:
             answer = await self._send("POST", path, **request)
         started = _checked(answer)
         if not isinstance(started, dict) or not isinstance(started.get("request_uuid"), str):
-            raise DecodeError("the answer to a POST names no request_uuid")
+            raise DecodeError("the gateway's answer to the POST has no request_uuid")
         return str(started["request_uuid"])
 
     async def post_alone(self, method: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Call a method that is answered in the same request; return the message that ended it."""
+        """Call a method within one request; return the message that ended the call."""
         seconds = trio.current_effective_deadline() - trio.current_time()
         request = _json_request(dict(data), _timeout(seconds))
         answer = await self._send("POST", f"/api/{quote(method, safe='')}", timeout=None, **request)
@@ -130,22 +132,22 @@ class WebClient:
         if isinstance(ended, dict) and ended.get("type") in ("finish", "error"):
             return ended
         _checked(answer)
-        raise DecodeError("the answer to a POST is none")
+        raise DecodeError("the gateway's answer to the POST has no result")
 
     async def ask(self, verb: str, path: str, **given: Any) -> Any:
-        """Make an ordinary request; return the JSON of its answer, None if that is empty."""
+        """Send an ordinary request; return the JSON of the answer, or None if it is empty."""
         if "json" in given:
             given = _json_request(given["json"], {})
         return _checked(await self._send(verb, path, **given))
 
     async def _send(self, verb: str, path: str, **given: Any) -> httpx.Response:
-        assert self._client is not None  # noqa: S101 - it is needed
+        assert self._client is not None  # noqa: S101 - a block uses it
         try:
             return await self._client.request(verb, path, **given)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise ConnectionError(f"cannot connect to {self._url}: {exc}") from exc
         except httpx.TransportError as exc:
-            text = f"the answer of {self._url} to a {verb} was lost: {exc!r}"
+            text = f"the answer to a {verb} from {self._url} was lost: {exc!r}"
             raise SessionBroken(text, fate=Fate.UNKNOWN) from exc
 
 
@@ -168,12 +170,12 @@ def _decoded(answer: httpx.Response) -> Any:
         return from_json(answer.content)
     except ValueError as exc:
         if answer.is_success:
-            raise DecodeError(f"the answer is no JSON: {exc}") from None
+            raise DecodeError(f"the gateway's answer is not JSON: {exc}") from None
         return {"error": answer.text[:200]}
 
 
 def _checked(answer: httpx.Response) -> Any:
-    """Return the JSON of an answer; raise what fits its status if that is a refusal."""
+    """Return the JSON of an answer. If it is a refusal, raise the error for its status."""
     body = _decoded(answer)
     told = body if isinstance(body, dict) else {}
     if answer.is_success and "error" not in told:

@@ -1,4 +1,4 @@
-"""The Python client of a gateway: the same that ``message.js`` is in a browser."""
+"""The Python client of a gateway, the counterpart of ``message.js`` in a browser."""
 
 from __future__ import annotations
 
@@ -29,25 +29,29 @@ __all__ = ["Message"]
 logger = logging.getLogger("trio_rpc.gateway")
 
 HANDSHAKE = 10
-"""Seconds that a connection may take until the gateway has said its first word."""
+"""Seconds within which a connection must be open and bring the gateway's first message."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
-"""Seconds between attempts to connect again: at most the first at first, at most the second later on."""
+"""The longest pause between attempts to reconnect, in seconds: at first, and later on."""
 
 FAREWELL = 1
-"""Seconds for an orderly end."""
+"""Seconds that closing the WebSocket may take."""
 
 Callback = Callable[..., Awaitable[object] | object]
 
 
 class _Holder:
-    """Somebody who needs the connection: waits until it is up, or an attempt has failed."""
+    """A ``connect`` block or a post that needs the connection."""
 
     def __init__(self) -> None:
         self.told = trio.Event()
+        """Set when the connection is up, or when an attempt has failed with ``error``."""
         self.error: Exception | None = None
         self.scope = trio.CancelScope(shield=True)
-        """Its task that may carry the messages. A post that is cancelled still needs it."""
+        """The scope of its task, which may be the one that carries the messages.
+
+        It is shielded, because a cancelled post still needs the connection.
+        """
 
 
 def _check_host(host: str) -> None:
@@ -58,7 +62,7 @@ def _check_host(host: str) -> None:
 
 
 class Message:
-    """Calls methods of a gateway, which calls back while they run.
+    """Calls a gateway's methods and runs their callbacks.
 
     ::
 
@@ -67,12 +71,13 @@ class Message:
             result = await message.post("scan", {"folder": "/"}, callbacks={"found": print})
 
     Args:
-        host: of the gateway.
-        port: likewise.
-        path: where it is mounted, ``"/rpc"``; "" if it is served alone.
-        secure: whether it is reached by https and wss.
-        ssl_context: to verify it by; the system's authorities by default.
-        cancel_grace: seconds that a cancelled post waits for the word that its work has ended.
+        host: the gateway's host.
+        port: the gateway's port.
+        path: the path at which it is mounted, such as ``"/rpc"``; "" if it is served alone.
+        secure: whether to use https and wss.
+        ssl_context: verifies the gateway's certificate; by default by the system's authorities.
+        cancel_grace: seconds that a cancelled post waits for the gateway to confirm that the call
+            has ended.
 
     Raises ValueError for a host that is a URL, or has a port.
     """
@@ -95,7 +100,7 @@ class Message:
         self._web = WebClient(host, port, self._path, self._ssl_context)
         self._session: ClientSession | None = None
         self._socket: TextSocket | None = None
-        # Bound: the blocks and posts that are under way.
+        # Bound: the blocks and posts that are in progress.
         self._holders: list[_Holder] = []
         self._turn = trio.Lock()
         self._news = trio.Event()
@@ -107,12 +112,15 @@ class Message:
 
     @property
     def client_id(self) -> str | None:
-        """The name by which the gateway knows this client; None while it does not."""
+        """The gateway's id for this client; None while it has none."""
         return None if self._session is None else self._session.id
 
     @property
     def state(self) -> str:
-        """``"open"``, ``"connecting"`` (again), or ``"closed"`` when nobody needs a connection."""
+        """The state of the connection.
+
+        ``"open"``, ``"connecting"`` (also again), or ``"closed"`` while no block or post needs it.
+        """
         if self._socket is not None:
             return "open"
         return "connecting" if self._holders else "closed"
@@ -121,10 +129,11 @@ class Message:
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Self]:
-        """Be connected while the block lasts; it begins when the gateway has given this client its id.
+        """Stay connected while the block lasts.
 
-        Blocks may overlap, in several tasks: the last one to be left closes the connection. A connection that is
-        lost comes back by itself; calls go on, unless the gateway does not know this client any more.
+        The block begins once the gateway has given this client its id. Blocks may overlap, in
+        several tasks; the connection closes when the last of them ends. A lost connection is
+        restored automatically, and calls continue, unless the gateway no longer knows this client.
 
         Raises:
             OSError: the gateway cannot be reached; one line of text.
@@ -157,7 +166,7 @@ class Message:
                 raise holder.error
 
     async def _take_turns(self, holder: _Holder) -> None:
-        """Carry the messages, when it is this holder's turn; who comes after it resumes the session."""
+        """Carry the messages when it is this holder's turn; the next holder resumes the session."""
         with holder.scope:
             async with self._turn:
                 await keep_connected(
@@ -165,7 +174,7 @@ class Message:
                 )
 
     async def _connect(self) -> bool:
-        """Be connected once, as long as that lasts; return whether the gateway has answered."""
+        """Connect once, until the connection ends; return whether the gateway has answered."""
         try:
             with one_exception():
                 await self._connect_once()
@@ -178,7 +187,10 @@ class Message:
         return True
 
     async def _connect_once(self) -> None:
-        """Connect, or come back, and carry messages until the connection ends; that raises OSError."""
+        """Connect or resume, and carry messages until the connection ends.
+
+        Its end raises OSError. Returns only if the gateway no longer knows the session.
+        """
         host, port = self._place
         query = "resumable=1" if self._session is None else "resume=1"
         path = f"{self._path}/ws?{query}"
@@ -186,7 +198,7 @@ class Message:
             with trio.move_on_after(HANDSHAKE) as patience:
                 session = await self._greet(socket)
             if patience.cancelled_caught:
-                raise TimeoutError(f"the gateway at {host}:{port} says nothing")
+                raise TimeoutError(f"the gateway at {host}:{port} sends no first message")
             if session is None:
                 return
             self._up(socket)
@@ -197,10 +209,10 @@ class Message:
             except* OSError:
                 if self._socket is socket:
                     raise
-                await trio.sleep_forever()  # until goodbye has been said
+                await trio.sleep_forever()  # this end said goodbye; connect() cancels this next
 
     async def _greet(self, socket: TextSocket) -> ClientSession | None:
-        """Exchange the first messages; None if the session that was to be resumed is lost."""
+        """Exchange the first messages; return the session, or None if it could not be resumed."""
         if self._session is None:
             hello = _object(await socket.receive())
             self._session = ClientSession(hello, self._has_news)
@@ -225,7 +237,7 @@ class Message:
             self._lost_at = trio.current_time() + grace
 
     def _failed(self, exc: Exception) -> None:
-        """A connection has ended, or an attempt at one has failed; those hear of that who wait for it."""
+        """Record that a connection or an attempt has failed, and tell the waiting holders."""
         if self._socket is not None:
             logger.info("the connection to the gateway is lost: %s", exc)
             return
@@ -275,25 +287,31 @@ class Message:
     ) -> Any:
         """Call a method, run its callbacks as they come, and return its result.
 
-        Callbacks are called one after the other, in this task, with the arguments that the handler gives; what an
-        async one returns is awaited. One that raises is reported to the handler, and the call goes on. Without a connection
-        one is made for this call; a call without callbacks does without.
+        Callbacks run one after the other, in this task, with the arguments that the handler passes.
+        The result of an async callback is awaited. If a callback raises, the handler is told, and
+        the call goes on.
 
-        Cancelled, it has the work cancelled and waits until that has ended, for ``cancel_grace`` at most. Its
-        deadline travels along. (Without callbacks and outside of :meth:`connect` it hangs up instead.)
+        Outside of :meth:`connect`, a call with callbacks opens a connection of its own, and a call
+        without callbacks is a single request without a connection.
+
+        If this task is cancelled, the call is cancelled too, and this waits until it has ended, for
+        ``cancel_grace`` seconds at most. A call that is a single request hangs up instead. The
+        deadline of this task applies to the call at both ends.
 
         Args:
             method: its name, ``"service.method"``.
-            data: its arguments by name: None, bool, int up to 2^53 - 1, finite floats, str, lists, and dicts with
-                keys of text. Other types are refused, since nobody knows here what the method would make of them.
-            callbacks: functions by the names of the parameters that they are for.
+            data: its arguments by name: None, bool, int up to 2^53 - 1, finite floats, str, lists,
+                and dicts with text keys. Other types are refused, because this end does not know
+                how the method would read them.
+            callbacks: functions, by the names of the parameters that take them.
 
         Raises:
-            EncodeError: ``data`` has something that JSON does not keep; nothing was sent.
-            RemoteError: the method raised something.
-            RemoteCancelled: it was cancelled, and not by us.
-            SessionBroken: the session was lost, or the answer: nobody can say what became of the work.
-            MethodNotFound, InvalidArguments, Overloaded, Unavailable, Refused: it was not started.
+            EncodeError: ``data`` has a value that JSON does not keep; nothing was sent.
+            RemoteError: the method raised an exception.
+            RemoteCancelled: the call was cancelled, but not by this task.
+            SessionBroken: the session or the answer was lost; the outcome of the call is unknown.
+            MethodNotFound, InvalidArguments, Overloaded, Unavailable, Refused: the call was not
+                started.
             OSError: the gateway cannot be reached.
         """
         await trio.lowlevel.checkpoint()
@@ -322,7 +340,8 @@ class Message:
     async def _start(
         self, session: ClientSession, method: str, data: Mapping[str, Any], names: list[str]
     ) -> str:
-        # Given up in the middle, it could start work that nobody knows of. It is answered at once.
+        # Shielded, because a request that is abandoned halfway could start a call that this end
+        # does not know. The gateway answers it at once.
         seconds = trio.current_effective_deadline() - trio.current_time()
         with trio.CancelScope(shield=True):
             request = await self._web.start(
@@ -334,9 +353,15 @@ class Message:
                 seconds=seconds,
                 key=str(uuid.uuid4()),
             )
-        return request  # noqa: RET504 - for all that mypy knows, the scope may swallow it
+        return request  # noqa: RET504 - mypy assumes that the scope may swallow exceptions
 
     async def _follow(self, call: Call, callbacks: Mapping[str, Callback]) -> Any:
+        # 1. Run the callbacks in order, until next() returns None: the call has ended, or this task
+        #    has been cancelled.
+        # 2. If the call has not ended, cancel it and wait for its end (law 2).
+        # 3. If this task was cancelled, raise that, unless the call ended by itself and all its
+        #    callbacks have run (law 3).
+        # 4. Otherwise return the result of the call, or raise its error.
         skipped: set[str] = set()
         try:
             while (message := await call.next()) is not None:
@@ -344,7 +369,7 @@ class Message:
                 await self._run_callbacks(call, message, callbacks, skipped)
                 call.handled()
         except BaseException:
-            await self._cancel(call)  # a callback was cancelled, or has raised what is no Exception
+            await self._cancel(call)  # a callback was cancelled or raised a BaseException
             raise
         if call.end is None:
             await self._cancel(call)
@@ -353,8 +378,8 @@ class Message:
         return await self._settle(call.end)
 
     async def _cancel(self, call: Call) -> None:
-        """Have the work cancelled, and wait for its end (law 2)."""
-        call.cancel("cancelled by its caller")
+        """Cancel the call, and wait for its end (law 2)."""
+        call.cancel("cancelled by the caller")
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self._cancel_grace):
             await call.ended.wait()
 
@@ -373,20 +398,20 @@ class Message:
             if callback is None:
                 if name not in skipped:
                     skipped.add(name)
-                    logger.warning("the gateway calls %r, which was not given", name)
+                    logger.warning("the gateway calls %r, but post got no such callback", name)
                 continue
             try:
                 is_spread = type(spread) is list and name in spread
                 result = _call(callback, payload) if is_spread else callback(payload)
                 if isinstance(result, Awaitable):
                     await result
-            except Exception as exc:  # it is the handler's to know
+            except Exception as exc:  # the handler is told
                 logger.warning("the callback %r failed", name, exc_info=exc)
                 call.failed(name, f"{type(exc).__name__}: {exc}")
 
     async def _settle(self, end: dict[str, Any] | RpcError | None) -> Any:
         if isinstance(end, dict) and end.get("code") == "deadline":
-            # Law 5: for its own deadline a caller sees its own scope's Cancelled.
+            # Law 5: a caller whose own deadline has passed sees Cancelled of its own scope.
             await trio.sleep_until(min(trio.current_effective_deadline(), trio.current_time() + 1))
             await trio.lowlevel.checkpoint()
         return self._result(end)
@@ -395,7 +420,7 @@ class Message:
         if isinstance(end, RpcError):
             raise end
         if end is None:
-            raise SessionBroken("the work has not ended within cancel_grace")
+            raise SessionBroken("the gateway has not ended the cancelled call within cancel_grace")
         if _is_result(end):
             return finish_payload(end)
         text = str(end.get("error"))
@@ -413,7 +438,7 @@ class Message:
     # ── ordinary requests ────────────────────────────────────────────────────────────────────
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        """GET a page of the same server, and return its JSON; None for an empty one.
+        """GET a page of the same server, and return its JSON; None if the page is empty.
 
         Raises as :meth:`post` does, by the status of the answer.
         """
@@ -433,7 +458,13 @@ class Message:
 
 
 def _call(callback: Callback, payload: Any) -> Awaitable[object] | object:
-    """Call a callback with all its arguments, which are one value in the message: a list, an object or None."""
+    """Call a callback with all its arguments.
+
+    Args:
+        callback: the callback.
+        payload: its value in the message: a list of positional arguments, an object of keyword
+            arguments, or None for no arguments.
+    """
     if type(payload) is dict:
         return callback(**payload)
     return callback(*(payload if type(payload) is list else ()))
@@ -444,9 +475,10 @@ def _is_result(end: object) -> bool:
 
 
 def _is_its_own(end: object) -> bool:
-    """Whether the work came to that end by itself: a cancellation does not hide that (law 3).
+    """Return whether the call ended by itself.
 
-    Unless callbacks were not run any more: a local call would have ended there.
+    A cancellation does not hide such an end (law 3), except if callbacks of the call were not run
+    because of it: a local call would have ended at the first of them.
     """
     return isinstance(end, dict) and end.get("code") not in ("cancelled", "deadline")
 

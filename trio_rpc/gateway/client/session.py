@@ -1,8 +1,8 @@
-"""What a client knows of its session with a gateway: its calls, and what it has seen. No I/O.
+"""A client's state of its session with a gateway: its calls, and the messages it has seen. No I/O.
 
-It outlives its connections: whoever carries messages hands in what has come, and takes out what is to be sent.
-Messages from the gateway are numbered; what this end says is the state of its calls, and is said again after a
-reconnection, so it needs no numbers.
+The session outlives its connections. The task that carries messages passes received messages in,
+and takes out the messages to send. Messages from the gateway are numbered. Messages to it need no
+numbers: they describe the state of the calls, and are sent again after a reconnection.
 """
 
 from __future__ import annotations
@@ -20,10 +20,16 @@ __all__ = ["Call", "ClientSession"]
 
 ACK_MESSAGES: Final = 64
 ACK_BYTES: Final = 32 * 1024
-"""So much may have come since the last acknowledgement; the gateway holds it for as long."""
+"""The messages, or their bytes, after which the client acknowledges.
+
+The gateway holds them until then.
+"""
 
 MAX_HELD: Final = 20_000
-"""Messages of calls whose POST has not been answered yet. A gateway holds fewer for one client."""
+"""The most messages held for calls whose POST has not been answered yet.
+
+A gateway holds fewer for one client.
+"""
 
 TERMINAL: Final = ("finish", "error")
 
@@ -32,11 +38,11 @@ class Call:
     """A call, from the answer to its POST until its last message.
 
     Attributes:
-        request: its request_uuid.
-        end: the message that has ended it, or why there will be none.
-        ended: set when there is ``end``.
-        raise_cancel: raises its caller's cancellation, once there is one.
-        is_cut: whether callbacks came that were not run, for it had been cancelled.
+        request: the request_uuid.
+        end: the message that has ended the call, or the error because of which there will be none.
+        ended: set when ``end`` is known.
+        raise_cancel: raises the cancellation of the caller, once it has been cancelled.
+        is_cut: whether callbacks came that were not run, because the call had been cancelled.
     """
 
     def __init__(self, session: ClientSession, request: str, window: int) -> None:
@@ -47,7 +53,7 @@ class Call:
         self.is_cut = False
         self._session = session
         self._report_after = max(window // 4, 1)
-        # Bound: the window, which the gateway keeps.
+        # Bound: the window, which the gateway does not exceed.
         self._queue: list[dict[str, Any]] = []
         self._next = 0
         self._task: trio.lowlevel.Task | None = None
@@ -58,7 +64,7 @@ class Call:
         self._errors: dict[str, str] = {}
 
     def hear(self, message: dict[str, Any]) -> None:
-        """Take one message in: of the numbered kinds."""
+        """Accept one callback message or the message that ends the call."""
         if message["type"] in TERMINAL:
             self.finish(message)
         elif self._cancelled is not None:
@@ -69,7 +75,7 @@ class Call:
         self._wake()
 
     def finish(self, end: dict[str, Any] | RpcError) -> None:
-        """It is over."""
+        """End the call. Only the first end counts."""
         if self.end is None:
             self.end = end
             self.ended.set()
@@ -77,7 +83,11 @@ class Call:
             self._wake()
 
     async def next(self) -> dict[str, Any] | None:
-        """Return the next callback message; None when there is none, for it is over or its caller is cancelled."""
+        """Wait for the next callback message and return it.
+
+        Returns None when the call has ended and all its callback messages have been returned, or
+        when the caller is cancelled.
+        """
         if self._next == len(self._queue):
             self._queue.clear()
             self._next = 0
@@ -101,20 +111,23 @@ class Call:
             trio.lowlevel.reschedule(task)
 
     def handled(self) -> None:
-        """One callback message is done with; the gateway is told now and then, so that it goes on."""
+        """Record that one callback message has been handled.
+
+        The gateway is told once a quarter of the window has been handled, so that it can send more.
+        """
         self._handled += 1
         if self._handled - self._reported >= self._report_after:
             self._reported = self._handled
             self._session.has_news(self)
 
     def failed(self, name: str, error: str) -> None:
-        """A callback has raised."""
+        """Record that a callback has raised, to report it to the gateway."""
         text = error[:1000].encode(errors="backslashreplace")  # an exception may say anything
         self._errors[name] = text.decode()
         self._session.has_news(self)
 
     def cancel(self, reason: str) -> None:
-        """Have the work cancelled; its end is still to come."""
+        """Ask the gateway to cancel the call, and drop queued callbacks. The end comes later."""
         if self._cancelled is None:
             self._cancelled = reason
             self.is_cut = self._next < len(self._queue)
@@ -123,7 +136,7 @@ class Call:
             self._session.has_news(self)
 
     def state(self) -> list[dict[str, Any]]:
-        """Say how things stand with it; what has been said before may be said again."""
+        """Return messages that describe the call's state; they may repeat earlier ones."""
         said: list[dict[str, Any]] = [
             {"type": "callback_error", "name": name, "error": error}
             for name, error in self._errors.items()
@@ -137,11 +150,14 @@ class Call:
 
 
 class ClientSession:
-    """One identity at a gateway, as long as that knows it.
+    """One identity of this client at a gateway, for as long as the gateway knows it.
 
     Args:
         hello: the gateway's first message.
-        wake: called when there is something to say.
+        wake: called when there are messages to send.
+
+    Raises:
+        RemoteProtocolError: ``hello`` does not come from a gateway.
     """
 
     def __init__(self, hello: Mapping[str, Any], wake: Callable[[], None]) -> None:
@@ -152,7 +168,7 @@ class ClientSession:
             self.keepalive = _seconds(hello.get("keepalive", 0))
             self.window = int(hello.get("window") or 1000)
         except (KeyError, TypeError, ValueError):
-            raise RemoteProtocolError("what answers here is no gateway") from None
+            raise RemoteProtocolError("the server is not a trio_rpc gateway") from None
         self.seen = 0
         self.calls: dict[str, Call] = {}
         self._wake = wake
@@ -163,28 +179,32 @@ class ClientSession:
         self._new_messages = 0
         self._new_bytes = 0
         self._aside: list[dict[str, Any]] = []
-        # Bound: the calls, and those that nobody waits for, one message each.
+        # Calls with news to send; None for a call without a caller, which is to be cancelled.
+        # Bound: the calls, plus MAX_HELD.
         self._news: dict[str, Call | None] = {}
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────
 
     def posting(self) -> None:
-        """A POST is on its way: messages of its call may come before its answer."""
+        """Record that a POST is being sent: messages of its call may come before its answer."""
         self._posting += 1
 
     def started(self, request: str) -> Call:
-        """A POST has been answered: make its call, and hand it what has come before."""
+        """Return the call of an answered POST; it gets the messages that came before the answer."""
         call = self.calls[request] = Call(self, request, self.window)
         held = self._held.pop(request, [])
         self._held_count -= len(held)
         for message in held:
             call.hear(message)
-        if self._lost is not None:  # meanwhile: nothing more will come
+        if self._lost is not None:  # lost meanwhile: no more messages will come
             call.finish(self._lost())
         return call
 
     def posted(self) -> None:
-        """A POST is over, whatever has come of it. When none is left, nobody will ask for what is held."""
+        """Record that a POST is over, whatever its outcome.
+
+        After the last one, cancel the calls whose messages are still held: they have no caller.
+        """
         self._posting -= 1
         if not self._posting:
             for request in self._held:
@@ -193,29 +213,29 @@ class ClientSession:
             self._held_count = 0
 
     def forget(self, call: Call) -> None:
-        """A call is over."""
+        """Remove a call that has ended."""
         self.calls.pop(call.request, None)
         self._news.pop(call.request, None)
 
     def lose(self, error: Callable[[], RpcError]) -> None:
-        """The gateway does not know this session any more: all calls fail."""
+        """Fail all calls, because the gateway no longer knows this session."""
         self._lost = error
         for call in tuple(self.calls.values()):
             call.finish(error())
 
     def raise_if_lost(self, cause: Exception) -> None:
-        """Raise why this session is over, if it is: that is why a POST was refused."""
+        """Raise the reason why this session is over, if it is. A POST was refused because of it."""
         if self._lost is not None:
             raise self._lost() from cause
 
-    # ── what comes ───────────────────────────────────────────────────────────────────────────
+    # ── receiving ────────────────────────────────────────────────────────────────────────────
 
     def hear(self, text: str | bytes) -> None:
-        """Take in one text of the gateway's. Raises RemoteProtocolError for what cannot be from one."""
+        """Accept one text from the gateway. Raises RemoteProtocolError if it is not valid."""
         try:
             messages = from_json(text)
         except ValueError as exc:
-            raise RemoteProtocolError(f"the gateway sent what is no JSON: {exc}") from None
+            raise RemoteProtocolError(f"the gateway sent invalid JSON: {exc}") from None
         for message in messages if type(messages) is list else [messages]:
             if type(message) is dict:
                 self._hear_one(message)
@@ -231,7 +251,7 @@ class ClientSession:
         if type(number) is not int or number <= self.seen:
             return
         if number != self.seen + 1:
-            raise RemoteProtocolError(f"message {self.seen + 1} of the gateway is missing")
+            raise RemoteProtocolError(f"message {self.seen + 1} from the gateway is missing")
         self.seen = number
         self._new_messages += 1
         if kind == "callback" or kind in TERMINAL:
@@ -243,41 +263,41 @@ class ClientSession:
             call.hear(message)
         elif self._posting:
             if self._held_count >= MAX_HELD:
-                raise RemoteProtocolError("too much has come for calls that are not known yet")
+                raise RemoteProtocolError("too many messages for calls whose POST is unanswered")
             self._held.setdefault(request, []).append(message)
             self._held_count += 1
         elif message["type"] not in TERMINAL:
             self._disown(request)
 
     def _disown(self, request: str) -> None:
-        # Its POST has been given up, or its answer was lost: nobody waits for it.
+        # The POST was abandoned, or its answer was lost. No caller waits for the call: cancel it.
         if len(self._news) < MAX_HELD:
             self._news[request] = None
             self._wake()
 
-    # ── what is said ─────────────────────────────────────────────────────────────────────────
+    # ── sending ──────────────────────────────────────────────────────────────────────────────
 
     def has_news(self, call: Call) -> None:
-        """There is something to say about a call."""
+        """Record that a call has news to send."""
         if call.request in self.calls:
             self._news[call.request] = call
             self._wake()
 
     def resume(self) -> str:
-        """Say who this is, as the first message of another connection."""
+        """Return the first message of a new connection, which identifies this client."""
         told = {"uuid": self.id, "token": self.token, "seq": self.seen}
         return encode({"type": "resume", **told}).decode()
 
     def resumed(self) -> None:
-        """Another connection is up: what was said over the last one may have been lost."""
-        self._new_messages = self._new_bytes = 0  # the resume has acknowledged all
+        """Queue the state of all calls again: the last connection may have lost messages."""
+        self._new_messages = self._new_bytes = 0  # the resume message was an acknowledgement
         self._aside.clear()
         for request, call in self.calls.items():
             self._news[request] = call
         self._wake()
 
     def news(self) -> list[str]:
-        """Take out what is to be said now."""
+        """Take the messages that are to be sent now."""
         said, self._aside = self._aside, []
         if self._new_messages >= ACK_MESSAGES or self._new_bytes >= ACK_BYTES:
             said.append({"type": "ack", "seq": self.seen})
@@ -286,12 +306,12 @@ class ClientSession:
             if call is not None:
                 said += call.state()
             else:
-                reason = "nobody waits for it"
+                reason = "no caller waits for it"
                 said.append({"type": "cancel", "request_uuid": request, "reason": reason})
         self._news.clear()
         return [encode(message).decode() for message in said]
 
 
 def _seconds(value: Any) -> float:
-    """Read a time, which is null where there is no limit."""
+    """Convert a time in seconds; null stands for no limit."""
     return math.inf if value is None else float(value)

@@ -1,4 +1,4 @@
-"""A WebSocket of texts, as the Python client of a gateway needs it."""
+"""A WebSocket that carries texts, for the Python client of a gateway."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from trio_rpc.util.one_exception import one_exception
 __all__ = ["TextSocket", "open_text_socket"]
 
 MAX_MESSAGE = 64 * 1024 * 1024
-"""One message of the gateway's: a result has no bound of its own."""
+"""The most bytes of one message from the gateway: results have no other bound."""
 
 
 class TextSocket:
     """A connection that sends and receives texts.
 
-    ``receive`` and ``send`` raise OSError when it has ended, for whatever reason.
+    ``receive`` and ``send`` raise OSError once it has ended, for any reason.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class TextSocket:
             raise self._ended() from None
 
     async def receive(self) -> str | bytes:
-        """Wait for the next text."""
+        """Wait for the next text and return it."""
         try:
             message = await self._websocket.get_message()
         except trio_websocket.ConnectionClosed:
@@ -50,7 +50,7 @@ class TextSocket:
         return message
 
     async def close(self, text: str) -> None:
-        """Say one more text, and goodbye."""
+        """Send one more text, then close the WebSocket."""
         with suppress(trio_websocket.ConnectionClosed):
             await self._websocket.send_message(text)
             await self._websocket.aclose()
@@ -59,7 +59,7 @@ class TextSocket:
         closed = self._websocket.closed
         if closed is None or closed.code == 1006:
             return ConnectionError(
-                f"the connection was lost: {self._stream.failure or 'no reason'}"
+                f"the connection was lost: {self._stream.failure or 'no reason given'}"
             )
         return ConnectionError(f"the gateway closed the WebSocket: {closed.code} {closed.reason}")
 
@@ -68,17 +68,17 @@ class TextSocket:
 async def open_text_socket(
     host: str, port: int, path: str, ssl_context: ssl.SSLContext | None, patience: float
 ) -> AsyncIterator[TextSocket]:
-    """Open a WebSocket, and own it for a block, at whose end it is closed forcefully.
+    """Open a WebSocket for a block, and close it forcefully when the block ends.
 
     Args:
-        host: of the gateway.
-        port: likewise.
-        path: of the URL.
-        ssl_context: for ``wss``.
+        host: the gateway's host.
+        port: the gateway's port.
+        path: the path of the URL.
+        ssl_context: the context for ``wss``; None for ``ws``.
         patience: seconds that all handshakes together may take.
 
     Raises:
-        OSError: it cannot be opened; one line of text.
+        OSError: the WebSocket cannot be opened; one line of text.
     """
     stream: trio.abc.Stream | None = None
     netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -98,7 +98,9 @@ async def open_text_socket(
                     body.append(exc)
                     raise
                 finally:
-                    nursery.cancel_scope.cancel(reason="the block that owns the WebSocket is over")
+                    nursery.cancel_scope.cancel(
+                        reason="the block that owns the WebSocket has ended"
+                    )
         finally:
             if stream is not None:
                 await close_forcefully(stream)
@@ -110,13 +112,13 @@ async def _shake_hands(
     try:
         websocket = await trio_websocket.wrap_client_stream(
             nursery,
-            watched,  # type: ignore[arg-type]  # it says SocketStream, and takes any stream
+            watched,  # type: ignore[arg-type]  # annotated as SocketStream, works with any
             netloc,
             path,
             max_message_size=MAX_MESSAGE,
             receive_buffer_size=256 * 1024,
         )
     except trio_websocket.HandshakeError as exc:
-        raise ConnectionError(f"no WebSocket: {exc}") from None
+        raise ConnectionError(f"the WebSocket handshake failed: {exc}") from None
     watched.opened()
     return websocket

@@ -40,7 +40,7 @@ class Client:
     """A browser, its running calls, and its backlog of messages.
 
     The calls run in the client's nursery, whether it is connected or not. While it is disconnected,
-    the nursery's deadline is the time at which it will have been away for longer than ``grace``.
+    the nursery's deadline is the time at which ``grace`` has passed.
     One task writes to the current connection, so messages leave in the order in which they were
     queued.
 

@@ -279,7 +279,7 @@ class GatewayCall:
 
 
 def _with_start(call: IncomingCall, error: dict[str, Any]) -> dict[str, Any]:
-    """Say in an error that the handler has not begun, if that is so (law 15)."""
+    """Return an error message, marked as not started if the handler has not begun (law 15)."""
     return error if call.has_begun else {**error, "started": False}
 
 

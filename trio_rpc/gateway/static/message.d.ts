@@ -1,39 +1,43 @@
-/** Types of message.js; held true by `tsc`, which checks that module, and by a test in a browser. */
+/** Types of message.js. `tsc` checks that module against them, and so does a test in a browser. */
 
-/** One that is undefined is left out. */
+/** Functions by the names of the parameters that take them. An undefined one is left out. */
 export type Callbacks = Record<string, ((...args: any[]) => unknown) | undefined>;
 
-/** What travels in a URL; one that is undefined is left out. */
+/** The query parameters of a URL. An undefined one is left out. */
 export type Params = Record<string, string | number | boolean | bigint | undefined>;
 
 export interface PostOptions {
-  /** Aborting it cancels the work; the promise is rejected when that has ended. */
+  /** Aborting it cancels the call; the promise is rejected when the call has ended. */
   signal?: AbortSignal;
-  /** Milliseconds that the call may take, there as here. */
+  /** Milliseconds after which the call is cancelled, at both ends. */
   timeoutMs?: number;
 }
 
 export interface MessageOptions {
-  /** Where the gateway is mounted, "/rpc"; by default where this module came from. */
+  /**
+   * The path at which the gateway is mounted, such as "/rpc". By default, the path that this module
+   * came from, or "/" if a host is given.
+   */
   path?: string;
-  /** Whether it is reached by https and wss. */
+  /** Whether to use https and wss. By default, if this module was loaded by https. */
   secure?: boolean;
 }
 
 export type State = "closed" | "connecting" | "open";
 
 export interface MessageEvents {
-  /** The connection has changed. */
+  /** The state of the connection has changed. */
   state: CustomEvent<{ state: State; reason: string }>;
-  /** The gateway does not know this client any more; pending calls have been rejected. */
+  /** The gateway no longer knows this client; pending calls have been rejected. */
   lost: CustomEvent<{ reason: string }>;
 }
 
 /**
- * What a call is rejected with.
+ * The error that a call is rejected with.
  *
- * `code`: "raised" (the method raised), "cancelled", "deadline", "internal", "refused" (not started; `status` is
- * that of the answer), "lost" (nobody can say what became of the work), "unreachable", "closed", "unconfirmed".
+ * `code`: "raised" (the method raised an exception), "cancelled", "deadline", "internal", "refused"
+ * (the call was not started; `status` is the status of the answer), "lost" (the outcome of the call
+ * is unknown), "unreachable", "closed", "unconfirmed".
  */
 export class MessageError extends Error {
   constructor(
@@ -43,31 +47,32 @@ export class MessageError extends Error {
   );
   code: string;
   status: number;
-  /** The parameter that is to blame, or "". */
+  /** The parameter at fault, or "". */
   parameter: string;
-  /** The name of the class of what was raised, or "". */
+  /** The class name of the exception that the method raised, or "". */
   errorType: string;
 }
 
-/** Calls methods of a gateway, which calls back while they run. */
+/** Calls a gateway's methods and runs their callbacks. */
 export class Message extends EventTarget {
-  /** By default it calls the server that this module came from. */
+  /** Without a host, it calls the server that this module came from. */
   constructor(host?: string, port?: number | string, options?: MessageOptions);
-  /** Where the gateway is. */
+  /** The URL of the gateway. */
   base: URL;
   readonly state: State;
-  /** The name by which the gateway knows this client; null while it does not. */
+  /** The gateway's id for this client; null while it has none. */
   readonly clientId: string | null;
-  /** Connect, and stay connected until `close`; rejected if the first attempt fails. */
+  /** Connect, and stay connected until `close`. Rejects if the first attempt fails. */
   connect(): Promise<this>;
-  /** Leave: pending calls are rejected with the code "closed", and their work is cancelled. */
+  /** Close the connection. Pending calls are cancelled and rejected with the code "closed". */
   close(): void;
   /**
    * Call a method, run its callbacks one after the other, and return its result.
    *
-   * Without a connection one is made for a call with callbacks; a call without any is one request then, and aborting
-   * it hangs up. `data` is what JSON has: NaN, -0, a Map or the like is a TypeError. A callback is called with the
-   * arguments that the method gives. One that throws is reported to the method; the call goes on.
+   * Without a connection, a call with callbacks opens one. A call without callbacks is then one
+   * request, and aborting it hangs up. `data` must consist of JSON's own types: NaN, -0 or a Map,
+   * for example, is a TypeError. A callback gets the arguments that the method passes. If a
+   * callback throws, the method is told, and the call goes on.
    */
   post(
     method: string,
@@ -75,7 +80,7 @@ export class Message extends EventTarget {
     callbacks?: Callbacks,
     options?: PostOptions,
   ): Promise<any>;
-  /** GET a page of the same server, and return its JSON; null for an empty one. */
+  /** GET a page of the same server, and return its JSON; null if the page is empty. */
   get(path: string, params?: Params): Promise<any>;
   /** PUT JSON, and return the JSON of the answer. */
   put(path: string, data?: any): Promise<any>;

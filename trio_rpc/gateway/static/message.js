@@ -1,17 +1,19 @@
 // @ts-check
 /// <reference path="./message.d.ts" />
 /**
- * The browser's client of a trio_rpc gateway: HTTP starts a call, a WebSocket carries its callbacks and its end.
+ * The browser's client of a trio_rpc gateway. HTTP starts a call; a WebSocket carries its callbacks
+ * and its end.
  *
  *     import { Message } from "/message.js";
  *     const message = new Message();
  *     await message.connect();
  *     const result = await message.post("scan", { folder: "/" }, { found: show });
  *
- * The same rules as for a call in Python: what `post` started has ended when its promise is settled. Aborting it
- * cancels the work, and the promise waits for the word that the work has ended. A connection that is lost comes
- * back by itself, and what was missed is delivered in order, once; if the gateway does not know this client any
- * more, every pending call is rejected with the code "lost".
+ * The same rules hold as for a call in Python. The call that `post` started has ended when its
+ * promise is settled. Aborting it cancels the call, and the promise waits until the gateway
+ * confirms that the call has ended. A lost connection is restored automatically, and missed
+ * messages are delivered in order, once. If the gateway no longer knows this client, every pending
+ * call is rejected with the code "lost".
  *
  * No dependencies. docs/gateway.md describes the messages.
  */
@@ -23,9 +25,9 @@ const ANSWER = 30_000;
 const CANCEL_GRACE = 30_000;
 const ACK_MESSAGES = 64;
 const ACK_SIZE = 32 * 1024;
-/** Messages held for POSTs that have not been answered yet; a gateway holds fewer for one client. */
+/** The most messages held for unanswered POSTs; a gateway holds fewer for one client. */
 const MAX_HELD = 20_000;
-/** Keys of a callback message that are no callbacks. */
+/** Keys of a callback message that are not callbacks. */
 const ENVELOPE = new Set(["type", "request_uuid", "seq", "spread"]);
 const RESERVED = new Set([
   ...["type", "request_uuid", "seq"],
@@ -33,10 +35,10 @@ const RESERVED = new Set([
 ]);
 const HERE = new URL(".", import.meta.url);
 
-/** The longest time that setTimeout takes; a longer one would be over at once. */
+/** The longest time that setTimeout accepts; a longer one would end at once. */
 const LONGEST_TIMER = 2 ** 31 - 1;
 
-/** Runs a function once, after any time, unless it is stopped. */
+/** Runs a function once, after a time of any length, unless it is stopped. */
 class Timer {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
 
@@ -63,7 +65,7 @@ class Timer {
   }
 }
 
-/** What a call is rejected with; `code` says why. */
+/** The error that a call is rejected with; `code` says why. */
 export class MessageError extends Error {
   /**
    * @param {string} code
@@ -91,7 +93,7 @@ class Call {
     this.session = session;
     this.request = request;
     this.callbacks = callbacks;
-    /** Bound: the window, which the gateway keeps. @type {any[]} */
+    /** Bound: the window, which the gateway does not exceed. @type {any[]} */
     this.queue = [];
     this.next = 0;
     this.isRunning = false;
@@ -101,14 +103,14 @@ class Call {
     this.reported = 0;
     /** @type {string | null} */
     this.cancelled = null;
-    /** Whether callbacks came that were not run, for it had been cancelled. */
+    /** Whether callbacks came that were not run, because the call had been cancelled. */
     this.isCut = false;
     /** @type {Map<string, string>} */
     this.errors = new Map();
     this.skipped = new Set();
     /** @type {(end: any) => void} */
     this.settle = () => {};
-    /** Settled with the last message, when all callbacks before it have run. */
+    /** Resolves with the last message, once all callbacks before it have run. */
     this.done = new Promise((resolve) => {
       this.settle = resolve;
     });
@@ -166,7 +168,7 @@ class Call {
     if (Object.hasOwn(this.callbacks, name)) return this.callbacks[name];
     if (!this.skipped.has(name)) {
       this.skipped.add(name);
-      console.warn(`trio_rpc: the gateway calls ${name}, which was not given`);
+      console.warn(`trio_rpc: the gateway calls ${name}, but post got no such callback`);
     }
     return undefined;
   }
@@ -189,7 +191,7 @@ class Call {
     this.session.hasNews(this);
   }
 
-  /** Say how things stand; what has been said may be said again. */
+  /** Return messages that describe the state of the call; they may repeat earlier ones. */
   state() {
     /** @type {any[]} */
     const said = [];
@@ -201,7 +203,7 @@ class Call {
   }
 }
 
-/** One identity at the gateway, as long as that knows it. */
+/** One identity of this client at the gateway, for as long as the gateway knows it. */
 class Session {
   /**
    * @param {any} hello
@@ -227,7 +229,11 @@ class Session {
     this.newSize = 0;
     /** @type {any[]} */
     this.aside = [];
-    /** Bound: the calls, and those that nobody waits for. @type {Map<string, Call | null>} */
+    /**
+     * Calls with news to send; null for a call without a caller, which is to be cancelled.
+     * Bound: the calls, plus MAX_HELD.
+     * @type {Map<string, Call | null>}
+     */
     this.news = new Map();
   }
 
@@ -242,11 +248,11 @@ class Session {
     this.held.delete(request);
     this.heldCount -= held.length;
     for (const message of held) call.hear(message);
-    if (this.over !== null) call.finish(this.over); // meanwhile: nothing more will come
+    if (this.over !== null) call.finish(this.over); // it was lost meanwhile
     return call;
   }
 
-  /** A POST is over. When none is left, nobody will ask for what is held. */
+  /** Record that a POST is over. After the last one, cancel the calls whose messages are held. */
   posted() {
     this.posting -= 1;
     if (this.posting) return;
@@ -262,7 +268,7 @@ class Session {
   }
 
   /**
-   * All calls fail, those that are being started too.
+   * Fail all calls, including those that are being started.
    * @param {string} type
    * @param {string} error
    */
@@ -274,7 +280,7 @@ class Session {
     }
   }
 
-  /** @param {string} text Throws for what cannot be from a gateway. */
+  /** @param {string} text Throws if it cannot come from a gateway. */
   hear(text) {
     const messages = JSON.parse(text);
     for (const message of Array.isArray(messages) ? messages : [messages]) {
@@ -309,7 +315,7 @@ class Session {
     if (call) {
       call.hear(message);
     } else if (this.posting) {
-      if (this.heldCount >= MAX_HELD) throw new Error("too much has come for unknown calls");
+      if (this.heldCount >= MAX_HELD) throw new Error("too many messages for unknown calls");
       const held = this.held.get(request);
       if (held) held.push(message);
       else this.held.set(request, [message]);
@@ -319,7 +325,7 @@ class Session {
     }
   }
 
-  /** @param {string} request Its POST was given up, or its answer lost: nobody waits for it. */
+  /** @param {string} request No caller waits for it: the POST was abandoned or its answer lost. */
   disown(request) {
     if (this.news.size >= MAX_HELD) return;
     this.news.set(request, null);
@@ -337,14 +343,14 @@ class Session {
     return this.newMessages >= ACK_MESSAGES || this.newSize >= ACK_SIZE;
   }
 
-  /** Another connection is up: what was said over the last one may have been lost. */
+  /** Queue the state of all calls again: the last connection may have lost messages. */
   resumed() {
     this.newMessages = this.newSize = 0;
     this.aside = [];
     for (const [request, call] of this.calls) this.news.set(request, call);
   }
 
-  /** Take out what is to be said now. */
+  /** Take the messages that are to be sent now. */
   takeNews() {
     const said = this.aside;
     this.aside = [];
@@ -354,40 +360,46 @@ class Session {
     }
     for (const [request, call] of this.news) {
       if (call) said.push(...call.state());
-      else said.push({ type: "cancel", request_uuid: request, reason: "nobody waits for it" });
+      else said.push({ type: "cancel", request_uuid: request, reason: "no caller waits for it" });
     }
     this.news.clear();
     return said;
   }
 }
 
-/** Calls methods of a gateway, which calls back while they run. */
+/** Calls a gateway's methods and runs their callbacks. */
 export class Message extends EventTarget {
   /** @type {Session | null} */ #session = null;
   /** @type {WebSocket | null} */ #socket = null;
   /** @type {"closed" | "connecting" | "open"} */ #state = "closed";
-  /** Connections are kept while there are some: calls, and `connect` until `close`. */
+  /** Calls over the connection. It is kept while there are any, and from `connect` to `close`. */
   #users = 0;
   #isKept = false;
   #attempts = 0;
   #lostAt = Infinity;
   /** @type {Timer | undefined} */ #retry;
   /** @type {Timer | undefined} */ #patience;
-  /** Bound: those who wait for a connection. @type {{resolve: () => void, reject: (error: Error) => void}[]} */
+  /**
+   * Bound: the calls that wait for a connection.
+   * @type {{resolve: () => void, reject: (error: Error) => void}[]}
+   */
   #waiting = [];
   #isWriting = false;
-  /** Bound: the calls that are answered in their own request. @type {Set<AbortController>} */
+  /** Bound: the calls that are a single request. @type {Set<AbortController>} */
   #direct = new Set();
 
   /**
-   * @param {string} [host] By default the server that this module came from.
+   * @param {string} [host] by default the server that this module came from
    * @param {number | string} [port]
    * @param {{path?: string, secure?: boolean}} [options]
    */
   constructor(host, port, { path, secure } = {}) {
     super();
     if (host === "" || host?.includes("/")) {
-      throw new TypeError(`host must be a name or an address alone, not ${host}: port and path are arguments of their own`);
+      throw new TypeError(
+        `host must be a name or an address alone, not ${host}: port and path are arguments` +
+          " of their own",
+      );
     }
     const isSecure = secure ?? HERE.protocol === "https:";
     const base = new URL(host === undefined ? HERE.href : `http://${host}`);
@@ -398,7 +410,11 @@ export class Message extends EventTarget {
     this.base = base;
   }
 
-  /** Heard only while there is a connection: a page keeps what listens to it. @param {Event} event */
+  /**
+   * Close when the page goes away. Registered only while there is a connection, because a page
+   * keeps its listeners alive.
+   * @param {Event} event
+   */
   #onPageHide = (event) => {
     if (!(/** @type {PageTransitionEvent} */ (event).persisted)) this.close();
   };
@@ -425,7 +441,7 @@ export class Message extends EventTarget {
     return this;
   }
 
-  /** Leave: pending calls are rejected with the code "closed", and their work is cancelled. */
+  /** Close the connection. Pending calls are cancelled and rejected with the code "closed". */
   close() {
     this.#isKept = false;
     const socket = this.#socket;
@@ -436,14 +452,16 @@ export class Message extends EventTarget {
     if (socket?.readyState === WebSocket.OPEN) socket.send('{"type":"bye"}');
     socket?.close();
     session?.fail("closed", "this end has been closed");
-    for (const call of this.#direct) call.abort(new MessageError("closed", "this end has been closed"));
+    for (const call of this.#direct) {
+      call.abort(new MessageError("closed", "this end has been closed"));
+    }
     this.#tellWaiting(new MessageError("closed", "this end has been closed"));
     this.#change("closed");
   }
 
   /**
-   * Call a method, run its callbacks one after the other, and return its result. Without callbacks and without a
-   * connection it is one request.
+   * Call a method, run its callbacks one after the other, and return its result. Without callbacks
+   * and without a connection, the call is a single request.
    *
    * @param {string} method
    * @param {Record<string, any>} [data]
@@ -484,7 +502,7 @@ export class Message extends EventTarget {
   }
 
   /**
-   * GET a page of the same server, and return its JSON; null for an empty one.
+   * GET a page of the same server, and return its JSON; null if the page is empty.
    * @param {string} path
    * @param {Record<string, string | number | boolean | bigint | undefined>} [params]
    */
@@ -511,7 +529,7 @@ export class Message extends EventTarget {
   }
 
   /**
-   * Call a method in one request, without a connection: hanging up cancels it.
+   * Call a method in a single request, without a connection. Hanging up cancels the call.
    * @param {string} method
    * @param {string} body
    * @param {AbortSignal | undefined} signal
@@ -564,10 +582,11 @@ export class Message extends EventTarget {
       ...timeoutHeader(until),
     };
     const url = this.#url(`api/${encodeURIComponent(method)}/${session.id}`);
-    // Given up in the middle, it could start work that nobody knows of. It is answered at once.
+    // It cannot be aborted: a request that is abandoned halfway could start a call that this end
+    // does not know. The gateway answers it at once.
     const ask = () =>
       exchange(url, { method: "POST", headers, body, signal: AbortSignal.timeout(ANSWER) });
-    const answer = await ask().catch(ask); // once more with the same key starts nothing twice
+    const answer = await ask().catch(ask); // the same key cannot start a second call
     return String(decoded(answer).request_uuid);
   }
 
@@ -577,6 +596,11 @@ export class Message extends EventTarget {
    * @param {number} until
    */
   async #follow(call, signal, until) {
+    // 1. Wait until the call has ended and its callbacks have run.
+    // 2. If it is aborted or its time is over, cancel it. Then wait for its end for at most
+    //    CANCEL_GRACE.
+    // 3. If callbacks were not run because of that, throw the reason (law 3).
+    // 4. Otherwise return the result, or throw the reason or the error of the call.
     /** @type {any} */
     let reason;
     /** @type {Timer | undefined} */
@@ -599,7 +623,7 @@ export class Message extends EventTarget {
     else signal?.addEventListener("abort", onAbort);
     try {
       const end = await Promise.race([call.done, unconfirmed]);
-      if (call.isCut && reason !== undefined) throw reason; // its end is not all that there was
+      if (call.isCut && reason !== undefined) throw reason; // callbacks before its end were not run
       return settled(end, reason, until);
     } finally {
       patience.stop();
@@ -616,9 +640,11 @@ export class Message extends EventTarget {
   async #ask(verb, path, params, body) {
     const url = this.#url(path.replace(/^\//, ""));
     for (const [name, value] of Object.entries(params ?? {})) {
-      if (value === undefined) continue; // as in JSON
+      if (value === undefined) continue; // left out, as in JSON
       if (!["string", "number", "boolean", "bigint"].includes(typeof value)) {
-        throw new TypeError(`the parameter ${name.slice(0, 100)} must be a text, a number or a boolean`);
+        throw new TypeError(
+          `the parameter ${name.slice(0, 100)} must be a text, a number or a boolean`,
+        );
       }
       url.searchParams.set(name, String(value));
     }
@@ -633,7 +659,7 @@ export class Message extends EventTarget {
 
   // ── the connection ─────────────────────────────────────────────────────────────────────────
 
-  /** Wait until it is open; rejected when an attempt fails. @returns {Promise<void>} */
+  /** Wait until the connection is open; rejects if an attempt fails. @returns {Promise<void>} */
   #open() {
     if (this.#state === "open") return Promise.resolve();
     return new Promise((resolve, reject) => {
@@ -644,7 +670,7 @@ export class Message extends EventTarget {
 
   #connect() {
     this.#change("connecting");
-    if (this.#state !== "connecting") return; // who was told has closed this end
+    if (this.#state !== "connecting") return; // a listener has called close
     const query = this.#session ? "resume=1" : "resumable=1";
     const url = this.#url(`ws?${query}`);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -685,7 +711,7 @@ export class Message extends EventTarget {
    */
   #greet(socket, first) {
     if (!this.#session) {
-      if (first?.type !== "uuid") throw new Error("what answers is no gateway");
+      if (first?.type !== "uuid") throw new Error("the server is not a trio_rpc gateway");
       this.#session = new Session(first, () => this.#wake());
     } else if (first?.type === "resumed") {
       this.#session.resumed();
@@ -693,7 +719,7 @@ export class Message extends EventTarget {
       this.#drop();
       socket.close();
       this.#lose("the gateway does not know it any more");
-      if (this.#state !== "connecting" || this.#socket) return; // who was told has closed this end
+      if (this.#state !== "connecting" || this.#socket) return; // a listener has called close
       if (this.#isKept || this.#waiting.length) this.#connect();
       else this.#change("closed", "session lost");
       return;
@@ -707,7 +733,7 @@ export class Message extends EventTarget {
   }
 
   /**
-   * Silence for so long is the end.
+   * End the connection after a silence of `patience` milliseconds.
    * @param {WebSocket} socket
    * @param {number} patience
    */
@@ -717,7 +743,7 @@ export class Message extends EventTarget {
   }
 
   /**
-   * A connection has ended, or an attempt at one has failed.
+   * Record that a connection has ended or an attempt has failed, and reconnect if necessary.
    * @param {WebSocket} socket
    * @param {string} why
    */
@@ -740,7 +766,7 @@ export class Message extends EventTarget {
       return;
     }
     this.#change("connecting", why);
-    if (this.#state !== "connecting" || this.#socket) return; // who was told has closed this end
+    if (this.#state !== "connecting" || this.#socket) return; // a listener has called close
     const longest = Math.min(FIRST_PAUSE * 2 ** this.#attempts, LONGEST_PAUSE);
     this.#retry = new Timer(Math.random() * longest, () => this.#connect());
   }
@@ -779,12 +805,12 @@ export class Message extends EventTarget {
   #change(state, reason = "") {
     if (this.#state === state) return;
     if (state === "closed") globalThis.removeEventListener?.("pagehide", this.#onPageHide);
-    else globalThis.addEventListener?.("pagehide", this.#onPageHide); // twice is once
+    else globalThis.addEventListener?.("pagehide", this.#onPageHide); // adding it twice is harmless
     this.#state = state;
     this.dispatchEvent(new CustomEvent("state", { detail: { state, reason } }));
   }
 
-  /** Say what there is to say, once this turn is over. */
+  /** Send all news once the current task of the event loop is over. */
   #wake() {
     if (this.#isWriting) return;
     this.#isWriting = true;
@@ -799,11 +825,11 @@ export class Message extends EventTarget {
 
 /**
  * @param {any} end
- * @param {any} reason why this end has cancelled it, if it has
+ * @param {any} reason why this end has cancelled the call, if it has
  * @param {number} until
  */
 function settled(end, reason, until) {
-  if (end.type === "finish") return result(end); // also when it was cancelled meanwhile
+  if (end.type === "finish") return result(end); // even if it was cancelled meanwhile
   const byWish = end.code === "cancelled" || end.type !== "error";
   if (reason !== undefined && (byWish || end.code === "deadline")) throw reason;
   if (end.code === "deadline" && until !== Infinity) {
@@ -814,7 +840,8 @@ function settled(end, reason, until) {
 }
 
 /**
- * Take the arguments of a callback out of a message: one value, unless the message says that it is a list of them.
+ * Return a callback's arguments from a message. Its value is the one argument, or holds all
+ * arguments if the message lists the callback as spread.
  * @param {any} message
  * @param {string} name
  * @returns {any[]}
@@ -823,11 +850,11 @@ function argumentsOf(message, name) {
   const value = message[name];
   if (!Array.isArray(message.spread) || !message.spread.includes(name)) return [value];
   if (Array.isArray(value)) return value;
-  return value === null ? [] : [value]; // arguments by name are one object
+  return value === null ? [] : [value]; // named arguments arrive as one object
 }
 
 /**
- * Return those callbacks that are there; throws for what cannot be called.
+ * Return the callbacks that are not undefined. Throws TypeError if one is not a function.
  * @param {Record<string, any>} callbacks
  * @returns {Record<string, (...args: any[]) => unknown>}
  */
@@ -839,7 +866,7 @@ function functions(callbacks) {
 }
 
 /**
- * Write JSON, and refuse what JSON.stringify would change without a word, such as NaN or a Map.
+ * Encode JSON, and refuse values that JSON.stringify would silently change, such as NaN or a Map.
  * @param {any} data
  * @returns {string}
  */
@@ -852,17 +879,19 @@ function encoded(data) {
 
 /**
  * @param {string} key
- * @param {any} value what toJSON has made, if there is that
+ * @param {any} value the result of toJSON, if the original value has that method
  * @param {any} holder
  */
 function check(key, value, holder) {
   const what = lost(value, holder[key], Array.isArray(holder));
-  if (what) throw new TypeError(`${what} cannot be sent as JSON${key && ` (${key.slice(0, 100)})`}`);
+  if (what) {
+    throw new TypeError(`${what} cannot be sent as JSON${key && ` (${key.slice(0, 100)})`}`);
+  }
   if (!isWellFormed(key)) throw new TypeError("a key with a lone surrogate cannot be sent as JSON");
 }
 
 /**
- * Say what JSON.stringify would lose of a value; "" for nothing.
+ * Describe a value of which JSON.stringify would lose something; "" if it would lose nothing.
  * @param {any} value
  * @param {any} original
  * @param {boolean} isInArray
@@ -873,17 +902,20 @@ function lost(value, original, isInArray) {
       return Object.is(value, -0) ? "-0" : Number.isFinite(value) ? "" : String(value);
     case "string":
       return isWellFormed(value) ? "" : "a text with a lone surrogate";
-    case "undefined": // as a property it is one that is not there
+    case "undefined": // an undefined property is left out
       return isInArray || original !== undefined ? "undefined" : "";
     case "function":
     case "symbol":
       return `a ${typeof value}`;
     case "object": {
       if (value === null) return original === null ? "" : String(original); // an invalid Date
-      const isShown = (/** @type {symbol} */ key) => Object.prototype.propertyIsEnumerable.call(value, key);
-      if (Object.getOwnPropertySymbols(value).some(isShown)) return "an object with a symbol as a key";
+      const isShown = (/** @type {symbol} */ key) =>
+        Object.prototype.propertyIsEnumerable.call(value, key);
+      if (Object.getOwnPropertySymbols(value).some(isShown)) {
+        return "an object with a symbol as a key";
+      }
       if (Array.isArray(value)) {
-        const hasMore = Object.keys(value).length > value.length; // one that lacks items has undefined ones
+        const hasMore = Object.keys(value).length > value.length; // missing items are undefined
         return hasMore ? "an array with other properties" : "";
       }
       const prototype = Object.getPrototypeOf(value);
@@ -901,7 +933,7 @@ function isWellFormed(text) {
 }
 
 /**
- * Make a text that a message can carry out of what was thrown.
+ * Convert a thrown value to a text that a message can carry.
  * @param {any} reason
  */
 function shortText(reason) {
@@ -917,7 +949,7 @@ function messageOf(why) {
   }
 }
 
-/** @param {any} reason It may have no prototype, or a `toString` that throws. */
+/** @param {any} reason may have no prototype, or a `toString` that throws */
 function textOf(reason) {
   try {
     return String(reason);
@@ -926,7 +958,7 @@ function textOf(reason) {
   }
 }
 
-/** @param {any} seconds null where there is no limit */
+/** @param {any} seconds null for no limit */
 function milliseconds(seconds) {
   return seconds === null ? Infinity : 1000 * (Number(seconds) || 0);
 }
@@ -946,7 +978,7 @@ function result(message) {
 async function exchange(url, init) {
   try {
     const answer = await fetch(url, init);
-    // A server that refuses a large body may hang up while it is being sent: its status has come.
+    // A server that refuses a large body may hang up before it was all sent. The status has come.
     const text = answer.ok ? await answer.text() : await answer.text().catch(() => "");
     return { answer, text };
   } catch (error) {
@@ -961,7 +993,7 @@ function decoded({ answer, text }) {
   try {
     body = text ? JSON.parse(text) : null;
   } catch {
-    if (answer.ok) throw new MessageError("invalid", "the answer is no JSON");
+    if (answer.ok) throw new MessageError("invalid", "the gateway's answer is not JSON");
   }
   if (answer.ok && !(body && typeof body === "object" && "error" in body)) return body;
   const said = body && typeof body === "object" ? body : {};
@@ -971,7 +1003,7 @@ function decoded({ answer, text }) {
 }
 
 /**
- * Wait, but not for longer than the caller does.
+ * Wait for a promise until the caller aborts or its time is over.
  * @param {Promise<void>} promise
  * @param {AbortSignal | undefined} signal
  * @param {number} until
@@ -1001,14 +1033,14 @@ function timeoutHeader(until) {
 }
 
 /**
- * Take the message that has ended a call out of the answer to its request; throws for what is none.
+ * Return the message that ended a call from the answer to its request. Throws if there is none.
  * @param {{answer: Response, text: string}} whole
  */
 function ending(whole) {
   const body = parsed(whole.text);
   if (body?.type === "finish" || body?.type === "error") return body;
   decoded(whole);
-  throw new MessageError("invalid", "the answer to a POST has no result");
+  throw new MessageError("invalid", "the gateway's answer to the POST has no result");
 }
 
 /** @param {string} text @returns {any} */
@@ -1025,6 +1057,6 @@ function tookTooLong() {
 }
 
 function randomKey() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16)); // randomUUID needs a secure page
+  const bytes = crypto.getRandomValues(new Uint8Array(16)); // randomUUID requires a secure context
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
