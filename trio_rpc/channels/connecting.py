@@ -1,4 +1,4 @@
-"""Opening a connection, and saying in one line why it could not be opened."""
+"""Open a connection, or say in one line why that failed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from trio_rpc.util.places import keep_places
 __all__ = ["check_unix", "connect_tcp", "connect_unix", "naming"]
 
 UNIX_PATH_MOST = 107 if sys.platform.startswith("linux") else 103
-"""Bytes that fit into the system's address of a Unix socket, but for the zero at its end."""
+"""Bytes of a path that the system's address structure of a Unix socket holds, plus a zero byte."""
 
 
 async def connect_tcp(host: str, port: int) -> trio.SocketStream:
     """Connect to the first address of a host that answers.
 
-    Raises an OSError of the kind that fits: ConnectionRefusedError, socket.gaierror, …
+    Raises an OSError of the matching class: ConnectionRefusedError, socket.gaierror, …
     """
     family = _family_of(host)
     if family is not None:
@@ -31,7 +31,7 @@ async def connect_tcp(host: str, port: int) -> trio.SocketStream:
     try:
         return await trio.open_tcp_stream(host, port)
     except OSError as exc:
-        # Trio reports failed attempts as a group in the cause; the first one stands for all.
+        # Trio reports failed attempts as a group in the cause. We report only the first one.
         attempt: BaseException | None = exc.__cause__
         while isinstance(attempt, BaseExceptionGroup):
             attempt = attempt.exceptions[0]
@@ -41,7 +41,7 @@ async def connect_tcp(host: str, port: int) -> trio.SocketStream:
 
 
 def _family_of(host: str) -> stdlib_socket.AddressFamily | None:
-    """Return the family of an address; None for a name, and for an address with a zone."""
+    """Return the family of an address, or None for a host name or an address with a zone."""
     family = stdlib_socket.AF_INET6 if ":" in host else stdlib_socket.AF_INET
     try:
         stdlib_socket.inet_pton(family, host)
@@ -53,7 +53,7 @@ def _family_of(host: str) -> stdlib_socket.AddressFamily | None:
 async def _connect_to_address(
     family: stdlib_socket.AddressFamily, host: str, port: int
 ) -> trio.SocketStream:
-    """Connect to the one address there is: no race of several, so no tasks for it."""
+    """Connect to a single address. No addresses race each other, so no tasks are needed."""
     sock = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
     try:
         await sock.connect((host, port))
@@ -62,33 +62,34 @@ async def _connect_to_address(
         sock.close()
         if not exc.errno:
             raise
-        raise OSError(exc.errno, os.strerror(exc.errno)) from exc  # Trio names the address, too
+        # Trio's text also has the address, which our caller names.
+        raise OSError(exc.errno, os.strerror(exc.errno)) from exc
     except BaseException:
         sock.close()
         raise
 
 
 async def connect_unix(path: str) -> trio.SocketStream:
-    """Connect to a Unix socket; raises an OSError of the kind that fits."""
+    """Connect to a Unix socket. Raises an OSError of the matching class."""
     check_unix(path)
     return await trio.open_unix_socket(path)
 
 
 def check_unix(path: str) -> None:
-    """Raise OSError if this system cannot have a Unix socket at a path."""
+    """Raise OSError if a Unix socket cannot exist at this path on this system."""
     if not hasattr(trio.socket, "AF_UNIX"):
         raise OSError(errno.EAFNOSUPPORT, "this system has no Unix sockets")
     size = len(os.fsencode(path))
     if size > UNIX_PATH_MOST:
         raise OSError(
             errno.ENAMETOOLONG,
-            f"the path has {size} bytes and a Unix socket's at most {UNIX_PATH_MOST}",
+            f"the path has {size} bytes; the path of a Unix socket has at most {UNIX_PATH_MOST}",
         )
 
 
 @contextmanager
 def naming(action: str) -> Iterator[None]:
-    """Let an OSError say what was tried: of the same class, with one line of text."""
+    """Replace an OSError by one of the same class whose one line of text begins with ``action``."""
     try:
         yield
     except OSError as exc:
@@ -101,5 +102,5 @@ def _in_one_line(action: str, exc: OSError) -> OSError:
     error = type(exc)(f"{action}: {text[0] if text else type(exc).__name__}")
     error.errno = exc.errno
     if isinstance(exc, ssl.SSLError):
-        error.strerror = error.args[0]  # the only text that its str() shows
+        error.strerror = error.args[0]  # str() of an SSLError shows nothing else
     return error

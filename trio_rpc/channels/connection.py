@@ -1,7 +1,7 @@
-"""Who owns a channel, and until when: blocks, before which and after which there is none.
+"""Blocks that own a channel: it exists only inside its block.
 
 Some channels need tasks of their own. Tasks belong to a nursery and a nursery to a block, so every
-channel that is opened by its URL, and every one that a listener lets in, lives in a block.
+channel that is opened by URL or accepted by a listener lives in a block.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ C_co = TypeVar("C_co", bound=trio.abc.AsyncResource, covariant=True)
 class Connection(trio.abc.AsyncResource):
     """A client that a listener has accepted, before any handshake.
 
-    It becomes a channel by :meth:`prepared`, once; ``aclose`` is for one that never does.
+    Call :meth:`prepared` once to turn it into a channel, or ``aclose`` to discard it.
 
     Attributes:
-        name: what the client is called in logs: its address, as far as it has one.
+        name: the client's name in logs: its address, if it has one.
     """
 
     def __init__(self, name: str) -> None:
@@ -49,31 +49,34 @@ class Connection(trio.abc.AsyncResource):
     def prepared(self) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
         """Do the handshakes of the transport, and own the channel and its tasks for a block.
 
-        The channel is closed forcefully at the end of the block, if it has not been closed before.
-        A connection that fails to become a channel is closed as well.
+        The end of the block closes the channel forcefully, if it is still open. A connection that
+        fails to become a channel is also closed.
 
         Raises:
             OSError: a handshake failed, or took longer than ``limits.handshake_timeout``
-                (TimeoutError); one line of text.
+                (TimeoutError). The text is one line.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close the connection at once, without a word."""
+        """Close the connection at once, without telling the client why."""
 
 
 class ChannelTask(Protocol[C_co]):
-    """What runs a channel: it calls ``task_status.started`` with it, and ends after it."""
+    """A function that runs a channel.
+
+    It passes the channel to ``task_status.started``, and returns after the channel has ended.
+    """
 
     def __call__(self, *, task_status: trio.TaskStatus[C_co]) -> Awaitable[object]:
-        """Run the channel. What it raises before the channel is there is for who opens it."""
+        """Run the channel. An error before ``started`` is raised where the channel is opened."""
 
 
 class StreamConnection(Connection):
     """A client on a byte stream, with TLS or without.
 
     Args:
-        stream: the stream, fresh.
+        stream: the stream, before any data was read or written.
         limits: max_packet and packet_timeout of the channel, handshake_timeout of its handshake.
         name: see :class:`Connection`.
     """
@@ -85,7 +88,7 @@ class StreamConnection(Connection):
 
     @asynccontextmanager
     async def prepared(self) -> AsyncIterator[StreamChannel]:
-        """Finish the TLS handshake, if there is to be one: see :meth:`Connection.prepared`."""
+        """Finish the TLS handshake, if the stream uses TLS: see :meth:`Connection.prepared`."""
         limits = self._limits
         channel = StreamChannel(
             self._stream, limits.max_packet, packet_timeout=limits.packet_timeout
@@ -97,12 +100,12 @@ class StreamConnection(Connection):
             yield channel
 
     async def aclose(self) -> None:
-        """Close the connection at once, without a word."""
+        """Close the connection at once, without telling the client why."""
         await trio.aclose_forcefully(self._stream)
 
 
 class owned(AbstractAsyncContextManager[StreamChannel]):  # noqa: N801 - it is used as a function
-    """Own a channel that needs no tasks: it is closed when the block is over, at the latest."""
+    """Own a channel that needs no tasks, and close it at the end of the block at the latest."""
 
     def __init__(self, channel: StreamChannel) -> None:
         self._channel = channel
@@ -119,11 +122,11 @@ class owned(AbstractAsyncContextManager[StreamChannel]):  # noqa: N801 - it is u
 async def owned_with_task(task: ChannelTask[C_co]) -> AsyncIterator[C_co]:
     """Own a channel and the task that runs it: both have ended when the block is over.
 
-    Once the channel is there, cancelling the block does not reach the task: a session that is
-    cancelled still has last words to send (law 4). Leaving the block ends it.
+    Once the channel has started, cancelling the block does not cancel the task, because a
+    cancelled session still has a Goodbye to send (law 4). Leaving the block ends the task.
 
-    What the block raises comes out as it is, and so does what the task raises before the channel
-    is there. After that the task must raise nothing: its channel tells what is wrong.
+    An exception of the block is raised unchanged, and so is an exception of the task before the
+    channel has started. After that the task must not raise: its channel reports errors.
     """
     scope = trio.CancelScope()
 
@@ -146,9 +149,10 @@ async def owned_with_task(task: ChannelTask[C_co]) -> AsyncIterator[C_co]:
 
 
 async def close_forcefully(resource: trio.abc.AsyncResource) -> None:
-    """Close at once. Unlike ``trio.aclose_forcefully`` it never hides the error on its way out.
+    """Close at once, without hiding an exception that is propagating.
 
-    That one raises Cancelled if its caller is being cancelled too.
+    ``trio.aclose_forcefully`` would hide it, because it raises Cancelled if its caller is also
+    being cancelled.
     """
     with trio.CancelScope(shield=True) as scope:
         scope.cancel()
@@ -157,7 +161,7 @@ async def close_forcefully(resource: trio.abc.AsyncResource) -> None:
 
 @contextmanager
 def time_limit(seconds: float, complaint: str) -> Iterator[None]:
-    """Raise TimeoutError, an OSError, with a complaint if the block takes longer."""
+    """Raise TimeoutError (an OSError) with the text ``complaint`` if the block takes longer."""
     with catching(trio.move_on_after(seconds)) as scope:
         yield
     if scope.cancelled_caught:
@@ -165,9 +169,9 @@ def time_limit(seconds: float, complaint: str) -> Iterator[None]:
 
 
 def peer_name(stream: trio.SocketStream, url: str) -> str:
-    """Name the client of a connection that was accepted at ``url``: by its address, if it has one."""
+    """Return a name for a client accepted at ``url``: its address, if it has one."""
     try:
         peer = stream.socket.getpeername()
-    except OSError:  # it has gone already
+    except OSError:  # the client has already disconnected
         peer = ""
     return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else f"a client of {url}"

@@ -1,4 +1,4 @@
-"""The errors that all channels have in common, and the guard that raises some of them."""
+"""Errors that all channels share, and the guard that raises some of them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from trio_rpc.util.conflict_detector import ConflictDetector
 __all__ = ["CHANNEL_ENDS", "CHANNEL_ERRORS", "ChannelGuard", "closed_error"]
 
 CHANNEL_ENDS = (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError)
-"""What a channel raises that has ended."""
+"""The errors that a channel raises once it has ended."""
 
 CHANNEL_ERRORS = (*CHANNEL_ENDS, OSError)
-"""The same, and what a channel raises that passes on errors of the system.
+"""``CHANNEL_ENDS``, and ``OSError`` for channels that pass on errors of the operating system.
 
-A ``DecodeError`` is not one of them: it says that the peer breaks the rules, and not that it has gone.
+``DecodeError`` is not included: it means that the peer broke the protocol, not that it has left.
 """
 
 
 def closed_error() -> trio.ClosedResourceError:
-    """Make the error for a channel that was closed at this end."""
+    """Return the error for a channel that was closed at this end."""
     return trio.ClosedResourceError("this channel was closed")
 
 
 class ChannelGuard:
-    """Allow one task to send and one to receive, and neither after the channel was closed.
+    """Allow one task to send and one to receive, and neither once the channel is closed.
 
     Attributes:
         is_closed: whether this end was closed; set by the channel.

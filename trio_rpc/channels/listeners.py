@@ -1,4 +1,4 @@
-"""Listening, and going on with it whatever single connections do."""
+"""Listeners, which go on accepting clients whatever a single connection does."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ __all__ = ["ChannelListener", "bound_to", "listen_tcp", "listen_unix"]
 logger = logging.getLogger("trio_rpc")
 
 BACKLOG = 1024
-"""Connections that wait for ``accept``: a crowd of clients that comes back at once."""
+"""Connections that may wait for ``accept``, for when many clients reconnect at once."""
 
 ACCEPT_PAUSE = 0.1
-"""Seconds until the next try after the system had no descriptor or memory for a connection."""
+"""Seconds until the next try after the system ran out of descriptors or memory."""
 
 PORT_TRIES = 10
-"""Free ports to try when each must be free at several addresses."""
+"""Free ports to try when a port must be free at several addresses."""
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
-"""A name may stand for addresses that this machine lacks: "localhost" without IPv6."""
+"""A name may resolve to addresses that this machine lacks: "localhost" without IPv6."""
 
 
 MakeConnection: TypeAlias = Callable[[trio.SocketStream, str], Connection]
-"""Makes a connection of a stream that was accepted at a URL."""
+"""Makes a connection from a stream that was accepted at a URL."""
 
 
 class ChannelListener(trio.abc.Listener[Connection]):
-    """Hands out the connections that clients make to one address; each becomes a channel.
+    """Accepts the connections that clients make to one address; each becomes a channel.
 
     Args:
-        listener: what accepts byte streams.
+        listener: accepts byte streams.
         url: see below.
-        connection: makes a connection of such a stream.
-        socket_file: what to remove when this listener is closed.
+        connection: makes a connection from such a stream.
+        socket_file: the file to remove when this listener is closed.
 
     Attributes:
-        url: where it listens, with the port that the system has chosen.
+        url: the URL where it listens, with the port that the system has chosen.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class ChannelListener(trio.abc.Listener[Connection]):
         return f"<ChannelListener {self.url}>"
 
     async def accept(self) -> Connection:
-        """Wait for a client. Handshakes are still to be done, so a slow client holds up nobody.
+        """Wait for a client. No handshake has been done yet, so a slow client delays no other.
 
-        While the system has no descriptor to give, it waits and tries again: the clients in the
-        queue get their turn when others have left.
+        While the system has no free descriptors, this waits and tries again, so the clients in
+        the queue are accepted when others have left.
 
-        Raises trio.ClosedResourceError when this listener is closed, or was while waiting.
+        Raises trio.ClosedResourceError if this listener is closed, or is closed while waiting.
         """
         while True:
             try:
@@ -91,13 +91,13 @@ class ChannelListener(trio.abc.Listener[Connection]):
                 return self._connection(stream, self.url)
 
     async def aclose(self) -> None:
-        """Stop listening; a Unix socket's file is removed. Connections that were accepted stay."""
+        """Stop listening, and remove a Unix socket's file. Accepted connections stay open."""
         if self._socket_file is not None:
             self._socket_file.remove()
         await self._listener.aclose()
 
     async def _wait_out(self, exc: OSError) -> None:
-        if not self._starving:  # once for each time of need, not for each try
+        if not self._starving:  # log once for each shortage, not for each try
             self._starving = True
             text = "%s: cannot accept connections for now: %s"
             self._complaints.log(logging.WARNING, text, self.url, exc.strerror)
@@ -105,16 +105,16 @@ class ChannelListener(trio.abc.Listener[Connection]):
 
 
 def bound_to(listener: trio.SocketListener) -> tuple[str, int]:
-    """Host and port of a listening TCP socket."""
+    """Return the host and port of a listening TCP socket."""
     host, port = listener.socket.getsockname()[:2]
     return host, port
 
 
 async def listen_tcp(host: str, port: int) -> list[trio.SocketListener]:
-    """Listen at every address that a host has here, at one port for all of them.
+    """Listen at every local address of a host, with one port for all of them.
 
-    With port 0 each address would get a port of its own, and a client that is told one of
-    them would find it at one address only. So the first address chooses for the others.
+    With port 0 each address would get a different port, and a client that knows one of the ports
+    would reach one address only. So the port of the first address is used for the others.
     """
     for last_try in range(PORT_TRIES - 1, -1, -1):
         try:
@@ -152,16 +152,16 @@ async def _listen_at_one_port(host: str, port: int) -> list[trio.SocketListener]
 
 
 class SocketFile:
-    """The file of a Unix socket that we have bound: ours to remove, if it is still ours."""
+    """The file of a Unix socket that we have bound. We remove it if it is still the same file."""
 
     def __init__(self, path: str) -> None:
         self._path = os.path.abspath(path)  # noqa: PTH100 - the program may change its directory
         self._identity = _identity(self._path)
 
     def remove(self) -> None:
-        """Remove the file, unless somebody has put another one in its place."""
+        """Remove the file, unless another program has replaced it."""
         if self._identity is not None and _identity(self._path) == self._identity:
-            # A file that cannot be removed is stale, and the next server knows what to do.
+            # A file that cannot be removed is stale, and the next server there handles that.
             with suppress(OSError):
                 os.unlink(self._path)  # noqa: PTH108 - a string is all we have
         self._identity = None
@@ -176,11 +176,12 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 async def listen_unix(path: str, url: str, connection: MakeConnection) -> ChannelListener:
-    """Listen at a Unix socket. What a dead server has left in its place is removed first.
+    """Listen at a Unix socket, after removing the socket file of a dead server.
 
-    Who may connect is up to the directory's permissions and the process's umask.
+    The directory's permissions and the process's umask control who may connect.
 
-    Raises an OSError: somebody listens there, the file is not a socket, the path is too long …
+    Raises an OSError: another program listens there, the file is not a socket, the path is too
+    long …
     """
     check_unix(path)
     sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
@@ -201,11 +202,11 @@ async def listen_unix(path: str, url: str, connection: MakeConnection) -> Channe
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket at which nobody listens; raise OSError if it is anything else."""
+    """Remove a socket file at which no program listens; raise OSError for any other file."""
     if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116 - a string is all we have
         raise FileExistsError(errno.EEXIST, "there is a file that is not a socket")
     with stdlib_socket.socket(stdlib_socket.AF_UNIX) as probe:
-        # A Unix socket answers at once or not at all; blocking cannot happen.
+        # A Unix socket answers at once or not at all, so this cannot block.
         probe.setblocking(False)
         try:
             probe.connect(path)
@@ -213,5 +214,5 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)  # noqa: PTH108 - a string is all we have
             return
         except BlockingIOError:
-            pass  # somebody listens, and has a full queue
-    raise OSError(errno.EADDRINUSE, "somebody else listens there")
+            pass  # a program listens, and its queue is full
+    raise OSError(errno.EADDRINUSE, "another program listens there")

@@ -1,8 +1,8 @@
-"""A channel within one process: two ends, a queue each way, nothing copied.
+"""A channel within one process: two ends, a queue in each direction, and no copying.
 
-It behaves as a connection does that is given to its users as well-made packets: a bounded buffer,
-an end that is seen after the last packet, a break that is seen at once. Nothing in it takes time,
-so tests with ``trio.testing.MockClock`` are exact.
+It behaves like a network connection that carries packets: its buffer is bounded, the receiver sees
+an orderly end after the last packet, and it sees a break at once. Nothing in it takes time, so
+tests with ``trio.testing.MockClock`` are exact.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["MemoryChannel", "memory_channel_pair"]
 
 
 class _Pipe:
-    """One direction: packets that were sent and not received."""
+    """One direction: packets that were sent and not yet received."""
 
     __slots__ = ("broken", "closed", "max_buffer", "packets", "receivers", "senders", "size")
 
@@ -35,7 +35,7 @@ class _Pipe:
         self.receivers = trio.lowlevel.ParkingLot()
 
     def has_room(self, size: int) -> bool:
-        # An empty pipe takes any packet: one larger than the buffer must get through as well.
+        # An empty pipe takes any packet, so one larger than the buffer also gets through.
         return not self.packets or self.size + size <= self.max_buffer
 
     def put(self, packet: bytes) -> None:
@@ -58,8 +58,8 @@ class MemoryChannel(trio.abc.Channel[bytes]):
     """One end of a pair made by :func:`memory_channel_pair`.
 
     Attributes:
-        on_send: called with every packet that this end sends, before it is queued; what it
-            returns travels in the packet's place, and None is lost on the way. For tests.
+        on_send: for tests. Called with every packet that this end sends, before it is queued. Its
+            result is sent instead of the packet; None drops the packet.
     """
 
     def __init__(self, inbox: _Pipe, outbox: _Pipe, max_packet: int) -> None:
@@ -75,12 +75,12 @@ class MemoryChannel(trio.abc.Channel[bytes]):
         return f"<{state}MemoryChannel {len(self._inbox.packets)} to receive>"
 
     async def send(self, value: bytes) -> None:
-        """Send one packet; wait while the buffer is full. Cancelled, it has sent nothing.
+        """Send one packet, and wait while the buffer is full. If cancelled, nothing was sent.
 
         Raises:
             ValueError: the packet is empty.
             trio.BrokenResourceError: the other end is closed, or the pair was broken.
-            trio.ClosedResourceError: this end is closed, or was while waiting.
+            trio.ClosedResourceError: this end is closed, or was closed while waiting.
             trio.BusyResourceError: another task is sending.
         """
         with self._guard.sending:
@@ -96,9 +96,9 @@ class MemoryChannel(trio.abc.Channel[bytes]):
                 await trio.lowlevel.cancel_shielded_checkpoint()
 
     def send_nowait(self, value: bytes) -> bool:
-        """Send one packet if there is room and no task is sending; tell whether it was sent.
+        """Send one packet if there is room and no task is sending; return whether it was sent.
 
-        Raises as ``send`` does.
+        Raises the same errors as ``send``.
         """
         self._check_send(value)
         if self._guard.sending.is_held or not self._outbox.has_room(len(value)):
@@ -107,22 +107,22 @@ class MemoryChannel(trio.abc.Channel[bytes]):
         return True
 
     async def flush(self) -> None:
-        """Do nothing but a checkpoint: a packet that was taken over has been sent."""
+        """Execute a checkpoint only: every packet that ``send_nowait`` took has been sent."""
         await trio.lowlevel.checkpoint()
         self._guard.check_open()
 
     @property
     def unsent(self) -> int:
-        """Always 0: a packet that was taken over has been sent."""
+        """Always 0: every packet that ``send_nowait`` took has been sent."""
         return 0
 
     async def receive(self) -> bytes:
-        """Return the next packet. Cancelled, it has lost nothing.
+        """Return the next packet. If cancelled, no packet is lost.
 
         Raises:
-            trio.EndOfChannel: the other end is closed and all it had sent has been received.
+            trio.EndOfChannel: the other end is closed, and every packet it sent has been received.
             trio.BrokenResourceError: the pair was broken.
-            trio.ClosedResourceError: this end is closed, or was while waiting.
+            trio.ClosedResourceError: this end is closed, or was closed while waiting.
             trio.BusyResourceError: another task is receiving.
             DecodeError: the packet is larger than this end allows.
         """
@@ -138,24 +138,24 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             return packet
 
     def stop_receiving(self) -> None:
-        """Have the ``receive`` that waits, if one does, raise ``trio.ClosedResourceError``."""
+        """Make a waiting ``receive`` raise ``trio.ClosedResourceError``."""
         self._stopped = True
         self._inbox.wake()
 
     async def aclose(self) -> None:
-        """Close this end; the other one still gets what was sent, then the end."""
+        """Close this end. The other end still receives all sent packets, then the end."""
         self.close()
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """Close this end without waiting; what it had not received is lost."""
+        """Close this end without waiting. Packets that it has not received are lost."""
         self._guard.is_closed = self._inbox.closed = self._outbox.closed = True
         self._inbox.packets.clear()
         self._inbox.wake()
         self._outbox.wake()
 
     def abort(self) -> None:
-        """Break the connection, as a reset does: at once, at both ends, packets and all."""
+        """Break the connection at once at both ends, as a reset does. Queued packets are lost."""
         for pipe in (self._inbox, self._outbox):
             pipe.broken = True
             pipe.packets.clear()
@@ -166,7 +166,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
         if not packet:
             raise ValueError("a packet has at least one byte")
         if self._outbox.broken or self._outbox.closed:
-            raise trio.BrokenResourceError("the other end of the pair has gone")
+            raise trio.BrokenResourceError("the other end of the pair is closed or broken")
 
     def _put(self, packet: bytes) -> None:
         travelling = self.on_send(packet) if self.on_send is not None else packet
@@ -174,7 +174,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             self._outbox.put(travelling)
 
     def _can_receive(self) -> bool:
-        """Tell whether ``receive`` has something to return or to raise."""
+        """Return whether ``receive`` has a packet to return; raise if the channel has ended."""
         self._guard.check_open()
         if self._stopped:
             raise closed_error()
@@ -196,12 +196,12 @@ class MemoryChannel(trio.abc.Channel[bytes]):
 def memory_channel_pair(
     max_buffer: int = 64 * 1024, *, max_packet: int = DEFAULT_LIMITS.max_packet
 ) -> tuple[MemoryChannel, MemoryChannel]:
-    """Make two channels: what one sends, the other receives.
+    """Return two connected channels: each receives the packets that the other one sends.
 
     Args:
-        max_buffer: bytes that wait in each direction before ``send`` waits too. One packet
+        max_buffer: bytes that may be queued in each direction before ``send`` waits. One packet
             always fits.
-        max_packet: bytes of the largest packet that is received.
+        max_packet: size in bytes of the largest packet that is received.
     """
     there, back = _Pipe(max_buffer), _Pipe(max_buffer)
     return MemoryChannel(back, there, max_packet), MemoryChannel(there, back, max_packet)

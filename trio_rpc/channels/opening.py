@@ -1,4 +1,4 @@
-"""From a URL to a channel: connecting to it, and listening at it."""
+"""Connect to a URL, and listen at a URL."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ __all__ = ["open_channel", "open_listeners"]
 async def open_channel(
     url: str, *, ssl_context: ssl.SSLContext | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> AsyncIterator[trio.abc.Channel[bytes]]:
-    """Connect to a URL, and own the channel, with all tasks that it needs, for a block.
+    """Connect to a URL, and own the channel and all its tasks for the duration of a block.
 
-    It is ready when the block begins: all handshakes of the transport are done. Close it before
-    the block is over to have it closed gracefully; leaving the block closes it forcefully.
+    The channel is ready when the block begins: all handshakes of the transport are done. To close
+    it gracefully, call ``aclose`` inside the block. Leaving the block closes it forcefully.
 
     Args:
         url: see :func:`parse_url`.
-        ssl_context: for tls:// and wss:// only; without one the server's certificate is checked
-            against the system's authorities and the host's name, and TLS is 1.2 or later.
-        limits: max_packet and packet_timeout are this channel's; handshake_timeout bounds the
-            time until there is a connection, and again the time of a WebSocket's handshake.
+        ssl_context: for tls:// and wss:// only. Without one, the server's certificate is verified
+            with the system's CAs and the host name, and TLS is 1.2 or later.
+        limits: max_packet and packet_timeout apply to this channel. handshake_timeout bounds the
+            time to connect (with TLS), and separately the time of a WebSocket handshake.
 
     Raises:
         ValueError: the URL is bad, its port is 0, or ssl_context is given without TLS.
-        OSError: nobody answers there, in time (TimeoutError), or (ssl.SSLError) not as TLS
-            demands, or no WebSocket. Its text is one line that names the URL; its class is that
-            of the first reason.
+        OSError: the server does not answer, or not in time (TimeoutError), or the TLS handshake
+            fails (ssl.SSLError), or the server does not speak WebSocket. The text is one line that
+            names the URL, and the class is that of the first reason.
     """
     address = parse_url(url)
     _check_context(address, ssl_context)
@@ -67,24 +67,25 @@ async def open_listeners(
     limits: Limits = DEFAULT_LIMITS,
     allowed_origins: Collection[str] | None = None,
 ) -> list[listeners.ChannelListener]:
-    """Listen at a URL: one listener for each address that its host has here.
+    """Listen at a URL, with one listener for each local address of its host.
 
     Args:
-        url: see :func:`parse_url`. With port 0 all listeners get one and the same free port.
-        ssl_context: for tls:// and wss:// only, and needed there: a server has to have a
+        url: see :func:`parse_url`. With port 0 all listeners share one free port.
+        ssl_context: for tls:// and wss:// only, and required there, because a server needs a
             certificate.
-        limits: max_packet, packet_timeout and handshake_timeout are those of the channels that
+        limits: max_packet, packet_timeout and handshake_timeout apply to the channels that
             clients open.
         allowed_origins: for ws:// and wss://, see :func:`check_origins`.
 
     Raises:
-        ValueError: the URL or an origin is bad, or ssl_context is missing or out of place.
-        OSError: the address cannot be had, in one line that names the URL.
+        ValueError: the URL or an origin is bad, or ssl_context is missing, or is given without
+            TLS.
+        OSError: the address cannot be bound. The text is one line that names the URL.
     """
     address = parse_url(url)
     _check_context(address, ssl_context)
     if address.is_encrypted and ssl_context is None:
-        raise ValueError(f"to listen at {address} takes an ssl_context with a certificate")
+        raise ValueError(f"listening at {address} requires an ssl_context with a certificate")
 
     origins = check_origins(allowed_origins)
 
@@ -120,11 +121,11 @@ def _own(
 
 def _check_context(address: Address, ssl_context: ssl.SSLContext | None) -> None:
     if ssl_context is not None and not address.is_encrypted:
-        raise ValueError(f"{address} is not encrypted, so an ssl_context has no place there")
+        raise ValueError(f"{address} is not encrypted, so it does not accept an ssl_context")
 
 
 async def _open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
-    """Connect, and do the TLS handshake if there is one to do."""
+    """Connect, and do the TLS handshake if the URL is encrypted."""
     if address.scheme == "unix":
         return await connecting.connect_unix(address.path)
     stream = await connecting.connect_tcp(address.host, address.port)

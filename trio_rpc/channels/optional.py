@@ -1,7 +1,7 @@
-"""What a channel may offer besides sending and receiving; docs/channels.md says what each is for.
+"""Optional features of a channel beyond send and receive; docs/channels.md says why they exist.
 
-Whether it does is asked by name: ``isinstance`` with a runtime protocol takes thirty times as long, and a server
-asks for each connection.
+A feature is found by the names of its methods: ``isinstance`` with a runtime protocol takes thirty
+times as long, and a server checks each connection.
 """
 
 from __future__ import annotations
@@ -23,45 +23,48 @@ __all__ = [
 
 
 class NowaitSend(Protocol):
-    """To take a packet over without waiting."""
+    """A channel that can take a packet without waiting."""
 
     def send_nowait(self, value: bytes) -> bool:
-        """Take the packet over and return True, or do nothing."""
+        """Take the packet and return True, or do nothing and return False."""
 
     async def flush(self) -> None:
-        """Send what is left of packets that were taken over."""
+        """Send the rest of the packets that were taken."""
 
     @property
     def unsent(self) -> int:
-        """Bytes that are left of them."""
+        """Bytes of the taken packets that have not been sent."""
 
 
 class StoppableReceive(Protocol):
-    """To end a receive() that waits in a task of somebody else."""
+    """A channel on which one task can end the receive() that another task waits in."""
 
     def stop_receiving(self) -> None:
-        """Have that receive() raise ``trio.ClosedResourceError``."""
+        """Make a waiting receive() raise ``trio.ClosedResourceError``."""
 
 
 class NowaitClose(Protocol):
-    """To be closed without waiting, where that is possible."""
+    """A channel that can sometimes close without waiting."""
 
     def close_nowait(self) -> bool:
-        """Close and return True, or do nothing, if closing has to wait."""
+        """Close and return True, or do nothing and return False if closing has to wait."""
 
 
 class Lingers(Protocol):
-    """To end so that a peer that is still sending can read what was sent to it."""
+    """A channel that can end so that a peer that is still sending can read its last packets."""
 
     async def linger(self) -> None:
-        """Send the end, and drop what comes until the peer's; closing is still needed. The caller bounds the time."""
+        """Send the end, and drop incoming data until the peer's end.
+
+        The channel must still be closed afterwards. The caller bounds the time.
+        """
 
 
 class Reconnectable(Protocol):
-    """To do without a connection that seems to be dead."""
+    """A channel that can replace a connection that seems to be dead."""
 
     def renew(self) -> bool:
-        """Give the connection up for another one, and return True, or do nothing."""
+        """Give up the connection for a new one and return True, or return False."""
 
 
 def nowait_send(channel: object) -> NowaitSend | None:

@@ -1,13 +1,14 @@
 """A child process at the other end of a socket, from its start until it has been reaped.
 
-The socket is one of a pair that nobody else has. The child inherits its end, whose number stands in
-an environment variable, so its standard input and output stay free.
+The socket is one end of a pair that no other program has. The child inherits the other end, and an
+environment variable has its descriptor number, so standard input and output stay free.
 
-How the end of a child is told
-------------------------------
-Its socket may be closed before its exit status is there: then the status is waited for, for
-``EXIT_TIME``, since it is what its user wants to know. Its status may be there while another
-process, which it has started, holds its end of the socket: then the socket is shut as much later.
+How the end of a child is detected
+----------------------------------
+The child's socket may close before its exit status is known. We then wait up to ``EXIT_TIME`` for
+the status, because the user wants to know it. The exit status may also be known while another
+process, started by the child, still holds the child's end of the socket. We then shut the socket
+down ``EXIT_TIME`` later.
 """
 
 from __future__ import annotations
@@ -43,35 +44,35 @@ __all__ = [
 ]
 
 VARIABLE = "TRIO_RPC_CHANNEL_FD"
-"""The environment variable that has the number of the child's end of the socket."""
+"""The environment variable with the descriptor number of the child's end of the socket."""
 
 EXIT_TIME = 1.0
-"""Seconds that the one end of a child, of its socket or of itself, is waited for after the other."""
+"""Seconds to wait for the child's exit after its socket has closed, and the other way round."""
 
 KILL_TIME = 5.0
-"""Seconds that a process may take to be gone once it is killed: that is up to the system."""
+"""Seconds that the system may take to end a process after SIGKILL."""
 
 LAST_WORDS_TIME = 1.0
-"""Seconds for reading what a process that has ended wrote on standard error.
+"""Seconds for reading the rest of standard error after a process has ended.
 
-Most find the end of it at once. There is none while another process, started by it, has the pipe.
+Usually the pipe ends at once. It does not end while another process, started by the child, has it.
 """
 
 LINE_MOST = 4096
-"""Bytes of a line on standard error that are held; what is longer makes several lines."""
+"""Bytes of a line on standard error that are buffered; a longer line is split."""
 
 logger = logging.getLogger("trio_rpc.process")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How many seconds an ending process is given, once its channel is closed."""
+    """The seconds that a process gets to end, once its channel is closed."""
 
     goodbye: float
-    """To end by itself; then comes SIGTERM."""
+    """Seconds to end by itself, before SIGTERM."""
 
     terminate: float
-    """To end after that; then comes SIGKILL."""
+    """Seconds to end after SIGTERM, before SIGKILL."""
 
     def __post_init__(self) -> None:
         for name, seconds in (
@@ -83,16 +84,16 @@ class Patience:
 
 
 class ProcessChannel(StreamChannel):
-    """A channel to a child process, whose errors say how the process has ended.
+    """A channel to a child process, whose errors say how the process ended.
 
     Args:
         stream: this end of the socket.
-        limits: max_packet and packet_timeout are the channel's.
-        name: what the process is called.
-        wait: returns the exit status of the process, as :mod:`subprocess` has it, once it has ended.
+        limits: max_packet and packet_timeout apply to the channel.
+        name: the name of the process.
+        wait: waits until the process has ended, and returns its status as :mod:`subprocess` does.
 
     Attributes:
-        name: likewise.
+        name: the name of the process.
         closed: set when this end of the channel is closed.
     """
 
@@ -114,9 +115,10 @@ class ProcessChannel(StreamChannel):
         """Return the next packet: see :meth:`StreamChannel.receive`.
 
         Raises:
-            trio.EndOfChannel: the process closed its end after a whole packet; and if it has ended,
-                it was with exit code 0.
-            trio.BrokenResourceError: the process ended otherwise, or whatever else broke the channel.
+            trio.EndOfChannel: the process closed its end after a whole packet. If the process has
+                ended, its exit code was 0.
+            trio.BrokenResourceError: the process ended in another way, or the channel broke for
+                another reason.
         """
         try:
             return await super().receive()
@@ -133,7 +135,7 @@ class ProcessChannel(StreamChannel):
             raise
 
     async def flush(self) -> None:
-        """Send what is left of packets that were taken over: see :meth:`StreamChannel.flush`."""
+        """Send the rest of a packet: see :meth:`StreamChannel.flush`."""
         try:
             await super().flush()
         except trio.BrokenResourceError as exc:
@@ -141,17 +143,17 @@ class ProcessChannel(StreamChannel):
             raise
 
     async def aclose(self) -> None:
-        """Close this end; what ``send`` has returned for is still delivered."""
+        """Close this end. Packets for which ``send`` has returned are still delivered."""
         self.closed.set()
         await super().aclose()
 
     def shut(self) -> None:
-        """Let it be the end of the channel, though somebody still holds the other end of the socket."""
-        with suppress(OSError):  # it has ended by itself
+        """End the channel, even if another process still holds the other end of the socket."""
+        with suppress(OSError):  # the connection has already ended
             self._socket.shutdown(socket.SHUT_RDWR)
 
     async def _tell_exit(self, exc: Exception) -> None:
-        """Raise what says how the process has ended, if it has: that is why the channel is at its end."""
+        """Raise an error that says how the process ended, if it did: that ended the channel."""
         status = None
         with trio.move_on_after(EXIT_TIME):
             status = await self._wait()
@@ -165,12 +167,12 @@ class ProcessChannel(StreamChannel):
 
 
 def describe_status(status: int) -> str:
-    """Say how a process has ended whose exit status :mod:`subprocess` gives as this number."""
+    """Describe an exit status as :mod:`subprocess` returns it."""
     if status >= 0:
         return f"ended with exit code {status}"
     try:
         return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:  # a real-time signal has no name of its own
+    except ValueError:  # not every real-time signal has a name
         return f"was killed by signal {-status}"
 
 
@@ -187,22 +189,22 @@ async def open_child(
 ) -> AsyncIterator[ProcessChannel]:
     """Start a process, and own it and the channel to it for a block.
 
-    Closing the channel begins the end of the process. When the block is over it has ended and been
-    reaped, or (it happens to a process that hangs inside the system) an error has been logged.
+    Closing the channel starts ending the process. When the block is over, the process has ended
+    and been reaped, or (if it hangs inside the kernel) an error has been logged.
 
     Args:
         command: the program and its arguments.
-        name: what it is called, beside its number.
+        name: the name of the process in logs and errors, beside its process id.
         env: its environment; that of this process by default.
         cwd: its working directory; that of this process by default.
-        limits: of the channel. If the block raises, ``shutdown_timeout`` takes the place of a longer
-            ``patience.goodbye``.
-        patience: how long it is waited for.
+        limits: the limits of the channel. If the block raises, ``shutdown_timeout`` replaces a
+            longer ``patience.goodbye``.
+        patience: how long to wait for the process to end.
         on_line: called with the channel's name and each line that the process writes on standard
-            error; at most ``LINE_MOST`` bytes, without the line's end.
+            error. A line has at most ``LINE_MOST`` bytes, without its line end.
 
     Raises:
-        OSError: the process cannot be started, in one line.
+        OSError: the process cannot be started. The text is one line.
     """
     ends = _Ends(patience)
 
@@ -212,7 +214,7 @@ async def open_child(
         title = f"child process {process.pid} ({name})"
         channel = ProcessChannel(stream, limits, name=title, wait=process.wait)
         if trio.current_effective_deadline() == -math.inf:
-            # Cancelled in the meantime: nobody will ever get this channel, to close it.
+            # Cancelled in the meantime: the caller never gets this channel, so we close it.
             ends.hurry(0)
             await close_forcefully(channel)
         with trio.CancelScope(shield=True):
@@ -250,14 +252,14 @@ async def _start(
 
 
 class _Ends:
-    """The time in which a process may end by itself."""
+    """The time limit for a process to end by itself."""
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
         self._scope = trio.CancelScope()
 
     def hurry(self, seconds: float) -> None:
-        """Let it not be longer than so many seconds from now."""
+        """Shorten the limit to this many seconds from now."""
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
 
     async def wait(self, process: trio.Process) -> None:
@@ -273,7 +275,7 @@ async def _run(
     on_line: Callable[[str, bytes], None],
     task_status: trio.TaskStatus[ProcessChannel],
 ) -> None:
-    """Look after a process until it has been reaped; nobody may cancel this."""
+    """Supervise a process until it has been reaped. The caller shields this from cancellation."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_read_errors, process, channel.name, on_line)
         nursery.start_soon(_notice_end, process, channel)
@@ -295,7 +297,7 @@ async def _notice_end(process: trio.Process, channel: ProcessChannel) -> None:
 
 
 async def _end(process: trio.Process, name: str, ends: _Ends) -> None:
-    """Ask a process to end, more urgently each time, and reap it."""
+    """Wait for a process to end, then send SIGTERM, then SIGKILL, and reap it."""
     await ends.wait(process)
     if process.returncode is not None:
         return
@@ -314,7 +316,7 @@ async def _end(process: trio.Process, name: str, ends: _Ends) -> None:
 async def _read_errors(
     process: trio.Process, name: str, on_line: Callable[[str, bytes], None]
 ) -> None:
-    """Hand on what a process writes on standard error, line by line, until its end."""
+    """Pass the standard error of a process to ``on_line``, line by line, until its end."""
     assert process.stderr is not None  # noqa: S101 - it was started with a pipe
     held = bytearray()
     async with process.stderr:
@@ -322,14 +324,14 @@ async def _read_errors(
             held += data
             while (line := _take_line(held)) is not None:
                 on_line(name, line)
-                # A turn for each line: a process that floods us holds up nobody for longer.
+                # Yield after each line, so that a process that floods us delays no other task.
                 await trio.lowlevel.checkpoint()
         if held:
             on_line(name, bytes(held))
 
 
 def _take_line(held: bytearray) -> bytes | None:
-    """Remove the first line, if it is whole or too long, and return it without its end."""
+    """Remove the first line, if it is complete or too long, and return it without its line end."""
     end = held.find(b"\n", 0, LINE_MOST + 1)
     if end < 0 and len(held) <= LINE_MOST:
         return None
@@ -339,12 +341,12 @@ def _take_line(held: bytearray) -> bytes | None:
 
 
 def inherited_stream() -> trio.SocketStream:
-    """Take this process's end of the socket that its parent has made by :func:`open_child`.
+    """Return this process's end of the socket that its parent made with :func:`open_child`.
 
-    It can be taken once; processes that are started later do not inherit it.
+    Can be called only once. Processes that are started later do not inherit the socket.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: this process has no such socket.
     """
     number = os.environ.pop(VARIABLE, None)
     if number is None:
@@ -354,9 +356,9 @@ def inherited_stream() -> trio.SocketStream:
     try:
         inherited = socket.socket(fileno=int(number))
     except (ValueError, OSError) as exc:
-        raise RuntimeError(f"{VARIABLE} is {number!r}, which is no open socket") from exc
+        raise RuntimeError(f"{VARIABLE} is {number!r}, which is not an open socket") from exc
     if inherited.type != socket.SOCK_STREAM or inherited.family != socket.AF_UNIX:
-        inherited.detach()  # it is somebody else's
+        inherited.detach()  # another part of the program owns the descriptor
         raise RuntimeError(f"{VARIABLE} is {number!r}, which is not the socket of open_process")
     inherited.set_inheritable(False)
     return trio.SocketStream(trio.socket.from_stdlib_socket(inherited))

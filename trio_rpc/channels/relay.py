@@ -1,4 +1,4 @@
-"""Joins two channels: what comes from one goes to the other, and nobody looks at it."""
+"""The relay, which passes packets between two channels without looking at them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BREAKS = (*CHANNEL_ERRORS, DecodeError)
 
 @runtime_checkable
 class _Aborts(Protocol):
-    """What a channel offers for which closing forcefully looks like an orderly end."""
+    """A channel that needs ``abort`` because a forceful close looks like an orderly end."""
 
     def abort(self) -> None: ...
 
@@ -31,21 +31,22 @@ async def relay(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
-    """Pass packets on between two channels, both ways, until either is over; then close both.
+    """Pass packets between two channels in both directions until one ends, then close both.
 
-    Packets go through as they are, one at a time each way: a side that does not receive makes the
-    other wait. Both channels have to take packets as large as the programs at their far ends send.
+    Packets pass unchanged, one at a time in each direction, so a side that does not receive makes
+    the other side wait. Both channels must accept packets as large as the programs at their far
+    ends send.
 
-    When one channel has ended in an orderly way, so does the other, behind the last packet. When one breaks, or the
-    relay is cancelled, the other breaks, too. Either way this returns when both are closed, and
-    raises nothing for their ends.
+    When one channel ends in an orderly way, the other one does so too, after the last packet. When
+    one channel breaks, or the relay is cancelled, the other one also breaks. In both cases this
+    returns when both channels are closed, and does not raise an error for their ends.
 
     Args:
-        a: one channel, which this then owns.
-        b: the other one, likewise.
+        a: one channel, which the relay then owns.
+        b: the other channel, which the relay then owns.
         limits: ``close_grace`` bounds how long an orderly end may take.
     """
-    # What each pump returns: True for an orderly end, False for a break.
+    # The result of the first pump that ends: True for an orderly end, False for a break.
     orderly = False
     try:
         with one_exception():
@@ -72,10 +73,10 @@ async def relay(
 
 
 async def _pump(source: _Channel, sink: _Channel) -> bool | None:
-    """Pass packets on until ``source`` is over; tell whether its end was orderly.
+    """Pass packets on until ``source`` ends; return whether its end was orderly.
 
-    None: ``sink`` takes no more. How it has ended, and what it has sent before, the other direction
-    finds out.
+    Return None if ``sink`` accepts no more packets. The other direction then receives the last
+    packets from ``sink``, and finds out how it ended.
     """
     try:
         while True:

@@ -1,10 +1,10 @@
-"""TLS below a stream channel: contexts, the handshake, and errors in one line.
+"""TLS below a stream channel: contexts, the handshake, and one-line errors.
 
-Streams are ``trio.SSLStream`` with ``https_compatible=False``: closing says so under encryption
-(``close_notify``), and an end without that word is a broken connection, not an end of channel.
-Nobody between the two programs can cut the conversation short and have it pass for complete.
-A WebSocket has a Close frame of its own for that, and browsers and proxies leave out the word of
-TLS, so its streams are ``https_compatible``.
+Streams are ``trio.SSLStream`` with ``https_compatible=False``. Closing sends an encrypted
+``close_notify``, and a connection that ends without one is broken, not at its end. So an attacker
+between the two programs cannot truncate the data without being noticed. A WebSocket has its own
+Close frame for this purpose, and browsers and proxies omit ``close_notify``, so its streams are
+``https_compatible``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = [
     "wrap_server",
 ]
 
-REFUSED = "; it may have refused this end, for want of a client certificate perhaps"
+REFUSED = "; it may have refused this end, perhaps because it requires a client certificate"
 
 
 def client_context() -> ssl.SSLContext:
-    """Make a context that verifies the server by the system's authorities; TLS 1.2 or later."""
+    """Return a context for TLS 1.2 or later that verifies servers with the system's CAs."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
@@ -41,21 +41,21 @@ def wrap_client(
     *,
     https_compatible: bool = False,
 ) -> trio.SSLStream[trio.SocketStream]:
-    """Put the client's side of TLS over a connection to ``host``."""
+    """Wrap a connection to ``host`` in the client side of TLS."""
     return trio.SSLStream(stream, context, server_hostname=host, https_compatible=https_compatible)
 
 
 def wrap_server(
     stream: trio.SocketStream, context: ssl.SSLContext, *, https_compatible: bool = False
 ) -> trio.SSLStream[trio.SocketStream]:
-    """Put the server's side of TLS over a connection that was accepted."""
+    """Wrap an accepted connection in the server side of TLS."""
     return trio.SSLStream(stream, context, server_side=True, https_compatible=https_compatible)
 
 
 async def shake_hands(stream: trio.abc.Stream) -> None:
-    """Finish the handshake of a TLS stream; for another stream, only a checkpoint.
+    """Finish the handshake of a TLS stream. For any other stream, only execute a checkpoint.
 
-    Raises ssl.SSLError with one line of text when it fails.
+    Raises ssl.SSLError with one line of text if the handshake fails.
     """
     if not isinstance(stream, trio.SSLStream):
         await trio.lowlevel.checkpoint()
@@ -71,7 +71,7 @@ async def shake_hands(stream: trio.abc.Stream) -> None:
 
 
 def is_shaking_hands(stream: trio.abc.Stream) -> bool:
-    """Tell whether the handshake of a TLS stream is still to be finished."""
+    """Return whether this is a TLS stream whose handshake has not finished."""
     if not isinstance(stream, trio.SSLStream):
         return False
     try:
@@ -84,11 +84,11 @@ def is_shaking_hands(stream: trio.abc.Stream) -> bool:
 def explain_broken(
     stream: trio.abc.Stream, exc: trio.BrokenResourceError, *, heard: bool
 ) -> trio.BrokenResourceError:
-    """Give an error of a stream the text that Trio leaves to its cause.
+    """Return an error of a stream with the text that Trio leaves to the error's cause.
 
-    ``heard`` tells whether anything has come over it. In TLS 1.3 a server looks at a client's
-    certificate when the client has long finished its handshake, and ``trio.SSLStream`` closes
-    without the alert that would say what was wrong with it; so a client is given the hint.
+    ``heard`` says whether any data has arrived over the stream. In TLS 1.3 a server checks the
+    client's certificate after the client has finished its handshake, and ``trio.SSLStream`` closes
+    without the alert that would say what was wrong. So the error at a client hints at this.
     """
     text = f"connection broken: {_reason(exc)}"
     if not heard and isinstance(stream, trio.SSLStream) and not stream.server_side:
@@ -101,12 +101,12 @@ def _reason(exc: trio.BrokenResourceError) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {cause.verify_message}"
     if isinstance(cause, ssl.SSLEOFError):
-        return "the peer went away without closing TLS"
+        return "the peer left without closing TLS"
     if isinstance(cause, ssl.SSLError):
         return _plain(cause)
     if isinstance(cause, OSError):
         return cause.strerror or str(cause)
-    return str(exc) or "the peer has gone"
+    return str(exc) or "the peer has left"
 
 
 def _plain(error: ssl.SSLError) -> str:

@@ -1,12 +1,12 @@
-"""One front door: a URL says which transport is meant.
+"""URLs, which name the transport and the address.
 
 ::
 
-    tcp://localhost:5000        tcp://[::1]:5000       port 0: the system picks one (to listen)
+    tcp://localhost:5000        tcp://[::1]:5000       port 0 (listening only): any free port
     tls://example.org:5000      the same, encrypted and verified
     unix:///run/market.sock     an absolute path;  unix:market.sock  a relative one
-    ws://localhost:8000/rpc     WebSocket; the path may be left out, and the port too: 80
-    wss://example.org/rpc       the same, encrypted and verified; the port is 443 then
+    ws://localhost:8000/rpc     WebSocket; path and port are optional, the default port is 80
+    wss://example.org/rpc       the same, encrypted and verified; the default port is 443
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ ACCEPTED = (
 )
 
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
-"""Of the schemes that have one."""
+"""The default ports of the schemes that have one."""
 
 PATH_SAFE = "/%:@!$&'()*+,;=~"
-"""What a URL's path may hold besides letters and digits; "%" begins what is quoted already."""
+"""Characters that stay unquoted in a URL's path; "%" begins a part that is already quoted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a URL points to. ``str()`` gives the URL again.
+    """A parsed URL. ``str()`` returns the URL again.
 
     Attributes:
         scheme: "tcp", "tls", "unix", "ws" or "wss".
         host: a name or an address, without brackets; "" for a Unix socket.
         port: 0 to 65535; 0 for a Unix socket.
-        path: of a Unix socket, or of a WebSocket's URL, percent-encoded and "" for "/"; "" otherwise.
+        path: the path of a Unix socket, or the percent-encoded path of a WebSocket's URL ("" for
+            "/"); "" for other schemes.
     """
 
     scheme: str
@@ -53,24 +54,24 @@ class Address:
 
     @property
     def netloc(self) -> str:
-        """Host and port as they stand in a URL."""
+        """Host and port as written in a URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
     @property
     def is_websocket(self) -> bool:
-        """Tell whether packets travel in frames of a WebSocket."""
+        """Whether packets travel in WebSocket frames."""
         return self.scheme in ("ws", "wss")
 
     @property
     def is_encrypted(self) -> bool:
-        """Tell whether there is TLS below."""
+        """Whether the connection uses TLS."""
         return self.scheme in ("tls", "wss")
 
 
-@functools.lru_cache(maxsize=256)  # clients that connect again and again do so to a few servers
+@functools.lru_cache(maxsize=256)  # clients connect repeatedly to the same few servers
 def parse_url(url: str) -> Address:
-    """Read a URL. Raises ValueError that says what is wrong and what is accepted."""
+    """Parse a URL. Raises a ValueError that says what is wrong and what is accepted."""
     try:
         return _parse(url)
     except ValueError as exc:
@@ -101,9 +102,9 @@ def _parse(url: str) -> Address:
 
 def _parse_host(host: str) -> str:
     try:
-        host.encode("idna")  # as the resolver will, where its complaint would name no URL
+        host.encode("idna")  # the resolver does the same, but its error would not name the URL
     except UnicodeError:
-        raise ValueError("the host is no name that a host can have") from None
+        raise ValueError("the host is not a valid host name") from None
     if " " in host or not host.isprintable():
         raise ValueError("the host has blanks or control characters")
     return host
@@ -111,7 +112,7 @@ def _parse_host(host: str) -> str:
 
 def _parse_unix(netloc: str, path: str) -> Address:
     if netloc:
-        raise ValueError("an absolute path takes three slashes, a relative one takes none")
+        raise ValueError("an absolute path requires three slashes, and a relative one none")
     if not path or path.endswith("/") or "\0" in path:
         raise ValueError("no file name")
     return Address("unix", path=path)
