@@ -1,4 +1,4 @@
-"""The front door of a client: a URL becomes a session."""
+"""The entry points of a client, which open a session with the server at a URL."""
 
 from __future__ import annotations
 
@@ -31,27 +31,30 @@ async def connect(
     on_end: OnEnd = "cancel",
     **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Session]:
-    """Connect to a server, and own the session until the block is left.
+    """Connect to a server, and own the session for the duration of a block.
 
-    When the session ends and this end has not closed it, the block's body is cancelled, and the block raises
-    SessionBroken (law 17), as :func:`open_session` does.
+    If the session ends without being closed at this end, the body is cancelled, and the block
+    raises SessionBroken (law 17), as :func:`open_session` does.
 
     Args:
         url: ``tcp://host:port``, ``tls://host:port``, ``unix:///path``, ``ws://host:port/path`` or
             ``wss://host:port/path``.
-        services: what the server may call, as :func:`open_session` takes it.
-        ssl_context: for ``tls`` and ``wss``; one that verifies the server against the system's authorities by
-            default.
-        resume: connect again when the connection is lost, and go on with what was under way; True for the
-            defaults of :class:`Resume`. The server has to offer it. Without it, the session is over with its connection.
-        on_end: as :func:`open_session` takes it.
-        **options: as :func:`open_session` takes them. ``limits.handshake_timeout`` bounds the
-            time until the session is open, and again the time until the connection is.
+        services: the services that the server may call, as in :func:`open_session`.
+        ssl_context: for ``tls`` and ``wss``. The default context verifies the server with the
+            system's CAs.
+        resume: connect again when the connection is lost, and continue with all running calls.
+            True means the defaults of :class:`Resume`. The server must also allow this. Without
+            it, the session ends with its connection.
+        on_end: as in :func:`open_session`.
+        **options: as in :func:`open_session`. ``limits.handshake_timeout`` bounds the time to make
+            the connection, and separately the time to open the session.
 
     Raises:
-        ValueError: the URL is not one of these, or ``on_end`` is neither ``"cancel"`` nor ``"keep"``.
-        OSError: the connection could not be made; one line that says what was tried.
-        Refused: the server would not open the session; likewise all of :func:`open_session`.
+        ValueError: the URL is not one of these, or ``on_end`` is neither ``"cancel"`` nor
+            ``"keep"``.
+        OSError: the connection could not be made. The text is one line that says what was tried.
+        Refused: the server refused the session. All other errors of :func:`open_session` are also
+            possible.
     """
     check_on_end(on_end)
     chosen = Options(**options)
@@ -78,20 +81,21 @@ def _open(
 async def connect_in(
     nursery: trio.Nursery, url: str, services: object = None, **options: Unpack[SessionOptions]
 ) -> Session:
-    """Connect to a server; the session belongs to ``nursery`` and ends with it, or before.
+    """Connect to a server, and return a session that ends with ``nursery`` at the latest.
 
-    For sessions that are kept in objects and pools. End it with :meth:`Session.aclose`. There is no body that the end
-    of the session could cancel (``on_end`` is not an option), and it is not an error in the nursery: calls raise, and
+    Use this for sessions that are kept in objects and pools, and end the session with
+    :meth:`Session.aclose`. There is no body for the end of the session to cancel, so ``on_end`` is
+    not an option. The end is also not an error in the nursery: calls raise, and
     :meth:`Session.wait_closed` returns.
 
     Args:
-        nursery: what cancels it.
-        url: as :func:`connect` takes it.
-        services: likewise.
-        **options: likewise.
+        nursery: the nursery whose cancellation ends the session.
+        url: as in :func:`connect`.
+        services: as in :func:`connect`.
+        **options: as in :func:`connect`.
 
     Raises:
-        Exception: all that :func:`connect` does.
+        Exception: the same errors as :func:`connect`.
     """
 
     async def own(*, task_status: trio.TaskStatus[Session]) -> None:

@@ -1,4 +1,4 @@
-"""The front doors of a parent process and of its child: a command becomes a session."""
+"""The entry points of a parent process and of its child: sessions with child processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["open_parent", "open_process", "serve_parent"]
 logger = logging.getLogger("trio_rpc.process")
 
 NAME_MOST = 100
-"""Characters of a command's words in a name."""
+"""Characters of the command that a process's name in logs has at most."""
 
 
 @contextlib.asynccontextmanager
@@ -41,38 +41,41 @@ async def open_process(
     on_end: OnEnd = "cancel",
     **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Session]:
-    """Start a program that calls :func:`serve_parent`, and own it and the session until the block is left.
+    """Start a program that calls :func:`serve_parent`, and own it and the session for a block.
 
-    When the block is over the process has ended, and been reaped. It is asked to end as soon as the
-    session is over: by the end of the session, which lets :func:`serve_parent` return; after
-    ``goodbye_time`` by SIGTERM; after another ``terminate_time`` by SIGKILL. If the block raises or is
-    cancelled, ``limits.shutdown_timeout`` takes the place of a longer ``goodbye_time``.
+    When the block is over, the process has ended and been reaped. As soon as the session is over,
+    the process is asked to end. The end of the session lets :func:`serve_parent` return. SIGTERM
+    follows after ``goodbye_time``, and SIGKILL after another ``terminate_time``. If the block
+    raises or is cancelled, ``limits.shutdown_timeout`` replaces a longer ``goodbye_time``.
 
-    When the process ends, or leaves, before the block does, the body is cancelled, and the block raises
-    SessionBroken (law 17), whose ``__cause__`` has the exit code or signal.
+    If the process ends, or closes the session, before the block is over, the body is cancelled.
+    The block then raises SessionBroken (law 17), whose ``__cause__`` has the exit code or signal.
 
-    The process inherits standard input and output. Lines that it writes on standard error go to the
-    logger ``trio_rpc.process``, as warnings.
+    The process inherits standard input and output. Lines that it writes on standard error go to
+    the logger ``trio_rpc.process`` as warnings.
 
     Args:
-        command: the program, and its arguments; no shell reads them.
-        services: what the process may call, as :func:`open_session` takes it.
-        name: what the process is called in logs and errors, beside its number; its command by default.
-        env: its environment variables, beside one that is ours; those of this process by default.
+        command: the program and its arguments, which are not passed through a shell.
+        services: the services that the process may call, as in :func:`open_session`.
+        name: the name of the process in logs and errors, beside its process id; its command by
+            default.
+        env: its environment variables, to which we add one; those of this process by default.
         cwd: its working directory; that of this process by default.
         goodbye_time: seconds.
         terminate_time: seconds.
-        on_end: as :func:`open_session` takes it.
-        **options: as :func:`open_session` takes them. ``limits.handshake_timeout`` has to allow for the
-            program's start.
+        on_end: as in :func:`open_session`.
+        **options: as in :func:`open_session`. ``limits.handshake_timeout`` must also cover the
+            start of the program.
 
     Raises:
-        OSError: the program cannot be started; one line that says why, of the class that fits.
-        SessionBroken: it ended before the session was open, or while the body was running, or does not serve its
-            parent; the text has its exit code or signal.
-        Refused: the process would not open the session; likewise all of :func:`open_session`.
-        TypeError: an option is not one.
-        ValueError: likewise.
+        OSError: the program cannot be started. The text is one line that says why, and the class
+            matches the reason.
+        SessionBroken: the process ended before the session was open or while the body was running,
+            or it does not serve its parent. The text has its exit code or signal.
+        Refused: the process refused the session. All other errors of :func:`open_session` are
+            also possible.
+        TypeError: an option does not exist, or has the wrong type.
+        ValueError: an option has a value that is not allowed.
     """
     if isinstance(command, str | bytes):
         raise TypeError("a command is a list: the program, then each of its arguments")
@@ -102,20 +105,22 @@ async def open_process(
 async def open_parent(
     services: object = None, *, on_end: OnEnd = "cancel", **options: Unpack[SessionOptions]
 ) -> AsyncIterator[Session]:
-    """Open the session with the process that has started this one by :func:`open_process`.
+    """Open the session with the process that started this one with :func:`open_process`.
 
-    It can be had once; processes that this one starts do not inherit it. When the parent dies or
-    leaves, the session is over: the body is cancelled, and the block raises SessionBroken (law 17).
+    Can be called only once. Processes started by this one do not inherit the session. When the
+    parent dies or closes the session, the body is cancelled, and the block raises SessionBroken
+    (law 17).
 
     Args:
-        services: what the parent may call, as :func:`open_session` takes it.
-        on_end: likewise.
-        **options: likewise.
+        services: the services that the parent may call, as in :func:`open_session`.
+        on_end: as in :func:`open_session`.
+        **options: as in :func:`open_session`.
 
     Raises:
-        RuntimeError: this process was not started by :func:`open_process`, or the session was had
-            before.
-        SessionBroken: the parent has gone; likewise all of :func:`open_session`.
+        RuntimeError: this process was not started by :func:`open_process`, or has opened this
+            session before.
+        SessionBroken: the parent has ended or left. All other errors of :func:`open_session` are
+            also possible.
     """
     check_on_end(on_end)
     chosen = Options(**options)
@@ -137,10 +142,10 @@ async def serve_parent(
     task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[SessionOptions],
 ) -> None:
-    """Serve the process that has started this one by :func:`open_process`, until it leaves or dies.
+    """Serve the process that started this one with :func:`open_process` until it leaves or dies.
 
-    ``trio.run(trio_rpc.serve_parent, Plugin())`` is a whole program. Arguments and errors are
-    :func:`open_parent`'s; ``task_status`` gets the session.
+    ``trio.run(trio_rpc.serve_parent, Plugin())`` is a complete program. Arguments and errors are
+    the same as for :func:`open_parent`. ``task_status`` gets the session.
     """
     async with open_parent(services, on_end="keep", **options) as session:
         task_status.started(session)
@@ -148,6 +153,6 @@ async def serve_parent(
 
 
 def _log_line(name: str, line: bytes) -> None:
-    # A byte that is no UTF-8 becomes an escape of four characters, so nothing is cut here.
+    # A byte that is not UTF-8 becomes an escape of four characters, so nothing is truncated here.
     text = line.decode("utf-8", "backslashreplace")
     logger.warning("%s: %s", name, one_line(text, 4 * len(line)))

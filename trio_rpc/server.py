@@ -1,4 +1,4 @@
-"""The front door of a server: listeners become sessions, until somebody ends them."""
+"""The entry points of a server, which open a session for each client that connects."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ logger = logging.getLogger("trio_rpc")
 
 
 class Server:
-    """Listeners and the sessions that came in through them; made by :func:`open_server`.
+    """Listeners and the sessions of their clients; made by :func:`open_server`.
 
     Attributes:
-        urls: the addresses that are bound, with the ports that the system has chosen.
+        urls: the bound addresses, with the ports that the system has chosen.
         sessions: the sessions that are open now.
     """
 
@@ -65,7 +65,7 @@ class Server:
                 shutdown_timeout=limits.shutdown_timeout,
             )
         self._shared = Shared()
-        # Of its own: whatever strangers do wrong must not hide the tracebacks of bugs.
+        # A separate log: errors of unknown clients must not hide the tracebacks of bugs.
         self._failures = RateLimitedLog(logger)
         self._owner = Owner("this server")
         self._accepting = trio.CancelScope()
@@ -75,12 +75,12 @@ class Server:
         return f"<trio_rpc.Server at {', '.join(self.urls)}, {len(self.sessions)} sessions>"
 
     async def drain(self, *, grace: float | None = None) -> None:
-        """Stop listening, say Goodbye to all sessions, and wait for what is in flight.
+        """Stop listening, send Goodbye on all sessions, and wait for the in-flight calls.
 
-        Cancelled, it leaves the sessions as they are then; leaving the server's block ends them.
+        If cancelled, the sessions stay as they are. Leaving the server's block ends them.
 
         Args:
-            grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
+            grace: seconds that in-flight calls get to finish; ``limits.close_grace`` by default.
         """
         self._owner.check()
         self._accepting.cancel(reason="the server is draining")
@@ -103,7 +103,7 @@ class Server:
             nursery.start_soon(self._connected, connection, nursery)
 
     async def _connected(self, connection: Connection, nursery: trio.Nursery) -> None:
-        """Own a connection: as the channel of its session, or as the present carrier of one."""
+        """Own a connection: as the channel of its session, or as a resumable session's carrier."""
         name = connection.name
         with self._log_and_isolate_errors(name):
             async with connection.prepared() as carrier:
@@ -128,7 +128,8 @@ class Server:
             return
         if arrival.is_new:
             nursery.start_soon(self._serve_resumable, arrival.channel, name, sessions, nursery)
-        # Its session, which is cancelled with the server, has last words to send, and closes it then.
+        # The session, which is cancelled with the server, still has a Goodbye to send over this
+        # carrier, and closes it afterwards.
         with trio.CancelScope(shield=True):
             await arrival.channel.accept(carrier, arrival.received)
 
@@ -154,7 +155,7 @@ class Server:
 
         def opened() -> None:
             self.sessions.add(session)
-            if self._accepting.cancel_called:  # it was shaking hands when the server began to drain
+            if self._accepting.cancel_called:  # its handshake had not finished when drain() began
                 nursery.start_soon(_close, session, None)
 
         core.lifecycle.when_open = opened
@@ -165,9 +166,9 @@ class Server:
 
 
 class _IsolatedErrors:
-    """A block for one client: logs its error, which must not end the others (law 14).
+    """Log the error of one client's block, so that it does not end the other clients (law 14).
 
-    A class, since a generator would keep a frame for each idle session.
+    This is a class, because a generator would keep a frame for each idle session.
     """
 
     __slots__ = ("_complaints", "_failures", "_name")
@@ -207,24 +208,27 @@ async def open_server(
     resume: bool | Resume = False,
     **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Server]:
-    """Listen at ``urls`` and serve while the block lasts; leaving it ends all sessions at once.
+    """Listen at ``urls`` and serve for the duration of a block.
+
+    Leaving the block ends all sessions at once.
 
     Args:
-        services: what clients may call, as :func:`open_session` takes it.
-        *urls: ``tcp://host:port`` (port 0: any that is free), ``tls://host:port``, ``unix:///path``,
-            ``ws://host:port/path``, ``wss://host:port/path``.
-        ssl_context: the server's certificate, for ``tls`` and ``wss``.
-        allowed_origins: for ``ws`` and ``wss``: the pages whose scripts may connect, each as a
-            browser names it, ``https://example.org``. By default those that were loaded from the
-            same host and port. Programs that are no browser name no origin, and are let in.
-        resume: let clients that ask for it go on after their connection was lost; True for the defaults of
-            :class:`Resume`.
-        **options: as :func:`open_session` takes them, for each session.
+        services: the services that clients may call, as in :func:`open_session`.
+        *urls: ``tcp://host:port`` (port 0: any free port), ``tls://host:port``,
+            ``unix:///path``, ``ws://host:port/path``, ``wss://host:port/path``.
+        ssl_context: the context with the server's certificate, for ``tls`` and ``wss``.
+        allowed_origins: for ``ws`` and ``wss``: the origins of pages whose scripts may connect,
+            each in the form that a browser sends, ``https://example.org``. By default, pages that
+            were loaded from the same host and port. Programs other than browsers send no origin,
+            and are accepted.
+        resume: allow clients that ask for it to resume their session after a lost connection.
+            True means the defaults of :class:`Resume`.
+        **options: as in :func:`open_session`, for each session.
 
     Raises:
-        ValueError: a URL is not one of these, or there is none.
+        ValueError: no URL is given, or a URL is not one of these.
         OSError: an address cannot be bound.
-        TypeError: an option or a service is not one.
+        TypeError: an option does not exist, or ``services`` has an object that is not a service.
     """
     if not urls:
         raise ValueError("a server needs a URL to listen at, such as tcp://127.0.0.1:0")
@@ -241,7 +245,7 @@ async def open_server(
         server = Server(listeners, tables, chosen, resumption)
         with one_exception() as body:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(server._run, nursery)  # noqa: SLF001 - the server is made and run here alone
+                nursery.start_soon(server._run, nursery)  # noqa: SLF001 - only run here
                 try:
                     yield server
                 except BaseException as exc:
@@ -264,9 +268,9 @@ async def serve(
 ) -> None:
     """Serve at ``urls`` until cancelled, which ends all sessions at once.
 
-    ``urls = await nursery.start(serve, services, "tcp://127.0.0.1:0")`` gives the addresses that
-    are bound. For a graceful end, use :func:`open_server` and :meth:`Server.drain`. Arguments and
-    errors are :func:`open_server`'s.
+    ``urls = await nursery.start(serve, services, "tcp://127.0.0.1:0")`` returns the bound
+    addresses. For a graceful end, use :func:`open_server` and :meth:`Server.drain`. Arguments and
+    errors are the same as for :func:`open_server`.
     """
     async with open_server(
         services,

@@ -77,8 +77,8 @@ def send(numbers, packet):
     ("frame", "complaint"),
     [
         (Frame(Kind.DATA, 2, 0, b"x"), "packet 2 came after packet 0"),
-        (Frame(Kind.DATA, 1, 1, b"x"), "packet 1 was acknowledged and never sent"),
-        (Frame(Kind.ACK, ack=9), "packet 9 was acknowledged and never sent"),
+        (Frame(Kind.DATA, 1, 1, b"x"), "packet 1 was acknowledged, but never sent"),
+        (Frame(Kind.ACK, ack=9), "packet 9 was acknowledged, but never sent"),
         (Frame(Kind.OPEN, rest=b"\1"), "OPEN may only come first"),
     ],
 )
@@ -109,7 +109,7 @@ def test_one_cannot_ask_again_for_what_one_has_acknowledged():
     a, b = Resumption(100), Resumption(100)
     b.receive(send(a, b"x"))
     a.receive(b.ack())
-    with pytest.raises(DecodeError, match="asked for again"):
+    with pytest.raises(DecodeError, match="requested again"):
         list(a.replay(0))
 
 

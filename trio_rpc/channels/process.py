@@ -356,7 +356,7 @@ def inherited_stream() -> trio.SocketStream:
     try:
         inherited = socket.socket(fileno=int(number))
     except (ValueError, OSError) as exc:
-        raise RuntimeError(f"{VARIABLE} is {number!r}, which is not an open socket") from exc
+        raise RuntimeError(f"{VARIABLE} is {number!r}, which is no open socket") from exc
     if inherited.type != socket.SOCK_STREAM or inherited.family != socket.AF_UNIX:
         inherited.detach()  # another part of the program owns the descriptor
         raise RuntimeError(f"{VARIABLE} is {number!r}, which is not the socket of open_process")

@@ -1,12 +1,13 @@
-"""Packets over a byte stream: each behind its length, as docs/protocol.md says.
+"""Packets over a byte stream, each preceded by its length, as docs/protocol.md says.
 
 What cancelling does
 --------------------
-``receive`` takes a packet only when the whole of it is there and nothing can go wrong any more,
-so a cancelled one loses nothing. A ``send`` that is cancelled with half a packet on the wire is
-another matter: the peer takes whatever comes next for the other half. Over a socket the rest is
-known, is kept, and leaves before anything else does; over other streams (TLS) it is not, so the
-channel refuses to send from then on. Either way nothing is ever garbled.
+``receive`` removes a packet from its buffer only when the packet is complete and nothing can fail
+any more, so a cancelled ``receive`` loses nothing. A ``send`` may be cancelled when half a packet
+is on the wire. The peer would then take the next bytes for the other half. Over a socket the
+channel knows the rest of the packet, keeps it, and sends it before anything else. Over other
+streams (TLS) it does not know the rest, so it refuses to send from then on. In both cases the
+peer never sees a garbled packet.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from trio_rpc.wire.parts import BufferList
 __all__ = ["READ_SIZE", "StreamChannel"]
 
 READ_SIZE = 64 * 1024
-"""Bytes asked for when nobody knows what comes.
+"""Bytes to read when the size of the next packet is not known.
 
-Memory is reserved for them, and what is larger than 128 KiB the C library has mapped and unmapped by the system each
-time: that took 20 µs at each end of a call, as soon as the heap had been in use for a while.
+Each read allocates this much memory. The C library maps and unmaps an allocation of more than
+128 KiB each time. That took 20 µs at each end of a call once the heap had been in use for a while.
 """
 
 MOST_DROPPED = 16 * 1024 * 1024
-"""Bytes that a peer may send after the end of our side before it sees a reset."""
+"""Bytes that a peer may send after our end of the stream before it sees a reset."""
 
 SMALL_READ = 4096
-"""Bytes asked for where a small packet is expected, a Hello for instance."""
+"""Bytes to read where a small packet is expected, for instance a Hello."""
 
 _FOREIGN = {
     b"\x16\x03": "a TLS handshake: this is not a TLS port",
@@ -54,17 +55,17 @@ class StreamChannel(trio.abc.Channel[bytes]):
     Two tasks may use it at once if one sends and the other receives.
 
     Args:
-        stream: a connected stream, fresh or at the boundary of a packet.
-        max_packet: bytes of the largest packet that is received; a larger one is refused when
-            its length has been read, before any memory is spent on it.
+        stream: a connected stream, at its beginning or between two packets.
+        max_packet: size in bytes of the largest packet that is received. A larger one is refused
+            once its length has been read, before any memory is spent on it.
         packet_timeout: seconds that ``receive`` waits from the first to the last byte of one
-            packet. Time in which nobody receives, or this program is blocked, does not count.
+            packet. Time in which no task receives, or this program is blocked, does not count.
 
     Attributes:
-        stream: the stream, for what is its own: addresses, ``getpeercert()``.
-        is_closed: whether ``aclose`` has been called.
-        heard: how many times bytes have come: a sign of life, even inside a packet.
-        takes_parts: packets to send may be ``BufferList``, which need not be joined.
+        stream: the stream, for its own methods: addresses, ``getpeercert()``.
+        is_closed: whether the connection has been closed from this end.
+        heard: how many times bytes have arrived: a sign of life, even inside a packet.
+        takes_parts: whether a packet to send may be a ``BufferList``, which need not be joined.
     """
 
     takes_parts = True
@@ -90,10 +91,10 @@ class StreamChannel(trio.abc.Channel[bytes]):
         return f"<{state}StreamChannel over {type(self.stream).__name__}>"
 
     async def prepare(self) -> None:
-        """Finish the TLS handshake, if there is to be one.
+        """Finish the TLS handshake, if the stream uses TLS.
 
-        A listener hands out its channels before their handshake, so that a slow client holds up
-        nobody but itself. The caller bounds the time.
+        A listener hands out its channels before their handshake, so that a slow client delays only
+        itself. The caller bounds the time.
 
         Raises:
             ssl.SSLError: the handshake failed; an OSError whose text is one line.
@@ -101,18 +102,18 @@ class StreamChannel(trio.abc.Channel[bytes]):
         await shake_hands(self.stream)
 
     async def send(self, value: bytes | BufferList) -> None:
-        """Send one packet. It need not lie in one place: see ``takes_parts``.
+        """Send one packet, which may be in several buffers: see ``takes_parts``.
 
-        Cancelled, it has sent nothing, or the channel sees to it that the peer gets the packet
-        whole or no packet any more (see this module's docstring).
+        If cancelled, either nothing was sent, or the peer gets the whole packet later or no
+        packets at all from then on (see this module's docstring).
 
         Args:
             value: the packet; at least one byte.
 
         Raises:
-            ValueError: the packet is empty or larger than a length can say.
+            ValueError: the packet is empty, or its size does not fit in the length field.
             trio.BrokenResourceError: the connection is lost, or was cut by a cancelled send.
-            trio.ClosedResourceError: this end is closed, or was while sending.
+            trio.ClosedResourceError: this end is closed, or was closed while sending.
             trio.BusyResourceError: another task is sending.
         """
         self._check_send(value)
@@ -120,21 +121,22 @@ class StreamChannel(trio.abc.Channel[bytes]):
             await self._transport.write(value)
 
     def send_nowait(self, value: bytes | BufferList) -> bool:
-        """Take a packet over if that needs no waiting.
+        """Take a packet if that needs no waiting, and return whether it was taken.
 
-        True means that it has left, or that its rest leaves before anything else does: with the
-        next ``send``, or a ``flush``. False means that nothing has happened, because the system
-        has no room, a task is sending, a rest is waiting, or the stream cannot do this (TLS).
+        True means that the packet was sent, or that the next ``send`` or ``flush`` sends its rest
+        before anything else. False means that nothing has happened, because the system has no
+        room, a task is sending, the rest of a packet is waiting, or the stream cannot do this
+        (TLS).
 
-        Raises as ``send`` does.
+        Raises the same errors as ``send``.
         """
         self._check_send(value)
         return not self._guard.sending.is_held and self._transport.write_nowait(value)
 
     async def flush(self) -> None:
-        """Send what is left of a packet that ``send_nowait`` or a cancelled ``send`` took over.
+        """Send the rest of a packet that ``send_nowait`` or a cancelled ``send`` took.
 
-        Cancelled, it keeps what is still left. Raises as ``send`` does.
+        If cancelled, the channel keeps the unsent rest. Raises the same errors as ``send``.
         """
         self._guard.check_open()
         with self._guard.sending:
@@ -146,13 +148,13 @@ class StreamChannel(trio.abc.Channel[bytes]):
         return self._transport.unsent
 
     async def receive(self) -> bytes:
-        """Return the next packet. Cancelled, it has lost nothing.
+        """Return the next packet. If cancelled, no packet is lost.
 
         Raises:
-            trio.EndOfChannel: the peer closed, after a whole packet.
-            trio.BrokenResourceError: the connection is lost, ended inside a packet (over TLS:
-                without the peer's word that this is the end), or a packet took too long.
-            trio.ClosedResourceError: this end is closed, or was while waiting.
+            trio.EndOfChannel: the peer closed the stream after a whole packet.
+            trio.BrokenResourceError: the connection is lost, ended inside a packet, ended without
+                ``close_notify`` (over TLS), or a packet took too long.
+            trio.ClosedResourceError: this end is closed, or was closed while waiting.
             trio.BusyResourceError: another task is receiving.
             DecodeError: the peer announced a packet that is empty or too large.
         """
@@ -166,7 +168,8 @@ class StreamChannel(trio.abc.Channel[bytes]):
     def receive_nowait(self) -> bytes:
         """Return the next packet if all of it has arrived, or raise ``trio.WouldBlock``.
 
-        So it does over TLS, and in a class that has a ``receive`` of its own. Raises as ``receive`` does.
+        A subclass with its own ``receive`` always raises ``trio.WouldBlock``, and so does a
+        TLS channel unless the packet is already buffered. Raises the same errors as ``receive``.
         """
         if type(self).receive is not StreamChannel.receive or self._guard.receiving.is_held:
             raise trio.WouldBlock
@@ -186,20 +189,24 @@ class StreamChannel(trio.abc.Channel[bytes]):
         return packet
 
     def stop_receiving(self) -> None:
-        """Receive no more: have the ``receive`` that waits, if one does, raise ``trio.ClosedResourceError``.
+        """Stop receiving, and make a waiting ``receive`` raise ``trio.ClosedResourceError``.
 
-        Also one that has had the first part of a packet in this very tick, and would wait for the rest.
+        This includes a ``receive`` that got the first part of a packet in this very tick, and
+        would now wait for the rest.
         """
         self._transport.stop_reading()
 
     async def linger(self) -> None:
-        """Send the end of the stream, and drop what comes until the peer's end, at most ``MOST_DROPPED`` bytes.
+        """Send the end of the stream, and drop incoming data until the peer's end.
 
-        A system that has a socket closed while something comes tells the peer so by a reset, on which the
-        peer's system throws away what it has not read yet: a Goodbye that says why, for instance. The caller bounds the
-        time, and closes the channel, which is of no more use. Nothing is done over a stream that cannot do this.
+        At most about ``MOST_DROPPED`` bytes are dropped.
+
+        If a socket is closed while data arrives, the system sends a reset. The peer's system then
+        discards data that the peer has not read yet, for instance a Goodbye with a reason.
+        The caller bounds the time, and must still close the channel, which is otherwise unusable.
+        This does nothing over a stream that cannot do it.
         """
-        self._guard.is_closed = True  # a task that would receive now must not read beside this one
+        self._guard.is_closed = True  # no other task may begin to receive while this one reads
         if self._guard.receiving.is_held:
             self.stop_receiving()
         while self._guard.receiving.is_held:
@@ -207,14 +214,14 @@ class StreamChannel(trio.abc.Channel[bytes]):
         await self._transport.linger(MOST_DROPPED)
 
     async def aclose(self) -> None:
-        """Close the connection; what ``send`` has returned for is still delivered.
+        """Close the connection. Packets for which ``send`` has returned are still delivered.
 
-        It does not wait for what ``flush`` would send. Over TLS it waits until the peer takes
-        the last word. Cancelled, it closes at once, and just the same.
+        This does not wait for bytes that ``flush`` would send. Over TLS it waits until
+        ``close_notify`` is sent. If cancelled, it closes the connection at once.
         """
         self._guard.is_closed = self.is_closed = True
-        # Saying goodbye over TLS takes a finished handshake and the turn to send. Without them
-        # it would wait for a peer who may never do his part.
+        # Sending close_notify requires a finished handshake, and that no other task is sending.
+        # Without them it would wait for a peer that may never do its part.
         if self._guard.sending.is_held or is_shaking_hands(self.stream):
             await trio.aclose_forcefully(self.stream)
             return
@@ -222,13 +229,14 @@ class StreamChannel(trio.abc.Channel[bytes]):
             with untangled():
                 await self.stream.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            # The connection was lost before it could be closed politely. It is closed.
+            # The connection was lost before it could be closed gracefully. It is closed now.
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     def close_nowait(self) -> bool:
-        """Close if that needs no waiting, and tell whether it is done.
+        """Close the channel if that needs no waiting; return whether it was closed.
 
-        It is not over TLS, where there is a last word to say, nor in a class that has more to do in its ``aclose``.
+        This is not possible over TLS, which must send ``close_notify``, or in a subclass with its
+        own ``aclose``.
         """
         has_more_to_do = type(self).aclose is not StreamChannel.aclose
         if has_more_to_do or not isinstance(self.stream, trio.SocketStream):
@@ -238,9 +246,9 @@ class StreamChannel(trio.abc.Channel[bytes]):
         return True
 
     def abort(self) -> None:
-        """Close so that the other end sees a break, and no orderly end, as far as there is a way.
+        """Close so that the other end sees a break and not an orderly end, if that is possible.
 
-        ``aclose`` is still needed. Over TLS a forceful one has this effect anyway.
+        ``aclose`` is still required. Over TLS a forceful close has this effect anyway.
         """
         self._guard.is_closed = True
         self._transport.cut()
@@ -252,7 +260,8 @@ class StreamChannel(trio.abc.Channel[bytes]):
 
     async def _receive(self) -> bytes:
         if not self._frames.partial:
-            # Nothing has begun, so nothing is late: most packets come this way, without a scope.
+            # No packet has begun, so none can be late, and no timed cancel scope is needed. Most
+            # packets take this path.
             self._take_in(await self._transport.read(READ_SIZE))
             packet = self._frames.next_frame()
             if packet is None and self._take_what_is_there():
@@ -285,7 +294,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
             self._count(count)
 
     def _take_what_is_there(self) -> bool:
-        """Take as much of the rest of a large packet as needs no waiting; False if that is nothing."""
+        """Read as much of the rest of a large packet as has arrived; return whether any had."""
         space = self._frames.space()
         count = None if space is None else self._transport.read_nowait(space)
         if not count:
@@ -309,6 +318,9 @@ class StreamChannel(trio.abc.Channel[bytes]):
             raise trio.EndOfChannel
 
     def _explained(self, exc: DecodeError) -> DecodeError:
-        """Say what a stranger seems to speak; each of these would be a packet beyond any limit."""
+        """Add the protocol that the peer seems to speak, if its first bytes are known.
+
+        Each of these greetings, read as a length, is beyond any limit.
+        """
         meaning = _FOREIGN.get(self._greeting)
         return DecodeError(f"{exc}; it looks like {meaning}") if meaning else exc

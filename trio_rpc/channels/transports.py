@@ -1,22 +1,22 @@
-"""How a stream channel reads bytes and writes frames: one way for sockets, one for other streams.
+"""Transports of a stream channel, which read bytes and write frames: sockets and other streams.
 
-A transport moves bytes and knows nothing of packets that are only half there, of time-outs or of
-two tasks that want the same thing; all of that is :class:`~trio_rpc.channels.StreamChannel`'s.
+A transport moves bytes. :class:`~trio_rpc.channels.StreamChannel` handles incomplete packets,
+time-outs, and tasks that use the channel at the same time.
 
-Why sockets have a way of their own
------------------------------------
-Everything ``trio.SocketStream`` offers is a coroutine, and a coroutine of Trio's always yields.
-A descriptor of a Trio socket is non-blocking, though, so plain ``os.read`` and ``os.write`` on it
-either move bytes at once or say that they would have to wait. That gives us three things:
+Why sockets have their own transport
+------------------------------------
+All methods of ``trio.SocketStream`` are coroutines that always yield. The descriptor of a Trio
+socket is non-blocking, though, so plain ``os.read`` and ``os.write`` on it either move bytes at
+once or report that they would block. This has three advantages:
 
 * A write that cannot block needs no task switch (``write_nowait``).
-* What a write left over is known to the byte. So the rest is kept, and a cancelled ``write``
-  leaves no hole: the next one sends the rest first.
-* When the last read emptied the socket, the next one waits before it reads. The read that would
-  have failed is saved, and the wait is the checkpoint that is due anyway.
+* We know to the byte how much a write has left unsent. We keep the rest, so a cancelled ``write``
+  leaves no gap: the next one sends the rest first.
+* After a read that emptied the socket, the next read waits before it reads. This saves a read that
+  would have failed, and the wait is the checkpoint that is due anyway.
 """
 
-# ruff: noqa: D102 - what the methods do is described once, in Transport
+# ruff: noqa: D102 - Transport describes the methods once
 
 from __future__ import annotations
 
@@ -37,52 +37,61 @@ from trio_rpc.wire.parts import BufferList
 __all__ = ["SocketTransport", "StreamTransport", "Transport", "choose_transport"]
 
 JOIN_BELOW = 32 * 1024
-"""Bytes up to which copying a packet behind its header is cheaper than handing over two buffers."""
+"""Below this size, copying a packet behind its header is cheaper than writing two buffers."""
 
 DROPPED_AT_ONCE = 64 * 1024
-"""Bytes that are read, and dropped, at once when a socket is about to be closed."""
+"""Bytes to read and drop at a time when a socket is about to be closed."""
 
 MANY_BUFFERS = 512
-"""What one system call is given; they may take no more than 1,024."""
+"""Buffers for one system call. Systems accept at most 1,024."""
 
 
 class Transport(Protocol):
-    """What a stream channel needs of the stream below it."""
+    """The operations that a stream channel needs from the stream below it."""
 
     async def read(self, at_most: int) -> bytes:
         """Return some bytes, or ``b""`` at the end. A cancelled read has taken nothing."""
 
     def stop_reading(self) -> None:
-        """Have the ``read`` that waits, if one does, and each that would have to, raise ``trio.ClosedResourceError``."""
+        """Make a waiting ``read`` raise ``trio.ClosedResourceError``.
+
+        A later ``read`` that would have to wait also raises it.
+        """
 
     async def read_into(self, space: memoryview) -> int:
-        """Read into ``space``, as ``read`` does; return how many bytes, 0 at the end."""
+        """Read into ``space``, as ``read`` does; return the number of bytes, 0 at the end."""
 
     def read_nowait(self, space: memoryview) -> int | None:
-        """Do as ``read_into`` does; None if that would have to wait."""
+        """Read into ``space`` as ``read_into`` does, or return None if that would wait."""
 
     async def write(self, packet: bytes | BufferList) -> None:
         """Send one packet as one frame."""
 
     def write_nowait(self, packet: bytes | BufferList) -> bool:
-        """Take the packet over without waiting and return True, or take nothing."""
+        """Take the packet without waiting and return True, or take nothing and return False."""
 
     async def flush(self) -> None:
-        """Send what is left of packets that were taken over."""
+        """Send the rest of the packets that were taken."""
 
     async def linger(self, at_most: int) -> None:
-        """Send the end of the stream; drop what comes until the peer's, or until it is more than that."""
+        """Send the end of the stream, and drop incoming data until the peer's end.
+
+        Stop when more than ``at_most`` bytes were dropped.
+        """
 
     def cut(self) -> None:
-        """Have the peer see an end inside a packet, if this can be had without waiting."""
+        """Make the peer see an end inside a packet, if that is possible without waiting."""
 
     @property
     def unsent(self) -> int:
-        """Bytes taken over and not yet handed to the system."""
+        """Bytes that were taken and not yet passed to the system."""
 
 
 async def linger(socket: trio.socket.SocketType, at_most: int) -> None:
-    """Shut the sending side of a socket; drop what comes until the peer's end, or until it is more than ``at_most``."""
+    """Shut down the sending side of a socket, and drop incoming data until the peer's end.
+
+    Stop when more than ``at_most`` bytes were dropped.
+    """
     with contextlib.suppress(OSError, trio.ClosedResourceError):
         socket.shutdown(trio.socket.SHUT_WR)
         while at_most >= 0:
@@ -94,14 +103,14 @@ async def linger(socket: trio.socket.SocketType, at_most: int) -> None:
 
 
 def choose_transport(stream: trio.abc.Stream) -> Transport:
-    """Find the best way to drive a stream."""
+    """Return the best transport for a stream."""
     if sys.platform != "win32" and isinstance(stream, trio.SocketStream):
         return SocketTransport(stream)
     return StreamTransport(stream)
 
 
 class StreamTransport:
-    """Any stream, TLS included, through ``receive_some`` and ``send_all`` alone."""
+    """A transport over any stream, TLS included, that uses ``receive_some`` and ``send_all``."""
 
     __slots__ = ("_cut", "_heard", "_reading", "_stopped", "_stream")
 
@@ -146,8 +155,8 @@ class StreamTransport:
         if self._cut:
             await trio.lowlevel.cancel_shielded_checkpoint()
             raise trio.BrokenResourceError("an earlier send was cut off inside its packet")
-        # Nobody knows how much of a send_all that raised has left. Whatever followed would be
-        # read as the rest of this packet, so nothing may.
+        # If send_all raises, we do not know how much it has sent. The peer would read any later
+        # bytes as the rest of this packet, so later writes are refused.
         self._cut = True
         try:
             with untangled():
@@ -166,7 +175,7 @@ class StreamTransport:
             return
         below = stream.transport_stream
         try:
-            # It fails where something has come that was not read: then the peer misses the last word of TLS.
+            # This fails if data has arrived that was not read. Then the peer gets no close_notify.
             with (
                 contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
                 untangled(),
@@ -175,7 +184,7 @@ class StreamTransport:
             if isinstance(below, trio.SocketStream):
                 await linger(below.socket, at_most)
         finally:
-            await trio.aclose_forcefully(below)  # for a stream that has been unwrapped does not
+            await trio.aclose_forcefully(below)  # an unwrapped TLS stream no longer closes it
 
     def cut(self) -> None:
         pass
@@ -190,14 +199,14 @@ class StreamTransport:
 if sys.platform != "win32":
 
     class SocketTransport:
-        """A connected socket, read and written directly."""
+        """A transport that reads and writes a connected socket directly."""
 
         __slots__ = ("_drained", "_rest", "_socket", "_stopped")
 
         def __init__(self, stream: trio.SocketStream) -> None:
             self._socket = stream.socket
             self._rest: BufferList | None = None
-            """Of a packet that has begun to leave. What it holds does not change: see Parts."""
+            """The unsent rest of a packet that is partly sent. Its buffers do not change."""
             self._drained = True
             self._stopped = False
 
@@ -241,7 +250,8 @@ if sys.platform != "win32":
             await self._flush_rest()
             waited = False
             while not self.write_nowait(packet):
-                # Cancelled here, nothing of the packet has left; below, its rest is kept.
+                # If cancelled here, none of the packet was sent. If cancelled below, its rest is
+                # kept.
                 await self._wait_writable()
                 waited = True
             if self._rest is not None:
@@ -258,7 +268,10 @@ if sys.platform != "win32":
             return self._start(BufferList([prefix(packet), *buffers]))
 
         def _start(self, data: bytes | BufferList) -> bool:
-            """Write what can be written at once and keep the rest; False if that is nothing."""
+            """Write as much as possible without waiting and keep the rest.
+
+            Return False if nothing could be written.
+            """
             fileno = self._socket.fileno()
             try:
                 if isinstance(data, BufferList):
@@ -278,15 +291,14 @@ if sys.platform != "win32":
 
         async def linger(self, at_most: int) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()
-            if (
-                self._rest is None
-            ):  # else the peer does not read, and would take the end for a break
+            # With an unsent rest the peer does not read, and would take the end for a break.
+            if self._rest is None:
                 await linger(self._socket, at_most)
 
         def cut(self) -> None:
             if self._rest is None:
-                # The first byte of a length: the rest of it will not come. If there is no room
-                # for a byte, or nobody there any more, the end is what it is.
+                # This is the first byte of a length whose other bytes never come. If the socket
+                # has no room for a byte, or the peer has left, the peer sees an ordinary end.
                 with contextlib.suppress(OSError):
                     os.write(self._socket.fileno(), b"\0")
 
@@ -312,8 +324,8 @@ if sys.platform != "win32":
             self._drained = count < len(space)
             return count
 
-        # The descriptor is asked for each time: its number may belong to somebody else by the
-        # time a task that slept runs again.
+        # These ask for the descriptor each time: when a task runs again after a wait, its number
+        # may belong to another file.
         async def _wait_readable(self) -> None:
             if self._stopped or (fileno := self._socket.fileno()) < 0:
                 raise closed_error()
@@ -321,7 +333,7 @@ if sys.platform != "win32":
 
         async def _wait_writable(self) -> None:
             while (fileno := self._socket.fileno()) >= 0:
-                # Raised too when only the reading was stopped: Trio wakes both.
+                # Trio also raises this when only reading was stopped, because it wakes both.
                 with contextlib.suppress(trio.ClosedResourceError):
                     await trio.lowlevel.wait_writable(fileno)
                     return

@@ -113,7 +113,7 @@ FAULTS = (
     fault(
         "a packet of a connection that was replaced is taken",
         CHANNEL,
-        "        if carrier is not self._carrier:\n            return None  # it comes again over the next one\n",
+        "        if carrier is not self._carrier:\n            return None  # the other end sends it again over the next carrier\n",
         "",
         RACES,
     ),

@@ -1,1 +1,1 @@
-"""Many channels over one."""
+"""Forwarding: many channels over one."""

@@ -1,4 +1,4 @@
-"""Many channels over one: each with a name, each closed alone, all gone with their carrier."""
+"""Forwarded channels: each has a name and is closed on its own, and all end with their carrier."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["Forwarding", "ForwardingChannel", "open_forwarding"]
 logger = logging.getLogger("trio_rpc")
 
 _complaints: trio.lowlevel.RunVar[RateLimitedLog] = trio.lowlevel.RunVar("trio_rpc forwarding")
-"""Of all forwardings of a Trio run: a peer that connects anew, and gets a new one, gets no further lines."""
+"""Shared by all forwardings of a Trio run, so that a peer gets no more lines by reconnecting."""
 
 
 class ForwardingChannel(trio.abc.Channel[bytes]):
-    """One of the channels over a carrier. Two tasks may use it at once if one sends, one receives.
+    """One channel over a carrier. Two tasks may use it at once if one sends and one receives.
 
-    Made by :meth:`Forwarding.open`, and for handlers of routes.
+    Made by :meth:`Forwarding.open`, and for the handlers of routes.
 
     Attributes:
-        name: what it was opened by.
+        name: the name by which it was opened.
     """
 
     def __init__(self, driver: Driver, box: ForwardedInbox) -> None:
@@ -49,15 +49,15 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         return f"<{state}ForwardingChannel {self.name!r}>"
 
     async def send(self, value: bytes) -> None:
-        """Have one packet sent; wait while the one before it waits for credit or for the carrier.
+        """Queue one packet, and wait while the previous one waits for credit or for the carrier.
 
-        Cancelled, it has sent nothing.
+        If cancelled, nothing was sent.
 
         Raises:
             ValueError: the packet is empty.
             trio.BrokenResourceError: the other end has closed the channel, or the channel or its
                 carrier has failed.
-            trio.ClosedResourceError: this end is closed, or was while waiting.
+            trio.ClosedResourceError: this end is closed, or was closed while waiting.
             trio.BusyResourceError: another task is sending.
         """
         with self._guard.sending:
@@ -73,9 +73,9 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
                 await trio.lowlevel.cancel_shielded_checkpoint()
 
     def send_nowait(self, value: bytes) -> bool:
-        """Have one packet sent if none waits and no task is sending; tell whether it was taken.
+        """Queue one packet if none waits and no task is sending; return whether it was taken.
 
-        Raises as ``send`` does.
+        Raises the same errors as ``send``.
         """
         self._check_send(value)
         if self._guard.sending.is_held or self._box.state.packet is not None:
@@ -84,35 +84,35 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         return True
 
     async def flush(self) -> None:
-        """Do nothing but a checkpoint: a packet that was taken over leaves by itself."""
+        """Execute a checkpoint only: the driver sends packets that were taken."""
         await trio.lowlevel.checkpoint()
         self._guard.check_open()
 
     @property
     def unsent(self) -> int:
-        """Always 0: a packet that was taken over leaves by itself."""
+        """Always 0: the driver sends packets that were taken."""
         return 0
 
     @property
     def heard(self) -> int:
-        """How many times something has come: a sign of life, even inside a packet."""
+        """How many times data has arrived: a sign of life, even inside a packet."""
         return self._box.heard
 
     @property
     def is_over(self) -> bool:
-        """Whether the other end or the carrier has ended it; what had come can still be received."""
+        """Whether the other end or the carrier ended it. Earlier packets can still be received."""
         return self._box.over is not None
 
     async def receive(self) -> bytes:
-        """Return the next packet. Cancelled, it has lost nothing.
+        """Return the next packet. If cancelled, no packet is lost.
 
-        What had come before the channel was over is returned first.
+        Packets that arrived before the channel ended are returned first.
 
         Raises:
             trio.EndOfChannel: the other end has closed the channel.
             trio.BrokenResourceError: the channel or its carrier has failed, or a packet took too
                 long.
-            trio.ClosedResourceError: this end is closed, or was while waiting.
+            trio.ClosedResourceError: this end is closed, or was closed while waiting.
             trio.BusyResourceError: another task is receiving.
             DecodeError: the other end has sent a packet of more than ``limits.max_packet`` bytes.
         """
@@ -142,7 +142,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             raise
 
     async def aclose(self) -> None:
-        """Close this end; the other one still gets what was sent, then the end. It never waits."""
+        """Close this end without waiting. The other end still gets sent packets, then the end."""
         self.close()
         await trio.lowlevel.checkpoint()
 
@@ -153,11 +153,11 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             self._driver.close(self._box)
 
     def abort(self, reason: str = "the other end gave it up") -> None:
-        """Break the channel: this end is closed, and the other one gets a BrokenResourceError.
+        """Break the channel: this end is closed, and the other end gets a BrokenResourceError.
 
         Args:
-            reason: what that says. Of a route's channel that has not been used yet it is the
-                reason for which the channel is refused.
+            reason: the text of that error. If this is a route's channel that has not been used
+                yet, the channel is refused with this reason.
         """
         if not self._guard.is_closed:
             self._end_here()
@@ -180,7 +180,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         self._accept()
 
     def _can_receive(self) -> bool:
-        """Tell whether ``receive`` has something to return or to raise."""
+        """Return whether ``receive`` has a packet to return; raise if the channel has ended."""
         self._guard.check_open()
         if self._box.packets:
             return True
@@ -189,7 +189,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         return False
 
     def _accept(self) -> None:
-        """Say yes to whoever opened this, now that the handler makes use of it."""
+        """Accept the channel, if the other end opened it, because the handler now uses it."""
         if self._is_new:
             self._is_new = False
             if self._box.over is None and not self._guard.is_closed:
@@ -197,7 +197,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
 
 
 class Forwarding:
-    """Channels by name over a carrier; made by :func:`open_forwarding`."""
+    """Named channels over a carrier; made by :func:`open_forwarding`."""
 
     def __init__(
         self,
@@ -217,17 +217,18 @@ class Forwarding:
         return f"<trio_rpc.Forwarding, {len(self._driver.mailboxes)} channels>"
 
     async def open(self, name: str) -> ForwardingChannel:
-        """Open a channel that the other end has a route for; close it when it is done with.
+        """Open a channel for which the other end has a route; close it after use.
 
-        Waits for a place, of which the other end grants ``limits.max_channels``, and until its
-        handler makes use of the channel or refuses it. Cancelled, it has opened none.
+        This waits while the other end's ``limits.max_channels`` are all in use, and until the other
+        end's handler uses or refuses the channel. If cancelled, no channel is open.
 
         Args:
-            name: what the other end finds a route by: 1 to 1024 bytes in UTF-8.
+            name: the name that the other end matches with its routes: 1 to 1024 bytes in UTF-8.
 
         Raises:
-            Refused: the other end has no such route, or its handler has refused; says why.
-            ValueError: the name cannot be one.
+            Refused: the other end has no such route, or its handler has refused. The text has the
+                reason.
+            ValueError: the name is empty, too long, or cannot be encoded.
             trio.BrokenResourceError: the carrier has failed; its ``__cause__`` says why.
             trio.ClosedResourceError: the block of this forwarding has been left.
         """
@@ -236,9 +237,9 @@ class Forwarding:
         return ForwardingChannel(self._driver, await self._driver.open(name))
 
     async def wait_closed(self) -> None:
-        """Wait until the carrier is closed, for whatever reason, and all handlers have ended.
+        """Wait until the carrier is closed for any reason, and all handlers have ended.
 
-        They still get what had come before. Not to be awaited in a handler.
+        The handlers still receive packets that arrived before. Do not await this in a handler.
         """
         await self._driver.closed.wait()
         while self._running:
@@ -258,7 +259,7 @@ class Forwarding:
     async def _handle(
         self, handler: ChannelHandler, channel: ForwardingChannel, parameters: dict[str, str]
     ) -> None:
-        """Run a handler. Whatever is wrong with it, it is no other channel's business."""
+        """Run a handler. Its failure affects no other channel."""
         try:
             await handler(channel, **parameters)
         except Refused as exc:
@@ -296,31 +297,31 @@ async def open_forwarding(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[Forwarding]:
-    """Carry many channels over one, and own them until the block is left.
+    """Carry many channels over one, and own them for the duration of a block.
 
-    Both ends open channels by name, and accept those that they have a route for. A handler of a
-    route runs in a task of this block: ``async def handler(channel, **parameters)``. The channel
-    is closed when the handler returns. It is accepted when the handler first sends or receives; up
-    to then :class:`Refused` may be raised, with the reason for the other end. A handler that
-    raises any other exception is logged, and costs only its own channel.
+    Both ends open channels by name, and accept channels for which they have a route. The handler
+    of a route runs in a task of this block: ``async def handler(channel, **parameters)``. The
+    channel is closed when the handler returns. It is accepted when the handler first sends or
+    receives. Until then the handler may raise :class:`Refused` with the reason for the other end.
+    Any other exception of a handler is logged, and breaks only its own channel.
 
-    The block begins at once. Leaving it cancels the handlers, lets what was sent leave for up to
-    ``limits.shutdown_timeout`` seconds, and closes the carrier, with which all channels break that were not
-    closed before. Cancelling it reaches its body and the handlers; the carrier goes on until the
-    body is left.
+    The block begins at once. Leaving it cancels the handlers, allows up to
+    ``limits.shutdown_timeout`` seconds to send queued packets, and closes the carrier. Channels
+    that are still open then break. Cancelling the block cancels its body and the handlers, but the
+    carrier goes on until the body is left.
 
     Args:
-        carrier: a fresh channel of whole packets, which this then owns.
-        routes: from a pattern to a handler: ``{"plugins/{name}": serve_plugin}``. ``{name}`` is
-            one part of a name, without a slash, and becomes a keyword argument. The first pattern
-            that fits is taken. None: nothing is accepted.
-        limits: of this end. ``max_packet`` is that of the carrier and of each channel,
-            ``packet_timeout`` bounds how long a packet of a channel may take to come,
-            ``max_channels`` what the other end opens, ``handshake_timeout`` how long it may take
-            to begin.
+        carrier: a channel of whole packets that has not been used yet. The forwarding owns it.
+        routes: a mapping from patterns to handlers: ``{"plugins/{name}": serve_plugin}``.
+            ``{name}`` matches one part of a name, without a slash, and becomes a keyword argument.
+            The first pattern that matches is used. None: no channel is accepted.
+        limits: the limits of this end. ``max_packet`` applies to the carrier and to each channel,
+            ``packet_timeout`` bounds how long a packet of a channel may take to arrive,
+            ``max_channels`` how many channels the other end may open, and ``handshake_timeout``
+            the time until the other end's Hello.
 
     Raises:
-        ValueError: a pattern is none.
+        ValueError: a pattern is not valid.
     """
     router = Router(routes or {})
     with one_exception() as body:

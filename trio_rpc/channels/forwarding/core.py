@@ -1,34 +1,37 @@
-"""Many channels over one, without I/O: who may say what, credit, and how packets share the carrier.
+"""Forwarded channels without I/O: their states, their credit, and how they share the carrier.
 
 The life of a channel
 =====================
 
-Each end speaks for itself, and both halves keep one table (``_NEXT``): what is illegal to say is what is
-illegal to hear. The end that opens a channel is TALKING from its Open on; the other one is SILENT until it
-answers with Accept or Refuse. Each end says **exactly one last word**: Close, Abort or Refuse. After its own
-last word an end says nothing about the channel, and after both the channel is forgotten, its id for good: so
-nothing that arrives for an unknown id can be late, and all of it is illegal.
+Each end has its own state, and one table (``_NEXT``) holds for both: a frame that is illegal to
+send is also illegal to receive. The end that opens a channel is TALKING from its Open on. The other
+end is SILENT until it answers with Accept or Refuse. Each end sends **exactly one last frame**:
+Close, Abort or Refuse. After its last frame an end sends nothing more about the channel. After both
+last frames the channel is forgotten, and its id is never used again. So a frame for an unknown id
+cannot be late, and is always illegal.
 
-An end that has said its last word drops what still comes, up to the other's last word. To a Refuse the
-opener answers with Close, without being asked, unless its own last word has crossed it. Everybody else says
-the last word when the user closes: a channel holds its place until both users have done so.
+An end that has sent its last frame drops everything that arrives before the other end's last frame.
+The opener answers a Refuse with Close by itself, unless its own last frame has crossed the Refuse.
+In all other cases an end sends its last frame when its user closes the channel. So a channel holds
+its place until both users have closed it.
 
 Credit
 ======
 
-Bytes, granted in advance for each channel and direction: by the opener with Open, by the acceptor with
-Accept, and again when packets have been taken. A packet costs its bytes and ``OVERHEAD``, however it is
-cut. A window is four packets of the largest size and half of it is given back at once, so that a packet that
-is under way can always come whole.
+Credit is counted in bytes, and granted in advance for each channel and direction: by the opener
+with Open, by the acceptor with Accept, and again when packets have been received by the user. A
+packet costs its bytes and ``OVERHEAD``, however it is split. A window is four packets of the
+largest size, and is granted again in halves, so a packet that has begun can always arrive whole.
 
-What is bounded
-===============
+Bounds
+======
 
-Here, for each channel: one packet that waits to be sent; one that arrives in parts, of at most
-``max_packet`` bytes; and three control frames that wait: Open or Accept, one Credit, a last word. There are at most
-``max_channels`` that the other end has opened, and a place is free again only when the last word of this end
-has left: so a peer that sends and does not read can pile up nothing. What has arrived whole waits with the
-receiver: at most a window, its overhead included.
+For each channel, this module holds one packet that waits to be sent, one packet of at most
+``max_packet`` bytes that arrives in parts, and three control frames that wait: Open or Accept, one
+Credit, and a last frame. The other end has at most ``max_channels`` channels open, and a place is
+free again only when the last frame of this end has left. So a peer that sends and does not read
+cannot make us accumulate anything. Packets that have arrived whole wait with the receiver, which
+holds at most one window, overhead included.
 """
 
 from __future__ import annotations
@@ -65,20 +68,20 @@ from trio_rpc.wire.limits import MIN_PACKET, Limits
 __all__ = ["OVERHEAD", "SHARE", "Event", "ForwardingCore", "Half", "SubChannel", "TooLarge"]
 
 OVERHEAD = 64
-"""Credit that a packet costs beside its bytes: about what keeping it takes."""
+"""Credit that a packet costs in addition to its bytes: about the memory to keep it."""
 
 WINDOW = 4
-"""Packets of the largest size that a channel may have on its way."""
+"""Packets of the largest size that may be in flight on a channel."""
 
 SHARE = 16 * 1024
-"""Bytes of one packet that leave before it is another channel's turn."""
+"""Bytes of one packet that are sent before another channel's turn."""
 
 SMALL_PART = 512
-"""Bytes for which it is not worth to begin a part."""
+"""A part of fewer bytes is not worth sending."""
 
 
 class Half(enum.Enum):
-    """Where one end is with a channel."""
+    """The state of one end of a channel."""
 
     SILENT = "has been asked, and has not answered"
     TALKING = "may send"
@@ -98,48 +101,48 @@ _NEXT: dict[tuple[Half, type], Half] = {
 
 @dataclass(slots=True, eq=False)
 class SubChannel:
-    """One channel of the many, as this end knows it."""
+    """The state of one channel at this end."""
 
     id: int
-    """Positive if this end has opened it."""
+    """Positive if this end has opened the channel."""
     name: str
     ours: Half
     theirs: Half
     window: int = 0
-    """What the other end has granted at first, and never exceeds."""
+    """Credit that the other end granted at first; ``credit`` never exceeds it."""
     credit: int = 0
-    """What this end may send."""
+    """Bytes that this end may send."""
     granted: int = 0
-    """What the other end may send."""
+    """Bytes that the other end may send."""
     due: int = 0
-    """What has been taken, and not been granted again."""
+    """Credit of packets that the user has received, not yet granted again."""
     packet: memoryview | None = None
-    """What is left to send of the packet that waits."""
+    """The unsent rest of the packet that waits."""
     begun: bool = False
-    """Whether a part of it has left."""
+    """Whether a part of that packet has been sent."""
     partial: bytearray = field(default_factory=bytearray)
-    """What has come of a packet that arrives in parts, and is kept."""
+    """The received parts of an incomplete packet, if it is kept."""
     arriving: bool = False
-    """Whether a packet arrives in parts, kept or not."""
+    """Whether a packet is arriving in parts, whether it is kept or not."""
     closing: bool = False
-    """Whether Close follows what waits."""
+    """Whether Close follows the waiting packet."""
     parted: bool = False
-    """Whether the last word of this end has left."""
+    """Whether the last frame of this end has left."""
     queued: bool = False
-    """Whether it is in the round of those that can send."""
+    """Whether the channel is in the round of channels that can send."""
 
 
 class TooLarge(NamedTuple):
-    """Not a frame: a packet has grown beyond what this end takes, and the channel has failed."""
+    """An event, not a frame: a packet exceeded this end's limit, and the channel has failed."""
 
     id: int
     limit: int
 
 
 Event: TypeAlias = tuple[SubChannel | None, Frame | TooLarge]
-"""What has come, and the channel that it is about.
+"""A received frame and its channel.
 
-A Data holds the whole packet. There are no events for what is dropped.
+A Data holds the whole packet. Dropped frames produce no events.
 """
 
 
@@ -147,20 +150,20 @@ class ForwardingCore:
     """One end of the carrier.
 
     Args:
-        limits: what this end takes: ``max_packet`` bytes in a packet, the carrier's and that of a
+        limits: the limits of this end: ``max_packet`` bytes in a packet of the carrier or of a
             channel, and ``max_channels``.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.greeted = False
-        """Whether the other end has said what it takes; nothing can be opened before."""
+        """Whether the other end's Hello has arrived; no channel can be opened before."""
         self._limits = limits
         self._window = WINDOW * limits.max_packet
         self._channels: dict[int, SubChannel] = {}
         self._control: deque[tuple[bytes, SubChannel | None]] = deque()
-        """Frames that wait, each with the channel whose last word it is."""
+        """Frames that wait, each with its channel if it is that channel's last frame."""
         self._owing: deque[SubChannel] = deque()
-        """Channels of which half a window has been taken, and not been granted again."""
+        """Channels with at least half a window of credit to grant again."""
         self._put(Hello(VERSION, limits.max_packet, limits.max_channels))
         self._round: deque[SubChannel] = deque()
         self._waiting = 0
@@ -172,15 +175,15 @@ class ForwardingCore:
     def __len__(self) -> int:
         return len(self._channels)
 
-    # ── what the user does ───────────────────────────────────────────────────────────────────
+    # ── operations of the user ───────────────────────────────────────────────────────────────
 
     @property
     def room(self) -> int:
-        """How many channels can be opened now."""
+        """The number of channels that can be opened now."""
         return self._max_opened - self._opened
 
     def open(self, name: str) -> SubChannel:
-        """Ask for a channel. Raises ValueError for a bad name, LocalProtocolError without room."""
+        """Open a channel. Raises ValueError for a bad name, LocalProtocolError without room."""
         check_name(name)
         if self.room <= 0:
             raise LocalProtocolError("there is no room for another channel")
@@ -193,27 +196,27 @@ class ForwardingCore:
         return channel
 
     def accept(self, channel: SubChannel) -> None:
-        """Say yes to an Open."""
+        """Accept an Open."""
         channel.granted = self._window
         self._say(channel, Accept(channel.id, self._window))
 
     def send(self, channel: SubChannel, packet: bytes) -> None:
-        """Have a packet sent. One at a time waits: ``channel.packet`` is None when it has left."""
+        """Queue a packet. Only one can wait: ``channel.packet`` is None when it has left."""
         if channel.packet is not None or channel.closing or _is_over(channel):
-            raise LocalProtocolError("this channel takes no packet now")
+            raise LocalProtocolError("this channel cannot take a packet now")
         channel.packet = memoryview(packet)
         self._waiting += 1
         self._enqueue(channel)
 
     def taken(self, channel: SubChannel, size: int) -> None:
-        """Take note that the user has got a packet of that size, so that more can come."""
+        """Record that the user has received a packet of this size, so more can be granted."""
         before = channel.due
         channel.due += size + OVERHEAD
         if before * 2 < self._window <= channel.due * 2:
             self._owing.append(channel)
 
     def close(self, channel: SubChannel, reason: str = "") -> None:
-        """Say the last word, behind the packet that waits; to what was not accepted it is Refuse."""
+        """Send the last frame: Close behind the waiting packet, or Refuse before an Accept."""
         if channel.ours is Half.SILENT:
             self._say(channel, Refuse(channel.id, shorten(reason)))
         elif channel.ours is Half.TALKING and not channel.closing:
@@ -223,7 +226,7 @@ class ForwardingCore:
                 self._say(channel, Close(channel.id))
 
     def abort(self, channel: SubChannel, reason: str) -> None:
-        """Say the last word at once: the channel has failed."""
+        """Drop the waiting packet and send the last frame at once: the channel has failed."""
         if channel.ours is Half.TALKING:
             channel.partial.clear()
             self._drop(channel)
@@ -232,12 +235,12 @@ class ForwardingCore:
             self.close(channel, reason)
 
     def fail(self, reason: str) -> None:
-        """Have nothing sent any more but the reason why."""
+        """Drop everything that waits, and send only a Goodbye with the reason."""
         self.end()
         self._put(Goodbye(shorten(reason)))
 
     def end(self) -> None:
-        """Forget everything: the carrier is gone."""
+        """Forget all channels and frames, because the carrier is gone."""
         self._control.clear()
         self._owing.clear()
         self._round.clear()
@@ -249,11 +252,11 @@ class ForwardingCore:
         self._channels.clear()
         self._max_opened = self._opened = 0
 
-    # ── what leaves ──────────────────────────────────────────────────────────────────────────
+    # ── sending ──────────────────────────────────────────────────────────────────────────────
 
     @property
     def has_data(self) -> bool:
-        """Whether anything waits to be sent, if only for credit."""
+        """Whether anything waits to be sent, including packets that wait for credit."""
         return bool(self._control or self._owing or self._waiting)
 
     @property
@@ -262,10 +265,10 @@ class ForwardingCore:
         return bool(self._control or self._owing or self._round)
 
     def next_packet(self) -> tuple[bytes, list[SubChannel]] | None:
-        """Return the next packet of the carrier, and the channels that can send again.
+        """Return the next packet of the carrier, and the channels that can take a packet again.
 
-        All frames that are there leave in one packet, as many as fit: control frames first, then
-        a share of each channel that has something to send, in turn.
+        It contains as many waiting frames as fit: first control frames, then in turn a share of
+        each channel that has something to send.
         """
         parts: list[bytes | memoryview] = []
         emptied: list[SubChannel] = []
@@ -281,7 +284,7 @@ class ForwardingCore:
                 self._enqueue(channel, first=True)
                 break
             room -= taken
-        self._take_control(parts, room)  # a Close that was waiting for a packet goes along with it
+        self._take_control(parts, room)  # includes a Close that waited for one of these packets
         return (b"".join(parts), emptied) if parts else None
 
     def _take_control(self, parts: list[bytes | memoryview], room: int) -> int:
@@ -294,7 +297,7 @@ class ForwardingCore:
                 self._forget_if_over(channel)
         while self._owing and room >= DATA_HEADER and not self._control:
             channel = self._owing.popleft()
-            # Granted no earlier than it leaves: a peer that does not read gets no more of it.
+            # Granted only when the frame leaves, so a peer that does not read gets no more credit.
             amount, channel.due = channel.due, 0
             if channel.theirs is channel.ours is Half.TALKING and not channel.closing:
                 frame = encode(Credit(channel.id, amount))
@@ -311,7 +314,7 @@ class ForwardingCore:
         limit: int,
         room: int,
     ) -> int:
-        """Take of a channel's packet what its turn, its credit and the room allow."""
+        """Take as much of a channel's packet as its turn, its credit and the room allow."""
         packet = channel.packet
         assert packet is not None  # noqa: S101 - the caller has looked
         room -= DATA_HEADER
@@ -337,7 +340,7 @@ class ForwardingCore:
         return len(header) + size
 
     def _enqueue(self, channel: SubChannel, *, first: bool = False) -> None:
-        """Let a channel have its turn, if it has a packet and the credit to send any of it."""
+        """Queue a channel for its turn, if it has a packet and enough credit for any part of it."""
         needed = 0 if channel.begun else OVERHEAD
         if channel.packet is None or channel.queued or channel.credit <= needed:
             return
@@ -363,7 +366,7 @@ class ForwardingCore:
         self._control.append((encode(frame), ends))
 
     def _forget_if_over(self, channel: SubChannel) -> None:
-        # What waits here is bounded by the places: one is free again when nothing of it waits.
+        # The places bound what waits here: a place is free again only when nothing of it waits.
         if channel.parted and channel.theirs is Half.DONE:
             del self._channels[channel.id]
             if channel.id > 0:
@@ -371,14 +374,14 @@ class ForwardingCore:
             else:
                 self._accepted -= 1
 
-    # ── what comes ───────────────────────────────────────────────────────────────────────────
+    # ── receiving ────────────────────────────────────────────────────────────────────────────
 
     def receive(self, packet: bytes) -> Iterator[Event]:
-        """Act on the frames of one packet of the carrier, one at a time, and yield the events.
+        """Process the frames of one packet of the carrier, one at a time, and yield the events.
 
         Raises:
-            DecodeError: they are no frames.
-            RemoteProtocolError: they are illegal. The carrier is of no use after either.
+            DecodeError: the packet contains a malformed frame.
+            RemoteProtocolError: a frame is illegal. The carrier is unusable after either error.
         """
         if len(packet) > self._limits.max_packet:
             raise RemoteProtocolError(
@@ -419,7 +422,7 @@ class ForwardingCore:
     def _on_open(self, frame: Open) -> Event:
         if frame.id != self._last_of_theirs + 1:
             raise RemoteProtocolError(
-                f"Open of channel {frame.id}, where {self._last_of_theirs + 1} is next"
+                f"Open of channel {frame.id}, but the next id is {self._last_of_theirs + 1}"
             )
         if self._accepted == self._limits.max_channels:
             raise RemoteProtocolError(f"more than {self._accepted} channels at once")
@@ -480,7 +483,7 @@ class ForwardingCore:
         return channel, frame
 
     def _heard(self, frame: Accept | Refuse | Data | Part | Credit | Close | Abort) -> SubChannel:
-        """Find the channel of a frame that came, and see that it may come."""
+        """Return the channel of a received frame, after checking that the frame is legal."""
         channel = self._channels.get(-frame.id)
         if channel is None:
             raise RemoteProtocolError(

@@ -1,4 +1,7 @@
-"""Reads and writes the carrier of forwarded channels; :mod:`trio_rpc.channels.forwarding.channel` has their users' side."""
+"""The driver, which reads and writes the carrier of forwarded channels.
+
+:mod:`trio_rpc.channels.forwarding.channel` is the side that users see.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +33,23 @@ from trio_rpc.wire.limits import Limits
 __all__ = ["Driver", "ForwardedInbox"]
 
 EVENTS_PER_TURN = 64
-"""After so many events the reader lets others run: a packet can hold thousands."""
+"""The reader yields to other tasks after this many events: a packet can hold thousands."""
 
 _Failure: TypeAlias = Callable[[], Exception]
-"""Makes the exception that a channel which is over raises; each raise needs one of its own."""
+"""Makes the exception that an ended channel raises; each raise needs its own exception."""
 
 
 class ForwardedInbox:
-    """What the user of a channel and the driver share.
+    """The state that the user of a channel and the driver share.
 
     Attributes:
-        state: the channel, as the core knows it.
-        packets: what has come, and has not been received; a window at most.
-        over: set when nothing more comes; makes what is then raised.
-        receivers: where who receives waits.
-        is_midway: whether a packet has begun to arrive, and its rest has not come.
-        heard: how many times something has come, be it a part of a packet.
-        senders: where who sends waits while ``state.packet`` has not left.
+        state: the core's state of the channel.
+        packets: packets that have arrived and have not been received; one window at most.
+        over: None until the channel has ended; then makes the exception to raise.
+        receivers: where a receiving task waits.
+        is_midway: whether a packet has begun to arrive and is not complete.
+        heard: how many times a packet or a part of one has arrived.
+        senders: where a sending task waits while ``state.packet`` has not left.
     """
 
     __slots__ = ("heard", "is_midway", "over", "packets", "receivers", "senders", "state")
@@ -61,27 +64,27 @@ class ForwardedInbox:
         self.senders = trio.lowlevel.ParkingLot()
 
     def put(self, packet: bytes) -> None:
-        """Take in a packet that has come."""
+        """Queue a packet that has arrived."""
         self.heard += 1
         self.is_midway = False
         self.packets.append(packet)
         self.receivers.unpark()
 
     def put_part(self) -> None:
-        """Take note that a part of a packet has come."""
+        """Record that a part of a packet has arrived."""
         self.heard += 1
         if not self.is_midway:
             self.is_midway = True
-            self.receivers.unpark()  # from now on its wait is timed
+            self.receivers.unpark()  # so that it waits again, with the packet timeout
 
     def end(self, failure: _Failure) -> None:
-        """Take note that nothing more comes, and of what to raise for it; the first one counts."""
+        """End the channel with a failure to raise. Only the first failure counts."""
         if self.over is None:
             self.over = failure
             self.wake()
 
     def wake(self) -> None:
-        """Have whoever waits look again."""
+        """Wake all waiting tasks, so that they check the state again."""
         self.receivers.unpark_all()
         self.senders.unpark_all()
 
@@ -91,11 +94,11 @@ class Driver:
 
     Args:
         carrier: the channel that carries the others.
-        limits: of this end.
-        on_open: called with each channel that the other end asks for.
+        limits: the limits of this end.
+        on_open: called with each channel that the other end opens.
 
     Attributes:
-        mailboxes: those of all channels that have not been closed here, by id.
+        mailboxes: the mailboxes of all channels that have not been closed here, by id.
         packet_timeout: seconds from the first to the last part of one packet of a channel.
         closed: set when the carrier is closed.
     """
@@ -115,7 +118,7 @@ class Driver:
         self._core = ForwardingCore(limits)
         self._failure: _Failure | None = None
         self._heard = 0
-        """Events that have come."""
+        """The number of received events."""
         self._ended = trio.Event()
         self._greeted = trio.Event()
         self._openers = trio.lowlevel.ParkingLot()
@@ -140,22 +143,25 @@ class Driver:
             raise
         failure = None if box.over is None else box.over()
         if failure is None or isinstance(failure, trio.EndOfChannel):
-            return box  # an orderly end comes behind an Accept, and is for whoever receives
+            return box  # an orderly end follows an Accept, so ``receive`` reports it
         self.close(box)
         raise failure
 
     def accept(self, box: ForwardedInbox) -> None:
-        """Say yes to a channel that the other end asks for."""
+        """Accept a channel that the other end has opened."""
         self._core.accept(box.state)
         self._wake_writer()
 
     def send(self, box: ForwardedInbox, packet: bytes) -> None:
-        """Have a packet written; ``box.state.packet`` is None."""
+        """Queue a packet for the writer task; ``box.state.packet`` must be None."""
         self._core.send(box.state, packet)
         self._wake_writer()
 
     def send_now(self, box: ForwardedInbox, packet: bytes) -> None:
-        """Have a packet written, at once if nothing can be expected to go along with it."""
+        """Write a packet at once if this is the only channel, otherwise queue it.
+
+        With more channels, their frames can leave in the same packet of the carrier.
+        """
         self._core.send(box.state, packet)
         if len(self.mailboxes) == 1:
             self._writer.write_now()
@@ -163,7 +169,7 @@ class Driver:
             self._wake_writer()
 
     def taken(self, box: ForwardedInbox, size: int) -> None:
-        """Take note that a packet of that size has been received."""
+        """Record that the user has received a packet of this size."""
         self._core.taken(box.state, size)
         self._wake_writer()
 
@@ -206,7 +212,7 @@ class Driver:
                 try:
                     await self._ended.wait()
                 finally:
-                    # A carrier that fails in a way of its own has cancelled these tasks.
+                    # If a task raised an unexpected error, the nursery has been cancelled.
                     with trio.CancelScope(shield=True):
                         await self._finish()
                     tasks.cancel_scope.cancel()
@@ -215,11 +221,11 @@ class Driver:
         self._writer.let_go()
 
     def stop(self) -> None:
-        """End, since the block is over."""
+        """End the driver, because the block is over."""
         self._end(_failing(trio.ClosedResourceError, "the forwarding of this channel was closed"))
 
     async def _finish(self) -> None:
-        """Let what was sent leave, and close the carrier, all in bounded time."""
+        """Send queued packets and close the carrier, both in bounded time."""
         self._draining.deadline = trio.current_time() + self._limits.shutdown_timeout
         with self._draining:
             await self._writer.drain()
@@ -239,12 +245,12 @@ class Driver:
         try:
             await self._writer.run()
         except CHANNEL_ERRORS as exc:
-            # What has arrived may say why nothing can be written any more.
+            # Data that has already arrived may say why writing fails.
             await wait_while_progressing(lambda: self._heard, self._limits.shutdown_timeout)
             self._lose(exc)
         except Exception as exc:
             self._lose(exc)
-            raise  # it is a bug of the carrier's
+            raise  # a bug in the carrier
 
     @property
     def has_data(self) -> bool:
@@ -252,7 +258,7 @@ class Driver:
         return self._core.has_data
 
     def next_packet(self) -> bytes | None:
-        """Take the next packet of the carrier; let the channels whose packets it ends send on."""
+        """Return the next packet for the carrier, and wake senders whose packets it completes."""
         taken = self._core.next_packet()
         if taken is None:
             return None
@@ -260,7 +266,7 @@ class Driver:
         for state in emptied:
             if state.id in self.mailboxes:
                 self.mailboxes[state.id].senders.unpark()
-        self._let_in()  # a last word may have left
+        self._let_in()  # a last frame may have left, which frees a place
         return packet
 
     async def _read(self) -> None:
@@ -276,7 +282,7 @@ class Driver:
                 raise
 
     def _lose(self, exc: Exception) -> None:
-        """The carrier is gone: nothing that waits can leave any more."""
+        """End all channels, because the carrier is gone and nothing more can be sent."""
         self._core.end()
         self._draining.cancel()
         self._end(_broken_by(exc))
@@ -290,11 +296,11 @@ class Driver:
             self._ended.set()
 
     def _wake_writer(self) -> None:
-        """Have what waits written, with whatever else comes to wait in this tick."""
+        """Wake the writer task, which also sends the frames that are queued later in this tick."""
         if self._core.can_send:
             self._writer.wake()
 
-    # ── what comes ───────────────────────────────────────────────────────────────────────────
+    # ── receiving ────────────────────────────────────────────────────────────────────────────
 
     async def _act(self, packet: bytes) -> None:
         turn = EVENTS_PER_TURN
@@ -311,7 +317,7 @@ class Driver:
         self._wake_writer()
 
     def _let_in(self) -> None:
-        """Wake those that wait for a place, as many as there are places."""
+        """Wake as many tasks in ``open`` as there are free places."""
         if self._openers and self._core.room > 0:
             self._openers.unpark(count=self._core.room)
 
@@ -355,7 +361,7 @@ def _broken_by(exc: Exception) -> _Failure:
     what = (
         "the other end closed it" if isinstance(exc, trio.EndOfChannel) else str(exc) or repr(exc)
     )
-    keep_all_places(exc, _is_not_here)  # its frames hold the driver, which keeps it
+    keep_all_places(exc, _is_not_here)  # the frames refer to the driver, which keeps it
     return _failing(trio.BrokenResourceError, f"the carrier is gone: {what}", exc)
 
 
@@ -368,4 +374,4 @@ def _nothing() -> None:
 
 
 def _ignore(_box: ForwardedInbox) -> None:
-    """Do nothing: no channel is opened any more."""
+    """Ignore an Open, because the forwarding has ended."""

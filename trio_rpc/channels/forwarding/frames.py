@@ -1,8 +1,8 @@
-"""What forwarding puts on its carrier: frames, each a MessagePack array, several to a packet.
+"""The frames of forwarding, each a MessagePack array. A packet of the carrier holds several.
 
 The second element of most frames is the id of a channel: positive if the sender of the frame opened
-that channel, negative if its receiver did. So both ends number their own channels, from 1 up, and
-channels that both open at once are two.
+that channel, negative if its receiver did. So each end numbers its own channels from 1, and two
+channels that both ends open at the same time stay distinct.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ MAX_TEXT = 1024
 
 
 class Hello(NamedTuple):
-    """The first frame of each end: what it takes."""
+    """The first frame of each end: its limits."""
 
     version: int
     max_packet: int
-    """Bytes of a packet of the carrier."""
+    """The most bytes in a packet of the carrier."""
     max_channels: int
-    """Channels that the other end may have opened at once."""
+    """The most channels that the other end may have open at once."""
 
 
 class Open(NamedTuple):
@@ -58,19 +58,19 @@ class Open(NamedTuple):
     id: int
     name: str
     credit: int
-    """What the acceptor may send on it."""
+    """Bytes that the acceptor may send on it."""
 
 
 class Accept(NamedTuple):
-    """Says yes to an Open."""
+    """Accepts an Open."""
 
     id: int
     credit: int
-    """What the opener may send."""
+    """Bytes that the opener may send."""
 
 
 class Refuse(NamedTuple):
-    """Says no to an Open."""
+    """Refuses an Open."""
 
     id: int
     reason: str
@@ -98,20 +98,20 @@ class Credit(NamedTuple):
 
 
 class Close(NamedTuple):
-    """The orderly end: its sender sends nothing more, and drops what still comes."""
+    """The orderly end: its sender sends nothing more, and drops everything that still arrives."""
 
     id: int
 
 
 class Abort(NamedTuple):
-    """The same, for a channel that has failed."""
+    """The end of a channel that has failed; otherwise like Close."""
 
     id: int
     reason: str
 
 
 class Goodbye(NamedTuple):
-    """The end of the carrier, for what the other end did wrong."""
+    """The end of the carrier, because of an error of the receiver of this frame."""
 
     reason: str
 
@@ -133,17 +133,17 @@ _CLASSES: dict[int, tuple[type[Frame], tuple[type, ...]]] = {
 _NUMBERS = {cls: number for number, (cls, _) in _CLASSES.items()}
 
 DATA_HEADER = 2 + 9 + 5
-"""Bytes at most of a Data or a Part without its content."""
+"""The most bytes of a Data or a Part without its content."""
 
 
 def encode(frame: Frame) -> bytes:
-    """Return a frame as it travels."""
+    """Return the bytes of a frame."""
     packed: bytes = msgpack.packb((_NUMBERS[type(frame)], *frame))
     return packed
 
 
 def encode_data_header(kind: type[Data | Part], channel: int, size: int) -> bytes:
-    """Return what goes before the content of a Data or a Part; packing it whole would copy it."""
+    """Return the bytes before the content of a Data or a Part; packing it whole would copy it."""
     head: bytes = msgpack.packb(channel)
     return b"\x93" + bytes([_NUMBERS[kind]]) + head + b"\xc6" + size.to_bytes(4, "big")
 
@@ -151,14 +151,14 @@ def encode_data_header(kind: type[Data | Part], channel: int, size: int) -> byte
 def decode_frames(packet: bytes) -> Iterator[Frame]:
     """Decode the frames of one packet, one at a time.
 
-    Raises DecodeError where they stop being frames, whatever the bytes.
+    Raises DecodeError at the first malformed frame, and no other exception.
     """
     unpacker = msgpack.Unpacker(
         use_list=False,
         max_buffer_size=len(packet),
         max_bin_len=len(packet),
         max_str_len=MAX_TEXT,
-        max_array_len=4,  # of type and fields; nothing in a frame is nested
+        max_array_len=4,  # a type and its fields; frames contain no nested values
         max_map_len=0,
         max_ext_len=0,
     )
@@ -184,12 +184,12 @@ def _parse(fields: object) -> Frame:
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError for what cannot be the name of a channel."""
+    """Raise ValueError if this cannot be the name of a channel."""
     if not 0 < len(name.encode("utf-8", "replace")) <= MAX_TEXT:
         raise ValueError(f"the name of a channel has 1 to {MAX_TEXT} bytes in UTF-8")
     name.encode()  # raises UnicodeEncodeError, a ValueError, for half a surrogate pair
 
 
 def shorten(reason: str) -> str:
-    """Return a reason cut to what a frame takes."""
+    """Return a reason, truncated to ``MAX_TEXT`` bytes."""
     return reason.encode("utf-8", "replace")[:MAX_TEXT].decode("utf-8", "ignore")

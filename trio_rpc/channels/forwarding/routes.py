@@ -1,4 +1,4 @@
-"""Which handler takes a channel that the other end opens by a name."""
+"""Find the handler for a channel that the other end opens by name."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _PARAMETER = re.compile(r"\{(.*)\}")
 
 
 class Router:
-    """Finds routes: the first pattern that fits a name, part by part.
+    """Finds routes: the first pattern that matches a name, part by part.
 
     Args:
-        routes: from patterns, such as ``"plugins/{name}"``, to handlers.
+        routes: a mapping from patterns, such as ``"plugins/{name}"``, to handlers.
 
     Raises:
-        ValueError: a pattern is empty, or a parameter in it is no name, is ``channel``, or comes twice.
+        ValueError: a pattern is empty, or a parameter in it is not an identifier, is ``channel``,
+            or is used twice.
     """
 
     def __init__(self, routes: Mapping[str, ChannelHandler]) -> None:
@@ -31,7 +32,7 @@ class Router:
         ]
 
     def find(self, name: str) -> tuple[ChannelHandler, dict[str, Any]] | None:
-        """Return the handler for a name, and its parameters; None if there is none."""
+        """Return the handler for a name and its parameters, or None without a matching route."""
         parts = name.split("/")
         for pattern, handler in self._routes:
             parameters = _match(pattern, parts)

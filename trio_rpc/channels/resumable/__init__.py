@@ -1,1 +1,1 @@
-"""Channels that outlive their connections."""
+"""Channels that survive the loss of their connections."""

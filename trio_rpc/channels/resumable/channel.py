@@ -1,17 +1,19 @@
-"""A channel that outlives its connections: it goes on over the next one, and nothing is lost or doubled.
+"""A channel that survives the loss of its connections, and neither loses nor repeats a packet.
 
-:class:`~trio_rpc.channels.resumable.replay.Resumption` says what is sent, kept and sent again. Here is who does it, and
-when. Both ends of a session have a :class:`ResumableChannel`; they differ only in where the next carrier comes
-from: a client makes it (``client.py``), a server is given it (``server.py``).
+:class:`~trio_rpc.channels.resumable.replay.Resumption` decides which packets are sent, kept and
+sent again. This module decides which task sends them, and when. Both ends of a session have a
+:class:`ResumableChannel`. They differ only in the origin of the next connection, its *carrier*: a
+client makes it (``client.py``), and a server accepts it (``server.py``).
 
 One carrier at a time
 =====================
 
-The owner of a carrier lends it to the channel by :meth:`ResumableChannel.carry` or :meth:`ResumableChannel.accept`, which
-return when the carrier is of no use any more. The channel is in one of three states::
+The owner of a carrier lends it to the channel with :meth:`ResumableChannel.carry` or
+:meth:`ResumableChannel.accept`, which return when the carrier is no longer usable. The channel is
+in one of three states::
 
-                                                  all that was kept
-    AWAY ---- a carrier ----> CATCHING UP ------- has been sent again -------> CAUGHT UP
+                                                  all kept packets
+    AWAY ---- a carrier ----> CATCHING UP ------- have been sent again ------> CAUGHT UP
       ^                        |       ^                                          |
       |                        |       +------ a newer carrier takes its place ---+
       +------------------------+------------- the carrier is lost ----------------+
@@ -20,28 +22,31 @@ return when the carrier is of no use any more. The channel is in one of three st
 state          ``_carrier``    ``_outlet``   a packet that is sent now
 =============  ==============  ============  ====================================================
 AWAY           None            None          is kept, and leaves over the next carrier
-CATCHING UP    the carrier     None          waits for its turn, which comes after the catching up
-CAUGHT UP      the carrier     there         leaves through the outlet, and is kept
+CATCHING UP    the carrier     None          waits for the send lock, until catching up is done
+CAUGHT UP      the carrier     an outlet     leaves through the outlet, and is kept
 =============  ==============  ============  ====================================================
 
-1. Packets are received from ``_carrier`` at once. Both ends catch up at the same time, with more perhaps than the
-   connection holds, so neither would finish if it did not receive meanwhile.
-2. Only :meth:`ResumableChannel._catch_up` sends over a carrier that is not caught up. Everything else, be it a packet, an
-   Ack, the End or the rest of a packet, goes through ``_outlet``, so nothing can overtake what is sent again.
-3. ``_catch_up`` holds the turn to send until it has put the outlet in place. Packets are kept only by the holder of the
-   turn, or through an outlet whose turn is free. So no packet is kept too late to be sent again, and too early for the outlet.
-4. A carrier leaves both places in one step, :meth:`ResumableChannel._lose`. A task that still waits in it learns when it
-   is closed that it was no longer in use.
+1. The channel receives packets from ``_carrier`` at once. Both ends catch up at the same time, and
+   may send more than the connection buffers. Neither would finish if it did not also receive.
+2. Only :meth:`ResumableChannel._catch_up` sends over a carrier that has not caught up. Everything
+   else (a packet, an Ack, the End, the rest of a packet) goes through ``_outlet``. So nothing can
+   overtake the packets that are sent again.
+3. ``_catch_up`` holds the send lock until it has set the outlet. A packet is kept only by the
+   holder of the lock, or through an outlet whose lock is free. So no packet can be kept after the
+   packets to send again were read, and before the outlet is set.
+4. :meth:`ResumableChannel._lose` clears ``_carrier`` and ``_outlet`` in one step. A task that still
+   waits in the old carrier finds out that it is no longer in use when the carrier is closed.
 
-A newer carrier takes the place of an older one, even if that one seems to work: a connection that has died without a
-word looks alive from here. A server tells the client what it has received (Accept) in the step in which the older carrier
-loses its place: the older one may deliver one more packet in the same tick, and nothing of it may be taken after that.
+A newer carrier replaces an older one, even if the older one seems to work, because a connection
+that died silently looks alive from here. A server reads the number of the last received packet
+(for Accept) in the same step in which it drops the older carrier. The older one may deliver one
+more packet in the same tick, which must not be accepted after that.
 
 The end
 =======
 
-``aclose`` sends the End as the last packet and waits until its arrival is known, at most ``CLOSE_TIMEOUT``
-seconds. So a Goodbye that was sent just before a cut still arrives.
+``aclose`` sends the End as the last packet, and waits at most ``CLOSE_TIMEOUT`` seconds until its
+arrival is known. So a Goodbye that was sent just before a connection was lost still arrives.
 """
 
 from __future__ import annotations
@@ -67,28 +72,29 @@ __all__ = [
 ]
 
 CLOSE_TIMEOUT = 5.0
-"""Seconds that closing waits for the word that everything has arrived."""
+"""Seconds that closing waits until the other end has acknowledged everything."""
 
 MIN_BUFFER = 2 * ACK_BYTES
-"""A smaller one would be full before the other end sees a need to acknowledge."""
+"""A smaller replay buffer would be full before the other end has a reason to acknowledge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resume:
-    """How a session survives the loss of its connection; times are seconds.
+    """Settings for sessions that survive the loss of their connection. Times are in seconds.
 
     Attributes:
-        grace: how long a session may be without a connection before it is lost. Where a connection falls silent
-            instead of breaking, one end may notice much later than the other (``Limits.keepalive_interval`` times
-            ``keepalive_pings``, and a little more); the grace time has to be longer than that.
-        buffer: bytes that are kept until their arrival is known; sending waits while there are more. At
-            least 512 KiB.
-        first_delay: a client waits up to so long before it connects again, and up to twice as long
-            each time that fails; how long within that is chance's to say, so that a thousand clients of one
-            server do not come back in one moment.
-        max_delay: it never waits longer than this.
-        max_waiting: sessions without a connection that a server keeps at most; beyond that it gives up the one
-            that has waited longest.
+        grace: how long a session may be without a connection before it is lost. If a connection
+            goes silent instead of breaking, one end may notice much later than the other
+            (``Limits.keepalive_interval`` times ``keepalive_pings``, and a little more). The grace
+            time must be longer than that.
+        buffer: bytes that are kept until their arrival is known. Sending waits while there are
+            more. At least 512 KiB.
+        first_delay: the longest wait of a client before it connects again. It doubles after each
+            failure. The actual wait is random, so that a thousand clients of one server do not
+            reconnect at the same moment.
+        max_delay: the limit of the growing wait.
+        max_waiting: the number of sessions without a connection that a server keeps. Beyond that it
+            gives up the oldest of them.
     """
 
     grace: float = 120.0
@@ -106,23 +112,23 @@ class Resume:
 
 
 class ConnectionState(enum.Enum):
-    """How a session stands with its connection."""
+    """The state of a session's connection."""
 
     CONNECTED = "connected"
     RECONNECTING = "reconnecting"
-    """The connection is lost; nothing else is, as yet."""
+    """The connection is lost, but the session is not, so far."""
     RESUMED = "resumed"
-    """There is another connection, and all that was under way has arrived or does so now."""
+    """The session has a new connection, and has sent all unconfirmed packets again over it."""
     LOST = "lost"
-    """There will be none: the session is over."""
+    """There will be no new connection: the session is over."""
 
 
 class ConnectionStates:
-    """An async iterator over the states of a connection. One that is slow misses those that have passed.
+    """An async iterator over the states of a connection. A slow reader misses older states.
 
     Args:
-        current: tells the state; None when there will be none any more.
-        wait_changed: waits until it may be another one.
+        current: returns the state, or None if the channel was closed.
+        wait_changed: waits until the state may have changed.
     """
 
     def __init__(
@@ -152,16 +158,16 @@ class ConnectionStates:
 class _Stage(enum.Enum):
     OPEN = "open"
     CLOSING = "closing"
-    """``aclose`` waits for the word that everything has arrived."""
+    """``aclose`` waits until the other end has acknowledged everything."""
     CLOSED = "closed"
 
 
 class _Outlet(NamedTuple):
-    """The sending side of a carrier over which all that was kept has been sent.
+    """The sending side of a carrier that has caught up.
 
     Attributes:
         carrier: the carrier.
-        now: the same, if it can take a packet over without waiting.
+        now: the same carrier if it can take a packet without waiting, otherwise None.
     """
 
     carrier: trio.abc.Channel[bytes]
@@ -169,18 +175,19 @@ class _Outlet(NamedTuple):
 
 
 class ResumableChannel(trio.abc.Channel[bytes]):
-    """A channel over one carrier after the other. Its tasks run in :meth:`run`, which somebody owns.
+    """A channel over a succession of carriers. Its owner runs its tasks with :meth:`run`.
 
-    Somebody has to receive all the time, as a session does: that is how it hears of what has arrived, and of a
-    connection that is lost.
+    A task must receive all the time, as a session does. Only this way does the channel see
+    acknowledgements, and the loss of a connection.
 
     Args:
         options: grace and buffer.
-        token: what names it to the server; whoever knows it can take the session over.
+        token: the secret that identifies the session to the server. Any client that knows it can
+            take over the session.
 
     Attributes:
-        token: see there.
-        state: of its connection.
+        token: see above.
+        state: the state of its connection.
     """
 
     def __init__(self, options: Resume, token: bytes = b"") -> None:
@@ -193,10 +200,10 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         self._next_state = ConnectionState.CONNECTED
         self._lost = trio.Event()
         self._changed = trio.Event()
-        """Set, and replaced, when there is another carrier or none, room comes free, or everything has arrived."""
+        """Set and replaced when the carrier changes, room is free, or everything has arrived."""
         self._ack_wanted = trio.Event()
         self._sending = trio.Lock()
-        """The turn to send: see the module's docstring."""
+        """The send lock: see the module's docstring."""
         self._guard = ChannelGuard()
         self._stage = _Stage.OPEN
         self._connections = 0
@@ -209,14 +216,14 @@ class ResumableChannel(trio.abc.Channel[bytes]):
     # ── as a channel ─────────────────────────────────────────────────────────────────────────
 
     async def send(self, value: bytes) -> None:
-        """Send one packet; wait while too much is under way whose arrival is not known.
+        """Send one packet, and wait while the replay buffer is full.
 
-        That the connection is lost meanwhile does not show. Cancelled while it waits, it has sent nothing; cancelled
-        later, the packet arrives all the same.
+        The caller does not see whether the connection is lost meanwhile. If cancelled during the
+        wait, nothing was sent. If cancelled later, the packet still arrives.
 
         Raises:
             ValueError: the packet is empty.
-            trio.BrokenResourceError: the session is lost.
+            trio.BrokenResourceError: the session is lost, or the other end has closed.
             trio.ClosedResourceError: this end is closed.
             trio.BusyResourceError: another task is sending.
         """
@@ -233,7 +240,10 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                 await self._pass(frame)
 
     def send_nowait(self, value: bytes) -> bool:
-        """Send one packet if that needs no waiting; tell whether it was taken over. Raises as ``send`` does."""
+        """Send one packet if that needs no waiting, and return whether it was taken.
+
+        Raises the same errors as ``send``.
+        """
         self._check_send(value)
         outlet = self._outlet
         if (
@@ -253,7 +263,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         return True
 
     async def flush(self) -> None:
-        """Hand over what ``send_nowait`` could not."""
+        """Send the rest of the packets that ``send_nowait`` took."""
         async with self._turn():
             outlet = self._outlet
             if outlet is None or outlet.now is None:
@@ -266,19 +276,20 @@ class ResumableChannel(trio.abc.Channel[bytes]):
 
     @property
     def unsent(self) -> int:
-        """Bytes that ``flush`` would hand over."""
+        """Bytes that ``flush`` would send."""
         outlet = self._outlet
         return outlet.now.unsent if outlet is not None and outlet.now is not None else 0
 
     async def receive(self) -> bytes:
-        """Return the next packet, over whatever connection it comes. Cancelled, it has lost nothing.
+        """Return the next packet from any connection. If cancelled, no packet is lost.
 
         Raises:
             trio.EndOfChannel: the other end has closed, and everything it sent has been received.
-            trio.BrokenResourceError: the session is lost; the text says why, and what with it.
-            trio.ClosedResourceError: this end is closed, or was while waiting.
+            trio.BrokenResourceError: the session is lost. The text says why, and how many packets
+                may not have arrived.
+            trio.ClosedResourceError: this end is closed, or was closed while waiting.
             trio.BusyResourceError: another task is receiving.
-            DecodeError: the other end does not keep to the rules.
+            DecodeError: the other end violated the protocol.
         """
         with self._guard.receiving:
             self._check_open()
@@ -297,9 +308,9 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                 return packet
 
     async def aclose(self) -> None:
-        """Close: let everything that was sent arrive, the end included, and wait a while for the word that it has.
+        """Send the end, and wait up to ``CLOSE_TIMEOUT`` until everything sent has arrived.
 
-        Cancelled, it closes at once.
+        If cancelled, this closes at once.
         """
         if self._stage is not _Stage.OPEN:
             await trio.lowlevel.checkpoint()
@@ -320,18 +331,21 @@ class ResumableChannel(trio.abc.Channel[bytes]):
 
     @property
     def heard(self) -> tuple[int, int]:
-        """What changes when bytes come."""
+        """A value that changes when bytes arrive."""
         return self._connections, getattr(self._carrier, "heard", 0)
 
-    # ── what sessions ask of it besides ──────────────────────────────────────────────────────
+    # ── other methods for sessions ───────────────────────────────────────────────────────────
 
     def renew(self) -> bool:
-        """Do without the present connection, which seems to be dead; tell whether there is hope of another."""
+        """Give up the current connection, which seems to be dead.
+
+        Return whether there can be another one.
+        """
         self._lose(self._carrier)
         return self._failure is None
 
     def states(self) -> ConnectionStates:
-        """Iterate over the state: as it is, then each new one, until the session is lost or closed."""
+        """Return an iterator over the current and each new state, until it is lost or closed."""
         return ConnectionStates(self._current_state, self._wait_changed)
 
     def _current_state(self) -> ConnectionState | None:
@@ -346,12 +360,12 @@ class ResumableChannel(trio.abc.Channel[bytes]):
 
     @property
     def is_over(self) -> bool:
-        """Whether no carrier is of use any more."""
+        """Whether the channel is closed or lost, so that it needs no more carriers."""
         return self._stage is _Stage.CLOSED or self._failure is not None
 
     @property
     def received(self) -> int:
-        """The number of the last packet that has come."""
+        """The number of the last packet that was received."""
         return self._numbers.received
 
     @property
@@ -361,11 +375,11 @@ class ResumableChannel(trio.abc.Channel[bytes]):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is no carrier, and hope of one."""
+        """Whether the channel has no carrier and waits for one."""
         return self._carrier is None and not self.is_over
 
     async def carry(self, carrier: trio.abc.Channel[bytes], received: int) -> None:
-        """Use a carrier until it is lost, or another takes its place, or the channel is over: at a client.
+        """Use a carrier at a client until it is lost or replaced, or the channel is over.
 
         Args:
             carrier: after its handshake.
@@ -374,7 +388,10 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         await self._use(carrier, received)
 
     async def accept(self, carrier: trio.abc.Channel[bytes], received: int) -> None:
-        """Take a carrier in the place of the older one, tell the client so, and use it: at a server; else as ``carry``."""
+        """Use a carrier at a server, as ``carry`` does, after sending Accept over it.
+
+        It replaces an older carrier.
+        """
         accept = Frame(Kind.ACCEPT, ack=self._numbers.received, rest=self.token)
         await self._use(carrier, received, encode(accept))
 
@@ -392,7 +409,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         lost = self._lost = trio.Event()
         self._connections += 1
         self._carrier = carrier
-        self._wake()  # there is something to receive from, and less is kept perhaps
+        self._wake()  # receivers have a carrier now, and senders may have room
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._catch_up, carrier, first, frames)
@@ -404,7 +421,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
     async def _catch_up(
         self, carrier: trio.abc.Channel[bytes], first: bytes | None, frames: Iterator[bytes]
     ) -> None:
-        """Send again what the other end lacks; then let everything else be sent over this carrier."""
+        """Send again the packets that the other end lacks, then open the outlet of this carrier."""
         try:
             async with self._sending:
                 if first is not None:
@@ -420,7 +437,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             self._lose(carrier)
 
     def fail(self, reason: str) -> None:
-        """Be lost for good."""
+        """Fail permanently; no later connection is accepted."""
         if not self.is_over:
             count = self._numbers.unconfirmed
             kept = f"; {count} packets of ours may not have arrived" if count else ""
@@ -429,7 +446,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             self._lose(self._carrier)
 
     async def run(self) -> None:
-        """Acknowledge what has come, and give up when there was no connection for too long."""
+        """Acknowledge received packets, and fail after too long without a connection."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._acknowledge)
             while not self.is_over:
@@ -447,20 +464,20 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             await self._ack_wanted.wait()
             self._ack_wanted = trio.Event()
             async with self._sending:
-                # Without an outlet nothing would be told: it is due until there is one.
+                # Without an outlet the Ack could not be sent, so it stays due until there is one.
                 if self._outlet is not None and self._numbers.is_ack_due:
                     await self._pass(self._numbers.ack())
 
-    # ── underneath ───────────────────────────────────────────────────────────────────────────
+    # ── internals ────────────────────────────────────────────────────────────────────────────
 
     @property
     def _has_all_arrived(self) -> bool:
-        """Whether nothing is left to wait for when closing."""
+        """Whether closing has nothing more to wait for."""
         has_left = self._numbers.has_peer_ended and self._carrier is None
         return self.is_over or not self._numbers.unconfirmed or has_left
 
     def _is_closed_for_good(self) -> bool:
-        """Whether it is closed, and the one who closes it needs no receiver any more."""
+        """Return whether it is closed or closing, and ``aclose`` has nothing more to receive."""
         return self._stage is not _Stage.OPEN and self._has_all_arrived
 
     def _check_open(self) -> None:
@@ -478,7 +495,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Be the only one that sends; no checkpoint where nobody else wants to, for sending is one."""
+        """Hold the send lock. There is no checkpoint if it is free, because sending has one."""
         try:
             self._sending.acquire_nowait()
         except trio.WouldBlock:
@@ -489,7 +506,10 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             self._sending.release()
 
     async def _pass(self, frame: bytes) -> None:
-        """Send a frame through the outlet, if there is one; if it does not get through, it will be sent again."""
+        """Send a frame through the outlet, if there is one.
+
+        If it does not get through, ``_catch_up`` sends it again over the next carrier.
+        """
         outlet = self._outlet
         if outlet is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -499,7 +519,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         except CHANNEL_ERRORS:
             self._lose(outlet.carrier)
         except trio.Cancelled:
-            # Whether the frame has left nobody knows, and the next one must not come without it.
+            # We do not know whether the frame was sent, and no later one may arrive without it.
             self._lose(outlet.carrier)
             raise
 
@@ -513,12 +533,21 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                 await (self._changed.wait() if self._guard.receiving.is_held else self._pull())
 
     def _hand_over(self) -> None:
-        """Let the one who closes receive: it still has something to hear."""
+        """Wake ``aclose``, if it waits, so that it receives the remaining acknowledgements."""
         if self._stage is not _Stage.OPEN:
             self._wake()
 
     async def _pull(self) -> bytes | None:
-        """Take what comes next over whatever carrier there is; None if that is no packet."""
+        """Receive the next frame from the current carrier; return its packet, or None.
+
+        1. A channel that has failed, or whose peer has ended, raises.
+        2. Without a carrier, wait for any change; the caller tries again.
+        3. An error loses the carrier. The caller goes on with the next carrier.
+        4. A carrier that was replaced while this waited no longer counts, because the other end
+           sends its packets again over the next one.
+        5. Otherwise the frame updates the numbers. An Ack that is due, a sender that waits for
+           room, and ``aclose`` are then woken.
+        """
         if self._failure is not None:
             await trio.lowlevel.checkpoint()
             raise trio.BrokenResourceError(self._failure)
@@ -539,7 +568,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                 return None
             raise
         if carrier is not self._carrier:
-            return None  # it comes again over the next one
+            return None  # the other end sends it again over the next carrier
         before = self._numbers.unconfirmed
         packet = self._numbers.receive(data)
         if self._numbers.is_ack_due:
@@ -551,7 +580,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         return packet
 
     def _lose(self, carrier: trio.abc.Channel[bytes] | None) -> None:
-        """Take note that a carrier is of no use any more."""
+        """Stop using a carrier, if it is the current one, and wake all waiting tasks."""
         if carrier is not None and carrier is self._carrier:
             self._carrier = self._outlet = None
             self._lost.set()

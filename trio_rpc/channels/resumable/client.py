@@ -1,4 +1,4 @@
-"""The client of a resumable channel: it connects again whenever the connection is lost."""
+"""The client side of a resumable channel, which reconnects whenever the connection is lost."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ _VERSION = bytes([VERSION])
 def open_resumable(
     open_carrier: OpenCarrier, options: Resume, *, handshake_timeout: float
 ) -> AbstractAsyncContextManager[ResumableChannel]:
-    """Connect, and own a channel that connects again whenever it has to.
+    """Connect, and own a channel that reconnects whenever its connection is lost.
 
     Args:
-        open_carrier: makes the block in which there is a connection; its packets may be a header longer.
+        open_carrier: returns a block that owns a connection, whose packets may be longer than the
+            channel's by one header.
         options: see :class:`Resume`.
         handshake_timeout: seconds for each handshake.
 
@@ -65,7 +66,10 @@ class _Client:
             )
 
     async def _connect(self, begin: Callable[[], object]) -> bool:
-        """Make a connection, and use it as long as it lasts; return whether anything has got through."""
+        """Make a connection, and use it as long as it lasts.
+
+        Return whether any packet or acknowledgement arrived over it.
+        """
         channel = self._channel
         if not channel.token:
             await self._open(begin)
@@ -76,7 +80,7 @@ class _Client:
         except (Refused, DecodeError) as exc:
             channel.fail(str(exc))
         except CHANNEL_ERRORS:
-            pass  # there will be another attempt, until the grace time is over
+            pass  # keep_connected tries again until the grace time is over
         return channel.received + channel.confirmed > before
 
     async def _open(self, begin: Callable[[], object]) -> None:

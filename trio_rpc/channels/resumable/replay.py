@@ -3,34 +3,35 @@
 Theory of operation
 ===================
 
-Each end numbers the packets that it sends, 1, 2, 3 …, and keeps a copy of each until the other end has said that
-it has it. Over one carrier, which keeps the order and loses nothing while it lives, the next packet always has the
-next number. After a carrier was lost, both ends tell each other on the new one the number of the last packet that
-they have, and each sends again what comes after it. So every packet arrives once and in order, however many
-carriers that takes.
+Each end numbers the packets that it sends (1, 2, 3 …), and keeps a copy of each until the other
+end acknowledges it. A carrier keeps the order and loses nothing while it works, so over one carrier
+the next packet always has the next number. After a carrier was lost, each end tells the other over
+the new one the number of the last packet that it received, and each sends all later packets again.
+So every packet arrives once and in order, however many carriers that takes.
 
-An acknowledgement rides on every packet. An end that has nothing to send sends one alone when it is :data:`ACK_PACKETS` or
-:data:`ACK_BYTES` behind. So an end that keeps twice as much at most is never stopped for long, and one that keeps less
-would be stopped for ever.
+Every packet carries an acknowledgement. An end that has nothing to send sends an Ack alone when it
+is :data:`ACK_PACKETS` or :data:`ACK_BYTES` behind. So a sender whose replay buffer holds at least
+twice that much is never blocked for long, and one with less could be blocked forever.
 
-The end of a channel is a packet too, with a number and a copy, so it survives a cut as well.
+The end of a channel is also a numbered packet with a copy, so it also survives a lost connection.
 
 The frames
 ==========
 
-All begin alike: what it is (one byte), a number and an acknowledgement (eight bytes each, big-endian).
-None begins as a packet of a session's does, which is a MessagePack array.
+Every frame begins with its kind (one byte), a number and an acknowledgement (eight bytes each,
+big-endian). The acknowledgement is the number of the last packet received. No frame begins like a
+session's packet, which is a MessagePack array.
 
 ====== ======= ============ ================ =============================================
 byte   frame   number       acknowledgement  rest
 ====== ======= ============ ================ =============================================
 0x40   Open    0            0                the version, one byte
-0x41   Resume  0            what I have      the version, and the token: 16 bytes
-0x42   Accept  0            what I have      the token
-0x43   Refuse  0            0                why: UTF-8
-0x44   Data    its number   what I have      the packet
-0x45   Ack     0            what I have
-0x46   End     its number   what I have
+0x41   Resume  0            last received    the version, and the token: 16 bytes
+0x42   Accept  0            last received    the token
+0x43   Refuse  0            0                the reason: UTF-8
+0x44   Data    its number   last received    the packet
+0x45   Ack     0            last received
+0x46   End     its number   last received
 ====== ======= ============ ================ =============================================
 """
 
@@ -64,24 +65,24 @@ VERSION = 1
 TOKEN_BYTES = 16
 _HEADER = struct.Struct(">BQQ")
 HEADER = _HEADER.size
-"""Bytes that a frame is longer than the packet in it."""
+"""Bytes of a frame before its packet."""
 
 MAX_REASON = 1000
 """Bytes of a reason for a refusal."""
 
 ACK_PACKETS = 64
 ACK_BYTES = 256 * 1024
-"""After so much that came without an answer to ride on, an Ack is due."""
+"""An Ack is due after this much was received, and no packet left that could acknowledge it."""
 
 END = b""
-"""What is kept for the end of the channel, which has a number as a packet has; no packet is empty."""
+"""The copy that is kept for the end of the channel, which is numbered; no packet is empty."""
 
 MAX_PACKETS = 4096
-"""Packets that are kept at most, however small; many times what is acknowledged at once."""
+"""The most packets that are kept, however small: many times more than one Ack acknowledges."""
 
 
 class Kind(enum.IntEnum):
-    """What a frame is: its first byte."""
+    """The kind of a frame: its first byte."""
 
     OPEN = 0x40
     RESUME = 0x41
@@ -100,13 +101,13 @@ _RESTS = {
     Kind.ACK: range(1),
     Kind.END: range(1),
 }
-"""How long the rest of a frame may be."""
+"""The allowed lengths of the rest of a frame."""
 
 _NUMBERED = (Kind.DATA, Kind.END)
 
 
 class Frame(NamedTuple):
-    """What a carrier carries at once."""
+    """One packet of a carrier."""
 
     kind: Kind
     number: int = 0
@@ -115,18 +116,18 @@ class Frame(NamedTuple):
 
 
 def encode(frame: Frame) -> bytes:
-    """Make a frame of bytes."""
+    """Return the bytes of a frame."""
     kind, number, ack, rest = frame
     return _HEADER.pack(kind, number, ack) + rest
 
 
 def decode(data: bytes) -> Frame:
-    """Read a frame. Raises DecodeError for what is none."""
+    """Decode a frame. Raises DecodeError if the bytes are not a frame."""
     try:
         byte, number, ack = _HEADER.unpack_from(data)
         kind = Kind(byte)
     except (struct.error, ValueError):
-        raise DecodeError("that is no frame of a resumable channel") from None
+        raise DecodeError("the packet is not a frame of a resumable channel") from None
     rest = data[HEADER:]
     if (number > 0) != (kind in _NUMBERED):
         raise DecodeError(f"{kind.name} with number {number}")
@@ -139,14 +140,14 @@ def decode(data: bytes) -> Frame:
 
 
 class Resumption:
-    """What one end has to know to resume: the packets that may not have arrived, and how many have come.
+    """The state that one end needs to resume: its unconfirmed packets and the receive count.
 
     Args:
-        max_bytes: how many bytes are kept before sending has to wait.
+        max_bytes: how many bytes are kept before sending must wait.
 
     Attributes:
-        received: the number of the last packet that has come.
-        has_peer_ended: whether the other end's End has come.
+        received: the number of the last packet that was received.
+        has_peer_ended: whether the other end's End was received.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -163,17 +164,17 @@ class Resumption:
 
     @property
     def unconfirmed(self) -> int:
-        """How many packets have been sent whose arrival is not known."""
+        """The number of sent packets whose arrival is not known."""
         return len(self._sent)
 
     @property
     def has_room(self) -> bool:
-        """Whether one more packet may be sent; an empty buffer takes any."""
+        """Whether one more packet may be sent. An empty buffer accepts any packet."""
         return self._sent.has_room
 
     @property
     def is_ack_due(self) -> bool:
-        """Whether the other end should be told what has come, even if there is nothing to send."""
+        """Whether an Ack should be sent even if there is no packet to send."""
         return (
             self.received - self._told >= ACK_PACKETS
             or self._received_bytes >= ACK_BYTES
@@ -181,7 +182,7 @@ class Resumption:
         )
 
     def frame(self, packet: bytes) -> bytes:
-        """Make the frame of the next packet; it counts as sent only when it has been kept."""
+        """Return the frame of the next packet, which counts as sent only after ``keep``."""
         return self._frame(self._sent.last + 1, packet)
 
     def keep(self, packet: bytes) -> None:
@@ -190,23 +191,25 @@ class Resumption:
         self._have_told()
 
     def end(self) -> bytes:
-        """Keep the end, and make the frame of it."""
+        """Keep the end, and return its frame."""
         self.keep(END)
         return self._frame(self._sent.last, END)
 
     def ack(self) -> bytes:
-        """Make an acknowledgement."""
+        """Return an Ack frame."""
         self._have_told()
         return _HEADER.pack(Kind.ACK, 0, self.received)
 
     def replay(self, received: int) -> Iterator[bytes]:
-        """Take note of what the other end has, and return the frames of what comes after that, made as they are needed.
+        """Confirm the packets up to ``received``, and return the frames of all later packets.
+
+        The frames are made lazily.
 
         Raises:
-            DecodeError: that number cannot be.
+            DecodeError: the number is impossible.
         """
         if received < self.confirmed:
-            raise DecodeError(f"packet {received + 1} is asked for again, and was acknowledged")
+            raise DecodeError(f"packet {received + 1} is requested again, and was acknowledged")
         self._confirm(received)
         return self._after(received)
 
@@ -216,10 +219,10 @@ class Resumption:
             yield self._frame(each, packet)
 
     def receive(self, data: bytes) -> bytes | None:
-        """Take note of what has come, and return the packet in it, if there is one.
+        """Process a received frame, and return the packet in it, or None.
 
         Raises:
-            DecodeError: it is no frame, or not one that may come now.
+            DecodeError: the bytes are not a frame, or the frame is not allowed now.
         """
         kind, number, ack, rest = decode(data)
         if kind not in (Kind.DATA, Kind.ACK, Kind.END):
@@ -238,7 +241,7 @@ class Resumption:
 
     def _confirm(self, number: int) -> None:
         if number > self._sent.last:
-            raise DecodeError(f"packet {number} was acknowledged and never sent")
+            raise DecodeError(f"packet {number} was acknowledged, but never sent")
         self._sent.acknowledge(number)
 
     def _have_told(self) -> None:
@@ -250,11 +253,11 @@ class Resumption:
 
 
 def is_frame(data: bytes) -> bool:
-    """Say whether a packet is a frame of a resumable channel; a packet of a session begins with an array."""
+    """Return whether a packet is a frame of a resumable channel, not a session's array."""
     return data[0] in Kind._value2member_map_
 
 
 def carrier_limits(limits: Limits) -> Limits:
-    """Return the limits of a carrier: its packets are a header longer than those of the session."""
+    """Return the limits of a carrier, whose packets are one header longer than the session's."""
     size = limits.max_packet + HEADER
     return replace(limits, max_packet=size, max_message=max(limits.max_message, size))

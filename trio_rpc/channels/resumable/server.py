@@ -1,4 +1,4 @@
-"""The server of resumable channels: it gives each connection to the channel that it belongs to."""
+"""The server side of resumable channels, which finds the channel of each new connection."""
 
 from __future__ import annotations
 
@@ -28,16 +28,20 @@ from trio_rpc.wire.limits import DEFAULT_LIMITS
 __all__ = ["Arrival", "ResumableSessions"]
 
 _VERSION = bytes([VERSION])
-_NEVER_KNOWN = "the server does not know the session: it was restarted, or had been without a connection for too long"
+_NEVER_KNOWN = (
+    "the server does not know the session: the server was restarted, "
+    "or the session had no connection for too long"
+)
 
 
 class Arrival(NamedTuple):
-    """Who came to a :class:`ResumableSessions`.
+    """The result of :meth:`ResumableSessions.receive`.
 
     Attributes:
-        channel: of the session: a resumable one, or the connection itself, if that is all the client wants.
-        received: the last packet that the client has; 0 if the session is to be opened.
-        is_new: whether the session is to be opened.
+        channel: the channel of the session: a resumable one, or the connection itself if the client
+            did not ask for a resumable session.
+        received: the number of the last packet that the client received; 0 for a new session.
+        is_new: whether this is a new session.
     """
 
     channel: trio.abc.Channel[bytes]
@@ -46,12 +50,12 @@ class Arrival(NamedTuple):
 
 
 class ResumableSessions:
-    """The resumable channels of one server, each by its token.
+    """The resumable channels of one server, by token.
 
     Args:
         options: see :class:`Resume`.
-        handshake_timeout: seconds that a client has to say what it wants.
-        shutdown_timeout: seconds that a client that is refused has to read why.
+        handshake_timeout: seconds that a client has for its first packet.
+        shutdown_timeout: seconds that a refused client has to read the reason.
     """
 
     def __init__(
@@ -64,14 +68,14 @@ class ResumableSessions:
         self._options = options
         self._timeout = handshake_timeout
         self._time_to_die = shutdown_timeout
-        # Bound: those with a connection by the connections, the others by max_waiting.
+        # Bounded: channels with a connection by the connections, and the others by max_waiting.
         self._channels: dict[bytes, ResumableChannel] = {}
 
     async def receive(self, carrier: trio.abc.Channel[bytes]) -> Arrival:
-        """Return what a client wants, if it can be granted; a resumable channel is then to ``accept`` the carrier.
+        """Return the channel of a new connection. A resumable one must then ``accept`` the carrier.
 
         Raises:
-            OSError: it said nothing in time, or nothing that can be granted.
+            OSError: the client sent nothing in time, or asked for something that is refused.
         """
         try:
             with time_limit(self._timeout, "no word from the client"):
@@ -80,7 +84,7 @@ class ResumableSessions:
                     return Arrival(_Begun(carrier, data), 0, is_new=True)
                 return await self._answer(carrier, decode(data))
         except (trio.EndOfChannel, trio.BrokenResourceError) as exc:
-            raise ConnectionError(f"the client has left: {exc}") from exc
+            raise ConnectionError(f"the client disconnected: {exc}") from exc
         except DecodeError as exc:
             raise ConnectionError(str(exc)) from exc
 
@@ -89,7 +93,7 @@ class ResumableSessions:
             raise DecodeError(f"{frame.kind.name} may not come first")
         if frame.rest[:1] != _VERSION:
             await self._refuse(
-                carrier, f"version {VERSION} of resuming is spoken here, not {frame.rest[0]}"
+                carrier, f"this server resumes by version {VERSION}, not {frame.rest[0]}"
             )
         if frame.kind is Kind.OPEN:
             channel = ResumableChannel(self._options, secrets.token_bytes(TOKEN_BYTES))
@@ -97,10 +101,11 @@ class ResumableSessions:
         known = self._channels.get(_key(frame.rest[1:]))
         if known is None or known.is_over:
             await self._refuse(carrier, _NEVER_KNOWN)
-            raise AssertionError  # it does not return
+            raise AssertionError  # _refuse does not return
         if frame.ack < known.confirmed:
-            # It was sent before the client received what it has acknowledged since, over a later connection.
-            raise ConnectionError("the client has given this connection up for a later one")
+            # The client sent this Resume before it received the packets that it has since
+            # acknowledged over a later connection.
+            raise ConnectionError("the client has replaced this connection by a later one")
         return Arrival(known, frame.ack, is_new=False)
 
     async def _refuse(self, carrier: trio.abc.Channel[bytes], reason: str) -> None:
@@ -112,16 +117,16 @@ class ResumableSessions:
         raise ConnectionRefusedError(reason)
 
     def _make_room(self) -> None:
-        """Give up those without a connection, longest known first, where there are too many of them."""
+        """Fail the oldest channels without a connection, if there are too many of them."""
         if len(self._channels) < self._options.max_waiting:
             return
         waiting = [channel for channel in self._channels.values() if channel.is_waiting]
         for channel in waiting[: len(waiting) - self._options.max_waiting + 1]:
-            channel.fail("too many sessions wait for their connection")
+            channel.fail("the server has too many sessions without a connection")
 
     @asynccontextmanager
     async def own(self, channel: ResumableChannel) -> AsyncIterator[None]:
-        """Run a new channel for a block, in which it can be resumed."""
+        """Run a new channel for a block. Clients can resume it during the block."""
 
         async def run(*, task_status: trio.TaskStatus[ResumableChannel]) -> None:
             task_status.started(channel)
@@ -138,7 +143,7 @@ class ResumableSessions:
 
 
 class _Begun(trio.abc.Channel[bytes]):
-    """A channel whose first packet has been received already."""
+    """A channel whose first packet has already been received."""
 
     def __init__(self, channel: trio.abc.Channel[bytes], packet: bytes) -> None:
         self._channel = channel
@@ -146,7 +151,7 @@ class _Begun(trio.abc.Channel[bytes]):
 
     @property
     def heard(self) -> object:
-        """What changes when bytes come."""
+        """A value that changes when bytes arrive."""
         return getattr(self._channel, "heard", None)
 
     async def send(self, value: bytes) -> None:
@@ -171,5 +176,5 @@ class _Begun(trio.abc.Channel[bytes]):
 
 
 def _key(token: bytes) -> bytes:
-    """Return what a token is looked up by, so that the time this takes tells nothing of other tokens."""
+    """Return a hash of a token as its key, so the time of a lookup reveals no other tokens."""
     return hashlib.sha256(token).digest()

@@ -2,30 +2,30 @@
 
 How the library is used
 -----------------------
-``trio_websocket`` drives a connection with a task of its own, which reads all the time. That task
-lives in a nursery of ours within the block that owns the channel, and whatever it raises ends there:
-the channel then says what has happened, in one exception, to whoever sends or receives. What the
-library leaves open is settled here and in :class:`~trio_rpc.channels.websocket.stream.WatchedStream`:
+``trio_websocket`` drives a connection with its own task, which reads all the time. That task lives
+in a nursery inside the block that owns the channel. If it raises, ``send`` and ``receive`` of the
+channel raise one exception that says what happened. This module and
+:class:`~trio_rpc.channels.websocket.stream.WatchedStream` fill these gaps of the library:
 
-=============================================  ======================================================
-what happens otherwise                         what is done about it
-=============================================  ======================================================
-a cancelled ``send_message`` leaves half a     later sends raise BrokenResourceError, as does what
-frame, and later ones vanish                   the reading task has to send
-a peer that leaves, or answers 503, during     the stream raises, which ends the handshake at once
-the handshake is waited for
-``receive_buffer_size`` is 4 KiB               256 KiB
-``ping`` starves when nobody reads             it is not used: a session has a Ping of its own, and
+=============================================  ====================================================
+problem                                        solution
+=============================================  ====================================================
+a cancelled ``send_message`` leaves half a     later sends raise BrokenResourceError, including
+frame, and later messages vanish               those of the reading task
+the handshake waits for a peer that leaves     the stream raises, which ends the handshake at once
+or answers 503
+``receive_buffer_size`` is 4 KiB               we set 256 KiB
+``ping`` starves when no task reads            we do not use it: a session has its own Ping, and
                                                always reads
-an exception takes down the nursery that it    each connection has a nursery of its own, in which it
-was given                                      ends
-``aclose`` waits for a reading task that has   it stops waiting when that task has ended
-crashed, and does not close the stream if the  and the stream is always closed
+an exception ends the nursery that the         each connection has its own nursery, which contains
+library was given                              the exception
+``aclose`` waits for a reading task that has   ``aclose`` stops waiting when that task has ended,
+crashed, and does not close the stream if the  and we always close the stream
 peer closed first
-fragments without content gather without       so many bytes may come without a packet in them, and
-bound                                          no more
-a message that has begun may take for ever     ``Limits.packet_timeout`` bounds it
-=============================================  ======================================================
+fragments without content accumulate without   the number of bytes without a packet in them is
+bound                                          bounded
+a message that has begun may take forever      ``Limits.packet_timeout`` bounds it
+=============================================  ====================================================
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ __all__ = [
 ]
 
 SUBPROTOCOL = "trio-rpc.v1"
-"""What both ends have to name in the handshake: the packets of docs/protocol.md, version 1."""
+"""The subprotocol that both ends must name: the packets of docs/protocol.md, version 1."""
 
 READ_SIZE = 256 * 1024
-"""Bytes asked for at a time: a large packet comes in few pieces."""
+"""Bytes to read at a time, so that a large packet arrives in few pieces."""
 
 OVERHEAD = 128 * 1024
-"""Bytes of frame headers and control frames that may come with two packets: far more than there are."""
+"""Bytes of headers and control frames that may come with two packets: far more than they need."""
 
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED = 1000, 1001, 1002, 1003
 NO_STATUS, ABNORMAL, INVALID_DATA, TOO_BIG = 1005, 1006, 1007, 1009
@@ -102,17 +102,17 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
 
     @property
     def heard(self) -> int:
-        """What changes when a part of a packet comes: a sign of life."""
+        """A value that changes when a part of a packet arrives: a sign of life."""
         return self._stream.heard
 
     async def send(self, value: bytes) -> None:
-        """Send one packet. Cancelled while it waits, it may have cost the channel.
+        """Send one packet. If cancelled while it waits, the channel may be broken.
 
         Raises:
             ValueError: the packet is empty.
             trio.BrokenResourceError: the peer closed, or the connection is lost, or an earlier
                 send was cancelled inside its frame.
-            trio.ClosedResourceError: this end is closed, or was while sending.
+            trio.ClosedResourceError: this end is closed, or was closed while sending.
             trio.BusyResourceError: another task is sending.
         """
         self._guard.check_open()
@@ -127,13 +127,13 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
                 raise self._broken() from self._stream.failure
 
     async def receive(self) -> bytes:
-        """Return the next packet. Cancelled, it has lost nothing.
+        """Return the next packet. If cancelled, no packet is lost.
 
         Raises:
             trio.EndOfChannel: the peer closed in an orderly way.
-            trio.BrokenResourceError: the connection is lost, or the peer closed for an error,
-                which is named with its code.
-            trio.ClosedResourceError: this end is closed, or was while waiting.
+            trio.BrokenResourceError: the connection is lost, or the peer closed because of an
+                error, whose code is in the text.
+            trio.ClosedResourceError: this end is closed, or was closed while waiting.
             trio.BusyResourceError: another task is receiving.
             DecodeError: a packet is too large, is text, or is empty, or the frames are malformed.
         """
@@ -142,7 +142,7 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
             try:
                 message = await self._websocket.get_message()
             except trio_websocket.ConnectionClosed as exc:
-                # The library shuts its queue at this end if a message is too large, and only then.
+                # The library closes its queue at this end only if a message is too large.
                 ours = isinstance(exc.__context__, trio.ClosedResourceError)
                 raise self._end(ours=ours) from self._stream.failure
         self._stream.unread = 0
@@ -155,10 +155,10 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         return message
 
     async def aclose(self) -> None:
-        """Close the WebSocket, and wait for the peer's answer. Cancelled, it closes at once."""
+        """Close the WebSocket, and wait for the peer's answer. If cancelled, close at once."""
         first, self._guard.is_closed = not self._guard.is_closed, True
         try:
-            # A Close frame would have to wait for the frame that is on its way.
+            # While another task sends, a Close frame would have to wait for its frame.
             if first and not self._guard.sending.is_held:
                 with self._farewell:
                     await self._websocket.aclose(*self._close_with)
@@ -166,17 +166,18 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
             await self._close_stream()
 
     async def _close_stream(self) -> None:
-        # The library does not if the peer closed first, and whoever waits here was heard before.
+        # The library does not close the stream if the peer closed first. Closing it forcefully
+        # adds no wait, because the Close frames have already been exchanged.
         await close_forcefully(self._stream)
 
     def fail(self, reason: Exception | None) -> None:
-        """Take note that the library's task has ended, for a reason of its own if there is one."""
+        """Record that the library's task has ended, with its error if it had one."""
         if reason is not None:
             self._stream.failure = self._stream.failure or reason
-        self._farewell.cancel(reason="nobody is left to hear the peer's answer")
+        self._farewell.cancel(reason="no task is left to read the peer's answer")
 
     def _end(self, *, ours: bool) -> Exception:
-        """Why nothing more is received."""
+        """Return the error that says why no more packets arrive."""
         if self._guard.is_closed:
             return closed_error()
         code, text = self._closing()
@@ -207,11 +208,11 @@ def open_websocket(
 
     Args:
         stream: a connection to the server, whose TLS handshake is done.
-        address: what it was opened with: the server is told its host, port and path.
+        address: the address of the server, to which its host, port and path are sent.
         limits: max_packet and packet_timeout of the channel, handshake_timeout of the handshake.
 
     Raises:
-        OSError: the server refused, left, or said nothing in time; one line of text.
+        OSError: the server refused, left, or did not answer in time. The text is one line.
     """
 
     async def shake_hands(
@@ -219,7 +220,7 @@ def open_websocket(
     ) -> trio_websocket.WebSocketConnection:
         websocket = await trio_websocket.wrap_client_stream(
             nursery,
-            watched,  # type: ignore[arg-type]  # it says SocketStream, and takes any stream
+            watched,  # type: ignore[arg-type]  # annotated as SocketStream, but takes any stream
             address.netloc,
             address.path or "/",
             subprotocols=[SUBPROTOCOL],
@@ -240,12 +241,12 @@ class WebSocketConnection(Connection):
     """A client that has connected to a port for WebSockets.
 
     Args:
-        stream: the connection, fresh; with TLS, before its handshake.
+        stream: the connection, before any data was read or written; with TLS, before its handshake.
         limits: max_packet and packet_timeout of the channel, handshake_timeout of all handshakes
             together.
         name: see :class:`Connection`.
-        path: where the server is found; every other one answers 404.
-        allowed_origins: what :func:`check_origins` has returned.
+        path: the path of the server; requests for other paths get 404.
+        allowed_origins: the result of :func:`check_origins`.
     """
 
     def __init__(
@@ -269,7 +270,7 @@ class WebSocketConnection(Connection):
         return owned_with_task(partial(_run, watched, self._shake_hands, self._limits, ""))
 
     async def aclose(self) -> None:
-        """Close the connection at once, without a word."""
+        """Close the connection at once, without telling the client why."""
         await trio.aclose_forcefully(self._stream)
 
     async def _shake_hands(
@@ -316,13 +317,13 @@ def check_origins(allowed: Collection[str] | None) -> frozenset[str] | None:
     """Check the origins of the pages whose scripts may connect.
 
     Args:
-        allowed: each as a browser names it, ``https://example.org``, with a port that is not the
-            scheme's own. None: those pages that were loaded from the same host and port. Programs
-            that are no browser name no origin, and are always let in.
+        allowed: origins in the form that a browser sends, ``https://example.org``, with the port
+            if it is not the scheme's default. None allows pages that were loaded from the same
+            host and port. Programs other than browsers send no origin, and are always accepted.
 
     Raises:
-        ValueError: one of them is no origin: it would never be named.
-        TypeError: it is one string, and not a collection of them.
+        ValueError: an entry is not an origin, so no browser would ever send it.
+        TypeError: ``allowed`` is a string and not a collection of strings.
     """
     if allowed is None:
         return None
@@ -335,14 +336,14 @@ def check_origins(allowed: Collection[str] | None) -> frozenset[str] | None:
 
 
 def _host(head: bytes) -> str:
-    """The Host that a request was for; wsproto has checked that there is one, and only one."""
+    """Return the Host header of a request; wsproto has checked that there is exactly one."""
     found = re.search(rb"\r\nhost:[ \t]*([^\r\n]*)", head, re.IGNORECASE)
     return found[1].strip().decode("latin-1").lower() if found else ""
 
 
 def _watched(stream: trio.abc.Stream, limits: Limits, *, is_client: bool) -> WatchedStream:
-    # The library reads on until it holds one packet in its queue and another one in its hand; what
-    # it has read last may hold more.
+    # The library reads until it has one packet in its queue and a second one that does not fit
+    # there. Its last read may contain more bytes.
     most = 2 * limits.max_packet + READ_SIZE + OVERHEAD
     return WatchedStream(
         stream, is_client=is_client, max_unread=most, packet_timeout=limits.packet_timeout
@@ -368,14 +369,14 @@ async def _run(
                 stream.opened()
                 channel = WebSocketChannel(websocket, stream, limits.max_packet)
                 task_status.started(channel)
-    except Exception as exc:  # noqa: BLE001 - nothing of a connection may reach the others
+    except Exception as exc:  # noqa: BLE001 - the error of one connection must not end the others
         if channel is None:
             with naming(action) if action else nullcontext():
                 _raise_os_error(exc)
         failure = exc
     finally:
         if channel is None:
-            stream.opened()  # or failed to: from here on closing it is no error
+            stream.opened()  # the handshake has failed; from here on, closing is not an error
             await close_forcefully(stream)
         else:
             channel.fail(failure)
@@ -385,7 +386,7 @@ def _raise_os_error(exc: Exception) -> NoReturn:
     if isinstance(exc, OSError):
         raise exc
     reason: BaseException = exc
-    while reason.__context__ is not None:  # it has failed in the attempt to answer the first one
+    while reason.__context__ is not None:  # the first error came before any failed answer to it
         reason = reason.__context__
     text = str(reason) or type(reason).__name__
     raise ConnectionError(f"the WebSocket handshake failed: {text}") from exc

@@ -1,11 +1,11 @@
-"""Where the frames and messages of a WebSocket begin and end (RFC 6455), whatever is in them."""
+"""Find where the frames and messages of a WebSocket begin and end (RFC 6455)."""
 
 from __future__ import annotations
 
 __all__ = ["FrameWatch"]
 
 MAX_HEADER = 14
-"""Two bytes, a length of eight, and a mask."""
+"""The most bytes of a header: two, a length of eight, and a mask of four."""
 
 CONTROL = 0x08
 FIN = 0x80
@@ -13,18 +13,18 @@ MASKED = 0x80
 LENGTH = 0x7F
 
 EXTENDED = {126: 2, 127: 8}
-"""Bytes of a length that does not fit in the header's seven bits."""
+"""Bytes of an extended length, by the value of the header's seven length bits."""
 
 
 class FrameWatch:
-    """Follows the bytes that a peer sends, to know when a message is only half there.
+    """Follows the bytes that a peer sends, to know whether a message is incomplete.
 
-    Whether they are legal is for the library to say.
+    The library checks whether the bytes are legal.
 
     Attributes:
         is_midway: whether a message, or a frame between two messages, has begun and not ended.
-        content: bytes of messages that have come. Those of Pings and Pongs do not count, since
-            libraries send them by themselves.
+        content: bytes of messages that have arrived. Pings and Pongs do not count, because
+            libraries send them without the program.
     """
 
     def __init__(self) -> None:
@@ -33,16 +33,16 @@ class FrameWatch:
         self._head = b""
         """The beginning of a frame's header."""
         self._is_in_frame = False
-        """Whether a header has come, and not the whole payload."""
+        """Whether a header has arrived, but not the whole payload."""
         self._missing = 0
-        """Bytes of the payload that have not come."""
+        """Bytes of the payload that have not arrived."""
         self._is_control = False
         self._is_in_message = False
         self._is_last = False
         """Whether the message ends with the current frame."""
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes; tell whether nothing was half there before, after, or within them."""
+        """Process bytes; return whether no message was incomplete before, within or after them."""
         data, self._head = self._head + data, b""
         at, was_whole = 0, not self.is_midway
         while True:
@@ -72,7 +72,7 @@ class FrameWatch:
             self._is_last = bool(head[0] & FIN)
 
     def _take_payload(self, available: int) -> int:
-        """Take what has come of a payload, and return how much that is."""
+        """Process the available bytes of a payload, and return their number."""
         taken = min(self._missing, available)
         self._missing -= taken
         self._is_in_frame = self._missing > 0
@@ -83,7 +83,7 @@ class FrameWatch:
 
 
 def _header_size(head: bytes) -> int:
-    """Return how long a header is that begins so."""
+    """Return the length of the header that begins with these bytes."""
     if len(head) < 2:
         return 2
     return 2 + EXTENDED.get(head[1] & LENGTH, 0) + (4 if head[1] & MASKED else 0)

@@ -1,9 +1,9 @@
-"""The stream between trio-websocket and the network, where what the library leaves open is settled.
+"""The stream between trio-websocket and the network, which fills gaps of the library.
 
-Its reading task has nobody to tell of a peer that goes away, or answers something else, before the
-handshake is over: who waits for the handshake would wait on. So this stream raises then, which ends
-that task and all that waits for it. It also knows when a frame was cut in the middle, when the
-rest of a message does not come, and how much has come of which no packet was made.
+If a peer leaves before the handshake is over, or answers with something else, the library's reading
+task does not report it, and the caller of the handshake would wait forever. So this stream raises,
+which ends the reading task and the wait. It also detects a frame that was cut off, a message whose
+rest does not arrive, and too many bytes without a packet in them.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ END_OF_HEAD = b"\r\n\r\n"
 
 
 class WatchedStream(trio.abc.Stream):
-    """A stream for ``trio_websocket``, which reads it and writes it.
+    """A stream that ``trio_websocket`` reads and writes.
 
     Args:
-        stream: the connection, with TLS or without, whose handshake is done.
-        is_client: whether an answer is expected here, or a request.
-        max_unread: bytes that may come without a packet being made of them.
+        stream: the connection. If it uses TLS, that handshake is done.
+        is_client: whether this end expects an HTTP response (True) or a request (False).
+        max_unread: bytes that may arrive before the channel must have received a packet.
         packet_timeout: seconds from the first to the last byte of one message, or of a frame
-            between two.
+            between two messages.
 
     Attributes:
-        head: the first bytes that came, up to the end of the HTTP head at least, until the
+        head: the first bytes received, at least up to the end of the HTTP head, until the
             handshake is over.
-        unread: bytes that have come since a packet was received; reset by whoever receives it.
-        failure: why the stream has ended, if that was not orderly.
+        unread: bytes that have arrived since the channel received a packet, which resets it.
+        failure: the reason why the stream has ended, if the end was not orderly.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class WatchedStream(trio.abc.Stream):
 
     @property
     def heard(self) -> int:
-        """Bytes of messages that have come: a sign of life, even inside a packet."""
+        """Bytes of messages that have arrived: a sign of life, even inside a packet."""
         return self._frames.content
 
     def opened(self) -> None:
-        """Take note that the handshake is over."""
+        """Record that the handshake is over."""
         self._is_opening = False
         self.head = b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, unless an earlier send was cut off: what followed would be taken for its rest."""
+        """Send bytes, unless an earlier send was cut off: the peer would take them for its rest."""
         if self._cut:
             await trio.lowlevel.checkpoint()
             raise trio.BrokenResourceError("an earlier send was cut off inside its frame")
@@ -87,17 +87,16 @@ class WatchedStream(trio.abc.Stream):
         self._cut = False
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there may be room."""
+        """Wait until the stream may have room."""
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return some bytes, or ``b""`` at the end.
 
         Raises:
-            ConnectionError: the handshake cannot succeed any more.
-            trio.BrokenResourceError: the connection is broken, or a message takes too long, or too
-                much has come of which no packet was made: fragments without content, Pings
-                without end.
+            ConnectionError: the handshake has failed.
+            trio.BrokenResourceError: the connection is broken, a message takes too long, or too
+                many bytes came without a packet in them: empty fragments, or endless Pings.
         """
         try:
             with untangled():
@@ -129,12 +128,12 @@ class WatchedStream(trio.abc.Stream):
             self._timer.renew()
 
     async def aclose(self) -> None:
-        """Close the connection; before the handshake is done that means that it has failed."""
+        """Close the connection. Before the handshake is done, also raise ConnectionError."""
         try:
             with untangled():
                 await self._stream.aclose()
         except trio.BrokenResourceError:
-            await trio.lowlevel.cancel_shielded_checkpoint()  # it was lost before, and is closed
+            await trio.lowlevel.cancel_shielded_checkpoint()  # already lost; it is closed now
         if self._is_opening:
             reason = f": {exc}" if (exc := sys.exception()) else ""  # what the library handles now
             raise ConnectionError(f"{self._other} did not do the WebSocket handshake{reason}")
@@ -160,7 +159,7 @@ class WatchedStream(trio.abc.Stream):
         _, end, rest = self.head.partition(END_OF_HEAD)  # h11 bounds its size
         self._head_is_whole = bool(end)
         if rest and not self._is_client:
-            # They would be lost in wsproto, and all that follows be read from a wrong place.
+            # wsproto would lose these bytes, and parse the following ones from a wrong offset.
             raise ConnectionError("the client did not wait for the answer to its request")
         return rest
 
@@ -176,7 +175,7 @@ class WatchedStream(trio.abc.Stream):
             raise ConnectionError("the server does not speak HTTP")
         line, end, _ = self.head.partition(b"\r\n")
         if end and line.split()[1:2] != [b"101"]:
-            # What explains it may follow, or never come: this is enough.
+            # A body that explains it may follow or never arrive. The status is enough.
             raise ConnectionRefusedError(f"the server answered {_status(line)}")
 
 
