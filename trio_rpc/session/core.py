@@ -1,4 +1,4 @@
-"""What the parts of a session are wired to, and what they tell each other."""
+"""The core of a session: its parts, and the connections between them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Tables: TypeAlias = Callable[[Session], Table]
 
 
 class Core:
-    """One session from the inside: its parts, and the words they exchange.
+    """One session from the inside: it owns the parts and passes events between them.
 
-    The :class:`Session` that users hold is a face of it, and the driver runs it.
+    Users hold a :class:`Session`, which refers to it, and the driver runs it.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Core:
         self._pongs: dict[int, trio.Event] = {}
 
     async def ping(self) -> float:
-        """Ask the other end for a sign of life, and return the seconds that it took.
+        """Send a Ping, wait for its Pong, and return the seconds that it took.
 
         Raises:
-            SessionClosed: this end has closed the session, or does so now.
-            SessionBroken: the other end or the network has.
+            SessionClosed: this end has closed the session, or closes it meanwhile.
+            SessionBroken: the other end or the network ended the session.
         """
         self.owner.check()
         await trio.lowlevel.checkpoint()
@@ -106,7 +106,7 @@ class Core:
     # ── what the parts tell each other ───────────────────────────────────────────────────────
 
     def sent(self) -> None:
-        """Something was queued, and written as far as that was possible at once."""
+        """Handle progress of the writer: the queue may have room again."""
         if self.incoming.waiting:
             self.resume()
         if self.lifecycle.stage.is_closing:

@@ -1,4 +1,4 @@
-"""What a session shows of itself: its figures, and its live scope tree as data (law 1)."""
+"""Inspection of a session: its statistics, and its live scope tree as data (law 1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RunningHandlers(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStatistics:
-    """What has gone through a session so far, and what is in it at this moment."""
+    """The traffic of a session so far, and its calls and queues at this moment."""
 
     state: str
     """"opening", "open", "closing" or "over"."""
@@ -38,17 +38,17 @@ class SessionStatistics:
     bytes_received: int
     messages_received: int
     late_replies: int
-    """Terminal messages that came for calls nobody waited for any more."""
+    """Terminal messages that arrived for abandoned calls."""
     late_cancels: int
     """Cancels that crossed the end of their call."""
     late_calls: int
     """Requests and notifications that crossed our Goodbye and were not started."""
     calls_out: int
-    """Calls of ours without a terminal message, abandoned ones included."""
+    """Outgoing calls without a terminal message, including abandoned ones."""
     calls_in: int
-    """Calls of the peer's whose terminal message has not left."""
+    """Incoming calls whose terminal message has not left."""
     notifications_in: int
-    """Notifications of the peer's whose handler is running."""
+    """Incoming notifications whose handler is running."""
     tasks_waiting: int
     """Tasks that wait for credit, or for room in the queue."""
     bytes_waiting: int
@@ -61,7 +61,7 @@ def take_statistics(
     outgoing: OutgoingCalls,
     incoming: RunningHandlers,
 ) -> SessionStatistics:
-    """Take the figures."""
+    """Collect the statistics of a session."""
     return SessionStatistics(
         state=lifecycle.stage.state,
         calls_out=len(rules.outgoing),
@@ -78,24 +78,24 @@ Direction: TypeAlias = Literal["out", "in"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeNode:
-    """One call that is alive: at its caller (``"out"``) or at its callee (``"in"``)."""
+    """One call in flight: at its caller (``"out"``) or at its callee (``"in"``)."""
 
     direction: Direction
     id: int
-    """Unique within its direction; a notification, which has none on the wire, has a negative one."""
+    """Unique within its direction. A notification has no id on the wire, and a negative one here."""
     method: str
     age: float
-    """Seconds since it began here."""
+    """Seconds since it began at this end."""
     state: str
     """"waiting", "cancelling" or "running"."""
     parent: tuple[Direction, int] | None
-    """Direction and id of the call that this one is made in, where that is on this session."""
+    """Direction and id of the call that this one is made in, if that is on this session."""
     kind: str = "call"
     """"call", "notification", "stream", "duplex" or "scope"."""
 
 
 def scope_tree(outgoing: OutgoingCalls, incoming: RunningHandlers) -> list[ScopeNode]:
-    """Take the picture of both directions, oldest first."""
+    """Return the calls of both directions, oldest first."""
     now = trio.current_time()
     nodes = [
         ScopeNode(
@@ -132,7 +132,7 @@ def scope_tree(outgoing: OutgoingCalls, incoming: RunningHandlers) -> list[Scope
 def _parent(
     own: Direction, scope: int | None, other: Direction, call: int | None
 ) -> tuple[Direction, int] | None:
-    """What a call lives in: the remote scope that it is made in, or the call of the other direction."""
+    """Return a call's parent: its remote scope, or the call of the other direction it is made in."""
     if scope is not None:
         return own, scope
     return None if call is None else (other, call)

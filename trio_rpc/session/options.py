@@ -41,11 +41,13 @@ class Options:
     """The options of one session.
 
     Attributes:
-        limits: what this end accepts, in bytes, counts and seconds.
+        limits: the limits of this end, in bytes, counts and seconds.
         registry: the application's own types that may travel; both ends need the same.
-        filters: async functions ``(call, proceed)`` that run round each call that this end handles, and round each
-            that it makes; the first one is outermost. One returns ``await proceed()``, or raises to refuse the call.
-        credentials: a value that the other end's ``authenticate`` gets; anything that may be an argument.
+        filters: async functions ``(call, proceed)`` that run around each call that this end handles
+            and around each call that it makes; the first one is outermost. A filter returns
+            ``await proceed()``, or raises to refuse the call.
+        credentials: the value for the other end's ``authenticate``; any value that may be an
+            argument.
         authenticate: checks the other end's credentials before the session opens.
         error_detail: how much of an undeclared exception the other end is told: ``"none"``, ``"message"``
             or ``"traceback"``.

@@ -1,32 +1,33 @@
-"""The reader, which is not a task but a role that one task after the other has.
+"""The reader: a role that passes from task to task, and not a task of its own.
 
-Most handlers answer without ever waiting, and to give each of them a task and a cancel scope costs more
-than all else that is done for a call, a turn of Trio's run loop above all. So whoever reads also runs
-the first step of each handler that a packet asks for, up to where it would first yield to Trio. A handler
-that returns before that is done. The first one that has to wait keeps the task it is in, and that
-task's scope; a new task takes over the reading, in the middle of the packet if need be.
+Most handlers answer without ever waiting. A task and a cancel scope for each of them would cost more
+than the rest of the call, above all a turn of Trio's run loop. So the task that reads also runs an
+eager step: the handler's code up to its first yield to Trio. A handler that returns before that has
+ended. The first handler that has to wait keeps the task and its scope, and a new task takes over
+the reading, in the middle of a packet if necessary.
 
-To its handler none of this shows. It is begun in the order of arrival (law 9), in a task of the session's
-nursery (law 6), inside a scope that no other handler which ever waited has been in, and in a copy of the
-context that the session was opened in.
+A handler cannot see any of this. Handlers begin in the order of arrival (law 9), in a task of the
+session's nursery (law 6), inside a scope that no other waiting handler has been in, and in a copy
+of the context that the session was opened in.
 
-A session whose block is cancelled still has messages to receive (law 2): the reader hears of that where it
-waits, and reads on under a shield. From then on no handler begins.
+A session whose block is cancelled still has messages to receive (law 2). The reader gets the
+cancellation at its next wait, and reads on under a shield. From then on no handler begins.
 
-What is done for speed
-======================
+Optimisations
+=============
 
-Nothing is wrong without these, and each is worth some per cent of a call or of a handshake.
+The session is correct without these. Each saves some per cent of a call or of a handshake.
 
-1. A server's reader begins by looking whether the client's Hello has arrived (``receive_nowait``): then its own Hello
-   and its Welcome leave in one packet. Else Hello leaves at once.
-2. The packet that opens a session is answered two turns later: by then the task that has waited for that may have
-   made its first call, which leaves in one packet with Welcome. Where nobody waits, nothing is held back.
-3. Whatever a packet was answered with at once leaves in one packet, before the next one is received.
-4. After ``EVENTS_PER_TURN`` messages others run; what is left of the packet is acted on after that.
-5. A caller that is the only one in flight receives its own Reply (``io/receiver.py``). So after a Reply that
-   was all that there was to wait for, the reader lets two turns pass: by then the caller may have made its next
-   call, and receives.
+1. A server's reader first checks whether the client's Hello has arrived (``receive_nowait``). If so,
+   its own Hello and its Welcome leave in one packet. Otherwise Hello leaves at once.
+2. The packet that opens a session is answered two turns later. By then the task that waited for the
+   session may have made its first call, which leaves in one packet with Welcome. If no task waits,
+   nothing is delayed.
+3. All immediate answers to a packet leave in one packet, before the next one is received.
+4. After ``EVENTS_PER_TURN`` messages other tasks run. The rest of the packet is handled after that.
+5. If only one call is in flight, its caller receives its own Reply (``io/receiver.py``). So after
+   the Reply to the last call in flight, the reader lets two turns pass: by then the caller may have
+   made its next call, and receives.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ from trio_rpc.wire import messages as m
 __all__ = ["Actions", "Reader", "two_turns"]
 
 EVENTS_PER_TURN = 24
-"""After so many messages the reader lets others run: a packet can hold tens of thousands.
+"""Messages after which the reader lets other tasks run; a packet can hold tens of thousands.
 
-And both ends get to work at once: what the first ones lead to leaves, and is worked on at the other
-end, while the next ones are read here. Reading a whole packet first made 64 calls in flight move to
-and fro in one block, with one end idle at any time, and took 1.7 times as long.
+This also keeps both ends busy: answers to the first messages leave, and the peer works on them,
+while this end reads the next messages. Reading a whole packet first made 64 calls in flight move
+back and forth in one block, with one end always idle, and took 1.7 times as long.
 """
 
 Actions = dict[type[m.Message], Callable[[Any], IncomingCall | None]]
-"""What to do with each message; what is returned is a handler that has to wait."""
+"""The action for each message. It returns a call if that call's handler has to wait."""
 
 
 class Reader:
@@ -64,9 +65,9 @@ class Reader:
 
     Args:
         core: the session.
-        nursery: where the tasks that read and handle run.
-        actions: see there.
-        lost: called when the channel is gone.
+        nursery: the nursery of the tasks that read and run handlers.
+        actions: the action for each class of message.
+        lost: called when the channel is lost.
     """
 
     def __init__(
@@ -82,16 +83,16 @@ class Reader:
         self._lost = lost
         self._left = EVENTS_PER_TURN
         self._scope: trio.CancelScope | None = None
-        """Of the task that reads."""
+        """The cancel scope of the task that reads."""
         self._is_resuming = False
-        """A task that begins handlers which have waited has been started, and does not run yet."""
+        """A task that begins waiting handlers has been started, but does not run yet."""
         self.looks_first = False
-        """Step 1 of what is done for speed is still to be done."""
+        """Whether optimisation 1 is still to be done."""
         self.has_opened = False
-        """The packet that is being read has opened the session, and somebody waits for that: step 2."""
+        """The current packet has opened the session, and a task waits for that (optimisation 2)."""
 
     def start(self) -> None:
-        """Let a new task read."""
+        """Start a new task that reads."""
         self._scope = None
         self._nursery.start_soon(self._lead, name="trio_rpc reader")
 
@@ -102,19 +103,19 @@ class Reader:
             self._scope = None
 
     def let_go(self) -> None:
-        """Forget what knows this object: nothing is read any more, though handlers may still end."""
+        """Drop the references to this object. Nothing is read any more, but handlers may still end."""
         self._actions = {}
         self._lost = _ignore
 
     async def _lead(self) -> None:
-        """Read until a handler has to wait; then be that handler's task, and let another one read."""
+        """Read until a handler has to wait; then start another reader, and run that handler."""
         scope = trio.CancelScope(shield=self._core.incoming.is_cancelled)
         self._core.incoming.scope = self._scope = scope
         if await self._handle(scope, self._read, self.start) is None:
             self._scope = None
 
     def resume(self) -> None:
-        """Begin handlers whose Requests have waited, if they may, in a task of their own."""
+        """Begin handlers whose Requests have waited, if they may, in a new task."""
         incoming = self._core.incoming
         if incoming.waiting and self._core.protocol.may_begin and not self._is_resuming:
             self._is_resuming = True
@@ -127,7 +128,7 @@ class Reader:
         await self._handle(trio.CancelScope(), self._begin_waiting, self.resume)
 
     async def _begin_waiting(self, scope: trio.CancelScope) -> IncomingCall | None:
-        """Begin handlers that have waited until one has to wait, which is returned, or none may begin."""
+        """Begin waiting handlers; return the first that has to wait again, or None."""
         self._is_resuming = False
         incoming = self._core.incoming
         while incoming.waiting and self._core.protocol.may_begin:
@@ -148,7 +149,7 @@ class Reader:
         begin: Callable[[trio.CancelScope], Awaitable[IncomingCall | None]],
         go_on: Callable[[], None],
     ) -> IncomingCall | None:
-        """Begin handlers in this task until one has to wait; then let ``go_on`` begin others, and run it."""
+        """Begin handlers until one has to wait; then call ``go_on``, which begins others, and run it."""
         incoming = self._core.incoming
         call = result = None
         try:
@@ -177,7 +178,7 @@ class Reader:
         return call
 
     async def _read(self, scope: trio.CancelScope) -> IncomingCall | None:
-        """Receive and act until a handler has to wait, which is returned, or the session is over."""
+        """Receive and act; return the first call whose handler has to wait, or None at the end."""
         while True:
             try:
                 return await self._read_on()
@@ -189,7 +190,7 @@ class Reader:
                 scope.shield = self._core.incoming.is_cancelled = True
 
     async def _read_on(self) -> IncomingCall | None:
-        """Receive and act. What is done for speed has the numbers that it has at the top of this module."""
+        """Receive and act. The numbers are those of the optimisations at the top of this module."""
         core, receiver = self._core, self._core.receiver
         try:
             if self.looks_first:  # (1)
@@ -223,7 +224,7 @@ class Reader:
         return None
 
     def _act(self) -> IncomingCall | None:
-        """Act on as many events as a turn has; forget the packet when there are no more."""
+        """Act on one turn's events; forget the packet when it has no more."""
         lifecycle, receiver = self._core.lifecycle, self._core.receiver
         events = (
             () if lifecycle.is_over else receiver.events or ()
@@ -253,4 +254,4 @@ async def two_turns() -> None:
 
 
 def _ignore(_exc: Exception) -> None:
-    """Do nothing: a session that is over cannot be lost."""
+    """Do nothing, since a session that is over cannot be lost."""

@@ -1,7 +1,7 @@
-"""What users hold: a session, and a call as handlers and filters see it.
+"""The public objects: a session, and a call as handlers and filters see it.
 
-Each of the two leads to the other, so they share this file. What does the work is the core, which is above: it
-makes the session, and the session knows of it only what :class:`SessionCore` says.
+Each of the two refers to the other, so they share this file. The core above does the work: it makes
+the session, and the session knows it only as a :class:`SessionCore`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _INSTEAD = {
 
 
 class SessionCore(Protocol):
-    """What a session needs of what does its work."""
+    """The methods of the core that a session needs."""
 
     channel: trio.abc.Channel[bytes]
     lifecycle: Lifecycle
@@ -61,25 +61,26 @@ class SessionCore(Protocol):
 
     @property
     def incoming(self) -> RunningHandlers:
-        """The calls of the peer's that run here."""
+        """The incoming calls that are running."""
 
     async def ping(self) -> float:
-        """Ask the other end for a sign of life."""
+        """Send a Ping, and return the seconds until its Pong."""
 
 
 class Session:
     """Both directions of one connection: call the other end, and be called by it.
 
-    Made by :func:`trio_rpc.connect`, :func:`trio_rpc.serve`, :func:`trio_rpc.open_session` and
-    their kin, never directly.
+    Functions such as :func:`trio_rpc.connect`, :func:`trio_rpc.serve` and
+    :func:`trio_rpc.open_session` make it; never make one directly.
 
-    It belongs to the Trio run that opened it. In another run, or another thread, its methods, its proxies and what
-    belongs to its calls (callbacks, streams) raise RuntimeError; :meth:`statistics` and the attributes can be read anywhere.
+    It belongs to the Trio run that opened it. In another run or thread, its methods, its proxies
+    and the callbacks and streams of its calls raise RuntimeError; :meth:`statistics` and the
+    attributes can be read anywhere.
 
     Attributes:
-        credentials: what the other end gave as its ``credentials``, or None.
-        limits: what this end accepts.
-        name: what the other end is called in logs and errors.
+        credentials: the ``credentials`` of the other end, or None.
+        limits: the limits of this end.
+        name: the name of the other end in logs and errors.
     """
 
     def __init__(self, core: SessionCore, filters: Sequence[Filter]) -> None:
@@ -93,17 +94,17 @@ class Session:
 
     @property
     def credentials(self) -> Any:
-        """What the other end gave as its ``credentials`` when it opened the session, or None."""
+        """The ``credentials`` that the other end gave when it opened the session, or None."""
         return self._core.protocol.peer.credentials
 
     @property
     def limits(self) -> Limits:
-        """What this end accepts."""
+        """The limits of this end."""
         return self._core.limits
 
     @property
     def name(self) -> str:
-        """What the other end is called in logs and errors."""
+        """The name of the other end in logs and errors."""
         return self._core.name
 
     # ── calling ──────────────────────────────────────────────────────────────────────────────
@@ -113,15 +114,15 @@ class Session:
     @overload
     def proxy(self, service: str, interface: Callable[..., T]) -> T: ...
     def proxy(self, service: str = "", interface: Any = None) -> Any:
-        """Return the local end of a service of the other end.
+        """Return a proxy of a service at the other end.
 
         Args:
-            service: its name there; "" is the one without a name.
+            service: its name there; "" for the service without a name.
             interface: the class that declares its methods. With it, editors and type checkers see
                 its signatures, and results are converted to its annotations.
 
         Raises:
-            TypeError: ``interface`` has no marked methods.
+            TypeError: ``interface`` has no decorated methods.
         """
         key = (service, interface)
         proxy = self._proxies.get(key)
@@ -156,19 +157,19 @@ class Session:
 
         Args:
             method: its full name, ``"service.method"``, or a method of a proxy.
-            *args: for the method.
-            abandon_on_cancel: when the caller is cancelled, leave at once, without waiting for
-                the word that the handler has ended (law 2).
-            **kwargs: for the method.
+            *args: the method's positional arguments.
+            abandon_on_cancel: when the caller is cancelled, leave at once, without waiting until
+                the handler has ended (law 2).
+            **kwargs: the method's keyword arguments.
 
         Raises:
-            Exception: what the handler raised, where the method declares it or it is built in.
-            RemoteError: what the handler raised besides.
+            Exception: an exception of the handler that the method declares, or a built-in one.
+            RemoteError: any other exception of the handler.
             CallError: see :mod:`trio_rpc.errors`.
             EncodeError: an argument cannot be sent.
-            DecodeError: the result is not of the annotated type.
-            SessionClosed: this end has closed the session, or does so now.
-            SessionBroken: the other end or the network has.
+            DecodeError: the result does not have the annotated type.
+            SessionClosed: this end has closed the session, or closes it meanwhile.
+            SessionBroken: the other end or the network ended the session.
         """
         remote = self._remote(method, Kind.METHOD)
         if self._filters:
@@ -192,19 +193,20 @@ class Session:
     def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Open a stream of the other end: ``async with session.stream("ticks") as ticks``.
 
-        What the block gets is iterated over (``async for``), or asked for items one by one (``receive()``). The
-        generator is paused when this end is slow: ``limits.stream_items`` and ``limits.stream_bytes`` say
-        how far it may run ahead. What it raises is raised after the items that preceded it. When the block is over, it has been closed.
+        Iterate over the stream with ``async for``, or take items one by one with ``receive()``. The
+        generator is paused when this end is slow: ``limits.stream_items`` and
+        ``limits.stream_bytes`` bound how far it may run ahead. An exception of the generator is
+        raised after the items that preceded it. The generator has been closed when the block ends.
 
         Args:
             method: its full name, or a stream of a proxy; ``proxy.ticks("BTC")`` does the same.
-            *args: for the method. A function among them can be called, and an async iterable can be
-                pulled, by the other end until the block is over.
-            **kwargs: for the method.
+            *args: the method's positional arguments. The other end can call a function among them,
+                and pull an async iterable, until the block ends.
+            **kwargs: the method's keyword arguments.
 
         Raises:
-            Exception: in the block, from ``receive``: all that :meth:`call` raises.
-            LocalProtocolError: it is of another kind.
+            Exception: in the block, from ``receive``: the exceptions that :meth:`call` raises.
+            LocalProtocolError: the method is not a stream.
         """
         return self._open(self._remote(method, Kind.STREAM), args, kwargs)
 
@@ -223,59 +225,60 @@ class Session:
     def duplex(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Open a duplex of the other end: ``async with session.duplex("chat", "lobby") as channel``.
 
-        The block gets a ``trio.abc.Channel``, which has ``send_eof()`` besides to close its sending half alone. To let the
-        handler come to its end, receive until there is no more: leaving the block cancels it.
+        The block gets a ``trio.abc.Channel`` that also has ``send_eof()``, which closes only its
+        sending half. To let the handler finish, receive until the end: leaving the block cancels
+        it.
 
         Args:
             method: its full name, or a duplex of a proxy; ``proxy.chat("lobby")`` does the same.
-            *args: for the method, without its own end of the channel.
-            **kwargs: likewise.
+            *args: the method's positional arguments, without its own end of the channel.
+            **kwargs: the method's keyword arguments.
 
         Raises:
-            Exception: in the block, from ``receive``: all that :meth:`call` raises.
-            LocalProtocolError: it is of another kind.
+            Exception: in the block, from ``receive``: the exceptions that :meth:`call` raises.
+            LocalProtocolError: the method is not a duplex.
         """
         return self._open(self._remote(method, Kind.DUPLEX), args, kwargs)
 
     def open_scope(self) -> AbstractAsyncContextManager[RemoteScope]:
         """Open a remote scope: ``async with session.open_scope() as scope``.
 
-        Callbacks and streams given to calls that are made through it live until the block ends, and so does what
-        their handlers start in ``current_call().nursery``. Leaving the block cancels all of that, by one message
-        that tells why, and waits for it. When the other end ends the scope, or the session is over, the block is
-        cancelled and raises the reason.
+        Callbacks and streams passed to calls in this scope live until the block ends. So do tasks
+        that their handlers start in ``current_call().nursery``. Leaving the block cancels all of
+        them, by one message that states the reason, and waits for them. When the other end ends the
+        scope, or the session ends, the block is cancelled and raises the reason.
 
         Raises:
-            Exception: what ended it at the other end, as for :meth:`call`.
-            RemoteCancelled: the other end has ended it, for no reason that it gave.
+            Exception: the exception that ended it at the other end, as for :meth:`call`.
+            RemoteCancelled: the other end ended it without a reason.
             SessionClosed: this end has closed the session.
-            SessionBroken: the other end or the network has.
+            SessionBroken: the other end or the network ended the session.
         """
         return open_scope(self, self._outgoing)
 
     async def notify(
         self, method: str | Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any
     ) -> None:
-        """Send a notification; returns once it is on its way.
+        """Send a notification; return once it is queued for sending.
 
-        Nobody reports what becomes of it: use a method where that matters.
+        Its outcome is not reported. Use a method if the outcome matters.
 
         Args:
             method: its full name, or a method of a proxy.
-            *args: for the method.
-            **kwargs: for the method.
+            *args: the method's positional arguments.
+            **kwargs: the method's keyword arguments.
 
         Raises:
             EncodeError: an argument cannot be sent.
             SessionClosed: this end has closed the session.
-            SessionBroken: the other end or the network has.
+            SessionBroken: the other end or the network ended the session.
         """
         await self._notify(self._remote(method, Kind.NOTIFICATION), args, kwargs)
 
     def invoke(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any] | AbstractAsyncContextManager[Any]:
-        """Call, notify or open, as the method's kind says; what a proxy's methods do."""
+        """Call, notify or open, according to the method's kind. A proxy's methods do this."""
         if method.kind is not _METHOD:
             if method.kind is Kind.NOTIFICATION:
                 return self._notify(method, args, kwargs)
@@ -292,7 +295,7 @@ class Session:
         kwargs: dict[str, Any],
         kind: Kind | None = None,
     ) -> Any:
-        """Do the same in a remote scope; ``method`` may be a name if its kind is given."""
+        """Do the same in a remote scope; ``method`` may be a name if ``kind`` is given."""
         remote = (
             method
             if isinstance(method, RemoteMethod) and kind is None
@@ -305,7 +308,7 @@ class Session:
         return self._call(remote, args, kwargs, remote_scope=remote_scope)
 
     def _remote(self, method: object, kind: Kind) -> RemoteMethod:
-        """Return the method that a name or a proxy's method is, which has to be of that kind."""
+        """Return the RemoteMethod for a name or a proxy's method, and check its kind."""
         if isinstance(method, str):
             return RemoteMethod(self, method, kind)
         if not isinstance(method, RemoteMethod):
@@ -364,19 +367,20 @@ class Session:
         return Call(self, method.name, args, kwargs, outgoing_metadata.get() or {})
 
     async def ping(self) -> float:
-        """Ask the other end for a sign of life, and return the seconds that it took.
+        """Send a Ping, wait for its Pong, and return the seconds that it took.
 
         Raises:
-            SessionClosed: this end has closed the session, or does so now.
-            SessionBroken: the other end or the network has.
+            SessionClosed: this end has closed the session, or closes it meanwhile.
+            SessionBroken: the other end or the network ended the session.
         """
         return await self._core.ping()
 
     def connection_states(self) -> ConnectionStates:
-        """Iterate over how the session stands with its connection: as it is, then each change, until it is over.
+        """Iterate over the states of the connection: the current one, then each change, to the end.
 
-        ``connected``, ``reconnecting``, ``resumed``, and ``lost`` at the end unless this end has closed it. Only
-        what was opened with ``resume`` ever reconnects. A slow reader misses states that have passed.
+        The states are ``connected``, ``reconnecting``, ``resumed``, and ``lost`` at the end unless
+        this end has closed the session. Only a session opened with ``resume`` reconnects. A slow
+        reader misses intermediate states.
         """
         self._core.owner.check()
         channel = self._core.channel
@@ -395,10 +399,10 @@ class Session:
     async def aclose(self, *, grace: float | None = None) -> None:
         """Close the session: say Goodbye, let what is in flight end, then close the channel.
 
-        Cancelled, it closes at once: handlers are cancelled and pending calls raise.
+        If it is cancelled, it closes at once: handlers are cancelled, and calls in flight raise.
 
         Args:
-            grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
+            grace: seconds that calls in flight get; ``limits.close_grace`` by default.
         """
         self._core.owner.check()
         await self._core.lifecycle.aclose(grace=grace)
@@ -409,24 +413,24 @@ class Session:
         return self._core.lifecycle.stage is Stage.OPEN
 
     async def wait_closed(self) -> SessionEnd:
-        """Wait until the session is over and its channel is closed, and say who ended it and why."""
+        """Wait until the session is over and its channel closed; return who ended it, and why."""
         self._core.owner.check()
         await self._core.lifecycle.closed.wait()
         return self._core.lifecycle.record()
 
     def let_go(self) -> None:
-        """Forget what knows this object: the session is over."""
+        """Drop the references to this object, once the session is over."""
         self._proxies.clear()
 
     # ── looking inside ───────────────────────────────────────────────────────────────────────
 
     def statistics(self) -> SessionStatistics:
-        """Return what has gone through this session, and what is in it now."""
+        """Return the traffic so far, and the calls and queues at this moment."""
         core = self._core
         return take_statistics(core.lifecycle, core.protocol, core.outgoing, core.incoming)
 
     def tree(self) -> list[ScopeNode]:
-        """Return the live calls of both directions, each with its parent, oldest first."""
+        """Return the calls in flight of both directions, each with its parent, oldest first."""
         self._core.owner.check()
         return scope_tree(self._core.outgoing, self._core.incoming)
 
@@ -435,9 +439,9 @@ class Call:
     """One call, as its handler (:func:`current_call`) or a filter sees it.
 
     Attributes:
-        session_or_none: the session it came in on, or goes out on; None if a browser has called.
+        session_or_none: the session it arrived on or is made on; None for a browser's call.
         method: its full name, ``"service.method"``.
-        metadata: what travels with it.
+        metadata: its metadata; see :func:`trio_rpc.metadata`.
         args: its positional arguments.
         kwargs: its keyword arguments.
     """
@@ -465,10 +469,10 @@ class Call:
 
     @property
     def session(self) -> Session:
-        """The session it came in on, or goes out on.
+        """The session it arrived on or is made on.
 
         Raises:
-            RuntimeError: a browser has called, by a gateway: its callbacks are all that reaches it.
+            RuntimeError: a browser called through a gateway; only its callbacks reach the browser.
         """
         if self.session_or_none is None:
             raise RuntimeError(
@@ -478,10 +482,10 @@ class Call:
 
     @property
     def nursery(self) -> trio.Nursery:
-        """The nursery of the remote scope that this call was made in, for what is to outlive the call.
+        """The nursery of the remote scope that this call was made in, for tasks that outlive the call.
 
-        Its tasks are cancelled when the caller leaves the scope, which waits for them. What one of them
-        raises ends the scope, and is raised at the caller's block.
+        Leaving the scope cancels its tasks and waits for them. An exception of a task ends the
+        scope, and is raised at the caller's block.
 
         Raises:
             RuntimeError: the call was not made in a remote scope.
@@ -492,11 +496,11 @@ class Call:
 
 
 Filter: TypeAlias = Callable[[Call, Proceed], Awaitable[Any]]
-"""Runs round each call: an async function of the call and of what goes on with it."""
+"""An async function ``(call, proceed)`` that runs around each call."""
 
 
 def call_of(call: IncomingCall) -> Call:
-    """Return what handlers and filters see of a call."""
+    """Return the view of a call that handlers and filters get."""
     metadata = call.context.get("metadata", {}) if call.context else {}
     session = cast("Session | None", call.session)  # there is no other kind
     return Call(session, call.method.name, call.args, call.kwargs, metadata, call.remote_scope)

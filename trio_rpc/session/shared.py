@@ -1,4 +1,4 @@
-"""What the sessions of one server have in common; a session without a server has its own."""
+"""State shared by the sessions of one server; a session without a server has its own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ logger = logging.getLogger("trio_rpc")
 
 
 class Shared:
-    """Bounds and limits that hold for all sessions of one server together.
+    """Bounds that hold for all sessions of one server together.
 
     Attributes:
-        bugs: logs what handlers raise by mistake.
-        complaints: logs what peers do wrong, so a peer that connects anew gets no further lines.
-        unsent: counts the bytes that wait to be sent, for ``Limits.max_unsent_total``.
+        bugs: logs undeclared exceptions of handlers.
+        complaints: logs errors of peers; a peer that reconnects gets no further lines.
+        unsent: counts the bytes queued for sending, for ``Limits.max_unsent_total``.
     """
 
     def __init__(self) -> None:
