@@ -119,7 +119,7 @@ class Core:
         self.sent()
 
     def on_pong(self, message: m.Pong) -> None:
-        """Wake the pings that this answers; the keepalive's is waited for by nobody."""
+        """Wake the pings that this Pong answers. No task waits for the keepalive's."""
         if self.protocol.is_paced_by(message):
             self.pacer.answered(trio.current_time())
             self.writer.wake()
@@ -131,7 +131,7 @@ class Core:
 
     @property
     def are_over(self) -> bool:
-        """Whether no call, no handler and no answer that a slow peer still reads is left."""
+        """Whether no call, no handler and no unsent answer is left."""
         return (
             not self.incoming.running
             and not self.incoming.waiting
@@ -141,11 +141,11 @@ class Core:
 
     @property
     def notifications_are_over(self) -> bool:
-        """Whether each notification that has come has been handled."""
+        """Whether every notification that has arrived has been handled."""
         return not self.incoming.notifications_running and not self.incoming.waiting
 
     def end(self) -> None:
-        """The session is over (law 6): cancel its handlers, end its calls."""
+        """Cancel the handlers and end the calls, since the session is over (law 6)."""
         self.incoming.cancel_all(f"the session with {self.name} is over")
         self.outgoing.fail_all()
         self.receiver.stop()
@@ -153,9 +153,10 @@ class Core:
             answered.set()
 
     def let_go(self) -> None:
-        """Cut what would leave a session to the garbage collector: its parts know each other while it lasts.
+        """Break the reference cycles between the parts, so that no garbage collector is needed.
 
-        Handlers that outlast the session still end, and late calls still raise: nobody needs these any more for that.
+        Handlers that outlast the session still end, and late calls still raise: neither needs the
+        references that are dropped here.
         """
         self.incoming.session.let_go()
         self.outgoing.let_go()

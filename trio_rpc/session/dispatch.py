@@ -1,8 +1,9 @@
 """The callee's side: a Request arrives, a handler runs, one terminal message leaves (law 4).
 
-The reader calls the functions here, so none of them waits (law 11) but :meth:`IncomingCalls.finish`, which
-is for the task that a handler keeps when it has to wait (see ``reader.py``). A call is in ``running``
-before its handler's first step, and so a Cancel finds it, also one that comes in the same packet (law 9).
+The reader calls the functions here, so none of them waits (law 11). Only
+:meth:`IncomingCalls.finish` does: it runs in the task that a waiting handler keeps (see
+``reader.py``). A call is in ``running`` before its handler's first step, so a Cancel finds it, even
+one in the same packet (law 9).
 """
 
 from __future__ import annotations
@@ -78,16 +79,16 @@ _ENDED = Half.ENDED
 
 
 class IncomingCalls:
-    """The calls of the peer's that run here.
+    """The incoming calls.
 
     ``session``, ``scope``, ``context`` and ``table`` are set before the first message is read.
 
     Args:
-        protocol: where terminal messages are queued.
-        lifecycle: is told that handlers have ended.
-        calls: the calls of ours, some of which take callbacks.
+        protocol: queues terminal messages.
+        lifecycle: is notified when a handler ends.
+        calls: the outgoing calls, some of which take callbacks.
         options: the filters, and how much of an exception the peer is told.
-        shared: logs what handlers raise and their methods do not declare, and what the peer does wrong.
+        shared: logs undeclared exceptions of handlers, and errors of the peer.
     """
 
     def __init__(
@@ -100,22 +101,22 @@ class IncomingCalls:
     ) -> None:
         self.session: Session
         self.scope: trio.CancelScope
-        """Of the task that reads; the next handler's, while it has not had to wait."""
+        """The cancel scope of the reading task, and so of the next handler's eager step."""
         self.context: ContextVars
-        """The context variables that each handler runs with a copy of. Nothing is run in it."""
+        """The context that each handler runs in a copy of. No code runs in the original."""
         self.table: Table = {}
         self.running: dict[int, IncomingCall] = {}
-        """Calls whose handler has begun and not ended, by a number of their own."""
+        """Calls whose handler has begun and not ended, by a local number."""
         self.waiting: OrderedDict[int, tuple[m.Request | m.Notification, float]] = OrderedDict()
-        """Calls whose handler may not begin yet, by a number of their own, and when they came.
+        """Calls whose handler may not begin yet, by a local number, with their time of arrival.
 
         Bound: they hold the slots and the credit of ``max_calls`` and ``max_notifications``.
         """
         self.notifications_running = 0
         self.now = 0.0
-        """When the packet that is being read arrived."""
+        """The time when the current packet arrived."""
         self.is_cancelled = False
-        """The block that owns the session is: no handler begins any more."""
+        """The block that owns the session is cancelled, so no handler begins any more."""
         self._protocol = protocol
         self._filters = tuple(options.filters)
         self._call = functools.partial(call_handler, self._filters)
@@ -131,9 +132,9 @@ class IncomingCalls:
     def start_request(self, request: m.Request) -> IncomingCall | None:
         """Start the handler of a Request, or answer it with the reason why not.
 
-        While too much waits to be sent, the Request waits as well, and all that come after it.
+        While too many bytes are queued for sending, the Request waits, and so do all later ones.
 
-        Returns the call if its handler has to wait: the task is its own now.
+        Returns the call if its handler has to wait. The handler then keeps this task.
         """
         if self.waiting or not self._protocol.may_begin:
             self.waiting[request.id] = request, self.now
@@ -178,13 +179,13 @@ class IncomingCalls:
     def _find(
         self, name: str, context: dict[str, Any]
     ) -> tuple[OutgoingCall, BoundMethod] | tuple[None, BoundMethod | None]:
-        """Find what is called: a callback, and the call of ours that it belongs to, or a method."""
+        """Find the callback, with the outgoing call that it belongs to, or the method."""
         if "callback" in context:
             return self._calls.callback(context)
         return None, self.table.get(name)
 
     def _equip(self, call: IncomingCall, request: m.Request) -> None:
-        """Give a call what it has besides its arguments; raises InvalidArguments."""
+        """Set up a call's scope, references and task_status. Raises InvalidArguments."""
         method, context = call.method, call.context or {}
         if context.get(TASK_STATUS):
             if not method.signature.takes_task_status:
@@ -205,7 +206,7 @@ class IncomingCalls:
             owner.references = (*owner.references, *request.references)
 
     def _enter_scope(self, call: IncomingCall, number: int) -> IncomingCall:
-        """Let a call be part of a remote scope, and return the call that this is."""
+        """Add a call to a remote scope, and return that scope's call."""
         scope_call = self.running.get(number)
         if scope_call is None or scope_call.held_scope is None or scope_call.held_scope.is_ending:
             raise InvalidArguments(f"the remote scope {number} that it was made in has ended")
@@ -239,7 +240,7 @@ class IncomingCalls:
         )
 
     def begin_waiting(self, most: int) -> IncomingCall | None:
-        """Start up to so many handlers that have waited; returns one that has to wait once more, or None."""
+        """Start at most that many waiting handlers; return one that has to wait again, or None."""
         for _ in range(most):
             if not self.waiting or not self._protocol.may_begin:
                 break
@@ -291,13 +292,13 @@ class IncomingCalls:
         return self._step(call, context, self._call, call)
 
     def _is_called_too_late(self, call: IncomingCall) -> bool:
-        """Whether it is a callback of a call that has been cancelled meanwhile."""
+        """Return whether a call is a callback of a call that was cancelled meanwhile."""
         return call.parent_call is not None and self._calls.is_cancelling(call.parent_call)
 
     # ── running ──────────────────────────────────────────────────────────────────────────────
 
     def _run_inline(self, call: IncomingCall, context: ContextVars) -> IncomingCall | None:
-        """Run a plain ``def`` to completion, here and now; what it returns may have to be awaited."""
+        """Run a plain ``def`` to completion, here and now; its result may be an awaitable."""
         try:
             result = context.run(_invoke_plain, call)
         except BaseException as exc:
@@ -310,9 +311,9 @@ class IncomingCalls:
         return None
 
     def _context_of(self, call: IncomingCall) -> ContextVars:
-        """Make the context of one handler: what it sets is seen by no other one.
+        """Make the context of one handler, whose changes no other handler sees.
 
-        A callback has that of the task which made its call; all others have the session's.
+        A callback gets a copy of its caller's context, and other handlers a copy of the session's.
         """
         return (self.context if call.parent_call is None else call.parent_call.context).copy()
 
@@ -323,7 +324,7 @@ class IncomingCalls:
         function: Callable[[Any], Awaitable[Any]],
         argument: Any,
     ) -> IncomingCall | None:
-        """Run the first step of what a function returns; end the call unless it has to wait."""
+        """Run the eager step of an awaitable; end the call unless it has to wait."""
         scope = call.scope = self.scope
         if call.context and "deadline" in call.context:
             scope.deadline = call.started + call.context["deadline"]
@@ -351,7 +352,7 @@ class IncomingCalls:
         return await suspended.rest()
 
     async def _pull(self, call: IncomingCall, receiver: ItemReceiver) -> OutgoingCall:
-        """Open a stream that came with ``call``; law 8: only while that is running."""
+        """Open a stream that arrived with ``call``, if that is still running (law 8)."""
         if self.running.get(call.id) is not call:
             raise LocalProtocolError(
                 f"a stream given to {call.method.name} lives only until its handler has ended"
@@ -362,7 +363,7 @@ class IncomingCalls:
         )
 
     def _lent(self, call: IncomingCall, name: str, kind: Kind = Kind.METHOD) -> RemoteMethod:
-        """Make what a function or a stream of the peer's is here, that came with ``call``."""
+        """Make the local object for a function or stream that arrived with ``call``."""
         raises = {wire_name(cls): cls for cls in call.method.raises}
         method = RemoteMethod(_session_of(call), call.method.name, kind, raises)
         method.title = f"{name} of {call.method.name}"
@@ -376,7 +377,7 @@ class IncomingCalls:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Call a callback that came with ``call``; law 8: only while that is running."""
+        """Call a callback that arrived with ``call``, if that is still running (law 8)."""
         if self.running.get(call.id) is not call:
             raise LocalProtocolError(
                 f"a callback of {call.method.name} lives only until its handler has ended"
@@ -386,7 +387,7 @@ class IncomingCalls:
     # ── ending: exactly one terminal message for each Request ────────────────────────────────
 
     def end(self, call: IncomingCall, outcome: Outcome) -> None:
-        """End a call with what has become of its handler."""
+        """End a call with the outcome of its handler."""
         del self.running[call.id]
         if call.sender is not None:
             call.sender.stop()
@@ -406,7 +407,7 @@ class IncomingCalls:
         self._lifecycle.activity_ended()
 
     def end_raised(self, call: IncomingCall, exc: BaseException) -> bool:
-        """A handler has ended with ``exc``: tell its caller; False if it is to be raised on, too."""
+        """Report a handler's exception to its caller; return False if it must also be raised."""
         self.end(call, outcome_of(exc))
         return is_for_its_caller(exc)
 
@@ -458,7 +459,7 @@ class IncomingCalls:
         self._answer_error(call.id, error)
 
     def _why_cancelled(self, call: IncomingCall) -> str:
-        """Say why a handler was cancelled that its caller still wanted."""
+        """Return why a handler was cancelled, if its caller did not cancel it."""
         if call.remote_scope is not None and call.remote_scope.is_ending:
             return "the remote scope that it was made in has ended"
         if self._is_called_too_late(call):
@@ -485,7 +486,7 @@ class IncomingCalls:
             self._protocol.reply_error(call, small)
 
     def items_wanted(self, call_id: int) -> None:
-        """Let that stream of the peer's send the items that its consumer has given credit for."""
+        """Wake the stream of that call, whose consumer has given credit."""
         call = self.running.get(call_id)
         if call is not None and call.sender is not None:
             call.sender.let_in()
@@ -512,12 +513,12 @@ class IncomingCalls:
             self._answer_error(call_id, {"code": "cancelled", "message": why, "started": False})
 
     def let_go(self) -> None:
-        """Forget what knows this object: the session is over, and no handler begins any more."""
+        """Drop the references to this object. The session is over, and no handler begins."""
         del self.session
         self.table = {}
 
     def cancel_all(self, reason: str) -> None:
-        """Cancel every handler: the session is over (law 6)."""
+        """Cancel every handler, since the session is over (law 6)."""
         for call in self.running.values():
             call.cancel(reason)
         for call_id in list(self.waiting):
@@ -530,14 +531,14 @@ def _session_of(call: IncomingCall) -> CallSession:
 
 
 def _fits(method: BoundMethod, context: Mapping[str, Any]) -> bool:
-    """Whether a method is used as what it is."""
+    """Return whether a method is used according to its kind."""
     if method.kind is _NOTIFICATION:
         return False
     return method.kind.is_opened is ("stream" in context)
 
 
 def _with_channel(method: BoundMethod, args: list[Any], sender: ItemSender) -> list[Any]:
-    """Put a channel in the place of the stream that the caller of a duplex sends by."""
+    """Replace the stream that a duplex's caller sends on by a channel."""
     if not args or not isinstance(args[0], ItemReceiver):
         raise InvalidArguments(f"{method.name} is a duplex: a stream comes first")
     return [DuplexChannel(sender, args[0]), *args[1:]]

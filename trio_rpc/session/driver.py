@@ -3,19 +3,19 @@
 Who owns which task
 ===================
 
-The block that opened the session owns one nursery. In it run the block's own body, the handlers, the
-reader, :func:`run`, and the writer, once there is a packet that could not be written at once. ``run``, the
-reader and the writer are shielded: when the block is cancelled, the calls in its body still have to tell the
-other end so and hear that it is done (law 2), and cancelled handlers still owe their terminal messages (law
-4). They end when the session does, within ``Limits.shutdown_timeout``; the block sees to that in its ``finally``,
-so the shield never outlives the block's wish to leave.
+The block that opened the session owns one nursery. It runs the block's body, the handlers, the
+reader, :func:`run`, and the writer, once a packet could not be written at once. ``run``, the reader
+and the writer are shielded. When the block is cancelled, the calls in its body still have to send
+their Cancels and wait for the confirmation (law 2), and cancelled handlers still owe their terminal
+messages (law 4). These tasks end when the session does, within ``Limits.shutdown_timeout``. The
+block ensures that in its ``finally``, so the shield never delays the block for longer.
 
-A session of a server has no body, and ``run`` is what its task does: there it is not shielded, so that
-cancelling the task ends the session. And when a body has ended by itself, the shield of ``run`` falls: the block
-waits for nothing else any more, and a cancellation has to end the session at once.
+A server's session has no body, and its task runs ``run`` unshielded, so that cancelling the task
+ends the session. When a body has finished, ``run`` is unshielded as well: the block only waits for
+it, so a cancellation ends the session at once.
 
-Nobody but the writer waits to write, and nobody but the reader acts on what arrives, though a caller may receive its own
-Reply (``receiver.py``). Nobody can cancel either from outside.
+Only the writer waits to write, and only the reader acts on messages, though a caller may receive
+its own Reply (``receiver.py``). Neither can be cancelled from outside.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ __all__ = ["run", "start"]
 
 
 def start(core: Core, nursery: trio.Nursery) -> None:
-    """Begin a session, and have a task in ``nursery`` run it until it is over and its channel is closed.
+    """Begin a session; a task in ``nursery`` runs it until it is over and its channel is closed.
 
     Args:
-        core: the session, fresh.
-        nursery: where its handlers, its reader, its writer and its driver run.
+        core: a fresh session.
+        nursery: the nursery of its handlers, its reader, its writer and its driver.
 
-    Raises EncodeError when the credentials are too large; the session is to be stopped then.
+    Raises EncodeError if the credentials are too large. The caller then stops the session.
     """
     driver = _Driver(core, nursery, shield=True)
 
@@ -77,10 +77,10 @@ async def run(core: Core, nursery: trio.Nursery) -> None:
 
 
 def _forget_caller() -> None:
-    """Be nobody's handler: for the context that handlers run in copies of.
+    """Clear the current call, so that handlers do not inherit it with the copied context.
 
-    They are the peer's calls: what the task that opened the session happens to be handling, or to send along, is
-    none of their business.
+    Handlers run the peer's calls. The call and the metadata of the task that opened the session do
+    not concern them.
     """
     handled_call.set(None)
     outgoing_metadata.set(None)
@@ -95,7 +95,7 @@ class _Driver:
         self._nursery = nursery
         self._shield = shield
         self._next_look = 0.0
-        """When to look whether the peer shakes hands, or is silent."""
+        """The time of the next check for a missing handshake or a silent peer."""
         self._writing: trio.CancelScope
         self._draining: trio.CancelScope | None = None
         self._authenticating = trio.CancelScope()
@@ -119,7 +119,7 @@ class _Driver:
         core.resume = self._reader.resume
 
     def begin(self, *, looks_first: bool = False) -> None:
-        """Have Hello sent, and the channel read: by a task in a copy of this context."""
+        """Queue Hello, and start the reader in a copy of this context."""
         self._core.incoming.context = copy_context()
         # The first to need the writer's task may be anybody, whose context it has no part in.
         self._core.writer.start(functools.partial(copy_context().run, self._start_writer))
@@ -128,13 +128,13 @@ class _Driver:
         self._reader.start()
 
     async def run(self) -> None:
-        """Run the session, until it is over and its channel is closed."""
+        """Run the session until it is over and its channel is closed."""
         try:
             await self._watch()
         finally:
             self._core.lifecycle.stop()
             self._reader.stop()
-            # A server's nursery is not cancelled when its session ends: it would wait for the answer.
+            # A server's nursery is not cancelled when its session ends; it would wait for the task.
             self._authenticating.cancel(reason="the session is over")
             try:
                 await self._finish()
@@ -163,7 +163,7 @@ class _Driver:
             raise  # it is a bug of the channel's
 
     async def _hear_out(self) -> None:
-        """Let the reader act on what has arrived: it may say why nothing can be written any more."""
+        """Let the reader handle what has arrived, which may say why writing failed."""
         self._core.incoming.is_cancelled = True  # what a handler answers could not leave
         counters = self._protocol.counters
         await wait_while_progressing(
@@ -171,7 +171,7 @@ class _Driver:
         )
 
     def _lose(self, exc: Exception) -> None:
-        """The channel is gone: nothing that is queued can leave any more."""
+        """End the session, since its channel is lost and queued messages cannot leave."""
         # After a Goodbye it does not matter how the peer closes its socket.
         orderly = self._protocol.theirs is Half.LEAVING
         self._core.lifecycle.lose(None if orderly else as_cause(exc), "network")
@@ -180,7 +180,7 @@ class _Driver:
             self._draining.cancel()
 
     async def _watch(self) -> None:
-        """Wait for the end. Bound the handshake, then silence, and the time that cancelled calls take."""
+        """Wait for the end. Bound the handshake, then silence, and the time of cancelled calls."""
         core, lifecycle = self._core, self._core.lifecycle
         silence = _Silence(core)
         self._next_look = trio.current_time() + core.limits.handshake_timeout
@@ -204,20 +204,20 @@ class _Driver:
                 text = f"no handshake within {core.limits.handshake_timeout:g} s"
                 lifecycle.lose(TimeoutError(text), "network")
                 return
-            # If we were stuck up to a moment ago, the answers lie unread: let the reader see them first.
+            # If this program was blocked until now, the answers are unread: the reader goes first.
             await two_turns()
             if not lifecycle.is_over:
                 silence.look()
 
     async def _finish(self) -> None:
-        """Let handlers end, get their last words out, and close the channel, all in bounded time."""
+        """Let handlers end, send their last messages and close the channel, in bounded time."""
         core, protocol = self._core, self._protocol
         deadline = trio.current_time() + core.limits.shutdown_timeout
         if core.incoming.running:
             with trio.CancelScope(deadline=deadline, shield=True):
                 while core.incoming.running:
                     await core.lifecycle.changed.wait()
-        # A reset can cost us our last words, unless the channel is lost, or the other end sends nothing any more.
+        # A reset can discard our last messages, unless the channel is lost or the peer is done.
         lingering = None
         if protocol.ours is not Half.ENDED:
             lingering = None if core.lifecycle.stage is Stage.FINISHED else lingers(self._channel)
@@ -306,7 +306,7 @@ def _check_answer(answer: object) -> None:
 
 
 class _Silence:
-    """Finds a peer that is silent: asks it for a sign of life, and ends the session after so many in vain."""
+    """Detects a silent peer: sends Pings, and ends the session if too many stay unanswered."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -316,7 +316,7 @@ class _Silence:
         self._untaken = 0
 
     def look(self) -> None:
-        """See whether anything has come since the last time, which was ``keepalive_interval`` ago."""
+        """Check whether a byte has arrived since the last check, ``keepalive_interval`` ago."""
         core, limits = self._core, self._core.limits
         # A part of a large packet is a sign of life, too.
         heard = core.protocol.counters.packets_received, getattr(core.channel, "heard", None)
@@ -335,9 +335,9 @@ class _Silence:
             core.lifecycle.lose(TimeoutError(text), "network")
 
     def _look_at_writing(self) -> None:
-        """See whether a peer that is not silent takes what is written to it, or has not for as long."""
+        """Check whether a peer that sends also takes the bytes written to it."""
         core, limits = self._core, self._core.limits
-        # A resumable channel takes packets without a connection; what its peer has confirmed counts there.
+        # A resumable channel takes packets without a connection, so its confirmed ones count.
         names = "unsent", "confirmed"
         left = [getattr(core.channel, name, None) for name in names]
         taken = core.protocol.counters.packets_sent, *left

@@ -1,15 +1,17 @@
-"""The callee's side of one call, with no wire in it: how a handler runs, and what has become of it.
+"""The callee's side of one call, without the wire: how a handler runs, and its outcome.
 
 Sessions and the gateway share this:
 
 1. :func:`call_handler` makes the call the current one, and calls the handler inside its filters.
-2. An :class:`Outcome` says what has become of it: a result, an error or a cancellation, exactly one of them.
-3. :func:`error_of` makes the error map that the caller is told, by whether the handler had begun (law 15).
-4. :func:`log_bug` logs what is nobody's declared error.
-5. :func:`is_for_its_caller` says what goes no further, and what ends the program (law 7).
+2. An :class:`Outcome` is a result, an error or a cancellation: exactly one of them.
+3. :func:`error_of` makes the error map for the caller; it says whether the handler had begun
+   (law 15).
+4. :func:`log_bug` logs undeclared exceptions.
+5. :func:`is_for_its_caller` tells errors for the caller from those that end the program (law 7).
 
-:func:`run_handler` is all of it in a task of the call's own, as the gateway does. A session does not use it: it runs the
-first step of a handler inside the reader's task and scope, and enters that scope before there is a call (``reader.py``).
+:func:`run_handler` does all of this in the call's own task, as the gateway needs it. A session does
+not use it. It runs the eager step of a handler inside the reader's task and scope, and enters that
+scope before the call exists (``reader.py``).
 """
 
 from __future__ import annotations
@@ -46,11 +48,11 @@ __all__ = [
 
 
 class Outcome:
-    """What has become of a handler.
+    """The outcome of a handler.
 
     Attributes:
-        result: what it returned, if it did.
-        error: what it raised, without its cancellations; None if it did not.
+        result: its result, if it returned.
+        error: its exception without cancellations, or None.
         is_cancelled: whether it ended because it was cancelled.
     """
 
@@ -72,7 +74,7 @@ CANCELLED = Outcome(is_cancelled=True)
 
 
 def outcome_of(exc: BaseException) -> Outcome:
-    """Say what has become of a handler that raised ``exc``."""
+    """Return the outcome of a handler that raised ``exc``."""
     error: BaseException | None = exc
     if isinstance(exc, BaseExceptionGroup):
         error = exc.split(trio.Cancelled)[1]
@@ -82,7 +84,7 @@ def outcome_of(exc: BaseException) -> Outcome:
 
 
 def call_handler(filters: Sequence[Filter], call: IncomingCall) -> Awaitable[Any]:
-    """Call the handler inside all filters, as the current call; return what is to be awaited."""
+    """Call the handler inside all filters, as the current call; return an awaitable."""
     handled_call.set(call)
     if call.method.is_async and not filters:
         return invoke(call)  # type: ignore[no-any-return]
@@ -95,7 +97,7 @@ def call_handler(filters: Sequence[Filter], call: IncomingCall) -> Awaitable[Any
 
 
 def invoke(call: IncomingCall) -> Any:
-    """Call the handler's function; its stream, if it makes one, is sent where the call says."""
+    """Call the handler's function. If it makes a stream, its items go to the call's sender."""
     call.has_begun = True
     result = call.method.function(*call.args, **call.kwargs)
     if call.sender is not None and call.method.kind is Kind.STREAM:
@@ -109,16 +111,16 @@ async def run_handler(
     scope: trio.CancelScope,
     end: Callable[[Outcome], None],
 ) -> None:
-    """Run a handler in this task, and say what has become of it, exactly once (law 4).
+    """Run a handler in this task, and report its outcome exactly once (law 4).
 
     Args:
-        filters: the first one is outermost.
+        filters: the filters; the first one is outermost.
         call: the call.
-        scope: what the handler is cancelled by.
-        end: is told the outcome, after the scope has been left.
+        scope: the scope that cancels the handler.
+        end: called with the outcome, after the scope has been left.
 
     Raises:
-        BaseException: what is not for the caller: see :func:`is_for_its_caller`.
+        BaseException: an exception that is not for the caller: see :func:`is_for_its_caller`.
     """
     call.scope = scope
     try:
@@ -133,18 +135,18 @@ async def run_handler(
 
 
 def error_of(call: IncomingCall, exc: BaseException, detail: Detail) -> ErrorMap:
-    """Make the error map of what a handler raised, or a filter before it had begun."""
+    """Make the error map for the exception of a handler, or of a filter before it."""
     make = to_error if call.has_begun else not_started
     return make(exc, call.method.raises, detail)
 
 
 def has_expired(call: IncomingCall) -> bool:
-    """Whether the deadline of a call is over."""
+    """Return whether the deadline of a call has passed."""
     return call.scope is not None and call.scope.deadline <= trio.current_time()
 
 
 def is_refusal(call: IncomingCall, exc: BaseException) -> bool:
-    """Whether a filter refused the call, which is no bug."""
+    """Return whether a filter refused the call, which is not a bug."""
     return isinstance(exc, CallError) and not call.has_begun
 
 
@@ -157,7 +159,7 @@ def log_bug(
     number: int | str | None,
     is_cancelled: bool,
 ) -> None:
-    """Log what of ``exc`` is a bug, if anything is; see :meth:`Bugs.raised`."""
+    """Log the undeclared exceptions in ``exc``, if any; see :meth:`Bugs.raised`."""
     if not is_refusal(call, exc):
         method = call.method
         bugs.raised(
@@ -171,9 +173,10 @@ def log_bug(
 
 
 def is_for_its_caller(exc: BaseException) -> bool:
-    """Whether an exception goes no further (law 7): not so what ends the program, and a cancellation from outside.
+    """Return whether an exception is for the caller alone (law 7).
 
-    Of a group, that part is raised here.
+    An exception that ends the program, or a cancellation from outside, is not. In a group, that
+    part is raised here.
     """
     if isinstance(exc, BaseExceptionGroup):
         rest = exc.split(Exception)[1]

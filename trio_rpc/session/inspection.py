@@ -82,7 +82,7 @@ class ScopeNode:
 
     direction: Direction
     id: int
-    """Unique within its direction. A notification has no id on the wire, and a negative one here."""
+    """Unique within its direction. A notification has no id on the wire; here it is negative."""
     method: str
     age: float
     """Seconds since it began at this end."""
@@ -132,7 +132,7 @@ def scope_tree(outgoing: OutgoingCalls, incoming: RunningHandlers) -> list[Scope
 def _parent(
     own: Direction, scope: int | None, other: Direction, call: int | None
 ) -> tuple[Direction, int] | None:
-    """Return a call's parent: its remote scope, or the call of the other direction it is made in."""
+    """Return a call's parent: its remote scope, or the call of the other direction."""
     if scope is not None:
         return own, scope
     return None if call is None else (other, call)

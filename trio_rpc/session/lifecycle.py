@@ -1,25 +1,27 @@
-"""How far a session has come: the theory, then the table; and what its end means for those who want something of it.
+"""The lifecycle of a session: the theory, the table of stages, and the errors that its end causes.
 
 Theory of operation
 ===================
 
-A session is OPENING until each end has accepted the other, and OPEN until one of them says Goodbye. From then on no
-new call begins, and what is in flight may end. If the other end has begun, this end goes on as it was, but for
-new calls, and answers the Goodbye (PEER_CLOSING). If this end closes, by ``aclose()`` or because its block is
-over, it waits for what is in flight, for so many seconds, and ends the session as soon as both ends have said
-Goodbye and nothing is in flight any more (CLOSING). A block that is over waits for nothing else, so from then on a
-cancellation of the block has to end the session at once (LEAVING).
+A session is OPENING until each end has accepted the other, and OPEN until one end says Goodbye.
+From then on no new call begins, and calls in flight may end. If the other end says Goodbye first,
+this end makes no new calls, goes on otherwise, and answers the Goodbye (PEER_CLOSING). If this end
+closes, by ``aclose()`` or because its block has ended, it waits for calls in flight for a bounded
+time. It ends the session as soon as both ends have said Goodbye and nothing is in flight (CLOSING).
+A block whose body has ended waits for nothing else, so from then on a cancellation of the block
+ends the session at once (LEAVING).
 
-Nothing can be in flight while a session is OPENING, so to close it then is to stop it.
+Nothing can be in flight while a session is OPENING, so closing it then stops it.
 
-A session that closes has three ends: it is FINISHED as it was to be; this end STOPs it, because the time is over, or
-whoever waits for the close was cancelled; or the session is LOST, to the network, to the other end, or to a bug. What
-was to be done is done in each case: handlers are cancelled, calls end (law 6), and the channel is closed.
+A closing session can end in three ways. It is FINISHED in order. Or this end STOPs it, because the
+time is up or the task that waits for the close was cancelled. Or the session is LOST, because of
+the network, the other end, or a bug. In each case handlers are cancelled, calls end (law 6), and
+the channel is closed.
 
-Two questions are still asked when a session is over, so the last stages answer them. *Has it ever been open?* If
-not, the block that wanted to open it raises. *Has this end closed it?* If not, its block is cancelled (law 17);
-also an end that closes a session when that is over already has closed it. A session that is FINISHED needs no
-lingering: the other end has nothing to send any more.
+The last stages answer two questions about a session that is over. *Was it ever open?* If not, the
+block that wanted to open it raises. *Has this end closed it?* If not, its block is cancelled
+(law 17). An end that closes a session after its end counts as having closed it. A FINISHED session
+need not linger, since the other end has nothing more to send.
 
 ::
 
@@ -32,7 +34,7 @@ lingering: the other end has nothing to send any more.
        `--lose--> FAILED                      FAILED --close--> GIVEN_UP
        `--stop--> GIVEN_UP                    LOST   --close--> CLOSED
 
-What is not in the table leaves the stage as it is: an event that comes too late, or a second time.
+An event that is not in the table, because it is late or repeated, does not change the stage.
 """
 
 from __future__ import annotations
@@ -76,8 +78,9 @@ class SessionEnd:
     """Who ended a session, and why; what :meth:`Session.wait_closed` returns.
 
     Attributes:
-        by: ``"us"`` if this end closed it, refused it or failed; ``"peer"`` if the other end said Goodbye, refused
-            it or broke the protocol; ``"network"`` if the connection was lost, or the other end fell silent.
+        by: ``"us"`` if this end closed it, refused it or failed; ``"peer"`` if the other end said
+            Goodbye, refused it or broke the protocol; ``"network"`` if the connection was lost, or
+            the other end fell silent.
         reason: one line of text, for people.
         cause: what ended it early; None after an orderly end. It is the ``__cause__`` of each
             :class:`SessionBroken` of the session.
@@ -163,7 +166,7 @@ _OPEN = Stage.OPEN  # to look a member up in its class takes longer than what is
 
 
 class Activities(typing.Protocol):
-    """What a session is busy with, as its end has to know it."""
+    """The activities of a session, as its lifecycle needs to know them."""
 
     @property
     def are_over(self) -> bool:
@@ -171,20 +174,20 @@ class Activities(typing.Protocol):
 
     @property
     def notifications_are_over(self) -> bool:
-        """Whether each notification that has come has been handled."""
+        """Whether every notification that has arrived has been handled."""
 
     def end(self) -> None:
-        """Cancel what runs, and wake those who wait: the session is over."""
+        """Cancel the handlers and wake the callers, since the session is over."""
 
 
 class Lifecycle:
-    """The stage of one session, its way from each to the next, and the cause of its end.
+    """The stage of one session, its transitions, and the cause of its end.
 
     Args:
-        protocol: where Goodbyes are queued.
-        writer: what writes them.
+        protocol: queues Goodbyes.
+        writer: writes them.
         limits: for ``close_grace``.
-        activities: what the session is busy with.
+        activities: the calls and handlers of the session.
     """
 
     def __init__(
@@ -195,27 +198,27 @@ class Lifecycle:
         self.ended = trio.Event()
         """Set when the session is over."""
         self.closed = trio.Event()
-        """Set when the channel is closed and no task of the session is left but handlers that take their time."""
+        """Set when the channel is closed and all tasks but exiting handlers have finished."""
         self.when_open: Callable[[], None] | None = None
-        """Called when the session is open, for those who do not wait for that."""
+        """Called when the session opens, if no task waits for that."""
         self.when_closed: Callable[[], None] | None = None
-        """Called when the session is over and its channel closed, for a block that is to end with it (law 17)."""
+        """Called when the session is over and its channel closed, to end its block (law 17)."""
         self.goodbye_text: str | None = None
-        """What the other end said in its Goodbye, if it was the one to begin."""
+        """The text of the other end's Goodbye, if it said Goodbye first."""
         self.cause: Exception | None = None
         """Why the session is over; None after an orderly end."""
         self.ended_by: EndedBy = "us"
         self._close_by = math.inf
-        """When to end a session that closes, if it has not ended by itself."""
+        """The time when a closing session is stopped."""
         self._alarm: trio.CancelScope | None = None
-        """Ends the driver's wait for the end of the session, when it is time to look after it."""
+        """Ends the driver's wait, when it is time to check the session."""
         self._protocol = protocol
         self._writer = writer
         self._limits = limits
         self._activities: Activities | None = activities
 
     def _move(self, event: Event) -> None:
-        """Enter the stage that follows, and wake those who wait for that."""
+        """Enter the next stage, and wake the tasks that wait for a change."""
         self.stage = NEXT.get((self.stage, event), self.stage)
         self._wake()
 
@@ -225,19 +228,19 @@ class Lifecycle:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more can come of this session."""
+        """Whether the session has ended."""
         return self.stage.is_over
 
     # ── from stage to stage ──────────────────────────────────────────────────────────────────
 
     def open(self) -> None:
-        """Each end has accepted the other: calls can be made."""
+        """Record that each end has accepted the other, so that calls can be made."""
         self._move(Event.OPENED)
         if self.stage is _OPEN and self.when_open is not None:
             self.when_open()
 
     def peer_closes(self, text: str) -> None:
-        """The other end has said Goodbye; ``text`` says why."""
+        """Record the other end's Goodbye; ``text`` says why."""
         if self.stage is Stage.OPEN:
             self.goodbye_text = text
         self._move(Event.GOODBYE)
@@ -246,10 +249,10 @@ class Lifecycle:
     async def aclose(self, *, grace: float | None = None) -> None:
         """Close the session: say Goodbye, let what is in flight end, then close the channel.
 
-        Cancelled, it closes at once: handlers are cancelled and pending calls raise.
+        If it is cancelled, it closes at once: handlers are cancelled, and calls in flight raise.
 
         Args:
-            grace: seconds that calls in flight are given; ``limits.close_grace`` by default.
+            grace: seconds that calls in flight get; ``limits.close_grace`` by default.
         """
         try:
             if self.is_over:
@@ -261,20 +264,20 @@ class Lifecycle:
             self.stop()
 
     def close(self, *, grace: float | None = None) -> None:
-        """Begin to close; the session is over as soon as nothing is in flight, or ``grace`` is."""
+        """Begin to close. The session ends when nothing is in flight, at the latest after grace."""
         self._begin_to_close(Event.CLOSE, grace)
 
     def leave(self) -> None:
-        """Begin to close, as ``aclose()`` does, and let a cancellation of the driver end the session at once.
+        """Begin to close, as ``aclose()`` does; a cancellation of the driver now ends it at once.
 
-        For a block that waits for nothing else any more.
+        Called when a block's body has ended, so that the block only waits for the driver.
         """
         self._begin_to_close(Event.LEAVE, None)
         if self._alarm is not None:
             self._alarm.shield = False
 
     def _begin_to_close(self, event: Event, grace: float | None) -> None:
-        """Say Goodbye; whoever is the last to end what is in flight ends the session, or else the driver."""
+        """Say Goodbye. The end of the last activity ends the session, or else the driver does."""
         if self.stage is Stage.OPENING:
             self.stop()  # nothing can be in flight
             return
@@ -290,14 +293,14 @@ class Lifecycle:
         self._end_if_quiet()
 
     def activity_ended(self) -> None:
-        """A handler has ended, or something else that the close of the session may have waited for."""
+        """Check whether the session can end, since an activity has ended."""
         if self.stage is not _OPEN:
             self._answer_goodbye()
             self._end_if_quiet()
             self._wake()
 
     def _answer_goodbye(self) -> None:
-        """Answer the peer's Goodbye once its notifications have been handled, so none is cut off."""
+        """Answer the peer's Goodbye once its notifications have been handled; none is cut off."""
         if (
             self._protocol.theirs is Half.LEAVING
             and self._protocol.ours is Half.OPEN
@@ -309,7 +312,7 @@ class Lifecycle:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether the other end begins no more calls, and nothing is in flight."""
+        """Whether the other end begins no more calls and nothing is in flight."""
         return (
             self._protocol.theirs is not Half.OPEN
             and self._activities is not None
@@ -326,9 +329,9 @@ class Lifecycle:
         self._end(Event.FINISH if is_finished else Event.STOP)
 
     def lose(self, cause: Exception | None, by: EndedBy = "us") -> None:
-        """The session is over, and this end has not closed it. The first cause counts.
+        """End the session, which this end has not closed. The first cause counts.
 
-        After the other end's Goodbye it is the other end that has ended the session.
+        After the other end's Goodbye, the other end counts as having ended the session.
         """
         if not self.is_over:
             if cause is not None:
@@ -338,7 +341,7 @@ class Lifecycle:
             self._end(Event.LOSE)
 
     def _end(self, event: Event) -> None:
-        """The session is over (law 6): cancel its handlers, end its calls."""
+        """Cancel the handlers and end the calls, since the session is over (law 6)."""
         if self.is_over:
             return
         if self.goodbye_text is not None:
@@ -349,7 +352,7 @@ class Lifecycle:
             self._activities.end()
 
     def channel_closed(self) -> None:
-        """Tell those who wait for that, and then the block, if this end has not closed the session."""
+        """Wake the tasks that wait for the end; end the block unless this end has closed."""
         self.closed.set()
         if self.when_closed is not None:
             self.when_closed()
@@ -358,28 +361,28 @@ class Lifecycle:
     # ── the driver's watch ───────────────────────────────────────────────────────────────────
 
     async def watch(self, until: float, *, shield: bool) -> None:
-        """Wait for the end, but not longer than until then, or until :meth:`look_by` says."""
+        """Wait for the end, at most until that time or the time given to :meth:`look_by`."""
         deadline = min(until, self._close_by)
         shield = shield and self.stage is not Stage.LEAVING
         with trio.CancelScope(deadline=deadline, shield=shield) as self._alarm:
             await self.ended.wait()
 
     def stop_if_late(self, now: float) -> None:
-        """End a session that has not closed by itself in time."""
+        """Stop a closing session whose time is up."""
         if now >= self._close_by:
             self.stop()
 
     def look_by(self, when: float) -> None:
-        """Have the driver look after the session at that time, if not before."""
+        """Wake the driver at that time, if not before."""
         if self._alarm is not None and when < self._alarm.deadline:
             self._alarm.deadline = when
 
     # ── what it means ────────────────────────────────────────────────────────────────────────
 
     async def begun(self) -> None:
-        """Wait until the session is open, or will never be.
+        """Wait until the session is open, or can no longer open.
 
-        By the time a task runs that was woken, an open session may have got further already.
+        When the waiting task runs, an open session may already be in a later stage.
         """
         while self.stage is Stage.OPENING:
             await self.changed.wait()
@@ -389,7 +392,7 @@ class Lifecycle:
         await self.changed.wait()
 
     def error(self, fate: Fate) -> RpcError:
-        """Make the error for a caller whose call cannot be made, or has been cut off."""
+        """Make the error for a call that cannot be made, or was cut off."""
         if self.cause is None and self.goodbye_text is None:
             return SessionClosed("this end has closed the session", fate=fate)
         if self.cause is None:
@@ -404,8 +407,9 @@ class Lifecycle:
         """Raise if a call with that context cannot be made now.
 
         Args:
-            context: of the call.
-            incoming: the ids of the peer's calls, in which calls may still be made while the session closes.
+            context: the call's context.
+            incoming: the ids of the incoming calls. While the session closes, calls may still be
+                made inside them.
         """
         if self.stage is not _OPEN:
             error = self._refusal(context, incoming)
@@ -433,7 +437,7 @@ class Lifecycle:
         return self.error(Fate.NOT_STARTED)
 
     def record(self) -> SessionEnd:
-        """Say who ended the session, and why."""
+        """Return who ended the session, and why."""
         return SessionEnd(self.ended_by, str(self.error(Fate.UNKNOWN)), self.cause)
 
     def goodbye(self) -> tuple[str, str]:
@@ -449,14 +453,14 @@ class Lifecycle:
         return "done", str(self.cause) if was_late else "it was closed before it was open"
 
     def opening_error(self) -> RpcError:
-        """Make the error for the one who wanted to open this session."""
+        """Make the error for the task that wanted to open this session."""
         if isinstance(self.cause, Refused | RemoteProtocolError):
             return _anew(self.cause)
         return self.error(Fate.NOT_STARTED)
 
 
 def as_cause(exc: Exception) -> Exception:
-    """Say in one sentence what an exception of the channel means for the session."""
+    """Turn an exception of the channel into the cause of the session's end."""
     if isinstance(exc, trio.EndOfChannel):
         return trio.BrokenResourceError(
             str(exc) or "the other end closed the connection without a Goodbye"
@@ -473,7 +477,7 @@ def _is_not_ours(module: str) -> bool:
 
 
 def _anew(exc: T) -> T:
-    """Copy an exception that may be raised more than once; its class need not be able to."""
+    """Copy an exception, so that it can be raised again; its class need not support copying."""
     copy = type(exc).__new__(type(exc))
     vars(copy).update(vars(exc))
     copy.args, copy.__cause__ = exc.args, exc.__cause__

@@ -1,4 +1,4 @@
-"""Sessions over a channel that is there already."""
+"""Open and serve sessions over an existing channel."""
 
 from __future__ import annotations
 
@@ -47,29 +47,29 @@ async def open_session(
 ) -> AsyncIterator[Session]:
     """Open a session over ``channel``, and own it until the block is left.
 
-    Leaving the block closes the session gracefully, as :meth:`Session.aclose` does; leaving it by an
-    exception or a cancellation closes it at once. Either way no task, call or handler of the session is
-    left when the block is over (law 6).
+    Leaving the block closes the session gracefully, as :meth:`Session.aclose` does. Leaving it by
+    an exception or a cancellation closes it at once. In both cases no task, call or handler of the
+    session remains after the block (law 6).
 
-    When the session ends and this end has not closed it, the block's body is cancelled, and the block raises
-    SessionBroken (law 17), unless the body raises something of its own, such as the error of a call.
+    If the session ends and this end has not closed it, the block's body is cancelled and the block
+    raises SessionBroken (law 17), unless the body raises its own exception, such as a call's error.
 
     Args:
-        channel: a fresh channel of whole packets, which the session then owns.
-        services: what the other end may call: a mapping of names to objects, one object (the service ""),
-            a function of the new session that returns either, or None.
-        name: what the other end is called in logs and errors.
-        on_end: ``"keep"`` leaves the body alone when the session ends; calls still raise, and
+        channel: a fresh channel of whole packets; the session owns it from now on.
+        services: the services for the other end: a mapping of names to objects, one object (the
+            service ""), a function of the new session that returns either, or None.
+        name: the name of the other end in logs and errors.
+        on_end: ``"keep"`` does not cancel the body when the session ends; calls still raise, and
             :meth:`Session.wait_closed` still returns.
         **options: see :class:`trio_rpc.Options`.
 
     Raises:
-        Refused: the other end would not open the session, or this one would not.
+        Refused: one of the ends refused the session.
         RemoteProtocolError: the other end does not speak the protocol.
-        SessionBroken: the connection was lost before the session was open; or, while the body was running, the
-            other end or the network ended the session.
-        TypeError: an option or a service is not one.
-        ValueError: likewise.
+        SessionBroken: the connection was lost before the session was open; or, while the body ran,
+            the other end or the network ended the session.
+        TypeError: an option or a service has the wrong type.
+        ValueError: an option or a service has an invalid value.
     """
     check_on_end(on_end)
     core = Core(channel, make_tables(services), Options(**options), name or repr(channel))
@@ -84,10 +84,10 @@ async def serve_session(
     name: str = "",
     **options: Unpack[SessionOptions],
 ) -> None:
-    """Open a session over ``channel`` and serve until it is over; arguments as :func:`open_session`.
+    """Open a session over ``channel`` and serve until it ends; arguments as for open_session.
 
     Raises:
-        Refused: this end would not open the session, or the other one.
+        Refused: one of the ends refused the session.
         RemoteProtocolError: the other end does not speak the protocol.
         SessionBroken: the connection was lost before the session was open.
     """
@@ -119,28 +119,28 @@ def _table_of_nothing() -> Table:
 
 
 def _complete(services: object) -> Table:
-    """Make the table of services, and of what every session can do besides."""
+    """Make the table of services, and of the methods that every session has."""
     return {**with_introspection(build_table(services)), SCOPE: scope_method()}
 
 
 def make_session(core: Core) -> Session:
-    """Make what users see of a session."""
+    """Make the Session object that users see."""
     session = core.incoming.session = core.outgoing.session = Session(core, core.options.filters)
     return session
 
 
 def check_on_end(on_end: object) -> None:
-    """Raise ValueError unless ``on_end`` says what is to become of a block whose session ends."""
+    """Raise ValueError unless ``on_end`` is ``"cancel"`` or ``"keep"``."""
     if on_end not in ("cancel", "keep"):
         raise ValueError(f'on_end must be "cancel" or "keep", not {on_end!r:.200}')
 
 
 @contextlib.contextmanager
 def cancelled_at_end(*cores: Core) -> Iterator[None]:
-    """Cancel the block when one of these sessions has ended and this program has closed none of them (law 17).
+    """Cancel the block if one of these sessions ends and this program has closed none (law 17).
 
-    The block then raises SessionBroken. What it raises by itself, and a cancellation from outside, go before that; a
-    block that is over by then raises nothing.
+    The block then raises SessionBroken. Its own exception, or a cancellation from outside, takes
+    precedence. A block that has already ended raises nothing.
     """
     body = trio.CancelScope()
 
@@ -172,7 +172,7 @@ def cancelled_at_end(*cores: Core) -> Iterator[None]:
 async def run_session(
     core: Core, *, on_end: OnEnd, wait_until_open: bool = True
 ) -> AsyncIterator[Session]:
-    """Run a session while the block lasts; entered when it is open, or at once."""
+    """Run a session while the block lasts. The block is entered when it is open, or at once."""
     session = make_session(core)
     with one_exception() as body:
         async with trio.open_nursery() as nursery:
@@ -190,9 +190,9 @@ async def run_session(
 
 
 async def run_in_this_task(core: Core) -> None:
-    """Run a session until it is over; for a task that has nothing else to do meanwhile.
+    """Run a session in this task until it ends.
 
-    Cancelled, it ends the session. Raises as :func:`open_session` does.
+    A cancellation ends the session. Raises as :func:`open_session` does.
     """
     with one_exception():
         async with trio.open_nursery() as nursery:

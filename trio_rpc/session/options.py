@@ -17,13 +17,13 @@ __all__ = ["Authenticate", "Options", "SessionOptions"]
 Authenticate: TypeAlias = Callable[[Session, Any], Awaitable[None]]
 """Checks the credentials of the other end: an async function of the session and the credentials.
 
-It returns None to accept the session, and raises :class:`trio_rpc.Refused` to refuse it. Any other result is an
-error, and refuses it as well.
+It returns None to accept the session, and raises :class:`trio_rpc.Refused` to refuse it. Any other
+result is an error, and also refuses it.
 """
 
 
 class SessionOptions(TypedDict, total=False):
-    """The keywords ``**options`` of :func:`trio_rpc.open_session` and its kin, for editors and type checkers.
+    """The keywords ``**options`` of functions such as :func:`trio_rpc.open_session`.
 
     :class:`Options` describes each of them and has their defaults.
     """
@@ -49,8 +49,8 @@ class Options:
         credentials: the value for the other end's ``authenticate``; any value that may be an
             argument.
         authenticate: checks the other end's credentials before the session opens.
-        error_detail: how much of an undeclared exception the other end is told: ``"none"``, ``"message"``
-            or ``"traceback"``.
+        error_detail: how much of an undeclared exception the other end is told: ``"none"``,
+            ``"message"`` or ``"traceback"``.
 
     Raises:
         TypeError: an option is of the wrong type.

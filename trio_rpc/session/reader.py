@@ -1,10 +1,10 @@
 """The reader: a role that passes from task to task, and not a task of its own.
 
-Most handlers answer without ever waiting. A task and a cancel scope for each of them would cost more
-than the rest of the call, above all a turn of Trio's run loop. So the task that reads also runs an
-eager step: the handler's code up to its first yield to Trio. A handler that returns before that has
-ended. The first handler that has to wait keeps the task and its scope, and a new task takes over
-the reading, in the middle of a packet if necessary.
+Most handlers answer without ever waiting. A task and a cancel scope for each of them would cost
+more than the rest of the call, above all a turn of Trio's run loop. So the task that reads also
+runs an eager step: the handler's code up to its first yield to Trio. A handler that returns before
+that has ended. The first handler that has to wait keeps the task and its scope, and a new task
+takes over the reading, in the middle of a packet if necessary.
 
 A handler cannot see any of this. Handlers begin in the order of arrival (law 9), in a task of the
 session's nursery (law 6), inside a scope that no other waiting handler has been in, and in a copy
@@ -18,8 +18,8 @@ Optimisations
 
 The session is correct without these. Each saves some per cent of a call or of a handshake.
 
-1. A server's reader first checks whether the client's Hello has arrived (``receive_nowait``). If so,
-   its own Hello and its Welcome leave in one packet. Otherwise Hello leaves at once.
+1. A server's reader first checks whether the client's Hello has arrived (``receive_nowait``). If
+   so, its own Hello and its Welcome leave in one packet. Otherwise Hello leaves at once.
 2. The packet that opens a session is answered two turns later. By then the task that waited for the
    session may have made its first call, which leaves in one packet with Welcome. If no task waits,
    nothing is delayed.
@@ -103,7 +103,7 @@ class Reader:
             self._scope = None
 
     def let_go(self) -> None:
-        """Drop the references to this object. Nothing is read any more, but handlers may still end."""
+        """Drop the references to this object. Nothing is read now, but handlers may still end."""
         self._actions = {}
         self._lost = _ignore
 
@@ -149,7 +149,7 @@ class Reader:
         begin: Callable[[trio.CancelScope], Awaitable[IncomingCall | None]],
         go_on: Callable[[], None],
     ) -> IncomingCall | None:
-        """Begin handlers until one has to wait; then call ``go_on``, which begins others, and run it."""
+        """Begin handlers until one has to wait; call ``go_on``, which begins others; run it."""
         incoming = self._core.incoming
         call = result = None
         try:
@@ -248,7 +248,7 @@ class Reader:
 
 
 async def two_turns() -> None:
-    """Let all tasks run that can, and those that they wake: Trio may run either of two first in one turn."""
+    """Wait two turns: all runnable tasks run, and then the tasks that they wake."""
     await trio.lowlevel.cancel_shielded_checkpoint()
     await trio.lowlevel.cancel_shielded_checkpoint()
 

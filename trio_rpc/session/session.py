@@ -223,7 +223,7 @@ class Session:
         **kwargs: Any,
     ) -> AbstractAsyncContextManager[trio.abc.Channel[T]]: ...
     def duplex(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Open a duplex of the other end: ``async with session.duplex("chat", "lobby") as channel``.
+        """Open a duplex of the peer: ``async with session.duplex("chat", "lobby") as channel``.
 
         The block gets a ``trio.abc.Channel`` that also has ``send_eof()``, which closes only its
         sending half. To let the handler finish, receive until the end: leaving the block cancels
@@ -482,7 +482,7 @@ class Call:
 
     @property
     def nursery(self) -> trio.Nursery:
-        """The nursery of the remote scope that this call was made in, for tasks that outlive the call.
+        """The nursery of this call's remote scope, for tasks that outlive the call.
 
         Leaving the scope cancels its tasks and waits for them. An exception of a task ends the
         scope, and is raised at the caller's block.
