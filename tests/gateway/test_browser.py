@@ -435,7 +435,7 @@ async def test_the_page_cancels_and_survives_a_cut(chromium, tmp_path):
 
         def begin() -> Any:
             page = chromium.new_page(url_of(proxy))
-            page.fill("#pause", "0.01")
+            page.fill("#pause", "0.05")  # 25 s in all: no cancellation comes too late
             page.click("#start")
             page.wait_for_function("Number(document.getElementById('count').textContent) > 5")
             return page
@@ -472,7 +472,7 @@ async def test_two_tabs_are_two_sessions(chromium, tmp_path):
             pages = [chromium.new_page(url_of(proxy)) for _ in range(2)]
             for page, folder in zip(pages, ("one", "two"), strict=True):
                 page.fill("#folder", folder)
-                page.fill("#pause", "0.01")
+                page.fill("#pause", "0.05")  # 25 s in all: no cancellation comes too late
                 page.click("#start")
             for page, folder, count in zip(pages, ("one", "two"), (30, 50), strict=True):
                 page.wait_for_selector("#start:enabled")

@@ -1,14 +1,14 @@
-"""One task writes the packets of a channel; whoever queues something may try to write it at once.
+"""The packet writer: one task writes a channel's packets, and callers may try to write at once.
 
-1. A queue is the source. Whoever adds to it calls :meth:`PacketWriter.wake`, and the task writes a tick later: whatever is
-   queued in the meantime leaves in the same packet. Or they call :meth:`PacketWriter.write_now`, which saves the wake-up where
-   nothing can be expected to join.
-2. ``write_now`` and the task use ``send_nowait`` of the channel, if it has one, as long as that takes packets. A packet that
-   it refuses is held, and only the task waits to send it.
-3. Nothing is written at once while the task has work, so nothing overtakes a packet that is held.
-4. An error of the channel is raised in the task alone: ``write_now`` may be called in an abort function.
+1. A queue is the source. After adding to it, call :meth:`PacketWriter.wake`: the task writes a tick
+   later, and messages queued in the meantime leave in the same packet. Or call
+   :meth:`PacketWriter.write_now`, which saves the wake-up if nothing is expected to join.
+2. ``write_now`` and the task use the channel's ``send_nowait``, if it has one, while that accepts
+   packets. A packet that it refuses is held, and only the task waits to send it.
+3. Nothing is written at once while the task has work, so nothing overtakes a held packet.
+4. Only the task raises an error of the channel, since ``write_now`` may run in an abort function.
 
-Until a packet is refused for the first time there is no need for a task. So the owner says how to start one.
+No task is needed until a packet is refused for the first time. So the owner says how to start one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trio_rpc.channels.optional import NowaitSend, nowait_send
 __all__ = ["PacketSource", "PacketWriter"]
 
 BURST = 512 * 1024
-"""Bytes that are written in one turn of the loop, if the system takes them: a turn costs as much as 64 KiB."""
+"""Bytes written at most in one turn of the loop. A turn costs as much as writing 64 KiB."""
 
 
 class PacketSource(Protocol):
@@ -112,7 +112,7 @@ class PacketWriter:
             self.wake()
 
     def write_before_the_task(self) -> None:
-        """Write one packet at once, as far as that cannot block, though the task has been woken to do so."""
+        """Write one packet without blocking, although the task has been woken to do so."""
         if self._nowait is not None and self._is_woken and self._held is None:
             packet = self._source.next_packet()
             if packet is not None:
@@ -136,7 +136,7 @@ class PacketWriter:
                 await self._park()
 
     def _write_burst(self, channel: NowaitSend) -> bytes | None:
-        """Write several packets, as far as that cannot block; return one that would have to wait."""
+        """Write packets without blocking; return the first that would have to wait."""
         left = BURST
         while not channel.unsent:
             packet = self._held or self._source.next_packet()
@@ -171,7 +171,7 @@ class PacketWriter:
         return self._is_idle and not self._source.has_data
 
     async def drain(self) -> None:
-        """Wait until everything that is queued has been handed to the channel; the caller bounds the time."""
+        """Wait until the channel has taken the whole queue. The caller bounds the time."""
         self.wake()
         while not self.is_done:
             self._drained = trio.Event()

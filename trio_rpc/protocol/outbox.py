@@ -55,7 +55,7 @@ class _Large:
 
 
 class _ItemCredit:
-    """Credit for the Items of one call, written when it leaves: what is granted until then is added."""
+    """Credit for the Items of one call, written when it leaves; later grants are added to it."""
 
     __slots__ = ("call", "items", "size")
 
@@ -74,13 +74,13 @@ class _ItemCredit:
 
 
 class Outbox:
-    """The queue between those who send and the one who writes.
+    """The queue between the tasks that send and the task that writes.
 
-    Bounds: small messages are calls, replies and control messages. Calls stop being put at
-    ``Limits.send_buffer`` bytes (the session waits with them). A reply and a Cancel
-    belong to a call each, of which there are at most ``max_calls`` (no handler begins above
-    ``Limits.max_unsent`` bytes), and each of which keeps its slot until its terminal message has left.
-    Pongs share one place, and so do Credits, and those for the Items of one call.
+    Bounds: small messages are calls, replies and control messages. The session puts no calls while
+    ``Limits.send_buffer`` bytes are queued. Each reply and each Cancel belongs to a call; there are
+    at most ``max_calls`` of them (no handler begins above ``Limits.max_unsent`` bytes), and each
+    keeps its slot until its terminal message has left. Pongs share one slot, and so do Credits for
+    Notifications, and the Credits for the Items of one call.
 
     Args:
         max_packet: bytes that a packet may have.

@@ -34,7 +34,9 @@ class Owner:
             is_here = False
         if not is_here:
             raise RuntimeError(
-                f"{self._what} belongs to the Trio run in thread {self._thread!r} that opened it, and was used outside of "
-                f"that run, in thread {threading.current_thread().name!r}: nothing was done; from another thread, "
+                f"{self._what} belongs to the Trio run in thread {self._thread!r} that opened it, "
+                "and was used outside of "
+                f"that run, in thread {threading.current_thread().name!r}: nothing was done; "
+                "from another thread, "
                 "use trio.from_thread.run()"
             )

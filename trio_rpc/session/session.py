@@ -476,7 +476,8 @@ class Call:
         """
         if self.session_or_none is None:
             raise RuntimeError(
-                f"{self.method} was called by a browser, which has no session: call back by its callbacks"
+                f"{self.method} was called by a browser, which has no session: call back by its "
+                "callbacks"
             )
         return self.session_or_none
 

@@ -8,9 +8,9 @@ __all__ = ["ConflictDetector"]
 
 
 class ConflictDetector:
-    """A context manager that only one task may be inside; the second one gets an error and does not wait.
+    """A context manager for one task at a time. A second task gets an error and does not wait.
 
-    Trio has such a class, which is private. Whoever needs a task to wait takes a ``trio.Lock``.
+    Trio's own class of this kind is private. Use a ``trio.Lock`` if the second task should wait.
 
     Args:
         text: what the error says.

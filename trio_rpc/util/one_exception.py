@@ -15,14 +15,16 @@ __all__ = ["one_exception", "raise_alone"]
 def one_exception() -> AbstractContextManager[list[BaseException]]:
     """Raise one exception where a nursery would raise a group of ours (law 16).
 
-    The block's own exception (put into the list) is what its user expects. Two exceptions go before it: one that ends
-    the program, and one that is its cause. An exception that is not raised for this reason is named in a note.
+    The user expects the block's own exception, which is put into the list. Two kinds take
+    precedence: an exception that ends the program, and one that is its cause. A note names each
+    exception that is not raised.
     """
     return _OneException()
 
 
 class _OneException:
-    # A class, since the frames of contextlib would keep the group, which keeps the exception, which keeps them.
+    # A class, since frames of contextlib would form a cycle: they refer to the group, which refers
+    # to the exception, whose traceback refers to the frames.
 
     __slots__ = ("_body",)
 
@@ -49,7 +51,7 @@ class _OneException:
 
 
 def raise_alone(exc: BaseException) -> NoReturn:
-    """Raise an exception out of the group that it is in, which would otherwise become its context."""
+    """Raise an exception of a group without the group as its context."""
     context = exc.__context__
     try:
         raise exc

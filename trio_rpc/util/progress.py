@@ -10,7 +10,7 @@ import trio
 __all__ = ["wait_while_progressing"]
 
 TURNS: Final = 10
-"""Turns of Trio's loop without progress. Over a WebSocket three tasks run for each packet, each in a turn of its own."""
+"""Turns of Trio's loop without progress. A WebSocket needs three turns for each packet."""
 
 
 async def wait_while_progressing(count: Callable[[], int], seconds: float) -> None:

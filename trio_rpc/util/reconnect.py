@@ -19,12 +19,13 @@ async def keep_connected(
 ) -> NoReturn:
     """Connect whenever there is no connection, until cancelled.
 
-    The delay between two attempts is a random part of a bound (full jitter), so that a thousand clients of
-    one server do not come back in one moment. The bound doubles with each attempt that fails.
+    The delay between two attempts is a random part of a bound (full jitter), so that a thousand
+    clients of one server do not reconnect at the same moment. The bound doubles with each failed
+    attempt.
 
     Args:
-        connect: makes one connection and uses it until it is lost; returns whether it was of any use. What it raises is
-            raised here: it deals with errors that another attempt may get over.
+        connect: makes one connection and uses it until it is lost; returns whether it was useful.
+            Its exceptions are raised here, so it handles errors that another attempt may overcome.
         first_delay: seconds that the first delay may take.
         max_delay: seconds that no delay exceeds.
     """

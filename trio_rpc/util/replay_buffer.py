@@ -1,10 +1,10 @@
-"""Messages that are numbered, and kept until the other end has them. No I/O.
+"""The replay buffer: numbered messages, kept until the other end has acknowledged them. No I/O.
 
-Both ends of a connection that can be lost count the messages alike, 1, 2, 3 …, over all the connections that they have
-after one another. The sender keeps a message until the receiver has acknowledged it. Over the next connection the
-receiver says what it has, and the sender sends again what comes after that.
+Both ends count the messages in the same way, 1, 2, 3 …, across all connections that replace each
+other. The sender keeps a message until the receiver has acknowledged it. On the next connection the
+receiver states the last number that it has, and the sender sends the later messages again.
 
-A buffer that is full forgets nothing. Its owner waits before it appends more.
+A full buffer discards nothing. Its owner waits before it appends more.
 """
 
 from __future__ import annotations

@@ -47,9 +47,10 @@ def simplifier(cls: type) -> Callable[[Any], Any] | None:
 
 
 def model_keys(cls: type) -> dict[str, str] | None:
-    """Map the fields of a Pydantic model, or dataclass, to the keys that it is validated from; None for others.
+    """Map the fields of a Pydantic model or dataclass to the keys it is validated from.
 
-    Fields that are not to be sent (``exclude=True``), and those that a dataclass fills in itself, are not among them.
+    Returns None for other classes. Leaves out excluded fields (``exclude=True``), and fields that a
+    dataclass sets itself.
     """
     fields = model_fields(cls)
     if fields is None:
@@ -63,7 +64,7 @@ def model_keys(cls: type) -> dict[str, str] | None:
 
 
 def model_fields(cls: type) -> dict[str, Any] | None:
-    """Return what Pydantic knows of the fields of a model, or of a dataclass of its own; None for others."""
+    """Return Pydantic's fields of a model or Pydantic dataclass, or None for other classes."""
     fields = vars(cls).get("__pydantic_fields__")
     if fields is None and hasattr(cls, "__pydantic_validator__"):
         fields = getattr(cls, "model_fields", None)

@@ -266,7 +266,7 @@ class Converter:
         return self.value(value.value if registered else value.instead, depth)
 
     def as_data(self, value: AsData, depth: int) -> Any:
-        """Lower an object of which an annotation says that it is data, and so is all that is in it."""
+        """Convert an object that an annotation declares as data, including its parts."""
         outside, self._references = self._references, None
         lowered = self.value(value.value, depth)
         self._references = outside

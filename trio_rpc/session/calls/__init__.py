@@ -1,1 +1,1 @@
-"""Calls: those that we make, those that we serve, and what both need."""
+"""Outgoing calls, incoming calls, and the parts that both need."""

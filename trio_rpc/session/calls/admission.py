@@ -1,4 +1,4 @@
-"""Where a caller waits until it may send: credit first, then room in the queue (law 11)."""
+"""The fair queue of callers that wait for credit, and then for room in the queue (law 11)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ UNLIMITED = sys.maxsize
 
 
 class Admission:
-    """A fair queue of tasks before a condition.
+    """A fair queue of tasks that wait for a condition.
 
     Args:
-        room: how many may pass now. It need not count those who were let in and have not run yet.
+        room: returns how many tasks may pass now. It need not count tasks that were let in and
+            have not run yet.
 
-    Bound: one place for each task that waits; a task is its caller's, and can wait only once.
+    Bound: one place for each waiting task, and a task waits only once at a time.
     """
 
     def __init__(self, room: Callable[[], int]) -> None:
@@ -31,16 +32,16 @@ class Admission:
 
     @property
     def is_free(self) -> bool:
-        """Whether a newcomer may pass without waiting, and without passing others."""
+        """Whether a new caller may pass without waiting and without overtaking others."""
         return not self._waiting and self._room() > self._let_in
 
     @property
     def waiting(self) -> int:
-        """How many tasks wait."""
+        """The number of waiting tasks."""
         return len(self._waiting or ())
 
     async def wait(self) -> None:
-        """Wait until there is room. Cancelled while waiting, a task has cost nothing."""
+        """Wait until there is room. A task that is cancelled while it waits has used no room."""
         task = trio.lowlevel.current_task()
         waiting = self._waiting = deque() if self._waiting is None else self._waiting
 
@@ -58,12 +59,12 @@ class Admission:
             self._let_in -= 1
 
     def let_in(self) -> None:
-        """Wake as many as there is room for."""
+        """Wake as many tasks as there is room for."""
         while self._waiting and self._room() > self._let_in:
             self._let_in += 1
             trio.lowlevel.reschedule(self._waiting.popleft())
 
     def open(self) -> None:
-        """Let everyone in from now on: there is nothing to wait for any more."""
+        """Let every task pass from now on."""
         self._room = lambda: UNLIMITED
         self.let_in()

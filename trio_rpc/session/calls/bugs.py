@@ -1,11 +1,12 @@
-"""Handlers' bugs, logged where those who operate the program see them.
+"""A log of handlers' bugs for the operators of the program.
 
-The caller of a failed call is told what its handler raised, and often nobody else would ever hear of it. So
-whatever a method does not declare is logged with its traceback by the logger ``trio_rpc.handlers``, be it a
-built-in exception that travels as itself or not.
+Only the caller of a failed call gets the handler's exception. So the logger ``trio_rpc.handlers``
+logs every undeclared exception with its traceback, including a built-in exception that travels as
+itself.
 
-Not a bug, and not logged: what the method declares; a cancellation; what this library itself answers to a bad
-call; and, once the call is cancelled or its session over, the error that tells the handler that nobody listens.
+These are not bugs, and are not logged: a declared exception; a cancellation; this library's own
+answer to a bad call; and, once the call is cancelled or its session over, the error that tells the
+handler so.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["Bugs"]
 logger = logging.getLogger("trio_rpc.handlers")
 
 MAX_METHODS: Final = 1000
-"""Methods with a limit of their own. Their names are this program's; the rest share one limit."""
+"""Methods with their own rate limit. The names come from this program; the rest share one limit."""
 
 _NOBODY_LISTENS: Final = (
     trio.BrokenResourceError,  # SessionBroken is one
@@ -34,9 +35,10 @@ _NOBODY_LISTENS: Final = (
 
 
 class Bugs:
-    """Logs handlers' bugs for one server, gateway or client; each method has a rate limit of its own.
+    """Logs handlers' bugs for one server, gateway or client, with a rate limit for each method.
 
-    So a caller that makes one method fail for ever fills no log, and does not hide the bug of another one.
+    A caller that makes one method fail again and again neither fills the log nor hides the bug of
+    another method.
     """
 
     def __init__(self) -> None:
@@ -53,15 +55,15 @@ class Bugs:
         call: int | str | None,
         is_cancelled: bool = False,
     ) -> None:
-        """Log what of ``exc`` is a bug, if anything is.
+        """Log the undeclared exceptions in ``exc``, if any.
 
         Args:
-            exc: what the handler raised, or a group.
+            exc: the handler's exception, or a group.
             method: the method's full name.
-            raises: what it declares; nothing for a notification, whose caller is not told.
-            session: what the caller is called in logs.
+            raises: the exceptions it declares; none for a notification, whose caller gets no error.
+            session: the caller's name in logs.
             call: the id of the call; None for a notification.
-            is_cancelled: the call is cancelled, or its session is over.
+            is_cancelled: whether the call is cancelled, or its session over.
         """
 
         def is_bug(one: BaseException) -> bool:

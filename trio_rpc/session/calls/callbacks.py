@@ -1,12 +1,12 @@
-"""Functions and streams that were given as arguments: what they are at each end (law 8).
+"""Functions and streams that are passed as arguments (law 8).
 
-At the caller a function stays where it is; only its number within the call travels. At the callee that
-number becomes a :class:`Callback`, and calling it is a Request back to the caller, which names the call
-and the number. It runs at the caller as a child of the call it was given to: begun in the order of
-arrival, cancelled with the call, and over before the call is.
+A function stays at the caller; only its number within the call travels. At the callee that number
+becomes a :class:`Callback`. Calling it sends a Request back to the caller, which names the call and
+the number. The function runs at the caller as a child of that call: it begins in the order of
+arrival, is cancelled with the call, and ends before the call does.
 
-A stream is lent in the same way: what arrives is an :class:`ItemReceiver`, and taking the first item from it
-is a Request back that asks for items.
+A stream is lent in the same way. The callee gets an :class:`ItemReceiver`, and taking the first
+item from it sends a Request back that asks for items.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from trio_rpc.wire.to_msgpack import has_data
 __all__ = ["CALLBACK", "STREAM", "CallBack", "Callback", "Lent", "lend", "not_lent"]
 
 CALLBACK = 1
-"""The kind of a reference to a function."""
+"""Reference kind: a function."""
 STREAM = 2
-"""The kind of a reference to what can be iterated over."""
+"""Reference kind: an async iterable."""
 
 CallBack: TypeAlias = Callable[
     [IncomingCall, RemoteMethod, int, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, Any]
@@ -43,7 +43,7 @@ CallBack: TypeAlias = Callable[
 
 
 class Callback:
-    """A function of the caller's, as its handler has it: an async function that lives with the call."""
+    """The caller's function, as its handler gets it: an async function that lives with the call."""
 
     __slots__ = (
         "_call_back",
@@ -63,17 +63,17 @@ class Callback:
         self._prepare: PrepareAll | None = None
         self._within_call: IncomingCall | None = None
         self._owner: str | None = None
-        """The method that it was given to."""
+        """The method that it was passed to."""
         self._method: RemoteMethod
         self._call_back: CallBack
 
     def use(self, convert: Convert | None, prepare: PrepareAll | None) -> None:
-        """Convert its results, and mark what its arguments lend, with these functions."""
+        """Set the functions that convert its results, and that mark what its arguments lend."""
         self._convert = convert
         self._prepare = prepare
 
     def bind(self, call: IncomingCall, method: RemoteMethod, call_back: CallBack) -> None:
-        """Tie it to the call that it came with; ``method`` is what it is here."""
+        """Bind it to the call that it arrived with, and to a method for its Requests."""
         method.convert = checked(method.title, self._convert)
         if self._prepare is not None:
             method.said = method.said._replace(prepare=self._prepare)
@@ -83,17 +83,17 @@ class Callback:
         self._call_back = call_back
 
     def expire(self, _owner: str) -> None:
-        """The call that it was given to has ended: so has this (law 8)."""
+        """End it, since the call that it was passed to has ended (law 8)."""
         self._within_call = None  # which knows this callback
 
     def __repr__(self) -> str:
         return f"<callback {self.number} of {self._owner or 'nothing'}>"
 
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call the function at the other end, and return or raise what comes of it there.
+        """Call the function at the other end; return its result or raise its error.
 
-        Raises LocalProtocolError once the handler that it was given to has ended (law 8), DecodeError for
-        a result that is not of the annotated type, and in addition all that any call raises.
+        Raises LocalProtocolError once the handler that it was passed to has ended (law 8),
+        DecodeError for a result that does not have the annotated type, and any error of a call.
         """
         if self._owner is None:
             raise LocalProtocolError("this callback came with nothing that it could live in")
@@ -105,19 +105,20 @@ class Callback:
 
 
 class Lent(NamedTuple):
-    """A function or a stream of ours that the peer may use while a call lasts."""
+    """A local function or stream that the peer may use while a call lasts."""
 
     reference: Reference
     method: BoundMethod
-    """What it is to the peer."""
+    """Its kind of reference."""
 
 
 def lend(value: Any, method: RemoteMethod, number: int) -> Lent | None:
-    """Make what is to travel in place of an argument of no type that the codec knows, or None.
+    """Lend an argument of a type that the codec does not know; return None if it cannot be lent.
 
     Args:
         value: a function, sync or async, or an async iterable.
-        method: what it is given to; an exception that this declares travels as itself from here, too.
+        method: the method that it is passed to. Exceptions that this method declares also travel as
+            themselves from the function.
         number: its number within the call.
     """
     said = None
@@ -134,24 +135,25 @@ def lend(value: Any, method: RemoteMethod, number: int) -> Lent | None:
 
 
 def not_lent(value: Any) -> None:
-    """Raise EncodeError for a function or a stream in a notification, which has no end for it to live until.
+    """Raise EncodeError for a function or stream in a notification, which has no lifetime to share.
 
-    An argument that could be data as well is data here.
+    An argument that could also be data is data here.
     """
     is_wanted = type(value) is Wanted
     value = value.value if is_wanted else value
     is_alive = callable(value) or isinstance(value, AsyncIterable)
     if is_wanted or (is_alive and not _is_data(value)):
         raise EncodeError(
-            f"a notification cannot carry a function or a stream, such as this {type(value).__qualname__}: they live"
+            "a notification cannot carry a function or a stream, such as this "
+            f"{type(value).__qualname__}: they live"
             " as long as a call does, so make it a method"
         )
 
 
 def _kind_by_looks(value: Any) -> int | None:
-    """Say whether a value that is not sent as data is a function or a stream, or neither (None).
+    """Return whether a value is a function or a stream, or None for neither.
 
-    Raises EncodeError, with what to write, for one that could be either of them, or data as well.
+    Raises EncodeError, which says what to write, for a value that could be both, or data.
     """
     is_function = callable(value) and not isinstance(value, type)
     if not isinstance(value, AsyncIterable):
@@ -163,7 +165,8 @@ def _kind_by_looks(value: Any) -> int | None:
         hints = ["a dict or list for the data"] * is_data
         hints += ["its __call__ for the function"] * is_function
         raise EncodeError(
-            f"this {name} could be {' or '.join(looks)}, and no annotation says which: call by a proxy with an"
+            f"this {name} could be {' or '.join(looks)}, and no annotation says which: "
+            "call by a proxy with an"
             f" interface that does, or give {', '.join(hints)}, or aiter() of it for the stream"
         )
     return STREAM
@@ -210,7 +213,7 @@ def _signature_of(function: Callable[..., Any], said: Said) -> Signature:
 
 
 def _anything(*args: Any, **kwargs: Any) -> None:
-    """Take whatever comes, for functions that do not say what they take."""
+    """Accept any arguments, for functions whose signature is unknown."""
 
 
 _NOTHING = Signature(lambda: None, skip_self=False, name="a stream")

@@ -1,4 +1,4 @@
-"""Which call is being handled here, and what travels with the calls that are made."""
+"""The current call of a task, and the context that travels with the calls it makes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ outgoing_metadata: ContextVar[Mapping[str, Any] | None] = ContextVar(
 
 @contextlib.contextmanager
 def metadata(**entries: Any) -> Iterator[None]:
-    """Let ``entries`` travel with the calls and notifications that are made inside this block.
+    """Attach ``entries`` to the calls and notifications that are made inside this block.
 
-    Blocks nest: an inner one adds to, or replaces, what an outer one says. What a handler finds in
-    ``current_call().metadata`` does not travel on by itself, since it may be meant for nobody else.
+    Blocks nest: an inner block adds or replaces entries. A handler's ``current_call().metadata``
+    does not travel on by itself, since it may be meant for that handler alone.
     """
     token = outgoing_metadata.set({**(outgoing_metadata.get() or {}), **entries})
     try:
@@ -39,10 +39,10 @@ def metadata(**entries: Any) -> Iterator[None]:
 
 
 def call_context(session: object | None, incoming: Container[int]) -> dict[str, Any] | None:
-    """Make the context of a call from here: its place in the tree, and what travels with it.
+    """Make the context of a call from this task: its place in the tree, and its metadata.
 
     Args:
-        session: what the call is made on; None if that is over.
+        session: the session that the call is made on; None if that is over.
         incoming: the calls that ``session`` is handling.
     """
     call, entries = handled_call.get(), outgoing_metadata.get()
@@ -59,5 +59,5 @@ def call_context(session: object | None, incoming: Container[int]) -> dict[str, 
 
 
 def callback_context(call: IncomingCall, number: int) -> dict[str, Any]:
-    """Make what the context of a callback says besides: which call, and which of its callbacks."""
+    """Make the additional context of a callback: its call, and its number in that call."""
     return {"parent": call.id, "callback": number, "depth": call.depth + 1}

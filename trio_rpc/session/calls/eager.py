@@ -1,6 +1,6 @@
-"""Running a coroutine up to its first wait, and then the rest of it in the task that it has by then.
+"""Eager steps: run a coroutine up to its first wait, and the rest in the task that it keeps.
 
-Each step is made in a context of its own, as it would be in a task of its own.
+Each step runs in the coroutine's own context, as it would in its own task.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class EagerCoroutine:
-    """A coroutine that has been run up to a point where it has to wait."""
+    """A coroutine that has run up to a point where it has to wait."""
 
     __slots__ = ("_context", "_coroutine", "_trap")
 
@@ -29,7 +29,7 @@ class EagerCoroutine:
 
     @types.coroutine
     def rest(self) -> Generator[Any, Any, Any]:
-        """Run what is left of the coroutine, and return its result."""
+        """Run the rest of the coroutine, and return its result."""
         coroutine, run, trap = self._coroutine, self._context.run, self._trap
         while True:
             try:
@@ -44,7 +44,7 @@ class EagerCoroutine:
             except StopIteration as stop:
                 return stop.value
             finally:
-                # What is raised may be in it: its traceback holds this frame, and would be held by it.
+                # The exception may be in it, whose traceback refers to this frame: a cycle.
                 del value
 
 
@@ -54,12 +54,12 @@ def begin(
     """Call an async function and run it to its first wait, or to its end.
 
     Args:
-        function: what to call.
-        argument: what to call it with.
-        context: where each step of it is made.
+        function: the function.
+        argument: its argument.
+        context: the context that each step runs in.
 
     Returns:
-        Either what is suspended, or the result.
+        The suspended coroutine, or the result.
     """
     try:
         coroutine, trap = context.run(_first_step, function, argument)
@@ -82,7 +82,7 @@ def _first_step(
 
 
 def is_awaitable(value: object) -> bool:
-    """Say whether a value is to be awaited."""
+    """Return whether a value is an awaitable."""
     # Of the ordinary ones this is quick: Python remembers what it found out about a class.
     return isinstance(value, Awaitable) or inspect.isawaitable(value)
 

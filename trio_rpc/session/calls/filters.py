@@ -1,4 +1,4 @@
-"""Filters: one async function round each call, on either side of it."""
+"""Filters: async functions that run around each call, at either end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Proceed: TypeAlias = Callable[[], Awaitable[Any]]
 
 
 def check_filters(filters: object) -> None:
-    """Raise TypeError unless these are filters, in an order that can be walked through for each call."""
+    """Raise TypeError unless these are filters in a sequence that can be iterated repeatedly."""
     if not isinstance(filters, Sequence) or isinstance(filters, str | bytes):
         raise TypeError(f"filters must be a list of async functions, not {filters!r}")
     for each in filters:
@@ -47,16 +47,16 @@ async def call_filtered(
     proceed: Proceed,
     done: Fate = Fate.STOPPED,
 ) -> Any:
-    """Make a call of ours inside all filters. Errors of this library that leave them tell its fate (law 15).
+    """Make an outgoing call inside all filters, and correct the fate of errors (law 15).
 
-    A filter may raise what is about no call, or about another one: it may have refused this call, or
-    repeated it, or failed when it was over.
+    A filter may raise an error of this library that concerns no call, or another call: it may have
+    refused this call, repeated it, or failed after it.
 
     Args:
-        filters: the first one is outermost.
-        call: what they see.
+        filters: the filters; the first one is outermost.
+        call: the view of the call.
         proceed: makes the call.
-        done: what has become of the handler when ``proceed`` has returned.
+        done: the fate of the handler once ``proceed`` has returned.
     """
     fates = [Fate.NOT_STARTED]
 
@@ -90,7 +90,7 @@ async def filtered(
     call: C,
     opening: AbstractAsyncContextManager[T],
 ) -> AsyncIterator[T]:
-    """Open something inside all filters: to them it is a call that lasts as long as the block."""
+    """Open a stream, duplex or scope inside all filters, as a call as long as the block."""
     left = trio.Event()
 
     async def run(*, task_status: trio.TaskStatus[T]) -> None:

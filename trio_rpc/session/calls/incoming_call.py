@@ -1,7 +1,7 @@
-"""A call of the peer's: what is known of it from its arrival until its handler has ended.
+"""An incoming call, from its arrival until its handler has ended.
 
-A call of the built-in method ``trio_rpc.scope`` holds a :class:`HeldScope`, in which other calls are made: each of
-the two knows the other, so they share this file.
+A call of the built-in method ``trio_rpc.scope`` holds a :class:`HeldScope`, in which other calls
+are made. Each of the two refers to the other, so they share this file.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ __all__ = ["CallSession", "HeldScope", "IncomingCall", "ItemSink"]
 
 
 class CallSession(Caller, Protocol):
-    """What a call needs of the session that it came in on."""
+    """The attributes that a call needs of its session."""
 
     @property
     def name(self) -> str:
-        """What the other end is called in logs and errors."""
+        """The name of the other end in logs and errors."""
 
 
 class ItemSink(Protocol):
-    """What a call needs of the producer's end of its stream."""
+    """The methods that a call needs of its ItemSender."""
 
     async def put(self, value: Any) -> None:
-        """Send one item; wait while its consumer is slow."""
+        """Send one item; wait while the consumer is slow."""
 
     def let_in(self) -> None:
-        """Wake those who wait for credit, which has come."""
+        """Wake the tasks that wait for credit, which has arrived."""
 
     def stop(self) -> None:
-        """Send no more: nobody takes items."""
+        """Stop sending, since the consumer takes no more items."""
 
 
 class IncomingCall:
-    """A call of the peer's, from its arrival until its handler has ended."""
+    """An incoming call, from its arrival until its handler has ended."""
 
     __slots__ = (
         "args",
@@ -80,44 +80,47 @@ class IncomingCall:
         self.kwargs = kwargs
         self.context = context
         self.scope: trio.CancelScope | None = None
-        """Where the handler runs, once it does."""
+        """The cancel scope of the handler, once it runs."""
         self.keeps_scope = False
-        """It has had to wait, so the scope is its own, and the reader's no more."""
+        """Whether the handler has had to wait, so that the scope is no longer the reader's."""
         self.cancelled: str | None = None
-        """The reason for which it has been cancelled."""
+        """The reason of its cancellation, or None."""
         self.suspended: EagerCoroutine | None = None
         self.parent_call: OutgoingCall | None = None
-        """The call of ours that this one is a callback of."""
+        """The outgoing call that this one is a callback of, or None."""
         self.result: object = None
         self.started = 0.0
         self.has_begun = False
-        """The handler's function has been called, and not only filters round it."""
+        """Whether the handler's function has been called, and not only the filters around it."""
         self.references: Sequence[Any] = ()
-        """Callbacks and streams that came with it, and live as long."""
+        """Callbacks and streams that arrived with it, and live as long."""
         self.sender: ItemSink | None = None
-        """Where its items go, if it is a stream or a duplex."""
+        """The sender of its items, if it is a stream or a duplex."""
         self.remote_scope: HeldScope | None = None
         """The remote scope that it was made in."""
         self.held_scope: HeldScope | None = None
-        """What it holds, if it is a remote scope itself."""
+        """The scope that it holds, if it is a call of ``trio_rpc.scope``."""
 
     @property
     def parent(self) -> int | None:
-        """The id of the call of ours that this one is made in."""
+        """The id of the outgoing call that this one is made in, or None."""
         return self.context.get("parent") if self.context else None
 
     @property
     def scope_id(self) -> int | None:
-        """The id of the remote scope that this one is made in."""
+        """The id of the remote scope that this one is made in, or None."""
         return self.context.get("scope") if self.context else None
 
     @property
     def depth(self) -> int:
-        """How many calls this one is made in."""
+        """The number of calls that this one is nested in."""
         return self.context.get("depth", 0) if self.context else 0
 
     def cancel(self, reason: str) -> None:
-        """Cancel the handler, or see to it that it never begins; in its first step, once it has to wait."""
+        """Cancel the handler. One that has not started never will.
+
+        A handler in its eager step is cancelled at its first wait.
+        """
         if self.cancelled is None:
             self.cancelled = reason
             if self.scope is not None and self.keeps_scope:
@@ -127,10 +130,10 @@ class IncomingCall:
 
 
 class HeldScope:
-    """A scope of the peer's, at this end.
+    """The callee's side of a remote scope.
 
     Attributes:
-        nursery: for what is to live as long as the scope; None before the handler has begun.
+        nursery: the nursery of tasks that live as long as the scope; None before the handler runs.
     """
 
     def __init__(self, call: IncomingCall) -> None:
@@ -142,20 +145,20 @@ class HeldScope:
 
     @property
     def is_ending(self) -> bool:
-        """Whether nothing more may begin in it."""
+        """Whether no call may begin in it any more."""
         return self._handled.cancelled is not None
 
     def enter(self, call: IncomingCall) -> None:
-        """A call has been made in this scope."""
+        """Record a call that is made in this scope."""
         self._members.add(call)
 
     def leave(self, call: IncomingCall) -> None:
-        """One of them is over."""
+        """Forget a call that has ended."""
         self._members.discard(call)
         self._left.set()
 
     async def hold(self) -> None:
-        """Last until cancelled; then cancel what was made in this scope, and wait until it has ended."""
+        """Wait until cancelled; then cancel the calls in this scope, and wait for their ends."""
         try:
             async with trio.open_nursery() as self.nursery:
                 await trio.sleep_forever()

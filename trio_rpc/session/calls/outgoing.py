@@ -1,9 +1,9 @@
-"""The caller's side: a task sends a Request, sleeps, and goes on with what came of it.
+"""The caller's side: a task sends a Request, sleeps, and goes on with the outcome.
 
-A caller sleeps in ``wait_task_rescheduled`` and is woken by the reader, by the end of the session,
-or by its own cancellation. The last sends Cancel and goes back to sleep, shielded, for the word
-that the handler has ended: that is law 2. Whoever wakes a caller first stores the reason on its
-:class:`OutgoingCall` and forgets the task, so that nobody wakes it twice.
+A caller sleeps in ``wait_task_rescheduled``. The reader, the end of the session, or its own
+cancellation wakes it. A cancellation sends Cancel, and the caller sleeps again under a shield until
+its handler has ended (law 2). The code that wakes a caller first stores the reason in its
+:class:`OutgoingCall` and clears the task, so that no caller is woken twice.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ class OutgoingCalls:
     ``session`` is set before the first one.
 
     Args:
-        protocol: where requests are queued.
+        protocol: queues Requests.
         limits: for ``send_buffer`` and ``cancel_grace``.
-        writer: what writes them.
-        lifecycle: says why a call cannot be made, or what has become of it when the session is over.
-        receiver: where a caller that is alone may wait for its Reply.
+        writer: writes them.
+        lifecycle: says why a call cannot be made, or how it ended with the session.
+        receiver: lets the only caller in flight receive its own Reply.
         owner: the run in which calls may be made.
-        complaints: logs what the peer does wrong.
+        complaints: logs errors of the peer.
     """
 
     def __init__(  # noqa: PLR0917 - made in one place
@@ -91,7 +91,7 @@ class OutgoingCalls:
         self.writer = writer
         self._functions = NO_FUNCTIONS
         self._method: RemoteMethod | None = None
-        """What is called by the Request that is being encoded."""
+        """The method of the Request that is being encoded."""
         self._send_buffer = limits.send_buffer
         self._lifecycle = lifecycle
         self._receiver = receiver
@@ -102,17 +102,17 @@ class OutgoingCalls:
         self._is_over = False
 
     def is_cancelling(self, call: OutgoingCall) -> bool:
-        """Whether Cancel has been said for that call, and its end has not come."""
+        """Return whether Cancel has been sent for a call that has not ended."""
         return self.protocol.outgoing.get(call.id) is OutgoingState.CANCELLING
 
     def is_abandoned(self, call: int) -> bool:
-        """Whether nobody waits any more for the end of that call, which has not come."""
+        """Return whether a call that has not ended has been abandoned."""
         return self.protocol.outgoing.get(call) is OutgoingState.ABANDONED
 
     # ── room ─────────────────────────────────────────────────────────────────────────────────
 
     def has_room(self) -> bool:
-        """Whether anything more should be queued for sending now."""
+        """Whether there is room in the queue for more."""
         return self.protocol.bytes_waiting < self._send_buffer
 
     def _room_for_calls(self) -> int:
@@ -126,17 +126,17 @@ class OutgoingCalls:
 
     @property
     def waiting(self) -> int:
-        """How many callers wait for credit or room."""
+        """The number of callers that wait for credit or room."""
         return self._calls.waiting + self._notifications.waiting + self._room.waiting
 
     def let_in(self) -> None:
-        """Credit or room may have come free: wake those who wait for it."""
+        """Wake the callers that wait, since there may be credit or room."""
         self._calls.let_in()
         self._notifications.let_in()
         self._room.let_in()
 
     async def wait_for_room(self) -> None:
-        """Wait while more than ``send_buffer`` bytes are queued; a checkpoint only if it waits."""
+        """Wait while more than ``send_buffer`` bytes are queued. A checkpoint only if it waits."""
         if not self._room.is_free:
             await self._room.wait()
 
@@ -152,16 +152,16 @@ class OutgoingCalls:
         callback: tuple[IncomingCall, int] | None = None,
         remote_scope: OutgoingCall | None = None,
     ) -> Any:
-        """Call ``method``: send a Request, wait for its end, and return or raise what came of it.
+        """Call ``method``: send a Request, wait for its end, and return its result or raise.
 
         Args:
-            method: what to call.
+            method: the method to call.
             args: positional arguments.
             kwargs: keyword arguments.
             abandon_on_cancel: leave when cancelled, without waiting for the handler's end.
-            callback: the call of the peer's, and which of its callbacks, is called in place of
-                ``method``, whose ``raises`` holds all the same.
-            remote_scope: the remote scope that the call is made in.
+            callback: an incoming call and the number of its callback, which is called in place of
+                ``method``; the ``raises`` of ``method`` still apply.
+            remote_scope: the remote scope that the call is made in, or None.
         """
         self.check_run()
         deadline = trio.current_effective_deadline()
@@ -198,7 +198,7 @@ class OutgoingCalls:
     # Interrupted between taking the Reply and saying so, it would wait for ever.
     @trio.lowlevel.enable_ki_protection
     async def _receive_reply(self, call: OutgoingCall) -> None:
-        """Receive one packet; its end may be in it. Cancelled, it passes that on as others do."""
+        """Receive one packet, which may hold this call's end. A cancellation sends Cancel."""
         try:
             reply = await self._receiver.receive_reply(call.id)
         except (trio.Cancelled, KeyboardInterrupt) as exc:
@@ -225,9 +225,9 @@ class OutgoingCalls:
         callback: tuple[IncomingCall, int] | None = None,
         remote_scope: OutgoingCall | None = None,
     ) -> OutgoingCall:
-        """Send a Request and return; whoever opens a call has to :meth:`close` it.
+        """Send a Request and return the call, which must be closed with :meth:`close`.
 
-        Args as for :meth:`request`; ``listener`` is told what comes.
+        Args as for :meth:`request`; ``listener`` receives the events of the call.
         """
         self.check_run()
         await trio.lowlevel.checkpoint()
@@ -253,7 +253,7 @@ class OutgoingCalls:
         deadline: float,
         remote_scope: OutgoingCall | None,
     ) -> OutgoingCall:
-        """Queue a Request; from here on the call is in flight."""
+        """Queue a Request. From here on the call is in flight."""
         self._lifecycle.check_may_call(context, self.protocol.incoming)
         now = trio.current_time()
         if deadline != math.inf:
@@ -296,7 +296,7 @@ class OutgoingCalls:
         return remote_scope
 
     def _lend(self, value: Any) -> m.Reference | None:
-        """Let a function or a stream travel with the call that is being encoded."""
+        """Lend a function or a stream to the call that is being encoded."""
         assert self._method is not None  # noqa: S101 - a Request is being encoded
         lent = lend(value, self._method, len(self._functions))
         if lent is None:
@@ -309,7 +309,7 @@ class OutgoingCalls:
     def callback(
         self, context: Mapping[str, Any]
     ) -> tuple[OutgoingCall, BoundMethod] | tuple[None, None]:
-        """Find the function that a Request with that context calls back."""
+        """Return the function that a Request with that context calls back."""
         call = self.calls.get(context.get("parent", 0))
         number = context["callback"]
         if call is None or number >= len(call.functions):
@@ -317,7 +317,7 @@ class OutgoingCalls:
         return call, call.functions[number]
 
     async def _end_callbacks(self, call: OutgoingCall) -> None:
-        """See to it that no callback runs when its call has returned (law 8)."""
+        """Cancel the callbacks of a call and wait for them, before the call returns (law 8)."""
         call.cancel_callbacks("the call that this callback belongs to has ended")
         with trio.CancelScope(shield=True):
             while call.callbacks:
@@ -337,7 +337,7 @@ class OutgoingCalls:
     async def notify(
         self, method: RemoteMethod, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> None:
-        """Send a Notification; waits for credit and room only."""
+        """Send a Notification. It waits only for credit and room."""
         self.check_run()
         await trio.lowlevel.checkpoint()
         context = call_context(self.session, self.protocol.incoming)
@@ -352,20 +352,20 @@ class OutgoingCalls:
     # ── what comes of a call ─────────────────────────────────────────────────────────────────
 
     def finish(self, message: m.Reply | m.ReplyErr) -> None:
-        """A terminal message has come: wake its caller."""
+        """Handle a terminal message: wake its caller."""
         self.calls.pop(message.id).end(message)
         self.let_callers_in()
 
     def let_callers_in(self) -> None:
         """Wake callers that wait for credit.
 
-        Called after each packet: the late end of an abandoned call frees credit, and is no event.
+        Called after each packet: the late end of an abandoned call frees credit without an event.
         """
         if self._calls.waiting:
             self._calls.let_in()
 
     def fail_all(self) -> None:
-        """The session is over: every call ends now (law 6)."""
+        """End every call, since the session is over (law 6)."""
         self._is_over = True
         calls, self.calls = self.calls, {}
         for call in calls.values():
@@ -376,16 +376,16 @@ class OutgoingCalls:
             queue.open()
 
     def let_go(self) -> None:
-        """Forget what knows this object: the session is over, and a call only raises now."""
+        """Drop the references to this object. The session is over, and calls only raise."""
         self.session = None
 
     def check_over(self, fate: Fate = Fate.UNKNOWN) -> None:
-        """Raise for whoever wants something of a session that is over."""
+        """Raise the error of a session that is over."""
         if self._is_over:
             raise self._lifecycle.error(fate)
 
     def cancel(self, call: OutgoingCall) -> bool:
-        """Cancel a call; True when its caller need not wait for anything."""
+        """Cancel a call; return True if its caller need not wait."""
         reason = reason_of(call)
         if call.answer is not None:
             return False  # one that receives is cancelled in the tick in which the session ends
@@ -409,7 +409,7 @@ class OutgoingCalls:
                 await wait_task_rescheduled(call.abort_again)
 
     def _expect_end(self, call: OutgoingCall) -> None:
-        """Have Cancel sent, and the call abandoned if its end does not come within ``cancel_grace``."""
+        """Send Cancel, and abandon the call if it does not end within ``cancel_grace``."""
         self.writer.send()
         self.writer.write_early()
         call.expires = trio.current_time() + self.limits.cancel_grace
@@ -417,7 +417,7 @@ class OutgoingCalls:
 
     @property
     def first_to_expire(self) -> float:
-        """When :meth:`abandon_late` is due, if nothing ends before."""
+        """The time when :meth:`abandon_late` is due, if no call ends before."""
         return min((call.expires for call in self.calls.values()), default=math.inf)
 
     def abandon_late(self, now: float) -> None:
@@ -442,21 +442,21 @@ class OutgoingCalls:
     # ── calls that were opened, and are not awaited ──────────────────────────────────────────
 
     def item(self, message: m.Item) -> None:
-        """An item has come."""
+        """Handle an Item."""
         self.calls[message.id].listener.item(message)
 
     def end_of_items(self, message: m.EndOfItems) -> None:
-        """A producer sends no more items."""
+        """Handle the end of a stream's items."""
         self.calls[message.id].listener.end_of_items()
 
     def grant_items(self, call: OutgoingCall, items: int, size: int) -> None:
-        """So much has been taken out of the stream that this call is."""
+        """Give credit for items that were taken from this call's stream."""
         if call.answer is None:
             self.protocol.grant_items(call.id, items, size)
             self.writer.wake()
 
     def started(self, message: m.Started) -> None:
-        """A handler has called ``task_status.started()``: so does this end's."""
+        """Call the local ``task_status.started()``, since the handler has called its own."""
         call = self.calls[message.id]
         try:
             value = _started_value(call.method, message)
@@ -471,7 +471,7 @@ class OutgoingCalls:
             call.task_status.started(value)
 
     async def close(self, call: OutgoingCall, reason: str) -> None:
-        """End an opened call: cancel it, and wait for the word that it has ended (law 2)."""
+        """End an opened call: cancel it, and wait until it has ended (law 2)."""
         if call.answer is None and self.calls.get(call.id) is call:
             call.cancel_callbacks(reason)
             if self.protocol.cancel(call.id, reason):
@@ -495,12 +495,12 @@ class OutgoingCalls:
             self.writer.send()
 
     async def failure(self, call: OutgoingCall) -> Exception:
-        """Make the exception for how an opened call has failed."""
+        """Make the exception for a failed opened call."""
         answer = await self._settle(call)
         return from_error(answer.error, call.method.raises, answer.problem)
 
     async def _settle(self, call: OutgoingCall) -> m.ReplyErr:
-        """Return the error that came, or raise what the caller is to see in its place."""
+        """Return the call's error, or raise the exception that replaces it for the caller."""
         answer = call.answer
         if call.interrupted:
             raise_cancelled(call)
@@ -522,7 +522,7 @@ def _within(
     callback: tuple[IncomingCall, int] | None,
     remote_scope: OutgoingCall | None,
 ) -> dict[str, Any] | None:
-    """Say in its context which callback, and which remote scope, a call is made in."""
+    """Add the callback and the remote scope to a call's context."""
     if callback is not None:
         context = {**(context or {}), **callback_context(*callback)}
     if remote_scope is not None:
@@ -533,7 +533,7 @@ def _within(
 def _split_task_status(
     kwargs: dict[str, Any],
 ) -> tuple[trio.TaskStatus[Any] | None, dict[str, Any]]:
-    """Take out what Trio's ``nursery.start`` gives: it stays here, only its use travels."""
+    """Take ``task_status`` out of the arguments: it stays here, and only its use travels."""
     rest = {name: value for name, value in kwargs.items() if name != TASK_STATUS}
     status = kwargs[TASK_STATUS]
     if status is trio.TASK_STATUS_IGNORED:
@@ -570,9 +570,9 @@ def _converted(convert: Convert, value: object) -> Any:
 
 
 async def _wait_for_own_deadline(call: OutgoingCall) -> NoReturn:
-    """Law 5: the deadline was ours, so it is our own scope that ends us, however soon it came.
+    """Wait until the caller's own scope ends the call, since its deadline has passed (law 5).
 
-    Clocks drift and messages take time, so the handler's copy of the deadline can be first.
+    Clocks drift and messages take time, so the handler's copy of the deadline can pass first.
     """
     if call.deadline != math.inf:
         await trio.sleep_until(call.deadline)

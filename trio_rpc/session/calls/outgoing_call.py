@@ -1,6 +1,7 @@
-"""A call that this end has made: what is known of it until it is over, and how its caller is woken.
+"""An outgoing call, from its Request until its end, and the ways to wake its caller.
 
-Whoever wakes a caller first stores the reason and forgets the task, so that nobody wakes it twice.
+The code that wakes a caller first stores the reason and clears the task, so that no caller is woken
+twice.
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ __all__ = [
 ]
 
 NO_FUNCTIONS: list[BoundMethod] = []
-"""Of a call that lends none; it is compared with ``is``, and nobody appends to it."""
+"""The functions of a call that lends none. It is compared with ``is`` and never appended to."""
 
 RaiseCancel = Callable[[], NoReturn]
 
 
 class Failure(NamedTuple):
-    """How a call has ended that no terminal message has ended.
+    """The end of a call without a terminal message.
 
-    The exception is made where it is raised: one that was kept here would hold the frames that hold the call.
+    The exception is made where it is raised. A stored one would refer to frames that refer to the
+    call.
     """
 
     fate: Fate
@@ -47,14 +49,14 @@ class Failure(NamedTuple):
 
 
 class Listener(Protocol):
-    """Who is told of what comes in a call besides its answer, while nobody waits for that."""
+    """Receives the events of an opened call while no task awaits it."""
 
     def ended(self) -> None:
-        """The call is over; ``OutgoingCall.answer`` tells how."""
+        """Handle the end of the call; ``OutgoingCall.answer`` says how it ended."""
 
 
 class RunningCallback(Protocol):
-    """What a call needs of a callback that runs in it."""
+    """The method that a call needs of a callback that runs in it."""
 
     method: BoundMethod
 
@@ -63,14 +65,14 @@ class RunningCallback(Protocol):
 
 
 class Canceller(Protocol):
-    """What a call needs of the table that it is in."""
+    """The method that a call needs of the table that it is in."""
 
     def cancel(self, call: OutgoingCall) -> bool:
-        """Cancel a call; True when its caller need not wait for anything."""
+        """Cancel a call; return True if its caller need not wait."""
 
 
 class OutgoingCall:
-    """A call that is waiting for its end, and what has come of it."""
+    """A call that waits for its end, and its outcome."""
 
     __slots__ = (
         "_calls",
@@ -106,48 +108,48 @@ class OutgoingCall:
         self.method = method
         self.deadline = deadline
         self.expires = math.inf
-        """When it is abandoned, once it has been cancelled."""
+        """The time when it is abandoned, once it has been cancelled."""
         self.parent: int | None = None
         self.abandon_on_cancel = False
         self.started = started
         self.answer: m.Reply | m.ReplyErr | Failure | None = None
         self.raise_cancel: RaiseCancel | None = None
         self.interrupted = False
-        """What ``raise_cancel`` raises is KeyboardInterrupt, which no result may replace."""
+        """Whether ``raise_cancel`` raises KeyboardInterrupt, which no result may replace."""
         self.task: trio.lowlevel.Task | None = None
         self.functions: list[BoundMethod] = NO_FUNCTIONS
-        """What was given to this call to be called back."""
+        """The functions and streams that were lent to this call."""
         self.listener: Any = None
         """A :class:`Listener`, if it is a call that was opened and not awaited."""
         self.remote_scope: OutgoingCall | None = None
-        """The remote scope that it is made in."""
+        """The remote scope that it is made in, or None."""
         self.task_status: trio.TaskStatus[Any] | None = None
 
     def take_callbacks(self, functions: list[BoundMethod]) -> None:
-        """Let the peer call these, as part of this call, in the context of its caller."""
+        """Let the peer call these functions as part of this call, in its caller's context."""
         self.functions = functions
         self.callbacks: set[RunningCallback] = set()
-        """Those that are running."""
+        """The callbacks that are running."""
         self.context = copy_context()
 
     def is_using(self, method: BoundMethod) -> bool:
-        """Whether a callback of the peer's runs that uses this function or stream."""
+        """Return whether a callback that uses this function or stream is running."""
         return any(call.method is method for call in self.callbacks)
 
     def callback_ended(self, call: RunningCallback) -> None:
-        """One of the callbacks is over; the call may have waited for that."""
+        """Forget a callback that has ended; the call may have waited for that."""
         self.callbacks.discard(call)
         if self.answer is not None:
             self.wake()
 
     def cancel_callbacks(self, reason: str) -> None:
-        """Cancel all that are running."""
+        """Cancel the callbacks that are running."""
         if self.functions:
             for call in tuple(self.callbacks):
                 call.cancel(reason)
 
     def end(self, answer: m.Reply | m.ReplyErr | Failure) -> None:
-        """The call is over: tell those who wait."""
+        """Store the outcome, and wake the task or listener that waits."""
         self.answer = answer
         self.wake()
         if self.listener is not None:
@@ -155,13 +157,13 @@ class OutgoingCall:
             listener.ended()
 
     def wake(self) -> None:
-        """Let the caller go on, unless it has been woken already."""
+        """Wake the caller, unless it has been woken already."""
         if self.task is not None:
             task, self.task = self.task, None
             reschedule(task)
 
     def abort(self, raise_cancel: RaiseCancel) -> Abort:
-        """Pass our cancellation on, and sleep on until it is confirmed (law 2)."""
+        """Send Cancel, and sleep on until the handler's end is confirmed (law 2)."""
         self.raise_cancel = raise_cancel
         if self._calls.cancel(self):
             self.task = None
@@ -171,19 +173,19 @@ class OutgoingCall:
         return Abort.FAILED
 
     def abort_again(self, _raise_cancel: RaiseCancel) -> Abort:
-        """Ctrl-C does not wait for the confirmation, and nothing else comes through the shield."""
+        """Leave at once: only Ctrl-C passes the shield, and it does not wait."""
         self.task = None
         return Abort.SUCCEEDED
 
 
 def _can_be_interrupted(task: trio.lowlevel.Task | None) -> bool:
-    """Whether Ctrl-C may be raised in that task: Trio's main one, which the root task has started."""
+    """Return whether Ctrl-C may be raised in that task: Trio's main one, below the root task."""
     nursery = None if task is None else task.parent_nursery
     return nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task()
 
 
 def raise_cancelled(call: OutgoingCall) -> NoReturn:
-    """Raise what its caller has been cancelled with, in its own task."""
+    """Raise the caller's own Cancelled, in the caller's task."""
     raise_cancel, call.raise_cancel = call.raise_cancel, None
     if raise_cancel is None:  # pragma: no cover - callers have checked
         raise LocalProtocolError("nobody has cancelled this call")
@@ -194,7 +196,7 @@ def raise_cancelled(call: OutgoingCall) -> NoReturn:
 
 
 def reason_of(call: OutgoingCall) -> str | None:
-    """The reason of a cancellation, which only the exception itself tells."""
+    """Return the reason of a cancellation, which only the exception itself has."""
     try:
         if call.raise_cancel is not None:
             call.raise_cancel()
@@ -208,7 +210,7 @@ def reason_of(call: OutgoingCall) -> str | None:
 
 
 def describe_exception(exc: BaseException) -> str:
-    """Tell the other end why a block is left early."""
+    """Describe for the other end why a block is left early."""
     if isinstance(exc, trio.Cancelled):
         return _describe(exc) or "cancelled"
     return f"{type(exc).__name__}: {exc}"

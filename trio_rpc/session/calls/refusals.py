@@ -1,4 +1,4 @@
-"""The error maps, and texts, of calls that this end answers without their handlers' word."""
+"""The error maps and texts for calls that this end answers without a handler."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ __all__ = ["CALLED_TOO_LATE", "NOT_BEGUN", "NOT_TAKEN", "PULLED_TWICE", "SMALL",
 
 NOT_TAKEN: Final[dict[str, Any]] = {
     "code": "overloaded",
-    "message": "too much waits to be sent to this caller: what its handler returned or raised was dropped",
+    "message": "too much waits to be sent to this caller: "
+    "what its handler returned or raised was dropped",
     "started": True,
 }
 TOO_LATE: Final[dict[str, Any]] = {
@@ -26,4 +27,4 @@ NOT_BEGUN: Final = "cancelled before its handler could begin"
 CALLED_TOO_LATE: Final = "the call that this callback belongs to has been cancelled"
 
 SMALL: Final[tuple[str, ...]] = ("code", "type", "started", "parameter")
-"""What of an error always fits into the smallest message that a peer may accept."""
+"""The entries of an error that fit into the smallest message that a peer may accept."""

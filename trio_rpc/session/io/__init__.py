@@ -1,1 +1,1 @@
-"""The two sides of the channel: who writes to it, and who receives from it."""
+"""The two sides of a session's channel: the writer and the receiver."""

@@ -1,13 +1,14 @@
-"""How much of a large message may be under way while small ones want to pass it.
+"""The pacer bounds the pieces of a large message in transit, so that small messages can overtake.
 
-Small messages pass large ones in our queue, and nowhere else: what has been handed to the channel waits in the
-system's buffers, of which there can be tens of megabytes, and in front of the other end's reader. So while other
-calls are in flight, pieces leave in batches. A Ping follows each, and the next one waits for its Pong.
+Small messages overtake large ones only in our queue. Bytes that the channel has taken wait in the
+system's buffers, which can hold tens of megabytes, and before the peer's reader. So while other
+calls are in flight, pieces leave in batches. A Ping follows each batch, and the next batch waits
+for its Pong.
 
-The batch adapts to the path, without knowing it: it doubles while the answer takes less than twice the
-shortest time that one has taken, and is halved when it takes longer. So a near peer has a fraction of a
-megabyte under way and a far one has what its link can hold, and a small message is late by about as much as it
-takes anyway.
+The size of a batch adapts to the path. It doubles while the Pong takes less than twice the shortest
+time so far, and halves when it takes longer. So a near peer has a fraction of a megabyte in
+transit, and a distant one as much as its link can hold. A small message is delayed by about as much
+as it takes anyway.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from trio_rpc.protocol.protocol import Protocol
 __all__ = ["Pacer"]
 
 LEAST, MOST = 64 * 1024, 16 * 1024 * 1024
-"""Bytes of a batch. The least is one piece; the most is what nobody notices beside a message of this size."""
+"""Bytes of a batch: at least one piece, at most an amount that does not slow a large message."""
 
 
 class Pacer:
-    """Decides on the size of batches, from the times that their Pongs take.
+    """Sets the size of batches, from the times that their Pongs take.
 
     Args:
-        protocol: where pieces wait.
+        protocol: holds the pieces.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -36,11 +37,11 @@ class Pacer:
         self._since = 0.0
 
     def sent(self, now: float) -> None:
-        """A batch has left, and a Ping after it."""
+        """Record that a batch and its Ping have left."""
         self._since = now
 
     def answered(self, now: float) -> None:
-        """Its Pong has come: let the next batch go."""
+        """Let the next batch leave, since the Pong has arrived."""
         seconds = now - self._since
         self._shortest = min(self._shortest, seconds)
         if seconds <= 2 * self._shortest:

@@ -1,10 +1,10 @@
-"""Whose turn it is to receive: the reader's, or that of a caller.
+"""The receiving side of a channel, which the reader or a caller uses in turn.
 
-A caller that sleeps until the reader wakes it goes on a turn of Trio's loop after its Reply has come, and that is
-a seventh of what a call takes where there is one at a time. So a caller that is the only one in flight
-receives by itself: what comes next is most likely its Reply. Anything else it leaves to the reader, and
-sleeps as other callers do. When a Reply has come, the reader lets others run before it receives again
-(``reader.py``, step 5): by then the caller may have made its next call.
+A caller that the reader wakes continues one turn of Trio's loop after its Reply has arrived. With
+one call at a time, that turn is a seventh of the call. So the only caller in flight receives by
+itself, since the next packet is most likely its Reply. It leaves any other packet to the reader,
+and sleeps as other callers do. After a Reply, the reader lets other tasks run before it receives
+again (``reader.py``, step 5): by then the caller may have made its next call.
 
 ::
 
@@ -12,7 +12,8 @@ sleeps as other callers do. When a Reply has come, the reader lets others run be
     nobody --- a caller receives ----------> CALLER --- a packet, an error,
                                                         cancelled ----------> nobody
 
-A caller may receive only when nothing is left of an earlier packet, so all is acted on in the order in which it came.
+A caller may receive only after the earlier packet has been handled completely, so messages are
+handled in the order of arrival.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ class Receiver:
     """The receiving side of a session's channel, for one task at a time.
 
     Args:
-        channel: where packets come from. Callers receive only if it can ``stop_receiving``.
-        protocol: what makes events of them.
+        channel: the channel. Callers receive only if it has ``stop_receiving``.
+        protocol: turns packets into events.
 
     Attributes:
-        events: what is left of the packet that came last, or None.
-        arrived: when it came.
+        events: the remaining events of the last packet, or None.
+        arrived: the time when that packet arrived.
     """
 
     def __init__(self, channel: trio.abc.Channel[bytes], protocol: Protocol) -> None:
@@ -63,13 +64,13 @@ class Receiver:
         self._receive_nowait: Callable[[], bytes] | None = getattr(channel, "receive_nowait", None)
         self._whose = _NOBODY
         self._failure: Exception | None = None
-        """What a caller's receive() has raised: the reader is the one to say what it means."""
+        """The error of a caller's receive(), which the reader handles."""
         self._parked: trio.lowlevel.Task | None = None
-        """The reader, while a caller receives."""
+        """The reader's task, while a caller receives."""
         self._is_stopped = False
 
     async def receive(self) -> None:
-        """Have ``events``: for the reader. Raises what the channel does."""
+        """Wait for ``events``, in the reader. Raises the errors of the channel."""
         while self._whose is _Whose.CALLER:
             self._parked = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._unpark)
@@ -87,7 +88,10 @@ class Receiver:
                 self._whose = _NOBODY
 
     def receive_nowait(self) -> bool:
-        """Have ``events`` if a packet has arrived; tell whether it is so. Raises what the channel does."""
+        """Take a packet that has arrived, and return whether there was one.
+
+        Raises the errors of the channel.
+        """
         if self._receive_nowait is None:
             return False
         try:
@@ -98,12 +102,12 @@ class Receiver:
 
     @property
     def callers_receive(self) -> bool:
-        """Whether a caller ever receives from this channel."""
+        """Whether callers can receive from this channel."""
         return self._stops is not None
 
     @property
     def is_free(self) -> bool:
-        """Whether a caller may receive."""
+        """Whether a caller may receive now."""
         return (
             self._whose is _NOBODY
             and self.events is None
@@ -114,9 +118,9 @@ class Receiver:
     # A KeyboardInterrupt comes while it waits, and not between taking a packet and saying so.
     @trio.lowlevel.enable_ki_protection
     async def receive_reply(self, call: int) -> m.Reply | m.ReplyErr | None:
-        """Receive one packet: for a caller. Return the end of its call, if that comes first.
+        """Receive one packet, in a caller; return the end of its call if that is the first message.
 
-        All else is left to the reader. Cancelled, it has lost nothing.
+        The reader handles all other messages. A cancelled call of this method loses nothing.
         """
         self._whose = _Whose.CALLER
         handled = sys.exception()
@@ -133,21 +137,21 @@ class Receiver:
             self._whose = _NOBODY
             if self._failure is not None:
                 end_context(self._failure, handled)  # which is none of the session's business
-            # Once the session is over the reader is to be cancelled, and must not take this for a loss of the channel:
-            # handlers still owe their terminal messages (law 4).
+            # When the session is over, the reader will be cancelled. It must not take this for a
+            # lost channel, since handlers still owe their terminal messages (law 4).
             if self._parked is not None and not self._is_stopped:
                 task, self._parked = self._parked, None
                 trio.lowlevel.reschedule(task)
 
     def stop(self) -> None:
-        """Stop the caller that receives: the session is over."""
+        """Stop the caller that receives, since the session is over."""
         self._is_stopped = True
         self._failure = None
         if self._whose is _Whose.CALLER and self._stops is not None:
             self._stops.stop_receiving()
 
     def _first_reply(self, events: Iterator[m.Message], call: int) -> m.Reply | m.ReplyErr | None:
-        """Take the end of that call out of a packet, if it comes first; leave all else."""
+        """Take the end of that call from a packet if it is the first message; leave the rest."""
         event = next(events, None)
         if isinstance(event, m.Reply | m.ReplyErr) and event.id == call:
             try:

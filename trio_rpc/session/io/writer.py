@@ -1,4 +1,4 @@
-"""The writer of a session: the one task that touches the send side of the channel (law 10), once there is a need for it."""
+"""The writer of a session: the only task that sends on the channel (law 10), started on demand."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from trio_rpc.wire.parts import BufferList
 __all__ = ["Watcher", "Writer"]
 
 MANY = 64
-"""Messages that leave early. Of 1,000 calls that are cancelled in one tick, the last is 6 ms later than the first."""
+"""Messages that leave early. Cancelling 1,000 calls in one tick takes 6 ms."""
 
 
 class Watcher(typing.Protocol):
-    """Who is told what becomes of what was queued."""
+    """The callbacks of a writer to its session."""
 
     def sent(self) -> None:
-        """Something was queued, and written as far as that was possible at once."""
+        """Handle that messages were queued, and written as far as possible without waiting."""
 
     def progressed(self) -> None:
-        """A packet was taken by the channel: there may be room again."""
+        """Handle that the channel has taken a packet, so that there may be room again."""
 
 
 class _Nobody:
@@ -39,13 +39,13 @@ class _Nobody:
 
 
 class Writer(PacketWriter):
-    """Writes what the protocol has queued.
+    """Writes the messages that the protocol has queued.
 
     Args:
-        channel: where packets go.
-        protocol: where they come from.
-        pacer: is told when pieces have left that are followed by a Ping.
-        watcher: is told what has been sent.
+        channel: the channel.
+        protocol: the queue.
+        pacer: is notified when a batch of pieces and its Ping have left.
+        watcher: is notified of progress.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Writer(PacketWriter):
         pacer: Pacer,
         watcher: Watcher,
     ) -> None:
-        # Whether it takes a BufferList where others take bytes, so that large content need not be copied.
+        # Whether it accepts a BufferList in place of bytes, so that large bytes need no copy.
         takes_parts: bool = getattr(channel, "takes_parts", False)
         packets = _Packets(protocol, pacer, takes_parts=takes_parts)
         super().__init__(channel, packets, watcher.progressed)
@@ -63,12 +63,12 @@ class Writer(PacketWriter):
         self._watcher = watcher
 
     def let_go(self) -> None:
-        """Forget what knows this object: nothing is written any more."""
+        """Drop the references to this object. Nothing is written any more."""
         super().let_go()
         self._watcher = _Nobody()
 
     def send(self) -> None:
-        """Write what was just queued: at once if nothing can be expected to join it, else with what does."""
+        """Write the message just queued: at once if no other is expected, else together with it."""
         protocol = self._protocol
         if len(protocol.outgoing) <= 1 and len(protocol.incoming) <= 1:
             self.write_now()
@@ -77,13 +77,13 @@ class Writer(PacketWriter):
         self._watcher.sent()
 
     def write_early(self) -> None:
-        """Write what is queued, before this tick is over, if it is so much that the other end had better begin."""
+        """Write a long queue within this tick, so that the other end can begin."""
         if self._protocol.messages_waiting >= MANY:
             self.write_before_the_task()
 
 
 class _Packets:
-    """The packets of a protocol, as the channel takes them."""
+    """The protocol's packets, in the form that the channel accepts."""
 
     def __init__(self, protocol: Protocol, pacer: Pacer, *, takes_parts: bool) -> None:
         self._protocol = protocol
@@ -95,7 +95,7 @@ class _Packets:
         return self._protocol.has_data
 
     def next_packet(self) -> bytes | None:
-        """Take the next packet; tell the pacer if a batch of pieces is complete with it."""
+        """Take the next packet; notify the pacer if it completes a batch of pieces."""
         was_paced = self._protocol.is_paced
         packet = self._protocol.next_packet()
         if self._protocol.is_paced and not was_paced:

@@ -1,1 +1,1 @@
-"""What lasts longer than one answer: streams, duplexes, remote scopes, started tasks."""
+"""Streams, duplexes, remote scopes and started tasks: calls that last longer than one answer."""

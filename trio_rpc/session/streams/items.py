@@ -1,8 +1,9 @@
-"""The two ends of a stream: who yields items, and who takes them.
+"""The two ends of a stream: the producer and the consumer.
 
 Items go from the callee of a call to its caller, by credit (``protocol/streams.py``). The
-:class:`ItemReceiver` is the caller's end of it, the :class:`ItemSender` the callee's. A stream that is given
-as an argument is pulled by a call back, whose caller is the handler: so it has the same two ends.
+:class:`ItemReceiver` is the caller's end, the :class:`ItemSender` the callee's. A handler pulls a
+stream that was passed as an argument by a call back to the caller, so that stream has the same two
+ends.
 """
 
 from __future__ import annotations
@@ -31,20 +32,21 @@ __all__ = ["ItemReceiver", "ItemSender", "pump"]
 Pull: TypeAlias = "Callable[[IncomingCall, ItemReceiver], Awaitable[OutgoingCall]]"
 
 ITEMS_PER_TURN = 32
-"""After so many items a generator that never waits lets others run, the writer among them."""
+"""Items after which a generator that never waits lets other tasks run, such as the writer."""
 
 
 class ItemReceiver(trio.abc.ReceiveChannel[Any]):
     """The consumer's end of a stream: ``async for`` over it, or ``await receive()``.
 
-    Bound: what the window allows that the Request gave, ``Limits.stream_items`` and ``stream_bytes``;
-    more is an offence of the producer's.
+    Bound: the window that the Request gave, ``Limits.stream_items`` and ``stream_bytes``. A
+    producer that sends more breaks the protocol.
 
     Args:
-        name: of the method, for errors.
+        name: the method's name, for errors.
         convert: checks and converts each item.
-        number: its number among what came with a call, if it did; it is opened by the first ``receive``.
-        outgoing: the calls of ours; the stream is one of them, once it is open.
+        number: its number in the call that it arrived with, if it is an argument. The first
+            ``receive`` opens it.
+        outgoing: the outgoing calls; the stream is one of them, once it is open.
     """
 
     def __init__(
@@ -63,10 +65,10 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         self._pending: OutgoingCall | None = None
         self._items: deque[m.Item] = deque()
         self._why_not: Callable[[], Exception] | None = None
-        """Makes the error that says why nothing be received any more, whatever may have come."""
+        """Makes the error for every later receive, or None while items can be received."""
         self._has_ended = False
         self.has_raised = False
-        """Its user has been told how the call failed."""
+        """Whether the call's failure has been raised in its user's task."""
         self._used_items = self._used_size = 0
 
     def __repr__(self) -> str:
@@ -74,32 +76,32 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
 
     @property
     def fate(self) -> Fate:
-        """What the end of the session means for the call that this stream is, once that has ended it."""
+        """The fate of this stream's call, if the end of the session ended it."""
         answer = None if self._pending is None else self._pending.answer
         return answer.fate if isinstance(answer, Failure) else Fate.UNKNOWN
 
     def convert_items(self, convert: Convert | None) -> None:
-        """Check and convert items with that function from now on."""
+        """Set the function that checks and converts items."""
         self._convert = convert
 
     def bind(self, owner: IncomingCall, outgoing: OutgoingCalls, pull: Pull) -> None:
-        """Tie it to the call that it came with; ``pull`` opens it, as one of the calls of ours."""
+        """Bind it to the call that it arrived with; ``pull`` opens it as an outgoing call."""
         self.name = f"{self.name} given to {owner.method.name}"
         self._owner, self._outgoing, self._pull = owner, outgoing, pull
 
     def attach(self, call: OutgoingCall) -> None:
-        """The call that brings the items has been made."""
+        """Set the call that brings the items."""
         self._pending = call
 
     # ── for its user ─────────────────────────────────────────────────────────────────────────
 
     async def receive(self) -> Any:
-        """Return the next item. Cancelled, it has lost nothing.
+        """Return the next item. A cancelled receive loses nothing.
 
         Raises:
             trio.EndOfChannel: the producer has ended the stream.
-            Exception: what the producer raised, after the items that preceded it; as a call does.
-            DecodeError: the item is not of the annotated type. The next one may be.
+            Exception: the producer's exception, after the items that preceded it; as for a call.
+            DecodeError: the item does not have the annotated type. The next one may have it.
             trio.ClosedResourceError: this end has left the stream.
             trio.BusyResourceError: another task is receiving.
         """
@@ -114,7 +116,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         return self._take(call)
 
     async def aclose(self) -> None:
-        """Leave the stream: its producer is cancelled, and has ended when this returns (law 2)."""
+        """Leave the stream: cancel its producer, and wait until it has ended (law 2)."""
         self._bound.check_run()
         await trio.lowlevel.checkpoint()
         await self.leave("its consumer has closed it")
@@ -122,19 +124,19 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
     # ── what the call tells it ───────────────────────────────────────────────────────────────
 
     def item(self, message: m.Item) -> None:
-        """An item has come."""
+        """Handle an item."""
         self._items.append(message)
         if self._pending is not None:
             self._pending.wake()
 
     def end_of_items(self) -> None:
-        """No more items come, though the call goes on."""
+        """Handle the end of the items, while the call goes on."""
         self._has_ended = True
         if self._pending is not None:
             self._pending.wake()
 
     def ended(self) -> None:
-        """The call is over; what has come may still be taken."""
+        """Handle the end of the call. Items that have arrived can still be taken."""
 
     # ── leaving ──────────────────────────────────────────────────────────────────────────────
 
@@ -145,7 +147,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
             await self._bound.close(self._pending, reason)
 
     def expire(self, owner: str) -> None:
-        """The call that it was given to has ended: so has this (law 8)."""
+        """End it, since the call that it was passed to has ended (law 8)."""
         text = f"a stream given to {owner} lives only until its handler has ended"
         self._close(partial(LocalProtocolError, text))
         self._owner = self._pull = None  # which know this stream
@@ -182,7 +184,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         return self._pending
 
     async def _wait(self, call: OutgoingCall) -> None:
-        """Wait for whatever comes; raise if nothing can come any more."""
+        """Wait for an item or the end; raise if neither can arrive any more."""
 
         def abort(_raise_cancel: object) -> Abort:
             call.task = None
@@ -230,7 +232,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
 
 
 class _Place:
-    """Where items are sent: in which call of the peer's, once there is one."""
+    """The incoming call that items are sent in, once there is one."""
 
     __slots__ = ("_protocol", "call")
 
@@ -239,7 +241,7 @@ class _Place:
         self.call = 0
 
     def room(self) -> int:
-        """How many items may be sent now, as far as is known."""
+        """The number of items that may be sent now: 0 or at least 1."""
         return 1 if self.call and self._protocol.may_send_item(self.call) else 0
 
 
@@ -247,7 +249,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
     """The producer's end of a stream.
 
     Args:
-        outgoing: the calls of ours, which know whether there is room in the queue.
+        outgoing: the outgoing calls, which know whether there is room in the queue.
     """
 
     def __init__(self, outgoing: OutgoingCalls) -> None:
@@ -263,28 +265,28 @@ class ItemSender(trio.abc.SendChannel[Any]):
         self._credit = Admission(place.room)
 
     def bind(self, call: int) -> None:
-        """Send items in that call of the peer's from now on."""
+        """Send items in that incoming call from now on."""
         self._place.call = call
         self._credit.let_in()
 
     def let_in(self) -> None:
-        """Credit has come: wake those who wait for it."""
+        """Wake the tasks that wait for credit, which has arrived."""
         self._credit.let_in()
 
     def stop(self, fate: Fate = Fate.UNKNOWN) -> None:
-        """Nobody takes items any more.
+        """Stop sending, since the consumer takes no more items.
 
         Args:
-            fate: of the call, if that is because the session is over.
+            fate: the fate of the call, if the session is over.
         """
         self._fate = fate
         self._end(trio.BrokenResourceError)
 
     async def send(self, value: Any) -> None:
-        """Send one item; waits while its consumer is slow. Cancelled, it has sent nothing.
+        """Send one item; wait while the consumer is slow. A cancelled send has sent nothing.
 
         Raises:
-            EncodeError: it cannot be sent; nothing was.
+            EncodeError: the item cannot be sent; nothing was sent.
             trio.ClosedResourceError: this end has been closed.
             trio.BrokenResourceError: the consumer has left.
             SessionClosed, SessionBroken: the session is over.
@@ -297,11 +299,11 @@ class ItemSender(trio.abc.SendChannel[Any]):
             self._queue(value)
             self._writer.send()
         finally:
-            # Behind the item: it is on its way a turn earlier, and nothing can raise any more that has sent it.
+            # After the item, which so leaves a turn earlier. No error can follow a sent item.
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def put(self, value: Any) -> None:
-        """Do as :meth:`send` does, but as a checkpoint only now and then; more items can be expected."""
+        """Send one item as :meth:`send` does, but with a checkpoint only after several items."""
         self._left -= 1
         if self._left <= 0 or self._why_not is not None:
             self._left = ITEMS_PER_TURN
@@ -316,11 +318,11 @@ class ItemSender(trio.abc.SendChannel[Any]):
 
     @property
     def _is_free(self) -> bool:
-        """Whether an item may be sent without waiting."""
+        """Whether an item can be sent without waiting."""
         return self._why_not is None and self._credit.is_free and self._outgoing.has_room()
 
     async def _wait(self) -> None:
-        """Wait for credit and room; raise if there is nobody to send to."""
+        """Wait for credit and room; raise if the consumer has left."""
         if not self._credit.is_free:
             await self._credit.wait()
         while not self._outgoing.has_room():
@@ -340,7 +342,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
             self._credit.let_in()  # one at a time: the next one may pass, too
 
     async def aclose(self) -> None:
-        """End the stream; what was sent is still delivered."""
+        """End the stream. Items that were sent are still delivered."""
         self._outgoing.check_run()
         self._end(trio.ClosedResourceError)
         if self._place.call:
@@ -360,11 +362,11 @@ class ItemSender(trio.abc.SendChannel[Any]):
 
 
 async def pump(items: Any, sender: ItemSink) -> None:
-    """Send all items. A generator is closed in any case, in this task, and has ended then.
+    """Send all items. A generator is always closed, in this task, before this returns.
 
     Args:
-        items: an async iterable, or an awaitable that gives one.
-        sender: of the stream.
+        items: an async iterable, or an awaitable that returns one.
+        sender: the stream's sender.
     """
     if not isinstance(items, AsyncIterable) and is_awaitable(items):
         items = await items
@@ -372,6 +374,6 @@ async def pump(items: Any, sender: ItemSink) -> None:
         async for item in items:
             await sender.put(item)
     finally:
-        # Anything else that can be iterated over remains its owner's.
+        # Any other iterable belongs to the caller and is not closed here.
         if isinstance(items, AsyncGenerator):
             await items.aclose()

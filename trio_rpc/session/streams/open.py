@@ -1,4 +1,4 @@
-"""Streams and duplexes as their callers open them: context managers that end what they opened (law 2)."""
+"""The context managers that open streams and duplexes, and end them (law 2)."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ class DuplexChannel(trio.abc.Channel[Any]):
         return f"<trio_rpc duplex of {self._receiver.name}>"
 
     async def send(self, value: Any) -> None:
-        """Send one item; waits while the other end is slow. Cancelled, it has sent nothing.
+        """Send one item; wait while the other end is slow. A cancelled send has sent nothing.
 
         Raises:
-            EncodeError: it cannot be sent; nothing was.
+            EncodeError: the item cannot be sent; nothing was sent.
             trio.ClosedResourceError: this end has been closed, or its sending half.
-            trio.BrokenResourceError: the other end takes no more. Receiving tells why.
-            SessionClosed, SessionBroken: the session is over; ``fate`` tells what became of the call.
+            trio.BrokenResourceError: the other end takes no more items. Receiving says why.
+            SessionClosed, SessionBroken: the session is over; ``fate`` is the fate of the call.
         """
         await self._sender.send(value)
 
     async def send_eof(self) -> None:
-        """End what this end sends, and nothing else: the other end receives ``EndOfChannel``."""
+        """Close only the sending half: the other end receives ``EndOfChannel``."""
         await self._sender.aclose()
 
     async def receive(self) -> Any:
-        """Return the next item. Cancelled, it has lost nothing.
+        """Return the next item. A cancelled receive loses nothing.
 
         Raises:
-            trio.EndOfChannel: the other end sends no more.
-            Exception: at the caller, what the handler raised, after the items that preceded it.
-            DecodeError: the item is not of the annotated type. The next one may be.
+            trio.EndOfChannel: the other end sends no more items.
+            Exception: at the caller, the handler's exception, after the items that preceded it.
+            DecodeError: the item does not have the annotated type. The next one may have it.
             trio.ClosedResourceError: this end has been closed.
             trio.BusyResourceError: another task is receiving.
         """
@@ -71,11 +71,11 @@ class DuplexChannel(trio.abc.Channel[Any]):
         await self._receiver.aclose()
 
     def convert_items(self, convert: Convert | None) -> None:
-        """Check and convert what is received with that function."""
+        """Set the function that checks and converts received items."""
         self._receiver.convert_items(convert)
 
     def ended(self) -> None:
-        """The call is over."""
+        """Handle the end of the call."""
         self._sender.stop(self._receiver.fate)
 
 
@@ -87,7 +87,7 @@ async def open_stream(
     kwargs: dict[str, Any],
     remote_scope: OutgoingCall | None = None,
 ) -> AsyncIterator[ItemReceiver]:
-    """Open a stream while the block lasts; its generator has ended when the block is over."""
+    """Open a stream while the block lasts. Its generator has ended when the block ends."""
     receiver = ItemReceiver(method.name, method.convert, outgoing=outgoing)
     call = await outgoing.open(method, args, kwargs, remote_scope=remote_scope, listener=receiver)
     receiver.attach(call)
@@ -103,7 +103,7 @@ async def open_duplex(
     kwargs: dict[str, Any],
     remote_scope: OutgoingCall | None = None,
 ) -> AsyncIterator[DuplexChannel]:
-    """Open a duplex while the block lasts; its handler has ended when the block is over."""
+    """Open a duplex while the block lasts. Its handler has ended when the block ends."""
     sender, receiver = (
         ItemSender(outgoing),
         ItemReceiver(method.name, method.convert, outgoing=outgoing),
@@ -117,7 +117,7 @@ async def open_duplex(
 
 
 async def _served(sender: ItemSender) -> AsyncGenerator[Any, None]:
-    """Be the stream that the handler of a duplex pulls: items are sent by ``sender`` meanwhile."""
+    """Yield once ``sender`` has ended: the stream that a duplex's handler pulls."""
     call = handled_call.get()
     if call is not None:
         call.sender = sender
@@ -134,10 +134,10 @@ async def _served(sender: ItemSender) -> AsyncGenerator[Any, None]:
 async def _ending(
     outgoing: OutgoingCalls, call: OutgoingCall, receiver: ItemReceiver
 ) -> AsyncIterator[None]:
-    """See to it that an opened call has ended when the block is over, and no error of it is lost.
+    """End an opened call with the block, and raise its error if that came of leaving.
 
-    An error that the consumer has not come to is not raised, since only chance decides how far a producer
-    runs ahead; but one that came of leaving is.
+    An error that the consumer has not reached is not raised, since how far a producer runs ahead is
+    not deterministic.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""Remote scopes: a call that lasts, and in which other calls are made.
+"""Remote scopes: long calls that other calls are made in.
 
 At the caller a :class:`RemoteScope` is a block. At the callee it is a call of the built-in method
-``trio_rpc.scope``, whose handler does nothing but last until it is cancelled, and then sees to it that what was
-made in it ends before it does: a ``HeldScope``. What is lent to a call in a scope is lent to the scope.
+``trio_rpc.scope``. Its handler waits until it is cancelled, then ends all calls made in the scope,
+and ends last: a ``HeldScope``. A function lent to a call in a scope is lent to the scope.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 def scope_method() -> BoundMethod:
-    """Make the method that every session has, and that a peer opens a scope with."""
+    """Make the built-in method that a peer opens a scope with."""
     return BoundMethod(
         name=SCOPE,
         kind=Kind.METHOD,
@@ -62,7 +62,7 @@ _NO_ARGUMENTS = Signature(lambda: None, skip_self=False, name=SCOPE)
 
 
 class ScopedCaller(Caller, Protocol):
-    """What a remote scope needs of its session."""
+    """The methods that a remote scope needs of its session."""
 
     def invoke_in(
         self,
@@ -72,15 +72,17 @@ class ScopedCaller(Caller, Protocol):
         kwargs: dict[str, Any],
         kind: Kind | None = None,
     ) -> Any:
-        """Do what a method's kind says, in a remote scope; ``method`` may be a name if its kind is given."""
+        """Call, notify or open in a remote scope; ``method`` may be a name if ``kind`` is given."""
 
 
 class RemoteScope:
-    """Calls, callbacks and streams that live as long as a block; made by :meth:`Session.open_scope`.
+    """A block whose calls lend callbacks and streams for as long as it lasts.
 
-    What is given to a call that is made through it, a callback or a stream, may be used by the other end until the
-    block ends, and not only until that call does (law 8). A proxy may be had of it; so may single methods of the
-    session's proxies be given to :meth:`call`.
+    :meth:`Session.open_scope` makes it.
+
+    The other end may use callbacks and streams of calls in this scope until the block ends, and not
+    only until their call ends (law 8). Use :meth:`proxy` to make every call in this scope, or pass
+    one method of a session's proxy to :meth:`call`.
     """
 
     def __init__(self, session: ScopedCaller, body: trio.CancelScope) -> None:
@@ -92,11 +94,11 @@ class RemoteScope:
         return f"<trio_rpc.RemoteScope on {self._session!r}>"
 
     def begin(self, call: OutgoingCall) -> None:
-        """The call that is this scope has been made."""
+        """Set the call that holds this scope."""
         self._pending = call
 
     def ended(self) -> None:
-        """The other end has ended it, or the session is over: so does the block."""
+        """End the block, since the other end has ended the scope or the session is over."""
         self._body.cancel(reason="the remote scope has ended")
 
     @overload
@@ -120,7 +122,7 @@ class RemoteScope:
 
         Raises:
             LocalProtocolError: the scope has ended.
-            RemoteCancelled: it has ended meanwhile.
+            RemoteCancelled: the scope ended meanwhile.
         """
         return await self._session.invoke_in(self._remote_scope, method, args, kwargs, Kind.METHOD)
 
@@ -157,7 +159,7 @@ class RemoteScope:
         return self._session.invoke_in(self._remote_scope, method, args, kwargs, Kind.DUPLEX)
 
     def invoke(self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Do what a method of one of this scope's proxies does."""
+        """Call, notify or open: a method of one of this scope's proxies."""
         return self._session.invoke_in(self._remote_scope, method, args, kwargs)
 
     @property
@@ -168,7 +170,7 @@ class RemoteScope:
 
 @contextlib.asynccontextmanager
 async def open_scope(session: ScopedCaller, outgoing: OutgoingCalls) -> AsyncIterator[RemoteScope]:
-    """Open a remote scope while the block lasts; what is in it has ended when the block is over."""
+    """Open a remote scope while the block lasts. Its calls have ended when the block ends."""
     body = trio.CancelScope()
     scope = RemoteScope(session, body)
     call = await outgoing.open(RemoteMethod(session, SCOPE), (), {}, listener=scope)
@@ -209,7 +211,7 @@ def _ended_by_the_other_end(answer: object) -> RemoteCancelled:
 
 
 async def _error_of(outgoing: OutgoingCalls, call: OutgoingCall) -> Exception | None:
-    """What a scope has failed with; to be cancelled by us is no failure."""
+    """Return the error that a scope failed with; our own cancellation is not a failure."""
     answer = call.answer
     if answer is None or isinstance(answer, m.Reply):
         return None

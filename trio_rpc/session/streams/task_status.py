@@ -13,11 +13,11 @@ __all__ = ["RemoteTaskStatus"]
 
 
 class RemoteTaskStatus:
-    """What a handler is given as ``task_status``: its caller goes on when ``started`` is called.
+    """The ``task_status`` of a handler. Its caller continues when ``started`` is called.
 
     Args:
-        call: what it is given to.
-        outgoing: the calls of ours, which know whether the session is over.
+        call: the handler's call.
+        outgoing: the outgoing calls, which know whether the session is over.
     """
 
     def __init__(self, call: IncomingCall, outgoing: OutgoingCalls) -> None:
@@ -30,16 +30,16 @@ class RemoteTaskStatus:
         return f"<task_status of {self._method}>"
 
     def expire(self, _owner: str) -> None:
-        """The handler that it was given to has ended."""
+        """End it, since its handler has ended."""
         self._handled = None  # which knows this object
 
     def started(self, value: Any = None) -> None:
-        """Let the caller of ``nursery.start`` go on with ``value``.
+        """Let the caller of ``nursery.start`` continue with ``value``.
 
-        The handler's deadline is lifted: it was that of the start, and the task has a new parent now.
+        This removes the handler's deadline: it was the start's, and the task has a new parent now.
 
         Raises:
-            RuntimeError: it has been called before, or is used in another Trio run or thread.
+            RuntimeError: it was called before, or is used in another Trio run or thread.
             LocalProtocolError: the handler has ended.
             SessionClosed, SessionBroken: the session is over.
             EncodeError: the value cannot be sent.
