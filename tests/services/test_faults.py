@@ -161,6 +161,20 @@ def test_os_errors_keep_number_and_file():
     assert travel(OSError(13, "no"), raises=()).errno == 13
 
 
+@pytest.mark.parametrize(
+    ("exc", "base"),
+    [
+        (FileNotFoundError(2, "No such file", "a.txt"), OSError),
+        (KeyError("a"), LookupError),
+        (ZeroDivisionError("a"), Exception),
+    ],
+)
+def test_a_listed_exception_arrives_as_itself_where_its_base_is_declared(exc, base):
+    rebuilt = travel(exc, raises=(base,))
+    assert type(rebuilt) is type(exc)
+    assert rebuilt.args == exc.args
+
+
 def test_arguments_are_converted_to_the_annotations_of_the_constructor():
     rebuilt = travel(Sold(Item("x"), Side.BUY))
     assert type(rebuilt) is Sold

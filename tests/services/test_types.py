@@ -7,6 +7,7 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import inspect
 import ipaddress
 import os
 import pathlib
@@ -170,6 +171,11 @@ class PathBox(Box[pathlib.Path]):
     label: str = ""
 
 
+@dataclass
+class InnerPathBox(PathBox):
+    pass
+
+
 @attrs.define
 class Attrs:
     path: pathlib.Path
@@ -320,6 +326,7 @@ TABLE: list[tuple[Any, list[Any], list[Any]]] = [
     (Box[Box[Where]], [Box(Box(Where(PATH)))], [{"content": {"content": 1}}]),
     (Box[int], [Box(1, [2])], [{"content": "a"}]),
     (PathBox, [PathBox(PATH, [PATH], "x")], [{"content": 1}]),
+    (InnerPathBox, [InnerPathBox(PATH, [PATH], "x")], [{"content": 1}]),
     (Attrs, [Attrs(PATH, 5, count=7)], [{"path": 1}]),
     (Struct, [Struct(PATH, Where(PATH), 3), Struct(PATH)], [{"firstPath": 1}, {}]),
     (Row, [Row(PATH, 3)], [[1], []]),
@@ -574,6 +581,76 @@ async def test_keywords_may_be_those_of_a_typed_dict():
         with pytest.raises(trio_rpc.InvalidArguments, match="'paths': Expected `Path`"):
             await proxy.several(1)
         assert await proxy.anything(1, "a") == 2
+
+
+def said_elsewhere(function: Any) -> Any:
+    """Wrap a method, whose signature is that of the wrapper, too."""
+
+    async def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return await function(self, *args, **kwargs)
+
+    wrapper.__annotations__ = {}
+    wrapper.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return wrapper
+
+
+class Store(Generic[T]):
+    @trio_rpc.method
+    async def put(self, value: T, more: list[T]) -> dict[str, T]:
+        self.seen = [value, *more]
+        return {"value": value}
+
+    @trio_rpc.stream
+    async def values(self) -> AsyncIterator[T]:
+        yield PATH  # type: ignore[misc]
+
+    @trio_rpc.method
+    async def ask(self, back: Callable[[T], Awaitable[T]]) -> T:
+        return await back(PATH)  # type: ignore[arg-type]
+
+
+class Sides(Generic[T]):
+    @trio_rpc.method
+    async def side(self, value: T) -> T:
+        return value
+
+
+class Paths(Store[pathlib.Path], Sides[Side]):
+    @trio_rpc.method
+    @said_elsewhere
+    async def wrapped(self, value: pathlib.Path) -> pathlib.Path:
+        return value
+
+
+class InnerPaths(Paths):
+    pass
+
+
+@pytest.mark.parametrize("cls", [Paths, InnerPaths])
+async def test_a_generic_class_knows_what_its_type_variables_stand_for(cls):
+    seen = []
+
+    async def back(value):
+        seen.append(value)
+        return value
+
+    service = cls()
+    async with open_session_pair(service, None) as (_, session):
+        proxy = session.proxy("", cls)
+        assert await proxy.put(PATH, [PATH]) == {"value": PATH}
+        assert service.seen == [PATH, PATH]
+        async with proxy.values() as values:
+            assert await values.receive() == PATH
+        assert await proxy.ask(back) == PATH
+        assert seen == [PATH]
+        assert await proxy.side(Side.SELL) is Side.SELL
+        with pytest.raises(trio_rpc.InvalidArguments, match="Expected `Path`, got `int`"):
+            await proxy.put(1, [])
+
+
+async def test_what_a_signature_says_of_a_wrapper_holds_for_its_result():
+    async with open_session_pair(Paths(), None) as (_, session):
+        assert await session.proxy("", Paths).wrapped(PATH) == PATH
 
 
 class Aliases:

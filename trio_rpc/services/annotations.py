@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter
 from typing import Any, Final, ForwardRef, get_type_hints
 
-from trio_rpc.services.functions import written_in
+from trio_rpc.services.functions import substitute, type_arguments, written_in
 
 __all__ = ["Annotations", "Names", "class_annotations", "remember_names", "why_missing"]
 
@@ -59,7 +59,7 @@ class Annotations:
     ) -> None:
         self._sources = [written_in(source) for source in (function, like) if source is not None]
         self._owner = owner
-        self._parameters = {} if signature is None else signature.parameters
+        self._signature = signature
 
     def get(self, name: str, default: Any = Any) -> Any:
         """Return the annotation of a parameter or of "return", ``default`` where there is none."""
@@ -69,7 +69,7 @@ class Annotations:
         if annotation is None:
             return None
         try:
-            return self.names(name).resolve(name, annotation)
+            meant = self.names(name).resolve(name, annotation)
         except NameError as exc:
             missing = exc.name or str(exc)
             shown = annotation if isinstance(annotation, str) else repr(annotation)
@@ -77,6 +77,16 @@ class Annotations:
                 f"{getattr(source, '__qualname__', '?')}: {missing!r} in the annotation {shown!r} of"
                 f" {name!r} cannot be resolved at run time: {why_missing(source, missing)}"
             ) from exc
+        return substitute(meant, self._arguments(source))
+
+    def _arguments(self, source: Any) -> dict[Any, Any]:
+        """Return what the type variables of the class stand for in which a function is defined."""
+        if self._owner is None:
+            return {}
+        for base, arguments in type_arguments(self._owner).items():
+            if arguments and any(written_in(one) is source for one in vars(base).values()):
+                return arguments
+        return {}
 
     def names(self, name: str) -> Names:
         """Return the names that the annotation of ``name`` may use."""
@@ -100,9 +110,12 @@ class Annotations:
             if annotation is not Parameter.empty:
                 return source, annotation
         # A wrapper may say by __signature__ what it takes.
-        parameter = self._parameters.get(name)
-        if parameter is not None and parameter.annotation is not Parameter.empty:
-            return self._sources[0], parameter.annotation
+        if self._signature is not None:
+            parameter = self._signature.parameters.get(name)
+            said = self._signature.return_annotation if name == "return" else Parameter.empty
+            annotation = said if parameter is None else parameter.annotation
+            if annotation is not Parameter.empty:
+                return self._sources[0], annotation
         return None, None
 
 

@@ -295,14 +295,12 @@ class _Writer:
         return text
 
     def _declared(self, exc: BaseException) -> type[Exception] | None:
-        """Find the declared class nearest to the exception's own, or a listed built-in one."""
-        for cls in type(exc).__mro__:
-            if cls in self._raises:
-                return cls
-        listed = BUILTINS.get(wire_name(type(exc)))
-        if listed is type(exc) and self._detail != "none":
-            return listed
-        return None
+        """Return the exception's class if it is declared or a listed built-in, or its declared base."""
+        own = type(exc)
+        is_listed = BUILTINS.get(wire_name(own)) is own and self._detail != "none"
+        if own in self._raises or (is_listed and issubclass(own, Exception)):
+            return own
+        return next((cls for cls in own.__mro__ if cls in self._raises), None)
 
     def _sendable_args(self, exc: BaseException) -> tuple[list[Any], bool]:
         """Return the exception's arguments, and whether some had to be replaced by text."""

@@ -39,6 +39,7 @@ __all__ = [
     "is_call_protocol",
     "said_of",
     "substitute",
+    "type_arguments",
     "written_in",
 ]
 
@@ -238,6 +239,18 @@ def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
         several = isinstance(one, TypeVarTuple) and one in arguments
         filled += arguments[one] if several else [arguments.get(one, one)]
     return annotation[tuple(filled)]
+
+
+def type_arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
+    """Map each class that ``annotation`` is derived from to what its type variables stand for."""
+    cls = get_origin(annotation) or annotation
+    own = dict(zip(getattr(cls, "__parameters__", ()), get_args(annotation), strict=False))
+    found = {cls: own}
+    for base in vars(cls).get("__orig_bases__", cls.__bases__) if isinstance(cls, type) else ():
+        if isinstance(get_origin(base) or base, type):
+            for one, mapping in type_arguments(base).items():
+                found[one] = {key: substitute(value, own) for key, value in mapping.items()}
+    return found
 
 
 def _known(variables: tuple[Any, ...], arguments: tuple[Any, ...]) -> dict[Any, Any]:

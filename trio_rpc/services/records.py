@@ -28,7 +28,7 @@ import msgspec
 
 from trio_rpc.services.adapters import Read, reader
 from trio_rpc.services.annotations import Names, why_missing
-from trio_rpc.services.functions import substitute
+from trio_rpc.services.functions import substitute, type_arguments
 
 __all__ = ["READ_ONLY", "Field", "Record", "is_typed_dict", "record_of", "unpacked"]
 
@@ -232,7 +232,7 @@ def _attrs(cls: Any, hints: dict[str, Any]) -> Record:
 def _hints(annotation: Any, names: Names) -> dict[str, Any]:
     """Return the annotations of a class's fields, with the type arguments of ``annotation`` in their places."""
     cls = get_origin(annotation) or annotation
-    arguments = _arguments(annotation)
+    arguments = type_arguments(annotation)
     hints: dict[str, Any] = {}
     for base in reversed(_bases(cls)):
         module = vars(sys.modules.get(base.__module__, types.ModuleType("")))
@@ -259,16 +259,4 @@ def _bases(cls: Any) -> list[Any]:
     found = [base for base in cls.__mro__ if base not in (object, dict, tuple)]
     if is_typed_dict(cls):  # whose bases are not in its __mro__; it has all their annotations
         return [cls]
-    return found
-
-
-def _arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
-    """Map each class that ``annotation`` is derived from to what its type variables stand for."""
-    cls = get_origin(annotation) or annotation
-    own = dict(zip(getattr(cls, "__parameters__", ()), get_args(annotation), strict=False))
-    found = {cls: own}
-    for base in vars(cls).get("__orig_bases__", ()) if isinstance(cls, type) else ():
-        if isinstance(get_origin(base), type):
-            for one, mapping in _arguments(base).items():
-                found[one] = {key: substitute(value, own) for key, value in mapping.items()}
     return found

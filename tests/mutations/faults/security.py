@@ -139,8 +139,8 @@ FAULTS = (
     fault(
         "an undeclared exception of the user's class is told with its arguments",
         "services/error_maps.py",
-        '        if listed is type(exc) and self._detail != "none":\n',
-        "        if listed is type(exc):\n",
+        'is own and self._detail != "none"',
+        "is own",
         FAULTS_TEST,
     ),
     fault(
