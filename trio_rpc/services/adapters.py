@@ -1,6 +1,7 @@
-"""Stand-ins for the types that msgspec does not take: classes made on the spot that convert by a function.
+"""Stand-ins for types that msgspec does not support: classes that convert with a function.
 
-msgspec takes such a class for a custom type and hands the value to our hook, which calls the function.
+The classes are created at run time. msgspec treats such a class as a custom type and passes the
+value to our hook, which calls the function.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 Read: TypeAlias = Callable[[Any, Any], Any]
-"""Converts a value to an adapted annotation: ``convert_to``, or what another form of values has for it."""
+"""Converts a value to an adapted annotation: ``convert_to``, or another format's equivalent."""
 
 _PATHS: Final = re.compile(r"((?: - at (?:`key` in )?`\$[^`]*`)+)\Z")
 _IN_PART: Final = re.compile(r" - at (`key` in )?`\$\[0\]([^`]*)`\Z")
@@ -31,14 +32,14 @@ _PATH: Final = re.compile(r"(`key` in )?`\$([^`]*)`")
 
 
 class Ambiguous(TypeError):
-    """An annotation is refused, since nothing tells which member of a union a value is meant to be."""
+    """An annotation is refused, since nothing tells which union member a value is."""
 
 
 class Verdict(TypeError):
-    """A value does not fit, and nothing is gained by giving it to the class round it as it came.
+    """A value does not fit, and passing it unconverted to the enclosing class would not help.
 
     Attributes:
-        count: how many errors there are in it.
+        count: the number of errors in it.
     """
 
     def __init__(self, text: str, count: int = 1) -> None:
@@ -47,37 +48,37 @@ class Verdict(TypeError):
 
 
 class AdapterType(type):
-    """The class of all stand-ins."""
+    """The metaclass of all stand-ins."""
 
     # msgspec checks what the hook returned against the type it asked for.
     def __instancecheck__(cls, instance: object) -> bool:
-        """Say yes to whatever the function has returned."""
+        """Return True, so that msgspec accepts every result of the function."""
         return True
 
 
 class Adapter(metaclass=AdapterType):
-    """Stands in an annotation for a type that msgspec does not take."""
+    """Stands in an annotation for a type that msgspec does not support."""
 
     convert: ClassVar[Callable[[Any, Read], Any]]
 
 
 def adapter(name: str, convert: Callable[[Any, Read], Any]) -> Any:
-    """Make a stand-in that converts by ``convert``, which is given the value and what converts its parts."""
+    """Return a stand-in that calls ``convert`` with the value and a converter of its parts."""
     return AdapterType(name, (Adapter,), {"convert": staticmethod(convert)})
 
 
 def reader(adapted: Any) -> Callable[[Any, Read], Any]:
-    """Return what converts a part of a value, within the function of a stand-in.
+    """Return the function that converts one part of a value inside a stand-in's function.
 
-    It raises TypeError or ValueError, whose text ends with the path of what does not fit: to it msgspec adds the
-    path to the part.
+    The returned function raises TypeError or ValueError. The text ends with the path of the value
+    that does not fit, and msgspec adds the path to the part after it.
     """
     if isinstance(adapted, AdapterType):  # without msgspec, which only calls it
         part: Any = adapted
         return lambda value, read: part.convert(value, read)
     if isinstance(adapted, type) and issubclass(adapted, msgspec.Struct):
         return lambda value, read: _read(value, adapted, read)
-    # msgspec remembers what it found out about a Struct, and not about anything else.
+    # msgspec caches its type information for a Struct, but for nothing else.
     shape: Any = msgspec.defstruct("Part", [("value", adapted)], array_like=True)
 
     def convert(value: Any, read: Read) -> Any:
@@ -107,14 +108,14 @@ def _of_part(found: re.Match[str]) -> str:
 
 
 def joined_paths(text: str) -> str:
-    """Make one path of those that a text ends with, each of a part of the next."""
+    """Join the paths at the end of a text into one. Each starts at the part that the next one names."""
     found = _PATHS.search(text)
     if found is None:
         return text
     whole, key = "", ""
     for in_key, path in reversed(_PATH.findall(found[1])):
         whole += path
-        if in_key:  # msgspec does not tell where in a key
+        if in_key:  # msgspec does not report a path inside a key
             key = in_key
             break
     return text[: found.start()] + (f" - at {key}`${whole}`" if whole or key else "")

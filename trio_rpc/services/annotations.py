@@ -1,8 +1,8 @@
-"""What annotations mean: names are looked up where the annotation was written.
+"""Resolving annotations: names are looked up where the annotation was written.
 
-That is the module, the class, and the functions round them. Of a function only a running frame knows the local
-names, so the stack is searched for it: when a method is marked, which happens in the body of its class, and again
-when a name is looked up.
+The scopes are the module, the class, and the enclosing functions. A function's local names are
+known only while its frame is running, so the stack is searched for that frame. This happens when a
+method is marked, which is in the body of its class, and again when a name is looked up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOCALS: Final = ".<locals>."
 
 
 class Names:
-    """The names that an annotation may use: a module's, and those nearer to it, which go first."""
+    """The names that an annotation may use: the module's, and those of inner scopes, which win."""
 
     def __init__(
         self, module: Mapping[str, Any], nearby: Mapping[str, Any], owner: type | None = None
@@ -34,21 +34,21 @@ class Names:
         self._nearby = dict(nearby)
 
     def within(self, module: Mapping[str, Any], owner: type) -> Names:
-        """Return the names for the body of a class that an annotation means."""
+        """Return the names that annotations in the body of a class may use."""
         return Names(module, {**self._nearby, **_names_of(owner)}, owner)
 
     def resolve(self, name: str, annotation: Any) -> Any:
-        """Return what the annotation of ``name`` means. Raises NameError for a name that is not there."""
+        """Return the resolved annotation of ``name``. Raises NameError for an unknown name."""
         if annotation is None:
             return None
-        if isinstance(annotation, str):  # so that Final, InitVar and ClassVar may be in it
+        if isinstance(annotation, str):  # so that Final, InitVar and ClassVar are allowed
             annotation = ForwardRef(annotation, is_argument=False, is_class=True)
         holder = types.SimpleNamespace(__annotations__={name: annotation})
         return get_type_hints(holder, self._module, self._nearby, include_extras=True)[name]
 
 
 class Annotations:
-    """Looks up annotations one by one, so that one that is not needed need not resolve."""
+    """Resolves annotations one at a time, so that an unused one may be unresolvable."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Annotations:
         self._signature = signature
 
     def get(self, name: str, default: Any = Any) -> Any:
-        """Return the annotation of a parameter or of "return", ``default`` where there is none."""
+        """Return the annotation of a parameter or of "return", or ``default`` if there is none."""
         source, annotation = self._find(name)
         if source is None:
             return default
@@ -109,7 +109,7 @@ class Annotations:
             annotation = annotations.get(name, Parameter.empty)
             if annotation is not Parameter.empty:
                 return source, annotation
-        # A wrapper may say by __signature__ what it takes.
+        # A wrapper may declare its parameters with __signature__.
         if self._signature is not None:
             parameter = self._signature.parameters.get(name)
             said = self._signature.return_annotation if name == "return" else Parameter.empty
@@ -120,7 +120,7 @@ class Annotations:
 
 
 def class_annotations(cls: type) -> dict[str, Callable[[], Any]]:
-    """Map the names that the body of ``cls`` annotates to what resolves the annotation."""
+    """Map the names annotated in the body of ``cls`` to the resolver of each annotation."""
     module = vars(sys.modules.get(cls.__module__, types.ModuleType("")))
     names = Names(module, _names_of(cls), cls)
 
@@ -134,9 +134,10 @@ def class_annotations(cls: type) -> dict[str, Callable[[], Any]]:
 
 
 def remember_names(function: Callable[..., Any]) -> None:
-    """Keep the local names that the annotations of a method may mean; to be called where it is defined.
+    """Keep the local names that a method's annotations may use. Call this where it is defined.
 
-    Only names that annotations use are kept, and those that the classes of that function use in turn.
+    Only names used by annotations are kept, and names used in turn by local classes of that
+    function.
     """
     if found := _local_names(function):
         vars(function)[REMEMBERED] = found
@@ -179,7 +180,7 @@ def _names_in(annotations: Any) -> Iterator[str]:
 
 
 def why_missing(source: Any, name: str) -> str:
-    """Say, of a name that was not found, what is true of it, and what to do."""
+    """Return why a name was not found, and what to do about it."""
     module = getattr(source, "__module__", "?")
     if _is_for_type_checkers(module, name):
         return f"{module} imports it under `if TYPE_CHECKING` only: it must be imported outside of that"
@@ -209,7 +210,7 @@ def _is_for_type_checkers(module: str, name: str) -> bool:
 
 
 def _names_of(owner: type | None) -> dict[str, Any]:
-    """Return the names of a class body that annotations may mean: a method is never one."""
+    """Return the names of a class body that annotations may use. Methods are left out."""
     if owner is None:
         return {}
     return {
@@ -224,7 +225,7 @@ def _closure(function: Callable[..., Any]) -> dict[str, Any]:
     if not inspect.isfunction(function):
         return {}
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    # A cell is empty until its variable is assigned, which may well be after this.
+    # A cell is empty until its variable is assigned, which may happen later.
     return {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
 
 

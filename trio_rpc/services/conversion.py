@@ -1,15 +1,16 @@
 """Checking and converting one value against an annotation, with msgspec.
 
-What the codec hands over is plain: maps and lists for dataclasses, attrs classes, Structs and
-NamedTuples, values for enums; everything of its extension table (datetime, Decimal, tuple, set, …)
-is of its own type already. msgspec turns plain values into what the annotation says. It is
-strict: no ``str`` becomes an ``int``, nor ``bytes``. ``int`` becomes ``float``, a list a tuple or a set, and text in
-the ISO or usual form a datetime, Decimal or UUID, as a peer without our extensions sends them.
+The codec delivers plain values: maps and lists for dataclasses, attrs classes, Structs and
+NamedTuples, and values for enums. Only the types of its extension table (datetime, Decimal, tuple,
+set, …) already have their own type. msgspec converts plain values to the annotated type. It is
+strict: neither ``str`` nor ``bytes`` becomes an ``int``. It does convert ``int`` to ``float``, a
+list to a tuple or a set, and text in ISO or the usual form to a datetime, Decimal or UUID, as a
+peer without our extensions sends them.
 
 msgspec refuses some annotations that are quite usable: ``str | bytes``, ``complex | None | int``,
-unions of dataclasses, enums of tuples, parameterised generics it does not know (callbacks!). These
-are replaced, before msgspec sees them, by *adapters*: classes made on the spot that msgspec takes
-for a custom type and hands to our hook.
+unions of dataclasses, enums of tuples, and parameterised generics that it does not know
+(callbacks!). Before msgspec sees them, these are replaced by *adapters*: classes created at run
+time that msgspec treats as custom types and passes to our hook.
 """
 
 from __future__ import annotations
@@ -109,13 +110,13 @@ __all__ = [
 
 Convert: TypeAlias = Callable[[Any], Any]
 
-# Types that a converted value has to have exactly to be passed on as it is, without a look inside.
+# A converted value of exactly one of these types is passed on without looking inside.
 SCALARS = frozenset({str, int, float, bool, bytes, types.NoneType})
 
 # msgspec would read text as base64 for these; it is far more often a mistake.
 BYTES_LIKE = (bytes, bytearray, memoryview)
 
-# The generics whose arguments msgspec looks into.
+# The generics whose arguments msgspec checks.
 COLLECTIONS = frozenset(
     {
         list,
@@ -135,44 +136,45 @@ COLLECTIONS = frozenset(
 )
 
 QUALIFIERS = frozenset({Final, ClassVar, Required, NotRequired, *READ_ONLY})
-"""What says something of a name, and not of its values."""
+"""Qualifiers: they say something about a name, and not about its values."""
 
 
 @runtime_checkable
 class ConvertsItems(Protocol):
-    """A stream that came in a call: its items are checked one by one, as they are taken."""
+    """A stream that arrived in a call. Its items are checked one by one, as they are received."""
 
     def convert_items(self, convert: Convert | None) -> None:
-        """Check and convert each item with that function."""
+        """Check and convert each item with ``convert``."""
 
 
 @runtime_checkable
 class Described(Protocol):
-    """A function that came in a call: what its annotation says is used each time that it is called."""
+    """A function that arrived in a call. Its annotation is applied at each call."""
 
     def use(self, convert: Convert | None, prepare: PrepareAll | None) -> None:
-        """Convert each result, and mark what arguments lend, with these functions."""
+        """Convert each result, and mark the arguments that are lent, with these functions."""
 
 
 def adapt(annotation: Any, names: Names | None = None) -> Any:
-    """Return ``annotation`` with all that msgspec would refuse replaced by adapters.
+    """Return ``annotation`` with every part that msgspec would refuse replaced by an adapter.
 
     Args:
         annotation: the annotation.
-        names: what names mean that are left in it as text: those of recursive aliases, and ``Self``.
+        names: the meaning of names that remain in it as text: those of recursive aliases, and
+            ``Self``.
 
     Raises:
-        TypeError: no value that arrives could ever fit it, and the text says what to write; or a name
-            in a class that it names cannot be resolved.
+        TypeError: no value that arrives could ever fit it, and the text says what to write instead;
+            or a name in a class that it uses cannot be resolved.
     """
     return _Adapting(names or Names({}, {})).adapt(annotation)
 
 
 class _Adapting:
-    """The work on one annotation.
+    """Adapts one annotation.
 
-    Aliases and classes of fields may name themselves. What is in the middle of its own adaptation is an empty
-    adapter meanwhile, and is filled when it is done.
+    Aliases and classes with fields may refer to themselves. While one of them is being adapted, an
+    empty adapter stands for it. That adapter is filled in at the end.
     """
 
     def __init__(self, names: Names) -> None:
@@ -180,9 +182,9 @@ class _Adapting:
         self._memo: dict[Any, Any] = {}
         self._used: set[Any] = set()
         self._model: Any = None
-        """The configuration of the Pydantic model that the annotation is of a field of."""
+        """The configuration of the Pydantic model that the annotated field belongs to."""
         self._as_dicts = False
-        """Whether models within are left to the one round them, and only the fields are converted."""
+        """Whether only fields of inner models are converted, since the outer model makes them."""
 
     def adapt(self, annotation: Any) -> Any:
         if isinstance(annotation, (ParamSpecArgs, ParamSpecKwargs, TypeVarTuple)):
@@ -203,13 +205,13 @@ class _Adapting:
             return nested_tuple(args, self.adapt)
         if origin in COLLECTIONS:
             return self._collection(annotation, origin)
-        if origin is Unpack:  # of a TypeVarTuple, which may be anything
+        if origin is Unpack:  # arguments of a TypeVarTuple, which may be anything
             return Any
         if origin in STREAMS:
             return _stream_of(origin, self.adapt(args[0]))
         if origin is CALLABLE or is_call_protocol(origin):
             return self._function(annotation)
-        if hasattr(origin, "__value__"):  # a "type" statement's alias, with its arguments
+        if hasattr(origin, "__value__"):  # the alias of a "type" statement, with its arguments
             return self._alias(identity(annotation), origin.__name__, aliased(annotation))
         if isinstance(origin, type):
             if is_model(origin):
@@ -219,7 +221,7 @@ class _Adapting:
         return annotation
 
     def _plain(self, annotation: Any) -> Any:
-        """Adapt what has no arguments."""
+        """Adapt an annotation that has no arguments."""
         if annotation in (inspect.Parameter.empty, NoReturn, Never):
             return Any
         if annotation is LiteralString:
@@ -271,7 +273,7 @@ class _Adapting:
         return Any if variable.__bound__ is None else self.adapt(variable.__bound__)
 
     def _alias(self, key: Any, name: str, value: Any) -> Any:
-        """Adapt what an alias stands for, in which it may be named."""
+        """Adapt the value of an alias, which may refer to the alias itself."""
         if key in self._memo:
             self._used.add(key)
             return self._memo[key]
@@ -286,7 +288,7 @@ class _Adapting:
         return adapted
 
     def _record(self, annotation: Any) -> Any:
-        """Adapt a class of fields; None if it is not one."""
+        """Adapt a class with fields. Returns None for any other annotation."""
         if not is_record(get_origin(annotation) or annotation):
             return None
         if self._model is not None:
@@ -310,7 +312,7 @@ class _Adapting:
 
     @contextlib.contextmanager
     def _within(self, cls: type, model: Any) -> Iterator[None]:
-        """Adapt the fields of a class: names mean what they mean there."""
+        """Adapt the fields of a class. Their names are resolved in that class."""
         outside = self._names, self._model
         self._names = self._names.within(vars(sys.modules.get(cls.__module__, types)), cls)
         self._model = model
@@ -320,7 +322,7 @@ class _Adapting:
             self._names, self._model = outside
 
     def _model_of(self, annotation: Any) -> Any:
-        """Adapt a model, or a dataclass, of Pydantic's."""
+        """Adapt a Pydantic model or a Pydantic dataclass."""
         key = "a model", annotation, self._as_dicts
         if key in self._memo:
             return self._memo[key]
@@ -333,7 +335,7 @@ class _Adapting:
         return mine
 
     def _in_model(self, annotation: Any) -> Any:
-        """Adapt what Pydantic makes, and looks into, in the fields of its models; None if it does not."""
+        """Adapt a class that Pydantic itself validates in a field. Returns None for others."""
         cls: Any = get_origin(annotation) or annotation
         if not hasattr(cls, "__dataclass_fields__"):
             return None
@@ -361,7 +363,7 @@ class _Adapting:
         return adapted
 
     def _is_natural(self, annotation: Any, seen: set[Any]) -> bool:
-        """Say whether msgspec can make instances of a class of fields, and of all that is in it, by itself."""
+        """Return whether msgspec alone can make a class with fields and all its contents."""
         origin = get_origin(annotation) or annotation
         if isinstance(origin, type) and is_record(origin):
             if annotation in seen:
@@ -389,7 +391,7 @@ class _Adapting:
         return self.adapt(annotation) is annotation
 
     def _annotated(self, annotation: Any) -> Any:
-        """Adapt what says something about a type; of a set or a dict that is built here, it is checked here, too."""
+        """Adapt ``Annotated``. Constraints of a set or dict built here are checked here."""
         bare, *about = get_args(annotation)
         origin = get_origin(bare)
         tagged = tagged_union(bare, about, self._checked)
@@ -430,7 +432,8 @@ class _Adapting:
     def _union(self, annotation: Any) -> Any:
         functions = [one for one in get_args(annotation) if is_function(one)]
         kept = tuple(one for one in get_args(annotation) if one not in functions[1:])
-        # Any function fits the first of several, so what all of them say is put in its place.
+        # The first member accepts any function, so it is replaced by what all members have in
+        # common.
         as_one = {functions[0]: self._function(annotation)} if functions[1:] else {}
         members = tuple(as_one.get(one) or self.adapt(one) for one in kept)
         union: Any = Union.__getitem__(members)
@@ -463,18 +466,18 @@ def convert_to(value: Any, adapted: Any) -> Any:
 
 
 def check_supported(adapted: Any) -> None:
-    """Raise TypeError when msgspec cannot be asked for ``adapted`` at all."""
+    """Raise TypeError if msgspec cannot convert to ``adapted`` at all."""
     with contextlib.suppress(msgspec.ValidationError):
         convert_to(object(), adapted)
 
 
 def scalar_type(adapted: Any) -> type | None:
-    """Return the one scalar type that ``adapted`` is, or None when it is not that plain."""
+    """Return the one scalar type that ``adapted`` is, or None if it is not a plain scalar."""
     return adapted if isinstance(adapted, type) and adapted in SCALARS else None
 
 
 def make_converter(adapted: Any) -> Convert | None:
-    """Return a function that converts one value, or None when there is nothing to check."""
+    """Return a function that converts one value, or None if there is nothing to check."""
     if adapted is Any or adapted is object:
         return None
     if type(adapted) is AdapterType:  # without msgspec, which only calls it
@@ -491,7 +494,7 @@ def make_converter(adapted: Any) -> Convert | None:
 
 
 def is_function(annotation: Any) -> bool:
-    """Say whether an annotation is that of a function, or of one that may be missing."""
+    """Return whether an annotation is that of a function, or of an optional one."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return is_function(get_args(annotation)[0])
@@ -506,12 +509,12 @@ def _decode(wanted: Any, value: Any) -> Any:
 
 
 def decode_custom(wanted: Any, value: Any, read: Read) -> Any:
-    """Handle what msgspec calls custom types: adapters, and classes it knows nothing about.
+    """Convert what msgspec calls custom types: adapters, and classes that it does not know.
 
     Args:
-        wanted: the type that msgspec has come to.
-        value: what is to become one.
-        read: converts what is inside of it.
+        wanted: the type that msgspec has reached.
+        value: the value to convert to it.
+        read: converts the parts of the value.
     """
     if type(wanted) is AdapterType:
         return wanted.convert(value, read)  # type: ignore[attr-defined]
@@ -529,7 +532,7 @@ def _is_protocol(wanted: Any) -> bool:
 
 
 def _is_plain_protocol(wanted: type) -> bool:
-    # isinstance() refuses a Protocol that is not runtime_checkable: there is nothing to check.
+    # isinstance() refuses a Protocol that is not runtime_checkable, so there is nothing to check.
     return _is_protocol(wanted) and not getattr(wanted, "_is_runtime_protocol", False)
 
 
@@ -538,15 +541,15 @@ def _instance_of(cls: type) -> Any:
 
 
 def _function_of(name: str, result: Any, prepare: PrepareAll | None) -> Any:
-    """Make what stands for a function.
+    """Return the adapter for a function.
 
     Args:
-        name: for complaints.
-        result: what it returns, adapted.
-        prepare: marks what its arguments lend.
+        name: its name in error messages.
+        result: its result, adapted.
+        prepare: marks the arguments that are lent.
     """
     check_supported(result)
-    # Nobody wants a result of None, and a plain function may well return something.
+    # A result of None is not used, and a plain function may well return something.
     convert_result = _nothing if result in (None, types.NoneType) else make_converter(result)
 
     def convert(value: Any, _read: Read) -> Any:
@@ -560,12 +563,12 @@ def _function_of(name: str, result: Any, prepare: PrepareAll | None) -> Any:
 
 
 def _nothing(_value: Any) -> None:
-    """Return None: nobody wants the value."""
+    """Return None: the value is not used."""
 
 
 def _stream_of(origin: Any, item: Any) -> Any:
     convert_item = make_converter(item)
-    # A generator is more than what arrives can be, and most often just meant to be iterated over.
+    # A received stream cannot be a generator, and the annotation is mostly meant for iteration.
     wanted = (
         collections.abc.AsyncIterator
         if issubclass(origin, collections.abc.AsyncIterator)
@@ -582,7 +585,7 @@ def _stream_of(origin: Any, item: Any) -> Any:
 
 
 def is_record(cls: type) -> bool:
-    """Say whether msgspec looks into this class itself, for its fields."""
+    """Return whether msgspec itself handles the fields of this class."""
     return (
         field_names(cls) is not None
         or issubclass(cls, msgspec.Struct)
@@ -594,6 +597,6 @@ def is_record(cls: type) -> bool:
 def _is_supported(annotation: Any) -> bool:
     try:
         check_supported(annotation)
-    except (TypeError, NameError):  # msgspec looks up names in modules only
+    except (TypeError, NameError):  # msgspec looks up names only in modules
         return False
     return True

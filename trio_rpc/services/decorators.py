@@ -1,7 +1,7 @@
 """The decorators that make a method of a plain class callable from the other end.
 
-A decorator returns the very function it was given, so that the class stays an ordinary one: it can
-be called locally, subclassed, and serve as the client's interface. All it does is to leave a
+A decorator returns the same function that it was given, so the class stays an ordinary one: it can
+be called locally, subclassed, and used as the client's interface. The decorator only leaves a
 :class:`MethodMark` on the function. Nothing without a mark can ever be called (law 13).
 """
 
@@ -41,7 +41,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 Raises: TypeAlias = tuple[type[Exception], ...]
 
-# What the decorators of streams are given, and what a type checker is to see of it on a proxy.
+# The functions that stream decorators are given, and the type that a checker sees on a proxy.
 Generates: TypeAlias = Callable[Concatenate[S, P], AsyncIterable[T]]
 OpensStream: TypeAlias = Callable[
     Concatenate[S, P], AbstractAsyncContextManager[trio.abc.ReceiveChannel[T]]
@@ -56,30 +56,30 @@ NAME: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 SIGNALS: Final = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
-"""What means the end of something where it is raised; so does all that is not an Exception."""
+"""Exceptions that signal an end to their caller. So does everything that is not an Exception."""
 
 
 class Kind(enum.Enum):
-    """What a method looks like to its caller."""
+    """How a caller uses a method."""
 
     METHOD = "method"
     """One Request, one terminal message."""
     NOTIFICATION = "notification"
-    """One way: the caller does not learn how it ended."""
+    """One way: the caller does not learn the outcome."""
     STREAM = "stream"
-    """Opened by its caller, who then takes items."""
+    """The caller opens it and then receives items."""
     DUPLEX = "duplex"
-    """Opened by its caller; items go both ways."""
+    """The caller opens it, and items go both ways."""
 
     @property
     def is_opened(self) -> bool:
-        """Whether it is opened, as a context manager, and not awaited."""
+        """Whether it is opened as a context manager, instead of awaited."""
         return self in (Kind.STREAM, Kind.DUPLEX)
 
 
 @dataclass(frozen=True, slots=True)
 class MethodMark:
-    """What a decorator leaves on a function."""
+    """The record that a decorator leaves on a function."""
 
     kind: Kind
     raises: Raises = ()
@@ -92,19 +92,20 @@ def method(*, raises: Raises = ()) -> Callable[[F], F]: ...
 def method(function: F | None = None, /, *, raises: Raises = ()) -> F | Callable[[F], F]:
     """Make a method callable from the other end: ``@method`` or ``@method(raises=(…,))``.
 
-    ``async def`` handlers run as tasks; a plain ``def`` runs to completion at once, in arrival
-    order, and must not block. Its caller awaits it all the same, so that type checkers see a
-    plain ``def`` rightly only where an interface declares it to return an Awaitable.
+    ``async def`` handlers run as tasks. A plain ``def`` runs to completion at once, in arrival
+    order, and must not block. Its caller still awaits it, so type checkers see a plain ``def``
+    correctly only if an interface declares that it returns an Awaitable.
 
     Args:
         function: a function in a class body whose name does not begin with an underscore.
-        raises: the exception classes that arrive at the caller as themselves, with their ``args`` and
-            attributes, as far as those can be sent and the class says what they are (annotations,
-            fields, parameters of ``__init__``); others arrive as RemoteError. What means the end of
-            something to Python or Trio (StopIteration, trio.EndOfChannel) cannot be declared.
+        raises: the exception classes that reach the caller as themselves, with their ``args`` and
+            attributes, as far as those can be sent and the class declares them (annotations,
+            fields, parameters of ``__init__``). Others arrive as RemoteError. Exceptions that mean
+            the end of something to Python or Trio (StopIteration, trio.EndOfChannel) cannot be
+            declared.
 
     Raises:
-        TypeError: the function, or something in ``raises``, is not fit for this.
+        TypeError: the function, or an entry of ``raises``, is not suitable.
     """
     mark = MethodMark(Kind.METHOD, _checked_raises(raises))
     if function is None:
@@ -113,10 +114,10 @@ def method(function: F | None = None, /, *, raises: Raises = ()) -> F | Callable
 
 
 def notification(function: F, /) -> F:
-    """Make a method callable one way: the caller goes on once its message is on its way.
+    """Make a method callable one way: the caller continues once its message is on its way.
 
     Raises:
-        TypeError: the function is not fit for this.
+        TypeError: the function is not suitable.
     """
     return _attach(function, MethodMark(Kind.NOTIFICATION))
 
@@ -128,17 +129,18 @@ def stream(*, raises: Raises = ()) -> Callable[[Generates[S, P, T]], OpensStream
 def stream(function: Any = None, /, *, raises: Raises = ()) -> Any:
     """Make an async generator available as a stream: ``async with proxy.ticks() as ticks``.
 
-    It is paused when its consumer is slow, and closed, its ``finally`` run and awaited, when the
-    consumer leaves. Cancel scopes and nurseries may stay open across its ``yield``, since one task runs
-    it from its beginning to its end. Type checkers see what the caller sees of it.
+    It is paused while its consumer is slow. When the consumer leaves, the generator is closed, and
+    its ``finally`` is run and awaited. Cancel scopes and nurseries may stay open across its
+    ``yield``, because a single task runs it from beginning to end. Type checkers see the caller's
+    view of it.
 
     Args:
-        function: an async generator function in a class body, or a plain ``def`` that returns
-            an async iterable.
+        function: an async generator function in a class body, or a plain ``def`` that returns an
+            async iterable.
         raises: as for :func:`method`.
 
     Raises:
-        TypeError: the function, or something in ``raises``, is not fit for this.
+        TypeError: the function, or an entry of ``raises``, is not suitable.
     """
     mark = MethodMark(Kind.STREAM, _checked_raises(raises))
     if function is None:
@@ -153,17 +155,17 @@ def duplex(*, raises: Raises = ()) -> Callable[[Converses[S, T, P]], OpensChanne
 def duplex(function: Any = None, /, *, raises: Raises = ()) -> Any:
     """Make an async method available as a channel: ``async with proxy.chat("lobby") as channel``.
 
-    Its first parameter is its own end of that channel, a ``trio.abc.Channel``, which the caller does not
-    give. Each end sends and receives, may close its sending half alone (``send_eof``), and waits when the
-    other is slow. When the handler returns, the channel has ended; when its caller leaves the block, the
-    handler is cancelled. Type checkers see what the caller sees of it.
+    Its first parameter is the handler's end of that channel, a ``trio.abc.Channel``, and the caller
+    does not pass it. Each end sends and receives, may close only its sending half (``send_eof``),
+    and waits while the other end is slow. When the handler returns, the channel has ended. When the
+    caller leaves the block, the handler is cancelled. Type checkers see the caller's view of it.
 
     Args:
         function: an ``async def`` in a class body.
         raises: as for :func:`method`.
 
     Raises:
-        TypeError: the function, or something in ``raises``, is not fit for this.
+        TypeError: the function, or an entry of ``raises``, is not suitable.
     """
     mark = MethodMark(Kind.DUPLEX, _checked_raises(raises))
     if function is None:
@@ -172,24 +174,24 @@ def duplex(function: Any = None, /, *, raises: Raises = ()) -> Any:
 
 
 def mark_of(attribute: object) -> MethodMark | None:
-    """Return the mark a decorator left on ``attribute``, if any."""
+    """Return the mark that a decorator left on ``attribute``, or None."""
     mark = getattr(attribute, MARK, None)
     return mark if isinstance(mark, MethodMark) else None
 
 
 def wire_name(cls: type[BaseException]) -> str:
-    """Return the name under which a declared or built-in exception class travels.
+    """Return the name under which a declared or built-in exception class is sent.
 
-    Declared classes go by their bare name, since the two ends may import one class by different
-    paths (``__main__.Gone``, ``market.Gone``). The prefix keeps ``class KeyError`` of a user's
-    own apart from the built-in one.
+    Declared classes are sent by their bare name, since the two ends may import one class by
+    different paths (``__main__.Gone``, ``market.Gone``). The prefix keeps a user's ``class
+    KeyError`` apart from the built-in one.
     """
     name = cls.__name__
     return f"builtins.{name}" if getattr(builtins, name, None) is cls else name
 
 
 def inside(attribute: Any) -> Any:
-    """Return the function inside of what wraps one in a class body: a staticmethod, a property, a partialmethod."""
+    """Return the function inside a wrapper (staticmethod, property, partialmethod)."""
     for name in ("__func__", "fget", "func", "__wrapped__"):
         function = getattr(attribute, name, None)
         if isinstance(function, FunctionType):
@@ -219,7 +221,7 @@ def _attach(function: F, mark: MethodMark) -> F:
 
 
 def _check_fits(function: FunctionType, kind: Kind) -> None:
-    """Raise TypeError when a function cannot be of that kind."""
+    """Raise TypeError if a function cannot be a method of that kind."""
     name = function.__qualname__
     if kind is Kind.STREAM:
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
@@ -237,7 +239,7 @@ def _check_fits(function: FunctionType, kind: Kind) -> None:
 
 
 def _takes(function: FunctionType, count: int) -> bool:
-    """Say whether a function can be called with so many arguments by position, or more."""
+    """Return whether a function can be called with at least so many positional arguments."""
     kinds = [one.kind for one in inspect.signature(function).parameters.values()]
     by_position = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     return Parameter.VAR_POSITIONAL in kinds or sum(kind in by_position for kind in kinds) >= count

@@ -1,16 +1,16 @@
-"""Exceptions as error maps, and back: what the error of a ReplyErr holds.
+"""Converting exceptions to error maps and back. An error map is the error of a ReplyErr.
 
-An error map has string keys: ``code`` and ``message`` always, the others where they apply. Code
-"raised" is an exception of the handler; every other code is a refusal or the end of a call, said by
-the library itself. What a handler raises is always "raised", even if it is one of the library's own
-errors: that one told about some other call.
+An error map has string keys: always ``code`` and ``message``, and the others where they apply. Code
+"raised" is an exception of the handler. Every other code is a refusal or the end of a call,
+reported by the library itself. An exception that a handler raises always has the code "raised",
+even if it is one of the library's own errors, because that error was about some other call.
 
-Declared exceptions and a fixed list of built-in ones are made again (see ``exceptions.py``). The class
-comes from the declaration or from the list, never from the wire; all that the wire can do is to
-choose among them, and everything else becomes a RemoteError. What does not travel is named in a note.
+Declared exceptions and a fixed list of built-in ones are rebuilt (see ``exceptions.py``). The class
+comes from the declaration or from the list, never from the wire. The wire can only choose among
+them, and everything else becomes a RemoteError. Parts that cannot be sent are named in a note.
 
-Texts are cut, and groups are bounded in breadth and depth, so that an error map is small whatever
-was raised, and can always be sent: what the wire cannot carry travels as its ``repr``.
+Texts are cut, and groups are bounded in breadth and depth. So an error map is small whatever was
+raised, and can always be sent: values that the wire cannot carry are sent as their ``repr``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Detail: TypeAlias = Literal["none", "message", "traceback"]
 ErrorMap: TypeAlias = dict[str, Any]
 
 MAX_TEXT: Final = 10_000
-MAX_TEXTS: Final = 200_000  # all texts of one map together; beyond it each is cut to CUT_TEXT
+MAX_TEXTS: Final = 200_000  # all texts of one map together; after that each is cut to CUT_TEXT
 CUT_TEXT: Final = 100
 MAX_NAME: Final = 200
 MAX_TRACEBACK: Final = 50_000
@@ -109,7 +109,7 @@ _LISTED: Final[tuple[type[Exception], ...]] = (
     ZeroDivisionError,
 )
 BUILTINS: Final[Mapping[str, type[Exception]]] = {wire_name(cls): cls for cls in _LISTED}
-"""The exceptions that need no declaration, by the names they travel under."""
+"""The exceptions that need no declaration, by the names under which they are sent."""
 
 _CODES: Final[dict[type[CallError], str]] = {
     MethodNotFound: "method_not_found",
@@ -121,7 +121,7 @@ _REFUSALS: Final = {code: cls for cls, code in _CODES.items()}
 
 
 def check_detail(detail: object) -> None:
-    """Raise ValueError unless ``detail`` is one of the three: any other one would tell peers more than was meant."""
+    """Raise ValueError for an unknown ``detail``: it would tell peers more than intended."""
     if detail not in get_args(Detail):
         raise ValueError(f"error_detail must be 'none', 'message' or 'traceback', not {detail!r}")
 
@@ -132,17 +132,17 @@ def to_error(
     detail: Detail = "message",
     encode: Callable[[Notification], bytes] | None = None,
 ) -> ErrorMap:
-    """Make the error map of what a handler raised.
+    """Return the error map of an exception that a handler raised.
 
     Args:
         exc: the exception, or a group of them.
-        raises: the classes its method declares.
-        detail: how much is told. With "none", of an undeclared exception only that there was
-            one; with "message" its text; with "traceback" also where it came from.
-        encode: the codec's encode, to find out which arguments of an exception can be sent; a
-            codec without users' types by default.
+        raises: the classes that its method declares.
+        detail: how much is told about an undeclared exception. "none" tells only that there was
+            one, "message" adds its text, and "traceback" also tells where it was raised.
+        encode: the codec's encode, to find out which arguments of an exception can be sent. The
+            default is a codec without users' types.
 
-    Never raises, and never makes a map that cannot be encoded.
+    Never raises, and never returns a map that cannot be encoded.
     """
     try:
         return _Writer(tuple(raises), detail, encode or Codec().encode).whole(exc)
@@ -151,9 +151,9 @@ def to_error(
 
 
 def refusal(exc: CallError) -> ErrorMap:
-    """Make the error map of a call that the library itself ends, whose handler raised nothing.
+    """Return the error map of a call that the library itself ends, whose handler raised nothing.
 
-    Takes MethodNotFound, InvalidArguments, Overloaded, Unavailable and RemoteCancelled; a
+    Accepts MethodNotFound, InvalidArguments, Overloaded, Unavailable and RemoteCancelled. A
     RemoteError has the code "internal".
     """
     message = clip(_text_of(exc), MAX_TEXT)
@@ -169,9 +169,10 @@ def refusal(exc: CallError) -> ErrorMap:
 def not_started(
     exc: BaseException, raises: tuple[type[Exception], ...], detail: Detail
 ) -> ErrorMap:
-    """Make the error map of what a filter raised before the handler began.
+    """Return the error map of an exception that a filter raised before the handler began.
 
-    A refusal arrives as the class of this library that it is, or as its own if the method declares it.
+    A refusal arrives as the class of this library that it is, or as its own class if the method
+    declares it.
     """
     if isinstance(exc, CallError) and not isinstance(exc, raises) and _code_of(exc) is not None:
         return {**refusal(exc), **({"started": False} if isinstance(exc, RemoteCancelled) else {})}
@@ -185,7 +186,7 @@ def _code_of(exc: CallError) -> str | None:
 
 
 def set_fate(exc: BaseException, fate: Fate) -> None:
-    """Tell in an error of this library, or in those of a group, what became of the call."""
+    """Record in an error of this library, or in those of a group, what happened to the call."""
     if isinstance(exc, RpcError):
         exc.fate = fate
     elif isinstance(exc, BaseExceptionGroup):
@@ -198,11 +199,11 @@ def from_error(
     raises: Mapping[str, type[Exception]] | None = None,
     problem: str | None = None,
 ) -> Exception:
-    """Make the exception that a call ends with from the error map that arrived.
+    """Return the exception that a call ends with, from the error map that arrived.
 
     Args:
         error: the map.
-        raises: the classes the interface declares, by :func:`wire_name`.
+        raises: the classes that the interface declares, by :func:`wire_name`.
         problem: why some value in the map could not be read, if there is one.
 
     Raises:
@@ -212,7 +213,7 @@ def from_error(
 
 
 class _Writer:
-    """Makes one error map; counts the leaves of its groups."""
+    """Builds one error map, and counts the leaves of its groups."""
 
     def __init__(
         self,
@@ -295,7 +296,7 @@ class _Writer:
         return text
 
     def _declared(self, exc: BaseException) -> type[Exception] | None:
-        """Return the exception's class if it is declared or a listed built-in, or its declared base."""
+        """Return the exception's class if declared or a listed built-in, or its declared base."""
         own = type(exc)
         is_listed = BUILTINS.get(wire_name(own)) is own and self._detail != "none"
         if own in self._raises or (is_listed and issubclass(own, Exception)):
@@ -318,7 +319,7 @@ class _Writer:
     def _sendable_fields(
         self, plan: Plan, state: dict[str, Any], lost: list[str]
     ) -> dict[str, Any]:
-        """Return the attributes that can be sent; the names of the others go to ``lost``."""
+        """Return the attributes that can be sent. The names of the others are added to ``lost``."""
         fields = {}
         for name, value in state.items():
             if type(value) is str and len(value) > MAX_TEXT:
@@ -341,7 +342,7 @@ class _Writer:
 
 
 class _Reader:
-    """Makes one exception from an error map; counts the leaves of its groups."""
+    """Builds one exception from an error map, and counts the leaves of its groups."""
 
     def __init__(self, raises: Mapping[str, type[Exception]], problem: str | None) -> None:
         self._raises = raises
@@ -405,7 +406,8 @@ class _Reader:
         if state is not None and type(state) is not dict:
             raise DecodeError("an error has fields that are not a map")
         cls = self._raises.get(name) or BUILTINS.get(name)
-        # What could not be read may be of this one, which would be made of what it is not.
+        # An unreadable value may belong to this exception, which would be built from the wrong
+        # value.
         if self._problem is not None:
             notes.append(f"shown as text, since not all that came could be read: {self._problem}")
         elif cls is not None and args is not None:
@@ -427,7 +429,7 @@ def _rebuild(
     message: str,
     notes: list[str],
 ) -> Exception | None:
-    """Make an exception again, and note what of it was lost; None if the class cannot be made of that."""
+    """Rebuild an exception, and note lost parts. Returns None if its class prevents that."""
     made = plan_of(cls).make(args, state)
     if made is None:
         return None
@@ -435,7 +437,7 @@ def _rebuild(
     if lost:
         shown = ", ".join(quoted(str(name)) for name in lost[:MAX_ARGS])
         notes.append(f"lost on its way, since they do not fit here: {shown}")
-    # Its text may be made of what is lost.
+    # Its text may be built from the lost parts.
     if state is not None and clip(_text_of(exc), MAX_TEXT) != message and not _is_cut(message):
         notes.append(f"its text was: {message}")
     return exc  # type: ignore[return-value]
@@ -446,7 +448,7 @@ def _is_cut(message: str) -> bool:
 
 
 def _has_started(error: Mapping[str, Any], code: str) -> bool | None:
-    """Whether the handler had begun; None for a refusal that does not say, whose class does."""
+    """Whether the handler had begun. None for a refusal that does not say, since its class does."""
     started = error.get("started", None if code in _REFUSALS else True)
     if started is not None and type(started) is not bool:
         raise DecodeError("an error has a 'started' that is not a boolean")
@@ -485,7 +487,7 @@ def _text_of(exc: BaseException) -> str:
 
 def _repr_of(value: object) -> str:
     try:
-        return reprlib.repr(value)  # which does not write out what is large
+        return reprlib.repr(value)  # which abbreviates large values
     except Exception:  # noqa: BLE001 - likewise
         return f"<repr() of {type(value).__name__} failed>"
 
@@ -495,6 +497,6 @@ def _traceback_of(exc: BaseException) -> str:
         text = "".join(traceback.format_exception(exc))
     except Exception:  # noqa: BLE001 - likewise
         return ""
-    if len(text) > MAX_TRACEBACK:  # the end says most
+    if len(text) > MAX_TRACEBACK:  # the end is the most informative part
         text = "…" + text[-MAX_TRACEBACK:]
     return clip(text, MAX_TRACEBACK + 1)
