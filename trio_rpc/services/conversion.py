@@ -1,16 +1,14 @@
 """Checking and converting one value against an annotation, with msgspec.
 
-The codec delivers plain values: maps and lists for dataclasses, attrs classes, Structs and
-NamedTuples, and values for enums. Only the types of its extension table (datetime, Decimal, tuple,
-set, …) already have their own type. msgspec converts plain values to the annotated type. It is
-strict: neither ``str`` nor ``bytes`` becomes an ``int``. It does convert ``int`` to ``float``, a
-list to a tuple or a set, and text in ISO or the usual form to a datetime, Decimal or UUID, as a
-peer without our extensions sends them.
+The codec delivers plain values: maps and lists for classes of fields, values for enums. Only types
+of its extension table (datetime, Decimal, tuple, set, …) arrive as themselves. msgspec converts
+plain values to the annotated type. It is strict: neither ``str`` nor ``bytes`` becomes an ``int``.
+It does convert ``int`` to ``float``, a list to a tuple or a set, and text to a datetime, Decimal or
+UUID, as a peer without our extensions sends them.
 
-msgspec refuses some annotations that are quite usable: ``str | bytes``, ``complex | None | int``,
-unions of dataclasses, enums of tuples, and parameterised generics that it does not know
-(callbacks!). Before msgspec sees them, these are replaced by *adapters*: classes created at run
-time that msgspec treats as custom types and passes to our hook.
+msgspec refuses some usable annotations: ``str | bytes``, ``complex | None | int``, unions of
+dataclasses, enums of tuples, and generics that it does not know (callbacks!). They are replaced by
+*adapters*: classes made at run time that msgspec treats as custom types and passes to our hook.
 """
 
 from __future__ import annotations
