@@ -14,7 +14,7 @@ import trio
 
 COMMAND = (sys.executable, "-W", "error", "-m", "trio_rpc")
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60
+PATIENCE = 120
 
 
 async def run_cli(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[bytes]:
