@@ -187,7 +187,7 @@ FORBIDDEN_NAMES = {"eval", "exec", "__import__", "compile"}
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_nothing_can_run_what_arrives(module):  # S2
+def test_nothing_can_run_what_arrives(module):
     for imported, line in imports(SOURCES[module]):
         root = imported.split(".")[0]
         assert root not in FORBIDDEN_MODULES, f"{module}, line {line}: {imported}"

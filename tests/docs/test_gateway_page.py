@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from pages import ROOT, codes, read, section, table
+from helpers.pages import ROOT, codes, read, section, table
 
 from trio_rpc import gateway
 from trio_rpc.gateway.server.connection import End

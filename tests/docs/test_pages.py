@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 import pytest
-from pages import DOCS, ROOT, codes, read, section, table
+from helpers.pages import DOCS, ROOT, codes, read, section, table
 
 import trio_rpc
 from trio_rpc import errors

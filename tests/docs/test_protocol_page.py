@@ -8,8 +8,8 @@ import re
 
 import pytest
 import trio.testing
-from notation import CLASSES, value_of
-from pages import blocks, codes, section, table
+from helpers.notation import CLASSES, value_of
+from helpers.pages import blocks, codes, section, table
 
 import trio_rpc
 from trio_rpc.channels import StreamChannel

@@ -12,8 +12,8 @@ from typing import Any
 import make_vectors
 import pytest
 import trio
-from notation import READERS, fields_of, message_of, same, value_of
-from pages import section, table
+from helpers.notation import READERS, fields_of, message_of, same, value_of
+from helpers.pages import section, table
 
 import trio_rpc
 from trio_rpc.errors import DecodeError

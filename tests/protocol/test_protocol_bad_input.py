@@ -11,9 +11,9 @@ import struct
 
 import msgpack
 import pytest
+from helpers.protocol_pair import SMALL_LIMITS, Pair, encoded, make_protocol, packets, received
 from hypothesis import given
 from hypothesis import strategies as st
-from protocol_pair import SMALL_LIMITS, Pair, encoded, make_protocol, packets, received
 
 from trio_rpc.errors import EncodeError, LocalProtocolError, Refused, RemoteProtocolError
 from trio_rpc.protocol.hello import make_info
@@ -151,7 +151,7 @@ MALFORMED = {
     "LastPiece too short": array(17),
     "LastPiece too long": array(17, b"x", b"x"),
     "LastPiece of a list": array(17, [1]),
-    # S15: ids
+    # ids
     **{
         f"{kind} with id {value!r}": array(number, value, *rest)
         for kind, number, rest in (

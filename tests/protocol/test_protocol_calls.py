@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from protocol_pair import (
+from helpers.protocol_pair import (
     SMALL_LIMITS,
     Pair,
     decoded,
@@ -192,7 +192,7 @@ def test_a_cancel_goes_out_whatever_its_reason_is(pair, reason):
     assert pair.b.incoming == {call: IncomingState.CANCELLED}
 
 
-def test_cancel_and_its_request_in_one_packet(pair):  # case 33
+def test_cancel_and_its_request_in_one_packet(pair):
     """Our own end would withdraw the Request; another implementation need not."""
     events = received(pair.b, m.Request(1, "method", []), m.Cancel(1, "stop"))
     assert events == [m.Request(1, "method", []), m.Cancel(1, "stop")]
@@ -208,7 +208,7 @@ def test_cancel_of_a_call_that_is_over_or_unknown_does_nothing(pair):
     assert not pair.a.has_data
 
 
-def test_cancel_crossing_the_reply_is_dropped_by_rule(pair):  # case 34
+def test_cancel_crossing_the_reply_is_dropped_by_rule(pair):
     call = pair.call()
     pair.a.cancel(call)
     pair.b.reply(call, "made it")
@@ -230,7 +230,7 @@ def test_cancel_crossing_a_reply_that_has_left_is_dropped_by_rule(pair):
     pair.assert_no_calls()
 
 
-def test_cancel_twice_or_of_an_unknown_call_is_ignored(pair):  # case 32
+def test_cancel_twice_or_of_an_unknown_call_is_ignored(pair):
     pair.call()
     assert received(pair.b, m.Cancel(1), m.Cancel(1), m.Cancel(99)) == [m.Cancel(1)]
     assert pair.b.counters.late_cancels == 2
@@ -297,7 +297,7 @@ def test_abandoning_what_is_over_does_nothing(pair):
     pair.a.abandon(1)
 
 
-def test_a_second_reply_to_an_abandoned_call_is_illegal(pair):  # case 30
+def test_a_second_reply_to_an_abandoned_call_is_illegal(pair):
     pair.a.abandon(pair.call())
     with pytest.raises(RemoteProtocolError):
         received(pair.a, m.Reply(1, None), m.Reply(1, None))
@@ -416,7 +416,7 @@ def test_no_more_is_granted_than_was_received(pair):
         received(pair.a, m.Credit(1))
 
 
-def test_law_8_calls_nested_too_deeply_are_refused_without_an_event():  # case 41
+def test_law_8_calls_nested_too_deeply_are_refused_without_an_event():
     pair = Pair(Limits(max_call_depth=5))
     pair.call(None, depth=5)
     pair.a.request("method", [], None, {"depth": 6})
@@ -474,7 +474,7 @@ def test_a_ping_where_no_pong_may_be_sent_is_dropped(refused):
     assert m.Pong(1) not in pair.deliver(pair.b)
 
 
-def test_a_flood_of_pings_does_not_pile_up_answers(pair):  # S13
+def test_a_flood_of_pings_does_not_pile_up_answers(pair):
     flood = encoded(*(m.Ping(number) for number in range(3000)))
     for _ in range(50):
         assert list(pair.b.receive(flood)) == []
@@ -642,7 +642,7 @@ def test_the_largest_hello_is_one_packet():
     assert len(packets(pair.a)) == 1
 
 
-def test_a_message_as_large_as_the_peer_takes_arrives(pair):  # case 3
+def test_a_message_as_large_as_the_peer_takes_arrives(pair):
     overhead = len(encoded(m.Request(1, "method", [b"x" * 65_000]))) - 65_000
     most = SMALL_LIMITS.max_message - overhead
     call = pair.call(None, b"x" * most)

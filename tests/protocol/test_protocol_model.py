@@ -1,4 +1,4 @@
-"""Two Protocols and a slow link against a model: every call has exactly one outcome (case 89).
+"""Two Protocols and a slow link against a model: every call has exactly one outcome.
 
 The link neither loses nor reorders, but each packet takes as long as it likes, in each direction.
 The model knows what either end has asked for and has been told; it keeps no states of its own, so
@@ -11,6 +11,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import pytest
+from helpers.protocol_pair import SMALL_LIMITS, Pair
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,7 +21,6 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from protocol_pair import SMALL_LIMITS, Pair
 
 from trio_rpc.errors import LocalProtocolError
 from trio_rpc.protocol.protocol import Protocol

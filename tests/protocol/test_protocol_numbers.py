@@ -6,7 +6,7 @@ import dataclasses
 
 import msgpack
 import pytest
-from protocol_pair import Pair, encoded, make_protocol, received
+from helpers.protocol_pair import Pair, encoded, make_protocol, received
 
 from trio_rpc.errors import DecodeError, EncodeError, Refused, RemoteProtocolError
 from trio_rpc.protocol import hello

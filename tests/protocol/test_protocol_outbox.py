@@ -7,9 +7,9 @@ import tracemalloc
 
 import msgpack
 import pytest
+from helpers.protocol_pair import Pair, decoded, packets
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from protocol_pair import Pair, decoded, packets
 
 from trio_rpc.errors import DecodeError
 from trio_rpc.protocol.outbox import CONTROL_ROOM, Outbox
@@ -100,7 +100,7 @@ def test_packets_are_bounded_and_in_order(outbox):
 
 
 def test_batching_all_that_waits_leaves_in_one_packet_in_order_up_to_a_size(outbox):
-    """Batching as a part of its own; a session has one packet sent for each tick (B12)."""
+    """Batching as a part of its own; a session has one packet sent for each tick."""
     first = [request(number) for number in range(1, 6)]
     for each in first:
         outbox.put(each)
@@ -467,7 +467,7 @@ def test_large_bytes_that_are_in_no_message_are_malformed():
         CODEC.decode_message(pieces.take())
 
 
-def test_the_claim_of_large_bytes_reserves_nothing_before_a_share_of_them_has_come():  # S5
+def test_the_claim_of_large_bytes_reserves_nothing_before_a_share_of_them_has_come():
     size = 4 * 1024 * 1024
     encoded = CODEC.encode(m.Reply(3, bytes(size)))
     pieces = Pieces(2 * size)
@@ -522,7 +522,7 @@ def test_pieces_are_bounded_before_they_are_kept():
         pieces.add(b"123456")
 
 
-def test_tiny_pieces_cost_no_more_than_their_bytes():  # S6
+def test_tiny_pieces_cost_no_more_than_their_bytes():
     pieces = Pieces(100_000)
     tracemalloc.start()
     try:

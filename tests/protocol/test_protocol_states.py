@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from protocol_pair import Pair, encoded, make_protocol, packets, received
+from helpers.protocol_pair import Pair, encoded, make_protocol, packets, received
 
 from trio_rpc.errors import LocalProtocolError, RemoteProtocolError
 from trio_rpc.protocol import states

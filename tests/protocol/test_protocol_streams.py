@@ -1,9 +1,9 @@
-"""Items, their credit and Started: what passes in a call between its two ends (F9, case 36)."""
+"""Items, their credit and Started: what passes in a call between its two ends."""
 
 from __future__ import annotations
 
 import pytest
-from protocol_pair import Pair, decoded, encoded, packets, received
+from helpers.protocol_pair import Pair, decoded, encoded, packets, received
 
 from trio_rpc.errors import EncodeError, LocalProtocolError, RemoteProtocolError
 from trio_rpc.wire import messages as m

@@ -80,7 +80,7 @@ def test_a_wrapper_can_be_a_duplex():
         duplex(too_few)
 
 
-def test_private_names_cannot_be_marked():  # B10
+def test_private_names_cannot_be_marked():
     def _price(self): ...
 
     def __len__(self): ...  # noqa: N807

@@ -221,7 +221,7 @@ def test_one_class_by_two_paths_is_one_class():
 # All others arrive as RemoteError.
 
 
-def test_undeclared_exceptions_arrive_as_remote_error():  # S3
+def test_undeclared_exceptions_arrive_as_remote_error():
     exc = Gone("text")
     exc.add_note("a note")
     rebuilt = travel(exc, raises=())
@@ -279,18 +279,18 @@ def _raised(exc):
         return caught
 
 
-# F18: how much is told.
+# How much is told.
 
 
 @pytest.mark.parametrize("detail", ["none", "message"])
-def test_tracebacks_are_kept_back(detail):  # F18
+def test_tracebacks_are_kept_back(detail):
     for exc in (_raised(Gone("x")), _raised(OSError("x")), ExceptionGroup("g", [Gone("x")])):
         assert "Traceback" not in repr(to_error(exc, DECLARED, detail))
         assert travel(exc, detail=detail).__cause__ is None
 
 
 @pytest.mark.parametrize("raises", [DECLARED, ()])
-def test_tracebacks_are_the_cause_where_they_are_shown(raises):  # F18
+def test_tracebacks_are_the_cause_where_they_are_shown(raises):
     rebuilt = travel(_raised(Gone("x")), raises=raises, detail="traceback")
     assert isinstance(rebuilt.__cause__, RemoteTraceback)
     assert "in _raised" in rebuilt.__cause__.text
@@ -311,7 +311,7 @@ def test_tracebacks_are_the_cause_where_they_are_shown(raises):  # F18
         Unprintable("secret"),
     ],
 )
-def test_nothing_is_told_where_nothing_is_to_be(exc):  # S3, F18
+def test_nothing_is_told_where_nothing_is_to_be(exc):
     exc.add_note("secret")
     error = to_error(exc, (), "none")
     assert "secret" not in repr(error)
@@ -367,7 +367,7 @@ def test_deep_groups_are_cut():
     assert type(rebuilt) is RemoteError
 
 
-# F3: what cannot be sent still gives an error.
+# What cannot be sent still gives an error.
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_deep_groups_are_cut():
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("cls", [Gone, ValueError])
-def test_an_argument_that_cannot_be_sent_travels_as_text(cls, value):  # F3, case 28
+def test_an_argument_that_cannot_be_sent_travels_as_text(cls, value):
     rebuilt = travel(cls("first", value))
     assert type(rebuilt) is cls
     assert rebuilt.args[0] == "first"
@@ -404,7 +404,7 @@ class Hostile(Exception):
     __notes__ = property(lambda self: 1 / 0)
 
 
-def test_an_exception_that_cannot_be_looked_at_still_gives_an_error():  # F3
+def test_an_exception_that_cannot_be_looked_at_still_gives_an_error():
     assert type(travel(Hostile("x"), raises=(Hostile,))) is RemoteError
     assert type(travel(Hostile("x"))) is RemoteError
     assert travel(Unprintable("x")).args == ("x",)
@@ -419,7 +419,7 @@ def test_notes_that_are_no_notes_are_left_out():
     assert not hasattr(travel(exc), "__notes__")
 
 
-def test_huge_texts_are_cut():  # case 44
+def test_huge_texts_are_cut():
     exc = _raised(ValueError("x" * 10**7))
     exc.add_note("n" * 10**7)
     error = to_error(exc, (), "traceback")
@@ -429,7 +429,7 @@ def test_huge_texts_are_cut():  # case 44
     assert len(from_error(error).args[0]) == faults.MAX_TEXT
 
 
-def test_many_large_texts_are_cut_further():  # case 44
+def test_many_large_texts_are_cut_further():
     parts = []
     for _ in range(100):
         parts.append(ValueError(*["x" * 10**5] * 30))
@@ -440,7 +440,7 @@ def test_many_large_texts_are_cut_further():  # case 44
 
 
 @given(st.text(st.characters(), max_size=100))
-def test_special_texts_survive(text):  # case 46
+def test_special_texts_survive(text):
     rebuilt = travel(Gone(text))
     if all(not 0xD800 <= ord(char) < 0xE000 for char in text):
         assert rebuilt.args == (text,)
@@ -527,7 +527,7 @@ def test_malformed_error_maps_are_refused(error):
         from_error(error, BY_NAME)
 
 
-def test_classes_come_from_the_declaration_alone():  # S3
+def test_classes_come_from_the_declaration_alone():
     for name in (
         "builtins.SystemExit",
         "builtins.eval",

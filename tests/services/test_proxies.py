@@ -52,7 +52,7 @@ def session():
     return FakeSession()
 
 
-async def test_a_method_call_is_handed_to_the_session(session):  # B1, B10, B61
+async def test_a_method_call_is_handed_to_the_session(session):
     proxy = Proxy(session, "market", Market)
     assert await proxy.order("BTC", count=2) == "market.order"
     await proxy.log("hello")
@@ -74,13 +74,13 @@ def test_nothing_is_sent_before_the_call_is_awaited(session):
     assert session.calls == []
 
 
-def test_methods_are_made_once(session):  # B14
+def test_methods_are_made_once(session):
     for proxy in (Proxy(session, "market"), Proxy(session, "market", Market)):
         assert proxy.order is proxy.order
         assert vars(proxy)["order"] is proxy.order
 
 
-def test_an_interface_says_what_there_is(session):  # B4
+def test_an_interface_says_what_there_is(session):
     proxy = Proxy(session, "market", Market)
     assert proxy.order.kind is Kind.METHOD
     assert proxy.log.kind is Kind.NOTIFICATION
@@ -111,7 +111,7 @@ def test_a_protocol_is_an_interface_too(session):
 @pytest.mark.parametrize(
     "name", ["once", "online", "on", "notify", "onChange", "log", "emit", "sendAll", "x1"]
 )
-def test_a_name_never_tells_the_kind(session, name):  # F27
+def test_a_name_never_tells_the_kind(session, name):
     assert getattr(Proxy(session, "market"), name).kind is Kind.METHOD
 
 

@@ -301,7 +301,7 @@ REFUSED = [
     (tuple[int, int], [1], "Expected `array` of length 2, got 1"),
     (set[int], ["a"], "Expected `int`, got `str` - at `$[0]`"),
     (Side, "hold", "Invalid enum value 'hold'"),
-    (Side, "\x1b[2J\n" * 10, r"\x1b[2J\n"),  # S18
+    (Side, "\x1b[2J\n" * 10, r"\x1b[2J\n"),
     (Side, "x" * 100_000, "… ("),
     (Corner, [1, 1], "(1, 1) is not a valid Corner"),
     (Corner, [[]], "((),) is not a valid Corner"),
@@ -477,7 +477,7 @@ def test_too_many_arguments_are_counted_in_words_that_fit(most, text):
         ([1], {"x\n\x1b": 1}, r"x\n\x1b", r"method() has no parameter 'x\n\x1b'"),
     ],
 )
-def test_invalid_arguments_name_the_parameter(args, kwargs, parameter, text):  # case 37
+def test_invalid_arguments_name_the_parameter(args, kwargs, parameter, text):
     with pytest.raises(InvalidArguments) as caught:
         Signature(method).bind(args, kwargs)
     assert str(caught.value) == text

@@ -44,10 +44,10 @@ class Empty:
     def price(self): ...
 
 
-# B7, B16, B18: many services at one end; what is registered is found by its full name.
+# Many services at one end; what is registered is found by its full name.
 
 
-def test_a_mapping_gives_full_names():  # B7, B16
+def test_a_mapping_gives_full_names():
     table = build_table({"market": Market(), "": Market(), "other-1_B": Market()})
     methods = ["price", "order", "log"]
     prefixes = ["market.", "", "other-1_B."]
@@ -63,7 +63,7 @@ def test_no_services_is_an_empty_table():
     assert build_table({}) == {}
 
 
-def test_an_entry_knows_all_that_a_call_needs():  # B69
+def test_an_entry_knows_all_that_a_call_needs():
     table = build_table({"market": Market()})
     price, order, log = table["market.price"], table["market.order"], table["market.log"]
     assert (price.kind, price.is_async, price.raises) == (Kind.METHOD, True, ())
@@ -247,7 +247,7 @@ def test_a_class_in_place_of_its_instance_is_refused():
 
 
 @pytest.mark.parametrize("name", ["a.b", " ", "a b", "é", "a\n", "a\r\nPUB", "*", ">", 3, None])
-def test_service_names_are_plain(name):  # S20
+def test_service_names_are_plain(name):
     with pytest.raises(ValueError, match="a service name must be"):
         build_table({name: Market()})
 
@@ -272,7 +272,7 @@ def test_a_method_that_cannot_be_checked_is_named():
 # Services per session (design.md section 3)
 
 
-def test_a_function_of_the_session_makes_the_services():  # B20, B22, B31
+def test_a_function_of_the_session_makes_the_services():
     session = object()
 
     class Live(Market):
@@ -354,7 +354,7 @@ HOSTILE_NAMES = [
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=lambda name: ascii(name)[:30])
-def test_law_13_names_from_the_wire_are_only_keys(name):  # S1, case 37
+def test_law_13_names_from_the_wire_are_only_keys(name):
     spy = Spy()
     table = build_table({"market": spy})
     del spy.looks[:]
@@ -375,7 +375,7 @@ def test_registration_does_not_look_at_the_instance():
     assert set(spy.looks) <= {"__class__"}
 
 
-def test_missing_names_the_service_where_that_is_unknown():  # B18
+def test_missing_names_the_service_where_that_is_unknown():
     table = build_table({"market": Market(), "": Market()})
     assert str(missing(table, "market.x")) == "there is no method 'market.x'"
     assert str(missing(table, "x")) == "there is no method 'x'"
@@ -383,7 +383,7 @@ def test_missing_names_the_service_where_that_is_unknown():  # B18
     assert str(missing({}, "x")) == "there is no method 'x'"
 
 
-def test_the_wrong_kind_is_said():  # F5
+def test_the_wrong_kind_is_said():
     table = build_table(Market())
     assert "has to be called, not notified" in str(wrong_kind(table["price"]))
     assert "has to be notified, not called" in str(wrong_kind(table["log"]))

@@ -16,14 +16,14 @@ def test_clipped_text_is_short_and_can_be_encoded(text, most):
 
 
 @given(any_text)
-def test_one_line_is_printable(text):  # S18
+def test_one_line_is_printable(text):
     line = one_line(text, 100)
     assert line.isprintable()
     assert "\n" not in line
 
 
 @given(any_text)
-def test_quoted_names_are_short_and_printable(name):  # S18
+def test_quoted_names_are_short_and_printable(name):
     shown = quoted(name)
     assert shown.isprintable()
     assert len(shown) <= 10 * 100 + 2

@@ -28,11 +28,11 @@ def mypy(path: Path) -> list[str]:
     return [line for line in done.stdout.splitlines() if " error: " in line]
 
 
-def test_typed_and_untyped_uses_are_seen_as_they_are():  # B4
+def test_typed_and_untyped_uses_are_seen_as_they_are():
     assert mypy(ROOT / "tests/typing") == []
 
 
-def test_mistakes_are_found():  # B4
+def test_mistakes_are_found():
     expected = {
         (number, code)
         for number, line in enumerate(MISTAKES.read_text().splitlines(), 1)

@@ -88,7 +88,7 @@ class Live(OnlyShape):
         return Order(symbol, 1)
 
 
-async def typed_proxies(session: Session) -> None:  # B4
+async def typed_proxies(session: Session) -> None:
     market = session.proxy("market", Market)
     assert_type(market, Market)
     assert_type(await market.price("BTC"), float)

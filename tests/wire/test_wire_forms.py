@@ -7,9 +7,9 @@ import decimal
 
 import msgpack
 import pytest
+from helpers.wire_values import QUICK, zones
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_values import QUICK, zones
 
 from trio_rpc.errors import DecodeError, EncodeError
 from trio_rpc.wire import Codec, Limits, Reference

@@ -3,9 +3,9 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
+from helpers.wire_values import QUICK
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_values import QUICK
 
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire import FrameReader, frame
@@ -20,7 +20,7 @@ def drain(reader):
 
 @given(packets, st.data())
 @QUICK
-def test_any_split_of_the_stream_gives_the_same_packets(sent, data):  # F29, robustness 4
+def test_any_split_of_the_stream_gives_the_same_packets(sent, data):
     stream = b"".join(map(frame, sent))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))
     reader, received = FrameReader(300), []
@@ -70,7 +70,7 @@ def test_partial_tells_where_the_stream_stands_and_a_packet_comes_with_its_last_
         assert reader.next_frame() == (rest + bytes(whole))[4:whole]
 
 
-def test_many_frames_in_one_piece_are_taken_in_order():  # robustness 5
+def test_many_frames_in_one_piece_are_taken_in_order():
     sent = [b"%d" % number for number in range(20_000)]
     reader = FrameReader(100)
     reader.feed(b"".join(map(frame, sent)))
@@ -78,7 +78,7 @@ def test_many_frames_in_one_piece_are_taken_in_order():  # robustness 5
 
 
 @pytest.mark.parametrize("length", [0, 101, 2**31, 2**32 - 1])
-def test_a_bad_length_is_refused_after_four_bytes(length):  # S5, robustness 1, 2
+def test_a_bad_length_is_refused_after_four_bytes(length):
     reader = FrameReader(100)
     reader.feed(length.to_bytes(4, "big")[:3])
     assert reader.next_frame() is None
@@ -87,14 +87,14 @@ def test_a_bad_length_is_refused_after_four_bytes(length):  # S5, robustness 1, 
         reader.next_frame()
 
 
-def test_the_limit_itself_is_accepted():  # robustness 3
+def test_the_limit_itself_is_accepted():
     reader = FrameReader(100)
     reader.feed(frame(bytes(100)))
     assert reader.next_frame() == bytes(100)
     assert frame_length(b"\0\0\0\x64", 100) == 100
 
 
-def test_a_length_reserves_nothing():  # S5
+def test_a_length_reserves_nothing():
     reader = FrameReader(2**32 - 1)
     tracemalloc.start()
     try:

@@ -161,7 +161,7 @@ def through(value, codec=None):
 
 
 @pytest.mark.parametrize(("value", "annotation"), OBJECTS)
-def test_convert_gives_back_the_annotated_type(value, annotation):  # B54, F19
+def test_convert_gives_back_the_annotated_type(value, annotation):
     converted = msgspec.convert(through(value), annotation)
     assert converted == value
     assert type(converted) is type(value)

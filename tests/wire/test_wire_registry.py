@@ -36,7 +36,7 @@ def make_broken():
     return Codec(registry)
 
 
-def test_registered_classes_travel():  # F19
+def test_registered_classes_travel():
     codec = Codec(make_registry())
     value = [Fraction(1, 3), {Fraction(1, 2): {Fraction(3, 4)}}, (Fraction(5),)]
     [reply] = codec.decode(codec.encode(Reply(1, value)))
@@ -87,7 +87,7 @@ def test_a_class_that_has_a_simpler_form_travels_in_it_unless_it_is_registered()
         *[(tag, TypeError) for tag in (70.0, "70", True, None)],
     ],
 )
-def test_a_bad_tag_is_refused(tag, error):  # B54
+def test_a_bad_tag_is_refused(tag, error):
     registry = make_registry()
     with pytest.raises(error):
         registry.register(tag, complex.__class__, str, str)
@@ -177,7 +177,7 @@ def test_an_encode_function_that_never_ends_is_stopped_by_the_depth():
         Codec(registry).encode(Reply(1, Broken()))
 
 
-def test_unregistered_tags_stay_opaque_and_can_be_passed_on():  # robustness 24
+def test_unregistered_tags_stay_opaque_and_can_be_passed_on():
     sender, stranger = Codec(make_registry()), Codec()
     encoded = sender.encode(Reply(1, [Fraction(1, 3)]))
     [reply] = stranger.decode(encoded)

@@ -6,9 +6,9 @@ import math
 import uuid
 
 import pytest
+from helpers.wire_values import QUICK, hashables, messages, same, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_values import QUICK, hashables, messages, same, values
 
 from trio_rpc.wire import Codec, Reference
 from trio_rpc.wire.messages import Notification, Reply, ReplyErr, Request
@@ -31,7 +31,7 @@ def fields_of(message):
 
 @given(values)
 @settings(QUICK, max_examples=300)
-def test_every_value_comes_back_as_it_was(value):  # B54
+def test_every_value_comes_back_as_it_was(value):
     assert same(through(value), value)
 
 
@@ -84,7 +84,7 @@ def test_special_floats_come_back(value):
     assert same(through(value), value)
 
 
-def test_nan_comes_back():  # robustness 25
+def test_nan_comes_back():
     assert math.isnan(through(math.nan))
     assert through(decimal.Decimal("NaN")).is_nan()
     assert through(decimal.Decimal("-sNaN")).is_snan()
