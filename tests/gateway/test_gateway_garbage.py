@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from gateway_tools import browsing, hosting
+from helpers.gateway_tools import browsing, hosting
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc import method

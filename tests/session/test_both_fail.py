@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from handlers import Echo
-from raw_peer import HELLO, RawPeer
+from helpers.handlers import Echo
+from helpers.raw_peer import HELLO, RawPeer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import trio
-from raw_peer import session_with_raw_peer
+from helpers.raw_peer import session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
