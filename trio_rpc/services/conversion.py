@@ -54,6 +54,7 @@ from trio_rpc.services.annotations import Names
 from trio_rpc.services.functions import (
     CALLABLE,
     STREAMS,
+    UNIONS,
     Said,
     aliased,
     identity,
@@ -195,7 +196,7 @@ class _Adapting:
             return self._annotated(annotation)
         if origin in QUALIFIERS:
             return self.adapt(args[0])
-        if origin in (Union, types.UnionType):
+        if origin in UNIONS:
             return self._union(annotation)
         if origin is Literal:
             return annotation if _is_supported(annotation) else literal(args)
@@ -373,11 +374,7 @@ class _Adapting:
             return _is_supported(annotation) and all(
                 self._is_natural(one.annotation, seen) for one in record.fields
             )
-        if (
-            origin in (Union, types.UnionType, Annotated)
-            or origin in COLLECTIONS
-            or origin in QUALIFIERS
-        ):
+        if origin in (*UNIONS, Annotated) or origin in COLLECTIONS or origin in QUALIFIERS:
             parts = get_args(annotation)
             parts = parts[:1] if origin is Annotated else parts
             if needs_guard(origin, parts):
@@ -496,7 +493,7 @@ def is_function(annotation: Any) -> bool:
     origin = get_origin(annotation)
     if origin is Annotated:
         return is_function(get_args(annotation)[0])
-    if origin in (Union, types.UnionType):
+    if origin in UNIONS:
         members = set(get_args(annotation)) - {types.NoneType}
         return bool(members) and all(map(is_function, members))
     return said_of(annotation) is not None

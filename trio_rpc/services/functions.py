@@ -31,6 +31,7 @@ import trio
 
 __all__ = [
     "STREAMS",
+    "UNIONS",
     "Said",
     "aliased",
     "awaited",

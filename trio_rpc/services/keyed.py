@@ -18,10 +18,11 @@ import types
 from collections.abc import Callable, Iterator
 from itertools import islice
 from operator import is_
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from trio_rpc.errors import DecodeError
 from trio_rpc.services.adapters import Read, adapter, reader
+from trio_rpc.services.functions import UNIONS
 from trio_rpc.wire.keys import KeyBuilder
 
 __all__ = ["SETS", "check_hash", "guarded_dict", "guarded_set", "mapping", "needs_guard"]
@@ -35,7 +36,6 @@ SETS: Final[dict[Any, type]] = {
 """What a set may be annotated as, and what is made."""
 
 DICTS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-UNIONS: Final = (Union, types.UnionType)
 
 SECRET: Final = frozenset({str, bytes, bool, types.NoneType, None, dt.date})
 """Types whose hashes a peer cannot choose, or of which it has too few."""

@@ -21,11 +21,11 @@ import sys
 import types
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, get_args, get_origin
 
 from trio_rpc.services.adapters import Ambiguous, Read, Verdict, adapter, reader
 from trio_rpc.services.annotations import Names
-from trio_rpc.services.functions import aliased, substitute
+from trio_rpc.services.functions import UNIONS, aliased, substitute
 from trio_rpc.services.keyed import needs_guard
 from trio_rpc.services.records import record_of
 from trio_rpc.util.text import one_line
@@ -61,8 +61,6 @@ class Adapt(Protocol):
             as_dicts: models within become dicts of converted fields, of which Pydantic makes them.
         """
 
-
-UNIONS: Final = (Union, types.UnionType)
 
 _PLAIN: Final = frozenset({str, int, float, bool, None, types.NoneType, Any, object, list, dict})
 """What arrives as Pydantic itself wants it, also if it is strict."""

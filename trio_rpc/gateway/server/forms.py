@@ -7,7 +7,7 @@ import inspect
 import types
 from collections.abc import Set as AbstractSet
 from inspect import Parameter
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import trio
 
@@ -150,7 +150,7 @@ def _taken_apart(annotation: Any) -> tuple[inspect.Signature, dict[str, Any]]:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _taken_apart(args[0])
-    if origin in (Union, types.UnionType):
+    if origin in UNIONS:
         members = [one for one in args if one is not types.NoneType]
         return _taken_apart(members[0] if len(members) == 1 else None)
     if origin is collections.abc.Callable and isinstance(args[0], list):
