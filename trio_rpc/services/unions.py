@@ -39,8 +39,9 @@ def union_converter(
     pairs = list(zip(map(reader, members), map(_bare, annotations), strict=True))
     fields = {cls: keys for _, cls in pairs if (keys := field_names(cls)) is not None}
     literals = {cls: _literals(cls, names) for cls in fields}
+    tags = {cls: _tag(cls) for cls in fields}
     for one, other in combinations(fields, 2):
-        alike = (fields[one], _tag(one)) == (fields[other], _tag(other))
+        alike = (fields[one], tags[one]) == (fields[other], tags[other])
         if alike and not _are_apart(literals[one], literals[other]):
             raise Ambiguous(
                 f"{names_of((one, other))} cannot be told apart by their fields: give each a field of"
@@ -49,7 +50,7 @@ def union_converter(
 
     def fits(cls: Any, value: Any) -> bool:
         if cls in fields and type(value) is dict:
-            tag_field, tag = _tag(cls)
+            tag_field, tag = tags[cls]
             said = [
                 _is_one_of(value[key], literals[cls][key]) for key in literals[cls] if key in value
             ]
@@ -149,8 +150,7 @@ def _literals(cls: Any, names: Names) -> dict[str, frozenset[Any]]:
 
 
 def _values_of(annotation: Any) -> frozenset[Any]:
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+    annotation = _without_metadata(annotation)
     if get_origin(annotation) is not Literal:
         return frozenset()
     values = [one.value if isinstance(one, enum.Enum) else one for one in get_args(annotation)]
@@ -173,9 +173,14 @@ def _is_kind(text: str) -> bool:
 
 def _bare(annotation: Any) -> Any:
     """Return the class that an annotation is about."""
+    annotation = _without_metadata(annotation)
+    return get_origin(annotation) or annotation
+
+
+def _without_metadata(annotation: Any) -> Any:
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-    return get_origin(annotation) or annotation
+    return annotation
 
 
 def _tag(cls: Any) -> tuple[str | None, Any]:
