@@ -99,7 +99,6 @@ class OutgoingCalls:
         self._calls = Admission(self._room_for_calls)
         self._notifications = Admission(self._room_for_notifications)
         self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
-        self._is_over = False
 
     def is_cancelling(self, call: OutgoingCall) -> bool:
         """Return whether Cancel has been sent for a call that has not ended."""
@@ -366,7 +365,6 @@ class OutgoingCalls:
 
     def fail_all(self) -> None:
         """End every call, since the session is over (law 6)."""
-        self._is_over = True
         calls, self.calls = self.calls, {}
         for call in calls.values():
             never_left = self.protocol.never_left(call.id)
@@ -381,7 +379,7 @@ class OutgoingCalls:
 
     def check_over(self, fate: Fate = Fate.UNKNOWN) -> None:
         """Raise the error of a session that is over."""
-        if self._is_over:
+        if self._lifecycle.is_over:
             raise self._lifecycle.error(fate)
 
     def cancel(self, call: OutgoingCall) -> bool:
