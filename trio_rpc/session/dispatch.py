@@ -55,6 +55,7 @@ from trio_rpc.session.handler import (
     call_handler,
     error_of,
     has_expired,
+    invoke,
     is_for_its_caller,
     is_refusal,
     log_bug,
@@ -550,5 +551,4 @@ def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:
 
 def _invoke_plain(call: IncomingCall) -> Any:
     handled_call.set(call)
-    call.has_begun = True
-    return call.method.function(*call.args, **call.kwargs)
+    return invoke(call)

@@ -255,9 +255,8 @@ class _Driver:
                 result: Any = authenticate(session, self._protocol.peer.credentials)
                 _check_answer(await result if is_awaitable(result) else result)
         except Refused as exc:
-            core.lifecycle.lose(
-                exc.with_traceback(None)
-            )  # it is an answer, and its frames hold the session
+            # It is an answer, and its frames refer to the session.
+            core.lifecycle.lose(exc.with_traceback(None))
         else:
             if core.lifecycle.stage is Stage.OPENING:
                 self._accept_peer()
@@ -338,9 +337,11 @@ class _Silence:
         """Check whether a peer that sends also takes the bytes written to it."""
         core, limits = self._core, self._core.limits
         # A resumable channel takes packets without a connection, so its confirmed ones count.
-        names = "unsent", "confirmed"
-        left = [getattr(core.channel, name, None) for name in names]
-        taken = core.protocol.counters.packets_sent, *left
+        taken = (
+            core.protocol.counters.packets_sent,
+            getattr(core.channel, "unsent", None),
+            getattr(core.channel, "confirmed", None),
+        )
         if taken != self._taken or not core.writer.is_writing:
             self._taken, self._untaken = taken, 0
         elif self._untaken < limits.keepalive_pings:

@@ -116,8 +116,8 @@ FAULTS = (
     fault(
         "two tasks may receive from one stream",
         "session/streams/items.py",
-        "        if call.task is not None:\n            await trio.lowlevel.checkpoint()\n            raise trio.BusyResourceError",
-        "        if False:\n            await trio.lowlevel.checkpoint()\n            raise trio.BusyResourceError",
+        "        if call.task is not None:\n            await self._raise_busy()",
+        "        if False:\n            await self._raise_busy()",
         "session/test_streams.py",
         hangs=True,
     ),

@@ -173,8 +173,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         if self._why_not is not None:
             raise self._why_not()
         if self._pull is None or self._owner is None:
-            await trio.lowlevel.checkpoint()
-            raise trio.BusyResourceError("another task is receiving from this stream")
+            await self._raise_busy()
         pull, self._pull = self._pull, None
         try:
             self._pending = await pull(self._owner, self)
@@ -196,10 +195,13 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
             await trio.lowlevel.checkpoint()
             await self._raise_end(call)
         if call.task is not None:
-            await trio.lowlevel.checkpoint()
-            raise trio.BusyResourceError("another task is receiving from this stream")
+            await self._raise_busy()
         call.task = current_task()
         await wait_task_rescheduled(abort)
+
+    async def _raise_busy(self) -> NoReturn:
+        await trio.lowlevel.checkpoint()
+        raise trio.BusyResourceError("another task is receiving from this stream")
 
     async def _raise_end(self, call: OutgoingCall) -> NoReturn:
         if call.answer is None or isinstance(call.answer, m.Reply):
