@@ -9,10 +9,9 @@ import contextlib
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import trio
 from starlette.applications import Starlette
@@ -20,9 +19,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -41,6 +39,13 @@ from trio_rpc.gateway.server.checks import (
 )
 from trio_rpc.gateway.server.connection import Connection, End
 from trio_rpc.gateway.server.forms import Forms
+from trio_rpc.gateway.server.responses import (
+    answer_http_error,
+    answer_refusal,
+    json_response,
+    pages_below,
+    static_file,
+)
 from trio_rpc.gateway.server.results import Results
 from trio_rpc.gateway.server.surroundings import check_trio, refuse_without_trio
 from trio_rpc.services.error_maps import Detail, check_detail
@@ -73,9 +78,6 @@ WITHOUT_DEFLATE = "trio_rpc.without_deflate"
 
 Its value is a function that sets the size limit of the client's messages.
 """
-
-STATIC = Path(__file__).parents[1] / "static"
-"""The folder of the files that browsers download unchanged."""
 
 _OUTLIVES = "__trio_rpc_outlives__"
 
@@ -169,8 +171,8 @@ class Gateway:
             ("/api/result/{uuid}", self._collect, "GET"),
             ("/api/{method}/{client_id}", self._post, "POST"),
             ("/api/{method}", self._post_alone, "POST"),
-            ("/message.js", _file("message.js", "text/javascript"), "GET"),
-            ("/message.d.ts", _file("message.d.ts", "text/plain"), "GET"),
+            ("/message.js", static_file("message.js", "text/javascript"), "GET"),
+            ("/message.d.ts", static_file("message.d.ts", "text/plain"), "GET"),
         ]
         # Each path also works with a trailing slash. Starlette would redirect it instead, to
         # http:// and the name in the Host header.
@@ -183,10 +185,10 @@ class Gateway:
                     for path, to, verb in api
                 ),
                 *(WebSocketRoute(f"/ws{end}", self._websocket) for end in both),
-                *_pages(pages),
+                *pages_below(pages),
             ],
             middleware=[cors] if allowed_origins else [],
-            exception_handlers={Refusal: _refused, HTTPException: _no_such_page},
+            exception_handlers={Refusal: answer_refusal, HTTPException: answer_http_error},
             lifespan=self._lifespan,
         )
         app.router.redirect_slashes = False
@@ -308,7 +310,7 @@ class Gateway:
             "message": f"{method.name} has been started",
             "callbacks": list(method.signature.callbacks),
         }
-        return _json(200, answer)
+        return json_response(200, answer)
 
     def _start(
         self,
@@ -356,7 +358,7 @@ class Gateway:
         finally:
             self._direct -= 1
         outcome = work.outcome or {"error": "the gateway is closing"}
-        return _json(200 if outcome.get("type") == "finish" else 500, outcome)
+        return json_response(200 if outcome.get("type") == "finish" else 500, outcome)
 
     async def _collect(self, request: Request) -> Response:
         """Answer with the result of a call that may outlive its client."""
@@ -367,8 +369,8 @@ class Gateway:
             raise Refusal(404, "there is no such call, or its result is no longer held")
         self._check_token(request, held.client)
         if held.work.outcome is None:
-            return _json(202, {"type": "running", "request_uuid": held.work.uuid})
-        return _json(200, held.work.outcome)
+            return json_response(202, {"type": "running", "request_uuid": held.work.uuid})
+        return json_response(200, held.work.outcome)
 
     def _client_of(self, request: Request) -> Client:
         name = request.path_params["client_id"]
@@ -445,7 +447,7 @@ class Gateway:
         try:
             nursery = self._admit(websocket, is_new=is_new)
         except Refusal as exc:
-            await websocket.send_denial_response(_json(exc.status, {"error": exc.text}))
+            await websocket.send_denial_response(json_response(exc.status, {"error": exc.text}))
             return
         await websocket.accept()
         end = await (self._welcome(websocket, nursery) if is_new else self._resume(websocket))
@@ -592,45 +594,3 @@ async def _until_end(request: Request, work: GatewayCall) -> None:
         finally:
             work.cancel("its request was cancelled")
         nursery.cancel_scope.cancel(reason="the call has ended")
-
-
-def _pages(folder: Path | str | None) -> list[Mount]:
-    if folder is None:
-        return []
-    if not Path(folder).is_dir():
-        raise ValueError(f"pages: {str(folder)!r} is not a directory")
-    return [Mount("/", _Pages(directory=folder, html=True))]
-
-
-class _Pages(StaticFiles):
-    """Static files; a request for a folder gets its ``index.html``."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        if isinstance(response, RedirectResponse):
-            # A relative redirect adds the slash, whatever URL the browser has used for the folder.
-            response.headers["location"] = f"./{quote(Path(path).name)}/"
-        return response
-
-
-def _file(name: str, kind: str) -> Any:
-    async def send(_request: Request) -> Response:
-        text = (STATIC / name).read_text("utf-8")
-        return Response(text, media_type=kind, headers={"Cache-Control": "no-cache"})
-
-    return send
-
-
-async def _refused(_request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, Refusal)  # noqa: S101 - registered for nothing else
-    body = {"error": exc.text, **({"parameter": exc.parameter} if exc.parameter else {})}
-    return _json(exc.status, body)
-
-
-async def _no_such_page(_request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HTTPException)  # noqa: S101 - registered for nothing else
-    return Response(encode({"error": exc.detail}), exc.status_code, exc.headers, "application/json")
-
-
-def _json(status: int, value: Mapping[str, Any]) -> Response:
-    return Response(encode(value), status, media_type="application/json")

@@ -1,0 +1,77 @@
+"""The gateway's HTTP responses: JSON, refusals, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from trio_rpc.gateway.json_messages import encode
+from trio_rpc.gateway.server.checks import Refusal
+
+__all__ = [
+    "answer_http_error",
+    "answer_refusal",
+    "json_response",
+    "pages_below",
+    "static_file",
+]
+
+STATIC = Path(__file__).parents[1] / "static"
+"""The folder of the files that browsers download unchanged."""
+
+
+def pages_below(folder: Path | str | None) -> list[Mount]:
+    """Return the route that serves a folder's files; none for None. Raises ValueError."""
+    if folder is None:
+        return []
+    if not Path(folder).is_dir():
+        raise ValueError(f"pages: {str(folder)!r} is not a directory")
+    return [Mount("/", _Pages(directory=folder, html=True))]
+
+
+class _Pages(StaticFiles):
+    """Static files; a request for a folder gets its ``index.html``."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        if isinstance(response, RedirectResponse):
+            # A relative redirect adds the slash, whatever URL the browser has used for the folder.
+            response.headers["location"] = f"./{quote(Path(path).name)}/"
+        return response
+
+
+def static_file(name: str, kind: str) -> Any:
+    """Return an endpoint that sends one of the files that browsers download unchanged."""
+
+    async def send(_request: Request) -> Response:
+        text = (STATIC / name).read_text("utf-8")
+        return Response(text, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    return send
+
+
+async def answer_refusal(_request: Request, exc: Exception) -> Response:
+    """Turn a Refusal into its response."""
+    assert isinstance(exc, Refusal)  # noqa: S101 - registered for nothing else
+    body = {"error": exc.text, **({"parameter": exc.parameter} if exc.parameter else {})}
+    return json_response(exc.status, body)
+
+
+async def answer_http_error(_request: Request, exc: Exception) -> Response:
+    """Turn an error of the router, such as 404, into a response in JSON."""
+    assert isinstance(exc, HTTPException)  # noqa: S101 - registered for nothing else
+    return Response(encode({"error": exc.detail}), exc.status_code, exc.headers, "application/json")
+
+
+def json_response(status: int, value: Mapping[str, Any]) -> Response:
+    """Return a response in JSON."""
+    return Response(encode(value), status, media_type="application/json")
