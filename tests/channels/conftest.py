@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,6 +9,7 @@ import trio
 import trustme
 from helpers.channel_pairs import Certificates, Held, Pair, child_channels, connected
 from helpers.forwarding_pairs import open_channel_pair
+from helpers.tls import make_contexts
 
 from trio_rpc.channels import StreamChannel
 from trio_rpc.channels.memory import memory_channel_pair
@@ -19,11 +19,7 @@ from trio_rpc.wire.limits import DEFAULT_LIMITS
 @pytest.fixture(scope="session")
 def certificates() -> Certificates:
     ca = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("localhost", "127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    ca.configure_trust(client)
-    return Certificates(ca, server, client)
+    return Certificates(ca, *make_contexts(ca=ca))
 
 
 @pytest.fixture(

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import ssl
 
 import pytest
 import trio
-import trustme
 from helpers.forwarding_pairs import Acceptor
+from helpers.tls import make_contexts
 from helpers.websocket_peer import (
     BINARY,
     CLOSE,
@@ -90,12 +89,7 @@ async def websocket_of_client(limits=LIMITS):
 
 @pytest.fixture(scope="module")
 def contexts():
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("example.org").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
+    return make_contexts("example.org")
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 from helpers.chromium import Chromium, screenshot, why_not
-from helpers.gateway_tools import hosting
+from helpers.gateway_tools import hosting, until_it_fails
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
@@ -73,11 +73,7 @@ class Service:
 
     @trio_rpc.method
     async def tell(self, found: Callable[[int], Awaitable[None]]) -> str:
-        while True:
-            try:
-                await found(1)
-            except trio_rpc.RemoteError as exc:
-                return str(exc)
+        return await until_it_fails(found)
 
     @trio_rpc.method
     async def finish_anyway(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from helpers.gateway_tools import hosting
+from helpers.gateway_tools import hosting, until_it_fails
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -80,11 +80,7 @@ class Scanner:
 
     @trio_rpc.method
     async def tell(self, found: Callable[[int], Awaitable[None]]) -> str:
-        while True:
-            try:
-                await found(1)
-            except trio_rpc.RemoteError as exc:
-                return str(exc)
+        return await until_it_fails(found)
 
     @trio_rpc.method
     async def budget(self) -> float:

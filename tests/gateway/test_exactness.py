@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from helpers.gateway_tools import browsing, hosting
+from helpers.gateway_tools import browsing, hosting, until_it_fails
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, Message, call_back, outlives
@@ -206,11 +206,7 @@ async def test_what_a_callback_raises_may_hold_what_it_likes(unlogged):
     class Telling:
         @trio_rpc.method
         async def tell(self, found: Callable[[int], Awaitable[None]]) -> str:
-            while True:
-                try:
-                    await found(1)
-                except trio_rpc.RemoteError as exc:
-                    return str(exc)
+            return await until_it_fails(found)
 
     async with hosting(Gateway(Telling())) as url:
         one = Message("127.0.0.1", int(url.rpartition(":")[2]))

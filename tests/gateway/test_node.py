@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 from helpers import node
+from helpers.gateway_tools import until_it_fails
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits, call_back
@@ -123,11 +124,7 @@ async def test_a_reason_that_ends_within_a_character_is_told_all_the_same(tmp_pa
     class Reporting:
         @trio_rpc.method
         async def tell(self, found: Callable[[int], Awaitable[None]]) -> str:
-            while True:
-                try:
-                    await found(1)
-                except trio_rpc.RemoteError as exc:
-                    return str(exc)
+            return await until_it_fails(found)
 
     script = """
     const found = () => { throw new Error("x".repeat(992) + "😀"); };

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 from helpers import node
+from helpers.gateway_tools import until_it_fails
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits
@@ -33,11 +34,7 @@ class Service:
 
     @trio_rpc.method
     async def until_it_fails(self, found: Callable[[int], Awaitable[None]]) -> str:
-        while True:
-            try:
-                await found(1)
-            except trio_rpc.RemoteError as exc:
-                return str(exc)
+        return await until_it_fails(found)
 
     @trio_rpc.method
     async def hold(self, found: Callable[[int], Awaitable[None]] | None = None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import ssl
 import struct
 import tracemalloc
 import zlib
@@ -14,8 +13,8 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 import trio
-import trustme
 from helpers.gateway_tools import browsing, closed_with, hosting, websocket
+from helpers.tls import make_contexts
 from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
 from trio_websocket import open_websocket_url
@@ -211,11 +210,7 @@ async def test_the_block_raises_what_its_body_raises():
 
 
 async def test_over_tls():
-    authority = trustme.CA()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+    context, trusting = make_contexts()
     async with open_http_server(
         Gateway(Adder()), "https://localhost:0", ssl_context=context
     ) as urls:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from trio_rpc import RemoteError
 from trio_rpc.gateway import open_http_server
 
 PATIENCE = 120
@@ -24,6 +25,15 @@ async def hosting(app: Any) -> AsyncIterator[str]:
     with trio.fail_after(PATIENCE):
         async with open_http_server(app, "http://127.0.0.1:0") as urls:
             yield urls[0]
+
+
+async def until_it_fails(found: Callable[[int], Awaitable[None]]) -> str:
+    """Call a callback again and again until it has failed in the client; return that error's text."""
+    while True:
+        try:
+            await found(1)
+        except RemoteError as exc:
+            return str(exc)
 
 
 class Browser:

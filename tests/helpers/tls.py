@@ -7,11 +7,18 @@ import ssl
 import trustme
 
 
-def make_contexts():
-    """Return the contexts of a server, and of a client that trusts it."""
-    ca = trustme.CA()
+def make_contexts(
+    *names: str, ca: trustme.CA | None = None
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts of a server, and of a client that trusts it.
+
+    Args:
+        *names: of the server; those of loopback by default.
+        ca: the authority; a new one by default.
+    """
+    ca = ca or trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("localhost", "127.0.0.1").configure_cert(server)
+    ca.issue_cert(*(names or ("localhost", "127.0.0.1"))).configure_cert(server)
     client = ssl.create_default_context()
     ca.configure_trust(client)
     return server, client

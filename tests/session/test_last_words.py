@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 
 import pytest
 import trio
@@ -30,10 +29,10 @@ WRONG = packet(m.Reply(77, None))
 
 
 @contextlib.asynccontextmanager
-async def serving(kind, tmp_path, certificates, **options):
+async def serving(kind, tmp_path, server_tls, **options):
     """A server, and a byte stream to it."""
     url = f"unix://{tmp_path}/socket" if kind == "unix" else f"{kind}://localhost:0"
-    context = certificates[0] if kind == "tls" else None
+    context = server_tls[0] if kind == "tls" else None
     async with trio_rpc.open_server(None, url, ssl_context=context, **options) as server:
         if kind == "unix":
             stream = await trio.open_unix_socket(f"{tmp_path}/socket")
@@ -41,21 +40,9 @@ async def serving(kind, tmp_path, certificates, **options):
             port = int(server.urls[0].rpartition(":")[2])
             stream = await trio.open_tcp_stream("localhost", port)
         if kind == "tls":
-            stream = trio.SSLStream(stream, certificates[1], server_hostname="localhost")
+            stream = trio.SSLStream(stream, server_tls[1], server_hostname="localhost")
         async with stream:
             yield server, stream
-
-
-@pytest.fixture(scope="module")
-def certificates():
-    import trustme
-
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
 
 
 async def send_on_and_read(stream):
@@ -92,17 +79,17 @@ async def refuse(session, credentials):
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_peer_that_breaks_the_protocol_and_sends_on_reads_why(
-    kind, resume, tmp_path, certificates
+    kind, resume, tmp_path, server_tls
 ):
-    async with serving(kind, tmp_path, certificates, resume=resume) as (_, stream):
+    async with serving(kind, tmp_path, server_tls, resume=resume) as (_, stream):
         await stream.send_all(packet(HELLO, m.Welcome()) + WRONG + 20 * PING)
         [goodbye] = goodbyes(await send_on_and_read(stream))
         assert goodbye.code == "protocol_error"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_peer_that_is_refused_and_sends_on_reads_why(kind, tmp_path, certificates):
-    async with serving(kind, tmp_path, certificates, authenticate=refuse) as (_, stream):
+async def test_a_peer_that_is_refused_and_sends_on_reads_why(kind, tmp_path, server_tls):
+    async with serving(kind, tmp_path, server_tls, authenticate=refuse) as (_, stream):
         await stream.send_all(packet(HELLO) + 20 * PING)
         [goodbye] = goodbyes(await send_on_and_read(stream))
         assert (goodbye.code, goodbye.message) == ("refused", "not today")
@@ -110,9 +97,9 @@ async def test_a_peer_that_is_refused_and_sends_on_reads_why(kind, tmp_path, cer
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_peer_that_sends_while_the_server_leaves_reads_its_goodbye(
-    kind, tmp_path, certificates
+    kind, tmp_path, server_tls
 ):
-    async with serving(kind, tmp_path, certificates) as (server, stream):
+    async with serving(kind, tmp_path, server_tls) as (server, stream):
         await stream.send_all(packet(HELLO, m.Welcome()))
         while not server.sessions:  # noqa: ASYNC110 - nobody says when
             await trio.sleep(0.001)
@@ -146,9 +133,9 @@ async def test_a_server_that_is_sending_reads_the_goodbye_of_a_client_that_leave
 
 
 async def test_a_client_whose_session_is_not_known_any_more_reads_why_though_it_sends_on(
-    tmp_path, certificates
+    tmp_path, server_tls
 ):
-    async with serving("tcp", tmp_path, certificates, resume=True) as (_, stream):
+    async with serving("tcp", tmp_path, server_tls, resume=True) as (_, stream):
         resume = encode(Frame(Kind.RESUME, rest=b"\1" + bytes(16)))
         await stream.send_all(len(resume).to_bytes(4, "big") + resume + 20 * PING)
         data = await send_on_and_read(stream)
@@ -157,10 +144,10 @@ async def test_a_client_whose_session_is_not_known_any_more_reads_why_though_it_
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_peer_that_never_closes_is_waited_for_as_long_as_time_to_die(
-    kind, tmp_path, certificates
+    kind, tmp_path, server_tls
 ):
     limits = Limits(shutdown_timeout=0.2)
-    async with serving(kind, tmp_path, certificates, limits=limits) as (server, stream):
+    async with serving(kind, tmp_path, server_tls, limits=limits) as (server, stream):
         await stream.send_all(packet(HELLO, m.Welcome()) + WRONG)
         with trio.fail_after(20):
             while await stream.receive_some():
@@ -170,11 +157,11 @@ async def test_a_peer_that_never_closes_is_waited_for_as_long_as_time_to_die(
 
 
 async def test_a_peer_that_never_stops_is_cut_off_after_so_many_bytes(
-    tmp_path, certificates, monkeypatch
+    tmp_path, server_tls, monkeypatch
 ):
     monkeypatch.setattr(trio_rpc.channels.stream, "MOST_DROPPED", 10**6)
     limits = Limits(shutdown_timeout=60)
-    async with serving("tcp", tmp_path, certificates, limits=limits) as (_, stream):
+    async with serving("tcp", tmp_path, server_tls, limits=limits) as (_, stream):
         await stream.send_all(packet(HELLO, m.Welcome()) + WRONG)
         with trio.fail_after(20), pytest.raises(trio.BrokenResourceError):
             while True:
