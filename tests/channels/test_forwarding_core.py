@@ -176,7 +176,7 @@ ILLEGAL = {
     "an id that is not the next": ([[1, 2, "x", 1000]], "the next id is 1"),
     "an id twice": ([OPEN, OPEN], "the next id is 2"),
     "id 0": ([[1, 0, "x", 1]], "the next id is 1"),
-    "an id of ours": ([[1, -1, "x", 1]], "the next id is 1"),
+    "an id that only this end may use": ([[1, -1, "x", 1]], "the next id is 1"),
     "no name": ([[1, 1, "", 1]], "without a name"),
     "no credit": ([[1, 1, "x", 0]], "without a name or without credit"),
     "too many": ([[1, number, "x", 1] for number in range(1, 5)], "more than 3 channels"),

@@ -332,7 +332,7 @@ class RawForwarding:
 
 @pytest.fixture
 async def forwarded(autojump_clock, nursery):
-    """A forwarded channel, and who has opened it."""
+    """A forwarded channel, and the end that opened it."""
     ours, theirs = memory_channel_pair()
     acceptor, peer = Acceptor(), RawForwarding(theirs)
     nursery.start_soon(peer.listen)

@@ -44,7 +44,7 @@ class Empty:
     def price(self): ...
 
 
-# Many services at one end; what is registered is found by its full name.
+# Many services at one end. Each method is found by its full name.
 
 
 def test_a_mapping_gives_full_names():

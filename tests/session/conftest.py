@@ -26,7 +26,7 @@ def pytest_generate_tests(metafunc):
     if "session_pair" in metafunc.fixturenames:
         kinds = metafunc.config.getoption("--transport") or KINDS
         if unknown := set(kinds) - set(KINDS):
-            raise pytest.UsageError(f"--transport: {unknown} are none of {KINDS}")
+            raise pytest.UsageError(f"--transport: {unknown} are not among {KINDS}")
         slow = [pytest.mark.slow] if len(kinds) > 1 else []
         runs = [pytest.param(kind, marks=[] if kind == "memory" else slow) for kind in kinds]
         metafunc.parametrize("session_pair", runs, indirect=True)

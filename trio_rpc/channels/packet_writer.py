@@ -32,19 +32,19 @@ class PacketSource(Protocol):
 
     @property
     def has_data(self) -> bool:
-        """Whether anything waits, if only for credit."""
+        """Whether a packet is queued, even if it still needs credit."""
 
     def next_packet(self) -> bytes | None:
-        """Take the next packet; None if there is none to send now."""
+        """Take the next packet, or None if no packet can be sent now."""
 
 
 class PacketWriter:
     """Writes what a source has queued, one packet at a time.
 
     Args:
-        channel: where packets go.
-        source: where they come from.
-        progressed: called after each packet that was taken, when room may have come free.
+        channel: the channel.
+        source: the queue.
+        progressed: called after the channel has taken a packet, since there may be room again.
     """
 
     def __init__(
@@ -60,32 +60,32 @@ class PacketWriter:
         self._nowait = nowait_send(channel)
         self._held: bytes | None = None
         self._is_idle = False
-        """There is no task yet, or it waits to be woken."""
+        """Whether there is no task yet, or the task waits to be woken."""
         self._is_woken = False
-        """The task has been woken, and does not run yet."""
+        """Whether the task has been woken but does not run yet."""
         self._parked: trio.lowlevel.Task | None = None
         self._drained = trio.Event()
 
     def start(self, task: Callable[[], None]) -> None:
-        """Write from now on; ``task`` is called, once, when there is to be a task for :meth:`run`.
+        """Allow writing; ``task`` is called once, when a task for :meth:`run` is needed.
 
-        If the system takes all packets at once, there never is one.
+        No task is needed while the system takes every packet at once.
         """
         self._start = task
         self._is_idle = True
 
     def stop(self) -> bool:
-        """Write no more; tell whether there is a task, which is to be cancelled."""
+        """Stop writing; return whether there is a task, which the caller then cancels."""
         has_task, self._start = self._start is None, None
         self._is_idle = self._is_woken = False
         return has_task
 
     def let_go(self) -> None:
-        """Forget what knows this object: nothing is written any more."""
+        """Drop the references to the owner. Nothing is written any more."""
         self._source, self._progressed = _Empty(), _nothing
 
     def wake(self) -> None:
-        """Have what is queued written, with whatever else is queued in this tick."""
+        """Wake the task, which writes the queue, including messages queued in this tick."""
         if not self._is_idle:
             return
         self._is_idle, self._is_woken = False, True
@@ -97,7 +97,7 @@ class PacketWriter:
             start()
 
     def write_now(self) -> None:
-        """Write what is queued at once as far as that cannot block; the task writes the rest."""
+        """Write the queue as far as possible without blocking; the task writes the rest."""
         if not self._is_idle:
             return
         if self._nowait is None:
@@ -167,7 +167,7 @@ class PacketWriter:
 
     @property
     def is_done(self) -> bool:
-        """Whether everything that was queued has been handed to the channel."""
+        """Whether the channel has taken the whole queue."""
         return self._is_idle and not self._source.has_data
 
     async def drain(self) -> None:
@@ -179,7 +179,7 @@ class PacketWriter:
 
 
 class _Empty:
-    """The source of a writer that is over."""
+    """The source of a stopped writer: an empty queue."""
 
     has_data = False
 
@@ -192,9 +192,9 @@ def _nothing() -> None:
 
 
 def _left_of(packet: bytes, channel: NowaitSend) -> bytes | None:
-    """Write a packet if it can be had at once; else return it."""
+    """Write a packet without blocking; return it if that is not possible."""
     try:
         return None if channel.send_nowait(packet) else packet
     except Exception:  # noqa: BLE001 - we may be inside an abort function
-        # The task will run into the same, and is the one whose error is listened to.
+        # The task will get the same error, and only the task may raise it.
         return packet

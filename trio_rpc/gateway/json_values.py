@@ -82,7 +82,7 @@ class Form:
     """Writes values so that a reader with the same annotation gets equal values.
 
     Args:
-        annotation: the annotation; ``Any`` if there is none.
+        annotation: the annotation, or ``Any`` without one.
         adapted: the annotation, as :func:`~trio_rpc.services.conversion.adapt` returned it.
     """
 

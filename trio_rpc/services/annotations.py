@@ -62,7 +62,7 @@ class Annotations:
         self._signature = signature
 
     def get(self, name: str, default: Any = Any) -> Any:
-        """Return the annotation of a parameter or of "return", or ``default`` if there is none."""
+        """Return the annotation of a parameter or of "return", or ``default`` without one."""
         source, annotation = self._find(name)
         if source is None:
             return default

@@ -136,7 +136,7 @@ FAULTS = (
         "session/test_front_doors.py",
     ),
     fault(
-        "a write that fails ends the session before what has arrived was read",
+        "a failed write ends the session before the received messages are handled",
         "session/driver.py",
         "            await self._hear_out()\n",
         "",

@@ -1033,7 +1033,7 @@ function timeoutHeader(until) {
 }
 
 /**
- * Return the message that ended a call from the answer to its request. Throws if there is none.
+ * Return the message that ended a call from the answer to its request. Throws if it has none.
  * @param {{answer: Response, text: string}} whole
  */
 function ending(whole) {
