@@ -57,9 +57,9 @@ class Server:
         self._tables = tables
         self._options = options
         limits = options.limits
-        self._lobby: ResumableSessions | None = None
+        self._resumable: ResumableSessions | None = None
         if resume is not None:
-            self._lobby = ResumableSessions(
+            self._resumable = ResumableSessions(
                 resume,
                 handshake_timeout=limits.handshake_timeout,
                 shutdown_timeout=limits.shutdown_timeout,
@@ -107,10 +107,10 @@ class Server:
         name = connection.name
         with self._log_and_isolate_errors(name):
             async with connection.prepared() as carrier:
-                if self._lobby is None:
+                if self._resumable is None:
                     await self._serve(carrier, name, nursery)
                 else:
-                    await self._carry(carrier, name, self._lobby, nursery)
+                    await self._carry(carrier, name, self._resumable, nursery)
 
     def _log_and_isolate_errors(self, name: str) -> _IsolatedErrors:
         return _IsolatedErrors(self._shared.complaints, self._failures, name)

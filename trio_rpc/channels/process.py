@@ -52,7 +52,7 @@ EXIT_TIME = 1.0
 KILL_TIME = 5.0
 """Seconds that the system may take to end a process after SIGKILL."""
 
-LAST_WORDS_TIME = 1.0
+DRAIN_TIME = 1.0
 """Seconds for reading the rest of standard error after a process has ended.
 
 Usually the pipe ends at once. It does not end while another process, started by the child, has it.
@@ -285,7 +285,7 @@ async def _run(
         finally:
             with trio.CancelScope(shield=True):
                 await _end(process, channel.name, ends)
-        nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_TIME
+        nursery.cancel_scope.deadline = trio.current_time() + DRAIN_TIME
 
 
 async def _notice_end(process: trio.Process, channel: ProcessChannel) -> None:

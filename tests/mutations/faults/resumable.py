@@ -35,8 +35,8 @@ FAULTS = (
     fault(
         "an Ack that could not leave counts as told",
         CHANNEL,
-        "if self._outlet is not None and self._numbers.is_ack_due:",
-        "if self._numbers.is_ack_due:",
+        "if self._outlet is not None and self._resumption.is_ack_due:",
+        "if self._resumption.is_ack_due:",
         TURNS,
     ),
     fault(
@@ -49,16 +49,16 @@ FAULTS = (
     fault(
         "a connection that fails as a packet leaves at once is kept",
         CHANNEL,
-        "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n        self._numbers.keep(value)\n",
-        "        except CHANNEL_ERRORS:\n            pass\n        self._numbers.keep(value)\n",
+        "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n        self._resumption.keep(value)\n",
+        "        except CHANNEL_ERRORS:\n            pass\n        self._resumption.keep(value)\n",
         TURNS,
     ),
     fault(
         "a packet is lost if the connection fails as it leaves at once",
         CHANNEL,
-        "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n        self._numbers.keep(value)\n",
+        "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n        self._resumption.keep(value)\n",
         "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n            return True\n"
-        "        self._numbers.keep(value)\n",
+        "        self._resumption.keep(value)\n",
         TURNS,
     ),
     fault(

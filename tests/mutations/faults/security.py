@@ -107,8 +107,8 @@ FAULTS = (
     fault(
         "Origin and Host are not checked on a WebSocket that resumes",
         "gateway/server/app.py",
-        "        self._door.check(websocket.headers)\n",
-        "        if is_new:\n            self._door.check(websocket.headers)\n",
+        "        self._checks.check(websocket.headers)\n",
+        "        if is_new:\n            self._checks.check(websocket.headers)\n",
         REFUSALS,
         "gateway/test_gateway.py",
         "gateway/test_clients.py",

@@ -214,7 +214,7 @@ class Forwarding:
         self._driver = Driver(carrier, limits, self._on_open)
 
     def __repr__(self) -> str:
-        return f"<trio_rpc.Forwarding, {len(self._driver.mailboxes)} channels>"
+        return f"<trio_rpc.Forwarding, {len(self._driver.inboxes)} channels>"
 
     async def open(self, name: str) -> ForwardingChannel:
         """Open a channel for which the other end has a route; close it after use.

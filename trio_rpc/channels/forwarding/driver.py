@@ -98,7 +98,7 @@ class Driver:
         on_open: called with each channel that the other end opens.
 
     Attributes:
-        mailboxes: the mailboxes of all channels that have not been closed here, by id.
+        inboxes: the inboxes of all channels that have not been closed here, by id.
         packet_timeout: seconds from the first to the last part of one packet of a channel.
         closed: set when the carrier is closed.
     """
@@ -109,7 +109,7 @@ class Driver:
         limits: Limits,
         on_open: Callable[[ForwardedInbox], None],
     ) -> None:
-        self.mailboxes: dict[int, ForwardedInbox] = {}
+        self.inboxes: dict[int, ForwardedInbox] = {}
         self.packet_timeout = limits.packet_timeout
         self.closed = trio.Event()
         self._carrier = carrier
@@ -163,7 +163,7 @@ class Driver:
         With more channels, their frames can leave in the same packet of the carrier.
         """
         self._core.send(box.state, packet)
-        if len(self.mailboxes) == 1:
+        if len(self.inboxes) == 1:
             self._writer.write_now()
         else:
             self._wake_writer()
@@ -190,11 +190,11 @@ class Driver:
         self._forget(box)
 
     def _add(self, state: SubChannel) -> ForwardedInbox:
-        box = self.mailboxes[state.id] = ForwardedInbox(state)
+        box = self.inboxes[state.id] = ForwardedInbox(state)
         return box
 
     def _forget(self, box: ForwardedInbox) -> None:
-        self.mailboxes.pop(box.state.id, None)
+        self.inboxes.pop(box.state.id, None)
         self._wake_writer()
 
     # ── the tasks ────────────────────────────────────────────────────────────────────────────
@@ -264,8 +264,8 @@ class Driver:
             return None
         packet, emptied = taken
         for state in emptied:
-            if state.id in self.mailboxes:
-                self.mailboxes[state.id].senders.unpark()
+            if state.id in self.inboxes:
+                self.inboxes[state.id].senders.unpark()
         self._let_in()  # a last frame may have left, which frees a place
         return packet
 
@@ -290,7 +290,7 @@ class Driver:
     def _end(self, failure: _Failure) -> None:
         if self._failure is None:
             self._failure = failure
-            for box in tuple(self.mailboxes.values()):
+            for box in tuple(self.inboxes.values()):
                 box.end(failure)
             self._openers.unpark_all()
             self._ended.set()
@@ -326,7 +326,7 @@ class Driver:
         if state is None:
             assert isinstance(frame, Goodbye)  # noqa: S101 - the only one about no channel
             raise trio.BrokenResourceError(f"the other end gave it up: {frame.reason}")
-        box = self.mailboxes.get(state.id)
+        box = self.inboxes.get(state.id)
         match frame:
             case Open():
                 self._on_open(self._add(state))

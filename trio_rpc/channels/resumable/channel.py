@@ -194,7 +194,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         self.token = token
         self.state = ConnectionState.RECONNECTING
         self._options = options
-        self._numbers = Resumption(options.buffer)
+        self._resumption = Resumption(options.buffer)
         self._carrier: trio.abc.Channel[bytes] | None = None
         self._outlet: _Outlet | None = None
         self._next_state = ConnectionState.CONNECTED
@@ -211,7 +211,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
 
     def __repr__(self) -> str:
         state = self.state.value if self._stage is _Stage.OPEN else self._stage.value
-        return f"<ResumableChannel {state}, {self._numbers.unconfirmed} packets unconfirmed>"
+        return f"<ResumableChannel {state}, {self._resumption.unconfirmed} packets unconfirmed>"
 
     # ── as a channel ─────────────────────────────────────────────────────────────────────────
 
@@ -230,13 +230,13 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         self._check_send(value)
         with self._guard.sending:
             await trio.lowlevel.checkpoint_if_cancelled()
-            while not self._numbers.has_room:
+            while not self._resumption.has_room:
                 await self._changed.wait()
                 self._check_send(value)
             async with self._turn():
                 self._check_send(value)
-                frame = self._numbers.frame(value)
-                self._numbers.keep(value)
+                frame = self._resumption.frame(value)
+                self._resumption.keep(value)
                 await self._pass(frame)
 
     def send_nowait(self, value: bytes) -> bool:
@@ -251,15 +251,15 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             or outlet.now is None
             or self._guard.sending.is_held
             or self._sending.locked()
-            or not self._numbers.has_room
+            or not self._resumption.has_room
         ):
             return False
         try:
-            if not outlet.now.send_nowait(self._numbers.frame(value)):
+            if not outlet.now.send_nowait(self._resumption.frame(value)):
                 return False
         except CHANNEL_ERRORS:
             self._lose(outlet.carrier)
-        self._numbers.keep(value)
+        self._resumption.keep(value)
         return True
 
     async def flush(self) -> None:
@@ -366,12 +366,12 @@ class ResumableChannel(trio.abc.Channel[bytes]):
     @property
     def received(self) -> int:
         """The number of the last packet that was received."""
-        return self._numbers.received
+        return self._resumption.received
 
     @property
     def confirmed(self) -> int:
         """The number of the last packet that the other end is known to have."""
-        return self._numbers.confirmed
+        return self._resumption.confirmed
 
     @property
     def is_waiting(self) -> bool:
@@ -392,7 +392,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
 
         It replaces an older carrier.
         """
-        accept = Frame(Kind.ACCEPT, ack=self._numbers.received, rest=self.token)
+        accept = Frame(Kind.ACCEPT, ack=self._resumption.received, rest=self.token)
         await self._use(carrier, received, encode(accept))
 
     async def _use(
@@ -402,7 +402,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             return
         self._lose(self._carrier)
         try:
-            frames = self._numbers.replay(received)
+            frames = self._resumption.replay(received)
         except DecodeError as exc:
             self.fail(str(exc))
             return
@@ -439,7 +439,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
     def fail(self, reason: str) -> None:
         """Fail permanently; no later connection is accepted."""
         if not self.is_over:
-            count = self._numbers.unconfirmed
+            count = self._resumption.unconfirmed
             kept = f"; {count} packets of ours may not have arrived" if count else ""
             self._failure = f"{reason}{kept}"
             self.state = ConnectionState.LOST
@@ -465,16 +465,16 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             self._ack_wanted = trio.Event()
             async with self._sending:
                 # Without an outlet the Ack could not be sent, so it stays due until there is one.
-                if self._outlet is not None and self._numbers.is_ack_due:
-                    await self._pass(self._numbers.ack())
+                if self._outlet is not None and self._resumption.is_ack_due:
+                    await self._pass(self._resumption.ack())
 
     # ── internals ────────────────────────────────────────────────────────────────────────────
 
     @property
     def _has_all_arrived(self) -> bool:
         """Whether closing has nothing more to wait for."""
-        has_left = self._numbers.has_peer_ended and self._carrier is None
-        return self.is_over or not self._numbers.unconfirmed or has_left
+        has_left = self._resumption.has_peer_ended and self._carrier is None
+        return self.is_over or not self._resumption.unconfirmed or has_left
 
     def _is_closed_for_good(self) -> bool:
         """Return whether it is closed or closing, and ``aclose`` has nothing more to receive."""
@@ -490,7 +490,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             raise ValueError("a packet has at least one byte")
         if self._failure is not None:
             raise trio.BrokenResourceError(self._failure)
-        if self._numbers.has_peer_ended:
+        if self._resumption.has_peer_ended:
             raise trio.BrokenResourceError("the other end has closed")
 
     @asynccontextmanager
@@ -525,7 +525,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
 
     async def _send_end(self) -> None:
         async with self._sending:
-            await self._pass(self._numbers.end())
+            await self._pass(self._resumption.end())
 
     async def _see_all_arrive(self) -> None:
         with suppress(trio.BrokenResourceError, DecodeError):
@@ -552,7 +552,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             await trio.lowlevel.checkpoint()
             raise trio.BrokenResourceError(self._failure)
         carrier = self._carrier
-        if self._numbers.has_peer_ended and self._stage is _Stage.OPEN:
+        if self._resumption.has_peer_ended and self._stage is _Stage.OPEN:
             await trio.lowlevel.checkpoint()
             raise trio.EndOfChannel
         if carrier is None:
@@ -569,11 +569,11 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             raise
         if carrier is not self._carrier:
             return None  # the other end sends it again over the next carrier
-        before = self._numbers.unconfirmed
-        packet = self._numbers.receive(data)
-        if self._numbers.is_ack_due:
+        before = self._resumption.unconfirmed
+        packet = self._resumption.receive(data)
+        if self._resumption.is_ack_due:
             self._ack_wanted.set()
-        if self._numbers.unconfirmed < before and (
+        if self._resumption.unconfirmed < before and (
             self._guard.sending.is_held or self._stage is not _Stage.OPEN
         ):
             self._wake()

@@ -94,7 +94,7 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         self._max_packet = max_packet
         self._guard = ChannelGuard()
         self._close_with = (NORMAL, "")
-        self._farewell = trio.CancelScope()
+        self._close_handshake = trio.CancelScope()
 
     def __repr__(self) -> str:
         state = "closed " if self._guard.is_closed else ""
@@ -160,7 +160,7 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         try:
             # While another task sends, a Close frame would have to wait for its frame.
             if first and not self._guard.sending.is_held:
-                with self._farewell:
+                with self._close_handshake:
                     await self._websocket.aclose(*self._close_with)
         finally:
             await self._close_stream()
@@ -174,7 +174,7 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         """Record that the library's task has ended, with its error if it had one."""
         if reason is not None:
             self._stream.failure = self._stream.failure or reason
-        self._farewell.cancel(reason="no task is left to read the peer's answer")
+        self._close_handshake.cancel(reason="no task is left to read the peer's answer")
 
     def _end(self, *, ours: bool) -> Exception:
         """Return the error that says why no more packets arrive."""

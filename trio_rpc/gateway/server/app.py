@@ -145,7 +145,7 @@ class Gateway:
         }
         self._settings = CallSettings(tuple(filters), error_detail)
         self._legacy_clients = legacy_clients
-        self._door = RequestChecks(check_origins(allowed_origins) or frozenset(), allowed_hosts)
+        self._checks = RequestChecks(check_origins(allowed_origins) or frozenset(), allowed_hosts)
         self._nursery: trio.Nursery | None = None
         self._owner: Owner
         self._is_draining = False
@@ -243,7 +243,7 @@ class Gateway:
 
     def known_as(self, *names: str) -> None:
         """Refuse requests for other host names. Has no effect if ``allowed_hosts`` was given."""
-        self._door.welcome_hosts(names)
+        self._checks.welcome_hosts(names)
 
     @property
     def clients(self) -> int:
@@ -291,7 +291,7 @@ class Gateway:
     async def _post(self, request: Request) -> Response:
         """Start a call that sends its callbacks and its end over the client's WebSocket."""
         self._accepting()
-        self._door.check(request.headers)
+        self._checks.check(request.headers)
         client = self._client_of(request)
         method = self._method(request.path_params["method"])
         data = await self._read_arguments(request)
@@ -341,7 +341,7 @@ class Gateway:
     async def _post_alone(self, request: Request) -> Response:
         """Run a method without required callbacks within its request; no WebSocket is needed."""
         self._accepting()
-        self._door.check(request.headers)
+        self._checks.check(request.headers)
         method = self._method(request.path_params["method"])
         if any(method.signature.callbacks.values()):
             raise Refusal(422, f"{method.name} has required callbacks: call it over a WebSocket")
@@ -363,7 +363,7 @@ class Gateway:
     async def _collect(self, request: Request) -> Response:
         """Answer with the result of a call that may outlive its client."""
         self._running()
-        self._door.check(request.headers)
+        self._checks.check(request.headers)
         held = self._results.get(request.path_params["uuid"])
         if held is None:
             raise Refusal(404, "there is no such call, or its result is no longer held")
@@ -457,7 +457,7 @@ class Gateway:
 
     def _admit(self, websocket: WebSocket, *, is_new: bool) -> trio.Nursery:
         nursery = self._accepting() if is_new else self._running()
-        self._door.check(websocket.headers)
+        self._checks.check(websocket.headers)
         limit = websocket.scope.get(WITHOUT_DEFLATE)
         if limit is not None:
             limit(self.limits.max_message, self.limits.shutdown_timeout)
