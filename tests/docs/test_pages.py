@@ -12,7 +12,7 @@ import trio_rpc
 from trio_rpc import errors
 from trio_rpc.services import error_maps as faults
 
-PAGES = sorted(page.name for page in DOCS.glob("*.md"))
+PAGES = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
 TESTS = {
     name: path
     for path in ROOT.glob("tests/**/test_*.py")
@@ -42,8 +42,8 @@ def test_links_lead_somewhere(page):
         if "://" in target:
             continue
         path, _, anchor = target.partition("#")
-        place = DOCS / path if path else DOCS / page
-        if not place.exists() or (anchor and anchor not in anchors(place.name)):
+        place = (DOCS / page).parent / path if path else DOCS / page
+        if not place.exists() or (anchor and anchor not in anchors(place)):
             dead.append(target)
     assert dead == []
 

@@ -1,0 +1,57 @@
+"""How Sphinx builds the site: ``uv run --group docs sphinx-build -W docs build/site``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from docutils import nodes
+from pygments.lexers.special import TextLexer
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+import trio_rpc
+
+project = "trio_rpc"
+author = "the trio_rpc authors"
+version = release = trio_rpc.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinxcontrib.mermaid",
+    "sphinxcontrib_trio",
+]
+html_theme = "furo"
+html_title = f"trio_rpc {release}"
+html_show_copyright = False
+html_show_sphinx = False
+
+# Links such as `guarantees.md#order` and blocks of mermaid work on the site as they do on a forge.
+myst_heading_anchors = 4
+myst_fence_as_directive = ["mermaid"]
+
+
+class LinksOutOfTheSite(SphinxTransform):
+    """Show a link to a page or folder of the repository that is not on the site as plain text."""
+
+    default_priority = 5  # before MyST looks for the target
+
+    def apply(self, **_: object) -> None:
+        """Replace each such link by its text."""
+        docs = Path(self.env.srcdir)
+        for link in list(self.document.findall(pending_xref)):
+            if link["reftype"] == "myst" and link["reftarget"].startswith(("../", "/")):
+                page = Path(self.env.doc2path(self.env.docname)).parent
+                target = (page / link["reftarget"]).resolve()
+                exists = target.exists() or target.with_suffix(".md").exists()
+                if exists and not target.is_relative_to(docs):
+                    link.replace_self(nodes.inline("", "", *link.children))
+
+
+def setup(app: Sphinx) -> None:
+    """Add what the extensions lack."""
+    app.add_transform(LinksOutOfTheSite)
+    for name in ("hex-client", "hex-server"):  # the examples of protocol.md
+        app.add_lexer(name, TextLexer)
