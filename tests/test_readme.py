@@ -1,4 +1,4 @@
-"""What the README says is so: its code runs, its commands are those of .ci/run, its links lead somewhere."""
+"""What the README says is so: its commands run, and are those of .ci/run, and its figures are measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-PAGES = ("README.md", "CONTRIBUTING.md")
 
 
 def blocks(language: str) -> list[str]:
@@ -25,24 +24,6 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     return re.findall(r"^\$ (.*?)(?:\s+#.*)?$", "\n".join(blocks("console")), re.MULTILINE)
-
-
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_code_runs_and_prints_what_the_readme_says(number):
-    run = subprocess.run(  # noqa: S603 - our own interpreter, and code of ours
-        [sys.executable, "-W", "error", "-c", blocks("python")[number]],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        cwd=ROOT,
-    )
-    assert run.stderr == ""
-    assert run.stdout == blocks("text")[number]
-
-
-def test_there_is_code_to_run():
-    assert len(blocks("python")) == len(blocks("text")) >= 1
 
 
 def test_ci_runs_the_very_commands_of_the_readme():
@@ -73,14 +54,6 @@ def test_the_figures_of_the_readme_are_those_of_the_report():
     figures = re.findall(r"(?<= )[\d,.]*\d(?=,? |\))", cells)
     assert len(figures) > 40
     assert [figure for figure in figures if f" {figure} [" not in report] == []
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    targets = [t for t in re.findall(r"\]\(([^)#]+)", text) if "://" not in t]
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""What the pages in docs/ refer to is there: files, tests, names, links, numbers."""
+"""What the pages refer to is there: files, tests, names, links, numbers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import dataclasses
 import re
 
 import pytest
-from helpers.pages import DOCS, ROOT, codes, read, section, table
+from helpers.pages import PAGES, ROOT, codes, found_in_prose, prose, section, table
 
 import trio_rpc
 from trio_rpc import errors
 from trio_rpc.services import error_maps as faults
 
-PAGES = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
 TESTS = {
     name: path
     for path in ROOT.glob("tests/**/test_*.py")
@@ -21,42 +20,33 @@ TESTS = {
 LAWS = [row[0] for row in table(section("design.md", "The seventeen laws"), "law")]
 
 
-def anchors(page):
+def anchors(path):
     """Return the anchors of a page's headings, as the usual renderers make them."""
-    found = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    found = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
 
 
-def prose(page):
-    return re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
-
-
 def test_there_are_pages():
-    assert {"design.md", "guarantees.md", "protocol.md"} <= set(PAGES)
+    assert {"README.md", "docs/design.md", "docs/how-to/index.md"} <= set(PAGES)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     dead = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
-        if "://" in target:
-            continue
-        path, _, anchor = target.partition("#")
-        place = (DOCS / page).parent / path if path else DOCS / page
-        if not place.exists() or (anchor and anchor not in anchors(place)):
-            dead.append(target)
+    for place, found in found_in_prose(page, r"""(?:\]\(|(?:href|src|srcset)=")([^)\s"]+)"""):
+        path, _, anchor = found[1].partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        there = target.exists() and (not anchor or anchor in anchors(target))
+        if "://" not in path and not there:
+            dead.append(f"{place}: {found[1]}")
     assert dead == []
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_files_that_are_named_exist(page):
     named = [code for code in codes(prose(page)) if re.fullmatch(r"[\w/.-]+/|[\w/-]+\.py", code)]
-    gone = [
-        name
-        for name in named
-        if not ((ROOT / name).exists() or (ROOT / "trio_rpc" / name).exists())
-    ]
-    assert gone == []
+    places = (ROOT, ROOT / "trio_rpc", (ROOT / page).parent)
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "benchmarks" / "README.md")
+)
+"""All pages that people read, from the root of the repository."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    line: int  # of the first line inside the fence, from 1
+    language: str
+    text: str
+    note: str  # the HTML comment in the line above the fence, or ""
+
+    @property
+    def place(self):
+        return f"{self.page}:{self.line}"
+
+    def __str__(self):
+        return self.place
 
 
 def read(page):
-    return (DOCS / page).read_text(encoding="utf-8")
+    """Return the text of a page: a path from the root of the repository, or from docs/."""
+    path = ROOT / page
+    return (path if path.exists() else DOCS / page).read_text(encoding="utf-8")
 
 
 def section(page, title):
@@ -49,4 +75,34 @@ def codes(text):
 
 def blocks(text):
     """Return (language, content) of each fenced block."""
-    return re.findall(r"^```([\w-]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(block.language, block.text) for block in _blocks("", text)]
+
+
+def blocks_of(page):
+    """Return the fenced blocks of a page as :class:`Block`."""
+    return _blocks(page, read(page))
+
+
+def _blocks(page, text):
+    fence = r"^(?:<!-- ([^\n]*) -->\n)?```([\w-]*)\n(.*?)^```$"
+    return [
+        Block(page, 1 + text.count("\n", 0, found.start(3)), found[2], found[3], found[1] or "")
+        for found in re.finditer(fence, text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+def prose(page):
+    """Return a page with the contents of its fenced blocks blanked; lines keep their numbers."""
+    return re.sub(
+        r"^```.*?^```$",
+        lambda found: "\n" * found[0].count("\n"),
+        read(page),
+        flags=re.MULTILINE | re.DOTALL,
+    )
+
+
+def found_in_prose(page, pattern):
+    """Yield ("page:line", match) for each match of ``pattern`` outside of fenced blocks."""
+    text = prose(page)
+    for found in re.finditer(pattern, text, re.MULTILINE):
+        yield f"{page}:{1 + text.count(chr(10), 0, found.start())}", found
