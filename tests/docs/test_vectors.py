@@ -62,7 +62,9 @@ def test_every_message_type_is_on_the_page_has_a_vector_and_is_part_of_an_exchan
 
 
 def test_every_check_that_a_receiver_must_make_has_vectors_and_every_vector_that_ends_a_session_names_one():
-    listed = [cell.strip("`") for cell, _, _ in table(section("protocol.md", "15. Unknown"), "check")]
+    listed = [
+        cell.strip("`") for cell, _, _ in table(section("protocol.md", "15. Unknown"), "check")
+    ]
     ending = [*VECTORS["streams"], *VECTORS["exchanges"]]
     ending = [one for one in ending if one.get("outcome", "goes on") != "goes on"]
     assert {one["breaks"] for one in ending} == set(listed)
