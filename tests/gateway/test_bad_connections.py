@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
-from helpers.gateway_tools import browsing, closed_with, hosting, websocket
+from helpers.gateway_tools import PATIENCE, browsing, closed_with, hosting, websocket
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,7 +22,7 @@ from starlette.websockets import WebSocket
 from trio_websocket import ConnectionClosed
 
 import trio_rpc
-from trio_rpc.gateway import Gateway, GatewayLimits, Message
+from trio_rpc.gateway import Gateway, GatewayLimits, Message, without_deflate
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.gateway.server.connection import Connection, End
 from trio_rpc.util.rate_limited_log import RateLimitedLog
@@ -227,6 +229,33 @@ async def test_max_message_is_the_limit_that_holds(is_mounted, most, pad):
             assert (await browser.next())["id"] == 1
             await browser.ws.send_message(message_of(most + 2, pad))
             assert await closed_with(browser.ws) == 1009
+
+
+@pytest.mark.parametrize("size", [70_000, 900_000])
+async def test_a_hosts_own_websockets_do_not_have_the_limits_of_a_gateway(size):
+    async with mounted() as url, websocket(url) as ws:
+        await ws.send_message("x" * size)
+        assert await ws.get_message() == "x" * size
+
+
+async def test_a_hosts_own_websockets_have_the_limit_of_its_server(nursery):
+    config = Config()
+    config.bind, config.loglevel = ["127.0.0.1:0"], "ERROR"
+    config.websocket_max_message_size = 100_000
+    app = without_deflate(Starlette(routes=[WebSocketRoute("/ws", other_socket)]))
+    stop = trio.Event()
+
+    async def run(task_status: trio.TaskStatus[list[str]]) -> None:
+        await hypercorn_serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
+
+    [url] = await nursery.start(run)
+    with trio.fail_after(PATIENCE):
+        async with websocket(url) as ws:
+            await ws.send_message("ä" * 50_000)  # bytes count, and not characters
+            assert len(await ws.get_message()) == 50_000
+            await ws.send_message("ä" * 50_001)
+            assert await closed_with(ws) == 1009
+    stop.set()
 
 
 async def test_max_body_holds_whatever_max_message_is():

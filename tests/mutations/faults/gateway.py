@@ -207,6 +207,13 @@ FAULTS = (
         BAD,
     ),
     fault(
+        "a host's own WebSockets have the limit of a gateway's",
+        "gateway/server/hypercorn.py",
+        "_Buffer(stream, stream.config.websocket_max_message_size)",
+        "_Buffer(stream, 64 * 1024)",
+        BAD,
+    ),
+    fault(
         "the backlog of a client takes any number of bytes",
         "gateway/server/browser.py",
         "limits.backlog_messages, limits.backlog_bytes, keeps=",

@@ -32,7 +32,6 @@ from starlette.websockets import WebSocketDisconnect
 from wsproto.events import Message
 from wsproto.utilities import ProtocolError
 
-from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.app import WITHOUT_DEFLATE
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
@@ -53,6 +52,9 @@ BAD_ENDS = (
 )
 """Errors in an application whose client disconnects or breaks the protocol at a bad moment."""
 
+LINGER = 1.0
+"""Seconds in which a client can read why its message was refused; a gateway has its own limit."""
+
 STARLETTE = str(Path(starlette.__file__).parent)
 
 
@@ -61,9 +63,9 @@ def without_deflate(app: ASGIApp) -> ASGIApp:
 
     Wrap the whole application, directly below hypercorn. :func:`~trio_rpc.gateway.serve` does so.
 
-    The wrapper also replaces hypercorn's limit of message sizes. A
-    :class:`~trio_rpc.gateway.Gateway` sets it for its own WebSockets; for all others it is the
-    default of ``GatewayLimits.max_message``.
+    The wrapper also replaces hypercorn's check of message sizes. A
+    :class:`~trio_rpc.gateway.Gateway` sets the limit of its own WebSockets. The limit of all others
+    remains hypercorn's ``websocket_max_message_size``, 16 MiB by default.
 
     Raises:
         RuntimeError: (when a WebSocket opens) the wrapper is not directly below hypercorn, or this
@@ -76,7 +78,7 @@ def without_deflate(app: ASGIApp) -> ASGIApp:
             if not isinstance(stream, WSStream):
                 raise RuntimeError("without_deflate must be directly below hypercorn")
             stream.handshake.extensions = None
-            buffer = stream.buffer = _Buffer(stream, GatewayLimits().max_message)
+            buffer = stream.buffer = _Buffer(stream, stream.config.websocket_max_message_size)
             scope[WITHOUT_DEFLATE] = buffer.limit
         await app(scope, receive, send)
 
@@ -93,7 +95,7 @@ class _Buffer(WebsocketBuffer):
     def __init__(self, stream: WSStream, max_length: int) -> None:
         super().__init__(max_length)
         self._stream = weakref.ref(stream)  # which holds this
-        self._time_to_die = GatewayLimits().shutdown_timeout
+        self._time_to_die = LINGER
         self._is_dying = False
 
     def limit(self, max_message: int, shutdown_timeout: float) -> None:
