@@ -178,7 +178,7 @@ async def test_what_json_lacks_is_text_and_nothing_reaches_the_terminal_raw(as_j
 @pytest.mark.parametrize("kind", ["int", "bytes", "within"])
 async def test_a_result_of_which_json_would_keep_less_fails(kind, as_json, capsys):
     async with shop() as (_, target):
-        with pytest.raises(CallFailed, match=r"cannot be shown as JSON.* is there twice") as caught:
+        with pytest.raises(CallFailed, match=r"cannot be shown as JSON.* appears twice") as caught:
             await call(target, "shop.colliding", f'["{kind}"]', as_json=as_json)
     assert capsys.readouterr().out == ""
     assert caught.value.code == Exit.FAILED

@@ -305,8 +305,8 @@ def test_a_number_of_another_library_is_what_python_says_it_is():
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        (b'{"a": 1, "a": 2}', "the key 'a' is there twice"),
-        (b'{"a": {"b": 1, "b": 1}}', "the key 'b' is there twice"),
+        (b'{"a": 1, "a": 2}', "the key 'a' appears twice"),
+        (b'{"a": {"b": 1, "b": 1}}', "the key 'b' appears twice"),
         (b'{"a": 9007199254740993}', "beyond 2^53"),
         (b'{"a": -9007199254740993}', "beyond 2^53"),
         (b'{"a": ' + b"9" * 5000 + b"}", "out of range"),

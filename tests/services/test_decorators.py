@@ -76,7 +76,7 @@ def test_a_wrapper_can_be_a_duplex():
 
     for function in (wrapped, bare):
         assert mark_of(duplex(function)) == MethodMark(Kind.DUPLEX)
-    with pytest.raises(TypeError, match="lacks a first parameter"):
+    with pytest.raises(TypeError, match="must have a parameter after self"):
         duplex(too_few)
 
 
@@ -124,8 +124,8 @@ def _class_named(name):
         ((Gone(),), "not a subclass of Exception"),
         (("Gone",), "not a subclass of Exception"),
         ((KeyboardInterrupt,), "declare an exception of your own"),
-        ((BaseExceptionGroup,), "declare their parts"),
-        ((ExceptionGroup,), "declare their parts"),
+        ((BaseExceptionGroup,), "declare the exceptions in it"),
+        ((ExceptionGroup,), "declare the exceptions in it"),
         ((Gone, _class_named("Gone")), "two classes of one name: Gone, Gone"),
     ],
 )

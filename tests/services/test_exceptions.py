@@ -422,7 +422,9 @@ SIGNALS = [
 @pytest.mark.parametrize("decorate", [method, stream, duplex])
 @pytest.mark.parametrize("cls", SIGNALS, ids=lambda cls: cls.__name__)
 def test_what_means_the_end_of_something_cannot_be_declared(decorate, cls):
-    with pytest.raises(TypeError, match=f"raises= holds {cls.__name__}, which tells .*your own"):
+    with pytest.raises(
+        TypeError, match=f"raises= contains {cls.__name__}, which signals .*your own"
+    ):
         decorate(raises=(ValueError, cls))
 
 

@@ -750,7 +750,7 @@ def test_a_name_that_is_not_there_is_named_and_nothing_untrue_is_said():
         trio_rpc.services.build_table(NoSuchName())
     assert str(caught.value) == (
         "NoSuchName.put: 'Missing' in the annotation 'list[Missing]' of 'value' cannot be resolved at"
-        f" run time: it is no name of {__name__}, nor of the class: define or import it there"
+        f" run time: neither {__name__} nor the class defines it: define or import it there"
     )
 
 
@@ -784,7 +784,9 @@ def too_late() -> type:
 
 
 def test_a_local_name_that_came_too_late_is_named():
-    with pytest.raises(TypeError, match=r"'Local' .*too_late\(\) had no local name 'Local' when"):
+    with pytest.raises(
+        TypeError, match=r"'Local' .*too_late\(\) had no local variable 'Local' when"
+    ):
         trio_rpc.services.build_table(too_late()())
 
 

@@ -41,7 +41,7 @@ MOST_SHOWN = 100_000
 
 _FATES = {
     Fate.NOT_STARTED: " (the handler never ran)",
-    Fate.UNKNOWN: " (nobody can say whether the handler ran)",
+    Fate.UNKNOWN: " (it is unknown whether the handler ran)",
 }
 
 
@@ -123,8 +123,8 @@ def parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     if isinstance(arguments, dict):
         return [], arguments
     raise Usage(
-        f"the arguments must be a JSON list (by position) or object (by name), not {safe(text, 60)}:"
-        f" did you mean '[{safe(text, 60)}]'?"
+        "the arguments must be a JSON list (by position) or object (by name),"
+        f" not {safe(text, 60)}: did you mean '[{safe(text, 60)}]'?"
     )
 
 
@@ -134,12 +134,12 @@ def failing_as_one_line(method: str) -> Iterator[None]:
     try:
         yield
     except CommandError:
-        raise  # it says what it is: output that fails
+        raise  # output has failed, and the error says so
     except EncodeError as exc:
         raise Usage(f"the arguments cannot be sent: {safe(exc)}") from exc
     except trio.TooSlowError as exc:
         raise CallFailed(
-            f"{safe(method, 100)}: no result in time; the call was cancelled, and has ended there",
+            f"{safe(method, 100)}: no result in time; the call was cancelled, its handler ended",
             {"type": "TooSlowError"},
         ) from exc
     except (SessionClosed, SessionBroken) as exc:
@@ -210,7 +210,7 @@ def _headline(method: MethodInfo, name: str, indent: str) -> Text:
 # ── ping ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@trio.lowlevel.enable_ki_protection  # Ctrl-C ends a wait, and never half a line
+@trio.lowlevel.enable_ki_protection  # Ctrl-C interrupts a wait, never a line half printed
 async def ping(
     target: Target,
     output: Output,

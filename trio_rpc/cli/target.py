@@ -17,7 +17,7 @@ __all__ = ["load_services"]
 
 
 def load_services(target: str) -> object:
-    """Import a module, also from the working directory, and return its object.
+    """Import a module, which may be in the working directory, and return its object.
 
     Args:
         target: ``module:object``; both may contain dots.
@@ -27,7 +27,9 @@ def load_services(target: str) -> object:
     """
     module_name, colon, path = target.partition(":")
     if not (colon and module_name and path):
-        raise Usage(f"what to serve is module:object, such as market:services, not {safe(target)}")
+        raise Usage(
+            f"expected module:object, such as market:services, but was given {safe(target)}"
+        )
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -56,7 +58,8 @@ def _check(target: str, services: object) -> None:
 
 def _why_not(module: str, exc: Exception) -> str:
     if isinstance(exc, ModuleNotFoundError) and module.startswith(exc.name or "\0"):
-        return f"there is no module {safe(module, 100)} here, nor among the installed ones"
+        return f"there is no module {safe(module, 100)} in this directory or installed"
     where = traceback.extract_tb(exc.__traceback__)[-1]
     place = f"{Path(where.filename).name}, line {where.lineno}"
-    return f"module {safe(module, 100)} cannot be imported: {type(exc).__name__}: {safe(exc)} ({place})"
+    reason = f"{type(exc).__name__}: {safe(exc)} ({place})"
+    return f"module {safe(module, 100)} cannot be imported: {reason}"

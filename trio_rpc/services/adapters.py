@@ -32,7 +32,7 @@ _PATH: Final = re.compile(r"(`key` in )?`\$([^`]*)`")
 
 
 class Ambiguous(TypeError):
-    """An annotation is refused, since nothing tells which union member a value is."""
+    """An annotation is refused because a value may belong to either of two union members."""
 
 
 class Verdict(TypeError):
@@ -108,7 +108,10 @@ def _of_part(found: re.Match[str]) -> str:
 
 
 def joined_paths(text: str) -> str:
-    """Join the paths at the end of a text into one. Each starts at the part that the next one names."""
+    """Join the paths at the end of a text into one.
+
+    Each path starts at the part of the value that the next path leads to.
+    """
     found = _PATHS.search(text)
     if found is None:
         return text

@@ -74,13 +74,13 @@ class Annotations:
             missing = exc.name or str(exc)
             shown = annotation if isinstance(annotation, str) else repr(annotation)
             raise TypeError(
-                f"{getattr(source, '__qualname__', '?')}: {missing!r} in the annotation {shown!r} of"
-                f" {name!r} cannot be resolved at run time: {why_missing(source, missing)}"
+                f"{getattr(source, '__qualname__', '?')}: {missing!r} in the annotation {shown!r}"
+                f" of {name!r} cannot be resolved at run time: {why_missing(source, missing)}"
             ) from exc
         return substitute(meant, self._arguments(source))
 
     def _arguments(self, source: Any) -> dict[Any, Any]:
-        """Return what the type variables of the class stand for in which a function is defined."""
+        """Return the type arguments of the class that defines a function."""
         if self._owner is None:
             return {}
         for base, arguments in type_arguments(self._owner).items():
@@ -150,7 +150,7 @@ def _local_names(function: Any) -> dict[str, Any]:
         return {}
     outside = {LOCALS.join(scopes[: index + 1]) for index in range(len(scopes))}
     found: dict[str, Any] = {}
-    frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001 - inspect.currentframe is no more
+    frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001 - as inspect.currentframe does
     while frame is not None:
         code = frame.f_code
         if code.co_qualname in outside and frame.f_globals is function.__globals__:
@@ -183,21 +183,21 @@ def why_missing(source: Any, name: str) -> str:
     """Return why a name was not found, and what to do about it."""
     module = getattr(source, "__module__", "?")
     if _is_for_type_checkers(module, name):
-        return f"{module} imports it under `if TYPE_CHECKING` only: it must be imported outside of that"
+        return f"{module} imports it only under `if TYPE_CHECKING`: import it outside of that block"
     scopes = getattr(source, "__qualname__", "").split(LOCALS)[:-1]
     if scopes:
         function = scopes[-1]
         return (
-            f"it is no name of {module}, and the function {function}() had no local name {name!r} when"
-            " the method was marked: define it before the class, or in the module"
+            f"{module} does not define it, and the function {function}() had no local variable"
+            f" {name!r} when the method was marked: define it before the class, or in the module"
         )
-    return f"it is no name of {module}, nor of the class: define or import it there"
+    return f"neither {module} nor the class defines it: define or import it there"
 
 
 def _is_for_type_checkers(module: str, name: str) -> bool:
     try:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
-    except Exception:  # noqa: BLE001 - a module need not have a source, and this only makes a text better
+    except Exception:  # noqa: BLE001 - without its source, only the error text is less exact
         return False
     return any(
         name in (alias.asname, alias.name)
@@ -210,7 +210,7 @@ def _is_for_type_checkers(module: str, name: str) -> bool:
 
 
 def _names_of(owner: type | None) -> dict[str, Any]:
-    """Return the names of a class body that annotations may use. Methods are left out."""
+    """Return the names in a class body that annotations may use, which excludes methods."""
     if owner is None:
         return {}
     return {

@@ -203,14 +203,14 @@ def _attach(function: F, mark: MethodMark) -> F:
     if not isinstance(function, FunctionType):
         shown = getattr(inside(function), "__qualname__", repr(function))
         raise TypeError(
-            f"{shown}: a remote method cannot be a {type(function).__name__}: decorate a def that takes"
-            " self, and call from there what is to be done"
+            f"{shown}: a remote method cannot be a {type(function).__name__}: decorate a def that"
+            " takes self, and call this one from there"
         )
     name = function.__name__
     if name.startswith("_") or not NAME.fullmatch(name):
         raise TypeError(
-            f"{function.__qualname__} cannot be a remote method: its name must be of"
-            " ASCII letters, digits and '_', and not begin with '_'"
+            f"{function.__qualname__} cannot be a remote method: its name must consist of"
+            " ASCII letters, digits and '_', and must not begin with '_'"
         )
     _check_fits(function, mark.kind)
     if mark_of(function) is not None:
@@ -225,7 +225,7 @@ def _check_fits(function: FunctionType, kind: Kind) -> None:
     name = function.__qualname__
     if kind is Kind.STREAM:
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-            raise TypeError(f"{name} is no async generator: a stream yields its items")
+            raise TypeError(f"{name} is not an async generator: a stream yields its items")
         return
     if inspect.isasyncgenfunction(function):
         raise TypeError(f"{name} is a generator, not a {kind.value}: mark it with @stream")
@@ -233,9 +233,9 @@ def _check_fits(function: FunctionType, kind: Kind) -> None:
         raise TypeError(f"{name} is a generator, not a {kind.value}")
     if kind is Kind.DUPLEX:
         if not inspect.iscoroutinefunction(inspect.unwrap(function)):
-            raise TypeError(f"{name} must be an async def, to use its channel")
+            raise TypeError(f"{name} must be an async def, since it uses a channel")
         if not _takes(function, 2):
-            raise TypeError(f"{name} lacks a first parameter, its end of the channel")
+            raise TypeError(f"{name} must have a parameter after self: its end of the channel")
 
 
 def _takes(function: FunctionType, count: int) -> bool:
@@ -250,17 +250,17 @@ def _checked_raises(raises: object) -> Raises:
         raise TypeError("raises= must be a tuple of exception classes: raises=(UnknownSymbol,)")
     for cls in raises:
         if not (isinstance(cls, type) and issubclass(cls, BaseException)):
-            raise TypeError(f"raises= holds {cls!r}, which is not a subclass of Exception")
+            raise TypeError(f"raises= contains {cls!r}, which is not a subclass of Exception")
         if issubclass(cls, SIGNALS) or not issubclass(cls, (Exception, BaseExceptionGroup)):
             raise TypeError(
-                f"raises= holds {cls.__qualname__}, which tells Python or Trio that something ends, and"
-                " would do so at the caller: declare an exception of your own, and raise that"
+                f"raises= contains {cls.__qualname__}, which signals an end to Python or Trio, and"
+                " would also do so at the caller: declare an exception of your own, and raise that"
             )
         if issubclass(cls, BaseExceptionGroup):
             raise TypeError(
-                f"raises= holds the group {cls.__name__}: groups travel anyway, declare their parts"
+                f"raises= contains the group {cls.__name__}: declare the exceptions in it instead"
             )
     names = [wire_name(cls) for cls in raises]
     if len(set(names)) < len(set(raises)):
-        raise TypeError(f"raises= holds two classes of one name: {', '.join(sorted(names))}")
+        raise TypeError(f"raises= contains two classes with one name: {', '.join(sorted(names))}")
     return raises

@@ -1,16 +1,18 @@
-"""What an exception holds, and how it is made again from that without running any code of its class.
+"""Taking exceptions apart and rebuilding them, without running any code of their classes.
 
-An exception of Python's own holds its ``args`` and a few values in slots, such as ``OSError.filename``. A
-class of a user's adds attributes. Its ``__init__`` need not take what ``args`` has, may open files and count
-things, and may build its text from what it is given, so it is not run again. Instead:
+A built-in exception holds its ``args`` and a few values in slots, such as ``OSError.filename``. A
+user's class adds attributes. Its ``__init__`` may need other arguments than ``args`` holds, may
+open files or count instances, and may build the text from its arguments. So it is not run again.
+Instead:
 
-1. :func:`plan_of` finds out, from the class alone, which attributes its instances may have: the slots of the
-   built-in class it is derived from, the annotations of class bodies, and the attributes that its
-   constructors name. An attribute that is named as a parameter of ``__init__`` has that annotation.
-2. The sender reads those attributes, and notes the names of all others.
-3. The receiver makes an empty instance with the ``__new__`` of the built-in class, sets ``args``, and sets the
-   attributes that its own plan has, each checked against its annotation. No name that arrives means anything
-   that the class does not say itself; no property, method or ``__setstate__`` is called.
+1. :func:`plan_of` finds out, from the class alone, which attributes its instances may have: the
+   slots of the built-in class it is derived from, the annotations in class bodies, and the names
+   that its constructors use. An attribute that is not annotated in a class body, but has the name
+   of a parameter of ``__init__``, has the annotation of that parameter.
+2. The sender reads those attributes, and records the names of all others.
+3. The receiver creates an empty instance with the ``__new__`` of the built-in class, sets ``args``,
+   and sets the attributes that are in its own plan, each checked against its annotation. Any other
+   name that arrives has no effect. No property, method or ``__setstate__`` is called.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from trio_rpc.services.conversion import Convert, adapt, check_supported, make_c
 __all__ = ["Plan", "plan_of", "set_cause", "set_notes"]
 
 HEAP_TYPE: Final = 1 << 9
-"""The flag of classes that were made by a ``class`` statement, or a library, and are not Python's own."""
+"""The flag that all classes have except those built into Python."""
 MAX_NAMES: Final = 100
 
 Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
@@ -64,7 +66,7 @@ _BUILT_IN: Final[dict[type, dict[str, Any]]] = {
     UnicodeEncodeError: {"encoding": str, "object": str, **_TEXT_ERROR},
     UnicodeTranslateError: {"object": str, **_TEXT_ERROR},
 }
-"""What Python's own exceptions hold besides ``args``, and what it may be: C code goes by some of it unchecked."""
+"""The slots of built-in exceptions and their types, since C code uses some of them unchecked."""
 
 _POSITIONS: Final[dict[type, tuple[str, ...]]] = {
     OSError: ("errno", "strerror", "filename", "", "filename2"),
@@ -73,7 +75,7 @@ _POSITIONS: Final[dict[type, tuple[str, ...]]] = {
     UnicodeEncodeError: ("encoding", "object", "start", "end", "reason"),
     UnicodeTranslateError: ("object", "start", "end", "reason"),
 }
-"""What their constructors make of positional arguments."""
+"""The slots that built-in constructors fill from positional arguments; "" for none."""
 
 _CONSTRUCTORS: Final = ("__init__", "__post_init__", "__attrs_post_init__")
 _ABSENT: Final = object()
@@ -83,7 +85,7 @@ _DICT: Final[Any] = vars(BaseException)["__dict__"]
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One attribute: how it is read and written without the class's code, and what it may be."""
+    """One attribute: how to read, write and convert it without running code of the class."""
 
     get: Callable[[Any], Any]
     set: Callable[[Any, Any], None]
@@ -94,15 +96,18 @@ class _Field:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the instances of one exception class are taken apart and made again.
+    """How to take apart and rebuild the instances of one exception class.
 
     Attributes:
-        base: the class of Python's own that it is derived from.
+        cls: the class.
+        base: the built-in class that it is derived from.
         fields: the attributes that instances may have.
-        positions: the names, ``""`` for none, and the converters of positional arguments.
-        rest: the converter of more arguments; None if they may be anything, ``_ABSENT`` if there are none.
-        defaults: of the parameters of ``__init__`` that have one.
-        has_constructor: whether the class, or one that it is derived from, has an ``__init__`` in Python.
+        positions: the names (``""`` for none) and converters of the positional arguments.
+        rest: the converter of further arguments. None if they may be anything, ``_ABSENT`` if there
+            cannot be any.
+        defaults: the defaults of the parameters of ``__init__`` that have one.
+        required: the names of the parameters of ``__init__`` that have no default.
+        has_constructor: whether the class, or one of its bases, has an ``__init__`` in Python.
     """
 
     cls: type[BaseException]
@@ -116,12 +121,12 @@ class Plan:
 
     @property
     def is_bare(self) -> bool:
-        """Whether ``args`` is all that instances hold."""
+        """Whether instances hold nothing but ``args``."""
         text = inspect.getattr_static(self.cls, "__str__")
         return not (self.fields or self.has_constructor or inspect.isfunction(text))
 
     def read(self, exc: BaseException) -> tuple[dict[str, Any], list[str]]:
-        """Return the attributes that the plan has, and the names of all others."""
+        """Return the attributes in the plan, and the names of all other attributes."""
         state = {}
         for name, field in self.fields.items():
             value = field.get(exc)
@@ -129,17 +134,16 @@ class Plan:
                 state[name] = value
         others = [name for name in _attributes(exc) if name not in state and name[:2] != "__"]
         if isinstance(exc, AttributeError) and exc.obj is not None:
-            others.append(
-                "obj"
-            )  # the object may be anything, and hold what is nobody else's business
+            # The object is not sent: it may be anything, and may hold private data.
+            others.append("obj")
         return state, others
 
     def is_typed(self, name: str) -> bool:
-        """Whether an annotation says what that attribute is."""
+        """Return whether an attribute has an annotation to check it against."""
         return self.fields[name].convert is not None
 
     def is_typed_argument(self, index: int) -> bool:
-        """Whether an annotation says what that positional argument is."""
+        """Return whether a positional argument has an annotation to check it against."""
         if index < len(self.positions):
             return self.positions[index][1] is not None
         return self.rest is not _ABSENT and self.rest is not None
@@ -147,14 +151,14 @@ class Plan:
     def make(
         self, args: Sequence[Any], state: Mapping[str, Any] | None
     ) -> tuple[BaseException, list[str]] | None:
-        """Make an instance, and name the attributes that did not fit.
+        """Make an instance. Return it with the names of the attributes that did not fit.
 
         Args:
             args: its ``args``.
-            state: its attributes by name; None if the peer has none to tell: then ``args`` is
-                what its constructor takes.
+            state: its attributes by name. None if the peer did not send any. Then ``args`` are the
+                arguments of its constructor.
 
-        Returns None when the class cannot be made of that.
+        Returns None if no instance can be made of these.
         """
         if state is None:
             bound = self._bind(args)
@@ -179,7 +183,7 @@ class Plan:
             convert = self.rest
         try:
             return value if convert is None else convert(value)
-        except Exception:  # noqa: BLE001 - args need not be what __init__ takes
+        except Exception:  # noqa: BLE001 - args may differ from the arguments of __init__
             return value
 
     def _set(self, exc: BaseException, name: str, value: Any) -> bool:
@@ -193,7 +197,7 @@ class Plan:
         return True
 
     def _bind(self, args: Sequence[Any]) -> tuple[list[Any], dict[str, Any]] | None:
-        """Take arguments as what the constructor is called with; None if they do not fit."""
+        """Bind arguments to the constructor's parameters. Returns None if they do not fit."""
         if len(args) > len(self.positions) and self.rest is _ABSENT:
             return None
         bound, state = [], {**self.defaults}
@@ -211,20 +215,20 @@ class Plan:
             return None
         if issubclass(self.base, OSError):
             if not self.has_constructor and len(bound) < 2:
-                state = {}  # a text, and no number
+                state = {}  # a text alone, without an error number
             elif not self.has_constructor:
                 del bound[2:]
         return bound, {name: value for name, value in state.items() if name in self.fields}
 
 
 def plan_of(cls: type[BaseException]) -> Plan:
-    """Return what instances of ``cls`` hold, found out once."""
+    """Return the plan of an exception class. It is made once."""
     return _plan_of(cls)  # type: ignore[arg-type]  # a class has a hash
 
 
 @functools.lru_cache(maxsize=512)
 def _plan_of(cls: type[BaseException]) -> Plan:
-    """Find out what instances of ``cls`` hold. Bound: the cache's, and MAX_NAMES attributes each."""
+    """Make the plan of a class. Bounds: the size of the cache, and MAX_NAMES attributes each."""
     base: Any = cls
     while base.__flags__ & HEAP_TYPE:
         base = base.__base__
@@ -264,13 +268,16 @@ def _plan_of(cls: type[BaseException]) -> Plan:
 
 
 def set_notes(exc: BaseException, notes: list[str]) -> None:
-    """Set the notes of an exception. ``add_note`` would run its class's ``__setattr__``, which may be frozen."""
+    """Set the notes of an exception.
+
+    ``add_note`` would run the ``__setattr__`` of its class, which refuses that in a frozen class.
+    """
     if notes:
         _attributes(exc)["__notes__"] = notes
 
 
 def set_cause(exc: BaseException, cause: BaseException) -> None:
-    """Set the cause of an exception, likewise."""
+    """Set the cause of an exception, without its class's ``__setattr__``."""
     _CAUSE.__set__(exc, cause)
 
 
@@ -304,7 +311,7 @@ def _declared(cls: type) -> Iterator[str]:
 
 
 def _named_by_constructors(cls: type) -> Iterator[str]:
-    """The names that the constructors of a class use; the attributes that they set are among them."""
+    """Yield the names that the constructors of a class use, among them the attributes they set."""
     for base in cls.__mro__:
         for name in _CONSTRUCTORS:
             function = vars(base).get(name)
@@ -313,7 +320,11 @@ def _named_by_constructors(cls: type) -> Iterator[str]:
 
 
 def _field(cls: type, name: str, converters: Mapping[str, Any]) -> _Field | None:
-    """Return how that attribute is used; None where it is none, or one that code of the class stands behind."""
+    """Return the field of an attribute.
+
+    Returns None for a special name, for an attribute that cannot be sent, and where the class has a
+    method or a descriptor under that name.
+    """
     if name.startswith("__") and name.endswith("__"):
         return None
     convert = _annotated(cls, name, converters)
@@ -332,7 +343,10 @@ def _field(cls: type, name: str, converters: Mapping[str, Any]) -> _Field | None
 
 
 def _annotated(cls: type, name: str, converters: Mapping[str, Any]) -> Any:
-    """Return what converts an attribute: None if nothing is said, False if it cannot travel."""
+    """Return the converter of an attribute.
+
+    The result is None if there is no annotation, and False if the attribute cannot be sent.
+    """
     for base in cls.__mro__:
         if base.__flags__ & HEAP_TYPE and name in inspect.get_annotations(base):
             return _tried(class_annotations(base)[name])
@@ -350,11 +364,11 @@ def _converter(annotations: Annotations | None, parameter: Parameter) -> Any:
 
 
 def _tried(resolve: Callable[[], Any]) -> Any:
-    """Return what converts a value to an annotation: None if it is Any, False if it cannot be checked."""
+    """Return the converter to an annotation: None if it is Any, False if it cannot be checked."""
     try:
         adapted = adapt(resolve())
         check_supported(adapted)
-    except Exception:  # noqa: BLE001 - resolving evaluates the class's own text
+    except Exception:  # noqa: BLE001 - resolving an annotation evaluates it
         return False
     return make_converter(adapted)
 
@@ -364,6 +378,6 @@ def _attributes(exc: BaseException) -> dict[str, Any]:
 
 
 def _force(field: _Field, exc: BaseException) -> bool:
-    """Set an attribute to None, whose parameter has that default though its annotation does not say so."""
+    """Set an attribute to None: its parameter has that default, against its own annotation."""
     field.set(exc, None)
     return True

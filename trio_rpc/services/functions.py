@@ -1,8 +1,8 @@
-"""What an annotation says of a function.
+"""Reading the annotations of functions: what they say about arguments and results.
 
-The callee's annotation of a parameter tells how the results of a callback are converted there. The same
-annotation, in the interface that the caller has, tells how its arguments are converted where the callback
-itself says nothing.
+Both ends use the annotation of a parameter that takes a callback. The callee converts the
+callback's results to it. The caller finds it in its interface, and converts the callback's
+arguments to it where the callback itself has no annotation.
 """
 
 from __future__ import annotations
@@ -56,30 +56,30 @@ STREAMS: Final = frozenset(
         trio.abc.Channel,
     }
 )
-"""What a stream may be annotated as, with the type of its items."""
+"""The classes that a stream may be annotated with, as in ``AsyncIterator[int]``."""
 
 MAX_WRAPPERS: Final = 100
-"""So many wrappers round one function are looked through; it may be a circle."""
+"""The number of nested wrappers, or aliases, that are unwrapped: they may form a circle."""
 
 
 class Said(NamedTuple):
-    """What the annotation of a function says of it; ``Any`` where it says nothing."""
+    """What the annotation of a function says about it; ``Any`` where it says nothing."""
 
     positional: tuple[Any, ...] = ()
-    """Annotations of its first arguments by position."""
+    """The annotations of its first positional arguments."""
     named: Mapping[str, Any] = types.MappingProxyType({})
-    """Annotations of arguments by name."""
+    """The annotations of arguments by name."""
     result: Any = Any
-    """What it returns, once that has been awaited."""
+    """The annotation of its result, after awaiting."""
     names: Any = None
-    """The names that its annotations may use where they are text, as aliases are that name themselves."""
+    """The names that its annotations may use as text, such as those of recursive aliases."""
 
 
 def said_of(annotation: Any) -> Said | None:
-    """Take the annotation of a function apart, or of one among other things; None for anything else.
+    """Take apart the annotation of a function, or of a union that contains functions.
 
-    A union of several functions says of arguments only what all of them say, and of results that one
-    of theirs comes.
+    Returns None for anything else. A union of several functions says about arguments only what all
+    of them say. Its result is the union of their results.
     """
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -101,9 +101,9 @@ def said_of(annotation: Any) -> Said | None:
 
 
 def aliased(annotation: Any) -> Any:
-    """Return what the alias of a ``type`` statement, or a NewType, stands for; None for anything else.
+    """Return the meaning of a NewType or of the alias of a ``type`` statement; None for others.
 
-    The arguments that an alias is given are put in the places of its type variables.
+    The arguments of an alias replace its type variables.
     """
     origin = get_origin(annotation)
     if hasattr(origin, "__type_params__") and hasattr(origin, "__value__"):
@@ -113,7 +113,7 @@ def aliased(annotation: Any) -> Any:
 
 
 def identity(annotation: Any) -> Any:
-    """Return what tells an annotation from others, and has a hash, also if a list is among its arguments."""
+    """Return a hashable key for an annotation, which may have a list among its arguments."""
     try:
         hash(annotation)
     except TypeError:
@@ -122,7 +122,7 @@ def identity(annotation: Any) -> Any:
 
 
 def bare(annotation: Any) -> Any:
-    """Return what an annotation is, without aliases and what ``Annotated`` adds."""
+    """Return an annotation without aliases and without the additions of ``Annotated``."""
     for _ in range(MAX_WRAPPERS):
         inner = (
             get_args(annotation)[0] if get_origin(annotation) is Annotated else aliased(annotation)
@@ -134,7 +134,7 @@ def bare(annotation: Any) -> Any:
 
 
 def is_call_protocol(wanted: Any) -> bool:
-    """Say whether a class is a Protocol that describes a function."""
+    """Return whether a class is a Protocol that describes a function."""
     return (
         isinstance(wanted, type)
         and getattr(wanted, "_is_protocol", False)
@@ -143,7 +143,7 @@ def is_call_protocol(wanted: Any) -> bool:
 
 
 def awaited(annotation: Any) -> Any:
-    """Return what a result is once it has been awaited, if it is awaitable."""
+    """Return the annotation of a result after awaiting it, if it is awaitable."""
     inside = bare(annotation)
     if inside in AWAITABLES or get_origin(inside) in AWAITABLES:
         annotation = inside
@@ -158,9 +158,9 @@ def awaited(annotation: Any) -> Any:
 
 
 def written_in(function: Any) -> Any:
-    """Return where a callable's annotations are written: a function, inside of whatever wraps it.
+    """Return the innermost function of a callable, which has the annotations.
 
-    Raises TypeError when wrappers go in a circle.
+    Raises TypeError if wrappers form a circle.
     """
     for _ in range(MAX_WRAPPERS):
         inner = _inside(function)
@@ -210,7 +210,7 @@ def _said_of_protocol(protocol: Any, args: tuple[Any, ...]) -> Said:
         hints = get_type_hints(function, include_extras=True)
         parameters = list(inspect.signature(function).parameters.values())[1:]
     except (NameError, TypeError, ValueError):
-        return Said()  # an annotation that only a checker can read
+        return Said()  # only a type checker can resolve these annotations
     known = _known(getattr(protocol, "__parameters__", ()), args)
     said = {name: substitute(hint, known) for name, hint in hints.items()}
     by_position = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -227,7 +227,7 @@ def _said_of_protocol(protocol: Any, args: tuple[Any, ...]) -> Said:
 
 
 def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
-    """Put type arguments in the places of type variables; those of a TypeVarTuple are a tuple."""
+    """Replace type variables with their arguments, which are a tuple for a TypeVarTuple."""
     if not arguments:
         return annotation
     if isinstance(annotation, TypeVar):
@@ -243,7 +243,7 @@ def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
 
 
 def type_arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
-    """Map each class that ``annotation`` is derived from to what its type variables stand for."""
+    """Map the class that ``annotation`` names, and each of its bases, to its type arguments."""
     cls = get_origin(annotation) or annotation
     own = dict(zip(getattr(cls, "__parameters__", ()), get_args(annotation), strict=False))
     found = {cls: own}
@@ -255,7 +255,7 @@ def type_arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
 
 
 def _known(variables: tuple[Any, ...], arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    """Map type variables to their arguments; a TypeVarTuple, to the tuple of those that are left for it."""
+    """Map type variables to their arguments. A TypeVarTuple gets those that the others leave."""
     known: dict[Any, Any] = {}
     rest = list(arguments)
     for index, one in enumerate(variables):

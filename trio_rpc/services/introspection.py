@@ -1,8 +1,8 @@
-"""What every session can tell about itself: one read-only method that lists the others.
+"""The read-only method of every session that lists the session's other methods.
 
-``trio_rpc.describe()`` gives a list of maps with the keys ``name``, ``kind``, ``signature``,
-``doc`` (the first line) and ``raises``. It tells no more than what a caller may call anyway, and
-on a session that authenticates, to no one who has not.
+``trio_rpc.describe()`` returns a list of maps with the keys ``name``, ``kind``, ``signature``,
+``doc`` (the first line) and ``raises``. It lists only methods that the caller may call. If a
+session authenticates its peers, only an authenticated peer can call it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from trio_rpc.services.tables import BoundMethod, Table, describe
 __all__ = ["DESCRIBE", "RESERVED", "with_introspection"]
 
 RESERVED: Final = "trio_rpc"
-"""The service name that users cannot give to a service of theirs."""
+"""The service name that users cannot give to their own services."""
 DESCRIBE: Final = f"{RESERVED}.describe"
 
 
 def with_introspection(table: Table) -> Table:
-    """Return ``table`` with the method ``trio_rpc.describe`` in it, which does not list itself.
+    """Return ``table`` with the method ``trio_rpc.describe`` added, which does not list itself.
 
-    Raises ValueError when the table has a service named ``trio_rpc``.
+    Raises ValueError if the table has a service named ``trio_rpc``.
     """
     for name in table:
         if name.startswith(f"{RESERVED}."):

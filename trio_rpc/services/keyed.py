@@ -1,9 +1,10 @@
-"""Sets and dicts that an annotation makes of what a peer has said, in no undue time.
+"""Building the sets and dicts that annotations ask for, guarded against colliding hashes.
 
-The codec guards the sets and maps of the wire. Here are those that only the annotation asks for: an array that
-becomes a set, and text that becomes the keys of a dict. msgspec would build them at one go, however their keys
-collide, so it converts the items, and the table is built by a KeyBuilder. Text and bytes need none of that, since their
-hashes are a secret of this process, nor do types of which there are only a few values.
+The codec guards the sets and maps of the wire. This module guards those that only the annotation
+asks for: an array that becomes a set, and text that becomes the keys of a dict. msgspec would build
+them in one go, however badly their keys collide. So msgspec only converts the items, and a
+KeyBuilder builds the table. Text and bytes do not need this, because their hashes depend on a
+secret of this process. Neither do types that have only a few values.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ SETS: Final[dict[Any, type]] = {
     collections.abc.Set: set,
     collections.abc.MutableSet: set,
 }
-"""What a set may be annotated as, and what is made."""
+"""The annotations of sets, and the class that is built for each."""
 
 DICTS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 SECRET: Final = frozenset({str, bytes, bool, types.NoneType, None, dt.date})
-"""Types whose hashes a peer cannot choose, or of which it has too few."""
+"""Types whose hashes a peer cannot choose, or that have too few values to make many collide."""
 
 _HASHABLE: Final = {list: "tuple", set: "frozenset", bytearray: "bytes", dict: "a frozen dataclass"}
 
 _PAIR: Final = re.compile(r"`\$\[[0-9]+\]\[([01])\]([^`]*)`\Z")
 
 CHUNK: Final = 64
-"""Keys that msgspec may put into a dict by itself: so few are quick however they collide."""
+"""The number of keys that msgspec may put into a dict: so few are fast even if all collide."""
 
 
 class _Keys(threading.local):
-    """The builder of a thread. What one message has used up, ordinary keys earn again."""
+    """The builder of a thread. Ordinary keys replenish the time that one message has used up."""
 
     def __init__(self) -> None:
         self.builder = KeyBuilder()
@@ -59,10 +60,10 @@ _KEYS: Final = _Keys()
 
 
 def needs_guard(origin: Any, args: tuple[Any, ...]) -> bool:
-    """Say whether a peer could choose the hashes of a set or a dict that is made to that annotation."""
+    """Return whether a peer could choose the hashes in a set or dict built for this annotation."""
     if origin in SETS:
         return not args or not _is_secret(args[0])
-    # What fits no annotation in particular stays as it came, and has been guarded then.
+    # Keys of any type are not converted, and the codec has guarded them.
     return (
         origin in DICTS and bool(args) and args[0] not in (Any, object) and not _is_secret(args[0])
     )
@@ -86,7 +87,7 @@ def _is_secret(annotation: Any) -> bool:
 
 
 def check_hash(annotation: Any, what: str) -> None:
-    """Raise TypeError if values of that type can never be in a set, or be keys."""
+    """Raise TypeError if values of that type can never be items of a set or keys of a dict."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         check_hash(args[0], what)
@@ -94,7 +95,7 @@ def check_hash(annotation: Any, what: str) -> None:
         for one in args:
             check_hash(one, what)
     elif origin in UNIONS:
-        return  # one of them may do
+        return  # one of the members may have a hash
     else:
         cls = origin or annotation
         if isinstance(cls, type) and cls.__hash__ is None:
@@ -110,12 +111,12 @@ def _instead(cls: type) -> str:
 
 
 def guarded_set(origin: Any, item: Any = Any, about: tuple[Any, ...] = ()) -> Any:
-    """Return what stands in for a set.
+    """Return the adapter of a set.
 
     Args:
-        origin: how it is annotated.
-        item: what its items are, adapted.
-        about: what ``Annotated`` says of it.
+        origin: the class that the set is annotated with.
+        item: the adapted annotation of its items.
+        about: the metadata that ``Annotated`` adds.
     """
     made: Any = SETS[origin]
     items: Any = list[item]
@@ -127,7 +128,7 @@ def guarded_set(origin: Any, item: Any = Any, about: tuple[Any, ...] = ()) -> An
     def convert(value: Any, read: Read) -> Any:
         read_items = read_all(value, read)
         if type(value) is made and all(map(is_, iter(value), read_items)):
-            return value  # it was built by the codec
+            return value  # the codec has built it
         built: set[Any] = set()
         _fill(built.update, read_items, read_items)
         return built if made is set else made(built)
@@ -136,7 +137,7 @@ def guarded_set(origin: Any, item: Any = Any, about: tuple[Any, ...] = ()) -> An
 
 
 def guarded_dict(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) -> Any:
-    """Return what stands in for a dict; arguments as for :func:`guarded_set`."""
+    """Return the adapter of a dict. The arguments are as for :func:`guarded_set`."""
     part: Any = dict[key, item]
     read_part = reader(part)
     read_whole = reader(Annotated[(part, *about)]) if about else read_part
@@ -159,7 +160,10 @@ def guarded_dict(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) 
 
 
 def mapping(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) -> Any:
-    """Return what stands in for a dict whose keys msgspec would leave as they are; as :func:`guarded_set`."""
+    """Return the adapter of a dict whose keys msgspec would not convert.
+
+    The arguments are as for :func:`guarded_set`.
+    """
     pairs: Any = list[tuple[key, item]]
     if about:
         pairs = Annotated[(pairs, *about)]
@@ -180,14 +184,15 @@ def mapping(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) -> An
 
 
 def _path_in_dict(found: re.Match[str]) -> str:
-    """Make a path into a dict of one into the list of its pairs, as msgspec writes it."""
+    """Turn a path into a list of pairs into a path into the dict, as msgspec writes it."""
     return f"`$[...]{found[2]}`" if found[1] == "1" else "`key` in `$`"
 
 
 def _has_ints(value: dict[Any, Any]) -> bool:
-    """Say whether keys are integers, which stay what they are, as the codec has guarded them.
+    """Return whether the keys are integers, which the codec has guarded and nothing converts.
 
-    The first tells: in JSON all are text, and elsewhere text among integers is refused.
+    Looks only at the first key. In JSON all keys are text. In MessagePack, text among integers is
+    refused.
     """
     return type(next(iter(value))) is not str
 
@@ -206,7 +211,7 @@ def _map(keys: list[Any], items: list[Any]) -> dict[Any, Any]:
 
 def _each_once(made: Any, came: Any) -> Any:
     if len(made) < len(came):
-        raise ValueError("a key of a dict is there twice")
+        raise ValueError("two keys of a dict are equal after conversion")
     return made
 
 

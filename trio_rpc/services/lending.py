@@ -1,7 +1,7 @@
-"""What annotations say of arguments that are lent: of functions and streams, which stay where they are.
+"""Marking the arguments that a call lends: functions and streams, of which a reference is sent.
 
-Whether an argument is a function, a stream or data is for the parameter to say, since an object may look like
-several of them. Where an annotation says it, the argument is marked before it is encoded.
+An object may look like a function, a stream and data at once. So the annotation of the parameter
+decides, and the argument is marked accordingly before it is encoded.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ NO_NAMES: Final = Names({}, {})
 
 
 class Wanted:
-    """An argument of which an annotation says that it is lent, and as what.
+    """An argument that is lent, because its annotation says so.
 
     Attributes:
         value: the argument.
-        said: what the annotation says of a function; None for a stream.
+        said: what the annotation says about the function; None for a stream.
     """
 
     __slots__ = ("said", "value")
@@ -94,7 +94,7 @@ PrepareAll: TypeAlias = Callable[
 
 
 def is_alive(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
-    """Say whether only what lives at one end could fit: a function, a stream, or a container of these."""
+    """Return whether only functions and streams fit an annotation, or containers of them."""
     stands_for = annotation.__bound__ if isinstance(annotation, TypeVar) else aliased(annotation)
     if stands_for is not None:
         key = identity(annotation)
@@ -112,7 +112,11 @@ def is_alive(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
 
 
 def why_never_lent(annotation: Any, within: frozenset[Any] = frozenset()) -> str | None:
-    """Say what of an argument could never be sent, since only arguments are lent; None for nothing."""
+    """Return why an argument could never be sent, or None if it could.
+
+    Only arguments are lent. So a function cannot return functions or streams, and the items of a
+    stream cannot be functions or streams.
+    """
     key = identity(annotation)
     if key in within:
         return None
@@ -139,13 +143,13 @@ def prepare_all(
     more: Prepare | None = None,
     others: Prepare | None = None,
 ) -> PrepareAll | None:
-    """Return a function that prepares all arguments of a call; None where there is nothing to do.
+    """Return a function that prepares all arguments of a call; None if there is nothing to do.
 
     Args:
-        by_position: for the first arguments.
-        by_name: for arguments by name.
-        more: for those behind the first ones.
-        others: for those of other names.
+        by_position: prepare the first positional arguments.
+        by_name: prepare arguments by name.
+        more: prepares the positional arguments after the first ones.
+        others: prepares the arguments with other names.
     """
     if not any((*by_position, *by_name.values(), more, others)):
         return None
@@ -165,9 +169,12 @@ def prepare_all(
 
 
 class _Again:
-    """An alias or a class within itself.
+    """An alias or a class that may contain itself.
 
-    Whether it lends anything is found out first, without what it lends at a deeper level.
+    1. Its preparer is made while ``prepare`` is None: what lies deeper counts as lending nothing.
+       This finds out whether it lends anything at all.
+    2. If it does, and contains itself, its preparer is made again, with a ``prepare`` that leads
+       back to the whole.
     """
 
     __slots__ = ("is_met", "prepare", "whole")
@@ -186,7 +193,7 @@ NOWHERE: Final[Mapping[Any, _Again]] = types.MappingProxyType({})
 
 
 def preparer_of_said(said: Said, names: Names) -> PrepareAll | None:
-    """Return a function that prepares the arguments of a callback, of which its annotation says that."""
+    """Return a function that prepares the arguments of a callback, as its annotation says."""
     by_name = {name: preparer(one, names) for name, one in said.named.items()}
     return prepare_all([preparer(one, names) for one in said.positional], by_name)
 
@@ -194,16 +201,15 @@ def preparer_of_said(said: Said, names: Names) -> PrepareAll | None:
 def preparer(
     annotation: Any, names: Names = NO_NAMES, within: Mapping[Any, _Again] = NOWHERE
 ) -> Prepare | None:
-    """Return a function that marks what an argument of that annotation lends; None where nothing is lent.
+    """Return a function that marks what an argument lends; None if it lends nothing.
 
-    Data that could be taken for a stream is marked as what it is.
-
-    An argument that does not fit is left as it is: the other end says so.
+    Data that could be taken for a stream is marked as data. An argument that does not fit is left
+    as it is: the other end will refuse it.
 
     Args:
-        annotation: of the argument.
-        names: that the annotations of fields may use.
-        within: aliases and classes that this annotation is inside of, since they may hold themselves.
+        annotation: the annotation of the argument.
+        names: the names that the annotations of fields may use.
+        within: the aliases and classes around this annotation, which may contain themselves.
     """
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -226,7 +232,7 @@ def preparer(
 
 
 def _of_name(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Prepare | None:
-    """Return what prepares objects of an alias or a class, which may hold itself."""
+    """Return the preparer for an alias or a class, which may contain itself."""
     again = _Again()
     inside = {**within, identity(annotation): again}
     how = _of_what_is_in(annotation, names, inside)
@@ -260,7 +266,7 @@ def _as_function(said: Said, names: Names) -> Prepare:
 def _of_union(
     annotation: Any, members: tuple[Any, ...], names: Names, within: Mapping[Any, _Again]
 ) -> Prepare | None:
-    said = said_of(annotation)  # what all functions in it say
+    said = said_of(annotation)  # what all its functions have in common
     rest = [one for one in members if said_of(one) is None]
     data = {one: preparer(one, names, within) for one in rest if _is_class(one)}
     others = [preparer(one, names, within) for one in rest if one not in data]
@@ -275,7 +281,7 @@ def _of_union(
                 return _prepared(how, value)
         marked = [one for one in (how(value) for how in hows) if one is not value]
         kinds = {one.said is None for one in marked if type(one) is Wanted}
-        if not marked or len(kinds) > 1:  # a function as well as a stream, for all that is said
+        if not marked or len(kinds) > 1:  # it may be a function or a stream
             return value
         return marked[0]
 
@@ -283,7 +289,7 @@ def _of_union(
 
 
 def _is_class(annotation: Any) -> bool:
-    """Say whether an annotation is a class whose instances are known by it, and are data."""
+    """Return whether an annotation is a class of data whose instances isinstance() recognises."""
     return (
         isinstance(annotation, type)
         and annotation not in (Any, object)
@@ -324,7 +330,7 @@ def _of_sequence(
 
 
 def _of_data(annotation: Any) -> Prepare | None:
-    """Return what marks an object of any other class as data, where it could be taken for a stream."""
+    """Return what marks objects as data, for a class of data that looks like a stream, or None."""
     cls = get_origin(annotation) or annotation
     if not isinstance(cls, type) or not hasattr(cls, "__aiter__"):
         return None
@@ -334,11 +340,11 @@ def _of_data(annotation: Any) -> Prepare | None:
 
 
 def _of_record(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Prepare | None:
-    """Return what takes an object of fields apart that lends some of them, or that looks like a stream."""
+    """Return what takes apart an object with fields, if it lends some or looks like a stream."""
     try:
         record = record_of(annotation, names)
     except TypeError:
-        return None  # one that only a checker can read
+        return None  # only a type checker can resolve the annotation
     if record is None or issubclass(record.cls, trio.abc.AsyncResource):
         return None
     hows = {one.name: preparer(one.annotation, names, within) for one in record.fields}

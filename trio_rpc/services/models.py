@@ -1,12 +1,13 @@
-"""Pydantic's models and dataclasses: a value that arrived becomes one by Pydantic's rules, and in no undue time.
+"""Converting values to Pydantic models and dataclasses, by Pydantic's rules and in bounded time.
 
-Each field is first converted to its annotation as everything else is, and then the model validates what that has
-made. So sets and dicts are built by the clock (see keyed.py), and a model with ``strict=True`` is given values of
-the very types that it asks for. A value that does not fit an annotation is handed over as it came, since validators
-and Pydantic's own coercions may make something of it. That is not done where Pydantic would build a table of it, or
-read text as bytes that is base64.
+Each field is first converted to its annotation like any other value. Then the model validates the
+results. So sets and dicts are built within a bounded time (see keyed.py), and a model with
+``strict=True`` gets values of exactly the types that it requires. A value that does not fit its
+annotation is passed on unconverted, because validators and Pydantic's own coercions may accept it.
+The exceptions are values from which Pydantic would build a set or dict, and text that it would read
+as base64.
 
-Nothing here imports Pydantic: a model is known by what its class has.
+Nothing here imports Pydantic. A model is recognised by the attributes of its class.
 """
 
 from __future__ import annotations
@@ -43,32 +44,32 @@ __all__ = [
 ]
 
 Make = Callable[[Any], Any]
-"""Makes an instance of what has been converted."""
+"""Makes an instance from converted fields."""
 
 
 Part = Callable[[Any, Read], Any]
-"""Converts the value of one field, or hands it over as it came. Raises Verdict."""
+"""Converts the value of one field, or passes it on unconverted. Raises Verdict."""
 
 
 class Adapt(Protocol):
     """Adapts the annotation of a field."""
 
     def __call__(self, annotation: Any, *, as_dicts: bool | None = None) -> Any:
-        """Adapt it.
+        """Return the adapted annotation.
 
         Args:
             annotation: the annotation.
-            as_dicts: models within become dicts of converted fields, of which Pydantic makes them.
+            as_dicts: inner models become dicts of converted fields, and Pydantic makes the models.
         """
 
 
 _PLAIN: Final = frozenset({str, int, float, bool, None, types.NoneType, Any, object, list, dict})
-"""What arrives as Pydantic itself wants it, also if it is strict."""
+"""Types whose values arrive as Pydantic requires them, even in strict mode."""
 
 _LEAVES: Final = frozenset(
     {dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID, bytes, complex}
 )
-"""Types of which a value that arrived as one is left alone."""
+"""Types whose instances are passed on as they are."""
 
 _BYTES: Final = (bytes, bytearray, memoryview)
 
@@ -80,7 +81,7 @@ _DATES: Final = {
     "PastDate": dt.date,
     "FutureDate": dt.date,
 }
-"""What Pydantic's classes of these names stand for."""
+"""The plain types that Pydantic's classes of these names stand for."""
 
 _INIT_ONLY: Final = dataclasses._FIELD_INITVAR  # type: ignore[attr-defined]  # noqa: SLF001
 
@@ -92,27 +93,27 @@ _NEVER: Final = {
     "EncodedBytes": "its value is no longer the text that it is validated from: write bytes",
     "EncodedStr": "its value is no longer the text that it is validated from: write str",
 }
-"""Pydantic's types of which a value, once sent, would not be validated as itself."""
+"""Pydantic's types whose values, once they have been sent, cannot be validated again."""
 
 MAX_ERRORS: Final = 1000
-"""Errors of one value that Pydantic is asked to describe: it describes all, and that takes time."""
+"""The most errors of one value that Pydantic is asked to describe. It describes all of them."""
 
 
 def is_model(annotation: Any) -> bool:
-    """Say whether an annotation is that of a model, or of a dataclass of Pydantic's."""
+    """Return whether an annotation is a model or a Pydantic dataclass."""
     cls = get_origin(annotation) or annotation
     return isinstance(cls, type) and hasattr(cls, "__pydantic_validator__")
 
 
 def config_of(cls: Any) -> Any:
-    """Return the configuration of a model, or of a dataclass of Pydantic's."""
+    """Return the configuration of a model or a Pydantic dataclass."""
     return getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
 
 
 def maker_of(annotation: Any) -> Make:
-    """Return what Pydantic makes an instance with.
+    """Return the function with which Pydantic makes an instance.
 
-    Raises TypeError for a model that is not complete.
+    Raises TypeError for an incomplete model.
     """
     cls = get_origin(annotation) or annotation
     _complete(cls)
@@ -125,16 +126,18 @@ def maker_of(annotation: Any) -> Make:
 
 
 def maker_of_dataclass(annotation: Any, config: Any) -> Make | None:
-    """Return what makes an instance of a dataclass of Python's in a field of a model, as Pydantic does.
+    """Return the function that makes a standard dataclass in a field of a model, as Pydantic does.
 
-    It looks into it there, and checks what its annotations say. The result is None if Pydantic cannot make one.
+    In a model, Pydantic also checks the fields of a standard dataclass. The result is None if
+    Pydantic cannot make one.
 
     Args:
         annotation: the dataclass.
-        config: the model's configuration, which holds for it, too.
+        config: the configuration of the model, which also applies to the dataclass.
     """
     cls = get_origin(annotation) or annotation
-    if any(one._field_type is _INIT_ONLY for one in cls.__dataclass_fields__.values()):  # noqa: SLF001
+    fields = cls.__dataclass_fields__.values()
+    if any(one._field_type is _INIT_ONLY for one in fields):  # noqa: SLF001
         return None
     frozen = cls.__dataclass_params__.frozen
     args = get_args(annotation)
@@ -142,7 +145,7 @@ def maker_of_dataclass(annotation: Any, config: Any) -> Make | None:
         made = sys.modules["pydantic"].dataclasses.dataclass(cls, frozen=frozen, config=config)
         validator = _type_adapter(made[args]).validator if args else made.__pydantic_validator__
         _complete(made)
-    except Exception:  # noqa: BLE001 - whatever Pydantic does not understand
+    except Exception:  # noqa: BLE001 - Pydantic may raise anything for a class that it cannot make
         return None
     return _dataclass_maker(cls, validator)
 
@@ -150,13 +153,14 @@ def maker_of_dataclass(annotation: Any, config: Any) -> Make | None:
 def model_converter(
     annotation: Any, make: Make, adapt: Adapt, names: Names
 ) -> Callable[[Any, Read], Any]:
-    """Return what makes an instance of a model.
+    """Return a function that converts a value to an instance of a model.
 
     Args:
         annotation: the model.
-        make: makes the instance of its fields.
-        adapt: adapts the annotation of a field. It raises Ambiguous for a union that only Pydantic can decide.
-        names: that the annotations of fields may use.
+        make: makes the instance from its fields.
+        adapt: adapts the annotation of a field. It raises Ambiguous for a union whose member only
+            Pydantic can choose.
+        names: the names that the annotations of fields may use.
 
     Raises:
         TypeError: no value could ever fit it.
@@ -165,14 +169,14 @@ def model_converter(
     if getattr(cls, "__pydantic_root_model__", False):
         return _root_converter(cls, adapt, names, make)
     if model_keys(cls) is None:
-        raise TypeError(f"{cls.__name__} has a form of models that cannot be taken apart")
+        raise TypeError(f"{cls.__name__} is a kind of model that cannot be taken apart")
     return _converter(_parts(annotation, cls, adapt, names), _extra(cls, adapt, names), make)
 
 
 def dataclass_converter(
     annotation: Any, make: Make, adapt: Adapt, names: Names
 ) -> Callable[[Any, Read], Any]:
-    """Return what makes an instance of a dataclass of Python's in a model; as :func:`model_converter`."""
+    """Return the converter of a standard dataclass in a model, as :func:`model_converter` does."""
     record = record_of(annotation, names)
     cls = get_origin(annotation) or annotation
     fields = [] if record is None else record.fields
@@ -211,12 +215,12 @@ def _converter(
 
 
 def _all_of(refused: dict[Any, Verdict], make: Make, rest: Any) -> Verdict:
-    """Make one complaint of those about some fields, and of what Pydantic says of the others."""
+    """Combine the complaints about some fields with Pydantic's complaints about the others."""
     key, first = next(iter(refused.items()))
     count = sum(one.count for one in refused.values())
     try:
         make(rest)
-    except Exception as exc:  # noqa: BLE001 - the class's own validators, which lack something now
+    except Exception as exc:  # noqa: BLE001 - validators of the class miss the refused fields
         if _is_complaint(exc) and _count(exc) <= MAX_ERRORS:
             count += sum(tuple(one["loc"])[:1] != (key,) for one in _errors(exc))
     more = f" (and {count - 1} more)" if count > 1 else ""
@@ -243,13 +247,13 @@ def _root_converter(cls: Any, adapt: Adapt, names: Names, make: Make) -> Callabl
 
 
 def _parts(annotation: Any, cls: Any, adapt: Adapt, names: Names) -> dict[str, Part | None]:
-    """Map each key that a field is validated from to what converts it; None where nothing is to be done."""
+    """Map each key that a field is validated from to its converter; None if it needs none."""
     arguments = dict(zip(getattr(cls, "__parameters__", ()), get_args(annotation), strict=False))
     parts: dict[str, Part | None] = {}
     for name, field in (model_fields(cls) or {}).items():
         if getattr(field, "init_var", False):
             raise TypeError(
-                f"{cls.__name__} has the InitVar {name!r}, which does not travel: make it a field"
+                f"{cls.__name__} has the InitVar {name!r}, which is not sent: make it a field"
             )
         wanted = substitute(field.annotation, arguments)
         for one in (field.discriminator, *field.metadata):
@@ -269,14 +273,14 @@ def _keys(cls: Any, name: str, field: Any) -> list[str]:
         return [*keys, name]
     if not keys:
         raise TypeError(
-            f"field {name!r} of {cls.__name__} is read by an AliasPath alone, and nothing is sent so:"
-            " give it AliasChoices with a name, or the model validate_by_name=True"
+            f"field {name!r} of {cls.__name__} is read only from an AliasPath, under which it is"
+            " never sent: give it AliasChoices with a name, or the model validate_by_name=True"
         )
     return keys
 
 
 def _extra(cls: Any, adapt: Adapt, names: Names) -> Part | None:
-    """Return what converts the values of other keys, if the model says of what type they are."""
+    """Return the converter of values under other keys, if the model annotates their type."""
     for base in cls.__mro__:
         annotation = inspect.get_annotations(base).get("__pydantic_extra__")
         if annotation is not None and base.__module__ != "pydantic.main":
@@ -286,9 +290,9 @@ def _extra(cls: Any, adapt: Adapt, names: Names) -> Part | None:
 
 
 def pydantic_type(cls: Any, adapt: Adapt, *, is_in_model: bool) -> Any:
-    """Return what stands in for a class that Pydantic knows how to make, such as ``HttpUrl``; None for others.
+    """Return the adapter of a class that Pydantic can make, such as ``HttpUrl``; None for others.
 
-    In a model, Pydantic makes it.
+    In a field of a model, Pydantic itself makes it.
     """
     stands_for = _DATES.get(cls.__name__) if cls.__module__ == "pydantic.types" else None
     simpler = Any if stands_for is None else adapt(stands_for)
@@ -296,7 +300,7 @@ def pydantic_type(cls: Any, adapt: Adapt, *, is_in_model: bool) -> Any:
         return None if stands_for is None else simpler
     if not hasattr(cls, "__get_pydantic_core_schema__") or "pydantic" not in sys.modules:
         return None
-    _refuse([cls], "what arrives")
+    _refuse([cls], "a value")
     make = _type_adapter(cls).validator.validate_python
 
     def convert(value: Any, read: Read) -> Any:
@@ -307,11 +311,12 @@ def pydantic_type(cls: Any, adapt: Adapt, *, is_in_model: bool) -> Any:
 
 
 def tagged_union(annotation: Any, about: Sequence[Any], adapt: Adapt) -> Any:
-    """Return what stands in for a union in which a function tells by a tag which member is meant, or None.
+    """Return the adapter of a union whose member is chosen by a function, or None for others.
 
     Args:
-        annotation: the union, whose members say in Annotated which tag they have.
-        about: what Annotated says of it.
+        annotation: the union. Annotated gives each of its members a tag.
+        about: the metadata that Annotated adds to the union. It includes the function, which
+            returns the tag of a value.
         adapt: adapts a member.
     """
     function = next((one.discriminator for one in about if _is_of(one, "Discriminator")), None)
@@ -349,7 +354,7 @@ def _refuse(found: Iterable[Any], where: str) -> None:
 
 
 class _Place(NamedTuple):
-    """A field of a class, and what Annotated says of it."""
+    """A field of a class, with the metadata that Annotated adds."""
 
     cls: Any
     name: str
@@ -357,7 +362,7 @@ class _Place(NamedTuple):
 
 
 def _part(place: _Place, annotation: Any, adapt: Adapt, names: Names) -> Part | None:
-    """Return what converts one field; None if Pydantic may have it as it came."""
+    """Return the converter of one field; None if Pydantic can take any value as it arrives."""
     cls, name, metadata = place
     found = [*metadata, *_inside(annotation, names, set())]
     _refuse(found, f"field {name!r} of {cls.__name__}")
@@ -373,7 +378,7 @@ def _part(place: _Place, annotation: Any, adapt: Adapt, names: Names) -> Part | 
     except Ambiguous:
         if has_table or has_bytes:
             raise
-        return None  # Pydantic has rules of its own for that
+        return None  # Pydantic has its own rules for such a union
     except TypeError as exc:
         raise TypeError(f"field {name!r} of {cls.__name__}: {exc}") from exc
     if adapted is Any or adapted is object:
@@ -401,7 +406,7 @@ def _part(place: _Place, annotation: Any, adapt: Adapt, names: Names) -> Part | 
 
 
 def _is_looked_at(cls: Any, name: str, metadata: Any) -> bool:
-    """Say whether a validator sees the value of a field before Pydantic does."""
+    """Return whether a validator of the model sees a field's value before Pydantic does."""
     decorators = getattr(cls, "__pydantic_decorators__", None)
     if decorators is None:
         return False
@@ -420,7 +425,7 @@ _LOOKING: Final = frozenset({"BeforeValidator", "PlainValidator", "WrapValidator
 
 
 def _is_plain(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
-    """Say whether Pydantic may have what arrives for an annotation as it is, whatever it is."""
+    """Return whether Pydantic can take any value that arrives for an annotation as it is."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is None:
         if annotation in within or not _has_hash(annotation) or annotation in _PLAIN:
@@ -472,7 +477,7 @@ def _is_table(annotation: Any) -> bool:
 
 
 def _inside(annotation: Any, names: Names, seen: set[Any]) -> Iterator[Any]:
-    """Yield an annotation, and all that is in it, the fields of classes too."""
+    """Yield an annotation and everything inside it, including the fields of classes."""
     if not _has_hash(annotation) or annotation in seen:
         if isinstance(annotation, list):  # the arguments of a function
             for one in annotation:
@@ -491,7 +496,7 @@ def _inside(annotation: Any, names: Names, seen: set[Any]) -> Iterator[Any]:
     try:
         record = record_of(annotation, names)
     except TypeError:
-        return  # it is refused by others
+        return  # adapting the annotation will raise this
     for one in () if record is None else record.fields:
         yield from _inside(one.annotation, names, seen)
 
@@ -503,7 +508,7 @@ def _dataclass_maker(cls: Any, validator: Any) -> Make:
     def make(value: Any) -> Any:
         if type(value) is not dict:
             return validator.validate_python(value)
-        # As its own __init__ does: a strict one takes nothing else.
+        # The dataclass's own __init__ does it like this. In strict mode nothing else works.
         return validator.validate_python(value, self_instance=cls.__new__(cls))
 
     return make
@@ -514,7 +519,7 @@ def _type_adapter(annotation: Any) -> Any:
 
 
 def _complete(cls: Any) -> None:
-    """Let Pydantic find the names that it has not found yet."""
+    """Make Pydantic resolve names that it has not resolved yet. Raises TypeError if it cannot."""
     try:
         cls.__pydantic_validator__.validate_python(object())
     except Exception as exc:
@@ -523,7 +528,7 @@ def _complete(cls: Any) -> None:
 
 
 def _is_complaint(exc: Any) -> bool:
-    """Say whether Pydantic says by an exception that a value does not fit."""
+    """Return whether an exception is a ValidationError of Pydantic, recognised by its methods."""
     return callable(getattr(exc, "errors", None)) and callable(getattr(exc, "error_count", None))
 
 
@@ -532,11 +537,13 @@ def _count(exc: Any) -> int:
 
 
 def _errors(exc: Any) -> list[dict[str, Any]]:
-    return exc.errors(include_url=False, include_context=False, include_input=False)  # type: ignore[no-any-return]
+    return exc.errors(  # type: ignore[no-any-return]
+        include_url=False, include_context=False, include_input=False
+    )
 
 
 def _complaint(exc: Any) -> str:
-    """Make one line of what Pydantic says."""
+    """Return one line of text for Pydantic's errors."""
     count = _count(exc)
     if count > MAX_ERRORS:
         return f"{count} of its values do not fit"

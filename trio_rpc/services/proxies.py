@@ -1,9 +1,8 @@
-"""The local end of a remote service: attributes that are remote methods.
+"""The local end of a remote service: a proxy, whose attributes are remote methods.
 
-A proxy does nothing by itself. Calling one of its methods hands the arguments to the *caller*, the
-session, whose ``invoke`` does the work. With an interface, a plain class of marked methods, a proxy
-has exactly these; without one any public name is a method, called and never notified, whatever it
-is spelled like.
+Calling one of them passes the arguments to ``invoke`` of the *caller*, which is the session. With
+an interface, a plain class with marked methods, a proxy has exactly these methods. Without one, any
+public name is a method of kind METHOD: it is called, not notified or opened.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ __all__ = ["Caller", "Proxy", "RemoteMethod"]
 
 
 class Caller(Protocol):
-    """What a proxy needs of a session."""
+    """The part of a session that a proxy uses."""
 
     def invoke(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any] | AbstractAsyncContextManager[Any]:
-        """Call ``method`` at the other end, notify it or open it, as its kind says."""
+        """Call, notify or open ``method`` at the other end, depending on its kind."""
 
 
 class Said(NamedTuple):
-    """What an interface says of the values of one method."""
+    """What an interface says about the values of one method."""
 
     convert: Convert | None = None
-    """Checks and converts a result, or an item."""
+    """Checks and converts a result or an item."""
     started: Convert | None = None
-    """Checks and converts what it is started with."""
+    """Checks and converts the value that ``task_status.started`` was given."""
     prepare: PrepareAll | None = None
-    """Marks what its arguments lend."""
+    """Marks the arguments that are lent."""
 
 
 _NOTHING = Said()
@@ -51,11 +50,11 @@ class RemoteMethod:
 
     Attributes:
         name: the full name, "service.method", or "method" for the service "".
-        title: what it is called for people.
+        title: the name shown to people.
         kind: how it is used.
-        raises: the declared exception classes, by the names they travel under.
-        said: what an interface says of it.
-        convert: checks and converts a result, or an item, or None where there is nothing to check.
+        raises: the declared exception classes, by the names under which they are sent.
+        said: what an interface says about it.
+        convert: checks and converts a result or an item; None if there is nothing to check.
     """
 
     __slots__ = (
@@ -87,7 +86,7 @@ class RemoteMethod:
         self._invoke = caller.invoke
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call the method; arguments are checked at the other end."""
+        """Call the method. Its arguments are checked at the other end."""
         return self._invoke(self, args, kwargs)
 
     def __repr__(self) -> str:
@@ -103,11 +102,11 @@ class Proxy:
     Args:
         caller: the session.
         service: the service's name at the other end, "" for the one without a name.
-        interface: the class whose marked methods the service has; None leaves names, arguments
+        interface: the class whose marked methods the service has. None leaves names, arguments
             and results unchecked.
 
     Raises:
-        TypeError: ``interface`` is no class, or has no marked methods.
+        TypeError: ``interface`` is not a class, or has no marked methods.
     """
 
     _caller: Caller
@@ -126,7 +125,7 @@ class Proxy:
         vars(self).update(_caller=caller, _service=service, _interface=interface, _marked=marked)
 
     def __getattr__(self, name: str) -> RemoteMethod:
-        # Reached once per name: what is found stays in the instance's __dict__.
+        # Called once per name: the method then stays in the instance's __dict__.
         if name.startswith("_"):
             raise AttributeError(f"{self!r} has no attribute {name!r}")
         remote = self._make(name)
@@ -147,7 +146,7 @@ class Proxy:
         return RemoteMethod(self._caller, prefix + name, mark.kind, raises, said)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError("a proxy's attributes are the other end's: they cannot be set")
+        raise AttributeError("a proxy's attributes are remote methods and cannot be set")
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *(vars(self)["_marked"] or ())})
@@ -161,19 +160,19 @@ class Proxy:
         raise TypeError("a proxy cannot be pickled or copied")
 
 
-# Each session makes proxies, of the same few interfaces: what follows from a class alone is kept. To find it
-# anew took a quarter of the time that it takes to connect, call once and close.
+# Each session makes proxies of the same few interfaces. Results that depend only on the class are
+# cached: computing them took a quarter of the time to connect, call once and close.
 
 
 @functools.lru_cache(maxsize=256)
 def _methods_of(interface: type) -> dict[str, tuple[Callable[..., Any], MethodMark]]:
-    """Return the remote methods of a class, which must not be changed."""
+    """Return the remote methods of a class. The result is cached: do not change it."""
     return marked_methods(interface)
 
 
 @functools.lru_cache(maxsize=2048)
 def _said_of(interface: type, name: str, full_name: str) -> tuple[dict[str, type[Exception]], Said]:
-    """Return what a method may raise, by its name on the wire, and what is said of its values."""
+    """Return a method's declared exceptions by wire name, and what is said about its values."""
     function, mark = _methods_of(interface)[name]
     signature = signature_of(function, function, interface, full_name)
     raises = {wire_name(cls): cls for cls in mark.raises}

@@ -1,6 +1,7 @@
-"""Classes of fields: dataclasses, attrs classes, Structs, NamedTuples and TypedDicts, taken apart and made again.
+"""Converting values to classes with fields, if a field has a type that msgspec does not support.
 
-msgspec makes instances of them by itself, and better. This is for those with a field that it does not take.
+Classes with fields are dataclasses, attrs classes, Structs, NamedTuples and TypedDicts. Where
+msgspec supports all fields it makes the instances by itself, and faster.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MISSING: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: its name, the key that it travels under, what it is, and whether it must be there."""
+    """One field: its name, the key that it is sent under, its annotation, and if it is required."""
 
     name: str
     key: str
@@ -47,13 +48,13 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A class of fields.
+    """A class with fields.
 
     Attributes:
         cls: the class.
         fields: its fields, in order.
-        is_array: whether they travel as an array.
-        make: makes an instance of the fields that came, by name.
+        is_array: whether they are sent as an array.
+        make: makes an instance from the received fields, given by name.
     """
 
     cls: type
@@ -62,7 +63,11 @@ class Record:
     make: Callable[[dict[str, Any]], Any]
 
     def converter(self, annotations: Mapping[str, Any]) -> Callable[[Any, Read], Any]:
-        """Return what makes an instance of a map or an array; ``annotations`` are the fields', adapted."""
+        """Return a function that makes an instance from a map or an array.
+
+        Args:
+            annotations: the adapted annotations of the fields, by name.
+        """
         config: Any = getattr(self.cls, "__struct_config__", None)
         tag_field, tag = (None, None) if config is None else (config.tag_field, config.tag)
         shape = msgspec.defstruct(
@@ -99,9 +104,9 @@ class Record:
 
 
 def record_of(annotation: Any, names: Names) -> Record | None:
-    """Describe a class of fields; None if it is not one.
+    """Return the description of a class with fields, or None for any other annotation.
 
-    Raises TypeError for an annotation of a field that cannot be resolved.
+    Raises TypeError if the annotation of a field cannot be resolved.
     """
     cls = get_origin(annotation) or annotation
     if not isinstance(cls, type):
@@ -132,7 +137,7 @@ READ_ONLY: Final = frozenset(
 
 
 def unpacked(annotation: Any) -> tuple[Any, ...] | None:
-    """Return the arguments of ``*tuple[...]`` among others; None for anything else."""
+    """Return the arguments of an unpacked ``*tuple[...]``; None for anything else."""
     if get_origin(annotation) is Unpack:
         annotation = get_args(annotation)[0]
         if isinstance(annotation, TypeVarTuple):
@@ -143,12 +148,15 @@ def unpacked(annotation: Any) -> tuple[Any, ...] | None:
 
 
 def is_typed_dict(cls: Any) -> bool:
-    """Say whether a class is a TypedDict, of ``typing`` or of ``typing_extensions``."""
+    """Return whether a class is a TypedDict of ``typing`` or ``typing_extensions``."""
     return isinstance(cls, type) and issubclass(cls, dict) and hasattr(cls, "__required_keys__")
 
 
 def _is_required(cls: Any, name: str, annotation: Any) -> bool:
-    """Say whether a TypedDict must have a key, which ``__required_keys__`` gets wrong for annotations as text."""
+    """Return whether a TypedDict must have a key.
+
+    ``__required_keys__`` is wrong where the annotation is text.
+    """
     while get_origin(annotation) in (Annotated, *READ_ONLY):
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Required, NotRequired):
@@ -190,7 +198,7 @@ def _dataclass(cls: Any, hints: dict[str, Any]) -> Record:
                 object.__setattr__(made, name, one.default_factory())
             elif one.default is not dataclasses.MISSING:
                 object.__setattr__(made, name, one.default)
-        # What only __init__ is given does not travel, and what __post_init__ made of it has.
+        # An InitVar is not sent. The fields that __post_init__ derived from it have been sent.
         if not has_init_only and hasattr(cls, "__post_init__"):
             made.__post_init__()
         return made
@@ -226,11 +234,11 @@ def _attrs(cls: Any, hints: dict[str, Any]) -> Record:
     return Record(cls, fields, False, make)
 
 
-# ── what the fields are annotated with ───────────────────────────────────────────────────────
+# ── annotations of the fields ────────────────────────────────────────────────────────────────
 
 
 def _hints(annotation: Any, names: Names) -> dict[str, Any]:
-    """Return the annotations of a class's fields, with the type arguments of ``annotation`` in their places."""
+    """Return the annotations of a class's fields, with the type arguments of ``annotation``."""
     cls = get_origin(annotation) or annotation
     arguments = type_arguments(annotation)
     hints: dict[str, Any] = {}
@@ -250,13 +258,13 @@ def _resolved(names: Names, cls: type, name: str, annotation: Any) -> Any:
     except NameError as exc:
         missing = exc.name or str(exc)
         raise TypeError(
-            f"{missing!r} in the annotation of {name!r} of {cls.__qualname__} cannot be resolved at run"
-            f" time: {why_missing(cls, missing)}"
+            f"{missing!r} in the annotation of {name!r} of {cls.__qualname__} cannot be resolved"
+            f" at run time: {why_missing(cls, missing)}"
         ) from exc
 
 
 def _bases(cls: Any) -> list[Any]:
     found = [base for base in cls.__mro__ if base not in (object, dict, tuple)]
-    if is_typed_dict(cls):  # whose bases are not in its __mro__; it has all their annotations
+    if is_typed_dict(cls):  # its __mro__ lacks its bases, but it has all their annotations
         return [cls]
     return found

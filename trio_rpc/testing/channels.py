@@ -60,7 +60,7 @@ async def check_channel(
         for swapped in (False, True):
             ends = "ends swapped" if swapped else "ends as made"
             with _named(f"{check.__name__.strip('_')}, {ends}"):
-                async with _both(maker, swapped) as (sender, receiver):
+                async with _both(maker, swapped=swapped) as (sender, receiver):
                     await check(sender, receiver, max_packet)
 
 
@@ -78,7 +78,7 @@ def _named(check: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _both(maker: ChannelMaker, swapped: bool) -> AsyncIterator[tuple[End, End]]:  # noqa: FBT001
+async def _both(maker: ChannelMaker, *, swapped: bool) -> AsyncIterator[tuple[End, End]]:
     pair = await maker()
     try:
         yield pair[::-1] if swapped else pair
@@ -129,7 +129,7 @@ async def _clog(sender: End, size: int, sent: list[bytes]) -> None:
         packet = _numbered(len(sent), size)
         await sender.send(packet)
         sent.append(packet)
-    raise AssertionError("the channel takes packets without bound while nobody receives")
+    raise AssertionError("the channel accepts packets without bound while nobody receives")
 
 
 async def _whole_packets(sender: End, receiver: End, max_packet: int) -> None:
@@ -194,7 +194,7 @@ async def _is_busy(verb: Callable[..., Awaitable[object]], *args: bytes) -> None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(try_it)
         await wait_all_tasks_blocked()
-        assert refused, "a second task should have got a BusyResourceError, and was let wait"
+        assert refused, "a second task should have got a BusyResourceError, but it waited"
 
 
 async def _one_receiver(sender: End, receiver: End, max_packet: int) -> None:
@@ -215,7 +215,7 @@ async def _one_sender(sender: End, receiver: End, max_packet: int) -> None:
 
 
 async def _cancelled_receive(sender: End, receiver: End, max_packet: int) -> None:
-    """Cancelled before, within and after a packet's arrival: each arrives once, in order."""
+    """Packets arrive once and in order if receives are cancelled before, during or after them."""
     packets = [_numbered(n, (1, 5, min(LARGE, max_packet))[n % 3]) for n in range(60)]
     received: list[bytes] = []
     ended: list[bool] = []
@@ -255,7 +255,7 @@ async def _cancelled_before_send(sender: End, receiver: End, max_packet: int) ->
 
 
 async def _cancelled_send(sender: End, receiver: End, max_packet: int) -> None:
-    """Cancelled anywhere inside a packet, a send may cost the channel, but garbles nothing."""
+    """A send cancelled within a packet may break the channel, but no packet arrives garbled."""
     sent: list[bytes] = []
     received: list[bytes] = []
     later = _numbered(2**40, 1000)
@@ -341,7 +341,7 @@ async def _cancelled_close(sender: End, receiver: End, max_packet: int) -> None:
     await trio.aclose_forcefully(sender)
     with _raises(trio.ClosedResourceError):
         await sender.send(b"x")
-    # Whether the peer sees an orderly end is left open; that it sees one is not.
+    # The peer must see an end, which may be orderly or not.
     try:
         await receiver.receive()
     except (trio.EndOfChannel, trio.BrokenResourceError):
@@ -374,7 +374,7 @@ async def _nowait(sender: End, receiver: End, max_packet: int) -> None:
     size = min(LARGE, max_packet)
     while sender.send_nowait(packet := _numbered(len(taken), size)):
         taken.append(packet)
-        assert sum(map(len, taken)) < FLOOD, "send_nowait takes packets without bound"
+        assert sum(map(len, taken)) < FLOOD, "send_nowait accepts packets without bound"
     taken.append(b"last")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sender.send, b"last")
