@@ -126,7 +126,7 @@ def _class_named(name):
         ((KeyboardInterrupt,), "declare an exception of your own"),
         ((BaseExceptionGroup,), "declare the exceptions in it"),
         ((ExceptionGroup,), "declare the exceptions in it"),
-        ((Gone, _class_named("Gone")), "two classes of one name: Gone, Gone"),
+        ((Gone, _class_named("Gone")), "two classes with one name: Gone, Gone"),
     ],
 )
 def test_raises_takes_a_tuple_of_distinct_exception_classes(raises, complaint):
