@@ -521,7 +521,7 @@ class Odd(enum.Enum):
         (type, "send its name"),
         (type[int], "send its name"),
         (Iterator[int], "write list"),
-        (Generator[int, None, None], "AsyncIterator for a stream"),
+        (Generator[int, None, None], "AsyncIterator to stream"),
         (Awaitable[int], "write a Callable"),
         (Coroutine[Any, Any, int], "write a Callable"),
         (os.PathLike, "write pathlib.Path"),

@@ -1,8 +1,9 @@
-"""A method's parameters and result, as its annotations state them.
+"""Checking a method's arguments and result against its annotations.
 
-The callee checks arguments (the caller's annotations prove nothing), the caller checks results.
-Most calls carry a few scalars by position: that case is one comparison of two lists of types. All
-others take the long way round, where each parameter can be named in the complaint.
+The callee checks arguments, because it cannot rely on the caller's annotations. The caller checks
+results. Most calls have a few scalars as positional arguments: for these, one comparison of two
+lists of types is enough. All other calls are checked parameter by parameter, so that the error text
+can name the parameter.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ TASK_STATUS: Final = "task_status"
 
 
 class _Anything(msgspec.Struct):
-    """Stands for arguments in which nothing is to be checked."""
+    """Stands for arguments that need no check."""
 
 
 class _Parameter:
@@ -58,23 +59,25 @@ class _Parameter:
 
 
 class Signature:
-    """How one function may be called from the other end.
+    """The parameters of one function that the other end may call.
 
-    A parameter named ``task_status`` is not part of that: it is never filled from the wire.
+    A parameter named ``task_status`` is not one of them: it is never filled from the wire.
 
     Args:
         function: a callable; a function as written in a class body when ``skip_self`` is true.
-        skip_self: it will be called as a bound method: what that fills is left out.
-        like: the method of an interface that ``function`` implements: its annotations stand in
+        skip_self: it will be called as a bound method, so leave out its first parameter.
+        like: the method of an interface that ``function`` implements. Its annotations are used
             where ``function`` has none.
-        owner: the class whose names annotations may use besides those of the function's module.
-        name: what to call the method in complaints; its qualified name by default.
-        said: ``function`` is a callback, and this is what the method that it is given to says of it. It
-            stands in where ``function`` has no annotation, or one that means nothing at run time.
+        owner: the class whose names annotations may use, in addition to those of the function's
+            module.
+        name: the method's name in error texts; its qualified name by default.
+        said: what a method says about ``function``, which is a callback that the method is called
+            with. It is used where ``function`` has no annotation, or none that can be resolved at
+            run time.
 
     Raises:
-        TypeError: nobody can tell how it is called, an annotation cannot be resolved at run time, or
-            no value can be checked against it. The text names method and parameter.
+        TypeError: the function's signature cannot be read, an annotation cannot be resolved at run
+            time, or no value can be checked against it. The text names the method and parameter.
     """
 
     __slots__ = (
@@ -110,7 +113,7 @@ class Signature:
         self._annotations = Annotations(function, like, owner, signature)
         self._said = said
         self.callbacks: dict[str, bool] = {}
-        """Parameters that are functions to be called back and can be given by name; whether they must be."""
+        """Parameters for callbacks that can be given by name, and whether each is required."""
         self._first = parameters[0].name if parameters else ""
         self._positional: list[_Parameter] = []
         self._named: dict[str, _Parameter] = {}
@@ -126,38 +129,38 @@ class Signature:
         self.text = _shown(signature, parameters)
 
     def bind_names(self, kwargs: dict[str, Any], read: Read) -> dict[str, Any]:
-        """Check arguments that all came by name, in another form than the wire's, and convert them.
+        """Check and convert arguments that were all given by name, and not in the wire's format.
 
         Args:
             kwargs: the arguments.
-            read: converts a value of that form to an adapted annotation.
+            read: converts a value in that format to an adapted annotation.
 
         Raises:
-            InvalidArguments: they do not fit. The text, one line, names the parameter.
+            InvalidArguments: they do not fit. The text has one line and names the parameter.
         """
         return self._bind_named(0, kwargs, read)
 
     def annotation(self, name: str) -> Any:
-        """Return the annotation of a parameter or of "return", ``Any`` where there is none.
+        """Return the annotation of a parameter or of "return", or ``Any`` without one.
 
-        Raises TypeError when it cannot be resolved.
+        Raises TypeError if it cannot be resolved.
         """
         return self._annotations.get(name)
 
     def adapted_result(self) -> Any:
-        """Return the adapted annotation of what a call returns.
+        """Return the adapted annotation of the result of a call.
 
-        Raises TypeError when it cannot be resolved or checked.
+        Raises TypeError if it cannot be resolved or checked.
         """
         return self._adapt("its result", awaited(self._annotations.get("return")), "return")
 
     def bind(
         self, args: Sequence[Any], kwargs: dict[str, Any] | None = None
     ) -> tuple[Sequence[Any], dict[str, Any]]:
-        """Check arguments from the wire and convert them; defaults are left to the function.
+        """Check and convert arguments from the wire. The function itself fills in defaults.
 
         Raises:
-            InvalidArguments: they do not fit. The text, one line, names the parameter.
+            InvalidArguments: they do not fit. The text has one line and names the parameter.
         """
         if not kwargs:
             count = len(args)
@@ -171,17 +174,17 @@ class Signature:
             if shape is not None:
                 try:
                     return msgspec.structs.astuple(convert_to(args, shape)), {}
-                except Exception:  # noqa: BLE001, S110 - the long way finds out who is to blame
+                except Exception:  # noqa: BLE001, S110 - the checks below find the parameter
                     pass
         return self._bind_positional(args), self._bind_named(len(args), kwargs or {})
 
     def result_converter(self) -> Convert | None:
-        """Return a function that checks a result and converts it, or None if anything fits.
+        """Return a function that checks and converts a result, or None if anything fits.
 
-        The function raises DecodeError, with one line of text, when the result does not fit.
+        The function raises DecodeError, with one line of text, if the result does not fit.
 
-        Raises TypeError when the annotation cannot be resolved or checked: only now, since the
-        serving side can do without.
+        Raises TypeError if the annotation cannot be resolved or checked. That is done only here,
+        because the serving side does not need it.
         """
         if self._convert_result is None:
             self._convert_result = (self._make_result_converter(),)
@@ -191,11 +194,12 @@ class Signature:
         return checked(self.method, make_converter(self.adapted_result()))
 
     def started_converter(self) -> Convert | None:
-        """Return a function that converts what ``task_status.started`` was given, or None if anything fits.
+        """Return a function that converts the started value, or None if anything fits.
 
-        The function raises DecodeError, with one line of text, when the value does not fit.
+        The started value is the one that ``task_status.started`` was given. The function raises
+        DecodeError, with one line of text, if it does not fit.
 
-        Raises TypeError when the annotation of ``task_status`` cannot be resolved or checked.
+        Raises TypeError if the annotation of ``task_status`` cannot be resolved or checked.
         """
         if not self.takes_task_status:
             return None
@@ -203,9 +207,9 @@ class Signature:
         return checked(self.method, make_converter(adapted), "started value")
 
     def started_annotation(self) -> Any:
-        """Return the annotation of what ``task_status.started`` is given, ``Any`` where there is none.
+        """Return the annotation of the started value, or ``Any`` without one.
 
-        Raises TypeError when it cannot be resolved.
+        Raises TypeError if it cannot be resolved.
         """
         annotation = bare(self._annotations.get(TASK_STATUS)) if self.takes_task_status else Any
         several = get_args(annotation) if get_origin(annotation) in UNIONS else (annotation,)
@@ -215,7 +219,7 @@ class Signature:
         return Any
 
     def prepare(self) -> PrepareAll | None:
-        """Return a function that marks what arguments lend, or None where no annotation says anything of that."""
+        """Return a function that marks the arguments that are lent, or None if none can be."""
 
         def how(one: _Parameter | None) -> Prepare | None:
             if one is None:
@@ -233,10 +237,10 @@ class Signature:
         """Return a function that converts an item of a stream, or None if anything fits.
 
         Args:
-            duplex: the items are those of the channel that the first parameter is.
+            duplex: the items are those of the channel in the first parameter.
 
         Raises:
-            TypeError: the annotation is not that of a stream, or cannot be resolved or checked.
+            TypeError: the annotation is not a stream's, or cannot be resolved or checked.
         """
         where = f"parameter {self._first!r}" if duplex else "its result"
         name = self._first if duplex else "return"
@@ -244,9 +248,9 @@ class Signature:
         return make_converter(self._adapt(f"the items of {where}", item, name))
 
     def item_annotation(self, *, duplex: bool = False) -> Any:
-        """Return the annotation of a stream's items, ``Any`` where there is none.
+        """Return the annotation of a stream's items, or ``Any`` without one.
 
-        Raises TypeError when it is not that of a stream, or cannot be resolved.
+        Raises TypeError if the annotation is not a stream's, or cannot be resolved.
         """
         annotation = bare(awaited(self._annotations.get(self._first if duplex else "return")))
         if annotation is Any or annotation in STREAMS:
@@ -274,7 +278,7 @@ class Signature:
         elif kind is Parameter.VAR_KEYWORD:
             self._extra_keywords = one
         else:
-            # Positions end where task_status stands, since nothing may slip into its place.
+            # No argument can be positional after task_status, whose place none may take.
             if kind is not Parameter.KEYWORD_ONLY and not self.takes_task_status:
                 self._positional.append(one)
             if one.by_name:
@@ -283,7 +287,7 @@ class Signature:
                     self.callbacks[name] = one.required
 
     def _parameter(self, parameter: Parameter) -> _Parameter:
-        """Make one parameter; of a callback's, an annotation that cannot be used says nothing."""
+        """Make one parameter. An unusable annotation of a callback is ignored."""
         where = f"parameter {parameter.name!r}"
         if self._said is None:
             annotation = self._annotations.get(parameter.name)
@@ -295,12 +299,12 @@ class Signature:
                     parameter, annotation, self._adapt(where, annotation, parameter.name)
                 )
         except TypeError:
-            pass  # one that only a checker can read
+            pass  # only a type checker can resolve the annotation
         annotation = self._said_of(parameter)
         return _Parameter(parameter, annotation, self._adapt_said(where, annotation))
 
     def _said_of(self, parameter: Parameter) -> Any:
-        """Return what the method that a callback is given to says of one of its parameters."""
+        """Return what the method that takes a callback says about one of its parameters."""
         assert self._said is not None  # noqa: S101 - the caller has looked
         position = len(self._positional)
         by_position = parameter.kind in (
@@ -314,7 +318,7 @@ class Signature:
         return self._said.named.get(parameter.name, Any)
 
     def _add_said(self, said: Said) -> None:
-        """Let what is said of arguments hold for those that ``*args`` and ``**kwargs`` take."""
+        """Apply what is said about arguments to those that ``*args`` and ``**kwargs`` collect."""
         rest = self._extra_positional
         if rest is not None and rest.annotation is Any:
             for number, annotation in enumerate(said.positional[len(self._positional) :]):
@@ -334,7 +338,10 @@ class Signature:
                 self._named[name] = _Parameter(parameter, annotation, adapted)
 
     def _add_unpacked(self, parameter: Parameter, annotation: Any) -> None:
-        """Add what ``**options: Unpack[...]`` of a TypedDict, or ``*rest: *tuple[...]``, stands for."""
+        """Add the parameters that an unpacked annotation stands for.
+
+        It is ``**options: Unpack[...]`` of a TypedDict, or ``*rest: *tuple[...]``.
+        """
         names = self._annotations.names(parameter.name)
         record = record_of(annotation, names)
         if parameter.kind is Parameter.VAR_KEYWORD and record is not None:
@@ -359,7 +366,7 @@ class Signature:
         )
 
     def _adapt_said(self, where: str, annotation: Any) -> Any:
-        """Adapt what the method that a callback is given to says."""
+        """Adapt an annotation that the method which takes a callback has."""
         names = None if self._said is None else self._said.names
         return self._adapted(where, annotation, names or self._annotations.names(""))
 
@@ -376,11 +383,13 @@ class Signature:
         return adapted
 
     def _short_cuts(self) -> tuple[dict[int, list[type]], dict[int, type[msgspec.Struct]]]:
-        """Map each number of positional arguments that is enough for a call to what they must be.
+        """Map each sufficient number of positional arguments to a fast check of them.
 
-        Where all are scalars, that is the list of their types, which are looked at first; they
-        may still be converted one by one. Otherwise it is a Struct with a field for each, since
-        msgspec remembers what it found out about a Struct, and not about a tuple.
+        1. If all are scalars, the check is a list of their types. Arguments with other types may
+           still fit, and are then converted one by one.
+        2. If all may be anything, it is ``_Anything``.
+        3. Otherwise it is a Struct with a field for each argument, because msgspec caches its type
+           information for a Struct but not for a tuple.
         """
         plain: dict[int, list[type]] = {}
         shapes: dict[int, type[msgspec.Struct]] = {}
@@ -457,21 +466,21 @@ def signature_of(
 ) -> Signature:
     """Return the :class:`Signature` of a method, made once for all sessions.
 
-    Making one takes 100 µs and more, which a service object for each session would cost each
-    connection. The cache is bounded, and what is in it depends on its key alone.
+    Making one takes 100 µs or more. Without the cache, a service object per session would cost that
+    time for each connection. The cache is bounded, and an entry depends only on its key.
     """
     return Signature(function, like=like, owner=owner, name=name)
 
 
 def checked(name: str, convert: Convert | None, what: str = "result") -> Convert | None:
-    """Return a function that converts a result with ``convert``, or None where there is nothing to check.
+    """Return a function that converts a result with ``convert``, or None if that is None.
 
-    It raises DecodeError, with one line of text, when the result does not fit.
+    It raises DecodeError, with one line of text, if the result does not fit.
 
     Args:
-        name: of what has returned it.
-        convert: of its annotation.
-        what: it is called in complaints.
+        name: the name of the function that returned the result.
+        convert: converts to its annotation.
+        what: the name of the result in error texts.
     """
     if convert is None:
         return None
@@ -486,7 +495,7 @@ def checked(name: str, convert: Convert | None, what: str = "result") -> Convert
 
 
 def _signature(name: str, function: Callable[..., Any], *, skip_self: bool) -> inspect.Signature:
-    """Return how a callable is called, without what binding it fills, as Python itself takes that off."""
+    """Return the signature of a callable, without the parameter that binding it would fill."""
     try:
         return inspect.signature(types.MethodType(function, _Nobody) if skip_self else function)
     except ValueError as exc:
@@ -521,7 +530,7 @@ def _shown(signature: inspect.Signature, parameters: list[Parameter]) -> str:
 
 
 def complaint(exc: Exception) -> str:
-    """Tell in one line what does not fit; ``$`` stands for the value as a whole."""
+    """Return one line of text that says what does not fit; ``$`` stands for the whole value."""
     if isinstance(exc, msgspec.ValidationError):
         return one_line(joined_paths(str(exc)))
     if isinstance(exc, (TypeError, ValueError)):

@@ -1,4 +1,4 @@
-"""Types of Python's library that msgspec does not make, though what arrives says all of them."""
+"""Adapters for types of the standard library that msgspec does not support."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["container", "enumeration", "is_plain_enum", "literal", "nested_tuple
 Adapt = Callable[[Any], Any]
 
 _BARE: Final = (str, int, float, bytes, list, tuple, dict, set, frozenset)
-"""Whose subclasses arrive as the class itself."""
+"""Types whose subclasses arrive as the type itself."""
 
 _NEVER: Final[dict[Any, str]] = {
     type: "a class cannot be sent: send its name",
-    collections.abc.Iterator: "an iterator cannot be sent: write list, or AsyncIterator for a stream",
-    collections.abc.Generator: "a generator cannot be sent: write list, or AsyncIterator for a stream",
+    collections.abc.Iterator: "an iterator cannot be sent: write list, or AsyncIterator to stream",
+    collections.abc.Generator: "a generator cannot be sent: write list, or AsyncIterator to stream",
     collections.abc.Awaitable: "an awaitable cannot be sent: write a Callable that returns one",
     collections.abc.Coroutine: "a coroutine cannot be sent: write a Callable that returns one",
-    os.PathLike: "what arrives is text: write pathlib.Path",
+    os.PathLike: "a path arrives as text: write pathlib.Path",
     typing.IO: "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
     typing.TextIO: "a file cannot be sent: write str, or AsyncIterator[str]",
     typing.BinaryIO: "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
@@ -46,13 +46,16 @@ _FACTORIES: Final = (int, float, complex, str, bytes, bool, list, dict, set, fro
 
 
 def special(cls: type, adapt: Adapt) -> Any:
-    """Return what stands in for a class without arguments, or None. Raises TypeError if nothing ever fits it."""
+    """Return the adapter of a class without arguments, or None if it needs none.
+
+    Raises TypeError if no value could ever fit it.
+    """
     if cls in _NEVER:
         raise TypeError(_NEVER[cls])
     if issubclass(cls, BaseException):
         raise TypeError("an exception cannot be sent as a value: raise it, or send its text")
     if issubclass(cls, pathlib.PurePath):
-        cls("x")  # raises where there are no paths of that kind
+        cls("x")  # raises if this platform does not have such paths
         return _from_text(cls)
     if cls in ADDRESSES:
         return _from_text(cls)
@@ -63,13 +66,15 @@ def special(cls: type, adapt: Adapt) -> Any:
 
 
 def container(cls: type, args: Sequence[Any], adapt: Adapt) -> Any:
-    """Return what stands in for a container of the module ``collections``, or None."""
+    """Return the adapter of a container from the module ``collections``, or None for others."""
     if cls in _NEVER:
         raise TypeError(_NEVER[cls])
     if cls is collections.deque:
-        return _made_of(cls, list[adapt(args[0])] if args else list, collections.deque)  # type: ignore[misc]
+        items: Any = list[adapt(args[0])] if args else list  # type: ignore[misc]
+        return _made_of(cls, items, collections.deque)
     if cls is collections.Counter:
-        return _made_of(cls, adapt(dict[args[0] if args else Any, int]), collections.Counter)  # type: ignore[misc]
+        counts: Any = dict[args[0] if args else Any, int]  # type: ignore[misc]
+        return _made_of(cls, adapt(counts), collections.Counter)
     if cls is collections.OrderedDict:
         return _made_of(cls, _dict(args, adapt), collections.OrderedDict)
     if cls is collections.defaultdict:
@@ -82,7 +87,7 @@ def container(cls: type, args: Sequence[Any], adapt: Adapt) -> Any:
 
 
 def nested_tuple(args: Sequence[Any], adapt: Adapt) -> Any:
-    """Adapt a tuple with another one in it, of which only one can have no length of its own."""
+    """Adapt a tuple that contains unpacked tuples, of which at most one can have any length."""
     flat: list[Any] = []
     for one in args:
         more = unpacked(one)
@@ -95,7 +100,7 @@ def nested_tuple(args: Sequence[Any], adapt: Adapt) -> Any:
 
 
 def _long_tuple(first: Sequence[Any], middle: Any, last: Sequence[Any]) -> Any:
-    """Return what stands in for a tuple of any length whose first and last items have types of their own."""
+    """Return the adapter of a tuple of any length whose first and last items have other types."""
     read_ends = reader(tuple.__class_getitem__((*first, *last)))
     read_middle = reader(list[middle])
     least, end = len(first) + len(last), len(last)
@@ -143,7 +148,7 @@ def _from_text(cls: Callable[[str], Any]) -> Any:
 def _fraction(value: Any, _read: Read) -> Any:
     if isinstance(value, fractions.Fraction):
         return value
-    # Fraction() itself would take "1e1000000000", too.
+    # Fraction() itself would also accept "1e1000000000".
     if type(value) is not str or len(value) > MAX_FRACTION or not _FRACTION.fullmatch(value):
         raise TypeError(f"Expected `Fraction`, got `{type(value).__name__}`")
     numerator, _, denominator = value.partition("/")
@@ -151,7 +156,10 @@ def _fraction(value: Any, _read: Read) -> Any:
 
 
 def _subclass(cls: type) -> Any:
-    """Stand in for a class that adds nothing to what it holds, such as ``class Celsius(float)``."""
+    """Return the adapter of a plain subclass, such as ``class Celsius(float)``, or None.
+
+    A plain subclass has neither ``__new__`` nor ``__init__`` of its own.
+    """
     if hasattr(cls, "_fields"):
         return None
     base: Any = next((one for one in _BARE if issubclass(cls, one)), None)
@@ -172,25 +180,25 @@ def _subclass(cls: type) -> Any:
 
 
 def is_plain_enum(cls: type[enum.Enum]) -> bool:
-    """Say whether values of an enum are exactly its members: not so the sets of flags."""
+    """Return whether the values of an enum are exactly its members, as is not so for flags."""
     return not issubclass(cls, enum.Flag)
 
 
 def enumeration(cls: type[enum.Enum]) -> Any:
-    """Return what stands in for an enum that msgspec does not take."""
+    """Return the adapter of an enum that msgspec does not support."""
     if not issubclass(cls, enum.Flag):
         for member in cls:
             if not keeps_its_type(member.value) and not _is_bare(member.value):
                 kind = type(member.value).__name__
                 raise TypeError(
-                    f"the value of {cls.__name__}.{member.name} is a {kind}, which arrives as something else:"
-                    " give the members values of built-in types"
+                    f"the value of {cls.__name__}.{member.name} is a {kind}, which arrives as"
+                    " another type: give the members values of built-in types"
                 )
 
     def convert(value: Any, _read: Read) -> Any:
         if isinstance(value, cls):
             return value
-        if type(value) is list:  # a tuple's place is often taken by a list on its way
+        if type(value) is list:  # a tuple often arrives as a list
             value = _tuples(value)
         if issubclass(cls, enum.Flag) and type(value) is not int:
             raise TypeError(f"Expected `{cls.__name__}`, got `{type(value).__name__}`")
@@ -208,9 +216,9 @@ def _tuples(value: Any) -> Any:
 
 
 def literal(members: Sequence[Any]) -> Any:
-    """Return what stands in for a Literal that has members of enums, bytes or bools."""
+    """Return the adapter of a Literal with members that are enums, bytes or bools."""
     accepted: dict[Any, Any] = {}
-    for member in reversed(members):  # of two that arrive as the same, the first
+    for member in reversed(members):  # of two members that arrive as the same value, the first wins
         bare = member.value if isinstance(member, enum.Enum) else member
         accepted[type(bare), bare] = accepted[type(member), member] = member
     shown = ", ".join(map(str, members))
@@ -219,7 +227,7 @@ def literal(members: Sequence[Any]) -> Any:
     def convert(value: Any, read: Read) -> Any:
         try:
             if read_bytes is not None and type(value) is str and (str, value) not in accepted:
-                value = read_bytes(value, read)  # JSON has text for them
+                value = read_bytes(value, read)  # bytes are text in JSON
             return accepted[type(value), value]
         except (KeyError, TypeError):
             raise ValueError(

@@ -1,7 +1,7 @@
-"""From service objects to the dict of what may be called.
+"""Building the method table: a dict of the methods that a peer may call.
 
-The dict is made once, at registration. A name from the wire is only ever a key of it: no attribute
-is looked up by such a name, so that there is nothing to bypass (law 13).
+The dict is built once, at registration. A name from the wire is only ever looked up in this dict,
+never as an attribute (law 13).
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class BoundMethod:
         name: the full name, "service.method", or "method" for the service "".
         kind: how it is used.
         function: the method, bound to its service object.
-        is_async: it may wait.
+        is_async: whether it may wait.
         signature: checks the arguments.
-        raises: the exception classes that travel as themselves.
-        doc: the docstring as written, "" where there is none.
+        raises: the exception classes that reach the caller as themselves.
+        doc: the docstring as written, or "" without one.
     """
 
     name: str
@@ -59,10 +59,10 @@ Table: TypeAlias = dict[str, BoundMethod]
 
 
 def is_per_session(services: object) -> bool:
-    """Say whether ``services`` is a function of the session, and not services themselves.
+    """Return whether ``services`` is a function that makes the services of a session.
 
-    Whatever has marked methods is a service, also when it can be called. A class is such a
-    function: each session gets an instance, made with the session as its argument.
+    An object with marked methods is a service, even if it is callable. A class is such a function:
+    each session gets its own instance, made with the session as its argument.
     """
     if services is None or isinstance(services, Mapping) or _is_service(services):
         return False
@@ -70,12 +70,12 @@ def is_per_session(services: object) -> bool:
 
 
 def resolve(services: object, session: object) -> object:
-    """Return the services of one session: those given, or what the function given makes of it.
+    """Return the services of one session, which a function may make.
 
-    Raises TypeError when the function is an ``async def``.
+    Raises TypeError if the function is an ``async def``.
     """
     if not is_per_session(services):
-        return services  # where it is no service either, build_table says so
+        return services  # if it is not a service either, build_table raises
     made = services(session)  # type: ignore[operator]
     if inspect.iscoroutine(made):
         made.close()
@@ -84,14 +84,14 @@ def resolve(services: object, session: object) -> object:
 
 
 def build_table(services: object) -> Table:
-    """Make the table of all marked methods of ``services``.
+    """Return the table of all marked methods of ``services``.
 
     Args:
         services: a mapping from service names to objects, one object (the service ""), or None.
 
     Raises:
         TypeError: something is not a service, or an annotation cannot be checked.
-        ValueError: a service's name is not made of ASCII letters, digits, '_' and '-'.
+        ValueError: a service's name has characters other than ASCII letters, digits, '_' and '-'.
     """
     return {
         bound.name: bound
@@ -119,14 +119,14 @@ def marked_methods(cls: type) -> dict[str, tuple[Callable[..., Any], MethodMark]
             elif _hides_mark(attribute):
                 what = type(attribute).__name__
                 raise TypeError(
-                    f"{base.__name__}.{name}: a remote method cannot be a {what}: decorate a def that"
-                    " takes self, and call from there what is to be done"
+                    f"{base.__name__}.{name}: a remote method cannot be a {what}: decorate a def"
+                    " that takes self, and call this one from there"
                 )
     return found
 
 
 def missing(table: Table, name: str) -> MethodNotFound:
-    """Make the error for a name that is not in ``table``, naming the service if that is unknown."""
+    """Return the error for a name that is not in ``table``, which may name an unknown service."""
     service, dot, _ = name.rpartition(".")
     known = service in {key.rpartition(".")[0] for key in table}
     if dot and not known:
@@ -135,9 +135,9 @@ def missing(table: Table, name: str) -> MethodNotFound:
 
 
 def wrong_kind(method: BoundMethod) -> MethodNotFound:
-    """Make the error for a method that was used as if it were of another kind."""
+    """Return the error for a method that was used as if it had another kind."""
     return MethodNotFound(
-        f"{method.name!r} is a {method.kind.value}: it has to be {_USE[method.kind]}"
+        f"{method.name!r} is a {method.kind.value}: it must be {_USE[method.kind]}"
     )
 
 
@@ -172,7 +172,7 @@ def _named_services(services: object) -> Iterator[tuple[str, object]]:
     for name, obj in services.items():
         if not isinstance(name, str) or not (name == "" or NAME.fullmatch(name)):
             raise ValueError(
-                f"a service name must be of ASCII letters, digits, '_' and '-', not {name!r}"
+                f"a service name must consist of ASCII letters, digits, '_' and '-', not {name!r}"
             )
         yield name, obj
 
@@ -225,36 +225,39 @@ def _bind(
 
 
 def _check_lending(signature: Signature, kind: Kind, like: Callable[..., Any]) -> None:
-    """Refuse a method that could never be called as it is declared: it would have to send what cannot travel."""
+    """Raise TypeError for a method that no call could use as declared.
+
+    Its arguments, result or items would be functions or streams where these cannot be sent.
+    """
     if kind is Kind.NOTIFICATION:
         for name in inspect.signature(like).parameters:
             if is_alive(signature.annotation(name)):
                 raise TypeError(
-                    f"{signature.method}: parameter {name!r} is a function or a stream, which lives as long as a call"
-                    " does, and a notification has no end: mark it with @method"
+                    f"{signature.method}: parameter {name!r} is a function or a stream, which lives"
+                    " until its call ends, and a notification has no end: mark it with @method"
                 )
         return
     if kind is Kind.METHOD and is_alive(awaited(_said(signature.annotation, "return"))):
         raise TypeError(
-            f"{signature.method}: its result is a function or a stream, which would outlive the call: mark an async"
-            " generator with @stream, or take a callback as a parameter"
+            f"{signature.method}: its result is a function or a stream, which would outlive the"
+            " call: mark an async generator with @stream, or add a parameter for a callback"
         )
     if kind.is_opened and is_alive(_items(signature, kind)):
         raise TypeError(
-            f"{signature.method}: its items are functions or streams, and only an argument of a call can be one:"
-            " take a callback as a parameter"
+            f"{signature.method}: its items are functions or streams, but only an argument of a"
+            " call can be one: add a parameter for a callback"
         )
     if is_alive(_said(signature.started_annotation)):
         raise TypeError(
-            f"{signature.method}: its started value is a function or a stream, and only an argument of a call can be"
-            " one: take a callback as a parameter"
+            f"{signature.method}: its started value is a function or a stream, but only an argument"
+            " of a call can be one: add a parameter for a callback"
         )
     for name in inspect.signature(like).parameters:
         why = why_never_lent(_said(signature.annotation, name))
         if why is not None:
             raise TypeError(
-                f"{signature.method}: parameter {name!r} takes {why}, and only an argument of a call can be one:"
-                " let the function take a callback itself"
+                f"{signature.method}: parameter {name!r} takes {why}, but only an argument of a"
+                " call can be one: give that function a parameter for a callback"
             )
 
 
@@ -266,14 +269,14 @@ def _said(get: Callable[..., Any], *name: str) -> Any:
     try:
         return get(*name)
     except TypeError:
-        return Any  # one that only a checker can read: the serving side can do without
+        return Any  # only a type checker can resolve it, and the serving side does not need it
 
 
 def _bound(attribute: Any, obj: object) -> Callable[..., Any] | None:
-    """Bind what a class has under a name to its object as Python does; None if that is not a method.
+    """Bind an attribute of a class to an object, as Python does; None if it is not a method.
 
-    Nothing of the object is looked at: a property would run code of the user's. What a singledispatchmethod
-    takes, Python cannot tell.
+    No attribute of the object is read, because a property would run the user's code. A
+    singledispatchmethod is refused, because its signature cannot be known.
     """
     if isinstance(
         attribute, (property, functools.cached_property, functools.singledispatchmethod, type)
@@ -286,5 +289,5 @@ def _bound(attribute: Any, obj: object) -> Callable[..., Any] | None:
 
 def _hides_mark(attribute: object) -> bool:
     if isinstance(attribute, functools.partialmethod):
-        return False  # it calls the marked method under a name of its own, which nobody has marked
+        return False  # it calls a marked method, but its own name is not marked
     return mark_of(inside(attribute)) is not None

@@ -1,4 +1,4 @@
-"""Unions that msgspec does not take: which member a value is meant to be."""
+"""Choosing the member of a union that a value belongs to, for unions that msgspec refuses."""
 
 from __future__ import annotations
 
@@ -22,19 +22,24 @@ __all__ = ["field_names", "names_of", "union_converter"]
 def union_converter(
     members: tuple[Any, ...], annotations: tuple[Any, ...], names: Names
 ) -> Callable[[Any, Read], Any]:
-    """Make the converter of a union: the first member that fits.
+    """Return the converter of a union. It tries the members in turn, and the first that fits wins.
 
-    A member that the value is an instance of already goes first, so that ``str`` stays text in
-    ``datetime | str``. Among classes of fields the one with these very fields does, then the one that knows most of
-    them. Classes with the same fields are told apart by a tag, or by a field that is a Literal.
+    The order for a value is:
+
+    1. A member that the value already is an instance of, so that text stays ``str`` in
+       ``datetime | str``; or a class with exactly the value's fields, or with matching Literals.
+    2. Other classes with fields, those with most of the value's keys first.
+    3. The other members.
+
+    Classes with the same fields are told apart by a tag, or by a field that is a Literal.
 
     Args:
-        members: adapted.
-        annotations: of the members.
-        names: that the annotations of their fields may use.
+        members: the adapted members.
+        annotations: the annotations of the members.
+        names: the names that the annotations of their fields may use.
 
     Raises:
-        Ambiguous: two of them cannot be told apart.
+        Ambiguous: two of the members cannot be told apart.
     """
     pairs = list(zip(map(reader, members), map(_bare, annotations), strict=True))
     fields = {cls: keys for _, cls in pairs if (keys := field_names(cls)) is not None}
@@ -44,8 +49,8 @@ def union_converter(
         alike = (fields[one], tags[one]) == (fields[other], tags[other])
         if alike and not _are_apart(literals[one], literals[other]):
             raise Ambiguous(
-                f"{names_of((one, other))} cannot be told apart by their fields: give each a field of"
-                " the same name with a Literal of its own, or use tagged msgspec.Structs"
+                f"{names_of((one, other))} cannot be told apart by their fields: give each a field"
+                " of the same name with a Literal of its own, or use tagged msgspec.Structs"
             )
 
     def fits(cls: Any, value: Any) -> bool:
@@ -59,7 +64,7 @@ def union_converter(
         return type(value) is cls
 
     def known(cls: Any, value: Any) -> int:
-        """Say how many of the value's keys a class knows."""
+        """Return how many of the value's keys are fields of a class."""
         return len(fields[cls] & value.keys()) if cls in fields and type(value) is dict else 0
 
     def first_that_fits(value: Any, read: Read) -> Any:
@@ -73,7 +78,7 @@ def union_converter(
                 if not _is_kind(str(exc)):
                     inner[fits(cls, value)].append(exc)
         complaints = inner[True] or inner[False]
-        if len(complaints) == 1:  # of the only member that can have been meant
+        if len(complaints) == 1:  # only one member can have been meant
             raise _same(complaints[0]) from None
         raise TypeError(f"Expected `{names_of(annotations)}`, got `{type(value).__name__}`")
 
@@ -84,9 +89,10 @@ def union_converter(
 
 
 class _Tried(threading.local):
-    """What has been found to fit no member of a union, within one that is being tried.
+    """Remembers the values that fit no member of a union, while an outer union is being tried.
 
-    Else the time would double at each level: each member of the union round it is tried, and tries all of them.
+    Without this, nested unions take exponential time: each member of the outer union would try all
+    members of the inner one again.
     """
 
     def __init__(self) -> None:
@@ -102,7 +108,8 @@ class _Tried(threading.local):
         try:
             return convert(value, read)
         except (TypeError, ValueError) as exc:
-            self._refused[key] = value, _same(exc)  # the value, too, so that its id stays its own
+            # The value is kept alive, so that no other value gets its id.
+            self._refused[key] = value, _same(exc)
             raise
         finally:
             self._depth -= 1
@@ -118,12 +125,12 @@ def _same(exc: Exception) -> Exception:
 
 
 def names_of(annotations: Iterable[Any]) -> str:
-    """Return what a union of these is called in complaints."""
+    """Return the name of a union in error texts."""
     return " | ".join(getattr(one, "__name__", None) or str(one) for one in annotations)
 
 
 def field_names(cls: Any) -> frozenset[str] | None:
-    """Return the keys that an instance of a class of fields travels with; None for others."""
+    """Return the keys under which the fields of a class are sent; None if it has no fields."""
     if not isinstance(cls, type):
         return None
     keys = model_keys(cls)
@@ -139,7 +146,7 @@ def field_names(cls: Any) -> frozenset[str] | None:
 
 
 def _literals(cls: Any, names: Names) -> dict[str, frozenset[Any]]:
-    """Map the keys of the fields that are a Literal to what they may be."""
+    """Map the keys of fields that are a Literal to the values that they may have."""
     keys, models = model_keys(cls), model_fields(cls) or {}
     if keys is not None:
         found = {key: models[name].annotation for name, key in keys.items()}
@@ -167,12 +174,12 @@ def _is_one_of(value: Any, several: frozenset[Any]) -> bool:
 
 
 def _is_kind(text: str) -> bool:
-    """Say whether a complaint is that a value as a whole is of another kind."""
+    """Return whether an error text says that the whole value has another type."""
     return text.startswith("Expected ") and " got `" in text and " - at " not in text
 
 
 def _bare(annotation: Any) -> Any:
-    """Return the class that an annotation is about."""
+    """Return the class of an annotation, without type arguments."""
     annotation = _without_metadata(annotation)
     return get_origin(annotation) or annotation
 
@@ -184,6 +191,6 @@ def _without_metadata(annotation: Any) -> Any:
 
 
 def _tag(cls: Any) -> tuple[str | None, Any]:
-    """Return the key and the value that tell a tagged Struct from others; None for both where there is no tag."""
+    """Return the key and value of a Struct's tag, or None for both if it has no tag."""
     config = getattr(cls, "__struct_config__", None)
     return (None, None) if config is None or config.tag is None else (config.tag_field, config.tag)
