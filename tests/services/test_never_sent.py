@@ -119,7 +119,7 @@ def test_a_started_value_that_would_have_to_be_a_function_or_a_stream_is_refused
 def test_an_argument_that_would_have_to_give_functions_or_streams_is_refused(
     annotation, parameter, text
 ):
-    with pytest.raises(TypeError, match=f"ask: parameter 'x' takes {text}, and only an arg"):
+    with pytest.raises(TypeError, match=f"ask: parameter 'x' takes {text}, but only an arg"):
         build_table(_service(method, parameter(annotation), "x"))
 
 

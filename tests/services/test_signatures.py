@@ -402,7 +402,7 @@ def test_an_annotation_that_does_not_resolve_is_refused_at_registration():
 
     with pytest.raises(
         TypeError,
-        match=r"take: 'Unknown' in the annotation 'Unknown' of 'value' .*`if TYPE_CHECKING` only",
+        match=r"take: 'Unknown' in the annotation 'Unknown' of 'value' .*only under `if TYPE_CHECKING`",
     ):
         Signature(take)
 
