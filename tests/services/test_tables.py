@@ -385,8 +385,8 @@ def test_missing_names_the_service_where_that_is_unknown():
 
 def test_the_wrong_kind_is_said():
     table = build_table(Market())
-    assert "has to be called, not notified" in str(wrong_kind(table["price"]))
-    assert "has to be notified, not called" in str(wrong_kind(table["log"]))
+    assert "must be called, not notified" in str(wrong_kind(table["price"]))
+    assert "must be notified, not called" in str(wrong_kind(table["log"]))
 
 
 def test_describe_is_plain_data():
