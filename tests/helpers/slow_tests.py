@@ -48,7 +48,7 @@ TESTS = {
         "test_a_test_that_interrupts_passes_where_a_script_has_made_us_ignore_signals"
     },
     "test_values.py": {"test_a_value_is_read_back_equal_by_the_same_annotation_or_is_refused"},
-    "test_wire_bombs.py": {"test_a_claim_of_4_gib_reserves_nothing"},
+    "test_wire_bombs.py": {"test_a_claimed_length_of_4_gib_allocates_nothing"},
 }
 """Slow tests of other modules."""
 

@@ -1,4 +1,4 @@
-"""A few bytes that would be many in memory, or much work."""
+"""Small inputs that would take a lot of memory or work to decode."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def array32(count):
 
 
 def peak_of(data, codec=None, *, refused=True):
-    """Decode both ways, and return the most memory that took."""
+    """Decode the data both ways, and return the peak memory use in bytes."""
     codec = codec or Codec()
     peaks = []
     for read in (lambda: list(codec.decode(data)), lambda: codec.decode_message(data)):
@@ -38,12 +38,12 @@ def peak_of(data, codec=None, *, refused=True):
     return max(peaks)
 
 
-def test_arrays_in_arrays_without_end():
+def test_deeply_nested_arrays_take_little_memory():
     assert peak_of(b"\x91" * 100_000) < MIB
     assert peak_of(b"\x93\x03\x01" + b"\x91" * 100_000 + b"\x90") < MIB
 
 
-def test_maps_in_maps_without_end():
+def test_deeply_nested_maps_take_little_memory():
     assert peak_of(b"\x93\x03\x01" + b"\x81\xa1a" * 100_000 + b"\x80") < MIB
 
 
@@ -58,13 +58,13 @@ def test_maps_in_maps_without_end():
     ],
 )
 @pytest.mark.parametrize("size", [0, 100, 10_000, 200_000])
-def test_a_claim_of_4_gib_reserves_nothing(claim, size):
+def test_a_claimed_length_of_4_gib_allocates_nothing(claim, size):
     for data in (claim + bytes(size), b"\x94\x01\x01\xa1m" + claim + bytes(size)):
         assert peak_of(data) < 2 * size + 500 * KIB
 
 
-def test_claims_inside_claims_reserve_nothing():
-    # Each promises no more than there is, and all of them together a thousand times that.
+def test_nested_arrays_that_claim_many_items_allocate_nothing():
+    # Each array claims no more items than there are bytes; together they claim 1,000 times as many.
     size = 200_000
     assert peak_of(b"\x93\x03\x01" + array32(size) * (size // 5)) < MIB
     assert peak_of(b"\x93\x03\x01" + array32(size // 4) * 900 + bytes(size)) < MIB
@@ -72,17 +72,17 @@ def test_claims_inside_claims_reserve_nothing():
     assert peak_of(short) < MIB
 
 
-def test_a_mebibyte_of_empty_maps_is_refused_and_not_built():
+def test_a_mebibyte_of_empty_maps_is_refused_before_it_is_built():
     data = b"\x94\x01\x01\xa1m" + array32(MIB) + b"\x80" * MIB
     assert peak_of(data) < 3 * MIB
 
 
-def test_16_mebibytes_of_empty_maps():
+def test_16_mebibytes_of_empty_maps_are_refused_before_they_are_built():
     data = b"\x94\x01\x01\xa1m" + array32(16 * MIB) + b"\x80" * (16 * MIB)
     assert peak_of(data) < 40 * MIB
 
 
-def test_the_most_that_one_byte_can_be():
+def test_a_byte_decodes_to_at_most_100_bytes_of_memory():
     count = 100_000  # at the limit it is ten times that
     data = b"\x94\x01\x01\xa1m" + array32(count) + b"\x80" * count
     assert peak_of(data, refused=False) < 100 * count
@@ -96,15 +96,15 @@ def test_nodes_hidden_in_extensions_are_counted():
 
 
 @pytest.mark.parametrize("code", [4, 5, 6, 7, 8, 9, 10, 11, 32])
-def test_payloads_of_the_wrong_kind_are_not_built(code):
-    # Their values do not count, so they must not be decoded to find out.
+def test_an_extension_payload_of_the_wrong_type_is_not_decoded(code):
+    # Such a payload does not count as values, so it must not be decoded.
     inner = array32(MIB) + b"\x80" * MIB
     payload = b"\xc9" + len(inner).to_bytes(4, "big") + bytes([code]) + inner
     assert peak_of(b"\x93\x03\x01" + payload) < 4 * MIB
 
 
-def test_an_extension_that_lies_about_its_end_hides_nothing():
-    # Inside the tuple a string claims to go on far behind it, over the empty maps there.
+def test_a_string_that_claims_to_pass_the_end_of_its_extension_hides_no_nodes():
+    # In the tuple, a string claims to extend far past the extension's end, over the empty maps.
     liar = b"\xc7\x06\x01\x91\xc6" + (MIB).to_bytes(4, "big")
     data = b"\x94\x03\x01" + liar + array32(MIB) + b"\x80" * MIB
     assert peak_of(data) < 4 * MIB
@@ -118,14 +118,14 @@ def nested_extensions(levels, inner):
     return b"\x93\x03\x01" + payload
 
 
-def test_large_extensions_inside_each_other_are_not_copied_without_end():
+def test_large_nested_extensions_are_copied_only_a_few_times():
     limits = Limits(max_message=MIB)
     blob = b"\xc6" + MIB.to_bytes(4, "big") + bytes(MIB)
     assert peak_of(nested_extensions(60, blob), Codec(limits=limits)) < 8 * MIB
     assert peak_of(nested_extensions(3, blob), Codec(limits=limits), refused=False) < 8 * MIB
 
 
-def test_many_small_messages_may_have_more_values_than_one():
+def test_the_limit_of_nodes_is_per_message_and_not_per_packet():
     codec = Codec(limits=Limits(max_nodes=20))
     message = Request(1, "m", [1, [2, 3], (4, 5), "x" * 600])
     packet = codec.encode(message) * 10
@@ -133,7 +133,7 @@ def test_many_small_messages_may_have_more_values_than_one():
 
 
 @pytest.mark.parametrize("count", [13, 14, 15])
-def test_both_ends_count_values_alike(count):
+def test_sender_and_receiver_count_the_same_number_of_values(count):
     limits = Limits(max_nodes=20)  # the array, type, number and tuple take six of them
     value = [tuple(range(count - 1)), "x" * 30]
     generous, strict = Codec(), Codec(limits=limits)
@@ -148,7 +148,7 @@ def test_both_ends_count_values_alike(count):
             strict.encode(Reply(1, value))
 
 
-def test_values_are_counted_wherever_they_are():
+def test_values_are_counted_at_every_depth():
     def count(value):
         return walk(memoryview(msgpack.packb(value)), 10**6)
 
@@ -165,7 +165,7 @@ def test_values_are_counted_wherever_they_are():
 
 
 def nested(levels, code=1, inner=b"\x05"):
-    """Extensions inside each other, each in an array but the first."""
+    """Nest extensions, each but the innermost inside a one-item array."""
     payload = msgpack.packb(msgpack.ExtType(code, inner))
     for _ in range(levels - 1):
         payload = msgpack.packb(msgpack.ExtType(code, b"\x91" + payload))
@@ -174,13 +174,13 @@ def nested(levels, code=1, inner=b"\x05"):
 
 @pytest.mark.parametrize("code", [64, 127])
 @pytest.mark.parametrize("is_registered", [False, True])
-def test_the_rules_of_depth_hold_inside_users_extensions(code, is_registered):
+def test_the_limit_of_depth_holds_inside_registered_extensions(code, is_registered):
     registry = TypeRegistry()
     if is_registered:
         registry.register(code, Opaque, lambda value: value.content, Opaque)
     codec = Codec(registry, Limits(max_depth=20))
     for deep, shallow in (
-        (b"\x91" * 18 + b"\x90", b"\x91" * 17 + b"\x90"),  # with the message and the extension: 21
+        (b"\x91" * 18 + b"\x90", b"\x91" * 17 + b"\x90"),  # 21 levels with message and extension
         (b"\x81\xa1k" * 19 + b"\x05", b"\x81\xa1k" * 18 + b"\x05"),
         (nested(10, code), nested(9, code)),
     ):
@@ -208,7 +208,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("payload", BROKEN.values(), ids=BROKEN.keys())
-def test_all_rules_hold_inside_users_extensions_in_both_directions(payload):
+def test_malformed_payloads_of_registered_extensions_are_neither_sent_nor_accepted(payload):
     for levels in (1, 3):
         data = payload
         for _ in range(levels - 1):
@@ -230,7 +230,7 @@ def test_an_opaque_value_that_is_too_deep_for_the_peer_is_not_sent():
         codec.encode(Reply(1, [msgpack.ExtType(64, b"\x91" * 17 + b"\x90")]))
 
 
-def test_a_set_of_users_values_without_a_hash_fails_its_call_alone():
+def test_a_set_of_unhashable_registered_values_fails_only_its_call():
     registry = TypeRegistry()
     registry.register(64, Opaque, lambda value: value.content, lambda _: [])
     for code, items in ((2, b"\x91\xd4\x40\x01"), (12, b"\x92\xd4\x40\x01\x01")):
@@ -246,13 +246,13 @@ class Opaque:
         self.content = content
 
 
-def test_counting_gives_up_when_asked_to():
+def test_counting_stops_after_the_allowed_number_of_steps():
     data = memoryview(msgpack.packb([1] * 50))
     assert walk(data, 100, patience=50) == 0
     assert walk(data, 100, patience=51) == 51
 
 
-def test_depth_is_found_in_every_container():
+def test_depth_is_counted_in_every_kind_of_container():
     for value in ([[]], {"a": []}, [1, [2]], [{}], [1, {"a": 2}]):
         assert not is_deeper(value, 2)
         assert is_deeper(value, 1)
@@ -265,7 +265,7 @@ def test_depth_is_found_in_every_container():
 
 @pytest.mark.parametrize("before", [1, 2, 7])
 @pytest.mark.parametrize("size", [200, 5_000])
-def test_the_nodes_of_each_message_of_a_packet_are_counted(before, size):
+def test_the_nodes_of_every_message_in_a_packet_are_counted(before, size):
     codec = Codec(None, Limits(max_nodes=150))
     small = Codec().encode(Reply(1, None))
     large = Codec().encode(Reply(2, [0] * size))
@@ -276,7 +276,7 @@ def test_the_nodes_of_each_message_of_a_packet_are_counted(before, size):
 
 @pytest.mark.parametrize("code", [1, 2, 3, 12, 64, 65, 126, 127])
 @pytest.mark.parametrize("known", [True, False])
-def test_the_nodes_inside_each_kind_of_extension_are_counted(code, known):
+def test_the_nodes_inside_every_kind_of_extension_are_counted(code, known):
     registry = TypeRegistry()
     if known and code >= 64:
         registry.register(code, Mine, list, Mine)
@@ -288,4 +288,4 @@ def test_the_nodes_inside_each_kind_of_extension_are_counted(code, known):
 
 
 class Mine(list):
-    """A type of a user's."""
+    """A class that a user registers."""

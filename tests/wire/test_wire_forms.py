@@ -1,4 +1,4 @@
-"""Only the forms of docs/protocol.md are read and written, whatever Python's own parsers take."""
+"""Only the text forms of docs/protocol.md are read and written, not all that Python accepts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_other_forms_of_a_decimal_are_malformed(text):
 @pytest.mark.parametrize(
     "text", ["1", "+1", "-1.", ".5", "1.50", "1E+3", "1e-3", "1E999999999", "NaN", "-sNaN"]
 )
-def test_the_forms_of_a_decimal(text):
+def test_every_form_of_a_decimal_is_read(text):
     assert str(read(8, text)) == str(decimal.Decimal(text))
 
 
@@ -72,14 +72,14 @@ def test_the_forms_of_a_decimal(text):
 @pytest.mark.parametrize(
     "wrap", [lambda v: v, lambda v: [{"a": v}], lambda v: {(v,): 1} if v.is_finite() else (v,)]
 )
-def test_a_decimal_that_has_no_form_is_not_sent(text, wrap):
+def test_a_decimal_without_a_form_on_the_wire_is_not_sent(text, wrap):
     with pytest.raises(EncodeError, match="Decimal"):
         Codec().encode(Reply(1, wrap(decimal.Decimal(text))))
 
 
 @given(st.datetimes(timezones=zones))
 @QUICK
-def test_a_fraction_of_zero_may_be_written_or_not(moment):
+def test_a_fraction_of_zero_may_be_written_or_left_out(moment):
     whole = moment.replace(microsecond=0)
     text = whole.isoformat()
     assert read(4, text) == whole
@@ -87,7 +87,7 @@ def test_a_fraction_of_zero_may_be_written_or_not(moment):
 
 
 @pytest.mark.parametrize("number", [2**53, 2**63, 2**64 - 1, -1])
-def test_numbers_of_references_end_where_those_of_other_languages_do(number):
+def test_a_reference_beyond_53_bits_or_below_zero_is_neither_sent_nor_accepted(number):
     payload = msgpack.packb([1, number])
     with pytest.raises(DecodeError):
         read_bytes(32, payload)
@@ -105,14 +105,14 @@ def read_bytes(code, payload):
 @pytest.mark.parametrize(
     "one", ["01", "cc01", "cd0001", "ce00000001", "cf0000000000000001", "d30000000000000001"]
 )
-def test_a_reference_in_any_encoding_of_its_numbers(array, one):
+def test_the_numbers_of_an_extension_may_have_any_encoding(array, one):
     assert read_bytes(32, array + bytes.fromhex(one) * 2) == Reference(1, 1)
     three = array[:-1] + bytes([array[-1] + 1])
     assert read_bytes(7, three + bytes.fromhex(one) * 3) == dt.timedelta(1, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["max_calls", "max_nodes", "max_message", "stream_bytes"])
-def test_limits_that_are_announced_are_integers_that_every_language_has(name):
+def test_announced_limits_are_integers_of_at_most_53_bits(name):
     Limits(**{name: 2**53 - 1})
     for value in (2**53, 1e6, float("inf")):
         with pytest.raises(ValueError, match=f"Limits.{name} must be an integer"):
@@ -121,7 +121,7 @@ def test_limits_that_are_announced_are_integers_that_every_language_has(name):
 
 @given(st.binary(max_size=40))
 @QUICK
-def test_any_bytes_may_be_asked_for_the_version_of_their_hello(data):
+def test_the_version_of_a_hello_is_looked_for_in_any_bytes_without_an_error(data):
     version = hello_version(data)
     assert version is None or 0 <= version < 2**64
 
@@ -130,6 +130,6 @@ def test_any_bytes_may_be_asked_for_the_version_of_their_hello(data):
 @pytest.mark.parametrize(
     "form", ["930a02", "9f0a02", "92cc0acd0002", "dc0003d3000000000000000ad00002"[:24] + "02"]
 )
-def test_a_hello_of_another_version_is_told_from_its_first_two_elements(form, rest):
+def test_the_version_of_a_hello_is_read_from_its_first_two_elements(form, rest):
     assert hello_version(bytes.fromhex(form + rest)) == 2
     assert hello_version(bytes.fromhex(form)[:-1]) is None

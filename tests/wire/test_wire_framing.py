@@ -31,7 +31,7 @@ def test_any_split_of_the_stream_gives_the_same_packets(sent, data):
     assert not reader.partial
 
 
-def test_every_single_split_and_every_single_byte():
+def test_a_stream_split_anywhere_or_into_single_bytes_gives_the_same_packets():
     sent = [b"a", b"bc" * 40, b"d"]
     stream = b"".join(map(frame, sent))
     for cut in range(len(stream) + 1):
@@ -49,7 +49,7 @@ def test_every_single_split_and_every_single_byte():
 
 @given(st.binary(max_size=200), st.integers(1, 100))
 @QUICK
-def test_partial_tells_where_the_stream_stands_and_a_packet_comes_with_its_last_byte(
+def test_partial_is_true_inside_a_frame_and_a_packet_is_returned_with_its_last_byte(
     stream, max_frame
 ):
     reader = FrameReader(max_frame)
@@ -70,7 +70,7 @@ def test_partial_tells_where_the_stream_stands_and_a_packet_comes_with_its_last_
         assert reader.next_frame() == (rest + bytes(whole))[4:whole]
 
 
-def test_many_frames_in_one_piece_are_taken_in_order():
+def test_many_frames_in_one_chunk_are_returned_in_order():
     sent = [b"%d" % number for number in range(20_000)]
     reader = FrameReader(100)
     reader.feed(b"".join(map(frame, sent)))
@@ -87,14 +87,14 @@ def test_a_bad_length_is_refused_after_four_bytes(length):
         reader.next_frame()
 
 
-def test_the_limit_itself_is_accepted():
+def test_a_frame_of_exactly_the_limit_is_accepted():
     reader = FrameReader(100)
     reader.feed(frame(bytes(100)))
     assert reader.next_frame() == bytes(100)
     assert frame_length(b"\0\0\0\x64", 100) == 100
 
 
-def test_a_length_reserves_nothing():
+def test_an_announced_length_allocates_nothing():
     reader = FrameReader(2**32 - 1)
     tracemalloc.start()
     try:
@@ -107,7 +107,7 @@ def test_a_length_reserves_nothing():
     assert peak < 50_000
 
 
-def test_memory_is_given_back_as_packets_are_taken():
+def test_memory_is_freed_as_packets_are_taken():
     reader = FrameReader(100_000)
     tracemalloc.start()
     try:
@@ -127,7 +127,7 @@ def test_an_empty_packet_is_never_sent():
             make(b"")
 
 
-def test_bytes_that_drip_cost_no_more_than_bytes_that_pour():
+def test_a_packet_that_arrives_in_single_bytes_takes_no_more_memory():
     packet = bytes(range(250)) * 80
     reader = FrameReader(len(packet))
     tracemalloc.start()
@@ -145,7 +145,7 @@ def test_bytes_that_drip_cost_no_more_than_bytes_that_pour():
 
 @given(st.lists(st.integers(1, 200_000), min_size=1, max_size=4), st.data())
 @QUICK
-def test_the_rest_of_a_large_packet_may_be_put_where_it_belongs(sizes, data):
+def test_the_rest_of_a_large_packet_can_be_received_straight_into_its_buffer(sizes, data):
     sent = [bytes([number]) * size for number, size in enumerate(sizes)]
     stream = memoryview(b"".join(map(frame, sent)))
     reader, received = FrameReader(200_000), []
@@ -164,7 +164,7 @@ def test_the_rest_of_a_large_packet_may_be_put_where_it_belongs(sizes, data):
     assert not reader.partial
 
 
-def test_space_is_for_what_is_large_and_of_which_a_share_has_come():
+def test_the_reader_offers_its_buffer_for_a_large_packet_once_part_of_it_has_arrived():
     reader = FrameReader(2**30)
     assert reader.space() is None
     reader.feed(frame(bytes(1000))[:-1])

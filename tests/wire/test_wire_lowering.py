@@ -1,4 +1,4 @@
-"""Objects are sent as their fields; msgspec.convert makes the annotated type of them again."""
+"""Objects are sent as their fields, and msgspec.convert rebuilds the annotated type from them."""
 
 from __future__ import annotations
 
@@ -211,20 +211,20 @@ SUBCLASSED: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("value", "base"), SUBCLASSED)
-def test_subclasses_travel_as_what_they_are_based_on(value, base):
+def test_subclasses_arrive_as_their_built_in_base_class(value, base):
     arrived = through(value)
     assert arrived == base
     assert type(arrived) is type(base)
 
 
-def test_an_enum_may_be_worth_any_value():
+def test_the_value_of_an_enum_may_be_of_any_type():
     class Place(enum.Enum):
         HERE = (1, (2, 3))
 
     assert through(Place.HERE) == (1, (2, 3))
 
 
-UNHASHABLE_THERE = [
+UNHASHABLE_ON_ARRIVAL = [
     {Slotted((1, "a"))},
     {Slotted((1, "a")): 1},
     {(1, Slotted((1, "a")))},
@@ -232,13 +232,13 @@ UNHASHABLE_THERE = [
 ]
 
 
-@pytest.mark.parametrize("value", UNHASHABLE_THERE)
-def test_what_would_arrive_without_a_hash_is_refused_as_a_key_here(value):
+@pytest.mark.parametrize("value", UNHASHABLE_ON_ARRIVAL)
+def test_a_key_that_would_be_unhashable_on_arrival_is_not_sent(value):
     with pytest.raises(EncodeError, match="cannot be a key"):
         Codec().encode(Reply(1, value))
 
 
-def test_lists_with_a_hash_are_refused_as_keys():
+def test_hashable_subclasses_of_list_are_refused_as_keys():
     class Frozen(list):
         __hash__ = object.__hash__
 
@@ -246,7 +246,7 @@ def test_lists_with_a_hash_are_refused_as_keys():
         Codec().encode(Reply(1, {Frozen()}))
 
 
-def test_keys_that_would_become_one_are_refused():
+def test_different_keys_that_would_be_equal_on_arrival_are_refused():
     with pytest.raises(EncodeError, match="the same"):
         Codec().encode(Reply(1, {"red": 1, Colour.RED: 2}))
 

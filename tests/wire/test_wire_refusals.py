@@ -1,4 +1,4 @@
-"""What cannot be sent is the caller's error alone (law 14)."""
+"""A value that cannot be sent is an error of its caller alone (law 14)."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ REFUSED = {
     "a lone surrogate": "a\ud800b",
     "a lone surrogate as a key": {"\ud800": 1},
     "a lone surrogate in a tuple": ("\ud800",),
-    "a list in itself": looped(),
-    "a tuple in itself": looped_through_a_tuple(),
-    "a dict in itself": looped_dict(),
+    "a list that contains itself": looped(),
+    "a tuple that contains itself": looped_through_a_tuple(),
+    "a dict that contains itself": looped_dict(),
     "two lists in each of two lists": doubled(60),
-    "an int beyond bounds": 2**9000,
-    "a negative int beyond bounds": -(2**9000),
-    "a Decimal beyond bounds": decimal.Decimal("1" * 2000),
-    "memory in strides": memoryview(b"abcd")[::2],
+    "an int that is too large": 2**9000,
+    "a negative int that is too large": -(2**9000),
+    "a Decimal that is too long": decimal.Decimal("1" * 2000),
+    "a memoryview with strides": memoryview(b"abcd")[::2],
     "an object as a key": {object(): 1},
     "an object in a set": {object()},
     "colliding keys": {n * (2**61 - 1) for n in range(1000)},
@@ -65,27 +65,27 @@ REFUSED = {
 
 @pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED.keys())
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [1, v], lambda v: {"a": {"b": (v,)}}])
-def test_what_cannot_be_sent_is_refused_and_nothing_else_notices(value, wrap):
+def test_a_value_that_cannot_be_sent_is_refused_and_the_codec_still_works(value, wrap):
     codec = Codec(limits=Limits(max_nodes=50_000))
     with pytest.raises(EncodeError) as caught:
         codec.encode(Request(1, "m", [wrap(value)]))
     assert caught.value.fate is Fate.NOT_STARTED
     assert len(str(caught.value)) < 400
-    message = Reply(1, [1, (2,)])  # the codec is as good as new
+    message = Reply(1, [1, (2,)])  # the codec still works
     assert list(codec.decode(codec.encode(message))) == [message]
 
 
-def test_an_unknown_type_is_named():
+def test_the_error_names_the_unknown_type():
     with pytest.raises(EncodeError, match="lock"):
         Codec().encode(Reply(1, {"a": [threading.Lock()]}))
 
 
-def test_what_nobody_gives_a_reference_for_is_refused():
+def test_an_object_that_gets_no_reference_is_refused():
     with pytest.raises(EncodeError, match="object"):
         Codec().encode(Reply(1, object()), lambda _: None)
 
 
-def test_the_peers_limits_apply_and_not_ours():  # law 12
+def test_law_12_the_peers_limits_apply_and_not_ours():
     codec = Codec(limits=Limits(max_depth=5, max_nodes=50))
     deep, wide = Reply(1, [[[[[]]]]]), Reply(1, [0] * 100)
     for message in (deep, wide):
@@ -100,7 +100,7 @@ def test_the_peers_limits_apply_and_not_ours():  # law 12
     codec.encode(Reply(1, []))
 
 
-def test_a_value_deeper_than_the_interpreter_allows_is_refused():
+def test_a_value_deeper_than_the_recursion_limit_is_refused():
     codec = Codec(limits=Limits(max_depth=100_000))
     value = []
     for _ in range(50_000):
@@ -109,7 +109,7 @@ def test_a_value_deeper_than_the_interpreter_allows_is_refused():
         codec.encode(Reply(1, value))
 
 
-def test_large_extensions_inside_each_other_are_refused_before_the_peer_does():
+def test_large_nested_extensions_that_the_peer_would_refuse_are_not_sent():
     limits = Limits(max_message=100_000, max_packet=50_000)
     value = bytes(90_000)
     for _ in range(4):

@@ -20,17 +20,17 @@ def make_registry():
 
 
 class Ratio:
-    """Known to nobody until it is registered."""
+    """A class that the codec does not know until it is registered."""
 
     def __init__(self, value):
         self.value = value
 
 
 class Broken:
-    """Arrives, and cannot be made."""
+    """A registered class whose decode function raises."""
 
 
-def make_broken():
+def make_broken_codec():
     registry = make_registry()
     registry.register(70, Broken, lambda _: "x", lambda text: int(text))
     return Codec(registry)
@@ -43,7 +43,7 @@ def test_registered_classes_travel():
     assert reply == Reply(1, value)
 
 
-def test_registered_classes_may_be_made_of_each_other():
+def test_registered_classes_may_contain_each_other():
     registry = make_registry()
     registry.register(65, Ratio, lambda r: {"v": [r.value]}, lambda v: Ratio(v["v"][0]))
     codec = Codec(registry)
@@ -52,7 +52,7 @@ def test_registered_classes_may_be_made_of_each_other():
     assert ratio.value == Fraction(1, 7)
 
 
-def test_a_class_is_registered_alone_and_not_its_subclasses():
+def test_registering_a_class_does_not_register_its_subclasses():
     registry = make_registry()
     registry.register(65, Ratio, lambda r: r.value, Ratio)
     codec = Codec(registry)
@@ -67,7 +67,7 @@ def test_a_class_is_registered_alone_and_not_its_subclasses():
         codec.encode(Reply(1, Half(2)))
 
 
-def test_a_class_that_has_a_simpler_form_travels_in_it_unless_it_is_registered():
+def test_a_class_with_a_built_in_text_form_uses_it_unless_it_is_registered():
     class Half(Fraction):
         pass
 
@@ -98,12 +98,12 @@ BUILT_IN = [int, str, list, dict, tuple, set, dt.datetime, complex, type(None), 
 
 
 @pytest.mark.parametrize("cls", [*BUILT_IN, Fraction])
-def test_a_class_that_has_a_meaning_is_refused(cls):
+def test_a_class_that_is_built_in_or_registered_already_is_refused(cls):
     with pytest.raises(ValueError, match=cls.__qualname__):
         make_registry().register(80, cls, str, str)
 
 
-def test_what_is_no_class_or_no_function_is_refused():
+def test_only_classes_and_functions_can_be_registered():
     with pytest.raises(TypeError):
         TypeRegistry().register(80, Fraction(1), str, str)
     with pytest.raises(TypeError):
@@ -124,7 +124,7 @@ def test_a_registry_in_use_cannot_change_but_its_copy_can():
     assert "64: Fraction" in repr(registry)
 
 
-def test_registries_of_two_sessions_know_nothing_of_each_other():
+def test_the_registries_of_two_sessions_are_independent():
     registry = make_registry()
     registry.register(65, Ratio, lambda r: r.value, Ratio)
     with pytest.raises(EncodeError, match="Ratio"):
@@ -132,8 +132,8 @@ def test_registries_of_two_sessions_know_nothing_of_each_other():
     Codec(registry).encode(Reply(1, Ratio(2)))
 
 
-def test_a_decode_function_that_raises_fails_its_message_alone():
-    codec = make_broken()
+def test_a_decode_function_that_raises_fails_only_its_message():
+    codec = make_broken_codec()
     packet = b"".join(
         codec.encode(message)
         for message in (
@@ -153,8 +153,8 @@ def test_a_decode_function_that_raises_fails_its_message_alone():
     assert fourth.problem
 
 
-def test_a_problem_in_an_error_leaves_none_in_its_place():
-    codec = make_broken()
+def test_a_value_of_an_error_that_cannot_be_decoded_is_replaced_by_none():
+    codec = make_broken_codec()
     [error, reply] = codec.decode(
         codec.encode(ReplyErr(1, {"args": [Broken()]})) + codec.encode(Reply(2, 5))
     )
@@ -162,7 +162,7 @@ def test_a_problem_in_an_error_leaves_none_in_its_place():
     assert reply.problem is None
 
 
-def test_an_encode_function_that_raises_is_the_callers_error():  # law 14
+def test_law_14_an_encode_function_that_raises_is_the_callers_error():
     registry = TypeRegistry()
     registry.register(64, Broken, lambda _: 1 / 0, str)
     with pytest.raises(EncodeError, match="Broken") as caught:
@@ -170,14 +170,14 @@ def test_an_encode_function_that_raises_is_the_callers_error():  # law 14
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_an_encode_function_that_never_ends_is_stopped_by_the_depth():
+def test_an_encode_function_that_returns_its_argument_hits_the_limit_of_depth():
     registry = TypeRegistry()
     registry.register(64, Broken, lambda value: value, str)
     with pytest.raises(EncodeError, match="levels"):
         Codec(registry).encode(Reply(1, Broken()))
 
 
-def test_unregistered_tags_stay_opaque_and_can_be_passed_on():
+def test_values_with_unregistered_tags_can_be_received_and_sent_on():
     sender, stranger = Codec(make_registry()), Codec()
     encoded = sender.encode(Reply(1, [Fraction(1, 3)]))
     [reply] = stranger.decode(encoded)
@@ -186,7 +186,7 @@ def test_unregistered_tags_stay_opaque_and_can_be_passed_on():
 
 
 def test_opaque_payloads_must_be_one_value():
-    # Whoever has registered the tag decodes it, and counts what is in it.
+    # The program that has registered the tag decodes it, and counts the values inside.
     for payload in (b"", b"\xc1", b"\x01\x01", b"\x92\x01"):
         value = msgpack.ExtType(64, payload)
         with pytest.raises(EncodeError):
@@ -197,6 +197,6 @@ def test_opaque_payloads_must_be_one_value():
 
 
 @pytest.mark.parametrize("code", [0, 1, 12, 13, 32, 63])
-def test_codes_that_are_ours_cannot_be_forged(code):
+def test_the_librarys_own_extension_codes_cannot_be_sent_by_hand(code):
     with pytest.raises(EncodeError, match=str(code)):
         Codec().encode(Reply(1, msgpack.ExtType(code, b"\x90")))

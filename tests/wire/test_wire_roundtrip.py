@@ -25,7 +25,7 @@ def through(value, codec=None):
 def fields_of(message):
     fields = {name: getattr(message, name) for name in type(message).__slots__}
     fields.pop("references", None)
-    # No map and an empty one mean the same.
+    # A missing map and an empty one mean the same.
     return fields | {name: fields[name] or None for name in ("kwargs", "context") & fields.keys()}
 
 
@@ -99,7 +99,7 @@ def test_ints_of_every_width_come_back(value):
     assert same(through(value), value)
 
 
-def test_a_time_keeps_its_offset_and_not_the_name_of_its_zone():
+def test_a_time_keeps_its_offset_but_not_the_name_of_its_zone():
     zone = dt.timezone(dt.timedelta(hours=5, minutes=30, seconds=15), "Somewhere")
     moment = dt.datetime(2024, 2, 29, 12, 0, 0, 1, zone)
     arrived = through(moment)
@@ -118,7 +118,7 @@ def test_dicts_keep_their_order_and_the_types_of_their_keys():
     assert list(through(value)) == list(value)
 
 
-def test_encoding_changes_nothing_of_what_it_is_given():
+def test_encoding_does_not_change_its_arguments():
     args = [[1, (2, {3})], {"a": [(1,)]}, {1: [2]}]
     kwargs = {"k": {4: 5}}
     Codec().encode(Request(1, "m", args, kwargs))
@@ -126,7 +126,7 @@ def test_encoding_changes_nothing_of_what_it_is_given():
     assert kwargs == {"k": {4: 5}}
 
 
-def test_references_are_gathered_with_their_message_alone():
+def test_each_message_lists_only_its_own_references():
     codec = Codec()
     one, two = Reference(1, 5), Reference(2, 6)
     packet = (
@@ -142,7 +142,7 @@ def test_references_are_gathered_with_their_message_alone():
     assert codec.decode_message(codec.encode(Request(2, "m", [[two]]))).references == (two,)
 
 
-def test_what_is_alive_is_asked_for_and_sent_as_a_reference():
+def test_functions_are_sent_as_the_references_that_the_given_function_returns():
     asked = []
 
     def number(value):
