@@ -79,7 +79,7 @@ CROSSINGS = {
     "Cancel and the terminal message": ["a cancel after the end is ignored"],
     "Cancel, and the deadline at the callee": ["a cancel that crosses the end of a deadline"],
     "the terminal message, and the caller's abandoning": [
-        "test_the_end_of_an_abandoned_call_is_dropped_by_rule"
+        "test_the_answer_to_an_abandoned_call_is_ignored"
     ],
     "Request or Notification without a parent, and Goodbye": [
         "test_a_request_that_crosses_a_goodbye_is_unavailable_at_its_caller"
@@ -94,15 +94,17 @@ CROSSINGS = {
     "Item or EndOfItems, and Cancel or abandoning": [
         "items that cross a cancel are dropped",
         "an EndOfItems that crosses a cancel is dropped",
-        "test_items_that_cross_a_cancel_are_dropped",
+        "test_items_that_cross_a_cancel_are_ignored",
     ],
-    "Started, and Cancel": ["test_a_handler_that_has_been_cancelled_may_still_say_started"],
+    "Started, and Cancel": ["test_a_cancelled_handler_may_still_send_started"],
     "a Credit for Items, and the end of its call or of its Items": [
         "credit after the end of a stream is ignored",
         "credit after a cancel is ignored",
     ],
     "a Request made in a scope, and the end of that scope": ["a scope that has ended"],
-    "anything, and the end of the session": ["test_after_the_end_nothing_is_sent_received_or_kept"],
+    "anything, and the end of the session": [
+        "test_after_the_end_no_message_is_sent_received_or_kept"
+    ],
 }
 
 

@@ -1,7 +1,4 @@
-"""Law 14: what a peer must not send ends its session with RemoteProtocolError, and nothing else.
-
-Numbers are those of the list of hostile cases that each test answers.
-"""
+"""Law 14: invalid input from a peer ends its session with RemoteProtocolError and nothing more."""
 
 from __future__ import annotations
 
@@ -51,7 +48,7 @@ def opened() -> Protocol:
 
 
 def busy() -> Protocol:
-    """With calls in every state, both ways, and half a message."""
+    """Make a protocol with calls in every state, both ways, and half a message received."""
     protocol = opened()
     for _ in range(3):
         protocol.request("method", [])
@@ -96,18 +93,18 @@ MALFORMED = {
     "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x7f" * 200,
     "an HTTP request": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "cut short": array(13, 7)[:-1],
-    "a length that is not there": b"\xdd\xff\xff\xff\xff",
+    "a length beyond the end of the data": b"\xdd\xff\xff\xff\xff",
     "nothing inside": array(),
     "a map": msgpack.packb({1: 2}),
     "nil": b"\xc0",
     "an integer": b"\x01",
-    # 29: types that do not exist, or are none
+    # types that do not exist, or are not integers
     **{
         f"type {value!r}": array(value)
         for value in (0, 6, 18, 22, 255, 2**40, -1, "1", None, 1.0, True)
     },
     "type ext": array(msgpack.ExtType(1, b"\x90"), 1),
-    # 29: missing and extra fields
+    # missing and extra fields
     "Request too short": array(1, 1, "m"),
     "Request too long": array(1, 1, "m", [], {}, {}, 0),
     "Notification too short": array(2, "m"),
@@ -121,9 +118,9 @@ MALFORMED = {
     "Hello without a version": array(10),
     "Hello too short": array(10, 1),
     "Hello too long": array(10, 1, INFO, None),
-    "Hello with another kind of version": array(10, "1", INFO),
-    "Hello with another kind of information": array(10, 1, [INFO]),
-    "Hello with odd keys": array(10, 1, {1: 2}),
+    "Hello with a version that is not an integer": array(10, "1", INFO),
+    "Hello with limits that are not a map": array(10, 1, [INFO]),
+    "Hello with keys that are not text": array(10, 1, {1: 2}),
     "Welcome too long": array(11, 1),
     "Goodbye too short": array(12, "done"),
     "Goodbye too long": array(12, "done", "", 1),
@@ -134,19 +131,19 @@ MALFORMED = {
     "Ping below zero": array(13, -1),
     "Ping with a float": array(13, 1.0),
     "Pong with nil": array(14, None),
-    "Credit of zero": array(15, 0),  # 36
+    "Credit of zero": array(15, 0),
     "Credit below zero": array(15, -1),
     "Credit of 2^64": array(15, 2**64 - 1),
     "Credit of true": array(15, True),
     "Credit too long": array(15, 1, 1, 1, 1),
-    "Credit of Items and nothing": array(15, 0, 1, 0),
-    "Credit of Items and nothing said": array(15, 0, 1),
+    "Credit of neither Items nor bytes": array(15, 0, 1, 0),
+    "Credit of Items without a size": array(15, 0, 1),
     "Credit without a call and with a size": array(15, 1, None, 1),
     "Credit of Items below zero": array(15, -1, 1, 5),
     "Credit of bytes below zero": array(15, 5, 1, -1),
-    "Credit of a float of Items": array(15, 1.5, 1, 1),
+    "Credit of a fraction of an Item": array(15, 1.5, 1, 1),
     "Piece too short": array(16),
-    "Piece of nothing": array(16, b""),
+    "empty Piece": array(16, b""),
     "Piece of text": array(16, "text"),
     "LastPiece too short": array(17),
     "LastPiece too long": array(17, b"x", b"x"),
@@ -172,13 +169,13 @@ MALFORMED = {
     "args that are a map": array(1, 9, "m", {}),
     "args that are nil": array(1, 9, "m", None),
     "kwargs that are a list": array(1, 9, "m", [], []),
-    "kwargs with odd keys": array(1, 9, "m", [], {b"k": 1}),
+    "kwargs with keys that are not text": array(1, 9, "m", [], {b"k": 1}),
     "context that is nil": array(1, 9, "m", [], {}, None),
     "a key given twice": b"\x95\x01\x09\xa1m\x90\x82\xa1k\x01\xa1k\x02",
     "error that is a string": array(4, 1, "failed"),
-    "error with odd keys": array(4, 1, {1: 2}),
+    "error with keys that are not text": array(4, 1, {1: 2}),
     "reason that is a number": array(5, 1, 7),
-    # 13, 14: too deep; 16: too many
+    # too deep
     "depth": b"\x94\x01\x09\xa1m" + b"\x91" * 100 + b"\x90",
     "a depth bomb": b"\x94\x01\x09\xa1m" + b"\x91" * 10_000,
 }
@@ -186,26 +183,26 @@ MALFORMED = {
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("name", MALFORMED)
-def test_malformed_messages_in_every_state(state, name):
+def test_a_malformed_message_ends_the_session_in_every_state(state, name):
     protocol = state()
     ours = protocol.ours
     with pytest.raises(RemoteProtocolError):
         list(protocol.receive(MALFORMED[name]))
     assert protocol.theirs is Half.ENDED
     assert protocol.ours is ours
-    with pytest.raises(RemoteProtocolError):  # and it stays over
+    with pytest.raises(RemoteProtocolError):  # it stays ended
         received(protocol, m.Ping(1))
 
 
-def test_what_came_before_the_malformed_message_counts():
+def test_messages_before_a_malformed_one_are_delivered():
     events = []
     with pytest.raises(RemoteProtocolError):
         for event in opened().receive(encoded(m.Request(1, "method", [])) + b"\xc1"):
-            events.append(event)  # noqa: PERF402 - it must be there when the next one raises
+            events.append(event)  # noqa: PERF402 - each event must be kept when the next one raises
     assert events == [m.Request(1, "method", [])]
 
 
-def test_our_end_can_still_say_why():
+def test_after_bad_input_our_end_can_still_send_the_reason():
     protocol = busy()
     packets(protocol)
     with pytest.raises(RemoteProtocolError) as caught:
@@ -218,25 +215,25 @@ def test_our_end_can_still_say_why():
 # ── calls ────────────────────────────────────────────────────────────────────────────────────
 
 ILLEGAL = {
-    "a reply to nothing": [m.Reply(9, None)],  # 30
-    "an error to nothing": [m.ReplyErr(9, {})],
+    "a reply to an unknown call": [m.Reply(9, None)],
+    "an error reply to an unknown call": [m.ReplyErr(9, {})],
     "a second reply": [m.Reply(1, None), m.Reply(1, None)],
     "a reply and then an error": [m.Reply(1, None), m.ReplyErr(1, {})],
-    "an id used in flight": [m.Request(3, "method", [])],  # 31
+    "an id that is in flight already": [m.Request(3, "method", [])],
     "a call beyond the credit": [m.Request(4, "method", [])],
     "more notifications than the credit": [m.Notification("method", [])] * 3,
-    "credit for nothing": [m.Credit(1)],
+    "credit for notifications that were not sent": [m.Credit(1)],
     "Hello again": [m.Hello(m.PROTOCOL_VERSION, INFO)],
     "Welcome again": [m.Welcome()],
     "Goodbye twice": [m.Goodbye("done")] * 2,
-    "a drop of nothing": [m.LastPiece(b""), m.LastPiece(b"")],
-    "pieces of nothing known": [m.LastPiece(b"\x91\x00")],
+    "two drops of one message": [m.LastPiece(b""), m.LastPiece(b"")],
+    "pieces of an unknown type of message": [m.LastPiece(b"\x91\x00")],
     "pieces with a byte too many": [
         m.LastPiece(b""),
         m.LastPiece(encoded(m.Reply(1, 1)) + b"\x00"),
     ],
     "pieces of two messages": [m.LastPiece(b""), m.LastPiece(encoded(m.Reply(1, 1)) * 2)],
-    "pieces in pieces": [m.LastPiece(b""), m.LastPiece(encoded(m.Piece(b"x")))],
+    "a Piece in pieces": [m.LastPiece(b""), m.LastPiece(encoded(m.Piece(b"x")))],
     "Ping in pieces": [m.LastPiece(b""), m.LastPiece(encoded(m.Ping(1)))],
     "an id in flight, in pieces": [
         m.LastPiece(b""),
@@ -247,7 +244,7 @@ ILLEGAL = {
 
 @pytest.mark.parametrize("name", ILLEGAL)
 @pytest.mark.parametrize("together", [False, True])
-def test_illegal_messages(name, together):
+def test_an_illegal_message_ends_the_session(name, together):
     protocol = busy()
     with pytest.raises(RemoteProtocolError):
         if together:
@@ -258,7 +255,7 @@ def test_illegal_messages(name, together):
 
 
 @pytest.mark.parametrize("in_pieces", [False, True])
-def test_an_id_is_in_flight_until_its_answer_has_left_and_is_not_looked_at_after_that(in_pieces):
+def test_an_id_may_be_used_again_once_its_answer_has_left(in_pieces):
     request = m.Request(5, "method", [])
     again = m.LastPiece(encoded(request)) if in_pieces else request
     protocol = opened()
@@ -271,7 +268,7 @@ def test_an_id_is_in_flight_until_its_answer_has_left_and_is_not_looked_at_after
         received(protocol, again)
 
 
-def test_ids_come_in_any_order_and_may_be_the_largest():  # 31
+def test_ids_may_arrive_in_any_order_and_may_be_the_largest_number():
     protocol = opened()
     last = m.Request(2**53 - 1, "method", [])
     received(
@@ -280,7 +277,7 @@ def test_ids_come_in_any_order_and_may_be_the_largest():  # 31
     assert list(protocol.incoming) == [2**53 - 1, 7, 2]
 
 
-def test_a_message_in_pieces_may_be_as_large_as_was_said_and_no_larger():  # 3
+def test_a_message_in_pieces_may_be_as_large_as_the_announced_limit():
     protocol = opened()
     piece = m.Piece(b"x" * 16_000)
     for _ in range(4):
@@ -290,7 +287,7 @@ def test_a_message_in_pieces_may_be_as_large_as_was_said_and_no_larger():  # 3
         received(protocol, m.Piece(b"x"))
 
 
-def test_a_packet_may_be_as_large_as_was_said_and_no_larger():
+def test_a_packet_may_be_as_large_as_the_announced_limit():
     protocol = opened()
     fitting = encoded(m.Reply(1, b"x" * (SMALL_LIMITS.max_packet - 6)))
     assert len(fitting) == SMALL_LIMITS.max_packet
@@ -312,10 +309,10 @@ CONTEXTS = {
     ("name", "value"), [(name, value) for name, values in CONTEXTS.items() for value in values]
 )
 @pytest.mark.parametrize("kind", [m.Request, m.Notification])
-def test_contexts_that_are_none(name, value, kind):
+def test_a_malformed_context_ends_the_session(name, value, kind):
     head = (1, 9) if kind is m.Request else (2,)
     if value == 2**70:
-        # It compares well with any time, and cannot be added to one.
+        # It can be compared with any time, but not added to one.
         value = msgpack.ExtType(10, (2**8000).to_bytes(1001, "big"))
     with pytest.raises(RemoteProtocolError):
         list(opened().receive(array(*head, "method", [], {}, {name: value})))
@@ -331,7 +328,7 @@ def test_contexts_that_are_none(name, value, kind):
         {"from the future": 1},
     ],
 )
-def test_contexts_that_are_fine(context):
+def test_a_valid_context_is_delivered_as_it_is(context):
     protocol = opened()
     request, notification = received(
         protocol,
@@ -343,12 +340,12 @@ def test_contexts_that_are_fine(context):
 
 
 @pytest.mark.parametrize("name", ["__class__", "a.b.c", "../x", "", "\0", "x" * 15_000, "\x1b[2J"])
-def test_any_text_is_a_method_name_here(name):  # 37: whether it exists is for services to say
+def test_any_text_is_a_method_name_for_the_protocol(name):  # services check whether it exists
     (event,) = received(opened(), m.Request(1, name, []))
     assert event.method == name
 
 
-def test_ten_thousand_requests_in_one_packet_do_not_get_past_the_credit():  # 5, 38
+def test_of_ten_thousand_requests_in_one_packet_only_the_credit_is_accepted():
     protocol = Protocol(Codec(), DEFAULT_LIMITS)
     protocol.hello()
     received(protocol, m.Hello(m.PROTOCOL_VERSION, INFO))
@@ -367,7 +364,7 @@ def test_ten_thousand_requests_in_one_packet_do_not_get_past_the_credit():  # 5,
 
 @pytest.mark.parametrize("fields", [(10, 2), (10, 2, INFO), (10, 0, [], "new"), (10, 2**53 - 1)])
 @pytest.mark.parametrize("state", [silent, greeting])
-def test_another_version_is_refused_naming_both(fields, state):  # 9
+def test_another_version_is_refused_with_both_versions_in_the_error(fields, state):
     protocol = state()
     with pytest.raises(Refused) as caught:
         list(protocol.receive(array(*fields)))
@@ -379,7 +376,7 @@ def test_another_version_is_refused_naming_both(fields, state):  # 9
         assert protocol.ours is Half.ENDED
 
 
-def test_anything_else_first_says_what_was_due():
+def test_another_message_before_hello_is_refused_with_an_error_that_says_so():
     with pytest.raises(RemoteProtocolError, match=r"Hello must come first, of version 1"):
         received(greeting(), m.Request(1, "method", []))
 
@@ -389,7 +386,7 @@ BAD_NUMBERS = [None, "1", 1.0, True, -1, 0, b"", []]
 
 @pytest.mark.parametrize("name", sorted(INFO))
 @pytest.mark.parametrize("value", [*BAD_NUMBERS, "missing"])
-def test_limits_that_do_not_fit_are_refused(name, value):
+def test_limits_of_the_wrong_type_or_size_are_refused(name, value):
     info = {**INFO, name: value}
     if value == "missing":
         del info[name]
@@ -406,7 +403,7 @@ def test_limits_too_small_to_work_with_are_refused(name):
 
 
 @pytest.mark.parametrize("name", sorted(INFO))
-def test_limits_may_be_the_largest_number_and_no_larger(name):
+def test_a_limit_may_be_2_to_the_53_minus_1_and_no_larger(name):
     for number in (2**53, 2**64, 2**1000):
         with pytest.raises(Refused, match="2\\*\\*53") as caught:
             received(greeting(), m.Hello(m.PROTOCOL_VERSION, {**INFO, name: number}))
@@ -419,7 +416,7 @@ def test_limits_may_be_the_largest_number_and_no_larger(name):
     assert len(packets(protocol)) >= 1
 
 
-def test_what_a_later_hello_may_say_is_ignored():
+def test_unknown_keys_of_a_hello_are_ignored():
     protocol = greeting()
     received(protocol, m.Hello(m.PROTOCOL_VERSION, {**INFO, "streams": 7}))
     assert protocol.peer.max_calls == SMALL_LIMITS.max_calls
@@ -429,11 +426,11 @@ def test_what_a_later_hello_may_say_is_ignored():
 
 
 class Damaged(Exception):
-    """The exchange has ended early, as it should."""
+    """The exchange has ended early with one of the errors that a peer's input may cause."""
 
 
 class Exchange:
-    """A session with something of everything, one of whose packets may be damaged."""
+    """A session that uses every kind of message and may have one of its packets damaged."""
 
     def __init__(self, damage=lambda number, packet: packet):
         self.pair = Pair(opened=False)
@@ -454,7 +451,7 @@ class Exchange:
         return events
 
     def run(self):
-        # A verb may find that it is not the time for it any more; that is no fault of receive().
+        # After damage a method may be called in the wrong state, which is not receive()'s fault.
         with contextlib.suppress(Damaged, LocalProtocolError, EncodeError):
             self._run(self.pair.a, self.pair.b)
 
@@ -487,7 +484,7 @@ class Exchange:
         self.carry(b)
 
 
-def test_the_exchange_is_fine_when_nothing_is_damaged():
+def test_the_exchange_succeeds_when_nothing_is_damaged():
     exchange = Exchange()
     exchange._run(exchange.pair.a, exchange.pair.b)
     exchange.pair.assert_no_calls()
@@ -501,7 +498,7 @@ def whole_exchange() -> list[int]:
 
 
 @pytest.mark.parametrize(("number", "size"), list(enumerate(whole_exchange())))
-def test_a_flipped_bit_anywhere_is_an_error_or_harmless(number, size):  # 7
+def test_any_flipped_bit_is_harmless_or_a_protocol_error(number, size):
     for position in range(size):
         for bit in range(8):
 
@@ -516,14 +513,14 @@ def test_a_flipped_bit_anywhere_is_an_error_or_harmless(number, size):  # 7
 
 
 @pytest.mark.parametrize(("number", "size"), list(enumerate(whole_exchange())))
-def test_a_packet_cut_anywhere_is_an_error_or_harmless(number, size):  # 18
+def test_a_packet_cut_at_any_byte_is_harmless_or_a_protocol_error(number, size):
     for length in range(size):
         Exchange(lambda at, packet, n=length: packet[:n] if at == number else packet).run()
 
 
 @pytest.mark.parametrize("state", STATES)
 @given(st.binary(max_size=200))
-def test_noise_is_an_error_or_harmless(state, noise):  # 8
+def test_random_bytes_are_harmless_or_a_protocol_error(state, noise):
     with contextlib.suppress(RemoteProtocolError, Refused):
         list(state().receive(noise))
 
@@ -543,13 +540,13 @@ FIELDS = st.recursive(
         max_size=4,
     )
 )
-def test_messages_of_anything_are_an_error_or_harmless(state, messages):
+def test_messages_with_random_fields_are_harmless_or_a_protocol_error(state, messages):
     packet = b"".join(array(kind, *fields) for kind, fields in messages)
     with contextlib.suppress(RemoteProtocolError, Refused):
         list(state().receive(packet))
 
 
-def test_a_length_that_lies_is_no_reason_to_allocate():  # 15
+def test_a_claimed_length_of_4_gib_is_a_protocol_error():
     for head in (b"\xdd", b"\xdf", b"\xc6", b"\xdb", b"\xc9"):
         bomb = b"\x94\x01\x09\xa1m" + head + struct.pack(">I", 2**32 - 1)
         with pytest.raises(RemoteProtocolError):

@@ -1,4 +1,4 @@
-"""Calls over a pair of Protocols: what one end does, what the other end hears, and what is left."""
+"""Calls over a pair of Protocols: what one end does, the other end's events, and what remains."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_call_and_its_error(pair):
     pair.assert_no_calls()
 
 
-def test_calls_of_both_ends_have_ids_of_their_own(pair):
+def test_the_ids_of_the_two_ends_are_independent(pair):
     assert pair.call(pair.a) == pair.call(pair.b) == 1
     pair.a.reply(1, "from a")
     assert pair.b.incoming == {1: IncomingState.RUNNING}
@@ -60,9 +60,9 @@ def test_calls_of_both_ends_have_ids_of_their_own(pair):
     pair.assert_no_calls()
 
 
-def test_ids_only_grow_and_are_never_used_twice(pair):
+def test_ids_always_grow_and_are_never_reused(pair):
     first = pair.a.request("method", [])
-    assert pair.a.cancel(first)  # it never left, and its id is used up all the same
+    assert pair.a.cancel(first)  # it was never sent, but its id is used up
     second = pair.call()
     pair.b.reply(second, None)
     pair.settle()
@@ -73,7 +73,7 @@ def test_ids_only_grow_and_are_never_used_twice(pair):
     assert first < second < third < fourth
 
 
-def test_all_that_is_queued_leaves_in_one_packet(pair):
+def test_all_queued_messages_leave_in_one_packet(pair):
     calls = [pair.a.request("method", []) for _ in range(3)]
     pair.a.notify("method", [])
     (packet,) = packets(pair.a)
@@ -82,7 +82,7 @@ def test_all_that_is_queued_leaves_in_one_packet(pair):
     assert [event.id for event in list(pair.b.receive(packet))[:3]] == calls
 
 
-def test_events_are_made_as_they_are_asked_for(pair):
+def test_events_are_decoded_lazily(pair):
     for _ in range(2):
         pair.a.request("method", [])
     events = pair.b.receive(pair.a.next_packet())
@@ -116,13 +116,13 @@ def test_law_4_also_after_cancel(pair):
     assert pair.settle() == [m.ReplyErr(call, {"code": "cancelled"})]
 
 
-def test_law_4_a_call_that_was_never_made_has_no_end(pair):
+def test_law_4_an_unknown_call_cannot_be_answered(pair):
     with pytest.raises(LocalProtocolError):
         pair.b.reply(1, None)
 
 
 @pytest.mark.parametrize("result", [object(), "\ud800", b"x" * 70_000])
-def test_law_14_what_cannot_be_sent_leaves_the_call_unanswered(pair, result):
+def test_law_14_a_result_that_cannot_be_sent_leaves_the_call_unanswered(pair, result):
     call = pair.call()
     with pytest.raises(EncodeError):
         pair.b.reply(call, result)
@@ -133,7 +133,7 @@ def test_law_14_what_cannot_be_sent_leaves_the_call_unanswered(pair, result):
 
 
 @pytest.mark.parametrize("argument", [object(), "\ud800", b"x" * 70_000])
-def test_law_14_what_cannot_be_sent_raises_at_the_one_who_tried(pair, argument):
+def test_law_14_an_argument_that_cannot_be_sent_raises_at_the_caller(pair, argument):
     with pytest.raises(EncodeError) as caught:
         pair.a.request("method", [argument])
     assert caught.value.fate is Fate.NOT_STARTED
@@ -159,7 +159,7 @@ def test_cancel_is_sent_once_with_its_reason(pair):
 
 
 @pytest.mark.parametrize("args", [[], [BIG]])
-def test_cancel_before_the_request_has_left_takes_it_back(pair, args):
+def test_cancelling_a_request_that_has_not_left_withdraws_it(pair, args):
     call = pair.a.request("method", args)
     assert pair.a.cancel(call)
     assert not pair.a.has_data
@@ -167,7 +167,7 @@ def test_cancel_before_the_request_has_left_takes_it_back(pair, args):
     pair.assert_no_calls()
 
 
-def test_cancel_of_a_request_of_which_half_has_left_drops_its_pieces(pair):
+def test_cancelling_a_request_half_of_which_has_left_drops_its_pieces(pair):
     call = pair.a.request("method", [BIG])
     assert list(pair.b.receive(pair.a.next_packet())) == []
     assert pair.a.cancel(call)
@@ -184,7 +184,7 @@ def test_cancel_after_the_last_piece_has_left_is_sent(pair):
 
 
 @pytest.mark.parametrize("reason", ["r" * 100_000, "\ud800" * 5000, "😀" * 5000, ""])
-def test_a_cancel_goes_out_whatever_its_reason_is(pair, reason):
+def test_a_cancel_is_sent_whatever_its_reason_is(pair, reason):
     call = pair.call()
     pair.a.cancel(call, reason)
     (event,) = pair.settle()
@@ -192,14 +192,14 @@ def test_a_cancel_goes_out_whatever_its_reason_is(pair, reason):
     assert pair.b.incoming == {call: IncomingState.CANCELLED}
 
 
-def test_cancel_and_its_request_in_one_packet(pair):
-    """Our own end would withdraw the Request; another implementation need not."""
+def test_a_cancel_may_arrive_in_one_packet_with_its_request(pair):
+    """Our own end would withdraw the Request, but another implementation need not."""
     events = received(pair.b, m.Request(1, "method", []), m.Cancel(1, "stop"))
     assert events == [m.Request(1, "method", []), m.Cancel(1, "stop")]
     assert pair.b.incoming == {1: IncomingState.CANCELLED}
 
 
-def test_cancel_of_a_call_that_is_over_or_unknown_does_nothing(pair):
+def test_cancelling_a_finished_or_unknown_call_does_nothing(pair):
     call = pair.call()
     pair.b.reply(call, None)
     pair.settle()
@@ -208,18 +208,18 @@ def test_cancel_of_a_call_that_is_over_or_unknown_does_nothing(pair):
     assert not pair.a.has_data
 
 
-def test_cancel_crossing_the_reply_is_dropped_by_rule(pair):
+def test_law_3_a_cancel_that_crosses_the_reply_is_ignored(pair):
     call = pair.call()
     pair.a.cancel(call)
     pair.b.reply(call, "made it")
     assert pair.deliver(pair.a) == []
     assert pair.b.counters.late_cancels == 1
-    # law 3: the result that won the race is there.
+    # The result that won the race is received.
     assert pair.deliver(pair.b) == [m.Reply(call, "made it")]
     pair.assert_no_calls()
 
 
-def test_cancel_crossing_a_reply_that_has_left_is_dropped_by_rule(pair):
+def test_a_cancel_that_crosses_a_reply_that_has_left_is_ignored(pair):
     call = pair.call()
     pair.a.cancel(call)
     pair.b.reply(call, "made it")
@@ -230,14 +230,14 @@ def test_cancel_crossing_a_reply_that_has_left_is_dropped_by_rule(pair):
     pair.assert_no_calls()
 
 
-def test_cancel_twice_or_of_an_unknown_call_is_ignored(pair):
+def test_a_second_cancel_or_one_of_an_unknown_call_is_ignored(pair):
     pair.call()
     assert received(pair.b, m.Cancel(1), m.Cancel(1), m.Cancel(99)) == [m.Cancel(1)]
     assert pair.b.counters.late_cancels == 2
 
 
 @pytest.mark.parametrize("pieces_left", [0, 1])
-def test_cancel_spares_the_rest_of_a_large_result(pair, pieces_left):
+def test_a_cancel_drops_the_unsent_rest_of_a_large_result(pair, pieces_left):
     call = pair.call()
     pair.b.reply(call, BIG)
     for _ in range(pieces_left):
@@ -264,7 +264,7 @@ def test_a_second_cancel_does_not_make_a_second_terminal_message(pair):
 
 @pytest.mark.parametrize("cancelled", [False, True])
 @pytest.mark.parametrize("terminal", ["reply", "reply_error"])
-def test_the_end_of_an_abandoned_call_is_dropped_by_rule(pair, cancelled, terminal):
+def test_the_answer_to_an_abandoned_call_is_ignored(pair, cancelled, terminal):
     call = pair.call()
     if cancelled:
         pair.a.cancel(call)
@@ -277,7 +277,7 @@ def test_the_end_of_an_abandoned_call_is_dropped_by_rule(pair, cancelled, termin
     pair.assert_no_calls()
 
 
-def test_an_abandoned_call_keeps_its_slot_until_its_end_has_come(pair):
+def test_an_abandoned_call_keeps_its_slot_until_its_answer_arrives(pair):
     for _ in range(3):
         pair.a.abandon(pair.call())
     assert not pair.a.has_call_credit
@@ -286,14 +286,14 @@ def test_an_abandoned_call_keeps_its_slot_until_its_end_has_come(pair):
     assert pair.a.has_call_credit
 
 
-def test_an_abandoned_call_is_not_cancelled_any_more(pair):
+def test_an_abandoned_call_can_no_longer_be_cancelled(pair):
     call = pair.call()
     pair.a.abandon(call)
     assert not pair.a.cancel(call)
     assert not pair.a.has_data
 
 
-def test_abandoning_what_is_over_does_nothing(pair):
+def test_abandoning_an_unknown_call_does_nothing(pair):
     pair.a.abandon(1)
 
 
@@ -307,7 +307,7 @@ def test_a_second_reply_to_an_abandoned_call_is_illegal(pair):
 
 
 @pytest.mark.parametrize(("args", "packets_gone"), [([], 0), ([BIG], 0), ([BIG], 1), ([BIG], 2)])
-def test_law_15_a_call_whose_last_byte_is_here_has_not_started(pair, args, packets_gone):
+def test_law_15_a_call_whose_last_byte_has_not_left_has_not_started(pair, args, packets_gone):
     call = pair.a.request("method", args)
     for _ in range(packets_gone):
         assert list(pair.b.receive(pair.a.next_packet())) == []
@@ -323,7 +323,7 @@ def test_law_15_a_call_that_has_left_may_have_started(pair, args):
     assert pair.a.outgoing == {call: OutgoingState.WAITING}
 
 
-def test_never_left_looks_at_that_call_alone(pair):
+def test_never_left_ignores_other_calls(pair):
     first = pair.a.request("method", [])
     second = pair.a.request("method", [])
     third = pair.a.request("method", [])
@@ -349,7 +349,7 @@ def test_law_11_calls_wait_for_credit(pair):
     assert pair.a.has_call_credit
 
 
-def test_the_callee_frees_a_slot_when_the_end_leaves_and_the_caller_when_it_comes(pair):
+def test_the_callee_frees_a_slot_when_the_reply_leaves_and_the_caller_when_it_arrives(pair):
     call = pair.call()
     pair.b.reply(call, None)
     assert pair.b.incoming == {call: IncomingState.ANSWERED}
@@ -375,13 +375,13 @@ def test_a_call_beyond_the_credit_is_illegal(pair):
         received(pair.b, *(m.Request(number, "method", []) for number in range(1, 5)))
 
 
-def test_a_withdrawn_call_gives_its_credit_back(pair):
+def test_a_withdrawn_call_returns_its_credit(pair):
     calls = [pair.a.request("method", []) for _ in range(3)]
     pair.a.cancel(calls[1])
     assert pair.a.has_call_credit
 
 
-def test_there_is_no_credit_before_the_peer_has_spoken():
+def test_there_is_no_credit_before_the_peers_hello():
     protocol = make_protocol()
     assert not protocol.has_call_credit
     assert protocol.notification_credit == 0
@@ -408,7 +408,7 @@ def test_a_notification_without_credit_is_illegal(pair):
         received(pair.b, *[m.Notification("method", [])] * 3)
 
 
-def test_no_more_is_granted_than_was_received(pair):
+def test_more_notification_credit_than_was_used_is_illegal(pair):
     with pytest.raises(LocalProtocolError):
         pair.b.grant_notifications(1)
     assert not pair.b.has_data
@@ -416,7 +416,7 @@ def test_no_more_is_granted_than_was_received(pair):
         received(pair.a, m.Credit(1))
 
 
-def test_law_8_calls_nested_too_deeply_are_refused_without_an_event():
+def test_law_8_calls_that_are_nested_too_deeply_are_answered_without_an_event():
     pair = Pair(Limits(max_call_depth=5))
     pair.call(None, depth=5)
     pair.a.request("method", [], None, {"depth": 6})
@@ -428,17 +428,17 @@ def test_law_8_calls_nested_too_deeply_are_refused_without_an_event():
 # ── Ping ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_one_pong_answers_all_pings_that_came_before_it_left(pair):
+def test_one_pong_answers_all_pings_received_before_it_leaves(pair):
     assert [pair.a.ping(), pair.a.ping()] == [1, 2]
     assert pair.deliver(pair.a) == []
     assert pair.deliver(pair.b) == [m.Pong(2)]
     assert pair.a.ping() == 3
     assert pair.deliver(pair.a) == []
     assert pair.deliver(pair.b) == [m.Pong(3)]
-    assert list(pair.a.receive(encoded(m.Pong(4)))) == []  # nobody has asked for that
+    assert list(pair.a.receive(encoded(m.Pong(4)))) == []  # it answers no Ping
 
 
-def test_pieces_go_on_however_many_pings_were_sent_beside_theirs(pair):
+def test_many_other_pings_do_not_stop_the_pings_that_pace_pieces(pair):
     call = pair.call(pair.b)
     pair.call(pair.a)
     pair.a.allow_pieces(1)
@@ -463,7 +463,7 @@ def test_a_pong_does_not_overtake_hello():
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_a_ping_where_no_pong_may_be_sent_is_dropped(refused):
+def test_a_ping_is_ignored_while_no_pong_may_be_sent(refused):
     pair = Pair(opened=False)
     if refused:
         pair.b.hello()
@@ -474,7 +474,7 @@ def test_a_ping_where_no_pong_may_be_sent_is_dropped(refused):
     assert m.Pong(1) not in pair.deliver(pair.b)
 
 
-def test_a_flood_of_pings_does_not_pile_up_answers(pair):
+def test_a_flood_of_pings_does_not_queue_a_flood_of_pongs(pair):
     flood = encoded(*(m.Ping(number) for number in range(3000)))
     for _ in range(50):
         assert list(pair.b.receive(flood)) == []
@@ -487,7 +487,7 @@ def test_a_flood_of_pings_does_not_pile_up_answers(pair):
 # ── Goodbye ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_goodbye_lets_what_is_in_flight_end(pair):
+def test_in_flight_calls_end_normally_after_a_goodbye(pair):
     here, there = pair.call(pair.a), pair.call(pair.b)
     pair.a.goodbye("done", "closing")
     assert pair.settle() == [m.Goodbye("done", "closing")]
@@ -502,7 +502,7 @@ def test_goodbye_lets_what_is_in_flight_end(pair):
 
 
 @pytest.mark.parametrize("leaver", ["a", "b"])
-def test_after_a_goodbye_only_calls_within_a_call_are_made(pair, leaver):
+def test_after_a_goodbye_only_calls_within_a_call_can_be_made(pair, leaver):
     parent = pair.call(pair.b)
     getattr(pair, leaver).goodbye("done")
     pair.settle()
@@ -520,7 +520,9 @@ def test_after_a_goodbye_only_calls_within_a_call_are_made(pair, leaver):
     pair.assert_no_calls()
 
 
-def test_calls_that_cross_a_goodbye_are_refused_by_rule(pair):  # law 15: safe to repeat
+def test_law_15_calls_that_cross_a_goodbye_are_answered_as_unavailable(
+    pair,
+):  # law 15: they may be repeated
     pair.a.goodbye("done")
     call = pair.b.request("method", [])
     pair.b.notify("method", [])
@@ -529,25 +531,25 @@ def test_calls_that_cross_a_goodbye_are_refused_by_rule(pair):  # law 15: safe t
     credit, goodbye, answer = pair.deliver(pair.a)
     assert goodbye == m.Goodbye("done")
     assert (answer.id, answer.error["code"]) == (call, "unavailable")
-    # The dropped Notification holds no credit: those within a call still need it.
+    # The dropped Notification has its credit back: notifications within a call still need it.
     assert credit == m.Credit(1)
     pair.assert_no_calls()
 
 
-def test_a_call_after_its_callers_goodbye_names_its_parent(pair):
+def test_a_call_after_its_callers_goodbye_must_name_its_parent(pair):
     received(pair.b, m.Goodbye("done"))
     with pytest.raises(RemoteProtocolError, match="after Goodbye"):
         received(pair.b, m.Request(1, "method", []))
 
 
-def test_a_notification_after_its_senders_goodbye_names_its_parent(pair):
+def test_a_notification_after_its_senders_goodbye_must_name_its_parent(pair):
     received(pair.b, m.Goodbye("done"))
     with pytest.raises(RemoteProtocolError, match="after Goodbye"):
         received(pair.b, m.Notification("method", [], None, {"metadata": {}}))
 
 
-def test_a_call_within_a_call_that_has_just_ended_is_refused(pair):
-    """Its parent's Reply overtook it, since it is large."""
+def test_after_a_goodbye_a_call_whose_parent_has_just_ended_is_answered_as_unavailable(pair):
+    """The parent's Reply overtakes the call within it, whose Request is large."""
     parent = pair.call(pair.b)
     pair.b.goodbye("done")
     pair.deliver(pair.b)
@@ -591,7 +593,7 @@ def test_goodbye_overtakes_large_results(pair):
 
 @pytest.mark.parametrize("message", ["m" * 100_000, "\ud800" * 5000, "😀" * 5000])
 @pytest.mark.parametrize("opened", [False, True])
-def test_a_goodbye_goes_out_whatever_it_says(message, opened):
+def test_a_goodbye_is_sent_whatever_its_message_is(message, opened):
     pair = Pair(opened=opened)
     if not opened:
         pair.a.hello()
@@ -601,7 +603,7 @@ def test_a_goodbye_goes_out_whatever_it_says(message, opened):
     assert 0 < len(event.message) <= 1000
 
 
-def test_goodbye_is_said_once(pair):
+def test_goodbye_is_sent_once(pair):
     pair.a.goodbye("done")
     with pytest.raises(LocalProtocolError):
         pair.a.goodbye("done")
@@ -610,7 +612,7 @@ def test_goodbye_is_said_once(pair):
 # ── Hello ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_hello_says_limits_and_credentials():
+def test_hello_contains_limits_and_credentials():
     pair = Pair(opened=False)
     pair.a.hello({"token": "secret"})
     (event,) = pair.deliver(pair.a)
@@ -623,7 +625,7 @@ def test_hello_says_limits_and_credentials():
 
 @pytest.mark.parametrize("credentials", [b"x" * 16_384, object(), "\ud800"])
 @pytest.mark.parametrize("heard", [False, True])
-def test_credentials_that_do_not_fit_are_refused_here(credentials, heard):
+def test_credentials_that_the_peer_could_not_accept_are_not_sent(credentials, heard):
     protocol = make_protocol()
     if heard:
         other = make_protocol()
@@ -642,7 +644,7 @@ def test_the_largest_hello_is_one_packet():
     assert len(packets(pair.a)) == 1
 
 
-def test_a_message_as_large_as_the_peer_takes_arrives(pair):
+def test_a_message_as_large_as_the_peers_limit_arrives(pair):
     overhead = len(encoded(m.Request(1, "method", [b"x" * 65_000]))) - 65_000
     most = SMALL_LIMITS.max_message - overhead
     call = pair.call(None, b"x" * most)

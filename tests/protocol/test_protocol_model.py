@@ -1,8 +1,8 @@
 """Two Protocols and a slow link against a model: every call has exactly one outcome.
 
-The link neither loses nor reorders, but each packet takes as long as it likes, in each direction.
-The model knows what either end has asked for and has been told; it keeps no states of its own, so
-it cannot repeat a mistake of the tables.
+The link neither loses nor reorders packets, but may delay each of them in either direction. The
+model records what each end has asked for and what it has received. It has no states of its own,
+so it cannot repeat a mistake of the state tables.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 
 MAX_PACKET = 256
-"""Far smaller than any real one, so that messages of a few hundred bytes travel in pieces."""
+"""Far smaller than a real one, so that messages of a few hundred bytes travel in pieces."""
 
 MAX_CALLS, MAX_NOTIFICATIONS = SMALL_LIMITS.max_calls, SMALL_LIMITS.max_notifications
 
 WINDOW = [3, 500]
-"""Items and bytes: few enough for the credit to run out."""
+"""Items and bytes, few enough for the credit to run out."""
 
 SIDES = st.sampled_from("ab")
 PICKS = st.integers(0, 7)
@@ -41,24 +41,24 @@ SIZES = st.sampled_from([0, 30, 100, 300, 700, 1500])
 
 @dataclass
 class Call:
-    """What became of one call, in the words of its caller."""
+    """The outcome of one call, as its caller sees it."""
 
     outcome: str | None = None
     answer: tuple[str, object] | None = None
-    """What its handler ended with."""
+    """The result or error that its handler ended with."""
     started: bool = False
     cancelled: bool = False
-    told: bool = False
-    """Its handler has been told of the cancellation."""
+    handler_was_told: bool = False
+    """Whether its handler has received the cancellation."""
     parent: int | None = None
-    lively: bool = False
-    """It has items, and may be started."""
+    has_items: bool = False
+    """Whether it has items and a task_status."""
     yielded: int = 0
     received: int = 0
     waiting: deque[int] = field(default_factory=deque)
-    """Sizes of the items that have come and have not been taken."""
+    """Sizes of the items that have arrived but have not been consumed."""
     used: list[int] = field(default_factory=lambda: [0, 0])
-    """Items and bytes taken since credit was last given."""
+    """Items and bytes consumed since credit was last granted."""
     items_ended: bool = False
     has_started: int = 0
     heard_started: int = 0
@@ -66,14 +66,14 @@ class Call:
 
 @dataclass
 class End:
-    """One end: its protocol, the way out of it, and what the model knows of it."""
+    """One end: its protocol, its outgoing link, and the model's record of it."""
 
     protocol: Protocol
     link: deque[bytes] = field(default_factory=deque)
     calls: dict[int, Call] = field(default_factory=dict)
     """Its own."""
     running: list[int] = field(default_factory=list)
-    """The peer's calls whose handlers run here."""
+    """Calls by the peer whose handlers run at this end."""
     notifications_sent: Counter = field(default_factory=Counter)
     notifications_heard: Counter = field(default_factory=Counter)
     notifications_running: int = 0
@@ -112,15 +112,15 @@ class TwoEnds(RuleBasedStateMachine):
             self._request(side, size, running[pick % len(running)])
 
     @rule(side=SIDES, size=SIZES, pick=PICKS)
-    def call_that_is_lively(self, side, size, pick):
+    def call_with_items(self, side, size, pick):
         running = self.ends[side].running
         parent = running[pick % len(running)] if running and pick < 3 else None
-        self._request(side, size, parent, lively=True)
+        self._request(side, size, parent, has_items=True)
 
-    def _request(self, side, size, parent, *, lively=False):
+    def _request(self, side, size, parent, *, has_items=False):
         end = self.ends[side]
         context = {} if parent is None else {"parent": parent}
-        if lively:
+        if has_items:
             context |= {"stream": WINDOW, "task_status": True}
         context = context or None
         if not (end.protocol.has_call_credit and self._may_call(end, parent)):
@@ -129,7 +129,7 @@ class TwoEnds(RuleBasedStateMachine):
             return
         number = end.protocol.request("method", [b"x" * size], None, context)
         assert number not in end.calls
-        end.calls[number] = Call(parent=parent, lively=lively)
+        end.calls[number] = Call(parent=parent, has_items=has_items)
 
     def _may_call(self, end, parent):
         return parent is not None or end.protocol.ours is end.protocol.theirs is Half.OPEN
@@ -184,7 +184,7 @@ class TwoEnds(RuleBasedStateMachine):
     @rule(side=SIDES, pick=PICKS)
     def goodbye(self, side, pick):
         end = self.ends[side]
-        if pick < 3 and end.protocol.ours is Half.OPEN:  # not too soon
+        if pick < 3 and end.protocol.ours is Half.OPEN:  # rarely, so that most sessions go on
             end.protocol.goodbye("done")
 
     # ── answering ────────────────────────────────────────────────────────────────────────────
@@ -219,20 +219,20 @@ class TwoEnds(RuleBasedStateMachine):
         end, call = self.ends[side], self.other(side).calls[number]
         item = [call.yielded + 1, b"x" * size]
         if end.protocol.may_send_item(number):
-            assert call.lively
+            assert call.has_items
             end.protocol.item(number, item)
-            call.yielded += number in end.protocol.incoming and not call.told
+            call.yielded += number in end.protocol.incoming and not call.handler_was_told
         else:
             with pytest.raises(LocalProtocolError):
                 end.protocol.item(number, item)
 
     @rule(side=SIDES, sizes=st.lists(SIZES, min_size=1, max_size=5), more=st.integers(0, 2))
-    def stream_that_gets_going(self, side, sizes, more):
-        """Chance alone seldom has items follow each other."""
+    def stream_of_several_items(self, side, sizes, more):
+        """Send several items in a row, which independent steps seldom do."""
         end, other = self.ends[side], self.other(side)
         if not (end.protocol.has_call_credit and self._may_call(end, None)):
             return
-        self._request(side, 0, None, lively=True)
+        self._request(side, 0, None, has_items=True)
         number = max(end.calls)
         while end.protocol.has_data or end.link:
             self.write(side, 1)
@@ -261,7 +261,7 @@ class TwoEnds(RuleBasedStateMachine):
         if number is None:
             return
         call = self.other(side).calls[number]
-        if call.lively and not call.has_started:
+        if call.has_items and not call.has_started:
             end.protocol.started(number, b"x" * size)
             call.has_started = 1
         else:
@@ -296,7 +296,7 @@ class TwoEnds(RuleBasedStateMachine):
 
     @rule(side=SIDES, size=SIZES, written=st.integers(0, 2))
     def call_and_cancel(self, side, size, written):
-        """Often with half of the Request gone, and others behind it."""
+        """Cancel a call, often after half of its Request has left and with others behind it."""
         end = self.ends[side]
         if not (end.protocol.has_call_credit and self._may_call(end, None)):
             return
@@ -345,9 +345,9 @@ class TwoEnds(RuleBasedStateMachine):
     def on_cancel(self, sender, receiver, cancel):
         call = sender.calls[cancel.id]
         assert call.cancelled
-        assert not call.told
+        assert not call.handler_was_told
         assert cancel.id in receiver.running
-        call.told = True
+        call.handler_was_told = True
 
     def on_reply(self, sender, receiver, reply):
         call = receiver.calls[reply.id]
@@ -361,12 +361,12 @@ class TwoEnds(RuleBasedStateMachine):
         call = receiver.calls[reply.id]
         assert call.outcome is None
         code = reply.error["code"]
-        if code == "unavailable":  # it crossed a Goodbye, or, after one, the end of its parent
+        if code == "unavailable":  # it crossed a Goodbye or its parent's end
             assert not call.started
             assert sender.protocol.ours is Half.LEAVING or (
                 receiver.protocol.ours is Half.LEAVING and call.parent is not None
             )
-        elif code == "cancelled":  # while its result was on its way
+        elif code == "cancelled":  # while its result was being sent
             assert call.cancelled
             assert call.answer is not None
         else:
@@ -403,7 +403,7 @@ class TwoEnds(RuleBasedStateMachine):
     def on_goodbye(self, sender, receiver, goodbye):
         receiver.goodbyes_heard += 1
         assert receiver.goodbyes_heard == 1
-        # It is true: what the sender had asked for outside any call is here, or was withdrawn.
+        # Goodbye overtakes no call: those outside other calls have arrived or were withdrawn.
         for call in sender.calls.values():
             if call.parent is None and call.outcome is None and receiver.protocol.ours is Half.OPEN:
                 assert call.started
@@ -411,7 +411,7 @@ class TwoEnds(RuleBasedStateMachine):
     def on_credit(self, sender, receiver, credit):
         if credit.id is not None:
             assert credit.id in receiver.running
-            assert sender.calls[credit.id].lively
+            assert sender.calls[credit.id].has_items
         assert receiver.protocol.notification_credit <= MAX_NOTIFICATIONS
 
     # ── what always holds, and what holds in the end ─────────────────────────────────────────
@@ -461,7 +461,7 @@ class TwoEnds(RuleBasedStateMachine):
             assert all(call.outcome is not None for call in end.calls.values())
             assert protocol.notification_credit == MAX_NOTIFICATIONS
             lost = end.notifications_sent - other.notifications_heard
-            # Dropped by rule: it crossed a Goodbye, or, after one, the end of its parent.
+            # Ignored by rule: it crossed a Goodbye or, after a Goodbye, the end of its parent.
             assert not lost or Half.LEAVING in (end.protocol.ours, other.protocol.ours)
             assert not other.notifications_heard - end.notifications_sent
             assert max(end.pongs, default=0) >= max(end.pings, default=0)

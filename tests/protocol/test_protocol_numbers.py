@@ -1,4 +1,4 @@
-"""Every number of the protocol's own is at most 2**53 - 1, as it is received and as it is sent."""
+"""Every number in the protocol's messages is at most 2**53 - 1, when sent and when received."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_table_has_every_message_and_every_number():
 @pytest.mark.parametrize(
     ("example", "name"), NUMBERS, ids=[f"{type(one).__name__}.{name}" for one, name in NUMBERS]
 )
-def test_a_number_of_a_message_may_be_2_to_the_53_minus_1_and_no_more(example, name):
+def test_a_number_in_a_message_is_at_most_2_to_the_53_minus_1(example, name):
     largest = dataclasses.replace(example, **{name: MOST})
     assert list(Codec().decode(encoded(largest))) == [largest]
     for number in (MOST + 1, 2**63, 2**64 - 1, 2**64, -1, -MOST):
@@ -84,14 +84,14 @@ def test_a_number_of_a_message_may_be_2_to_the_53_minus_1_and_no_more(example, n
 
 @pytest.mark.parametrize("name", CONTEXTS)
 @pytest.mark.parametrize("kind", [m.Request, m.Notification])
-def test_a_number_of_a_context_may_be_2_to_the_53_minus_1_and_no_more(name, kind):
+def test_a_number_in_a_context_is_at_most_2_to_the_53_minus_1(name, kind):
     def message(number):
         context = {name: CONTEXTS[name](number)}
         args = (5, "method", [], None, context) if kind is m.Request else ("m", [], None, context)
         return kind(*args)
 
     pair = Pair()
-    received(pair.a, message(MOST))  # a depth so large is answered, and ends nothing
+    received(pair.a, message(MOST))  # such a depth gets an error reply, and the session goes on
     for number in (MOST + 1, 2**64):
         with pytest.raises(RemoteProtocolError, match=name):
             received(Pair().a, message(number))
@@ -112,7 +112,7 @@ def test_a_number_of_a_hello_has_the_same_bound_on_both_sides(name):
     assert getattr(protocol.peer, field) == MOST
     with pytest.raises(Refused, match=name):
         received(make_protocol(), m.Hello(1, {**info, name: MOST + 1}))
-    # And what an end would say of itself; a message is not smaller than a packet.
+    # The same bound holds for an end's own limits; max_message is at least as large as max_packet.
     others = {"max_message": MOST} if field == "max_packet" else {}
     assert make_info(Limits(**others, **{field: MOST}), None)[name] == MOST
     with pytest.raises(ValueError, match=field):
@@ -120,7 +120,7 @@ def test_a_number_of_a_hello_has_the_same_bound_on_both_sides(name):
 
 
 @pytest.mark.parametrize("field", ["stream_items", "stream_bytes"])
-def test_the_first_credit_of_a_stream_that_an_end_may_give_has_the_same_bound(field):
+def test_the_first_credit_that_an_end_grants_a_stream_has_the_same_bound(field):
     assert getattr(Limits(**{field: MOST}), field) == MOST
     with pytest.raises(ValueError, match=field):
         Limits(**{field: MOST + 1})

@@ -1,4 +1,4 @@
-"""How messages are joined to packets and cut into pieces."""
+"""How messages are joined into packets and cut into pieces."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reply(number, size=0):
 
 
 def exactly(size, number=1):
-    """A Reply of that many bytes."""
+    """Encode a Reply of exactly this many bytes."""
     data = reply(number, size - 5)
     assert len(data) == size
     return data
@@ -52,7 +52,7 @@ def kinds(packet):
 
 
 def reassembled(taken):
-    """What a receiver makes of these packets, in the order in which it is whole."""
+    """Return the messages that a receiver makes of these packets, in order of completion."""
     pieces, whole = Pieces(1_000_000), []
     for packet, _ in taken:
         for message in decoded(packet):
@@ -66,7 +66,7 @@ def reassembled(taken):
             else:
                 whole.append(message)
     with pytest.raises(DecodeError):
-        pieces.drop()  # no half of a message is left
+        pieces.drop()  # no incomplete message is left
     return whole
 
 
@@ -75,13 +75,13 @@ def outbox():
     return Outbox(MAX)
 
 
-def test_an_empty_outbox(outbox):
+def test_an_empty_outbox_has_no_packet(outbox):
     assert not outbox
     assert outbox.next_packet() is None
     assert outbox.size == 0
 
 
-def test_small_messages_are_joined(outbox):
+def test_small_messages_are_joined_into_one_packet(outbox):
     data = [request(1), reply(7), request(2)]
     for each, tag in zip(data, (-1, 7, -2), strict=True):
         outbox.put(each, tag)
@@ -99,8 +99,8 @@ def test_packets_are_bounded_and_in_order(outbox):
         assert [message.id for message in decoded(packet)] == answered
 
 
-def test_batching_all_that_waits_leaves_in_one_packet_in_order_up_to_a_size(outbox):
-    """Batching as a part of its own; a session has one packet sent for each tick."""
+def test_batching_all_queued_messages_leave_in_order_in_one_packet_up_to_a_size(outbox):
+    """The outbox batches on its own. A session sends one packet per tick."""
     first = [request(number) for number in range(1, 6)]
     for each in first:
         outbox.put(each)
@@ -153,7 +153,7 @@ def test_small_messages_pass_between_pieces(outbox):
     assert answered == [2]
 
 
-def test_half_a_packet_is_for_each(outbox):
+def test_small_messages_and_pieces_get_half_of_each_packet(outbox):
     outbox.put(reply(1, 2000), 1)
     for number in range(2, 60):
         outbox.put(reply(number, 20), number)
@@ -170,8 +170,8 @@ def test_half_a_packet_is_for_each(outbox):
 
 @pytest.mark.parametrize("size", [MAX // 2 + 1, MAX - CONTROL_ROOM - 10, MAX - CONTROL_ROOM])
 @pytest.mark.parametrize("credit", [0, 2**40])
-def test_a_stream_of_small_messages_does_not_stop_a_large_one_nor_it_them(outbox, size, credit):
-    """Small ones that need most of a packet, a Credit in each, and a large one behind another."""
+def test_small_messages_and_a_large_one_do_not_hold_each_other_up(outbox, size, credit):
+    """Each packet has a small message that needs most of it and a Credit, beside two large ones."""
     outbox.put(reply(1, 3000), 1)
     outbox.put(reply(2, 3000), 2)
     progress = []
@@ -188,7 +188,7 @@ def test_a_stream_of_small_messages_does_not_stop_a_large_one_nor_it_them(outbox
     assert pieces >= 10 * (MAX // 2 - 30)
 
 
-def test_what_is_owed_to_a_large_message_is_forgotten_with_it(outbox):
+def test_space_owed_to_a_withdrawn_large_message_is_forgotten(outbox):
     outbox.put(request(1, 3000), -1)
     outbox.put(exactly(MAX - CONTROL_ROOM))
     outbox.next_packet()
@@ -215,7 +215,7 @@ def test_a_large_message_does_not_pass_small_ones_of_its_call(outbox):
 # ── taking back ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_withdrawing_a_small_request(outbox):
+def test_a_small_request_can_be_withdrawn_once(outbox):
     for number in (1, 2, 3):
         outbox.put(request(number), -number)
     assert outbox.withdraw_request(2)
@@ -224,7 +224,7 @@ def test_withdrawing_a_small_request(outbox):
     assert not outbox.withdraw_request(3)
 
 
-def test_withdrawing_finds_a_request_and_not_an_answer_of_the_same_id(outbox):
+def test_withdrawing_a_request_does_not_withdraw_an_answer_with_the_same_id(outbox):
     outbox.put(reply(5), 5)
     outbox.put(reply(6, 500), 6)
     assert not outbox.withdraw_request(5)
@@ -232,7 +232,7 @@ def test_withdrawing_finds_a_request_and_not_an_answer_of_the_same_id(outbox):
     outbox.put(request(6, 500), -6)
     assert outbox.withdraw_large(6)
     assert not outbox.withdraw_large(6)
-    assert not outbox.withdraw_large(5)  # it is small: it leaves soon enough
+    assert not outbox.withdraw_large(5)  # it is small, so it leaves soon anyway
     assert [type(message) for message in reassembled(drain(outbox))] == [m.Reply, m.Request]
 
 
@@ -254,7 +254,7 @@ def test_a_large_request_is_found_behind_a_small_one_that_has_left(outbox):
 
 @pytest.mark.parametrize("answer", [False, True])
 @pytest.mark.parametrize("sent", [0, 1, 2])
-def test_withdrawing_a_large_message_midway_and_sending_another(outbox, answer, sent):
+def test_another_large_message_can_follow_one_that_is_withdrawn_midway(outbox, answer, sent):
     if answer:
         outbox.put(reply(1, 500), 1)
     else:
@@ -269,7 +269,7 @@ def test_withdrawing_a_large_message_midway_and_sending_another(outbox, answer, 
     assert [ids for _, ids in rest if ids] == [[2]]
 
 
-def test_withdrawing_one_midway_and_the_next_unsent_drops_once(outbox):
+def test_withdrawing_a_message_midway_and_an_unsent_one_sends_one_drop(outbox):
     outbox.put(request(1, 500), -1)
     outbox.put(request(2, 500), -2)
     outbox.put(request(3, 500), -3)
@@ -280,7 +280,7 @@ def test_withdrawing_one_midway_and_the_next_unsent_drops_once(outbox):
     assert [message.id for message in reassembled(taken)] == [3]
 
 
-def test_a_drop_leaves_by_itself(outbox):
+def test_a_drop_is_sent_even_if_nothing_else_is_queued(outbox):
     outbox.put(request(1, 500), -1)
     outbox.next_packet()
     outbox.withdraw_request(1)
@@ -289,8 +289,8 @@ def test_a_drop_leaves_by_itself(outbox):
     assert not outbox
 
 
-def test_cancelling_many_calls_does_not_search_what_has_left(outbox):
-    """A thousand calls cancelled at once looked at each other's Cancels, half a million times."""
+def test_cancelling_many_calls_does_not_search_messages_that_have_left(outbox):
+    """Each of 1,000 Cancels once searched all the earlier ones."""
 
     for number in range(1, 1001):
         outbox.put(request(number), -number)
@@ -309,7 +309,7 @@ class _NotSearched(list):
 # ── control messages ─────────────────────────────────────────────────────────────────────────
 
 
-def test_credits_are_added_up_and_leave_first(outbox):
+def test_credits_are_added_up_and_sent_first(outbox):
     outbox.put(reply(1), 1)
     outbox.put_credit(2)
     outbox.put_credit(3)
@@ -317,7 +317,7 @@ def test_credits_are_added_up_and_leave_first(outbox):
     assert decoded(packet) == [m.Credit(5), m.Reply(1, b"")]
 
 
-def test_one_pong_waits_at_most_and_it_is_the_last(outbox):
+def test_at_most_one_pong_is_queued_and_it_answers_the_last_ping(outbox):
     outbox.put(reply(1), 1)
     for number in range(5000):
         outbox.put_pong(number)
@@ -325,13 +325,13 @@ def test_one_pong_waits_at_most_and_it_is_the_last(outbox):
     assert messages == [
         m.Reply(1, b""),
         m.Pong(4999),
-    ]  # nothing overtakes the first message, a Hello
+    ]  # no message overtakes the first one, a Hello
     outbox.put_pong(5001)
     outbox.put(reply(2), 2)
     assert reassembled(drain(outbox)) == [m.Pong(5001), m.Reply(2, b"")]
 
 
-def test_a_goodbye_waits_for_large_calls_only(outbox):
+def test_a_goodbye_waits_only_for_large_calls(outbox):
     goodbye = CODEC.encode(m.Goodbye("done"))
     outbox.put(reply(1, 500), 1)
     outbox.put(request(2, 500), -2)
@@ -342,7 +342,7 @@ def test_a_goodbye_waits_for_large_calls_only(outbox):
     assert order == [4, 1, 2, "goodbye", 3]
 
 
-def test_clearing(outbox):
+def test_clearing_drops_every_queued_message(outbox):
     outbox.put(request(1, 500), -1)
     outbox.next_packet()
     outbox.put(request(2), -2)
@@ -371,7 +371,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_nothing_is_lost_doubled_or_mixed_up(steps):
+def test_no_message_is_lost_duplicated_or_mixed_up(steps):
     outbox, taken, expected = Outbox(MAX), [], {}
     granted = 0
     for number, (step, value) in enumerate(steps, 1):
@@ -460,14 +460,14 @@ def test_large_bytes_that_are_cut_short_or_followed_by_more_are_malformed(size):
         CODEC.decode_message(pieces.take())
 
 
-def test_large_bytes_that_are_in_no_message_are_malformed():
+def test_large_bytes_outside_a_message_are_malformed():
     pieces = Pieces(100_000)
     pieces.add(msgpack.packb(bytes(70_000)))
     with pytest.raises(DecodeError, match="must be an array"):
         CODEC.decode_message(pieces.take())
 
 
-def test_the_claim_of_large_bytes_reserves_nothing_before_a_share_of_them_has_come():
+def test_a_claimed_length_allocates_nothing_until_part_of_the_bytes_has_arrived():
     size = 4 * 1024 * 1024
     encoded = CODEC.encode(m.Reply(3, bytes(size)))
     pieces = Pieces(2 * size)
@@ -477,13 +477,13 @@ def test_the_claim_of_large_bytes_reserves_nothing_before_a_share_of_them_has_co
         assert tracemalloc.get_traced_memory()[1] < 10_000
         pieces.add(encoded[1000:])
         whole = CODEC.decode_message(pieces.take())
-        assert tracemalloc.get_traced_memory()[1] < 2.1 * size  # `encoded` was before that
+        assert tracemalloc.get_traced_memory()[1] < 2.1 * size  # `encoded` was allocated earlier
     finally:
         tracemalloc.stop()
     assert whole == m.Reply(3, bytes(size))
 
 
-def test_large_bytes_leave_without_a_copy_and_become_one_object_with_one():
+def test_large_bytes_are_sent_without_a_copy_and_received_with_one():
     pair = Pair(Limits())
     content = bytes(1024 * 1024)
     tracemalloc.start()
@@ -506,7 +506,7 @@ def test_large_bytes_leave_without_a_copy_and_become_one_object_with_one():
     assert request.args == [content]
 
 
-def test_what_can_change_is_copied_when_the_call_is_made():
+def test_mutable_bytes_are_copied_when_the_call_is_made():
     pair = Pair(Limits())
     for content in (bytearray(b"x" * 300_000), memoryview(bytearray(b"x" * 300_000))):
         pair.a.request("method", [content])
@@ -515,14 +515,14 @@ def test_what_can_change_is_copied_when_the_call_is_made():
         assert request.args == [b"x" * 300_000]
 
 
-def test_pieces_are_bounded_before_they_are_kept():
+def test_the_size_of_pieces_is_checked_before_they_are_kept():
     pieces = Pieces(10)
     pieces.add(b"12345")
     with pytest.raises(DecodeError, match="larger than 10 bytes"):
         pieces.add(b"123456")
 
 
-def test_tiny_pieces_cost_no_more_than_their_bytes():
+def test_tiny_pieces_take_no_more_memory_than_their_bytes():
     pieces = Pieces(100_000)
     tracemalloc.start()
     try:
@@ -533,7 +533,7 @@ def test_tiny_pieces_cost_no_more_than_their_bytes():
         tracemalloc.stop()
 
 
-def test_a_large_message_of_each_kind_goes_from_end_to_end():
+def test_a_large_message_of_each_kind_arrives():
     limits = Limits(max_packet=16 * 1024, max_message=1024 * 1024)
     pair = Pair(limits)
     big = b"x" * 100_000

@@ -1,5 +1,4 @@
-"""The tables of states.py: every kind of message in every state, for the one who sends it and
-for the one who gets it."""
+"""The tables of states.py: every kind of message in every state, for sender and receiver."""
 
 from __future__ import annotations
 
@@ -58,7 +57,7 @@ CALLS = {m.Request, m.Notification}
 
 
 def legal(half: Half, other: Half, kind: type) -> bool:
-    """The rules of docs/protocol.md once more, written another way than the tables are."""
+    """Return whether docs/protocol.md allows the message; written differently from the tables."""
     if half is Half.ENDED:
         return False
     if half is Half.SILENT:
@@ -78,7 +77,7 @@ CASES = list(itertools.product(Half, Half, KINDS))
 
 
 def put_into(protocol: Protocol, ours: Half, theirs: Half) -> Protocol:
-    """A protocol with one call each way, which has items, and one Notification out and one in."""
+    """Set the states, after a call with items and a Notification in each direction."""
     protocol.hello()
     received(protocol, HELLO)
     protocol.welcome()
@@ -94,7 +93,7 @@ def put_into(protocol: Protocol, ours: Half, theirs: Half) -> Protocol:
 
 
 def send(protocol: Protocol, kind: type) -> None:
-    """Send a message of that kind by the verb that is for it."""
+    """Send a message of this kind with the method for it."""
     verbs = {
         m.Request: lambda: protocol.request("method", [], None, {"parent": 1}),
         m.Notification: lambda: protocol.notify("method", [], None, {"parent": 1}),
@@ -117,7 +116,7 @@ NO_VERB = {m.Pong, m.Piece, m.LastPiece}
 
 
 @pytest.mark.parametrize(("ours", "theirs", "kind"), CASES)
-def test_each_message_may_be_sent_in_its_states_only(ours, theirs, kind):
+def test_each_message_can_be_sent_only_in_its_states(ours, theirs, kind):
     if kind in NO_VERB:
         return
     protocol = put_into(make_protocol(), ours, theirs)
@@ -139,7 +138,7 @@ def test_each_message_may_be_sent_in_its_states_only(ours, theirs, kind):
 
 
 @pytest.mark.parametrize(("ours", "theirs", "kind"), CASES)
-def test_each_message_is_taken_in_the_same_states_only(ours, theirs, kind):
+def test_each_message_is_accepted_only_in_the_same_states(ours, theirs, kind):
     protocol = put_into(make_protocol(), ours, theirs)
     if legal(theirs, ours, kind):
         received(protocol, EXAMPLES[kind])
@@ -153,7 +152,7 @@ def test_each_message_is_taken_in_the_same_states_only(ours, theirs, kind):
 
 @pytest.mark.parametrize("kind", sorted(IN_PIECES, key=lambda kind: kind.TYPE))
 @pytest.mark.parametrize(("ours", "theirs"), list(itertools.product(Half, Half)))
-def test_a_message_in_pieces_is_as_legal_as_a_whole_one(ours, theirs, kind):
+def test_a_message_in_pieces_is_legal_where_a_whole_one_is(ours, theirs, kind):
     protocol = put_into(make_protocol(), ours, theirs)
     pieces = m.LastPiece(encoded(EXAMPLES[kind]))
     if legal(theirs, ours, kind):
@@ -164,13 +163,13 @@ def test_a_message_in_pieces_is_as_legal_as_a_whole_one(ours, theirs, kind):
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - IN_PIECES, key=lambda kind: kind.TYPE))
-def test_nothing_else_comes_in_pieces(kind):
+def test_other_messages_must_not_come_in_pieces(kind):
     pair = Pair()
     with pytest.raises(RemoteProtocolError, match="must not come in pieces"):
         received(pair.a, m.LastPiece(encoded(EXAMPLES[kind])))
 
 
-def test_the_tables_cover_every_state_and_name_no_other_messages():
+def test_the_tables_cover_every_state_and_only_known_messages():
     assert set(LEGAL) == set(UNWELCOME) == set(Half)
     for half, kinds in {**LEGAL}.items():
         assert kinds <= set(KINDS)
@@ -187,13 +186,13 @@ def test_the_tables_cover_every_state_and_name_no_other_messages():
     }
 
 
-def test_the_theory_names_every_state():
+def test_the_docstring_of_states_names_every_state():
     theory = states.__doc__
     for state in (*Half, *OutgoingState, *IncomingState):
         assert state.name in theory or state.name in ("OPEN", "ENDED", "GREETED", "LEAVING")
 
 
-def test_the_halves_of_a_whole_session():
+def test_both_halves_pass_through_the_states_of_a_whole_session():
     pair = Pair(opened=False)
     pair.assert_halves(Half.SILENT, Half.SILENT)
     pair.a.hello()
@@ -229,7 +228,7 @@ def test_a_goodbye_before_welcome_ends_the_half(greeted):
     pair.assert_halves(Half.GREETED, Half.ENDED)
 
 
-def test_no_call_is_made_to_an_end_that_has_refused():
+def test_no_call_can_be_made_to_an_end_that_has_refused():
     pair = Pair(opened=False)
     pair.a.hello()
     pair.b.hello()
@@ -246,7 +245,7 @@ def test_no_call_is_made_to_an_end_that_has_refused():
     pair.assert_no_calls()
 
 
-def test_a_call_before_welcome_has_arrived():
+def test_a_call_before_welcome_has_arrived_is_illegal():
     pair = Pair(opened=False)
     pair.a.hello()
     pair.b.hello()
@@ -259,7 +258,7 @@ def test_a_call_before_welcome_has_arrived():
         received(pair.b, m.Request(1, "method", []))
 
 
-def test_after_the_end_nothing_is_sent_received_or_kept():
+def test_after_the_end_no_message_is_sent_received_or_kept():
     pair = Pair()
     pair.call()
     pair.call(pair.b)

@@ -1,4 +1,4 @@
-"""Items, their credit and Started: what passes in a call between its two ends."""
+"""Items, their credit, and Started: messages within a call other than its Request and Reply."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def values(events):
 # ── items and credit ─────────────────────────────────────────────────────────────────────────
 
 
-def test_items_arrive_in_order_and_then_the_end(pair):
+def test_items_arrive_in_order_and_before_their_end(pair):
     call = open_stream(pair)
     pair.b.item(call, "one")
     pair.b.item(call, "two")
@@ -38,7 +38,7 @@ def test_items_arrive_in_order_and_then_the_end(pair):
     pair.assert_no_calls()
 
 
-def test_credit_for_items_runs_out_and_is_given_back(pair):
+def test_credit_for_items_runs_out_and_can_be_granted_again(pair):
     call = open_stream(pair)
     for value in (1, 2):
         assert pair.b.may_send_item(call)
@@ -54,14 +54,14 @@ def test_credit_for_items_runs_out_and_is_given_back(pair):
     assert values(pair.deliver(pair.b)) == [3]
 
 
-def test_credit_for_one_stream_that_has_not_left_is_one_message_however_often_it_is_given(pair):
+def test_unsent_credit_for_a_stream_is_merged_into_one_message(pair):
     calls = [open_stream(pair, [1, 1000]) for _ in range(2)]
     sizes = dict.fromkeys(calls, 0)
     for call in calls * 100:
         pair.b.item(call, "x")
         (item,) = pair.deliver(pair.b)
         pair.a.grant_items(call, 1, item.size)
-        pair.b._given.give(call, 1, item.size)  # it guesses what it has not been told
+        pair.b._given.give(call, 1, item.size)  # it counts on credit that it has not received
         sizes[call] += item.size
     assert pair.a.messages_waiting == 2
     assert pair.a.bytes_waiting < 100
@@ -80,13 +80,13 @@ def test_the_last_item_may_overdraw_the_bytes(pair):
     (item,) = pair.deliver(pair.b)
     pair.a.grant_items(call, 0, 10)
     pair.deliver(pair.a)
-    assert not pair.b.may_send_item(call)  # still in debt
+    assert not pair.b.may_send_item(call)  # the balance is still negative
     pair.a.grant_items(call, 1, item.size - 10)
     pair.deliver(pair.a)
     assert pair.b.may_send_item(call)
 
 
-def test_the_size_of_an_item_is_that_of_its_whole_message(pair):
+def test_the_size_of_an_item_is_the_size_of_its_whole_message(pair):
     call = open_stream(pair, [9, 1])
     pair.b.item(call, {"key": [1, 2.5, "text", b"bytes", (1, 2)]})
     (packet,) = packets(pair.b)
@@ -94,14 +94,14 @@ def test_the_size_of_an_item_is_that_of_its_whole_message(pair):
     assert item.size == len(packet)
 
 
-def test_an_item_in_pieces_has_the_size_of_the_whole(pair):
+def test_the_size_of_an_item_in_pieces_is_the_size_of_the_whole_message(pair):
     call = open_stream(pair)
     pair.b.item(call, b"x" * 40_000)
     (item,) = pair.deliver(pair.b)
     assert item.size == len(encoded(m.Item(call, b"x" * 40_000)))
 
 
-def test_an_item_that_cannot_be_encoded_costs_nothing(pair):
+def test_an_item_that_cannot_be_encoded_uses_no_credit(pair):
     call = open_stream(pair)
     for value in (object(), b"x" * 100_000):
         with pytest.raises(EncodeError):
@@ -112,7 +112,7 @@ def test_an_item_that_cannot_be_encoded_costs_nothing(pair):
 
 
 @pytest.mark.parametrize("cancel", ["cancel", "abandon"])
-def test_items_that_cross_a_cancel_are_dropped(pair, cancel):
+def test_items_that_cross_a_cancel_are_ignored(pair, cancel):
     call = open_stream(pair)
     pair.b.item(call, 1)
     getattr(pair.a, cancel)(call)
@@ -126,7 +126,7 @@ def test_items_that_cross_a_cancel_are_dropped(pair, cancel):
     pair.assert_no_calls()
 
 
-def test_credit_that_crosses_the_end_is_dropped(pair):
+def test_credit_that_crosses_the_end_of_items_is_ignored(pair):
     call = open_stream(pair)
     pair.b.item(call, 1)
     pair.deliver(pair.b)
@@ -138,7 +138,7 @@ def test_credit_that_crosses_the_end_is_dropped(pair):
     pair.assert_no_calls()
 
 
-def test_the_end_of_items_while_the_call_goes_on(pair):
+def test_a_call_goes_on_after_the_end_of_its_items(pair):
     call = open_stream(pair)
     pair.b.item(call, 1)
     pair.b.end_items(call)
@@ -155,7 +155,7 @@ def test_the_end_of_items_while_the_call_goes_on(pair):
     pair.assert_no_calls()
 
 
-def test_a_large_item_is_not_passed_by_what_follows_in_its_call(pair):
+def test_later_messages_of_a_call_do_not_overtake_its_large_item(pair):
     first, second = open_stream(pair), open_stream(pair)
     pair.b.item(first, b"x" * 40_000)
     pair.b.reply(first, None)
@@ -166,11 +166,11 @@ def test_a_large_item_is_not_passed_by_what_follows_in_its_call(pair):
         (m.Item, first),
         (m.Reply, first),
     ]
-    assert next(event.id for event in events) == second  # which has its own order
+    assert next(event.id for event in events) == second  # its order is independent
     pair.assert_no_calls()
 
 
-def test_a_cancel_withdraws_large_items_and_not_those_of_others(pair):
+def test_a_cancel_withdraws_the_large_items_of_its_call_only(pair):
     first, second = open_stream(pair), open_stream(pair)
     pair.b.item(first, b"x" * 60_000)
     pair.b.item(second, b"y" * 40_000)
@@ -191,7 +191,7 @@ def test_a_cancel_withdraws_large_items_and_not_those_of_others(pair):
 # ── started ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_started_passes_once_and_before_the_end(pair):
+def test_started_can_be_sent_once_and_only_before_the_reply(pair):
     call = pair.call(task_status=True)
     pair.b.started(call, "value")
     with pytest.raises(LocalProtocolError, match="waits for none"):
@@ -203,7 +203,7 @@ def test_started_passes_once_and_before_the_end(pair):
     pair.assert_no_calls()
 
 
-def test_a_large_value_to_start_with_is_not_passed_by_the_end(pair):
+def test_the_reply_does_not_overtake_a_large_started_value(pair):
     call = pair.call(task_status=True)
     pair.b.started(call, b"x" * 40_000)
     pair.b.reply(call, None)
@@ -211,13 +211,13 @@ def test_a_large_value_to_start_with_is_not_passed_by_the_end(pair):
 
 
 @pytest.mark.parametrize("wanted", [None, False])
-def test_started_where_nobody_waits_for_it(pair, wanted):
+def test_started_is_illegal_if_the_caller_did_not_ask_for_it(pair, wanted):
     call = pair.call(**({} if wanted is None else {"task_status": wanted}))
     with pytest.raises(LocalProtocolError, match="waits for none"):
         pair.b.started(call, None)
 
 
-def test_a_handler_that_has_been_cancelled_may_still_say_started(pair):
+def test_a_cancelled_handler_may_still_send_started(pair):
     call, late, gone = (pair.call(task_status=True) for _ in range(3))
     pair.b.started(call, 1)
     pair.a.cancel(call)
@@ -249,12 +249,12 @@ def refused(end, *messages):
     [m.Item(9, None), m.EndOfItems(9), m.Started(9, None)],
     ids=lambda it: type(it).__name__,
 )
-def test_what_is_for_no_call_ends_the_session(pair, message):
+def test_a_message_for_an_unknown_call_ends_the_session(pair, message):
     assert "not in flight" in refused(pair.a, message)
 
 
 @pytest.mark.parametrize("message", [m.Item, m.EndOfItems, m.Started])
-def test_what_nobody_asked_for_ends_the_session(pair, message):
+def test_items_or_started_that_the_caller_did_not_ask_for_end_the_session(pair, message):
     call = pair.call()
     made = message(call) if message is m.EndOfItems else message(call, None)
     assert refused(pair.a, made)
@@ -271,7 +271,7 @@ def test_an_item_beyond_the_bytes_ends_the_session(pair):
     assert "without credit" in refused(pair.a, m.Item(call, b"x" * 10), m.Item(call, 1))
 
 
-def test_an_item_after_a_cancel_still_takes_credit(pair):
+def test_an_item_after_a_cancel_still_uses_credit(pair):
     call = open_stream(pair)
     pair.a.cancel(call)
     received(pair.a, m.Item(call, 1), m.Item(call, 2))
@@ -321,7 +321,7 @@ def test_a_malformed_context_ends_the_session(pair, context):
     assert refused(pair.a, m.Request(1, "method", [], None, context))
 
 
-def test_messages_look_as_the_page_says():
+def test_messages_are_encoded_as_docs_protocol_says():
     assert decoded(
         encoded(m.Item(1, "x"), m.EndOfItems(2), m.Credit(4, 3, 5), m.Started(6, 7))
     ) == [
