@@ -19,7 +19,7 @@ class Gone(Exception):
     pass
 
 
-def test_a_decorator_returns_the_very_function():
+def test_a_decorator_returns_the_same_function():
     async def price(self): ...
 
     def log(self): ...
@@ -30,14 +30,14 @@ def test_a_decorator_returns_the_very_function():
     assert mark_of(log) == MethodMark(Kind.NOTIFICATION)
 
 
-def test_declared_exceptions_are_on_the_mark():
+def test_the_mark_holds_the_declared_exceptions():
     @method(raises=(Gone, KeyError))
     async def price(self): ...
 
     assert mark_of(price) == MethodMark(Kind.METHOD, (Gone, KeyError))
 
 
-def test_nothing_else_has_a_mark():
+def test_unmarked_objects_have_no_mark():
     assert mark_of(print) is None
     assert mark_of(None) is None
 
@@ -104,7 +104,7 @@ def test_generators_cannot_be_marked():
             method(function)
 
 
-def test_one_mark_is_enough():
+def test_a_function_cannot_be_marked_twice():
     @method
     def price(self): ...
 
@@ -117,7 +117,7 @@ def _class_named(name):
 
 
 @pytest.mark.parametrize(
-    ("raises", "complaint"),
+    ("raises", "error_text"),
     [
         (Gone, "a tuple"),
         ([Gone], "a tuple"),
@@ -129,12 +129,12 @@ def _class_named(name):
         ((Gone, _class_named("Gone")), "two classes with one name: Gone, Gone"),
     ],
 )
-def test_raises_takes_a_tuple_of_distinct_exception_classes(raises, complaint):
-    with pytest.raises(TypeError, match=complaint):
+def test_raises_takes_a_tuple_of_distinct_exception_classes(raises, error_text):
+    with pytest.raises(TypeError, match=error_text):
         method(raises=raises)
 
 
-def test_a_class_may_have_the_name_of_a_built_in_one():
+def test_a_declared_exception_may_have_the_name_of_a_built_in_one():
     mine = _class_named("KeyError")
     assert wire_name(mine) == "KeyError"
     assert wire_name(KeyError) == "builtins.KeyError"

@@ -1,4 +1,4 @@
-"""Exceptions arrive as they were raised: class, text, args and attributes; or a note says what was lost."""
+"""Exceptions arrive with their class, text, args and attributes, or a note names what was lost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Item:
 
 
 CALLS: list[str] = []
-"""Which code of the classes below has run."""
+"""The special methods of the classes below that have run."""
 
 
 @pytest.fixture(autouse=True)
@@ -250,7 +250,7 @@ def test_an_exception_arrives_as_it_was_raised(exc):
 
 
 @pytest.mark.parametrize("exc", ALL, ids=lambda exc: type(exc).__name__)
-def test_so_it_does_as_a_part_of_a_group_and_over_two_hops(exc):
+def test_an_exception_in_a_group_arrives_as_it_was_raised_also_over_two_hops(exc):
     group = travel(ExceptionGroup("g", [exc, ValueError()]), (type(exc),))
     arrived = travel(group.exceptions[0])
     assert (type(arrived), str(arrived), state(arrived)) == (type(exc), str(exc), state(exc))
@@ -263,7 +263,7 @@ UNDECLARED = [
 ]
 
 
-def test_a_class_of_groups_is_told_in_a_note():
+def test_a_note_names_the_class_of_a_group():
     class Several(ExceptionGroup):
         pass
 
@@ -272,19 +272,19 @@ def test_a_class_of_groups_is_told_in_a_note():
     assert arrived.__notes__ == [f"raised as {Several.__module__}.{Several.__qualname__}"]
 
 
-def test_tracebacks_are_the_cause_of_what_is_frozen_too():
+def test_a_frozen_exception_has_the_remote_traceback_as_its_cause_too():
     exc = FrozenData(item=ITEM)
     arrived = from_error(to_error(exc, (FrozenData,), "traceback"), {"FrozenData": FrozenData})
     assert "FrozenData" in str(arrived.__cause__)
 
 
 @pytest.mark.parametrize("exc", UNDECLARED, ids=lambda exc: type(exc).__name__)
-def test_listed_ones_need_no_declaration_for_that(exc):
+def test_built_in_exceptions_arrive_as_they_were_raised_without_a_declaration(exc):
     arrived = travel(exc, ())
     assert (type(arrived), str(arrived), state(arrived)) == (type(exc), str(exc), state(exc))
 
 
-def test_a_subclass_of_os_error_arrives_as_the_declared_class_with_what_that_has():
+def test_a_subclass_of_os_error_arrives_as_the_declared_class_with_its_attributes():
     arrived = travel(NoFile("a.txt", 3), (OSError,))
     assert type(arrived) is OSError
     assert (arrived.errno, arrived.filename) == (errno.ENOENT, "a.txt")
@@ -313,7 +313,7 @@ async def test_a_note_names_what_was_lost():
     }
 
 
-def test_the_object_of_an_attribute_error_stays_where_it_is():
+def test_the_object_of_an_attribute_error_is_not_sent():
     try:
         {"secret": 1}.password  # noqa: B018
     except AttributeError as exc:
@@ -329,13 +329,13 @@ class Lost(Exception):
         return f"it was {self.what}"
 
 
-def test_a_text_that_is_made_of_what_is_lost_is_in_a_note():
+def test_a_text_made_from_a_lost_attribute_is_kept_in_a_note():
     exc = Lost()
     exc.what = "that"
     assert travel(exc).__notes__ == ["lost on its way: what", "its text was: it was that"]
 
 
-# A peer that says what it likes.
+# A peer that sends arbitrary error maps.
 
 
 def raised(cls: type[Exception], args: list[Any], fields: Any = None) -> Any:
@@ -345,7 +345,7 @@ def raised(cls: type[Exception], args: list[Any], fields: Any = None) -> Any:
     )
 
 
-def test_no_attribute_is_chosen_by_what_arrives():
+def test_a_peer_cannot_choose_which_attributes_are_set():
     names = [
         "path",
         "__class__",
@@ -382,13 +382,13 @@ def test_attributes_are_checked_against_the_annotations():
         (UnicodeDecodeError, {"reason": None}),
     ],
 )
-def test_c_code_gets_nothing_that_it_does_not_check(cls, fields):
+def test_exceptions_implemented_in_c_get_only_valid_attributes(cls, fields):
     right = {"encoding": "utf-8", "object": b"x", "start": 0, "end": 1, "reason": "why"}
     assert str(raised(cls, [], right)) == "'utf-8' codec can't decode byte 0x78 in position 0: why"
     assert type(raised(cls, [], right | fields)) is RemoteError
 
 
-def test_a_peer_without_fields_gives_the_arguments_of_the_constructor():
+def test_without_fields_the_args_are_those_of_the_constructor():
     exc = raised(MadeUp, ["BTC", {"name": "x"}])
     assert (exc.symbol, exc.item) == ("BTC", ITEM)
     assert CALLS == []
@@ -402,7 +402,7 @@ def test_a_peer_without_fields_gives_the_arguments_of_the_constructor():
     assert (data.item, data.minutes) == (ITEM, 0.0)
 
 
-# What means the end of something.
+# Exceptions that signal an end.
 
 SIGNALS = [
     StopIteration,
@@ -421,20 +421,20 @@ SIGNALS = [
 
 @pytest.mark.parametrize("decorate", [method, stream, duplex])
 @pytest.mark.parametrize("cls", SIGNALS, ids=lambda cls: cls.__name__)
-def test_what_means_the_end_of_something_cannot_be_declared(decorate, cls):
+def test_exceptions_that_signal_an_end_cannot_be_declared(decorate, cls):
     with pytest.raises(
         TypeError, match=f"raises= contains {cls.__name__}, which signals .*your own"
     ):
         decorate(raises=(ValueError, cls))
 
 
-def test_groups_of_signals_cannot_be_declared_either():
+def test_exception_groups_cannot_be_declared():
     for group in (ExceptionGroup, BaseExceptionGroup):
         with pytest.raises(TypeError, match="group"):
             method(raises=(group,))
 
 
-def test_named_tuples_in_args_are_told_of():
+def test_a_note_names_a_lost_named_tuple_in_args():
     point = collections.namedtuple("point", "x")  # noqa: PYI024
     assert travel(ValueError(point(1)), ()).__notes__ == [
         "lost on its way: the class of argument 1"

@@ -103,7 +103,7 @@ def same(one, two):
     assert getattr(one, "__notes__", []) == getattr(two, "__notes__", [])
 
 
-# Declared and built-in exceptions arrive as themselves.
+# Declared and built-in exceptions arrive as instances of their own class.
 
 values = st.one_of(
     st.none(),
@@ -142,19 +142,19 @@ exceptions = st.recursive(
 
 
 @given(exceptions, st.sampled_from(["message", "traceback"]))
-def test_exceptions_survive_the_journey(exc, detail):
+def test_exceptions_arrive_as_they_were_raised(exc, detail):
     same(travel(exc, detail=detail), exc)
 
 
 @pytest.mark.parametrize("name", sorted(set(BUILTINS) - {wire_name(cls) for cls in OF_FIVE}))
-def test_every_listed_exception_arrives_as_itself(name):
+def test_every_listed_built_in_exception_arrives_as_its_class(name):
     cls = BUILTINS[name]
     rebuilt = travel(cls("text"), raises=())
     assert type(rebuilt) is cls
     assert rebuilt.args == ("text",)
 
 
-def test_os_errors_keep_number_and_file():
+def test_os_errors_keep_their_number_and_file_name():
     rebuilt = travel(FileNotFoundError(2, "No such file", "a.txt"), raises=())
     assert type(rebuilt) is FileNotFoundError
     assert rebuilt.errno == 2
@@ -169,7 +169,7 @@ def test_os_errors_keep_number_and_file():
         (ZeroDivisionError("a"), Exception),
     ],
 )
-def test_a_listed_exception_arrives_as_itself_where_its_base_is_declared(exc, base):
+def test_a_listed_exception_arrives_as_its_class_even_if_its_base_is_declared(exc, base):
     rebuilt = travel(exc, raises=(base,))
     assert type(rebuilt) is type(exc)
     assert rebuilt.args == exc.args
@@ -200,7 +200,7 @@ def test_a_subclass_arrives_as_the_nearest_declared_class():
     assert type(travel(LongGone("x"), raises=(Gone, LongGone))) is LongGone
 
 
-def test_a_class_that_its_args_do_not_rebuild_keeps_its_text():
+def test_a_class_whose_args_do_not_fit_its_constructor_keeps_its_text():
     rebuilt = travel(Rewritten("BTC", 3))
     assert type(rebuilt) is Rewritten
     assert str(rebuilt) == "BTC at 3"
@@ -213,12 +213,12 @@ def test_a_users_class_is_not_mistaken_for_a_built_in_one():
     assert (type(untyped), untyped.type_name) == (RemoteError, "KeyError")
 
 
-def test_one_class_by_two_paths_is_one_class():
+def test_a_class_of_the_peers_main_module_is_found_by_its_name():
     there = type("Gone", (Exception,), {"__module__": "__main__"})
     assert type(from_error(to_error(there("x"), (there,)), BY_NAME)) is Gone
 
 
-# All others arrive as RemoteError.
+# All other exceptions arrive as RemoteError.
 
 
 def test_undeclared_exceptions_arrive_as_remote_error():
@@ -265,7 +265,7 @@ def test_other_built_in_exceptions_are_not_rebuilt(exc):
     ],
 )
 def test_law_15_an_error_of_another_call_is_not_taken_for_one_of_this_call(exc):
-    # A handler's own calls may fail so; that says nothing about the fate of the handler.
+    # A handler's own calls may fail like this, which says nothing about the fate of the handler.
     rebuilt = travel(exc)
     assert type(rebuilt) is RemoteError
     assert rebuilt.type_name == f"trio_rpc.errors.{type(exc).__name__}"
@@ -279,18 +279,18 @@ def _raised(exc):
         return caught
 
 
-# How much is told.
+# How much the caller learns: error_detail.
 
 
 @pytest.mark.parametrize("detail", ["none", "message"])
-def test_tracebacks_are_kept_back(detail):
+def test_tracebacks_are_not_sent_by_default(detail):
     for exc in (_raised(Gone("x")), _raised(OSError("x")), ExceptionGroup("g", [Gone("x")])):
         assert "Traceback" not in repr(to_error(exc, DECLARED, detail))
         assert travel(exc, detail=detail).__cause__ is None
 
 
 @pytest.mark.parametrize("raises", [DECLARED, ()])
-def test_tracebacks_are_the_cause_where_they_are_shown(raises):
+def test_a_remote_traceback_is_the_cause_of_the_rebuilt_exception(raises):
     rebuilt = travel(_raised(Gone("x")), raises=raises, detail="traceback")
     assert isinstance(rebuilt.__cause__, RemoteTraceback)
     assert "in _raised" in rebuilt.__cause__.text
@@ -311,7 +311,7 @@ def test_tracebacks_are_the_cause_where_they_are_shown(raises):
         Unprintable("secret"),
     ],
 )
-def test_nothing_is_told_where_nothing_is_to_be(exc):
+def test_error_detail_none_hides_all_of_an_undeclared_exception(exc):
     exc.add_note("secret")
     error = to_error(exc, (), "none")
     assert "secret" not in repr(error)
@@ -320,7 +320,7 @@ def test_nothing_is_told_where_nothing_is_to_be(exc):
         assert str(rebuilt) == "Exception: the handler failed"
 
 
-def test_declared_exceptions_are_told_in_any_case():
+def test_declared_exceptions_are_sent_even_with_error_detail_none():
     assert travel(Gone("x"), detail="none").args == ("x",)
     group = travel(ExceptionGroup("g", [Gone("x"), KeyError("y")]), detail="none")
     assert [type(part) for part in group.exceptions] == [Gone, RemoteError]
@@ -349,13 +349,13 @@ def test_a_group_of_base_exceptions_arrives_as_a_group():
     assert [type(part) for part in rebuilt.exceptions] == [RemoteError, Gone]
 
 
-def test_broad_groups_are_cut():
+def test_groups_of_many_exceptions_are_cut():
     rebuilt = travel(ExceptionGroup("g", [Gone(i) for i in range(1000)]))
     assert len(rebuilt.exceptions) == faults.MAX_LEAVES
     assert rebuilt.__notes__ == ["900 more were left out"]
 
 
-def test_deep_groups_are_cut():
+def test_deeply_nested_groups_are_cut():
     exc = Gone("x")
     for _ in range(200):
         exc = ExceptionGroup("g", [exc])
@@ -367,7 +367,7 @@ def test_deep_groups_are_cut():
     assert type(rebuilt) is RemoteError
 
 
-# What cannot be sent still gives an error.
+# Parts of an exception that cannot be sent.
 
 
 @pytest.mark.parametrize(
@@ -404,14 +404,14 @@ class Hostile(Exception):
     __notes__ = property(lambda self: 1 / 0)
 
 
-def test_an_exception_that_cannot_be_looked_at_still_gives_an_error():
+def test_an_exception_whose_attributes_raise_still_gives_an_error():
     assert type(travel(Hostile("x"), raises=(Hostile,))) is RemoteError
     assert type(travel(Hostile("x"))) is RemoteError
     assert travel(Unprintable("x")).args == ("x",)
     assert "failed" in travel(Unprintable("x"), raises=()).message
 
 
-def test_notes_that_are_no_notes_are_left_out():
+def test_notes_that_are_not_text_are_left_out():
     exc = Gone("x")
     exc.__notes__ = ["a", 3, None]
     assert travel(exc).__notes__ == ["a"]
@@ -440,7 +440,7 @@ def test_many_large_texts_are_cut_further():
 
 
 @given(st.text(st.characters(), max_size=100))
-def test_special_texts_survive(text):
+def test_any_text_survives(text):
     rebuilt = travel(Gone(text))
     if all(not 0xD800 <= ord(char) < 0xE000 for char in text):
         assert rebuilt.args == (text,)
@@ -448,7 +448,7 @@ def test_special_texts_survive(text):
         assert type(rebuilt.args[0]) is str
 
 
-# Refusals and ends that the library itself tells of.
+# Errors that the library itself raises.
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ def test_law_15_refusals_keep_their_class_and_fate(exc, code):
     assert getattr(rebuilt, "parameter", None) == getattr(exc, "parameter", None)
 
 
-def test_other_codes():
+def test_unknown_codes_give_remote_error():
     assert type(from_error({"code": "deadline", "message": "x"})) is RemoteCancelled
     for code in ("internal", "of a later version", "__class__"):
         rebuilt = from_error({"code": code, "message": "text"})
@@ -527,7 +527,7 @@ def test_malformed_error_maps_are_refused(error):
         from_error(error, BY_NAME)
 
 
-def test_classes_come_from_the_declaration_alone():
+def test_classes_come_only_from_the_declaration():
     for name in (
         "builtins.SystemExit",
         "builtins.eval",
@@ -555,7 +555,7 @@ class Shy(Exception):
         super().__init__(value)
 
 
-def test_odd_constructors_do_no_harm():
+def test_odd_constructors_are_not_called():
     by_name = {"Elsewhere": Elsewhere, "Shy": Shy}
     assert type(from_error({**RAISED, "type": "Elsewhere", "args": []}, by_name)) is Elsewhere
     rebuilt = from_error({**RAISED, "type": "Shy", "args": [1]}, by_name)

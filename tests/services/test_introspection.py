@@ -1,4 +1,4 @@
-"""Every session can tell what may be called on it."""
+"""Each session can list its methods."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Clock:
     async def wind(self): ...
 
 
-def test_what_is_described():
+def test_each_method_is_described():
     table = with_introspection(build_table({"clock": Clock()}))
     assert table[DESCRIBE].function() == [
         {
@@ -42,19 +42,19 @@ def test_what_is_described():
     ]
 
 
-def test_the_table_that_was_given_stays_as_it_is():
+def test_the_given_table_is_not_changed():
     given = build_table({"clock": Clock()})
     assert set(with_introspection(given)) - set(given) == {DESCRIBE}
     assert DESCRIBE not in given
 
 
-def test_the_name_is_reserved():
+def test_the_name_of_the_introspection_service_is_reserved():
     with pytest.raises(ValueError, match=r"'trio_rpc' is reserved: trio_rpc\.now cannot"):
         with_introspection(build_table({"trio_rpc": Clock()}))
     assert "trio_rpc2.now" in with_introspection(build_table({"trio_rpc2": Clock()}))
 
 
-async def test_over_a_session():
+async def test_methods_can_be_listed_over_a_session():
     from trio_rpc.testing import open_session_pair
 
     async with open_session_pair(None, lambda _session: Clock()) as (ours, theirs):

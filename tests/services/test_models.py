@@ -1,4 +1,4 @@
-"""A Pydantic model arrives as it was sent, whatever it is made of, and costs no undue time."""
+"""A Pydantic model arrives as it was sent, whatever its fields are, and without undue cost."""
 
 # ruff: noqa: RUF012 - Pydantic copies such defaults
 
@@ -180,7 +180,7 @@ class Home(Model):
     plain: Cat | Dog | None = None
 
 
-def tell(value: Any) -> str:
+def tag_of(value: Any) -> str:
     return "many" if (value.get("n") if isinstance(value, dict) else value.n) > 1 else "one"
 
 
@@ -194,15 +194,15 @@ class Many(Model):
     ids: set[int] = set()
 
 
-class Told(Model):
+class Tagged(Model):
     each: Annotated[
         Annotated[One, pydantic.Tag("one")] | Annotated[Many, pydantic.Tag("many")],
-        pydantic.Discriminator(tell),
+        pydantic.Discriminator(tag_of),
     ]
     more: list[
         Annotated[
             Annotated[One, pydantic.Tag("one")] | Annotated[Many, pydantic.Tag("many")],
-            pydantic.Discriminator(tell),
+            pydantic.Discriminator(tag_of),
         ]
     ] = []
 
@@ -216,7 +216,7 @@ class Text(Model):
 
 
 class Smart(Model):
-    """Its union is one that only Pydantic tells apart."""
+    """A model with a union that only Pydantic can resolve."""
 
     either: Number | Text
 
@@ -408,7 +408,7 @@ SAME = [
     (Home, [Home(pet=Dog(), others=[Cat(), Dog(ids={1})], plain=Dog())]),
     (Cat | Dog, [Cat(), Dog(ids={2})]),
     (list[Cat | Dog], [[Cat(), Dog()]]),
-    (Told, [Told(each=Many(n=2, ids={1}), more=[One(n=1), Many(n=5)])]),
+    (Tagged, [Tagged(each=Many(n=2, ids={1}), more=[One(n=1), Many(n=5)])]),
     (Smart, [Smart(either=Number(value=1)), Smart(either=Text(value="1"))]),
     (Page[Strict], [Page[Strict](items=[FULL], first=FULL)]),
     (Page[Page[Side]], [Page[Page[Side]](items=[Page[Side](items=[Side.SELL])])]),
@@ -449,7 +449,7 @@ def name_of(value: Any) -> str:
 
 
 def service_of(annotation: Any) -> Any:
-    """Make a service that takes and gives values of that annotation in each way there is."""
+    """Make a service that receives and returns values of this annotation in every possible way."""
 
     class Failed(Exception):
         value: Any
@@ -538,7 +538,7 @@ def test_a_model_is_read_back_from_json_as_it_was(annotation, value):
     assert same(read_json(written, adapted), value)
 
 
-# What Pydantic takes beyond values of the very type, it still takes.
+# Coercions that Pydantic allows still work.
 
 
 @pytest.mark.parametrize("read", [convert_to, read_json], ids=["wire", "JSON"])
@@ -555,7 +555,7 @@ def test_a_model_is_read_back_from_json_as_it_was(annotation, value):
         (Alias, {"firstSide": "buy", "second": "sell", "a": {"b": Side.BUY}}, None),
     ],
 )
-def test_coercions_and_validators_are_pydantics(read, cls, value, made):
+def test_coercions_and_validators_work_as_in_pydantic(read, cls, value, made):
     got = read(value, adapt(cls))
     assert got == made if made is not None else got.second is Side.SELL
 
@@ -567,7 +567,7 @@ class Stamped(Model):
     secret: pydantic.SecretStr = pydantic.SecretStr("")
 
 
-def test_a_browser_may_send_what_pydantic_makes_something_of():
+def test_json_values_are_coerced_as_in_pydantic():
     made = read_json(
         {"at": 0, "price": 1.5, "url": "https://localhost", "secret": "s"}, adapt(Stamped)
     )
@@ -592,21 +592,21 @@ def test_a_browser_may_send_what_pydantic_makes_something_of():
         (Allow, {"a": ["x"]}, "Expected `int`, got `str` - at `$.a[0]`"),
         (Checked, {"words": [], "start": 10}, "Value error, ends before it starts"),
         (Home, {"pet": {"kind": "cow"}}, "at `$.pet`"),
-        (Told, {"each": {"n": "x"}}, "at `$.each"),
+        (Tagged, {"each": {"n": "x"}}, "at `$.each"),
         (Ids, ["a"], "Expected `int`, got `str` - at `$[0]`"),
         (Tree, {"value": "x", "children": [{"value": "x"}, {"value": 1}]}, "(and 1 more)"),
         (Tree, {"children": [{"value": "x"}], "ids": ["a"]}, "(and 2 more) - at `$.children[0].value`"),
         (Made, {"ids": ["x"] * 2000}, "2000 of its values do not fit"),
     ],
 )  # fmt: skip
-def test_the_text_says_where_a_model_does_not_fit(cls, value, text):
+def test_the_error_says_where_a_value_does_not_fit_its_model(cls, value, text):
     with pytest.raises(msgspec.ValidationError) as caught:
         convert_to(value, adapt(cls))
     assert complaint(caught.value).endswith(text) or text in complaint(caught.value)
     assert complaint(caught.value).isprintable()
 
 
-async def test_a_field_that_is_excluded_is_not_sent():
+async def test_an_excluded_field_is_not_sent():
     cls = service_of(Hidden)
     service = cls()
     async with open_session_pair(service, None) as (_, session):
@@ -615,7 +615,7 @@ async def test_a_field_that_is_excluded_is_not_sent():
     assert Form(Hidden, adapt(Hidden)).write(Hidden(name="a", note="p")) == {"name": "a"}
 
 
-# ── what is refused when it is registered ────────────────────────────────────────────────────
+# ── annotations that are refused at registration ─────────────────────────────────────────────
 
 
 def model_of(annotation: Any, **config: Any) -> Any:
@@ -641,19 +641,19 @@ def model_of(annotation: Any, **config: Any) -> Any:
         (set[list[int]], "the items of a set must have a hash"),
     ],
 )
-def test_a_field_that_can_never_fit_is_refused(annotation, text):
+def test_a_field_that_can_never_be_sent_is_refused(annotation, text):
     with pytest.raises(TypeError, match=text):
         adapt(model_of(annotation))
     with pytest.raises(TypeError, match=text):
         adapt(list[model_of(annotation)])
 
 
-def test_what_would_import_is_refused_outside_of_models_too():
+def test_an_import_string_is_refused_outside_of_models_too():
     with pytest.raises(TypeError, match="it would import what a peer names"):
         adapt(pydantic.ImportString)
 
 
-def test_a_type_of_pydantics_is_checked_outside_of_models_too():
+def test_a_type_of_pydantic_is_checked_outside_of_models_too():
     with pytest.raises(msgspec.ValidationError, match="should have timezone info"):
         convert_to(dt.datetime(2026, 1, 1), adapt(pydantic.AwareDatetime))  # noqa: DTZ001
     with pytest.raises(msgspec.ValidationError, match="valid URL"):
@@ -661,7 +661,7 @@ def test_a_type_of_pydantics_is_checked_outside_of_models_too():
     assert read_json("s", adapt(pydantic.SecretStr)).get_secret_value() == "s"
 
 
-def test_what_cannot_travel_is_refused():
+def test_models_that_cannot_be_sent_are_refused():
     class Path(Model):
         side: Side = pydantic.Field(validation_alias=pydantic.AliasPath("a", "b"))
 
@@ -707,7 +707,7 @@ class Limited(Model):
 
 @pytest.fixture
 def slow(monkeypatch):
-    """To the guard, all keys take long: what does not go through it does not notice."""
+    """Make all guarded keys seem slow, so that any key which passes the guard is noticed."""
     spent = itertools.accumulate(itertools.cycle((0.0, 1.0, 0.0, 0.0)))
     monkeypatch.setattr(keyed._KEYS, "builder", KeyBuilder(lambda: next(spent)))
 
@@ -730,7 +730,7 @@ def slow(monkeypatch):
         (Lax, {"options": {"ids": MANY}}),
         (Lax, {"me": {"me": {"ids": MANY}}}),
         (Checked, {"words": [], "ids": MANY}),
-        (Told, {"each": {"n": 2, "ids": MANY}}),
+        (Tagged, {"each": {"n": 2, "ids": MANY}}),
         (Allow, {"other": MANY}),
         (Ids, MANY),
         (StrictData, {"side": "buy", "ids": MANY}),
@@ -741,7 +741,7 @@ def slow(monkeypatch):
         (StructWithModel, {"strict": {"ids": MANY}}),
     ],
 )  # fmt: skip
-def test_no_table_in_a_model_is_built_by_pydantic_of_what_arrives(slow, cls, value, read):
+def test_pydantic_never_builds_a_set_or_dict_from_received_values(slow, cls, value, read):
     with pytest.raises(msgspec.ValidationError) as caught:
         read(value, adapt(cls))
     text = complaint(caught.value)
@@ -749,7 +749,7 @@ def test_no_table_in_a_model_is_built_by_pydantic_of_what_arrives(slow, cls, val
 
 
 def test_chosen_hashes_in_a_model_are_refused():
-    """By the clock; Pydantic would need a quarter of a minute."""
+    """The clock decides. Pydantic alone would need 15 s."""
     chosen = [number * (2**61 - 1) for number in range(1, 60_001)]
     with pytest.raises(msgspec.ValidationError, match=r"chosen to take long - at `\$\.ids`"):
         convert_to({"ids": chosen}, adapt(Limited))
@@ -758,7 +758,7 @@ def test_chosen_hashes_in_a_model_are_refused():
 # ── nesting ──────────────────────────────────────────────────────────────────────────────────
 
 LEVELS = 40
-"""If the work doubled at each of them, it would have no end."""
+"""Work that doubled at each level would never end."""
 
 
 class Deep(Model):
@@ -814,14 +814,14 @@ def nested(key: str, value: Any) -> Any:
         (DeepAttrs | DeepData, "either", {"path": 1, "third": 1, "other": 1}),
     ],
 )
-def test_what_does_not_fit_deep_inside_is_refused_at_once(annotation, key, bottom, read):
+def test_a_value_that_does_not_fit_deep_inside_is_refused_quickly(annotation, key, bottom, read):
     value = nested(key, bottom)
     with pytest.raises(msgspec.ValidationError):
         read([value] if typing.get_origin(annotation) is list else value, adapt(annotation))
 
 
 @pytest.mark.timeout(60)
-def test_what_pydantic_coerces_deep_inside_is_taken_at_once():
+def test_a_value_that_is_coerced_deep_inside_is_accepted_quickly():
     made = convert_to(nested("inner", {"side": Side.SELL}), adapt(Deep))
     for _ in range(LEVELS):
         made = made.inner

@@ -1,4 +1,7 @@
-"""Methods that would have to send a function or a stream where none can travel are refused when they are registered."""
+"""Methods that would send a function or a stream where none can be sent are refused.
+
+They are refused at registration.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +45,14 @@ DATA = [int | Function, Any, object, list[Any], list[int | Function], None]
 
 
 @pytest.mark.parametrize("annotation", LENT)
-def test_a_notification_that_would_have_to_carry_a_function_or_a_stream_is_refused(annotation):
+def test_a_notification_with_a_function_or_a_stream_as_a_parameter_is_refused(annotation):
     with pytest.raises(TypeError, match=r"ask: parameter 'x' is a function or a stream.*@method"):
         build_table(_service(notification, annotation, "x"))
     build_table(_service(method, annotation, "x"))
 
 
 @pytest.mark.parametrize("annotation", LENT)
-def test_a_method_whose_result_would_have_to_be_a_function_or_a_stream_is_refused(annotation):
+def test_a_method_whose_result_is_a_function_or_a_stream_is_refused(annotation):
     with pytest.raises(TypeError, match=r"ask: its result is a function or a stream.*@stream"):
         build_table(_service(method, annotation, "return"))
 
@@ -78,13 +81,13 @@ def _started(mark, annotation):
 
 @pytest.mark.parametrize("mark", [stream, duplex])
 @pytest.mark.parametrize("annotation", LENT)
-def test_a_stream_whose_items_would_have_to_be_functions_or_streams_is_refused(annotation, mark):
+def test_a_stream_whose_items_are_functions_or_streams_is_refused(annotation, mark):
     with pytest.raises(TypeError, match=r": its items are functions or streams.*a callback"):
         build_table(_opened(mark, annotation))
 
 
 @pytest.mark.parametrize("annotation", LENT)
-def test_a_started_value_that_would_have_to_be_a_function_or_a_stream_is_refused(annotation):
+def test_a_started_value_that_is_a_function_or_a_stream_is_refused(annotation):
     with pytest.raises(
         TypeError, match=r"ask: its started value is a function or a stream.*a callback"
     ):
@@ -116,20 +119,18 @@ def test_a_started_value_that_would_have_to_be_a_function_or_a_stream_is_refused
     ],
     ids=["stream", "streams", "stream given to a function", "function", "functions", "given one"],
 )
-def test_an_argument_that_would_have_to_give_functions_or_streams_is_refused(
-    annotation, parameter, text
-):
+def test_an_argument_that_gives_functions_or_streams_is_refused(annotation, parameter, text):
     with pytest.raises(TypeError, match=f"ask: parameter 'x' takes {text}, but only an arg"):
         build_table(_service(method, parameter(annotation), "x"))
 
 
-def test_an_argument_may_be_a_function_that_is_given_functions_and_streams():
+def test_an_argument_may_be_a_function_with_functions_and_streams_as_parameters():
     for annotation in LENT:
         build_table(_service(method, Callable[[annotation], Awaitable[int]], "x"))
 
 
 @pytest.mark.parametrize("annotation", DATA)
-def test_what_may_be_data_as_well_can_be_an_item_and_a_started_value(annotation):
+def test_an_item_or_started_value_may_be_declared_as_data_or_a_function(annotation):
     build_table(_opened(stream, annotation))
     build_table(_opened(duplex, annotation))
     build_table(_started(method, annotation))
@@ -138,6 +139,6 @@ def test_what_may_be_data_as_well_can_be_an_item_and_a_started_value(annotation)
 
 
 @pytest.mark.parametrize("annotation", DATA)
-def test_what_may_be_data_as_well_is_not_refused(annotation):
+def test_parameters_and_results_may_be_declared_as_data_or_a_function(annotation):
     build_table(_service(notification, annotation, "x"))
     build_table(_service(method, annotation, "return"))

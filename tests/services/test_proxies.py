@@ -1,4 +1,4 @@
-"""Proxies: attributes that are remote methods, and nothing else."""
+"""Proxies have an attribute for each remote method, and no others."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def session():
     return FakeSession()
 
 
-async def test_a_method_call_is_handed_to_the_session(session):
+async def test_a_method_call_is_passed_to_the_session(session):
     proxy = Proxy(session, "market", Market)
     assert await proxy.order("BTC", count=2) == "market.order"
     await proxy.log("hello")
@@ -74,13 +74,13 @@ def test_nothing_is_sent_before_the_call_is_awaited(session):
     assert session.calls == []
 
 
-def test_methods_are_made_once(session):
+def test_a_proxy_returns_the_same_method_object_each_time(session):
     for proxy in (Proxy(session, "market"), Proxy(session, "market", Market)):
         assert proxy.order is proxy.order
         assert vars(proxy)["order"] is proxy.order
 
 
-def test_an_interface_says_what_there_is(session):
+def test_a_proxy_has_only_the_methods_of_its_interface(session):
     proxy = Proxy(session, "market", Market)
     assert proxy.order.kind is Kind.METHOD
     assert proxy.log.kind is Kind.NOTIFICATION
@@ -100,7 +100,7 @@ def test_results_are_converted_by_the_interface(session):
     assert Proxy(session, "market").order.convert is None
 
 
-def test_a_protocol_is_an_interface_too(session):
+def test_an_interface_may_be_a_protocol(session):
     class Later(Protocol):
         @method
         def price(self, symbol: str) -> Awaitable[float]: ...
@@ -111,19 +111,19 @@ def test_a_protocol_is_an_interface_too(session):
 @pytest.mark.parametrize(
     "name", ["once", "online", "on", "notify", "onChange", "log", "emit", "sendAll", "x1"]
 )
-def test_a_name_never_tells_the_kind(session, name):
+def test_the_kind_of_a_method_does_not_depend_on_its_name(session, name):
     assert getattr(Proxy(session, "market"), name).kind is Kind.METHOD
 
 
 @pytest.mark.parametrize("interface", [None, Market])
-def test_private_names_are_no_methods(session, interface):
+def test_private_names_are_not_methods(session, interface):
     proxy = Proxy(session, "market", interface)
     for name in ("_x", "__x", "__await__", "__iter__", "__aenter__", "__len__", "__wrapped__"):
         assert not hasattr(proxy, name)
 
 
 @pytest.mark.parametrize("interface", [None, Market])
-def test_a_proxy_is_not_mistaken_for_something_else(session, interface):
+def test_a_proxy_has_no_attributes_that_other_libraries_look_for(session, interface):
     proxy = Proxy(session, "market", interface)
     assert not isinstance(proxy, Awaitable)
     assert not callable(proxy)
@@ -138,8 +138,8 @@ def test_a_proxy_is_not_mistaken_for_something_else(session, interface):
     assert session.calls == []
 
 
-def test_a_proxy_that_was_never_made_is_still_harmless():
-    # What copy and mock libraries do: __new__ without __init__.
+def test_a_proxy_made_without_init_is_harmless():
+    # Copying and mocking libraries call __new__ without __init__.
     proxy = object.__new__(Proxy)
     assert not hasattr(proxy, "__deepcopy__")
     with pytest.raises(AttributeError):
@@ -147,7 +147,7 @@ def test_a_proxy_that_was_never_made_is_still_harmless():
     assert repr(proxy) == "<proxy of ''>"
 
 
-def test_attributes_cannot_be_set(session):
+def test_attributes_of_a_proxy_cannot_be_set(session):
     proxy = Proxy(session, "market")
     with pytest.raises(AttributeError, match="cannot be set"):
         proxy.price = 3

@@ -1,4 +1,4 @@
-"""Arguments and results against annotations."""
+"""Arguments and results are checked against annotations."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def signature_of(annotation: Any) -> Signature:
 
 
 def bound(annotation: Any, value: Any) -> Any:
-    """Bind ``value`` by position and by name, and as a result: all must agree."""
+    """Bind ``value`` by position, by name and as a result, and check that all agree."""
     signature = signature_of(annotation)
     (by_position,), _ = signature.bind([value], None)
     _, by_name = signature.bind([], {"value": value})
@@ -153,7 +153,7 @@ def bound(annotation: Any, value: Any) -> Any:
     return by_position
 
 
-def complaint(annotation: Any, value: Any) -> str:
+def error_text(annotation: Any, value: Any) -> str:
     signature = signature_of(annotation)
     with pytest.raises(InvalidArguments) as by_position:
         signature.bind([value], None)
@@ -175,7 +175,7 @@ def complaint(annotation: Any, value: Any) -> str:
     return what
 
 
-# What the codec hands over (left) for a value of the annotation (right).
+# A value as the codec decodes it (left), and as a value of the annotation (right).
 CONVERTED = [
     (Any, {"a": [1]}, {"a": [1]}),
     (object, 1, 1),
@@ -247,7 +247,7 @@ CONVERTED = [
     (int | str | None, "x", "x"),
     (int | float, 1, 1),
     (Annotated[Corner, "doc"], [0, 0], Corner.ORIGIN),
-    # Unions that msgspec itself refuses.
+    # Unions that msgspec itself refuses to convert.
     (str | bytes, b"x", b"x"),
     (str | bytes, "x", "x"),
     (dt.datetime | str, "2024-02-29T12:30:00Z", "2024-02-29T12:30:00Z"),
@@ -270,7 +270,7 @@ CONVERTED = [
 
 
 @pytest.mark.parametrize(("annotation", "value", "expected"), CONVERTED)
-def test_values_become_what_the_annotation_says(annotation, value, expected):
+def test_values_are_converted_to_their_annotations(annotation, value, expected):
     converted = bound(annotation, value)
     assert converted == expected
     assert type(converted) is type(expected)
@@ -326,8 +326,10 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("annotation", "value", "expected"), REFUSED)
-def test_values_that_do_not_fit_get_one_clear_line(annotation, value, expected):
-    assert expected in complaint(annotation, value)
+def test_a_value_that_does_not_fit_is_refused_with_an_error_of_one_line(
+    annotation, value, expected
+):
+    assert expected in error_text(annotation, value)
 
 
 @pytest.mark.parametrize(
@@ -342,29 +344,29 @@ def test_values_that_do_not_fit_get_one_clear_line(annotation, value, expected):
         OnProgress | None,
     ],
 )
-def test_functions_pass_as_functions(annotation):
+def test_functions_are_passed_on_unchanged(annotation):
     assert bound(annotation, print) is print
 
 
-def test_living_things_pass_as_they_are():
+def test_objects_that_cannot_be_converted_are_passed_on_unchanged():
     plain, box = Plain(), Box()
     assert bound(Plain, plain) is plain
     assert bound(Box[int], box) is box
     assert bound(Box[int] | None, box) is box
-    assert bound(Sized, plain) is plain  # nothing can be checked of a plain Protocol
+    assert bound(Sized, plain) is plain  # a Protocol without __call__ is not checked
 
 
 async def _async_generator():
     yield 1
 
 
-def test_async_iterators_pass():
+def test_async_iterators_are_passed_on_unchanged():
     generator = _async_generator()
     assert bound(AsyncIterator[int], generator) is generator
 
 
 class Shelf:
-    """A method's annotations, as they are found in classes."""
+    """A class whose method names hide names in its annotations."""
 
     def list(self) -> list[int]: ...
 
@@ -379,7 +381,7 @@ def test_annotations_may_use_names_of_the_class():
     assert signature.bind([[1], [[2]]]) == ((Shelf.Item(1), [Shelf.Item(2)]), {})
 
 
-def test_a_method_does_not_hide_the_type_of_its_name():
+def test_a_method_named_like_a_type_does_not_hide_the_type():
     convert = Signature(Shelf.list, owner=Shelf).result_converter()
     assert convert([1]) == [1]
     with pytest.raises(DecodeError, match=r"the result of Shelf.list: .* at `\$\[0\]`"):
@@ -407,7 +409,7 @@ def test_an_annotation_that_does_not_resolve_is_refused_at_registration():
         Signature(take)
 
 
-def test_an_annotation_that_is_not_needed_need_not_resolve():
+def test_annotations_of_self_and_task_status_need_not_resolve():
     def take(self: Unknown, *, task_status: Unknown = None) -> Unknown: ...
 
     signature = Signature(take)
@@ -451,7 +453,7 @@ def test_defaults_are_left_to_the_function():
         (1, "method() takes at most 1 positional argument, but was given 3"),
     ],
 )
-def test_too_many_arguments_are_counted_in_words_that_fit(most, text):
+def test_the_error_about_too_many_arguments_uses_singular_and_plural(most, text):
     def none() -> None: ...
 
     def one(a: int) -> None: ...
@@ -517,7 +519,7 @@ def test_positional_only_names_are_free_for_keywords():
     assert Signature(take).bind([1], {"a": "x"}) == ([1], {"a": "x"})
 
 
-def test_any_number_of_arguments():
+def test_variable_arguments_are_checked_against_their_annotations():
     def take(self, first: str, *rest: Point, **named: Side): ...
 
     signature = Signature(take)
@@ -532,7 +534,7 @@ def test_any_number_of_arguments():
         signature.bind(["a"], {"s": "x"})
 
 
-def test_nothing_is_checked_where_nothing_is_annotated():
+def test_parameters_without_annotations_are_not_checked():
     def take(self, a, b: Any, c=None): ...
 
     args = [object(), object()]
@@ -547,7 +549,7 @@ def test_plain_scalars_are_passed_on_without_a_copy():
     assert Signature(method).bind(args)[0] is args
 
 
-# design.md section 3: nursery.start works across the wire, and its status is not an argument.
+# Tests of task_status, which the session fills in: it is not an argument.
 
 
 def test_task_status_is_never_filled_from_the_wire():
@@ -598,7 +600,7 @@ def test_a_bare_wrapper_takes_anything():
 
 
 @pytest.mark.parametrize("annotation", [Awaitable[int], Coroutine[Any, Any, int]])
-def test_a_plain_def_may_be_annotated_with_what_is_awaited(annotation):
+def test_a_plain_def_may_be_annotated_as_returning_an_awaitable(annotation):
     def later(self): ...
 
     later.__annotations__ = {"return": annotation}
@@ -615,12 +617,12 @@ def test_results_are_converted():
     assert convert({1: {"name": "l"}}) == {1: Line("l")}
 
 
-def test_bound_functions_of_no_class():
+def test_a_bound_function_outside_a_class_has_a_signature():
     signature = Signature(lambda a, b=1: None, skip_self=False)
     assert signature.bind([1, 2]) == ([1, 2], {})
 
 
-def test_a_variable_of_the_closure_that_is_assigned_later():
+def test_annotations_may_use_a_variable_of_the_closure_that_is_assigned_later():
     def service():
         def method(value: int) -> list[int]:
             return [value, later]

@@ -1,4 +1,4 @@
-"""Method tables: what is callable, and that nothing else is."""
+"""Method tables: marked methods can be called, and no others."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ class Empty:
     def price(self): ...
 
 
-# Many services at one end. Each method is found by its full name.
+# Several services at one end. Each method is found by its full name.
 
 
-def test_a_mapping_gives_full_names():
+def test_methods_of_a_mapping_have_full_names():
     table = build_table({"market": Market(), "": Market(), "other-1_B": Market()})
     methods = ["price", "order", "log"]
     prefixes = ["market.", "", "other-1_B."]
     assert set(table) == {prefix + name for prefix, name in itertools.product(prefixes, methods)}
 
 
-def test_one_object_is_the_service_without_a_name():
+def test_a_single_object_is_the_service_without_a_name():
     assert set(build_table(Market())) == {"price", "order", "log"}
 
 
-def test_no_services_is_an_empty_table():
+def test_without_services_the_table_is_empty():
     assert build_table(None) == {}
     assert build_table({}) == {}
 
 
-def test_an_entry_knows_all_that_a_call_needs():
+def test_an_entry_holds_all_that_a_call_needs():
     table = build_table({"market": Market()})
     price, order, log = table["market.price"], table["market.order"], table["market.log"]
     assert (price.kind, price.is_async, price.raises) == (Kind.METHOD, True, ())
@@ -73,13 +73,13 @@ def test_an_entry_knows_all_that_a_call_needs():
     assert order.function(*args, **kwargs) == "2 BTC"
 
 
-def test_complaints_use_the_name_that_was_called():
+def test_errors_name_the_method_as_it_was_called():
     table = build_table({"market": Market()})
     with pytest.raises(InvalidArguments, match=r"^market.price\(\) parameter 'symbol': "):
         table["market.price"].signature.bind([1])
 
 
-def test_the_mark_of_the_interface_holds_for_an_override():
+def test_an_override_inherits_the_mark_of_the_interface():
     class Live(Market):
         async def price(self, symbol):
             return 2.0
@@ -97,7 +97,7 @@ def test_the_mark_of_the_interface_holds_for_an_override():
     assert table["order"].function("BTC") == "live"
 
 
-def test_two_interfaces_make_one_service():
+def test_a_service_may_implement_two_interfaces():
     class Admin:
         @method
         def stop(self): ...
@@ -119,7 +119,7 @@ def test_two_interfaces_make_one_service():
         3,
     ],
 )
-def test_an_override_that_is_no_method_is_refused(attribute):
+def test_an_override_that_is_not_a_method_is_refused(attribute):
     live = type("Live", (Market,), {"price": attribute})
     with pytest.raises(
         TypeError, match=r"Live.price overrides a remote method with a .* write a def"
@@ -168,7 +168,7 @@ def test_an_override_is_called_as_python_binds_it(attribute):
 
 
 @pytest.mark.parametrize("function", [lambda: 3.0, lambda *, symbol: 3.0])
-def test_a_method_without_a_place_for_self_is_refused(function):
+def test_a_method_without_a_parameter_for_self_is_refused(function):
     live = type("Live", (Market,), {"price": function})
     with pytest.raises(
         TypeError, match=r"^price: its signature has no place for self: write \(self"
@@ -197,14 +197,14 @@ def test_a_mark_inside_another_decorator_is_refused(wrap):
         build_table(cls())
 
 
-def test_a_partialmethod_of_a_remote_method_is_a_local_one():
+def test_a_partialmethod_of_a_remote_method_is_not_remote():
     class Live(Market):
         bitcoin = functools.partialmethod(Market.price, "BTC")
 
     assert set(build_table(Live())) == {"price", "order", "log"}
 
 
-def test_a_cached_method_that_is_marked_is_one():
+def test_a_marked_cached_method_is_remote():
     class Cached:
         @functools.cache  # noqa: B019
         @method
@@ -217,7 +217,7 @@ def test_a_cached_method_that_is_marked_is_one():
         entry.signature.bind([1])
 
 
-def test_a_wrapped_method_is_checked_as_what_it_wraps():
+def test_a_wrapper_has_the_signature_of_the_wrapped_method():
     def logged(function):
         @functools.wraps(function)
         def wrapper(*args, **kwargs):
@@ -247,7 +247,7 @@ def test_a_class_in_place_of_its_instance_is_refused():
 
 
 @pytest.mark.parametrize("name", ["a.b", " ", "a b", "é", "a\n", "a\r\nPUB", "*", ">", 3, None])
-def test_service_names_are_plain(name):
+def test_a_service_name_must_be_a_plain_identifier(name):
     with pytest.raises(ValueError, match="a service name must consist"):
         build_table({name: Market()})
 
@@ -258,7 +258,7 @@ def test_an_alias_with_an_odd_name_is_refused():
         build_table(odd())
 
 
-def test_a_method_that_cannot_be_checked_is_named():
+def test_the_error_names_a_method_whose_annotation_cannot_be_resolved():
     class Service:
         @method
         def put(self, value: Missing): ...  # noqa: F821
@@ -269,10 +269,10 @@ def test_a_method_that_cannot_be_checked_is_named():
         build_table(Service())
 
 
-# Services per session (design.md section 3)
+# Services per session.
 
 
-def test_a_function_of_the_session_makes_the_services():
+def test_a_function_of_the_session_may_make_the_services():
     session = object()
 
     class Live(Market):
@@ -284,7 +284,7 @@ def test_a_function_of_the_session_makes_the_services():
     assert resolve(lambda session: None, session) is None
 
 
-def test_services_that_are_given_stay_as_they_are():
+def test_given_services_are_used_as_they_are():
     class Callable(Market):
         def __call__(self): ...
 
@@ -296,18 +296,18 @@ def test_services_that_are_given_stay_as_they_are():
     assert set(build_table(Mapped())) == {"price", "order", "log"}
 
 
-def test_the_function_of_the_session_is_a_plain_one():
+def test_the_function_of_the_session_must_be_a_plain_def():
     async def services(session): ...
 
     with pytest.raises(TypeError, match="must be a plain def"):
         resolve(services, object())
 
 
-# Law 13: nobody gets in by name.
+# Law 13: only decorated methods can be called.
 
 
 class Spy(Market):
-    """Records each look at one of its attributes."""
+    """A service that records each attribute lookup."""
 
     looks: list[str]
     called: list[str]
@@ -369,13 +369,13 @@ def test_law_13_names_from_the_wire_are_only_keys(name):
     assert spy.called == []
 
 
-def test_registration_does_not_look_at_the_instance():
+def test_registration_looks_up_no_attribute_of_the_instance():
     spy = Spy()
     build_table(spy)
     assert set(spy.looks) <= {"__class__"}
 
 
-def test_missing_names_the_service_where_that_is_unknown():
+def test_the_error_names_an_unknown_service():
     table = build_table({"market": Market(), "": Market()})
     assert str(missing(table, "market.x")) == "there is no method 'market.x'"
     assert str(missing(table, "x")) == "there is no method 'x'"
@@ -383,13 +383,13 @@ def test_missing_names_the_service_where_that_is_unknown():
     assert str(missing({}, "x")) == "there is no method 'x'"
 
 
-def test_the_wrong_kind_is_said():
+def test_the_error_says_how_a_method_must_be_called():
     table = build_table(Market())
     assert "must be called, not notified" in str(wrong_kind(table["price"]))
     assert "must be notified, not called" in str(wrong_kind(table["log"]))
 
 
-def test_describe_is_plain_data():
+def test_the_description_is_plain_data():
     assert describe(build_table({"market": Market()})) == [
         {
             "name": "market.log",

@@ -29,7 +29,7 @@ def test_quoted_names_are_short_and_printable(name):
     assert len(shown) <= 10 * 100 + 2
 
 
-def test_a_cut_says_what_there_was():
+def test_clipped_text_tells_the_original_length():
     assert clip("x" * 1000, 30) == "x" * 11 + "… (1000 characters)"
     assert clip("x" * 30, 30) == "x" * 30
 

@@ -1,4 +1,7 @@
-"""A value that is sent where both ends say what it is arrives as that, with an equal value; nothing else does."""
+"""A value arrives equal and of the same type if both ends annotate its type.
+
+Values that do not fit the annotation are refused.
+"""
 
 from __future__ import annotations
 
@@ -261,7 +264,7 @@ NOW = dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC)
 PATH = pathlib.Path("a/b.txt")
 HALF = fractions.Fraction(1, 2)
 
-# An annotation, values that fit it, and values that do not.
+# An annotation, values that fit it, and values that do not fit.
 TABLE: list[tuple[Any, list[Any], list[Any]]] = [
     (pathlib.Path, [PATH, pathlib.Path()], [1, b"x", ["a"]]),
     (pathlib.PurePath, [pathlib.PurePath("a")], [1]),
@@ -369,7 +372,7 @@ if sys.version_info >= (3, 12):
 
 
 def service_of(annotation: Any) -> Any:
-    """Make a service that takes and gives values of that annotation in each way there is."""
+    """Make a service that receives and returns values of this annotation in every possible way."""
 
     class Service:
         @trio_rpc.method
@@ -454,7 +457,7 @@ async def test_a_value_that_does_not_fit_is_refused_in_one_line(annotation, valu
                 await items.receive()
 
 
-# What arrives without an annotation is of a simpler type, and JSON has no keys but text.
+# Values of these types arrive simpler without an annotation, or JSON cannot hold their keys.
 UNTYPED_IN_JSON = (
     dict[pathlib.Path, int],
     Mixed,
@@ -466,11 +469,11 @@ UNTYPED_IN_JSON = (
 @pytest.mark.parametrize(("annotation", "value"), GOOD, ids=shown)
 def test_the_json_of_a_value_that_fits_is_read_back_as_it_was(annotation, value):
     if annotation in UNTYPED_IN_JSON or annotation is Root:
-        pytest.skip("JSON cannot say all of it")
+        pytest.skip("JSON cannot hold all of it")
     if value == fractions.Fraction(10**30, 3) or isinstance(value, Celsius):
-        pytest.skip("JSON cannot say all of it")
+        pytest.skip("JSON cannot hold all of it")
     form = Form(annotation, adapt(annotation, Names(globals(), {})))
-    form.write(value)  # raises if it would be read back as another
+    form.write(value)  # raises if it would not be read back equal
 
 
 @pytest.mark.parametrize(
@@ -499,7 +502,7 @@ def test_the_json_of_a_value_that_fits_is_read_back_as_it_was(annotation, value)
         (Options, {"limit": 1}, "Object missing required field `path`"),
     ],
 )
-async def test_the_text_says_where_in_the_value_it_does_not_fit(annotation, value, text):
+async def test_the_error_says_where_a_value_does_not_fit(annotation, value, text):
     cls = service_of(annotation)
     async with open_session_pair(cls(), None) as (_, session):
         with pytest.raises(trio_rpc.InvalidArguments) as caught:
@@ -537,7 +540,7 @@ class Odd(enum.Enum):
         (pathlib.WindowsPath if os.name == "posix" else pathlib.PosixPath, "cannot"),
     ],
 )
-def test_what_can_never_fit_is_refused_when_it_is_registered(annotation, text):
+def test_annotations_that_no_value_can_fit_are_refused_at_registration(annotation, text):
     async def put(self, value) -> None: ...
 
     put.__annotations__["value"] = annotation
@@ -565,7 +568,7 @@ class Keywords:
         return len(args)
 
 
-async def test_keywords_may_be_those_of_a_typed_dict():
+async def test_keyword_arguments_may_be_annotated_with_a_typed_dict():
     async with open_session_pair(Keywords(), None) as (_, session):
         proxy = session.proxy("", Keywords)
         found = await proxy.search("a", depth=1, path=PATH)
@@ -583,8 +586,8 @@ async def test_keywords_may_be_those_of_a_typed_dict():
         assert await proxy.anything(1, "a") == 2
 
 
-def said_elsewhere(function: Any) -> Any:
-    """Wrap a method, whose signature is that of the wrapper, too."""
+def with_announced_signature(function: Any) -> Any:
+    """Wrap a method in a function that announces the signature of the method."""
 
     async def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         return await function(self, *args, **kwargs)
@@ -617,7 +620,7 @@ class Sides(Generic[T]):
 
 class Paths(Store[pathlib.Path], Sides[Side]):
     @trio_rpc.method
-    @said_elsewhere
+    @with_announced_signature
     async def wrapped(self, value: pathlib.Path) -> pathlib.Path:
         return value
 
@@ -627,7 +630,7 @@ class InnerPaths(Paths):
 
 
 @pytest.mark.parametrize("cls", [Paths, InnerPaths])
-async def test_a_generic_class_knows_what_its_type_variables_stand_for(cls):
+async def test_type_variables_are_resolved_in_subclasses_of_generic_classes(cls):
     seen = []
 
     async def back(value):
@@ -648,7 +651,7 @@ async def test_a_generic_class_knows_what_its_type_variables_stand_for(cls):
             await proxy.put(1, [])
 
 
-async def test_what_a_signature_says_of_a_wrapper_holds_for_its_result():
+async def test_the_announced_signature_of_a_wrapper_also_converts_its_result():
     async with open_session_pair(Paths(), None) as (_, session):
         assert await session.proxy("", Paths).wrapped(PATH) == PATH
 
@@ -664,7 +667,7 @@ class Aliases:
         await back([[PATH]])
 
 
-async def test_an_alias_that_names_itself_may_be_an_argument_of_a_callback():
+async def test_a_recursive_alias_may_be_an_argument_of_a_callback():
     seen = []
 
     async def back(value):
@@ -679,10 +682,10 @@ async def test_an_alias_that_names_itself_may_be_an_argument_of_a_callback():
     assert seen == [{"a": [1, {"b": None}]}, [[PATH]], [[PATH]]]
 
 
-# Names are found where they are written.
+# Names are looked up where the class is defined.
 
 
-async def test_classes_beside_a_service_in_a_function_are_found():
+async def test_annotations_may_name_classes_local_to_the_function_that_defines_the_service():
     @dataclass
     class Item:
         path: pathlib.Path
@@ -734,7 +737,7 @@ def factory() -> type:
     return Service
 
 
-async def test_they_are_found_when_the_function_has_returned():
+async def test_local_classes_are_found_after_the_function_has_returned():
     service = factory()
     async with open_session_pair(service(), None) as (_, session):
         assert (await session.proxy("", service).echo({"number": 1})).number == 1
@@ -745,7 +748,7 @@ class NoSuchName:
     async def put(self, value: list[Missing]) -> None: ...  # noqa: F821
 
 
-def test_a_name_that_is_not_there_is_named_and_nothing_untrue_is_said():
+def test_the_error_about_an_unknown_name_in_an_annotation_says_where_it_was_sought():
     with pytest.raises(TypeError) as caught:
         trio_rpc.services.build_table(NoSuchName())
     assert str(caught.value) == (
@@ -764,7 +767,7 @@ class Indirect:
     async def put(self, value: list[Unresolved]) -> None: ...
 
 
-def test_a_name_that_a_dataclass_lacks_is_named_with_the_class():
+def test_the_error_about_an_unknown_name_in_a_dataclass_names_the_class():
     with pytest.raises(
         TypeError, match="'Missing' in the annotation of 'value' of Unresolved cannot"
     ):
@@ -783,7 +786,7 @@ def too_late() -> type:
     return Service
 
 
-def test_a_local_name_that_came_too_late_is_named():
+def test_the_error_names_a_local_class_that_is_defined_too_late():
     with pytest.raises(
         TypeError, match=r"'Local' .*too_late\(\) had no local variable 'Local' when"
     ):

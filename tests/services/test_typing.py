@@ -1,4 +1,4 @@
-"""mypy --strict over the typing tests, and over a file of mistakes."""
+"""Run mypy --strict over the typing tests, and over a file of deliberate mistakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MISTAKES = Path(__file__).with_name("wrong_types.py")
 
 
 def mypy(path: Path) -> list[str]:
-    """Return the errors that mypy, as the project has set it up, finds in ``path``."""
+    """Return the errors that mypy finds in ``path`` with the project's settings."""
     done = subprocess.run(  # noqa: S603 - our own interpreter, and a path of ours
         [sys.executable, "-m", "mypy", "--no-pretty", "--no-error-summary", str(path)],
         cwd=ROOT,
@@ -28,11 +28,11 @@ def mypy(path: Path) -> list[str]:
     return [line for line in done.stdout.splitlines() if " error: " in line]
 
 
-def test_typed_and_untyped_uses_are_seen_as_they_are():
+def test_mypy_accepts_typed_and_untyped_uses():
     assert mypy(ROOT / "tests/typing") == []
 
 
-def test_mistakes_are_found():
+def test_mypy_finds_each_deliberate_mistake():
     expected = {
         (number, code)
         for number, line in enumerate(MISTAKES.read_text().splitlines(), 1)

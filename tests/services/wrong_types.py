@@ -1,4 +1,4 @@
-"""Mistakes that mypy --strict must find. Each line that has one names the errors' codes."""
+"""Mistakes that mypy --strict must find. Each such line ends with the codes of its errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ class Live(Market):
 
 
 class Undecorated(Market):
-    """Works, but to a type checker a stream or a duplex is what its caller sees: it wants the decorator again."""
+    """Overrides without the decorator, which work at run time but not for a type checker.
+
+    To the checker, the decorator gives a stream or a duplex the type that its caller sees."""
 
     async def ticks(self, symbol: str) -> AsyncGenerator[float, None]:  # E: override
         yield 1.0

@@ -1,4 +1,4 @@
-"""An exception that is kept says where it was raised, and keeps nothing else."""
+"""A stored exception keeps the places where it was raised, but no frames and no local variables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trio_rpc.util.places import keep_all_places
 
 
 class Held:
-    """Something that a frame has."""
+    """An object that a frame refers to."""
 
 
 async def fails(held):
@@ -30,7 +30,7 @@ async def translates(held):
 
 
 async def caught(held):
-    """An exception, and by its frames all that has awaited it."""
+    """Return an exception whose frames refer to each function that awaited it."""
     try:
         await translates(held)
     except trio.BrokenResourceError as exc:
@@ -41,7 +41,7 @@ def places(exc):
     return [(each.name, each.line) for each in traceback.extract_tb(exc.__traceback__)]
 
 
-async def test_the_places_stay_in_the_traceback():
+async def test_the_traceback_still_shows_every_place():
     exc = await caught(Held())
     before = traceback.format_exception(exc)
     keep_all_places(exc)
@@ -53,14 +53,14 @@ async def test_the_places_stay_in_the_traceback():
         ("translates", "await fails(held)"),
         ("fails", 'raise OSError("a test\'s own")'),
     ]
-    carets = str.maketrans("", "", "^~")  # Python knows the columns of real code only
+    carets = str.maketrans("", "", "^~")  # only real code has columns to mark
     after = traceback.format_exception(exc)
     assert [line for line in "".join(after).splitlines() if line.strip()] == [
         line for line in "".join(before).splitlines() if line.translate(carets).strip()
     ]
 
 
-async def test_nothing_is_kept_alive_by_the_places(autojump_clock):
+async def test_the_traceback_keeps_no_object_alive(autojump_clock):
     held = Held()
     alive = weakref.ref(held)
     gc.collect()
@@ -76,7 +76,7 @@ async def test_nothing_is_kept_alive_by_the_places(autojump_clock):
         gc.enable()
 
 
-async def test_modules_that_are_not_wanted_are_left_out():
+async def test_places_in_unwanted_modules_are_left_out():
     exc = await caught(Held())
     keep_all_places(exc, lambda module: module != __name__)
     assert exc.__traceback__ is exc.__cause__.__traceback__ is None
@@ -88,10 +88,10 @@ def raised(exc):
     return info.value
 
 
-def test_what_a_group_is_made_of_and_what_came_before_keep_their_places_too():
+def test_the_parts_and_contexts_of_a_group_keep_their_places():
     before, part = raised(KeyError("before")), raised(ValueError("part"))
     part.__context__ = before
-    before.__context__ = part  # Python itself makes no such ring, but may be given one
+    before.__context__ = part  # Python makes no such cycle itself, but accepts one
     group = raised(ExceptionGroup("a test's own", [part]))
     keep_all_places(group)
     for exc in (group, part, before):

@@ -1,4 +1,4 @@
-"""Connecting again and again: the delays between attempts."""
+"""Reconnecting: the delays between attempts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trio_rpc.util.reconnect import keep_connected
 
 
 async def delays_after(answers):
-    """Return the delay after each attempt, of which the answers say whether it was of use."""
+    """Return the delay after each attempt; the answers tell which attempts were successful."""
     times = []
 
     async def connect():
@@ -33,17 +33,17 @@ async def test_delays_are_spread_below_a_bound_that_doubles(autojump_clock):
     assert min(delays[10:]) < 5
 
 
-async def test_the_bound_is_the_first_one_again_after_an_attempt_that_was_of_use(autojump_clock):
+async def test_after_a_successful_attempt_the_bound_starts_again_at_the_first_delay(autojump_clock):
     delays = await delays_after([False] * 20 + [True] * 20)
     assert all(delay <= 0.1 for delay in delays[20:])
 
 
-async def test_a_server_may_be_away_for_any_number_of_attempts(autojump_clock):
+async def test_the_delay_is_bounded_after_any_number_of_failed_attempts(autojump_clock):
     delays = await delays_after([False] * 1100)  # 2 ** 1024 is too large for a float
     assert max(delays) <= 10
 
 
-async def test_what_an_attempt_raises_ends_it():
+async def test_an_exception_from_an_attempt_ends_the_loop():
     async def connect():
         raise ConnectionRefusedError
 

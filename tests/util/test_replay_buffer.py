@@ -1,4 +1,4 @@
-"""Messages that are numbered, and kept until the other end has them."""
+"""The replay buffer: messages are numbered and kept until the other end acknowledges them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def filled(*messages):
     return buffer
 
 
-def test_messages_are_numbered_from_one_and_go_on_after_an_acknowledgement():
+def test_numbers_start_at_one_and_go_on_after_an_acknowledgement():
     buffer = ReplayBuffer(10, 10)
     assert buffer.last == 0
     assert [buffer.append(b"a"), buffer.append(b"b")] == [1, 2]
@@ -24,7 +24,7 @@ def test_messages_are_numbered_from_one_and_go_on_after_an_acknowledgement():
     assert buffer.append(b"c") == 3
 
 
-def test_it_has_room_below_so_many_messages_and_so_many_bytes():
+def test_the_buffer_has_room_below_its_limits_of_messages_and_bytes():
     by_count, by_bytes = ReplayBuffer(2, 100), ReplayBuffer(100, 4)
     by_count.append(b"a")
     by_bytes.append(b"abc")
@@ -41,7 +41,7 @@ def test_it_has_room_below_so_many_messages_and_so_many_bytes():
     assert by_bytes.size == 0
 
 
-def test_what_comes_after_a_number_is_sent_again():
+def test_the_messages_after_a_number_are_replayed():
     buffer = filled(b"a", b"b", b"c")
     assert list(buffer.after(0)) == [(1, b"a"), (2, b"b"), (3, b"c")]
     assert list(buffer.after(2)) == [(3, b"c")]
@@ -49,7 +49,7 @@ def test_what_comes_after_a_number_is_sent_again():
     assert len(buffer) == 3
 
 
-def test_acknowledging_what_was_acknowledged_changes_nothing():
+def test_acknowledging_an_acknowledged_message_changes_nothing():
     buffer = filled(b"a", b"b")
     buffer.acknowledge(1)
     buffer.acknowledge(1)
@@ -58,7 +58,7 @@ def test_acknowledging_what_was_acknowledged_changes_nothing():
 
 
 @given(st.lists(st.sampled_from(["append", "next", "acknowledge"]), max_size=60))
-def test_an_iteration_skips_what_is_acknowledged_meanwhile_and_meets_the_rest_once(steps):
+def test_a_replay_skips_messages_acknowledged_meanwhile_and_yields_each_other_once(steps):
     buffer = filled(b"1", b"2", b"3")
     iterator, met, skipped = buffer.after(0), [], set()
     for step in steps:
