@@ -82,7 +82,7 @@ CROSSINGS = {
         "test_the_answer_to_an_abandoned_call_is_ignored"
     ],
     "Request or Notification without a parent, and Goodbye": [
-        "test_a_request_that_crosses_a_goodbye_is_unavailable_at_its_caller"
+        "test_a_call_that_crosses_a_goodbye_has_not_started"
     ],
     "a call within a call, and the terminal message of its parent": [
         "a call within a call that has ended",

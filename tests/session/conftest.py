@@ -1,9 +1,9 @@
-"""What every test of sessions gets: a clock that nobody waits for, and sessions over each transport.
+"""Fixtures for the tests of sessions: a mock clock, and sessions over each transport.
 
 A test of what sessions do takes the fixture ``session_pair`` and calls it in place of
 ``trio_rpc.testing.open_session_pair``, with the same arguments. It then runs once over each
-transport. All but the run in memory are slow, and ``--transport tcp`` chooses one. A test that has
-channels of its own, or that does not depend on what joins the sessions, calls ``open_session_pair``.
+transport. All runs except those in memory are slow. ``--transport tcp`` chooses one. A test that
+has channels of its own, or that does not depend on the transport, calls ``open_session_pair``.
 If it does so without channels, ``tests/transports/test_transports.py`` lists it.
 """
 
@@ -22,7 +22,7 @@ from trio_rpc.testing import open_session_pair
 
 
 def pytest_generate_tests(metafunc):
-    """Run what takes ``session_pair`` over each transport, or over those that were chosen."""
+    """Run each test that takes ``session_pair`` over each transport, or over the chosen ones."""
     if "session_pair" in metafunc.fixturenames:
         kinds = metafunc.config.getoption("--transport") or KINDS
         if unknown := set(kinds) - set(KINDS):
@@ -33,14 +33,14 @@ def pytest_generate_tests(metafunc):
 
 
 def _is_in_memory(request):
-    """Tell whether all that a test does is seen by its clock: it uses no sockets, threads or pipes."""
+    """Tell whether a test uses no sockets, threads or pipes, so that its clock sees all it does."""
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     return parameters.get("session_pair", "memory") in IN_MEMORY
 
 
 @pytest.fixture
 async def session_pair(request, nursery, tmp_path, server_tls):
-    """Give the test ``open_session_pair``, over one transport."""
+    """Return a function like ``open_session_pair`` whose sessions are joined by one transport."""
     transport = Transport(request.param, nursery, tmp_path, server_tls)
 
     @contextlib.asynccontextmanager
@@ -57,21 +57,24 @@ async def session_pair(request, nursery, tmp_path, server_tls):
 
 @pytest.fixture
 def autojump_clock(request):
-    """A mock clock that jumps when nothing happens; bytes on their way between sockets do happen."""
+    """Make a mock clock that jumps when no task can run.
+
+    With sockets it waits a little first, because bytes may still be on their way.
+    """
     return MockClock(autojump_threshold=0 if _is_in_memory(request) else 0.01)
 
 
 @pytest.fixture
 def no_time(autojump_clock):
-    """A mock clock, and the assurance that the test took none of its time."""
+    """Make a mock clock that jumps, and check that the test took none of its time."""
     started = autojump_clock.current_time()
     yield autojump_clock
-    assert autojump_clock.current_time() == started, "something waited for a time-out"
+    assert autojump_clock.current_time() == started, "a task waited for a timeout"
 
 
 @pytest.fixture
 async def tasks():
-    """How many tasks there are, to find those that outlive their session."""
+    """Return a function that counts tasks, to find those that outlive their session."""
 
     def count():
         return trio.lowlevel.current_statistics().tasks_living
@@ -86,17 +89,17 @@ def server_tls():
 
 @pytest.fixture(autouse=True)
 async def watchdog(request):
-    """End a test that hangs: where nobody else waits for a time, a mock clock jumps to this one.
+    """End a test that hangs: the mock clock jumps to this time if no task waits for an earlier one.
 
-    Over sockets it would jump there while a thread is at work; there pytest's time-out is enough.
+    Over sockets it would jump while a thread is at work. For those tests pytest's timeout suffices.
     """
 
-    async def bark():
+    async def fail_when_idle():
         await trio.sleep(3_000)
         raise AssertionError("this test hangs")
 
     async with trio.open_nursery() as nursery:
         if _is_in_memory(request):
-            nursery.start_soon(bark)
+            nursery.start_soon(fail_when_idle)
         yield
         nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""Aliases in the annotations of functions, streams and results say what they stand for."""
+"""Aliases in the annotations of functions, streams and results mean what they stand for."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ def _desk(names: dict[str, Any], sink: str, *args: Any) -> Any:
     return Desk
 
 
-async def _told(session_pair, desk: Any) -> list[Any]:
-    told: list[Any] = []
+async def _received(session_pair, desk: Any) -> list[Any]:
+    received: list[Any] = []
     async with session_pair(desk(), None) as (_, session):
-        await session.proxy("", desk).tell(lambda *given: told.append(given))
-    return told
+        await session.proxy("", desk).tell(lambda *given: received.append(given))
+    return received
 
 
 @pytest.mark.parametrize("sink", ["Sink[set[int]]", "Sinks[set[int]]"])
@@ -98,21 +98,21 @@ async def test_the_arguments_of_a_callback_are_converted_to_those_of_its_alias(
             await (x["a"] if isinstance(x, dict) else x)([1, 2])
 
     Desk.tell.__annotations__["x"] = eval(sink, names)  # noqa: S307
-    told: list[Any] = []
+    received: list[Any] = []
     async with session_pair(Desk(), None) as (_, session):
-        given = {"a": told.append} if "Sinks" in sink else told.append
+        given = {"a": received.append} if "Sinks" in sink else received.append
         await session.proxy("", Desk).tell(given)
-    assert told == [{1, 2}]
+    assert received == [{1, 2}]
 
 
 async def test_an_argument_that_does_not_fit_the_alias_is_an_error(session_pair, names):
     with pytest.raises(trio_rpc.RemoteError, match="Expected `int`, got `str`"):
-        await _told(session_pair, _desk(names, "Sink[int]", "one"))
+        await _received(session_pair, _desk(names, "Sink[int]", "one"))
 
 
 @needs_statements
 @pytest.mark.parametrize(
-    ("sink", "args", "told"),
+    ("sink", "args", "received"),
     [
         ("Twice[set[int]]", ([1],), ({1},)),
         ("Spread[set[int], list[set[int]]]", ([1], [[2]]), ({1}, [{2}])),
@@ -129,8 +129,8 @@ async def test_an_argument_that_does_not_fit_the_alias_is_an_error(session_pair,
         ("Given[...]", ([1], 2), ([1], 2)),
     ],
 )
-async def test_an_alias_may_have_several_arguments(session_pair, sink, args, told):
-    assert await _told(session_pair, _desk(_made(STATEMENTS), sink, *args)) == [told]
+async def test_an_alias_may_have_several_parameters(session_pair, sink, args, received):
+    assert await _received(session_pair, _desk(_made(STATEMENTS), sink, *args)) == [received]
 
 
 async def test_the_result_of_a_callback_is_converted_to_that_of_its_alias(session_pair, names):
@@ -171,14 +171,14 @@ async def test_results_items_channels_and_started_values_may_be_aliases(session_
         async def pulled(self, items):
             return [item async for item in items] == [{1}]
 
-    def say(name, parameter, text):
+    def annotate(name, parameter, text):
         vars(Desk)[name].__annotations__[parameter] = eval(text, names)  # noqa: S307
 
-    say("result", "return", "Later[set[int]]")
-    say("items", "return", "Items[set[int]]")
-    say("echo", "channel", "Pipe[set[int]]")
-    say("start", "task_status", "Status[set[int]]")
-    say("pulled", "items", "Items[set[int]]")
+    annotate("result", "return", "Later[set[int]]")
+    annotate("items", "return", "Items[set[int]]")
+    annotate("echo", "channel", "Pipe[set[int]]")
+    annotate("start", "task_status", "Status[set[int]]")
+    annotate("pulled", "items", "Items[set[int]]")
 
     async def items():
         yield [1]
@@ -207,12 +207,12 @@ async def test_results_items_channels_and_started_values_may_be_aliases(session_
         {"x": "Source[Items[int]]"},
     ],
 )
-async def test_an_alias_of_what_can_never_be_sent_is_refused(names, annotations):
+async def test_an_alias_of_a_type_that_can_never_be_sent_is_refused(names, annotations):
     with pytest.raises(TypeError, match=r"ask: .* function"):
         build_table(type("Desk", (), {"ask": method(_service(names, **annotations))})())
 
 
 @needs_statements
-async def test_an_alias_of_itself_is_looked_at_once():
+async def test_an_alias_of_itself_is_resolved_once():
     service = type("Desk", (), {"ask": method(_service(_made(STATEMENTS), x="Never"))})()
     assert set(build_table(service)) == {"ask"}

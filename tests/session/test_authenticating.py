@@ -1,4 +1,4 @@
-"""How long `authenticate` may take, and who ends it: a session as a server runs it."""
+"""Cancelling `authenticate`, and its results: a session as a server runs it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trio_rpc.wire import messages as m
 
 
 class _Waiter:
-    """An `authenticate` that never answers, and knows whether it has ended."""
+    """An `authenticate` that never returns, and records whether it has ended."""
 
     def __init__(self) -> None:
         self.began = trio.Event()
@@ -33,7 +33,7 @@ class _Waiter:
 
 @contextlib.asynccontextmanager
 async def _server_session(services=None, **options):
-    """A session as a server runs it, in a task of its own, that is over when the block is left."""
+    """Run a session as a server does, in a task of its own, until the end of the block."""
     ours, theirs = memory_channel_pair()
     core = Core(ours, make_tables(services), Options(**options), "somebody")
     make_session(core)
@@ -52,7 +52,7 @@ async def _server_session(services=None, **options):
         yield peer, raised
 
 
-async def test_an_authenticate_that_never_answers_is_cancelled_when_the_handshake_took_too_long(
+async def test_an_authenticate_that_never_returns_is_cancelled_at_the_handshake_timeout(
     autojump_clock,
 ):
     waiter = _Waiter()
@@ -66,7 +66,7 @@ async def test_an_authenticate_that_never_answers_is_cancelled_when_the_handshak
     assert goodbye == m.Goodbye("done", "no handshake within 3 s")
 
 
-async def test_an_authenticate_is_cancelled_when_the_client_has_gone(autojump_clock):
+async def test_an_authenticate_is_cancelled_when_the_client_disconnects(autojump_clock):
     waiter = _Waiter()
     with trio.fail_after(5):
         async with _server_session(authenticate=waiter) as (peer, raised):
@@ -82,7 +82,7 @@ async def test_an_authenticate_is_cancelled_when_the_client_has_gone(autojump_cl
     [m.Goodbye("done", "changed my mind"), m.Request(1, "echo", [1])],
     ids=["goodbye", "request"],
 )
-async def test_an_authenticate_is_cancelled_when_the_client_does_not_wait_for_it(
+async def test_an_authenticate_is_cancelled_when_the_client_leaves_or_breaks_the_protocol(
     autojump_clock, packet
 ):
     waiter = _Waiter()
@@ -101,7 +101,7 @@ def _broken(*_):
 @pytest.mark.parametrize(
     "options", [{"authenticate": _broken}, {"services": _broken}], ids=["authenticate", "services"]
 )
-async def test_a_client_is_told_that_a_bug_kept_the_session_from_opening_and_no_more(options):
+async def test_a_bug_in_authenticate_or_services_ends_the_session_without_details(options):
     async with _server_session(**options) as (peer, raised):
         *_, goodbye = await peer.read_until_closed()
     assert [type(exc) for exc in raised] == [ZeroDivisionError]
@@ -110,7 +110,7 @@ async def test_a_client_is_told_that_a_bug_kept_the_session_from_opening_and_no_
 
 @pytest.mark.parametrize("answer", [True, False, 0, "ann"], ids=repr)
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
-async def test_an_authenticate_that_answers_instead_of_refusing_lets_nobody_in(is_async, answer):
+async def test_an_authenticate_that_returns_a_value_opens_no_session(is_async, answer):
     def plain(session, credentials):
         return answer
 
@@ -124,7 +124,7 @@ async def test_an_authenticate_that_answers_instead_of_refusing_lets_nobody_in(i
 
 
 @pytest.mark.parametrize("refuses", [True, False])
-async def test_a_plain_authenticate_refuses_and_lets_in(refuses):
+async def test_authenticate_may_be_a_plain_function(refuses):
     def plain(session, credentials):
         if refuses:
             raise trio_rpc.Refused("members only")

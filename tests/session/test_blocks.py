@@ -1,4 +1,4 @@
-"""Law 17: no block outlives its session, as no session outlives its block."""
+"""Law 17: a session's block does not outlive the session, nor the session its block."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ each_end = pytest.mark.parametrize("end", ENDS)
 
 
 async def soon(function, *args):
-    """Call a function when everybody else waits."""
+    """Call a function once all other tasks wait."""
     await wait_all_tasks_blocked()
     function(*args)
 
@@ -74,7 +74,7 @@ async def test_law_17_a_body_that_waits_is_cancelled_and_its_block_says_why(no_t
 
 
 @each_end
-async def test_law_17_keep_leaves_the_body_alone(no_time, end):
+async def test_law_17_with_on_end_keep_the_body_is_not_cancelled(no_time, end):
     async with session_with_raw_peer(on_end="keep") as (session, peer):
         assert session.is_open
         end(peer)
@@ -102,7 +102,7 @@ async def test_law_17_a_body_that_goes_on_after_the_end_is_cancelled_where_it_wa
 
 
 @each_end
-async def test_law_17_the_error_of_a_call_in_the_body_goes_before(no_time, end):
+async def test_law_17_the_block_raises_the_error_of_a_call_in_the_body_unchanged(no_time, end):
     async with trio.open_nursery() as nursery:
         with pytest.raises(SessionBroken, match=ENDS[end][1]) as caught:
             async with session_with_raw_peer(on_end="cancel") as (session, peer):
@@ -115,7 +115,7 @@ async def test_law_17_the_error_of_a_call_in_the_body_goes_before(no_time, end):
     assert caught.value is own
 
 
-async def test_law_17_an_error_of_the_body_goes_before(no_time):
+async def test_law_17_the_block_raises_the_bodys_own_error(no_time):
     with pytest.raises(ZeroDivisionError, match="mine"):
         async with session_with_raw_peer(on_end="cancel") as (_, peer):
             vanish(peer)
@@ -125,7 +125,7 @@ async def test_law_17_an_error_of_the_body_goes_before(no_time):
                 raise ZeroDivisionError("mine")
 
 
-async def test_law_17_a_group_of_the_bodys_own_nursery_stays_a_group(no_time):
+async def test_law_17_a_group_from_a_nursery_of_the_body_stays_a_group(no_time):
     with pytest.raises(ExceptionGroup) as caught:
         async with session_with_raw_peer(on_end="cancel") as (session, peer):
             async with trio.open_nursery() as nursery:
@@ -135,7 +135,7 @@ async def test_law_17_a_group_of_the_bodys_own_nursery_stays_a_group(no_time):
     assert [type(each) for each in caught.value.exceptions] == [SessionBroken]
 
 
-async def test_law_17_a_nursery_of_the_body_that_only_waits_makes_no_group(no_time):
+async def test_law_17_a_cancelled_nursery_of_the_body_makes_no_group(no_time):
     with pytest.raises(SessionBroken) as caught:
         async with session_with_raw_peer(on_end="cancel") as (_, peer):
             async with trio.open_nursery() as nursery:
@@ -145,7 +145,7 @@ async def test_law_17_a_nursery_of_the_body_that_only_waits_makes_no_group(no_ti
 
 
 @each_end
-async def test_law_17_race_cancelled_from_outside_in_the_tick_of_the_end(no_time, end):
+async def test_law_17_race_the_block_is_cancelled_from_outside_in_the_tick_of_the_end(no_time, end):
     reached = False
     with trio.CancelScope() as outside:
         async with session_with_raw_peer(on_end="cancel") as (_, peer):
@@ -157,7 +157,7 @@ async def test_law_17_race_cancelled_from_outside_in_the_tick_of_the_end(no_time
     assert not reached
 
 
-async def test_law_17_a_scope_of_the_users_that_is_cancelled_is_not_swallowed(no_time):
+async def test_law_17_a_cancelled_scope_in_the_body_catches_its_own_cancellation(no_time):
     async with session_with_raw_peer(on_end="cancel"):
         with trio.CancelScope() as own:
             own.cancel()
@@ -172,13 +172,13 @@ async def test_law_17_a_body_that_closes_its_session_goes_on(no_time, at_once):
             if at_once:
                 scope.cancel()
             else:
-                vanish(peer)  # in the very tick
+                vanish(peer)  # in the same tick
             await session.aclose()
         await trio.lowlevel.checkpoint()
         assert (await session.wait_closed()).by == ("us" if at_once else "network")
 
 
-async def test_law_17_race_both_ends_say_goodbye_at_once(no_time):
+async def test_law_17_race_both_ends_send_goodbye_at_once(no_time):
     async with session_with_raw_peer(on_end="cancel") as (session, peer):
         peer.send(m.Goodbye("done", "gone fishing"))
         await session.aclose()
@@ -188,7 +188,9 @@ async def test_law_17_race_both_ends_say_goodbye_at_once(no_time):
         )
 
 
-async def test_law_17_a_handler_of_ours_that_closes_the_session_is_this_end(autojump_clock):
+async def test_law_17_a_session_closed_by_a_handler_of_this_end_was_closed_by_this_end(
+    autojump_clock,
+):
     class Closer:
         @trio_rpc.method
         async def close(self):
@@ -204,7 +206,7 @@ async def test_law_17_a_handler_of_ours_that_closes_the_session_is_this_end(auto
         await trio.lowlevel.checkpoint()
 
 
-async def test_law_17_a_shielded_body_is_let_finish(autojump_clock):
+async def test_law_17_a_shielded_body_may_finish(autojump_clock):
     async with session_with_raw_peer(on_end="cancel") as (_, peer):
         vanish(peer)
         with trio.CancelScope(shield=True):
@@ -232,7 +234,7 @@ async def test_law_17_when_the_outer_session_ends_the_inner_block_is_cancelled(n
     assert caught.value.orderly
 
 
-async def test_law_17_in_a_remote_scope_or_a_stream_of_the_body(no_time):
+async def test_law_17_a_body_inside_a_remote_scope_or_stream_raises_one_session_broken(no_time):
     class Source:
         @trio_rpc.stream
         async def forever(self):
@@ -251,7 +253,7 @@ async def test_law_17_in_a_remote_scope_or_a_stream_of_the_body(no_time):
             assert type(caught.value) is SessionBroken
 
 
-async def test_law_17_a_session_that_ends_before_the_body_begins(no_time):
+async def test_law_17_a_body_is_cancelled_if_the_session_ended_before_it(no_time):
     ours, theirs = memory_channel_pair()
 
     async def be_the_other_end():
@@ -266,7 +268,9 @@ async def test_law_17_a_session_that_ends_before_the_body_begins(no_time):
 
 
 @pytest.mark.parametrize("wrong", [None, True, "Cancel", "", ["cancel"]])
-async def test_law_17_a_wrong_option_is_refused_with_the_right_ones(session_pair, wrong):
+async def test_law_17_a_wrong_on_end_is_refused_with_an_error_that_lists_the_right_ones(
+    session_pair, wrong
+):
     blocks = [
         lambda: open_session(memory_channel_pair()[0], on_end=wrong),
         lambda: trio_rpc.connect("tcp://127.0.0.1:1", on_end=wrong),
@@ -280,7 +284,7 @@ async def test_law_17_a_wrong_option_is_refused_with_the_right_ones(session_pair
                 raise AssertionError("it must not open")
 
 
-async def test_law_17_where_there_is_no_body_there_is_no_option():
+async def test_law_17_functions_without_a_body_do_not_accept_on_end():
     async with trio.open_nursery() as nursery:
         with pytest.raises(TypeError, match="on_end"):
             await trio_rpc.connect_in(nursery, "tcp://127.0.0.1:1", on_end="keep")
@@ -290,7 +294,7 @@ async def test_law_17_where_there_is_no_body_there_is_no_option():
         await trio_rpc.serve_session(memory_channel_pair()[0], on_end="keep")
 
 
-async def test_law_17_connect_in_tells_those_who_use_the_session_and_nobody_else():
+async def test_law_17_the_end_of_a_session_of_connect_in_is_raised_only_by_its_calls():
     async with trio.open_nursery() as nursery:
         async with trio_rpc.open_server(Echo(), "tcp://127.0.0.1:0") as server:
             session = await trio_rpc.connect_in(nursery, server.urls[0])
@@ -300,7 +304,7 @@ async def test_law_17_connect_in_tells_those_who_use_the_session_and_nobody_else
         assert caught.value.orderly
 
 
-async def test_law_17_over_tcp_a_server_that_drains_has_left_in_good_order():
+async def test_law_17_over_tcp_a_server_that_drains_ends_its_sessions_in_an_orderly_way():
     async with (
         trio.open_nursery() as nursery,
         trio_rpc.open_server(Echo(), "tcp://127.0.0.1:0") as server,
@@ -313,7 +317,7 @@ async def test_law_17_over_tcp_a_server_that_drains_has_left_in_good_order():
         assert caught.value.__cause__ is None
 
 
-async def test_law_17_a_pair_whose_connection_is_lost():
+async def test_law_17_the_block_of_a_pair_raises_when_its_connection_is_lost():
     async with open_faulty_pair() as pair:
         with pytest.raises(SessionBroken) as caught:
             async with open_session_pair(channels=(pair.first, pair.second)):
@@ -322,7 +326,7 @@ async def test_law_17_a_pair_whose_connection_is_lost():
         assert not caught.value.orderly
 
 
-async def test_law_17_a_pair_of_which_the_body_closes_one_end(session_pair, no_time):
+async def test_law_17_a_body_that_closes_one_end_of_a_pair_goes_on(session_pair, no_time):
     async with session_pair(None, Sleeper()) as (a, b):
         await b.aclose()
         await trio.lowlevel.checkpoint()
@@ -357,7 +361,9 @@ SERVER = textwrap.dedent(
 @pytest.mark.parametrize(
     ("number", "orderly"), [(signal.SIGKILL, False), (signal.SIGTERM, True)], ids=["kill", "drain"]
 )
-async def test_law_17_over_a_process_that_is_killed_or_shut_down(number, orderly):
+async def test_law_17_a_killed_server_process_is_a_lost_session_and_a_drained_one_is_orderly(
+    number, orderly
+):
     with trio.fail_after(60):
         process = await trio.lowlevel.open_process(
             [sys.executable, "-c", SERVER], stdout=subprocess.PIPE
@@ -377,10 +383,10 @@ async def test_law_17_over_a_process_that_is_killed_or_shut_down(number, orderly
             await process.stdout.aclose()
 
 
-async def test_law_17_the_block_of_a_child_process_says_how_that_ended():
+async def test_law_17_the_block_of_a_child_process_says_how_the_process_ended():
     with trio.fail_after(60):
         with pytest.raises(SessionBroken, match="SIGKILL"):
-            patient = Limits(handshake_timeout=60)  # a machine can be busy
+            patient = Limits(handshake_timeout=60)  # for a busy machine
             async with trio_rpc.open_process(command(), limits=patient) as session:
                 process = await session.proxy("", Plugin).pid()
 

@@ -1,4 +1,7 @@
-"""What leaves a block whose body and whose background fail at once: one exception, the body's own (law 16)."""
+"""Law 16: when the body of a block and its background fail at once, one exception is raised.
+
+It is the body's own.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ GROUP = ExceptionGroup("the body's own", [ValueError("first"), KeyError("second"
 
 
 class Buggy(trio.abc.Channel[bytes]):
-    """A channel whose ``receive`` raises what no channel may raise, when it is told to."""
+    """A channel whose ``receive`` raises what no channel may raise, once it is told to."""
 
     def __init__(self, inner):
         self.inner = inner
@@ -72,7 +75,7 @@ BLOCKS = [in_session, in_forwarding]
 
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("own", [OWN, GROUP], ids=["one", "group"])
-async def test_law_16_the_bodys_own_error_comes_out_where_the_channel_has_a_bug(
+async def test_law_16_the_bodys_own_error_is_raised_with_a_note_about_the_channels_bug(
     block, own, autojump_clock
 ):
     async def body(channel, _):
@@ -90,7 +93,7 @@ async def test_law_16_the_bodys_own_error_comes_out_where_the_channel_has_a_bug(
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-async def test_law_16_what_ends_the_program_in_the_body_is_not_lost(block, autojump_clock):
+async def test_law_16_a_system_exit_in_the_body_is_raised(block, autojump_clock):
     async def body(channel, _):
         channel.fails.set()
         with trio.CancelScope(shield=True):
@@ -103,7 +106,7 @@ async def test_law_16_what_ends_the_program_in_the_body_is_not_lost(block, autoj
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-async def test_law_16_the_bug_comes_out_where_the_body_only_waits(block, autojump_clock):
+async def test_law_16_the_channels_bug_is_raised_if_the_body_only_waits(block, autojump_clock):
     async def body(channel, _):
         channel.fails.set()
         await trio.sleep_forever()
@@ -113,7 +116,9 @@ async def test_law_16_the_bug_comes_out_where_the_body_only_waits(block, autojum
     assert caught.value is BUG
 
 
-async def test_law_16_a_call_that_only_tells_of_the_bug_gives_way_to_it(autojump_clock):
+async def test_law_16_the_channels_bug_is_raised_in_place_of_a_call_that_failed_because_of_it(
+    autojump_clock,
+):
     async def body(channel, session):
         async def fail():
             await wait_all_tasks_blocked()
@@ -130,7 +135,7 @@ async def test_law_16_a_call_that_only_tells_of_the_bug_gives_way_to_it(autojump
 
 @pytest.mark.parametrize("own", [OWN, GROUP, SystemExit(3)], ids=["one", "group", "exit"])
 @pytest.mark.parametrize("kind", ["gateway", "http server", "server", "client"])
-async def test_law_16_a_block_that_serves_raises_what_its_body_raises(kind, own):
+async def test_law_16_a_serving_block_raises_the_error_of_its_body(kind, own):
     with pytest.raises(type(own)) as caught:
         if kind == "gateway":
             async with Gateway(Echo()).run():

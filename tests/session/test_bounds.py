@@ -1,4 +1,4 @@
-"""Bounds at their edges: what a peer allows, a queue that is full, a generator that never waits."""
+"""Bounds at their edges: the peer's limits, a full queue, a generator that never waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from trio_rpc.session.streams.items import ITEMS_PER_TURN
 from trio_rpc.wire import messages as m
 
 MOST = 2 * ITEMS_PER_TURN
-"""Items between two turns of another task: Trio may run that one first in one turn, and last in the next."""
+"""The most items between two turns of another task.
+
+Trio may run that task first in one turn and last in the next."""
 
 
 def nested(levels):
@@ -25,7 +27,7 @@ def nested(levels):
 
 
 class Blocks:
-    """Yields without ever waiting."""
+    """A service whose generator never waits."""
 
     def __init__(self):
         self.yielded = 0
@@ -46,7 +48,9 @@ class Blocks:
 
 
 @pytest.mark.parametrize("theirs", [8, 32])
-async def test_law_12_the_peers_own_depth_bounds_what_is_sent_to_it(session_pair, no_time, theirs):
+async def test_law_12_the_peers_limit_of_depth_bounds_messages_sent_to_it(
+    session_pair, no_time, theirs
+):
     options = {"limits": Limits(max_depth=theirs)}
     fits, too_deep = theirs - 2, theirs + 1
     async with session_pair(Blocks(), Echo(), options_b=options) as (a, b):
@@ -62,7 +66,7 @@ async def test_law_12_the_peers_own_depth_bounds_what_is_sent_to_it(session_pair
         assert await b.call("nested", 1) == nested(1)
 
 
-async def test_law_12_the_peers_own_nodes_bound_what_is_sent_to_it(session_pair, no_time):
+async def test_law_12_the_peers_limit_of_nodes_bounds_messages_sent_to_it(session_pair, no_time):
     options = {"limits": Limits(max_nodes=2_000)}
     async with session_pair(Blocks(), Echo(), options_b=options) as (a, b):
         assert await a.call("echo", [0] * 1_000) == [0] * 1_000
@@ -73,7 +77,7 @@ async def test_law_12_the_peers_own_nodes_bound_what_is_sent_to_it(session_pair,
         assert await b.call("many", 3) == [0] * 3
 
 
-async def test_law_12_items_wait_when_the_queue_is_full_though_there_is_credit(autojump_clock):
+async def test_law_12_items_wait_when_the_queue_is_full_even_with_credit(autojump_clock):
     limits = Limits(send_buffer=50_000)
     blocks = Blocks()
     async with session_with_raw_peer(blocks, limits=limits, max_buffer=1) as (session, peer):
@@ -81,7 +85,7 @@ async def test_law_12_items_wait_when_the_queue_is_full_though_there_is_credit(a
         await wait_all_tasks_blocked()
         assert session.statistics().bytes_waiting <= 70_000
         assert blocks.yielded < 20
-        assert len(await peer.read_all(m.Item, 100)) == 100  # and go on as there is room
+        assert len(await peer.read_all(m.Item, 100)) == 100  # they follow as space becomes free
         peer.send(m.Cancel(1))
 
 
@@ -107,7 +111,7 @@ async def test_law_12_items_of_a_duplex_wait_when_the_queue_is_full(autojump_clo
 
 
 class Watch:
-    """Notes the most items that were yielded between two turns of another task."""
+    """Records the most items that were yielded between two turns of another task."""
 
     def __init__(self, blocks):
         self.most = self.turns = 0
@@ -122,7 +126,9 @@ class Watch:
 
 
 @pytest.mark.parametrize("size", [1, 2_000])
-async def test_a_generator_that_never_waits_lets_others_run(session_pair, no_time, size):
+async def test_a_generator_that_never_waits_does_not_starve_other_tasks(
+    session_pair, no_time, size
+):
     blocks = Blocks()
     watch = Watch(blocks)
     async with session_pair(None, blocks) as (a, _), trio.open_nursery() as nursery:
@@ -135,7 +141,9 @@ async def test_a_generator_that_never_waits_lets_others_run(session_pair, no_tim
     assert watch.turns > 3_000 // MOST
 
 
-async def test_a_generator_that_was_given_and_never_waits_lets_others_run(session_pair, no_time):
+async def test_a_generator_argument_that_never_waits_does_not_starve_other_tasks(
+    session_pair, no_time
+):
     blocks = Blocks()
     watch = Watch(blocks)
 

@@ -1,4 +1,4 @@
-"""What a handler raises by mistake is logged where it happens, and what is normal is not."""
+"""Bugs in handlers are logged at the end where they happen; expected errors are not logged."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def use(session, name):
             async with trio.open_nursery() as nursery:
                 await nursery.start(getattr(session.proxy(), name))
     else:
-        with pytest.raises(Exception):  # noqa: B017 - each its own
+        with pytest.raises(Exception):  # noqa: B017 - each method raises another one
             await session.call(name)
 
 
@@ -166,7 +166,7 @@ class Uses:
     ("method", "argument"),
     [("use", _async_bug), ("use", _plain_bug), ("use", lambda: object()), ("pull", None)],
 )
-async def test_the_bug_of_a_callback_is_logged_where_that_runs(
+async def test_a_bug_in_a_callback_is_logged_at_the_end_where_it_runs(
     session_pair, caplog, method, argument
 ):
     async with session_pair(Uses(), None) as (_, client):
@@ -176,7 +176,7 @@ async def test_the_bug_of_a_callback_is_logged_where_that_runs(
         assert method in record.rpc_method
 
 
-async def test_tasks_in_the_nursery_of_a_remote_scope_are_logged(session_pair, caplog):
+async def test_a_bug_of_a_task_in_the_nursery_of_a_remote_scope_is_logged(session_pair, caplog):
     class Starts:
         @trio_rpc.method
         async def start(self):
@@ -230,11 +230,11 @@ class Normal:
                 await channel.send(1)
 
 
-async def test_what_is_normal_is_not_logged(session_pair, caplog, no_time):
+async def test_expected_errors_are_not_logged(session_pair, caplog, no_time):
     service = Normal()
     async with session_pair(service, None) as (_, session):
         for name in ("declared", "declared_group", "declared_base", "missing"):
-            with pytest.raises(Exception):  # noqa: B017 - each its own
+            with pytest.raises(Exception):  # noqa: B017 - each method raises another one
                 await session.call(name)
         for arguments in ((), ("one",)):
             with pytest.raises(trio_rpc.InvalidArguments):
@@ -246,11 +246,14 @@ async def test_what_is_normal_is_not_logged(session_pair, caplog, no_time):
     assert caplog.records == []
 
 
-async def test_a_handler_that_learns_that_its_session_is_over_is_no_bug(session_pair, caplog):
+async def test_a_handler_that_fails_because_its_session_is_over_is_not_logged_as_a_bug(
+    session_pair, caplog
+):
     service = Normal()
     limits = trio_rpc.Limits(shutdown_timeout=0.01)
     options = {"limits": limits}
-    # The nursery's group has the call's SessionClosed in it where the session ends before the call is cancelled.
+    # If the session ends before the call is cancelled, the nursery raises a group with the
+    # call's SessionClosed.
     with contextlib.suppress(ExceptionGroup), trio.CancelScope() as scope:
         async with (
             session_pair(service, None, options_a=options, options_b=options) as (_, session),
@@ -263,7 +266,7 @@ async def test_a_handler_that_learns_that_its_session_is_over_is_no_bug(session_
     assert bugs_in(caplog) == []
 
 
-async def test_a_duplex_handler_that_learns_that_its_caller_has_left_is_no_bug(
+async def test_a_duplex_handler_that_fails_because_its_caller_has_left_is_not_logged_as_a_bug(
     session_pair, caplog
 ):
     service = Normal()
@@ -274,7 +277,7 @@ async def test_a_duplex_handler_that_learns_that_its_caller_has_left_is_no_bug(
     assert bugs_in(caplog) == []
 
 
-async def test_a_flood_of_one_method_does_not_hide_the_bug_of_another(session_pair, caplog):
+async def test_many_failures_of_one_method_do_not_hide_a_bug_of_another(session_pair, caplog):
     async with session_pair(Buggy(), None) as (_, session):
         for _ in range(5 * LINES):
             with pytest.raises(trio_rpc.RemoteError):
@@ -285,7 +288,7 @@ async def test_a_flood_of_one_method_does_not_hide_the_bug_of_another(session_pa
     assert names == ["plain"] * LINES + ["at_once"]
 
 
-async def test_names_that_a_peer_makes_up_have_no_place_in_the_table():
+async def test_the_table_of_rate_limits_is_bounded_whatever_names_a_peer_sends():
     bugs = Bugs()
     for number in range(3 * MAX_METHODS):
         bugs.raised(Bug(), f"method{number}", session="peer", call=1)
@@ -301,7 +304,7 @@ async def test_all_sessions_of_a_server_share_the_limit(caplog):
     assert len(bugs_in(caplog)) == LINES
 
 
-async def test_what_is_logged_of_a_group_that_holds_a_fatal_one_is_the_rest(caplog):
+async def test_a_group_with_a_fatal_exception_is_logged_without_it(caplog):
     async def work():
         raise BaseExceptionGroup("both", [SystemExit(3), Bug("beside it")])
 

@@ -1,4 +1,7 @@
-"""What annotations say of callbacks, started values and items is used, however a function is wrapped."""
+"""Annotations of callbacks, started values and items are used to convert values.
+
+This holds however a function is wrapped.
+"""
 
 from __future__ import annotations
 
@@ -166,14 +169,14 @@ class Listener:
 
 
 class Iterated(Listener):
-    """A function that could be iterated over, too."""
+    """A function that is also an async iterable."""
 
     def __aiter__(self):
-        raise AssertionError("it is a function here")
+        raise AssertionError("it is used as a function here")
 
 
 class Twice(Quote):
-    """A class as a function."""
+    """A class used as a function."""
 
 
 CALLBACKS = {
@@ -204,7 +207,7 @@ CALLBACKS = {
 
 
 @pytest.mark.parametrize("name", CALLBACKS)
-async def test_a_callback_gets_and_gives_what_its_method_declares_however_it_is_wrapped(
+async def test_the_values_of_a_callback_are_converted_however_it_is_wrapped(
     session_pair, name, no_time
 ):
     f = CALLBACKS[name]
@@ -220,13 +223,13 @@ async def test_a_callback_gets_and_gives_what_its_method_declares_however_it_is_
             assert await scope.proxy("", Desk).ask(f) == "Quote"
 
 
-async def test_what_a_union_a_protocol_or_dots_say_of_a_callback(session_pair, no_time):
+async def test_a_callback_may_be_declared_as_a_union_a_protocol_or_with_dots(session_pair, no_time):
     async def note(quote, *, note):
         assert type(quote) is type(note) is Quote
         return note
 
     async def anything(quote):
-        assert quote == {"bid": 1.0}  # nothing says what it is
+        assert quote == {"bid": 1.0}  # it has no annotation
         return quote
 
     async with session_pair(Desk(), None) as (_, session):
@@ -248,10 +251,10 @@ async def test_a_result_that_does_not_fit_is_an_error_of_the_handlers_call(
         assert await desk.confirm(lambda _: True) == "yes"
         text = await desk.confirm(lambda _: "no")
         assert text == "the result of callback 0 of confirm: Expected `bool`, got `str`, STOPPED"
-        assert await desk.tell(lambda text: text) == "None"  # nobody wants it
+        assert await desk.tell(lambda text: text) == "None"  # its result is ignored
 
 
-async def test_arguments_that_do_not_fit_are_refused_at_the_owner(session_pair, no_time):
+async def test_arguments_that_do_not_fit_are_refused_at_the_callbacks_end(session_pair, no_time):
     class Odd(Desk):
         async def ask(self, f):
             return await f("no quote")
@@ -263,7 +266,7 @@ async def test_arguments_that_do_not_fit_are_refused_at_the_owner(session_pair, 
             await session.proxy("", Desk).ask(Mock())
 
 
-async def test_a_started_value_is_what_the_annotation_of_task_status_says(session_pair, no_time):
+async def test_a_started_value_is_converted_to_the_annotation_of_task_status(session_pair, no_time):
     async with session_pair(Desk(), None) as (_, session), trio.open_nursery() as nursery:
         desk = session.proxy("", Desk)
         assert await nursery.start(desk.feed) == Quote(7)
@@ -276,7 +279,7 @@ async def test_a_started_value_is_what_the_annotation_of_task_status_says(sessio
         nursery.cancel_scope.cancel()
 
 
-async def test_items_of_a_stream_that_may_be_missing_are_converted(session_pair, no_time):
+async def test_items_of_an_optional_stream_are_converted(session_pair, no_time):
     async def quotes():
         yield Quote(1.0)
 
@@ -288,7 +291,7 @@ async def test_items_of_a_stream_that_may_be_missing_are_converted(session_pair,
             await desk.total(quotes)
 
 
-# ── a function, a stream or data: the parameter says it ──────────────────────────────────────────
+# ── the parameter decides: a function, a stream or data ──────────────────────────────────────
 
 
 @dataclass
@@ -363,7 +366,7 @@ async def test_the_parameter_decides_whether_an_argument_is_a_function_a_stream_
         assert await wants.either(lambda y: y) == "Callback"
 
 
-# ── plain functions that return awaitables ───────────────────────────────────────────────────────
+# ── plain functions that return awaitables ───────────────────────────────────────────────────
 
 
 class Later:
@@ -408,7 +411,7 @@ async def _pass(call, proceed):
 
 
 @pytest.mark.parametrize("filters", [[], [_pass]])
-async def test_what_a_plain_def_returns_is_awaited_if_it_can_be(session_pair, filters, no_time):
+async def test_an_awaitable_that_a_plain_def_returns_is_awaited(session_pair, filters, no_time):
     later = Cached()
     options = {"filters": filters}
     async with session_pair(later, None, options_a=options) as (_, session):
@@ -445,7 +448,7 @@ async def test_a_plain_def_that_returns_an_awaitable_is_cancelled_with_its_calle
     assert ended == ["handler"]
 
 
-# ── functions and streams in fields ──────────────────────────────────────────────────────────────
+# ── functions and streams in fields ──────────────────────────────────────────────────────────
 
 
 @dataclass
@@ -486,7 +489,7 @@ async def test_functions_and_streams_in_fields_are_converted_too(session_pair, n
             await runs.run(Job(lambda _: "no quote"))
 
 
-# ── wrappers of methods, at both ends ────────────────────────────────────────────────────────────
+# ── wrappers of methods, at both ends ────────────────────────────────────────────────────────
 
 
 class Wrapped:

@@ -1,4 +1,4 @@
-"""Functions given as arguments: law 8, and what the checklist asks of callbacks."""
+"""Functions as arguments (callbacks), and law 8."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Worker:
         raise AssertionError("never started")
 
 
-async def test_law_8_a_callback_dies_with_its_call(session_pair, no_time):
+async def test_law_8_a_callback_can_be_called_only_until_its_call_ends(session_pair, no_time):
     worker = Worker()
     async with session_pair(None, worker) as (a, _):
         await a.call("keep", trio.lowlevel.checkpoint)
@@ -113,7 +113,7 @@ async def test_callbacks_may_be_anywhere_among_the_arguments(session_pair, no_ti
         assert await a.call("anywhere", {"a": [double]}, named=double) == [2, 4]
 
 
-async def test_what_a_callback_is_given_is_checked_against_its_annotations(session_pair, no_time):
+async def test_arguments_of_a_callback_are_checked_against_its_annotations(session_pair, no_time):
     seen = []
 
     async def found(item: Found) -> None:
@@ -127,7 +127,7 @@ async def test_what_a_callback_is_given_is_checked_against_its_annotations(sessi
 
 
 @pytest.mark.parametrize("error", [NoSuchThing, ValueError])
-async def test_what_a_callback_raises_travels_to_the_handler_that_called_it(
+async def test_an_exception_of_a_callback_is_raised_at_the_handler_that_called_it(
     session_pair, no_time, error
 ):
     async def found(_item):
@@ -137,7 +137,7 @@ async def test_what_a_callback_raises_travels_to_the_handler_that_called_it(
         with pytest.raises(error) as caught:
             await a.proxy("", Worker).each([1], found)
         assert caught.value.args == ("x",)
-        assert await a.call("each", [1], lambda item: item) == [1]  # nobody else notices
+        assert await a.call("each", [1], lambda item: item) == [1]  # other calls are not affected
 
 
 async def test_callbacks_of_one_call_start_in_order_and_may_overlap(session_pair, no_time):
@@ -175,7 +175,7 @@ async def test_law_1_a_callback_is_a_child_of_its_call_at_both_ends(session_pair
     }
 
 
-async def test_law_2_cancelling_the_caller_cancels_its_callback_before_it_goes_on(
+async def test_law_2_a_cancelled_caller_goes_on_only_after_its_callback_has_ended(
     session_pair, no_time
 ):
     ended = []
@@ -198,9 +198,7 @@ async def test_law_2_cancelling_the_caller_cancels_its_callback_before_it_goes_o
         assert a.tree() == b.tree() == []
 
 
-async def test_a_callback_of_a_call_that_is_cancelled_is_cancelled_before_it_begins(
-    session_pair, no_time
-):
+async def test_a_callback_of_a_cancelled_call_never_starts(session_pair, no_time):
     worker, begun = Worker(), []
 
     async def callback():
@@ -217,7 +215,7 @@ async def test_a_callback_of_a_call_that_is_cancelled_is_cancelled_before_it_beg
 
 
 async def test_no_callback_runs_after_its_call_has_returned(no_time):
-    # The peer answers while its callback is still running, which no correct one does.
+    # The peer answers while its callback still runs, which a correct peer never does.
     ended = []
 
     async def hold():
@@ -243,7 +241,7 @@ async def test_no_callback_runs_after_its_call_has_returned(no_time):
         await wait_all_tasks_blocked()
         assert ended == ["callback", "call"]
         assert (await peer.read(m.ReplyErr)).error["code"] == "cancelled"
-        # And one that comes too late, or of which there never was any, is not found.
+        # A callback that comes too late, or that never existed, is not found.
         for number, parent in ((0, request.id), (1, request.id), (0, 99)):
             peer.send(
                 m.Request(number + parent + 1, "", [], None, {"parent": parent, "callback": number})
@@ -252,7 +250,7 @@ async def test_no_callback_runs_after_its_call_has_returned(no_time):
             assert reply.error["code"] == "method_not_found"
 
 
-async def test_callbacks_take_callbacks_and_can_be_handed_on(session_pair, no_time):
+async def test_callbacks_may_take_callbacks_and_may_be_passed_on(session_pair, no_time):
     class Relay:
         def __init__(self, session):
             self.session = session
@@ -284,9 +282,7 @@ async def test_a_callback_runs_in_the_context_of_its_caller(session_pair, no_tim
     assert seen == ["ann", "ann"]
 
 
-async def test_a_notification_and_a_result_have_no_scope_for_a_callback_to_live_in(
-    session_pair, no_time
-):
+async def test_notifications_and_results_cannot_contain_callbacks(session_pair, no_time):
     class Gives:
         @method
         async def give(self):
@@ -298,10 +294,10 @@ async def test_a_notification_and_a_result_have_no_scope_for_a_callback_to_live_
         with pytest.raises(trio_rpc.RemoteError, match="cannot be sent"):
             await a.call("g.give")
         with pytest.raises(trio_rpc.EncodeError):
-            await a.call("w.keep", Worker)  # a class is no function to call back
+            await a.call("w.keep", Worker)  # a class is not a callback
 
 
-async def test_law_8_a_callback_that_outlasts_cancel_grace_is_waited_for(
+async def test_law_8_the_caller_waits_for_a_callback_that_outlasts_cancel_grace(
     session_pair, autojump_clock
 ):
     async def shielded(_item):
@@ -321,7 +317,7 @@ async def test_law_8_a_callback_that_outlasts_cancel_grace_is_waited_for(
         assert trio.current_time() == 5
 
 
-async def test_the_session_ends_while_a_callback_runs(session_pair, no_time):
+async def test_a_callback_is_cancelled_when_the_session_ends(session_pair, no_time):
     async def hold(_item):
         await trio.sleep_forever()
 
@@ -339,7 +335,7 @@ async def test_the_session_ends_while_a_callback_runs(session_pair, no_time):
 
 @pytest.mark.parametrize("then", ["returns", "raises", "waits"])
 async def test_race_a_callback_cancels_its_own_call_in_its_first_step(session_pair, no_time, then):
-    """The reader, which makes that step, is not cancelled with the callback."""
+    """The reader makes the first step, and is not cancelled with the callback."""
     ended = []
 
     async def found(_item):
@@ -359,7 +355,7 @@ async def test_race_a_callback_cancels_its_own_call_in_its_first_step(session_pa
         assert await session.call("each", [], found) == []
 
 
-async def test_a_callback_that_its_calls_end_stops_is_told_so_and_not_of_the_sessions_end(no_time):
+async def test_the_error_of_a_cancelled_callback_says_how_its_call_ended(no_time):
     async def hold():
         await trio.sleep_forever()
 

@@ -1,4 +1,4 @@
-"""What a peer does wrong fills no log."""
+"""Logging of a peer's mistakes is rate-limited."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from trio_rpc.testing import open_session_pair
 from trio_rpc.util.rate_limited_log import LINES, RateLimitedLog
 
 
-async def test_so_many_lines_a_minute_and_then_a_count(autojump_clock, caplog):
-    complaints = RateLimitedLog(logging.getLogger("test"))
+async def test_after_the_allowed_lines_a_minute_the_others_are_only_counted(autojump_clock, caplog):
+    limited_log = RateLimitedLog(logging.getLogger("test"))
     for _ in range(100_000):
-        complaints.log(logging.WARNING, "wrong")
+        limited_log.log(logging.WARNING, "wrong")
     assert len(caplog.records) == LINES
     await trio.sleep(60)
-    complaints.log(logging.WARNING, "wrong again")
+    limited_log.log(logging.WARNING, "wrong again")
     assert [record.getMessage() for record in caplog.records[LINES:]] == [
         f"{100_000 - LINES} more lines were not logged",
         "wrong again",
     ]
 
 
-async def test_a_flood_of_bad_notifications_is_a_few_lines(caplog):
+async def test_a_flood_of_bad_notifications_logs_a_few_lines(caplog):
     class Fails:
         @trio_rpc.notification
         def fail(self):
@@ -36,11 +36,11 @@ async def test_a_flood_of_bad_notifications_is_a_few_lines(caplog):
             await a.notify("fail")
             await a.notify("no.such.thing")
         await a.ping()
-    assert 0 < len(caplog.records) <= 2 * LINES  # the notification that fails has lines of its own
+    assert 0 < len(caplog.records) <= 2 * LINES  # the failing notification has its own limit
 
 
 class Wrong:
-    """A service, and what a peer can do wrong with it in a session."""
+    """A service, and the mistakes that a peer can make with it."""
 
     @trio_rpc.notification
     def fine(self, number: int) -> None: ...
@@ -62,10 +62,10 @@ async def refused(session):
     await session.notify("fine", 1)
 
 
-@pytest.mark.parametrize("does", [unknown, wrong_arguments, refused])
+@pytest.mark.parametrize("mistake", [unknown, wrong_arguments, refused])
 @pytest.mark.parametrize("resume", [False, True])
-async def test_a_peer_that_connects_anew_gets_no_further_lines(caplog, does, resume):
-    options = {"filters": [refuses]} if does is refused else {}
+async def test_a_peer_that_reconnects_gets_no_further_lines(caplog, mistake, resume):
+    options = {"filters": [refuses]} if mistake is refused else {}
     with trio.fail_after(20):
         async with trio_rpc.open_server(
             Wrong(), "tcp://127.0.0.1:0", resume=resume, **options
@@ -73,12 +73,12 @@ async def test_a_peer_that_connects_anew_gets_no_further_lines(caplog, does, res
             for _ in range(10):
                 async with trio_rpc.connect(server.urls[0], resume=resume) as session:
                     for _ in range(LINES // 2):
-                        await does(session)
+                        await mistake(session)
                     await session.ping()
     assert len(caplog.records) == LINES
 
 
-async def test_sessions_without_a_server_have_lines_of_their_own(no_time, caplog):
+async def test_sessions_without_a_server_have_rate_limits_of_their_own(no_time, caplog):
     for _ in range(2):
         async with open_session_pair(None, Wrong()) as (a, _):
             for _ in range(2 * LINES):
@@ -87,7 +87,7 @@ async def test_sessions_without_a_server_have_lines_of_their_own(no_time, caplog
     assert len(caplog.records) == 2 * LINES
 
 
-async def test_strangers_cannot_flood_the_log_with_failures_or_hide_them(caplog):
+async def test_unauthenticated_clients_can_neither_flood_the_log_nor_hide_failures(caplog):
     caplog.set_level(logging.INFO, "trio_rpc")
 
     async def authenticate(_session, credentials):
@@ -95,7 +95,7 @@ async def test_strangers_cannot_flood_the_log_with_failures_or_hide_them(caplog)
             raise trio_rpc.Refused("no")
         raise KeyError("a bug")
 
-    async def try_to_connect(credentials):
+    async def fail_to_connect(credentials):
         with pytest.raises((trio_rpc.Refused, trio_rpc.SessionBroken)):
             async with trio_rpc.connect(server.urls[0], credentials=credentials):
                 raise AssertionError("it must not open")
@@ -106,13 +106,13 @@ async def test_strangers_cannot_flood_the_log_with_failures_or_hide_them(caplog)
         ) as server:
             for credentials in ("bad", "bug"):
                 for _ in range(LINES + 5):
-                    await try_to_connect(credentials)
+                    await fail_to_connect(credentials)
     texts = [record.getMessage() for record in caplog.records]
     assert sum("was not opened" in text for text in texts) == LINES
     assert sum("failed" in text for text in texts) == LINES
 
 
-async def test_a_peer_that_ends_no_cancelled_call_is_a_few_lines(autojump_clock, caplog):
+async def test_a_peer_that_never_ends_its_cancelled_calls_logs_a_few_lines(autojump_clock, caplog):
     class Stubborn:
         @trio_rpc.method
         async def stay(self):

@@ -1,4 +1,4 @@
-"""What one handler sets in a context variable, no other handler sees: on every path."""
+"""A context variable that one handler sets is not seen by any other, on any path."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ async def sets_before(_call, proceed):
 
 
 class Custom:
-    """A class that is registered for the wire."""
+    """A class that is registered with the codec."""
 
 
 class Logins:
-    """Each method sets the variable in its own way."""
+    """A service whose methods set the variable, each in its own way."""
 
     @trio_rpc.method
     def plain(self):
@@ -71,7 +71,7 @@ class Logins:
 
 
 class Seen:
-    """Each method tells what a handler of its kind sees."""
+    """A service whose methods return the value that a handler of their kind sees."""
 
     def __init__(self):
         self.notified = []
@@ -108,8 +108,8 @@ async def use(session, name):
         await session.call(f"login.{name}")
 
 
-async def everything_seen(session, seen):
-    """What all later handlers see."""
+async def values_seen(session, seen):
+    """Return the values that all kinds of later handlers see."""
     await session.notify("seen.note")
     async with session.stream("seen.stream") as items:
         item = await items.receive()
@@ -135,21 +135,21 @@ async def everything_seen(session, seen):
         "duplex",
     ],
 )
-async def test_what_a_handler_sets_is_its_own(session_pair, name, filters):
+async def test_no_other_handler_sees_a_variable_that_a_handler_sets(session_pair, name, filters):
     seen = Seen()
     services = {"login": Logins(), "seen": seen}
     async with session_pair(services, None, options_a={"filters": filters}) as (_, session):
         await use(session, name)
         expected = "filter" if filters == (sets_before,) else "nobody"
-        assert await everything_seen(session, seen) == {expected}
+        assert await values_seen(session, seen) == {expected}
 
 
-async def test_what_the_owner_of_the_session_has_set_is_seen_by_all(session_pair):
+async def test_all_handlers_see_a_variable_set_by_the_sessions_owner(session_pair):
     seen = Seen()
     token = user.set("owner")
     try:
         async with session_pair({"seen": seen}, None) as (_, session):
-            assert await everything_seen(session, seen) == {"owner"}
+            assert await values_seen(session, seen) == {"owner"}
     finally:
         user.reset(token)
 
@@ -182,7 +182,7 @@ class Caller:
 
 @pytest.mark.parametrize("filters", [(), (passes_on,)])
 @pytest.mark.parametrize("callback", [_plain_callback, _async_callback, _CallableObject()])
-async def test_a_callback_sees_its_callers_context_and_leaves_it_alone(
+async def test_a_callback_sees_its_callers_context_and_does_not_change_it(
     session_pair, callback, filters
 ):
     options = {"filters": filters}
@@ -193,11 +193,11 @@ async def test_a_callback_sees_its_callers_context_and_leaves_it_alone(
             assert user.get() == "caller"
         finally:
             user.reset(token)
-        # Nor do handlers that the same end runs for the peer's own calls see it.
+        # The peer's own calls to this end do not see it either.
         assert await server.call("seen.who") == "nobody"
 
 
-async def test_a_pulled_generator_keeps_one_context_over_all_its_steps(session_pair):
+async def test_a_generator_argument_keeps_one_context_over_all_its_steps(session_pair):
     async def items():
         token = user.set("generator")
         try:
@@ -213,7 +213,7 @@ async def test_a_pulled_generator_keeps_one_context_over_all_its_steps(session_p
         assert await server.call("seen.who") == "nobody"
 
 
-async def test_a_function_that_makes_services_and_authenticate_have_contexts_of_their_own(
+async def test_authenticate_and_a_function_that_makes_services_have_contexts_of_their_own(
     session_pair,
 ):
     found = []
@@ -233,7 +233,7 @@ async def test_a_function_that_makes_services_and_authenticate_have_contexts_of_
     assert found == ["nobody", "nobody"]
 
 
-async def test_an_argument_that_sets_a_variable_as_it_is_checked_sets_it_for_nobody(session_pair):
+async def test_no_handler_sees_a_variable_set_while_an_argument_is_decoded(session_pair):
     def decode(value):
         user.set("argument")
         return Custom()
@@ -253,7 +253,7 @@ async def test_an_argument_that_sets_a_variable_as_it_is_checked_sets_it_for_nob
         assert await b.call("who_async") == "nobody"
 
 
-async def test_tasks_of_a_remote_scope_leave_the_context_of_others_alone(session_pair):
+async def test_tasks_of_a_remote_scope_do_not_change_the_context_of_others(session_pair):
     class Starts(Seen):
         @trio_rpc.method
         async def start(self):
@@ -275,7 +275,7 @@ async def test_tasks_of_a_remote_scope_leave_the_context_of_others_alone(session
             assert await session.call("who_async") == "nobody"
 
 
-async def test_a_handler_does_not_see_the_call_of_another_one():
+async def test_a_handler_does_not_see_another_handlers_call():
     class Nested:
         def __init__(self):
             self.calls = []
@@ -296,7 +296,7 @@ async def test_a_handler_does_not_see_the_call_of_another_one():
     assert handled_call.get() is None
 
 
-async def test_a_plain_handler_that_leaves_a_block_of_metadata_open_sends_it_with_nobody_elses_calls(
+async def test_metadata_that_a_plain_handler_leaves_open_is_not_sent_with_other_calls(
     session_pair,
 ):
     class Careless:

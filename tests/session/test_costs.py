@@ -1,7 +1,7 @@
-"""What a call costs, counted: exact, so that it does not depend on the machine or its mood.
+"""What a call costs, counted exactly, so that the figures do not depend on the machine.
 
-Both ends are in this process, on one connection over TCP, so every figure is of client and server
-together. Whoever makes a call cheaper, or dearer for a reason, changes the figure with the code.
+Both ends are in this process, joined by one TCP connection, so each figure covers client and
+server together. A change that makes a call cheaper, or dearer for a reason, changes its figure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from trio_rpc.session.calls.outgoing_call import OutgoingCall
 from trio_rpc.testing import open_session_pair
 from trio_rpc.wire.framing import PREFIX
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems take other calls")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="other systems use other system calls"
+)
 
 READS = {"read", "socket.recv", "socket.recv_into"}
 WRITES = {"write", "writev", "socket.send", "socket.sendmsg"}
@@ -35,22 +37,22 @@ PAYLOAD = "0123456789abcdef"
 
 @dataclass(frozen=True)
 class Cost:
-    """What some work took, at both ends together."""
+    """The cost of some work, at both ends together."""
 
     packets: int
     bytes: int
     writes: int
     reads: int = field(compare=False)
-    """Not exact: what is written while a socket is read may be had by the same read, or not."""
+    """Not compared: one read may return what two writes have sent."""
 
     waits: int
-    """Times that Trio asked the system what is ready."""
+    """How many times Trio waited for I/O."""
 
     steps: int
-    """Times that Trio let a task run on."""
+    """How many times Trio ran a task."""
 
     tasks: int = 0
-    """Tasks that were started."""
+    """Tasks started."""
 
     def __mul__(self, count):
         return Cost(**{name: value * count for name, value in asdict(self).items()})
@@ -71,7 +73,7 @@ class Bench:
 
 
 class Meter(trio.abc.Instrument):
-    """Counts while it is entered."""
+    """Counts costs within its block."""
 
     def __init__(self, monkeypatch):
         self._monkeypatch = monkeypatch
@@ -106,7 +108,7 @@ class Meter(trio.abc.Instrument):
         for written in self._written.values():
             while written:
                 size = PREFIX + int.from_bytes(written[:PREFIX], "big")
-                assert len(written) >= size, "a packet was left half written"
+                assert len(written) >= size, "a packet was written only in part"
                 yield size
                 del written[:size]
 
@@ -129,7 +131,7 @@ class Meter(trio.abc.Instrument):
 
 @pytest.fixture
 async def bench(nursery):
-    """A fresh connection, so that its calls have the same numbers each time."""
+    """Open a new connection, so that its calls have the same numbers each time."""
     with trio.fail_after(60):
         [url] = await nursery.start(serve, {"bench": Bench()}, "tcp://127.0.0.1:0")
         async with connect(url) as session:
@@ -158,9 +160,9 @@ async def at_once(echo, count):
         ("echo_inline", Cost(packets=2, bytes=67, writes=2, reads=2, waits=2, steps=3)),
     ],
 )
-async def test_what_one_call_at_a_time_costs(bench, monkeypatch, name, cost):
+async def test_the_cost_of_one_call_at_a_time(bench, monkeypatch, name, cost):
     count = 10
-    # From the second of some calls in a row on, the caller receives by itself.
+    # From the second of several calls in a row, the caller receives its reply itself.
     await one_at_a_time(getattr(bench, name), 3)
     with Meter(monkeypatch) as meter:
         await one_at_a_time(getattr(bench, name), count)
@@ -179,7 +181,7 @@ async def test_what_one_call_at_a_time_costs(bench, monkeypatch, name, cost):
         ),
     ],
 )
-async def test_what_many_calls_at_once_cost(bench, monkeypatch, name, cost):
+async def test_the_cost_of_many_calls_at_once(bench, monkeypatch, name, cost):
     await wait_all_tasks_blocked()
     with Meter(monkeypatch) as meter:
         await at_once(getattr(bench, name), AT_ONCE)
@@ -188,14 +190,14 @@ async def test_what_many_calls_at_once_cost(bench, monkeypatch, name, cost):
     assert found.reads <= found.packets
 
 
-async def test_what_a_large_call_costs(bench, monkeypatch):
-    """Five packets each way. How many writes and turns they take depends on how much the system takes at once."""
+async def test_the_cost_of_a_large_call(bench, monkeypatch):
+    """Five packets each way. The system decides how many writes and turns they take."""
     content = bytes(range(256)) * 4096
     with Meter(monkeypatch) as meter:
         assert await bench.large(content) == content
     found = meter.cost()
     assert (found.packets, found.bytes) == (10, 2 * len(content) + 139)
-    # Fresh memory: the argument that the handler gets, the result that the caller gets, a packet at each end.
+    # Allocated: the handler's argument, the caller's result, and a packet at each end.
     tracemalloc.start()
     try:
         await bench.large(content)
@@ -207,13 +209,13 @@ async def test_what_a_large_call_costs(bench, monkeypatch):
 async def connect_call_and_close(url):
     async with connect(url) as session:
         assert await session.call("bench.echo", PAYLOAD) == PAYLOAD
-    await wait_all_tasks_blocked()  # until the server is done with it, too
+    await wait_all_tasks_blocked()  # until the server has closed the session too
 
 
-async def test_what_it_costs_to_connect_call_and_close(nursery, monkeypatch):
-    """The packets: Hello; Hello and Welcome; Welcome and Request; Reply; and two Goodbyes.
+async def test_the_cost_of_connecting_calling_and_closing(nursery, monkeypatch):
+    """Packets: Hello; Hello and Welcome; Welcome and Request; Reply; two Goodbyes.
 
-    The tasks: a driver and a reader here, the connection's own and a reader there.
+    Tasks: a driver and a reader at the client, the connection's task and a reader at the server.
     """
     count = 5
     with trio.fail_after(60):
@@ -251,9 +253,12 @@ async def _use(session, way):
 
 
 @pytest.mark.parametrize("way", ["returns", "hangs", "fails"])
-async def test_a_call_leaves_nothing_to_the_garbage_collector(way, caplog):
-    """What only the collector can free makes it run while others work: it was a fifth of what cancelled calls took."""
-    caplog.set_level(logging.CRITICAL)  # what is logged of a bug, pytest keeps with its traceback
+async def test_a_call_leaves_no_objects_to_the_garbage_collector(way, caplog):
+    """Objects in reference cycles make the collector run during other work.
+
+    It once took a fifth of the time of cancelled calls.
+    """
+    caplog.set_level(logging.CRITICAL)  # pytest keeps each logged bug with its traceback
 
     def count():
         return sum(
@@ -276,8 +281,8 @@ async def test_a_call_leaves_nothing_to_the_garbage_collector(way, caplog):
             gc.enable()
 
 
-async def test_cancels_of_one_tick_leave_before_its_end_when_there_are_many(autojump_clock):
-    # Where a packet can be written without waiting; other channels have a task for it.
+async def test_many_cancels_of_one_tick_are_sent_before_its_end(autojump_clock):
+    # A memory channel can write a packet without waiting. Other channels have a task for it.
     async with open_session_pair(None, Waiting()) as (session, _), trio.open_nursery() as nursery:
         for _ in range(200):
             nursery.start_soon(session.call, "hangs")

@@ -1,4 +1,4 @@
-"""Duplexes: a trio.abc.Channel at both ends, each way with its own credit and its own end."""
+"""Duplexes: a trio.abc.Channel at both ends, with credit and an end for each direction."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Rooms:
         await channel.send(await channel.receive())
 
     @duplex
-    async def deaf(self, channel: trio.abc.Channel[str], how_many: int = 0) -> None:
+    async def receives(self, channel: trio.abc.Channel[str], how_many: int = 0) -> None:
         for _ in range(how_many):
             await channel.receive()
             self.received += 1
@@ -48,7 +48,7 @@ class Rooms:
             raise
 
     @duplex
-    async def says_no_more(self, channel: trio.abc.Channel[str]) -> None:
+    async def sends_eof(self, channel: trio.abc.Channel[str]) -> None:
         await channel.send("last")
         await channel.send_eof()
         with pytest.raises(trio.ClosedResourceError):
@@ -56,7 +56,7 @@ class Rooms:
         self.log.append([text async for text in channel])
 
     @duplex
-    async def hears_no_more(self, channel: trio.abc.Channel[str]) -> None:
+    async def closes_receiver(self, channel: trio.abc.Channel[str]) -> None:
         await channel.receive()
         await channel._receiver.aclose()
         self.log.append("left")
@@ -73,7 +73,7 @@ class Rooms:
         self.kept = channel
 
     @trio_rpc.method
-    async def whisper(self, on_word, room: str) -> None:
+    async def callback_only(self, on_word, room: str) -> None:
         await on_word(room)
 
 
@@ -86,15 +86,15 @@ def opened(session_pair, rooms, **options):
     return session_pair(rooms, None, options_a=options, options_b=options)
 
 
-async def nothing_left(*sessions):
-    await wait_all_tasks_blocked()  # a stream that was given may end a little later
+async def assert_no_calls_left(*sessions):
+    await wait_all_tasks_blocked()  # a stream argument may end a little later
     for session in sessions:
         assert session.tree() == []
         assert not session._core.protocol.outgoing
         assert not session._core.protocol.incoming
 
 
-async def test_both_ways(session_pair, rooms, no_time):
+async def test_items_travel_both_ways(session_pair, rooms, no_time):
     async with opened(session_pair, rooms) as (a, b):
         async with b.proxy("", Rooms).echo("> ") as channel:
             assert isinstance(channel, trio.abc.Channel)
@@ -105,16 +105,16 @@ async def test_both_ways(session_pair, rooms, no_time):
             await channel.send_eof()
             assert [text async for text in channel] == ["> b", "> c", "bye"]
         assert rooms.log == ["heard the end"]
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_by_name(session_pair, rooms, no_time):
+async def test_a_duplex_can_be_opened_by_name(session_pair, rooms, no_time):
     async with opened(session_pair, rooms) as (_, b), b.duplex("echo", "> ") as channel:
         await channel.send("a")
         assert await channel.receive() == "> a"
 
 
-async def test_the_senders_half_is_closed_alone(session_pair, rooms, no_time):
+async def test_the_caller_may_close_only_its_sending_half(session_pair, rooms, no_time):
     async with opened(session_pair, rooms) as (a, b):
         async with b.proxy("", Rooms).echo("") as channel:
             await channel.send_eof()
@@ -124,30 +124,30 @@ async def test_the_senders_half_is_closed_alone(session_pair, rooms, no_time):
             assert await channel.receive() == "bye"
             with pytest.raises(trio.EndOfChannel):
                 await channel.receive()
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_the_handlers_half_is_closed_alone(session_pair, rooms, no_time):
+async def test_the_handler_may_close_only_its_sending_half(session_pair, rooms, no_time):
     async with opened(session_pair, rooms) as (a, b):
-        async with b.proxy("", Rooms).says_no_more() as channel:
+        async with b.proxy("", Rooms).sends_eof() as channel:
             assert [text async for text in channel] == ["last"]
             await channel.send("still")
             await channel.send("heard")
             await channel.send_eof()
             await wait_all_tasks_blocked()
         assert rooms.log == [["still", "heard"]]
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_the_handler_leaves_what_it_receives(session_pair, rooms, no_time):
+async def test_the_handler_may_close_only_its_receiving_half(session_pair, rooms, no_time):
     async with opened(session_pair, rooms) as (a, b):
-        async with b.proxy("", Rooms).hears_no_more() as channel:
+        async with b.proxy("", Rooms).closes_receiver() as channel:
             await channel.send("a")
             await wait_all_tasks_blocked()
             assert rooms.log == ["left"]
             with pytest.raises(trio.BrokenResourceError):
                 await channel.send("b")
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
 async def test_an_error_of_the_handler_is_received_after_its_items(session_pair, rooms, no_time):
@@ -158,10 +158,10 @@ async def test_an_error_of_the_handler_is_received_after_its_items(session_pair,
                 with pytest.raises(trio.BrokenResourceError):
                     await channel.send("anyone?")
                 await channel.receive()
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_the_handler_returns_while_its_caller_sends(session_pair, rooms, no_time):
+async def test_a_caller_cannot_send_after_the_handler_has_returned(session_pair, rooms, no_time):
     async with opened(session_pair, rooms, limits=Limits(stream_items=2)) as (a, b):
         async with b.proxy("", Rooms).short() as channel:
             with pytest.raises(trio.BrokenResourceError):
@@ -170,37 +170,37 @@ async def test_the_handler_returns_while_its_caller_sends(session_pair, rooms, n
             assert await channel.receive() == "a"
             with pytest.raises(trio.EndOfChannel):
                 await channel.receive()
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
 async def test_law_2_leaving_the_block_cancels_the_handler(session_pair, rooms, no_time):
     async with opened(session_pair, rooms) as (a, b):
-        async with b.proxy("", Rooms).deaf():
+        async with b.proxy("", Rooms).receives():
             await wait_all_tasks_blocked()
         assert rooms.log == ["its block has been left"]
         with pytest.raises(KeyError):
-            async with b.proxy("", Rooms).deaf():
+            async with b.proxy("", Rooms).receives():
                 await wait_all_tasks_blocked()
                 raise KeyError("mine")
         assert rooms.log[1] == "KeyError: 'mine'"
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
 async def test_aclose_closes_both_halves(session_pair, rooms, no_time):
-    async with opened(session_pair, rooms) as (a, b), b.proxy("", Rooms).deaf(0) as channel:
+    async with opened(session_pair, rooms) as (a, b), b.proxy("", Rooms).receives(0) as channel:
         await wait_all_tasks_blocked()
         await channel.aclose()
         assert rooms.log
         for use in (channel.receive, lambda: channel.send("a")):
             with pytest.raises(trio.ClosedResourceError):
                 await use()
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
 async def test_back_pressure_towards_the_handler(session_pair, rooms, no_time):
     sent = 0
     async with opened(session_pair, rooms, limits=Limits(stream_items=4)) as (_, b):
-        async with b.proxy("", Rooms).deaf(6) as channel, trio.open_nursery() as nursery:
+        async with b.proxy("", Rooms).receives(6) as channel, trio.open_nursery() as nursery:
 
             async def send():
                 nonlocal sent
@@ -211,7 +211,7 @@ async def test_back_pressure_towards_the_handler(session_pair, rooms, no_time):
             nursery.start_soon(send)
             await wait_all_tasks_blocked()
             assert rooms.received == 6
-            assert sent == 10  # six were taken, and credit given for them; four are there
+            assert sent == 10  # six were consumed and their credit returned; four are queued
             nursery.cancel_scope.cancel()
 
 
@@ -223,7 +223,7 @@ async def test_back_pressure_towards_the_caller(session_pair, rooms, no_time):
             assert [number async for number in channel] == list(range(1000))
 
 
-async def test_law_14_what_cannot_be_sent_is_raised_at_the_one_who_tried(
+async def test_law_14_an_item_that_cannot_be_sent_raises_at_its_sender(
     session_pair, rooms, no_time
 ):
     async with opened(session_pair, rooms) as (_, b), b.proxy("", Rooms).echo("") as channel:
@@ -233,7 +233,7 @@ async def test_law_14_what_cannot_be_sent_is_raised_at_the_one_who_tried(
         assert await channel.receive() == "a"
 
 
-async def test_what_is_received_is_checked_at_both_ends(session_pair, rooms, no_time):
+async def test_received_items_are_checked_at_both_ends(session_pair, rooms, no_time):
     async with opened(session_pair, rooms) as (_, b):
         with pytest.raises(trio_rpc.RemoteError, match="Expected `str`"):
             async with b.proxy("", Rooms).echo("") as channel:
@@ -260,7 +260,9 @@ async def test_several_tasks_may_send(session_pair, rooms, no_time):
                     nursery.start_soon(send, name)
 
 
-async def test_law_8_the_handlers_end_dies_with_its_call(session_pair, rooms, no_time):
+async def test_law_8_the_handlers_channel_can_be_used_only_until_its_call_ends(
+    session_pair, rooms, no_time
+):
     async with opened(session_pair, rooms) as (_, b):
         async with b.proxy("", Rooms).keep() as channel:
             with pytest.raises(trio.EndOfChannel):
@@ -285,7 +287,7 @@ async def test_law_6_the_end_of_the_session_ends_both_halves(session_pair, rooms
                 await channel.receive()
 
 
-async def test_law_1_both_ways_are_in_the_tree(session_pair, rooms, no_time):
+async def test_law_1_both_directions_are_in_the_tree(session_pair, rooms, no_time):
     async with opened(session_pair, rooms) as (a, b), b.proxy("", Rooms).echo(""):
         await wait_all_tasks_blocked()
         call, way_back = sorted(b.tree(), key=lambda node: node.kind)
@@ -306,7 +308,7 @@ async def test_law_16_send_and_close_are_checkpoints(session_pair, rooms, no_tim
             await channel.send("a")
 
 
-async def test_law_16_a_cancelled_send_has_sent_nothing(session_pair, rooms, no_time):
+async def test_law_16_a_cancelled_send_sends_nothing(session_pair, rooms, no_time):
     async with opened(session_pair, rooms) as (_, b), b.proxy("", Rooms).echo("") as channel:
         await wait_all_tasks_blocked()
         with trio.CancelScope() as scope:
@@ -316,7 +318,7 @@ async def test_law_16_a_cancelled_send_has_sent_nothing(session_pair, rooms, no_
         assert await channel.receive() == "a"
 
 
-async def test_a_peer_that_does_not_know_duplexes_is_told(session_pair, rooms, no_time):
+async def test_a_duplex_opened_as_a_stream_is_refused(session_pair, rooms, no_time):
     async with opened(session_pair, rooms) as (_, b):
         with pytest.raises(trio_rpc.InvalidArguments, match="a stream comes first"):
             async with b.stream("short") as items:

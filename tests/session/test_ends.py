@@ -1,4 +1,4 @@
-"""How sessions end: every call ends and says its fate, and nothing is left."""
+"""Ways for a session to end: each ends every call with its fate, and leaves no task or object."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trio_rpc.wire import messages as m
 
 
 class WriteFails(trio.abc.Channel[bytes]):
-    """A channel whose send fails from a moment on, with an error of the test's choice."""
+    """A channel whose send fails with the test's error once one is set."""
 
     def __init__(self, inner):
         self.inner = inner
@@ -64,7 +64,7 @@ async def _remote_oversize(session, peer, channel):
 
 
 async def _remote_silence(session, peer, channel):
-    pass  # the keepalive finds out
+    pass  # the keepalive notices
 
 
 async def _local_graceful(session, peer, channel):
@@ -94,9 +94,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__.strip("_"))
-async def test_each_way_a_session_can_end_ends_every_call_and_says_its_fate(
-    autojump_clock, tasks, end
-):
+async def test_each_way_a_session_can_end_ends_every_call_with_its_fate(autojump_clock, tasks, end):
     kind, text = ENDS[end]
     before = tasks()
     sleeper = Sleeper()
@@ -125,7 +123,7 @@ async def test_each_way_a_session_can_end_ends_every_call_and_says_its_fate(
         await session.wait_closed()
         assert sleeper.running == 0
         assert channel.closed
-        await call("afterwards", lambda: session.call("work"))  # at once
+        await call("afterwards", lambda: session.call("work"))  # fails at once
         await call("ping afterwards", session.ping)
         await call("notify afterwards", lambda: session.notify("work"))
     assert [errors[number].fate for number in range(3)] == [Fate.UNKNOWN] * 3
@@ -136,7 +134,7 @@ async def test_each_way_a_session_can_end_ends_every_call_and_says_its_fate(
     assert tasks() == before
 
 
-async def test_a_channel_that_raises_what_it_should_not_is_closed_and_its_error_comes_out(
+async def test_a_channel_that_raises_an_unexpected_error_is_closed_and_the_error_is_raised(
     autojump_clock,
 ):
     ours, theirs = memory_channel_pair()
@@ -161,8 +159,8 @@ async def test_a_channel_that_raises_what_it_should_not_is_closed_and_its_error_
 
 
 @pytest.mark.parametrize("kind", [OSError, ZeroDivisionError])
-async def test_a_channel_that_fails_to_take_a_cancel_does_not_upset_the_event_loop(no_time, kind):
-    # The Cancel is written from within an abort function, where nothing may be raised.
+async def test_a_channel_that_fails_while_a_cancel_is_written_does_not_break_trio(no_time, kind):
+    # The Cancel is written within an abort function, which must not raise.
     ours, theirs = memory_channel_pair()
     peer = RawPeer(theirs)
     peer.send(HELLO, m.Welcome())
@@ -182,11 +180,11 @@ async def test_a_channel_that_fails_to_take_a_cancel_does_not_upset_the_event_lo
                 nursery.start_soon(cancel)
                 await session.call("anything")
         except ZeroDivisionError:
-            assert kind is ZeroDivisionError  # a bug, and so it is told besides
+            assert kind is ZeroDivisionError  # a bug, so it is raised
     assert session.statistics().state == "over"
 
 
-async def test_a_channel_that_cannot_be_read_is_not_read_again_and_again(autojump_clock):
+async def test_a_channel_whose_receive_fails_is_not_read_again(autojump_clock):
     class Unreadable(WriteFails):
         reads = 0
 
@@ -240,7 +238,7 @@ async def test_aclose_during_a_call_ends_with_its_reply_and_not_with_the_grace_t
         assert results == ["finished"]
 
 
-async def test_aclose_takes_no_longer_than_its_grace(autojump_clock):
+async def test_aclose_takes_no_longer_than_its_grace_time(autojump_clock):
     async with session_with_raw_peer(Sleeper()) as (session, peer):
         peer.send(m.Request(1, "sleep", []))
         await wait_all_tasks_blocked()
@@ -249,10 +247,8 @@ async def test_aclose_takes_no_longer_than_its_grace(autojump_clock):
         assert (await peer.read(m.ReplyErr)).error["code"] == "cancelled"
 
 
-async def test_race_the_last_call_is_abandoned_while_the_session_closes(
-    session_pair, autojump_clock
-):
-    """Nobody waits for it any more, and nor does the close, whose grace time has only begun."""
+async def test_race_aclose_does_not_wait_for_an_abandoned_call(session_pair, autojump_clock):
+    """A call that no task waits for does not hold up the close, though its grace has just begun."""
     sleeper = Sleeper()
     async with session_pair(None, sleeper) as (a, _), trio.open_nursery() as nursery:
         scope = trio.CancelScope()
@@ -287,7 +283,7 @@ async def test_aclose_cancelled_in_its_grace_time_closes_at_once(autojump_clock)
 
 @pytest.mark.parametrize("is_serving", [False, True])
 async def test_a_block_that_is_left_and_then_cancelled_closes_at_once(autojump_clock, is_serving):
-    """Its body is over, so what waits out the grace time is the block itself."""
+    """The body is over, so the block itself waits for the grace time."""
     services = (Sleeper(), None) if is_serving else (None, Sleeper())
     async with trio.open_nursery() as nursery:
         ours, theirs = memory_channel_pair()
@@ -315,7 +311,7 @@ async def _is_cut_off(session):
         await session.call("sleep", 1000)
 
 
-async def test_both_ends_close_at_once(session_pair, no_time):
+async def test_both_ends_may_close_at_once(session_pair, no_time):
     async with session_pair(Echo(), Echo()) as (a, b):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.aclose)
@@ -325,7 +321,7 @@ async def test_both_ends_close_at_once(session_pair, no_time):
                 await session.call("echo", 1)
 
 
-async def test_both_ends_close_at_once_by_force(session_pair, no_time):
+async def test_both_ends_may_close_forcefully_at_once(session_pair, no_time):
     async with session_pair(Sleeper(), Sleeper()) as (a, b), trio.open_nursery() as nursery:
         ended = []
 
@@ -346,7 +342,7 @@ async def test_both_ends_close_at_once_by_force(session_pair, no_time):
         assert len(ended) == 2
 
 
-async def test_goodbye_crossing_a_request(no_time):
+async def test_a_call_that_crosses_a_goodbye_is_answered_as_unavailable(no_time):
     async with session_with_raw_peer(Echo()) as (session, peer), trio.open_nursery() as nursery:
         nursery.start_soon(session.aclose)
         await peer.read(m.Goodbye)
@@ -355,7 +351,7 @@ async def test_goodbye_crossing_a_request(no_time):
     assert session.statistics().late_calls == 2
 
 
-async def test_a_request_that_crosses_a_goodbye_is_unavailable_at_its_caller(session_pair, no_time):
+async def test_a_call_that_crosses_a_goodbye_has_not_started(session_pair, no_time):
     async with session_pair(None, Sleeper()) as (a, b), trio.open_nursery() as nursery:
         nursery.start_soon(b.aclose)
         while b.statistics().state == "open":
@@ -365,7 +361,7 @@ async def test_a_request_that_crosses_a_goodbye_is_unavailable_at_its_caller(ses
         assert caught.value.fate is Fate.NOT_STARTED
 
 
-async def test_notification_then_immediate_close_does_not_cut_its_handler_off(
+async def test_a_notification_sent_before_an_immediate_close_is_handled_to_its_end(
     session_pair, autojump_clock
 ):
     done = []
@@ -382,7 +378,7 @@ async def test_notification_then_immediate_close_does_not_cut_its_handler_off(
     assert sorted(done) == [10, 1_000_000]
 
 
-async def test_a_large_call_then_immediate_close_is_still_answered(session_pair, no_time):
+async def test_a_large_call_made_before_an_immediate_close_is_answered(session_pair, no_time):
     async with session_pair(None, Echo()) as (a, _), trio.open_nursery() as nursery:
         results = []
 
@@ -396,7 +392,7 @@ async def test_a_large_call_then_immediate_close_is_still_answered(session_pair,
     assert [len(each) for each in results] == [1_000_000]
 
 
-async def test_calls_inside_calls_are_served_while_a_session_closes(session_pair, autojump_clock):
+async def test_calls_within_calls_are_served_while_a_session_closes(session_pair, autojump_clock):
     class Home:
         @trio_rpc.method
         async def progress(self, percent: int) -> int:
@@ -424,7 +420,7 @@ async def test_calls_inside_calls_are_served_while_a_session_closes(session_pair
     assert results == [50]
 
 
-async def test_a_handler_that_closes_its_own_session_ends_with_it(session_pair, autojump_clock):
+async def test_a_handler_may_close_its_own_session(session_pair, autojump_clock):
     class Quits:
         @trio_rpc.method
         async def quit(self):
@@ -437,7 +433,7 @@ async def test_a_handler_that_closes_its_own_session_ends_with_it(session_pair, 
         await b.wait_closed()
 
 
-async def test_callers_that_wait_for_credit_are_refused_when_the_session_ends(no_time):
+async def test_callers_that_wait_for_credit_raise_when_the_session_ends(no_time):
     async with (
         session_with_raw_peer(peer_limits=Limits(max_calls=1, max_notifications=1)) as (
             session,
@@ -465,10 +461,10 @@ async def test_callers_that_wait_for_credit_are_refused_when_the_session_ends(no
         assert sorted(fates, key=str) == [Fate.NOT_STARTED] * 4 + [Fate.UNKNOWN]
 
 
-# ── reply and end in one tick ────────────────────────────────────────────────────────────────
+# ── the last messages and the end in one tick ────────────────────────────────────────────────
 
 
-async def test_welcome_and_goodbye_in_one_packet(no_time):
+async def test_a_session_may_be_opened_and_left_by_one_packet(no_time):
     ours, theirs = memory_channel_pair()
     peer = RawPeer(theirs)
     peer.send(HELLO, m.Welcome(), m.Goodbye("done", "wrong number"))
@@ -477,8 +473,8 @@ async def test_welcome_and_goodbye_in_one_packet(no_time):
             await session.call("anything")
 
 
-async def test_welcome_and_garbage_in_one_packet(no_time):
-    # The session is over before the task that waited for its opening runs.
+async def test_a_session_may_be_opened_and_broken_by_one_packet(no_time):
+    # The session is over before the task that waits for its opening runs.
     ours, theirs = memory_channel_pair()
     peer = RawPeer(theirs)
     assert theirs.send_nowait(peer.bytes_of(HELLO, m.Welcome()) + b"\xc1")
@@ -487,7 +483,7 @@ async def test_welcome_and_garbage_in_one_packet(no_time):
             await session.call("anything")
 
 
-async def test_the_channel_fails_while_the_last_words_wait_for_it(autojump_clock):
+async def test_a_channel_that_fails_ends_the_wait_for_the_last_messages(autojump_clock):
     limits = Limits(shutdown_timeout=10)
     async with (
         session_with_raw_peer(limits=limits, max_buffer=1) as (session, peer),
@@ -503,7 +499,7 @@ async def test_the_channel_fails_while_the_last_words_wait_for_it(autojump_clock
         assert trio.current_time() == pytest.approx(1, abs=0.001)
 
 
-async def test_reply_that_arrives_in_the_tick_in_which_the_session_ends(no_time):
+async def test_a_reply_in_the_tick_in_which_the_session_is_closed_is_too_late(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
 
         async def call():
@@ -517,7 +513,7 @@ async def test_reply_that_arrives_in_the_tick_in_which_the_session_ends(no_time)
         await session.wait_closed()
 
 
-async def test_no_keepalive_is_sent_while_a_session_dies(autojump_clock):
+async def test_no_keepalive_is_sent_while_a_session_ends(autojump_clock):
     limits = Limits(keepalive_interval=0.1, keepalive_pings=100, shutdown_timeout=5)
     async with session_with_raw_peer(Sleeper(), limits=limits) as (session, peer):
         peer.send(m.Request(1, "stubborn", [3]))
@@ -530,7 +526,7 @@ async def test_no_keepalive_is_sent_while_a_session_dies(autojump_clock):
 # ── leaks ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_nothing_is_left_of_sessions_that_are_over(session_pair, tasks):
+async def test_finished_sessions_leave_no_tasks_or_objects(session_pair, tasks):
     async def one():
         try:
             async with session_pair(Sleeper(), Sleeper()) as (a, b):
@@ -544,12 +540,12 @@ async def test_nothing_is_left_of_sessions_that_are_over(session_pair, tasks):
                 with pytest.raises(trio_rpc.MethodNotFound):
                     await a.call("nothing")
                 sessions.append(weakref.ref(a))
-                int("not a number")  # an exception keeps frames alive
+                int("not a number")  # an exception keeps its frames alive
         except ValueError:
             pass
 
     def count():
-        parse_url.cache_clear()  # it keeps some URLs, however many sessions there were
+        parse_url.cache_clear()  # the cache holds a bounded number of URLs
         gc.collect()
         counts = {}
         for each in gc.get_objects():

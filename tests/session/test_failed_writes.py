@@ -1,4 +1,4 @@
-"""What has arrived is still read when a write fails: it may say why the peer has gone."""
+"""When a write fails, packets that have arrived are still read: they may say why the peer left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GONE = m.Goodbye("done", "gone fishing")
 
 
 class Gate(trio.abc.Channel[bytes]):
-    """A channel that delivers what has arrived only after a send has failed."""
+    """A channel that delivers received packets only after a send has failed."""
 
     def __init__(self, inner):
         self.inner = inner
@@ -46,7 +46,10 @@ class Gate(trio.abc.Channel[bytes]):
 
 
 async def end_by_failed_write(*messages, services=None, closes=True):
-    """Fail to write while these messages lie unread; return what a call and its session ended with."""
+    """Fail to write while these messages are unread.
+
+    Returns the outcome of a call and the record of the session's end.
+    """
     ours, theirs = memory_channel_pair(10**6)
     channel, peer = Gate(ours), RawPeer(theirs)
     peer.send(HELLO, m.Welcome())
@@ -75,7 +78,7 @@ async def end_by_failed_write(*messages, services=None, closes=True):
     return outcome[0], end
 
 
-async def test_the_goodbye_that_lies_unread_is_the_reason(no_time):
+async def test_an_unread_goodbye_is_the_reason_for_the_end(no_time):
     error, end = await end_by_failed_write(GONE)
     assert isinstance(error, trio_rpc.SessionBroken)
     assert error.orderly
@@ -85,20 +88,20 @@ async def test_the_goodbye_that_lies_unread_is_the_reason(no_time):
     assert "gone fishing" in end.reason
 
 
-async def test_what_the_goodbye_says_against_this_end_is_the_reason(no_time):
+async def test_an_unread_goodbye_that_blames_this_end_is_the_reason(no_time):
     error, end = await end_by_failed_write(m.Goodbye("protocol_error", "an odd Reply"))
     assert isinstance(error.__cause__, trio_rpc.LocalProtocolError)
     assert "an odd Reply" in str(error)
     assert end.by == "peer"
 
 
-async def test_a_result_that_lies_unread_is_returned(no_time):
+async def test_an_unread_result_is_returned(no_time):
     result, end = await end_by_failed_write(m.Reply(1, "done"), GONE)
     assert result == "done"
     assert end.by == "peer"
 
 
-async def test_a_breach_of_the_protocol_that_lies_unread_is_the_reason(no_time):
+async def test_an_unread_illegal_message_is_the_reason(no_time):
     error, end = await end_by_failed_write(m.Reply(77, None))
     assert isinstance(error.__cause__, trio_rpc.RemoteProtocolError)
     assert end.by == "peer"
@@ -112,19 +115,19 @@ async def test_without_a_goodbye_the_session_is_lost(no_time):
     assert "without a Goodbye" in str(end.cause)
 
 
-async def test_a_peer_that_has_said_nothing_is_not_waited_for(no_time):
+async def test_a_peer_that_has_sent_nothing_is_not_waited_for(no_time):
     error, end = await end_by_failed_write(closes=False)
     assert "the cable is out" in str(error)
     assert (end.by, error.orderly) == ("network", False)
 
 
-async def test_a_peer_that_has_said_goodbye_and_keeps_its_channel_has_left(no_time):
+async def test_a_peer_that_has_sent_goodbye_but_keeps_its_channel_open_has_left(no_time):
     error, end = await end_by_failed_write(GONE, closes=False)
     assert "gone fishing" in str(error)
     assert (end.by, error.orderly) == ("peer", True)
 
 
-async def test_a_peer_that_goes_on_sending_is_heard_for_a_bounded_time(mock_clock):
+async def test_packets_of_a_peer_that_goes_on_sending_are_read_for_a_bounded_time(mock_clock):
     class Chatter(Gate):
         async def receive(self):
             if self.failure is None:
@@ -147,7 +150,7 @@ async def test_a_peer_that_goes_on_sending_is_heard_for_a_bounded_time(mock_cloc
     assert "the cable is out" in end.reason
 
 
-async def test_no_handler_begins_whose_answer_could_not_leave(no_time):
+async def test_no_handler_starts_whose_answer_could_not_be_sent(no_time):
     class Service(Sleeper):
         @trio_rpc.notification
         def note(self):
@@ -172,7 +175,7 @@ class Flood:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "tls", "unix", "ws"])
-async def test_a_peer_that_says_goodbye_and_resets_its_connection_has_left(
+async def test_a_peer_that_sends_goodbye_and_resets_its_connection_has_left(
     kind, tmp_path, server_tls
 ):
     url = f"unix://{tmp_path}/socket" if kind == "unix" else f"{kind}://localhost:0"
@@ -198,13 +201,13 @@ async def test_a_peer_that_says_goodbye_and_resets_its_connection_has_left(
             nursery.start_soon(wait, session)
             await wait_all_tasks_blocked()
             await channel.send(peer.bytes_of(GONE))
-            await trio.aclose_forcefully(channel)  # with items that have not been read
+            await trio.aclose_forcefully(channel)  # with unread items
     [end] = ends
     assert end.by == "peer"
     assert "gone fishing" in end.reason
 
 
-async def test_what_has_come_over_a_carrier_is_still_received(no_time):
+async def test_packets_that_arrived_over_a_carrier_are_still_received(no_time):
     ours, theirs = memory_channel_pair(10**6)
     carrier = Gate(ours)
     channels = []
@@ -233,7 +236,7 @@ async def test_what_has_come_over_a_carrier_is_still_received(no_time):
             await forwarding.open("x")
 
 
-async def test_the_goodbye_of_a_carrier_is_the_reason(no_time):
+async def test_an_unread_goodbye_of_a_carrier_is_the_reason(no_time):
     ours, theirs = memory_channel_pair(10**6)
     carrier = Gate(ours)
 

@@ -1,4 +1,4 @@
-"""What filters refuse arrives as what it is, and every error tells what became of the call (law 15)."""
+"""Refusals by filters arrive as their class, and every error has its fate (law 15)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from trio_rpc.testing import memory_channel_pair
 
 
 class TooMany(trio_rpc.Overloaded):
-    """A refusal of a user's own."""
+    """A user's subclass of a refusal."""
 
 
 class NotToday(trio_rpc.CallError):
-    """A refusal of the application's own."""
+    """An application's own refusal."""
 
 
 class Service:
@@ -106,14 +106,14 @@ async def use(session, name):
 @pytest.mark.parametrize(
     ("exc", "cls"), REFUSALS, ids=lambda each: getattr(each, "__name__", repr(each))
 )
-async def test_law_15_what_a_filter_refuses_arrives_as_that_class_and_has_not_started(
+async def test_law_15_a_call_refused_by_a_filter_has_not_started_and_raises_its_class(
     session_pair, autojump_clock, name, exc, cls
 ):
     service = Service()
     options = {"filters": [passes_on, refuses(exc)]}
     async with session_pair(service, None, options_a=options) as (_, session):
         if cls is trio_rpc.RemoteCancelled and name == "left early":
-            return  # a block that is left has cancelled its stream itself
+            return  # leaving the block cancels the stream itself
         with pytest.raises(cls) as caught:
             await use(session, name)
         assert type(caught.value) is cls
@@ -124,7 +124,7 @@ async def test_law_15_what_a_filter_refuses_arrives_as_that_class_and_has_not_st
             assert caught.value.parameter == "name"
 
 
-async def test_law_15_a_refusal_that_the_method_declares_arrives_as_itself(session_pair):
+async def test_law_15_a_refusal_that_the_method_declares_arrives_as_its_own_class(session_pair):
     class Interface:
         @trio_rpc.method(raises=(TooMany,))
         async def declares(self): ...
@@ -136,7 +136,7 @@ async def test_law_15_a_refusal_that_the_method_declares_arrives_as_itself(sessi
         assert caught.value.fate is Fate.NOT_STARTED
 
 
-async def test_law_15_what_the_handler_raises_of_the_same_class_has_run(session_pair):
+async def test_law_15_a_handler_that_raises_the_same_class_itself_was_stopped(session_pair):
     class Raises:
         @trio_rpc.method(raises=(TooMany,))
         async def declares(self):
@@ -156,7 +156,7 @@ async def test_law_15_what_the_handler_raises_of_the_same_class_has_run(session_
 
 
 @pytest.mark.parametrize("name", ["work", "plain", "stream", "fails"])
-async def test_law_15_what_a_filter_raises_after_the_handler_has_begun_is_stopped(
+async def test_law_15_an_error_of_a_filter_after_the_handler_started_has_the_fate_stopped(
     session_pair, name
 ):
     async def too_late(_call, proceed):
@@ -203,7 +203,7 @@ async def test_law_15_a_handler_that_is_cancelled_while_a_filter_waits_has_not_s
             handled.cancel("for a test")
 
 
-async def test_a_refused_notification_is_a_warning_and_no_bug(session_pair, caplog):
+async def test_a_refused_notification_is_logged_as_a_warning(session_pair, caplog):
     options = {"filters": [refuses(trio_rpc.Overloaded("slow down"))]}
     service = Service()
     async with session_pair(service, None, options_a=options) as (_, session):
@@ -248,7 +248,7 @@ async def test_law_15_a_callback_that_the_callers_filter_refuses_has_not_started
 @pytest.mark.parametrize(
     "exc", [trio_rpc.Overloaded("no"), NotToday("no"), trio_rpc.SessionBroken("other")]
 )
-async def test_law_15_what_a_filter_of_the_caller_refuses_has_not_started(session_pair, name, exc):
+async def test_law_15_a_call_refused_by_the_callers_filter_has_not_started(session_pair, name, exc):
     service = Service()
     options = {"filters": [refuses(exc)]}
     async with session_pair(service, None, options_b=options) as (_, session):
@@ -261,7 +261,9 @@ async def test_law_15_what_a_filter_of_the_caller_refuses_has_not_started(sessio
         assert service.ran == 0
 
 
-async def test_law_15_what_a_filter_of_the_caller_raises_after_the_call_is_stopped(session_pair):
+async def test_law_15_an_error_of_the_callers_filter_after_the_call_has_the_fate_stopped(
+    session_pair,
+):
     async def too_late(_call, proceed):
         await proceed()
         raise trio_rpc.Overloaded("too late")
@@ -276,7 +278,7 @@ async def test_law_15_what_a_filter_of_the_caller_raises_after_the_call_is_stopp
         assert caught.value.fate is Fate.UNKNOWN
 
 
-async def test_law_15_a_filter_that_repeats_a_call_does_not_hide_that_the_first_one_ran(
+async def test_law_15_a_refusal_by_the_callers_filter_after_a_failed_call_has_the_fate_stopped(
     session_pair,
 ):
     async def repeats(_call, proceed):
@@ -291,11 +293,11 @@ async def test_law_15_a_filter_that_repeats_a_call_does_not_hide_that_the_first_
         assert caught.value.fate is Fate.STOPPED
 
 
-# ── operations that fail by the end of the session ───────────────────────────────────────────
+# ── operations that fail because the session has ended ───────────────────────────────────────
 
 
 class Shielded:
-    """Handlers that outlive their session, and use what they were given then."""
+    """Handlers that outlive their session and then use the objects they were given."""
 
     def __init__(self):
         self.found = []
@@ -338,7 +340,7 @@ async def _items():
 
 
 @pytest.mark.parametrize("name", ["sends", "receives", "calls_back", "pulls", "starts"])
-async def test_law_15_what_a_handler_uses_after_its_sessions_end_says_the_fate(
+async def test_law_15_operations_of_a_handler_after_its_sessions_end_raise_with_a_fate(
     autojump_clock, name
 ):
     service = Shielded()
@@ -363,7 +365,7 @@ async def test_law_15_what_a_handler_uses_after_its_sessions_end_says_the_fate(
     ours, theirs = memory_channel_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio_rpc.serve_session, ours, service)
-        with contextlib.suppress(Exception):  # how the client fares is not what is tested
+        with contextlib.suppress(Exception):  # the client's outcome is not tested here
             await client()
         await trio.sleep(60)
         service.go.set()
@@ -372,7 +374,7 @@ async def test_law_15_what_a_handler_uses_after_its_sessions_end_says_the_fate(
     assert exc.fate in Fate
 
 
-async def test_law_15_send_on_a_duplex_of_a_broken_session_says_the_fate_and_the_cause(
+async def test_law_15_operations_on_a_duplex_of_a_broken_session_raise_with_fate_and_cause(
     autojump_clock,
 ):
     class Talks:
@@ -385,7 +387,7 @@ async def test_law_15_send_on_a_duplex_of_a_broken_session_says_the_fate_and_the
     found = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio_rpc.serve_session, ours, Talks())
-        with contextlib.suppress(Exception):  # how the block ends is not what is tested
+        with contextlib.suppress(Exception):  # the block's outcome is not tested here
             async with trio_rpc.open_session(theirs) as session, session.duplex("talk") as channel:
                 await channel.send(1)
                 await wait_all_tasks_blocked()

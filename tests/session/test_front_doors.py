@@ -20,14 +20,14 @@ DESCRIPTORS = pathlib.Path("/proc/self/fd")
 
 
 async def until(condition):
-    """Wait for what no event tells of: the two ends are joined by real sockets."""
+    """Wait for a condition that sets no event, because the two ends are joined by real sockets."""
     while not condition():
         await trio.lowlevel.checkpoint()
 
 
 @pytest.fixture(params=["tcp", "tls", "unix", "ws", "wss"])
-def door(request, tmp_path, server_tls):
-    """A URL to listen at, and the options of server and client."""
+def endpoint(request, tmp_path, server_tls):
+    """Return a URL to listen at, and the options of server and client."""
     match request.param:
         case "tcp":
             return LOCAL, {}, {}
@@ -46,13 +46,13 @@ def door(request, tmp_path, server_tls):
 
 @pytest.fixture(autouse=True)
 async def no_hang():
-    """Real sockets take real time, and never this much."""
+    """Bound the real time that a test over sockets may take."""
     with trio.fail_after(20):
         yield
 
 
-async def test_connect_and_serve(door):
-    url, server_options, client_options = door
+async def test_clients_can_call_a_server(endpoint):
+    url, server_options, client_options = endpoint
     async with trio.open_nursery() as nursery:
         [bound] = await nursery.start(
             lambda task_status: serve(
@@ -67,8 +67,8 @@ async def test_connect_and_serve(door):
         nursery.cancel_scope.cancel()
 
 
-async def test_a_server_calls_its_client_back(door):
-    url, server_options, client_options = door
+async def test_a_server_can_call_its_client(endpoint):
+    url, server_options, client_options = endpoint
 
     class Asks:
         def __init__(self, session):
@@ -87,8 +87,8 @@ async def test_a_server_calls_its_client_back(door):
         assert server.urls[0] in repr(server)
 
 
-async def test_cancelling_a_call_over_a_socket_leaves_nothing_behind(door):
-    url, server_options, client_options = door
+async def test_cancelled_calls_over_a_socket_leave_no_handlers_running(endpoint):
+    url, server_options, client_options = endpoint
     sleeper = Sleeper()
     async with (
         open_server(sleeper, url, **server_options) as server,
@@ -103,7 +103,7 @@ async def test_cancelling_a_call_over_a_socket_leaves_nothing_behind(door):
         assert session.statistics().calls_out == 0
 
 
-async def test_one_server_listens_at_several_urls(tmp_path):
+async def test_one_server_can_listen_at_several_urls(tmp_path):
     async with open_server(Echo(), LOCAL, LOCAL, f"unix://{tmp_path}/s") as server:
         assert len(set(server.urls)) == 3
         for url in server.urls:
@@ -111,7 +111,7 @@ async def test_one_server_listens_at_several_urls(tmp_path):
                 assert await session.call("echo", url) == url
 
 
-async def test_connect_in_gives_a_session_that_a_nursery_owns():
+async def test_connect_in_returns_a_session_owned_by_the_nursery():
     async with open_server(Echo(), LOCAL) as server, trio.open_nursery() as nursery:
         session = await connect_in(nursery, server.urls[0])
         other = await connect_in(nursery, server.urls[0])
@@ -124,7 +124,7 @@ async def test_connect_in_gives_a_session_that_a_nursery_owns():
     assert other.statistics().state == "over"
 
 
-async def test_the_end_of_a_session_is_no_error_in_the_nursery_that_owns_it():
+async def test_the_end_of_a_session_raises_nothing_in_the_nursery_that_owns_it():
     async with trio.open_nursery() as nursery:
         async with open_server(Echo(), LOCAL) as server:
             session = await connect_in(nursery, server.urls[0])
@@ -143,7 +143,7 @@ async def test_the_end_of_a_session_is_no_error_in_the_nursery_that_owns_it():
         ("", ValueError),
     ],
 )
-async def test_connecting_to_nothing_is_one_clear_error(url, kind):
+async def test_a_failed_connection_raises_one_clear_error(url, kind):
     with pytest.raises(kind) as caught:
         async with connect(url):
             raise AssertionError("it must not open")
@@ -153,7 +153,7 @@ async def test_connecting_to_nothing_is_one_clear_error(url, kind):
             await connect_in(nursery, url)
 
 
-async def test_serving_nowhere_is_an_error():
+async def test_serving_without_a_url_is_an_error():
     with pytest.raises(ValueError, match="URL"):
         await serve(Echo())
     async with open_server(Echo(), LOCAL) as server:
@@ -161,8 +161,8 @@ async def test_serving_nowhere_is_an_error():
             await serve(Echo(), LOCAL, server.urls[0])
 
 
-async def test_serve_stops_at_once_when_cancelled(door):
-    url, server_options, client_options = door
+async def test_serve_stops_at_once_when_cancelled(endpoint):
+    url, server_options, client_options = endpoint
     sleeper = Sleeper()
     async with trio.open_nursery() as clients:
         async with trio.open_nursery() as servers:
@@ -192,7 +192,7 @@ async def test_serve_stops_at_once_when_cancelled(door):
 # ── drain ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_drain_lets_calls_end_and_refuses_new_ones():
+async def test_drain_lets_running_calls_end_and_refuses_new_ones():
     sleeper = Sleeper()
     async with open_server(sleeper, LOCAL) as server, trio.open_nursery() as nursery:
         url = server.urls[0]
@@ -217,7 +217,7 @@ async def test_drain_lets_calls_end_and_refuses_new_ones():
     assert server.sessions == set()
 
 
-async def test_drain_tells_all_sessions_at_once():
+async def test_drain_sends_goodbye_to_all_sessions_at_once():
     sleeper = Sleeper()
     async with open_server(sleeper, LOCAL) as server, trio.open_nursery() as nursery:
         sessions = [await connect_in(nursery, server.urls[0]) for _ in range(3)]
@@ -225,13 +225,13 @@ async def test_drain_tells_all_sessions_at_once():
             nursery.start_soon(session.call, "sleep")
         await until(lambda: sleeper.running == 3)
         nursery.start_soon(partial(server.drain, grace=1000))
-        # None of the calls ends before the last session has been told.
+        # No call ends before the last session has received its Goodbye.
         await until(lambda: all(each.statistics().state != "open" for each in sessions))
         assert sleeper.running == 3
         sleeper.go.set()
 
 
-async def test_drain_gives_up_after_its_grace():
+async def test_drain_cancels_calls_after_its_grace_time():
     sleeper = Sleeper()
     async with open_server(sleeper, LOCAL) as server, trio.open_nursery() as nursery:
         session = await connect_in(nursery, server.urls[0])
@@ -253,7 +253,7 @@ async def test_drain_without_sessions_is_a_checkpoint():
         await server.drain()
 
 
-async def test_drain_sends_away_a_client_that_is_still_shaking_hands():
+async def test_drain_refuses_a_client_that_is_still_in_its_handshake():
     async def slow(session, credentials):
         greeted.set()
         await go.wait()
@@ -264,24 +264,24 @@ async def test_drain_sends_away_a_client_that_is_still_shaking_hands():
         trio.open_nursery() as nursery,
     ):
 
-        async def come_too_late():
+        async def connect_late():
             session = await connect_in(nursery, server.urls[0])
             await session.wait_closed()
             with pytest.raises(trio_rpc.SessionBroken):
                 await session.call("echo", 1)
 
-        nursery.start_soon(come_too_late)
+        nursery.start_soon(connect_late)
         await greeted.wait()
         await server.drain()
         go.set()
     assert server.sessions == set()
 
 
-# ── who is wrong is who pays ─────────────────────────────────────────────────────────────────
+# ── bad clients, slow clients and fatal errors ───────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
-    "said",
+    "data",
     [
         b"",
         b"GET / HTTP/1.1\r\n\r\n",
@@ -292,13 +292,13 @@ async def test_drain_sends_away_a_client_that_is_still_shaking_hands():
     ids=["nothing", "http", "oversize", "empty frame", "version"],
 )
 @pytest.mark.parametrize("end", ["fin", "rst"])
-async def test_a_stranger_costs_a_server_nothing(said, end):
+async def test_invalid_bytes_from_one_client_do_not_affect_another(data, end):
     limits = Limits(handshake_timeout=0.2)
     async with open_server(Echo(), LOCAL, limits=limits) as server, connect(server.urls[0]) as good:
         port = int(server.urls[0].rpartition(":")[2])
         stranger = await trio.open_tcp_stream("127.0.0.1", port)
-        if said:
-            await stranger.send_all(said)
+        if data:
+            await stranger.send_all(data)
         if end == "rst":
             linger = struct.pack("ii", 1, 0)
             stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -312,7 +312,7 @@ async def test_a_stranger_costs_a_server_nothing(said, end):
         assert len(server.sessions) == 1
 
 
-async def test_a_slow_handshake_is_cut_off(server_tls):
+async def test_a_slow_handshake_is_ended_by_its_timeout(server_tls):
     server_context, client_context = server_tls
     limits = Limits(handshake_timeout=0.1)
     async with open_server(
@@ -326,7 +326,7 @@ async def test_a_slow_handshake_is_cut_off(server_tls):
             assert await session.call("echo", 1) == 1
 
 
-async def test_a_server_that_says_nothing_is_a_time_out():
+async def test_a_server_that_sends_nothing_is_a_handshake_timeout():
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
     with pytest.raises(trio_rpc.SessionBroken, match="handshake"):
@@ -336,7 +336,7 @@ async def test_a_server_that_says_nothing_is_a_time_out():
 
 
 @pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])
-async def test_only_what_ends_programs_ends_a_server_and_it_comes_out_alone(fatal):
+async def test_a_server_is_ended_only_by_a_fatal_exception_which_is_raised_alone(fatal):
     class Fatal:
         @trio_rpc.method
         async def harmless(self):
@@ -362,8 +362,8 @@ async def test_only_what_ends_programs_ends_a_server_and_it_comes_out_alone(fata
     assert [name.rpartition(".")[2] for name in errors] == [fatal.__name__]
 
 
-@pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="only Linux tells")
-async def test_no_descriptor_is_left_of_many_connections():
+@pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="only Linux lists open descriptors")
+async def test_closed_connections_leave_no_open_descriptors():
     def count():
         return len(list(DESCRIPTORS.iterdir()))
 
@@ -377,8 +377,8 @@ async def test_no_descriptor_is_left_of_many_connections():
         assert count() <= before + 1
 
 
-async def test_a_peer_that_is_killed_ends_its_calls():
-    # A reset in the middle of a call.
+async def test_a_reset_connection_ends_the_calls_in_flight():
+    # The connection is reset in the middle of a call.
     sleeper = Sleeper()
     async with open_server(sleeper, LOCAL) as server, trio.open_nursery() as nursery:
         session = await connect_in(nursery, server.urls[0])
