@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from pygments.lexers.special import TextLexer
@@ -19,6 +20,7 @@ version = release = trio_rpc.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinxcontrib.mermaid",
     "sphinxcontrib_trio",
@@ -27,6 +29,23 @@ html_theme = "furo"
 html_title = f"trio_rpc {release}"
 html_show_copyright = False
 html_show_sphinx = False
+
+autodoc_use_legacy_class_based = True  # sphinxcontrib_trio extends these classes
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+napoleon_attr_annotations = False
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:class", r"([\w.]+\.)?[A-Z]"),  # type variables
+    ("py:class", r"trio_rpc\.wire\.parts\.BufferList"),  # packets that only sessions make
+]
+
+# The few names of others that docstrings refer to; builds need no network.
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", "inventories/python.txt"),
+    "trio": ("https://trio.readthedocs.io/en/stable", "inventories/trio.txt"),
+}
 
 # Links such as `guarantees.md#order` and blocks of mermaid work on the site as they do on a forge.
 myst_heading_anchors = 4
@@ -50,8 +69,15 @@ class LinksOutOfTheSite(SphinxTransform):
                     link.replace_self(nodes.inline("", "", *link.children))
 
 
+def keep_colons(_app: Sphinx, what: str, *rest: Any) -> None:
+    """Keep napoleon from reading "Bytes: of one message." as an attribute of the type Bytes."""
+    if what in {"attribute", "data", "property"}:
+        rest[-1][:0] = ["..", ""]  # an empty comment
+
+
 def setup(app: Sphinx) -> None:
     """Add what the extensions lack."""
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)
     app.add_transform(LinksOutOfTheSite)
     for name in ("hex-client", "hex-server"):  # the examples of protocol.md
         app.add_lexer(name, TextLexer)

@@ -55,6 +55,11 @@ async def connect(
         OSError: the connection could not be made. The text is one line that says what was tried.
         Refused: the server refused the session. All other errors of :func:`open_session` are also
             possible.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with trio_rpc.connect("tcp://localhost:5000") as session:
+        ...         print(await session.call("market.price", "BTC"))
     """
     check_on_end(on_end)
     chosen = Options(**options)
@@ -79,7 +84,13 @@ def _open(
 
 
 async def connect_in(
-    nursery: trio.Nursery, url: str, services: object = None, **options: Unpack[SessionOptions]
+    nursery: trio.Nursery,
+    url: str,
+    services: object = None,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    resume: bool | Resume = False,
+    **options: Unpack[SessionOptions],
 ) -> Session:
     """Connect to a server, and return a session that ends with ``nursery`` at the latest.
 
@@ -92,6 +103,8 @@ async def connect_in(
         nursery: the nursery whose cancellation ends the session.
         url: as in :func:`connect`.
         services: as in :func:`connect`.
+        ssl_context: as in :func:`connect`.
+        resume: as in :func:`connect`.
         **options: as in :func:`connect`.
 
     Raises:
@@ -99,7 +112,9 @@ async def connect_in(
     """
 
     async def own(*, task_status: trio.TaskStatus[Session]) -> None:
-        async with connect(url, services, on_end="keep", **options) as session:
+        async with connect(
+            url, services, ssl_context=ssl_context, resume=resume, on_end="keep", **options
+        ) as session:
             task_status.started(session)
             await session.wait_closed()
 

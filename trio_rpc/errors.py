@@ -63,9 +63,15 @@ class Fate(enum.Enum):
 
 
 class RpcError(Exception):
-    """The base class of the errors that this library raises."""
+    """The base class of the errors that this library raises.
+
+    Args:
+        *args: the text.
+        fate: the fate of the call; by default that of the class.
+    """
 
     fate: Fate = Fate.UNKNOWN
+    """Whether the handler of the failed call ran."""
 
     def __init__(self, *args: object, fate: Fate | None = None) -> None:
         super().__init__(*args)
@@ -129,6 +135,10 @@ class MethodNotFound(CallError):
 class InvalidArguments(CallError):
     """The arguments do not fit the method's annotations; the handler did not run.
 
+    Args:
+        message: the text.
+        parameter: see below.
+
     Attributes:
         parameter: the name of the parameter that does not fit, or ``""``.
     """
@@ -184,6 +194,11 @@ class SessionClosed(RpcError, trio.ClosedResourceError):
 
 class SessionBroken(RpcError, trio.BrokenResourceError):
     """The other end or the network ended the session; ``__cause__`` says why, if that is known.
+
+    Args:
+        *args: the text.
+        fate: the fate of the call.
+        orderly: see below.
 
     Attributes:
         orderly: True if the other end left with a Goodbye; False if the session was lost.

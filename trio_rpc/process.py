@@ -61,8 +61,8 @@ async def open_process(
             default.
         env: its environment variables, to which we add one; those of this process by default.
         cwd: its working directory; that of this process by default.
-        goodbye_time: seconds.
-        terminate_time: seconds.
+        goodbye_time: seconds from the end of the session to SIGTERM.
+        terminate_time: seconds from SIGTERM to SIGKILL.
         on_end: as in :func:`open_session`.
         **options: as in :func:`open_session`. ``limits.handshake_timeout`` must also cover the
             start of the program.
@@ -144,8 +144,15 @@ async def serve_parent(
 ) -> None:
     """Serve the process that started this one with :func:`open_process` until it leaves or dies.
 
-    ``trio.run(trio_rpc.serve_parent, Plugin())`` is a complete program. Arguments and errors are
-    the same as for :func:`open_parent`. ``task_status`` gets the session.
+    ``trio.run(trio_rpc.serve_parent, Plugin())`` is a complete program.
+
+    Args:
+        services: the services that the parent may call, as in :func:`open_session`.
+        task_status: gets the session once it is open.
+        **options: as in :func:`open_session`.
+
+    Raises:
+        Exception: the same errors as :func:`open_parent`, but for the end of the session.
     """
     async with open_parent(services, on_end="keep", **options) as session:
         task_status.started(session)

@@ -229,6 +229,12 @@ async def open_server(
         ValueError: no URL is given, or a URL is not one of these.
         OSError: an address cannot be bound.
         TypeError: an option does not exist, or ``services`` has an object that is not a service.
+
+    Example:
+        >>> async def main(services: object, stop: trio.Event) -> None:
+        ...     async with trio_rpc.open_server(services, "tcp://127.0.0.1:5000") as server:
+        ...         await stop.wait()
+        ...         await server.drain(grace=30)  # no new calls; running ones get 30 seconds
     """
     if not urls:
         raise ValueError("a server needs a URL to listen at, such as tcp://127.0.0.1:0")
@@ -268,9 +274,33 @@ async def serve(
 ) -> None:
     """Serve at ``urls`` until cancelled, which ends all sessions at once.
 
-    ``urls = await nursery.start(serve, services, "tcp://127.0.0.1:0")`` returns the bound
-    addresses. For a graceful end, use :func:`open_server` and :meth:`Server.drain`. Arguments and
-    errors are the same as for :func:`open_server`.
+    For a graceful end, use :func:`open_server` and :meth:`Server.drain`.
+
+    Args:
+        services: the services that clients may call, as in :func:`open_session`.
+        *urls: as in :func:`open_server`.
+        ssl_context: as in :func:`open_server`.
+        allowed_origins: as in :func:`open_server`.
+        resume: as in :func:`open_server`.
+        task_status: gets the bound addresses once clients can connect.
+        **options: as in :func:`open_session`, for each session.
+
+    Raises:
+        Exception: the same errors as :func:`open_server`.
+
+    Example:
+        >>> class Clock:
+        ...     @trio_rpc.method
+        ...     async def now(self) -> float:
+        ...         return 12.5
+        >>> async def main() -> None:
+        ...     async with trio.open_nursery() as nursery:
+        ...         urls = await nursery.start(trio_rpc.serve, Clock(), "tcp://127.0.0.1:0")
+        ...         async with trio_rpc.connect(urls[0]) as session:
+        ...             print(await session.proxy("", Clock).now())
+        ...         nursery.cancel_scope.cancel()
+        >>> trio.run(main)
+        12.5
     """
     async with open_server(
         services,

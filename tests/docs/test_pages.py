@@ -37,7 +37,8 @@ def test_links_lead_somewhere(page):
     for place, found in found_in_prose(page, r"""(?:\]\(|(?:href|src|srcset)=")([^)\s"]+)"""):
         path, _, anchor = found[1].partition("#")
         target = (ROOT / page).parent / path if path else ROOT / page
-        there = target.exists() and (not anchor or anchor in anchors(target))
+        is_name = anchor.startswith("trio_rpc.")  # of the reference: Sphinx looks for it
+        there = target.exists() and (not anchor or is_name or anchor in anchors(target))
         if "://" not in path and not there:
             dead.append(f"{place}: {found[1]}")
     assert dead == []

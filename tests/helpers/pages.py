@@ -84,7 +84,7 @@ def blocks_of(page):
 
 
 def _blocks(page, text):
-    fence = r"^(?:<!-- ([^\n]*) -->\n)?```([\w-]*)\n(.*?)^```$"
+    fence = r"^(?:<!-- ([^\n]*) -->\n)?```([^`\n]*)\n(.*?)^```$"
     return [
         Block(page, 1 + text.count("\n", 0, found.start(3)), found[2], found[3], found[1] or "")
         for found in re.finditer(fence, text, re.MULTILINE | re.DOTALL)

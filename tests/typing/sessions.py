@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, assert_type
 
@@ -108,6 +109,9 @@ async def use(session: trio_rpc.Session, nursery: trio.Nursery) -> None:
         await trio_rpc.connect_in(nursery, "tcp://localhost:5000", {"market": Market()}),
         trio_rpc.Session,
     )
+    context = ssl.create_default_context()
+    url = "tls://localhost:5000"
+    await trio_rpc.connect_in(nursery, url, ssl_context=context, resume=trio_rpc.Resume(grace=60))
 
 
 async def some_prices() -> AsyncGenerator[float, None]:

@@ -77,6 +77,9 @@ class MemoryChannel(trio.abc.Channel[bytes]):
     async def send(self, value: bytes) -> None:
         """Send one packet, and wait while the buffer is full. If cancelled, nothing was sent.
 
+        Args:
+            value: the packet; at least one byte.
+
         Raises:
             ValueError: the packet is empty.
             trio.BrokenResourceError: the other end is closed, or the pair was broken.
@@ -98,7 +101,11 @@ class MemoryChannel(trio.abc.Channel[bytes]):
     def send_nowait(self, value: bytes) -> bool:
         """Send one packet if there is room and no task is sending; return whether it was sent.
 
-        Raises the same errors as ``send``.
+        Args:
+            value: the packet; at least one byte.
+
+        Raises:
+            Exception: the same errors as :meth:`send`.
         """
         self._check_send(value)
         if self._guard.sending.is_held or not self._outbox.has_room(len(value)):

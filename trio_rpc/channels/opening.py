@@ -75,7 +75,7 @@ async def open_listeners(
             certificate.
         limits: max_packet, packet_timeout and handshake_timeout apply to the channels that
             clients open.
-        allowed_origins: for ws:// and wss://, see :func:`check_origins`.
+        allowed_origins: for ws:// and wss://, as in :func:`trio_rpc.open_server`.
 
     Raises:
         ValueError: the URL or an origin is bad, or ssl_context is missing, or is given without

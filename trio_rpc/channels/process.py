@@ -127,7 +127,11 @@ class ProcessChannel(StreamChannel):
             raise
 
     async def send(self, value: bytes | BufferList) -> None:
-        """Send one packet: see :meth:`StreamChannel.send`."""
+        """Send one packet: see :meth:`StreamChannel.send`.
+
+        Args:
+            value: the packet; at least one byte.
+        """
         try:
             await super().send(value)
         except trio.BrokenResourceError as exc:

@@ -128,7 +128,11 @@ class StreamChannel(trio.abc.Channel[bytes]):
         room, a task is sending, the rest of a packet is waiting, or the stream cannot do this
         (TLS).
 
-        Raises the same errors as ``send``.
+        Args:
+            value: the packet; at least one byte.
+
+        Raises:
+            Exception: the same errors as :meth:`send`.
         """
         self._check_send(value)
         return not self._guard.sending.is_held and self._transport.write_nowait(value)
@@ -136,7 +140,10 @@ class StreamChannel(trio.abc.Channel[bytes]):
     async def flush(self) -> None:
         """Send the rest of a packet that ``send_nowait`` or a cancelled ``send`` took.
 
-        If cancelled, the channel keeps the unsent rest. Raises the same errors as ``send``.
+        If cancelled, the channel keeps the unsent rest.
+
+        Raises:
+            Exception: the same errors as :meth:`send`.
         """
         self._guard.check_open()
         with self._guard.sending:
@@ -169,7 +176,11 @@ class StreamChannel(trio.abc.Channel[bytes]):
         """Return the next packet if all of it has arrived, or raise ``trio.WouldBlock``.
 
         A subclass with its own ``receive`` always raises ``trio.WouldBlock``, and so does a
-        TLS channel unless the packet is already buffered. Raises the same errors as ``receive``.
+        TLS channel unless the packet is already buffered.
+
+        Raises:
+            trio.WouldBlock: no whole packet has arrived.
+            Exception: the same errors as :meth:`receive`.
         """
         if type(self).receive is not StreamChannel.receive or self._guard.receiving.is_held:
             raise trio.WouldBlock

@@ -71,7 +71,15 @@ class Address:
 
 @functools.lru_cache(maxsize=256)  # clients connect repeatedly to the same few servers
 def parse_url(url: str) -> Address:
-    """Parse a URL. Raises a ValueError that says what is wrong and what is accepted."""
+    """Parse a URL.
+
+    Args:
+        url: ``tcp://host:port``, ``tls://host:port``, ``unix:///path``, ``unix:relative/path``,
+            ``ws://host:port/path`` or ``wss://host:port/path``.
+
+    Raises:
+        ValueError: the URL is not one of these. The text says what is wrong and what is accepted.
+    """
     try:
         return _parse(url)
     except ValueError as exc:

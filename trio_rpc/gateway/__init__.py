@@ -6,8 +6,9 @@ Needs the extra ``gateway``.
 try:
     from trio_rpc.gateway.client.message import Message
     from trio_rpc.gateway.limits import GatewayLimits
-    from trio_rpc.gateway.server.app import Gateway, outlives
+    from trio_rpc.gateway.server.app import Gateway
     from trio_rpc.gateway.server.call import call_back
+    from trio_rpc.gateway.server.results import outlives
     from trio_rpc.gateway.server.standalone import open_http_server, serve, without_deflate
 except ModuleNotFoundError as exc:
     missing = (exc.name or "").partition(".")[0]

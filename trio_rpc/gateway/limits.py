@@ -11,14 +11,15 @@ __all__ = ["GatewayLimits"]
 class GatewayLimits:
     """The bounds of one gateway. Sizes are bytes, times are seconds.
 
-    Raises ValueError for a value that is not positive.
+    Raises:
+        ValueError: a value is not positive.
     """
 
     max_body: int = 1024 * 1024
     """The most bytes of one POST's body; a larger one is answered 413."""
 
     body_timeout: float = 30.0
-    """How long that body may take to arrive; a slower one is answered 408."""
+    """Seconds that this body may take to arrive; a slower one is answered 408."""
 
     max_clients: int = 10_000
     """The most clients at once, including disconnected ones.
@@ -44,7 +45,7 @@ class GatewayLimits:
     """
 
     shutdown_timeout: float = 1.0
-    """How long the socket of such a connection stays open for the client to read the reason."""
+    """Seconds that the socket of such a connection stays open, so that the client can read why."""
 
     callbacks_ahead: int = 1_000
     """The most callbacks of one call that the client has not handled; then the handler waits."""
@@ -62,16 +63,16 @@ class GatewayLimits:
     """The most bytes of messages that share one frame."""
 
     grace: float = 60.0
-    """How long a client may be disconnected before its calls are cancelled."""
+    """Seconds that a client may be disconnected before its calls are cancelled."""
 
     keepalive: float = 20.0
-    """The silence after which a client is pinged; after as long again it counts as disconnected."""
+    """Seconds of silence after which a client is pinged. After twice as many it is disconnected."""
 
     handshake_timeout: float = 10.0
-    """How long a client that reconnects may take to identify itself."""
+    """Seconds that a client which reconnects may take to identify itself."""
 
     result_ttl: float = 600.0
-    """How long the result of a call that may outlive its client can be fetched."""
+    """Seconds for which the result of a call that may outlive its client can be fetched."""
 
     max_results: int = 1_000
     """The most calls held that may outlive their clients, running or ended.

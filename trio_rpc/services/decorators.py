@@ -106,6 +106,18 @@ def method(function: F | None = None, /, *, raises: Raises = ()) -> F | Callable
 
     Raises:
         TypeError: the function, or an entry of ``raises``, is not suitable.
+
+    Example:
+        >>> class UnknownSymbol(Exception):
+        ...     pass
+        >>> class Market:
+        ...     @trio_rpc.method
+        ...     async def symbols(self) -> list[str]:
+        ...         return ["BTC"]
+        ...
+        ...     @trio_rpc.method(raises=(UnknownSymbol,))
+        ...     def price(self, symbol: str) -> float:
+        ...         raise UnknownSymbol(symbol)
     """
     mark = MethodMark(Kind.METHOD, _checked_raises(raises))
     if function is None:
@@ -115,6 +127,9 @@ def method(function: F | None = None, /, *, raises: Raises = ()) -> F | Callable
 
 def notification(function: F, /) -> F:
     """Make a method callable one way: the caller continues once its message is on its way.
+
+    Args:
+        function: as for :func:`method`.
 
     Raises:
         TypeError: the function is not suitable.
@@ -141,6 +156,13 @@ def stream(function: Any = None, /, *, raises: Raises = ()) -> Any:
 
     Raises:
         TypeError: the function, or an entry of ``raises``, is not suitable.
+
+    Example:
+        >>> class Counter:
+        ...     @trio_rpc.stream
+        ...     async def count(self, end: int) -> AsyncGenerator[int, None]:
+        ...         for number in range(end):
+        ...             yield number
     """
     mark = MethodMark(Kind.STREAM, _checked_raises(raises))
     if function is None:
@@ -166,6 +188,13 @@ def duplex(function: Any = None, /, *, raises: Raises = ()) -> Any:
 
     Raises:
         TypeError: the function, or an entry of ``raises``, is not suitable.
+
+    Example:
+        >>> class Echo:
+        ...     @trio_rpc.duplex
+        ...     async def echo(self, channel: trio.abc.Channel[str], prefix: str) -> None:
+        ...         async for line in channel:
+        ...             await channel.send(prefix + line)
     """
     mark = MethodMark(Kind.DUPLEX, _checked_raises(raises))
     if function is None:

@@ -53,10 +53,10 @@ class RemoteMethod:
         title: the name shown to people.
         kind: how it is used.
         raises: the declared exception classes, by the names under which they are sent.
-        said: what an interface says about it.
-        convert: checks and converts a result or an item; None if there is nothing to check.
     """
 
+    # caller: the session. said: what an interface says about the method. convert: the same as
+    # said.convert, which each call needs.
     __slots__ = (
         "__weakref__",
         "_invoke",
@@ -99,14 +99,7 @@ class RemoteMethod:
 class Proxy:
     """A service at the other end. Its attributes are :class:`RemoteMethod` objects.
 
-    Args:
-        caller: the session.
-        service: the service's name at the other end, "" for the one without a name.
-        interface: the class whose marked methods the service has. None leaves names, arguments
-            and results unchecked.
-
-    Raises:
-        TypeError: ``interface`` is not a class, or has no marked methods.
+    :meth:`Session.proxy` and :meth:`RemoteScope.proxy` make it.
     """
 
     _caller: Caller
@@ -115,6 +108,17 @@ class Proxy:
     _marked: dict[str, tuple[Callable[..., Any], MethodMark]] | None
 
     def __init__(self, caller: Caller, service: str = "", interface: type | None = None) -> None:
+        """Make a proxy.
+
+        Args:
+            caller: the session.
+            service: the service's name at the other end, "" for the one without a name.
+            interface: the class whose marked methods the service has. None leaves names, arguments
+                and results unchecked.
+
+        Raises:
+            TypeError: ``interface`` is not a class, or has no marked methods.
+        """
         marked = None
         if interface is not None:
             if not isinstance(interface, type):

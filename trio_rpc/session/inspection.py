@@ -33,10 +33,15 @@ class SessionStatistics:
     state: str
     """"opening", "open", "closing" or "over"."""
     packets_sent: int
+    """Packets sent so far."""
     packets_received: int
+    """Packets received so far."""
     bytes_sent: int
+    """Bytes of these packets, without what the transport adds."""
     bytes_received: int
+    """Bytes of these packets, without what the transport adds."""
     messages_received: int
+    """Messages received so far; one packet has one or more."""
     late_replies: int
     """Terminal messages that arrived for abandoned calls."""
     late_cancels: int
@@ -81,9 +86,11 @@ class ScopeNode:
     """One call in flight: at its caller (``"out"``) or at its callee (``"in"``)."""
 
     direction: Direction
+    """"out" for a call that this end makes, "in" for one that it handles."""
     id: int
     """Unique within its direction. A notification has no id on the wire; here it is negative."""
     method: str
+    """The full name of the method, ``"service.method"``."""
     age: float
     """Seconds since it began at this end."""
     state: str

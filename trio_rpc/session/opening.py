@@ -84,12 +84,20 @@ async def serve_session(
     name: str = "",
     **options: Unpack[SessionOptions],
 ) -> None:
-    """Open a session over ``channel`` and serve until it ends; arguments as for open_session.
+    """Open a session over ``channel`` and serve until it ends.
+
+    Args:
+        channel: as in :func:`open_session`.
+        services: the services for the other end, as in :func:`open_session`.
+        name: the name of the other end in logs and errors.
+        **options: as in :func:`open_session`.
 
     Raises:
         Refused: one of the ends refused the session.
         RemoteProtocolError: the other end does not speak the protocol.
         SessionBroken: the connection was lost before the session was open.
+        TypeError: an option or a service has the wrong type.
+        ValueError: an option or a service has an invalid value.
     """
     core = Core(channel, make_tables(services), Options(**options), name or repr(channel))
     async with run_session(core, on_end="keep") as session:

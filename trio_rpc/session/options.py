@@ -55,6 +55,19 @@ class Options:
     Raises:
         TypeError: an option is of the wrong type.
         ValueError: ``error_detail`` is none of the three.
+
+    Example:
+        >>> async def log(call: trio_rpc.Call, proceed: Any) -> Any:
+        ...     print(call.method, "begins")
+        ...     try:
+        ...         return await proceed()
+        ...     finally:
+        ...         print(call.method, "has ended")
+        >>> async def check(session: trio_rpc.Session, credentials: object) -> None:
+        ...     if credentials != {"token": "secret"}:
+        ...         raise trio_rpc.Refused("unknown token")
+        >>> server = trio_rpc.Options(filters=[log], authenticate=check, error_detail="none")
+        >>> client = trio_rpc.Options(credentials={"token": "secret"})
     """
 
     limits: Limits = DEFAULT_LIMITS

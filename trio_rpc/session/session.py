@@ -76,11 +76,6 @@ class Session:
     It belongs to the Trio run that opened it. In another run or thread, its methods, its proxies
     and the callbacks and streams of its calls raise RuntimeError; :meth:`statistics` and the
     attributes can be read anywhere.
-
-    Attributes:
-        credentials: the ``credentials`` of the other end, or None.
-        limits: the limits of this end.
-        name: the name of the other end in logs and errors.
     """
 
     def __init__(self, core: SessionCore, filters: Sequence[Filter]) -> None:
@@ -165,7 +160,8 @@ class Session:
         Raises:
             Exception: an exception of the handler that the method declares, or a built-in one.
             RemoteError: any other exception of the handler.
-            CallError: see :mod:`trio_rpc.errors`.
+            CallError: the call was refused or cancelled at the other end; see the subclasses.
+            LocalProtocolError: the method of the proxy is not one that is called.
             EncodeError: an argument cannot be sent.
             DecodeError: the result does not have the annotated type.
             SessionClosed: this end has closed the session, or closes it meanwhile.
@@ -253,6 +249,12 @@ class Session:
             RemoteCancelled: the other end ended it without a reason.
             SessionClosed: this end has closed the session.
             SessionBroken: the other end or the network ended the session.
+
+        Example:
+            >>> async def watch(session: trio_rpc.Session) -> None:
+            ...     async with session.open_scope() as scope:
+            ...         await scope.call("market.subscribe", "BTC", print)
+            ...         await trio.sleep(10)  # the market calls print until the block ends
         """
         return open_scope(self, self._outgoing)
 
@@ -278,7 +280,10 @@ class Session:
     def invoke(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any] | AbstractAsyncContextManager[Any]:
-        """Call, notify or open, according to the method's kind. A proxy's methods do this."""
+        """Call, notify or open, according to the method's kind. A proxy's methods do this.
+
+        :meta private:
+        """
         if method.kind is not _METHOD:
             if method.kind is Kind.NOTIFICATION:
                 return self._notify(method, args, kwargs)
@@ -295,7 +300,10 @@ class Session:
         kwargs: dict[str, Any],
         kind: Kind | None = None,
     ) -> Any:
-        """Do the same in a remote scope; ``method`` may be a name if ``kind`` is given."""
+        """Do the same in a remote scope; ``method`` may be a name if ``kind`` is given.
+
+        :meta private:
+        """
         remote = (
             method
             if isinstance(method, RemoteMethod) and kind is None
@@ -381,6 +389,11 @@ class Session:
         The states are ``connected``, ``reconnecting``, ``resumed``, and ``lost`` at the end unless
         this end has closed the session. Only a session opened with ``resume`` reconnects. A slow
         reader misses intermediate states.
+
+        Example:
+            >>> async def show(session: trio_rpc.Session) -> None:
+            ...     async for state in session.connection_states():
+            ...         print(state.value)
         """
         self._core.owner.check()
         channel = self._core.channel
@@ -419,7 +432,10 @@ class Session:
         return self._core.lifecycle.record()
 
     def let_go(self) -> None:
-        """Drop the references to this object, once the session is over."""
+        """Drop the references to this object, once the session is over.
+
+        :meta private:
+        """
         self._proxies.clear()
 
     # ── looking inside ───────────────────────────────────────────────────────────────────────
@@ -512,6 +528,13 @@ def current_call() -> Call:
 
     Raises:
         RuntimeError: this task was not started by a handler.
+
+    Example:
+        >>> class Log:
+        ...     @trio_rpc.notification
+        ...     def write(self, line: str) -> None:
+        ...         call = trio_rpc.current_call()
+        ...         print(call.session.name, call.metadata.get("user"), line)
     """
     call = handled_call.get()
     if call is None:

@@ -55,6 +55,14 @@ async def check_channel(
     Raises:
         AssertionError: the channel fails. The text names the check, and the cause has the details.
             A channel that hangs makes this function hang, so call it with a timeout.
+
+    Example:
+        >>> async def make_pair() -> tuple[Any, Any]:
+        ...     return trio_rpc.testing.memory_channel_pair()
+        >>> async def test_channel() -> None:
+        ...     with trio.fail_after(60):
+        ...         await trio_rpc.testing.check_channel(make_pair)
+        >>> trio.run(test_channel)
     """
     for check in _CHECKS:
         for swapped in (False, True):

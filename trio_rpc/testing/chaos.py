@@ -54,7 +54,10 @@ class ChaosProxy:
             link.reset()
 
     async def lead(self, client: trio.SocketStream) -> None:
-        """Join one client to the target, until either or a fault ends it."""
+        """Join one client to the target, until either or a fault ends it.
+
+        :meta private:
+        """
         self.accepted += 1
         try:
             server = None if self.is_refusing else await _open_stream(parse_url(self.target))

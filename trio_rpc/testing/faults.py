@@ -127,7 +127,11 @@ class Link:
         self._thawed.set()
 
     def fail(self, failure: Failure) -> None:
-        """Fail in both directions; a half-close ends both here."""
+        """Fail in both directions; a half-close ends both here.
+
+        Args:
+            failure: how both ends see it.
+        """
         if failure is Failure.FREEZE:
             self.freeze()
         else:
@@ -135,12 +139,18 @@ class Link:
             self._scope.cancel()
 
     async def wait_thawed(self) -> None:
-        """Wait while the link is frozen."""
+        """Wait while the link is frozen.
+
+        :meta private:
+        """
         while not self._thawed.is_set():
             await self._thawed.wait()
 
     async def run(self) -> None:
-        """Pass bytes until both directions have ended or the link fails; close both streams."""
+        """Pass bytes until both directions have ended or the link fails; close both streams.
+
+        :meta private:
+        """
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:

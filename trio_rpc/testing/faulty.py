@@ -49,6 +49,15 @@ async def open_faulty_pair(
         back: the faults on the way back.
         seed: the seed of the random generator.
         limits: ``max_packet`` and ``packet_timeout`` of both channels.
+
+    Example:
+        >>> async def test_a_cut() -> None:
+        ...     slow = trio_rpc.testing.Faults(latency=0.5, fail_after=100)
+        ...     async with trio_rpc.testing.open_faulty_pair(slow) as pair:
+        ...         await pair.first.send(b"hello")
+        ...         print(await pair.second.receive(), trio.current_time())
+        >>> trio.run(test_a_cut, clock=trio.testing.MockClock(autojump_threshold=0))
+        b'hello' 0.5
     """
     first, first_plug = _socket_pair()
     second, second_plug = _socket_pair()

@@ -52,6 +52,16 @@ async def open_session_pair(
         RpcError: the sessions could not be opened, as :func:`trio_rpc.open_session` says.
         SessionBroken: they were lost while the body ran.
         ValueError: ``on_end`` is neither ``"cancel"`` nor ``"keep"``.
+
+    Example:
+        >>> class Adder:
+        ...     @trio_rpc.method
+        ...     async def add(self, a: int, b: int) -> int:
+        ...         return a + b
+        >>> async def test_add() -> None:
+        ...     async with trio_rpc.testing.open_session_pair(Adder()) as (_, client):
+        ...         assert await client.proxy("", Adder).add(2, 3) == 5
+        >>> trio.run(test_add)
     """
     check_on_end(on_end)
     channel_a, channel_b = memory_channel_pair() if channels is None else channels

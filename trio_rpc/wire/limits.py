@@ -15,12 +15,18 @@ MIB = 1024 * KIB
 MIN_PACKET = 16 * KIB
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Limits:
     """The bounds of one session, all on the receiver's side (law 12).
 
-    Sizes are bytes, times are seconds. Raises ValueError for a value that is not positive or
-    that contradicts another.
+    Sizes are bytes, times are seconds.
+
+    Raises:
+        ValueError: a value is not positive, is not an integer where it must be, or contradicts
+            another.
+
+    Example:
+        >>> small = trio_rpc.Limits(max_message=1024 * 1024, max_calls=16, close_grace=30)
     """
 
     max_message: int = 16 * MIB
@@ -85,6 +91,12 @@ class Limits:
     shutdown_timeout: float = 1.0
     """Seconds that handlers and the last messages get when a session ends."""
 
+    def __repr__(self) -> str:
+        """Show the fields that differ from the defaults."""
+        values = [(field, getattr(self, field.name)) for field in fields(self)]
+        changed = [f"{field.name}={value!r}" for field, value in values if value != field.default]
+        return f"Limits({', '.join(changed)})"
+
     def __post_init__(self) -> None:
         for field in fields(self):
             if not getattr(self, field.name) > 0:
@@ -112,3 +124,4 @@ _WHOLE = (
 )
 
 DEFAULT_LIMITS = Limits()
+"""The limits of sessions and channels that are not given any."""

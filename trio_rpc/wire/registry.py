@@ -29,6 +29,12 @@ class TypeRegistry:
 
     Both ends of a session must register the same tags. A session freezes its registry: nothing can
     be added to it afterwards, but a :meth:`copy` can be extended.
+
+    Example:
+        >>> from ipaddress import IPv4Address
+        >>> registry = trio_rpc.TypeRegistry()
+        >>> registry.register(64, IPv4Address, encode=str, decode=IPv4Address)
+        >>> options = trio_rpc.Options(registry=registry)
     """
 
     def __init__(self) -> None:
@@ -71,15 +77,24 @@ class TypeRegistry:
         return other
 
     def freeze(self) -> None:
-        """Refuse further registrations, since a tag must not change its meaning in a session."""
+        """Refuse further registrations, since a tag must not change its meaning in a session.
+
+        :meta private:
+        """
         self._frozen = True
 
     def for_class(self, cls: type) -> Registration | None:
-        """Return the registration of exactly this class, or None."""
+        """Return the registration of exactly this class, or None.
+
+        :meta private:
+        """
         return self._by_class.get(cls)
 
     def for_tag(self, tag: int) -> Registration | None:
-        """Return the registration of a number on the wire, or None."""
+        """Return the registration of a number on the wire, or None.
+
+        :meta private:
+        """
         return self._by_tag.get(tag)
 
     def __len__(self) -> int:

@@ -53,6 +53,9 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
 
         If cancelled, nothing was sent.
 
+        Args:
+            value: the packet; at least one byte.
+
         Raises:
             ValueError: the packet is empty.
             trio.BrokenResourceError: the other end has closed the channel, or the channel or its
@@ -75,7 +78,11 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
     def send_nowait(self, value: bytes) -> bool:
         """Queue one packet if none waits and no task is sending; return whether it was taken.
 
-        Raises the same errors as ``send``.
+        Args:
+            value: the packet; at least one byte.
+
+        Raises:
+            Exception: the same errors as :meth:`send`.
         """
         self._check_send(value)
         if self._guard.sending.is_held or self._box.state.packet is not None:
@@ -302,8 +309,8 @@ async def open_forwarding(
     Both ends open channels by name, and accept channels for which they have a route. The handler
     of a route runs in a task of this block: ``async def handler(channel, **parameters)``. The
     channel is closed when the handler returns. It is accepted when the handler first sends or
-    receives. Until then the handler may raise :class:`Refused` with the reason for the other end.
-    Any other exception of a handler is logged, and breaks only its own channel.
+    receives. Until then the handler may raise :class:`trio_rpc.Refused` with the reason for the
+    other end. Any other exception of a handler is logged, and breaks only its own channel.
 
     The block begins at once. Leaving it cancels the handlers, allows up to
     ``limits.shutdown_timeout`` seconds to send queued packets, and closes the carrier. Channels
@@ -322,6 +329,21 @@ async def open_forwarding(
 
     Raises:
         ValueError: a pattern is not valid.
+
+    Example:
+        >>> async def serve_plugin(channel: trio.abc.Channel[bytes], name: str) -> None:
+        ...     await channel.send(f"this is {name}".encode())
+        >>> async def main() -> None:
+        ...     ours, theirs = trio_rpc.channels.memory_channel_pair()
+        ...     routes = {"plugins/{name}": serve_plugin}
+        ...     async with (
+        ...         trio_rpc.channels.open_forwarding(ours, routes),
+        ...         trio_rpc.channels.open_forwarding(theirs) as forwarding,
+        ...         await forwarding.open("plugins/spell") as channel,
+        ...     ):
+        ...         print(await channel.receive())
+        >>> trio.run(main)
+        b'this is spell'
     """
     router = Router(routes or {})
     with one_exception() as body:

@@ -52,7 +52,7 @@ arrival is known. So a Goodbye that was sent just before a connection was lost s
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -61,15 +61,11 @@ import trio
 
 from trio_rpc.channels.errors import CHANNEL_ERRORS, ChannelGuard, closed_error
 from trio_rpc.channels.optional import NowaitSend, nowait_send
+from trio_rpc.channels.resumable.connection_states import ConnectionState, ConnectionStates
 from trio_rpc.channels.resumable.replay import ACK_BYTES, Frame, Kind, Resumption, encode
 from trio_rpc.errors import DecodeError
 
-__all__ = [
-    "ConnectionState",
-    "ConnectionStates",
-    "ResumableChannel",
-    "Resume",
-]
+__all__ = ["ResumableChannel", "Resume"]
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing waits until the other end has acknowledged everything."""
@@ -95,6 +91,9 @@ class Resume:
         max_delay: the limit of the growing wait.
         max_waiting: the number of sessions without a connection that a server keeps. Beyond that it
             gives up the oldest of them.
+
+    Raises:
+        ValueError: a value is not positive, or ``buffer`` is too small.
     """
 
     grace: float = 120.0
@@ -109,50 +108,6 @@ class Resume:
                 raise ValueError(f"Resume.{name} must be positive")
         if self.buffer < MIN_BUFFER:
             raise ValueError(f"Resume.buffer must be at least {MIN_BUFFER}")
-
-
-class ConnectionState(enum.Enum):
-    """The state of a session's connection."""
-
-    CONNECTED = "connected"
-    RECONNECTING = "reconnecting"
-    """The connection is lost, but the session is not, so far."""
-    RESUMED = "resumed"
-    """The session has a new connection, and has sent all unconfirmed packets again over it."""
-    LOST = "lost"
-    """There will be no new connection: the session is over."""
-
-
-class ConnectionStates:
-    """An async iterator over the states of a connection. A slow reader misses older states.
-
-    Args:
-        current: returns the state, or None if the channel was closed.
-        wait_changed: waits until the state may have changed.
-    """
-
-    def __init__(
-        self,
-        current: Callable[[], ConnectionState | None],
-        wait_changed: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._current = current
-        self._wait_changed = wait_changed
-        self._seen: ConnectionState | None = None
-
-    def __aiter__(self) -> ConnectionStates:
-        return self
-
-    async def __anext__(self) -> ConnectionState:
-        await trio.lowlevel.checkpoint()
-        while True:
-            state = self._current()
-            if state is not None and state is not self._seen:
-                self._seen = state
-                return state
-            if state is None or state is ConnectionState.LOST:
-                raise StopAsyncIteration
-            await self._wait_changed()
 
 
 class _Stage(enum.Enum):
@@ -221,6 +176,9 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         The caller does not see whether the connection is lost meanwhile. If cancelled during the
         wait, nothing was sent. If cancelled later, the packet still arrives.
 
+        Args:
+            value: the packet; at least one byte.
+
         Raises:
             ValueError: the packet is empty.
             trio.BrokenResourceError: the session is lost, or the other end has closed.
@@ -242,7 +200,11 @@ class ResumableChannel(trio.abc.Channel[bytes]):
     def send_nowait(self, value: bytes) -> bool:
         """Send one packet if that needs no waiting, and return whether it was taken.
 
-        Raises the same errors as ``send``.
+        Args:
+            value: the packet; at least one byte.
+
+        Raises:
+            Exception: the same errors as :meth:`send`.
         """
         self._check_send(value)
         outlet = self._outlet
@@ -391,6 +353,10 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         """Use a carrier at a server, as ``carry`` does, after sending Accept over it.
 
         It replaces an older carrier.
+
+        Args:
+            carrier: after the client's first packet.
+            received: the number of the last packet that the other end has.
         """
         accept = Frame(Kind.ACCEPT, ack=self._resumption.received, rest=self.token)
         await self._use(carrier, received, encode(accept))
@@ -437,7 +403,11 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             self._lose(carrier)
 
     def fail(self, reason: str) -> None:
-        """Fail permanently; no later connection is accepted."""
+        """Fail permanently; no later connection is accepted.
+
+        Args:
+            reason: the text of the errors that both directions raise.
+        """
         if not self.is_over:
             count = self._resumption.unconfirmed
             kept = f"; {count} packets of ours may not have arrived" if count else ""

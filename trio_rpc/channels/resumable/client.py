@@ -38,7 +38,7 @@ def open_resumable(
     Args:
         open_carrier: returns a block that owns a connection, whose packets may be longer than the
             channel's by one header.
-        options: see :class:`Resume`.
+        options: see :class:`trio_rpc.Resume`.
         handshake_timeout: seconds for each handshake.
 
     Raises:

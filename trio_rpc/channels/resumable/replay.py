@@ -258,6 +258,10 @@ def is_frame(data: bytes) -> bool:
 
 
 def carrier_limits(limits: Limits) -> Limits:
-    """Return the limits of a carrier, whose packets are one header longer than the session's."""
+    """Return the limits of a carrier, whose packets are one header longer than the session's.
+
+    Args:
+        limits: the limits of the session.
+    """
     size = limits.max_packet + HEADER
     return replace(limits, max_packet=size, max_message=max(limits.max_message, size))

@@ -35,25 +35,22 @@ _NEVER_KNOWN = (
 
 
 class Arrival(NamedTuple):
-    """The result of :meth:`ResumableSessions.receive`.
-
-    Attributes:
-        channel: the channel of the session: a resumable one, or the connection itself if the client
-            did not ask for a resumable session.
-        received: the number of the last packet that the client received; 0 for a new session.
-        is_new: whether this is a new session.
-    """
+    """The result of :meth:`ResumableSessions.receive`."""
 
     channel: trio.abc.Channel[bytes]
+    """The channel of the session: a resumable one, or the connection itself if the client did not
+    ask for a resumable session."""
     received: int
+    """The number of the last packet that the client received; 0 for a new session."""
     is_new: bool
+    """Whether this is a new session."""
 
 
 class ResumableSessions:
     """The resumable channels of one server, by token.
 
     Args:
-        options: see :class:`Resume`.
+        options: see :class:`trio_rpc.Resume`.
         handshake_timeout: seconds that a client has for its first packet.
         shutdown_timeout: seconds that a refused client has to read the reason.
     """
@@ -74,8 +71,12 @@ class ResumableSessions:
     async def receive(self, carrier: trio.abc.Channel[bytes]) -> Arrival:
         """Return the channel of a new connection. A resumable one must then ``accept`` the carrier.
 
+        Args:
+            carrier: the channel of a new connection, which nobody has used yet.
+
         Raises:
-            OSError: the client sent nothing in time, or asked for something that is refused.
+            OSError: the client sent nothing in time, asked for something that is refused, or has
+                left (ConnectionError).
         """
         try:
             with time_limit(self._timeout, "no word from the client"):
@@ -126,7 +127,11 @@ class ResumableSessions:
 
     @asynccontextmanager
     async def own(self, channel: ResumableChannel) -> AsyncIterator[None]:
-        """Run a new channel for a block. Clients can resume it during the block."""
+        """Run a new channel for a block. Clients can resume it during the block.
+
+        Args:
+            channel: the channel of an :class:`Arrival` that is new.
+        """
 
         async def run(*, task_status: trio.TaskStatus[ResumableChannel]) -> None:
             task_status.started(channel)

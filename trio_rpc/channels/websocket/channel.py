@@ -80,7 +80,7 @@ Handshake = Callable[[trio.Nursery, WatchedStream], Awaitable[trio_websocket.Web
 class WebSocketChannel(trio.abc.Channel[bytes]):
     """A channel of whole packets over a WebSocket. One task may send while another receives.
 
-    Made by :func:`open_websocket` and :class:`WebSocketConnection`, whose blocks own its tasks.
+    Made by :func:`open_channel` and :meth:`Connection.prepared`, whose blocks own its tasks.
     """
 
     def __init__(
@@ -107,6 +107,9 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
 
     async def send(self, value: bytes) -> None:
         """Send one packet. If cancelled while it waits, the channel may be broken.
+
+        Args:
+            value: the packet; at least one byte.
 
         Raises:
             ValueError: the packet is empty.
@@ -171,7 +174,10 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         await close_forcefully(self._stream)
 
     def fail(self, reason: Exception | None) -> None:
-        """Record that the library's task has ended, with its error if it had one."""
+        """Record that the library's task has ended, with its error if it had one.
+
+        :meta private:
+        """
         if reason is not None:
             self._stream.failure = self._stream.failure or reason
         self._close_handshake.cancel(reason="no task is left to read the peer's answer")

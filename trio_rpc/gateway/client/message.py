@@ -64,11 +64,11 @@ def _check_host(host: str) -> None:
 class Message:
     """Calls a gateway's methods and runs their callbacks.
 
-    ::
-
-        message = Message("localhost", 8000)
-        async with message.connect():
-            result = await message.post("scan", {"folder": "/"}, callbacks={"found": print})
+    Example:
+        >>> async def scan(port: int) -> None:
+        ...     message = trio_rpc.gateway.Message("localhost", port)
+        ...     async with message.connect():
+        ...         print(await message.post("scan", {"folder": "/"}, {"found": print}))
 
     Args:
         host: the gateway's host.
@@ -79,7 +79,8 @@ class Message:
         cancel_grace: seconds that a cancelled post waits for the gateway to confirm that the call
             has ended.
 
-    Raises ValueError for a host that is a URL, or has a port.
+    Raises:
+        ValueError: the host is a URL, or has a port.
     """
 
     def __init__(
@@ -440,16 +441,37 @@ class Message:
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """GET a page of the same server, and return its JSON; None if the page is empty.
 
-        Raises as :meth:`post` does, by the status of the answer.
+        Args:
+            path: the page's path, such as ``"/users"``, below that of the gateway.
+            params: the query, by name.
+
+        Raises:
+            Exception: an error of :meth:`post`, according to the status of the answer.
         """
         return await self._ask("GET", path, params=params)
 
     async def put(self, path: str, data: Any = None) -> Any:
-        """PUT JSON, and return the JSON of the answer. Raises as :meth:`get` does."""
+        """PUT JSON, and return the JSON of the answer.
+
+        Args:
+            path: as in :meth:`get`.
+            data: a value that JSON has.
+
+        Raises:
+            Exception: the same errors as :meth:`get`.
+        """
         return await self._ask("PUT", path, json=data)
 
     async def delete(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        """DELETE something, and return the JSON of the answer. Raises as :meth:`get` does."""
+        """DELETE something, and return the JSON of the answer.
+
+        Args:
+            path: as in :meth:`get`.
+            params: the query, by name.
+
+        Raises:
+            Exception: the same errors as :meth:`get`.
+        """
         return await self._ask("DELETE", path, params=params)
 
     async def _ask(self, verb: str, path: str, **given: Any) -> Any:

@@ -11,7 +11,7 @@ import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 from starlette.applications import Starlette
@@ -46,7 +46,7 @@ from trio_rpc.gateway.server.responses import (
     pages_below,
     static_file,
 )
-from trio_rpc.gateway.server.results import Results
+from trio_rpc.gateway.server.results import Results, is_outliving
 from trio_rpc.gateway.server.surroundings import check_trio, refuse_without_trio
 from trio_rpc.services.error_maps import Detail, check_detail
 from trio_rpc.services.tables import BoundMethod, build_table, missing
@@ -55,11 +55,9 @@ from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Filter
 from trio_rpc.util.one_exception import one_exception
 
-__all__ = ["WITHOUT_DEFLATE", "Gateway", "outlives"]
+__all__ = ["WITHOUT_DEFLATE", "Gateway"]
 
 logger = logging.getLogger("trio_rpc.gateway")
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 EXPIRED = 10_000
 """Ids of past clients to remember: a client that returns too late gets 410, a stranger 403."""
@@ -78,17 +76,6 @@ WITHOUT_DEFLATE = "trio_rpc.without_deflate"
 
 Its value is a function that sets the size limit of the client's messages.
 """
-
-_OUTLIVES = "__trio_rpc_outlives__"
-
-
-def outlives(function: F) -> F:
-    """Mark a method, below ``@method``, whose calls keep running when their client is gone.
-
-    The result can be fetched later.
-    """
-    setattr(function, _OUTLIVES, True)
-    return function
 
 
 class Gateway:
@@ -209,7 +196,8 @@ class Gateway:
 
         Leaving the block cancels all calls, closes all connections, and waits until both are done.
 
-        Raises RuntimeError if the gateway is already running, or if this is not a Trio program.
+        Raises:
+            RuntimeError: the gateway is already running, or this is not a Trio program.
         """
         check_trio()
         if self._nursery is not None:
@@ -231,7 +219,8 @@ class Gateway:
     async def drain(self) -> None:
         """Refuse new calls and new clients, and wait until all running calls have ended.
 
-        Raises RuntimeError in any other Trio run than the one that runs the gateway.
+        Raises:
+            RuntimeError: another Trio run than this one runs the gateway.
         """
         if self._nursery is not None:
             self._owner.check()
@@ -242,7 +231,10 @@ class Gateway:
             await self._idle.wait()
 
     def known_as(self, *names: str) -> None:
-        """Refuse requests for other host names. Has no effect if ``allowed_hosts`` was given."""
+        """Refuse requests for other host names. Has no effect if ``allowed_hosts`` was given.
+
+        :meta private:
+        """
         self._checks.welcome_hosts(names)
 
     @property
@@ -327,7 +319,7 @@ class Gateway:
         if client.backlog.is_full:
             raise Refusal(429, "this client's backlog is full; acknowledge messages first")
         elsewhere = None
-        if getattr(method.function, _OUTLIVES, False):
+        if is_outliving(method.function):
             if not self._results.make_room():
                 raise Refusal(
                     503,

@@ -286,18 +286,28 @@ def _with_start(call: IncomingCall, error: dict[str, Any]) -> dict[str, Any]:
 async def call_back(**payloads: Any) -> None:
     """Make several callbacks of the call that is being handled here, in one message.
 
+    The client runs the callbacks in the order in which they are given. As with a single callback,
+    this returns once the message has been queued, and waits while the client is too far behind.
+
     Args:
         **payloads: the argument of each callback, by the callback's name. For a callback that takes
             several arguments or none, give a tuple of them.
-
-    The client runs the callbacks in the order in which they are given. As with a single callback,
-    this returns once the message has been queued, and waits while the client is too far behind.
 
     Raises:
         RuntimeError: no call from a gateway is being handled here.
         LocalProtocolError: a name is not a callback of this call, or its handler has ended.
         RemoteError: one of the callbacks raised in the client the last time it ran.
         TypeError, ValueError: a value cannot be sent as JSON; nothing was sent.
+
+    Example:
+        >>> class Scanner:
+        ...     @trio_rpc.method
+        ...     async def scan(
+        ...         self,
+        ...         found: Callable[[str], Awaitable[None]],
+        ...         progress: Callable[[float], Awaitable[None]],
+        ...     ) -> None:
+        ...         await trio_rpc.gateway.call_back(found="a.txt", progress=0.5)
     """
     current = current_work.get()
     # A handler can open a session. The handlers of that session inherit current_work, but the call

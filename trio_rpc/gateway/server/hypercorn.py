@@ -67,6 +67,9 @@ def without_deflate(app: ASGIApp) -> ASGIApp:
     :class:`~trio_rpc.gateway.Gateway` sets the limit of its own WebSockets. The limit of all others
     remains hypercorn's ``websocket_max_message_size``, 16 MiB by default.
 
+    Args:
+        app: the whole application.
+
     Raises:
         RuntimeError: (when a WebSocket opens) the wrapper is not directly below hypercorn, or this
             version of hypercorn is not supported.

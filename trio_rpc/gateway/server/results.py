@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import trio
 
@@ -11,7 +12,35 @@ from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.gateway.server.call import GatewayCall
 
-__all__ = ["Held", "Results"]
+__all__ = ["Held", "Results", "is_outliving", "outlives"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OUTLIVES = "__trio_rpc_outlives__"
+
+
+def outlives(function: F) -> F:
+    """Mark a method, below ``@method``, whose calls keep running when their client is gone.
+
+    The result can be fetched later, by the call's ``request_uuid``.
+
+    Args:
+        function: the method.
+
+    Example:
+        >>> class Reports:
+        ...     @trio_rpc.method
+        ...     @trio_rpc.gateway.outlives
+        ...     async def build(self) -> str:
+        ...         return "the report"
+    """
+    setattr(function, _OUTLIVES, True)
+    return function
+
+
+def is_outliving(function: object) -> bool:
+    """Tell whether a method is marked with :func:`outlives`."""
+    return getattr(function, _OUTLIVES, False)
 
 
 class Held(NamedTuple):

@@ -113,7 +113,17 @@ async def serve(
     ssl_context: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve at ``urls`` until cancelled, like :func:`open_http_server`."""
+    """Serve at ``urls`` until cancelled, like :func:`open_http_server`.
+
+    Args:
+        app: as in :func:`open_http_server`.
+        *urls: as in :func:`open_http_server`.
+        ssl_context: as in :func:`open_http_server`.
+        task_status: gets the URLs that are bound once clients can connect.
+
+    Raises:
+        Exception: the same errors as :func:`open_http_server`.
+    """
     async with open_http_server(app, *urls, ssl_context=ssl_context) as bound:
         task_status.started(bound)
         await trio.sleep_forever()

@@ -30,6 +30,14 @@ def metadata(**entries: Any) -> Iterator[None]:
 
     Blocks nest: an inner block adds or replaces entries. A handler's ``current_call().metadata``
     does not travel on by itself, since it may be meant for that handler alone.
+
+    Args:
+        **entries: values by name; any values that may be arguments.
+
+    Example:
+        >>> async def traced(session: trio_rpc.Session) -> None:
+        ...     with trio_rpc.metadata(user="ann"):
+        ...         await session.call("market.price", "BTC")
     """
     token = outgoing_metadata.set({**(outgoing_metadata.get() or {}), **entries})
     try:

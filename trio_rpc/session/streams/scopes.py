@@ -94,11 +94,17 @@ class RemoteScope:
         return f"<trio_rpc.RemoteScope on {self._session!r}>"
 
     def begin(self, call: OutgoingCall) -> None:
-        """Set the call that holds this scope."""
+        """Set the call that holds this scope.
+
+        :meta private:
+        """
         self._pending = call
 
     def ended(self) -> None:
-        """End the block, since the other end has ended the scope or the session is over."""
+        """End the block, since the other end has ended the scope or the session is over.
+
+        :meta private:
+        """
         self._body.cancel(reason="the remote scope has ended")
 
     @overload
@@ -106,7 +112,15 @@ class RemoteScope:
     @overload
     def proxy(self, service: str, interface: Callable[..., T]) -> T: ...
     def proxy(self, service: str = "", interface: Any = None) -> Any:
-        """Return a proxy whose calls are made in this scope; arguments as :meth:`Session.proxy`."""
+        """Return a proxy whose calls are made in this scope.
+
+        Args:
+            service: as in :meth:`Session.proxy`.
+            interface: as in :meth:`Session.proxy`.
+
+        Raises:
+            TypeError: ``interface`` has no decorated methods.
+        """
         return Proxy(self, service, interface)
 
     @overload
@@ -118,11 +132,18 @@ class RemoteScope:
     async def call(
         self, method: str | Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any
     ) -> Any:
-        """Call a method in this scope and return its result; as :meth:`Session.call` does.
+        """Call a method in this scope and return its result.
+
+        Args:
+            method: its full name, ``"service.method"``, or a method of a proxy.
+            *args: the method's positional arguments. The other end can use callbacks and async
+                iterables among them until the scope ends.
+            **kwargs: the method's keyword arguments.
 
         Raises:
             LocalProtocolError: the scope has ended.
             RemoteCancelled: the scope ended meanwhile.
+            Exception: the other exceptions that :meth:`Session.call` raises.
         """
         return await self._session.invoke_in(self._remote_scope, method, args, kwargs, Kind.METHOD)
 
@@ -139,7 +160,13 @@ class RemoteScope:
         **kwargs: Any,
     ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[T]]: ...
     def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Open a stream in this scope, as :meth:`Session.stream` does."""
+        """Open a stream in this scope, as :meth:`Session.stream` does.
+
+        Args:
+            method: as in :meth:`Session.stream`.
+            *args: the method's positional arguments.
+            **kwargs: the method's keyword arguments.
+        """
         return self._session.invoke_in(self._remote_scope, method, args, kwargs, Kind.STREAM)
 
     @overload
@@ -155,11 +182,20 @@ class RemoteScope:
         **kwargs: Any,
     ) -> AbstractAsyncContextManager[trio.abc.Channel[T]]: ...
     def duplex(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Open a duplex in this scope, as :meth:`Session.duplex` does."""
+        """Open a duplex in this scope, as :meth:`Session.duplex` does.
+
+        Args:
+            method: as in :meth:`Session.duplex`.
+            *args: the method's positional arguments.
+            **kwargs: the method's keyword arguments.
+        """
         return self._session.invoke_in(self._remote_scope, method, args, kwargs, Kind.DUPLEX)
 
     def invoke(self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call, notify or open: a method of one of this scope's proxies."""
+        """Call, notify or open: a method of one of this scope's proxies.
+
+        :meta private:
+        """
         return self._session.invoke_in(self._remote_scope, method, args, kwargs)
 
     @property

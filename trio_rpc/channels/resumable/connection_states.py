@@ -1,0 +1,56 @@
+"""The states of a session's connection, and an iterator over them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable
+
+import trio
+
+__all__ = ["ConnectionState", "ConnectionStates"]
+
+
+class ConnectionState(enum.Enum):
+    """The state of a session's connection."""
+
+    CONNECTED = "connected"
+    """The first connection is in use."""
+    RECONNECTING = "reconnecting"
+    """The connection is lost, but the session is not, so far."""
+    RESUMED = "resumed"
+    """The session has a new connection, and has sent all unconfirmed packets again over it."""
+    LOST = "lost"
+    """There will be no new connection: the session is over."""
+
+
+class ConnectionStates:
+    """An async iterator over the states of a connection. A slow reader misses older states."""
+
+    def __init__(
+        self,
+        current: Callable[[], ConnectionState | None],
+        wait_changed: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Iterate over the states that two functions tell.
+
+        Args:
+            current: returns the state, or None if the channel was closed.
+            wait_changed: waits until the state may have changed.
+        """
+        self._current = current
+        self._wait_changed = wait_changed
+        self._seen: ConnectionState | None = None
+
+    def __aiter__(self) -> ConnectionStates:
+        return self
+
+    async def __anext__(self) -> ConnectionState:
+        await trio.lowlevel.checkpoint()
+        while True:
+            state = self._current()
+            if state is not None and state is not self._seen:
+                self._seen = state
+                return state
+            if state is None or state is ConnectionState.LOST:
+                raise StopAsyncIteration
+            await self._wait_changed()
