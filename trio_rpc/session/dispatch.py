@@ -454,7 +454,7 @@ class IncomingCalls:
         if has_expired(call) and not by_peer:
             error: dict[str, Any] = {"code": "deadline", "message": "its deadline is over"}
         else:
-            why = "cancelled at its caller's wish" if by_peer else self._why_cancelled(call)
+            why = "cancelled by the caller" if by_peer else self._why_cancelled(call)
             error = {"code": "cancelled", "message": why}
         error["started"] = call.has_begun
         self._answer_error(call.id, error)
