@@ -156,7 +156,7 @@ def test_malformed_frames_are_decode_errors(packet):
 
 
 ILLEGAL_FIRST = {
-    "another version": ([0, 2, MAX, 3], "version 2, this one by 1"),
+    "another version": ([0, 2, MAX, 3], "version 2 of forwarding, this end 1"),
     "small packets": ([0, 1, MAX - 1, 3], "impossible"),
     "fewer than no channels": ([0, 1, MAX, -1], "impossible"),
     "no Hello": (OPEN, "Open came before Hello"),
@@ -190,9 +190,9 @@ ILLEGAL = {
     "credit beyond the window": ([OPEN, [6, 1, 1]], "whose window is 1000"),
     "credit of nothing": ([OPEN, [6, 1, 0]], "credit of 0"),
     "negative credit": ([OPEN, [6, 1, -1]], "credit of -1"),
-    "a frame after Close": ([OPEN, [7, 1], [6, 1, 1]], "has said its last word"),
-    "a second Close": ([OPEN, [7, 1], [7, 1]], "has said its last word"),
-    "an Abort after Close": ([OPEN, [7, 1], [8, 1, "x"]], "has said its last word"),
+    "a frame after Close": ([OPEN, [7, 1], [6, 1, 1]], "has sent its last frame"),
+    "a second Close": ([OPEN, [7, 1], [7, 1]], "has sent its last frame"),
+    "an Abort after Close": ([OPEN, [7, 1], [8, 1, "x"]], "has sent its last frame"),
 }
 
 
@@ -203,14 +203,14 @@ def test_illegal_frames_are_the_other_ends_fault(frames, why):
 
 
 ILLEGAL_ANSWERS = {
-    "data before an answer": ([[4, -1, b"x"]], "has been asked"),
-    "credit before an answer": ([[6, -1, 5]], "has been asked"),
-    "a Close for an answer": ([[7, -1]], "has been asked"),
-    "an Abort for an answer": ([[8, -1, ""]], "has been asked"),
+    "data before an answer": ([[4, -1, b"x"]], "has not answered"),
+    "credit before an answer": ([[6, -1, 5]], "has not answered"),
+    "a Close for an answer": ([[7, -1]], "has not answered"),
+    "an Abort for an answer": ([[8, -1, ""]], "has not answered"),
     "an Accept without credit": ([[2, -1, 0]], "without credit"),
-    "two answers": ([[2, -1, 500], [2, -1, 500]], "may send"),
-    "a Refuse after Accept": ([[2, -1, 500], [3, -1, ""]], "may send"),
-    "an Accept after Refuse": ([[3, -1, ""], [2, -1, 500]], "last word|not open"),
+    "two answers": ([[2, -1, 500], [2, -1, 500]], "has opened or accepted"),
+    "a Refuse after Accept": ([[2, -1, 500], [3, -1, ""]], "has opened or accepted"),
+    "an Accept after Refuse": ([[3, -1, ""], [2, -1, 500]], "last frame|not open"),
     "empty data": ([[2, -1, 500], [4, -1, b""]], "more than was granted"),
     "an empty part": ([[2, -1, 500], [5, -1, b""]], "more than was granted"),
 }

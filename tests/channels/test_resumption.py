@@ -79,7 +79,7 @@ def send(numbers, packet):
         (Frame(Kind.DATA, 2, 0, b"x"), "packet 2 came after packet 0"),
         (Frame(Kind.DATA, 1, 1, b"x"), "packet 1 was acknowledged, but never sent"),
         (Frame(Kind.ACK, ack=9), "packet 9 was acknowledged, but never sent"),
-        (Frame(Kind.OPEN, rest=b"\1"), "OPEN may only come first"),
+        (Frame(Kind.OPEN, rest=b"\1"), "OPEN is allowed only as the first frame"),
     ],
 )
 def test_what_may_not_come_now_is_refused(frame, complaint):

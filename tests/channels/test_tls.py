@@ -277,7 +277,7 @@ async def test_a_silent_client_holds_up_nobody(certificates):
 
 
 async def test_a_server_needs_a_context():
-    with pytest.raises(ValueError, match="takes an ssl_context"):
+    with pytest.raises(ValueError, match="requires an ssl_context"):
         await open_listeners("tls://127.0.0.1:0")
 
 

@@ -110,11 +110,11 @@ async def test_hosts_are_those_that_are_allowed(folder):
     [
         (("--listen", "http://192.0.2.1:0"), b"cannot listen"),
         (("--listen", "http://127.0.0.1:0/path"), b"accepted are"),
-        (("--listen", "https://127.0.0.1:0"), b"takes --cert"),
+        (("--listen", "https://127.0.0.1:0"), b"requires --cert"),
         (("--listen", "http://127.0.0.1:0", "--pages", "nowhere"), b"is not a directory"),
-        (("--listen", "tcp://127.0.0.1:0", "--pages", "docs"), b"--pages takes"),
-        (("--listen", "tcp://127.0.0.1:0", "--allow-host", "x"), b"--allow-host takes"),
-        (("--listen", "http://127.0.0.1:0", "--allow-origin", "x"), b"is no origin"),
+        (("--listen", "tcp://127.0.0.1:0", "--pages", "docs"), b"--pages requires"),
+        (("--listen", "tcp://127.0.0.1:0", "--allow-host", "x"), b"--allow-host requires"),
+        (("--listen", "http://127.0.0.1:0", "--allow-origin", "x"), b"is not an origin"),
     ],
 )
 async def test_what_is_wrong_is_said_in_one_line(folder, arguments, complaint):

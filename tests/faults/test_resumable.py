@@ -116,7 +116,9 @@ async def test_grace_is_over(town, autojump_clock):
         with pytest.raises(trio.BrokenResourceError, match="no connection for 120 s"):
             await channel.receive()
     assert trio.current_time() == started + 120
-    with pytest.raises(trio.BrokenResourceError, match="1 packets of ours may not have arrived"):
+    with pytest.raises(
+        trio.BrokenResourceError, match="1 packets sent by this end may not have arrived"
+    ):
         await client.send(b"neither does this")
 
 

@@ -122,5 +122,5 @@ async def test_a_client_that_says_nothing_is_cut_off_by_a_server_that_resumes(au
             await silent.receive()
         assert trio.current_time() == 10
         assert [str(problem) for problem in town.problems] == [
-            "no word from the client within 10 s"
+            "no packet from the client within 10 s"
         ]

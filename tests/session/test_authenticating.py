@@ -118,7 +118,7 @@ async def test_an_authenticate_that_returns_a_value_opens_no_session(is_async, a
         return answer
 
     authenticate = asynchronous if is_async else plain
-    with pytest.raises(TypeError, match=r"has returned a \w+: it must raise Refused"):
+    with pytest.raises(TypeError, match=r"returned a \w+: it must raise Refused"):
         async with session_with_raw_peer(authenticate=authenticate):
             raise AssertionError("it must not open")
 

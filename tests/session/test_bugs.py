@@ -271,7 +271,7 @@ async def test_a_duplex_handler_that_fails_because_its_caller_has_left_is_not_lo
 ):
     service = Normal()
     async with session_pair(service, None) as (_, session):
-        with pytest.raises(trio_rpc.RemoteError, match="nobody takes"):
+        with pytest.raises(trio_rpc.RemoteError, match="its consumer has left"):
             async with session.duplex("talks") as channel:
                 await channel.receive()
     assert bugs_in(caplog) == []

@@ -437,7 +437,7 @@ async def test_a_descriptor_that_is_not_the_one(monkeypatch, kind):
 
 async def test_a_variable_that_is_no_number(monkeypatch):
     monkeypatch.setenv("TRIO_RPC_CHANNEL_FD", "stdin")
-    with pytest.raises(RuntimeError, match="is 'stdin', which is no open socket"):
+    with pytest.raises(RuntimeError, match="is 'stdin', which is not an open socket"):
         await serve_parent(Echo())
 
 

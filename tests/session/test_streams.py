@@ -741,7 +741,7 @@ async def test_a_stream_that_came_in_a_notification_cannot_live(no_time):
     async with session_with_raw_peer(Sink()) as (_, peer):
         peer.send(m.Notification("take", [Reference(2, 0)]))
         await wait_all_tasks_blocked()
-        with pytest.raises(LocalProtocolError, match="nothing that it could live in"):
+        with pytest.raises(LocalProtocolError, match="did not arrive as an argument"):
             await kept[0].receive()
 
 

@@ -85,7 +85,7 @@ async def open_listeners(
     address = parse_url(url)
     _check_context(address, ssl_context)
     if address.is_encrypted and ssl_context is None:
-        raise ValueError(f"to listen at {address} takes an ssl_context with a certificate")
+        raise ValueError(f"listening at {address} requires an ssl_context with a certificate")
 
     origins = check_origins(allowed_origins)
 

@@ -60,7 +60,7 @@ class PacketWriter:
         self._nowait = nowait_send(channel)
         self._held: bytes | None = None
         self._is_idle = False
-        """Whether there is no task yet, or the task waits to be woken."""
+        """Whether the task waits to be woken, or has not been started."""
         self._is_woken = False
         """Whether the task has been woken but does not run yet."""
         self._parked: trio.lowlevel.Task | None = None

@@ -157,7 +157,7 @@ class ProcessChannel(StreamChannel):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     async def _tell_exit(self, exc: Exception) -> None:
-        """Raise an error that says how the process ended, if it did: that ended the channel."""
+        """Raise an error that says how the process ended, if it has ended."""
         status = None
         with trio.move_on_after(EXIT_TIME):
             status = await self._wait()
@@ -236,7 +236,7 @@ async def _start(
     command: Sequence[str], env: Mapping[str, str] | None, cwd: str | os.PathLike[str] | None
 ) -> tuple[trio.Process, trio.SocketStream]:
     if sys.platform == "win32":
-        raise OSError(errno.ENOSYS, "this system lets no child process inherit a socket")
+        raise OSError(errno.ENOSYS, "child processes cannot inherit a socket on this system")
     ours, theirs = socket.socketpair()
     try:
         with theirs:
@@ -360,7 +360,7 @@ def inherited_stream() -> trio.SocketStream:
     try:
         inherited = socket.socket(fileno=int(number))
     except (ValueError, OSError) as exc:
-        raise RuntimeError(f"{VARIABLE} is {number!r}, which is no open socket") from exc
+        raise RuntimeError(f"{VARIABLE} is {number!r}, which is not an open socket") from exc
     if inherited.type != socket.SOCK_STREAM or inherited.family != socket.AF_UNIX:
         inherited.detach()  # another part of the program owns the descriptor
         raise RuntimeError(f"{VARIABLE} is {number!r}, which is not the socket of open_process")

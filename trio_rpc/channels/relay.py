@@ -57,7 +57,7 @@ async def relay(
                     end = await _pump(source, sink)
                     if end is not None:
                         orderly = end
-                        nursery.cancel_scope.cancel(reason="a channel of the relay is over")
+                        nursery.cancel_scope.cancel(reason="a channel of the relay has ended")
 
                 nursery.start_soon(run, a, b, name="trio_rpc relay")
                 nursery.start_soon(run, b, a, name="trio_rpc relay")

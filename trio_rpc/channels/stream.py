@@ -269,19 +269,22 @@ class StreamChannel(trio.abc.Channel[bytes]):
         if not 0 < len(packet) < 2**32:
             raise ValueError(f"a packet has 1 to 4294967295 bytes, not {len(packet)}")
 
+    # 1. Between packets, no packet can be late, so no timed cancel scope is needed. One read mostly
+    #    brings a whole packet. If a large packet begins, as much of it as has arrived is read next.
+    # 2. If bytes are buffered, the packet may be complete already. It is removed from the buffer
+    #    between the two halves of a checkpoint, so that a cancellation cannot lose it.
+    # 3. Otherwise a packet has begun, and its timer bounds the wait for its rest.
     async def _receive(self) -> bytes:
-        if not self._frames.partial:
-            # No packet has begun, so none can be late, and no timed cancel scope is needed. Most
-            # packets take this path.
+        if not self._frames.partial:  # (1)
             self._take_in(await self._transport.read(READ_SIZE))
             packet = self._frames.next_frame()
             if packet is None and self._take_what_is_there():
                 packet = self._frames.next_frame()
-            return packet if packet is not None else await self._receive_rest()
-        await trio.lowlevel.checkpoint_if_cancelled()
+            return packet if packet is not None else await self._receive_rest()  # (3)
+        await trio.lowlevel.checkpoint_if_cancelled()  # (2)
         packet = self._frames.next_frame()
         if packet is None:
-            return await self._receive_rest()
+            return await self._receive_rest()  # (3)
         await trio.lowlevel.cancel_shielded_checkpoint()
         return packet
 

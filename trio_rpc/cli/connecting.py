@@ -70,7 +70,7 @@ def _session(url: str, options: dict[str, Any]) -> contextlib.AbstractAsyncConte
     if not url.startswith(EXEC):
         return connect(url, **options)
     if "ssl_context" in options:
-        raise ValueError("a child process has no certificate, so --ca has no place there")
+        raise ValueError("a child process has no certificate, so --ca cannot be used with it")
     return open_process(shlex.split(url.removeprefix(EXEC)), **options)
 
 
@@ -88,7 +88,7 @@ def parse_json(text: str, what: str) -> Any:
             f"line {exc.lineno}, column {exc.colno}" if exc.lineno > 1 else f"column {exc.colno}"
         )
         raise Usage(f"{what} must be JSON: {exc.msg} at {where} of {safe(text, 60)}") from exc
-    except (RecursionError, ValueError) as exc:  # too deep, too many digits, a key twice
+    except (RecursionError, ValueError) as exc:  # too deep, too many digits, a repeated key
         raise Usage(f"{what} must be JSON that can be read: {safe(exc, 100)}") from exc
 
 

@@ -77,7 +77,7 @@ async def listening(services: object, options: ServeOptions) -> AsyncIterator[Li
     if options.cert is None and any(
         url.startswith(("tls:", "wss:", "https:")) for url in options.urls
     ):
-        raise Usage("to listen at a tls://, wss:// or https:// URL takes --cert")
+        raise Usage("listening at a tls://, wss:// or https:// URL requires --cert")
     context = None
     if options.cert is not None or options.key is not None:
         context = _certified(options.cert, options.key)
@@ -85,7 +85,7 @@ async def listening(services: object, options: ServeOptions) -> AsyncIterator[Li
     others = [url for url in options.urls if url not in web]
     for option, given in (("--pages", options.pages), ("--allow-host", options.allowed_hosts)):
         if given is not None and not web:
-            raise Usage(f"{option} takes an http:// or https:// URL to listen at")
+            raise Usage(f"{option} requires an http:// or https:// URL to listen at")
     opened = Listening()
     async with AsyncExitStack() as stack:
         try:
@@ -134,7 +134,7 @@ def _gateway(
             raise
         raise Usage(f"http:// needs {missing}: pip install 'trio-rpc[gateway]'") from exc
     if is_per_session(services):
-        raise Usage("http:// takes objects to serve, and no function of the session")
+        raise Usage("http:// can serve only objects, not a function of the session")
     gateway = Gateway(
         services,
         error_detail=options.error_detail,  # type: ignore[arg-type]
@@ -147,7 +147,7 @@ def _gateway(
 
 def _certified(cert: Path | None, key: Path | None) -> ssl.SSLContext:
     if cert is None:
-        raise Usage("--key takes --cert, too")
+        raise Usage("--key also requires --cert")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(cert, key)

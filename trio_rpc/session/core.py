@@ -103,14 +103,14 @@ class Core:
         if not self.lifecycle.stage.was_open:
             raise self.lifecycle.opening_error()
 
-    # ── what the parts tell each other ───────────────────────────────────────────────────────
+    # ── notifications between the parts ──────────────────────────────────────────────────────
 
     def sent(self) -> None:
         """Handle progress of the writer: the queue may have room again."""
         if self.incoming.waiting:
             self.resume()
         if self.lifecycle.stage.is_closing:
-            self.lifecycle.activity_ended()  # a call that nobody waits for may have been the last
+            self.lifecycle.activity_ended()  # an abandoned call may have been the last activity
 
     def progressed(self) -> None:
         """A packet was taken by the channel: there may be room again."""
@@ -167,7 +167,7 @@ class Core:
 
 
 def _make_reference(kind: int, number: int) -> Callback | ItemReceiver | m.Reference:
-    """Make what stands for something of the peer's that came in a call."""
+    """Make the local object for a reference that arrived."""
     if kind == CALLBACK:
         return Callback(kind, number)
     if kind == STREAM:
@@ -176,4 +176,4 @@ def _make_reference(kind: int, number: int) -> Callback | ItemReceiver | m.Refer
 
 
 def _nothing() -> None:
-    """Do nothing, in the place of what a session does that is over."""
+    """Do nothing, because the session is over."""

@@ -74,7 +74,7 @@ from trio_rpc.wire import messages as m
 __all__ = ["IncomingCalls"]
 
 
-# To look a member of an Enum up in its class takes longer than what is done with it here.
+# Looking up a member in an Enum class takes longer than everything done with it here.
 _METHOD, _NOTIFICATION, _STREAM = Kind.METHOD, Kind.NOTIFICATION, Kind.STREAM
 _ENDED = Half.ENDED
 
@@ -394,7 +394,7 @@ class IncomingCalls:
             call.sender.stop()
         for reference in call.references:
             reference.expire(call.method.name)
-        call.references, call.held_scope = (), None  # which know it
+        call.references, call.held_scope = (), None  # they refer to the call
         if outcome.error is not None:
             self._end_with_error(call, outcome.error)
         elif outcome.is_cancelled:
@@ -452,7 +452,7 @@ class IncomingCalls:
             return
         by_peer = self._protocol.incoming.get(call.id) is IncomingState.CANCELLED
         if has_expired(call) and not by_peer:
-            error: dict[str, Any] = {"code": "deadline", "message": "its deadline is over"}
+            error: dict[str, Any] = {"code": "deadline", "message": "the deadline has passed"}
         else:
             why = "cancelled by the caller" if by_peer else self._why_cancelled(call)
             error = {"code": "cancelled", "message": why}
@@ -480,7 +480,7 @@ class IncomingCalls:
         try:
             self._protocol.reply_error(call, error)
         except EncodeError as exc:
-            # Nothing in a fault is unknown to the codec, but a peer may accept very little.
+            # The codec can encode every error map, but the peer may accept only small messages.
             self._complaints.log(logging.WARNING, "an error was too large to send: %s", exc)
             small = {name: error[name] for name in SMALL if name in error}
             small["message"] = "its text is larger than this end accepts"
@@ -539,7 +539,7 @@ def _fits(method: BoundMethod, context: Mapping[str, Any]) -> bool:
 
 
 def _with_channel(method: BoundMethod, args: list[Any], sender: ItemSender) -> list[Any]:
-    """Replace the stream that a duplex's caller sends on by a channel."""
+    """Replace the stream on which the caller of a duplex sends by a channel."""
     if not args or not isinstance(args[0], ItemReceiver):
         raise InvalidArguments(f"{method.name} is a duplex: a stream comes first")
     return [DuplexChannel(sender, args[0]), *args[1:]]

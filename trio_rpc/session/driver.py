@@ -121,7 +121,7 @@ class _Driver:
     def begin(self, *, looks_first: bool = False) -> None:
         """Queue Hello, and start the reader in a copy of this context."""
         self._core.incoming.context = copy_context()
-        # The first to need the writer's task may be anybody, whose context it has no part in.
+        # Any task may be the first to need the writer's task, which must not inherit its context.
         self._core.writer.start(functools.partial(copy_context().run, self._start_writer))
         self._protocol.hello(self._core.options.credentials)
         self._reader.looks_first = looks_first
@@ -160,11 +160,11 @@ class _Driver:
             self._lose(exc)
         except Exception as exc:
             self._lose(exc)
-            raise  # it is a bug of the channel's
+            raise  # it is a bug in the channel
 
     async def _hear_out(self) -> None:
-        """Let the reader handle what has arrived, which may say why writing failed."""
-        self._core.incoming.is_cancelled = True  # what a handler answers could not leave
+        """Let the reader handle messages that have arrived: they may say why writing failed."""
+        self._core.incoming.is_cancelled = True  # the answer of a handler could not be sent
         counters = self._protocol.counters
         await wait_while_progressing(
             lambda: counters.messages_received, self._core.limits.shutdown_timeout
@@ -255,7 +255,7 @@ class _Driver:
                 result: Any = authenticate(session, self._protocol.peer.credentials)
                 _check_answer(await result if is_awaitable(result) else result)
         except Refused as exc:
-            # It is an answer, and its frames refer to the session.
+            # A refusal is not a bug, so its traceback is not needed. It refers to the session.
             core.lifecycle.lose(exc.with_traceback(None))
         else:
             if core.lifecycle.stage is Stage.OPENING:
@@ -263,7 +263,7 @@ class _Driver:
                 core.writer.write_now()
 
     def _accept_peer(self) -> None:
-        # A function that makes services runs in a context of its own, as handlers do.
+        # A function that makes services runs in its own context, as handlers do.
         incoming = self._core.incoming
         incoming.table = incoming.context.copy().run(self._core.tables, incoming.session)
         self._protocol.welcome()
@@ -297,11 +297,11 @@ class _Driver:
 
 
 def _check_answer(answer: object) -> None:
-    # An authenticate that returns whether the peer may come in would let in everybody.
+    # An authenticate that returned False to refuse a peer would otherwise accept every peer.
     if answer is not None:
         kind = type(answer).__name__
-        text = f"authenticate has returned a {kind}: it must raise Refused to turn a peer away"
-        raise TypeError(f"{text}, and return None to let it in")
+        text = f"authenticate returned a {kind}: it must raise Refused to refuse the peer"
+        raise TypeError(f"{text}, and return None to accept it")
 
 
 class _Silence:
@@ -317,7 +317,7 @@ class _Silence:
     def look(self) -> None:
         """Check whether a byte has arrived since the last check, ``keepalive_interval`` ago."""
         core, limits = self._core, self._core.limits
-        # A part of a large packet is a sign of life, too.
+        # A part of a large packet is also a sign of life.
         heard = core.protocol.counters.packets_received, getattr(core.channel, "heard", None)
         if heard != self._heard:
             self._heard, self._unanswered = heard, 0

@@ -20,7 +20,7 @@ __all__ = ["RunningHandlers", "ScopeNode", "SessionStatistics", "scope_tree", "t
 
 
 class RunningHandlers(Protocol):
-    """What is looked at of the calls of the peer's that run here."""
+    """The attributes of the incoming calls that are inspected."""
 
     running: dict[int, IncomingCall]
     notifications_running: int

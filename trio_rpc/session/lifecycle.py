@@ -95,9 +95,9 @@ class Stage(enum.Enum):
     """Where a session stands.
 
     Attributes:
-        state: "opening", "open", "closing" or "over": what users are told of it.
-        is_closing: an end has said Goodbye, and what is in flight may end.
-        is_over: nothing more can come of this session.
+        state: "opening", "open", "closing" or "over": the state that users see.
+        is_closing: an end has said Goodbye, and calls in flight may end.
+        is_over: the session has ended.
         was_open: calls could be made, or still can.
         is_closed_by_us: this end closes the session, or has closed it.
     """
@@ -122,7 +122,7 @@ class Stage(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What moves a session on."""
+    """The events that move a session from one stage to another."""
 
     OPENED = "both ends have accepted each other"
     GOODBYE = "the other end has said Goodbye"
@@ -160,9 +160,9 @@ NEXT: Final[Mapping[tuple[Stage, Event], Stage]] = MappingProxyType(
         (_S.FAILED, _E.CLOSE): _S.GIVEN_UP,
     }
 )
-"""The stage after each event that means something there."""
+"""The stage after an event, for each stage in which the event has an effect."""
 
-_OPEN = Stage.OPEN  # to look a member up in its class takes longer than what is done with it
+_OPEN = Stage.OPEN  # looking up a member in its class takes longer than everything done with it
 
 
 class Activities(typing.Protocol):
@@ -247,7 +247,7 @@ class Lifecycle:
         self.activity_ended()
 
     async def aclose(self, *, grace: float | None = None) -> None:
-        """Close the session: say Goodbye, let what is in flight end, then close the channel.
+        """Close the session: say Goodbye, let calls in flight end, then close the channel.
 
         If it is cancelled, it closes at once: handlers are cancelled, and calls in flight raise.
 
@@ -256,7 +256,7 @@ class Lifecycle:
         """
         try:
             if self.is_over:
-                self._move(Event.CLOSE)  # its block, which is to hear of the end, need not
+                self._move(Event.CLOSE)  # so that its block is not cancelled (law 17)
             await trio.lowlevel.checkpoint_if_cancelled()
             self.close(grace=grace)
             await self.closed.wait()
@@ -356,7 +356,7 @@ class Lifecycle:
         self.closed.set()
         if self.when_closed is not None:
             self.when_closed()
-        self._activities = self.when_open = None  # which know this object
+        self._activities = self.when_open = None  # they refer to this object
 
     # ── the driver's watch ───────────────────────────────────────────────────────────────────
 
@@ -377,7 +377,7 @@ class Lifecycle:
         if self._alarm is not None and when < self._alarm.deadline:
             self._alarm.deadline = when
 
-    # ── what it means ────────────────────────────────────────────────────────────────────────
+    # ── the stage, as callers see it ─────────────────────────────────────────────────────────
 
     async def begun(self) -> None:
         """Wait until the session is open, or can no longer open.
@@ -448,7 +448,7 @@ class Lifecycle:
             return "protocol_error", str(self.cause)
         if self.stage.was_open:
             return "done", "closed by the other end"
-        # The other end is refused by these words. Those of a bug are not for it.
+        # The other end is refused with this text. It must not see the text of a bug.
         was_late = isinstance(self.cause, TimeoutError)
         return "done", str(self.cause) if was_late else "it was closed before it was open"
 

@@ -171,7 +171,7 @@ def cancelled_at_end(*cores: Core) -> Iterator[None]:
             core.lifecycle.error(Fate.UNKNOWN) for core in cores if core.lifecycle.closed.is_set()
         )
         try:
-            raise error from error.__cause__  # and not from the Cancelled, which was ours
+            raise error from error.__cause__  # not from our own Cancelled
         finally:
             del error  # its traceback holds this frame
 

@@ -54,7 +54,7 @@ class Options:
 
     Raises:
         TypeError: an option is of the wrong type.
-        ValueError: ``error_detail`` is none of the three.
+        ValueError: ``error_detail`` is not one of the three.
 
     Example:
         >>> async def log(call: trio_rpc.Call, proceed: Any) -> Any:

@@ -122,7 +122,7 @@ class Reader:
             start = functools.partial(
                 self._nursery.start_soon, self._resume, name="trio_rpc resumer"
             )
-            incoming.context.copy().run(start)  # whoever has made room has no part in it
+            incoming.context.copy().run(start)  # not in the context of the task that made room
 
     async def _resume(self) -> None:
         await self._handle(trio.CancelScope(), self._begin_waiting, self.resume)
@@ -161,11 +161,10 @@ class Reader:
         except BaseException as exc:
             if call is None:
                 if isinstance(exc, Exception):
-                    self._core.lifecycle.lose(
-                        exc
-                    )  # a bug, in the channel or in a function of the services
+                    # A bug in the channel, or in a function that makes services.
+                    self._core.lifecycle.lose(exc)
                 else:
-                    go_on()  # what ends the program ends no call without a word
+                    go_on()  # the program ends, but first each call gets its terminal message
                 raise
             if not incoming.end_raised(call, exc):
                 raise
@@ -184,9 +183,9 @@ class Reader:
                 return await self._read_on()
             except trio.Cancelled:
                 if scope.cancel_called:
-                    scope.shield = True  # it ends here, and is no error of the nursery's
+                    scope.shield = True  # the Cancelled ends at this scope, below the nursery
                     raise
-                # Nothing is lost: a cancelled receive() takes nothing.
+                # A cancelled receive() has taken nothing, so nothing is lost.
                 scope.shield = self._core.incoming.is_cancelled = True
 
     async def _read_on(self) -> IncomingCall | None:
@@ -226,12 +225,11 @@ class Reader:
     def _act(self) -> IncomingCall | None:
         """Act on one turn's events; forget the packet when it has no more."""
         lifecycle, receiver = self._core.lifecycle, self._core.receiver
-        events = (
-            () if lifecycle.is_over else receiver.events or ()
-        )  # then nothing is decoded any more
+        # After the end of the session nothing more is decoded.
+        events = () if lifecycle.is_over else receiver.events or ()
         for event in events:
             if lifecycle.is_over:
-                return None  # it crossed the end: nobody waits any more, and no handler may start
+                return None  # it crossed the end: no caller waits, and no handler may start
             call = self._actions[type(event)](event)
             self._left -= 1
             if call is not None:
@@ -243,7 +241,7 @@ class Reader:
         self._left = EVENTS_PER_TURN
         self._core.outgoing.let_callers_in()
         if lifecycle.stage.is_closing:
-            lifecycle.activity_ended()  # a Reply may be what the close is waiting for
+            lifecycle.activity_ended()  # the close may be waiting for this Reply
         return None
 
 

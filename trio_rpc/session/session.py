@@ -410,7 +410,7 @@ class Session:
     # ── closing ──────────────────────────────────────────────────────────────────────────────
 
     async def aclose(self, *, grace: float | None = None) -> None:
-        """Close the session: say Goodbye, let what is in flight end, then close the channel.
+        """Close the session: say Goodbye, let calls in flight end, then close the channel.
 
         If it is cancelled, it closes at once: handlers are cancelled, and calls in flight raise.
 
@@ -519,7 +519,7 @@ Filter: TypeAlias = Callable[[Call, Proceed], Awaitable[Any]]
 def call_of(call: IncomingCall) -> Call:
     """Return the view of a call that handlers and filters get."""
     metadata = call.context.get("metadata", {}) if call.context else {}
-    session = cast("Session | None", call.session)  # there is no other kind
+    session = cast("Session | None", call.session)  # no other class implements CallSession
     return Call(session, call.method.name, call.args, call.kwargs, metadata, call.remote_scope)
 
 

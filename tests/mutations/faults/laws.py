@@ -428,7 +428,7 @@ FAULTS = (
     fault(
         "law 15: a result of the wrong type has no fate",
         "session/calls/outgoing.py",
-        "        exc.fate = Fate.STOPPED  # the handler has done its part\n",
+        "        exc.fate = Fate.STOPPED  # the handler has returned, or called started()\n",
         "",
         BOUNDS,
     ),
@@ -503,7 +503,7 @@ FAULTS = (
     fault(
         "garbage: a callback keeps the call that it came with",
         "session/calls/callbacks.py",
-        "        self._within_call = None  # which knows this callback\n",
+        "        self._within_call = None  # it refers to this callback\n",
         "        pass\n",
         GARBAGE,
     ),

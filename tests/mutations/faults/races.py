@@ -10,7 +10,7 @@ FAULTS = (
     fault(
         "a call that is answered in the tick of its cancellation is cancelled all the same",
         "session/calls/outgoing.py",
-        "            return False  # one that receives is cancelled in the tick in which the session ends\n",
+        "            return False  # a caller that receives is cancelled in the tick of the session's end\n",
         "            pass\n",
         RACES,
         "session/test_receiver.py",

@@ -161,15 +161,15 @@ FAULTS = (
     fault(
         "a silent client of a server that resumes is waited for without end",
         SERVER,
-        'with time_limit(self._timeout, "no word from the client"):',
-        'with time_limit(float("inf"), "no word from the client"):',
+        'with time_limit(self._timeout, "no packet from the client"):',
+        'with time_limit(float("inf"), "no packet from the client"):',
         RACES,
     ),
     fault(
         "a silent server of a client that resumes is waited for without end",
         CLIENT,
-        'with time_limit(self._timeout, "no answer of a server that resumes sessions"):',
-        'with time_limit(float("inf"), "no answer of a server that resumes sessions"):',
+        'with time_limit(self._timeout, "no answer from a server that resumes sessions"):',
+        'with time_limit(float("inf"), "no answer from a server that resumes sessions"):',
         TURNS,
     ),
 )

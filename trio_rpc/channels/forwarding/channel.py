@@ -159,7 +159,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             self._end_here()
             self._driver.close(self._box)
 
-    def abort(self, reason: str = "the other end gave it up") -> None:
+    def abort(self, reason: str = "the other end aborted it") -> None:
         """Break the channel: this end is closed, and the other end gets a BrokenResourceError.
 
         Args:

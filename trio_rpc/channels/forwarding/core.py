@@ -83,9 +83,9 @@ SMALL_PART = 512
 class Half(enum.Enum):
     """The state of one end of a channel."""
 
-    SILENT = "has been asked, and has not answered"
-    TALKING = "may send"
-    DONE = "has said its last word"
+    SILENT = "has not answered the Open yet"
+    TALKING = "has opened or accepted the channel"
+    DONE = "has sent its last frame"
 
 
 _NEXT: dict[tuple[Half, type], Half] = {
@@ -358,7 +358,9 @@ class ForwardingCore:
     def _say(self, channel: SubChannel, frame: Frame) -> None:
         then = _NEXT.get((channel.ours, type(frame)))
         if then is None:
-            raise LocalProtocolError(f"no {type(frame).__name__}: this end {channel.ours.value}")
+            raise LocalProtocolError(
+                f"cannot send {type(frame).__name__}: this end {channel.ours.value}"
+            )
         channel.ours = then
         self._put(frame, channel if then is Half.DONE else None)
 
@@ -411,7 +413,7 @@ class ForwardingCore:
             raise RemoteProtocolError("a second Hello")
         if hello.version != VERSION:
             raise RemoteProtocolError(
-                f"the other end forwards by version {hello.version}, this one by {VERSION}"
+                f"the other end has version {hello.version} of forwarding, this end {VERSION}"
             )
         if hello.max_packet < MIN_PACKET or hello.max_channels < 0:
             raise RemoteProtocolError(f"a Hello with impossible limits: {hello}")

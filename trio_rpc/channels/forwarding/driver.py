@@ -92,6 +92,20 @@ class ForwardedInbox:
 class Driver:
     """Runs one end of a carrier.
 
+    It runs three tasks, and has one way to end:
+
+    1. The reader passes each received packet to the core, and the core's events to the inboxes.
+    2. The writer writes what the core has queued: Hello first, then control frames and shares of
+       packets. Each packet that it takes may wake a sender, or a task that waits for a place.
+    3. The watch waits for the other end's Hello, in bounded time.
+    4. ``_end`` gives every inbox the failure to raise, and ends :meth:`run`. Only the first failure
+       counts. It is called by :meth:`stop`, for an error that the other end has caused (its reason
+       is then sent with a Goodbye), and by ``_lose``.
+    5. ``_lose`` is for a carrier that is gone: queued frames are dropped, and draining stops. After
+       an error of the writer, the reader first handles data that has arrived, which may say why.
+    6. ``_finish`` then drains the queue and closes the carrier, each in bounded time, and sets
+       ``closed``.
+
     Args:
         carrier: the channel that carries the others.
         limits: the limits of this end.
@@ -175,12 +189,12 @@ class Driver:
 
     def close(self, box: ForwardedInbox) -> None:
         """Close a channel at this end."""
-        self._core.close(box.state, "its handler has not taken it")
+        self._core.close(box.state, "it was closed before it was accepted")
         self._forget(box)
 
     def give_up(self, box: ForwardedInbox, reason: str) -> None:
         """Break a channel whose next packet has taken too long; its user still closes it."""
-        self._core.abort(box.state, "a packet of this channel was begun and not finished in time")
+        self._core.abort(box.state, "a packet of this channel did not arrive whole in time")
         box.end(_failing(trio.BrokenResourceError, reason))
         self._wake_writer()
 
@@ -239,7 +253,7 @@ class Driver:
         with trio.move_on_after(timeout):
             await self._greeted.wait()
         if not self._core.greeted:
-            self._lose(TimeoutError(f"the other end did not begin to forward within {timeout:g} s"))
+            self._lose(TimeoutError(f"the other end sent no Hello within {timeout:g} s"))
 
     async def _write(self) -> None:
         try:
@@ -250,7 +264,7 @@ class Driver:
             self._lose(exc)
         except Exception as exc:
             self._lose(exc)
-            raise  # a bug in the carrier
+            raise  # it is a bug in the carrier
 
     @property
     def has_data(self) -> bool:
@@ -325,7 +339,7 @@ class Driver:
         state, frame = event
         if state is None:
             assert isinstance(frame, Goodbye)  # noqa: S101 - the only one about no channel
-            raise trio.BrokenResourceError(f"the other end gave it up: {frame.reason}")
+            raise trio.BrokenResourceError(f"the other end refused a frame: {frame.reason}")
         box = self.inboxes.get(state.id)
         match frame:
             case Open():
@@ -370,7 +384,7 @@ def _is_not_here(module: str) -> bool:
 
 
 def _nothing() -> None:
-    """Do nothing: the driver hears of each packet when it is taken."""
+    """Do nothing: the driver notices each packet when the writer takes it."""
 
 
 def _ignore(_box: ForwardedInbox) -> None:

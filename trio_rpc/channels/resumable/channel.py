@@ -364,6 +364,15 @@ class ResumableChannel(trio.abc.Channel[bytes]):
     async def _use(
         self, carrier: trio.abc.Channel[bytes], received: int, first: bytes | None = None
     ) -> None:
+        """Use a carrier until it is lost.
+
+        1. Drop the older carrier, before the packets to send again are read.
+        2. Confirm the packets that the other end has. An impossible number fails the channel.
+        3. Make this the current carrier, and wake the tasks that wait: receivers use it at once.
+        4. Catch up in a task: send again, then set the outlet (see the module's docstring).
+        5. Wait until ``_lose`` drops the carrier. That also ends a task that still catches up.
+        6. However this ends, the carrier is no longer in use.
+        """
         if self.is_over:
             return
         self._lose(self._carrier)
@@ -410,7 +419,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         """
         if not self.is_over:
             count = self._resumption.unconfirmed
-            kept = f"; {count} packets of ours may not have arrived" if count else ""
+            kept = f"; {count} packets sent by this end may not have arrived" if count else ""
             self._failure = f"{reason}{kept}"
             self.state = ConnectionState.LOST
             self._lose(self._carrier)

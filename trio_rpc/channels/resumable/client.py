@@ -111,7 +111,7 @@ class _Client:
             await channel.carry(carrier, answer.ack)
 
     async def _greet(self, carrier: trio.abc.Channel[bytes], frame: Frame) -> Frame:
-        with time_limit(self._timeout, "no answer of a server that resumes sessions"):
+        with time_limit(self._timeout, "no answer from a server that resumes sessions"):
             await carrier.send(encode(frame))
             data = await carrier.receive()
         if not is_frame(data):
@@ -120,5 +120,5 @@ class _Client:
         if answer.kind is Kind.REFUSE:
             raise Refused(answer.rest.decode(errors="replace"))
         if answer.kind is not Kind.ACCEPT:
-            raise DecodeError(f"{answer.kind.name} came where ACCEPT was due")
+            raise DecodeError(f"the server answered with {answer.kind.name}, not ACCEPT or REFUSE")
         return answer

@@ -135,7 +135,7 @@ def decode(data: bytes) -> Frame:
         if not rest:
             raise DecodeError("DATA without a packet")
     elif len(rest) not in _RESTS[kind]:
-        raise DecodeError(f"{kind.name} with {len(rest)} bytes behind its header")
+        raise DecodeError(f"{kind.name} with {len(rest)} bytes after its header")
     return Frame(kind, number, ack, rest)
 
 
@@ -209,7 +209,7 @@ class Resumption:
             DecodeError: the number is impossible.
         """
         if received < self.confirmed:
-            raise DecodeError(f"packet {received + 1} is requested again, and was acknowledged")
+            raise DecodeError(f"packet {received + 1} is requested again after it was acknowledged")
         self._confirm(received)
         return self._after(received)
 
@@ -226,7 +226,7 @@ class Resumption:
         """
         kind, number, ack, rest = decode(data)
         if kind not in (Kind.DATA, Kind.ACK, Kind.END):
-            raise DecodeError(f"{kind.name} may only come first")
+            raise DecodeError(f"{kind.name} is allowed only as the first frame")
         self._confirm(ack)
         if kind is Kind.ACK:
             return None

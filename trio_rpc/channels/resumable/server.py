@@ -79,7 +79,7 @@ class ResumableSessions:
                 left (ConnectionError).
         """
         try:
-            with time_limit(self._timeout, "no word from the client"):
+            with time_limit(self._timeout, "no packet from the client"):
                 data = await carrier.receive()
                 if not is_frame(data):
                     return Arrival(_Begun(carrier, data), 0, is_new=True)
@@ -91,10 +91,10 @@ class ResumableSessions:
 
     async def _answer(self, carrier: trio.abc.Channel[bytes], frame: Frame) -> Arrival:
         if frame.kind not in (Kind.OPEN, Kind.RESUME):
-            raise DecodeError(f"{frame.kind.name} may not come first")
+            raise DecodeError(f"{frame.kind.name} is not allowed as the first frame")
         if frame.rest[:1] != _VERSION:
             await self._refuse(
-                carrier, f"this server resumes by version {VERSION}, not {frame.rest[0]}"
+                carrier, f"the server has version {VERSION} of resuming, not {frame.rest[0]}"
             )
         if frame.kind is Kind.OPEN:
             channel = ResumableChannel(self._options, secrets.token_bytes(TOKEN_BYTES))

@@ -192,7 +192,7 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         if code in (PROTOCOL_ERROR, INVALID_DATA):
             return DecodeError(f"the WebSocket's frames are malformed: {text}")
         if code == TOO_BIG and ours:
-            return DecodeError(f"a packet of more than {self._max_packet} bytes came")
+            return DecodeError(f"the peer sent a packet of more than {self._max_packet} bytes")
         return self._broken()
 
     def _broken(self) -> trio.BrokenResourceError:
@@ -337,7 +337,7 @@ def check_origins(allowed: Collection[str] | None) -> frozenset[str] | None:
         raise TypeError("allowed_origins must be a collection of origins, not one origin")
     for origin in allowed:
         if not re.fullmatch(r"[A-Za-z][\w+.-]*://[^/\s]+/?", origin):
-            raise ValueError(f"{origin!r} is no origin, such as https://example.org")
+            raise ValueError(f"{origin!r} is not an origin, such as https://example.org")
     return frozenset(origin.lower().rstrip("/") for origin in allowed)
 
 

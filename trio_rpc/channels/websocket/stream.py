@@ -109,9 +109,9 @@ class WatchedStream(trio.abc.Stream):
         self.unread += len(data)
         if self.unread > self._max_unread:
             self._fail(
-                trio.BrokenResourceError(f"{self.unread} bytes came, and no packet in all of them")
+                trio.BrokenResourceError(f"{self.unread} bytes arrived without a packet in them")
             )
-            raise trio.BrokenResourceError("too much has come that is no packet")
+            raise trio.BrokenResourceError("too many bytes arrived without a packet in them")
         return data
 
     async def _receive_in_time(self, max_bytes: int | None) -> bytes:
@@ -145,10 +145,13 @@ class WatchedStream(trio.abc.Stream):
     def _fail(self, reason: Exception) -> None:
         self.failure = self.failure or reason
         if not self._head_is_whole:
-            raise ConnectionError(f"in the WebSocket handshake: {reason}") from None
+            raise ConnectionError(f"the WebSocket handshake failed: {reason}") from None
 
     def _take_head(self, data: bytes) -> bytes:
-        """Return the bytes behind the head. Raises ConnectionError if it opens no WebSocket."""
+        """Return the bytes after the head.
+
+        Raises ConnectionError if the head does not open a WebSocket.
+        """
         self.head += data
         if self._is_client:
             self._check_answer()

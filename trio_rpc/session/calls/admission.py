@@ -26,7 +26,7 @@ class Admission:
 
     def __init__(self, room: Callable[[], int]) -> None:
         self._room = room
-        # Made when somebody waits: an empty deque has room for sixty, and most sessions are idle.
+        # Made when a task waits: an empty deque has memory for 64, and most sessions are idle.
         self._waiting: deque[trio.lowlevel.Task] | None = None
         self._let_in = 0
 
@@ -53,7 +53,7 @@ class Admission:
         await trio.lowlevel.wait_task_rescheduled(abort)
         self._let_in -= 1
         while not self._room():
-            # Those who were let in together have filled it up: back to the head of the queue.
+            # Tasks that were let in together have used the room up: back to the head of the queue.
             waiting.appendleft(task)
             await trio.lowlevel.wait_task_rescheduled(abort)
             self._let_in -= 1

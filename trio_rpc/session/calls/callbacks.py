@@ -84,7 +84,7 @@ class Callback:
 
     def expire(self, _owner: str) -> None:
         """End it, since the call that it was passed to has ended (law 8)."""
-        self._within_call = None  # which knows this callback
+        self._within_call = None  # it refers to this callback
 
     def __repr__(self) -> str:
         return f"<callback {self.number} of {self._owner or 'nothing'}>"
@@ -96,7 +96,7 @@ class Callback:
         DecodeError for a result that does not have the annotated type, and any error of a call.
         """
         if self._owner is None:
-            raise LocalProtocolError("this callback came with nothing that it could live in")
+            raise LocalProtocolError("this callback did not arrive as an argument of a call")
         if self._within_call is None:
             raise LocalProtocolError(
                 f"a callback of {self._owner} lives only until its handler has ended"
@@ -109,7 +109,7 @@ class Lent(NamedTuple):
 
     reference: Reference
     method: BoundMethod
-    """Its kind of reference."""
+    """It, as a method that the peer calls."""
 
 
 def lend(value: Any, method: RemoteMethod, number: int) -> Lent | None:
@@ -145,8 +145,7 @@ def not_lent(value: Any) -> None:
     if is_wanted or (is_alive and not _is_data(value)):
         raise EncodeError(
             "a notification cannot carry a function or a stream, such as this "
-            f"{type(value).__qualname__}: they live"
-            " as long as a call does, so make it a method"
+            f"{type(value).__qualname__}: they live only as long as a call, so make it a method"
         )
 
 
@@ -165,15 +164,15 @@ def _kind_by_looks(value: Any) -> int | None:
         hints = ["a dict or list for the data"] * is_data
         hints += ["its __call__ for the function"] * is_function
         raise EncodeError(
-            f"this {name} could be {' or '.join(looks)}, and no annotation says which: "
-            "call by a proxy with an"
-            f" interface that does, or give {', '.join(hints)}, or aiter() of it for the stream"
+            f"this {name} could be {' or '.join(looks)}, and no annotation says which: use a proxy"
+            f" with an interface that does, or pass {', '.join(hints)}, or aiter() of it for the"
+            " stream"
         )
     return STREAM
 
 
 def _is_data(value: Any) -> bool:
-    # Trio's channels have fields, too, and nobody means these.
+    # Trio's channels also have fields, but these are not data.
     return has_data(type(value)) and not isinstance(value, trio.abc.AsyncResource)
 
 

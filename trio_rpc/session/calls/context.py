@@ -29,7 +29,7 @@ def metadata(**entries: Any) -> Iterator[None]:
     """Attach ``entries`` to the calls and notifications that are made inside this block.
 
     Blocks nest: an inner block adds or replaces entries. A handler's ``current_call().metadata``
-    does not travel on by itself, since it may be meant for that handler alone.
+    is not passed on automatically, since it may be meant only for that handler.
 
     Args:
         **entries: values by name; any values that may be arguments.

@@ -34,7 +34,7 @@ class EagerCoroutine:
         while True:
             try:
                 value = yield trap
-            except BaseException as exc:  # noqa: BLE001 - it is the coroutine's to handle
+            except BaseException as exc:  # noqa: BLE001 - the coroutine handles it
                 step: Callable[[Any], Any] = coroutine.throw
                 value = exc
             else:
@@ -74,7 +74,7 @@ def _first_step(
     try:
         coroutine = function(argument)
     except StopIteration as exc:
-        # It would look like the end of the coroutine, and be its result.
+        # It would look like the end of the coroutine, and carry its result.
         raise RuntimeError("a function raised StopIteration before it could be awaited") from exc
     if not isinstance(coroutine, types.CoroutineType):
         coroutine = _await(coroutine)
@@ -83,7 +83,7 @@ def _first_step(
 
 def is_awaitable(value: object) -> bool:
     """Return whether a value is an awaitable."""
-    # Of the ordinary ones this is quick: Python remembers what it found out about a class.
+    # This is fast for ordinary values, because Python caches the result for each class.
     return isinstance(value, Awaitable) or inspect.isawaitable(value)
 
 

@@ -18,7 +18,7 @@ __all__ = ["Proceed", "apply_filters", "call_filtered", "check_filters", "filter
 
 T = TypeVar("T")
 C = TypeVar("C")
-"""What filters see of a call."""
+"""The view of a call that filters get."""
 
 Proceed: TypeAlias = Callable[[], Awaitable[Any]]
 

@@ -139,7 +139,7 @@ class HeldScope:
     def __init__(self, call: IncomingCall) -> None:
         self.nursery: trio.Nursery | None = None
         self._handled = call
-        # Bound: the calls of the peer's that are in flight.
+        # Bound: the peer's calls in flight.
         self._members: set[IncomingCall] = set()
         self._left = trio.Event()
 

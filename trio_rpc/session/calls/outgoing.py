@@ -55,7 +55,7 @@ from trio_rpc.wire.limits import Limits
 __all__ = ["OutgoingCalls"]
 
 
-_CANCELLED_CODES = ("cancelled", "deadline")  # no set: a peer's code may be unhashable
+_CANCELLED_CODES = ("cancelled", "deadline")  # a tuple, since a peer's code may be unhashable
 
 
 class OutgoingCalls:
@@ -165,7 +165,7 @@ class OutgoingCalls:
         self.check_run()
         deadline = trio.current_effective_deadline()
         if deadline != math.inf and deadline <= trio.current_time():
-            await trio.lowlevel.checkpoint()  # raises: nothing is sent for a scope that is over
+            await trio.lowlevel.checkpoint()  # raises Cancelled, before anything is sent
         context = call_context(self.session, self.protocol.incoming)
         if callback is not None or remote_scope is not None:
             context = _within(context, callback, remote_scope)
@@ -188,13 +188,13 @@ class OutgoingCalls:
         if type(answer) is not m.Reply or call.interrupted:
             answer = await self._settle(call)
             raise from_error(answer.error, method.raises, answer.problem)
-        # Law 3: also when we were cancelled meanwhile.
+        # Law 3: the result is returned even if the caller was cancelled meanwhile.
         if answer.problem is not None:
             raise DecodeError(answer.problem, fate=Fate.STOPPED)
         convert = method.convert
         return answer.result if convert is None else _converted(convert, answer.result)
 
-    # Interrupted between taking the Reply and saying so, it would wait for ever.
+    # If Ctrl-C interrupted this between taking a Reply and recording it, it would wait forever.
     @trio.lowlevel.enable_ki_protection
     async def _receive_reply(self, call: OutgoingCall) -> None:
         """Receive one packet, which may hold this call's end. A cancellation sends Cancel."""
@@ -207,12 +207,12 @@ class OutgoingCalls:
                 call.raise_cancel = None
                 raise
         else:
-            if reply is not None and call.answer is None:  # else it has crossed the end
+            if reply is not None and call.answer is None:  # otherwise it crossed the session's end
                 self.finish(reply)
                 self._lifecycle.activity_ended()
             self.let_callers_in()
             if self.protocol.has_data:
-                self.writer.send()  # a Pong: no event tells the reader of it
+                self.writer.send()  # a Pong, about which the reader gets no event
 
     async def open(
         self,
@@ -275,7 +275,7 @@ class OutgoingCalls:
                 method.name, list(args), kwargs or None, context, self._lend
             )
         except BaseException:
-            del self._functions[before:]  # of the remote scope, which goes on
+            del self._functions[before:]  # the remote scope goes on without them
             raise
         finally:
             functions, self._functions, self._method = self._functions, NO_FUNCTIONS, None
@@ -326,11 +326,9 @@ class OutgoingCalls:
     async def _wait_for_credit(self, context: dict[str, Any] | None) -> None:
         nested = context is not None and "depth" in context
         if nested and not self.protocol.has_call_credit:
-            # Those who hold the credit may be waiting for this very call, be it in the other end's
-            # handlers: two ends that call each other and call back would wait for ever.
-            raise Overloaded(
-                "no credit is left for a call made inside another; it might never come"
-            )
+            # The calls that hold the credit may be waiting for this very call, perhaps in handlers
+            # of the other end. Two ends that call each other and call back would wait forever.
+            raise Overloaded("no credit is left for a nested call, and waiting might never end")
         await self._calls.wait()
 
     async def notify(
@@ -348,7 +346,7 @@ class OutgoingCalls:
         self.protocol.notify(method.name, list(args), kwargs or None, context, not_lent)
         self.writer.send()
 
-    # ── what comes of a call ─────────────────────────────────────────────────────────────────
+    # ── the end of a call ────────────────────────────────────────────────────────────────────
 
     def finish(self, message: m.Reply | m.ReplyErr) -> None:
         """Handle a terminal message: wake its caller."""
@@ -386,7 +384,7 @@ class OutgoingCalls:
         """Cancel a call; return True if its caller need not wait."""
         reason = reason_of(call)
         if call.answer is not None:
-            return False  # one that receives is cancelled in the tick in which the session ends
+            return False  # a caller that receives is cancelled in the tick of the session's end
         call.cancel_callbacks(reason or "the call that this callback belongs to is cancelled")
         withdrawn = self.protocol.cancel(call.id, reason)
         if not withdrawn:
@@ -434,10 +432,10 @@ class OutgoingCalls:
         del self.calls[call.id]
         self.protocol.abandon(call.id)
         self.writer.send()
-        error = {"code": "cancelled", "message": "abandoned, for it has not ended in time"}
+        error = {"code": "cancelled", "message": "abandoned, because it did not end in time"}
         call.end(m.ReplyErr(call.id, error))
 
-    # ── calls that were opened, and are not awaited ──────────────────────────────────────────
+    # ── opened calls, which no task awaits ───────────────────────────────────────────────────
 
     def item(self, message: m.Item) -> None:
         """Handle an Item."""
@@ -459,12 +457,12 @@ class OutgoingCalls:
         try:
             value = _started_value(call.method, message)
         except DecodeError as exc:
-            self.drop(call, "the value it was started with does not fit")
+            self.drop(call, "the started value does not fit its annotation")
             make = functools.partial(DecodeError, *exc.args, fate=exc.fate)
             call.end(Failure(exc.fate, make))
             return
         if call.task_status is not None:
-            # Trio now hands the task over to its new parent, whose deadlines are others.
+            # Trio now moves the task to its new parent, which has other deadlines.
             call.deadline = math.inf
             call.task_status.started(value)
 
@@ -511,7 +509,7 @@ class OutgoingCalls:
             return answer
         if call.raise_cancel is not None:
             raise_cancelled(call)
-        assert isinstance(answer, Failure)  # noqa: S101 - what else ends a call
+        assert isinstance(answer, Failure)  # noqa: S101 - nothing else ends a call
         raise answer.make()
 
 
@@ -531,13 +529,13 @@ def _within(
 def _split_task_status(
     kwargs: dict[str, Any],
 ) -> tuple[trio.TaskStatus[Any] | None, dict[str, Any]]:
-    """Take ``task_status`` out of the arguments: it stays here, and only its use travels."""
+    """Remove ``task_status`` from the arguments: the Request only says that there is one."""
     rest = {name: value for name, value in kwargs.items() if name != TASK_STATUS}
     status = kwargs[TASK_STATUS]
     if status is trio.TASK_STATUS_IGNORED:
         return None, rest
     if not callable(getattr(status, "started", None)):
-        raise TypeError(f"task_status must be what nursery.start() gives, not {status!r:.200}")
+        raise TypeError(f"task_status must come from nursery.start(), but is {status!r:.200}")
     return status, rest
 
 
@@ -549,7 +547,7 @@ def _raise(exc: BaseException) -> NoReturn:
 
 
 def _never_aborts(_raise_cancel: RaiseCancel) -> Abort:
-    return Abort.FAILED  # only callbacks that have been cancelled are waited for
+    return Abort.FAILED  # the callbacks that it waits for have been cancelled
 
 
 def _started_value(method: RemoteMethod, message: m.Started) -> Any:
@@ -563,7 +561,7 @@ def _converted(convert: Convert, value: object) -> Any:
     try:
         return convert(value)
     except DecodeError as exc:
-        exc.fate = Fate.STOPPED  # the handler has done its part
+        exc.fate = Fate.STOPPED  # the handler has returned, or called started()
         raise
 
 
@@ -575,4 +573,6 @@ async def _wait_for_own_deadline(call: OutgoingCall) -> NoReturn:
     if call.deadline != math.inf:
         await trio.sleep_until(call.deadline)
         await trio.lowlevel.checkpoint()
-    raise RemoteCancelled("the deadline that this call was made with is over, and was moved since")
+    raise RemoteCancelled(
+        "the deadline that was sent with this call has passed, and this end has moved its own since"
+    )

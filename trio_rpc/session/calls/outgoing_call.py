@@ -153,7 +153,7 @@ class OutgoingCall:
         self.answer = answer
         self.wake()
         if self.listener is not None:
-            listener, self.listener = self.listener, None  # which knows this call
+            listener, self.listener = self.listener, None  # it refers to this call
             listener.ended()
 
     def wake(self) -> None:
@@ -169,7 +169,7 @@ class OutgoingCall:
             self.task = None
             return Abort.SUCCEEDED
         if _can_be_interrupted(self.task):
-            self.wake()  # a task is aborted once only: to sleep again, where Ctrl-C finds it
+            self.wake()  # Trio aborts a wait only once, so Ctrl-C needs a new one
         return Abort.FAILED
 
     def abort_again(self, _raise_cancel: RaiseCancel) -> Abort:
@@ -188,7 +188,7 @@ def raise_cancelled(call: OutgoingCall) -> NoReturn:
     """Raise the caller's own Cancelled, in the caller's task."""
     raise_cancel, call.raise_cancel = call.raise_cancel, None
     if raise_cancel is None:  # pragma: no cover - callers have checked
-        raise LocalProtocolError("nobody has cancelled this call")
+        raise LocalProtocolError("this call was not cancelled")
     try:
         raise_cancel()
     finally:
@@ -203,7 +203,7 @@ def reason_of(call: OutgoingCall) -> str | None:
     except trio.Cancelled as exc:
         return _describe(exc)
     except KeyboardInterrupt:
-        # Trio has now done its part: unlike a Cancelled, nobody would raise this one again.
+        # Trio raises a KeyboardInterrupt only once, unlike a Cancelled, so remember it.
         call.interrupted = True
         return "KeyboardInterrupt"
     return None
@@ -218,6 +218,6 @@ def describe_exception(exc: BaseException) -> str:
 
 def _describe(exc: trio.Cancelled) -> str | None:
     if exc.reason is not None:
-        # Nothing may be raised in an abort function, whatever somebody has given as a reason.
+        # An abort function must not raise, whatever object was given as the reason.
         return str(exc.reason)[:1000].encode(errors="backslashreplace").decode()
     return "deadline" if exc.source == "deadline" else None

@@ -8,13 +8,12 @@ __all__ = ["CALLED_TOO_LATE", "NOT_BEGUN", "NOT_TAKEN", "PULLED_TWICE", "SMALL",
 
 NOT_TAKEN: Final[dict[str, Any]] = {
     "code": "overloaded",
-    "message": "too much waits to be sent to this caller: "
-    "what its handler returned or raised was dropped",
+    "message": "too much data is queued for this caller, so the handler's outcome was dropped",
     "started": True,
 }
 TOO_LATE: Final[dict[str, Any]] = {
     "code": "deadline",
-    "message": "its deadline was over before its handler could begin",
+    "message": "the deadline passed before the handler could begin",
     "started": False,
 }
 PULLED_TWICE: Final[dict[str, Any]] = {
@@ -23,7 +22,7 @@ PULLED_TWICE: Final[dict[str, Any]] = {
     "message": "another pull of this stream is running",
     "started": False,
 }
-NOT_BEGUN: Final = "cancelled before its handler could begin"
+NOT_BEGUN: Final = "cancelled before the handler could begin"
 CALLED_TOO_LATE: Final = "the call that this callback belongs to has been cancelled"
 
 SMALL: Final[tuple[str, ...]] = ("code", "type", "started", "parameter")

@@ -40,7 +40,7 @@ class _Whose(enum.Enum):
     CALLER = "caller"
 
 
-_NOBODY = _Whose.NOBODY  # to look it up in its class takes longer than all that is done with it
+_NOBODY = _Whose.NOBODY  # looking it up in its class takes longer than everything done with it
 
 
 class Receiver:
@@ -115,7 +115,7 @@ class Receiver:
             and self._failure is None
         )
 
-    # A KeyboardInterrupt comes while it waits, and not between taking a packet and saying so.
+    # Ctrl-C may interrupt this only while it waits, not between taking a packet and recording it.
     @trio.lowlevel.enable_ki_protection
     async def receive_reply(self, call: int) -> m.Reply | m.ReplyErr | None:
         """Receive one packet, in a caller; return the end of its call if that is the first message.
@@ -128,15 +128,14 @@ class Receiver:
             packet = await self._channel.receive()
             return self._first_reply(self._protocol.receive(packet), call)
         except Exception as exc:  # noqa: BLE001 - the reader raises it
-            if (
-                not self._is_stopped
-            ):  # else nobody asks for it any more, and its traceback holds this frame
+            # After a stop no task reads the error, whose traceback would keep this frame alive.
+            if not self._is_stopped:
                 self._failure = exc
             return None
         finally:
             self._whose = _NOBODY
             if self._failure is not None:
-                end_context(self._failure, handled)  # which is none of the session's business
+                end_context(self._failure, handled)  # the caller's exception is not part of it
             # When the session is over, the reader will be cancelled. It must not take this for a
             # lost channel, since handlers still owe their terminal messages (law 4).
             if self._parked is not None and not self._is_stopped:
@@ -156,7 +155,7 @@ class Receiver:
         if isinstance(event, m.Reply | m.ReplyErr) and event.id == call:
             try:
                 self._put_back(next(events, None), events)
-            except Exception as exc:  # noqa: BLE001 - it came after the Reply, and is the reader's
+            except Exception as exc:  # noqa: BLE001 - it came after the Reply; the reader raises it
                 self._failure = exc
             return event
         self._put_back(event, events)

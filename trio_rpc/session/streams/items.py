@@ -111,7 +111,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         call = self._pending
         if call is None:
             call = await self._open()
-        while not self._items:  # another task may have taken what this one was woken for
+        while not self._items:  # another task may have taken the item that woke this one
             await self._wait(call)
         return self._take(call)
 
@@ -121,7 +121,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         await trio.lowlevel.checkpoint()
         await self.leave("its consumer has closed it")
 
-    # ── what the call tells it ───────────────────────────────────────────────────────────────
+    # ── events of the call ───────────────────────────────────────────────────────────────────
 
     def item(self, message: m.Item) -> None:
         """Handle an item."""
@@ -150,7 +150,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         """End it, since the call that it was passed to has ended (law 8)."""
         text = f"a stream given to {owner} lives only until its handler has ended"
         self._close(partial(LocalProtocolError, text))
-        self._owner = self._pull = None  # which know this stream
+        self._owner = self._pull = None  # they refer to this stream
         if self._pending is not None:
             self._bound.drop(self._pending, f"the handler of {owner} has ended")
 
@@ -166,7 +166,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
     @property
     def _bound(self) -> OutgoingCalls:
         if self._outgoing is None:
-            raise LocalProtocolError("this stream came with nothing that it could live in")
+            raise LocalProtocolError("this stream did not arrive as an argument of a call")
         return self._outgoing
 
     async def _open(self) -> OutgoingCall:
@@ -301,7 +301,8 @@ class ItemSender(trio.abc.SendChannel[Any]):
             self._queue(value)
             self._writer.send()
         finally:
-            # After the item, which so leaves a turn earlier. No error can follow a sent item.
+            # The checkpoint comes last, so that the item leaves one turn earlier. It cannot raise,
+            # because no error may follow a sent item.
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def put(self, value: Any) -> None:
@@ -312,7 +313,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
             await trio.lowlevel.checkpoint()
         if self._why_not is not None or not self._credit.is_free:
             await self._wait()
-        # Queued also where there is no room: there it is counted, and here it would not be.
+        # Queued even without room, because only the bytes in the queue are counted.
         self._queue(value)
         self._writer.wake()
         if not self._outgoing.has_room():
@@ -332,16 +333,16 @@ class ItemSender(trio.abc.SendChannel[Any]):
             if not self._place.room():
                 await self._credit.wait()
         if self._why_not is not None:
-            # What ended the stream while we waited may have cancelled us too, which goes before.
+            # The event that ended the stream may also have cancelled this task: Cancelled wins.
             await trio.lowlevel.checkpoint_if_cancelled()
             if self._why_not is trio.BrokenResourceError:
                 self._outgoing.check_over(self._fate)
-            raise self._why_not("this end of the stream is closed, or nobody takes its items")
+            raise self._why_not("this end of the stream is closed, or its consumer has left")
 
     def _queue(self, value: Any) -> None:
         self._protocol.item(self._place.call, value)
         if self._credit.waiting:
-            self._credit.let_in()  # one at a time: the next one may pass, too
+            self._credit.let_in()  # it wakes one task at a time, and the next may also have credit
 
     async def aclose(self) -> None:
         """End the stream. Items that were sent are still delivered."""

@@ -31,7 +31,7 @@ class DuplexChannel(trio.abc.Channel[Any]):
     def __init__(self, sender: ItemSender, receiver: ItemReceiver) -> None:
         self._sender = sender
         self._receiver = receiver
-        # What the call tells its listener, if this is the caller's end.
+        # The events that the call passes to its listener, if this is the caller's end.
         self.item = receiver.item
         self.end_of_items = receiver.end_of_items
 
@@ -134,7 +134,7 @@ async def _served(sender: ItemSender) -> AsyncGenerator[Any, None]:
 async def _ending(
     outgoing: OutgoingCalls, call: OutgoingCall, receiver: ItemReceiver
 ) -> AsyncIterator[None]:
-    """End an opened call with the block, and raise its error if that came of leaving.
+    """End an opened call with the block, and raise its error if leaving the block caused it.
 
     An error that the consumer has not reached is not raised, since how far a producer runs ahead is
     not deterministic.

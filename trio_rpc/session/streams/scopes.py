@@ -54,7 +54,7 @@ async def _hold() -> None:
         await call.held_scope.hold()
     except BaseExceptionGroup as group:
         if len(group.exceptions) > 1:
-            raise  # several tasks have failed: their caller is told of each
+            raise  # several tasks have failed, and the caller gets all their errors
         raise_alone(group.exceptions[0])
 
 
@@ -200,7 +200,7 @@ class RemoteScope:
 
     @property
     def _remote_scope(self) -> OutgoingCall:
-        assert self._pending is not None  # noqa: S101 - nobody has a scope before its call is made
+        assert self._pending is not None  # noqa: S101 - its call is made before it is handed out
         return self._pending
 
 
@@ -221,7 +221,7 @@ async def open_scope(session: ScopedCaller, outgoing: OutgoingCalls) -> AsyncIte
         try:
             if error is not None and isinstance(exc, RemoteCancelled):
                 keep_places(exc)
-                raise error from exc  # a call that was made in the scope heard of it first
+                raise error from exc  # a call in the scope was the first to see its end
             if error is not None:
                 exc.add_note(f"and the remote scope has failed: {error!r}")
             raise

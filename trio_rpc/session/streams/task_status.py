@@ -31,7 +31,7 @@ class RemoteTaskStatus:
 
     def expire(self, _owner: str) -> None:
         """End it, since its handler has ended."""
-        self._handled = None  # which knows this object
+        self._handled = None  # it refers to this object
 
     def started(self, value: Any = None) -> None:
         """Let the caller of ``nursery.start`` continue with ``value``.
