@@ -1,0 +1,46 @@
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+
+import trio_rpc
+from trio_rpc.gateway import Gateway, without_deflate
+
+PAGE = Path(__file__).parent / "page.html"
+
+
+class Jobs:
+    def __init__(self) -> None:
+        self.running = 0
+
+    @trio_rpc.method
+    async def render(self, frames: int, progress: Callable[[float], Awaitable[None]]) -> str:
+        self.running += 1
+        try:
+            for frame in range(frames):
+                await trio.sleep(0.1)  # stands for the work
+                await progress((frame + 1) / frames)
+            return f"rendered {frames} frames"
+        finally:
+            self.running -= 1  # also when the page cancels, or its tab is closed
+
+
+jobs = Jobs()
+gateway = Gateway(jobs)
+api = FastAPI(lifespan=lambda _: gateway.run())
+api.mount("/rpc", gateway)
+
+
+@api.get("/")
+async def page() -> FileResponse:
+    return FileResponse(PAGE)
+
+
+@api.get("/running")
+async def running() -> int:
+    return jobs.running
+
+
+app = without_deflate(api)  # no compressed WebSocket messages, which could fill the memory
