@@ -14,7 +14,10 @@ from interface import Plugin, Settings
 import trio_rpc
 
 HERE = Path(__file__).parent
-LIMITS = trio_rpc.Limits(cancel_grace=0.2)  # seconds until a plugin that hangs is abandoned
+LIMITS = trio_rpc.Limits(
+    handshake_timeout=60,  # seconds that a plugin may take to start
+    cancel_grace=0.2,  # seconds until a cancelled plugin that does not stop is abandoned
+)
 
 
 async def render(name: str, text: str) -> None:
@@ -27,12 +30,12 @@ async def render(name: str, text: str) -> None:
             command, {"settings": Settings()}, name=name, limits=LIMITS
         ) as session:
             plugin = session.proxy("", Plugin)
-            with trio.fail_after(1):
+            with trio.fail_after(3):
                 print(f"{name}: {await plugin.render(text, progress)}")
     except trio_rpc.SessionBroken as exc:
         print(f"{name} failed: {exc}")
     except trio.TooSlowError:
-        print(f"{name} failed: no answer within 1 s")
+        print(f"{name} failed: no answer within 3 s")
 
 
 async def main() -> None:

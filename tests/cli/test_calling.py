@@ -401,11 +401,11 @@ async def test_ping_for_scripts(capsys):
     assert 0 < report["min_ms"] <= report["p50_ms"] <= report["p99_ms"] <= report["max_ms"]
 
 
-PLUGIN = f"exec:{sys.executable} -m examples.plugins"
+PLUGIN = f"exec:{sys.executable} examples/plugins"
 
 
 async def test_a_child_process_in_place_of_a_url():
-    done = await run_cli("describe", f"{PLUGIN}.shout", "--json")
+    done = await run_cli("describe", f"{PLUGIN}/shout.py", "--json")
     assert done.returncode == Exit.OK
     assert done.stderr == b""
     assert [each["name"] for each in json.loads(done.stdout)] == ["render"]
@@ -414,7 +414,7 @@ async def test_a_child_process_in_place_of_a_url():
 @pytest.mark.parametrize(
     ("url", "code", "complaint"),
     [
-        (f"{PLUGIN}.nothing", Exit.UNREACHABLE, "ended with exit code 1"),
+        (f"{PLUGIN}/nothing.py", Exit.UNREACHABLE, "ended with exit code 2"),
         ("exec:no-such-program", Exit.UNREACHABLE, "cannot start no-such-program: No such file"),
         ("exec:", Exit.USAGE, "the command is empty"),
         ("exec:'x", Exit.USAGE, "No closing quotation"),

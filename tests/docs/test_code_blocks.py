@@ -182,6 +182,8 @@ def commands(page):
         if block.language not in ("bash", "console", "sh"):
             continue
         for number, line in enumerate(block.text.splitlines(), start=block.line):
+            if block.language == "console" and not line.startswith("$ "):
+                continue  # what a command prints
             words = shlex.split(line, comments=True)
             for index, word in enumerate(words):
                 if word.rpartition("/")[2] == "trio-rpc":

@@ -10,6 +10,7 @@ MODULES = {
     "test_browser.py",
     "test_cuts.py",
     "test_demo.py",
+    "test_deploying.py",
     "test_examples.py",
     "test_extra.py",
     "test_gateway_serving.py",
@@ -17,6 +18,7 @@ MODULES = {
     "test_node.py",
     "test_node_odd.py",
     "test_processes.py",
+    "test_programs_together.py",
     "test_resumption_drill.py",
     "test_serving.py",
     "test_standard_streams.py",
@@ -36,6 +38,7 @@ TESTS = {
     "test_laws_bounds.py": {
         "test_a_flood_of_calls_that_are_cancelled_at_once_costs_the_peer_and_not_us"
     },
+    "test_programs.py": {"test_a_program_prints_what_its_page_shows"},
     "test_mutations.py": {"test_a_fault_is_noticed_or_survives_and_the_checkout_is_not_touched"},
     "test_protocol_model.py": {"runTest"},
     "test_races.py": {"test_10000_concurrent_calls_of_a_sleeping_method"},

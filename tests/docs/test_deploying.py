@@ -1,0 +1,199 @@
+"""The files of docs/how-to/deploy.md: systemd, nginx and HAProxy read them, and what they start works."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import re
+import shutil
+import signal
+import ssl
+import sys
+
+import httpx
+import pytest
+import trio
+import trustme
+from helpers.cli_tools import COMMAND
+from helpers.pages import ROOT
+from helpers.programs import Copy, transcripts
+
+import trio_rpc
+from trio_rpc.gateway import Message
+
+PAGE = "docs/how-to/deploy.md"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return Copy("examples/deploy", tmp_path)
+
+
+def needs(program):
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"{program} is not installed")
+    return path
+
+
+@contextlib.asynccontextmanager
+async def serving(copy, command):
+    """Run a command that begins with ``trio-rpc``; until the block ends, and then to its own end."""
+    words = [copy.here(word) for word in command.split()]
+    assert words[0].endswith("trio-rpc")
+    async with copy.running(*COMMAND, *words[1:]) as server:
+        for _ in range(words.count("--listen")):
+            assert (await server.line()).startswith("listening at ")
+        yield server
+        if server.process.returncode is None:
+            await drain(server)
+
+
+async def drain(server):
+    server.process.send_signal(signal.SIGTERM)
+    assert (await server.line()).startswith("SIGTERM: draining ")
+    assert await server.line() == "stopped"
+    assert await server.process.wait() == 0
+
+
+async def until_connected(url, **options):
+    """Wait until a server that has just been started listens."""
+    while True:
+        try:
+            async with trio_rpc.connect(url, **options) as session:
+                return await session.call("shop.buy", "tea")
+        except (OSError, trio_rpc.SessionBroken):
+            await trio.sleep(0.05)
+
+
+def text_of(copy, name):
+    return (copy.folder / name).read_text("utf-8")
+
+
+async def test_the_unit_of_systemd(copy):
+    analyze = needs("systemd-analyze")
+    unit = text_of(copy, "shop.service")
+    [command] = re.findall(r"^ExecStart=/opt/shop/\.venv/bin/(.*)$", unit, re.MULTILINE)
+    here = copy.folder / "here.service"
+    here.write_text(unit.replace("/opt/shop/.venv/bin/trio-rpc", sys.executable))
+    checked = await trio.to_thread.run_sync(copy.run, analyze, "verify", str(here))
+    assert (checked.returncode, checked.stderr) == (0, "")
+    async with serving(copy, command):
+        assert "one tea" in await until_connected(copy.here("tcp://127.0.0.1:5000"))
+    [grace] = re.findall(r"--grace (\d+)", command)
+    [patience] = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert int(grace) < int(patience)
+
+
+async def test_the_steps_of_the_image(copy):
+    """Not in a container: what it copies is there, and what it runs serves."""
+    image = (ROOT / "examples" / "deploy" / "Dockerfile").read_text("utf-8")
+    copied = re.findall(r"^COPY (\S+) ", image, re.MULTILINE)
+    assert [path for path in copied if not (ROOT / path).exists()] == []
+    [command] = re.findall(r"^CMD \[(.*)\]$", image, re.MULTILINE)
+    async with serving(copy, command.replace('"', "").replace(",", "")):
+        assert "one tea" in await until_connected(copy.here("tcp://127.0.0.1:5000"))
+
+
+NGINX = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {site}
+}}
+"""
+
+
+async def test_tls_and_websockets_behind_nginx(copy):
+    nginx = needs("nginx")
+    port = copy.ports["5000"]
+    ca = trustme.CA()
+    certificate = ca.issue_cert("127.0.0.1", "example.org")
+    certificate.private_key_and_cert_chain_pem.write_to_path(copy.folder / "server.pem")
+    site = text_of(copy, "nginx.conf")
+    commands = re.findall(r"# (trio-rpc serve .*)$", site, re.MULTILINE)
+    assert len(commands) == 2
+    site = site.replace("listen 443", f"listen 127.0.0.1:{port}")
+    site = re.sub(r"/etc/ssl/example.org.(pem|key)", str(copy.folder / "server.pem"), site)
+    (copy.folder / "all.conf").write_text(NGINX.format(folder=copy.folder, site=site))
+    trust = ssl.create_default_context()
+    ca.configure_trust(trust)
+    async with (
+        serving(copy, commands[0]),
+        serving(copy, commands[1] + " --allow-host 127.0.0.1"),
+        copy.running(nginx, "-c", str(copy.folder / "all.conf"), "-e", "stderr"),
+    ):
+        bought = await until_connected(f"wss://127.0.0.1:{port}/rpc", ssl_context=trust)
+        assert bought.startswith("one tea")
+        await through_the_gateway(f"https://127.0.0.1:{port}", trust)
+        message = Message("127.0.0.1", int(port), secure=True, ssl_context=trust)
+        async with message.connect():
+            assert "one tea" in await message.post("shop.buy", {"item": "tea"})
+
+
+async def through_the_gateway(url, trust):
+    """Call with the name of the site, from a page of it and from a page of another one."""
+    async with httpx.AsyncClient(verify=trust, base_url=url) as http:
+        for origin, status in (("https://example.org", 200), ("https://evil.example", 403)):
+            headers = {"Host": "example.org", "Origin": origin}
+            done = await http.post("/api/shop.buy", json={"item": "tea"}, headers=headers)
+            assert done.status_code == status
+
+
+def client_that_repeats():
+    """Load the client of docs/how-to/drain.md."""
+    path = ROOT / "examples" / "how_to" / "drain.py"
+    spec = importlib.util.spec_from_file_location("how_to_drain", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Client
+
+
+async def test_two_servers_behind_haproxy(copy):
+    haproxy = needs("haproxy")
+    served = [each.command for each in transcripts(PAGE) if each.command.startswith("trio-rpc ")]
+    url = copy.here("tcp://127.0.0.1:5000")
+    processes = []
+
+    async def work(client):
+        for _ in range(20):
+            bought = await client.call(lambda session: session.call("shop.buy", "tea"))
+            processes.append(int(bought.rpartition(" ")[2]))
+
+    async with (
+        serving(copy, served[0]),
+        serving(copy, served[1]) as second,
+        copy.running(haproxy, "-db", "-f", "haproxy.cfg"),
+        trio.open_nursery() as nursery,
+    ):
+        await until_connected(url)
+        clients = [client_that_repeats()(nursery, url) for _ in range(4)]
+        for client in clients:
+            await work(client)
+        assert len(set(processes)) == 2
+        await drain(second)
+        processes.clear()
+        for client in clients:
+            await work(client)
+        assert len(set(processes)) == 1
+        assert len(processes) == 80
+        nursery.cancel_scope.cancel()
+
+
+def test_the_timeouts_of_the_proxies_are_longer_than_silence(copy):
+    limits = trio_rpc.DEFAULT_LIMITS
+    silence = limits.keepalive_interval * (limits.keepalive_pings + 1)
+    told = text_of(copy, "nginx.conf") + text_of(copy, "haproxy.cfg")
+    seconds = re.findall(r"(?:proxy_(?:read|send)_timeout|timeout (?:client|server)) (\d+)s", told)
+    assert len(seconds) == 4
+    assert all(int(each) > silence for each in seconds)
+    assert f"{silence:g} s by default" in (ROOT / PAGE).read_text("utf-8")

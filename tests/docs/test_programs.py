@@ -1,0 +1,102 @@
+"""The pages show their programs whole, and the programs print what the pages say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers.cli_tools import PATIENCE
+from helpers.pages import PAGES, ROOT, read
+from helpers.programs import PYTHON, files_of, filled, transcripts
+
+HOW_TO = [page for page in PAGES if page.startswith("docs/how-to/")]
+SHOWN = [(page, path) for page in HOW_TO for path in files_of(page)]
+ALONE = [
+    (page, path, each)
+    for page in HOW_TO
+    for each in transcripts(page)
+    for path in files_of(page)
+    if each.command == f"python {Path(path).name}"
+]
+"""Programs that need nothing but themselves."""
+
+WITH_OTHERS = {
+    "drain_at_sigterm.py": "test_a_server_that_gets_sigterm_in_a_call",
+    "rooms.py": "test_a_chat_in_three_terminals",
+    "call_page.py": "test_a_page_over_fastapi",
+}
+"""Programs that need others, and the tests that run them."""
+
+COMMANDS = {
+    "docker build": "test_the_steps_of_the_image",
+    "docker run": "test_the_steps_of_the_image",
+    "haproxy -f": "test_two_servers_behind_haproxy",
+    "hypercorn --worker-class": "test_a_page_over_fastapi",
+    "pytest -q": "test_the_tests_of_a_service",
+    "python rooms_client.py": "test_a_chat_in_three_terminals",
+    "systemd-analyze verify": "test_the_unit_of_systemd",
+    "trio-rpc describe": "test_a_plugin_is_described",
+    "trio-rpc serve": "test_two_servers_behind_haproxy",
+}
+"""Commands of another kind, by how they begin, and the tests that run them."""
+
+TESTS = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+
+
+def test_there_is_something_to_look_at():
+    assert len(SHOWN) > 20
+    assert len(ALONE) > 10
+
+
+@pytest.mark.parametrize(("page", "path"), SHOWN)
+def test_a_page_shows_a_file_whole(page, path):
+    assert files_of(page)[path] == filled((ROOT / path).read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("page", "path"), SHOWN)
+def test_a_page_names_and_links_each_file_that_it_shows(page, path):
+    assert f"[{Path(path).name}](../../{path})" in read(page)
+
+
+def test_each_file_is_on_a_page():
+    folders = ("how_to", "plugins", "deploy")
+    paths = [path for each in folders for path in (ROOT / "examples" / each).rglob("*")]
+    files = {path.relative_to(ROOT) for path in paths if path.is_file()}
+    files = {str(path) for path in files if not re.search(r"/[._]", str(path))}  # caches
+    assert files == {path for _, path in SHOWN}
+
+
+def test_each_command_is_run_by_a_test():
+    alone = {each.place for _, path, each in ALONE if Path(path).name not in WITH_OTHERS}
+    for page in HOW_TO:
+        for each in transcripts(page):
+            words = each.command.split()
+            test = WITH_OTHERS.get(words[1]) or COMMANDS.get(" ".join(words[:2]))
+            assert each.place in alone or f"def {test}(" in TESTS, f"{each.place}: {each.command}"
+
+
+@pytest.mark.parametrize(
+    ("page", "path", "shown"),
+    [each for each in ALONE if Path(each[1]).name not in WITH_OTHERS],
+    ids=lambda value: Path(value).name if isinstance(value, str) else "",
+)
+def test_a_program_prints_what_its_page_shows(page, path, shown):
+    run = subprocess.run(  # noqa: S603 - programs of our pages
+        [*PYTHON, Path(path).name],
+        cwd=(ROOT / path).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert without_numbers(run.stdout) == without_numbers(shown.output), run.stderr
+    for line in run.stderr.splitlines():
+        assert f"`{line}`" in read(page), run.stderr
+    assert run.returncode == 0
+
+
+def without_numbers(text):
+    """Return a text without the numbers of processes."""
+    return re.sub(r"process \d+", "process N", text)

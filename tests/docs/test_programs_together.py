@@ -1,0 +1,169 @@
+"""Programs of the how-to pages that talk to others: each page's session in several terminals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+
+import httpx
+import pytest
+import trio
+from helpers.chromium import Chromium, why_not
+from helpers.cli_tools import COMMAND
+from helpers.programs import PYTHON, Copy, output_of, transcripts
+
+import trio_rpc
+
+FOLDER = "examples/how_to"
+
+
+async def lines_until_end(running):
+    lines = []
+    while line := await running.line():
+        lines.append(line)
+    return lines
+
+
+async def type_line(running, line):
+    await running.process.stdin.send_all(f"{line}\n".encode())
+
+
+async def test_a_chat_in_three_terminals(tmp_path):
+    copy = Copy(FOLDER, tmp_path)
+    client = [*PYTHON, "rooms_client.py", "lobby"]
+    ann_sees, bob_sees = [], []
+    async with (
+        copy.running(*PYTHON, "rooms.py") as server,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        assert [await server.line()] == [copy.here(line) for line in shown("rooms.py")]
+        ann = await stack.enter_async_context(copy.running(*client, "ann"))
+        ann_sees.append(await ann.line())
+        bob = await stack.enter_async_context(copy.running(*client, "bob"))
+        bob_sees.append(await bob.line())
+        ann_sees.append(await ann.line())
+        await type_line(ann, "hello")
+        bob_sees.append(await bob.line())
+        await type_line(bob, "hi ann")
+        ann_sees.append(await ann.line())
+        second = await trio.to_thread.run_sync(copy.run, *client, "bob")
+        assert second.stderr.splitlines() == shown("rooms_client.py lobby bob", -1)
+        await bob.process.stdin.aclose()
+        ann_sees.append(await ann.line())
+        assert await bob.line() == ""
+        assert await bob.process.wait() == 0
+    assert ann_sees == [each for each in shown("rooms_client.py lobby ann") if each != "hello"]
+    assert bob_sees == [each for each in shown("rooms_client.py lobby bob") if each != "hi ann"]
+
+
+def shown(command, which=0):
+    return output_of("docs/how-to/rooms.md", f"python {command}", which)
+
+
+async def test_a_server_that_gets_sigterm_in_a_call(tmp_path):
+    copy = Copy(FOLDER, tmp_path)
+    shown = output_of("docs/how-to/drain.md", "python drain_at_sigterm.py")
+    async with copy.running(*PYTHON, "drain_at_sigterm.py") as server:
+        assert await server.line() == copy.here(shown[0])
+        async with trio_rpc.connect(copy.here("tcp://127.0.0.1:5000"), on_end="keep") as session:
+            results = []
+
+            async def work():
+                results.append(await session.call("slow.work"))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(work)
+                await session.ping()  # the call has arrived before
+                server.process.send_signal(signal.SIGTERM)
+            assert results == ["done"]
+        assert await lines_until_end(server) == shown[1:]
+        assert await server.process.wait() == 0
+
+
+def test_a_plugin_is_described(tmp_path):
+    copy = Copy("examples/plugins", tmp_path)
+    run = copy.run(*COMMAND, "describe", f"exec:{sys.executable} shout.py")
+    assert run.stderr == ""
+    assert "render(" in run.stdout
+    assert run.returncode == 0
+
+
+def test_the_tests_of_a_service(tmp_path):
+    copy = Copy(f"{FOLDER}/testing", tmp_path)
+    (copy.folder / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
+    run = copy.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shop.py")
+    told = output_of("docs/how-to/testing.md", "pytest -q test_shop.py")
+    assert without_seconds(run.stdout) == without_seconds("\n".join(told) + "\n"), run.stdout
+    assert run.returncode == 0
+
+
+def without_seconds(text):
+    return re.sub(r"in [\d.]+s", "in N s", text)
+
+
+class Page:
+    """The how-to page over FastAPI, served by its own command."""
+
+    def __init__(self, copy):
+        self.copy = copy
+        self.url = copy.here("http://127.0.0.1:8000")
+
+    @contextlib.asynccontextmanager
+    async def served(self):
+        words = next(
+            each.command.split()
+            for each in transcripts("docs/how-to/fastapi.md")
+            if each.command.startswith("hypercorn ")
+        )
+        words = [self.copy.here(word) for word in words]
+        async with self.copy.running(sys.executable, "-m", *words) as server:
+            assert "Running on http://127.0.0.1" in await server.line()
+            yield server
+
+    async def running_jobs(self):
+        async with httpx.AsyncClient() as http:
+            return (await http.get(f"{self.url}/running")).json()
+
+
+async def test_a_page_over_fastapi(tmp_path):
+    pytest.importorskip("fastapi", reason="fastapi is not installed")
+    page = Page(Copy(f"{FOLDER}/fastapi_page", tmp_path))
+    async with page.served():
+        async with httpx.AsyncClient() as http:
+            assert '<button id="start">' in (await http.get(page.url)).text
+            assert "export class Message" in (await http.get(f"{page.url}/rpc/message.js")).text
+        run = await trio.to_thread.run_sync(page.copy.run, *PYTHON, "call_page.py")
+        assert run.stdout.splitlines() == output_of("docs/how-to/fastapi.md", "python call_page.py")
+        assert await page.running_jobs() == 0
+
+
+async def test_a_page_over_fastapi_in_a_browser(tmp_path):
+    pytest.importorskip("fastapi", reason="fastapi is not installed")
+    if why_not() and not os.environ.get("CI"):
+        pytest.skip(f"no browser: {why_not()}")
+    page = Page(Copy(f"{FOLDER}/fastapi_page", tmp_path))
+    chromium = Chromium()
+
+    def use(url):
+        tab = chromium.new_page(url)
+        outcome = tab.locator("#outcome")
+        tab.wait_for_function("document.getElementById('start').onclick !== null")
+        tab.click("#start")
+        outcome.filter(has_text="rendered 20 frames").wait_for()
+        assert tab.evaluate("document.getElementById('bar').value") == 1
+        tab.click("#start")
+        outcome.filter(has_text="rendering").wait_for()
+        tab.click("#cancel")
+        outcome.filter(has_text="cancelled").wait_for()
+        assert tab.errors == []
+        tab.close()
+
+    try:
+        async with page.served():
+            await chromium.run(use, page.url)
+            assert await page.running_jobs() == 0
+    finally:
+        await trio.to_thread.run_sync(chromium.stop)
