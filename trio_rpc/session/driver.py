@@ -180,15 +180,24 @@ class _Driver:
             self._draining.cancel()
 
     async def _watch(self) -> None:
-        """Wait for the end. Bound the handshake, then silence, and the time of cancelled calls."""
+        """Wait for the end. Bound the handshake, then silence, and the time of cancelled calls.
+
+        1. Sleep until the session ends, or the earliest of these: the next look for a sign of life,
+           the time to abandon a cancelled call, and the time to stop a closing session.
+        2. Abandon calls and stop the session, if it is time for that.
+        3. If it is time for the next look, but this program was blocked until now, wait as long
+           again: meanwhile it could not have noticed a sign of life.
+        4. A session that is still opening has had its time for the handshake, and is lost.
+        5. Otherwise let the reader handle packets that have arrived. Then look for silence.
+        """
         core, lifecycle = self._core, self._core.lifecycle
         silence = _Silence(core)
         self._next_look = trio.current_time() + core.limits.handshake_timeout
         while not lifecycle.is_over:
-            first = min(self._next_look, core.outgoing.first_to_expire)
+            first = min(self._next_look, core.outgoing.first_to_expire)  # (1)
             await lifecycle.watch(first, shield=self._shield)
             now = trio.current_time()
-            core.outgoing.abandon_late(now)
+            core.outgoing.abandon_late(now)  # (2)
             lifecycle.stop_if_late(now)
             if lifecycle.is_over or now < self._next_look:
                 continue
@@ -196,30 +205,35 @@ class _Driver:
             patience = (
                 core.limits.handshake_timeout if is_opening else core.limits.keepalive_interval
             )
-            is_late = was_blocked(self._next_look, patience)
+            is_late = was_blocked(self._next_look, patience)  # (3)
             self._next_look = now + patience
             if is_late:
-                continue  # what we have not let it say is no silence: it gets as long again
-            if is_opening:
+                continue
+            if is_opening:  # (4)
                 text = f"no handshake within {core.limits.handshake_timeout:g} s"
                 lifecycle.lose(TimeoutError(text), "network")
                 return
-            # If this program was blocked until now, the answers are unread: the reader goes first.
-            await two_turns()
+            await two_turns()  # (5)
             if not lifecycle.is_over:
                 silence.look()
 
     async def _finish(self) -> None:
-        """Let handlers end, send their last messages and close the channel, in bounded time."""
+        """Let handlers end, send their last messages and close the channel, in bounded time.
+
+        1. Wait for the handlers, which have been cancelled.
+        2. Unless this end's half has ended, say Goodbye if it has not done so, and drain the queue.
+        3. Let a drained channel linger: while the peer sends, closing it would cause a reset, which
+           can discard the last messages. In a FINISHED session the peer sends nothing more.
+        4. Close the channel.
+        """
         core, protocol = self._core, self._protocol
         deadline = trio.current_time() + core.limits.shutdown_timeout
-        if core.incoming.running:
+        if core.incoming.running:  # (1)
             with trio.CancelScope(deadline=deadline, shield=True):
                 while core.incoming.running:
                     await core.lifecycle.changed.wait()
-        # A reset can discard our last messages, unless the channel is lost or the peer is done.
         lingering = None
-        if protocol.ours is not Half.ENDED:
+        if protocol.ours is not Half.ENDED:  # (2)
             lingering = None if core.lifecycle.stage is Stage.FINISHED else lingers(self._channel)
             if protocol.ours in (Half.GREETED, Half.OPEN):
                 protocol.goodbye(*core.lifecycle.goodbye())  # a refusal, if we were GREETED
@@ -229,10 +243,10 @@ class _Driver:
                     await core.writer.drain()
         may_linger = core.writer.is_done
         protocol.end()
-        if lingering is not None and may_linger:
+        if lingering is not None and may_linger:  # (3)
             with trio.move_on_after(core.limits.shutdown_timeout, shield=True):
                 await lingering.linger()
-        if not self._closes_now or not self._closes_now.close_nowait():
+        if not self._closes_now or not self._closes_now.close_nowait():  # (4)
             with trio.move_on_after(core.limits.shutdown_timeout, shield=True):
                 await self._channel.aclose()
 

@@ -149,7 +149,16 @@ class Reader:
         begin: Callable[[trio.CancelScope], Awaitable[IncomingCall | None]],
         go_on: Callable[[], None],
     ) -> IncomingCall | None:
-        """Begin handlers until one has to wait; call ``go_on``, which begins others; run it."""
+        """Begin handlers until one has to wait; call ``go_on``, which begins others; run it.
+
+        1. Inside the scope, ``begin`` runs eager steps, and may return a call that has to wait.
+        2. Its handler keeps this task and the scope. ``go_on`` starts the task that begins further
+           handlers, before the handler continues.
+        3. Once the scope has been left, end the call with its result, its cancellation or its
+           exception. An exception that is not for its caller also leaves this task.
+        4. An exception without such a call is a bug, which loses the session, or ends the program.
+           In the second case ``go_on`` is called, so that other calls still get their answers.
+        """
         incoming = self._core.incoming
         call = result = None
         try:
@@ -164,7 +173,7 @@ class Reader:
                     # A bug in the channel, or in a function that makes services.
                     self._core.lifecycle.lose(exc)
                 else:
-                    go_on()  # the program ends, but first each call gets its terminal message
+                    go_on()  # (4)
                 raise
             if not incoming.end_raised(call, exc):
                 raise

@@ -68,7 +68,7 @@ FAULTS = (
     fault(
         "a callback's deadline is not that of the handler that makes it",
         "session/calls/outgoing.py",
-        "        deadline = trio.current_effective_deadline()\n        if deadline != math.inf and deadline <= trio.current_time():",
+        "        deadline = trio.current_effective_deadline()  # (1)\n        if deadline != math.inf and deadline <= trio.current_time():",
         "        deadline = math.inf if callback else trio.current_effective_deadline()\n        if deadline != math.inf and deadline <= trio.current_time():",
         "session/test_callbacks.py",
         "session/test_laws.py",

@@ -161,9 +161,18 @@ class OutgoingCalls:
             callback: an incoming call and the number of its callback, which is called in place of
                 ``method``; the ``raises`` of ``method`` still apply.
             remote_scope: the remote scope that the call is made in, or None.
+
+        1. Nothing is sent if the deadline has passed. Then wait for credit, which can be cancelled.
+        2. From ``_begin`` on the call is in flight, and must come to an end.
+        3. If it is the only call in flight, receive its Reply here. Otherwise, or if something else
+           arrived, sleep until the call's end. A cancellation withdraws a Request that has not
+           left, and raises. Otherwise it sends Cancel.
+        4. A cancelled call is awaited under a shield (law 2). So are its callbacks.
+        5. A Reply is returned even if the caller was cancelled meanwhile (law 3), but not if it was
+           interrupted by Ctrl-C. Any other end raises.
         """
         self.check_run()
-        deadline = trio.current_effective_deadline()
+        deadline = trio.current_effective_deadline()  # (1)
         if deadline != math.inf and deadline <= trio.current_time():
             await trio.lowlevel.checkpoint()  # raises Cancelled, before anything is sent
         context = call_context(self.session, self.protocol.incoming)
@@ -171,24 +180,23 @@ class OutgoingCalls:
             context = _within(context, callback, remote_scope)
         if not self._calls.is_free:
             await self._wait_for_credit(context)
-        call = self._begin(method, args, kwargs, context, deadline, remote_scope)
+        call = self._begin(method, args, kwargs, context, deadline, remote_scope)  # (2)
         if abandon_on_cancel:
             call.abandon_on_cancel = True
         self.writer.send()
-        if len(self.calls) == 1 and self._receiver.is_free:
+        if len(self.calls) == 1 and self._receiver.is_free:  # (3)
             await self._receive_reply(call)
         if call.answer is None and call.raise_cancel is None:
             call.task = current_task()
             await wait_task_rescheduled(call.abort)
-        if call.answer is None:
+        if call.answer is None:  # (4)
             await self._wait_for_end(call)
         if call.functions:
             await self._end_callbacks(call)
         answer = call.answer
-        if type(answer) is not m.Reply or call.interrupted:
+        if type(answer) is not m.Reply or call.interrupted:  # (5)
             answer = await self._settle(call)
             raise from_error(answer.error, method.raises, answer.problem)
-        # Law 3: the result is returned even if the caller was cancelled meanwhile.
         if answer.problem is not None:
             raise DecodeError(answer.problem, fate=Fate.STOPPED)
         convert = method.convert

@@ -120,7 +120,11 @@ class Receiver:
     async def receive_reply(self, call: int) -> m.Reply | m.ReplyErr | None:
         """Receive one packet, in a caller; return the end of its call if that is the first message.
 
-        The reader handles all other messages. A cancelled call of this method loses nothing.
+        1. While the caller receives, the reader parks in :meth:`receive`.
+        2. All messages but that end remain in ``events`` for the reader.
+        3. An error of the channel is kept for the reader, which acts on it. If cancelled, this has
+           taken nothing.
+        4. However this ends, the reader is woken, unless the session is over.
         """
         self._whose = _Whose.CALLER
         handled = sys.exception()
