@@ -15,7 +15,7 @@ from helpers import slow_part, slow_tests
 from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
-INTERRUPT = "tests/session/test_interrupt.py::test_ctrl_c_cancels_the_remote_handler_and_comes_out"
+INTERRUPT = "tests/session/test_interrupt.py::test_ctrl_c_cancels_the_remote_handler_and_is_raised"
 
 
 def _ignore_signals():

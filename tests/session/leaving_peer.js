@@ -1,9 +1,9 @@
-// A peer that sends as fast as it can until the session ends, and then says what it has seen of the end.
+// A peer that sends as fast as it can until the session ends, and then prints how it ended.
 "use strict";
 const [kind, place, hello, more, authority] = process.argv.slice(2);
 const [first, next] = [Buffer.from(hello, "hex"), Buffer.from(more, "hex")];
 const seen = { last: "", ended: false, errors: [] };
-const tell = () => console.log(JSON.stringify(seen));
+const printRecord = () => console.log(JSON.stringify(seen));
 
 function framed(packet) {
   const size = Buffer.alloc(4);
@@ -23,7 +23,7 @@ function overStream(socket) {
   });
   socket.on("end", () => { seen.ended = rest.length === 0; });
   socket.on("error", (error) => seen.errors.push(error.code));
-  socket.on("close", tell);
+  socket.on("close", printRecord);
   const packets = framed(next);
   const send = () => {
     if (!socket.writable) return;
@@ -45,7 +45,7 @@ function overWebSocket() {
   socket.onopen = () => { socket.send(first); send(); };
   socket.onmessage = (event) => { seen.last = Buffer.from(event.data).toString("hex"); };
   socket.onerror = (event) => seen.errors.push(String(event.message ?? event.error));
-  socket.onclose = (event) => { seen.ended = event.wasClean; tell(); };
+  socket.onclose = (event) => { seen.ended = event.wasClean; printRecord(); };
 }
 
 const port = Number(place.split(":").pop());

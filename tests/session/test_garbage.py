@@ -1,7 +1,7 @@
-"""What is over leaves nothing that only the garbage collector can free.
+"""Finished work leaves no objects that only the garbage collector can free.
 
-Each scene is played twice, so that whatever is made once is there, and then with the collector switched off:
-the collector, asked afterwards, finds nothing.
+Each scenario runs twice to create whatever is created only once. It then runs again with the
+collector off, and the collector must find nothing afterwards.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Bench:
 
     @method
     async def break_off(self) -> None:
-        """Reset the connection: the other end reads an error, this one has a closed socket."""
+        """Reset the connection: the other end's read fails, and this end has a closed socket."""
         sock = socket_of(current_call().session._core.channel)
         sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
@@ -120,35 +120,35 @@ class Bench:
 
 
 def socket_of(stream):
-    """The socket under a channel."""
+    """Return the socket under a channel."""
     for inner in ("stream", "_stream", "transport_stream", "socket"):
         if hasattr(stream, inner):
             return socket_of(getattr(stream, inner))
     return stream
 
 
-def with_a_way_back(session):
-    """Services that hold a proxy of their session, as many do."""
+def with_session_proxy(session):
+    """Make services that keep a proxy of their session, as many services do."""
     bench = Bench()
     bench.client = session.proxy("bench", Bench)
     return {"bench": bench}
 
 
 def pair(**options):
-    return open_session_pair(with_a_way_back, with_a_way_back, **options)
+    return open_session_pair(with_session_proxy, with_session_proxy, **options)
 
 
-async def unreachable(scene):
-    """Play a scene; return what it leaves to the garbage collector."""
+async def unreachable(scenario):
+    """Run a scenario and return the objects that it leaves to the garbage collector."""
     for _ in range(2):
-        await scene()
+        await scenario()
     await wait_all_tasks_blocked()
     gc.collect()
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
-        await scene()
+        await scenario()
         await wait_all_tasks_blocked()
         gc.collect()
         return [f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.garbage]
@@ -158,18 +158,18 @@ async def unreachable(scene):
         gc.enable()
 
 
-def but_for_tls(left):
-    """Leave out a ``trio.SSLStream``, which holds itself, and what it is made of."""
+def without_tls(left):
+    """Leave out objects of ``trio.SSLStream``, which refers to itself."""
     kinds = ("trio_rpc", "builtins.frame", "builtins.traceback", "builtins.coroutine")
     return [each for each in left if each.startswith(kinds) or each.endswith(("Error", "Group"))]
 
 
 @pytest.fixture(autouse=True)
 def unlogged(caplog):
-    caplog.set_level(logging.CRITICAL)  # what is logged of a bug, pytest keeps with its traceback
+    caplog.set_level(logging.CRITICAL)  # pytest keeps each logged bug with its traceback
 
 
-# ── what is done in a session that ends in order ─────────────────────────────────────────────
+# ── uses of a session that ends in an orderly way ────────────────────────────────────────────
 
 
 async def calls(session, proxy):
@@ -224,7 +224,7 @@ async def broken_stream(session, proxy):
                 pass
 
 
-async def talked(session, proxy):
+async def used_duplex(session, proxy):
     async with proxy.chat() as channel:
         await channel.send(1)
         assert await channel.receive() == 1
@@ -294,7 +294,7 @@ async def late(session, proxy):
     for late_use in (proxy.echo, session.ping, session.notify):
         with contextlib.suppress(SessionClosed):
             await late_use(*{proxy.echo: (1,), session.notify: ("bench.note",)}.get(late_use, ()))
-    session.proxy("bench", Bench).echo  # noqa: B018 - it is made and kept
+    session.proxy("bench", Bench).echo  # noqa: B018 - the proxy keeps it
     assert session.statistics().state == "over"
     assert not session.tree()
     assert not session.is_open
@@ -331,7 +331,7 @@ USES = [
     streamed,
     left_stream,
     broken_stream,
-    talked,
+    used_duplex,
     left_duplex,
     called_back,
     lent_stream,
@@ -346,73 +346,73 @@ USES = [
 
 
 @pytest.mark.parametrize("use", USES)
-async def test_a_session_leaves_nothing_to_the_collector(autojump_clock, use):
-    async def scene():
+async def test_a_session_leaves_no_garbage(autojump_clock, use):
+    async def scenario():
         async with pair() as (session, _):
             await use(session, session.proxy("bench", Bench))
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
 @pytest.mark.parametrize("use", [calls, cancelled, streamed, called_back])
-async def test_a_session_with_filters_leaves_nothing_to_the_collector(autojump_clock, use):
+async def test_a_session_with_filters_leaves_no_garbage(autojump_clock, use):
     async def audit(_call, proceed):
         return await proceed()
 
-    async def scene():
+    async def scenario():
         options = {"filters": [audit]}
         async with pair(options_a=options, options_b=options) as (session, _):
             await use(session, session.proxy("bench", Bench))
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
-async def test_a_filter_that_refuses_leaves_nothing_to_the_collector(autojump_clock):
+async def test_a_filter_that_refuses_leaves_no_garbage(autojump_clock):
     async def refuse(_call, _proceed):
         raise Overloaded("a test's own")
 
-    async def scene():
+    async def scenario():
         async with pair(options_b={"filters": [refuse]}) as (session, _):
             with contextlib.suppress(Overloaded):
                 await session.call("bench.echo", 1)
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
-# ── how a session ends otherwise ─────────────────────────────────────────────────────────────
+# ── other ways for a session to end ──────────────────────────────────────────────────────────
 
 
-async def test_a_block_that_raises_leaves_nothing_to_the_collector(autojump_clock):
-    async def scene():
+async def test_a_block_that_raises_leaves_no_garbage(autojump_clock):
+    async def scenario():
         with contextlib.suppress(LookupError):
             async with pair():
                 raise LookupError("a test's own")
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
-async def test_a_block_that_is_cancelled_leaves_nothing_to_the_collector(autojump_clock):
-    async def scene():
+async def test_a_cancelled_block_leaves_no_garbage(autojump_clock):
+    async def scenario():
         with trio.move_on_after(1):
             async with pair() as (session, _):
                 await session.call("bench.hangs")
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
-async def test_a_session_that_is_lost_leaves_nothing_to_the_collector(autojump_clock):
-    async def scene():
+async def test_a_lost_session_leaves_no_garbage(autojump_clock):
+    async def scenario():
         left, right = memory_channel_pair()
         with contextlib.suppress(SessionBroken):
             async with pair(channels=(left, right)):
                 left.abort()
                 await trio.sleep_forever()
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
-async def test_a_session_that_is_lost_in_a_call_leaves_nothing_to_the_collector(autojump_clock):
-    async def scene():
+async def test_a_session_lost_during_a_call_leaves_no_garbage(autojump_clock):
+    async def scenario():
         left, right = memory_channel_pair()
         with contextlib.suppress(SessionBroken, ExceptionGroup):
             async with pair(channels=(left, right)) as (session, _):
@@ -421,11 +421,11 @@ async def test_a_session_that_is_lost_in_a_call_leaves_nothing_to_the_collector(
                     await wait_all_tasks_blocked()
                     left.abort()
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
-async def test_a_session_whose_peer_is_silent_leaves_nothing_to_the_collector(autojump_clock):
-    async def scene():
+async def test_a_session_with_a_silent_peer_leaves_no_garbage(autojump_clock):
+    async def scenario():
         left, right = memory_channel_pair()
         limits = Limits(keepalive_interval=10, keepalive_pings=1)
         with contextlib.suppress(SessionBroken):
@@ -433,56 +433,56 @@ async def test_a_session_whose_peer_is_silent_leaves_nothing_to_the_collector(au
                 right.on_send = lambda _packet: None
                 await trio.sleep_forever()
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
-async def test_a_peer_that_breaks_the_protocol_leaves_nothing_to_the_collector(autojump_clock):
-    async def scene():
+async def test_a_peer_that_breaks_the_protocol_leaves_no_garbage(autojump_clock):
+    async def scenario():
         left, right = memory_channel_pair()
         right.send_nowait(b"\xc1")
         with contextlib.suppress(RemoteProtocolError):
-            async with open_session(left, with_a_way_back):
+            async with open_session(left, with_session_proxy):
                 pass
         right.close()
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
-async def test_a_refused_handshake_leaves_nothing_to_the_collector(autojump_clock):
+async def test_a_refused_handshake_leaves_no_garbage(autojump_clock):
     async def refuse(_session, _credentials):
         await trio.lowlevel.checkpoint()
         raise Refused("a test's own")
 
     async def refusing(channel):
         with contextlib.suppress(Refused):
-            async with open_session(channel, with_a_way_back, authenticate=refuse):
+            async with open_session(channel, with_session_proxy, authenticate=refuse):
                 pass
 
-    async def scene():
+    async def scenario():
         left, right = memory_channel_pair()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(refusing, right)
             with contextlib.suppress(Refused):
-                async with open_session(left, with_a_way_back):
+                async with open_session(left, with_session_proxy):
                     pass
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
-async def test_a_session_over_a_forwarding_leaves_nothing_to_the_collector(autojump_clock):
+async def test_a_session_over_a_forwarding_leaves_no_garbage(autojump_clock):
     async def serve_one(channel, **_):
-        await serve_session(channel, with_a_way_back)
+        await serve_session(channel, with_session_proxy)
 
-    async def scene():
+    async def scenario():
         left, right = memory_channel_pair()
         async with (
             open_forwarding(right, {"bench": serve_one}),
             open_forwarding(left) as forwarding,
-            open_session(await forwarding.open("bench"), with_a_way_back) as session,
+            open_session(await forwarding.open("bench"), with_session_proxy) as session,
         ):
             await calls(session, session.proxy("bench", Bench))
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
 # ── over real connections ────────────────────────────────────────────────────────────────────
@@ -490,57 +490,57 @@ async def test_a_session_over_a_forwarding_leaves_nothing_to_the_collector(autoj
 
 @contextlib.asynccontextmanager
 async def served(scheme, contexts, **options):
-    """A server, and what connects to it."""
+    """Run a server, and yield a function that connects to it."""
     url = f"{scheme}://127.0.0.1:0"
     server_context, client_context = contexts if scheme in ("tls", "wss") else (None, None)
 
     async def listen(*, task_status):
         options_of_server = {"ssl_context": server_context, **options}
-        await serve(with_a_way_back, url, task_status=task_status, **options_of_server)
+        await serve(with_session_proxy, url, task_status=task_status, **options_of_server)
 
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             [bound] = await nursery.start(listen)
-            yield partial(connect, bound, with_a_way_back, ssl_context=client_context, **options)
+            yield partial(connect, bound, with_session_proxy, ssl_context=client_context, **options)
             nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("resume", [False, True], ids=["plain", "resumable"])
 @pytest.mark.parametrize("scheme", ["tcp", "tls", "ws", "wss"])
-async def test_a_servers_session_leaves_nothing_to_the_collector(scheme, resume, server_tls):
+async def test_a_servers_session_leaves_no_garbage(scheme, resume, server_tls):
     async with served(scheme, server_tls, resume=resume) as connecting:
 
-        async def scene():
+        async def scenario():
             async with connecting() as session:
                 proxy = session.proxy("bench", Bench)
                 for use in (calls, failed, streamed, called_back):
                     await use(session, proxy)
-            await wait_all_tasks_blocked(0.05)  # until the server is done with it, too
+            await wait_all_tasks_blocked(0.05)  # until the server has closed the session too
 
-        left = await unreachable(scene)
-        assert (but_for_tls(left) if scheme in ("tls", "wss") else left) == []
+        left = await unreachable(scenario)
+        assert (without_tls(left) if scheme in ("tls", "wss") else left) == []
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "ws"])
-async def test_a_connection_that_breaks_leaves_nothing_to_the_collector(scheme, server_tls):
+async def test_a_broken_connection_leaves_no_garbage(scheme, server_tls):
     async with served(scheme, server_tls) as connecting:
 
-        async def scene():
+        async def scenario():
             with contextlib.suppress(SessionBroken):
                 async with connecting() as session:
                     await session.call("bench.break_off")
-            await wait_all_tasks_blocked(0.05)  # until the server is done with it, too
+            await wait_all_tasks_blocked(0.05)  # until the server has closed the session too
 
-        assert await unreachable(scene) == []
+        assert await unreachable(scenario) == []
 
 
-async def test_a_failed_attempt_to_connect_leaves_nothing_to_the_collector(tmp_path):
-    async def scene():
+async def test_a_failed_attempt_to_connect_leaves_no_garbage(tmp_path):
+    async def scenario():
         with contextlib.suppress(OSError):
             async with connect(f"unix://{tmp_path}/nobody"):
                 pass
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
 @pytest.mark.parametrize(
@@ -548,18 +548,18 @@ async def test_a_failed_attempt_to_connect_leaves_nothing_to_the_collector(tmp_p
     [partial(time_limit, 1, "no handshake"), PacketTimer(1).bound],
     ids=["handshake", "packet"],
 )
-async def test_what_takes_too_long_leaves_nothing_to_the_collector(autojump_clock, bound):
-    async def scene():
+async def test_an_expired_time_limit_leaves_no_garbage(autojump_clock, bound):
+    async def scenario():
         with contextlib.suppress(TimeoutError, trio.BrokenResourceError), bound():
             await trio.sleep_forever()
 
-    assert await unreachable(scene) == []
+    assert await unreachable(scenario) == []
 
 
-# ── what its user still has of a session that is over ────────────────────────────────────────
+# ── what a user keeps of a finished session ──────────────────────────────────────────────────
 
 
-async def test_a_callback_kept_beyond_its_call_still_says_why_it_cannot_be_used(autojump_clock):
+async def test_a_callback_used_after_its_call_raises_an_error_that_says_why(autojump_clock):
     kept = []
 
     class Keeper:
@@ -577,7 +577,7 @@ async def test_a_callback_kept_beyond_its_call_still_says_why_it_cannot_be_used(
     assert repr(kept[0]) == "<callback 0 of keep>"
 
 
-async def test_each_use_of_a_lost_session_raises_an_error_of_its_own_with_its_cause(autojump_clock):
+async def test_each_use_of_a_lost_session_raises_its_own_error_with_the_same_cause(autojump_clock):
     left, right = memory_channel_pair()
     async with pair(channels=(left, right), on_end="keep") as (session, _):
         left.abort()
@@ -589,4 +589,4 @@ async def test_each_use_of_a_lost_session_raises_an_error_of_its_own_with_its_ca
             errors.append(info.value)
         assert errors[0] is not errors[1]
         assert [error.__cause__ for error in errors] == [end.cause, end.cause]
-        assert end.cause.__traceback__ is not None  # where in the channel it was
+        assert end.cause.__traceback__ is not None  # it shows where in the channel

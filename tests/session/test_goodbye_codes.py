@@ -1,4 +1,4 @@
-"""What each code of a Goodbye means for the end that reads it: an orderly end, a refusal, or an offence of its own."""
+"""The codes of a Goodbye: an orderly end, a refusal, or a protocol error of the reading end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORDERLY = ["done", "refused", "a code of a later revision", ""]
 
 
 @pytest.mark.parametrize("code", ORDERLY)
-async def test_after_an_orderly_goodbye_a_call_in_flight_may_end(code, no_time):
+async def test_after_an_orderly_goodbye_in_flight_calls_may_end(code, no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         results = []
 
@@ -39,7 +39,7 @@ async def test_after_an_orderly_goodbye_a_call_in_flight_may_end(code, no_time):
 
 
 @pytest.mark.parametrize("leaves_first", [False, True])
-async def test_a_goodbye_that_tells_of_a_protocol_error_ends_the_session_and_says_so(
+async def test_a_goodbye_about_a_protocol_error_ends_the_session_with_that_error(
     leaves_first, no_time
 ):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
@@ -67,7 +67,7 @@ async def test_a_goodbye_that_tells_of_a_protocol_error_ends_the_session_and_say
     assert (end.by, end.cause) == ("peer", error.__cause__)
 
 
-async def test_the_handlers_of_such_a_session_are_cancelled(no_time):
+async def test_a_goodbye_about_a_protocol_error_cancels_the_handlers(no_time):
     class Service:
         @trio_rpc.method
         async def wait(self) -> None:
@@ -84,7 +84,7 @@ async def test_the_handlers_of_such_a_session_are_cancelled(no_time):
 
 @pytest.mark.parametrize("greeted", [False, True])
 @pytest.mark.parametrize("code", [*ORDERLY, "protocol_error"])
-async def test_before_the_session_is_open_every_goodbye_is_a_refusal(code, greeted, no_time):
+async def test_any_goodbye_before_the_session_is_open_is_a_refusal(code, greeted, no_time):
     ours, theirs = memory_channel_pair()
     hello = [HELLO] if greeted else []
     await theirs.send(b"".join(map(Codec().encode, [*hello, m.Goodbye(code, "not today")])))

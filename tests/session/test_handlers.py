@@ -1,4 +1,4 @@
-"""What handlers may do, and what they find: errors, groups, context, inline ones."""
+"""Handlers: their errors and groups, their context, inline handlers and first steps."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_a_handler_with_children_cancelled_from_outside_ends_as_cancelled(
 
 
 @pytest.mark.parametrize("method", ["at_once", "later", "inline"])
-async def test_a_group_that_holds_a_fatal_one_tells_its_caller_all_and_ends_the_program(
+async def test_a_group_with_a_fatal_exception_is_sent_to_its_caller_and_ends_the_program(
     no_time, method
 ):
     class Mixed:
@@ -90,7 +90,7 @@ async def test_a_group_that_holds_a_fatal_one_tells_its_caller_all_and_ends_the_
     assert len(reply.error["errors"]) == 2
 
 
-async def test_the_first_of_several_handlers_in_a_packet_is_fatal_and_all_are_answered(no_time):
+async def test_after_a_fatal_handler_all_requests_of_its_packet_are_answered(no_time):
     class Mixed(Sleeper):
         @trio_rpc.method
         async def fatal(self):
@@ -107,9 +107,7 @@ async def test_the_first_of_several_handlers_in_a_packet_is_fatal_and_all_are_an
     assert [peer.count(m.ReplyErr, n) for n in range(1, 6)] == [1] * 5
 
 
-async def test_an_awaitable_that_is_no_coroutine_may_be_what_a_handler_is_made_of(
-    session_pair, no_time
-):
+async def test_a_handler_may_await_an_object_that_is_not_a_coroutine(session_pair, no_time):
     class Wrapped:
         @trio_rpc.method
         async def work(self):
@@ -128,7 +126,7 @@ class _Awaitable:
         return "done"
 
 
-# ── what cannot be sent ──────────────────────────────────────────────────────────────────────
+# ── results and errors that cannot be sent ───────────────────────────────────────────────────
 
 
 async def test_a_result_that_cannot_be_encoded_is_an_error_reply(session_pair, no_time):
@@ -157,7 +155,7 @@ async def test_an_error_that_cannot_be_encoded_still_arrives(session_pair, no_ti
 
 
 @pytest.mark.parametrize("detail", ["none", "message", "traceback"])
-async def test_error_detail_is_what_the_serving_side_says(session_pair, no_time, detail):
+async def test_the_serving_end_decides_about_error_detail(session_pair, no_time, detail):
     async def work():
         raise LookupError("the secret") from ValueError("deeper")
 
@@ -175,7 +173,7 @@ async def test_error_detail_is_what_the_serving_side_says(session_pair, no_time,
         assert exc.__cause__ is None
 
 
-# ── what a handler finds ─────────────────────────────────────────────────────────────────────
+# ── the context of a handler ─────────────────────────────────────────────────────────────────
 
 
 class Curious:
@@ -210,7 +208,7 @@ async def test_current_call_and_metadata_in_a_handler(session_pair, no_time, met
             trio_rpc.current_call()
 
 
-async def test_metadata_does_not_travel_on_by_itself(session_pair, no_time):
+async def test_metadata_is_not_forwarded_automatically(session_pair, no_time):
     class Forwards:
         def __init__(self, session):
             self.session = session
@@ -224,7 +222,7 @@ async def test_metadata_does_not_travel_on_by_itself(session_pair, no_time):
             assert (await a.call("forward"))[1] == {}
 
 
-async def test_handlers_inherit_nothing_from_whoever_opened_the_session(session_pair, no_time):
+async def test_handlers_do_not_inherit_the_metadata_of_the_sessions_opener(session_pair, no_time):
     class Forwards(Curious):
         def __init__(self, session):
             self.session = session
@@ -293,13 +291,13 @@ async def test_a_service_may_keep_a_proxy_of_its_client(session_pair, no_time):
             self.calls += 1
             return await self.client.confirm("really?"), self.calls
 
-    for _ in range(2):  # an object for each session
+    for _ in range(2):  # each session has its own service object
         async with session_pair(Client(), Server) as (a, _):
             assert await a.proxy("", Server).delete() == (True, 1)
             assert await a.proxy("", Server).delete() == (True, 2)
 
 
-async def test_a_notification_that_fails_is_logged_and_costs_nobody_anything(
+async def test_a_failing_notification_is_logged_and_has_no_other_effect(
     session_pair, no_time, caplog
 ):
     class Listener:
@@ -321,7 +319,7 @@ async def test_a_notification_that_fails_is_logged_and_costs_nobody_anything(
     assert sorted(str(each.exc_info[1]) for each in caplog.records) == ["inline", "later"]
 
 
-async def test_a_handler_may_cancel_itself_without_anybody_thinking_it_was_cancelled(
+async def test_a_handler_that_cancels_a_scope_of_its_own_does_not_count_as_cancelled(
     session_pair, no_time
 ):
     async def work():
@@ -334,9 +332,7 @@ async def test_a_handler_may_cancel_itself_without_anybody_thinking_it_was_cance
         assert await a.call("work") == "fine"
 
 
-async def test_requests_of_ours_that_the_peer_ends_as_cancelled_are_remote_cancelled(
-    session_pair, no_time
-):
+async def test_calls_that_the_peer_cancels_raise_remote_cancelled(session_pair, no_time):
     async with session_pair(None, Sleeper()) as (a, b), trio.open_nursery() as nursery:
 
         async def call():
@@ -348,10 +344,10 @@ async def test_requests_of_ours_that_the_peer_ends_as_cancelled_are_remote_cance
         await close_at_once(b)
 
 
-# ── the first step of a handler, which is run by whoever reads ───────────────────────────────
+# ── the first step of a handler, which the reading task runs ─────────────────────────────────
 
 
-async def test_a_handler_is_woken_by_the_next_message_of_its_packet(no_time):
+async def test_a_handler_can_be_woken_by_a_later_message_of_its_packet(no_time):
     class Pair:
         def __init__(self):
             self.event = trio.Event()
@@ -379,7 +375,7 @@ async def test_a_handler_is_woken_by_the_next_message_of_its_packet(no_time):
             }
 
 
-async def test_scopes_and_nurseries_of_a_first_step_are_the_handlers_own(autojump_clock):
+async def test_scopes_and_nurseries_opened_in_the_first_step_belong_to_the_handler(autojump_clock):
     class Own:
         def __init__(self):
             self.children = 0
@@ -414,7 +410,7 @@ async def test_scopes_and_nurseries_of_a_first_step_are_the_handlers_own(autojum
         assert own.children == session.statistics().calls_in == 0
 
 
-async def test_no_handler_begins_when_its_block_has_been_cancelled_nor_does_a_plain_def(no_time):
+async def test_no_handler_starts_after_the_block_has_been_cancelled(no_time):
     begun = []
 
     class Records:
@@ -440,7 +436,7 @@ async def test_no_handler_begins_when_its_block_has_been_cancelled_nor_does_a_pl
     assert begun == []
 
 
-async def test_a_first_step_that_cancels_everything_does_not_stop_the_reading(no_time):
+async def test_a_first_step_that_cancels_the_block_does_not_stop_the_reader(no_time):
     class Stops(Sleeper):
         @trio_rpc.method
         async def stop(self):
@@ -457,7 +453,7 @@ async def test_a_first_step_that_cancels_everything_does_not_stop_the_reading(no
                 await trio.sleep_forever()
             finally:
                 with trio.CancelScope(shield=True):
-                    # Those that come later are not even begun.
+                    # Handlers of later requests do not start at all.
                     peer.send(m.Request(4, "sleep", []), m.Ping(1))
                     answers = await peer.read_all((m.Reply, m.ReplyErr, m.Pong), 5)
     assert scope.cancelled_caught
@@ -465,6 +461,6 @@ async def test_a_first_step_that_cancels_everything_does_not_stop_the_reading(no
     assert by_id[2].result == "stopping"
     assert by_id[1].error["started"] is True
     assert by_id[4].error["code"] == "cancelled"
-    assert by_id[4].error["started"] is False  # law 15: safe to repeat
+    assert by_id[4].error["started"] is False  # law 15: it may be repeated
     assert sleeper.running == 0
     assert sleeper.started <= 2

@@ -17,7 +17,7 @@ from trio_rpc.wire import messages as m
 
 @pytest.fixture(autouse=True)
 def watchdog():
-    """Stand in for the one of the other modules: these tests run a loop of their own."""
+    """Replace the fixture of other modules, because these tests call ``trio.run`` themselves."""
 
 
 @trio.lowlevel.enable_ki_protection
@@ -26,7 +26,7 @@ async def _interrupt():
     signal.raise_signal(signal.SIGINT)
 
 
-def test_ctrl_c_cancels_the_remote_handler_and_comes_out():
+def test_ctrl_c_cancels_the_remote_handler_and_is_raised():
     sleeper = Sleeper()
 
     async def main():
@@ -40,7 +40,7 @@ def test_ctrl_c_cancels_the_remote_handler_and_comes_out():
     assert sleeper.ended[0][:2] == ("sleep", "cancelled")
 
 
-def test_ctrl_c_is_not_lost_to_a_result_that_won_the_race():
+def test_ctrl_c_is_raised_even_if_the_result_won_the_race():
     async def main():
         async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
 
@@ -57,7 +57,7 @@ def test_ctrl_c_is_not_lost_to_a_result_that_won_the_race():
     assert _leaves(caught.value) == [KeyboardInterrupt]
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_handler():
+def test_after_a_second_ctrl_c_the_caller_does_not_wait_for_the_handler():
     async def main():
         limits = Limits(cancel_grace=1e6)
         async with (
@@ -78,7 +78,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_handler():
     assert _leaves(caught.value) == [KeyboardInterrupt]
 
 
-def test_ctrl_c_does_not_wait_for_a_handler_that_a_scope_has_cancelled():
+def test_after_ctrl_c_the_caller_does_not_wait_for_a_handler_that_is_already_cancelled():
     async def main():
         limits = Limits(cancel_grace=1e6)
         async with (
@@ -105,7 +105,7 @@ def _leaves(exc):
     return [type(exc)]
 
 
-def test_ctrl_c_while_a_caller_receives_by_itself():
+def test_ctrl_c_is_raised_while_the_caller_itself_receives():
     @trio.lowlevel.enable_ki_protection
     async def answer(peer):
         peer.send(m.Reply((await peer.read(m.Request)).id, None))

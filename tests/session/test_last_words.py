@@ -1,4 +1,7 @@
-"""A Goodbye can still be read by a peer that is sending when the session ends: it sees no reset before that."""
+"""A peer that is still sending when the session ends can read the Goodbye.
+
+The connection is not reset before that.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ WRONG = packet(m.Reply(77, None))
 
 @contextlib.asynccontextmanager
 async def serving(kind, tmp_path, server_tls, **options):
-    """A server, and a byte stream to it."""
+    """Run a server, and yield it with a byte stream to it."""
     url = f"unix://{tmp_path}/socket" if kind == "unix" else f"{kind}://localhost:0"
     context = server_tls[0] if kind == "tls" else None
     async with trio_rpc.open_server(None, url, ssl_context=context, **options) as server:
@@ -46,7 +49,7 @@ async def serving(kind, tmp_path, server_tls, **options):
 
 
 async def send_on_and_read(stream):
-    """Send much, then read what has come, and send more after each part; return it all."""
+    """Send much, read chunks, send more after each of them, and return all bytes that were read."""
     data = b""
     with trio.fail_after(20):
         for _ in range(40):
@@ -56,13 +59,13 @@ async def send_on_and_read(stream):
                 data += chunk
                 await stream.send_all(PING)
         except trio.BrokenResourceError:
-            # OpenSSL does not say that TLS ends while there is something to read.
+            # OpenSSL does not report the end of TLS while there is unread data.
             assert isinstance(stream, trio.SSLStream)
     return data
 
 
 def goodbyes(data):
-    """The Goodbyes in what came over a byte stream."""
+    """Return the Goodbyes among the bytes received over a stream."""
     found = []
     while data:
         size = int.from_bytes(data[:4], "big")
@@ -78,7 +81,7 @@ async def refuse(session, credentials):
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_peer_that_breaks_the_protocol_and_sends_on_reads_why(
+async def test_a_peer_that_breaks_the_protocol_and_goes_on_sending_can_read_the_goodbye(
     kind, resume, tmp_path, server_tls
 ):
     async with serving(kind, tmp_path, server_tls, resume=resume) as (_, stream):
@@ -88,7 +91,7 @@ async def test_a_peer_that_breaks_the_protocol_and_sends_on_reads_why(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_peer_that_is_refused_and_sends_on_reads_why(kind, tmp_path, server_tls):
+async def test_a_refused_peer_that_goes_on_sending_can_read_the_goodbye(kind, tmp_path, server_tls):
     async with serving(kind, tmp_path, server_tls, authenticate=refuse) as (_, stream):
         await stream.send_all(packet(HELLO) + 20 * PING)
         [goodbye] = goodbyes(await send_on_and_read(stream))
@@ -96,23 +99,23 @@ async def test_a_peer_that_is_refused_and_sends_on_reads_why(kind, tmp_path, ser
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_peer_that_sends_while_the_server_leaves_reads_its_goodbye(
+async def test_a_peer_that_sends_while_the_server_closes_can_read_the_goodbye(
     kind, tmp_path, server_tls
 ):
     async with serving(kind, tmp_path, server_tls) as (server, stream):
         await stream.send_all(packet(HELLO, m.Welcome()))
-        while not server.sessions:  # noqa: ASYNC110 - nobody says when
+        while not server.sessions:  # noqa: ASYNC110 - no event tells when
             await trio.sleep(0.001)
         [session] = server.sessions
         await stream.send_all(20 * PING)
         with trio.CancelScope() as scope:
-            scope.cancel()  # so it closes at once
+            scope.cancel()  # so that it closes at once
             await session.aclose()
         [goodbye] = goodbyes(await send_on_and_read(stream))
         assert goodbye.code == "done"
 
 
-async def test_a_server_that_is_sending_reads_the_goodbye_of_a_client_that_leaves():
+async def test_a_server_that_is_sending_can_read_the_goodbye_of_its_client():
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     data = []
 
@@ -125,14 +128,14 @@ async def test_a_server_that_is_sending_reads_the_goodbye_of_a_client_that_leave
         with contextlib.suppress(KeyError):
             url = f"tcp://127.0.0.1:{listener.socket.getsockname()[1]}"
             async with trio_rpc.connect(url):
-                raise KeyError  # so it closes at once
+                raise KeyError  # so that it closes at once
         while not data:  # noqa: ASYNC110 - likewise
             await trio.sleep(0.001)
         nursery.cancel_scope.cancel()
     assert goodbyes(data[0])
 
 
-async def test_a_client_whose_session_is_not_known_any_more_reads_why_though_it_sends_on(
+async def test_a_client_of_an_unknown_session_that_goes_on_sending_can_read_the_refusal(
     tmp_path, server_tls
 ):
     async with serving("tcp", tmp_path, server_tls, resume=True) as (_, stream):
@@ -143,7 +146,7 @@ async def test_a_client_whose_session_is_not_known_any_more_reads_why_though_it_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_peer_that_never_closes_is_waited_for_as_long_as_time_to_die(
+async def test_the_server_waits_for_a_peer_that_never_closes_until_the_shutdown_timeout(
     kind, tmp_path, server_tls
 ):
     limits = Limits(shutdown_timeout=0.2)
@@ -151,12 +154,12 @@ async def test_a_peer_that_never_closes_is_waited_for_as_long_as_time_to_die(
         await stream.send_all(packet(HELLO, m.Welcome()) + WRONG)
         with trio.fail_after(20):
             while await stream.receive_some():
-                pass  # its end comes at once, and the stream stays open
+                pass  # the server's half ends at once; this half stays open
             while server.sessions:  # noqa: ASYNC110 - likewise
                 await trio.sleep(0.001)
 
 
-async def test_a_peer_that_never_stops_is_cut_off_after_so_many_bytes(
+async def test_the_connection_of_a_peer_that_never_stops_sending_is_reset_after_many_bytes(
     tmp_path, server_tls, monkeypatch
 ):
     monkeypatch.setattr(trio_rpc.channels.stream, "MOST_DROPPED", 10**6)
@@ -168,7 +171,7 @@ async def test_a_peer_that_never_stops_is_cut_off_after_so_many_bytes(
                 await stream.send_all(bytes(10**5))
 
 
-async def test_race_a_reader_that_comes_to_its_turn_while_the_channel_lingers_is_told_that_it_is_closed():
+async def test_race_receiving_from_a_channel_that_is_lingering_raises_closed_resource_error():
     ours, theirs = (trio.SocketStream(end) for end in trio.socket.socketpair())
     channel = trio_rpc.channels.StreamChannel(ours)
     async with theirs, trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""Law 13, nobody gets in by name: near misses, and methods used as what they are not."""
+"""Law 13, only decorated methods can be called: similar names, and the wrong kind of call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import trio_rpc
 from trio_rpc import Fate
 from trio_rpc.wire import messages as m
 
-NEAR_MISSES = [
+SIMILAR_NAMES = [
     *(".echo", "echo.", "..echo", "ECHO", "Echo", "echO", "_echo", "echo_", "__echo__"),
     *(" echo", "echo ", "\techo", "echo\n", "echo\0", "\ufeffecho", "echo\u200b", "echo\u00a0"),
     *("e\u0441ho", "\uff45\uff43\uff48\uff4f", "ech\u043e", "\u212fcho", "e\u0301cho"),
@@ -63,8 +63,8 @@ async def opened(context):
         raise AssertionError("it was opened")
 
 
-def uses(session, name):
-    """Each way to use a name."""
+def ways_to_use(session, name):
+    """Return a function for each way to use a name."""
     return {
         "call": lambda: session.call(name),
         "abandoned call": lambda: session.call(name, abandon_on_cancel=True),
@@ -80,11 +80,11 @@ async def receiving(opening):
 
 
 @pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
-async def test_law_13_a_near_miss_of_a_real_name_is_not_found(session_pair, no_time, context):
+async def test_law_13_a_name_similar_to_a_methods_is_not_found(session_pair, no_time, context):
     shop = Shop()
     async with session_pair(None, {"": shop, "shop": shop}) as (a, _):
-        for name in NEAR_MISSES:
-            for use in uses(a, name).values():
+        for name in SIMILAR_NAMES:
+            for use in ways_to_use(a, name).values():
                 with pytest.raises(trio_rpc.MethodNotFound) as caught:
                     with context():
                         await use()
@@ -94,7 +94,9 @@ async def test_law_13_a_near_miss_of_a_real_name_is_not_found(session_pair, no_t
     assert shop.called == []
 
 
-async def test_law_13_a_near_miss_in_a_remote_scope_is_not_found(session_pair, no_time):
+async def test_law_13_a_name_similar_to_a_methods_is_not_found_in_a_remote_scope(
+    session_pair, no_time
+):
     shop = Shop()
     async with session_pair(None, {"shop": shop}) as (a, _), a.open_scope() as scope:
         for name in ("shop.unmarked", ".shop.echo", "SHOP.echo", "echo"):
@@ -105,7 +107,7 @@ async def test_law_13_a_near_miss_in_a_remote_scope_is_not_found(session_pair, n
 
 
 @pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
-async def test_law_13_a_near_miss_of_a_notifications_name_is_dropped(
+async def test_law_13_a_notification_with_a_similar_name_is_dropped(
     session_pair, no_time, caplog, context
 ):
     shop = Shop()
@@ -125,12 +127,12 @@ async def test_law_13_a_near_miss_of_a_notifications_name_is_dropped(
 @pytest.mark.parametrize(
     ("name", "right"), [("ask", "call"), ("tell", None), ("watch", "stream"), ("chat", "duplex")]
 )
-async def test_law_13_a_method_is_used_as_what_it_is_whatever_the_context(
+async def test_law_13_a_method_can_be_used_only_as_its_kind_whatever_the_context(
     session_pair, no_time, context, name, right
 ):
     shop = Shop()
     async with session_pair(None, shop) as (a, _):
-        for how, use in uses(a, name).items():
+        for how, use in ways_to_use(a, name).items():
             if right is None or right not in how:
                 # A stream and a duplex are opened in the same way, and differ in their arguments.
                 both_opened = {how, right} <= {"stream", "duplex"}
@@ -155,7 +157,7 @@ async def test_law_13_a_method_is_used_as_what_it_is_whatever_the_context(
     ],
     ids=str,
 )
-async def test_law_13_no_context_that_a_peer_makes_up_opens_a_door(no_time, name, context):
+async def test_law_13_no_made_up_context_gives_access_to_a_method(no_time, name, context):
     shop = Shop()
     async with session_with_raw_peer(shop) as (_, peer):
         peer.send(m.Request(1, name, [], None, context))
@@ -165,7 +167,9 @@ async def test_law_13_no_context_that_a_peer_makes_up_opens_a_door(no_time, name
 
 
 @pytest.mark.parametrize("name", ["tell", "ask", "unmarked", "watch "])
-async def test_law_13_what_is_not_opened_cannot_be_given_credit(no_time, name):
+async def test_law_13_a_method_that_is_not_a_stream_is_not_found_if_called_with_credit(
+    no_time, name
+):
     shop = Shop()
     async with session_with_raw_peer(shop) as (_, peer):
         peer.send(m.Request(1, name, [], None, {"stream": [10, 1000]}))
@@ -174,7 +178,7 @@ async def test_law_13_what_is_not_opened_cannot_be_given_credit(no_time, name):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2**40])
-async def test_law_13_a_callback_that_was_not_given_is_not_found(no_time, number):
+async def test_law_13_a_callback_that_was_not_passed_is_not_found(no_time, number):
     shop = Shop()
     async with session_with_raw_peer(shop) as (session, peer), trio.open_nursery() as nursery:
         nursery.start_soon(session.call, "anything")

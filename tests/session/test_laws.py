@@ -1,4 +1,4 @@
-"""The laws of the design contract, 1 to 8: calls, their ends, and who hears of them."""
+"""Laws 1 to 8 of docs/design.md: calls, their cancellation, their ends and their errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trio_rpc.wire import messages as m
 
 
 class Chain:
-    """Calls the other end, which calls back, and so on; the last one sleeps."""
+    """A service that calls the other end, which calls back, and so on. The last handler sleeps."""
 
     def __init__(self, session, log):
         self._session = session
@@ -54,7 +54,7 @@ async def test_law_1_one_tree_cancelling_the_root_ends_every_level_from_the_leaf
     assert a.tree() == b.tree() == []
 
 
-async def test_law_1_one_tree_is_seen_from_both_ends_with_its_parents(session_pair, no_time):
+async def test_law_1_one_tree_both_ends_show_each_call_with_its_parent(session_pair, no_time):
     chain = functools.partial(Chain, log=[])
     async with (
         session_pair(chain, chain) as (a, b),
@@ -108,7 +108,7 @@ async def test_law_1_one_tree_a_handlers_failure_ends_its_callbacks_first(sessio
 # ── 2: Cancel is a message ───────────────────────────────────────────────────────────────────
 
 
-async def test_law_2_cancel_is_a_message_nothing_of_the_block_still_runs_when_it_is_over(
+async def test_law_2_cancel_is_a_message_no_handler_still_runs_when_the_callers_block_is_over(
     session_pair,
     autojump_clock,
 ):
@@ -122,7 +122,7 @@ async def test_law_2_cancel_is_a_message_nothing_of_the_block_still_runs_when_it
         assert trio.current_time() == pytest.approx(4, abs=0.001)
 
 
-async def test_law_2_cancel_is_a_message_sent_once_with_the_reason_of_the_scope(no_time):
+async def test_law_2_cancel_is_a_message_that_is_sent_once_with_the_reason_of_the_scope(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         outer = trio.CancelScope()
 
@@ -137,7 +137,7 @@ async def test_law_2_cancel_is_a_message_sent_once_with_the_reason_of_the_scope(
             await wait_all_tasks_blocked()
             outer.cancel(reason="and then left")
             await wait_all_tasks_blocked()
-            session._core.protocol.ping()  # something to read up to
+            session._core.protocol.ping()  # the peer reads up to this Ping
             session._core.writer.wake()
             await peer.read(m.Ping)
             peer.send(m.ReplyErr(request.id, {"code": "cancelled", "message": ""}))
@@ -156,26 +156,28 @@ async def test_law_2_cancel_is_a_message_whose_reason_reaches_the_handler(
         nursery.start_soon(a.call, "sleep")
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel(reason=reason)
-    told = str(reason)[:1000].encode(errors="backslashreplace").decode()
-    assert sleeper.reasons == [told]
+    reason_sent = str(reason)[:1000].encode(errors="backslashreplace").decode()
+    assert sleeper.reasons == [reason_sent]
 
 
-async def test_law_2_cancel_is_a_message_exit_by_abandon_on_cancel(session_pair, autojump_clock):
+async def test_law_2_cancel_is_a_message_first_exit_abandon_on_cancel(session_pair, autojump_clock):
     sleeper = Sleeper()
     async with session_pair(None, sleeper) as (a, b):
         with trio.move_on_after(1):
             await a.call("sleep", clean_up=3.0, abandon_on_cancel=True)
         assert trio.current_time() == pytest.approx(1, abs=0.001)
         await wait_all_tasks_blocked()
-        assert len(sleeper.reasons) == 1  # told, but not waited for
+        assert len(sleeper.reasons) == 1  # it is cancelled, but the caller has not waited
         assert sleeper.running == 1
-        assert a.statistics().calls_out == 1  # it keeps its slot until it has ended
+        assert a.statistics().calls_out == 1  # the call keeps its slot until the handler has ended
         await trio.sleep(4)
         assert a.statistics().calls_out == b.statistics().calls_in == 0
         assert a.statistics().late_replies == 1
 
 
-async def test_law_2_cancel_is_a_message_exit_by_cancel_grace(session_pair, autojump_clock, caplog):
+async def test_law_2_cancel_is_a_message_second_exit_cancel_grace(
+    session_pair, autojump_clock, caplog
+):
     limits = Limits(cancel_grace=2)
     sleeper = Sleeper()
     async with session_pair(None, sleeper, options_a={"limits": limits}) as (a, _):
@@ -190,7 +192,7 @@ async def test_law_2_cancel_is_a_message_exit_by_cancel_grace(session_pair, auto
             await a.call("nothing")
 
 
-async def test_law_2_cancel_is_a_message_exit_by_the_end_of_the_session(autojump_clock):
+async def test_law_2_cancel_is_a_message_third_exit_the_end_of_the_session(autojump_clock):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
 
         async def die():
@@ -244,10 +246,10 @@ async def test_law_3_an_error_that_won_the_race_is_raised(no_time):
             nursery.start_soon(fail)
             with pytest.raises(ValueError, match="no") as caught:
                 await session.call("charge")
-        assert caught.value.args == ("no",)  # else the scope has swallowed a Cancelled
+        assert caught.value.args == ("no",)  # otherwise the scope has swallowed a Cancelled
 
 
-async def test_law_3_a_handler_that_returns_though_cancelled_has_its_result_delivered(
+async def test_law_3_the_result_of_a_cancelled_handler_that_still_returns_is_delivered(
     session_pair,
     autojump_clock,
 ):
@@ -292,7 +294,7 @@ async def test_law_4_exactly_one_terminal_message_for_each_request(no_time, func
     async with session_with_raw_peer(One()) as (session, peer):
         peer.send(m.Request(1, "do", []), m.Request(2, "now", []), m.Request(3, "none", []))
         await wait_all_tasks_blocked()
-        peer.send(m.Cancel(1), m.Cancel(2), m.Cancel(3))  # late: these cause nothing
+        peer.send(m.Cancel(1), m.Cancel(2), m.Cancel(3))  # too late, without effect
         await wait_all_tasks_blocked()
         assert session.statistics().late_cancels == 3
         await close_at_once(session)
@@ -368,7 +370,7 @@ async def test_law_5_deadlines_travel_so_that_the_handler_stops_without_a_cancel
 
 
 @pytest.mark.parametrize("limit", [trio.move_on_after, trio.fail_after])
-async def test_law_5_a_caller_sees_its_own_cancelled_and_no_remote_deadline(
+async def test_law_5_a_caller_sees_its_own_cancellation_and_not_a_remote_deadline_error(
     session_pair, autojump_clock, limit
 ):
     async with session_pair(None, Sleeper()) as (a, _):
@@ -385,7 +387,7 @@ async def test_law_5_a_caller_sees_its_own_cancelled_and_no_remote_deadline(
         assert trio.current_time() == pytest.approx(2, abs=0.001)
 
 
-async def test_law_5_a_deadline_that_is_over_sends_nothing(session_pair, no_time):
+async def test_law_5_a_call_after_its_deadline_sends_nothing(session_pair, no_time):
     async with session_pair(None, Echo()) as (a, b):
         before = b.statistics().packets_received
         with trio.CancelScope(deadline=trio.current_time() - 1) as scope:
@@ -395,7 +397,7 @@ async def test_law_5_a_deadline_that_is_over_sends_nothing(session_pair, no_time
         assert b.statistics().packets_received == before
 
 
-async def test_law_5_a_deadline_that_was_moved_is_an_error_that_says_so(
+async def test_law_5_a_deadline_that_was_moved_after_the_call_raises_an_error_that_says_so(
     session_pair, autojump_clock
 ):
     async with session_pair(None, Sleeper()) as (a, _), trio.open_nursery() as nursery:
@@ -415,7 +417,7 @@ async def test_law_5_a_deadline_that_was_moved_is_an_error_that_says_so(
 
 
 @pytest.mark.parametrize("how", ["leave", "raise", "cancel", "aclose", "peer", "reset"])
-async def test_law_6_handlers_are_cancelled_and_awaited_before_the_block_is_left(
+async def test_law_6_handlers_are_cancelled_and_awaited_before_the_sessions_block_ends(
     autojump_clock, how, tasks
 ):
     sleeper = Sleeper()
@@ -452,7 +454,7 @@ async def _end(how, session, peer, scope):
             await session.wait_closed()
 
 
-async def test_law_6_pending_calls_raise_before_the_block_is_left(no_time):
+async def test_law_6_calls_in_flight_raise_before_the_sessions_block_ends(no_time):
     async with trio.open_nursery() as nursery:
         raised = []
 
@@ -470,8 +472,8 @@ async def test_law_6_pending_calls_raise_before_the_block_is_left(no_time):
         assert [exc.fate for exc in raised] == [Fate.UNKNOWN] * 3
 
 
-async def test_law_6_a_session_that_is_over_starts_no_handler_any_more(no_time):
-    # The packet is there and the reader is about to run when the session ends.
+async def test_law_6_a_session_that_has_ended_starts_no_handler(no_time):
+    # The packet has arrived and the reader is about to run when the session ends.
     sleeper = Sleeper()
     async with session_with_raw_peer(sleeper) as (session, peer):
         peer.send(m.Request(1, "sleep", []))
@@ -487,7 +489,7 @@ class NoSuchUser(Exception):
     pass
 
 
-async def test_law_7_errors_go_to_the_parent_and_nobody_else_notices(session_pair, no_time):
+async def test_law_7_errors_go_to_the_parent_and_the_session_goes_on(session_pair, no_time):
     class Faulty:
         @trio_rpc.method(raises=(NoSuchUser,))
         async def declared(self):
@@ -526,7 +528,7 @@ async def test_law_7_groups_keep_their_structure(session_pair, no_time):
 
 @pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("method", ["later", "now"])
-async def test_law_7_only_fatal_ones_bring_the_server_down_and_its_caller_is_still_told(
+async def test_law_7_only_fatal_exceptions_end_the_server_and_their_caller_still_gets_a_reply(
     no_time, fatal, method
 ):
     class Fatal:
@@ -550,7 +552,9 @@ async def test_law_7_only_fatal_ones_bring_the_server_down_and_its_caller_is_sti
     assert fatal.__name__ in reply.error["type"]
 
 
-async def test_law_7_a_cancelled_handler_with_a_nursery_ends_as_cancelled_not_as_a_group(no_time):
+async def test_law_7_a_cancelled_handler_with_a_nursery_is_answered_as_cancelled_and_not_as_a_group(
+    no_time,
+):
     async def many():
         async with trio.open_nursery() as nursery:
             for _ in range(3):
@@ -564,12 +568,10 @@ async def test_law_7_a_cancelled_handler_with_a_nursery_ends_as_cancelled_not_as
     assert reply.error["code"] == "cancelled"
 
 
-# ── 8: what a call lends dies with it ────────────────────────────────────────────────────────
+# ── 8: references die with their scope ───────────────────────────────────────────────────────
 
 
-async def test_law_8_what_is_started_inside_a_call_is_no_part_of_it_once_it_has_ended(
-    session_pair, no_time
-):
+async def test_law_8_calls_of_a_task_that_outlives_its_call_have_no_parent(session_pair, no_time):
     contexts = []
 
     class Home:
@@ -599,7 +601,7 @@ async def test_law_8_what_is_started_inside_a_call_is_no_part_of_it_once_it_has_
     assert node.parent is None
 
 
-async def test_law_8_a_live_object_without_a_scope_to_live_in_is_refused_at_its_sender(
+async def test_law_8_an_object_that_can_be_neither_sent_nor_referenced_is_refused_at_its_sender(
     session_pair, no_time
 ):
     async with session_pair(None, Echo()) as (a, b):

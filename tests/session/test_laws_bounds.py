@@ -1,4 +1,4 @@
-"""The laws of the design contract, 12 to 16: bounds, hostile input, fates and manners."""
+"""Laws 12 to 16 of docs/design.md: bounds, malformed input, fates, and Trio's conventions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trio_rpc.wire import messages as m
 # ── 12: everything is bounded ────────────────────────────────────────────────────────────────
 
 
-async def test_law_12_a_message_that_is_too_large_is_refused_at_its_sender_and_told_to_its_caller(
+async def test_law_12_a_message_that_is_too_large_raises_at_its_sender_or_at_the_caller(
     session_pair,
     no_time,
 ):
@@ -36,7 +36,7 @@ async def test_law_12_a_message_that_is_too_large_is_refused_at_its_sender_and_t
         assert len(await a.call("result", 200_000)) == 200_000
 
 
-async def test_law_12_calls_at_once_are_bounded_and_more_of_them_are_an_offence(no_time):
+async def test_law_12_more_calls_at_once_than_allowed_are_a_protocol_error(no_time):
     sleeper = Sleeper()
     async with session_with_raw_peer(sleeper, limits=Limits(max_calls=3)) as (session, peer):
         peer.send(*(m.Request(n, "sleep", []) for n in range(1, 5)))
@@ -45,7 +45,7 @@ async def test_law_12_calls_at_once_are_bounded_and_more_of_them_are_an_offence(
         assert (await peer.read(m.Goodbye)).code == "protocol_error"
 
 
-async def test_law_12_notifications_at_once_are_bounded_and_more_of_them_are_an_offence(no_time):
+async def test_law_12_more_notifications_at_once_than_allowed_are_a_protocol_error(no_time):
     class Slow:
         @trio_rpc.notification
         async def note(self):
@@ -60,7 +60,7 @@ async def test_law_12_notifications_at_once_are_bounded_and_more_of_them_are_an_
 
 async def test_law_12_the_handshake_is_bounded(autojump_clock):
     ours, theirs = memory_channel_pair()
-    theirs.send_nowait(RawPeer(theirs).bytes_of(HELLO))  # and no Welcome
+    theirs.send_nowait(RawPeer(theirs).bytes_of(HELLO))  # but no Welcome follows
     with pytest.raises(trio_rpc.SessionBroken, match="no handshake within 7 s") as caught:
         async with open_session(ours, limits=Limits(handshake_timeout=7)):
             raise AssertionError("it must not open")
@@ -68,7 +68,7 @@ async def test_law_12_the_handshake_is_bounded(autojump_clock):
     assert trio.current_time() == pytest.approx(7, abs=0.001)
 
 
-async def test_law_12_silence_is_bounded(autojump_clock):
+async def test_law_12_the_silence_of_a_peer_is_bounded(autojump_clock):
     limits = Limits(keepalive_interval=10, keepalive_pings=2)
     async with session_with_raw_peer(limits=limits) as (session, peer):
         with pytest.raises(trio_rpc.SessionBroken, match="silent") as caught:
@@ -79,7 +79,7 @@ async def test_law_12_silence_is_bounded(autojump_clock):
         assert sum(isinstance(each, m.Ping) for each in peer.received) == 2
 
 
-async def test_law_12_the_queue_of_what_is_to_be_sent_is_bounded(autojump_clock):
+async def test_law_12_the_send_queue_is_bounded(autojump_clock):
     limits = Limits(send_buffer=100_000)
     async with (
         session_with_raw_peer(Echo(), limits=limits, max_buffer=1) as (session, _),
@@ -94,7 +94,7 @@ async def test_law_12_the_queue_of_what_is_to_be_sent_is_bounded(autojump_clock)
         nursery.cancel_scope.cancel()
 
 
-async def test_law_12_no_handler_begins_while_too_much_waits_to_be_sent(autojump_clock):
+async def test_law_12_no_handler_starts_while_too_many_bytes_wait_to_be_sent(autojump_clock):
     limits = Limits(max_unsent=50_000)
 
     class Big:
@@ -109,7 +109,7 @@ async def test_law_12_no_handler_begins_while_too_much_waits_to_be_sent(autojump
         assert len(await peer.read_all(m.Reply, 100)) == 100
 
 
-async def test_law_12_the_time_to_die_is_bounded(autojump_clock):
+async def test_law_12_the_time_for_shutting_down_is_bounded(autojump_clock):
     limits = Limits(shutdown_timeout=3)
     async with session_with_raw_peer(Sleeper(), limits=limits) as (session, peer):
         peer.send(m.Request(1, "stubborn", [60]))
@@ -122,7 +122,7 @@ async def test_law_12_the_time_to_die_is_bounded(autojump_clock):
                 await peer.channel.receive()
 
 
-async def test_law_12_calls_inside_calls_are_bounded(session_pair, no_time):
+async def test_law_12_the_depth_of_calls_within_calls_is_bounded(session_pair, no_time):
     refused = []
 
     class Mirror:
@@ -144,7 +144,7 @@ async def test_law_12_calls_inside_calls_are_bounded(session_pair, no_time):
         assert a.statistics().calls_in == b.statistics().calls_in == 0
 
 
-# ── 13: nobody gets in by name ───────────────────────────────────────────────────────────────
+# ── 13: only decorated methods can be called ─────────────────────────────────────────────────
 
 
 HOSTILE_NAMES = [
@@ -168,7 +168,7 @@ HOSTILE_NAMES = [
 ]
 
 
-async def test_law_13_nobody_gets_in_by_name(session_pair, no_time):
+async def test_law_13_only_decorated_methods_can_be_called(session_pair, no_time):
     class Spy(Echo):
         attribute = Echo()
         looked_up = ()
@@ -195,7 +195,7 @@ async def test_law_13_nobody_gets_in_by_name(session_pair, no_time):
         assert await a.call("echo", 1) == 1
 
 
-async def test_law_13_a_method_is_not_notified_and_a_notification_not_called(
+async def test_law_13_a_method_cannot_be_notified_nor_a_notification_called(
     session_pair, no_time, caplog
 ):
     called = []
@@ -233,7 +233,7 @@ BAD_PACKETS = {
     "id 0": b"\x94\x01\x00\xa4echo\x90",
     "id true": b"\x94\x01\xc3\xa4echo\x90",
     "id float": b"\x94\x01\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00\xa4echo\x90",
-    "reply to nobody": b"\x93\x03\x07\xc0",
+    "reply to an unknown call": b"\x93\x03\x07\xc0",
     "depth bomb": b"\x94\x01\x01\xa4echo\x91" + b"\x91" * 1000 + b"\x90",
     "claim of 4 GiB": b"\x94\x01\x01\xa4echo\xdd\xff\xff\xff\xff",
     "trailing": b"\x94\x01\x01\xa4echo\x90\xdc",
@@ -246,9 +246,7 @@ BAD_PACKETS = {
 
 
 @pytest.mark.parametrize("packet", BAD_PACKETS.values(), ids=BAD_PACKETS)
-async def test_law_14_bad_input_ends_its_senders_session_and_nobody_else_notices(
-    session_pair, no_time, packet
-):
+async def test_law_14_bad_input_ends_only_its_senders_session(session_pair, no_time, packet):
     async with (
         session_pair(None, Echo()) as (healthy, _),
         session_with_raw_peer(Echo()) as (session, peer),
@@ -291,7 +289,7 @@ async def test_law_14_a_bad_call_gets_an_error_and_the_session_goes_on(no_time):
         await peer.read(m.Pong)
 
 
-async def test_law_14_what_cannot_be_encoded_raises_at_who_tried_and_nothing_is_sent(
+async def test_law_14_a_value_that_cannot_be_encoded_raises_at_its_sender_and_nothing_is_sent(
     session_pair, no_time
 ):
     recursive = []
@@ -310,7 +308,7 @@ async def test_law_14_what_cannot_be_encoded_raises_at_who_tried_and_nothing_is_
         assert await a.call("echo", 1) == 1
 
 
-async def test_law_14_a_users_type_that_cannot_be_decoded_fails_its_call_alone(
+async def test_law_14_a_registered_type_that_cannot_be_decoded_fails_only_its_call(
     session_pair, no_time
 ):
     class Point:
@@ -376,9 +374,7 @@ async def test_law_15_every_failed_call_has_a_known_fate(no_time, error, fate):
         assert caught.value.fate is fate
 
 
-async def test_law_15_a_result_of_the_wrong_type_comes_from_a_handler_that_has_run(
-    session_pair, no_time
-):
+async def test_law_15_a_result_of_the_wrong_type_has_the_fate_stopped(session_pair, no_time):
     class Promised:
         @trio_rpc.method
         async def echo(self, value: object) -> int:
@@ -390,7 +386,7 @@ async def test_law_15_a_result_of_the_wrong_type_comes_from_a_handler_that_has_r
         assert caught.value.fate is Fate.STOPPED
 
 
-async def test_law_15_calls_that_never_left_are_told_apart_from_those_that_did(autojump_clock):
+async def test_law_15_calls_that_were_never_sent_have_not_started(autojump_clock):
     fates = {}
 
     async def call(session, label):
@@ -415,7 +411,7 @@ async def test_law_15_calls_that_never_left_are_told_apart_from_those_that_did(a
     }
 
 
-# ── 16: Trio's manners ───────────────────────────────────────────────────────────────────────
+# ── 16: Trio's conventions ───────────────────────────────────────────────────────────────────
 
 
 async def test_law_16_every_public_async_function_is_a_checkpoint(session_pair, no_time):
@@ -444,7 +440,7 @@ async def test_law_16_every_public_async_function_is_a_checkpoint(session_pair, 
             await b.wait_closed()
 
 
-async def test_law_16_opening_and_leaving_are_checkpoints(no_time):
+async def test_law_16_entering_and_leaving_a_sessions_block_are_checkpoints(no_time):
     ours, theirs = memory_channel_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio_rpc.serve_session, theirs, Echo())
@@ -458,7 +454,7 @@ async def test_law_16_opening_and_leaving_are_checkpoints(no_time):
 @pytest.mark.parametrize(
     "error", [ValueError("mine"), ExceptionGroup("mine", [ValueError()]), SystemExit(3)], ids=repr
 )
-async def test_law_16_a_single_exception_comes_out_of_the_block(no_time, error):
+async def test_law_16_a_sessions_block_raises_the_single_exception_of_its_body(no_time, error):
     sleeper = Sleeper()
     with pytest.raises(type(error)) as caught:
         async with session_with_raw_peer(sleeper) as (_, peer):
@@ -469,7 +465,7 @@ async def test_law_16_a_single_exception_comes_out_of_the_block(no_time, error):
     assert len(sleeper.ended) == 3
 
 
-async def test_law_16_the_blocks_own_exception_comes_out_when_handlers_are_cancelled_from_outside(
+async def test_law_16_a_sessions_block_raises_its_bodys_exception_when_cancelled_from_outside(
     no_time,
 ):
     with pytest.raises(ValueError, match="mine"), trio.CancelScope() as scope:
@@ -547,7 +543,7 @@ async def test_law_16_aclose_is_forceful_when_cancelled(session_pair, no_time):
         }
 
 
-async def test_law_16_there_are_no_hidden_tasks_after_the_block(session_pair, no_time, tasks):
+async def test_law_16_no_tasks_remain_after_a_sessions_block(session_pair, no_time, tasks):
     before = tasks()
     async with session_pair(Sleeper(), Sleeper()) as (a, b):
         assert tasks() > before
@@ -556,10 +552,10 @@ async def test_law_16_there_are_no_hidden_tasks_after_the_block(session_pair, no
     assert tasks() == before
 
 
-async def test_law_16_a_handler_may_be_what_a_functools_partial_of_a_service_is(
+async def test_law_16_a_function_that_makes_services_may_be_a_functools_partial(
     session_pair, no_time
 ):
-    # A function of the session is called once for each session, and its services are its own.
+    # The function is called once for each session, which gets its own services.
     made = []
 
     def services(session, label):
@@ -575,8 +571,8 @@ async def test_law_16_a_handler_may_be_what_a_functools_partial_of_a_service_is(
     assert made == [("x", b)]
 
 
-async def test_a_flood_of_calls_that_are_cancelled_at_once_costs_the_peer_and_not_us(no_time):
-    """As HTTP/2 servers were flooded: a Request and its Cancel in a breath, over and over."""
+async def test_a_flood_of_calls_that_are_cancelled_at_once_leaves_nothing_running(no_time):
+    """An attack like HTTP/2's rapid reset: a Request and its Cancel, again and again."""
     sleeper = Sleeper()
     pairs, at_once = 20_000, 50
     async with session_with_raw_peer(sleeper) as (session, peer):

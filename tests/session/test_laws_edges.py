@@ -1,4 +1,4 @@
-"""Laws where they meet something else: another session, a full queue, the end of a handler."""
+"""Edge cases of the laws: another session, a full queue, the end of a handler."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trio_rpc.testing import memory_channel_pair, open_session_pair
 from trio_rpc.wire import messages as m
 
 
-async def test_law_1_a_call_on_another_session_is_no_child_of_its_call_of_the_same_id(
+async def test_law_1_a_call_on_another_session_is_not_a_child_of_that_sessions_call_with_the_same_id(
     session_pair, no_time
 ):
     async with session_with_raw_peer(Sleeper()) as (other, peer):
@@ -44,7 +44,7 @@ async def test_law_1_a_call_on_another_session_is_no_child_of_its_call_of_the_sa
 
 
 class Busy(Clock):
-    """Blocks the loop for some seconds, as a plain def may do."""
+    """A service that blocks the event loop for some seconds, as a plain def may do."""
 
     def __init__(self, clock):
         self._clock = clock
@@ -54,7 +54,7 @@ class Busy(Clock):
         self._clock.jump(seconds)
 
 
-async def test_law_5_a_deadline_counts_from_the_arrival_of_a_request_that_begins_late(
+async def test_law_5_a_deadline_counts_from_the_arrival_of_a_request_even_if_its_handler_starts_late(
     autojump_clock,
 ):
     async with session_with_raw_peer(Busy(autojump_clock)) as (_, peer):
@@ -68,7 +68,7 @@ async def test_law_5_a_deadline_counts_from_the_arrival_of_a_request_that_begins
         assert answers[2].result == pytest.approx(-1, abs=0.001)
 
 
-async def test_law_6_a_session_that_ends_in_a_packet_starts_nothing_that_follows_in_it(no_time):
+async def test_law_6_after_a_session_ends_later_requests_of_the_same_packet_do_not_start(no_time):
     begun = []
 
     class Ending:
@@ -86,7 +86,7 @@ async def test_law_6_a_session_that_ends_in_a_packet_starts_nothing_that_follows
     assert begun == []
 
 
-async def test_law_7_of_a_group_a_cancelled_handler_raises_only_what_is_no_cancellation(no_time):
+async def test_law_7_cancellations_are_left_out_of_a_group_that_a_cancelled_handler_raises(no_time):
     class Untidy:
         @trio_rpc.method
         async def work(self):
@@ -104,9 +104,7 @@ async def test_law_7_of_a_group_a_cancelled_handler_raises_only_what_is_no_cance
         assert [each["type"] for each in error["errors"]] == ["builtins.ValueError"]
 
 
-async def test_law_8_a_stream_that_was_pulled_cannot_be_used_after_its_handler(
-    session_pair, no_time
-):
+async def test_law_8_a_stream_argument_cannot_be_used_after_its_handler(session_pair, no_time):
     kept = []
 
     class Keeper:
@@ -148,7 +146,7 @@ async def test_law_10_a_packet_is_not_written_before_one_that_is_being_sent(no_t
         assert b"".join(iter(lambda: right.recv(1000), b"")) == b"\0\0\0\5first\0\0\0\6second"
 
 
-async def test_law_11_a_caller_that_was_let_in_too_early_keeps_its_place(no_time):
+async def test_law_11_a_caller_that_was_woken_too_early_keeps_its_place_in_the_queue(no_time):
     room = 0
     passed = []
     admission = Admission(lambda: room)
@@ -156,7 +154,7 @@ async def test_law_11_a_caller_that_was_let_in_too_early_keeps_its_place(no_time
     async def caller(name):
         nonlocal room
         await admission.wait()
-        room = 0  # whichever of two runs first takes what was meant for both
+        room = 0  # the first of the two callers to run takes both places
         passed.append(name)
 
     async with trio.open_nursery() as nursery:
@@ -174,7 +172,7 @@ async def test_law_11_a_caller_that_was_let_in_too_early_keeps_its_place(no_time
     assert passed[2:] == ["c", "d", "e"]
 
 
-async def test_law_11_an_abandoned_call_holds_its_credit_until_its_end_has_come(no_time):
+async def test_law_11_an_abandoned_call_holds_its_credit_until_its_reply_arrives(no_time):
     async with (
         session_with_raw_peer(peer_limits=Limits(max_calls=1)) as (session, peer),
         trio.open_nursery() as nursery,
@@ -200,7 +198,7 @@ async def test_law_11_an_abandoned_call_holds_its_credit_until_its_end_has_come(
         assert outcome == ["mine"]
 
 
-async def test_law_11_the_end_of_an_abandoned_call_lets_in_who_waits_beside_one_that_receives(
+async def test_law_11_the_reply_to_an_abandoned_call_admits_a_waiting_call(
     no_time,
 ):
     async with (
@@ -232,7 +230,7 @@ def broken_registry():
     return registry
 
 
-async def test_law_15_a_started_value_that_cannot_be_decoded_comes_from_a_stopped_handler(
+async def test_law_15_a_started_value_that_cannot_be_decoded_has_the_fate_stopped(
     session_pair, no_time
 ):
     class Service:
@@ -270,7 +268,7 @@ async def test_an_error_larger_than_the_peers_max_message_still_reaches_its_call
         assert await b.call("echo", 1) == 1
 
 
-async def test_law_11_a_newcomer_does_not_pass_those_who_wait(no_time):
+async def test_law_11_a_new_call_does_not_overtake_waiting_ones(no_time):
     room = 0
     admission = Admission(lambda: room)
     async with trio.open_nursery() as nursery:
@@ -308,9 +306,9 @@ async def test_law_2_a_cancelled_call_in_a_remote_scope_waits_for_its_handler(
 ):
     sleeper = Sleeper()
     async with session_pair(None, sleeper) as (a, _), a.open_scope() as scope:
-        with trio.move_on_after(1) as patience:
+        with trio.move_on_after(1) as time_limit:
             await scope.call("sleep", "slow", 3)
-        assert patience.cancelled_caught
+        assert time_limit.cancelled_caught
         assert sleeper.ended == [("slow", "cancelled", pytest.approx(4, abs=0.001))]
         assert trio.current_time() == pytest.approx(4, abs=0.001)
 
@@ -326,7 +324,7 @@ async def test_race_a_call_in_a_remote_scope_that_is_ending_is_refused(autojump_
         assert "has ended" in error.error["message"]
 
 
-async def test_law_12_silence_is_told_by_keepalive_interval_and_not_by_handshake_timeout(
+async def test_law_12_silence_is_measured_by_keepalive_interval_and_not_by_handshake_timeout(
     autojump_clock,
 ):
     limits = Limits(handshake_timeout=1000, keepalive_interval=5, keepalive_pings=1)
@@ -335,7 +333,7 @@ async def test_law_12_silence_is_told_by_keepalive_interval_and_not_by_handshake
         assert 5 <= trio.current_time() <= 10.001
 
 
-async def test_law_16_a_second_aclose_with_a_longer_grace_does_not_put_off_the_first(
+async def test_law_16_a_second_aclose_with_a_longer_grace_does_not_delay_the_first(
     autojump_clock,
 ):
     async with session_with_raw_peer(Sleeper()) as (session, peer):
@@ -349,7 +347,7 @@ async def test_law_16_a_second_aclose_with_a_longer_grace_does_not_put_off_the_f
 
 
 class Hanging(trio.abc.Channel[bytes]):
-    """A channel that never gets closed, or never sends again."""
+    """A channel whose aclose never returns, or whose send never returns once it is stuck."""
 
     def __init__(self, inner, what):
         self._inner = inner
@@ -371,20 +369,22 @@ class Hanging(trio.abc.Channel[bytes]):
 
 
 @pytest.mark.parametrize("what", ["send", "aclose"])
-async def test_law_12_a_channel_that_never_returns_does_not_keep_its_session(autojump_clock, what):
+async def test_law_12_a_channel_whose_methods_never_return_does_not_keep_its_session_open(
+    autojump_clock, what
+):
     limits = Limits(shutdown_timeout=3)
     ours, theirs = memory_channel_pair()
     channel = Hanging(ours, what)
     options = {"limits": limits}
-    with trio.move_on_after(500) as patience:
+    with trio.move_on_after(500) as time_limit:
         async with open_session_pair(options_a=options, channels=(channel, theirs)) as (a, _):
             channel.is_stuck = True
             await close_at_once(a)
             assert trio.current_time() == pytest.approx(3, abs=0.001)
-    assert not patience.cancelled_caught
+    assert not time_limit.cancelled_caught
 
 
-async def test_race_a_large_result_that_has_begun_to_leave_is_taken_back_by_a_cancel(no_time):
+async def test_race_a_cancel_withdraws_a_large_result_that_is_being_sent(no_time):
     class Big:
         @trio_rpc.method
         async def big(self):
@@ -403,7 +403,7 @@ async def test_race_a_large_result_that_has_begun_to_leave_is_taken_back_by_a_ca
 
 
 @pytest.mark.parametrize("kind", ["callback", "stream"])
-async def test_law_8_what_was_lent_is_over_while_the_reply_still_waits_in_the_writer(no_time, kind):
+async def test_law_8_references_are_dead_while_the_reply_still_waits_to_be_sent(no_time, kind):
     kept = []
 
     class Service:

@@ -1,4 +1,4 @@
-"""The laws of the design contract, 9 to 11: order, the writer, and the reader."""
+"""Laws 9 to 11 of docs/design.md: order, the writer, and the reader."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ METHODS = ["quick", "slow", "note", "inline", "fails", "inline_note"]
 
 
 def _mixed(count):
-    """All orders of two kinds of handlers next to each other."""
+    """Yield messages for all kinds of handlers, in all orders of two neighbours."""
     for number in range(1, count + 1):
         name = METHODS[(number * 7 + number // 6) % len(METHODS)]
         if "note" in name:
@@ -62,7 +62,9 @@ def _mixed(count):
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["one packet", "many packets"])
-async def test_law_9_arrival_order_is_the_order_in_which_handlers_start(autojump_clock, together):
+async def test_law_9_handlers_start_in_the_order_in_which_their_messages_arrived(
+    autojump_clock, together
+):
     recorder = Recorder()
     async with session_with_raw_peer(recorder, max_buffer=10**6) as (_, peer):
         messages = list(_mixed(500))
@@ -72,7 +74,7 @@ async def test_law_9_arrival_order_is_the_order_in_which_handlers_start(autojump
         assert recorder.seen == list(range(1, 501))
 
 
-async def test_law_9_an_inline_handler_does_not_overtake_those_that_came_before(no_time):
+async def test_law_9_an_inline_handler_does_not_overtake_earlier_ones(no_time):
     recorder = Recorder()
     async with session_with_raw_peer(recorder) as (_, peer):
         peer.send(
@@ -84,7 +86,7 @@ async def test_law_9_an_inline_handler_does_not_overtake_those_that_came_before(
         assert peer.count(m.Reply, 2) == 1
 
 
-async def test_law_9_a_scope_exists_before_the_task_so_cancel_in_the_same_packet_finds_it(no_time):
+async def test_law_9_a_cancel_in_the_packet_of_its_request_finds_the_handlers_scope(no_time):
     sleeper = Sleeper()
     async with session_with_raw_peer(sleeper) as (session, peer):
         peer.send(
@@ -100,8 +102,8 @@ async def test_law_9_a_scope_exists_before_the_task_so_cancel_in_the_same_packet
         assert all(each.error["started"] for each in errors)  # law 15
 
 
-async def test_law_9_a_deadline_is_its_own_calls_and_not_that_of_the_next_one(autojump_clock):
-    # Both are begun by one task, and the first ends before it ever waits.
+async def test_law_9_the_deadline_of_a_call_does_not_apply_to_the_next_one(autojump_clock):
+    # One task runs the first steps of both, and the first handler ends before it ever waits.
     sleeper = Sleeper()
 
     class Both(Sleeper):
@@ -129,7 +131,7 @@ async def test_law_9_a_deadline_is_its_own_calls_and_not_that_of_the_next_one(au
 
 
 class Watched(trio.abc.Channel[bytes]):
-    """A channel with nothing but what trio.abc demands, that watches who sends."""
+    """A channel with only the methods of trio.abc.Channel, which records its senders."""
 
     def __init__(self, inner):
         self.inner = inner
@@ -151,7 +153,7 @@ class Watched(trio.abc.Channel[bytes]):
         await self.inner.aclose()
 
 
-async def test_law_10_one_writer_touches_the_send_side_whoever_calls_and_is_cancelled(
+async def test_law_10_only_the_writer_touches_the_channels_send_side(
     autojump_clock,
 ):
     left, right = memory_channel_pair(max_buffer=1)
@@ -167,7 +169,7 @@ async def test_law_10_one_writer_touches_the_send_side_whoever_calls_and_is_canc
     assert watched.senders == {"trio_rpc writer"}
 
 
-async def test_law_10_a_caller_that_is_cancelled_in_the_middle_of_a_write_does_not_cut_it(no_time):
+async def test_law_10_cancelling_a_caller_during_a_write_does_not_cut_the_write(no_time):
     left, right = memory_channel_pair(max_buffer=1)
     watched = Watched(left)
     peer = RawPeer(right)
@@ -200,7 +202,7 @@ async def _answer_cancels(peer):
 # ── 11: the reader never waits for application code ──────────────────────────────────────────
 
 
-async def test_law_11_the_reader_never_waits_for_handlers_however_many_are_stuck(no_time):
+async def test_law_11_the_reader_does_not_wait_for_handlers_even_if_all_are_stuck(no_time):
     sleeper = Sleeper()
     limits = Limits(max_calls=50)
     async with session_with_raw_peer(sleeper, limits=limits) as (session, peer):
@@ -214,7 +216,7 @@ async def test_law_11_the_reader_never_waits_for_handlers_however_many_are_stuck
         await close_at_once(session)
 
 
-async def test_law_11_the_sender_waits_for_credit_before_anything_is_sent(no_time):
+async def test_law_11_calls_and_notifications_wait_for_credit_before_they_are_sent(no_time):
     peer_limits = Limits(max_calls=2, max_notifications=2)
     async with (
         session_with_raw_peer(peer_limits=peer_limits) as (session, peer),
@@ -261,10 +263,10 @@ async def test_law_11_control_messages_do_not_wait_behind_bulk_data(autojump_clo
         await close_at_once(session)
 
 
-async def test_law_11_a_slot_is_held_until_a_stubborn_handler_has_really_ended(
+async def test_law_11_a_call_keeps_its_slot_until_a_shielded_handler_has_ended(
     session_pair, autojump_clock
 ):
-    # A handler that shields itself for a second.
+    # The handler shields itself for a second.
     limits = Limits(max_calls=1)
     sleeper = Sleeper()
     async with session_pair(None, sleeper, options_b={"limits": limits}) as (a, b):
