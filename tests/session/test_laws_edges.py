@@ -20,7 +20,7 @@ from trio_rpc.testing import memory_channel_pair, open_session_pair
 from trio_rpc.wire import messages as m
 
 
-async def test_law_1_a_call_on_another_session_is_not_a_child_of_that_sessions_call_with_the_same_id(
+async def test_law_1_a_call_on_another_session_is_not_a_child_of_its_call_with_the_same_id(
     session_pair, no_time
 ):
     async with session_with_raw_peer(Sleeper()) as (other, peer):
@@ -54,7 +54,7 @@ class Busy(Clock):
         self._clock.jump(seconds)
 
 
-async def test_law_5_a_deadline_counts_from_the_arrival_of_a_request_even_if_its_handler_starts_late(
+async def test_law_5_a_deadline_counts_from_arrival_even_if_the_handler_starts_late(
     autojump_clock,
 ):
     async with session_with_raw_peer(Busy(autojump_clock)) as (_, peer):
