@@ -47,7 +47,7 @@ class Plugin:
             sys.stderr.write("cleaned up\n")
 
     @trio_rpc.method
-    async def complain(self, text: bytes) -> None:
+    async def write_stderr(self, text: bytes) -> None:
         sys.stderr.buffer.write(text)
         sys.stderr.buffer.flush()
 

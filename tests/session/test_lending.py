@@ -1,4 +1,4 @@
-"""Whether an argument is a function, a stream or data: the parameter says it, and nothing is guessed."""
+"""The parameter decides whether an argument is a function, a stream or data; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Function = Callable[[int], Awaitable[int]]
 
 
 class Both:
-    """Something that can be called, and iterated over."""
+    """An object that is both callable and an async iterable."""
 
     async def __call__(self, x: int = 0) -> int:
         return x + 1
@@ -31,7 +31,7 @@ class Both:
 
 @dataclass
 class Alive:
-    """Data that can be iterated over."""
+    """Data that is also an async iterable."""
 
     x: int
 
@@ -221,7 +221,7 @@ async def _pass(_call, proceed):
 @pytest.mark.parametrize("filters", [[], [_pass]], ids=["plain", "filtered"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("what", AMBIGUOUS)
-async def test_an_argument_that_could_be_either_is_refused_at_the_caller_where_nothing_says_which(
+async def test_an_ambiguous_argument_is_refused_at_the_caller_if_no_annotation_decides(
     what, way, filters, no_time
 ):
     make, either = AMBIGUOUS[what]
@@ -234,12 +234,12 @@ async def test_an_argument_that_could_be_either_is_refused_at_the_caller_where_n
         ) as caught:
             await WAYS[way](session, make())
         assert type(make()).__name__ in str(caught.value)
-        if way != "scope":  # which is a call itself
+        if way != "scope":  # opening the scope is a call itself
             assert session.statistics().packets_sent == before
         assert await session.call("anything", 1) == "int"
 
 
-async def test_what_the_refusal_says_to_write_can_be_written(session_pair, no_time):
+async def test_the_remedies_named_in_the_refusal_work(session_pair, no_time):
     async with session_pair(Desk(), None) as (_, session):
         for both in (Both(), AsyncMock(return_value=2), MagicMock(return_value=2)):
             assert await session.call("function", both.__call__) == 2
@@ -249,7 +249,7 @@ async def test_what_the_refusal_says_to_write_can_be_written(session_pair, no_ti
         assert await session.call("anything", [*Rows([1])]) == "list"
 
 
-async def test_trios_channels_are_streams_though_they_have_fields(session_pair, no_time):
+async def test_trios_channels_are_streams_although_they_have_fields(session_pair, no_time):
     send, receive = trio.open_memory_channel[int](1)
     await send.send(1)
     send.close()
@@ -257,7 +257,9 @@ async def test_trios_channels_are_streams_though_they_have_fields(session_pair, 
         assert await session.call("items", receive) == [1]
 
 
-async def test_the_parameter_decides_also_by_aliases_bounds_and_fields(session_pair, no_time):
+async def test_aliases_bounds_and_fields_in_a_parameters_annotation_decide_too(
+    session_pair, no_time
+):
     async with session_pair(Desk(), None) as (_, session):
         desk = session.proxy("", Desk)
         both = Both()
@@ -271,7 +273,7 @@ async def test_the_parameter_decides_also_by_aliases_bounds_and_fields(session_p
         assert await desk.alive(Alive(3)) == await desk.row(Row(3)) == 3
 
 
-async def test_a_parameter_that_takes_functions_and_streams_decides_only_for_what_is_one_of_them(
+async def test_a_parameter_for_functions_or_streams_does_not_decide_for_an_object_that_is_both(
     session_pair,
     no_time,
 ):
@@ -287,7 +289,7 @@ async def test_a_parameter_that_takes_functions_and_streams_decides_only_for_wha
             await desk.data_or_either(Both())
 
 
-async def test_of_several_functions_that_a_parameter_takes_none_says_what_the_arguments_are(
+async def test_with_a_union_of_functions_the_arguments_of_the_callback_are_not_converted(
     session_pair,
     no_time,
 ):
@@ -299,7 +301,7 @@ async def test_of_several_functions_that_a_parameter_takes_none_says_what_the_ar
         assert await session.proxy("", Desk).of_several(f) == 1
 
 
-async def test_what_a_callback_is_given_is_marked_by_its_annotation_at_the_handler(
+async def test_the_annotation_of_a_callback_at_the_handler_decides_about_its_arguments(
     session_pair, no_time
 ):
     async def use(f: Function, items: AsyncIterator[int], alive: Alive) -> list[int]:
@@ -313,7 +315,7 @@ async def test_what_a_callback_is_given_is_marked_by_its_annotation_at_the_handl
             assert "could be a function or a stream" in text
 
 
-async def test_a_notification_marks_arguments_as_a_call_does_and_refuses_what_it_cannot_carry(
+async def test_a_notification_accepts_data_and_refuses_functions_and_streams(
     session_pair,
     no_time,
 ):
@@ -336,11 +338,11 @@ async def test_a_notification_marks_arguments_as_a_call_does_and_refuses_what_it
         assert len(desk.notes) == 3
 
 
-# ── registered classes ───────────────────────────────────────────────────────────────────────────
+# ── registered classes ───────────────────────────────────────────────────────────────────────
 
 
 class Called(Both):
-    """Registered, though it can be called and iterated over."""
+    """A registered class that is also callable and an async iterable."""
 
     def __init__(self, x: int) -> None:
         self.x = x
@@ -415,9 +417,7 @@ class Shelf:
         task_status.started([Alive(1), Called(2)])
 
 
-async def test_an_object_of_a_registered_class_travels_as_that_whatever_it_looks_like(
-    session_pair, no_time
-):
+async def test_an_object_of_a_registered_class_is_sent_as_that_class(session_pair, no_time):
     both = [Alive(1), Called(2)]
     shelf = Shelf()
     options = {"registry": _registry()}
@@ -443,7 +443,7 @@ async def test_an_object_of_a_registered_class_travels_as_that_whatever_it_looks
             assert await nursery.start(proxy.start) == both
 
 
-async def test_an_object_of_a_registered_class_is_lent_where_the_parameter_wants_that(
+async def test_an_object_of_a_registered_class_is_referenced_if_the_parameter_requires_it(
     session_pair, no_time
 ):
     options = {"registry": _registry()}

@@ -1,4 +1,4 @@
-"""Filters, and what a session tells about itself."""
+"""Filters, and the statistics, tree and repr of a session."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _tracer(log, name):
 
 
 @pytest.mark.parametrize("method", ["echo", "inline"])
-async def test_filters_run_round_each_call_on_both_sides_the_first_one_outermost(
+async def test_filters_run_around_each_call_at_both_ends_the_first_one_outermost(
     session_pair, no_time, method
 ):
     log = []
@@ -53,7 +53,7 @@ async def test_filters_run_round_each_call_on_both_sides_the_first_one_outermost
 
 
 @pytest.mark.parametrize("method", ["note", "inline_note"])
-async def test_filters_run_round_notifications(session_pair, no_time, method):
+async def test_filters_run_around_notifications(session_pair, no_time, method):
     log = []
     mixed = Mixed()
     async with session_pair(
@@ -68,7 +68,7 @@ async def test_filters_run_round_notifications(session_pair, no_time, method):
     assert log == [f"{each} {method}" for each in ("a >", "a <", "b >", "b <")]
 
 
-async def test_a_filter_sees_the_call_and_may_change_its_end(session_pair, no_time):
+async def test_a_filter_sees_the_call_and_may_change_its_outcome(session_pair, no_time):
     seen = []
 
     async def judge(call, proceed):
@@ -114,7 +114,7 @@ async def test_a_filter_is_cancelled_with_its_call(session_pair, autojump_clock)
 # ── statistics, tree, repr ───────────────────────────────────────────────────────────────────
 
 
-async def test_statistics_tell_what_went_through_and_what_is_in_flight(session_pair, no_time):
+async def test_statistics_count_traffic_and_calls_in_flight(session_pair, no_time):
     sleeper = Sleeper()
     async with session_pair(Echo(), sleeper) as (a, b):
         before = a.statistics()
@@ -144,10 +144,10 @@ async def test_calls_of_one_tick_leave_in_one_packet(session_pair, no_time):
                 nursery.start_soon(a.call, "echo", number)
         after = a.statistics()
         assert after.packets_sent - before.packets_sent <= 3
-        assert b.statistics().packets_sent <= 6  # Hello, Welcome, and one for each turn of reading
+        assert b.statistics().packets_sent <= 6  # Hello, Welcome, and one per run of the reader
 
 
-async def test_the_tree_tells_kind_state_and_age(session_pair, autojump_clock):
+async def test_the_tree_shows_kind_state_and_age(session_pair, autojump_clock):
     class Mine(Sleeper):
         @trio_rpc.notification
         async def note(self):
@@ -177,7 +177,7 @@ async def test_the_tree_tells_kind_state_and_age(session_pair, autojump_clock):
             await a.call("s.sleep", "x", 5.0)
 
 
-async def test_reprs_are_for_people(session_pair, no_time):
+async def test_reprs_are_readable(session_pair, no_time):
     async with session_pair(None, Echo()) as (a, _):
         assert repr(a) == "<trio_rpc.Session with b, open>"
         assert "echo" in repr(a.proxy().echo)
@@ -190,7 +190,7 @@ async def test_reprs_are_for_people(session_pair, no_time):
 # ── calling by name and by proxy ─────────────────────────────────────────────────────────────
 
 
-async def test_ways_to_call_are_the_same(session_pair, no_time):
+async def test_calls_by_name_and_by_proxy_are_equivalent(session_pair, no_time):
     mixed = Mixed()
     async with session_pair(None, {"x": mixed}) as (a, b):
         proxy = a.proxy("x", Mixed)
@@ -216,7 +216,7 @@ async def test_ways_to_call_are_the_same(session_pair, no_time):
             await a.call(mixed.echo, 1)
 
 
-async def test_sessions_with_different_limits_keep_to_each_others(session_pair, no_time):
+async def test_sessions_with_different_limits_respect_each_others(session_pair, no_time):
     tight = Limits(max_packet=16 * 1024, max_message=100_000, max_calls=2, max_notifications=1)
     async with session_pair(Mixed(), Mixed(), options_b={"limits": tight}) as (a, b):
         async with trio.open_nursery() as nursery:
@@ -226,5 +226,5 @@ async def test_sessions_with_different_limits_keep_to_each_others(session_pair, 
                     nursery.start_soon(session.notify, "note", b"x" * 20_000)
         with pytest.raises(trio_rpc.EncodeError):
             await a.call("echo", b"x" * 200_000)
-        with pytest.raises(trio_rpc.RemoteError):  # the echo does not fit back
+        with pytest.raises(trio_rpc.RemoteError):  # the result is too large for the caller
             await b.call("echo", b"x" * 200_000)

@@ -1,4 +1,4 @@
-"""The handshake, who is let in, and the watch over silence."""
+"""The handshake, authentication, and keepalive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trio_rpc.wire import messages as m
 # ── the handshake ────────────────────────────────────────────────────────────────────────────
 
 
-async def test_another_version_is_refused_and_both_versions_are_named(no_time):
+async def test_another_version_is_refused_with_both_versions_in_the_error(no_time):
     ours, theirs = memory_channel_pair()
     peer = RawPeer(theirs)
     peer.send(m.Hello(99, {}))
@@ -35,12 +35,14 @@ async def test_another_version_is_refused_and_both_versions_are_named(no_time):
         (b"GET / HTTP/1.1\r\n\r\n", trio_rpc.RemoteProtocolError),
         (b"\x94\x01\x01\xa4echo\x90", trio_rpc.RemoteProtocolError),  # a Request first
         (b"\x91\x0b", trio_rpc.RemoteProtocolError),  # Welcome first
-        (b"\x93\x0a\x01\x80", trio_rpc.Refused),  # no limits in it
-        (b"", trio_rpc.SessionBroken),  # nobody there
+        (b"\x93\x0a\x01\x80", trio_rpc.Refused),  # without limits
+        (b"", trio_rpc.SessionBroken),  # the channel is closed
     ],
     ids=["http", "request", "welcome", "empty hello", "eof"],
 )
-async def test_a_stranger_is_told_so_and_the_opener_too(no_time, packet, kind):
+async def test_an_invalid_first_packet_raises_at_the_opener_and_is_answered_with_goodbye(
+    no_time, packet, kind
+):
     ours, theirs = memory_channel_pair()
     if packet:
         theirs.send_nowait(packet)
@@ -55,7 +57,7 @@ async def test_a_stranger_is_told_so_and_the_opener_too(no_time, packet, kind):
         assert isinstance(messages[-1], m.Goodbye)
 
 
-async def test_a_refusal_by_the_other_end_says_what_it_says(no_time):
+async def test_a_refusal_raises_refused_with_the_peers_message(no_time):
     ours, theirs = memory_channel_pair()
     RawPeer(theirs).send(HELLO, m.Goodbye("refused", "members only"))
     with pytest.raises(trio_rpc.Refused, match="members only"):
@@ -63,7 +65,7 @@ async def test_a_refusal_by_the_other_end_says_what_it_says(no_time):
             raise AssertionError("it must not open")
 
 
-async def test_opening_that_is_cancelled_closes_the_channel(autojump_clock, tasks):
+async def test_cancelling_the_handshake_closes_the_channel(autojump_clock, tasks):
     before = tasks()
     ours, theirs = memory_channel_pair()
     with trio.move_on_after(1) as scope:
@@ -83,7 +85,9 @@ async def _check(session, credentials):
         raise trio_rpc.Refused("wrong token")
 
 
-async def test_authenticate_lets_in_and_the_credentials_stay_known(session_pair, autojump_clock):
+async def test_a_session_keeps_the_credentials_that_authenticate_accepted(
+    session_pair, autojump_clock
+):
     async with session_pair(
         None,
         Echo(),
@@ -96,7 +100,7 @@ async def test_authenticate_lets_in_and_the_credentials_stay_known(session_pair,
         assert trio.current_time() == pytest.approx(1, abs=0.001)
 
 
-async def test_authenticate_refuses_with_the_reason_at_both_ends(autojump_clock):
+async def test_a_refusal_by_authenticate_raises_its_reason_at_both_ends(autojump_clock):
     ours, theirs = memory_channel_pair()
     refused = []
 
@@ -113,7 +117,7 @@ async def test_authenticate_refuses_with_the_reason_at_both_ends(autojump_clock)
     assert refused
 
 
-async def test_nothing_runs_before_authenticate_has_said_yes(autojump_clock):
+async def test_no_service_is_made_before_authenticate_has_returned(autojump_clock):
     ours, theirs = memory_channel_pair()
     peer = RawPeer(theirs)
     made = []
@@ -129,7 +133,7 @@ async def test_nothing_runs_before_authenticate_has_said_yes(autojump_clock):
     assert made == []
 
 
-async def test_authenticate_is_bounded_by_the_handshake(autojump_clock):
+async def test_authenticate_is_bounded_by_the_handshake_timeout(autojump_clock):
     async def never(session, credentials):
         await trio.sleep_forever()
 
@@ -140,7 +144,7 @@ async def test_authenticate_is_bounded_by_the_handshake(autojump_clock):
     assert trio.current_time() == pytest.approx(3, abs=0.001)
 
 
-async def test_an_authenticate_that_fails_is_its_programs_error_and_lets_nobody_in(no_time):
+async def test_an_exception_of_authenticate_is_raised_and_the_session_does_not_open(no_time):
     async def broken(session, credentials):
         raise ZeroDivisionError("a bug")
 
@@ -149,7 +153,7 @@ async def test_an_authenticate_that_fails_is_its_programs_error_and_lets_nobody_
             raise AssertionError("it must not open")
 
 
-async def test_a_function_of_services_that_fails_is_its_programs_error(no_time):
+async def test_an_exception_of_the_function_that_makes_services_is_raised(no_time):
     def broken(session):
         raise ZeroDivisionError("a bug")
 
@@ -165,7 +169,7 @@ async def test_credentials_that_are_too_large_are_an_encode_error(no_time):
             raise AssertionError("it must not open")
 
 
-async def test_no_call_before_the_session_is_open(no_time):
+async def test_no_call_can_be_made_before_the_session_is_open(no_time):
     async def too_early(session, credentials):
         with pytest.raises(trio_rpc.LocalProtocolError, match="not open"):
             await session.call("echo", 1)
@@ -179,7 +183,7 @@ async def test_no_call_before_the_session_is_open(no_time):
 @pytest.mark.parametrize(
     "services", [object(), {"a b": Echo()}, {"x": 5}], ids=["no method", "name", "value"]
 )
-async def test_services_that_are_none_are_refused_before_anything_is_sent(services, no_time):
+async def test_invalid_services_are_refused_before_anything_is_sent(services, no_time):
     ours, theirs = memory_channel_pair()
     with pytest.raises((TypeError, ValueError)):
         async with open_session(ours, services):
@@ -193,7 +197,7 @@ async def test_services_that_are_none_are_refused_before_anything_is_sent(servic
 WATCHFUL = Limits(keepalive_interval=10, keepalive_pings=3)
 
 
-async def test_a_silent_peer_is_found(autojump_clock):
+async def test_a_session_with_a_silent_peer_is_ended(autojump_clock):
     async with session_with_raw_peer(Sleeper(), limits=WATCHFUL) as (session, peer):
         peer.send(m.Request(1, "sleep", []))
         await session.wait_closed()
@@ -202,14 +206,14 @@ async def test_a_silent_peer_is_found(autojump_clock):
             await session.call("anything")
 
 
-async def test_a_peer_that_does_not_even_read_is_found(autojump_clock):
+async def test_a_session_with_a_peer_that_does_not_read_is_ended(autojump_clock):
     async with session_with_raw_peer(limits=WATCHFUL, max_buffer=1) as (session, _):
         with pytest.raises(trio_rpc.SessionBroken, match="silent"):
             await session.call("anything", b"x" * 1_000_000)
         assert trio.current_time() <= 51
 
 
-async def test_an_idle_peer_that_answers_pings_is_kept(session_pair, autojump_clock):
+async def test_a_session_with_an_idle_peer_that_answers_pings_goes_on(session_pair, autojump_clock):
     async with session_pair(
         Echo(), Echo(), options_a={"limits": WATCHFUL}, options_b={"limits": WATCHFUL}
     ) as (a, _):
@@ -217,7 +221,7 @@ async def test_an_idle_peer_that_answers_pings_is_kept(session_pair, autojump_cl
         assert await a.call("echo", 1) == 1
 
 
-async def test_a_peer_that_is_busy_talking_is_not_pinged(autojump_clock):
+async def test_a_peer_that_sends_messages_is_not_pinged(autojump_clock):
     async with session_with_raw_peer(Echo(), limits=WATCHFUL) as (session, peer):
         for number in range(1, 51):
             peer.send(m.Request(number, "echo", []))
@@ -230,7 +234,7 @@ async def test_a_peer_that_is_busy_talking_is_not_pinged(autojump_clock):
 
 
 async def test_a_blocked_loop_does_not_drop_healthy_peers(session_pair, autojump_clock):
-    # A handler that blocks for minutes, again and again.
+    # One end blocks for minutes, again and again.
     class Blocks:
         @trio_rpc.method
         def block(self):
@@ -248,10 +252,10 @@ HASTY = Limits(handshake_timeout=10, keepalive_interval=10, keepalive_pings=1)
 
 
 @pytest.mark.parametrize("blocked", [12, 25, 300])
-async def test_intervals_in_which_this_end_was_blocked_are_no_silence_of_the_peer(
+async def test_time_in_which_this_end_was_blocked_does_not_count_as_silence(
     autojump_clock, blocked
 ):
-    # The Ping is queued, and before it can leave or its answer come, this end is blocked again.
+    # The Ping is queued, but this end blocks again before it can be sent or answered.
     async with session_with_raw_peer(limits=HASTY) as (session, peer):
         for _ in range(10):
             autojump_clock.jump(blocked)
@@ -263,7 +267,8 @@ async def test_intervals_in_which_this_end_was_blocked_are_no_silence_of_the_pee
 
 
 async def test_a_keepalive_ping_is_written_at_once_and_not_by_another_task(autojump_clock):
-    # Before another task ran, this end could be blocked again, and the Ping would leave too late to be answered.
+    # Before another task could run, this end might block again, and the Ping would be sent too late
+    # to be answered.
     async with session_with_raw_peer(limits=HASTY) as (_, peer), trio.open_nursery() as nursery:
         await peer.read(m.Ping)
         tasks = {task.name for task in nursery.parent_task.parent_nursery.child_tasks}
@@ -286,7 +291,9 @@ async def test_a_peer_has_a_whole_interval_to_answer_after_this_end_was_blocked(
         assert session.statistics().state == "open"
 
 
-async def test_law_12_a_peer_that_is_silent_after_this_end_was_blocked_is_found(autojump_clock):
+async def test_law_12_a_peer_that_stays_silent_after_this_end_was_blocked_loses_its_session(
+    autojump_clock,
+):
     async with session_with_raw_peer(limits=HASTY) as (session, _):
         autojump_clock.jump(300)
         await session.wait_closed()
@@ -297,21 +304,21 @@ async def test_a_handshake_goes_on_when_this_end_was_blocked_during_it(autojump_
     ours, theirs = memory_channel_pair()
     peer = RawPeer(theirs)
 
-    async def shake_hands():
+    async def do_handshake():
         await peer.read(m.Hello)
         autojump_clock.jump(100)
         await trio.sleep(9)
         peer.send(HELLO, m.Welcome())
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(shake_hands)
+        nursery.start_soon(do_handshake)
         async with open_session(ours, limits=HASTY, on_end="keep") as session:
             assert session.statistics().state == "open"
         nursery.cancel_scope.cancel()
 
 
-async def test_a_part_of_a_packet_is_a_sign_of_life(autojump_clock):
-    slowly = Faults(rate=20_000, max_slice=1000)  # ten seconds for one packet; three are silence
+async def test_a_part_of_a_packet_ends_the_silence(autojump_clock):
+    slowly = Faults(rate=20_000, max_slice=1000)  # 10 s for one packet; 3 s count as silence
     watchful = Limits(keepalive_interval=1, keepalive_pings=2)
     async with (
         open_faulty_pair(slowly) as pair,
@@ -328,7 +335,7 @@ async def test_a_part_of_a_packet_is_a_sign_of_life(autojump_clock):
 # ── ping ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_ping_measures_the_time_there_and_back(autojump_clock):
+async def test_ping_measures_the_round_trip_time(autojump_clock):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
 
         async def answer():
@@ -356,7 +363,7 @@ async def test_pings_are_answered_while_keepalive_pings_go_out(session_pair, aut
             await trio.sleep(0.09)
 
 
-async def test_a_pong_nobody_asked_for_is_of_no_interest(no_time):
+async def test_an_unrequested_pong_is_ignored(no_time):
     async with session_with_raw_peer(Echo()) as (_, peer):
         peer.send(m.Pong(17), m.Request(1, "echo", [1]))
         assert (await peer.read(m.Reply)).result == 1

@@ -1,4 +1,4 @@
-"""Options that mean nothing are refused at once, and not when the first peer comes."""
+"""Invalid options are refused when a session is opened, and not when the first peer connects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ async def _filter(call, proceed):
     return await proceed()
 
 
-NONSENSE = [
+INVALID = [
     ({"limits": 5}, TypeError, "limits must be a trio_rpc.Limits, not 5"),
     ({"limits": None}, TypeError, "limits must be a trio_rpc.Limits, not None"),
     ({"registry": {}}, TypeError, r"registry must be a trio_rpc.TypeRegistry or None, not \{\}"),
@@ -58,7 +58,9 @@ OPENERS = [_open_session, _serve_session, _open_server, _connect, _open_process]
 
 
 @pytest.mark.parametrize("opener", OPENERS, ids=lambda each: each.__name__[1:])
-@pytest.mark.parametrize(("options", "kind", "text"), NONSENSE, ids=[each[2] for each in NONSENSE])
-async def test_nonsense_is_refused_by_whatever_opens_a_session(opener, options, kind, text):
+@pytest.mark.parametrize(("options", "kind", "text"), INVALID, ids=[each[2] for each in INVALID])
+async def test_invalid_options_are_refused_by_each_function_that_opens_sessions(
+    opener, options, kind, text
+):
     with pytest.raises(kind, match=text):
         await opener(**options)

@@ -1,4 +1,4 @@
-"""A session is used in the Trio run that opened it, and in no other: elsewhere it raises at once."""
+"""A session may be used only in the Trio run that opened it. Elsewhere it raises at once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Service:
 
 
 async def refused(function, errors=None):
-    """Use something in a run of another thread; it has to raise at once."""
+    """Use a session in the Trio run of another thread, and check that it raises at once."""
     with pytest.raises(RuntimeError, match=TEXT) as caught:
         await trio.to_thread.run_sync(trio.run, function)
     if errors is not None:
@@ -86,7 +86,7 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-async def test_in_another_thread_it_raises_and_its_own_run_goes_on(use):
+async def test_use_in_another_thread_raises_and_the_session_goes_on(use):
     async with open_session_pair(None, Service()) as (session, _):
         await refused(lambda: use(session))
         assert session.is_open
@@ -95,7 +95,7 @@ async def test_in_another_thread_it_raises_and_its_own_run_goes_on(use):
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-async def test_after_the_end_of_its_run_it_raises(use):
+async def test_use_after_the_end_of_its_run_raises(use):
     async def main():
         async with open_session_pair(None, Service()) as (session, _):
             return session
@@ -107,7 +107,7 @@ async def test_after_the_end_of_its_run_it_raises(use):
     assert not session.is_open
 
 
-async def test_outside_of_any_run_it_raises(session_pair):
+async def test_use_outside_of_any_run_raises(session_pair):
     async with session_pair(None, Service()) as (session, _):
         coroutine = session.call("echo", 1)
 
@@ -118,7 +118,7 @@ async def test_outside_of_any_run_it_raises(session_pair):
         await trio.to_thread.run_sync(step)
 
 
-async def test_an_open_stream_and_duplex_raise_elsewhere_and_go_on_here(session_pair):
+async def test_an_open_stream_and_duplex_raise_in_another_run_and_go_on(session_pair):
     async with (
         session_pair(None, Service()) as (session, _),
         session.stream("ticks") as ticks,
@@ -132,7 +132,7 @@ async def test_an_open_stream_and_duplex_raise_elsewhere_and_go_on_here(session_
         assert await chat.receive() == 2
 
 
-async def test_what_a_handler_received_raises_elsewhere_and_goes_on_there(session_pair):
+async def test_callbacks_streams_and_task_status_raise_in_another_run_and_go_on(session_pair):
     service = Service()
 
     async def items():
@@ -146,7 +146,7 @@ async def test_what_a_handler_received_raises_elsewhere_and_goes_on_there(sessio
         assert len(service.errors) == 4
 
 
-async def test_from_a_thread_trio_from_thread_run_is_right_use(session_pair):
+async def test_a_thread_may_use_a_session_by_trio_from_thread_run(session_pair):
     async with session_pair(None, Service()) as (session, _):
 
         def work():
@@ -155,7 +155,7 @@ async def test_from_a_thread_trio_from_thread_run_is_right_use(session_pair):
         assert await trio.to_thread.run_sync(work) == 5
 
 
-async def test_a_server_is_drained_by_its_own_run():
+async def test_a_server_can_be_drained_only_in_its_own_run():
     async with trio_rpc.open_server(Service(), "tcp://127.0.0.1:0") as server:
         await refused(server.drain)
         async with trio_rpc.connect(server.urls[0]) as session:

@@ -1,4 +1,4 @@
-"""Pieces of large messages leave in batches while other calls are in flight."""
+"""Pieces of large messages are sent in batches while other calls are in flight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trio_rpc.wire import messages as m
 
 
 class Fake:
-    """A protocol that notes what it is allowed."""
+    """A protocol that records how many bytes of pieces it may send."""
 
     def __init__(self):
         self.allowed = []
@@ -23,7 +23,7 @@ class Fake:
         self.allowed.append(size)
 
 
-async def test_a_batch_grows_while_answers_come_soon_and_shrinks_when_they_are_late():
+async def test_batches_grow_while_answers_are_fast_and_shrink_when_they_are_late():
     protocol = Fake()
     pacer = Pacer(protocol)
     now = 0.0
@@ -34,7 +34,7 @@ async def test_a_batch_grows_while_answers_come_soon_and_shrinks_when_they_are_l
     assert [size // LEAST for size in protocol.allowed] == [2, 4, 8, 4, 2, 4]
 
 
-async def test_a_batch_is_bounded_both_ways():
+async def test_the_size_of_a_batch_has_a_minimum_and_a_maximum():
     protocol = Fake()
     pacer = Pacer(protocol)
     for _ in range(20):
@@ -61,8 +61,8 @@ def pieces(messages):
     return [len(each.data) for each in messages if isinstance(each, (m.Piece, m.LastPiece))]
 
 
-async def all_that_comes(peer):
-    """Read all packets that are there."""
+async def read_until_quiet(peer):
+    """Read all packets that arrive within a second of each other."""
     messages = []
     while True:
         with trio.move_on_after(1) as scope:
@@ -74,43 +74,43 @@ async def all_that_comes(peer):
 async def test_pieces_wait_for_a_pong_while_another_call_is_in_flight(autojump_clock):
     async with session_with_raw_peer(Files(), max_buffer=10**6) as (session, peer):
         peer.send(m.Request(1, "sleep", []), m.Request(2, "get", [500_000]))
-        first = await all_that_comes(peer)
+        first = await read_until_quiet(peer)
         assert 0 < sum(pieces(first)) <= SHORT_PIECE
         assert first[-1] == m.Ping(1)
         peer.send(m.Pong(1))
-        second = await all_that_comes(peer)
+        second = await read_until_quiet(peer)
         assert SHORT_PIECE < sum(pieces(second)) <= 2 * SHORT_PIECE
         assert second[-1] == m.Ping(2)
         while not any(isinstance(each, m.LastPiece) for each in second):
             [ping] = [each for each in second if isinstance(each, m.Ping)]
             peer.send(m.Pong(ping.number))
-            second = await all_that_comes(peer)
+            second = await read_until_quiet(peer)
         peer.send(m.Cancel(1))
         await peer.read(m.ReplyErr)
         assert session.tree() == []
 
 
-async def test_a_message_that_is_alone_does_not_wait(autojump_clock):
+async def test_a_large_message_alone_is_not_paced(autojump_clock):
     async with session_with_raw_peer(Files(), max_buffer=10**6) as (_, peer):
         peer.send(m.Request(1, "get", [500_000]))
-        messages = await all_that_comes(peer)
+        messages = await read_until_quiet(peer)
         assert sum(pieces(messages)) > 500_000
         assert not any(isinstance(each, m.Ping) for each in messages)
 
 
-async def test_small_messages_pass_while_pieces_wait(autojump_clock):
+async def test_small_messages_are_sent_while_pieces_wait(autojump_clock):
     async with session_with_raw_peer(Files(), max_buffer=10**6) as (_, peer):
         peer.send(m.Request(1, "sleep", []), m.Request(2, "get", [500_000]))
-        await all_that_comes(peer)
+        await read_until_quiet(peer)
         peer.send(m.Request(3, "get", [1]))
-        assert [type(each) for each in await all_that_comes(peer)] == [m.Reply]
-        peer.send(m.Cancel(2))  # while its result is on its way
+        assert [type(each) for each in await read_until_quiet(peer)] == [m.Reply]
+        peer.send(m.Cancel(2))  # while its result is being sent
         assert (await peer.read(m.ReplyErr)).id == 2
         peer.send(m.Cancel(1))
         await peer.read(m.ReplyErr)
 
 
-async def test_large_results_arrive_beside_each_other(no_time):
+async def test_several_large_results_arrive_at_the_same_time(no_time):
     async with open_session_pair(Files(), None) as (_, b), trio.open_nursery() as nursery:
         got = []
 

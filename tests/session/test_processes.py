@@ -1,6 +1,6 @@
-"""Sessions with child processes that are true ones: what they do to each other, and how they end.
+"""Sessions with real child processes: calls in both directions, and how the processes end.
 
-In real time, since processes know no other; nothing here relies on speed.
+The tests run in real time, because the processes do, but none relies on speed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from helpers.handlers import Echo
 import trio_rpc
 from trio_rpc import DEFAULT_LIMITS, Limits, SessionBroken, open_process, serve_parent
 
-PATIENCE = 60.0
-"""Seconds that any of these tests may take, on any machine."""
+TIME_LIMIT = 60.0
+"""Seconds that each of these tests may take, on any machine."""
 
 
 def command(program="serve"):
@@ -33,32 +33,32 @@ def command(program="serve"):
 
 
 def opened(program="serve", *, limits=DEFAULT_LIMITS, **options):
-    """Open a child that may take as long to start as the test may take: a machine can be busy."""
-    patient = replace(limits, handshake_timeout=PATIENCE)
+    """Open a session whose child may take the test's whole time to start, on a busy machine."""
+    patient = replace(limits, handshake_timeout=TIME_LIMIT)
     return open_process(command(program), limits=patient, **options)
 
 
 @pytest.fixture(autouse=True)
 async def bounded():
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(TIME_LIMIT):
         yield
 
 
 @pytest.fixture(autouse=True)
-def nothing_left():
-    """Each test has reaped its processes and closed its descriptors."""
+def check_leaks():
+    """Check that each test has reaped its processes and closed its descriptors."""
     before = descriptors()
     yield
     assert descriptors() == before
 
 
 def descriptors():
-    """What is open, by number; the one that lists them is gone again."""
+    """Return the open descriptors by number, without the one that lists them."""
     return {each.name: each.readlink() for each in Path("/dev/fd").iterdir() if each.is_symlink()}
 
 
-def is_there(pid):
-    """Tell whether a process exists; one that has ended does until it is reaped."""
+def exists(pid):
+    """Tell whether a process exists. One that has ended exists until it is reaped."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -72,24 +72,24 @@ async def fails(session, *call):
     return caught.value
 
 
-# ── what goes across ─────────────────────────────────────────────────────────────────────────
+# ── what travels between the processes ───────────────────────────────────────────────────────
 
 
-async def test_a_child_serves_and_nothing_of_it_is_left():
+async def test_a_child_serves_and_is_reaped():
     async with opened() as session:
         pid = await session.call("pid")
         assert pid != os.getpid()
         assert session.name.startswith(f"child process {pid} (")
-        assert is_there(pid)
-    assert not is_there(pid)
+        assert exists(pid)
+    assert not exists(pid)
 
 
-async def test_both_ends_serve():
+async def test_both_ends_can_serve():
     async with opened(services={"parent": Echo()}) as session:
         assert await session.call("ask_parent", {"deep": [1, 2]}) == {"deep": [1, 2]}
 
 
-async def test_callbacks_streams_and_large_messages_cross():
+async def test_callbacks_streams_and_large_messages_work():
     async def double(number):
         return 2 * number
 
@@ -105,27 +105,27 @@ async def test_callbacks_streams_and_large_messages_cross():
                 nursery.start_soon(plugin.echo, number)
 
 
-async def test_standard_output_is_the_childs_own(capfd):
+async def test_the_session_does_not_use_the_childs_standard_output(capfd):
     async with opened() as session:
         await session.call("say", "hello")
     assert capfd.readouterr().out == "hello\n"
 
 
-async def test_environment_and_directory(tmp_path):
+async def test_a_child_gets_its_environment_and_directory(tmp_path):
     env = {**os.environ, "COLOUR": "green"}
     async with opened(env=env, cwd=tmp_path) as session:
         assert await session.call("surroundings") == (str(tmp_path), "green")
     assert "TRIO_RPC_CHANNEL_FD" not in os.environ
 
 
-async def test_what_a_child_starts_inherits_nothing_of_the_session():
+async def test_processes_started_by_a_child_do_not_inherit_the_channel():
     look = "import os; print('TRIO_RPC_CHANNEL_FD' in os.environ, len(os.listdir('/dev/fd')))"
     async with opened() as session:
-        # Its standard ones, and the one that lists them.
+        # The standard descriptors, and the one that lists them.
         assert await session.call("run", sys.executable, "-c", look) == "False 4\n"
 
 
-async def test_several_children_at_once():
+async def test_several_children_can_run_at_once():
     async def use(number):
         async with opened(name=f"number {number}") as session:
             assert await session.call("echo", number) == number
@@ -138,7 +138,7 @@ async def test_several_children_at_once():
 # ── a child that dies ────────────────────────────────────────────────────────────────────────
 
 
-async def test_the_exit_code_is_in_the_error_of_pending_calls():
+async def test_calls_in_flight_raise_an_error_with_the_exit_code():
     async with opened(name="plugin") as session, trio.open_nursery() as nursery:
         pid = await nursery.start(broken_call, session, "hang")
         error = await fails(session, "exit", 3)
@@ -146,7 +146,7 @@ async def test_the_exit_code_is_in_the_error_of_pending_calls():
         assert str(error) == f"the session is over: {text}"
         assert isinstance(error.__cause__, trio.BrokenResourceError)
         assert str(error.__cause__) == text
-    assert not is_there(pid)
+    assert not exists(pid)
 
 
 async def broken_call(session, method, *, task_status=trio.TASK_STATUS_IGNORED):
@@ -154,14 +154,14 @@ async def broken_call(session, method, *, task_status=trio.TASK_STATUS_IGNORED):
         await session.call(method, task_status=task_status)
 
 
-async def test_exit_code_0_without_a_goodbye_is_a_broken_session_too():
+async def test_exit_code_0_without_a_goodbye_is_a_broken_session():
     async with opened() as session:
         error = await fails(session, "exit", 0)
         assert str(error).endswith(") ended with exit code 0")
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
-async def test_a_child_that_is_killed_is_noticed_within_a_second(signal_number):
+async def test_the_end_of_a_killed_child_is_noticed_within_a_second(signal_number):
     async with opened() as session:
         await session.call("pid")
         with trio.fail_after(1):
@@ -169,8 +169,8 @@ async def test_a_child_that_is_killed_is_noticed_within_a_second(signal_number):
         assert str(error).endswith(f") was killed by {signal.Signals(signal_number).name}")
 
 
-async def test_a_child_that_is_killed_while_we_write_to_it():
-    """Whichever of reader and writer finds out first, the error says how the child has ended."""
+async def test_a_child_that_is_killed_during_a_write_is_noticed():
+    """Whether the reader or the writer notices first, the error says how the child has ended."""
     async with opened() as session, trio.open_nursery() as nursery:
         pid = await session.call("pid")
 
@@ -185,7 +185,7 @@ async def test_a_child_that_is_killed_while_we_write_to_it():
         os.kill(pid, signal.SIGKILL)
 
 
-async def test_a_child_that_is_frozen_is_found_by_the_keepalive():
+async def test_a_frozen_child_is_killed_after_its_keepalive_time():
     limits = Limits(keepalive_interval=0.1, keepalive_pings=2)
     async with open_process(
         command(), limits=limits, goodbye_time=0.1, terminate_time=0.1, on_end="keep"
@@ -193,12 +193,12 @@ async def test_a_child_that_is_frozen_is_found_by_the_keepalive():
         pid = await session.call("pid")
         error = await fails(session, "die", signal.SIGSTOP)
         assert "silent for 0.3 s" in str(error)
-        # Its end does not wait for the block's.
-        while is_there(pid):  # noqa: ASYNC110 - there is no Event to wait for
+        # The process is ended without waiting for the end of the block.
+        while exists(pid):  # noqa: ASYNC110 - no event tells
             await trio.sleep(0.01)
 
 
-async def test_a_child_that_says_goodbye():
+async def test_a_child_may_leave_with_a_goodbye():
     async with opened("leaving", on_end="keep") as session:
         await session.call("leave")
         await session.wait_closed()
@@ -206,18 +206,18 @@ async def test_a_child_that_says_goodbye():
             await session.call("echo", 1)
 
 
-async def test_somebody_else_holds_the_other_end_of_the_socket(caplog):
-    """And of standard error: neither is waited for when the child itself has ended."""
+async def test_the_end_of_a_child_is_noticed_even_if_another_process_holds_its_socket(caplog):
+    """Nor is the end of standard error awaited once the child itself has ended."""
     script = 'sleep 60 & echo $! >&2; exec "$0" "$@"'
     async with open_process(
-        ["/bin/sh", "-c", script, *command()], limits=Limits(handshake_timeout=PATIENCE)
+        ["/bin/sh", "-c", script, *command()], limits=Limits(handshake_timeout=TIME_LIMIT)
     ) as session:
         await session.call("pid")
         with trio.fail_after(5):
             error = await fails(session, "die", signal.SIGKILL)
         assert str(error).endswith("was killed by SIGKILL")
         sleeping = int(caplog.messages[0].rpartition(" ")[2])
-        assert is_there(sleeping)
+        assert exists(sleeping)
     os.kill(sleeping, signal.SIGKILL)
 
 
@@ -239,45 +239,45 @@ async def does_not_open(arguments, **options):
         ("true", TypeError, "a command is a list"),
     ],
 )
-async def test_a_command_that_cannot_be_started(arguments, error, text):
+async def test_a_command_that_cannot_be_started_is_an_error_of_one_line(arguments, error, text):
     with pytest.raises(error) as caught:
         await does_not_open(arguments)
     assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
 
 
-async def test_a_directory_that_is_not_there(tmp_path):
+async def test_a_missing_directory_is_named_in_the_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"cannot start .* \(the directory .*/nowhere\)$"):
         await does_not_open(command(), cwd=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("option", [{"goodbye_time": -1}, {"terminate_time": float("nan")}])
-async def test_a_time_that_is_none(option):
+async def test_a_negative_or_nan_time_is_refused(option):
     with pytest.raises(ValueError, match=f"{next(iter(option))} must not be negative"):
         await does_not_open(command(), **option)
 
 
-async def test_a_child_that_ends_before_the_session_is_open(caplog):
+async def test_a_child_that_ends_before_the_handshake_is_an_error_with_its_exit_code(caplog):
     with pytest.raises(SessionBroken, match=r"ended with exit code 1$"):
         await does_not_open([sys.executable, "-c", "raise ImportError('no such plugin')"])
     assert caplog.messages[-1].endswith("): ImportError: no such plugin")
 
 
-async def test_a_program_that_does_not_serve_its_parent():
+async def test_a_program_that_does_not_serve_its_parent_is_a_handshake_timeout():
     limits = Limits(handshake_timeout=0.1, shutdown_timeout=0.1)
     with pytest.raises(SessionBroken, match=r"no handshake within 0\.1 s"):
         await does_not_open(["sleep", "60"], limits=limits)
 
 
-async def test_cancelled_before_it_starts():
+async def test_opening_can_be_cancelled_before_the_process_starts():
     with trio.CancelScope() as scope:
         scope.cancel()
         await does_not_open(["sleep", "60"])
     assert scope.cancelled_caught
 
 
-async def test_cancelled_while_it_starts(monkeypatch):
-    """A race: the system starts the process, and nobody will get its channel any more."""
+async def test_a_process_that_starts_while_opening_is_cancelled_is_terminated(monkeypatch):
+    """A race: the system starts the process, but no caller will receive its channel."""
     start = trio.lowlevel.open_process
     started = []
 
@@ -288,12 +288,12 @@ async def test_cancelled_while_it_starts(monkeypatch):
 
     monkeypatch.setattr(trio.lowlevel, "open_process", cancel_meanwhile)
     with trio.CancelScope() as scope:
-        await does_not_open(["sleep", "60"], goodbye_time=PATIENCE)
+        await does_not_open(["sleep", "60"], goodbye_time=TIME_LIMIT)
     assert scope.cancelled_caught
     assert started[0].returncode == -signal.SIGTERM
 
 
-async def test_cancelled_while_it_shakes_hands():
+async def test_opening_can_be_cancelled_during_the_handshake():
     with trio.move_on_after(0.1) as scope:
         await does_not_open(["sleep", "60"], limits=Limits(shutdown_timeout=0.1))
     assert scope.cancelled_caught
@@ -302,21 +302,21 @@ async def test_cancelled_while_it_shakes_hands():
 # ── leaving the block ────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_child_that_lingers_gets_sigterm(caplog):
+async def test_a_child_that_does_not_end_gets_sigterm(caplog):
     async with opened("lingering", goodbye_time=0.2, terminate_time=30) as session:
         pid = await session.call("pid")
         left = trio.current_time()
     assert 0.2 <= trio.current_time() - left < 30
-    assert not is_there(pid)
+    assert not exists(pid)
     assert caplog.messages == []
 
 
-async def test_a_child_that_ignores_sigterm_is_killed_after_the_stated_time(caplog):
+async def test_a_child_that_ignores_sigterm_is_killed_after_terminate_time(caplog):
     async with opened("stubborn", goodbye_time=0.2, terminate_time=0.3) as session:
         pid = await session.call("pid")
         left = trio.current_time()
     assert 0.5 <= trio.current_time() - left < 5
-    assert not is_there(pid)
+    assert not exists(pid)
     [line] = caplog.messages
     assert line.endswith("did not end within 0.3 s of SIGTERM")
 
@@ -327,37 +327,37 @@ async def test_cancelling_the_block_lets_handlers_clean_up(caplog):
             async with trio.open_nursery() as nursery:
                 pid = await nursery.start(session.call, "hang")
                 scope.cancel()
-    assert not is_there(pid)
+    assert not exists(pid)
     assert [line.rpartition(" (")[2].partition("): ")[2] for line in caplog.messages] == [
         "cleaned up"
     ]
 
 
-async def test_cancelling_the_block_does_not_wait_for_long():
-    """For ``shutdown_timeout``, not ``goodbye_time``."""
+async def test_a_cancelled_block_waits_only_briefly_for_its_child():
+    """It waits for ``shutdown_timeout``, not for ``goodbye_time``."""
     with trio.CancelScope() as scope:
         async with opened(
             "stubborn",
-            goodbye_time=PATIENCE,
+            goodbye_time=TIME_LIMIT,
             terminate_time=0.1,
             limits=Limits(shutdown_timeout=0.1),
         ) as session:
             pid = await session.call("pid")
             scope.cancel()
-    assert not is_there(pid)
+    assert not exists(pid)
 
 
-async def test_what_the_block_raises_comes_out():
+async def test_the_block_raises_the_exception_of_its_body():
     error = ValueError("mine")
     with pytest.raises(ValueError, match="mine") as caught:
         async with opened() as session:
             pid = await session.call("pid")
             raise error
     assert caught.value is error
-    assert not is_there(pid)
+    assert not exists(pid)
 
 
-async def test_a_child_whose_parent_dies_ends_by_itself():
+async def test_a_child_ends_when_its_parent_dies():
     read, write = os.pipe()
     async with trio.lowlevel.FdStream(read) as output:
         try:
@@ -369,14 +369,14 @@ async def test_a_child_whose_parent_dies_ends_by_itself():
         finally:
             parent.kill()
             await parent.wait()
-        # The child has inherited this as its standard output, so its end is the child's.
+        # The child has inherited this pipe as its standard output, so it ends with the child.
         assert await output.receive_some() == b""
 
 
 # ── standard error ───────────────────────────────────────────────────────────────────────────
 
 
-async def complaints(caplog, *texts):
+async def logged_lines(caplog, *texts):
     async with opened(name="x") as session:
         for text in texts:
             await session.call("complain", text)
@@ -386,16 +386,16 @@ async def complaints(caplog, *texts):
 
 
 async def test_standard_error_goes_to_logging(caplog):
-    lines = await complaints(caplog, b"one\ntwo\n", b"thr", b"ee\n\n", b"no end")
+    lines = await logged_lines(caplog, b"one\ntwo\n", b"thr", b"ee\n\n", b"no end")
     assert lines == ["one", "two", "three", "", "no end"]
 
 
-async def test_lines_are_escaped_and_bounded(caplog):
-    lines = await complaints(caplog, b"\x1b[31mred\r\n", b"\xff\xc3\xa4\n", b"a" * 10_000 + b"\n")
+async def test_logged_lines_are_escaped_and_bounded(caplog):
+    lines = await logged_lines(caplog, b"\x1b[31mred\r\n", b"\xff\xc3\xa4\n", b"a" * 10_000 + b"\n")
     assert lines == [r"\x1b[31mred\r", r"\xffä", "a" * 4096, "a" * 4096, "a" * 1808]
 
 
-async def test_a_flood_on_standard_error_holds_nobody_up(caplog):
+async def test_a_flood_on_standard_error_does_not_block_calls(caplog):
     logging.getLogger("trio_rpc.process").disabled = True
     try:
         async with opened() as session:
@@ -408,7 +408,7 @@ async def test_a_flood_on_standard_error_holds_nobody_up(caplog):
 # ── the child's end ──────────────────────────────────────────────────────────────────────────
 
 
-async def test_serving_a_parent_that_is_none(monkeypatch):
+async def test_serving_a_parent_fails_without_a_parent(monkeypatch):
     monkeypatch.delenv("TRIO_RPC_CHANNEL_FD", raising=False)
     with pytest.raises(RuntimeError, match=r"not started by trio_rpc\.open_process"):
         await serve_parent(Echo())
@@ -416,7 +416,7 @@ async def test_serving_a_parent_that_is_none(monkeypatch):
 
 @contextlib.contextmanager
 def foreign(kind):
-    """Yield the number of a descriptor that is not ours."""
+    """Yield the number of a descriptor that is not the channel's."""
     if kind == "closed":
         yield 987
     elif kind == "file":
@@ -428,20 +428,20 @@ def foreign(kind):
 
 
 @pytest.mark.parametrize("kind", ["closed", "file", "socket"])
-async def test_a_descriptor_that_is_not_the_one(monkeypatch, kind):
+async def test_a_descriptor_that_is_not_the_channels_is_refused(monkeypatch, kind):
     with foreign(kind) as number:
         monkeypatch.setenv("TRIO_RPC_CHANNEL_FD", str(number))
         with pytest.raises(RuntimeError, match=f"is '{number}', which is "):
             await serve_parent(Echo())
 
 
-async def test_a_variable_that_is_no_number(monkeypatch):
+async def test_a_variable_that_is_not_a_number_is_refused(monkeypatch):
     monkeypatch.setenv("TRIO_RPC_CHANNEL_FD", "stdin")
     with pytest.raises(RuntimeError, match="is 'stdin', which is not an open socket"):
         await serve_parent(Echo())
 
 
-async def test_the_parent_is_served_once(monkeypatch):
+async def test_the_parent_can_be_served_only_once(monkeypatch):
     ours, theirs = socket.socketpair()
     ours.close()
     monkeypatch.setenv("TRIO_RPC_CHANNEL_FD", str(theirs.detach()))
@@ -451,8 +451,8 @@ async def test_the_parent_is_served_once(monkeypatch):
         await serve_parent(Echo())
 
 
-async def test_a_parent_knows_its_own_exit_code():
-    """A program that is a parent by itself, from its start to its end."""
+async def test_a_whole_parent_program_runs_without_warnings():
+    """Run a whole parent program, from its start to its end."""
     program = (
         "import sys, trio, trio_rpc\n"
         "async def main():\n"

@@ -1,4 +1,4 @@
-"""Races between a call's cancellation, its end, and that of its session; each test names its race."""
+"""Races between cancelling a call, its end, and its session's end. Each test names its race."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_request_and_its_cancel_in_one_packet(no_time):
         peer.send(m.Request(1, "sleep", []), m.Cancel(1, "changed my mind"))
         reply = await peer.read(m.ReplyErr)
         assert reply.error["code"] == "cancelled"
-        assert sleeper.reasons == ["changed my mind"]  # it had begun, and was not let wait
+        assert sleeper.reasons == ["changed my mind"]  # at its first wait
         assert sleeper.running == 0
         assert session.statistics().calls_in == 0
         peer.send(m.Request(2, "sleep", []), m.Ping(1))
@@ -43,8 +43,8 @@ async def test_request_and_its_cancel_in_one_packet_with_an_inline_handler(no_ti
 
 
 async def test_cancel_before_the_handler_starts(no_time):
-    # There is no such time: a handler is begun as its Request is read. What there is to lose is a Cancel
-    # that is read in the same turn, before the handler's task has run on its own.
+    # A handler starts when its Request is read. A Cancel read in the same turn arrives before the
+    # handler's task has run on its own.
     sleeper = Sleeper()
     async with session_with_raw_peer(sleeper) as (session, peer):
         peer.send(m.Request(1, "sleep", []), m.Request(2, "sleep", []), m.Cancel(2), m.Cancel(1))
@@ -63,7 +63,7 @@ async def test_cancelled_from_outside_before_the_handler_starts(no_time):
             peer.send(m.Request(1, "sleep", []))
             scope.cancel()
             await peer.read(m.ReplyErr)
-    # Like a task that is started in a cancelled nursery, it gets to its first checkpoint at most.
+    # Like a task started in a cancelled nursery, it runs at most to its first checkpoint.
     assert sleeper.running == 0
     assert [how for _, how, _ in sleeper.ended] == ["cancelled"] * sleeper.started
 
@@ -84,7 +84,7 @@ async def test_cancel_of_a_handler_that_has_just_returned(no_time):
 
 
 async def test_cancel_and_reply_crossing(no_time):
-    # The Reply had left when the Cancel came.
+    # The Reply had been sent when the Cancel arrived.
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
 
@@ -101,7 +101,7 @@ async def test_cancel_and_reply_crossing(no_time):
         assert session.statistics().state == "open"
 
 
-async def test_cancel_and_reply_crossing_between_two_sessions_leaves_nothing(no_time):
+async def test_cancel_and_reply_crossing_between_two_sessions_leaves_no_calls(no_time):
     class Slow:
         @trio_rpc.method
         async def echo(self, value):
@@ -166,7 +166,7 @@ async def test_deadline_and_reply_in_one_tick(autojump_clock):
 
 
 async def test_remote_deadline_fires_before_the_callers_own(autojump_clock):
-    # The handler's clock runs ahead: it gives up a second early.
+    # The handler's clock runs ahead, so it is cancelled a second early.
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
 
         async def give_up_early():
@@ -203,7 +203,7 @@ async def test_remote_deadline_fires_and_then_the_caller_is_cancelled_for_anothe
 
 
 async def test_reply_before_the_caller_sleeps(no_time):
-    # python-trio/trio issue 467. The other end answers inside the very send of the Request.
+    # See python-trio/trio issue 467. The other end answers while the Request is being sent.
     ours, theirs = memory_channel_pair()
     async with open_session_pair(None, None, channels=(ours, theirs)) as (a, _):
 
@@ -245,7 +245,7 @@ async def test_cancelled_while_waiting_for_credit(no_time):
     assert sent == ["holds the credit", "first in the queue"]
 
 
-async def test_cancelled_in_the_tick_in_which_credit_came(no_time):
+async def test_cancelled_in_the_tick_in_which_credit_arrives(no_time):
     peer_limits = Limits(max_calls=1)
     async with (
         session_with_raw_peer(peer_limits=peer_limits) as (session, peer),
@@ -323,7 +323,7 @@ async def test_cancelled_by_abandon_on_cancel_and_then_the_reply(no_time):
             await session.call("anything", abandon_on_cancel=True)
         assert scope.cancelled_caught
         assert session.statistics().calls_out == 1
-        peer.send(m.Reply(1, "nobody wants it"))
+        peer.send(m.Reply(1, "unwanted"))
         await wait_all_tasks_blocked()
         assert session.statistics().calls_out == 0
         assert session.statistics().late_replies == 1
@@ -345,7 +345,7 @@ async def test_cancel_grace_over_then_a_late_reply(autojump_clock):
         assert session.statistics().late_replies == 1
 
 
-@pytest.mark.parametrize("grace", [2, 20])  # less and more than the watch sleeps for
+@pytest.mark.parametrize("grace", [2, 20])  # shorter and longer than the driver's sleep
 async def test_cancel_grace_of_each_call_is_its_own(autojump_clock, grace):
     left = []
 
@@ -372,13 +372,13 @@ async def test_cancel_grace_over_and_reply_in_one_tick(autojump_clock):
         for _ in range(10):
             with trio.CancelScope() as scope:
 
-                async def answer_in_the_last_moment(scope=scope):
+                async def answer_at_the_last_moment(scope=scope):
                     request = await peer.read(m.Request)
                     scope.cancel()
                     await trio.sleep(2)
                     peer.send(m.Reply(request.id, "late"))
 
-                nursery.start_soon(answer_in_the_last_moment)
+                nursery.start_soon(answer_at_the_last_moment)
                 await session.call("anything")
             await wait_all_tasks_blocked()
             assert session.statistics().calls_out == 0
@@ -429,7 +429,7 @@ async def test_cancel_before_the_request_has_left_sends_nothing(no_time):
 # ── load ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_10000_requests_in_one_packet_leave_another_session_unharmed(session_pair, no_time):
+async def test_10000_requests_in_one_packet_do_not_affect_another_session(session_pair, no_time):
     count = 10_000
     limits = Limits(max_calls=count)
     turns = 0
@@ -450,7 +450,7 @@ async def test_10000_requests_in_one_packet_leave_another_session_unharmed(sessi
 
 
 async def test_10000_concurrent_calls_of_a_sleeping_method(session_pair, no_time):
-    # The first 1,024 run, the others wait for credit.
+    # The first 1,024 calls run, and the others wait for credit.
     sleeper = Sleeper()
     async with session_pair(None, sleeper) as (a, b):
         async with trio.open_nursery() as nursery:
@@ -477,7 +477,7 @@ async def test_1000_calls_cancelled_at_once(session_pair, no_time):
         assert a.statistics().calls_out == b.statistics().calls_in == 0
 
 
-async def test_notification_flood_keeps_its_order_and_its_bounds(session_pair, no_time):
+async def test_a_flood_of_notifications_keeps_its_order_and_its_bounds(session_pair, no_time):
     seen = []
 
     class Listener:
@@ -501,7 +501,7 @@ async def test_notification_flood_keeps_its_order_and_its_bounds(session_pair, n
     assert listener.most <= 16
 
 
-async def test_both_sides_send_much_while_neither_reads(session_pair, no_time):
+async def test_both_ends_can_send_large_messages_at_the_same_time(session_pair, no_time):
     async with session_pair(Echo(), Echo()) as (a, b):
         done = []
 
@@ -516,9 +516,7 @@ async def test_both_sides_send_much_while_neither_reads(session_pair, no_time):
         assert len(done) == 20
 
 
-async def test_no_credit_for_a_call_inside_a_call_inside_a_call_is_refused_not_waited_for(
-    session_pair, no_time
-):
+async def test_a_nested_call_without_credit_is_refused_and_does_not_wait(session_pair, no_time):
     refused = []
 
     class Mirror:
@@ -561,8 +559,8 @@ async def test_a_deadline_that_passes_while_waiting_for_credit_sends_nothing(
         sleeper.go.set()
 
 
-async def test_both_ends_out_of_credit_with_calls_that_call_back(session_pair, no_time):
-    # Each holds what the other one waits for: waiting would be for ever, so neither waits.
+async def test_calls_that_call_back_fail_when_both_ends_are_out_of_credit(session_pair, no_time):
+    # Each end holds the credit that the other waits for. They would wait forever, so both fail.
     class Both:
         @trio_rpc.method
         async def outer(self) -> str:
@@ -573,7 +571,7 @@ async def test_both_ends_out_of_credit_with_calls_that_call_back(session_pair, n
                 return await trio_rpc.current_call().session.call("inner")
             finally:
                 refused.append(self)
-                while len(refused) < 2:  # neither gives its credit back before the other has asked
+                while len(refused) < 2:  # neither returns its credit before both have asked
                     await trio.lowlevel.checkpoint()
 
         @trio_rpc.method

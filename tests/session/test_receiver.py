@@ -1,6 +1,6 @@
-"""A caller that receives by itself: all that may come in place of its Reply.
+"""A caller that receives its Reply itself, and all other packets that it may receive instead.
 
-A second call right after a first one is the one that does; the first finds the reader at it.
+A caller receives if it makes a call right after another; during the first one the reader receives.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Slow:
 
 
 async def second(session, peer, nursery, *, name="work"):
-    """Make a call and, without a turn in between, another one, whose caller then receives."""
+    """Make a call and another one in the same turn, whose caller then receives."""
     results = []
 
     async def call():
@@ -50,7 +50,7 @@ async def second(session, peer, nursery, *, name="work"):
 
 @pytest.fixture
 def receives(monkeypatch):
-    """Whether a caller has received in this test: if not, it has tested nothing."""
+    """Check that a caller has received in this test, since otherwise it has tested nothing."""
     receiver = trio_rpc.session.io.receiver.Receiver
     receive_reply = receiver.receive_reply
     calls = []
@@ -64,7 +64,7 @@ def receives(monkeypatch):
     assert calls
 
 
-async def test_what_comes_before_the_reply_is_handled(no_time):
+async def test_messages_before_the_reply_are_handled(no_time):
     class Peer:
         @method
         async def twice(self, value: int) -> int:
@@ -81,7 +81,7 @@ async def test_what_comes_before_the_reply_is_handled(no_time):
         assert results == ["late"]
 
 
-async def test_what_comes_in_the_same_packet_is_handled_after_the_reply(no_time):
+async def test_messages_in_the_replys_packet_are_handled_after_it(no_time):
     seen = []
 
     class Peer:
@@ -97,7 +97,7 @@ async def test_what_comes_in_the_same_packet_is_handled_after_the_reply(no_time)
         assert results == [1]
 
 
-async def test_a_next_call_does_not_pass_what_is_left_of_a_packet(no_time):
+async def test_the_next_call_does_not_overtake_the_rest_of_a_packet(no_time):
     order = []
 
     class Peer:
@@ -121,9 +121,11 @@ async def test_a_next_call_does_not_pass_what_is_left_of_a_packet(no_time):
         assert [each for each in order if isinstance(each, str)] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("_again", range(10))  # in what order tasks of one turn run is random
-async def test_race_a_deadline_counts_from_when_a_caller_received_it(autojump_clock, _again):
-    """The reader gives way meanwhile, and has not looked at the clock since the packet before."""
+@pytest.mark.parametrize("_again", range(10))  # the order of tasks in one turn is random
+async def test_race_a_deadline_counts_from_the_time_at_which_a_caller_received_it(
+    autojump_clock, _again
+):
+    """Meanwhile the reader does not receive, so the last time it has read is too old."""
 
     class Peer:
         @method
@@ -136,7 +138,7 @@ async def test_race_a_deadline_counts_from_when_a_caller_received_it(autojump_cl
         @nursery.start_soon
         async def call():
             await session.call("first")
-            autojump_clock.jump(10)  # it blocks everything for so long
+            autojump_clock.jump(10)  # blocks this end for 10 s
             peer.send(m.Request(1, "work", [], None, {"deadline": 5.0}))
             await session.call("second")
 
@@ -147,7 +149,7 @@ async def test_race_a_deadline_counts_from_when_a_caller_received_it(autojump_cl
         peer.send(m.Reply(second_call.id, None))
 
 
-async def test_another_caller_gets_its_reply(no_time):
+async def test_the_reply_of_another_caller_is_delivered(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         call, results = await second(session, peer, nursery)
         others = []
@@ -165,7 +167,7 @@ async def test_another_caller_gets_its_reply(no_time):
         assert results == ["work"]
 
 
-async def test_cancelled_it_waits_for_the_word_that_the_handler_has_ended(no_time):
+async def test_a_cancelled_receiving_caller_waits_until_the_handler_has_ended(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         left = []
         scope = trio.CancelScope()
@@ -190,7 +192,7 @@ async def test_cancelled_it_waits_for_the_word_that_the_handler_has_ended(no_tim
         assert left == [True]
 
 
-async def test_cancelled_it_returns_a_result_that_was_faster(no_time):
+async def test_a_cancelled_receiving_caller_returns_a_result_that_won_the_race(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         results = []
         scope = trio.CancelScope()
@@ -215,7 +217,7 @@ async def test_cancelled_it_returns_a_result_that_was_faster(no_time):
         assert scope.cancelled_caught
 
 
-async def test_it_is_ended_with_the_session(no_time):
+async def test_a_receiving_caller_ends_with_the_session(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         _, results = await second(session, peer, nursery)
         await close_at_once(session)
@@ -223,8 +225,8 @@ async def test_it_is_ended_with_the_session(no_time):
         assert [type(each) for each in results] == [trio_rpc.SessionClosed]
 
 
-async def test_it_is_ended_before_a_handler_that_takes_its_time(autojump_clock):
-    """Law 6: every call ends at once; the channel is closed later."""
+async def test_a_receiving_caller_ends_before_a_slow_handler(autojump_clock):
+    """Law 6: every call ends at once, and the channel is closed later."""
     ended = []
 
     async with session_with_raw_peer(Slow()) as (session, peer), trio.open_nursery() as nursery:
@@ -248,7 +250,9 @@ async def test_it_is_ended_before_a_handler_that_takes_its_time(autojump_clock):
 
 
 @pytest.mark.parametrize("abandons", [False, True])
-async def test_race_it_is_cancelled_in_the_tick_in_which_the_session_ends(no_time, abandons):
+async def test_race_a_receiving_caller_is_cancelled_in_the_tick_in_which_the_session_ends(
+    no_time, abandons
+):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         scope = trio.CancelScope()
 
@@ -268,11 +272,11 @@ async def test_race_it_is_cancelled_in_the_tick_in_which_the_session_ends(no_tim
         assert not [each for each in peer.received if isinstance(each, m.Cancel)]
 
 
-async def test_race_its_reply_comes_in_the_tick_in_which_the_session_ends(no_time, monkeypatch):
+async def test_race_the_reply_arrives_in_the_tick_in_which_the_session_ends(no_time, monkeypatch):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         call, results = await second(session, peer, nursery)
         peer.send(m.Reply(call, "too late"))
-        # A channel over a socket finds nobody to stop: who receives has been woken.
+        # The receiving task has been woken already, so a socket channel finds no task to stop.
         monkeypatch.setattr(session._core.channel, "stop_receiving", lambda: None)
         session._core.lifecycle.stop()
         await session.wait_closed()
@@ -280,9 +284,11 @@ async def test_race_its_reply_comes_in_the_tick_in_which_the_session_ends(no_tim
         assert [type(each) for each in results] == [trio_rpc.SessionClosed]
 
 
-@pytest.mark.parametrize("_again", range(10))  # in what order tasks of one turn run is random
-async def test_race_handlers_have_their_last_word_when_it_is_stopped(autojump_clock, _again):
-    """Law 4: to the reader, that a caller was stopped is no loss of the channel."""
+@pytest.mark.parametrize("_again", range(10))  # the order of tasks in one turn is random
+async def test_race_handlers_are_answered_when_a_receiving_caller_is_stopped(
+    autojump_clock, _again
+):
+    """Law 4: the reader does not mistake the end of a receiving caller for a lost channel."""
 
     async with session_with_raw_peer(Slow()) as (session, peer), trio.open_nursery() as nursery:
         peer.send(m.Request(1, "slow", []))
@@ -325,7 +331,7 @@ async def test_a_channel_that_fails_is_the_end_of_the_session(no_time, end):
         assert session.statistics().state == "over"
 
 
-async def test_what_breaks_the_protocol_after_a_reply_does_not_take_it_back(no_time):
+async def test_a_protocol_error_after_a_reply_does_not_revoke_it(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         call, results = await second(session, peer, nursery)
         peer.send(m.Reply(call, "good"), m.Reply(call, "twice"))
@@ -336,7 +342,9 @@ async def test_what_breaks_the_protocol_after_a_reply_does_not_take_it_back(no_t
 
 
 @pytest.mark.parametrize("end", ["broken", "garbage", "garbage after the reply"])
-async def test_the_end_keeps_nothing_of_what_the_caller_that_received_it_was_handling(no_time, end):
+async def test_the_sessions_cause_does_not_refer_to_exceptions_of_the_receiving_caller(
+    no_time, end
+):
     handled = []
 
     async def call():
@@ -368,7 +376,7 @@ async def test_the_end_keeps_nothing_of_what_the_caller_that_received_it_was_han
         assert handled[0].__traceback__.tb_frame.f_code is call.__code__
 
 
-async def test_a_close_waits_for_it(no_time):
+async def test_aclose_waits_for_a_receiving_caller(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         call, results = await second(session, peer, nursery)
         nursery.start_soon(session.aclose)
@@ -380,8 +388,8 @@ async def test_a_close_waits_for_it(no_time):
         assert results == ["work"]
 
 
-async def test_the_reader_keeps_the_task_of_a_handler_that_waits(no_time):
-    """The handler's own calls, one after the other, are received by its task."""
+async def test_the_task_of_a_handler_can_receive_the_replies_to_its_own_calls(no_time):
+    """The handler's consecutive calls are received by its own task."""
     asked = []
 
     class Asks:

@@ -1,4 +1,4 @@
-"""Remote scopes: what is passed within one lives until its block ends (laws 1, 2 and 8)."""
+"""Remote scopes: references passed in a scope live until its block ends (laws 1, 2 and 8)."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ async def market():
     return Market()
 
 
-async def nothing_left(*sessions):
-    await wait_all_tasks_blocked()  # a stream that was given may end a little later
+async def assert_no_calls_left(*sessions):
+    await wait_all_tasks_blocked()  # a stream argument may end a little later
     for session in sessions:
         assert session.tree() == []
         assert not session._core.protocol.outgoing
@@ -120,10 +120,10 @@ async def test_law_8_a_callback_lives_as_long_as_its_scope(session_pair, market,
         assert got == ["one", "two"]
         with pytest.raises(LocalProtocolError, match="lives only until"):
             await market.subscribers[0]("three")
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_a_stream_that_was_given_lives_as_long_as_its_scope(session_pair, market, no_time):
+async def test_a_stream_argument_lives_as_long_as_its_scope(session_pair, market, no_time):
     closed = []
 
     async def numbers():
@@ -140,10 +140,10 @@ async def test_a_stream_that_was_given_lives_as_long_as_its_scope(session_pair, 
         assert closed
         with pytest.raises(LocalProtocolError):
             await market.numbers.receive()
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_law_2_what_a_handler_starts_in_the_scope_ends_with_it(
+async def test_law_2_tasks_that_a_handler_starts_in_the_scope_end_with_it(
     session_pair, market, autojump_clock
 ):
     got = []
@@ -158,42 +158,42 @@ async def test_law_2_what_a_handler_starts_in_the_scope_ends_with_it(
         assert got == [0, 1, 2]
         assert market.log == ["its block has been left", "ended"]
         assert trio.current_time() == 2
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_a_failing_body_cancels_the_scope_with_that_reason(
+async def test_a_failing_body_cancels_the_scope_with_its_exception_as_the_reason(
     session_pair, market, autojump_clock
 ):
     async with session_pair(market, None) as (a, b):
         with pytest.raises(Gone, match="of mine"):
             async with b.open_scope() as scope:
-                await scope.proxy("", Market).feed(print_nothing)
+                await scope.proxy("", Market).feed(ignore)
                 await wait_all_tasks_blocked()
                 raise Gone("of mine")
         assert market.log == ["Gone: of mine", "ended"]
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def print_nothing(_number):
+async def ignore(_number):
     pass
 
 
-async def test_a_cancelled_body_cancels_the_scope_with_that_reason(
+async def test_a_cancelled_body_cancels_the_scope_with_the_same_reason(
     session_pair, market, autojump_clock
 ):
     async with session_pair(market, None) as (a, b):
         with trio.CancelScope() as outer:
             async with b.open_scope() as scope:
-                await scope.proxy("", Market).feed(print_nothing)
+                await scope.proxy("", Market).feed(ignore)
                 await wait_all_tasks_blocked()
                 outer.cancel(reason="enough")
                 await trio.sleep_forever()
         assert outer.cancelled_caught
         assert market.log == ["enough", "ended"]
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_one_message_cancels_all_that_is_in_the_scope(session_pair, market, no_time):
+async def test_one_message_cancels_all_calls_in_the_scope(session_pair, market, no_time):
     async with session_pair(market, None) as (a, b), trio.open_nursery() as nursery:
         cancelled = []
 
@@ -211,7 +211,7 @@ async def test_one_message_cancels_all_that_is_in_the_scope(session_pair, market
         await wait_all_tasks_blocked()
         assert cancelled == [True] * 3
         assert a.statistics().messages_received == before + 1
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
 async def test_streams_in_a_scope_end_with_it(session_pair, market, no_time):
@@ -232,10 +232,10 @@ async def test_streams_in_a_scope_end_with_it(session_pair, market, no_time):
         await wait_all_tasks_blocked()
         assert got == list(range(9))
         assert market.log == ["stream ended"] * 2
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_law_7_an_error_in_the_scope_is_raised_at_its_block(
+async def test_law_7_an_error_in_the_scope_is_raised_by_its_block(
     session_pair, market, autojump_clock
 ):
     async with session_pair(market, None) as (a, b):
@@ -247,10 +247,10 @@ async def test_law_7_an_error_in_the_scope_is_raised_at_its_block(
             async with b.open_scope() as scope:
                 await scope.call("fail_later", "one", "two")
                 await trio.sleep_forever()
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_an_error_in_the_scope_comes_before_what_it_did_to_others(
+async def test_the_error_in_a_scope_is_raised_rather_than_the_cancellations_it_caused(
     session_pair, market, autojump_clock
 ):
     async with session_pair(market, None) as (a, b):
@@ -259,30 +259,30 @@ async def test_an_error_in_the_scope_comes_before_what_it_did_to_others(
                 await scope.call("fail_later", "later")
                 await scope.call("sleep")
         assert market.log == ["sleeper ended"]
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_the_other_end_ends_the_scope(session_pair, market, no_time):
+async def test_the_other_end_may_end_the_scope(session_pair, market, no_time):
     async with session_pair(market, None) as (a, b):
         with pytest.raises(trio_rpc.RemoteCancelled, match="has ended the remote scope"):
             async with b.open_scope() as scope:
                 await scope.call("end_scope")
                 await trio.sleep_forever()
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_a_scope_that_ends_with_the_other_ends_session_says_so(
+async def test_the_error_says_so_if_a_scope_ends_because_the_other_end_closes(
     session_pair, market, autojump_clock, nursery
 ):
     async with session_pair(market, None, on_end="keep") as (a, b):
         with pytest.raises(trio_rpc.RemoteCancelled, match="scope: this session is ending"):
             async with b.open_scope():
-                await wait_all_tasks_blocked()  # the other end has it by now
+                await wait_all_tasks_blocked()  # the other end has opened it by now
                 nursery.start_soon(functools.partial(a.aclose, grace=0))
                 await trio.sleep_forever()
 
 
-async def test_use_after_the_end(session_pair, market, no_time):
+async def test_a_scope_cannot_be_used_after_its_end(session_pair, market, no_time):
     async with session_pair(market, None) as (_, b):
         async with b.open_scope() as scope:
             proxy = scope.proxy("", Market)
@@ -302,7 +302,7 @@ async def test_law_6_the_end_of_the_session_ends_the_block(session_pair, market,
         trio_rpc.SessionClosed,
         trio_rpc.SessionBroken,
         trio_rpc.RemoteCancelled,
-        trio_rpc.Unavailable,  # over a transport that takes its time
+        trio_rpc.Unavailable,  # over a slow transport
     )
     async with session_pair(market, None) as (a, b):
         with pytest.raises(outcomes):
@@ -311,7 +311,7 @@ async def test_law_6_the_end_of_the_session_ends_the_block(session_pair, market,
                 await trio.sleep_forever()
 
 
-async def test_scopes_in_each_other_and_in_handlers(session_pair, market, no_time):
+async def test_scopes_can_be_nested_and_opened_in_handlers(session_pair, market, no_time):
     class Relay:
         @method
         async def relay(self, on_tick):
@@ -332,10 +332,10 @@ async def test_scopes_in_each_other_and_in_handlers(session_pair, market, no_tim
 
         await d.call("relay", on_tick)
         assert got == ["through", "through"]
-        await nothing_left(a, b, c, d)
+        await assert_no_calls_left(a, b, c, d)
 
 
-async def test_law_1_a_scope_and_what_is_in_it_are_in_the_tree(session_pair, market, no_time):
+async def test_law_1_a_scope_and_its_calls_are_in_the_tree(session_pair, market, no_time):
     async with session_pair(market, None) as (a, b), trio.open_nursery() as nursery:
         async with b.open_scope() as scope:
             call = scope.proxy("", Market).sleep
@@ -366,7 +366,7 @@ async def test_a_call_outside_a_scope_has_no_nursery(session_pair, no_time):
         await b.call("look")
 
 
-async def test_law_4_the_scopes_end_comes_after_that_of_its_calls(market, no_time):
+async def test_law_4_a_scope_is_answered_after_its_calls(market, no_time):
     async with session_with_raw_peer(market) as (session, peer):
         peer.send(
             m.Request(1, "trio_rpc.scope", []),
@@ -380,19 +380,19 @@ async def test_law_4_the_scopes_end_comes_after_that_of_its_calls(market, no_tim
         assert session.tree() == []
 
 
-async def test_a_scope_that_is_none(market, no_time):
+async def test_a_call_in_a_scope_that_does_not_exist_is_refused(market, no_time):
     async with session_with_raw_peer(market) as (_, peer):
         peer.send(m.Request(1, "sleep", []), m.Request(2, "sleep", [], None, {"scope": 1}))
         assert (await peer.read(m.ReplyErr)).id == 2
 
 
-async def test_nobody_serves_under_the_reserved_name(session_pair, no_time):
+async def test_a_service_cannot_have_the_reserved_name(session_pair, no_time):
     with pytest.raises(ValueError, match="reserved"):
         async with session_pair({"trio_rpc": Market()}, None):
             pass
 
 
-async def test_filters_see_scopes_too(session_pair, market, no_time):
+async def test_filters_see_scopes(session_pair, market, no_time):
     seen = []
 
     async def audit(call, proceed):
@@ -402,28 +402,28 @@ async def test_filters_see_scopes_too(session_pair, market, no_time):
 
     async with session_pair(market, None, options_a={"filters": [audit]}) as (a, b):
         async with b.open_scope() as scope:
-            await scope.call("subscribe", "BTC", print_nothing)
+            await scope.call("subscribe", "BTC", ignore)
         assert seen == ["trio_rpc.scope", "subscribe"]
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_nothing_is_left_after_many(session_pair, market, no_time, tasks):
+async def test_many_scopes_leave_no_tasks(session_pair, market, no_time, tasks):
     async with session_pair(market, None) as (a, b):
 
         async def once():
             async with b.open_scope() as scope:
-                await scope.call("subscribe", "BTC", print_nothing)
+                await scope.call("subscribe", "BTC", ignore)
             await wait_all_tasks_blocked()
 
-        await once()  # and from here on there are writers
+        await once()  # from here on the writers exist
         before = tasks()
         for _ in range(50):
             await once()
         assert tasks() == before
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_plain_methods_called_in_a_remote_scope_do_not_hold_up_its_end(session_pair, no_time):
+async def test_plain_methods_called_in_a_scope_do_not_delay_its_end(session_pair, no_time):
     class Plain:
         @trio_rpc.method
         def returns(self):
@@ -441,7 +441,9 @@ async def test_plain_methods_called_in_a_remote_scope_do_not_hold_up_its_end(ses
         assert session.tree() == []
 
 
-async def test_a_callback_kept_by_a_plain_method_dies_with_its_call(session_pair, no_time):
+async def test_a_callback_of_a_plain_method_can_be_called_only_until_its_call_ends(
+    session_pair, no_time
+):
     class Keeps:
         @trio_rpc.method
         def keep(self, callback):
@@ -454,7 +456,9 @@ async def test_a_callback_kept_by_a_plain_method_dies_with_its_call(session_pair
             await service.kept()
 
 
-async def test_what_a_failed_call_would_have_lent_is_not_lent_to_its_scope(session_pair, no_time):
+async def test_the_callbacks_of_a_call_that_was_not_sent_are_not_kept_by_its_scope(
+    session_pair, no_time
+):
     class Service:
         @trio_rpc.method
         async def use(self, callback):

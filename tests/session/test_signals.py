@@ -1,4 +1,7 @@
-"""Exceptions that mean the end of something, raised where they do not: errors for the caller, never an end."""
+"""Exceptions that signal an end, such as StopIteration, raised by handlers and callbacks.
+
+They are errors for the caller and never end a stream.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class Service:
         return "returned"
 
     @trio_rpc.method
-    async def pulls(self, numbers: AsyncIterator[int]) -> str:
+    async def iterates(self, numbers: AsyncIterator[int]) -> str:
         taken = []
         try:
             async for number in numbers:
@@ -111,7 +114,7 @@ async def test_a_callback_that_raises_a_signal_fails(session_pair, name, is_asyn
 
 
 class Iterator:
-    """An async iterator that is not a generator, so that Python does not change what it raises."""
+    """An async iterator that is not a generator, so that Python does not convert its exceptions."""
 
     def __init__(self, error: type[Exception]) -> None:
         self.error = error
@@ -127,18 +130,18 @@ class Iterator:
         return self.count
 
 
-async def test_a_pulled_stream_that_raises_a_signal_does_not_look_complete(session_pair):
+async def test_a_stream_argument_that_raises_a_signal_does_not_look_complete(session_pair):
     async with session_pair(Service(), None) as (_, session):
         proxy = session.proxy("", Service)
-        assert "[1] and trio.EndOfChannel" in await proxy.pulls(Iterator(trio.EndOfChannel))
-        assert "[1] and coroutine raised StopIteration" in await proxy.pulls(
+        assert "[1] and trio.EndOfChannel" in await proxy.iterates(Iterator(trio.EndOfChannel))
+        assert "[1] and coroutine raised StopIteration" in await proxy.iterates(
             Iterator(StopIteration)
         )
-        # To raise this is how an async iterator ends.
-        assert await proxy.pulls(Iterator(StopAsyncIteration)) == "complete: [1]"
+        # Raising StopAsyncIteration is how an async iterator ends.
+        assert await proxy.iterates(Iterator(StopAsyncIteration)) == "complete: [1]"
 
 
-async def test_a_filter_that_raises_stop_iteration_before_it_can_be_awaited_refuses_the_call(
+async def test_a_plain_function_as_a_filter_that_raises_stop_iteration_refuses_the_call(
     session_pair,
 ):
     async with session_pair(Service(), None, options_a={"filters": [refuses]}) as (_, session):

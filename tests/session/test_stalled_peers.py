@@ -1,4 +1,4 @@
-"""A peer that sends and takes nothing is not silent, and holds its session for a bounded time all the same."""
+"""A peer that sends but does not read is not silent, but its session ends after a bounded time."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ LIMITS = Limits(keepalive_interval=10, keepalive_pings=2)
 class Large:
     @trio_rpc.method
     def large(self):
-        return bytes(200_000)  # a packet each
+        return bytes(200_000)  # one packet for each call
 
 
-async def pings(peer, count):
-    """Show signs of life, one in each interval."""
+async def keep_pinging(peer, count):
+    """Send a Ping in each keepalive interval."""
     for number in range(1, count + 1):
         if peer.channel.send_nowait(peer.bytes_of(m.Ping(number))):
             await trio.sleep(9)
 
 
-async def test_a_peer_that_sends_and_takes_nothing_loses_its_session(autojump_clock):
+async def test_a_peer_that_sends_but_never_reads_loses_its_session(autojump_clock):
     async with session_with_raw_peer(Large(), max_buffer=1000, limits=LIMITS) as (session, peer):
         peer.send(m.Request(1, "large", []))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(pings, peer, 100)
+            nursery.start_soon(keep_pinging, peer, 100)
             end = await session.wait_closed()
             nursery.cancel_scope.cancel()
         assert 30 <= trio.current_time() <= 42
@@ -39,11 +39,11 @@ async def test_a_peer_that_sends_and_takes_nothing_loses_its_session(autojump_cl
         assert "has taken nothing for 30 s" in end.reason
 
 
-async def test_a_peer_that_takes_little_by_little_keeps_its_session(autojump_clock):
+async def test_a_peer_that_reads_slowly_keeps_its_session(autojump_clock):
     async with session_with_raw_peer(Large(), max_buffer=1000, limits=LIMITS) as (session, peer):
         peer.send(*[m.Request(number, "large", []) for number in range(1, 9)])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(pings, peer, 100)
+            nursery.start_soon(keep_pinging, peer, 100)
             for _ in range(6):
                 await trio.sleep(25)
                 assert any(isinstance(each, m.Reply) for each in await peer.read_packet())
@@ -58,7 +58,7 @@ async def test_a_peer_that_is_sent_nothing_keeps_its_session(autojump_clock):
     async with session_with_raw_peer(Large(), limits=LIMITS) as (session, peer):
         await wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(pings, peer, 30)
+            nursery.start_soon(keep_pinging, peer, 30)
             with trio.move_on_after(200):
                 await peer.read_until_closed()
             assert session.is_open

@@ -1,4 +1,4 @@
-"""Streams: items by credit, closed with their consumer, in the scope tree."""
+"""Streams: items and credit, closing by the consumer, and their place in the scope tree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Tick:
 
 
 class Source:
-    """Streams, and what became of their generators."""
+    """A service with streams, which records how their generators ended."""
 
     def __init__(self):
         self.yielded = 0
@@ -54,7 +54,7 @@ class Source:
 
     @stream
     async def tidy(self, seconds: float, error: str = "") -> AsyncGenerator[int, None]:
-        """Yield one item, and take that long to clean up."""
+        """Yield one item, and take ``seconds`` to clean up."""
         try:
             yield 1
             await trio.sleep_forever()
@@ -88,7 +88,7 @@ class Source:
     async def look(self) -> AsyncGenerator[int, None]:
         self.deadline = trio.current_effective_deadline() - trio.current_time()
         self.metadata = dict(trio_rpc.current_call().metadata)
-        with trio.CancelScope():  # open across a yield: one task runs all of a generator
+        with trio.CancelScope():  # it stays open across yields, because one task runs the generator
             async with trio.open_nursery():
                 yield 1
                 yield 2
@@ -135,8 +135,8 @@ def opened(session_pair, source, **options):
     return session_pair(source, None, options_a=options, options_b=options)
 
 
-async def nothing_left(*sessions):
-    await wait_all_tasks_blocked()  # a stream that was given may end a little later
+async def assert_nothing_left(*sessions):
+    await wait_all_tasks_blocked()  # a stream argument may end a little later
     for session in sessions:
         assert session.tree() == []
         protocol = session._core.protocol
@@ -149,14 +149,16 @@ async def nothing_left(*sessions):
 # ── items ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_items_come_in_order_and_the_generator_ends_the_stream(session_pair, source, no_time):
+async def test_items_arrive_in_order_and_the_generators_end_ends_the_stream(
+    session_pair, source, no_time
+):
     async with opened(session_pair, source) as (a, b):
         async with b.proxy("", Source).count(0, 3000) as numbers:
             assert [number async for number in numbers] == list(range(3000))
             with pytest.raises(trio.EndOfChannel):
                 await numbers.receive()
         assert len(source.closed) == 1
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
 async def test_items_are_converted_to_the_annotation(session_pair, source, no_time):
@@ -167,7 +169,9 @@ async def test_items_are_converted_to_the_annotation(session_pair, source, no_ti
             assert (await ticks.receive())["price"] == 1.5
 
 
-async def test_an_item_of_the_wrong_type_costs_itself_alone(session_pair, source, no_time):
+async def test_an_item_of_the_wrong_type_raises_and_the_stream_goes_on(
+    session_pair, source, no_time
+):
     async with opened(session_pair, source) as (_, b), b.proxy("", Source).mixed() as numbers:
         assert await numbers.receive() == 1
         with pytest.raises(trio_rpc.DecodeError, match="an item of mixed: Expected `int`"):
@@ -175,7 +179,7 @@ async def test_an_item_of_the_wrong_type_costs_itself_alone(session_pair, source
         assert await numbers.receive() == 3
 
 
-async def test_an_error_is_raised_after_the_items_that_preceded_it(session_pair, source, no_time):
+async def test_an_error_is_raised_after_the_items_before_it(session_pair, source, no_time):
     got = []
     async with opened(session_pair, source) as (a, b):
         with pytest.raises(Gone, match="empty"):
@@ -183,10 +187,10 @@ async def test_an_error_is_raised_after_the_items_that_preceded_it(session_pair,
                 async for number in numbers:
                     got.append(number)
         assert got == [0, 1, 2, 3, 4]
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
-async def test_an_error_before_the_first_item(session_pair, source, no_time):
+async def test_an_error_before_the_first_item_is_raised(session_pair, source, no_time):
     async with opened(session_pair, source) as (_, b):
         with pytest.raises(trio_rpc.InvalidArguments, match="least"):
             async with b.proxy("", Source).count("x", 5) as numbers:
@@ -199,7 +203,9 @@ async def test_an_error_before_the_first_item(session_pair, source, no_time):
                 await numbers.receive()
 
 
-async def test_an_error_that_was_caught_inside_is_not_raised_again(session_pair, source, no_time):
+async def test_an_error_caught_inside_the_block_is_not_raised_again_by_the_block(
+    session_pair, source, no_time
+):
     async with opened(session_pair, source) as (_, b), b.stream("nothing") as numbers:
         with pytest.raises(trio_rpc.MethodNotFound):
             await numbers.receive()
@@ -207,14 +213,14 @@ async def test_an_error_that_was_caught_inside_is_not_raised_again(session_pair,
             await numbers.receive()
 
 
-async def test_an_error_that_the_consumer_has_not_come_to_is_not_raised(
+async def test_an_error_that_the_consumer_has_not_reached_is_not_raised(
     session_pair, source, no_time
 ):
     async with opened(session_pair, source) as (a, b):
         async with b.proxy("", Source).count(0, 5, "later") as numbers:
             assert await numbers.receive() == 0
             await wait_all_tasks_blocked()
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
 async def test_an_item_that_cannot_be_sent_fails_the_stream(session_pair, source, no_time):
@@ -237,7 +243,7 @@ async def test_items_larger_than_a_packet_keep_their_order(session_pair, source,
             assert [block[0] async for block in blocks] == list(range(9))
 
 
-async def test_an_item_larger_than_the_window_passes(session_pair, source, no_time):
+async def test_an_item_may_be_larger_than_the_window(session_pair, source, no_time):
     limits = Limits(stream_bytes=100)
     async with opened(session_pair, source, limits=limits) as (_, b):
         async with b.proxy("", Source).blocks(5_000, 3) as blocks:
@@ -251,30 +257,28 @@ async def test_a_slow_consumer_pauses_the_generator(session_pair, source, no_tim
     async with opened(session_pair, source, limits=Limits(stream_items=10)) as (_, b):
         async with b.proxy("", Source).count(0, 1000) as numbers:
             await wait_all_tasks_blocked()
-            assert source.yielded == 11  # ten are here, and one waits for credit
+            assert source.yielded == 11  # ten have arrived, and one waits for credit
             for _ in range(5):
                 await numbers.receive()
             await wait_all_tasks_blocked()
             assert source.yielded == 16
             await numbers.receive()
             await wait_all_tasks_blocked()
-            assert source.yielded == 16  # credit is given by halves of the window
+            assert source.yielded == 16  # credit is granted in halves of the window
 
 
-async def test_a_consumer_that_is_slow_with_bytes_pauses_the_generator(
-    session_pair, source, no_time
-):
+async def test_the_bytes_of_unread_items_pause_the_generator(session_pair, source, no_time):
     async with opened(session_pair, source, limits=Limits(stream_bytes=10_000)) as (_, b):
         async with b.proxy("", Source).blocks(4_000, 100) as blocks:
             await wait_all_tasks_blocked()
-            assert source.yielded == 4  # the third item overdraws, the fourth waits
+            assert source.yielded == 4  # the third item exceeds the credit, the fourth waits
             await blocks.receive()
             await blocks.receive()
             await wait_all_tasks_blocked()
             assert source.yielded == 6
 
 
-async def test_one_slow_stream_does_not_slow_another(session_pair, source, no_time):
+async def test_a_slow_stream_does_not_slow_another_one(session_pair, source, no_time):
     limits = Limits(stream_items=4)
     async with opened(session_pair, source, limits=limits) as (_, b):
         proxy = b.proxy("", Source)
@@ -283,7 +287,7 @@ async def test_one_slow_stream_does_not_slow_another(session_pair, source, no_ti
             assert await slow.receive() == 0
 
 
-async def test_a_session_with_little_room_waits_for_it(session_pair, source, no_time):
+async def test_items_wait_for_space_in_a_small_send_buffer(session_pair, source, no_time):
     limits = Limits(send_buffer=1_000)
     async with opened(session_pair, source, limits=limits) as (_, b):
         async with b.proxy("", Source).blocks(900, 200) as blocks:
@@ -301,18 +305,18 @@ async def test_law_2_leaving_the_block_closes_the_generator_and_waits_for_it(
             assert await numbers.receive() == 1
         assert source.closed == [("tidy", trio.current_time())]
         assert trio.current_time() == 3
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
-async def test_leaving_before_anything_has_come(session_pair, source, no_time):
+async def test_a_stream_may_be_left_before_its_first_item(session_pair, source, no_time):
     async with opened(session_pair, source) as (a, b):
         async with b.proxy("", Source).count(0, 9):
             pass
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline", "error"])
-async def test_leaving_in_a_hurry_waits_for_the_generator(
+async def test_a_cancelled_or_failing_block_waits_for_the_generator_to_end(
     session_pair, source, autojump_clock, how
 ):
     def fail():
@@ -334,10 +338,10 @@ async def test_leaving_in_a_hurry_waits_for_the_generator(
                 assert how == "error"
         assert scope.cancelled_caught == (how != "error")
         assert source.closed == [("tidy", trio.current_time())]
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
-async def test_an_error_that_comes_of_closing_is_raised(session_pair, source, no_time):
+async def test_an_error_in_the_generators_clean_up_is_raised(session_pair, source, no_time):
     async with opened(session_pair, source) as (_, b):
         with pytest.raises(trio_rpc.RemoteError, match="clean-up"):
             async with b.proxy("", Source).tidy(0, "clean-up") as numbers:
@@ -349,7 +353,7 @@ async def test_an_error_that_comes_of_closing_is_raised(session_pair, source, no
         assert "clean-up" in caught.value.__notes__[0]
 
 
-async def test_aclose_inside_the_block(session_pair, source, no_time):
+async def test_a_stream_may_be_closed_inside_its_block(session_pair, source, no_time):
     async with opened(session_pair, source) as (a, b), b.proxy("", Source).count(0, 9) as numbers:
         await numbers.receive()
         await numbers.aclose()
@@ -357,10 +361,10 @@ async def test_aclose_inside_the_block(session_pair, source, no_time):
         with pytest.raises(trio.ClosedResourceError):
             await numbers.receive()
         assert source.closed
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
-async def test_law_16_a_cancelled_receive_loses_nothing(session_pair, source, no_time):
+async def test_law_16_a_cancelled_receive_loses_no_item(session_pair, source, no_time):
     async with opened(session_pair, source) as (_, b), b.proxy("", Source).count(0, 3) as numbers:
         await wait_all_tasks_blocked()
         for _ in range(3):
@@ -395,7 +399,7 @@ async def test_two_tasks_cannot_receive_at_once(session_pair, source, no_time):
             nursery.cancel_scope.cancel()
 
 
-async def test_race_an_item_that_another_task_takes_is_no_end(session_pair, no_time):
+async def test_race_an_item_that_another_task_takes_does_not_end_the_stream(session_pair, no_time):
     class Slow:
         @stream
         async def two(self) -> AsyncGenerator[int, None]:
@@ -414,23 +418,23 @@ async def test_race_an_item_that_another_task_takes_is_no_end(session_pair, no_t
             assert got == [1]
             nursery.start_soon(receive)
             await wait_all_tasks_blocked()
-            items.item(m.Item(1, 2))  # the sleeper is woken …
-            assert items._take(items._pending) == 2  # … and comes too late
+            items.item(m.Item(1, 2))  # this wakes the receiver …
+            assert items._take(items._pending) == 2  # … but another task takes the item
             await wait_all_tasks_blocked()
             assert got == [1]
             nursery.cancel_scope.cancel()
 
 
-# ── the laws ─────────────────────────────────────────────────────────────────────────────────
+# ── races, and the laws ──────────────────────────────────────────────────────────────────────
 
 
 async def test_race_credit_and_cancel_in_one_packet(session_pair, source, no_time):
-    """The generator, woken by the credit, is told that it is cancelled, and not that it is unwanted."""
+    """The generator, woken by the credit, ends as cancelled and not as unwanted."""
     options = {"limits": Limits(stream_items=1)}
     async with session_pair(None, source, options_a=options) as (session, _):
         source_ = session.proxy("", Source)
         for taken in range(4):
-            async with source_.count(0, 9) as numbers:  # raises what the generator ended with
+            async with source_.count(0, 9) as numbers:  # raises an error of the generator
                 for _ in range(taken):
                     await numbers.receive()
                 await wait_all_tasks_blocked()  # it waits for credit
@@ -471,7 +475,9 @@ async def test_law_5_deadlines_and_metadata_travel_with_a_stream(
         assert source.deadline == math.inf
 
 
-async def test_law_5_a_deadline_of_ours_is_our_own_cancelled(session_pair, source, autojump_clock):
+async def test_law_5_the_consumers_deadline_cancels_its_own_scope(
+    session_pair, source, autojump_clock
+):
     async with opened(session_pair, source) as (_, b):
         with trio.move_on_after(2) as scope:
             async with b.proxy("", Source).tidy(0) as numbers:
@@ -484,7 +490,7 @@ async def test_law_5_a_deadline_of_ours_is_our_own_cancelled(session_pair, sourc
 @pytest.mark.parametrize("end", ["ours", "theirs"])
 async def test_law_6_the_end_of_the_session_ends_the_stream(session_pair, source, no_time, end):
     async with opened(session_pair, source) as (a, b):
-        # The other end, when it ends, ends its handlers first, and says so.
+        # When the other end closes, it first cancels its handlers and answers their calls.
         error = trio_rpc.SessionClosed if end == "ours" else trio_rpc.RemoteCancelled
         with pytest.raises(error):
             async with b.proxy("", Source).tidy(0) as numbers:
@@ -495,14 +501,14 @@ async def test_law_6_the_end_of_the_session_ends_the_stream(session_pair, source
         assert source.closed
 
 
-async def test_law_6_items_that_have_come_may_still_be_taken(session_pair, source, no_time):
+async def test_law_6_items_that_have_arrived_may_still_be_received(session_pair, source, no_time):
     async with opened(session_pair, source) as (_, b), b.proxy("", Source).count(0, 3) as numbers:
         await wait_all_tasks_blocked()
         await close_at_once(b)
         assert [number async for number in numbers] == [0, 1, 2]
 
 
-async def test_law_9_a_stream_and_its_cancel_in_one_packet(no_time):
+async def test_law_9_a_stream_may_be_opened_and_cancelled_by_one_packet(no_time):
     async with session_with_raw_peer(Source()) as (session, peer):
         request = m.Request(1, "count", [0, 9], None, {"stream": [5, 100]})
         peer.send(request, m.Cancel(1))
@@ -511,7 +517,7 @@ async def test_law_9_a_stream_and_its_cancel_in_one_packet(no_time):
         assert session.tree() == []
 
 
-async def test_law_14_items_that_nobody_gave_credit_for_end_the_session(no_time):
+async def test_law_14_items_without_credit_end_the_session(no_time):
     async with session_with_raw_peer(limits=Limits(stream_items=2)) as (session, peer):
         with pytest.raises(trio_rpc.SessionBroken) as caught:
             async with session.stream("anything") as items:
@@ -522,7 +528,7 @@ async def test_law_14_items_that_nobody_gave_credit_for_end_the_session(no_time)
         assert "without credit" in str(caught.value.__cause__)
 
 
-async def test_the_wrong_kind_is_said_at_both_ends(session_pair, source, no_time):
+async def test_the_wrong_kind_of_call_is_refused_at_both_ends(session_pair, source, no_time):
     async with opened(session_pair, source) as (_, b):
         proxy = b.proxy("", Source)
         with pytest.raises(LocalProtocolError, match="open it with stream"):
@@ -539,7 +545,7 @@ async def test_the_wrong_kind_is_said_at_both_ends(session_pair, source, no_time
                 await channel.receive()
 
 
-async def test_filters_at_both_ends_last_as_long_as_the_stream(session_pair, source, no_time):
+async def test_filters_at_both_ends_run_as_long_as_the_stream(session_pair, source, no_time):
     seen = []
 
     def audit(where):
@@ -565,7 +571,7 @@ async def test_filters_at_both_ends_last_as_long_as_the_stream(session_pair, sou
         assert seen == [("out", "begin", "count"), ("in", "begin", "count")]
         await numbers.aclose()
     assert seen[2:] == [("in", "end", 1), ("out", "end", 1)]
-    await nothing_left(a, b)
+    await assert_nothing_left(a, b)
 
 
 async def test_a_filter_may_refuse_a_stream(session_pair, source, no_time):
@@ -581,8 +587,8 @@ async def test_a_filter_may_refuse_a_stream(session_pair, source, no_time):
 # ── streams as arguments ─────────────────────────────────────────────────────────────────────
 
 
-class ReplayBuffer:
-    """An async iterator that is no generator."""
+class CountingIterator:
+    """An async iterator that is not a generator."""
 
     def __init__(self, most):
         self.next = 0
@@ -599,39 +605,39 @@ class ReplayBuffer:
         return self.next
 
 
-async def test_an_async_generator_is_pulled_by_the_handler(session_pair, source, no_time):
+async def test_a_handler_can_iterate_over_the_callers_generator(session_pair, source, no_time):
     async def numbers():
         for number in range(5000):
             yield number
 
     async with opened(session_pair, source) as (a, b):
         assert await b.proxy("", Source).total(numbers()) == sum(range(5000))
-        assert await b.proxy("", Source).total(ReplayBuffer(10)) == 55
-        await nothing_left(a, b)
+        assert await b.proxy("", Source).total(CountingIterator(10)) == 55
+        await assert_nothing_left(a, b)
 
 
-async def test_a_memory_channel_is_pulled_and_stays_its_owners(session_pair, source, no_time):
+async def test_a_memory_channel_argument_is_not_closed(session_pair, source, no_time):
     async with opened(session_pair, source) as (a, b):
         send, receive = trio.open_memory_channel(10)
         for number in range(4):
             send.send_nowait(number)
         assert await b.proxy("", Source).first(receive) == 0
-        send.send_nowait(9)  # it is open
+        send.send_nowait(9)  # it is still open
         send.close()
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
-async def test_a_stream_that_is_never_pulled(session_pair, source, no_time):
+async def test_a_stream_argument_that_is_never_used_does_not_run(session_pair, source, no_time):
     async def numbers():
         raise AssertionError
         yield 1
 
     async with opened(session_pair, source) as (a, b):
         await b.proxy("", Source).ignore(numbers())
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
-async def test_law_2_a_shielded_generator_is_waited_for_no_longer_than_cancel_grace(
+async def test_law_2_a_consumer_waits_for_a_shielded_generator_only_for_cancel_grace(
     session_pair, autojump_clock
 ):
     source = Source()
@@ -647,7 +653,7 @@ async def test_law_2_a_shielded_generator_is_waited_for_no_longer_than_cancel_gr
         assert a.statistics().state == "open"
 
 
-async def test_law_2_a_generator_that_was_given_has_ended_before_the_call_returns(
+async def test_law_2_a_generator_argument_has_ended_before_the_call_returns(
     session_pair, source, autojump_clock
 ):
     closed = []
@@ -664,17 +670,19 @@ async def test_law_2_a_generator_that_was_given_has_ended_before_the_call_return
     async with opened(session_pair, source) as (a, b):
         assert await b.proxy("", Source).first(numbers()) == 1
         assert closed == [trio.current_time()] == [2]
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
-async def test_law_8_a_stream_that_was_given_dies_with_its_call(session_pair, source, no_time):
+async def test_law_8_a_stream_argument_can_be_used_only_until_its_call_ends(
+    session_pair, source, no_time
+):
     async with opened(session_pair, source) as (_, b):
-        await b.proxy("", Source).keep(ReplayBuffer(5))
+        await b.proxy("", Source).keep(CountingIterator(5))
         with pytest.raises(LocalProtocolError, match="lives only until its handler has ended"):
             await source.kept.receive()
 
 
-async def test_an_error_of_a_stream_that_was_given_is_raised_in_the_handler(
+async def test_an_error_of_a_stream_argument_is_raised_in_the_handler(
     session_pair, source, no_time
 ):
     async def numbers():
@@ -684,26 +692,28 @@ async def test_an_error_of_a_stream_that_was_given_is_raised_in_the_handler(
     async with opened(session_pair, source) as (a, b):
         with pytest.raises(KeyError, match="mine"):
             await b.proxy("", Source).total(numbers())
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
-async def test_several_streams_in_one_call_wherever_they_are(session_pair, source, no_time):
+async def test_a_call_may_have_several_stream_arguments_at_any_depth(session_pair, source, no_time):
     async with opened(session_pair, source) as (a, b):
-        result = await b.call("zipped", [ReplayBuffer(3), ReplayBuffer(4)], third=ReplayBuffer(2))
+        result = await b.call(
+            "zipped", [CountingIterator(3), CountingIterator(4)], third=CountingIterator(2)
+        )
         assert result == [[1, 1, 1], [2, 2, 2]]
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)
 
 
-async def test_a_stream_is_passed_on(session_pair, source, no_time):
+async def test_a_received_stream_may_be_passed_on(session_pair, source, no_time):
     async with opened(session_pair, source) as (a, b), opened(session_pair, Source()) as (c, d):
         source.others = [d]
-        assert await b.proxy("", Source).twice(ReplayBuffer(10)) == 55
+        assert await b.proxy("", Source).twice(CountingIterator(10)) == 55
         async with b.proxy("", Source).count(0, 5) as numbers:
             assert await d.proxy("", Source).total(numbers) == 10
-        await nothing_left(a, b, c, d)
+        await assert_nothing_left(a, b, c, d)
 
 
-async def test_items_of_a_stream_that_was_given_are_checked(session_pair, source, no_time):
+async def test_items_of_a_stream_argument_are_checked(session_pair, source, no_time):
     async def words():
         yield "one"
 
@@ -714,7 +724,7 @@ async def test_items_of_a_stream_that_was_given_are_checked(session_pair, source
             await b.proxy("", Source).total([1, 2])
 
 
-async def test_law_1_a_stream_that_was_given_is_a_child_of_its_call(session_pair, source, no_time):
+async def test_law_1_a_stream_argument_is_a_child_of_its_call(session_pair, source, no_time):
     async def numbers():
         yield 1
         await trio.sleep_forever()
@@ -727,10 +737,10 @@ async def test_law_1_a_stream_that_was_given_is_a_child_of_its_call(session_pair
         call, pull = sorted(a.tree(), key=lambda node: node.kind)
         assert (pull.kind, pull.direction, pull.parent) == ("stream", "out", ("in", call.id))
         nursery.cancel_scope.cancel()
-    await nothing_left(a, b)
+    await assert_nothing_left(a, b)
 
 
-async def test_a_stream_that_came_in_a_notification_cannot_live(no_time):
+async def test_a_stream_in_a_notification_cannot_be_used(no_time):
     kept = []
 
     class Sink:
@@ -745,19 +755,19 @@ async def test_a_stream_that_came_in_a_notification_cannot_live(no_time):
             await kept[0].receive()
 
 
-async def test_nothing_is_left_after_many(session_pair, source, no_time, tasks):
+async def test_many_streams_leave_no_tasks(session_pair, source, no_time, tasks):
     async with opened(session_pair, source) as (a, b):
         proxy = b.proxy("", Source)
 
         async def once():
             async with proxy.count(0, 9) as numbers:
                 await numbers.receive()
-            await proxy.total(ReplayBuffer(3))
+            await proxy.total(CountingIterator(3))
             await wait_all_tasks_blocked()
 
-        await once()  # and from here on there are writers
+        await once()  # from here on the writers exist
         before = tasks()
         for _ in range(50):
             await once()
         assert tasks() == before
-        await nothing_left(a, b)
+        await assert_nothing_left(a, b)

@@ -1,4 +1,4 @@
-"""``await nursery.start(proxy.feed)``: task_status across the wire, as Trio has it."""
+"""``await nursery.start(proxy.feed)``: task_status over a session works as in Trio."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def opened(session_pair, feeds):
     return session_pair(feeds, None)
 
 
-async def nothing_left(*sessions):
-    await wait_all_tasks_blocked()  # a stream that was given may end a little later
+async def assert_no_calls_left(*sessions):
+    await wait_all_tasks_blocked()  # a stream argument may end a little later
     for session in sessions:
         assert session.tree() == []
         protocol = session._core.protocol
@@ -97,10 +97,10 @@ async def test_start_returns_the_value_while_the_handler_lives(session_pair, fee
         assert await nursery.start(b.proxy("", Feeds).feed, value) == value
         assert [node.state for node in a.tree()] == ["running"]
         feeds.go.set()
-    await nothing_left(a, b)
+    await assert_no_calls_left(a, b)
 
 
-async def test_without_start_nobody_is_told(session_pair, feeds, no_time):
+async def test_without_start_a_handler_gets_task_status_ignored(session_pair, feeds, no_time):
     async with opened(session_pair, feeds) as (_, b):
         feeds.go.set()
         assert await b.proxy("", Feeds).feed() == "the end"
@@ -112,7 +112,7 @@ async def test_an_error_before_started_is_raised_from_start(session_pair, feeds,
     async with opened(session_pair, feeds) as (a, b), trio.open_nursery() as nursery:
         with pytest.raises(Gone, match="early"):
             await nursery.start(lambda **kw: b.proxy("", Feeds).feed(before="early", **kw))
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
 async def test_an_error_after_started_is_raised_in_the_nursery(session_pair, feeds, no_time):
@@ -124,7 +124,7 @@ async def test_an_error_after_started_is_raised_in_the_nursery(session_pair, fee
                     await nursery.start(lambda **kw: b.proxy("", Feeds).feed(1, after="late", **kw))
                 )
         assert started == [1]
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
 async def test_law_2_cancelling_the_nursery_cancels_the_handler_and_waits(
@@ -135,7 +135,7 @@ async def test_law_2_cancelling_the_nursery_cancels_the_handler_and_waits(
             await nursery.start(b.proxy("", Feeds).feed)
             nursery.cancel_scope.cancel(reason="enough")
         assert feeds.log[-1] == ("cancelled", "enough")
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
 async def test_cancelling_a_start_cancels_the_handler_and_waits(
@@ -146,10 +146,12 @@ async def test_cancelling_a_start_cancels_the_handler_and_waits(
             await nursery.start(lambda **kw: b.proxy("", Feeds).feed(wait=5, **kw))
         assert scope.cancelled_caught
         assert feeds.log[0][0] == "cancelled"
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
-async def test_law_5_a_deadline_of_the_start_ends_with_it(session_pair, feeds, autojump_clock):
+async def test_law_5_a_deadline_around_start_does_not_apply_after_it(
+    session_pair, feeds, autojump_clock
+):
     async with opened(session_pair, feeds) as (a, b), trio.open_nursery() as nursery:
         with trio.fail_after(2):
             await nursery.start(lambda **kw: b.proxy("", Feeds).feed(wait=1, **kw))
@@ -157,7 +159,7 @@ async def test_law_5_a_deadline_of_the_start_ends_with_it(session_pair, feeds, a
         await trio.sleep(10)
         assert [node.state for node in a.tree()] == ["running"]
         feeds.go.set()
-    await nothing_left(a, b)
+    await assert_no_calls_left(a, b)
 
 
 async def test_started_twice_is_an_error_in_the_handler(session_pair, feeds, no_time):
@@ -167,13 +169,15 @@ async def test_started_twice_is_an_error_in_the_handler(session_pair, feeds, no_
                 assert await nursery.start(b.proxy("", Feeds).twice) == 1
 
 
-async def test_never_started_is_trios_own_error(session_pair, feeds, no_time):
+async def test_a_handler_that_returns_without_started_raises_trios_error(
+    session_pair, feeds, no_time
+):
     async with opened(session_pair, feeds) as (_, b), trio.open_nursery() as nursery:
         with pytest.raises(RuntimeError, match="without calling"):
             await nursery.start(b.proxy("", Feeds).never)
 
 
-async def test_a_handler_that_cannot_be_started(session_pair, feeds, no_time):
+async def test_a_handler_without_task_status_cannot_be_started(session_pair, feeds, no_time):
     async with opened(session_pair, feeds) as (_, b), trio.open_nursery() as nursery:
         with pytest.raises(trio_rpc.InvalidArguments, match="has no task_status"):
             await nursery.start(b.proxy("", Feeds).ordinary)
@@ -186,7 +190,7 @@ async def test_a_value_that_cannot_be_sent_is_raised_in_the_handler(session_pair
         assert await nursery.start(b.proxy("", Feeds).unsendable) == "something else"
 
 
-async def test_started_after_the_handler_has_ended(session_pair, feeds, no_time):
+async def test_started_raises_after_the_handler_has_ended(session_pair, feeds, no_time):
     async with opened(session_pair, feeds) as (_, b), trio.open_nursery() as nursery:
         with pytest.raises(Gone):
             await nursery.start(lambda **kw: b.proxy("", Feeds).feed(before="early", **kw))
@@ -194,7 +198,7 @@ async def test_started_after_the_handler_has_ended(session_pair, feeds, no_time)
             feeds.statuses[0].started()
 
 
-async def test_started_in_a_handler_that_has_been_cancelled(session_pair, no_time):
+async def test_a_cancelled_handler_may_still_call_started(session_pair, no_time):
     class Stubborn:
         @method
         async def feed(self, *, task_status):
@@ -211,7 +215,7 @@ async def test_started_in_a_handler_that_has_been_cancelled(session_pair, no_tim
             with trio.CancelScope(shield=True):
                 await wait_all_tasks_blocked()
             go.set()
-        await nothing_left(a, b)
+        await assert_no_calls_left(a, b)
 
 
 async def test_law_6_the_end_of_the_session_is_raised_in_the_nursery(session_pair, feeds, no_time):
@@ -222,7 +226,7 @@ async def test_law_6_the_end_of_the_session_is_raised_in_the_nursery(session_pai
                 await close_at_once(b)
 
 
-async def test_law_14_started_that_nobody_asked_for_ends_the_session(no_time):
+async def test_law_14_an_unrequested_started_message_ends_the_session(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
 
         async def call():
@@ -234,7 +238,7 @@ async def test_law_14_started_that_nobody_asked_for_ends_the_session(no_time):
         peer.send(m.Started(1, None))
 
 
-async def test_task_status_travels_through_filters(session_pair, feeds, no_time):
+async def test_task_status_works_with_filters(session_pair, feeds, no_time):
     async def audit(call, proceed):
         return await proceed()
 

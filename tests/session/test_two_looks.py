@@ -1,4 +1,7 @@
-"""Data that can be iterated over or called: where its type is wanted, and where nothing can be lent, it is data."""
+"""Data that is also callable or an async iterable.
+
+It is sent as data where its type is annotated and where references are not possible.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ from trio_rpc import TypeRegistry, duplex, method, notification, stream
 T = TypeVar("T")
 
 
-class Looks:
-    """What could be taken for a stream as well as for a function."""
+class Ambiguous:
+    """An object that could be used as a stream or as a function."""
 
     async def __aiter__(self):
         yield 7
@@ -32,7 +35,7 @@ class Looks:
 
 
 @dataclass
-class Page(Looks):
+class Page(Ambiguous):
     rows: int = 0
 
 
@@ -42,25 +45,25 @@ class Longer(Page):
 
 
 @dataclass
-class Node(Looks):
+class Node(Ambiguous):
     name: str
     children: list[Node] = field(default_factory=list)
 
 
 @dataclass
-class Odd(Looks):
-    """Two classes that hold each other."""
+class Odd(Ambiguous):
+    """One of two classes that refer to each other."""
 
     even: Even | None = None
 
 
 @dataclass
-class Even(Looks):
+class Even(Ambiguous):
     odd: Odd | None = None
 
 
 @dataclass
-class Box(Looks, Generic[T]):
+class Box(Ambiguous, Generic[T]):
     x: T
 
 
@@ -70,23 +73,23 @@ class Holder:
 
 
 @dataclass
-class Closable(Looks):
+class Closable(Ambiguous):
     x: int
 
     async def aclose(self) -> None:
-        raise AssertionError("it is data")
+        raise AssertionError("it is sent as data")
 
 
 @attrs.define
-class Attrs(Looks):
+class Attrs(Ambiguous):
     x: int
 
 
 class Struct(msgspec.Struct):
     x: int
 
-    __aiter__ = Looks.__aiter__
-    __call__ = Looks.__call__
+    __aiter__ = Ambiguous.__aiter__
+    __call__ = Ambiguous.__call__
 
 
 class Row(NamedTuple):
@@ -96,33 +99,33 @@ class Row(NamedTuple):
         yield self.x
 
 
-class Model(Looks, pydantic.BaseModel):
+class Model(Ambiguous, pydantic.BaseModel):
     x: int
     inner: Model | None = None
 
 
 @pydantic.dataclasses.dataclass
-class Checked(Looks):
+class Checked(Ambiguous):
     x: int
 
 
-class Color(Looks, enum.Enum):
+class Color(Ambiguous, enum.Enum):
     RED = "red"
 
 
-class Number(Looks, int, enum.Enum):
+class Number(Ambiguous, int, enum.Enum):
     ONE = 1
 
 
-class Rows(list, Looks):  # type: ignore[type-arg]
+class Rows(list, Ambiguous):  # type: ignore[type-arg]
     pass
 
 
-class Table(dict, Looks):  # type: ignore[type-arg]
+class Table(dict, Ambiguous):  # type: ignore[type-arg]
     pass
 
 
-class Text(str, Looks):  # type: ignore[misc]
+class Text(str, Ambiguous):  # type: ignore[misc]
     __slots__ = ()
 
 
@@ -158,7 +161,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
 
 
 def _desk(wanted: Any, value: Any) -> Any:
-    """Make a service that gives ``value``, and takes it, in every way, annotated as what is wanted."""
+    """Make a service that sends and receives ``value`` in every way, annotated as ``wanted``."""
 
     class Desk:
         def __init__(self) -> None:
@@ -191,7 +194,7 @@ def _desk(wanted: Any, value: Any) -> Any:
             return await ask() == value
 
         @method
-        async def told(self, tell: Callable[[wanted], Awaitable[bool]]) -> bool:
+        async def given(self, tell: Callable[[wanted], Awaitable[bool]]) -> bool:
             return await tell(value)
 
         @method
@@ -216,7 +219,7 @@ def _desk(wanted: Any, value: Any) -> Any:
 
 
 @pytest.mark.parametrize("what", VALUES)
-async def test_it_is_data_where_its_type_is_wanted(session_pair, what, no_time):
+async def test_an_ambiguous_object_is_data_where_its_type_is_annotated(session_pair, what, no_time):
     wanted, value = VALUES[what]
     cls = _desk(wanted, value)
     desk = cls()
@@ -239,7 +242,7 @@ async def test_it_is_data_where_its_type_is_wanted(session_pair, what, no_time):
         assert await proxy.argument(value)
         assert await proxy.asked(ask)
         assert await proxy.asked(lambda: value)
-        assert await proxy.told(lambda got: got == value)
+        assert await proxy.given(lambda got: got == value)
         assert await proxy.pulled(items())
         async with proxy.echo() as channel:
             await channel.send(value)
@@ -278,7 +281,9 @@ class Untyped:
         return trio.open_memory_channel[int](1)[1]
 
 
-async def test_without_an_annotation_it_is_data_where_nothing_can_be_lent(session_pair, no_time):
+async def test_without_an_annotation_an_ambiguous_object_is_data_where_references_are_not_possible(
+    session_pair, no_time
+):
     untyped = Untyped()
     async with session_pair(untyped, None) as (_, session):
         proxy = session.proxy()
@@ -294,7 +299,7 @@ async def test_without_an_annotation_it_is_data_where_nothing_can_be_lent(sessio
         assert untyped.notes == [plain]
 
 
-async def test_a_channel_is_no_data_though_it_has_fields(session_pair, no_time):
+async def test_a_channel_is_not_data_although_it_has_fields(session_pair, no_time):
     async with session_pair(Untyped(), None) as (_, session):
         with pytest.raises(trio_rpc.RemoteError, match="MemoryReceiveChannel cannot be sent"):
             await session.call("channel")
@@ -302,13 +307,13 @@ async def test_a_channel_is_no_data_though_it_has_fields(session_pair, no_time):
             await session.notify("note", trio.open_memory_channel[int](1)[1])
 
 
-async def test_an_object_of_a_subclass_is_data_too(session_pair, no_time):
+async def test_an_ambiguous_object_of_a_subclass_is_data(session_pair, no_time):
     cls = _desk(Page, Longer(1, 2))
     async with session_pair(cls(), None) as (_, session):
         proxy = session.proxy("", cls)
         assert await proxy.result() == Page(1)
-        assert await proxy.told(lambda got: got == {"rows": 1, "more": 2} or got == Page(1))
-        assert await proxy.argument(Longer(1, 2)) is False  # a Page arrived
+        assert await proxy.given(lambda got: got == {"rows": 1, "more": 2} or got == Page(1))
+        assert await proxy.argument(Longer(1, 2)) is False  # it arrives as a Page
         await proxy.note(Longer(1, 2))
 
 
@@ -327,8 +332,8 @@ async def test_data_that_contains_itself_is_refused(session_pair, no_time):
 
 
 @dataclass
-class Step(Looks):
-    """Lends at each level."""
+class Step(Ambiguous):
+    """Contains a function at each level."""
 
     use: Callable[[int], Awaitable[int]]
     after: list[Step] = field(default_factory=list)
@@ -343,8 +348,8 @@ class Steps:
         return results
 
 
-async def test_what_a_tree_lends_is_marked_at_every_level(session_pair, no_time):
-    class Both(Looks):
+async def test_functions_are_references_at_every_level_of_a_tree(session_pair, no_time):
+    class Both(Ambiguous):
         def __call__(self, x: int = 0) -> int:
             return x + 1
 
@@ -353,7 +358,9 @@ async def test_what_a_tree_lends_is_marked_at_every_level(session_pair, no_time)
         assert await session.proxy("", Steps).run(step) == [2, 3, 2, 2]
 
 
-async def test_what_is_registered_travels_as_that_wherever_it_is(session_pair, no_time):
+async def test_an_object_of_a_registered_class_is_sent_as_that_class_everywhere(
+    session_pair, no_time
+):
     registry = TypeRegistry()
     registry.register(64, Rows, list, lambda items: Rows([*items, "registered"]))
     options = {"registry": registry}
@@ -361,5 +368,5 @@ async def test_what_is_registered_travels_as_that_wherever_it_is(session_pair, n
     async with session_pair(cls(), None, options_a=options, options_b=options) as (_, session):
         proxy = session.proxy("", cls)
         assert await proxy.result() == [1, "registered"]
-        assert await proxy.told(lambda got: got == [1, "registered"])
+        assert await proxy.given(lambda got: got == [1, "registered"])
         assert await proxy.argument(Rows([1])) is False

@@ -1,4 +1,4 @@
-"""What a registered class cannot read is an error where it is due, and nowhere nil."""
+"""A value that its registered class cannot decode is an error where it is used, and never nil."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trio_rpc.testing import memory_channel_pair
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 
-UNREADABLE = msgpack.ExtType(64, b"\xa1a")
+UNDECODABLE = msgpack.ExtType(64, b"\xa1a")
 WHY = "a value of type Token could not be decoded: ValueError('no token')"
 SET_OF_THEM = {msgpack.ExtType(65, b"\x90")}
 WHY_NO_SET = "a set or map of users' values could not be decoded"
@@ -60,24 +60,24 @@ def registry():
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("hello_fields", "why"),
     [
-        ({"credentials": UNREADABLE}, WHY),
-        ({"credentials": ["ann", {"token": UNREADABLE}]}, WHY),
-        ({"credentials": (UNREADABLE,)}, WHY),
+        ({"credentials": UNDECODABLE}, WHY),
+        ({"credentials": ["ann", {"token": UNDECODABLE}]}, WHY),
+        ({"credentials": (UNDECODABLE,)}, WHY),
         ({"credentials": SET_OF_THEM}, WHY_NO_SET),
-        ({"later": UNREADABLE}, WHY),
+        ({"later": UNDECODABLE}, WHY),
     ],
     ids=["alone", "inside", "in a tuple", "in a set", "beside the credentials"],
 )
-async def test_credentials_that_their_class_cannot_read_refuse_the_session(
-    told, why, registry, no_time
+async def test_credentials_that_cannot_be_decoded_refuse_the_session(
+    hello_fields, why, registry, no_time
 ):
     async def authenticate(_session, credentials):
         raise AssertionError(f"authenticate was given {credentials!r}")
 
     ours, theirs = memory_channel_pair()
-    hello = m.Hello(1, {**HELLO.info, **told})
+    hello = m.Hello(1, {**HELLO.info, **hello_fields})
     await theirs.send(Codec().encode(hello))
     with pytest.raises(Refused) as caught:
         async with trio_rpc.open_session(ours, registry=registry, authenticate=authenticate):
@@ -89,26 +89,26 @@ async def test_credentials_that_their_class_cannot_read_refuse_the_session(
     assert (goodbye.code, goodbye.message) == ("refused", str(caught.value))
 
 
-# ── calls of the peer's ──────────────────────────────────────────────────────────────────────
+# ── the peer's calls ─────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
-    "request_of_it",
+    "request",
     [
-        m.Request(1, "take", [UNREADABLE]),
-        m.Request(1, "take", [[{"a": UNREADABLE}]]),
+        m.Request(1, "take", [UNDECODABLE]),
+        m.Request(1, "take", [[{"a": UNDECODABLE}]]),
         m.Request(1, "take", [SET_OF_THEM]),
-        m.Request(1, "take", [], {"key": UNREADABLE}),
-        m.Request(1, "take", [], None, {"metadata": {"user": UNREADABLE}}),
+        m.Request(1, "take", [], {"key": UNDECODABLE}),
+        m.Request(1, "take", [], None, {"metadata": {"user": UNDECODABLE}}),
     ],
     ids=["argument", "inside one", "in a set", "named argument", "metadata"],
 )
-async def test_a_call_with_a_value_that_its_class_cannot_read_is_told_so(
-    request_of_it, registry, no_time
+async def test_a_call_with_a_value_that_cannot_be_decoded_is_answered_as_invalid_arguments(
+    request, registry, no_time
 ):
     service = Service()
     async with session_with_raw_peer(service, registry=registry) as (_, peer):
-        peer.send(request_of_it)
+        peer.send(request)
         answer = await peer.read(m.ReplyErr)
         assert answer.error["code"] == "invalid_arguments"
         assert "could not be decoded" in answer.error["message"]
@@ -118,13 +118,13 @@ async def test_a_call_with_a_value_that_its_class_cannot_read_is_told_so(
 @pytest.mark.parametrize(
     "message",
     [
-        m.Notification("note", [UNREADABLE]),
-        m.Notification("note", [], {"value": UNREADABLE}),
-        m.Notification("note", [], None, {"metadata": {"user": UNREADABLE}}),
+        m.Notification("note", [UNDECODABLE]),
+        m.Notification("note", [], {"value": UNDECODABLE}),
+        m.Notification("note", [], None, {"metadata": {"user": UNDECODABLE}}),
     ],
     ids=["argument", "named argument", "metadata"],
 )
-async def test_a_notification_with_such_a_value_is_dropped_and_its_credit_given_back(
+async def test_a_notification_with_a_value_that_cannot_be_decoded_is_dropped_and_its_credit_returned(
     message, registry, no_time
 ):
     service = Service()
@@ -134,18 +134,18 @@ async def test_a_notification_with_such_a_value_is_dropped_and_its_credit_given_
     assert service.called == []
 
 
-# ── answers of the peer's ────────────────────────────────────────────────────────────────────
+# ── the peer's answers ───────────────────────────────────────────────────────────────────────
 
 
 @contextlib.asynccontextmanager
 async def waiting_call(registry):
-    """Yield a peer that has the Request of a call, and a list for what the call raises."""
+    """Yield a peer that has received the Request of a call, and a list for the call's exception."""
     raised = []
 
     async def call(session):
         try:
             await session.call("x")
-        except Exception as exc:  # noqa: BLE001 - whatever it is
+        except Exception as exc:  # noqa: BLE001 - any exception
             raised.append(exc)
 
     async with (
@@ -158,9 +158,9 @@ async def waiting_call(registry):
         await wait_all_tasks_blocked()
 
 
-async def test_a_result_that_its_class_cannot_read_is_an_error_at_the_caller(registry, no_time):
+async def test_a_result_that_cannot_be_decoded_is_an_error_at_the_caller(registry, no_time):
     async with waiting_call(registry) as (peer, raised):
-        peer.send(m.Reply(1, [UNREADABLE]))
+        peer.send(m.Reply(1, [UNDECODABLE]))
     [error] = raised
     assert (type(error), error.fate, str(error)) == (DecodeError, Fate.STOPPED, WHY)
 
@@ -172,13 +172,13 @@ def raised_error(**more):
 @pytest.mark.parametrize(
     "error",
     [
-        raised_error(args=[UNREADABLE]),
-        raised_error(args=[1], fields={"token": UNREADABLE}),
+        raised_error(args=[UNDECODABLE]),
+        raised_error(args=[1], fields={"token": UNDECODABLE}),
         raised_error(args=[SET_OF_THEM]),
     ],
     ids=["args", "fields", "a set in args"],
 )
-async def test_an_exception_that_cannot_be_read_is_shown_as_text_and_says_why(
+async def test_an_exception_with_values_that_cannot_be_decoded_arrives_as_text_with_a_note(
     error, registry, no_time
 ):
     async with waiting_call(registry) as (peer, raised):
@@ -194,8 +194,8 @@ async def test_an_exception_that_cannot_be_read_is_shown_as_text_and_says_why(
     assert "could not be decoded" in note
 
 
-async def test_a_part_of_a_group_that_cannot_be_read_is_shown_as_text(registry, no_time):
-    parts = [raised_error(args=[UNREADABLE])]
+async def test_a_part_of_a_group_that_cannot_be_decoded_arrives_as_text(registry, no_time):
+    parts = [raised_error(args=[UNDECODABLE])]
     group = {"code": "raised", "type": "builtins.ExceptionGroup", "message": "", "errors": parts}
     async with waiting_call(registry) as (peer, raised):
         peer.send(m.ReplyErr(1, group))
@@ -203,31 +203,29 @@ async def test_a_part_of_a_group_that_cannot_be_read_is_shown_as_text(registry, 
     assert [type(part) for part in error.exceptions] == [RemoteError]
 
 
-async def test_an_exception_that_can_be_read_is_made_again(registry, no_time):
+async def test_an_exception_that_can_be_decoded_is_rebuilt(registry, no_time):
     async with waiting_call(registry) as (peer, raised):
         peer.send(m.ReplyErr(1, raised_error(args=["as it was"])))
     [error] = raised
     assert (type(error), error.args) == (ValueError, ("as it was",))
 
 
-async def test_an_item_that_its_class_cannot_read_is_an_error_and_the_next_one_comes(
-    registry, no_time
-):
+async def test_an_item_that_cannot_be_decoded_is_an_error_and_the_stream_goes_on(registry, no_time):
     async with session_with_raw_peer(registry=registry) as (session, peer):
         async with session.stream("x") as items:
             await peer.read(m.Request)
-            peer.send(m.Item(1, UNREADABLE), m.Item(1, 2), m.Reply(1, None))
+            peer.send(m.Item(1, UNDECODABLE), m.Item(1, 2), m.Reply(1, None))
             with pytest.raises(DecodeError, match="could not be decoded"):
                 await items.receive()
             assert await items.receive() == 2
 
 
-async def test_a_started_value_that_its_class_cannot_read_fails_the_start(registry, no_time):
+async def test_a_started_value_that_cannot_be_decoded_fails_the_start(registry, no_time):
     async with session_with_raw_peer(registry=registry) as (session, peer):
 
         async def answer():
             await peer.read(m.Request)
-            peer.send(m.Started(1, UNREADABLE))
+            peer.send(m.Started(1, UNDECODABLE))
             await peer.read(m.Cancel)
             peer.send(m.ReplyErr(1, {"code": "cancelled", "message": ""}))
 

@@ -1,4 +1,4 @@
-"""What a peer that reads nothing can make this end hold is bounded, whatever it asks for (law 12)."""
+"""Law 12: unsent data for a peer that does not read is bounded, whatever the peer requests."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from trio_rpc.wire import messages as m
 SIZE = 10_000
 LIMITS = Limits(max_unsent=5 * SIZE, max_unsent_total=20 * SIZE)
 SLACK = 2 * SIZE
-"""The answer that reaches the bound, and one that comes with it."""
+"""The answer that reaches the bound, and one that is queued with it."""
 
 
 class Large:
     def __init__(self):
-        self.begun = []
+        self.started = []
         self.go = trio.Event()
 
     @trio_rpc.method
     def plain(self, number=0):
-        self.begun.append(number)
+        self.started.append(number)
         return b"x" * SIZE
 
     @trio_rpc.method
@@ -41,37 +41,37 @@ class Large:
 
     @trio_rpc.method
     async def fails(self, number=0):
-        self.begun.append(number)
+        self.started.append(number)
         raise ValueError("x" * SIZE)
 
     @trio_rpc.method
     def fails_plain(self, number=0):
-        self.begun.append(number)
+        self.started.append(number)
         raise ValueError("x" * SIZE)
 
     @trio_rpc.stream
     async def stream(self, number=0):
-        self.begun.append(number)
+        self.started.append(number)
         while True:
             yield b"x" * SIZE
 
     @trio_rpc.method
-    async def when_told(self, number=0):
-        self.begun.append(number)
+    async def when_released(self, number=0):
+        self.started.append(number)
         await self.go.wait()
         return b"x" * SIZE
 
     @trio_rpc.method
     def small(self, number=0):
-        self.begun.append(number)
+        self.started.append(number)
 
     @trio_rpc.notification
     def note(self, number):
-        self.begun.append(number)
+        self.started.append(number)
 
 
-def unread(service, **options):
-    """A session whose peer takes one packet and no more."""
+def session_with_stalled_peer(service, **options):
+    """Open a session whose peer reads one packet and no more."""
     options = {"limits": LIMITS, **options}
     return session_with_raw_peer(service, max_buffer=1, **options)
 
@@ -80,11 +80,11 @@ def unread(service, **options):
     "name", ["plain", "at_once", "later", "fails", "fails_plain", "stream", "missing"]
 )
 @pytest.mark.parametrize("filters", [(), (lambda _call, proceed: proceed(),)])
-async def test_law_12_what_waits_for_a_peer_that_reads_nothing_is_bounded(
+async def test_law_12_unsent_answers_for_a_peer_that_does_not_read_are_bounded(
     autojump_clock, name, filters
 ):
     service = Large()
-    async with unread(service, filters=filters) as (session, peer):
+    async with session_with_stalled_peer(service, filters=filters) as (session, peer):
         context = {"stream": [2, 2 * SIZE]} if name == "stream" else None
         requests = [
             m.Request(n, name, [n] * (name != "missing"), None, context) for n in range(1, 90)
@@ -94,42 +94,42 @@ async def test_law_12_what_waits_for_a_peer_that_reads_nothing_is_bounded(
         assert session.statistics().bytes_waiting <= LIMITS.max_unsent + SLACK
         if name == "missing":
             return
-        assert len(service.begun) < 50
-        if name != "stream":  # as it is read, all are answered, in the order of their arrival
+        assert len(service.started) < 50
+        if name != "stream":  # once the peer reads, all are answered in order of arrival
             kind = m.ReplyErr if name.startswith("fails") else m.Reply
             replies = await peer.read_all(kind, len(requests))
             assert sorted(each.id for each in replies) == [each.id for each in requests]
-            assert service.begun == [each.id for each in requests]
+            assert service.started == [each.id for each in requests]
         await close_at_once(session)
 
 
-async def test_law_12_results_of_callbacks_are_bounded_for_a_server_that_reads_nothing(
+async def test_law_12_unsent_results_of_callbacks_for_a_peer_that_does_not_read_are_bounded(
     autojump_clock,
 ):
-    begun = []
+    started = []
 
     def callback():
-        begun.append(1)
+        started.append(1)
         return b"x" * SIZE
 
-    async with unread(None) as (session, peer), trio.open_nursery() as nursery:
+    async with session_with_stalled_peer(None) as (session, peer), trio.open_nursery() as nursery:
         nursery.start_soon(session.call, "work", callback)
         call = (await peer.read(m.Request)).id
         context = {"parent": call, "callback": 0, "depth": 1}
         peer.send(*[m.Request(n, "", [], None, context) for n in range(1, 90)])
         await wait_all_tasks_blocked()
         assert session.statistics().bytes_waiting <= LIMITS.max_unsent + SLACK
-        assert len(begun) < 20
+        assert len(started) < 20
         assert len(await peer.read_all(m.Reply, 89)) == 89
         nursery.cancel_scope.cancel()
         await close_at_once(session)
 
 
-async def test_law_9_calls_and_notifications_that_wait_begin_in_the_order_of_their_arrival(
+async def test_law_9_waiting_calls_and_notifications_start_in_order_of_arrival(
     autojump_clock,
 ):
     service = Large()
-    async with unread(service) as (_, peer):
+    async with session_with_stalled_peer(service) as (_, peer):
         peer.send(
             *[m.Request(n, "plain", [n]) for n in range(1, 31)],
             m.Notification("note", [31]),
@@ -137,27 +137,30 @@ async def test_law_9_calls_and_notifications_that_wait_begin_in_the_order_of_the
             m.Notification("note", [33]),
         )
         await wait_all_tasks_blocked()
-        assert len(service.begun) < 20
+        assert len(service.started) < 20
         await peer.read_all(m.Reply, 31)
         await wait_all_tasks_blocked()
-        assert service.begun == list(range(1, 34))
+        assert service.started == list(range(1, 34))
 
 
-async def test_law_11_control_messages_pass_while_requests_wait(autojump_clock):
+async def test_law_11_control_messages_are_handled_while_requests_wait(autojump_clock):
     service = Large()
-    async with unread(service) as (session, peer), trio.open_nursery() as nursery:
+    async with (
+        session_with_stalled_peer(service) as (session, peer),
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(session.call, "sleep")
         await peer.read(m.Request)
         requests = [m.Request(n, "plain", [n]) for n in range(1, 31)]
         peer.send(*requests, m.Ping(7), m.Reply(1, "done"))
         await wait_all_tasks_blocked()
-        assert nursery.child_tasks == frozenset()  # the Reply behind them was acted on
+        assert nursery.child_tasks == frozenset()  # the Reply behind them was handled
         await peer.read(m.Pong)
 
 
-async def test_a_request_that_waits_can_be_cancelled_and_never_begins(autojump_clock):
+async def test_a_waiting_request_can_be_cancelled_and_never_starts(autojump_clock):
     service = Large()
-    async with unread(service) as (_, peer):
+    async with session_with_stalled_peer(service) as (_, peer):
         requests = [m.Request(n, "plain", [n]) for n in range(1, 31)]
         peer.send(*requests, m.Cancel(30, "not wanted"))
         await wait_all_tasks_blocked()
@@ -165,12 +168,12 @@ async def test_a_request_that_waits_can_be_cancelled_and_never_begins(autojump_c
         assert (error["code"], error["started"]) == ("cancelled", False)
         while sum(isinstance(each, m.Reply) for each in peer.received) < 29:
             await peer.read_packet()
-        assert 30 not in service.begun
+        assert 30 not in service.started
 
 
-async def test_a_scope_that_is_cancelled_takes_with_it_the_calls_that_wait(autojump_clock):
+async def test_cancelling_a_scope_cancels_its_waiting_calls(autojump_clock):
     service = Large()
-    async with unread(service) as (_, peer):
+    async with session_with_stalled_peer(service) as (_, peer):
         peer.send(
             m.Request(1, "trio_rpc.scope", []),
             *[m.Request(n, "plain", [n]) for n in range(2, 31)],
@@ -181,10 +184,10 @@ async def test_a_scope_that_is_cancelled_takes_with_it_the_calls_that_wait(autoj
         errors = [await peer.read(m.ReplyErr), await peer.read(m.ReplyErr)]
         assert {each.id for each in errors} == {1, 31}
         assert {each.error["code"] for each in errors} == {"cancelled"}
-        assert 31 not in service.begun
+        assert 31 not in service.started
 
 
-async def test_law_5_a_deadline_counts_from_arrival_for_a_handler_that_begins_late(autojump_clock):
+async def test_law_5_the_deadline_of_a_waiting_request_counts_from_its_arrival(autojump_clock):
     left = []
 
     class Service(Large):
@@ -192,7 +195,7 @@ async def test_law_5_a_deadline_counts_from_arrival_for_a_handler_that_begins_la
         async def seconds_left(self):
             left.append(trio.current_effective_deadline() - trio.current_time())
 
-    async with unread(Service()) as (_, peer):
+    async with session_with_stalled_peer(Service()) as (_, peer):
         peer.send(
             *[m.Request(n, "plain", [n]) for n in range(1, 31)],
             m.Request(31, "seconds_left", [], None, {"deadline": 10}),
@@ -207,24 +210,24 @@ async def test_law_5_a_deadline_counts_from_arrival_for_a_handler_that_begins_la
         assert (error["code"], error["started"]) == ("deadline", False)
 
 
-async def test_law_4_requests_that_wait_are_answered_when_the_session_ends(autojump_clock):
+async def test_law_4_waiting_requests_are_answered_when_the_session_ends(autojump_clock):
     service = Large()
-    async with unread(service) as (session, peer):
+    async with session_with_stalled_peer(service) as (session, peer):
         peer.send(*[m.Request(n, "plain", [n]) for n in range(1, 31)])
         await wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(close_at_once, session)
-            await wait_all_tasks_blocked()  # else some begin while the peer makes room
-            begun = len(service.begun)
+            await wait_all_tasks_blocked()  # otherwise some start while the peer reads
+            started = len(service.started)
             await peer.read_until_closed()
         for call in range(1, 31):
             assert peer.count(m.Reply, call) + peer.count(m.ReplyErr, call) == 1
-        assert len(service.begun) == begun < 20
+        assert len(service.started) == started < 20
 
 
-async def test_a_graceful_close_lets_requests_that_wait_begin_and_answers_them(autojump_clock):
+async def test_a_graceful_close_lets_waiting_requests_run(autojump_clock):
     service = Large()
-    async with unread(service) as (session, peer):
+    async with session_with_stalled_peer(service) as (session, peer):
         peer.send(*[m.Request(n, "plain", [n]) for n in range(1, 31)])
         await wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
@@ -232,15 +235,15 @@ async def test_a_graceful_close_lets_requests_that_wait_begin_and_answers_them(a
             await wait_all_tasks_blocked()
             peer.send(m.Goodbye("done", ""))
             await peer.read_until_closed()
-        assert service.begun == list(range(1, 31))
+        assert service.started == list(range(1, 31))
 
 
-async def test_law_12_answers_of_handlers_that_were_running_are_bounded_too(autojump_clock):
+async def test_law_12_answers_of_running_handlers_are_bounded(autojump_clock):
     service = Large()
-    async with unread(service) as (session, peer):
-        peer.send(*[m.Request(n, "when_told", [n]) for n in range(1, 90)])
+    async with session_with_stalled_peer(service) as (session, peer):
+        peer.send(*[m.Request(n, "when_released", [n]) for n in range(1, 90)])
         await wait_all_tasks_blocked()
-        assert len(service.begun) == 89
+        assert len(service.started) == 89
         service.go.set()
         await wait_all_tasks_blocked()
         assert session.statistics().bytes_waiting <= LIMITS.max_unsent_total + SLACK
@@ -249,7 +252,7 @@ async def test_law_12_answers_of_handlers_that_were_running_are_bounded_too(auto
         await close_at_once(session)
 
 
-async def test_law_15_an_answer_that_was_dropped_is_overloaded_and_has_the_fate_stopped(
+async def test_law_15_a_dropped_answer_is_overloaded_with_the_fate_stopped(
     session_pair,
     autojump_clock,
 ):
@@ -263,7 +266,7 @@ async def test_law_15_an_answer_that_was_dropped_is_overloaded_and_has_the_fate_
 
         async def call():
             try:
-                found.append(await session.call("when_told"))
+                found.append(await session.call("when_released"))
             except trio_rpc.Overloaded as exc:
                 found.append(exc.fate)
 
@@ -276,21 +279,23 @@ async def test_law_15_an_answer_that_was_dropped_is_overloaded_and_has_the_fate_
         assert Fate.STOPPED in found
 
 
-async def test_law_12_the_bound_of_a_server_holds_for_many_sessions_below_their_own(autojump_clock):
+async def test_law_12_a_servers_bound_holds_for_many_sessions_below_their_own_bounds(
+    autojump_clock,
+):
     service = Large()
     sessions, count = [], 100
     shared = Tally()
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(count):
-            session, peer = await stack.enter_async_context(unread(service))
-            session._core.protocol._tally = shared  # as those of one server have it
+            session, peer = await stack.enter_async_context(session_with_stalled_peer(service))
+            session._core.protocol._tally = shared  # as for the sessions of one server
             peer.send(*[m.Request(n, "plain", [n]) for n in range(1, 5)])
             await wait_all_tasks_blocked()
             sessions.append((session, peer))
         waiting = [session.statistics().bytes_waiting for session, _ in sessions]
         assert sum(waiting) <= LIMITS.max_unsent_total + count * SIZE
         assert max(waiting) <= LIMITS.max_unsent
-        # A session for which nothing waits is not stopped by those that do not read.
+        # Sessions with session_with_stalled_peer data do not stop a session that has none.
         session, peer = await stack.enter_async_context(
             session_with_raw_peer(service, limits=LIMITS)
         )
@@ -302,7 +307,7 @@ async def test_law_12_the_bound_of_a_server_holds_for_many_sessions_below_their_
         assert shared.size == 0
 
 
-async def test_the_sessions_of_a_server_share_one_count():
+async def test_the_sessions_of_a_server_share_one_tally():
     async with trio_rpc.open_server(Large(), "tcp://127.0.0.1:0") as server:
         url = server.urls[0]
         async with trio_rpc.connect(url) as one, trio_rpc.connect(url) as other:

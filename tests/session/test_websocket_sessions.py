@@ -1,4 +1,4 @@
-"""Sessions over WebSockets: strangers at the door, browsers, and peers that are no library of ours."""
+"""Sessions over WebSockets: invalid clients, browsers, and clients of other libraries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def raw_client(server):
         yield RawPeer(stream)
 
 
-STRANGERS = {
+INVALID_INPUT = {
     "nothing": b"",
     "zeros": bytes(100_000),
     "TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),
@@ -41,18 +41,18 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
-@pytest.mark.parametrize("sent", STRANGERS.values(), ids=STRANGERS)
-async def test_a_server_survives_strangers(no_time, caplog, server_tls, scheme, sent):
+@pytest.mark.parametrize("sent", INVALID_INPUT.values(), ids=INVALID_INPUT)
+async def test_a_server_survives_invalid_input(no_time, caplog, server_tls, scheme, sent):
     contexts = server_tls if scheme == "wss" else (None, None)
     caplog.set_level(logging.INFO, "trio_rpc")
     async with open_server(Echo(), f"{scheme}://127.0.0.1:0", ssl_context=contexts[0]) as server:
         await wait_all_tasks_blocked()
         before = trio.lowlevel.current_statistics().tasks_living
-        async with raw_client(server) as stranger:
+        async with raw_client(server) as client:
             with contextlib.suppress(trio.BrokenResourceError):
-                await stranger.send(sent)
-                await stranger.stream.send_eof()
-            await stranger.read_to_end()
+                await client.send(sent)
+                await client.stream.send_eof()
+            await client.read_to_end()
         async with connect(server.urls[0], ssl_context=contexts[1]) as session:
             assert await session.call("echo", "still here") == "still here"
         await wait_all_tasks_blocked()
@@ -64,9 +64,9 @@ async def test_a_server_survives_strangers(no_time, caplog, server_tls, scheme, 
     assert "did not get as far as a session" in caplog.text or "was not opened" in caplog.text
 
 
-async def test_nothing_runs_for_an_origin_that_is_not_allowed(no_time):
+async def test_no_service_is_made_for_an_origin_that_is_not_allowed(no_time):
     def services(session):
-        raise AssertionError("it must not be asked")
+        raise AssertionError("no session may be opened")
 
     origins = ["https://good.example"]
     async with open_server(services, "ws://127.0.0.1:0", allowed_origins=origins) as server:
@@ -80,11 +80,11 @@ async def test_nothing_runs_for_an_origin_that_is_not_allowed(no_time):
 
 
 @pytest.mark.parametrize("allowed", [None, ["https://good.example"]])
-async def test_the_origin_is_checked_where_sessions_are_resumed_too(no_time, allowed):
-    """A page that comes back says so in its first frame, which is after the check."""
+async def test_the_origin_is_checked_if_sessions_are_resumable(no_time, allowed):
+    """A page that resumes a session says so in its first frame, which is after the check."""
 
     def services(session):
-        raise AssertionError("it must not be asked")
+        raise AssertionError("no session may be opened")
 
     options = {"allowed_origins": allowed, "resume": True}
     async with open_server(services, "ws://127.0.0.1:0", **options) as server:
@@ -119,8 +119,8 @@ async def test_text_ends_the_session_with_1003(no_time):
         assert "text" in goodbye.message
 
 
-async def test_a_peer_that_is_only_a_websocket_client(no_time):
-    """What docs/protocol.md says, over another program's WebSocket."""
+async def test_a_peer_may_be_any_websocket_client(no_time):
+    """Use a session as docs/protocol.md describes it, over another WebSocket library."""
     codec = Codec()
 
     async with (
@@ -138,8 +138,8 @@ async def test_a_peer_that_is_only_a_websocket_client(no_time):
         assert received[-1].result == "one"
 
 
-async def test_a_ping_does_not_starve_while_handlers_run(no_time):
-    """The library would not read on for it if the session did not."""
+async def test_websocket_pings_are_answered_while_handlers_run(no_time):
+    """The WebSocket library answers pings only while the session reads."""
     codec = Codec()
     sleeper = Sleeper()
     async with (
@@ -166,7 +166,7 @@ async def test_a_ping_does_not_starve_while_handlers_run(no_time):
         sleeper.go.set()
 
 
-async def test_what_is_queued_in_a_tick_leaves_in_one_frame(no_time):
+async def test_messages_queued_in_a_tick_leave_in_one_frame(no_time):
     frames = []
     async with open_server(Echo(), "ws://127.0.0.1:0") as server:
         send_message = trio_websocket.WebSocketConnection.send_message
@@ -199,7 +199,7 @@ async def test_small_limits_hold_over_a_websocket(no_time):
         assert await session.call("echo", value) == value
 
 
-async def test_a_server_that_is_no_server_is_one_error_of_the_client(no_time):
+async def test_connecting_to_a_server_of_another_scheme_is_one_error(no_time):
     async with open_server(Echo(), "tcp://127.0.0.1:0") as server:
         url = server.urls[0].replace("tcp:", "ws:")
         with pytest.raises(ConnectionError, match="does not speak HTTP") as caught:
@@ -213,7 +213,7 @@ async def test_a_server_that_is_no_server_is_one_error_of_the_client(no_time):
                 raise AssertionError("it must not open")
 
 
-async def test_ipv6(no_time):
+async def test_a_server_may_listen_at_an_ipv6_address(no_time):
     try:
         async with (
             open_server(Echo(), "ws://[::1]:0/rpc") as server,

@@ -1,4 +1,4 @@
-"""The writer by itself: what it has taken from the protocol leaves, in order, whatever the channel takes at once."""
+"""The writer alone: it writes the packets it has taken in order, whatever the channel accepts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trio_rpc.session.io.writer import MANY, Writer
 
 
 class Queue:
-    """The part of a protocol that a writer sees: each packet is one number."""
+    """The part of a protocol that a writer uses. Each packet is one number."""
 
     is_paced = False
 
@@ -28,28 +28,28 @@ class Queue:
 
 
 class Channel:
-    """Takes packets at once while it is told to."""
+    """A channel that accepts packets at once while ``accepts`` is set."""
 
     unsent = 0
 
     def __init__(self):
         self.sent = []
-        self.takes = True
+        self.accepts = True
 
     def send_nowait(self, value):
-        if self.takes:
+        if self.accepts:
             self.sent.append(value)
-        return self.takes
+        return self.accepts
 
     async def send(self, value):
         self.sent.append(value)
 
     async def flush(self):
-        raise AssertionError("nothing is left")
+        raise AssertionError("nothing is unsent")
 
 
-class Watcher:
-    """Is told what has been sent, and does nothing about it."""
+class Observer:
+    """Ignores what the writer reports."""
 
     def sent(self):
         pass
@@ -58,14 +58,14 @@ class Watcher:
         pass
 
 
-async def test_what_leaves_early_neither_replaces_nor_overtakes_a_packet_that_is_held(nursery):
+async def test_packets_written_early_neither_replace_nor_overtake_a_held_packet(nursery):
     queue, channel = Queue(), Channel()
-    writer = Writer(channel, queue, None, Watcher())
+    writer = Writer(channel, queue, None, Observer())
     writer.start(lambda: nursery.start_soon(writer.run))
-    channel.takes = False
+    channel.accepts = False
     queue.packets.append(b"1")
-    writer.write_now()  # it is held: the channel does not take it
-    channel.takes = True
+    writer.write_now()  # the channel does not accept it, so the writer holds it
+    channel.accepts = True
     queue.packets.append(b"2")
     writer.write_early()
     await writer.drain()

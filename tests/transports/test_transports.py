@@ -24,11 +24,11 @@ ALONE = {
 
 IN_MEMORY = {
     # Sees both outcomes of a race for certain only where a packet takes as many ticks as in memory.
-    "test_cancel_and_reply_crossing_between_two_sessions_leaves_nothing",
+    "test_cancel_and_reply_crossing_between_two_sessions_leaves_no_calls",
     # These raise before anything reaches a channel.
-    "test_an_argument_that_could_be_either_is_refused_at_the_caller_where_nothing_says_which",
-    "test_in_another_thread_it_raises_and_its_own_run_goes_on",
-    "test_after_the_end_of_its_run_it_raises",
+    "test_an_ambiguous_argument_is_refused_at_the_caller_if_no_annotation_decides",
+    "test_use_in_another_thread_raises_and_the_session_goes_on",
+    "test_use_after_the_end_of_its_run_raises",
 }
 """Tests that join their sessions in memory alone."""
 
