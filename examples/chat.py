@@ -10,7 +10,6 @@ import sys
 from collections.abc import AsyncIterator
 
 import trio
-
 import trio_rpc
 
 

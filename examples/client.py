@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 import trio
-
 import trio_rpc
+
 from examples.market import Dealer, Market, Order, UnknownSymbol
 
 

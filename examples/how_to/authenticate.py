@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
 import trio
-
 import trio_rpc
 
 TOKENS = {"ann": "s3cret-of-ann", "bob": "s3cret-of-bob"}  # from a file or a database

@@ -3,9 +3,8 @@ import tempfile
 from pathlib import Path
 
 import trio
-import trustme
-
 import trio_rpc
+import trustme
 
 
 class Vault:

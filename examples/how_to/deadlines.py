@@ -2,7 +2,6 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import trio
-
 import trio_rpc
 
 T = TypeVar("T")

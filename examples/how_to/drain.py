@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import trio
-
 import trio_rpc
 
 T = TypeVar("T")

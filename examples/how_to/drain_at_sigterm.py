@@ -1,7 +1,6 @@
 import signal
 
 import trio
-
 import trio_rpc
 
 

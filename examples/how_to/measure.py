@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 
 import trio
-
 import trio_rpc
 
 log = logging.getLogger("shop")

@@ -1,7 +1,6 @@
 import functools
 
 import trio
-
 import trio_rpc
 
 

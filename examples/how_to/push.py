@@ -2,7 +2,6 @@ import contextlib
 from collections.abc import Iterable
 
 import trio
-
 import trio_rpc
 
 

@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import AsyncGenerator
 
 import trio
-
 import trio_rpc
 
 

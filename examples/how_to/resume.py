@@ -1,5 +1,4 @@
 import trio
-
 import trio_rpc
 from trio_rpc.testing import open_chaos_proxy
 

@@ -1,7 +1,6 @@
 from dataclasses import dataclass
 
 import trio
-
 import trio_rpc
 
 

@@ -1,9 +1,9 @@
 import sys
 
 import trio
-from rooms import Chat, NameTaken
-
 import trio_rpc
+
+from rooms import Chat, NameTaken
 
 
 async def show(channel: trio.abc.Channel[str]) -> None:

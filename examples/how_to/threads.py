@@ -3,9 +3,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import trio
-from anyio.from_thread import BlockingPortal, start_blocking_portal
-
 import trio_rpc
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 
 class Scanner:

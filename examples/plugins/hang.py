@@ -6,9 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 import trio
-from interface import Plugin
-
 import trio_rpc
+
+from interface import Plugin
 
 
 class Hang(Plugin):

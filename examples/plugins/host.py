@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import trio
-from interface import Plugin, Settings
-
 import trio_rpc
+
+from interface import Plugin, Settings
 
 HERE = Path(__file__).parent
 LIMITS = trio_rpc.Limits(

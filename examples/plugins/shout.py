@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import trio
-from interface import Plugin, Settings
-
 import trio_rpc
+
+from interface import Plugin, Settings
 
 
 class Shout(Plugin):

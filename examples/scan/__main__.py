@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import trio
+from trio_rpc.gateway import Gateway, open_http_server
 
 from examples.scan.service import Scanner
-from trio_rpc.gateway import Gateway, open_http_server
 
 PAGES = Path(__file__).parent / "pages"
 

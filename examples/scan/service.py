@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trio
-
 import trio_rpc
 
 

@@ -37,7 +37,7 @@ TREE = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 def compiled(block, flags=0):
     """Compile a block so that each line has the number that it has on the page."""
-    source = "\n" * (block.line - 1) + block.text
+    source = "\n" * (block.line - 1) + textwrap.dedent(block.text)
     return compile(source, block.page, "exec", flags, dont_inherit=True)
 
 

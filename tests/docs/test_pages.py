@@ -7,6 +7,7 @@ import re
 
 import pytest
 from helpers.pages import PAGES, ROOT, codes, found_in_prose, prose, section, table
+from helpers.programs import files_of
 
 import trio_rpc.gateway
 import trio_rpc.testing
@@ -48,7 +49,8 @@ def test_links_lead_somewhere(page):
 def test_files_that_are_named_exist(page):
     named = [code for code in codes(prose(page)) if re.fullmatch(r"[\w/.-]+/|[\w/-]+\.py", code)]
     named = [code for code in named if "NAME" not in code]  # it stands for any
-    places = (ROOT, ROOT / "trio_rpc", (ROOT / page).parent)
+    places = [ROOT, ROOT / "trio_rpc", (ROOT / page).parent]
+    places += [(ROOT / path).parent for path in files_of(page)]
     assert [name for name in named if not any((place / name).exists() for place in places)] == []
 
 

@@ -12,7 +12,8 @@ from helpers.pages import PAGES, ROOT, read
 from helpers.programs import PYTHON, files_of, filled, transcripts
 
 HOW_TO = [page for page in PAGES if page.startswith("docs/how-to/")]
-SHOWN = [(page, path) for page in HOW_TO for path in files_of(page)]
+WITH_FILES = [*HOW_TO, "docs/tutorial.md"]
+SHOWN = [(page, path) for page in WITH_FILES for path in files_of(page)]
 ALONE = [
     (page, path, each)
     for page in HOW_TO
@@ -57,11 +58,11 @@ def test_a_page_shows_a_file_whole(page, path):
 
 @pytest.mark.parametrize(("page", "path"), SHOWN)
 def test_a_page_names_and_links_each_file_that_it_shows(page, path):
-    assert f"[{Path(path).name}](../../{path})" in read(page)
+    assert re.search(rf"\[{Path(path).name}\]\((\.\./)+{path}\)", read(page))
 
 
 def test_each_file_is_on_a_page():
-    folders = ("how_to", "plugins", "deploy")
+    folders = ("deploy", "how_to", "plugins", "tutorial")
     paths = [path for each in folders for path in (ROOT / "examples" / each).rglob("*")]
     files = {path.relative_to(ROOT) for path in paths if path.is_file()}
     files = {str(path) for path in files if not re.search(r"/[._]", str(path))}  # caches

@@ -22,6 +22,7 @@ MODULES = {
     "test_resumption_drill.py",
     "test_serving.py",
     "test_standard_streams.py",
+    "test_tutorial.py",
     "test_typing.py",
 }
 """Modules whose tests are slow, all but a few."""

@@ -2,10 +2,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
+import trio_rpc
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
-
-import trio_rpc
 from trio_rpc.gateway import Gateway, without_deflate
 
 PAGE = Path(__file__).parent / "page.html"

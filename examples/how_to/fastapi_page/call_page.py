@@ -1,5 +1,4 @@
 import trio
-
 from trio_rpc.gateway import Message
 
 

@@ -1,7 +1,6 @@
 from collections.abc import Awaitable, Callable
 
 import trio
-
 import trio_rpc
 
 

@@ -1,9 +1,9 @@
 import pytest
 import trio
-from shop import Shop, SoldOut, buy_all
-
 import trio_rpc
 from trio_rpc.testing import open_faulty_pair, open_session_pair
+
+from shop import Shop, SoldOut, buy_all
 
 
 async def test_a_service_is_a_class_like_others():

@@ -1,0 +1,11 @@
+from trio_rpc.testing import open_session_pair
+
+from jobs import Jobs
+
+
+async def test_render_tells_each_frame(autojump_clock):
+    told = []
+    async with open_session_pair({"jobs": Jobs()}) as (_, session):
+        jobs = session.proxy("jobs", Jobs)
+        assert await jobs.render(3, told.append) == "rendered 3 frames"
+    assert told == [1, 2, 3]
