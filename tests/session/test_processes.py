@@ -379,7 +379,7 @@ async def test_a_child_ends_when_its_parent_dies():
 async def logged_lines(caplog, *texts):
     async with opened(name="x") as session:
         for text in texts:
-            await session.call("complain", text)
+            await session.call("write_stderr", text)
     assert {record.name for record in caplog.records} == {"trio_rpc.process"}
     assert {record.levelname for record in caplog.records} == {"WARNING"}
     return [line.partition(" (x): ")[2] for line in caplog.messages]
@@ -399,7 +399,7 @@ async def test_a_flood_on_standard_error_does_not_block_calls(caplog):
     logging.getLogger("trio_rpc.process").disabled = True
     try:
         async with opened() as session:
-            await session.call("complain", b"x\n" * 100_000)
+            await session.call("write_stderr", b"x\n" * 100_000)
             assert await session.call("echo", 1) == 1
     finally:
         logging.getLogger("trio_rpc.process").disabled = False

@@ -93,7 +93,7 @@ async def test_credentials_that_cannot_be_decoded_refuse_the_session(
 
 
 @pytest.mark.parametrize(
-    "request",
+    "call",
     [
         m.Request(1, "take", [UNDECODABLE]),
         m.Request(1, "take", [[{"a": UNDECODABLE}]]),
@@ -104,11 +104,11 @@ async def test_credentials_that_cannot_be_decoded_refuse_the_session(
     ids=["argument", "inside one", "in a set", "named argument", "metadata"],
 )
 async def test_a_call_with_a_value_that_cannot_be_decoded_is_answered_as_invalid_arguments(
-    request, registry, no_time
+    call, registry, no_time
 ):
     service = Service()
     async with session_with_raw_peer(service, registry=registry) as (_, peer):
-        peer.send(request)
+        peer.send(call)
         answer = await peer.read(m.ReplyErr)
         assert answer.error["code"] == "invalid_arguments"
         assert "could not be decoded" in answer.error["message"]
@@ -124,7 +124,7 @@ async def test_a_call_with_a_value_that_cannot_be_decoded_is_answered_as_invalid
     ],
     ids=["argument", "named argument", "metadata"],
 )
-async def test_a_notification_with_a_value_that_cannot_be_decoded_is_dropped_and_its_credit_returned(
+async def test_a_notification_that_cannot_be_decoded_is_dropped_and_its_credit_returned(
     message, registry, no_time
 ):
     service = Service()
