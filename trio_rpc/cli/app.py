@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from trio_rpc.cli import calling, serving
 from trio_rpc.cli.connecting import Target
 from trio_rpc.cli.demo import demo as run_demo
+from trio_rpc.cli.examples import epilogue
 from trio_rpc.cli.exits import CommandError, Exit, Usage
 from trio_rpc.cli.listening import ServeOptions
 from trio_rpc.cli.output import Output, complain
@@ -29,13 +30,12 @@ __all__ = ["app", "run"]
 app = cyclopts.App(
     name="trio-rpc",
     help="Remote calls that live inside your nursery.",
-    help_epilogue=(
-        "Exit codes: 0 done, 1 the call failed, 2 bad usage, 3 no session (nobody there, refused,"
-        " lost) or no address to listen at, 130 interrupted."
-    ),
+    help_epilogue=epilogue(""),
+    group_parameters="Options",
 )
 
-Json: TypeAlias = Annotated[bool, Parameter(name="--json", negative="")]
+Switch: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
+Json: TypeAlias = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
 Ca: TypeAlias = Annotated[Path | None, Parameter(name="--ca")]
 Credentials: TypeAlias = Annotated[
     str | None, Parameter(name="--credentials", env_var="TRIO_RPC_CREDENTIALS")
@@ -105,8 +105,8 @@ def _first(group: BaseExceptionGroup[Any], kind: type[BaseException]) -> BaseExc
     return found
 
 
-@app.command
-def demo(*, quick: Annotated[bool, Parameter(negative="")] = False, json: Json = False) -> int:
+@app.command(help_epilogue=epilogue("demo"))
+def demo(*, quick: Switch = False, json: Json = False) -> int:
     """Watch two processes call each other, report progress and cancel one another.
 
     Args:
@@ -117,7 +117,7 @@ def demo(*, quick: Annotated[bool, Parameter(negative="")] = False, json: Json =
     return result
 
 
-@app.command
+@app.command(help_epilogue=epilogue("serve"))
 def serve(
     services: str,
     /,
@@ -130,9 +130,9 @@ def serve(
     allow_origin: Annotated[list[str] | None, Parameter(name="--allow-origin", negative="")] = None,
     allow_host: Annotated[list[str] | None, Parameter(name="--allow-host", negative="")] = None,
     pages: Path | None = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
-    until_stdin_closes: Annotated[bool, Parameter(negative="")] = False,
-    verbose: Annotated[bool, Parameter(negative="")] = False,
+    resume: Switch = False,
+    until_stdin_closes: Switch = False,
+    verbose: Switch = False,
     json: Json = False,
 ) -> int:
     """Serve an object until SIGTERM or Ctrl-C, then let the calls in flight end.
@@ -145,10 +145,10 @@ def serve(
         listen: URL to listen at: tcp://host:port (port 0: any free one), tls://host:port,
             unix:///path, ws://host:port/path, wss://host:port/path; http://host:port or
             https://host:port for browsers. May be repeated.
-        grace: Seconds that calls in flight get at the end.
+        grace: Seconds that calls in flight get to finish after the first signal.
         error_detail: How much of an undeclared exception its caller is told.
         cert: Certificate chain for tls, wss and https, a PEM file.
-        key: Its private key, if that is in another file.
+        key: Private key of the certificate, if it is in another file.
         allow_origin: For ws, wss, http and https: an origin whose pages may connect, such as
             https://example.org. May be repeated. Default: pages from the same host and port.
         allow_host: For http and https: a host name that browsers may use for this server. May be
@@ -181,7 +181,7 @@ def serve(
     return result
 
 
-@app.command
+@app.command(help_epilogue=epilogue("call"))
 def call(
     url: str,
     method: str,
@@ -215,7 +215,7 @@ def call(
     _trio_run(calling.call, target, method, arguments, Output(as_json=json), patience=timeout)
 
 
-@app.command
+@app.command(help_epilogue=epilogue("stream"))
 def stream(
     url: str,
     method: str,
@@ -231,7 +231,9 @@ def stream(
     """Open one stream and print its items as JSON, as they arrive.
 
     Args:
-        url: As for call.
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
+            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+            'exec:python plugin.py'.
         method: service.method, or a stream of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones.
         count: Leave after this many items, which closes the generator at the other end.
@@ -247,7 +249,7 @@ def stream(
     _trio_run(calling.stream, target, method, arguments, output, count=count, patience=timeout)
 
 
-@app.command
+@app.command(help_epilogue=epilogue("describe"))
 def describe(
     url: str, /, *, ca: Ca = None, credentials: Credentials = None, json: Json = False
 ) -> None:
@@ -265,7 +267,7 @@ def describe(
     _trio_run(calling.describe, target, Output(as_json=json))
 
 
-@app.command
+@app.command(help_epilogue=epilogue("ping"))
 def ping(
     url: str,
     /,

@@ -1,0 +1,69 @@
+"""The examples in the help of each command."""
+
+from __future__ import annotations
+
+__all__ = ["EXAMPLES", "EXIT_CODES", "epilogue"]
+
+EXAMPLES = {
+    "": (
+        ("watch two processes call each other", "trio-rpc demo"),
+        ("list what a server offers", "trio-rpc describe tcp://127.0.0.1:5000"),
+    ),
+    "demo": (
+        ("take about two seconds", "trio-rpc demo --quick"),
+        ("print one JSON object", "trio-rpc demo --json"),
+    ),
+    "serve": (
+        (
+            "to programs",
+            "trio-rpc serve examples.market:services --listen tcp://127.0.0.1:5000",
+        ),
+        (
+            "to browsers, with their pages",
+            "trio-rpc serve app:services --listen http://127.0.0.1:8000 --pages pages",
+        ),
+    ),
+    "call": (
+        (
+            "arguments by position",
+            "trio-rpc call tcp://127.0.0.1:5000 market.price '[\"BTC\"]'",
+        ),
+        (
+            "arguments by name, cancelled after 5 seconds",
+            "trio-rpc call unix:///run/app.sock build '{\"clean\": true}' --timeout 5",
+        ),
+    ),
+    "stream": (
+        (
+            "three items",
+            "trio-rpc stream tcp://127.0.0.1:5000 market.ticks '[\"BTC\"]' --count 3",
+        ),
+        (
+            "all items for ten seconds, one line of JSON each",
+            "trio-rpc stream ws://127.0.0.1:8000/rpc log.lines --timeout 10 --json",
+        ),
+    ),
+    "describe": (
+        ("a server", "trio-rpc describe tcp://127.0.0.1:5000"),
+        ("a program that serves its parent", "trio-rpc describe 'exec:python plugin.py'"),
+    ),
+    "ping": (
+        ("ten times", "trio-rpc ping tcp://127.0.0.1:5000 --count 10"),
+        (
+            "a server whose certificate the system does not know",
+            "trio-rpc ping tls://example.org:5000 --ca ca.pem",
+        ),
+    ),
+}
+"""What an example shows, and the command, by the name of the command that it explains."""
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 the call failed, 2 bad usage, 3 no session (no server there, refused,"
+    " lost) or the address cannot be listened at, 130 interrupted."
+)
+
+
+def epilogue(command: str) -> str:
+    """Return the end of a command's help: its examples and the exit codes, as Markdown."""
+    lines = [line for what, typed in EXAMPLES[command] for line in (f"# {what}", f"$ {typed}")]
+    return "\n".join(["Examples:", "", "```console", *lines, "```", "", EXIT_CODES])
