@@ -340,7 +340,7 @@ def test_law_11_calls_wait_for_credit(pair):
         assert pair.a.has_call_credit
         pair.a.request("method", [])
     assert not pair.a.has_call_credit
-    with pytest.raises(LocalProtocolError, match="no more calls"):
+    with pytest.raises(LocalProtocolError, match="no further call"):
         pair.a.request("method", [])
     pair.settle()
     pair.b.reply(2, None)
@@ -391,7 +391,7 @@ def test_law_11_notifications_wait_for_credit(pair):
     pair.a.notify("method", [1])
     pair.a.notify("method", [2], {"key": 1}, {"metadata": {}})
     assert pair.a.notification_credit == 0
-    with pytest.raises(LocalProtocolError, match="no more notifications"):
+    with pytest.raises(LocalProtocolError, match="no credit for another notification"):
         pair.a.notify("method", [3])
     assert pair.settle() == [
         m.Notification("method", [1]),

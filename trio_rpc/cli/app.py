@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command, and return its exit code; see :class:`Exit`."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that has no "…"
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack characters: "…"
     as_json = any(_asks_for_json(each) for each in arguments)
     try:
         return _run(arguments)
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         return Exit.INTERRUPTED
     finally:
         with complaining():
-            pass  # what loggers have written
+            pass  # flush the lines that loggers have written
 
 
 def _asks_for_json(argument: str) -> bool:
@@ -75,7 +75,7 @@ def _run(arguments: Sequence[str]) -> int:
         command, bound, _ = app.parse_args(list(arguments), exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as exc:
         raise Usage(f"{safe(exc)} (trio-rpc --help says more)") from exc
-    if command in (app.help_print, app.version_print):  # they write by themselves
+    if command in (app.help_print, app.version_print):  # these write to standard output
         with writing():
             command(*bound.args, **bound.kwargs)
             sys.stdout.flush()

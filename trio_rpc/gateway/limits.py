@@ -1,4 +1,4 @@
-"""The limits of what a gateway's clients may use."""
+"""The limits of a gateway: what each client, and all clients together, may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue of messages to send, and how they are cut into packets.
+"""The queue of messages to send, and the packets that they leave in.
 
 Small messages leave in the order in which they were put, as many in one packet as fit. A message
 larger than a packet goes into a lane of its own and leaves in pieces, one in each packet, so that
@@ -198,8 +198,8 @@ class Outbox:
             room -= self._take_small(parts, answered, room, room)
             return (_packet(parts, self.max_packet - room), answered) if parts else None
         # A large message gets half of each packet, or a steady stream of small messages would
-        # stop it for ever. A small message that needs more than half gets every second packet,
-        # or a large one would stop it.
+        # stop it forever. A small message that needs more than half gets every second packet, or a
+        # large one would stop it.
         share = room // 2
         limit = share if self._large_is_owed else room
         room -= self._take_small(parts, answered, limit, share)
@@ -284,7 +284,7 @@ class Outbox:
         return size
 
     def withdraw_request(self, call: int) -> bool:
-        """Take back the Request of that id; False when its last byte has left already."""
+        """Withdraw the Request of that id; return False if its last byte has left already."""
         for large in self._large:
             if large.tag == -call:
                 self._withdraw(large)
@@ -299,9 +299,9 @@ class Outbox:
         return False
 
     def withdraw_large(self, call: int) -> bool:
-        """Take back what is large of that call of the peer's: items that nobody wants any more.
+        """Withdraw the large messages of one of the peer's calls, which the peer no longer wants.
 
-        Returns whether its terminal message was among them; it may be small, or have left.
+        Returns whether its terminal message was among them. It may also be small, or have left.
         """
         mine = [large for large in self._large if large.call == call]
         for large in mine:
@@ -309,7 +309,7 @@ class Outbox:
         return any(large.tag == call for large in mine)
 
     def clear(self) -> None:
-        """Forget all that waits: it will not leave any more."""
+        """Forget all queued messages, which will not be sent."""
         self._small.clear()
         self._item_credits.clear()
         self._large.clear()
@@ -336,7 +336,7 @@ class Outbox:
 
 
 def _packet(parts: list[Buffer], size: int) -> bytes | BufferList:
-    """Join what is short, and leave large content where it is."""
+    """Join short parts, and leave large ones uncopied."""
     if size < LARGE or max(map(len, parts)) < LARGE:
         return b"".join(parts)
     if len(parts) == 1 and isinstance(parts[0], bytes):

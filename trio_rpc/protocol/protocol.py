@@ -231,7 +231,7 @@ class Protocol:
             raise Refused(f"the limits do not fit: {exc}") from exc
         if message.problem is not None:  # unreadable credentials must not pass as missing ones
             self.theirs = Half.ENDED
-            raise Refused(f"what the Hello says cannot be read here: {message.problem}")
+            raise Refused(f"the Hello has a value that cannot be read: {message.problem}")
         self._outbox.resize(min(self.limits.max_packet, self.peer.max_packet))
         self._notifications_left = self.peer.max_notifications
         limits, peer = self.limits, self.peer
@@ -339,7 +339,7 @@ class Protocol:
         """Whether a handler may begin: its answer would join the queued messages (law 12).
 
         Above the bound for all sessions together, sessions with an empty queue still may: a peer
-        that does not read stops nobody else.
+        that does not read does not stop the others.
         """
         size, limits = self._outbox.size, self.limits
         return not size or (size < limits.max_unsent and self._tally.size < limits.max_unsent_total)
@@ -408,7 +408,7 @@ class Protocol:
             LocalProtocolError: there is no credit for it, or no call may be made now.
         """
         if len(self.outgoing) >= self.peer.max_calls:
-            raise LocalProtocolError("the other end takes no more calls at once")
+            raise LocalProtocolError("the other end allows no further call at the same time")
         if self.ours is not _OPEN or self.theirs is not _OPEN:
             self._check_may_call(context)
         call = self._last_id + 1
@@ -433,7 +433,7 @@ class Protocol:
         ``references`` is called for values of unknown types, to refuse them with a better text.
         """
         if not self.notification_credit:
-            raise LocalProtocolError("the other end takes no more notifications at once")
+            raise LocalProtocolError("the other end has given no credit for another notification")
         self._check_may_call(context)
         data = self._encode(m.Notification(method, args, kwargs, context), references)
         self._queue(m.Notification, data)
@@ -541,7 +541,7 @@ class Protocol:
         return self._last_ping
 
     def grant_notifications(self, count: int) -> None:
-        """Let the peer send ``count`` more Notifications, whose predecessors' handlers ended."""
+        """Give credit for ``count`` Notifications, after as many handlers of others have ended."""
         if self._notifications_granted + count > self.limits.max_notifications:
             raise LocalProtocolError("more notifications are granted than were received")
         step(self.ours, self.theirs, m.Credit)

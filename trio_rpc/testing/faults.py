@@ -91,7 +91,7 @@ class Link:
         reset: Callable[[trio.abc.Stream], Awaitable[None]],
         seed: int,
     ) -> None:
-        random = Random(seed)  # noqa: S311 - chance that can be had again
+        random = Random(seed)  # noqa: S311 - it must be reproducible
         self._ends = (first, second)
         self._reset = reset
         self._scope = trio.CancelScope()
@@ -123,7 +123,7 @@ class Link:
             self._thawed = trio.Event()
 
     def thaw(self) -> None:
-        """Let bytes through again."""
+        """Pass bytes on again."""
         self._thawed.set()
 
     def fail(self, failure: Failure) -> None:

@@ -41,8 +41,8 @@ async def open_session_pair(
     neither end has closed its own (law 17).
 
     Args:
-        services_a: what the first session serves; the second one calls it.
-        services_b: what the second session serves.
+        services_a: the services of the first session, which the second one calls.
+        services_b: the services of the second session.
         options_a: options of the first session, as :func:`trio_rpc.open_session` takes them.
         options_b: the same for the second session.
         channels: the pair of channels between them; by default a pair in memory.

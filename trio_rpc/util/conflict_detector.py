@@ -1,4 +1,4 @@
-"""Detect two tasks that do at once what only one may do at a time."""
+"""Detect two tasks in an operation that is for one task at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ConflictDetector:
     Trio's own class of this kind is private. Use a ``trio.Lock`` if the second task should wait.
 
     Args:
-        text: what the error says.
+        text: the text of the error.
 
     Attributes:
         is_held: whether a task is inside.

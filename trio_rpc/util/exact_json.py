@@ -1,4 +1,4 @@
-"""Hooks for ``json.loads`` that refuse values it would read with a loss.
+"""Hooks for ``json.loads`` that refuse values that it would not read exactly.
 
 They raise ValueError with one line of text.
 """

@@ -20,17 +20,17 @@ from types import FrameType
 __all__ = ["INTERRUPTED", "exit_on_interrupt", "interrupts_raised"]
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
+"""The exit code after Ctrl-C, by the convention of shells."""
 
 SCRIPT = "trio-rpc"
 """The name of the console script."""
 
 MODULE_OPTION = re.compile("-[bBdEiIOPqRsSuv]*m(.*)")
-"""-m with other options before it in the same argument, and perhaps the module's name behind it."""
+"""-m, with other options before it in the same argument, and perhaps the module after it."""
 
 
 def exit_on_interrupt() -> None:
-    """Let Ctrl-C end this process at once, if it is the command line.
+    """Make Ctrl-C end this process at once, if it is the command line.
 
     Nothing changes if Ctrl-C does not raise KeyboardInterrupt.
     """
@@ -45,7 +45,7 @@ def exit_on_interrupt() -> None:
 
 @contextlib.contextmanager
 def interrupts_raised() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt in this block; undo :func:`exit_on_interrupt`."""
+    """Make Ctrl-C raise KeyboardInterrupt in this block; undo :func:`exit_on_interrupt`."""
     is_changed = signal.getsignal(signal.SIGINT) is _exit
     if is_changed:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -67,7 +67,7 @@ def _is_command_line() -> bool:
 
 
 def _module_to_run() -> str:
-    """Return what follows -m on the command line of Python itself."""
+    """Return the argument of -m on the command line of Python itself."""
     rest = iter(sys.orig_argv[1:])
     for argument in rest:
         if found := MODULE_OPTION.fullmatch(argument):

@@ -1,4 +1,4 @@
-"""One exception where a nursery of ours would raise a group (law 16)."""
+"""Raising one exception where one of our nurseries would raise a group (law 16)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["one_exception", "raise_alone"]
 
 
 def one_exception() -> AbstractContextManager[list[BaseException]]:
-    """Raise one exception where a nursery would raise a group of ours (law 16).
+    """Raise one exception where one of our nurseries would raise a group (law 16).
 
     The user expects the block's own exception, which is put into the list. Two kinds take
     precedence: an exception that ends the program, and one that is its cause. A note names each
@@ -47,7 +47,7 @@ class _OneException:
             raise_alone(failure)
         finally:
             self._body.clear()
-            del failure, exc, _traceback  # which hold this frame
+            del failure, exc, _traceback  # they hold this frame
 
 
 def raise_alone(exc: BaseException) -> NoReturn:
@@ -61,7 +61,7 @@ def raise_alone(exc: BaseException) -> NoReturn:
 
 
 def _choose(exc: BaseException, body: list[BaseException]) -> BaseException:
-    # Trio hands on copies of the groups that it has looked into, but never of what is in them.
+    # Trio may copy a group while it splits it, but never the exceptions inside.
     mine = [leaf for each in body for leaf in _leaves(each)]
     known = {id(leaf) for leaf in mine}
     leaves = list(_leaves(exc))

@@ -1,4 +1,4 @@
-"""How long a peer may take over one packet, counted fairly."""
+"""Timing of packets: how long a peer may take for one, without the time that this end loses."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from trio_rpc.util.places import catching
 __all__ = ["PacketTimer", "was_blocked"]
 
 PUNCTUAL: Final = 0.1
-"""How late a program that is not blocked may notice the end of an interval, as a part of it."""
+"""How late a program may notice the end of an interval without counting as blocked: a fraction."""
 
 
 def was_blocked(deadline: float, interval: float) -> bool:
-    """Tell whether this program itself was blocked when an interval ended.
+    """Return whether this program itself was blocked when an interval ended.
 
     Args:
-        deadline: when the interval ended.
-        interval: how long it was, in seconds.
+        deadline: the time when the interval ended.
+        interval: its length in seconds.
     """
     return trio.current_time() - deadline > interval * PUNCTUAL
 
@@ -29,11 +29,11 @@ def was_blocked(deadline: float, interval: float) -> bool:
 class PacketTimer:
     """The seconds that a peer has for one packet, from the first byte to the last.
 
-    Time in which nobody waits for the packet does not count, nor does time in which this program
+    Time in which no task waits for the packet does not count, nor does time in which this program
     was blocked.
 
     Args:
-        seconds: for each packet.
+        seconds: the time for each packet.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -41,12 +41,14 @@ class PacketTimer:
         self._left = seconds
 
     def renew(self) -> None:
-        """Give the next packet the whole time."""
+        """Begin the time of the next packet."""
         self._left = self._seconds
 
     @contextmanager
     def bound(self) -> Iterator[None]:
-        """Bound a wait for the rest of a packet; end it early if this program was blocked.
+        """Bound a wait for the rest of a packet.
+
+        If this program was blocked, the wait may end without the rest: wait again.
 
         Raises:
             trio.BrokenResourceError: the peer has used up its time.
@@ -61,7 +63,7 @@ class PacketTimer:
         if not scope.cancelled_caught:
             return
         if was_blocked(deadline, self._seconds):
-            self.renew()  # the rest may have come, and lie unread
+            self.renew()  # the rest may have arrived unread
             return
         raise trio.BrokenResourceError(
             f"the peer began a packet and took more than {self._seconds:g} s over it"

@@ -1,16 +1,16 @@
 """Tracebacks that say where an exception was raised, and keep nothing alive.
 
-An exception keeps the frames of its traceback with all their locals. If one of them holds what
-keeps the exception, only the garbage collector frees them. Since Python 3.12 the frame of a
-coroutine or a generator that has ended also keeps the frame that had resumed it, and so on up to
-the first frame of the task. Two things follow:
+An exception keeps the frames of its traceback with all their locals. If one of them leads back to
+the exception, only the garbage collector frees them. Since Python 3.12 the frame of a coroutine or
+a generator that has ended also keeps the frame that had resumed it, and so on up to the first frame
+of the task. Two things follow:
 
 * The cause of a session's end is kept, so it keeps only the places: :func:`keep_all_places`.
 * A frame of ``contextlib`` throws an exception into a context manager that is a generator, and
   has the exception in a local. If the generator then swallows it or raises another one, there is
   a cycle: the exception, the generator's frame, the frame of ``contextlib``. So such a context
   manager cuts the frames out of the exception: :func:`catching`, :func:`keep_places`. Trio's
-  socket streams use one, too, without cutting anything: :func:`untangled`.
+  socket streams also use such a context manager, which does not do this: :func:`untangled`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def _everything(_module: str) -> bool:
 
 
 def keep_places(exc: BaseException, keep: _Keep = _everything) -> None:
-    """Put stand-ins in the place of the frames that the traceback of an exception holds.
+    """Replace the frames in the traceback of an exception by stand-ins.
 
-    A stand-in has the name, the file and the line of a frame, and neither locals nor a caller.
+    A stand-in has the name, the file and the line of a frame, but no locals and no caller.
 
     Args:
-        exc: the exception; nobody may need its frames any more.
-        keep: says of the name of a module whether its frames stay in the traceback.
+        exc: the exception, whose frames must no longer be needed.
+        keep: returns whether the frames of a module, given by name, stay in the traceback.
     """
     entries = []
     traceback = exc.__traceback__
@@ -59,7 +59,7 @@ def keep_places(exc: BaseException, keep: _Keep = _everything) -> None:
 
 
 def keep_all_places(exc: BaseException, keep: _Keep = _everything) -> None:
-    """Do as :func:`keep_places` does for an exception, its parts, and all that it came from."""
+    """Call :func:`keep_places` for an exception, its parts, its causes and its contexts."""
     left, seen = [exc], {id(exc)}
     while left:
         each = left.pop()
@@ -72,11 +72,11 @@ def keep_all_places(exc: BaseException, keep: _Keep = _everything) -> None:
 
 
 def end_context(exc: BaseException, outer: BaseException | None) -> None:
-    """Cut ``outer`` off the contexts of an exception that is kept.
+    """Remove ``outer`` from the contexts of an exception that is kept.
 
     Args:
         exc: the exception.
-        outer: what the task was handling, by ``sys.exception()``, before ``exc`` was raised.
+        outer: the exception that the task was handling (``sys.exception()``) before ``exc``.
     """
     inner: BaseException | None = exc
     while inner is not None and inner.__context__ is not outer:
@@ -88,7 +88,7 @@ def end_context(exc: BaseException, outer: BaseException | None) -> None:
 class catching:  # noqa: N801 - it is used as a function
     """Enter a cancel scope within a context manager that is a generator.
 
-    What the scope catches, and no one sees any more, forgets its traceback: see above.
+    An exception that the scope catches loses its traceback: see above.
     """
 
     __slots__ = ("_scope",)
@@ -116,7 +116,7 @@ class catching:  # noqa: N801 - it is used as a function
 
 
 class untangled:  # noqa: N801 - it is used as a function
-    """Use a stream of Trio's, and cut the frames out of the exceptions that it has replaced."""
+    """Use one of Trio's streams, and cut the frames out of the exceptions that it replaces."""
 
     __slots__ = ("_outer",)
 
@@ -136,7 +136,7 @@ class untangled:  # noqa: N801 - it is used as a function
         del self._outer, exc, inner, _traceback
 
 
-# Bound: one for each function in which channels have raised, of the last so many.
+# Bound: the size of the cache; one entry for each function in which a channel has raised.
 @functools.lru_cache(maxsize=256)
 def _stand_in(code: CodeType, module: str) -> Callable[[], _Generator]:
     """Return a function that makes generators, whose frames have the names of that code."""

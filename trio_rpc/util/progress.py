@@ -1,4 +1,4 @@
-"""Waiting for what other tasks do by themselves, and no longer."""
+"""Waiting as long as other tasks make progress."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ TURNS: Final = 10
 
 
 async def wait_while_progressing(count: Callable[[], int], seconds: float) -> None:
-    """Return when ``count()`` stays the same for some turns of Trio's loop, or the time is over.
+    """Return when ``count()`` stays the same for some turns of Trio's loop, or the time is up.
 
-    A cancellation does not reach it: without progress it takes no time.
+    It is shielded from cancellation, because without progress it takes no time.
     """
     seen = -1
     with trio.move_on_after(seconds, shield=True):

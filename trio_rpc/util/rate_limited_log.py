@@ -1,4 +1,4 @@
-"""A rate-limited log for lines that strangers cause: so many a minute, then a count of the rest."""
+"""A rate-limited log for lines that peers cause: some lines a minute, then a count of the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connect again and again, without doing so at the same time as everybody else."""
+"""Reconnecting with random delays, so that many clients do not reconnect at the same time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 __all__ = ["keep_connected"]
 
 MAX_DOUBLINGS = 30
-"""Beyond that no delay grows, however long a server is away."""
+"""After this many failures the delay no longer grows, however long a server is away."""
 
 
 async def keep_connected(
@@ -33,4 +33,4 @@ async def keep_connected(
     while True:
         failures = 0 if await connect() else failures + 1
         longest = min(max_delay, first_delay * 2 ** min(failures, MAX_DOUBLINGS))
-        await trio.sleep(random.uniform(0, longest))  # noqa: S311 - nothing secret
+        await trio.sleep(random.uniform(0, longest))  # noqa: S311 - it is not a secret

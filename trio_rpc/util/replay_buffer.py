@@ -19,8 +19,8 @@ class ReplayBuffer:
     """The messages of one sender that the receiver is not known to have.
 
     Args:
-        max_messages: how many are kept.
-        max_bytes: how many bytes of them; one more message is taken while there are fewer.
+        max_messages: the most messages that are kept.
+        max_bytes: another message may be appended while fewer bytes are kept.
 
     Attributes:
         acknowledged: the number of the last message that the receiver has.
@@ -42,7 +42,7 @@ class ReplayBuffer:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more message may be appended; an empty buffer takes a message of any size."""
+        """Whether a message may be appended; an empty buffer accepts a message of any size."""
         return len(self._kept) < self._max_messages and self.size < self._max_bytes
 
     @property
@@ -63,9 +63,9 @@ class ReplayBuffer:
             self.acknowledged += 1
 
     def after(self, number: int) -> Iterator[tuple[int, bytes]]:
-        """Iterate over the messages that come after a number, each with its own.
+        """Iterate over the messages after a number, each with its own number.
 
-        Messages may be appended and acknowledged meanwhile: what was acknowledged is skipped.
+        Messages may be appended and acknowledged meanwhile. Acknowledged ones are skipped.
         """
         while (index := max(number - self.acknowledged, 0)) < len(self._kept):
             number = self.acknowledged + index + 1

@@ -10,7 +10,7 @@ def clip(text: str, most: int) -> str:
 
     Lone surrogates, which no message can carry, are written as escapes.
     """
-    text = str.__str__(text)  # a subclass would not be what the codec expects
+    text = str.__str__(text)  # the codec expects an exact str, not a subclass
     whole = len(text)
     if whole > most:
         suffix = f"… ({whole} characters)"

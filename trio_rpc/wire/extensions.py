@@ -84,8 +84,8 @@ def _decode_big_int(data: bytes) -> int:
     return int.from_bytes(data, "big", signed=True)
 
 
-# What docs/protocol.md allows, and no more: Python's own parsers take other forms too (week dates,
-# a time without colons, digits with underscores), which another language's would refuse.
+# Only the forms that docs/protocol.md allows. Python's own parsers also accept others (week dates,
+# a time without colons, digits with underscores), which those of another language would refuse.
 _DATE_FORM = rb"\d{4}-\d\d-\d\d"
 _CLOCK_FORM = rb"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{6})?"
 _OFFSET_FORM = rb"(?:[+-](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{6})?)?)?"

@@ -124,7 +124,7 @@ class KeyBuilder:
             update(entries[start : start + CHUNK])
             seconds = self._clock() - began
             due = len(entries[start : start + CHUNK]) * SECONDS_PER_KEY
-            if seconds > due:  # their own hashing may be slow, which is no fault of the peer's
+            if seconds > due:  # the keys' own hash function may be slow: not the peer's fault
                 due += self._seconds_to_hash(keys[start : start + CHUNK])
             self._spare = min(BASE_SECONDS, self._spare + due - seconds)
             if self._spare < 0:

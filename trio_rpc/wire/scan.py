@@ -122,7 +122,7 @@ _OF_VALUES = frozenset({1, 2, 3, 12, *range(64, 128)})
 """Extension codes whose payload is one encoded value. Its values count also."""
 
 EXTENSION_NODES = 4
-"""Values that an extension counts as, beside those in it: reading one takes that much longer."""
+"""Values that an extension counts as, in addition to those inside: reading it takes as long."""
 
 
 def may_have_more(data: bytes | memoryview, most: int) -> bool:

@@ -50,7 +50,7 @@ memory that nesting large extensions costs.
 """
 
 SHORT = SCALARS - {bytes, bytearray, memoryview}
-"""What goes to the packer as it is; bytes may be so many that they had better not."""
+"""Types that go to the packer as they are. Bytes are not among them, since there may be many."""
 
 _PLAIN_KEYS = frozenset({str, bytes})
 
@@ -59,13 +59,13 @@ _EXACT = (SCALARS - {bytearray, memoryview}) | frozenset(LEAF_ENCODERS)
 
 
 class AsData(NamedTuple):
-    """An object that is data, and all that is in it, whatever it looks like."""
+    """An object that is data, including everything in it, even if it looks like a stream."""
 
     value: Any
 
 
 class InPlaceOf(NamedTuple):
-    """An object, and the value that travels in its place unless its class is registered."""
+    """An object, and the value that is sent instead unless the object's class is registered."""
 
     value: Any
     instead: Any
@@ -135,7 +135,7 @@ class Converter:
         self._references = references
         self._nodes = 0
         self._extension_bytes = 0
-        self._in_key = False  # inside a set, or a key: only what has a hash can arrive
+        self._in_key = False  # inside a set or a key, where only hashable values can arrive
 
     def value(self, value: Any, depth: int) -> Any:
         """Convert a value that is nested in ``depth`` containers. Raises EncodeError."""
@@ -182,13 +182,13 @@ class Converter:
     def _odd_dict(self, value: dict[Any, Any], depth: int) -> Any:
         keys = self._keys(value, depth + 1)
         if not _PLAIN_KEYS.issuperset(map(type, keys)):
-            depth += 1  # it travels as an array in an extension
+            depth += 1  # it is sent as an array in an extension
             self._enter(0, depth)
         items = [self.value(item, depth) for item in value.values()]
         if _PLAIN_KEYS.issuperset(map(type, keys)):  # of str's subclasses, or enums of text
             lowered = dict(zip(keys, items, strict=True))
             if len(lowered) != len(value):
-                raise EncodeError("a dict with keys that are the same once they are sent")
+                raise EncodeError("two keys of a dict are equal once they are sent")
             return lowered
         flat = [None] * (2 * len(keys))
         flat[::2] = keys
@@ -207,7 +207,9 @@ class Converter:
     def _refuse_in_key(self, cls: type) -> None:
         if self._in_key:
             name = cls.__name__
-            raise EncodeError(f"what arrives as a {name} cannot be a key or in a set there")
+            raise EncodeError(
+                f"a value that arrives as a {name} cannot be a key or an element of a set"
+            )
 
     def _extension(self, code: int, value: Any) -> msgpack.ExtType:
         payload = self._pack(value)
@@ -229,7 +231,7 @@ class Converter:
         return self._extension(registration.tag, lowered)
 
     def _unknown(self, value: Any, depth: int) -> Any:
-        """Lower what looks alive: as a reference, or as data where nothing can be lent."""
+        """Convert a value that may be lent: to a reference, or as data if it cannot be lent."""
         reference = None if self._references is None else self._references(value)
         if reference is not None:
             return encode_reference(reference)
@@ -277,7 +279,7 @@ class Converter:
         if not FIRST_TAG <= value.code <= LAST_TAG:
             raise EncodeError(f"extension {value.code} is not one of {FIRST_TAG} to {LAST_TAG}")
         self._enter(1, depth + 1)
-        # The peer would end the session if it could not be read.
+        # The peer would end the session if it could not read the payload.
         try:
             self._check_opaque(value.data)
         except DecodeError as error:
@@ -299,7 +301,7 @@ _LOWERERS: dict[type, Lowerer] = {
     InPlaceOf: Converter.in_place,
     msgpack.ExtType: Converter.opaque,
     **{cls: _leaf(code, encode) for cls, (code, encode) in LEAF_ENCODERS.items()},
-    # Of these only subclasses get here.
+    # Only subclasses of these get here.
     str: lambda _, value, __: str.__str__(value),
     int: lambda _, value, __: int.__int__(value),
     float: lambda _, value, __: float.__float__(value),
@@ -312,14 +314,14 @@ _LOWERERS: dict[type, Lowerer] = {
 
 @functools.lru_cache(maxsize=1024)
 def _lowerer(cls: type) -> Lowerer | None:
-    """Find out how instances of a class are lowered; None for those that may be lent."""
+    """Return the function that converts instances of a class; None if they may be lent."""
     if hasattr(cls, "__aiter__") and not issubclass(cls, (enum.Enum, msgspec.Struct)):
-        return None  # what is lent is a stream, if no annotation says that it is data
+        return None  # it is a stream, unless an annotation says that it is data
     return _data_lowerer(cls)
 
 
 def _is_channel(cls: type) -> bool:
-    """Say whether a class is like Trio's channels, which have fields that nobody means."""
+    """Return whether a class is like Trio's channels, whose fields are not data."""
     return hasattr(cls, "aclose") and (hasattr(cls, "receive") or hasattr(cls, "receive_some"))
 
 

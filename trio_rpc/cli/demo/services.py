@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A dataclass that travels."""
+    """A dataclass that is sent and returned."""
 
     sensor: str
     values: tuple[float, ...]
@@ -82,7 +82,7 @@ class Screen:
 
 
 class Lab:
-    """Offered by the child; each session has one of its own."""
+    """The service of the child; each session has its own."""
 
     def __init__(self, session: Session) -> None:
         self._screen = session.proxy("screen", Screen)
@@ -116,7 +116,7 @@ class Lab:
 
     @method
     async def diary(self) -> list[Entry]:
-        """Tell what was done here, and when."""
+        """Return what happened here, and when."""
         return self._diary.entries
 
     @notification
@@ -134,7 +134,7 @@ class Lab:
 
     @stream
     async def samples(self) -> AsyncGenerator[int, None]:
-        """Yield numbers until nobody wants them any more."""
+        """Yield numbers until the consumer leaves."""
         number = 0
         try:
             while True:
@@ -154,7 +154,7 @@ class Lab:
 
     @method
     async def look(self) -> list[ScopeNode]:
-        """Tell which calls live at this end, this one included."""
+        """Return the calls in flight at this end, including this one."""
         return current_call().session.tree()
 
     @method
@@ -166,5 +166,5 @@ class Lab:
 
 
 def services(session: Session) -> dict[str, object]:
-    """Make the services of one session; what ``trio-rpc serve`` is given."""
+    """Make the services of one session, for ``trio-rpc serve``."""
     return {"lab": Lab(session)}

@@ -141,13 +141,13 @@ async def _returned(code: str, call: Awaitable[Any], expected: object) -> Plain:
 async def _raised(code: str, call: Awaitable[Any], expected: str) -> Plain:
     try:
         result = await call
-    except Exception as exc:  # noqa: BLE001 - what it raises is what is shown
+    except Exception as exc:  # noqa: BLE001 - the demo shows the exception
         return Plain(code, f"raises {error_line(exc)}", type(exc).__name__ == expected)
     return Plain(code, repr(result), ok=False)
 
 
 async def call_concurrently(session: Session) -> Concurrent:
-    """Make many calls at once, each of which takes a while."""
+    """Make many calls at once, each of which takes some time."""
     lab = session.proxy("lab", Lab)
     started = time.perf_counter()
     async with trio.open_nursery() as nursery:
