@@ -22,7 +22,7 @@ def open_missing() -> None:
         try:
             os.fstat(number)
         except OSError:
-            nothing = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            nothing = os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number: this one
             os.set_inheritable(nothing, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115

@@ -1,29 +1,30 @@
-r"""Which message may be sent when: the theory, and then the tables.
+r"""The rules for when each message may be sent: the theory, then the tables.
 
 Theory of operation
 ===================
 
-A session is two *halves*, one for each direction. A half is named after its sender, and both
-ends keep both: what I have sent, and what I have received. Since a channel neither loses nor
-reorders, my record of what you sent is yours of what you sent, some time ago. The two ends run
-the same tables, with the roles exchanged; what is illegal to send is exactly what is illegal to
-receive, and one table says so for both.
+A session is two *halves*, one for each direction. A half is named after its sender, and both ends
+keep the state of both. A channel neither loses nor reorders packets, so the receiver's state of a
+half is the sender's state of it some time ago. Both ends use the same tables, with the roles
+exchanged: a message that is illegal to send is also illegal to receive.
 
 A half begins SILENT. Its first message is Hello, so that two programs that do not fit find out
-before anything else can be misread. Then Welcome, which says: "I have read *your* Hello, I accept
-you, you may call." An end that checks credentials may take time before its Welcome. Any other end
-sends it together with its Hello, or as soon as the other Hello has arrived. Calls may go out once
-the *other* half has sent its Welcome, so a Request that arrives before my Welcome is illegal.
+before anything else can be misread. Then comes Welcome, which says: "I have read *your* Hello and
+accept you: you may call." An end that checks credentials may take time before its Welcome. Any
+other end sends it together with its Hello, or as soon as the other Hello has arrived. An end may
+call once the *other* half has sent its Welcome, so a Request that arrives before the receiver has
+sent its Welcome is illegal.
 
 Goodbye says: "I start nothing new." It is answered by a Goodbye. The answer proves to the end that
 spoke first that no unseen Request is on its way, because a Goodbye never overtakes a call, not
-even one that travels in pieces. Calls in flight may end in both directions. Until they have, a
+even one that is sent in pieces. Calls in flight may end in both directions. Until they have, a
 call made *inside* one of them is still served, since the outer call could not end without it. Then
 the end that is idle first closes the channel. So after a Goodbye
 
 * its sender makes calls only if their context names a parent; any other call is illegal;
-* a call without a living parent that arrives after my own Goodbye crossed it, or the end of its
-  parent: a Request is answered "unavailable", a Notification is dropped and its credit returned.
+* a call that arrives after the receiver's own Goodbye, and has no parent in flight, crossed that
+  Goodbye or the end of its parent: a Request is answered "unavailable", a Notification is dropped
+  and its credit returned.
 
 A Ping is answered where a Pong may be sent; before Hello and after the end it is dropped.
 
@@ -146,7 +147,7 @@ NEXT: Final[Mapping[tuple[Half, type[m.Message]], Half]] = MappingProxyType(
         (Half.OPEN, m.Goodbye): Half.LEAVING,
     }
 )
-"""The state that a message takes its half to. Messages that are not listed change nothing."""
+"""The state of a half after a message. Messages that are not listed do not change it."""
 
 _TURNING: Final = frozenset(kind for _, kind in NEXT)
 """Messages that change a half's state. While both halves are OPEN, all others are legal."""
@@ -179,7 +180,7 @@ def step(half: Half, other: Half, kind: type[m.Message]) -> Half:
         other: the receiver's state.
         kind: the message's class.
 
-    Raises LocalProtocolError when it must not be sent.
+    Raises LocalProtocolError if the message must not be sent.
     """
     if half is other is _OPEN and kind not in _TURNING:
         return half

@@ -59,7 +59,7 @@ class Codec:
         limits: Limits = DEFAULT_LIMITS,
         make_reference: Callable[[int, int], Any] = Reference,
     ) -> None:
-        """``registry`` is frozen from here on; ``make_reference`` makes those that arrive."""
+        """Freeze ``registry``. ``make_reference`` makes the objects of references that arrive."""
         self._registry = _NO_TYPES if registry is None else registry
         self._registry.freeze()
         self._make_reference = make_reference
@@ -67,7 +67,7 @@ class Codec:
         self.peer_limits = limits
         self._packer = _make_packer()
         self._pack: Callable[[Any], bytes] = self._packer.pack
-        # A packet too short to do harm; and no value takes less than a byte.
+        # Packets up to this size can do no harm. No value takes less than a byte.
         self._small = min(SMALL, limits.max_nodes // 2)
         # Of the message that is being decoded:
         self._found: list[Any] = []
@@ -77,7 +77,7 @@ class Codec:
         self._extension_bytes = 0
         self._keys = KeyBuilder()
 
-    # These hold this object, which a codec that only encodes need not be.
+    # These refer back to this object, so a codec that only encodes does not make them.
 
     @cached_property
     def _reading(self) -> dict[str, Any]:
@@ -210,7 +210,7 @@ class Codec:
     def _unpack(self, data: bytes | memoryview) -> Any:
         """Decode one value. Raises DecodeError, and ExtraData if more follows it."""
         try:
-            # Every length is bounded by that of the data, which is unpackb's own rule.
+            # unpackb itself bounds every length by the length of the data.
             return self._unpackb(data)
         except (RpcError, msgpack.ExtraData):
             raise
@@ -219,12 +219,12 @@ class Codec:
             raise malformed(error) from error
 
     def _message(self, fields: Any, packet: bytes | memoryview, start: int, end: int) -> Message:
-        """Make the message of what ``packet[start:end]`` has been decoded to."""
+        """Make the message from ``fields``, to which ``packet[start:end]`` was decoded."""
         most = self.limits.max_depth
         # A container takes at least a byte, so most messages are too short to be too deep.
         if end - start > most and may_be_deeper(packet[start:end], most):
             if self._extension_bytes:
-                # What users read extensions to does not show how deep they were.
+                # Objects that users decoded from extensions do not show how deep these were.
                 walk(memoryview(packet)[start:end], self.limits.max_nodes, most)
             elif is_deeper(fields, most):
                 raise DecodeError(f"nested more than {most} levels deep")
@@ -236,7 +236,7 @@ class Codec:
         return message
 
     def _attach(self, message: Any) -> None:
-        """Take the references and the problem that reading extensions has noted."""
+        """Give the message the references and the problem that were found in its extensions."""
         found, problem = self._found, self._problem
         self._forget()
         if hasattr(message, "problem"):
@@ -265,7 +265,7 @@ class Codec:
         if not FIRST_TAG <= code <= LAST_TAG:
             return msgpack.ExtType(code, data)
         registration = self._registry.for_tag(code)
-        value = self._payload(data)  # the rules hold in it, whether it is known or not
+        value = self._payload(data)  # the rules apply to it even if the tag is unknown
         if registration is None:
             return msgpack.ExtType(code, data)
         return self._registered(registration, value)
@@ -295,7 +295,7 @@ class Codec:
 
     def _container(self, code: int, items: Any) -> Any:
         if type(items) is not list:
-            raise DecodeError(f"extension {code} carries something else than an array")
+            raise DecodeError(f"extension {code} does not carry an array")
         if code == TUPLE:
             return tuple(items)
         if code == MAP and len(items) % 2:
@@ -309,7 +309,7 @@ class Codec:
         except Exception as error:
             if not self._has_read_users:
                 raise
-            # Which of their values have a hash is the users' affair: the call fails alone.
+            # Users decide which of their values are hashable, so only this call fails.
             self._note_problem(
                 f"a set or map of users' values could not be decoded: {_shown(error)}"
             )
@@ -320,7 +320,7 @@ class Codec:
         self._has_read_users = True
         try:
             return registration.decode(value)
-        except Exception as error:  # noqa: BLE001 - the users' function; its call fails alone
+        except Exception as error:  # noqa: BLE001 - a user's function; only this call fails
             name = registration.cls.__qualname__
             self._note_problem(f"a value of type {name} could not be decoded: {_shown(error)}")
             return None

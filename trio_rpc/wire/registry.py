@@ -45,7 +45,7 @@ class TypeRegistry:
     def register(
         self, tag: int, cls: type[T], encode: Callable[[T], Any], decode: Callable[[Any], T]
     ) -> None:
-        """Let instances of exactly ``cls`` travel under a number.
+        """Register a class, so that its instances can be sent.
 
         Args:
             tag: the number on the wire, 64 to 127.
@@ -113,6 +113,6 @@ def _check(tag: object, cls: object, encode: object, decode: object) -> None:
     if not isinstance(cls, type):
         raise TypeError(f"only a class can be registered, not {cls!r}")
     if cls in BUILT_IN_CLASSES:
-        raise ValueError(f"{cls.__qualname__} needs no registration: it travels anyway")
+        raise ValueError(f"{cls.__qualname__} is built in and needs no registration")
     if not (callable(encode) and callable(decode)):
         raise TypeError("encode and decode must be functions of one argument")

@@ -102,8 +102,8 @@ def malformed(error: Exception) -> DecodeError:
     return DecodeError(f"malformed MessagePack: {detail[:200]}")
 
 
-# The number of bytes of each encoded value, by its first byte; of a container, its header.
-# 0 where the bytes that follow must be read to know.
+# The size of an encoded value by its first byte; for a container, the size of its header.
+# 0 if the size depends on the bytes that follow.
 _WIDTHS = bytearray(256)
 _WIDTHS[0x00:0xA0] = bytes([1]) * 0xA0  # small ints, and headers of small maps and arrays
 _WIDTHS[0xA0:0xC0] = bytes(range(1, 33))  # short strings
@@ -128,7 +128,7 @@ EXTENSION_NODES = 4
 def may_have_more(data: bytes | memoryview, most: int) -> bool:
     """Return whether these bytes could hold more than ``most`` values, without counting them."""
     size = len(data)
-    if size <= most // 2:  # the densest is an empty tuple: three bytes that count as five values
+    if size <= most // 2:  # the densest value, an empty tuple, is three bytes and counts as five
         return False
     if size > most:
         return True
@@ -145,7 +145,7 @@ def walk(
 ) -> int:
     """Count the values in one encoded value, including those in containers and extensions.
 
-    It reads headers alone: long strings cost nothing, and no memory is allocated. Containers count
+    It reads only headers: long strings cost nothing, and no memory is allocated. Containers count
     as many values as their headers claim, so a bomb is refused at its header.
 
     Args:
@@ -160,8 +160,8 @@ def walk(
     """
     deepest = len(data) if max_depth is None else max_depth
     most = min(max_nodes, EXTENSION_NODES * len(data))
-    # Of each container that is open, how many of its holder's values follow it; of an extension,
-    # where it ends, too.
+    # For each open container, the state of the one around it: the number of values that follow,
+    # and its end, which only an extension has.
     outer: list[tuple[int, int]] = []
     left, end = 1, len(data)
     count, at = 1, 0
@@ -280,7 +280,7 @@ def find_large(data: memoryview, least: int) -> BytesPosition | None:
     """Find long bytes among the values of an array, or of the first array in it.
 
     Args:
-        data: the beginning of what may be such an array.
+        data: bytes that may begin with such an array.
         least: the smallest size to look for, in bytes.
 
     Returns:

@@ -11,7 +11,7 @@ last frames the channel is forgotten, and its id is never used again. So a frame
 cannot be late, and is always illegal.
 
 An end that has sent its last frame drops everything that arrives before the other end's last frame.
-The opener answers a Refuse with Close by itself, unless its own last frame has crossed the Refuse.
+The opener's core answers a Refuse with Close, unless its own last frame has crossed the Refuse.
 In all other cases an end sends its last frame when its user closes the channel. So a channel holds
 its place until both users have closed it.
 
