@@ -264,7 +264,7 @@ def test_an_id_may_be_used_again_once_its_answer_has_left(in_pieces):
     packets(protocol)
     assert received(protocol, again) == [request]
     protocol.reply(5, None)
-    with pytest.raises(RemoteProtocolError, match="in flight already"):
+    with pytest.raises(RemoteProtocolError, match="already in flight"):
         received(protocol, again)
 
 

@@ -102,7 +102,7 @@ def test_law_4_exactly_one_terminal_message(pair, first, second, left):
     getattr(pair.b, first)(call, {})
     if left:
         packets(pair.b)
-    with pytest.raises(LocalProtocolError, match="has had its terminal message"):
+    with pytest.raises(LocalProtocolError, match="already has its terminal message"):
         getattr(pair.b, second)(call, {})
 
 

@@ -194,7 +194,7 @@ def test_a_cancel_withdraws_the_large_items_of_its_call_only(pair):
 def test_started_can_be_sent_once_and_only_before_the_reply(pair):
     call = pair.call(task_status=True)
     pair.b.started(call, "value")
-    with pytest.raises(LocalProtocolError, match="waits for none"):
+    with pytest.raises(LocalProtocolError, match="does not expect one"):
         pair.b.started(call, "again")
     pair.b.reply(call, None)
     started, end = pair.deliver(pair.b)
@@ -213,7 +213,7 @@ def test_the_reply_does_not_overtake_a_large_started_value(pair):
 @pytest.mark.parametrize("wanted", [None, False])
 def test_started_is_illegal_if_the_caller_did_not_ask_for_it(pair, wanted):
     call = pair.call(**({} if wanted is None else {"task_status": wanted}))
-    with pytest.raises(LocalProtocolError, match="waits for none"):
+    with pytest.raises(LocalProtocolError, match="does not expect one"):
         pair.b.started(call, None)
 
 
@@ -290,7 +290,7 @@ def test_a_second_end_of_items_ends_the_session(pair):
 
 def test_a_second_started_ends_the_session(pair):
     call = pair.call(task_status=True)
-    assert "waits for none" in refused(pair.a, m.Started(call, 1), m.Started(call, 1))
+    assert "does not expect one" in refused(pair.a, m.Started(call, 1), m.Started(call, 1))
 
 
 @pytest.mark.parametrize(("items", "size"), [(1, 0), (0, 1), (2**52, 2**52)])

@@ -44,7 +44,7 @@ class CommandError(Exception):
 
     Attributes:
         code: the exit code.
-        details: what ``--json`` prints in addition to the text.
+        details: the entries that ``--json`` prints in addition to the text.
     """
 
     code = Exit.FAILED

@@ -36,7 +36,7 @@ async def serve(services: object, options: ServeOptions, output: Output) -> int:
                 if options.until_stdin_closes:
                     nursery.start_soon(stops.watch_input)
                 await stops.first.wait()
-                with contextlib.suppress(OutputFailed):  # calls in flight matter more
+                with contextlib.suppress(OutputFailed):  # it must not end the calls in flight
                     _tell(
                         output,
                         "draining",
@@ -72,8 +72,8 @@ class _Stops:
             self._stop(signal.Signals(number).name)
 
     async def watch_input(self) -> None:
-        # A daemon thread of Trio's: nothing waits for it at the end. No buffered object is read,
-        # since its lock would still be held then.
+        # os.read runs in a daemon thread of Trio, for which nothing waits at exit. It does not read
+        # from a buffered object, whose lock it would still hold then.
         while await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
             pass
         self._stop(END_OF_INPUT)

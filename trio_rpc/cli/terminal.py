@@ -1,4 +1,4 @@
-"""What may reach a terminal. Everything that came from the other end passes through here.
+"""Text for terminals. Everything that came from the other end passes through here.
 
 A terminal obeys control characters, and rich obeys square brackets, so text of the other end is
 escaped, cut, and never handed to rich as markup: this package gives rich ``Text`` objects only.

@@ -35,7 +35,7 @@ class Pieces:
         self._content: LargeBytes | None = None
 
     def add(self, data: Buffer) -> None:
-        """Keep a copy of one piece; DecodeError when the message grows past the limit."""
+        """Keep a copy of one piece. Raises DecodeError if the message becomes too large."""
         size = self._size + len(data)
         if size > self._max_message:
             raise DecodeError(f"a message in pieces is larger than {self._max_message} bytes")

@@ -132,7 +132,7 @@ class Protocol:
     def _accept_request(self, request: m.Request) -> m.Message | None:
         incoming, context = self.incoming, request.context
         if request.id in incoming:
-            raise DecodeError(f"Request {request.id} is in flight already")
+            raise DecodeError(f"Request {request.id} is already in flight")
         if len(incoming) >= self.limits.max_calls:
             raise DecodeError(f"more than {self.limits.max_calls} calls at once")
         incoming[request.id] = _RUNNING
@@ -383,7 +383,7 @@ class Protocol:
         self._put(m.Welcome())
 
     def goodbye(self, code: str, message: str = "") -> None:
-        """Say that this end starts nothing new; it leaves after the calls made so far.
+        """Queue a Goodbye, behind the calls made so far: this end starts nothing new.
 
         Args:
             code: one of the codes in docs/protocol.md.
@@ -466,7 +466,7 @@ class Protocol:
             self.outgoing[call] = OutgoingState.ABANDONED
 
     def never_left(self, call: int) -> bool:
-        """Take a Request back if its last byte has not left, and return whether that was so."""
+        """Withdraw a Request whose last byte has not left; return whether it was withdrawn."""
         withdrawn = self._outbox.withdraw_request(call)
         if withdrawn:
             self._forget_outgoing(call)
@@ -519,14 +519,14 @@ class Protocol:
         Raises EncodeError if it cannot be encoded. The call then still needs a terminal message.
         """
         if self.incoming.get(call) not in _UNANSWERED:
-            raise LocalProtocolError(f"call {call} has had its terminal message")
+            raise LocalProtocolError(f"call {call} already has its terminal message")
         self._queue(m.Reply, self._encode(m.Reply(call, result), references), call)
         self._answered(call)
 
     def reply_error(self, call: int, error: dict[str, Any]) -> None:
         """Queue the error that ends an incoming call; raises as :meth:`reply` does."""
         if self.incoming.get(call) not in _UNANSWERED:
-            raise LocalProtocolError(f"call {call} has had its terminal message")
+            raise LocalProtocolError(f"call {call} already has its terminal message")
         self._put(m.ReplyErr(call, error), call)
         self._answered(call)
 

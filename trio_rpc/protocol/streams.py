@@ -77,7 +77,7 @@ class Streams:
         return call in self._windows
 
     def end(self, call: int) -> None:
-        """Count an EndOfItems. Raises LocalProtocolError if the call has no Items, or no longer."""
+        """Count an EndOfItems. Raises LocalProtocolError if that call has no Items to end."""
         if self._windows.pop(call, None) is None:
             raise LocalProtocolError(f"an EndOfItems in call {call}, which has no Items")
 
@@ -98,5 +98,5 @@ class Streams:
     def started(self, call: int) -> None:
         """Count a Started. Raises LocalProtocolError if the call expects none."""
         if call not in self._to_start:
-            raise LocalProtocolError(f"a Started in call {call}, which waits for none")
+            raise LocalProtocolError(f"a Started in call {call}, which does not expect one")
         self._to_start.remove(call)

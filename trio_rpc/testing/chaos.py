@@ -103,7 +103,7 @@ async def open_chaos_proxy(
     port = listener.socket.getsockname()[1]
     if address.scheme == "unix":
         address = Address("tcp")
-    host = address.host if address.host == "localhost" else "127.0.0.1"  # TLS asks for its name
+    host = address.host if address.host == "localhost" else "127.0.0.1"  # TLS checks this name
     proxy.url = str(replace(address, host=host, port=port))
     with one_exception() as body:
         async with trio.open_nursery() as nursery:

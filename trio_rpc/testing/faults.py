@@ -196,14 +196,14 @@ class _Direction:
             self._link.reset()
 
     async def _take(self, under_way: trio.MemorySendChannel[_Due]) -> None:
-        """Take bytes, and put the slices that remain of them in transit."""
+        """Take bytes, and put them in transit, except those that the failure swallows."""
         while data := await self._source.receive_some(self._faults.max_slice):
             before, after = self._split(bytes(data))
             if before:
                 await self._put(before, under_way)
             if after is not None:
                 await under_way.send((self._when(0), self._faults.failure))
-                if after and self._faults.failure is Failure.FREEZE:  # and nothing is lost
+                if after and self._faults.failure is Failure.FREEZE:  # a frozen link loses nothing
                     await self._put(after, under_way)
         await under_way.send((self._when(0), Failure.HALF_CLOSE))
 

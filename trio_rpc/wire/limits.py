@@ -111,7 +111,7 @@ class Limits:
             raise ValueError("Limits.max_message must not be less than Limits.max_packet")
 
 
-# What is said to the peer, which may be written in a language whose numbers end there.
+# The fields that Hello states. The peer's language may not have larger integers.
 _WHOLE = (
     "max_message",
     "max_packet",
@@ -124,4 +124,4 @@ _WHOLE = (
 )
 
 DEFAULT_LIMITS = Limits()
-"""The limits of sessions and channels that are not given any."""
+"""The limits of sessions and channels by default."""

@@ -1,7 +1,7 @@
-"""The messages of docs/protocol.md, one class each, and how each looks as a MessagePack array.
+"""The messages of docs/protocol.md, one class each, to and from their MessagePack arrays.
 
-A class knows two things: the list of fields it becomes (``to_wire``), and how to check and read a
-list that arrived (``from_wire``). What a message *means* is defined in protocol/.
+A class makes the list of its fields (``to_wire``), and checks and reads a list that arrived
+(``from_wire``). Its docstring states the meaning in the words of the sender; protocol/ defines it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Fields: TypeAlias = list[Any]
 
 
 class Reference:
-    """A function or stream that stays at its owner: only its kind and number travel."""
+    """A function or stream that stays at its owner: only its kind and number are sent."""
 
     __slots__ = ("kind", "number")
 
@@ -79,7 +79,7 @@ def _check(condition: bool, complaint: str) -> None:  # noqa: FBT001 - an assert
 def _length(fields: Fields, name: str, least: int, most: int) -> None:
     if not least <= len(fields) <= most:
         expected = str(least) if least == most else f"{least} to {most}"
-        raise DecodeError(f"{name} has {len(fields)} elements where {expected} are due")
+        raise DecodeError(f"{name} has {len(fields)} elements instead of {expected}")
 
 
 def _trimmed(fields: Fields, least: int) -> Fields:
@@ -341,7 +341,7 @@ class Piece:
 class LastPiece:
     """The last bytes of a message too large for one packet.
 
-    Without bytes it takes the message back: the rest will not be sent.
+    Without bytes it withdraws the message: the rest will not be sent.
     """
 
     TYPE: ClassVar[int] = 17
@@ -380,7 +380,7 @@ class Item:
 
 @dataclass(slots=True)
 class EndOfItems:
-    """No more Items come in that call, whose handler goes on."""
+    """That call has no more Items, but its handler goes on."""
 
     TYPE: ClassVar[int] = 21
     id: int
@@ -473,7 +473,7 @@ def _one_count(fields: Fields, name: str) -> int:
     _length(fields, name, 2, 2)
     count = fields[1]
     if type(count) is not int or not 0 <= count <= MAX_NUMBER:
-        raise DecodeError(f"{name} has a number that is not one")
+        raise DecodeError(f"{name} has a number that is not an integer from 0 to 2**53 - 1")
     return count
 
 
@@ -481,5 +481,5 @@ def _bytes(fields: Fields, name: str) -> bytes:
     _length(fields, name, 2, 2)
     data = fields[1]
     if type(data) is not bytes:
-        raise DecodeError(f"{name} carries something else than bytes")
+        raise DecodeError(f"{name} does not carry bytes")
     return data

@@ -105,7 +105,7 @@ class _Packing:
     def add(self, values: list[Any]) -> None:
         for value in values:
             if _is_large(value):
-                content = bytes(value)  # no copy of what cannot change
+                content = bytes(value)  # without a copy, if it is a bytes object already
                 self.rest += b"\xc6" + len(content).to_bytes(4, "big")
                 self._seal()
                 self._buffers.append(content)
@@ -136,7 +136,7 @@ class LargeBytes:
     """
 
     def __init__(self, size: int) -> None:
-        # A BytesIO hands out what was written to its buffer without a copy.
+        # A BytesIO returns the bytes that were written to its buffer without a copy.
         self._file = BytesIO(bytes(size))
         self._space = self._file.getbuffer()
 

@@ -39,7 +39,7 @@ def outlives(function: F) -> F:
 
 
 def is_outliving(function: object) -> bool:
-    """Tell whether a method is marked with :func:`outlives`."""
+    """Return whether a method is marked with :func:`outlives`."""
     return getattr(function, _OUTLIVES, False)
 
 
