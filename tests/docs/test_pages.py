@@ -19,7 +19,12 @@ TESTS = {
     for path in ROOT.glob("tests/**/test_*.py")
     for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
 }
-LAWS = [row[0] for row in table(section("design.md", "The seventeen laws"), "law")]
+LAWS = re.findall(
+    r"^(\d+)\. \*\*(.+?)\*\*(.*?)(?=^\d+\. |\Z)",
+    section("guarantees.md", "The laws"),
+    re.MULTILINE | re.DOTALL,
+)
+"""Number, name and the rest of each law."""
 
 
 def anchors(path):
@@ -66,12 +71,25 @@ def test_names_of_the_package_exist(page):
         assert hasattr(trio_rpc, name) or name in {"describe", "handlers", "scope"}, name
 
 
-def test_every_law_has_its_row_and_its_test():
-    assert [int(law.partition(".")[0]) for law in LAWS] == list(range(1, 18))
-    for law, _, where, test in table(section("design.md", "The seventeen laws"), "law"):
-        number = law.partition(".")[0]
-        assert codes(where)
-        assert all(name.startswith(f"test_law_{number}_") for name in codes(test)), law
+def test_the_laws_are_numbered_without_a_gap():
+    assert [int(number) for number, *_ in LAWS] == list(range(1, 18))
+
+
+@pytest.mark.parametrize(("number", "rest"), [(law[0], law[2]) for law in LAWS])
+def test_every_law_links_to_tests_with_its_number_in_the_files_where_they_are(number, rest):
+    linked = re.findall(r"\[`(test_\w+)`\]\(\.\./([^)]+)\)", rest)
+    assert linked
+    for name, path in linked:
+        assert name.startswith(f"test_law_{number}_")
+        assert TESTS[name] == ROOT / path
+
+
+def test_the_design_says_of_every_law_how_and_where_the_code_holds_it():
+    rows = table(section("design.md", "How the code holds the laws"), "law")
+    assert [law for law, _, _ in rows] == [
+        f"{number}. {name.rstrip('.')}" for number, name, _ in LAWS
+    ]
+    assert all(codes(where) for _, _, where in rows)
 
 
 def names_in(module_path):

@@ -1,4 +1,4 @@
-"""Laws 1 to 8 of docs/design.md: calls, their cancellation, their ends and their errors."""
+"""Laws 1 to 8 of docs/guarantees.md: calls, their cancellation, their ends and their errors."""
 
 from __future__ import annotations
 

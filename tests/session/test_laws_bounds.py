@@ -1,4 +1,4 @@
-"""Laws 12 to 16 of docs/design.md: bounds, malformed input, fates, and Trio's conventions."""
+"""Laws 12 to 16 of docs/guarantees.md: bounds, malformed input, fates, and Trio's conventions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws 9 to 11 of docs/design.md: order, the writer, and the reader."""
+"""Laws 9 to 11 of docs/guarantees.md: order, the writer, and the reader."""
 
 from __future__ import annotations
 
