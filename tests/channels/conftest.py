@@ -26,7 +26,7 @@ def certificates() -> Certificates:
     params=["memory", "tcp", "unix", "tls", "ws", "wss", "process", "stream", "forwarding"]
 )
 async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaitable[Pair]]:
-    """Make connected pairs of one kind of channel after the other."""
+    """Return a function that makes connected pairs of one kind of channel."""
 
     async def make() -> Pair:
         match request.param:

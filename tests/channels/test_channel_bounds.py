@@ -1,4 +1,4 @@
-"""What bounds a session where its channel, or its peer, does not go on."""
+"""Bounds of a session whose channel never closes, or whose peer does not finish a packet."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from trio_rpc.channels.process import VARIABLE
 from trio_rpc.testing import memory_channel_pair
 
 HALF = b"\0\0\0\5x"
-"""The beginning of a packet."""
+"""The first part of a packet."""
 
 
 class NeverCloses(trio.abc.Channel[bytes]):
-    """A channel whose ``aclose`` does not return by itself."""
+    """A channel whose ``aclose`` never returns."""
 
     def __init__(self, channel):
         self._channel = channel
@@ -38,7 +38,7 @@ class NeverCloses(trio.abc.Channel[bytes]):
         await trio.sleep_forever()
 
 
-async def test_a_channel_whose_aclose_never_returns_holds_a_session_no_longer_than_time_to_die(
+async def test_a_channel_whose_aclose_never_returns_delays_a_session_only_for_shutdown_timeout(
     autojump_clock, nursery
 ):
     a, b = memory_channel_pair()
@@ -75,7 +75,7 @@ async def test_packet_timeout_bounds_a_packet_that_a_client_does_not_finish():
                     pass
 
 
-async def test_the_packet_timeout_of_a_channel_that_the_user_made_bounds_its_session(
+async def test_the_packet_timeout_of_a_users_own_stream_channel_bounds_its_session(
     autojump_clock,
 ):
     ours, theirs = trio.testing.memory_stream_pair()
@@ -100,7 +100,7 @@ async def test_packet_timeout_bounds_a_packet_that_a_parent_does_not_finish(monk
     await theirs.aclose()
 
 
-DRIPS = f"""
+SENDS_HALF = f"""
 import os, socket
 parent = socket.socket(fileno=int(os.environ["{VARIABLE}"]))
 parent.sendall({HALF!r})
@@ -108,14 +108,14 @@ while parent.recv(10**6): pass
 """
 
 
-async def test_packet_timeout_bounds_a_packet_that_a_true_child_process_does_not_finish():
+async def test_packet_timeout_bounds_a_packet_that_a_real_child_process_does_not_finish():
     limits = Limits(packet_timeout=0.1, handshake_timeout=60)
     with pytest.raises(SessionBroken, match="began a packet"), trio.fail_after(20):
-        async with trio_rpc.open_process([sys.executable, "-c", DRIPS], limits=limits):
+        async with trio_rpc.open_process([sys.executable, "-c", SENDS_HALF], limits=limits):
             raise AssertionError("it must not open")
 
 
-async def test_packet_timeout_bounds_a_packet_that_a_child_process_does_not_finish():
+async def test_packet_timeout_bounds_a_packet_over_a_channel_of_processes():
     limits = Limits(packet_timeout=0.1)
     parent, child = await child_channels(limits, limits)
     for ours, theirs in ((parent, child), (child, parent)):

@@ -1,4 +1,4 @@
-"""What guards a channel: one task that sends, one that receives, and nothing after it was closed."""
+"""The guard of a channel: one task sends, one receives, and none does after the channel closed."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from trio_rpc.errors import DecodeError
 from trio_rpc.util.conflict_detector import ConflictDetector
 
 
-def test_a_second_one_inside_is_refused_and_the_first_stays_inside():
-    detector = ConflictDetector("somebody is in there")
+def test_a_second_task_is_refused_and_the_first_goes_on():
+    detector = ConflictDetector("another task is inside")
     with detector:
-        with pytest.raises(trio.BusyResourceError, match=r"^somebody is in there$"), detector:
-            pytest.fail("the second one got in")
+        with pytest.raises(trio.BusyResourceError, match=r"^another task is inside$"), detector:
+            pytest.fail("two tasks are inside")
         assert detector.is_held
     assert not detector.is_held
 
 
-def test_an_error_inside_leaves_it_free():
-    detector = ConflictDetector("somebody is in there")
+def test_a_detector_is_free_after_an_error_inside():
+    detector = ConflictDetector("another task is inside")
     with pytest.raises(ZeroDivisionError), detector:
         raise ZeroDivisionError
     with detector:
         assert detector.is_held
 
 
-def test_a_guard_tells_sending_from_receiving():
+def test_a_guard_distinguishes_sending_from_receiving():
     guard = ChannelGuard()
     with guard.sending, guard.receiving:
         with pytest.raises(trio.BusyResourceError, match="another task is sending"), guard.sending:
@@ -37,14 +37,14 @@ def test_a_guard_tells_sending_from_receiving():
     guard.check_open()
 
 
-def test_a_guard_of_a_closed_channel_says_so():
+def test_a_guard_of_a_closed_channel_raises_closed_resource_error():
     guard = ChannelGuard()
     guard.is_closed = True
     with pytest.raises(trio.ClosedResourceError, match=r"^this channel was closed$"):
         guard.check_open()
 
 
-def test_a_peer_that_breaks_the_rules_is_not_a_channel_that_ended():
+def test_a_decode_error_does_not_count_as_the_end_of_a_channel():
     assert not issubclass(DecodeError, CHANNEL_ERRORS)
     for kind in (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError, OSError):
         assert issubclass(kind, CHANNEL_ERRORS)

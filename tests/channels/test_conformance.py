@@ -1,4 +1,4 @@
-"""Every channel passes the suite that we give to users, and the suite finds what is broken."""
+"""Every channel passes the conformance suite, and the suite finds broken channels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def test_every_channel_conforms(maker):
     await check_channel(maker)
 
 
-async def test_small_limits_conform(nursery):
+async def test_channels_with_small_limits_conform(nursery):
     async def make():
         return await connected(nursery, "tcp://127.0.0.1:0", limits=Limits(max_packet=20_000))
 
@@ -23,7 +23,7 @@ async def test_small_limits_conform(nursery):
 
 
 class Proxy(trio.abc.Channel[bytes]):
-    """A channel that works, for its subclasses to break."""
+    """A working channel, for its subclasses to break."""
 
     def __init__(self, inner: MemoryChannel) -> None:
         self.inner = inner
@@ -70,7 +70,7 @@ class Reorders(Proxy):
             await self.inner.send(held)
 
 
-class IsNoCheckpoint(Proxy):
+class IsNotACheckpoint(Proxy):
     found_by = "cancelled_before_send"
 
     async def send(self, value):
@@ -78,7 +78,7 @@ class IsNoCheckpoint(Proxy):
             await self.inner.send(value)
 
 
-class HasNoBound(Proxy):
+class HasNoBackPressure(Proxy):
     found_by = "one_sender"
 
     async def send(self, value):
@@ -87,7 +87,7 @@ class HasNoBound(Proxy):
         await self.inner.send(value)
 
 
-class LetsTwoReceive(Proxy):
+class LetsTwoTasksReceive(Proxy):
     found_by = "one_receiver"
 
     async def receive(self):
@@ -102,7 +102,7 @@ class DoesNotClose(Proxy):
         await trio.lowlevel.checkpoint()
 
 
-class ClosesOnlyPolitely(Proxy):
+class ClosesOnlyGracefully(Proxy):
     found_by = "cancelled_close"
 
     async def aclose(self):
@@ -147,7 +147,7 @@ async def test_a_broken_channel_is_found(broken):
         await check_channel(make)
 
 
-async def test_a_plain_channel_conforms_without_the_extras():
+async def test_a_channel_without_optional_methods_conforms():
     async def make():
         left, right = memory_channel_pair()
         return Proxy(left), Proxy(right)

@@ -1,4 +1,4 @@
-"""The blocks that own channels: nothing is left of a channel behind its block."""
+"""Blocks that own channels: they close the channel and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_leaving_the_block_closes_the_channel(listener):
 
 
 async def test_a_block_that_is_cancelled_does_not_hide_its_error(listener):
-    """``trio.aclose_forcefully`` would raise Cancelled in its place."""
+    """``trio.aclose_forcefully`` would raise Cancelled in place of the error."""
     with pytest.raises(ValueError, match="the body's"), trio.CancelScope() as scope:
         async with open_channel(listener.url):
             scope.cancel()
@@ -44,7 +44,7 @@ async def test_a_block_that_is_cancelled_does_not_hide_its_error(listener):
             raise ValueError("the body's")
 
 
-async def test_a_connection_that_is_not_wanted_is_closed_at_once(listener):
+async def test_an_unused_connection_can_be_closed(listener):
     before = open_descriptors()
     async with open_channel(listener.url) as channel:
         connection = await listener.accept()
@@ -67,7 +67,7 @@ async def test_clients_of_a_unix_socket_have_no_address(tmp_path):
 
 
 class Running:
-    """A channel's task that notes how it ended."""
+    """A channel's task, which records how it ended."""
 
     def __init__(self):
         self.channel = memory_channel_pair()[0]
@@ -92,7 +92,7 @@ async def test_a_block_owns_the_channel_and_its_task():
 
 
 async def test_a_cancelled_block_keeps_its_task_until_it_is_left():
-    """A session that is cancelled has last words to send, and hears the other end's."""
+    """A cancelled session still sends its last messages and reads those of the other end."""
     running = Running()
     with trio.CancelScope() as scope:
         async with owned_with_task(running.run):
@@ -105,13 +105,13 @@ async def test_a_cancelled_block_keeps_its_task_until_it_is_left():
     assert running.outcome == "cancelled"
 
 
-async def test_what_the_body_raises_comes_out_alone():
+async def test_an_exception_of_the_body_is_raised_alone():
     with pytest.raises(ValueError, match="the body's"):
         async with owned_with_task(Running().run):
             raise ValueError("the body's")
 
 
-async def test_what_the_task_raises_before_the_channel_is_there_comes_out_alone():
+async def test_an_exception_of_the_task_before_it_has_a_channel_is_raised_alone():
     async def fail(*, task_status):
         await trio.lowlevel.checkpoint()
         raise OSError("no channel")

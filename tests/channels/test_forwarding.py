@@ -1,4 +1,4 @@
-"""Many channels over one, as their users see it."""
+"""Forwarding: several channels over one carrier, as their users see it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ async def test_a_channel_is_opened_by_name_and_its_handler_gets_the_parameters()
         assert channel.name == "plugins/räder/child"
         assert await channel.receive() == "child räder".encode()
         with pytest.raises(trio.EndOfChannel):
-            await channel.receive()  # the handler has returned
+            await channel.receive()  # the handler has returned, so this is the end
         await channel.aclose()
 
 
-async def test_a_peer_that_connects_anew_gets_no_further_lines_for_its_channels(caplog):
+async def test_a_peer_that_reconnects_gets_no_further_log_lines_for_its_channels(caplog):
     async def fails(channel):
         raise KeyError("a bug")
 
@@ -52,7 +52,7 @@ async def test_a_peer_that_connects_anew_gets_no_further_lines_for_its_channels(
     assert len(caplog.records) == LINES
 
 
-async def test_the_first_route_that_fits_is_taken():
+async def test_the_first_matching_route_is_used():
     async def says(channel, word, **parameters):
         await channel.send(word)
 
@@ -79,18 +79,18 @@ async def test_a_bad_pattern_is_refused_at_once(pattern):
 
 
 @pytest.mark.parametrize("name", ["", "x" * 1025, "ä" * 513, "\ud800"])
-async def test_a_bad_name_is_the_openers_mistake(name):
+async def test_an_invalid_name_raises_at_the_opener(name):
     async with open_forwarding_pair() as (a, _):
         with pytest.raises(ValueError):
             await a.open(name)
 
 
 async def test_a_channel_is_refused_with_a_reason():
-    async def picky(channel, name):
+    async def refuses(channel, name):
         await trio.lowlevel.checkpoint()
         raise Refused(f"there is no plugin {name!r}")
 
-    async with open_forwarding_pair(None, {"plugins/{name}": picky}) as (a, b):
+    async with open_forwarding_pair(None, {"plugins/{name}": refuses}) as (a, b):
         with pytest.raises(Refused, match=r"^there is no plugin 'x'$"):
             await a.open("plugins/x")
         with pytest.raises(Refused, match=r"^there is no route for 'nothing'$"):
@@ -103,10 +103,10 @@ async def test_a_channel_is_refused_with_a_reason():
 
 
 async def test_a_long_reason_is_shortened():
-    async def picky(channel):
+    async def refuses(channel):
         raise Refused("ä" * 10_000)
 
-    async with open_forwarding_pair(None, {"x": picky}) as (a, _):
+    async with open_forwarding_pair(None, {"x": refuses}) as (a, _):
         with pytest.raises(Refused, match=r"^ä{512}$"):
             await a.open("x")
 
@@ -128,7 +128,7 @@ async def test_both_ends_open_the_same_name_at_once_and_get_two_channels():
             await channel.aclose()
 
 
-async def test_a_handler_that_raises_costs_its_own_channel_only(caplog):
+async def test_a_handler_that_raises_breaks_only_its_own_channel(caplog):
     async def broken(channel, when):
         if when == "late":
             await channel.receive()
@@ -148,7 +148,7 @@ async def test_a_handler_that_raises_costs_its_own_channel_only(caplog):
     assert "'a bug'" in caplog.text
 
 
-async def test_a_flood_of_channels_whose_handlers_fail_is_a_few_lines(caplog):
+async def test_many_failing_handlers_log_a_few_lines(caplog):
     async def fails(channel):
         raise ValueError("no")
 
@@ -159,20 +159,20 @@ async def test_a_flood_of_channels_whose_handlers_fail_is_a_few_lines(caplog):
     assert 0 < len(caplog.records) <= 20
 
 
-async def test_a_handler_that_raises_since_its_channel_broke_is_no_news(caplog):
+async def test_a_handler_that_fails_because_its_channel_ended_is_not_logged_as_an_error(caplog):
     caplog.set_level(logging.INFO)
 
-    async def hopeful(channel):
+    async def receives_forever(channel):
         while True:
             await channel.receive()
 
-    async with open_forwarding_pair(None, {"x": hopeful}) as (a, _):
+    async with open_forwarding_pair(None, {"x": receives_forever}) as (a, _):
         await (await a.open("x")).aclose()
         await wait_all_tasks_blocked()
     assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 
-async def test_what_ends_the_program_comes_out_of_the_block():
+async def test_a_fatal_exception_of_a_handler_is_raised_by_the_block():
     async def interrupted(channel):
         await channel.receive()
         raise KeyboardInterrupt
@@ -183,7 +183,7 @@ async def test_what_ends_the_program_comes_out_of_the_block():
             await trio.sleep_forever()
 
 
-async def test_the_block_raises_what_its_body_raises():
+async def test_the_block_raises_the_exception_of_its_body():
     with pytest.raises(LookupError):
         async with open_forwarding_pair(None, {"x": Acceptor()}):
             raise LookupError
@@ -199,7 +199,7 @@ async def test_a_stopped_channel_does_not_stop_the_others(autojump_clock):
             while True:
                 await there.send(bytes(10_000))
                 sent += 1
-        assert 4 <= sent <= 8  # a window of 64 KiB, and one that waits
+        assert 4 <= sent <= 8  # a window of 64 KiB, and one waiting packet
         good = await a.open("echo")
         for number in range(100):
             packet = bytes([number]) * 16_000
@@ -207,7 +207,7 @@ async def test_a_stopped_channel_does_not_stop_the_others(autojump_clock):
             assert await good.receive() == packet
 
 
-async def test_a_channel_is_closed_alone():
+async def test_closing_a_channel_does_not_affect_others():
     acceptor = Acceptor()
     async with open_forwarding_pair(None, {"x": acceptor}) as (a, _):
         pairs = [await channel_pair(a, acceptor, "x") for _ in range(3)]
@@ -220,7 +220,7 @@ async def test_a_channel_is_closed_alone():
 
 
 @pytest.mark.parametrize("first", [0, 1])
-async def test_opening_waits_for_a_place(first, autojump_clock):
+async def test_opening_waits_for_a_free_place(first, autojump_clock):
     acceptor = Acceptor()
     async with open_forwarding_pair(None, {"x": acceptor}, limits_b=SMALL) as (a, _):
         pairs = [await channel_pair(a, acceptor, "x") for _ in range(4)]
@@ -236,22 +236,22 @@ async def test_opening_waits_for_a_place(first, autojump_clock):
         assert not nursery.cancel_scope.cancelled_caught
 
 
-async def test_a_cancelled_open_leaves_nothing(autojump_clock):
+async def test_a_cancelled_open_leaves_no_channel(autojump_clock):
     ended = []
 
-    async def undecided(channel):
+    async def answers_late(channel):
         try:
             await trio.sleep(10)
             await channel.receive()
         except trio.EndOfChannel:
             ended.append(True)
 
-    async with open_forwarding_pair(None, {"x": undecided}, limits_b=SMALL) as (a, b):
+    async with open_forwarding_pair(None, {"x": answers_late}, limits_b=SMALL) as (a, b):
         for _ in range(10):
             with trio.move_on_after(1):
                 await a.open("x")
         await trio.sleep(100)
-        assert len(ended) == 4  # the others have not found a place
+        assert len(ended) == 4  # the others have found no free place
         assert "0 channels" in repr(a)
         assert "0 channels" in repr(b)
 
@@ -260,7 +260,7 @@ async def test_abort_breaks_the_channel_with_a_reason():
     acceptor = Acceptor()
     async with open_forwarding_pair(None, {"x": acceptor}) as (a, _):
         there, here = await channel_pair(a, acceptor, "x")
-        await channel_pair(a, acceptor, "x")  # with two, packets wait for those of the other one
+        await channel_pair(a, acceptor, "x")  # with two channels, a packet may have to wait
         await there.send(b"before")
         await wait_all_tasks_blocked()
         assert there.send_nowait(b"has not left, and does not any more")
@@ -273,7 +273,7 @@ async def test_abort_breaks_the_channel_with_a_reason():
             await there.receive()
 
 
-async def test_leaving_the_block_closes_channels_and_what_was_sent_arrives(autojump_clock):
+async def test_leaving_the_block_closes_its_channels_after_all_sent_packets(autojump_clock):
     acceptor = Acceptor()
     carriers = memory_channel_pair()
     async with open_forwarding(carriers[1], {"x": acceptor}) as b:
@@ -295,8 +295,8 @@ async def test_leaving_the_block_closes_channels_and_what_was_sent_arrives(autoj
             await b.open("x")
 
 
-class Slow(trio.abc.Channel[bytes]):
-    """A carrier whose sends take time."""
+class SlowCarrier(trio.abc.Channel[bytes]):
+    """A carrier whose sends take 0.1 s."""
 
     def __init__(self, channel):
         self._channel = channel
@@ -317,7 +317,7 @@ async def test_leaving_the_block_waits_for_a_slow_carrier(autojump_clock, wait):
     acceptor = Acceptor()
     first, second = memory_channel_pair()
     async with open_forwarding(second, {"x": acceptor}):
-        async with open_forwarding(Slow(first)) as a:
+        async with open_forwarding(SlowCarrier(first)) as a:
             channel, there = await channel_pair(a, acceptor, "x")
             other, other_there = await channel_pair(a, acceptor, "x")
             for each in (channel, other):
@@ -328,7 +328,7 @@ async def test_leaving_the_block_waits_for_a_slow_carrier(autojump_clock, wait):
         assert len(await there.receive()) == len(await other_there.receive()) == 200_000
 
 
-async def test_leaving_the_block_does_not_wait_for_ever(autojump_clock):
+async def test_leaving_the_block_takes_a_bounded_time(autojump_clock):
     acceptor = Acceptor()
     first, second = memory_channel_pair()
     async with open_forwarding(second, {"x": acceptor}, limits=SMALL):
@@ -341,7 +341,7 @@ async def test_leaving_the_block_does_not_wait_for_ever(autojump_clock):
         assert trio.current_time() - started == Limits().shutdown_timeout
 
 
-async def test_a_packet_of_many_frames_lets_others_run():
+async def test_a_packet_of_many_frames_does_not_starve_other_tasks():
     acceptor = Acceptor()
     here, raw = memory_channel_pair()
     frames = 5_000
@@ -383,7 +383,7 @@ async def test_all_channels_break_with_their_carrier():
         await a.wait_closed()
 
 
-async def test_an_end_that_says_nothing_is_given_up(autojump_clock):
+async def test_a_silent_peer_is_a_handshake_timeout(autojump_clock):
     here, _there = memory_channel_pair()
     async with open_forwarding(here, limits=Limits(handshake_timeout=3)) as forwarding:
         with pytest.raises(trio.BrokenResourceError, match="within 3 s") as caught:
@@ -392,7 +392,7 @@ async def test_an_end_that_says_nothing_is_given_up(autojump_clock):
         assert trio.current_time() == 3
 
 
-async def test_a_packet_that_is_too_large_costs_its_channel_only():
+async def test_a_packet_that_is_too_large_breaks_only_its_channel():
 
     acceptor = Acceptor()
     async with open_forwarding_pair(None, {"x": acceptor}, limits_b=SMALL) as (a, _):
@@ -437,7 +437,7 @@ async def test_all_frames_of_a_tick_leave_in_one_packet():
             await there.aclose()
 
 
-async def test_a_lone_channel_writes_at_once():
+async def test_with_one_channel_each_packet_is_written_at_once():
     acceptor = Acceptor()
     carriers = memory_channel_pair()
     packets = []
@@ -451,14 +451,14 @@ async def test_a_lone_channel_writes_at_once():
         taken = 0
         while there.send_nowait(bytes(10_000)):
             taken += 1
-        assert taken == 8  # six are in the carrier, one is next, and one waits here
+        assert taken == 8  # six are in the carrier, and two wait
         await there.send(b"last")
         received = [await here.receive() for _ in range(9 + taken + 1)]
         assert [len(packet) for packet in received] == [1] * 9 + [10_000] * taken + [4]
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "ws"])
-async def test_it_conforms_over_a_real_carrier(kind, nursery, tmp_path):
+async def test_a_forwarded_channel_conforms_over_a_real_carrier(kind, nursery, tmp_path):
     acceptor = Acceptor()
     url = f"unix://{tmp_path}/socket" if kind == "unix" else f"{kind}://127.0.0.1:0"
     carriers = await connected(nursery, url)
@@ -472,7 +472,7 @@ async def test_it_conforms_over_a_real_carrier(kind, nursery, tmp_path):
             await check_channel(make)
 
 
-async def test_what_a_socket_did_not_take_at_once_leaves_by_itself(nursery, tmp_path):
+async def test_bytes_that_a_socket_does_not_accept_at_once_are_sent_later(nursery, tmp_path):
     acceptor = Acceptor()
     carriers = await connected(nursery, f"unix://{tmp_path}/socket")
     with trio.fail_after(30):
@@ -484,15 +484,15 @@ async def test_what_a_socket_did_not_take_at_once_leaves_by_itself(nursery, tmp_
                 assert len(await here.receive()) == 240_000
 
 
-async def test_a_peer_made_from_the_page_alone():
-    """Only what docs/channels.md says, with an ordinary MessagePack library."""
+async def test_a_peer_can_be_written_from_the_page_alone():
+    """Follow docs/channels.md with an ordinary MessagePack library."""
     here, there = memory_channel_pair()
     frames = []
 
-    async def say(*several):
+    async def send_frames(*several):
         await there.send(b"".join(map(msgpack.packb, several)))
 
-    async def hear():
+    async def read_frame():
         while not frames:
             unpacker = msgpack.Unpacker()
             unpacker.feed(await there.receive())
@@ -500,25 +500,25 @@ async def test_a_peer_made_from_the_page_alone():
         return frames.pop(0)
 
     async with open_forwarding(here, {"echo/{what}": echo}, limits=SMALL) as forwarding:
-        assert await hear() == [0, 1, 16_384, 4]
-        # A channel of ours: one packet in three parts, which comes back whole.
-        await say([0, 1, 16_384, 1], [1, 1, "echo/x", 30_000])
-        assert await hear() == [2, -1, 65_536]
-        await say([5, 1, b"one "], [5, 1, b"two "])
-        await say([4, 1, b"three"])
-        assert await hear() == [4, -1, b"one two three"]
-        await say([7, 1])
-        assert await hear() == [7, -1]
-        # More than half of what was granted is granted again.
-        await say([1, 2, "echo/x", 200_000])
-        assert await hear() == [2, -2, 65_536]
+        assert await read_frame() == [0, 1, 16_384, 4]
+        # The peer opens a channel. A packet in three parts is echoed as a whole.
+        await send_frames([0, 1, 16_384, 1], [1, 1, "echo/x", 30_000])
+        assert await read_frame() == [2, -1, 65_536]
+        await send_frames([5, 1, b"one "], [5, 1, b"two "])
+        await send_frames([4, 1, b"three"])
+        assert await read_frame() == [4, -1, b"one two three"]
+        await send_frames([7, 1])
+        assert await read_frame() == [7, -1]
+        # When more than half of the granted credit is used, it is granted again.
+        await send_frames([1, 2, "echo/x", 200_000])
+        assert await read_frame() == [2, -2, 65_536]
         for _ in range(3):
-            await say([4, 2, bytes(12_000)])
-        heard = sorted([await hear() for _ in range(4)])
-        assert heard == [[4, -2, bytes(12_000)]] * 3 + [[6, -2, 3 * (12_000 + 64)]]
-        await say([8, 2, "enough"])
-        assert await hear() in ([7, -2], [8, -2, "its handler failed"])
-        # Two of theirs: the first is refused.
+            await send_frames([4, 2, bytes(12_000)])
+        frames_read = sorted([await read_frame() for _ in range(4)])
+        assert frames_read == [[4, -2, bytes(12_000)]] * 3 + [[6, -2, 3 * (12_000 + 64)]]
+        await send_frames([8, 2, "enough"])
+        assert await read_frame() in ([7, -2], [8, -2, "its handler failed"])
+        # This end opens two channels. The first is refused.
         async with trio.open_nursery() as nursery:
 
             async def open_refused():
@@ -526,16 +526,16 @@ async def test_a_peer_made_from_the_page_alone():
                     await forwarding.open("a")
 
             nursery.start_soon(open_refused)
-            assert await hear() == [1, 1, "a", 65_536]
-            await say([3, -1, "not today"])
-        assert await hear() == [7, 1]
+            assert await read_frame() == [1, 1, "a", 65_536]
+            await send_frames([3, -1, "not today"])
+        assert await read_frame() == [7, 1]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(forwarding.open, "b")
-            assert await hear() == [1, 2, "b", 65_536]
-            await say([2, -2, 100])
+            assert await read_frame() == [1, 2, "b", 65_536]
+            await send_frames([2, -2, 100])
 
 
-async def test_what_is_illegal_ends_the_carrier_with_a_reason():
+async def test_an_illegal_frame_ends_the_carrier_with_a_reason():
     acceptor = Acceptor()
     here, raw = memory_channel_pair()
     async with open_forwarding(here, {"x": acceptor}) as forwarding:
@@ -552,7 +552,7 @@ async def test_what_is_illegal_ends_the_carrier_with_a_reason():
         assert frames[-1] == Goodbye(reason)
 
 
-async def test_the_other_end_learns_why_the_carrier_was_given_up():
+async def test_the_reason_of_a_goodbye_is_in_the_error():
     here, raw = memory_channel_pair()
     async with open_forwarding(here) as forwarding:
         await raw.send(encode(Hello(1, 2**18, 1)) + encode(Goodbye("you have lied")))
@@ -560,7 +560,7 @@ async def test_the_other_end_learns_why_the_carrier_was_given_up():
             await forwarding.open("x")
 
 
-async def test_a_session_at_the_other_end_is_recognised():
+async def test_a_session_at_the_other_end_is_an_error_at_both_ends():
     here, there = memory_channel_pair()
     async with open_forwarding(here) as forwarding:
         with pytest.raises(RemoteProtocolError):
@@ -570,25 +570,25 @@ async def test_a_session_at_the_other_end_is_recognised():
             await forwarding.open("x")
 
 
-class Failing(Slow):
-    """A carrier with a bug."""
+class FailingCarrier(SlowCarrier):
+    """A carrier with a bug in ``send``."""
 
     async def send(self, value):
         await trio.lowlevel.checkpoint()
         raise KeyError("a bug")
 
 
-async def test_a_bug_in_a_carrier_comes_out_of_the_block():
+async def test_a_bug_in_a_carrier_is_raised_by_the_block():
     here, _there = memory_channel_pair()
     with pytest.raises(KeyError, match="a bug"):
-        async with open_forwarding(Failing(here)) as forwarding:
+        async with open_forwarding(FailingCarrier(here)) as forwarding:
             with pytest.raises(trio.BrokenResourceError, match="a bug"):
                 await forwarding.open("x")
             await trio.sleep_forever()
 
 
-async def test_cancelling_the_block_lets_sessions_have_their_last_words():
-    """The carrier goes on until the body is left: law 2 holds for a session that is cancelled."""
+async def test_after_cancelling_the_block_its_sessions_can_still_cancel_their_calls():
+    """The carrier works until the body ends, so law 2 holds for a cancelled session."""
     ended = []
 
     class Sleeper:
@@ -616,12 +616,12 @@ async def test_cancelling_the_block_lets_sessions_have_their_last_words():
         assert ended
 
 
-async def test_handlers_get_what_had_come_when_the_carrier_is_closed():
+async def test_handlers_receive_packets_that_arrived_before_the_carrier_closed():
     received = []
 
     async def consume(channel):
         async for packet in channel:
-            await wait_all_tasks_blocked()  # it takes its time
+            await wait_all_tasks_blocked()  # a slow consumer
             received.append(packet)
 
     carriers = memory_channel_pair()
@@ -635,10 +635,10 @@ async def test_handlers_get_what_had_come_when_the_carrier_is_closed():
 
 @pytest.mark.parametrize("failure", [Failure.CUT, Failure.RESET])
 @pytest.mark.parametrize("way", ["forth", "back"])
-async def test_a_carrier_cut_at_any_byte_breaks_everything_and_hangs_nowhere(
+async def test_a_carrier_cut_at_any_byte_breaks_its_channels_without_hanging(
     failure, way, autojump_clock
 ):
-    async def converse(forwarding):
+    async def exchange_packets(forwarding):
         async with await forwarding.open("x") as channel:
             for number in range(1, 5):
                 await channel.send(bytes(number * 10))
@@ -650,7 +650,7 @@ async def test_a_carrier_cut_at_any_byte_breaks_everything_and_hangs_nowhere(
             carriers = pair.first, pair.second
             async with open_forwarding_pair(None, {"x": echo}, carriers=carriers) as (a, b):
                 try:
-                    await converse(a)
+                    await exchange_packets(a)
                 except (trio.BrokenResourceError, trio.EndOfChannel):
                     await a.wait_closed()
                     await b.wait_closed()

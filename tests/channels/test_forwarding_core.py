@@ -1,4 +1,4 @@
-"""Forwarding without I/O: what is legal, how packets share the carrier, and what is bounded."""
+"""Forwarding without I/O: legal frames, sharing the carrier, and bounds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WINDOW = 4 * MAX
 
 
 def pump(sender, receiver):
-    """Let everything that can leave arrive; return the events."""
+    """Deliver all frames that ``sender`` can send, and return the events."""
     events = []
     while (taken := sender.next_packet()) is not None:
         assert len(taken[0]) <= receiver._limits.max_packet
@@ -73,7 +73,7 @@ HELLO = [0, 1, MAX, 3]
 
 
 def peer(*frames):
-    """A core that has heard these frames from a peer made by hand, after its Hello."""
+    """Make a core that has received a Hello and these frames from a hand-written peer."""
     core = ForwardingCore(SMALL)
     core.next_packet()
     events = list(core.receive(raw(HELLO, *frames)))
@@ -118,7 +118,7 @@ def test_any_bytes_are_frames_or_a_decode_error(packet):
         assert b"".join(map(encode, decode_frames(packet))) or not packet
 
 
-# ── what is illegal ──────────────────────────────────────────────────────────────────────────
+# ── illegal frames ───────────────────────────────────────────────────────────────────────────
 
 OPEN = [1, 1, "x", 1000]
 MALFORMED = {
@@ -143,8 +143,8 @@ MALFORMED = {
     "a long reason": raw([8, 1, "x" * 1025]),
     "a long name": raw([1, 1, "x" * 1025, 1]),
     "deep": b"\x91" * 10_000,
-    "a promise of much": b"\xdd\xff\xff\xff\xff",
-    "a promise of many bytes": b"\x93\x04\x01\xc6\xff\xff\xff\xff",
+    "a claim of many items": b"\xdd\xff\xff\xff\xff",
+    "a claim of many bytes": b"\x93\x04\x01\xc6\xff\xff\xff\xff",
 }
 
 
@@ -158,14 +158,14 @@ def test_malformed_frames_are_decode_errors(packet):
 ILLEGAL_FIRST = {
     "another version": ([0, 2, MAX, 3], "version 2 of forwarding, this end 1"),
     "small packets": ([0, 1, MAX - 1, 3], "impossible"),
-    "fewer than no channels": ([0, 1, MAX, -1], "impossible"),
+    "a negative number of channels": ([0, 1, MAX, -1], "impossible"),
     "no Hello": (OPEN, "Open came before Hello"),
     "data": ([4, 1, b"x"], "not open"),
 }
 
 
 @pytest.mark.parametrize(("frame", "why"), ILLEGAL_FIRST.values(), ids=ILLEGAL_FIRST)
-def test_what_may_not_come_first(frame, why):
+def test_a_first_frame_other_than_hello_is_illegal(frame, why):
     core = ForwardingCore(SMALL)
     with pytest.raises(RemoteProtocolError, match=why):
         list(core.receive(raw(frame)))
@@ -180,15 +180,15 @@ ILLEGAL = {
     "no name": ([[1, 1, "", 1]], "without a name"),
     "no credit": ([[1, 1, "x", 0]], "without a name or without credit"),
     "too many": ([[1, number, "x", 1] for number in range(1, 5)], "more than 3 channels"),
-    "an Accept of nothing": ([[2, -1, 1000]], "not open"),
-    "an Accept of one's own": ([OPEN, [2, 1, 1000]], "Accept for channel 1"),
-    "a Refuse of one's own": ([OPEN, [3, 1, "x"]], "Refuse for channel 1"),
-    "data for nobody": ([[4, 5, b"x"]], "Data for channel 5, which is not open"),
-    "credit for nobody": ([[6, -1, 5]], "not open"),
-    "a Close for nobody": ([[7, -1]], "not open"),
+    "an Accept of an unknown channel": ([[2, -1, 1000]], "not open"),
+    "an Accept of the peer's own channel": ([OPEN, [2, 1, 1000]], "Accept for channel 1"),
+    "a Refuse of the peer's own channel": ([OPEN, [3, 1, "x"]], "Refuse for channel 1"),
+    "data for an unknown channel": ([[4, 5, b"x"]], "Data for channel 5, which is not open"),
+    "credit for an unknown channel": ([[6, -1, 5]], "not open"),
+    "a Close of an unknown channel": ([[7, -1]], "not open"),
     "data before the Accept": ([OPEN, [4, 1, b"x"]], "more than was granted"),
     "credit beyond the window": ([OPEN, [6, 1, 1]], "whose window is 1000"),
-    "credit of nothing": ([OPEN, [6, 1, 0]], "credit of 0"),
+    "credit of zero": ([OPEN, [6, 1, 0]], "credit of 0"),
     "negative credit": ([OPEN, [6, 1, -1]], "credit of -1"),
     "a frame after Close": ([OPEN, [7, 1], [6, 1, 1]], "has sent its last frame"),
     "a second Close": ([OPEN, [7, 1], [7, 1]], "has sent its last frame"),
@@ -197,7 +197,7 @@ ILLEGAL = {
 
 
 @pytest.mark.parametrize(("frames", "why"), ILLEGAL.values(), ids=ILLEGAL)
-def test_illegal_frames_are_the_other_ends_fault(frames, why):
+def test_illegal_frames_raise_remote_protocol_error(frames, why):
     with pytest.raises(RemoteProtocolError, match=why):
         peer(*frames)
 
@@ -205,8 +205,8 @@ def test_illegal_frames_are_the_other_ends_fault(frames, why):
 ILLEGAL_ANSWERS = {
     "data before an answer": ([[4, -1, b"x"]], "has not answered"),
     "credit before an answer": ([[6, -1, 5]], "has not answered"),
-    "a Close for an answer": ([[7, -1]], "has not answered"),
-    "an Abort for an answer": ([[8, -1, ""]], "has not answered"),
+    "a Close as the answer": ([[7, -1]], "has not answered"),
+    "an Abort as the answer": ([[8, -1, ""]], "has not answered"),
     "an Accept without credit": ([[2, -1, 0]], "without credit"),
     "two answers": ([[2, -1, 500], [2, -1, 500]], "has opened or accepted"),
     "a Refuse after Accept": ([[2, -1, 500], [3, -1, ""]], "has opened or accepted"),
@@ -217,7 +217,7 @@ ILLEGAL_ANSWERS = {
 
 
 @pytest.mark.parametrize(("frames", "why"), ILLEGAL_ANSWERS.values(), ids=ILLEGAL_ANSWERS)
-def test_illegal_answers_are_the_other_ends_fault(frames, why):
+def test_illegal_answers_raise_remote_protocol_error(frames, why):
     core, _ = peer()
     core.open("x")
     core.next_packet()
@@ -232,8 +232,8 @@ def test_a_packet_beyond_the_limit_is_illegal():
 
 
 @pytest.mark.parametrize("number", range(1, 200))
-def test_overdrawn_credit_is_illegal_to_the_byte(number):
-    """However a packet is cut, it costs its bytes and the overhead, once."""
+def test_exceeding_the_credit_by_one_byte_is_illegal(number):
+    """However a packet is cut, it uses credit for its bytes and, once, for the overhead."""
     core, [channel] = peer(OPEN)
     core.accept(channel)
     size = number % 90 + 1
@@ -250,7 +250,7 @@ def test_overdrawn_credit_is_illegal_to_the_byte(number):
         spent += cost
 
 
-def test_what_is_illegal_to_say_raises_here():
+def test_illegal_calls_of_this_end_raise_local_protocol_error():
     a, b = join()
     here, there = open_channel(a, b)
     with pytest.raises(LocalProtocolError):
@@ -271,19 +271,19 @@ def test_what_is_illegal_to_say_raises_here():
         a.open("y")
 
 
-# ── last words ───────────────────────────────────────────────────────────────────────────────
+# ── closing and aborting ─────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("words", [*itertools.product(["close", "abort"], repeat=2)], ids=str)
 @pytest.mark.parametrize("crossing", [False, True])
-def test_after_both_last_words_nothing_is_left(words, crossing):
+def test_a_channel_is_forgotten_once_both_ends_have_closed_or_aborted_it(words, crossing):
     a, b = join()
-    for _ in range(5):  # more than there are places
+    for _ in range(5):  # more often than there are places
         here, there = open_channel(a, b)
         a.close(here) if words[0] == "close" else a.abort(here, "x")
         if not crossing:
             pump(a, b)
-            assert len(a) == len(b) == 1  # its user over there has not closed it
+            assert len(a) == len(b) == 1  # the other end's user has not closed it
         b.close(there) if words[1] == "close" else b.abort(there, "x")
         pump(b, a)
         pump(a, b)
@@ -292,7 +292,7 @@ def test_after_both_last_words_nothing_is_left(words, crossing):
 
 
 @pytest.mark.parametrize("crossing", [False, True])
-def test_a_refused_channel_is_forgotten_by_both(crossing):
+def test_a_refused_channel_is_forgotten_at_both_ends(crossing):
     a, b = join()
     for _ in range(5):
         here = a.open("x")
@@ -309,7 +309,7 @@ def test_a_refused_channel_is_forgotten_by_both(crossing):
 
 
 @pytest.mark.parametrize("answer", ["accept", "refuse"])
-def test_an_open_that_is_given_up_before_its_answer_leaves_nothing(answer):
+def test_a_channel_closed_before_its_answer_is_forgotten(answer):
     a, b = join()
     here = a.open("x")
     a.close(here)
@@ -322,7 +322,7 @@ def test_an_open_that_is_given_up_before_its_answer_leaves_nothing(answer):
     assert len(a) == len(b) == 0
 
 
-def test_an_answer_that_crosses_the_end_of_its_open_is_legal():
+def test_an_answer_that_crosses_the_close_of_its_channel_is_legal():
     a, b = join()
     here = a.open("x")
     [(there, _)] = pump(a, b)
@@ -348,9 +348,9 @@ def test_late_data_for_a_closed_channel_is_dropped():
         a.send(here, b"too late")
 
 
-def test_parts_that_come_after_the_end_here_cost_no_more_than_they_should():
+def test_parts_for_a_closed_channel_use_the_right_amount_of_credit():
     a, b = join(limits_b=Limits(max_packet=4 * MAX))
-    here, there = open_channel(b, a)  # packets of 4 * MAX, carried by packets of MAX
+    here, there = open_channel(b, a)  # a packet may have 4 * MAX bytes, a carrier's packet MAX
     b.send(here, bytes(3 * MAX))
     packet, _ = b.next_packet()
     list(a.receive(packet))
@@ -359,7 +359,7 @@ def test_parts_that_come_after_the_end_here_cost_no_more_than_they_should():
     assert there.granted == WINDOW - 3 * MAX - OVERHEAD
 
 
-def test_what_waits_is_dropped_when_the_other_end_has_closed():
+def test_a_waiting_packet_is_dropped_when_the_other_end_has_closed():
     a, b = join()
     here, there = open_channel(a, b)
     for _ in range(3):
@@ -367,7 +367,7 @@ def test_what_waits_is_dropped_when_the_other_end_has_closed():
         pump(a, b)
     a.send(here, bytes(MAX))
     pump(a, b)
-    assert here.packet is not None  # there is no credit left for all of it
+    assert here.packet is not None  # there is not enough credit for it
     b.close(there)
     a.close(here)
     pump(b, a)
@@ -376,7 +376,7 @@ def test_what_waits_is_dropped_when_the_other_end_has_closed():
     assert not a.has_data
 
 
-def test_close_follows_the_packet_that_waits():
+def test_a_close_is_sent_after_the_waiting_packet():
     a, b = join()
     here, there = open_channel(a, b)
     a.send(here, b"x" * 100)
@@ -387,7 +387,7 @@ def test_close_follows_the_packet_that_waits():
     assert there.theirs is Half.DONE
 
 
-def test_abort_takes_back_what_waits():
+def test_an_abort_drops_the_waiting_packet():
     a, b = join()
     here, _ = open_channel(a, b)
     a.send(here, b"x" * 100)
@@ -411,7 +411,7 @@ def test_a_packet_that_grows_too_large_aborts_its_channel():
     assert len(a) == len(b) == 0
 
 
-def test_goodbye_is_all_that_leaves_after_a_failure():
+def test_after_a_failure_only_goodbye_is_sent():
     a, b = join()
     here, _ = open_channel(a, b)
     a.send(here, b"x")
@@ -423,7 +423,7 @@ def test_goodbye_is_all_that_leaves_after_a_failure():
 
 
 @pytest.mark.parametrize("accepted", [False, True])
-def test_a_peer_that_does_not_read_cannot_pile_up_answers(accepted):
+def test_answers_for_a_peer_that_does_not_read_are_bounded(accepted):
     core, _ = peer()
     with pytest.raises(RemoteProtocolError, match="more than 3 channels"):
         for number in range(1, 100):
@@ -445,7 +445,7 @@ def test_a_peer_that_does_not_read_gets_no_more_credit():
     assert len(core._owing) == 1
 
 
-def test_a_channel_has_one_place_in_the_round():
+def test_a_channel_is_in_the_round_only_once():
     a, b = join()
     here, there = open_channel(a, b)
     for _ in range(2):
@@ -465,7 +465,7 @@ def kinds(packet):
     return [type(frame) for frame in decode_frames(packet)]
 
 
-def test_all_frames_that_wait_leave_in_one_packet_control_first():  # "Batching"
+def test_all_waiting_frames_leave_in_one_packet_control_frames_first():
     a, b = join()
     pairs = [open_channel(a, b) for _ in range(2)]
     a.send(pairs[0][0], b"x" * 10)
@@ -478,7 +478,7 @@ def test_all_frames_that_wait_leave_in_one_packet_control_first():  # "Batching"
     assert a.next_packet() is None
 
 
-def test_packets_of_the_carrier_are_bounded_and_full():
+def test_packets_of_the_carrier_are_full_but_bounded():
     limits = Limits(max_packet=MAX, max_channels=100)
     a, b = join(limits, limits)
     channels = [open_channel(a, b)[0] for _ in range(100)]
@@ -492,7 +492,7 @@ def test_packets_of_the_carrier_are_bounded_and_full():
     assert all(size > MAX - 1009 for size in sizes[:-1])
 
 
-def test_control_frames_fill_packets_and_go_no_further():
+def test_control_frames_are_split_over_full_packets():
     limits = Limits(max_packet=MAX, max_channels=100)
     a, _ = join(limits, limits)
     for _ in range(100):
@@ -504,7 +504,7 @@ def test_control_frames_fill_packets_and_go_no_further():
     assert all(MAX - 1010 <= size <= MAX for size in sizes[:-1])
 
 
-def test_a_large_packet_holds_up_no_small_ones():
+def test_a_large_packet_does_not_delay_small_ones():
     limits = Limits(max_packet=16 * MAX, max_channels=100)
     a, b = join(limits, limits)
     large, *small = [open_channel(a, b)[0] for _ in range(40)]
@@ -530,7 +530,7 @@ def test_large_packets_take_turns():
         order += [frame.id for frame in decode_frames(taken[0])]
     assert {number for number, _ in itertools.groupby(order)} == {1, 2, 3}
     assert all(count >= 3 for count in Counter(order).values())
-    assert len(list(itertools.groupby(order))) >= 9  # none sent all of its own at once
+    assert len(list(itertools.groupby(order))) >= 9  # no channel sent all of its packet at once
 
 
 def test_a_stopped_channel_leaves_the_round():
@@ -550,7 +550,7 @@ def test_a_stopped_channel_leaves_the_round():
     assert stopped.credit == 0
 
 
-def test_credit_is_given_back_in_halves_of_a_window():
+def test_credit_is_granted_in_halves_of_a_window():
     a, b = join()
     here, there = open_channel(a, b)
     for _ in range(10):
@@ -567,26 +567,26 @@ def test_credit_is_given_back_in_halves_of_a_window():
 # ── everything together ──────────────────────────────────────────────────────────────────────
 
 
-class Link:
-    """Two cores, the packets between them, and what their users know."""
+class CoresModel:
+    """Two cores, the packets in transit, and a record of what their users know."""
 
     def __init__(self):
         limits = Limits(max_packet=2 * MAX, max_channels=3), Limits(max_packet=MAX, max_channels=4)
         self.cores = [ForwardingCore(each) for each in limits]
         self.wires = [[], []]
-        """What is on its way from each."""
+        """The packets in transit from each end."""
         self.ends = [{}, {}]
-        """The channels of each end that its user has not closed, by id."""
+        """The channels at each end that its user has not closed, by id."""
         self.sent = {}
         self.inbox = {}
         self.received = {}
         self.ended = {}
-        """How the user at an end knows the channel to have ended."""
+        """The last frame about a channel that the user at an end has received."""
         self.closed = {}
         self.number = 0
 
     def key(self, side, number):
-        """The same for both ends of a channel, and the side that sends."""
+        """Return a key for a channel's direction from ``side``, which is the same at both ends."""
         return (number > 0) == (side == 0), abs(number), side
 
     def leave(self, side):
@@ -595,7 +595,7 @@ class Link:
             self.wires[side].append(taken[0])
 
     def arrive(self, side):
-        """Let one packet arrive that ``side`` has sent."""
+        """Deliver one packet that ``side`` has sent."""
         if not self.wires[side]:
             return
         other = 1 - side
@@ -604,7 +604,9 @@ class Link:
                 case Open():
                     self.ends[other][channel.id] = channel
                 case Data(content=packet):
-                    assert channel.id in self.ends[other], "data for what the user has closed"
+                    assert channel.id in self.ends[other], (
+                        "data for a channel that the user has closed"
+                    )
                     self.inbox.setdefault(self.key(side, -channel.id), []).append(packet)
                 case Close() | Abort() | Refuse():
                     self.ended[self.key(side, -channel.id)] = type(frame)
@@ -658,7 +660,7 @@ class Link:
                 assert len(channel.partial) <= core._limits.max_packet
 
     def finish(self):
-        """Have everything taken, then everything closed, and see what is left."""
+        """Receive all packets, then close all channels, and check that nothing is left."""
         for closing in (False, True):
             for _ in range(200):
                 for side in (0, 1):
@@ -670,15 +672,15 @@ class Link:
                     self.leave(side)
                     self.arrive(side)
             if not closing:
-                self.nothing_is_lost()
+                self.assert_nothing_lost()
         for core in self.cores:
             assert len(core) == 0
             assert not core.has_data
             assert core._opened == core._accepted == 0
         assert self.wires == [[], []]
 
-    def nothing_is_lost(self):
-        """What an end has sent, and not aborted, has come, unless the other has closed first."""
+    def assert_nothing_lost(self):
+        """Check that all packets of channels that were neither closed nor aborted have arrived."""
         for key, sent in self.sent.items():
             opened_by_first, number, side = key
             other = (opened_by_first, number, 1 - side)
@@ -715,8 +717,8 @@ STEPS = st.lists(
 
 @settings(deadline=None)
 @given(STEPS, st.sampled_from([600, 1000, 16 * 1024]))
-def test_order_is_kept_and_nothing_is_lost_whatever_happens(steps, share):
-    link = Link()
+def test_after_any_steps_packets_are_in_order_and_none_is_lost(steps, share):
+    link = CoresModel()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forwarding_core, "SHARE", share)
         for step, side, number, size in steps:
@@ -738,8 +740,8 @@ def test_order_is_kept_and_nothing_is_lost_whatever_happens(steps, share):
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=5), st.randoms(use_true_random=False))
-def test_what_a_hostile_peer_sends_raises_or_is_bounded(packets, random):
-    """Legal frames, then bytes that are nearly frames."""
+def test_hostile_frames_raise_or_are_bounded(packets, random):
+    """Receive legal frames, then bytes that are almost frames."""
     core, channels = peer(OPEN, [1, 2, "y", 50])
     core.accept(channels[0])
     for packet in packets:
@@ -752,7 +754,7 @@ def test_what_a_hostile_peer_sends_raises_or_is_bounded(packets, random):
     assert len(core) <= SMALL.max_channels
 
 
-def test_names_are_checked_where_they_are_given():
+def test_invalid_names_raise_at_the_opener():
     core, _ = peer()
     for name in (os.fsdecode(b"\xff"), "x" * 1025):
         with pytest.raises(ValueError):

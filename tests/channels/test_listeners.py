@@ -1,4 +1,4 @@
-"""Listeners: where they are, what they leave behind, and what does not stop them."""
+"""Listeners: their addresses, closing, and errors that do not stop them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def close_all(*resources):
         await resource.aclose()
 
 
-async def works(listener):
+async def check_works(listener):
     """Connect to a listener and exchange one packet."""
     async with open_channel(listener.url) as channel:
         connection = await listener.accept()
@@ -37,22 +37,22 @@ async def test_port_zero_is_resolved():
     (listener,) = await open_listeners("tcp://127.0.0.1:0")
     assert not listener.url.endswith(":0")
     assert listener.url in repr(listener)
-    await works(listener)
+    await check_works(listener)
     await listener.aclose()
 
 
-async def test_ipv6():
+async def test_a_listener_may_have_an_ipv6_address():
     try:
         (listener,) = await open_listeners("tcp://[::1]:0")
     except OSError:
         pytest.skip("no IPv6 here")
     assert listener.url.startswith("tcp://[::1]:")
-    await works(listener)
+    await check_works(listener)
     await listener.aclose()
 
 
 class TwoAddresses(trio.abc.HostnameResolver):
-    """A name that stands for two addresses of this machine, one of them twice."""
+    """Resolve a name to two addresses of this machine, one of them twice."""
 
     def __init__(self, *addresses):
         self.addresses = addresses
@@ -80,24 +80,24 @@ async def test_all_addresses_of_a_host_share_one_free_port():
     assert len(listeners) == 2
     assert len(ports) == 1
     for listener in listeners:
-        await works(listener)
+        await check_works(listener)
     await close_all(*listeners)
 
 
-async def test_an_address_that_is_not_here_is_left_out():
+async def test_an_address_of_another_machine_is_left_out():
     trio.socket.set_custom_hostname_resolver(TwoAddresses("192.0.2.1", "127.0.0.1"))
     listeners = await open_listeners("tcp://both:0")
     assert [listener.url.rpartition(":")[0] for listener in listeners] == ["tcp://127.0.0.1"]
     await close_all(*listeners)
 
 
-async def test_no_address_is_here():
+async def test_listening_only_at_another_machines_address_is_an_error():
     with pytest.raises(OSError, match=r"cannot listen at tcp://192\.0\.2\.1:0") as caught:
         await open_listeners("tcp://192.0.2.1:0")
     assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
-async def test_a_port_that_is_taken():
+async def test_listening_at_a_port_in_use_is_an_error():
     (listener,) = await open_listeners("tcp://127.0.0.1:0")
     before = open_descriptors()
     with pytest.raises(OSError, match=f"cannot listen at {listener.url}: ") as caught:
@@ -118,7 +118,7 @@ async def test_limits_reach_the_channels():
                 await accepted.receive()
 
 
-async def test_closing_wakes_accept():
+async def test_closing_a_listener_wakes_accept():
     (listener,) = await open_listeners("tcp://127.0.0.1:0")
 
     async def accept():
@@ -131,8 +131,8 @@ async def test_closing_wakes_accept():
         await listener.aclose()
 
 
-class Starving(trio.abc.Listener[trio.SocketStream]):
-    """A listener whose system runs out of something, again and again."""
+class OutOfResources(trio.abc.Listener[trio.SocketStream]):
+    """A listener whose system runs out of a resource several times."""
 
     def __init__(self, errors, stream):
         self.errors = errors
@@ -154,20 +154,22 @@ def connection(stream, url):
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-async def test_out_of_descriptors(autojump_clock, caplog, code):
+async def test_accept_waits_and_retries_when_resources_run_out(autojump_clock, caplog, code):
     left, right = trio.socket.socketpair()
-    starving = Starving([code] * 50, trio.SocketStream(left))
-    listener = ChannelListener(starving, url="tcp://here:1", connection=connection)
+    inner = OutOfResources([code] * 50, trio.SocketStream(left))
+    listener = ChannelListener(inner, url="tcp://here:1", connection=connection)
     with caplog.at_level(logging.WARNING, "trio_rpc"):
         accepted = await listener.accept()
-    assert trio.current_time() >= 1  # it backed off, and spun through none of the 50
+    assert trio.current_time() >= 1  # it waited between the 50 attempts
     assert len(caplog.records) == 1
     await accepted.aclose()
     right.close()
 
 
-class Crowded(Starving):
-    """A listener that has a descriptor for every other try: a client leaves and the next one comes."""
+class OutOfDescriptors(OutOfResources):
+    """A listener that gets a descriptor in every other attempt.
+
+    A client leaves, and the next one connects."""
 
     async def accept(self):
         self.errors.append(errno.EMFILE)
@@ -177,10 +179,12 @@ class Crowded(Starving):
         return self.stream
 
 
-async def test_clients_that_exhaust_descriptors_again_and_again_fill_no_log(autojump_clock, caplog):
+async def test_clients_that_exhaust_descriptors_repeatedly_do_not_flood_the_log(
+    autojump_clock, caplog
+):
     left, right = trio.socket.socketpair()
     listener = ChannelListener(
-        Crowded([], trio.SocketStream(left)), url="tcp://here:1", connection=connection
+        OutOfDescriptors([], trio.SocketStream(left)), url="tcp://here:1", connection=connection
     )
     with caplog.at_level(logging.WARNING, "trio_rpc"):
         for _ in range(2 * LINES):
@@ -190,9 +194,9 @@ async def test_clients_that_exhaust_descriptors_again_and_again_fill_no_log(auto
     right.close()
 
 
-async def test_other_errors_of_accept_are_told():
-    starving = Starving([errno.EINVAL], None)
-    listener = ChannelListener(starving, url="tcp://here:1", connection=connection)
+async def test_other_errors_of_accept_are_raised():
+    inner = OutOfResources([errno.EINVAL], None)
+    listener = ChannelListener(inner, url="tcp://here:1", connection=connection)
     with pytest.raises(OSError, match="Invalid argument"):
         await listener.accept()
 
@@ -200,11 +204,11 @@ async def test_other_errors_of_accept_are_told():
 # ---- Unix sockets
 
 
-async def test_unix_socket(tmp_path):
+async def test_a_unix_socket_accepts_connections_and_is_removed(tmp_path):
     path = tmp_path / "socket"
     (listener,) = await open_listeners(f"unix://{path}")
     assert listener.url == f"unix://{path}"
-    await works(listener)
+    await check_works(listener)
     assert stat.S_ISSOCK(path.stat().st_mode)
     await listener.aclose()
     assert not path.exists()
@@ -213,24 +217,24 @@ async def test_unix_socket(tmp_path):
 async def test_a_relative_path_survives_a_change_of_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (listener,) = await open_listeners("unix:socket")
-    await works(listener)
+    await check_works(listener)
     monkeypatch.chdir("/")
     await listener.aclose()
     assert not (tmp_path / "socket").exists()
 
 
-async def test_what_a_dead_server_left_is_replaced(tmp_path):
+async def test_the_socket_file_of_a_dead_server_is_replaced(tmp_path):
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
         dead.listen()
     assert path.exists()
     (listener,) = await open_listeners(f"unix://{path}")
-    await works(listener)
+    await check_works(listener)
     await listener.aclose()
 
 
-async def test_a_server_that_lives_is_left_alone(tmp_path):
+async def test_the_socket_file_of_a_live_server_is_kept(tmp_path):
     url = f"unix://{tmp_path}/socket"
     (listener,) = await open_listeners(url)
     before = open_descriptors()
@@ -238,12 +242,12 @@ async def test_a_server_that_lives_is_left_alone(tmp_path):
         await open_listeners(url)
     assert caught.value.errno == errno.EADDRINUSE
     assert open_descriptors() <= before
-    await (await listener.accept()).aclose()  # the probe
-    await works(listener)
+    await (await listener.accept()).aclose()  # the connection that checked whether the server lives
+    await check_works(listener)
     await listener.aclose()
 
 
-async def test_a_server_with_a_full_queue_is_left_alone(tmp_path):
+async def test_the_socket_file_of_a_server_with_a_full_queue_is_kept(tmp_path):
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
         busy.bind(str(path))
@@ -253,7 +257,7 @@ async def test_a_server_with_a_full_queue_is_left_alone(tmp_path):
             await open_listeners(f"unix://{path}")
 
 
-async def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
+async def test_a_file_that_is_not_a_socket_is_kept(tmp_path):
     path = tmp_path / "precious"
     path.write_text("data")
     with pytest.raises(FileExistsError, match="not a socket"):
@@ -261,20 +265,20 @@ async def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
     assert path.read_text() == "data"
 
 
-async def test_a_successor_s_socket_is_not_removed(tmp_path):
-    """A server that closes late must not take away the file of the one that replaced it."""
+async def test_the_socket_file_of_a_successor_is_kept(tmp_path):
+    """A server that closes late must not remove the socket file of its successor."""
     path = tmp_path / "socket"
     (old,) = await open_listeners(f"unix://{path}")
     path.unlink()
     (new,) = await open_listeners(f"unix://{path}")
     await old.aclose()
-    await works(new)
+    await check_works(new)
     await new.aclose()
     await new.aclose()
     assert not path.exists()
 
 
-async def test_a_path_that_is_too_long(tmp_path):
+async def test_a_path_that_is_too_long_is_an_error(tmp_path):
     url = f"unix://{tmp_path}/{'x' * 120}"
     for use in (fails_to_open, open_listeners):
         with pytest.raises(OSError, match="path of a Unix socket has at most") as caught:
@@ -293,6 +297,6 @@ async def test_permissions_follow_the_umask(tmp_path):
     await listener.aclose()
 
 
-async def test_a_directory_that_is_not_there(tmp_path):
+async def test_a_missing_directory_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="cannot listen at unix://"):
         await open_listeners(f"unix://{tmp_path}/none/socket")

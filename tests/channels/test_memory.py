@@ -1,4 +1,4 @@
-"""The pair in memory: what it has beyond what every channel has."""
+"""Channels in memory: what they offer beyond other channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_rpc.testing import memory_channel_pair
 
 
-async def test_nothing_is_copied():
+async def test_packets_are_not_copied():
     left, right = memory_channel_pair()
     packet = bytes(1000)
     await left.send(packet)
@@ -28,7 +28,7 @@ async def test_the_buffer_is_bounded_in_bytes():
     assert "2 to receive" in repr(right)
 
 
-async def test_a_packet_larger_than_the_buffer_passes_alone():
+async def test_a_packet_may_be_larger_than_the_buffer_if_it_is_alone():
     left, right = memory_channel_pair(max_buffer=10)
     assert left.send_nowait(bytes(100))
     assert not left.send_nowait(b"x")
@@ -68,7 +68,7 @@ async def test_abort_wakes_a_sender():
         right.abort()
 
 
-async def test_packets_can_be_seen_changed_and_lost_on_the_way():
+async def test_on_send_can_see_change_and_drop_packets():
     left, right = memory_channel_pair()
     on_the_way = {b"keep": b"keep", b"lose": None, b"change": b"changed"}
     left.on_send = on_the_way.get
@@ -79,7 +79,7 @@ async def test_packets_can_be_seen_changed_and_lost_on_the_way():
     assert [packet async for packet in right] == [b"keep", b"changed"]
 
 
-async def test_flushing_is_only_a_checkpoint():
+async def test_flush_is_only_a_checkpoint():
     left, _ = memory_channel_pair()
     with trio.testing.assert_checkpoints():
         await left.flush()

@@ -1,4 +1,4 @@
-"""One exception comes out where a nursery would raise a group."""
+"""A block raises one exception where a nursery would raise a group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import trio
 from trio_rpc.util.one_exception import one_exception
 
 
-async def test_law_16_the_one_exception_shows_no_group_and_keeps_its_context():
+async def test_law_16_a_single_exception_is_raised_without_a_group_and_keeps_its_context():
     first, second = KeyError("first"), ValueError("second")
     second.__context__ = first
     with pytest.raises(ValueError, match="second") as caught, one_exception():
@@ -24,7 +24,7 @@ GROUP = ExceptionGroup("of the body", [ValueError("first"), KeyError("second")])
 
 
 async def both_raise(own, other):
-    """Have the body of a block, and a task in its background, raise at once; return what comes out."""
+    """Make a block's body and its background raise at once, and return what the block raises."""
 
     async def fail():
         raise other
@@ -37,7 +37,7 @@ async def both_raise(own, other):
                     await trio.sleep_forever()
                 with trio.CancelScope(shield=True):
                     await trio.lowlevel.checkpoint()
-                raise own  # noqa: TRY301 - as the bodies of blocks do
+                raise own  # noqa: TRY301 - as a block's body does
             except BaseException as exc:
                 body.append(exc)
                 raise
@@ -59,23 +59,23 @@ async def both_raise(own, other):
     ],
     ids=repr,
 )
-async def test_law_16_what_leaves_the_block_where_its_body_and_its_background_fail(
+async def test_law_16_one_exception_is_raised_when_both_body_and_background_fail(
     own, other, expected
 ):
     error = await both_raise(own, other)
     assert error is expected or type(error) is expected
 
 
-async def test_law_16_what_failed_in_the_background_is_named_in_a_note():
+async def test_law_16_a_note_names_the_exception_of_the_background():
     error = await both_raise(ValueError("of the body"), BACKGROUND)
     assert error.__notes__ == [
         "meanwhile, in the background: ZeroDivisionError('of the background')"
     ]
 
 
-async def test_law_16_an_error_of_the_body_that_only_tells_of_the_background_is_replaced():
-    told = RuntimeError("the background has failed")
-    told.__cause__ = BACKGROUND
-    assert await both_raise(told, BACKGROUND) is BACKGROUND
-    group = ExceptionGroup("two calls", [told, ValueError("and another one")])
+async def test_law_16_an_error_of_the_body_caused_by_the_background_is_replaced_by_its_cause():
+    consequence = RuntimeError("the background has failed")
+    consequence.__cause__ = BACKGROUND
+    assert await both_raise(consequence, BACKGROUND) is BACKGROUND
+    group = ExceptionGroup("two calls", [consequence, ValueError("and another one")])
     assert await both_raise(group, BACKGROUND) is BACKGROUND

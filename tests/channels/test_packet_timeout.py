@@ -1,6 +1,6 @@
-"""``Limits.packet_timeout`` over each transport: a peer begins a packet and does not end it.
+"""``Limits.packet_timeout`` over each transport: a peer starts a packet and does not finish it.
 
-Over TCP and in child processes see ``test_stream.py`` and ``test_channel_bounds.py``.
+For TCP and child processes, see ``test_stream.py`` and ``test_channel_bounds.py``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ LIMITS = Limits(max_packet=20_000, packet_timeout=30)
 TOO_LONG = "the peer began a packet and took more than 30 s over it"
 
 
-# ── a channel, and a peer that speaks byte by byte ──────────────────────────────────────────
+# ── a channel, and a peer that sends single bytes ────────────────────────────────────────────
 
 
 @contextlib.asynccontextmanager
@@ -78,11 +78,11 @@ async def websocket_of_client(limits=LIMITS):
     ours, theirs = memory_stream_pair()
     peer = RawPeer(theirs)
 
-    async def let_in():
+    async def do_handshake():
         await peer.send(answer(key_of(await peer.read_head())))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(let_in)
+        nursery.start_soon(do_handshake)
         async with open_websocket(ours, parse_url("ws://example.org:8000"), limits) as channel:
             yield channel, peer
 
@@ -109,7 +109,7 @@ async def secure_websocket_of_server(contexts, limits=LIMITS):
 
 @pytest.fixture(params=["of a server", "of a client", "of a server with TLS"])
 async def websocket(request, contexts, autojump_clock):
-    """A WebSocket's channel, its peer, and a function that makes a frame of that peer's."""
+    """A WebSocket's channel, its peer, and a function that makes a frame of the peer."""
 
     def make(opcode, payload=b"", *, fin=True):
         return frame(opcode, payload, fin=fin, masked=request.param != "of a client")
@@ -124,8 +124,8 @@ async def websocket(request, contexts, autojump_clock):
         yield channel, peer, make
 
 
-def begun(make):
-    """What may come of a message whose rest does not, by name."""
+def unfinished(make):
+    """Return the first parts of messages that are never finished, by name."""
     small, large = make(BINARY, b"hello"), make(BINARY, bytes(1000))
     return {
         "the first byte": small[:1],
@@ -144,12 +144,10 @@ def begun(make):
     }
 
 
-@pytest.mark.parametrize("what", begun(frame))
-async def test_a_message_that_is_begun_and_not_ended_breaks_the_channel(
-    websocket, what, autojump_clock
-):
+@pytest.mark.parametrize("what", unfinished(frame))
+async def test_an_unfinished_message_breaks_the_channel(websocket, what, autojump_clock):
     channel, peer, make = websocket
-    await peer.send(make(BINARY, b"before") + begun(make)[what])
+    await peer.send(make(BINARY, b"before") + unfinished(make)[what])
     assert await channel.receive() == b"before"
     started = trio.current_time()
     with pytest.raises(trio.BrokenResourceError, match=TOO_LONG):
@@ -169,7 +167,7 @@ async def send_slowly(peer, parts):
 
 
 def dripping(make):
-    """Endless ways to be slow, by name."""
+    """Return endless ways to send a message slowly, by name."""
     whole = make(BINARY, bytes(1000))
     return {
         "byte by byte": [whole[at : at + 1] for at in range(100)],
@@ -180,7 +178,9 @@ def dripping(make):
 
 
 @pytest.mark.parametrize("way", dripping(frame))
-async def test_dripping_a_message_buys_no_time(websocket, nursery, way, autojump_clock):
+async def test_sending_a_message_slowly_does_not_extend_its_time(
+    websocket, nursery, way, autojump_clock
+):
     channel, peer, make = websocket
     nursery.start_soon(send_slowly, peer, dripping(make)[way])
     started = trio.current_time()
@@ -189,8 +189,8 @@ async def test_dripping_a_message_buys_no_time(websocket, nursery, way, autojump
     assert trio.current_time() - started == 30
 
 
-def patient(make):
-    """Parts that come with 29 seconds between them, by name, and how many packets they are."""
+def slow_but_in_time(make):
+    """Return parts that arrive 29 seconds apart, by name, and the number of packets in them."""
     halves = make(BINARY, b"a")[:-1], make(BINARY, b"a")[-1:]
     return {
         "two parts each": ([*halves, *halves, *halves], 3),
@@ -210,12 +210,12 @@ def patient(make):
     }
 
 
-@pytest.mark.parametrize("way", patient(frame))
-async def test_each_packet_has_its_own_time_and_silence_between_packets_is_no_fault(
+@pytest.mark.parametrize("way", slow_but_in_time(frame))
+async def test_each_packet_has_its_own_time_and_silence_between_packets_is_allowed(
     websocket, nursery, way, autojump_clock
 ):
     channel, peer, make = websocket
-    parts, packets = patient(make)[way]
+    parts, packets = slow_but_in_time(make)[way]
 
     async def send():
         for part in parts:
@@ -230,9 +230,9 @@ async def test_each_packet_has_its_own_time_and_silence_between_packets_is_no_fa
     assert await channel.receive() == b"last"
 
 
-async def test_time_in_which_nobody_receives_does_not_count(websocket, autojump_clock):
+async def test_time_in_which_no_task_receives_does_not_count(websocket, autojump_clock):
     channel, peer, make = websocket
-    # The library holds two of them, and reads no further as long as nobody takes one.
+    # The library holds two messages, and reads no further until one is received.
     await peer.send(3 * make(BINARY, b"full") + make(BINARY, b"half")[:-1])
     await trio.sleep(1000)
     for _ in range(3):
@@ -242,11 +242,11 @@ async def test_time_in_which_nobody_receives_does_not_count(websocket, autojump_
     assert await channel.receive() == b"half"
 
 
-# ── this program is blocked ─────────────────────────────────────────────────────────────────
+# ── this program is blocked ──────────────────────────────────────────────────────────────────
 
 
 async def blocked_in_a_packet(nursery, channel, clock, go_on):
-    """Block while half a packet is there; ``go_on`` sends the rest. Return what then comes."""
+    """Block the program during a packet whose rest ``go_on`` sends; return what is received."""
     results = []
 
     async def receive():
@@ -257,7 +257,7 @@ async def blocked_in_a_packet(nursery, channel, clock, go_on):
 
     nursery.start_soon(receive)
     await wait_all_tasks_blocked()
-    clock.jump(1000)  # as time.sleep() would do it
+    clock.jump(1000)  # as time.sleep() would
     nursery.start_soon(go_on)
     await trio.sleep(29)
     await wait_all_tasks_blocked()
@@ -293,7 +293,7 @@ async def test_time_in_which_this_program_is_blocked_does_not_count_over_a_byte_
 
 
 @pytest.mark.parametrize("rest", [b"", b"x"], ids=["silence", "one more byte"])
-async def test_after_it_was_blocked_a_packet_has_the_whole_time_again_and_no_more(
+async def test_after_the_program_was_blocked_a_packet_has_the_whole_time_once_more(
     nursery, autojump_clock, rest
 ):
     ours, theirs = memory_stream_pair()
@@ -311,11 +311,11 @@ async def test_after_it_was_blocked_a_packet_has_the_whole_time_again_and_no_mor
     assert results == [TOO_LONG]
 
 
-# ── forwarding ──────────────────────────────────────────────────────────────────────────────
+# ── forwarding ───────────────────────────────────────────────────────────────────────────────
 
 
 class RawForwarding:
-    """The other end of a carrier, frame by frame."""
+    """The other end of a carrier, which sends and receives frames."""
 
     def __init__(self, carrier):
         self.carrier = carrier
@@ -332,7 +332,7 @@ class RawForwarding:
 
 @pytest.fixture
 async def forwarded(autojump_clock, nursery):
-    """A forwarded channel, and the end that opened it."""
+    """Open a forwarded channel, and yield it with the end that opened it."""
     ours, theirs = memory_channel_pair()
     acceptor, peer = Acceptor(), RawForwarding(theirs)
     nursery.start_soon(peer.listen)
@@ -342,9 +342,7 @@ async def forwarded(autojump_clock, nursery):
     await theirs.aclose()
 
 
-async def test_a_forwarded_packet_that_is_begun_and_not_ended_breaks_its_channel_alone(
-    forwarded, autojump_clock
-):
+async def test_an_unfinished_forwarded_packet_breaks_only_its_channel(forwarded, autojump_clock):
     channel, peer = forwarded
     await peer.say(Data(1, b"before"), Part(1, b"he"))
     assert await channel.receive() == b"before"
@@ -360,7 +358,9 @@ async def test_a_forwarded_packet_that_is_begun_and_not_ended_breaks_its_channel
     await peer.say(Part(1, b"late"), Close(1), Open(2, "b", 100_000), Data(2, b"as ever"))
 
 
-async def test_dripping_a_forwarded_packet_buys_no_time(forwarded, nursery, autojump_clock):
+async def test_sending_a_forwarded_packet_slowly_does_not_extend_its_time(
+    forwarded, nursery, autojump_clock
+):
     channel, peer = forwarded
 
     async def drip():
@@ -376,7 +376,7 @@ async def test_dripping_a_forwarded_packet_buys_no_time(forwarded, nursery, auto
     nursery.cancel_scope.cancel()
 
 
-async def test_each_forwarded_packet_has_its_own_time_if_somebody_receives(
+async def test_each_forwarded_packet_has_its_own_time_while_a_task_receives(
     forwarded, nursery, autojump_clock
 ):
     channel, peer = forwarded
@@ -412,7 +412,7 @@ async def test_time_in_which_this_program_is_blocked_does_not_count_for_a_forwar
     assert results == [b"hello"]
 
 
-# ── a packet that is slow, and not too slow, is a sign of life ──────────────────────────────
+# ── a slow packet counts as a sign of life ───────────────────────────────────────────────────
 
 
 class Sink:
@@ -422,14 +422,14 @@ class Sink:
 
 
 LARGE = 100_000
-"""Bytes of a packet that takes 20 seconds."""
+"""Bytes of a packet that takes 20 seconds to arrive."""
 
-IMPATIENT = Limits(keepalive_interval=1, keepalive_pings=1, packet_timeout=30)
+SHORT_KEEPALIVE = Limits(keepalive_interval=1, keepalive_pings=1, packet_timeout=30)
 
 
 @contextlib.asynccontextmanager
 async def slow_link():
-    """Two streams; what the second sends comes slowly."""
+    """Yield two streams; the bytes that the second one sends arrive slowly."""
     (first, plug), (other_plug, second) = memory_stream_pair(), memory_stream_pair()
     slow = Faults(rate=LARGE / 20, max_slice=500)
     link = Link(plug, other_plug, forth=Faults(), back=slow, reset=trio.aclose_forcefully, seed=0)
@@ -495,7 +495,7 @@ async def slow_resumable_channels(limits):
 
 
 @contextlib.asynccontextmanager
-async def slow_channels_of_a_server_that_would_resume(limits):
+async def slow_plain_channels_of_a_resumable_server(limits):
     sessions = ResumableSessions(trio_rpc.Resume(), handshake_timeout=10)
     async with slow_byte_streams(carrier_limits(limits)) as (first, second):
         await second.send(b"\x90")
@@ -510,15 +510,15 @@ async def slow_channels_of_a_server_that_would_resume(limits):
         slow_byte_streams,
         slow_websockets,
         slow_resumable_channels,
-        slow_channels_of_a_server_that_would_resume,
+        slow_plain_channels_of_a_resumable_server,
     ],
 )
-async def test_a_part_of_a_packet_is_a_sign_of_life(autojump_clock, channels):
+async def test_a_part_of_a_packet_counts_as_a_sign_of_life(autojump_clock, channels):
     async with (
-        channels(IMPATIENT) as (here, there),
+        channels(SHORT_KEEPALIVE) as (here, there),
         trio.open_nursery() as nursery,
     ):
-        options = {"limits": IMPATIENT}
+        options = {"limits": SHORT_KEEPALIVE}
         nursery.start_soon(functools.partial(trio_rpc.serve_session, here, Sink(), **options))
         async with trio_rpc.open_session(there) as session:
             started = trio.current_time()
@@ -526,7 +526,7 @@ async def test_a_part_of_a_packet_is_a_sign_of_life(autojump_clock, channels):
             assert trio.current_time() - started > 19
 
 
-async def test_a_part_of_a_forwarded_packet_is_a_sign_of_life(forwarded, autojump_clock):
+async def test_a_part_of_a_forwarded_packet_counts_as_a_sign_of_life(forwarded, autojump_clock):
     channel, peer = forwarded
     for frames in ([Part(1, b"a")], [Part(1, b"b")], [Data(1, b"c")]):
         heard = channel.heard
@@ -536,7 +536,7 @@ async def test_a_part_of_a_forwarded_packet_is_a_sign_of_life(forwarded, autojum
     assert await channel.receive() == b"abc"
 
 
-async def test_a_ping_of_a_websocket_library_is_no_sign_of_life(autojump_clock):
+async def test_a_websocket_ping_does_not_count_as_a_sign_of_life(autojump_clock):
     async with websocket_of_server() as (channel, peer):
         heard = channel.heard
         await peer.send(frame(PING, b"x") + frame(PONG, b"x"))
@@ -547,10 +547,10 @@ async def test_a_ping_of_a_websocket_library_is_no_sign_of_life(autojump_clock):
         assert channel.heard > heard
 
 
-# ── sessions ────────────────────────────────────────────────────────────────────────────────
+# ── sessions ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_session_over_a_websocket_ends_if_a_packet_is_not_ended(autojump_clock):
+async def test_a_session_over_a_websocket_ends_if_a_packet_is_not_finished(autojump_clock):
     limits = Limits(packet_timeout=3, keepalive_interval=1000, handshake_timeout=1000)
     async with websocket_of_server(limits) as (channel, peer):
         await peer.send(frame(BINARY, b"he", fin=False))
@@ -562,7 +562,7 @@ async def test_a_session_over_a_websocket_ends_if_a_packet_is_not_ended(autojump
         assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
 
 
-async def test_a_packet_that_is_not_ended_costs_a_resumable_session_its_connection_only(
+async def test_an_unfinished_packet_breaks_only_the_connection_of_a_resumable_session(
     autojump_clock,
 ):
     sessions = ResumableSessions(trio_rpc.Resume(), handshake_timeout=10)

@@ -1,4 +1,7 @@
-"""What a channel to a child process says of its end; true processes are in tests/session/test_processes.py."""
+"""The errors that a channel to a child process raises at its end.
+
+For real processes, see tests/session/test_processes.py.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ async def child():
 
 
 class Child:
-    """The other end of a channel, as a plain socket, and a process that ends when a test says so."""
+    """The other end of a channel as a plain socket, and a process that ends when a test says so."""
 
     def __init__(self, status=None, after=0.0):
         ours, self.socket = socket.socketpair()
@@ -46,8 +49,10 @@ async def ends(child):
     return type(caught.value).__name__, str(caught.value)
 
 
-async def test_the_socket_ends_before_the_exit_status_is_there(child, autojump_clock):
-    """A race: the status is what one wants to know, so it is waited for."""
+async def test_the_error_contains_the_exit_status_even_if_the_socket_ends_first(
+    child, autojump_clock
+):
+    """A race: the exit status arrives last, and the channel waits for it."""
     dying = child(3, EXIT_TIME / 2)
     dying.socket.close()
     assert await ends(dying) == (
@@ -63,7 +68,7 @@ async def test_exit_code_0_is_an_orderly_end(child):
     assert await ends(dying) == ("EndOfChannel", "the child process 1 (x) ended with exit code 0")
 
 
-async def test_exit_code_0_inside_a_packet_is_not(child):
+async def test_exit_code_0_inside_a_packet_is_a_break(child):
     dying = child(0)
     dying.socket.send(b"\0\0\0\x05hel")
     dying.socket.close()
@@ -73,7 +78,7 @@ async def test_exit_code_0_inside_a_packet_is_not(child):
     )
 
 
-async def test_a_child_that_closes_its_end_and_lives_on(child, autojump_clock):
+async def test_a_child_may_close_its_end_and_go_on(child, autojump_clock):
     living = child()
     living.socket.close()
     assert await ends(living) == (
@@ -83,7 +88,7 @@ async def test_a_child_that_closes_its_end_and_lives_on(child, autojump_clock):
     assert trio.current_time() == EXIT_TIME
 
 
-async def test_a_child_that_breaks_off_and_lives_on(child, autojump_clock):
+async def test_a_child_that_closes_its_end_inside_a_packet_is_a_break(child, autojump_clock):
     living = child()
     living.socket.send(b"\0\0\0\x05hel")
     living.socket.close()
@@ -92,7 +97,7 @@ async def test_a_child_that_breaks_off_and_lives_on(child, autojump_clock):
     assert caught.value.__cause__ is None
 
 
-async def test_packets_come_before_the_end(child):
+async def test_packets_are_received_before_the_end(child):
     dying = child(-9)
     dying.socket.send(b"\0\0\0\x05hello\0\0\0\x05again")
     dying.socket.close()
@@ -105,7 +110,7 @@ async def test_packets_come_before_the_end(child):
 
 
 @pytest.mark.parametrize("method", ["send", "flush"])
-async def test_a_write_that_fails_says_how_the_process_ended(child, method):
+async def test_a_failed_write_says_how_the_process_ended(child, method):
     dying = child(3)
     if method == "flush":
         while not dying.channel.unsent:
@@ -115,8 +120,10 @@ async def test_a_write_that_fails_says_how_the_process_ended(child, method):
         await (dying.channel.flush() if method == "flush" else dying.channel.send(b"x"))
 
 
-async def test_closed_while_it_waits_for_the_exit_status(child, autojump_clock, nursery):
-    """A race: this end closes meanwhile, and whoever receives comes to an end all the same."""
+async def test_race_the_channel_is_closed_while_it_waits_for_the_exit_status(
+    child, autojump_clock, nursery
+):
+    """A race: this end closes meanwhile, and the receiving task still ends."""
     living = child()
     living.socket.close()
     nursery.start_soon(ends, living)
@@ -127,20 +134,20 @@ async def test_closed_while_it_waits_for_the_exit_status(child, autojump_clock, 
         await living.channel.receive()
 
 
-async def test_shut_while_somebody_holds_the_other_end(child):
-    held = child(-15)
-    told = []
+async def test_shut_ends_a_channel_whose_other_end_another_process_holds(child):
+    orphaned = child(-15)
+    outcomes = []
 
     async def receive():
-        told.append(await ends(held))
+        outcomes.append(await ends(orphaned))
 
     async with trio.open_nursery() as receiving:
         receiving.start_soon(receive)
         await wait_all_tasks_blocked()
-        held.channel.shut()
-    assert told == [("BrokenResourceError", "the child process 1 (x) was killed by SIGTERM")]
-    await held.channel.aclose()
-    held.channel.shut()  # it may come too late
+        orphaned.channel.shut()
+    assert outcomes == [("BrokenResourceError", "the child process 1 (x) was killed by SIGTERM")]
+    await orphaned.channel.aclose()
+    orphaned.channel.shut()  # calling it again has no effect
 
 
 @pytest.mark.parametrize(
@@ -152,12 +159,12 @@ async def test_shut_while_somebody_holds_the_other_end(child):
         (-40, "was killed by signal 40"),
     ],
 )
-def test_statuses(status, text):
+def test_an_exit_status_is_described(status, text):
     assert describe_status(status) == text
 
 
-class Immortal:
-    """A process that hangs inside the system, where no signal reaches it."""
+class Unkillable:
+    """A process that hangs in the operating system, where no signal reaches it."""
 
     returncode = None
 
@@ -174,10 +181,8 @@ class Immortal:
         await trio.sleep_forever()
 
 
-async def test_a_process_that_not_even_sigkill_ends_holds_nobody_up_for_ever(
-    autojump_clock, caplog
-):
-    process = Immortal()
+async def test_a_process_that_survives_sigkill_is_waited_for_a_bounded_time(autojump_clock, caplog):
+    process = Unkillable()
     ends = process_module._Ends(Patience(goodbye=2, terminate=3))
     await process_module._end(process, "x", ends)
     assert process.signals == [(2, "SIGTERM"), (5, "SIGKILL")]
@@ -188,10 +193,10 @@ async def test_a_process_that_not_even_sigkill_ends_holds_nobody_up_for_ever(
     ]
 
 
-async def test_a_hurry_shortens_the_time_and_never_lengthens_it(autojump_clock):
+async def test_hurry_shortens_the_time_and_never_lengthens_it(autojump_clock):
     for goodbye, hurry in ((10, 1), (1, 10)):
         started = trio.current_time()
-        process = Immortal()
+        process = Unkillable()
         ends = process_module._Ends(Patience(goodbye=goodbye, terminate=0))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(process_module._end, process, "x", ends)

@@ -1,4 +1,4 @@
-"""Two channels joined, and sessions that do not notice."""
+"""The relay: two channels joined, and sessions over them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trio_rpc.testing import check_channel
 
 
 class Joined:
-    """Two channels far apart, with a relay between that can be stopped."""
+    """Two channels with a relay between them that can be stopped."""
 
     def __init__(self, far, middle, nursery, *, swapped=False):
         other_middle, self.other_far = memory_channel_pair()
@@ -56,7 +56,7 @@ async def joined(request, kind, nursery, tmp_path, certificates):
     return Joined(*ends, nursery, swapped=request.param)
 
 
-async def test_packets_go_through_as_they_are(joined):
+async def test_packets_pass_unchanged(joined):
     with trio.fail_after(10):
         for number in range(50):
             packet = bytes([number]) * (1 + 5000 * number)
@@ -66,7 +66,7 @@ async def test_packets_go_through_as_they_are(joined):
             assert await joined.far.receive() == packet
 
 
-async def test_an_orderly_end_is_passed_on_behind_the_last_packet(joined):
+async def test_an_orderly_end_is_passed_on_after_the_last_packet(joined):
     with trio.fail_after(10):
         for number in range(10):
             await joined.far.send(bytes([number]))
@@ -79,7 +79,7 @@ async def test_an_orderly_end_is_passed_on_the_other_way(joined):
     async def close_when_ended():
         with contextlib.suppress(trio.EndOfChannel):
             await joined.far.receive()
-        await joined.far.aclose()  # so does the reader of a session, and a WebSocket needs it
+        await joined.far.aclose()  # as a session does; a WebSocket requires it
 
     with trio.fail_after(10):
         await joined.other_far.send(b"x")
@@ -100,7 +100,7 @@ async def test_a_break_is_passed_on_as_a_break(joined):
         await joined.over.wait()
 
 
-async def test_a_cancelled_relay_breaks_both(joined):
+async def test_a_cancelled_relay_breaks_both_channels(joined):
     with trio.fail_after(10):
         await joined.far.send(b"x")
         assert await joined.other_far.receive() == b"x"
@@ -111,7 +111,7 @@ async def test_a_cancelled_relay_breaks_both(joined):
         await joined.over.wait()
 
 
-async def test_a_side_that_does_not_receive_makes_the_other_wait(autojump_clock, nursery):
+async def test_an_end_that_does_not_receive_makes_the_other_wait(autojump_clock, nursery):
     joined = Joined(*memory_channel_pair(), nursery)
     with trio.move_on_after(1) as scope:
         for _ in range(100):
@@ -121,7 +121,7 @@ async def test_a_side_that_does_not_receive_makes_the_other_wait(autojump_clock,
     assert await joined.far.receive() == b"the other way is open"
 
 
-async def test_what_one_side_sent_before_it_closed_arrives_though_the_other_was_sending(nursery):
+async def test_packets_sent_before_closing_arrive_even_while_the_other_end_sends(nursery):
     joined = Joined(*memory_channel_pair(), nursery)
     for number in range(5):
         await joined.other_far.send(bytes([number]))
@@ -134,8 +134,8 @@ async def test_what_one_side_sent_before_it_closed_arrives_though_the_other_was_
     assert received == list(range(5))
 
 
-class Later(trio.abc.Channel[bytes]):
-    """A channel through a relay, which takes a while to tell one end what the other has done."""
+class SlowToClose(trio.abc.Channel[bytes]):
+    """A channel through a relay, whose ``aclose`` waits until the relay has passed the end on."""
 
     def __init__(self, channel):
         self._channel = channel
@@ -154,7 +154,7 @@ class Later(trio.abc.Channel[bytes]):
 async def test_a_channel_through_a_relay_conforms(nursery):
     async def make():
         joined = Joined(*memory_channel_pair(), nursery)
-        return Later(joined.far), Later(joined.other_far)
+        return SlowToClose(joined.far), SlowToClose(joined.other_far)
 
     with trio.fail_after(20):
         await check_channel(make)
@@ -186,7 +186,7 @@ class Worker:
 
 @contextlib.asynccontextmanager
 async def browser_to_plugin(worker, nursery):
-    """A session client, a WebSocket, a relay, a forwarding, a service."""
+    """Join a session client over a WebSocket, a relay and a forwarding to a service."""
 
     async def plugin(channel, name):
         assert name == "worker"
@@ -202,7 +202,7 @@ async def browser_to_plugin(worker, nursery):
             yield session, relays.cancel_scope
 
 
-async def test_calls_callbacks_and_cancellation_go_end_to_end(nursery):
+async def test_calls_callbacks_and_cancellation_work_through_a_relay(nursery):
     worker = Worker()
     numbers = []
 
@@ -223,7 +223,7 @@ async def test_calls_callbacks_and_cancellation_go_end_to_end(nursery):
                     await trio.lowlevel.checkpoint()
                 assert not worker.ended.is_set()
                 callers.cancel_scope.cancel()
-            assert worker.ended.is_set()  # law 2: before the block was left
+            assert worker.ended.is_set()  # law 2: before the end of the caller's block
             assert await session.call("double", 1) == 2
 
 
@@ -241,7 +241,7 @@ async def test_deadlines_travel_through_a_relay(nursery):
             assert worker.ended.is_set()
 
 
-async def test_a_relay_that_dies_breaks_both_sessions(nursery):
+async def test_a_relay_that_ends_breaks_both_sessions(nursery):
     worker = Worker()
     with trio.fail_after(10):
         async with browser_to_plugin(worker, nursery) as (session, relays):

@@ -1,4 +1,4 @@
-"""Numbers, acknowledgements and replay, without I/O."""
+"""Numbering, acknowledgement and replay of packets, without I/O."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FRAMES = [
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame.kind.name)
-def test_frames_survive(frame):
+def test_a_frame_is_decoded_as_it_was_encoded(frame):
     assert decode(encode(frame)) == frame
 
 
@@ -47,19 +47,19 @@ BAD = {
     "Data without a packet": encode(Frame(Kind.DATA, 1)),
     "Data without a number": encode(Frame(Kind.DATA, 0, 0, b"x")),
     "an Ack with a number": encode(Frame(Kind.ACK, 1)),
-    "an Ack with more": encode(Frame(Kind.ACK, rest=b"x")),
-    "a refusal without end": encode(Frame(Kind.REFUSE, rest=b"x" * 1001)),
+    "an Ack with extra bytes": encode(Frame(Kind.ACK, rest=b"x")),
+    "a refusal that is too long": encode(Frame(Kind.REFUSE, rest=b"x" * 1001)),
 }
 
 
 @pytest.mark.parametrize("data", BAD.values(), ids=BAD)
-def test_what_is_no_frame_is_refused(data):
+def test_malformed_frames_are_refused(data):
     with pytest.raises(DecodeError):
         decode(data)
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_a_frame_or_refused(data):
+def test_any_bytes_give_a_frame_or_a_decode_error(data):
     try:
         frame = decode(data)
     except DecodeError:
@@ -74,7 +74,7 @@ def send(numbers, packet):
 
 
 @pytest.mark.parametrize(
-    ("frame", "complaint"),
+    ("frame", "error_text"),
     [
         (Frame(Kind.DATA, 2, 0, b"x"), "packet 2 came after packet 0"),
         (Frame(Kind.DATA, 1, 1, b"x"), "packet 1 was acknowledged, but never sent"),
@@ -82,8 +82,8 @@ def send(numbers, packet):
         (Frame(Kind.OPEN, rest=b"\1"), "OPEN is allowed only as the first frame"),
     ],
 )
-def test_what_may_not_come_now_is_refused(frame, complaint):
-    with pytest.raises(DecodeError, match=complaint):
+def test_a_frame_that_is_not_allowed_now_is_refused(frame, error_text):
+    with pytest.raises(DecodeError, match=error_text):
         Resumption(100).receive(encode(frame))
 
 
@@ -95,7 +95,7 @@ def test_a_packet_after_the_end_is_refused():
         numbers.receive(encode(Frame(Kind.DATA, 2, 0, b"x")))
 
 
-def test_a_packet_that_comes_twice_is_delivered_once():
+def test_a_packet_that_arrives_twice_is_delivered_once():
     numbers = Resumption(1000)
     assert numbers.receive(encode(Frame(Kind.DATA, 1, 0, b"first"))) == b"first"
     assert numbers.receive(encode(Frame(Kind.DATA, 2, 0, b"second"))) == b"second"
@@ -105,7 +105,7 @@ def test_a_packet_that_comes_twice_is_delivered_once():
     assert numbers.receive(encode(Frame(Kind.DATA, 3, 0, b"third"))) == b"third"
 
 
-def test_one_cannot_ask_again_for_what_one_has_acknowledged():
+def test_acknowledged_packets_cannot_be_requested_again():
     a, b = Resumption(100), Resumption(100)
     b.receive(send(a, b"x"))
     a.receive(b.ack())
@@ -136,19 +136,19 @@ def test_an_acknowledgement_is_due_after_many_packets_or_many_bytes_or_the_end()
     assert not b.is_ack_due
     b.receive(send(a, bytes(300_000)))
     assert b.is_ack_due
-    send(b, b"an answer")  # which it rides on
+    send(b, b"an answer")  # the answer carries the acknowledgement
     assert not b.is_ack_due
     b.receive(a.end())
     assert b.is_ack_due
 
 
-def test_the_header_is_as_long_as_is_said():
+def test_the_header_has_the_stated_length():
     assert len(send(Resumption(1), b"abc")) == HEADER + 3
 
 
 @given(st.lists(st.sampled_from(["send", "back", "pass", "return", "ack", "cut"]), max_size=80))
 def test_every_packet_arrives_once_and_in_order(steps):
-    """Two ends, a link each way, and cuts that lose whatever is on its way."""
+    """Two ends, a link in each direction, and cuts that lose all frames in transit."""
     a, b = Resumption(10**9), Resumption(10**9)
     forth, back = deque(), deque()
     sent, arrived = {a: [], b: []}, {a: [], b: []}

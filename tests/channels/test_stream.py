@@ -1,4 +1,4 @@
-"""StreamChannel: frames cut anywhere, ends anywhere, senders and receivers cancelled anywhere."""
+"""StreamChannel: frames split anywhere, ends anywhere, and cancelled senders and receivers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def socket_pair(**options):
     return StreamChannel(trio.SocketStream(left), **options), trio.SocketStream(right)
 
 
-# ---- what arrives
+# ---- receiving
 
 
 @settings(deadline=None)
@@ -64,7 +64,7 @@ def test_any_split_of_the_stream_gives_the_same_packets(packets, cuts):
     trio.run(main)
 
 
-async def test_a_packet_that_comes_byte_by_byte():
+async def test_a_packet_may_arrive_byte_by_byte():
     ours, theirs = memory_stream_pair()
     channel = StreamChannel(ours)
     packet = bytes(range(256)) * 3
@@ -79,7 +79,7 @@ async def test_a_packet_that_comes_byte_by_byte():
         assert await channel.receive() == packet
 
 
-async def test_ten_thousand_packets_in_one_segment():
+async def test_ten_thousand_packets_may_arrive_in_one_segment():
     channel, theirs = await channel_with(b"".join(frame(b"%d" % n) for n in range(10_000)))
     await theirs.aclose()
     assert [packet async for packet in channel] == [b"%d" % n for n in range(10_000)]
@@ -94,7 +94,7 @@ async def test_an_end_inside_a_packet_is_a_break(size):
             await channel.receive()
 
 
-async def test_the_end_between_packets_is_the_end():
+async def test_an_end_between_packets_is_the_end_of_the_channel():
     channel, theirs = await channel_with(frame(b"hello"))
     await theirs.aclose()
     assert await channel.receive() == b"hello"
@@ -122,12 +122,12 @@ async def test_a_length_beyond_the_limit_is_refused_before_any_allocation(length
         tracemalloc.stop()
 
 
-async def test_the_limit_itself_is_allowed():
+async def test_a_packet_of_exactly_the_limit_is_allowed():
     channel, _ = await channel_with(frame(bytes(4096)), max_packet=4096)
     assert len(await channel.receive()) == 4096
 
 
-async def test_a_length_alone_reserves_no_memory():
+async def test_an_announced_length_allocates_no_memory():
     ours, theirs = await socket_pair(max_packet=2**30)
     await theirs.send_all(struct.pack(">I", 2**30) + b"x")
     with trio.CancelScope() as scope:
@@ -155,14 +155,14 @@ async def test_a_length_alone_reserves_no_memory():
         (b"SSH-2.0-OpenSSH\r\n", "an SSH greeting"),
     ],
 )
-async def test_strangers_are_named(greeting, meaning):
+async def test_the_error_names_other_protocols(greeting, meaning):
     channel, _ = await channel_with(greeting)
     with pytest.raises(DecodeError, match=f"looks like {meaning}"):
         await channel.receive()
 
 
 @given(st.binary(min_size=1, max_size=200))
-def test_garbage_gives_packets_or_one_of_our_errors(data):
+def test_any_bytes_give_packets_or_a_documented_error(data):
     async def main():
         channel, theirs = await channel_with(data, max_packet=4096)
         await theirs.aclose()
@@ -187,7 +187,7 @@ async def test_a_packet_that_stalls_breaks_the_channel(autojump_clock):
         await channel.receive()
 
 
-async def test_dripping_bytes_buys_no_time(autojump_clock):
+async def test_sending_a_packet_slowly_does_not_extend_its_time(autojump_clock):
     channel, theirs = await channel_with(frame(bytes(100))[:5], packet_timeout=30)
 
     async def drip():
@@ -204,7 +204,7 @@ async def test_dripping_bytes_buys_no_time(autojump_clock):
         nursery.cancel_scope.cancel()
 
 
-async def test_silence_between_packets_is_no_fault(autojump_clock):
+async def test_silence_between_packets_is_allowed(autojump_clock):
     channel, theirs = await channel_with(frame(b"first"), packet_timeout=30)
     assert await channel.receive() == b"first"
 
@@ -226,7 +226,7 @@ async def test_only_time_spent_receiving_counts(autojump_clock):
     assert await channel.receive() == b"hello"
 
 
-async def test_receiving_in_short_turns_buys_no_time(autojump_clock):
+async def test_receiving_in_short_turns_does_not_extend_the_time_of_a_packet(autojump_clock):
     channel, _ = await channel_with(frame(b"hello")[:-1], packet_timeout=30)
     for _ in range(2):
         with trio.move_on_after(14) as scope:
@@ -253,7 +253,7 @@ async def test_each_packet_has_its_own_time(autojump_clock):
         assert await channel.receive() == b"second"
 
 
-async def test_without_a_limit_a_packet_may_take_for_ever(autojump_clock):
+async def test_without_a_packet_timeout_a_packet_may_take_any_time(autojump_clock):
     channel, theirs = await channel_with(frame(b"hello")[:-1], packet_timeout=math.inf)
     with trio.move_on_after(10**6) as scope:
         await channel.receive()
@@ -265,7 +265,7 @@ async def test_without_a_limit_a_packet_may_take_for_ever(autojump_clock):
 # ---- sending
 
 
-async def test_race_cancelled_with_30_mb_half_written_over_a_socket():  # law 10
+async def test_law_10_race_a_send_of_30_mb_over_a_socket_is_cancelled_midway():
     channel, theirs = await socket_pair()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -282,7 +282,7 @@ async def test_race_cancelled_with_30_mb_half_written_over_a_socket():  # law 10
     await receiver.aclose()
 
 
-async def test_race_cancelled_with_half_a_packet_written_over_another_stream():
+async def test_law_10_race_a_send_over_another_stream_is_cancelled_midway():
     ours, theirs = trio.testing.lockstep_stream_pair()
     channel = StreamChannel(ours)
     with trio.CancelScope() as scope:
@@ -295,7 +295,7 @@ async def test_race_cancelled_with_half_a_packet_written_over_another_stream():
         await channel.send(b"next")
 
 
-async def test_a_cancelled_flush_keeps_the_rest():
+async def test_a_cancelled_flush_keeps_the_unsent_rest():
     channel, theirs = await socket_pair()
     large = bytes(range(256)) * 40_000
     assert channel.send_nowait(large)
@@ -319,8 +319,8 @@ async def test_a_cancelled_flush_keeps_the_rest():
     await receiver.aclose()
 
 
-async def test_the_rest_may_begin_inside_the_length():
-    """A system that takes two bytes of a packet must get the other two of its length next."""
+async def test_the_unsent_rest_may_begin_inside_the_length():
+    """If the system accepts two bytes of a packet, the other two of its length come next."""
     channel, theirs = await socket_pair()
     left = channel.stream.socket
     left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
@@ -341,22 +341,22 @@ async def test_the_rest_may_begin_inside_the_length():
     await receiver.aclose()
 
 
-@pytest.mark.parametrize("taken", range(1, 9))
-def test_a_write_cut_anywhere(monkeypatch, taken):
-    """Whatever part of the first write the system takes, the frame is whole in the end."""
+@pytest.mark.parametrize("accepted", range(1, 9))
+def test_a_frame_arrives_whole_wherever_its_first_write_is_cut(monkeypatch, accepted):
+    """Whatever part of the first write the system accepts, the frame arrives whole."""
     from trio_rpc.channels import transports
 
     async def main():
         channel, theirs = await socket_pair()
         real = transports.os.write
-        cuts = [taken]
+        cuts = [accepted]
 
         def write(fd, data):
             return real(fd, bytes(data)[: cuts.pop()] if cuts else data)
 
         monkeypatch.setattr(transports.os, "write", write)
         assert channel.send_nowait(b"hello")
-        assert channel.unsent == 9 - taken
+        assert channel.unsent == 9 - accepted
         await channel.send(b"next")
         receiver = StreamChannel(theirs)
         assert await receiver.receive() == b"hello"
@@ -367,7 +367,7 @@ def test_a_write_cut_anywhere(monkeypatch, taken):
     trio.run(main)
 
 
-async def test_send_nowait_leaves_a_task_that_sends_alone():
+async def test_send_nowait_sends_nothing_while_a_task_is_sending():
     channel, theirs = await socket_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(channel.send, bytes(10_000_000))
@@ -387,7 +387,7 @@ async def test_other_streams_cannot_send_nowait():
         await channel.flush()
 
 
-async def test_packets_that_cannot_be_sent():
+async def test_an_empty_packet_cannot_be_sent():
     channel, theirs = await socket_pair()
     with pytest.raises(ValueError, match="not 0"):
         await channel.send(b"")
@@ -400,7 +400,7 @@ async def test_packets_that_cannot_be_sent():
 # ---- the ways a connection ends
 
 
-async def test_replies_still_flow_after_the_peer_has_half_closed(nursery):
+async def test_packets_can_be_sent_after_the_peer_has_half_closed(nursery):
     left, right = await connected(nursery, "tcp://127.0.0.1:0")
     await left.stream.send_eof()
     with pytest.raises(trio.EndOfChannel):
@@ -411,7 +411,7 @@ async def test_replies_still_flow_after_the_peer_has_half_closed(nursery):
     await right.aclose()
 
 
-async def test_a_reset_is_a_break_at_both_verbs(nursery):
+async def test_a_reset_is_a_break_for_sending_and_receiving(nursery):
     left, right = await connected(nursery, "tcp://127.0.0.1:0")
     left.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await left.aclose()
@@ -424,7 +424,7 @@ async def test_a_reset_is_a_break_at_both_verbs(nursery):
     await right.aclose()
 
 
-async def test_a_break_while_a_rest_is_flushed(nursery):
+async def test_a_break_during_a_flush_is_raised(nursery):
     left, right = await connected(nursery, "tcp://127.0.0.1:0")
     assert left.send_nowait(bytes(20_000_000))
     right.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -434,7 +434,7 @@ async def test_a_break_while_a_rest_is_flushed(nursery):
     await left.aclose()
 
 
-async def test_everything_raises_once_closed():
+async def test_every_method_of_a_closed_channel_raises():
     channel, theirs = await socket_pair()
     await channel.aclose()
     assert "closed" in repr(channel)
@@ -445,7 +445,7 @@ async def test_everything_raises_once_closed():
     await theirs.aclose()
 
 
-async def test_a_socket_closed_behind_our_back_counts_as_closed():
+async def test_a_socket_closed_by_other_code_counts_as_closed():
     channel, theirs = await socket_pair()
     await channel.stream.aclose()
     with pytest.raises(trio.ClosedResourceError):
@@ -458,7 +458,7 @@ async def test_a_socket_closed_behind_our_back_counts_as_closed():
 
 @pytest.mark.parametrize("cancelled", [False, True])
 @pytest.mark.parametrize("busy", [False, True])
-async def test_aclose_gives_the_descriptors_back(maker, cancelled, busy):
+async def test_aclose_closes_the_descriptors(maker, cancelled, busy):
     before = open_descriptors()
     left, right = await maker()
     assert maker.kind in ("memory", "stream", "forwarding") or open_descriptors() > before
@@ -481,7 +481,7 @@ async def test_aclose_gives_the_descriptors_back(maker, cancelled, busy):
     assert open_descriptors() <= before
 
 
-async def test_three_hundred_connections_leave_nothing(nursery, tmp_path):
+async def test_three_hundred_connections_leave_no_descriptors(nursery, tmp_path):
     before = open_descriptors()
     for _ in range(300):
         left, right = await connected(nursery, f"unix://{tmp_path}/s")
@@ -490,7 +490,7 @@ async def test_three_hundred_connections_leave_nothing(nursery, tmp_path):
     assert open_descriptors() <= before
 
 
-async def test_async_with_closes():
+async def test_leaving_the_channels_block_closes_it():
     channel, theirs = await socket_pair()
     async with channel, theirs:
         pass
@@ -503,7 +503,7 @@ async def test_a_receive_of_the_rest_of_a_large_packet_is_a_checkpoint():
     stream = frame(b"small") + frame(bytes(100_000))
     await theirs.send_all(
         stream[:READ_SIZE]
-    )  # one read takes the first packet, and a part of the second one
+    )  # one read returns the first packet and a part of the second
     assert await channel.receive() == b"small"
     await theirs.send_all(stream[READ_SIZE:])
     with trio.testing.assert_checkpoints():
@@ -516,7 +516,7 @@ async def test_a_receive_of_the_rest_of_a_large_packet_is_a_checkpoint():
 
 
 @pytest.mark.parametrize("over", ["socket", "other streams"])
-async def test_a_receive_that_waits_can_be_stopped(over):
+async def test_a_waiting_receive_can_be_stopped(over):
     channel, theirs = await (socket_pair() if over == "socket" else channel_with(b""))
     async with trio.open_nursery() as nursery:
 
@@ -534,8 +534,8 @@ async def test_a_receive_that_waits_can_be_stopped(over):
 
 
 @pytest.mark.parametrize("over", ["socket", "other streams"])
-async def test_race_a_receive_is_stopped_when_the_first_part_of_a_packet_has_come(over):
-    """It has been woken by then, so there is nobody to stop until it waits for the rest."""
+async def test_race_a_receive_is_stopped_when_the_first_part_of_a_packet_has_arrived(over):
+    """The receiver is already awake, so it is stopped only when it waits for the rest."""
     channel, theirs = await (socket_pair() if over == "socket" else channel_with(b""))
     packet = frame(bytes(100))
 
@@ -559,8 +559,8 @@ async def test_race_a_receive_is_stopped_when_the_first_part_of_a_packet_has_com
     await theirs.aclose()
 
 
-async def test_race_a_send_that_waits_goes_on_when_receiving_is_stopped():
-    """Trio wakes all who wait for a socket that is about to be closed; this one is not yet."""
+async def test_race_a_waiting_send_goes_on_when_receiving_is_stopped():
+    """Trio wakes all tasks that wait for a socket before it is closed. This socket stays open."""
     channel, theirs = await socket_pair()
     packet = bytes(4 * 1024 * 1024)
     async with trio.open_nursery() as nursery:
@@ -590,7 +590,7 @@ async def test_a_packet_in_many_parts_arrives_whole():
         await channel.aclose()
 
 
-async def test_a_packet_that_has_arrived_can_be_taken_without_waiting():
+async def test_receive_nowait_returns_a_packet_that_has_arrived():
     channel, theirs = await socket_pair()
     with pytest.raises(trio.WouldBlock):
         channel.receive_nowait()
@@ -598,7 +598,7 @@ async def test_a_packet_that_has_arrived_can_be_taken_without_waiting():
     await theirs.send_all(whole[:7])
     with pytest.raises(trio.WouldBlock):
         channel.receive_nowait()
-    with pytest.raises(trio.WouldBlock):  # what is left of a packet that has begun is for receive()
+    with pytest.raises(trio.WouldBlock):  # the rest of a packet needs receive()
         channel.receive_nowait()
     await theirs.send_all(whole[7:])
     assert await channel.receive() == b"first"
@@ -613,7 +613,7 @@ async def test_a_packet_that_has_arrived_can_be_taken_without_waiting():
     await theirs.aclose()
 
 
-async def test_the_end_is_found_without_waiting_as_well():
+async def test_receive_nowait_raises_at_the_end():
     channel, theirs = await socket_pair()
     await theirs.send_all(frame(b"last"))
     await theirs.aclose()
@@ -626,7 +626,7 @@ async def test_the_end_is_found_without_waiting_as_well():
     await channel.aclose()
 
 
-async def test_without_a_socket_there_is_nothing_to_be_taken_without_waiting():
+async def test_receive_nowait_raises_would_block_over_other_streams():
     ours, theirs = memory_stream_pair()
     channel = StreamChannel(ours)
     await theirs.send_all(frame(b"x"))
@@ -635,7 +635,7 @@ async def test_without_a_socket_there_is_nothing_to_be_taken_without_waiting():
     assert await channel.receive() == b"x"
 
 
-async def test_closing_a_socket_needs_no_waiting():
+async def test_close_nowait_closes_a_socket():
     channel, theirs = await socket_pair()
     assert channel.close_nowait()
     assert channel.is_closed

@@ -1,4 +1,4 @@
-"""TLS that does not work out ends at once, at both ends, with one line that says why."""
+"""A TLS connection that fails ends at once at both ends, with an error of one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trio_rpc.channels import StreamChannel, open_channel, open_listeners
 from trio_rpc.channels.tls import client_context
 from trio_rpc.errors import DecodeError
 
-SOON = 2.0  # seconds; one second is what is promised, and test machines are slow
+SOON = 2.0  # seconds: twice the promised time, for slow machines
 
 
 def server_context(authority, host="127.0.0.1", **options):
@@ -32,7 +32,7 @@ def demanding_context(authority):
 
 
 async def use(block, greeting, outcome):
-    """Enter the block of one end, exchange a packet; note how that went."""
+    """Enter the block of one end, exchange a packet, and record the packet or the error."""
     try:
         async with block as channel:
             await channel.send(greeting)
@@ -47,8 +47,8 @@ async def accept_and_use(listener, greeting, outcome):
     await use(connection.prepared(), greeting, outcome)
 
 
-async def meet(listen, context, connect, client_context):
-    """Let a client and a server meet; return what each has received, or its error."""
+async def connect_both(listen, context, connect, client_context):
+    """Connect a client to a server, and return what each has received, or its error."""
     (listener,) = await open_listeners(f"{listen}://127.0.0.1:0", ssl_context=context)
     url = f"{connect}://{listener.url.partition('://')[2]}"
     at_server, at_client = [], []
@@ -66,14 +66,14 @@ async def meet(listen, context, connect, client_context):
     return at_client[0], at_server[0]
 
 
-async def test_verified_connection(certificates):
-    client, server = await meet("tls", certificates.server, "tls", certificates.client)
+async def test_a_verified_connection_works(certificates):
+    client, server = await connect_both("tls", certificates.server, "tls", certificates.client)
     assert (client, server) == (b"from the server", b"from the client")
 
 
-async def test_wrong_host(certificates):
+async def test_a_certificate_for_another_host_is_refused(certificates):
     context = server_context(certificates.ca, "elsewhere.example")
-    client, server = await meet("tls", context, "tls", certificates.client)
+    client, server = await connect_both("tls", context, "tls", certificates.client)
     assert isinstance(client, ssl.SSLCertVerificationError)
     assert "not valid for '127.0.0.1'" in str(client)
     assert "tls://127.0.0.1:" in str(client)
@@ -82,7 +82,7 @@ async def test_wrong_host(certificates):
 
 @pytest.fixture
 def trusted(certificates, tmp_path, monkeypatch):
-    """Let the system's authorities be ours, so that a client needs no context of its own."""
+    """Make the system trust the test's authority, so that a client needs no context of its own."""
     authority = tmp_path / "authority.pem"
     certificates.ca.cert_pem.write_to_path(str(authority))
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
@@ -96,22 +96,20 @@ async def test_a_certificate_that_is_valid_for_another_name_is_refused(
     certificates, trusted, scheme, name
 ):
     context = server_context(certificates.ca, name)
-    client, server = await meet(scheme, context, scheme, None)
+    client, server = await connect_both(scheme, context, scheme, None)
     assert isinstance(client, ssl.SSLCertVerificationError)
     assert "not valid for '127.0.0.1'" in str(client)
     assert isinstance(server, OSError)
 
 
 @pytest.mark.parametrize("scheme", ["tls", "wss"])
-async def test_a_certificate_of_the_right_name_needs_no_context_of_ones_own(
-    certificates, trusted, scheme
-):
-    client, server = await meet(scheme, certificates.server, scheme, None)
+async def test_a_client_needs_no_context_for_a_valid_certificate(certificates, trusted, scheme):
+    client, server = await connect_both(scheme, certificates.server, scheme, None)
     assert (client, server) == (b"from the server", b"from the client")
 
 
 def outdated(context):
-    """Let a context speak TLS 1.1 and nothing later."""
+    """Restrict a context to TLS 1.1."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = ssl.TLSVersion.TLSv1
@@ -122,48 +120,48 @@ def outdated(context):
 
 async def test_tls_below_1_2_is_refused(certificates, trusted):
     context = outdated(server_context(certificates.ca))
-    control, _ = await meet("tls", context, "tls", outdated(ssl.create_default_context()))
+    control, _ = await connect_both("tls", context, "tls", outdated(ssl.create_default_context()))
     assert control == b"from the server", "this OpenSSL cannot speak TLS 1.1 at all"
     ours = client_context()
-    ours.set_ciphers("ALL:@SECLEVEL=0")  # it is the version that is refused, and not its ciphers
-    client, server = await meet("tls", context, "tls", ours)
+    ours.set_ciphers("ALL:@SECLEVEL=0")  # so that the version is refused and not its ciphers
+    client, server = await connect_both("tls", context, "tls", ours)
     assert isinstance(client, ssl.SSLError)
     assert isinstance(server, ssl.SSLError)
 
 
-async def test_unknown_authority(certificates):
+async def test_a_certificate_of_an_unknown_authority_is_refused(certificates):
     context = server_context(trustme.CA())
-    client, server = await meet("tls", context, "tls", certificates.client)
+    client, server = await connect_both("tls", context, "tls", certificates.client)
     assert isinstance(client, ssl.SSLCertVerificationError)
     assert "issuer" in str(client)
     assert isinstance(server, ssl.SSLError)
 
 
 async def test_the_default_context_verifies(certificates):
-    client, _ = await meet("tls", certificates.server, "tls", None)
+    client, _ = await connect_both("tls", certificates.server, "tls", None)
     assert isinstance(client, ssl.SSLCertVerificationError)
 
 
-async def test_expired(certificates):
+async def test_an_expired_certificate_is_refused(certificates):
     past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     context = server_context(certificates.ca, not_after=past)
-    client, _ = await meet("tls", context, "tls", certificates.client)
+    client, _ = await connect_both("tls", context, "tls", certificates.client)
     assert isinstance(client, ssl.SSLCertVerificationError)
     assert "expired" in str(client)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_no_client_certificate(certificates, version):
+async def test_a_client_without_a_required_certificate_is_refused(certificates, version):
     context = demanding_context(certificates.ca)
     context.maximum_version = version
-    client, server = await meet("tls", context, "tls", certificates.client)
+    client, server = await connect_both("tls", context, "tls", certificates.client)
     assert isinstance(client, (ssl.SSLError, trio.BrokenResourceError))
     assert "client certificate" in str(client)
     assert isinstance(server, ssl.SSLError)
     assert "did not return a certificate" in str(server)
 
 
-async def test_mutual_tls(nursery, certificates):
+async def test_mutual_tls_works(nursery, certificates):
     client_context = ssl.create_default_context()
     certificates.ca.configure_trust(client_context)
     certificates.ca.issue_cert("ann@example.org").configure_cert(client_context)
@@ -176,26 +174,26 @@ async def test_mutual_tls(nursery, certificates):
     await server.aclose()
 
 
-async def test_version_too_old(certificates):
+async def test_a_tls_version_that_is_too_old_is_refused(certificates):
     context = server_context(certificates.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     old = ssl.create_default_context()
     certificates.ca.configure_trust(old)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    client, server = await meet("tls", context, "tls", old)
+    client, server = await connect_both("tls", context, "tls", old)
     assert isinstance(client, ssl.SSLError)
     assert isinstance(server, ssl.SSLError)
 
 
-async def test_plaintext_to_a_tls_port(certificates):
-    client, server = await meet("tls", certificates.server, "tcp", None)
+async def test_plaintext_to_a_tls_port_is_named_in_the_errors(certificates):
+    client, server = await connect_both("tls", certificates.server, "tcp", None)
     assert isinstance(client, (trio.EndOfChannel, trio.BrokenResourceError, DecodeError))
     assert isinstance(server, ssl.SSLError)
     assert "does not speak TLS" in str(server)
 
 
-async def test_tls_to_a_plaintext_port(certificates):
-    client, server = await meet("tcp", None, "tls", certificates.client)
+async def test_tls_to_a_plaintext_port_is_named_in_the_errors(certificates):
+    client, server = await connect_both("tcp", None, "tls", certificates.client)
     assert isinstance(client, ssl.SSLError)
     assert isinstance(server, DecodeError)
     assert "a TLS handshake: this is not a TLS port" in str(server)
@@ -216,14 +214,14 @@ async def test_an_end_without_close_notify_is_a_break(nursery, certificates):
 
 
 async def accept_silent(certificates):
-    """Accept a client that does not begin its handshake."""
+    """Accept a client that does not start its handshake."""
     (listener,) = await open_listeners("tls://127.0.0.1:0", ssl_context=certificates.server)
     port = int(listener.url.rpartition(":")[2])
     silent = await trio.open_tcp_stream("127.0.0.1", port)
     return listener, silent, await listener.accept()
 
 
-async def test_closing_before_the_handshake_waits_for_nobody(certificates):
+async def test_closing_before_the_handshake_does_not_wait(certificates):
     before = open_descriptors()
     listener, silent, connection = await accept_silent(certificates)
     with trio.fail_after(SOON):
@@ -233,7 +231,7 @@ async def test_closing_before_the_handshake_waits_for_nobody(certificates):
     assert open_descriptors() <= before
 
 
-async def test_closing_during_the_handshake(certificates):
+async def test_closing_during_the_handshake_ends_it(certificates):
     listener, silent, connection = await accept_silent(certificates)
 
     async def prepare():
@@ -261,7 +259,7 @@ async def test_a_handshake_has_a_time_limit(autojump_clock, certificates):
     assert open_descriptors() <= before
 
 
-async def test_a_silent_client_holds_up_nobody(certificates):
+async def test_a_silent_client_does_not_delay_others(certificates):
     listener, silent, waiting = await accept_silent(certificates)
     outcome = []
     with trio.fail_after(SOON):
@@ -276,7 +274,7 @@ async def test_a_silent_client_holds_up_nobody(certificates):
         await resource.aclose()
 
 
-async def test_a_server_needs_a_context():
+async def test_a_server_requires_a_context():
     with pytest.raises(ValueError, match="requires an ssl_context"):
         await open_listeners("tls://127.0.0.1:0")
 

@@ -1,4 +1,4 @@
-"""URLs: what they mean, and one clear line for those that mean nothing."""
+"""URLs: their meaning, and errors of one line for invalid ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trio_rpc.channels import Address, open_listeners, parse_url
         ("unix:///with%20blank", Address("unix", path="/with blank")),
     ],
 )
-def test_good_urls_there_and_back(url, address):
+def test_a_url_is_parsed_and_formatted_again(url, address):
     assert parse_url(url) == address
     assert str(address) == url
 
@@ -42,7 +42,7 @@ def test_good_urls_there_and_back(url, address):
         ("tcp://localhost:1/", Address("tcp", "localhost", 1)),
     ],
 )
-def test_other_ways_to_write_them(url, address):
+def test_other_forms_of_a_url_are_parsed(url, address):
     assert parse_url(url) == address
     assert parse_url(str(address)) == address
 
@@ -93,35 +93,35 @@ async def test_bad_urls_are_refused_in_one_line(url, reason):
         assert len(text) < 400
 
 
-async def test_nobody_answers():
+async def test_a_refused_connection_is_one_clear_error():
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))  # and never listens: the port is ours, and refuses
+        bound.bind(("127.0.0.1", 0))  # it never listens, so the port refuses connections
         url = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
         with pytest.raises(ConnectionRefusedError) as caught:
             await fails_to_open(url)
     assert str(caught.value) == f"cannot connect to {url}: Connection refused"
 
 
-async def test_no_such_host():
+async def test_an_unknown_host_is_one_clear_error():
     with pytest.raises(OSError, match=r"cannot connect to tcp://host\.invalid:1: "):
         await fails_to_open("tcp://host.invalid:1")
 
 
-async def test_no_such_socket(tmp_path):
+async def test_a_missing_socket_file_is_one_clear_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="No such file"):
         await fails_to_open(f"unix://{tmp_path}/none")
 
 
-async def test_port_zero_is_for_listening():
+async def test_port_zero_is_only_for_listening():
     with pytest.raises(ValueError, match="only for listening"):
         await fails_to_open("tcp://localhost:0")
 
 
-async def test_a_host_that_tls_cannot_verify(certificates):
+async def test_an_error_before_the_tls_handshake_leaves_no_descriptor(certificates):
     """An error between connecting and the handshake leaves no descriptor behind."""
     listeners = await open_listeners("tls://127.0.0.1:0", ssl_context=certificates.server)
     before = open_descriptors()
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # of no use to a client
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # invalid for a client
     with pytest.raises(ssl.SSLError):
         await fails_to_open(listeners[0].url, ssl_context=client)
     assert open_descriptors() <= before
@@ -129,7 +129,7 @@ async def test_a_host_that_tls_cannot_verify(certificates):
         await listener.aclose()
 
 
-async def test_cancelled_while_connecting_over_tls(certificates):
+async def test_connecting_over_tls_can_be_cancelled(certificates):
     (listener,) = await open_listeners("tls://127.0.0.1:0", ssl_context=certificates.server)
     before = open_descriptors()
     with trio.CancelScope() as scope:

@@ -1,6 +1,6 @@
-"""WebSockets: what is refused, how they end, and the traps of the library below.
+"""WebSockets: refusals, closing, and pitfalls of the trio-websocket library.
 
-Peers here speak byte by byte. A mock clock that jumps shows that nothing waits for a time-out.
+Peers send single bytes or frames. The mock clock shows that no task waits for a timeout.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ LIMITS = Limits(max_packet=20_000)
 
 @pytest.fixture
 def autojump_clock():
-    """A mock clock that gives the system a moment to deliver what is on its way."""
+    """Make a mock clock that lets the system deliver bytes in transit before it jumps."""
     return trio.testing.MockClock(autojump_threshold=0.01)
 
 
 @pytest.fixture
 def at_once(autojump_clock):
-    """Nothing waited for a time-out."""
+    """Check that no task has waited for a timeout."""
     started = autojump_clock.current_time()
     yield
     assert autojump_clock.current_time() == started
@@ -48,7 +48,7 @@ def at_once(autojump_clock):
 
 @contextlib.asynccontextmanager
 async def raw_client(url="ws://127.0.0.1:0", **options):
-    """A raw client's stream and the connection that our listener made of it."""
+    """Connect a raw client, and yield it with the connection that the listener accepted."""
     (listener,) = await open_listeners(url, limits=LIMITS, **options)
     port = int(listener.url.split(":")[2].split("/")[0])
     async with listener, await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -57,7 +57,7 @@ async def raw_client(url="ws://127.0.0.1:0", **options):
 
 @contextlib.asynccontextmanager
 async def raw_to_channel():
-    """A raw client, and the server's channel to it, with the handshake done."""
+    """Yield a raw client, and the server's channel to it, after the handshake."""
     async with raw_client() as (peer, connection):
         await peer.send(request())
         async with connection.prepared() as channel:
@@ -67,7 +67,7 @@ async def raw_to_channel():
 
 @contextlib.asynccontextmanager
 async def raw_server(serve_one):
-    """The URL of a server that does with its one client what ``serve_one`` says."""
+    """Yield the URL of a server that runs ``serve_one`` for its one client."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
 
     async def accept():
@@ -82,20 +82,20 @@ async def raw_server(serve_one):
 
 @contextlib.asynccontextmanager
 async def channel_to_raw():
-    """A client's channel, and the raw server at its other end, with the handshake done."""
+    """Yield a client's channel, and the raw server at its other end, after the handshake."""
     peers = []
 
-    async def let_in(peer):
+    async def do_handshake(peer):
         await peer.send(answer(key_of(await peer.read_head())))
         peers.append(peer)
         await trio.sleep_forever()
 
-    async with raw_server(let_in) as url, open_channel(url, limits=LIMITS) as channel:
+    async with raw_server(do_handshake) as url, open_channel(url, limits=LIMITS) as channel:
         yield channel, peers[0]
 
 
 async def refused(peer, connection, sent):
-    """Send a request that is refused; return what came back, and the error."""
+    """Send a request that is refused, and return the response and the error."""
     await peer.send(sent)
     with pytest.raises(OSError) as caught:
         async with connection.prepared():
@@ -128,7 +128,7 @@ ORIGINS = [
 
 
 @pytest.mark.parametrize(("origin", "options", "is_allowed"), ORIGINS)
-async def test_origins(at_once, origin, options, is_allowed):
+async def test_the_origin_is_checked(at_once, origin, options, is_allowed):
     async with raw_client(**options) as (peer, connection):
         sent = request(Origin=origin)
         if is_allowed:
@@ -151,12 +151,12 @@ async def test_origins(at_once, origin, options, is_allowed):
         (["https://a b"], ValueError),
     ],
 )
-async def test_origins_that_no_browser_would_name(origins, kind):
+async def test_invalid_allowed_origins_are_refused(origins, kind):
     with pytest.raises(kind, match="origin"):
         await open_listeners("ws://127.0.0.1:0", allowed_origins=origins)
 
 
-async def test_two_origins_are_refused(at_once):
+async def test_a_request_with_two_origins_is_refused(at_once):
     async with raw_client() as (peer, connection):
         sent = request(Origin="http://example.org:8000\r\nOrigin: http://example.org:8000")
         came, _ = await refused(peer, connection, sent)
@@ -179,7 +179,7 @@ async def test_the_subprotocol_may_be_one_of_several(at_once):
             assert b"sec-websocket-protocol: trio-rpc.v1" in (await peer.read_head()).lower()
 
 
-async def test_no_compression(at_once):
+async def test_compression_is_not_negotiated(at_once):
     async with raw_client() as (peer, connection):
         await peer.send(request(Sec_WebSocket_Extensions="permessage-deflate"))
         async with connection.prepared():
@@ -193,14 +193,14 @@ async def test_other_paths_are_not_found(at_once, path):
         assert came.startswith(b"HTTP/1.1 404 ")
 
 
-async def test_a_query_in_the_request_is_nothing_to_us(at_once):
+async def test_a_query_in_the_request_is_ignored(at_once):
     async with raw_client("ws://127.0.0.1:0/rpc") as (peer, connection):
         await peer.send(request("/rpc?a=b"))
         async with connection.prepared():
             assert b" 101 " in await peer.read_head()
 
 
-NO_REQUESTS = {
+INVALID_REQUESTS = {
     "TLS": (b"\x16\x03\x01\x02\x00\x01", "this is not a TLS port"),
     "packet": (b"\0\0\0\x05hello", "does not speak HTTP"),
     "zeros": (bytes(1_000_000), "does not speak HTTP"),
@@ -219,8 +219,8 @@ NO_REQUESTS = {
 }
 
 
-@pytest.mark.parametrize(("sent", "complaint"), NO_REQUESTS.values(), ids=NO_REQUESTS)
-async def test_what_is_no_request_is_refused_at_once(at_once, sent, complaint):
+@pytest.mark.parametrize(("sent", "error_text"), INVALID_REQUESTS.values(), ids=INVALID_REQUESTS)
+async def test_an_invalid_request_is_refused_at_once(at_once, sent, error_text):
     async with raw_client() as (peer, connection), trio.open_nursery() as nursery:
 
         async def send():
@@ -228,13 +228,13 @@ async def test_what_is_no_request_is_refused_at_once(at_once, sent, complaint):
                 await peer.send(sent)
 
         nursery.start_soon(send)
-        with pytest.raises(OSError, match=complaint):
+        with pytest.raises(OSError, match=error_text):
             async with connection.prepared():
                 raise AssertionError("it must not open")
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET", request()[:-2]], ids=["nothing", "a word", "half"])
-async def test_a_client_that_leaves_during_the_handshake(at_once, sent):
+async def test_a_client_that_leaves_during_the_handshake_is_an_error(at_once, sent):
     async with raw_client() as (peer, connection):
         await peer.send(sent)
         await peer.stream.aclose()
@@ -244,7 +244,7 @@ async def test_a_client_that_leaves_during_the_handshake(at_once, sent):
 
 
 @pytest.mark.parametrize("sent", [b"", request()[:-2]], ids=["nothing", "half"])
-async def test_a_client_that_says_nothing_is_dropped_in_time(autojump_clock, sent):
+async def test_a_silent_client_is_a_handshake_timeout(autojump_clock, sent):
     before = open_descriptors()
     started = trio.current_time()
     async with raw_client() as (peer, connection):
@@ -257,7 +257,7 @@ async def test_a_client_that_says_nothing_is_dropped_in_time(autojump_clock, sen
     assert open_descriptors() <= before
 
 
-async def test_dripping_bytes_does_not_buy_time(autojump_clock):
+async def test_sending_a_request_slowly_does_not_extend_its_time(autojump_clock):
     started = trio.current_time()
     async with raw_client() as (peer, connection), trio.open_nursery() as nursery:
 
@@ -278,7 +278,7 @@ async def test_dripping_bytes_does_not_buy_time(autojump_clock):
 # ---- the handshake, at the client
 
 
-async def say(peer, text):
+async def send_text(peer, text):
     await peer.read_head()
     await peer.send(text)
 
@@ -311,22 +311,22 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("stays", [False, True], ids=["closes", "stays"])
-@pytest.mark.parametrize(("sent", "complaint"), ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize(("sent", "error_text"), ANSWERS.values(), ids=ANSWERS)
 async def test_a_server_that_closes_or_answers_503_is_reported_at_once(
-    at_once, sent, complaint, stays
-):  # connect_timeout would be 60 s
-    if stays and complaint.startswith("left"):
+    at_once, sent, error_text, stays
+):  # not after the connect_timeout of 60 s
+    if stays and error_text.startswith("left"):
         return
     before = open_descriptors()
 
     async def serve_one(peer):
         with contextlib.suppress(trio.BrokenResourceError):
-            await say(peer, sent)
+            await send_text(peer, sent)
         if stays:
             await trio.sleep_forever()
 
     async with raw_server(serve_one) as url:
-        with pytest.raises(ConnectionError, match=complaint) as caught:
+        with pytest.raises(ConnectionError, match=error_text) as caught:
             await fails_to_open(url)
     assert str(caught.value).startswith(f"cannot connect to {url}: ")
     assert "\n" not in str(caught.value)
@@ -350,12 +350,12 @@ async def test_a_server_without_the_subprotocol_is_refused(at_once, chosen):
         await trio.sleep_forever()
 
     async with raw_server(serve_one) as url:
-        complaint = "does not speak trio-rpc.v1" if chosen is None else "unrecognized subprotocol"
-        with pytest.raises(ConnectionError, match=complaint):
+        error_text = "does not speak trio-rpc.v1" if chosen is None else "unrecognized subprotocol"
+        with pytest.raises(ConnectionError, match=error_text):
             await fails_to_open(url)
 
 
-async def test_a_server_that_says_nothing_is_given_up_in_time(autojump_clock):
+async def test_a_silent_server_is_a_handshake_timeout(autojump_clock):
     started = trio.current_time()
 
     async def serve_one(peer):
@@ -367,7 +367,7 @@ async def test_a_server_that_says_nothing_is_given_up_in_time(autojump_clock):
     assert trio.current_time() == started + 10
 
 
-async def test_a_client_may_be_cancelled_in_its_handshake(at_once):
+async def test_a_client_may_be_cancelled_during_its_handshake(at_once):
     before = open_descriptors()
 
     async def serve_one(peer):
@@ -380,8 +380,8 @@ async def test_a_client_may_be_cancelled_in_its_handshake(at_once):
     assert open_descriptors() <= before
 
 
-async def test_packets_that_come_with_the_answer_are_not_lost(at_once):
-    """The Close frame and the end may come in the same segment as well."""
+async def test_packets_that_arrive_with_the_response_are_not_lost(at_once):
+    """The Close frame and the end may arrive in the same segment."""
 
     async def serve_one(peer):
         key = key_of(await peer.read_head())
@@ -393,7 +393,7 @@ async def test_packets_that_come_with_the_answer_are_not_lost(at_once):
         assert [packet async for packet in channel] == [b"one", b"two", b"three"]
 
 
-async def test_the_request_names_host_and_path(at_once):
+async def test_the_request_contains_host_and_path(at_once):
     heads = []
 
     async def serve_one(peer):
@@ -410,7 +410,7 @@ async def test_the_request_names_host_and_path(at_once):
 # ---- TLS
 
 
-async def test_plaintext_to_a_wss_port(at_once, certificates):
+async def test_plaintext_to_a_wss_port_is_named_in_the_error(at_once, certificates):
     async with raw_client("wss://127.0.0.1:0", ssl_context=certificates.server) as (
         peer,
         connection,
@@ -419,7 +419,7 @@ async def test_plaintext_to_a_wss_port(at_once, certificates):
         assert "does not speak TLS" in error
 
 
-async def test_wss_to_a_plaintext_port(at_once, certificates):
+async def test_wss_to_a_plaintext_port_is_named_in_the_error(at_once, certificates):
     (listener,) = await open_listeners("ws://127.0.0.1:0")
     errors = []
 
@@ -455,7 +455,7 @@ async def test_a_client_of_wss_verifies_the_server(at_once, certificates):
             await fails_to_open(listener.url)
 
 
-async def test_a_server_for_wss_needs_a_certificate(certificates):
+async def test_a_server_for_wss_requires_a_certificate(certificates):
     with pytest.raises(ValueError, match="requires an ssl_context"):
         await open_listeners("wss://127.0.0.1:0")
     with pytest.raises(ValueError, match="not encrypted"):
@@ -468,7 +468,7 @@ async def test_a_server_for_wss_needs_a_certificate(certificates):
 
 
 async def closed_with(peer, channel):
-    """Close; return the code that the peer is told."""
+    """Close the channel, and return the code that the peer receives."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(channel.aclose)
         while True:
@@ -502,7 +502,7 @@ async def test_an_empty_packet_is_refused(at_once):
         assert await closed_with(peer, channel) == 1002
 
 
-async def test_a_packet_of_the_limit_s_size_is_taken(at_once):
+async def test_a_packet_of_exactly_the_limit_is_accepted(at_once):
     packet = bytes(LIMITS.max_packet)
     async with raw_to_channel() as (peer, channel), trio.open_nursery() as nursery:
         nursery.start_soon(peer.send, frame(BINARY, packet))
@@ -525,7 +525,7 @@ async def test_a_packet_beyond_the_limit_is_refused_with_1009(at_once, pieces):
                 await channel.receive()
 
 
-async def test_a_peer_that_refuses_a_packet_with_1009_is_heard(at_once):
+async def test_a_peer_that_refuses_a_packet_with_1009_breaks_the_channel_with_that_error(at_once):
     async with raw_to_channel() as (peer, channel):
         await peer.send(frame(CLOSE, (1009).to_bytes(2) + b"too big for me"))
         with pytest.raises(trio.BrokenResourceError, match="1009 too big for me"):
@@ -541,7 +541,7 @@ MALFORMED = {
     "a Ping in fragments": frame(PING, b"x", fin=False),
     "a Ping of 126 bytes": frame(PING, bytes(126)),
     "continues nothing": frame(0, b"x"),
-    "begins within another": frame(BINARY, b"x", fin=False) + frame(BINARY, b"x"),
+    "a message within a message": frame(BINARY, b"x", fin=False) + frame(BINARY, b"x"),
     "size in too many bytes": b"\x82\xfe\x00\x05" + bytes(9),
     "size of 2^63": b"\x82\xff" + b"\xff" * 8 + bytes(4),
     "close code 999": frame(CLOSE, (999).to_bytes(2)),
@@ -563,7 +563,7 @@ async def test_malformed_frames_end_the_connection(at_once, sent):
         await peer.read_to_end()
 
 
-async def test_a_client_finds_malformed_frames_too(at_once):
+async def test_malformed_frames_end_a_clients_connection(at_once):
     async with channel_to_raw() as (channel, peer):
         await peer.send(frame(BINARY, b"masked"))
         with pytest.raises(DecodeError, match="malformed"):
@@ -572,7 +572,7 @@ async def test_a_client_finds_malformed_frames_too(at_once):
         await channel.aclose()
 
 
-async def test_a_packet_in_fragments_of_one_byte(at_once):
+async def test_a_packet_may_arrive_in_fragments_of_one_byte(at_once):
     packet = bytes(range(256)) * 8
     pieces = [frame(0, bytes([byte]), fin=False) for byte in packet[1:-1]]
     async with raw_to_channel() as (peer, channel), trio.open_nursery() as nursery:
@@ -586,7 +586,7 @@ async def test_a_packet_in_fragments_of_one_byte(at_once):
     [frame(BINARY, fin=False) + frame(0, fin=False) * 100_000, frame(PONG) * 100_000],
     ids=["empty fragments", "Pongs"],
 )
-async def test_what_makes_no_packet_has_a_bound(at_once, flood):
+async def test_bytes_without_a_packet_are_bounded(at_once, flood):
     async with raw_to_channel() as (peer, channel), trio.open_nursery() as nursery:
 
         async def send():
@@ -600,20 +600,20 @@ async def test_what_makes_no_packet_has_a_bound(at_once, flood):
         await channel.aclose()
 
 
-async def test_packets_do_not_count_towards_that_bound(at_once):
+async def test_packets_do_not_count_as_bytes_without_a_packet(at_once):
     packet = bytes(LIMITS.max_packet)
     async with raw_to_channel() as (peer, channel), trio.open_nursery() as nursery:
         nursery.start_soon(peer.send, frame(BINARY, packet) * 60)
         for _ in range(60):
-            await wait_all_tasks_blocked()  # the library has read as far ahead as it does
+            await wait_all_tasks_blocked()  # the library has read ahead as far as it can
             assert await channel.receive() == packet
 
 
-# ---- how they end
+# ---- closing
 
 
 @pytest.mark.parametrize("payload", [b"", (1000).to_bytes(2), (1001).to_bytes(2) + b"bye"])
-async def test_an_orderly_close_is_the_end(at_once, payload):
+async def test_an_orderly_close_is_the_end_of_the_channel(at_once, payload):
     async with raw_to_channel() as (peer, channel):
         await peer.send(frame(BINARY, b"last") + frame(CLOSE, payload))
         assert await channel.receive() == b"last"
@@ -624,7 +624,7 @@ async def test_an_orderly_close_is_the_end(at_once, payload):
             await channel.send(b"x")
 
 
-async def test_a_close_for_an_error_is_told_with_its_code(at_once):
+async def test_a_close_for_an_error_is_a_break_with_its_code(at_once):
     async with channel_to_raw() as (channel, peer):
         await peer.send(frame(CLOSE, (1011).to_bytes(2) + b"out of luck", masked=False))
         with pytest.raises(trio.BrokenResourceError, match="1011 out of luck"):
@@ -649,10 +649,10 @@ async def test_an_end_inside_a_frame_is_a_break(at_once):
             await channel.receive()
 
 
-async def test_leaving_the_block_leaves_no_task_and_no_descriptor(at_once):
+async def test_no_task_or_descriptor_remains_after_the_block(at_once):
     before = open_descriptors(), trio.lowlevel.current_statistics().tasks_living
     async with raw_to_channel() as (peer, channel):
-        for number in range(5):  # more than the library holds: its task waits for a receiver
+        for number in range(5):  # more than the library buffers, so its task waits
             await peer.send(frame(BINARY, b"%d" % number))
         await wait_all_tasks_blocked()
     assert (open_descriptors(), trio.lowlevel.current_statistics().tasks_living) == before
@@ -660,20 +660,20 @@ async def test_leaving_the_block_leaves_no_task_and_no_descriptor(at_once):
         await channel.receive()
 
 
-# ---- the traps of trio-websocket, each by its name
+# ---- pitfalls of trio-websocket
 
 
-async def clog(channel):
+async def fill_up(channel):
     with trio.move_on_after(1000):
         while True:
             await channel.send(bytes(LIMITS.max_packet))
 
 
-async def test_a_cancelled_send_message_leaves_half_a_frame(at_once):
-    """Later sends are refused, not lost, and nothing of ours follows the half frame."""
+async def test_after_a_cancelled_send_message_later_sends_raise(at_once):
+    """Later sends raise, and no bytes of this end follow the half frame."""
     async with raw_to_channel() as (peer, channel):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(clog, channel)
+            nursery.start_soon(fill_up, channel)
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         await peer.send(frame(PING, b"answer me"))
@@ -687,7 +687,7 @@ async def test_a_cancelled_send_message_leaves_half_a_frame(at_once):
                 assert await peer.read_frame() == (BINARY, bytes(LIMITS.max_packet))
 
 
-async def test_a_send_that_is_cancelled_before_its_first_byte_costs_nothing(at_once):
+async def test_a_send_cancelled_before_its_first_byte_has_no_effect(at_once):
     async with raw_to_channel() as (peer, channel):
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -696,7 +696,7 @@ async def test_a_send_that_is_cancelled_before_its_first_byte_costs_nothing(at_o
         assert await peer.read_frame() == (BINARY, b"sent")
 
 
-async def test_receive_buffer_size_is_not_the_default(at_once, monkeypatch):
+async def test_the_receive_buffer_is_larger_than_the_librarys_default(at_once, monkeypatch):
     asked = []
     receive_some = trio.SocketStream.receive_some
 
@@ -713,7 +713,7 @@ async def test_receive_buffer_size_is_not_the_default(at_once, monkeypatch):
     assert asked == [262144]
 
 
-async def test_a_ping_is_answered_while_somebody_receives(at_once):
+async def test_a_ping_is_answered_while_a_task_receives(at_once):
     async with raw_to_channel() as (peer, channel), trio.open_nursery() as nursery:
         nursery.start_soon(channel.receive)
         await peer.send(frame(PING, b"are you there?"))
@@ -721,17 +721,17 @@ async def test_a_ping_is_answered_while_somebody_receives(at_once):
         nursery.cancel_scope.cancel()
 
 
-async def test_an_exception_of_the_library_s_task_ends_that_connection_only(at_once):
-    """wsproto will not send a Pong while it is closing, and says so where nobody listens."""
+async def test_an_exception_of_the_librarys_task_ends_only_its_connection(at_once):
+    """wsproto refuses to send a Pong while it is closing, and raises in the library's own task."""
     async with raw_to_channel() as (peer, channel):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(channel.aclose)
             assert await peer.read_frame() == (CLOSE, (1000).to_bytes(2))
-            await peer.send(frame(PING, b"too late"))  # and no Close: aclose must not wait
+            await peer.send(frame(PING, b"too late"))  # no Close follows: aclose must not wait
         assert await peer.read_to_end() == b""
 
 
-async def test_an_exception_of_the_library_s_task_is_told_to_who_receives(at_once, monkeypatch):
+async def test_an_exception_of_the_librarys_task_is_raised_at_the_receiver(at_once, monkeypatch):
     async with raw_to_channel() as (peer, channel):
 
         async def fail(stream, max_bytes=None):
@@ -739,14 +739,14 @@ async def test_an_exception_of_the_library_s_task_is_told_to_who_receives(at_onc
 
         monkeypatch.setattr(trio.SocketStream, "receive_some", fail)
         await peer.send(frame(BINARY, b"x"))
-        with pytest.raises(trio.BrokenResourceError):  # what had come is received, or is lost
+        with pytest.raises(trio.BrokenResourceError):  # a packet that had arrived may be received
             await channel.receive()
             await channel.receive()
         monkeypatch.undo()
 
 
-async def test_closing_after_the_peer_did_closes_the_connection(at_once):
-    """A client of the library leaves it open then."""
+async def test_closing_after_the_peer_closes_the_connection(at_once):
+    """A client of the library would leave the connection open."""
     before = open_descriptors()
     async with channel_to_raw() as (channel, peer):
         await peer.send(frame(CLOSE, (1000).to_bytes(2), masked=False))
@@ -758,9 +758,9 @@ async def test_closing_after_the_peer_did_closes_the_connection(at_once):
     assert open_descriptors() <= before
 
 
-async def test_errors_are_not_in_groups(at_once):
+async def test_errors_are_raised_without_groups(at_once):
     async def serve_one(peer):
-        await say(peer, answer("wrong"))
+        await send_text(peer, answer("wrong"))
 
     async with raw_server(serve_one) as url:
         with pytest.raises(ConnectionError):

@@ -1,4 +1,4 @@
-"""Where messages begin and end in the bytes of a WebSocket."""
+"""Finding where messages begin and end in the bytes of a WebSocket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = st.sampled_from([0, 1, 125, 126, 1000, 65_535, 65_536, 70_000])
 
 @st.composite
 def messages(draw):
-    """Messages, each as the bytes of its frames, with control frames in and between them."""
+    """Draw messages as the bytes of their frames, with control frames in and between them."""
     masked = draw(st.booleans())
     control = st.builds(
         lambda opcode, size: frame(opcode, bytes(size), masked=masked),
@@ -37,7 +37,7 @@ def messages(draw):
 
 
 @given(messages(), st.data())
-def test_it_knows_when_nothing_is_half_there(whole, data):
+def test_the_watch_knows_whether_it_is_inside_a_message(whole, data):
     stream = b"".join(each for each, _ in whole)
     ends = {0}
     for each, _ in whole:
@@ -52,7 +52,7 @@ def test_it_knows_when_nothing_is_half_there(whole, data):
 
 
 @given(messages())
-def test_it_knows_when_bytes_come_one_by_one(whole):
+def test_the_watch_gives_the_same_result_for_single_bytes(whole):
     stream = b"".join(each for each, _ in whole)[:2000]
     watch, other = FrameWatch(), FrameWatch()
     for at in range(len(stream)):
@@ -62,7 +62,7 @@ def test_it_knows_when_bytes_come_one_by_one(whole):
 
 
 @given(st.lists(st.binary(max_size=40), max_size=10))
-def test_any_bytes_may_come(parts):
+def test_the_watch_accepts_any_bytes(parts):
     watch = FrameWatch()
     for part in parts:
         watch.feed(part)

@@ -1,4 +1,7 @@
-"""A WebSocket peer that is still sending when its session ends reads the Goodbye, and then the Close frame."""
+"""A WebSocket peer that is still sending when its session ends can read the Goodbye.
+
+The Close frame follows it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ CODEC = Codec(None, Limits())
 PINGS = frame(BINARY, b"".join(CODEC.encode(m.Ping(number)) for number in range(1, 1000)))
 
 
-async def test_a_peer_that_sends_wrong_packets_and_sends_on_reads_why():
+async def test_a_peer_that_sends_invalid_packets_and_goes_on_sending_can_read_the_goodbye():
     async with trio_rpc.open_server(None, "ws://127.0.0.1:0") as server:
         port = int(server.urls[0].rpartition(":")[2])
         stream = await trio.open_tcp_stream("127.0.0.1", port)

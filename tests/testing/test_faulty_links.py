@@ -1,4 +1,4 @@
-"""The faults that tests rely on: each does what it says, in memory and between sockets."""
+"""The faults for tests work as described, in memory and between sockets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trio_rpc.channels import open_channel, open_listeners
 from trio_rpc.testing import Failure, Faults, check_channel, open_chaos_proxy, open_faulty_pair
 
 FRAME = 4
-"""Bytes of the length before a packet."""
+"""Bytes of the length before each packet."""
 
 
 async def receive_all(channel, got):
@@ -19,7 +19,7 @@ async def receive_all(channel, got):
 
 @pytest.fixture
 async def maker(nursery):
-    """Makes faulty pairs that last as long as the test."""
+    """Return a function that opens faulty pairs for the duration of the test."""
 
     def make(**faults):
         async def own(*, task_status):
@@ -33,11 +33,11 @@ async def maker(nursery):
     nursery.cancel_scope.cancel()
 
 
-async def test_without_faults_it_is_a_channel_like_any_other(maker):
+async def test_a_link_without_faults_conforms(maker):
     await check_channel(maker())
 
 
-async def test_in_slices_it_is_one_too(maker):
+async def test_a_link_that_delivers_slices_conforms(maker):
     await check_channel(maker(max_slice=5_000))
 
 
@@ -53,7 +53,7 @@ async def test_latency_is_exact(autojump_clock):
         nursery.cancel_scope.cancel()
 
 
-async def test_a_rate_delays_what_comes_after(autojump_clock):
+async def test_a_rate_delays_later_packets(autojump_clock):
     async with open_faulty_pair(Faults(rate=100)) as pair, trio.open_nursery() as nursery:
         started, got = trio.current_time(), []
         nursery.start_soon(receive_all, pair.second, got)
@@ -64,7 +64,7 @@ async def test_a_rate_delays_what_comes_after(autojump_clock):
         nursery.cancel_scope.cancel()
 
 
-async def test_jitter_keeps_the_order_and_repeats_itself(autojump_clock):
+async def test_jitter_keeps_the_order_and_is_reproducible(autojump_clock):
     async def times(seed):
         got = []
         async with open_faulty_pair(Faults(jitter=1), seed=seed) as pair:
@@ -85,7 +85,7 @@ async def test_jitter_keeps_the_order_and_repeats_itself(autojump_clock):
     ("failure", "seen"),
     [(Failure.CUT, "ended inside a packet"), (Failure.RESET, "reset")],
 )
-async def test_it_fails_after_exactly_so_many_bytes(failure, seen):
+async def test_a_link_fails_after_exactly_the_given_number_of_bytes(failure, seen):
     forth = Faults(fail_after=FRAME + 10 + FRAME + 3, failure=failure)
     async with open_faulty_pair(forth) as pair, trio.open_nursery() as nursery:
 
@@ -107,7 +107,7 @@ async def test_it_fails_after_exactly_so_many_bytes(failure, seen):
             await pair.first.receive()
 
 
-async def test_a_half_close_leaves_the_other_direction():
+async def test_after_a_half_close_the_other_direction_works():
     forth = Faults(fail_after=FRAME + 1, failure=Failure.HALF_CLOSE)
     async with open_faulty_pair(forth) as pair, trio.open_nursery() as nursery:
         nursery.start_soon(pair.first.send, b"a")
@@ -118,7 +118,7 @@ async def test_a_half_close_leaves_the_other_direction():
         assert await pair.first.receive() == b"b"
 
 
-async def test_frozen_bytes_are_late_and_not_lost(autojump_clock):
+async def test_frozen_bytes_are_late_but_not_lost(autojump_clock):
     forth = Faults(fail_after=FRAME + 1, failure=Failure.FREEZE)
     async with open_faulty_pair(forth) as pair, trio.open_nursery() as nursery:
         got = []
@@ -133,7 +133,7 @@ async def test_frozen_bytes_are_late_and_not_lost(autojump_clock):
         nursery.cancel_scope.cancel()
 
 
-async def test_one_byte_is_corrupted_by_one_bit():
+async def test_corruption_flips_one_bit_of_one_byte():
     async with open_faulty_pair(Faults(corrupt=FRAME + 5)) as pair, trio.open_nursery() as nursery:
         nursery.start_soon(pair.first.send, bytes(10))
         got = await pair.second.receive()
@@ -146,7 +146,7 @@ async def test_one_byte_is_corrupted_by_one_bit():
 
 @pytest.fixture
 async def echo():
-    """The URL of a server that sends packets back."""
+    """Run a server that sends packets back, and yield its URL."""
     (listener,) = await open_listeners("tcp://127.0.0.1:0")
 
     async def serve(connection):
@@ -167,7 +167,7 @@ async def echo():
         nursery.cancel_scope.cancel()
 
 
-async def test_a_proxy_passes_bytes_one_at_a_time(echo):
+async def test_a_proxy_can_pass_single_bytes(echo):
     slices = Faults(max_slice=1)
     async with open_chaos_proxy(echo, forth=slices, back=slices) as proxy:
         async with open_channel(proxy.url) as channel:
@@ -177,7 +177,7 @@ async def test_a_proxy_passes_bytes_one_at_a_time(echo):
             assert proxy.links[0].passed == [FRAME + 5, FRAME + 5]
 
 
-async def test_a_proxy_cuts_and_the_next_connection_is_a_new_one(echo):
+async def test_a_proxy_can_cut_a_connection_and_accept_the_next(echo):
     async with open_chaos_proxy(echo) as proxy:
         async with open_channel(proxy.url) as channel:
             await channel.send(b"hello")
@@ -191,7 +191,7 @@ async def test_a_proxy_cuts_and_the_next_connection_is_a_new_one(echo):
         assert proxy.accepted == 2
 
 
-async def test_a_proxy_resets(echo):
+async def test_a_proxy_can_reset_a_connection(echo):
     async with open_chaos_proxy(echo) as proxy, open_channel(proxy.url) as channel:
         await channel.send(b"hello")
         await channel.receive()
@@ -200,7 +200,7 @@ async def test_a_proxy_resets(echo):
             await channel.receive()
 
 
-async def test_a_proxy_refuses_as_if_there_were_no_server(echo):
+async def test_a_proxy_can_refuse_connections(echo):
     async with open_chaos_proxy(echo) as proxy:
         proxy.is_refusing = True
         async with open_channel(proxy.url) as channel:
@@ -209,7 +209,7 @@ async def test_a_proxy_refuses_as_if_there_were_no_server(echo):
         assert not proxy.links
 
 
-async def test_a_proxy_fails_after_exactly_so_many_bytes(echo):
+async def test_a_proxy_can_fail_after_exactly_the_given_number_of_bytes(echo):
     async with open_chaos_proxy(echo, back=Faults(fail_after=FRAME + 3)) as proxy:
         async with open_channel(proxy.url) as channel:
             await channel.send(b"hello")

@@ -1,4 +1,4 @@
-"""Which tests of sessions run over each transport, and that the transports are what they say."""
+"""Which tests of sessions run over each transport, and checks of the transports themselves."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ SESSION = Path(__file__).parents[1] / "session"
 ALONE = {
     "test_complaints.py": "about logs",
     "test_costs.py": "counts packets, bytes, waits and steps",
-    "test_garbage.py": "counts objects; Trio's TLS leaves a cycle of its own",
-    "test_interrupt.py": "runs loops of its own",
-    "test_pacing.py": "about what a peer made by hand sees",
+    "test_garbage.py": "counts objects; Trio's TLS leaves a reference cycle",
+    "test_interrupt.py": "runs Trio itself",
+    "test_pacing.py": "checks the messages of a hand-written peer",
 }
-"""Modules whose tests do not run over each transport, and why."""
+"""Modules whose tests do not run over each transport, with the reason."""
 
 IN_MEMORY = {
-    # Sees both outcomes of a race for certain only where a packet takes as many ticks as in memory.
+    # The race has both outcomes only if a packet takes as many ticks as in memory.
     "test_cancel_and_reply_crossing_between_two_sessions_leaves_no_calls",
-    # These raise before anything reaches a channel.
+    # These raise before the channel is used.
     "test_an_ambiguous_argument_is_refused_at_the_caller_if_no_annotation_decides",
     "test_use_in_another_thread_raises_and_the_session_goes_on",
     "test_use_after_the_end_of_its_run_raises",
 }
-"""Tests that join their sessions in memory alone."""
+"""Tests whose sessions are joined in memory only."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_transport_is_what_it_says(kind, nursery, tmp_path):
+async def test_each_transport_uses_its_own_kind_of_channel(kind, nursery, tmp_path):
     transport = Transport(kind, nursery, tmp_path, make_contexts())
     async with transport.join(DEFAULT_LIMITS, DEFAULT_LIMITS) as ends:
         kinds = [type(end).__name__ for end in ends]
@@ -52,14 +52,14 @@ async def test_the_transport_is_what_it_says(kind, nursery, tmp_path):
 
 
 def _opens_in_memory(node):
-    """Tell whether this calls ``open_session_pair`` and gives it no channels."""
+    """Tell whether a node calls ``open_session_pair`` without channels."""
     if not isinstance(node, ast.Call) or ast.unparse(node.func) != "open_session_pair":
         return False
     return "channels" not in {each.arg for each in node.keywords}
 
 
 def opens_in_memory(source):
-    """Return the functions of a module that open sessions in memory alone."""
+    """Return the functions of a module that open sessions in memory only."""
     functions = ast.parse(source).body
     return {
         getattr(function, "name", "")
@@ -68,7 +68,7 @@ def opens_in_memory(source):
     }
 
 
-def test_every_other_test_of_sessions_runs_over_each_transport():
+def test_every_test_of_sessions_that_is_not_listed_runs_over_each_transport():
     modules = {path.name: path.read_text("utf-8") for path in SESSION.glob("test_*.py")}
     assert set(ALONE) <= set(modules)
     found = set()
@@ -78,7 +78,7 @@ def test_every_other_test_of_sessions_runs_over_each_transport():
     assert found == IN_MEMORY
 
 
-def test_a_test_that_leaves_the_transports_out_is_found():
+def test_a_test_in_memory_only_is_found():
     source = "async def test_it():\n    async with open_session_pair(None, {}):\n        pass\n"
     assert opens_in_memory(source) == {"test_it"}
     assert opens_in_memory(source.replace("{}", "{}, channels=pair")) == set()

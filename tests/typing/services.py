@@ -1,4 +1,4 @@
-"""What a type checker sees of decorators and proxies. mypy --strict reads this; nothing runs it."""
+"""Types of decorators and proxies for a type checker. mypy --strict reads this; it never runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 class Session(Protocol):
-    """As much of a session as these checks need."""
+    """The part of a session that these checks need."""
 
     @overload
     def proxy(self, service: str = "") -> Proxy: ...
-    # A Callable, since mypy does not let Protocols and abstract classes be a type[T].
+    # A Callable, because mypy does not allow Protocols and abstract classes as type[T].
     @overload
     def proxy(self, service: str, interface: Callable[..., T]) -> T: ...
 
@@ -35,7 +35,7 @@ class Order:
 
 
 class Market:
-    """A service and its interface in one."""
+    """A class that is both a service and its interface."""
 
     @method
     async def price(self, symbol: str) -> float:
@@ -115,7 +115,7 @@ async def untyped_proxies(session: Session) -> None:
 
 
 async def local_calls() -> None:
-    """A decorated method is still the method."""
+    """Call decorated methods, which are still methods."""
     market = Market()
     assert_type(await market.price("BTC"), float)
     assert_type(market.inline(3), str)

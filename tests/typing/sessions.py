@@ -1,4 +1,4 @@
-"""What a type checker sees of a real session. mypy --strict reads this; nothing runs it."""
+"""Types of a real session for a type checker. mypy --strict reads this; it never runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Market:
 
 
 class Overriding(Market):
-    """Streams and duplexes are decorated again; methods need not be."""
+    """Overrides of streams and duplexes need the decorator again; those of methods do not."""
 
     async def price(self, symbol: str) -> float:
         return 2.0
@@ -66,7 +66,7 @@ class Overriding(Market):
 
 
 class Later:
-    """A plain def whose callers await it says so, as an interface and as a service."""
+    """A plain def whose callers await it is declared so, as an interface and as a service."""
 
     @trio_rpc.method
     def price(self, symbol: str) -> Awaitable[float]:
@@ -118,7 +118,7 @@ async def some_prices() -> AsyncGenerator[float, None]:
     yield 1.0
 
 
-async def what_lives(session: trio_rpc.Session, nursery: trio.Nursery) -> None:
+async def references(session: trio_rpc.Session, nursery: trio.Nursery) -> None:
     market = session.proxy("market", Market)
     async with market.ticks("BTC") as ticks:
         assert_type(ticks, trio.abc.ReceiveChannel[float])

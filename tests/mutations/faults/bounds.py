@@ -281,7 +281,7 @@ FAULTS = (
         "channels/process.py",
         "limits.max_packet, packet_timeout=limits.packet_timeout",
         "limits.max_packet",
-        "channels/test_channel_bounds.py::test_packet_timeout_bounds_a_packet_that_a_true_child_process_does_not_finish",
+        "channels/test_channel_bounds.py::test_packet_timeout_bounds_a_packet_that_a_real_child_process_does_not_finish",
     ),
     fault(
         "packet_timeout says nothing of a parent process",
@@ -295,7 +295,7 @@ FAULTS = (
         "channels/stream.py",
         "        self._timer = PacketTimer(packet_timeout)\n",
         "        self._timer = PacketTimer(DEFAULT_LIMITS.packet_timeout)\n",
-        "channels/test_channel_bounds.py::test_the_packet_timeout_of_a_channel_that_the_user_made_bounds_its_session",
+        "channels/test_channel_bounds.py::test_the_packet_timeout_of_a_users_own_stream_channel_bounds_its_session",
     ),
     fault(
         "a handshake may take any time",
