@@ -1,4 +1,4 @@
-"""What the pages refer to is there: files, tests, names, links, numbers."""
+"""What the pages refer to is there: files, tests, names, numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 import pytest
-from helpers.pages import PAGES, ROOT, codes, found_in_prose, prose, section, table
+from helpers.pages import PAGES, ROOT, codes, prose, section, table
 from helpers.programs import files_of
 
 import trio_rpc.gateway
@@ -27,27 +27,8 @@ LAWS = re.findall(
 """Number, name and the rest of each law."""
 
 
-def anchors(path):
-    """Return the anchors of a page's headings, as the usual renderers make them."""
-    found = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
-
-
 def test_there_are_pages():
     assert {"README.md", "docs/design.md", "docs/how-to/index.md"} <= set(PAGES)
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
-    dead = []
-    for place, found in found_in_prose(page, r"""(?:\]\(|(?:href|src|srcset)=")([^)\s"]+)"""):
-        path, _, anchor = found[1].partition("#")
-        target = (ROOT / page).parent / path if path else ROOT / page
-        is_name = anchor.startswith("trio_rpc.")  # of the reference: Sphinx looks for it
-        there = target.exists() and (not anchor or is_name or anchor in anchors(target))
-        if "://" not in path and not there:
-            dead.append(f"{place}: {found[1]}")
-    assert dead == []
 
 
 @pytest.mark.parametrize("page", PAGES)

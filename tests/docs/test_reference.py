@@ -6,6 +6,7 @@ import ast
 import doctest
 import inspect
 import itertools
+import pydoc
 import re
 import textwrap
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -202,3 +203,20 @@ def test_examples_run(name):
 
 def test_there_are_examples():
     assert len(EXAMPLES) > 15
+
+
+INVENTORIES = sorted((DOCS / "inventories").glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", INVENTORIES, ids=lambda path: path.stem)
+def test_an_inventory_lists_names_that_exist(path):
+    lines = path.read_text("utf-8").splitlines()
+    names = [line.split()[0] for line in lines if not line.startswith("#")]
+    assert names == sorted(names)
+    assert [name for name in names if pydoc.locate(name) is None] == []
+
+
+def test_the_site_reads_all_inventories():
+    assert {path.name for path in INVENTORIES} == {"python.txt", "trio.txt"}
+    conf = (DOCS / "conf.py").read_text("utf-8")
+    assert all(f'"inventories/{path.name}"' in conf for path in INVENTORIES)

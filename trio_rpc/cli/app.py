@@ -155,8 +155,7 @@ def serve(
             repeated. Default: any host; when listening on loopback, loopback names only.
         pages: For http and https: a folder of files to serve to browsers; index.html is the first
             page.
-        resume: Let clients that ask for it resume their session on a new connection. Browsers
-            always can.
+        resume: Allow clients to resume their session on a new connection. Browsers always can.
         until_stdin_closes: Stop gracefully when standard input ends, for a parent process that
             holds its other end.
         verbose: Also log connections that did not become sessions.
