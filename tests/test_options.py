@@ -42,3 +42,23 @@ def test_whatever_opens_a_session_names_its_options_for_an_editor(opener):
     assert rest.kind is inspect.Parameter.VAR_KEYWORD
     module = inspect.getmodule(inspect.unwrap(opener))
     assert eval(rest.annotation, vars(module)) == Unpack[SessionOptions]  # noqa: S307 - our own annotation
+
+
+def test_connect_in_has_all_options_of_connect_but_on_end():
+    def options(opener):
+        return {
+            each.name: (each.default, each.annotation)
+            for each in inspect.signature(opener).parameters.values()
+            if each.kind is each.KEYWORD_ONLY
+        }
+
+    wanted = options(trio_rpc.connect)
+    del wanted["on_end"]
+    assert options(trio_rpc.connect_in) == wanted
+
+
+def test_limits_show_what_differs_from_the_defaults():
+    assert repr(trio_rpc.Limits()) == "Limits()"
+    limits = trio_rpc.Limits(max_calls=16, close_grace=30)
+    assert repr(limits) == "Limits(max_calls=16, close_grace=30)"
+    assert eval(repr(limits), vars(trio_rpc)) == limits  # noqa: S307 - our own text

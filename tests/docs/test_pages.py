@@ -124,3 +124,10 @@ def test_the_built_in_exceptions_are_listed():
     text = section("guarantees.md", "Errors, and whether to repeat")
     [listed] = re.findall(r"need no declaration: (.*?)\. ", text, re.DOTALL)
     assert codes(listed) == [cls.__name__ for cls in faults.BUILTINS.values()]
+
+
+@pytest.mark.parametrize("folder", ["docs/how-to", "docs/reference"])
+def test_an_index_links_to_each_page_of_its_folder(folder):
+    index = f"{folder}/index.md"
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", prose(index)))
+    assert linked == {path.name for path in (ROOT / folder).glob("*.md")} - {"index.md"}
