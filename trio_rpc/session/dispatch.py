@@ -23,7 +23,6 @@ from trio_rpc.errors import (
     EncodeError,
     Fate,
     InvalidArguments,
-    LocalProtocolError,
     MethodNotFound,
     RemoteCancelled,
 )
@@ -353,11 +352,7 @@ class IncomingCalls:
         return await suspended.rest()
 
     async def _pull(self, call: IncomingCall, receiver: ItemReceiver) -> OutgoingCall:
-        """Open a stream that arrived with ``call``, if that is still running (law 8)."""
-        if self.running.get(call.id) is not call:
-            raise LocalProtocolError(
-                f"a stream given to {call.method.name} lives only until its handler has ended"
-            )
+        """Open a stream that arrived with ``call``, which is still running."""
         method = self._lent(call, f"stream {receiver.number}", Kind.STREAM)
         return await self._calls.open(
             method, (), {}, listener=receiver, callback=(call, receiver.number)
@@ -378,11 +373,7 @@ class IncomingCalls:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Call a callback that arrived with ``call``, if that is still running (law 8)."""
-        if self.running.get(call.id) is not call:
-            raise LocalProtocolError(
-                f"a callback of {call.method.name} lives only until its handler has ended"
-            )
+        """Call a callback that arrived with ``call``, which is still running."""
         return await self._calls.request(method, args, kwargs, callback=(call, number))
 
     # ── ending: exactly one terminal message for each Request ────────────────────────────────
