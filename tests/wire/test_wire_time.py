@@ -29,7 +29,7 @@ RATIO = 12
 """How much more work the worst message may take than an ordinary one with as many values.
 
 The largest ratio measured was 5. An ordinary message takes a fifth of the 0.2 s that
-docs/design.md states for an ordinary machine; on a slow or busy machine, both take longer."""
+docs/performance.md states for an ordinary machine; on a slow or busy machine, both take longer."""
 
 CONVERTED_RATIO = 60
 """The same when an annotation requires an object for each value. The largest measured was 25."""
