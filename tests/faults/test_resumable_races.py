@@ -124,3 +124,32 @@ async def test_a_client_that_says_nothing_is_cut_off_by_a_server_that_resumes(au
         assert [str(problem) for problem in town.problems] == [
             "no packet from the client within 10 s"
         ]
+
+
+async def test_a_session_is_not_lost_whose_next_connection_waited_while_the_server_was_blocked(
+    autojump_clock,
+):
+    async with open_town() as town:
+        client, server = await town.pair()
+        town.is_down = True
+        town.cut()
+        with trio.move_on_after(1):
+            await server.receive()
+        autojump_clock.jump(1000)
+        town.is_down = False
+        await swap(client, server, b"it goes on")
+
+
+async def test_a_session_has_the_whole_grace_after_the_server_was_blocked_and_no_more(
+    autojump_clock,
+):
+    async with open_town() as town:
+        _, server = await town.pair()
+        town.is_down = True
+        town.cut()
+        with trio.move_on_after(1):
+            await server.receive()
+        autojump_clock.jump(1000)
+        with pytest.raises(trio.BrokenResourceError, match="no connection for 120 s"):
+            await server.receive()
+        assert trio.current_time() == pytest.approx(1121, abs=1)

@@ -12,10 +12,12 @@ import pytest
 import trio
 import trio.testing
 from helpers.gateway_tools import browsing, hosting
+from starlette.requests import Request
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits, Message, outlives
 from trio_rpc.gateway.server.browser import Client
+from trio_rpc.gateway.server.checks import read_body
 from trio_rpc.gateway.server.connection import Connection, End
 
 
@@ -184,3 +186,65 @@ async def test_time_in_which_a_client_is_blocked_is_no_silence_of_the_gateway(
         await reading
     assert heard == ["late"]
     assert trio.current_time() == 1041
+
+
+async def test_time_in_which_this_program_is_blocked_is_not_counted_for_a_body(autojump_clock):
+    async def receive() -> dict[str, object]:
+        autojump_clock.jump(1000)  # as time.sleep() would do it
+        await trio.sleep(29)
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    headers = [(b"content-type", b"application/json")]
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    assert await read_body(request, 100, 30) == b"{}"
+
+
+async def test_time_in_which_this_program_is_blocked_is_not_counted_for_a_first_message(
+    autojump_clock,
+):
+    messages = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "{}"}])
+    said: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        message = next(messages, {"type": "websocket.disconnect"})
+        if message["type"] == "websocket.receive":
+            autojump_clock.jump(1000)
+            await trio.sleep(9)
+            said.append(message)
+        return message
+
+    async def send(message: dict[str, object]) -> None:
+        said.append(message)
+
+    gateway = Gateway(Service())
+    scope = {"type": "websocket", "path": "/ws", "query_string": b"resume=1", "headers": []}
+    async with gateway.run():
+        await gateway(scope, receive, send)
+    assert [each["type"] for each in said[:3]] == [
+        "websocket.accept",
+        "websocket.receive",  # it was waited for
+        "websocket.send",
+    ]
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_a_client_is_not_over_whose_next_connection_waited_while_this_program_was_blocked(
+    autojump_clock, nursery, returns
+):
+    client = Client(GatewayLimits(grace=60, keepalive=1000), resumable=True)
+    nursery.start_soon(client.run)
+    await trio.testing.wait_all_tasks_blocked()
+    autojump_clock.jump(1000)
+    started = trio.current_time()
+    await trio.sleep(59)
+    assert not client.is_over
+    if returns:
+        nursery.start_soon(Connection(client, {"type": "first"}, nothing, trio.sleep_forever).run)
+    await trio.sleep(2)
+    assert client.is_over is not returns
+    assert trio.current_time() - started == 61
+    nursery.cancel_scope.cancel()
+
+
+async def nothing(_text: str) -> None:
+    await trio.lowlevel.checkpoint()

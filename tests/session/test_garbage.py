@@ -39,9 +39,8 @@ from trio_rpc import (
     stream,
 )
 from trio_rpc.channels import open_forwarding
-from trio_rpc.channels.connection import time_limit
 from trio_rpc.testing import memory_channel_pair, open_session_pair
-from trio_rpc.util.packet_timer import PacketTimer
+from trio_rpc.util.time_limits import PacketTimer, time_limit
 
 
 class Gone(Exception):
@@ -543,15 +542,26 @@ async def test_a_failed_attempt_to_connect_leaves_no_garbage(tmp_path):
     assert await unreachable(scenario) == []
 
 
-@pytest.mark.parametrize(
-    "bound",
-    [partial(time_limit, 1, "no handshake"), PacketTimer(1).bound],
-    ids=["handshake", "packet"],
-)
-async def test_an_expired_time_limit_leaves_no_garbage(autojump_clock, bound):
+async def wait_for_a_packet():
+    with PacketTimer(1).bound():
+        await trio.sleep_forever()
+
+
+async def wait_for_a_handshake():
+    async with time_limit(1, "no handshake"):
+        await trio.sleep_forever()
+
+
+async def fail_in_a_handshake():
+    async with time_limit(1, "no handshake"):
+        raise ConnectionError("it has failed")
+
+
+@pytest.mark.parametrize("wait", [wait_for_a_packet, wait_for_a_handshake, fail_in_a_handshake])
+async def test_an_expired_or_failed_time_limit_leaves_no_garbage(autojump_clock, wait):
     async def scenario():
-        with contextlib.suppress(TimeoutError, trio.BrokenResourceError), bound():
-            await trio.sleep_forever()
+        with contextlib.suppress(OSError, trio.BrokenResourceError):
+            await wait()
 
     assert await unreachable(scenario) == []
 

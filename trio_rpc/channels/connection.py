@@ -7,8 +7,8 @@ channel that is opened by URL or accepted by a listener lives in a block.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol, TypeVar
 
 import trio
@@ -16,7 +16,7 @@ import trio
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.tls import is_shaking_hands
 from trio_rpc.util.one_exception import one_exception
-from trio_rpc.util.places import catching
+from trio_rpc.util.time_limits import time_limit
 from trio_rpc.wire.limits import Limits
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "owned",
     "owned_with_task",
     "peer_name",
-    "time_limit",
 ]
 
 C_co = TypeVar("C_co", bound=trio.abc.AsyncResource, covariant=True)
@@ -95,7 +94,7 @@ class StreamConnection(Connection):
         )
         async with owned(channel):
             if is_shaking_hands(self._stream):
-                with time_limit(limits.handshake_timeout, "no TLS handshake"):
+                async with time_limit(limits.handshake_timeout, "no TLS handshake"):
                     await channel.prepare()
             yield channel
 
@@ -157,15 +156,6 @@ async def close_forcefully(resource: trio.abc.AsyncResource) -> None:
     with trio.CancelScope(shield=True) as scope:
         scope.cancel()
         await resource.aclose()
-
-
-@contextmanager
-def time_limit(seconds: float, complaint: str) -> Iterator[None]:
-    """Raise TimeoutError (an OSError) with the text ``complaint`` if the block takes longer."""
-    with catching(trio.move_on_after(seconds)) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise TimeoutError(f"{complaint} within {seconds:g} s")
 
 
 def peer_name(stream: trio.SocketStream, url: str) -> str:

@@ -15,11 +15,11 @@ from trio_rpc.channels.connection import (
     close_forcefully,
     owned,
     peer_name,
-    time_limit,
 )
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.channels.websocket.channel import WebSocketConnection, check_origins, open_websocket
+from trio_rpc.util.time_limits import time_limit
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["open_channel", "open_listeners"]
@@ -51,11 +51,9 @@ async def open_channel(
     _check_context(address, ssl_context)
     if address.scheme != "unix" and address.port == 0:
         raise ValueError(f"cannot connect to {address}: port 0 is only for listening")
-    with (
-        connecting.naming(f"cannot connect to {address}"),
-        time_limit(limits.handshake_timeout, "no answer"),
-    ):
-        stream = await _open_stream(address, ssl_context)
+    with connecting.naming(f"cannot connect to {address}"):
+        async with time_limit(limits.handshake_timeout, "no answer"):
+            stream = await _open_stream(address, ssl_context)
     async with _own(stream, address, limits) as channel:
         yield channel
 

@@ -18,8 +18,8 @@ from trio_rpc.channels.errors import ChannelGuard
 from trio_rpc.channels.tls import is_shaking_hands, shake_hands
 from trio_rpc.channels.transports import choose_transport
 from trio_rpc.errors import DecodeError
-from trio_rpc.util.packet_timer import PacketTimer
 from trio_rpc.util.places import untangled
+from trio_rpc.util.time_limits import PacketTimer
 from trio_rpc.wire.framing import FrameReader
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 from trio_rpc.wire.parts import BufferList

@@ -36,8 +36,8 @@ from trio_rpc.session.core import Core
 from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.session.reader import Actions, Reader, two_turns
 from trio_rpc.session.session import Session
-from trio_rpc.util.packet_timer import was_blocked
 from trio_rpc.util.progress import wait_while_progressing
+from trio_rpc.util.time_limits import was_blocked
 from trio_rpc.wire import messages as m
 
 __all__ = ["run", "start"]

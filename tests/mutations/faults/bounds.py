@@ -157,7 +157,7 @@ FAULTS = (
     ),
     fault(
         "a packet that begins may take any time",
-        "util/packet_timer.py",
+        "util/time_limits.py",
         "        with catching(trio.CancelScope(deadline=deadline)) as scope:\n",
         "        with trio.CancelScope() as scope:\n",
         "channels/test_stream.py",
@@ -166,7 +166,7 @@ FAULTS = (
     ),
     fault(
         "packet_timeout begins anew with each byte",
-        "util/packet_timer.py",
+        "util/time_limits.py",
         "                self._left -= trio.current_time() - started\n",
         "                pass\n",
         "channels/test_stream.py",
@@ -175,10 +175,25 @@ FAULTS = (
     ),
     fault(
         "a packet counts as late though this program was blocked",
-        "util/packet_timer.py",
+        "util/time_limits.py",
         "        if was_blocked(deadline, self._seconds):\n",
         "        if False:\n",
         PACKETS,
+    ),
+    fault(
+        "a handshake counts as late though this program was blocked",
+        "util/time_limits.py",
+        "    while was_blocked(deadline, seconds):\n",
+        "    while False:\n",
+        "util/test_time_limits.py",
+        "channels/test_blocked_handshakes.py",
+    ),
+    fault(
+        "a session is lost whose client could not connect because the server was blocked",
+        "channels/resumable/channel.py",
+        "if self._carrier is None and not was_blocked(waiting.deadline, grace):",
+        "if self._carrier is None:",
+        "faults/test_resumable_races.py",
     ),
     fault(
         "packets of a byte stream share one packet_timeout",

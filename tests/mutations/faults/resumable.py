@@ -148,7 +148,7 @@ FAULTS = (
     fault(
         "each try to connect gives a session the whole grace again",
         CHANNEL,
-        "                with trio.move_on_after(self._options.grace):\n"
+        "                with trio.move_on_after(grace) as waiting:\n"
         "                    while self._carrier is None and not self.is_over:\n"
         "                        await self._changed.wait()\n",
         "                while self._carrier is None and not self.is_over:\n"

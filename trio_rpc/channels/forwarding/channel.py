@@ -15,8 +15,8 @@ from trio_rpc.channels.forwarding.frames import check_name
 from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
 from trio_rpc.errors import DecodeError, Refused
 from trio_rpc.util.one_exception import one_exception
-from trio_rpc.util.packet_timer import PacketTimer
 from trio_rpc.util.rate_limited_log import RateLimitedLog
+from trio_rpc.util.time_limits import PacketTimer
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["Forwarding", "ForwardingChannel", "open_forwarding"]

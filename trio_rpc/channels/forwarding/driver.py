@@ -28,6 +28,7 @@ from trio_rpc.channels.packet_writer import PacketWriter
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.util.places import keep_all_places
 from trio_rpc.util.progress import wait_while_progressing
+from trio_rpc.util.time_limits import time_limit
 from trio_rpc.wire.limits import Limits
 
 __all__ = ["Driver", "ForwardedInbox"]
@@ -250,10 +251,11 @@ class Driver:
 
     async def _watch(self) -> None:
         timeout = self._limits.handshake_timeout
-        with trio.move_on_after(timeout):
-            await self._greeted.wait()
-        if not self._core.greeted:
-            self._lose(TimeoutError(f"the other end sent no Hello within {timeout:g} s"))
+        try:
+            async with time_limit(timeout, "the other end sent no Hello"):
+                await self._greeted.wait()
+        except TimeoutError as exc:
+            self._lose(exc)
 
     async def _write(self) -> None:
         try:

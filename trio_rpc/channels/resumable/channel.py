@@ -64,6 +64,7 @@ from trio_rpc.channels.optional import NowaitSend, nowait_send
 from trio_rpc.channels.resumable.connection_states import ConnectionState, ConnectionStates
 from trio_rpc.channels.resumable.replay import ACK_BYTES, Frame, Kind, Resumption, encode
 from trio_rpc.errors import DecodeError
+from trio_rpc.util.time_limits import was_blocked
 
 __all__ = ["ResumableChannel", "Resume"]
 
@@ -426,14 +427,16 @@ class ResumableChannel(trio.abc.Channel[bytes]):
 
     async def run(self) -> None:
         """Acknowledge received packets, and fail after too long without a connection."""
+        grace = self._options.grace
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._acknowledge)
             while not self.is_over:
-                with trio.move_on_after(self._options.grace):
+                with trio.move_on_after(grace) as waiting:
                     while self._carrier is None and not self.is_over:
                         await self._changed.wait()
-                if self._carrier is None:
-                    self.fail(f"there was no connection for {self._options.grace:g} s")
+                # If this program was blocked, a new connection may wait to be accepted.
+                if self._carrier is None and not was_blocked(waiting.deadline, grace):
+                    self.fail(f"there was no connection for {grace:g} s")
                 while self._carrier is not None:
                     await self._changed.wait()
             nursery.cancel_scope.cancel()

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import trio
 
-from trio_rpc.channels.connection import owned_with_task, time_limit
+from trio_rpc.channels.connection import owned_with_task
 from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.channels.resumable.channel import ResumableChannel, Resume
 from trio_rpc.channels.resumable.replay import (
@@ -22,6 +22,7 @@ from trio_rpc.channels.resumable.replay import (
 )
 from trio_rpc.errors import DecodeError, Refused
 from trio_rpc.util.reconnect import keep_connected
+from trio_rpc.util.time_limits import time_limit
 
 __all__ = ["open_resumable"]
 
@@ -111,7 +112,7 @@ class _Client:
             await channel.carry(carrier, answer.ack)
 
     async def _greet(self, carrier: trio.abc.Channel[bytes], frame: Frame) -> Frame:
-        with time_limit(self._timeout, "no answer from a server that resumes sessions"):
+        async with time_limit(self._timeout, "no answer from a server that resumes sessions"):
             await carrier.send(encode(frame))
             data = await carrier.receive()
         if not is_frame(data):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import trio
 
-from trio_rpc.channels.connection import owned_with_task, time_limit
+from trio_rpc.channels.connection import owned_with_task
 from trio_rpc.channels.optional import lingers
 from trio_rpc.channels.resumable.channel import ResumableChannel, Resume
 from trio_rpc.channels.resumable.replay import (
@@ -23,6 +23,7 @@ from trio_rpc.channels.resumable.replay import (
     is_frame,
 )
 from trio_rpc.errors import DecodeError
+from trio_rpc.util.time_limits import time_limit
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 
 __all__ = ["Arrival", "ResumableSessions"]
@@ -79,7 +80,7 @@ class ResumableSessions:
                 left (ConnectionError).
         """
         try:
-            with time_limit(self._timeout, "no packet from the client"):
+            async with time_limit(self._timeout, "no packet from the client"):
                 data = await carrier.receive()
                 if not is_frame(data):
                     return Arrival(_Begun(carrier, data), 0, is_new=True)

@@ -41,17 +41,13 @@ import trio_websocket
 
 from trio_rpc.channels import tls
 from trio_rpc.channels.connecting import naming
-from trio_rpc.channels.connection import (
-    Connection,
-    close_forcefully,
-    owned_with_task,
-    time_limit,
-)
+from trio_rpc.channels.connection import Connection, close_forcefully, owned_with_task
 from trio_rpc.channels.errors import ChannelGuard, closed_error
 from trio_rpc.channels.urls import Address
 from trio_rpc.channels.websocket.stream import WatchedStream
 from trio_rpc.errors import DecodeError
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.time_limits import time_limit
 from trio_rpc.wire.limits import Limits
 
 __all__ = [
@@ -370,7 +366,7 @@ async def _run(
     try:
         with one_exception():
             async with trio.open_nursery() as nursery:
-                with time_limit(limits.handshake_timeout, "no WebSocket handshake"):
+                async with time_limit(limits.handshake_timeout, "no WebSocket handshake"):
                     websocket = await shake_hands(nursery, stream)
                 stream.opened()
                 channel = WebSocketChannel(websocket, stream, limits.max_packet)

@@ -16,8 +16,8 @@ import trio
 
 from trio_rpc.channels.tls import explain_broken
 from trio_rpc.channels.websocket.frames import FrameWatch
-from trio_rpc.util.packet_timer import PacketTimer
 from trio_rpc.util.places import untangled
+from trio_rpc.util.time_limits import PacketTimer
 
 __all__ = ["WatchedStream"]
 

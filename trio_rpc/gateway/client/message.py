@@ -21,8 +21,8 @@ from trio_rpc.gateway.client.socket import TextSocket, open_text_socket
 from trio_rpc.gateway.json_messages import ENVELOPE, SPREAD, finish_payload, from_json
 from trio_rpc.services.error_maps import from_error, set_fate
 from trio_rpc.util.one_exception import one_exception
-from trio_rpc.util.packet_timer import was_blocked
 from trio_rpc.util.reconnect import keep_connected
+from trio_rpc.util.time_limits import time_limit, was_blocked
 
 __all__ = ["Message"]
 
@@ -196,10 +196,10 @@ class Message:
         query = "resumable=1" if self._session is None else "resume=1"
         path = f"{self._path}/ws?{query}"
         async with open_text_socket(host, port, path, self._ssl_context, HANDSHAKE) as socket:
-            with trio.move_on_after(HANDSHAKE) as patience:
+            async with time_limit(
+                HANDSHAKE, f"the gateway at {host}:{port} sends no first message"
+            ):
                 session = await self._greet(socket)
-            if patience.cancelled_caught:
-                raise TimeoutError(f"the gateway at {host}:{port} sends no first message")
             if session is None:
                 return
             self._up(socket)

@@ -11,9 +11,10 @@ import trio_websocket
 
 from trio_rpc.channels import tls
 from trio_rpc.channels.connecting import connect_tcp
-from trio_rpc.channels.connection import close_forcefully, time_limit
+from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.channels.websocket.stream import WatchedStream
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.time_limits import time_limit
 
 __all__ = ["TextSocket", "open_text_socket"]
 
@@ -85,7 +86,7 @@ async def open_text_socket(
     with one_exception() as body:
         try:
             async with trio.open_nursery() as nursery:
-                with time_limit(patience, "no answer"):
+                async with time_limit(patience, "no answer"):
                     stream = await connect_tcp(host, port)
                     if ssl_context is not None:
                         stream = tls.wrap_client(stream, ssl_context, host, https_compatible=True)

@@ -54,6 +54,7 @@ from trio_rpc.session.calls.filters import check_filters
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Filter
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.time_limits import time_limit
 
 __all__ = ["WITHOUT_DEFLATE", "Gateway"]
 
@@ -508,8 +509,9 @@ class Gateway:
 
     async def _resume(self, websocket: WebSocket) -> End:
         text: str | None = ""
-        with trio.move_on_after(self.limits.handshake_timeout):
-            text = await _receiving(websocket)()
+        with contextlib.suppress(TimeoutError):
+            async with time_limit(self.limits.handshake_timeout, "no first message"):
+                text = await _receiving(websocket)()
         if text is None:
             return End.GONE
         client = self._returning(text)

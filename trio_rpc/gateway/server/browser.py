@@ -17,6 +17,7 @@ from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.backlog import Backlog
 from trio_rpc.gateway.server.call import GatewayCall
 from trio_rpc.util.rate_limited_log import RateLimitedLog
+from trio_rpc.util.time_limits import was_blocked
 
 __all__ = ["Client", "Connected"]
 
@@ -39,8 +40,8 @@ class Connected(Protocol):
 class Client:
     """A browser, its running calls, and its backlog of messages.
 
-    The calls run in the client's nursery, whether it is connected or not. While it is disconnected,
-    the nursery's deadline is the time at which ``grace`` has passed.
+    The calls run in the client's nursery, whether it is connected or not, until it has been
+    disconnected for ``grace`` seconds.
     One task writes to the current connection, so messages leave in the order in which they were
     queued.
 
@@ -71,6 +72,8 @@ class Client:
         self._started: OrderedDict[str, str] = OrderedDict()
         self._connection: Connected | None = None
         self._nursery: trio.Nursery | None = None
+        self._patience = trio.CancelScope()
+        self._grace = limits.grace if resumable else 0
         # Bound: one task for each callback that the client's own calls are making.
         self._room = trio.lowlevel.ParkingLot()
 
@@ -92,11 +95,24 @@ class Client:
             self._set_deadline()
             try:
                 task_status.started()
-                await trio.sleep_forever()
+                await self._be_away_too_long()
+                self.end("it has been disconnected for too long")
             finally:
                 self._room.unpark_all()
                 if self._connection is not None:
                     self._connection.client_is_over()
+
+    async def _be_away_too_long(self) -> None:
+        """Return when the client has been disconnected for ``grace`` seconds."""
+        grace = self._grace
+        while True:
+            with self._patience:
+                await trio.sleep_forever()
+            # If this program was blocked, a new connection may wait to be accepted.
+            if self.is_away and not (grace and was_blocked(self._patience.deadline, grace)):
+                return
+            self._patience = trio.CancelScope()
+            self._set_deadline()
 
     @property
     def is_over(self) -> bool:
@@ -111,7 +127,7 @@ class Client:
     @property
     def deadline(self) -> float:
         """When the client ends if it does not reconnect; infinity while it is connected."""
-        return math.inf if self._nursery is None else self._nursery.cancel_scope.deadline
+        return self._patience.deadline
 
     def end(self, reason: str) -> None:
         """End the client now and cancel its calls: it has left, or the gateway needs its place."""
@@ -137,9 +153,8 @@ class Client:
 
     def _set_deadline(self) -> None:
         if self._nursery is not None:
-            grace = self.limits.grace if self.is_resumable else 0
             away = self._connection is None
-            self._nursery.cancel_scope.deadline = trio.current_time() + grace if away else math.inf
+            self._patience.deadline = trio.current_time() + self._grace if away else math.inf
 
     # ── its calls ────────────────────────────────────────────────────────────────────────────
 

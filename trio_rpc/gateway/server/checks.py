@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from urllib.parse import urlsplit
 
-import trio
 from starlette.requests import ClientDisconnect, Request
+
+from trio_rpc.util.time_limits import time_limit
 
 __all__ = ["Refusal", "RequestChecks", "header_names", "header_seconds", "read_body"]
 
@@ -74,14 +75,16 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
         raise Refusal(415, f"the body must not be compressed or otherwise encoded: {coding!r:.100}")
     body = bytearray()
     try:
-        with trio.fail_after(seconds):
-            async with aclosing(request.stream()) as chunks:
-                async for chunk in chunks:
-                    body += chunk
-                    if len(body) > most:
-                        raise Refusal(413, f"the body is larger than {most:,} bytes")
-    except trio.TooSlowError:
-        raise Refusal(408, f"the body did not arrive within {seconds:g} s") from None
+        async with (
+            time_limit(seconds, "the body did not arrive"),
+            aclosing(request.stream()) as chunks,
+        ):
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > most:
+                    raise Refusal(413, f"the body is larger than {most:,} bytes")
+    except TimeoutError as exc:
+        raise Refusal(408, str(exc)) from None
     except ClientDisconnect:
         raise Refusal(400, "the client disconnected") from None
     return bytes(body)

@@ -11,7 +11,7 @@ import trio
 
 from trio_rpc.gateway.json_messages import encode, from_json
 from trio_rpc.gateway.server.browser import Client
-from trio_rpc.util.packet_timer import was_blocked
+from trio_rpc.util.time_limits import was_blocked
 
 __all__ = ["Connection", "End"]
 

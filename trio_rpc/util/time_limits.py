@@ -1,16 +1,17 @@
-"""Timing of packets: how long a peer may take for one, without the time that this end loses."""
+"""Time limits for a peer, which do not count time in which this program was blocked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import trio
 
+from trio_rpc.util.one_exception import raise_alone
 from trio_rpc.util.places import catching
 
-__all__ = ["PacketTimer", "was_blocked"]
+__all__ = ["PacketTimer", "time_limit", "was_blocked"]
 
 PUNCTUAL: Final = 0.1
 """How late a program may notice the end of an interval without counting as blocked: a fraction."""
@@ -24,6 +25,42 @@ def was_blocked(deadline: float, interval: float) -> bool:
         interval: its length in seconds.
     """
     return trio.current_time() - deadline > interval * PUNCTUAL
+
+
+@asynccontextmanager
+async def time_limit(seconds: float, complaint: str) -> AsyncIterator[None]:
+    """Raise TimeoutError (an OSError) with the text ``complaint`` if the block takes longer.
+
+    If this program was blocked when the time was over, the block gets as much time again, because
+    the peer's answer may lie unread.
+    """
+    deadline = trio.current_time() + seconds  # first: outside Trio, this says so in plain words
+    body = trio.CancelScope()
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_at, deadline, seconds, body)
+        try:
+            with catching(body):
+                yield
+        except BaseException as exc:  # noqa: BLE001 - the nursery would make a group of it
+            failure = exc
+        nursery.cancel_scope.cancel(reason="the block has ended")
+    if body.cancelled_caught:
+        raise TimeoutError(f"{complaint} within {seconds:g} s")
+    try:
+        if failure is not None:
+            raise_alone(failure)
+    finally:
+        del failure  # its traceback holds this frame
+
+
+async def _cancel_at(deadline: float, seconds: float, scope: trio.CancelScope) -> None:
+    """Cancel a scope when the time is over; as that cannot be undone, look first."""
+    await trio.sleep_until(deadline)
+    while was_blocked(deadline, seconds):
+        deadline = trio.current_time() + seconds
+        await trio.sleep_until(deadline)
+    scope.cancel(reason="the time is over")
 
 
 class PacketTimer:

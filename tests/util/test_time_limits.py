@@ -1,0 +1,64 @@
+"""Time limits do not count time in which this program itself was blocked."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_rpc.util.time_limits import time_limit
+
+
+async def test_a_block_in_time_is_left_at_once(autojump_clock):
+    async with time_limit(10, "no answer"):
+        await trio.sleep(9)
+    assert trio.current_time() == 9
+    await trio.sleep(100)
+
+
+async def test_a_block_that_takes_longer_raises_a_timeout_error(autojump_clock):
+    with pytest.raises(TimeoutError, match=r"^no answer within 10 s$"):
+        async with time_limit(10, "no answer"):
+            await trio.sleep(11)
+    assert trio.current_time() == 10
+
+
+async def test_after_this_program_was_blocked_a_block_has_as_much_time_again_and_no_more(
+    autojump_clock,
+):
+    with pytest.raises(TimeoutError):
+        async with time_limit(10, "no answer"):
+            autojump_clock.jump(500)
+            await trio.sleep(9)
+            autojump_clock.jump(500)  # so the second interval does not count either
+            await trio.sleep_forever()
+    assert trio.current_time() == 1019
+
+
+async def test_a_little_delay_is_no_block(autojump_clock):
+    with pytest.raises(TimeoutError):
+        async with time_limit(10, "no answer"):
+            autojump_clock.jump(10.9)
+            await trio.sleep(9)
+    assert trio.current_time() == 10.9
+
+
+async def test_what_the_block_raises_comes_out_alone(autojump_clock):
+    with pytest.raises(KeyError, match="its own"):
+        async with time_limit(10, "no answer"):
+            raise KeyError("its own")
+
+
+async def test_a_cancellation_from_outside_is_no_timeout(autojump_clock):
+    with trio.move_on_after(5) as scope:
+        async with time_limit(10, "no answer"):
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_its_task_ends_with_the_block(autojump_clock):
+    before = trio.lowlevel.current_statistics().tasks_living
+    async with time_limit(10, "no answer"):
+        await wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living == before + 1
+    assert trio.lowlevel.current_statistics().tasks_living == before
