@@ -109,7 +109,7 @@ class Client:
             with self._patience:
                 await trio.sleep_forever()
             # If this program was blocked, a new connection may wait to be accepted.
-            if self.is_away and not (grace and was_blocked(self._patience.deadline, grace)):
+            if not (grace and was_blocked(self._patience.deadline, grace)):
                 return
             self._patience = trio.CancelScope()
             self._set_deadline()
