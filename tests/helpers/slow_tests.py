@@ -10,6 +10,7 @@ MODULES = {
     "test_browser.py",
     "test_cuts.py",
     "test_demo.py",
+    "test_demo_picture.py",
     "test_deploying.py",
     "test_examples.py",
     "test_extra.py",
