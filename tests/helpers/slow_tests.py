@@ -40,11 +40,12 @@ TESTS = {
     "test_laws_bounds.py": {
         "test_a_flood_of_calls_that_are_cancelled_at_once_leaves_nothing_running"
     },
-    "test_programs.py": {"test_a_program_prints_what_its_page_shows"},
     "test_mutations.py": {"test_a_fault_is_noticed_or_survives_and_the_checkout_is_not_touched"},
+    "test_pasted_commands.py": {"test_the_commands_do_what_the_page_says"},
+    "test_programs.py": {"test_a_program_prints_what_its_page_shows"},
     "test_protocol_model.py": {"runTest"},
     "test_races.py": {"test_10000_concurrent_calls_of_a_sleeping_method"},
-    "test_readme.py": {"test_commands_of_the_readme_do_what_they_say_as_they_are_pasted"},
+    "test_readme.py": {"test_server_and_client_print_what_the_readme_says"},
     "test_resumption_model.py": {
         "test_whatever_is_sent_between_the_steps_of_a_reconnection_arrives_once_and_in_order"
     },

@@ -1,0 +1,71 @@
+"""The commands of docs/how-to/command-line.md do what the page says, as they are pasted into a shell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.pages import ROOT, section, table
+from helpers.programs import free_port, transcripts
+
+PAGE = "docs/how-to/command-line.md"
+COMMANDS = [each.command for each in transcripts(PAGE)]
+
+
+@contextlib.contextmanager
+def typed(command: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a command as it is pasted into a shell, in a virtual environment that is active."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with subprocess.Popen(  # noqa: S602 - what our page says
+        f"exec {command}",
+        shell=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_commands_do_what_the_page_says():
+    pytest.importorskip("cyclopts", reason="the extra cli is not installed")
+    pytest.importorskip("hypercorn", reason="the extra gateway is not installed")
+    first, *others = COMMANDS
+    for port in ("5000", "8000"):
+        here = str(free_port())
+        first = first.replace(f":{port}", f":{here}")
+        others = [command.replace(f":{port}", f":{here}") for command in others]
+    with typed(first) as server:
+        assert server.stdout.readline().startswith("listening at tcp://")
+        for command in others:
+            with typed(command) as run:
+                if " serve " in command:
+                    assert run.stdout.readline().startswith("listening at ")
+                    continue
+                told = run.communicate(timeout=100)[0]
+                # The page shows how one call is cut short.
+                assert run.returncode == (1 if "--timeout" in command else 0), (command, told)
+                assert told
+                assert "Traceback" not in told
+
+
+def test_each_command_is_on_the_page():
+    cli = pytest.importorskip("trio_rpc.cli.app", reason="the extra cli is not installed")
+    used = {command.split()[1] for command in COMMANDS}
+    assert used == {name for name in cli.app if not name.startswith("-")} - {"demo"}
+
+
+def test_exit_codes_of_the_reference_are_those_of_the_program():
+    exits = pytest.importorskip("trio_rpc.cli.exits", reason="the extra cli is not installed")
+    rows = table(section("docs/reference/command-line.md", "Exit codes"), "code")
+    assert [int(row[0]) for row in rows] == [int(code) for code in exits.Exit]
