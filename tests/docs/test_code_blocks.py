@@ -36,7 +36,6 @@ def app():
 
 def test_there_is_something_to_look_at():
     assert PROGRAMS
-    assert any(page_checks.output_of(program[0]) for program in PROGRAMS)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program[0].place)
