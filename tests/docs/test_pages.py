@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 import pytest
-from helpers.pages import PAGES, ROOT, codes, prose, section, table
+from helpers.pages import PAGES, ROOT, blocks, codes, prose, read, section, table
 from helpers.programs import files_of
 
 import trio_rpc.gateway
@@ -39,6 +39,17 @@ def test_files_that_are_named_exist(page):
     places = [ROOT, ROOT / "trio_rpc", (ROOT / page).parent]
     places += [(ROOT / path).parent for path in files_of(page)]
     assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
+@pytest.mark.parametrize("folder", ["how-to", "reference"])
+def test_the_navigation_lists_a_folder_in_the_order_of_its_index(folder):
+    text = read(f"docs/{folder}/index.md")
+    linked = re.findall(r"\]\(([\w-]+)\.md\)", text)
+    [listed] = [tree.split() for language, tree in blocks(text) if language == "{toctree}"]
+    assert listed == [":hidden:", *linked]
+    assert {f"docs/{folder}/{name}.md" for name in [*linked, "index"]} == {
+        page for page in PAGES if page.startswith(f"docs/{folder}/")
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)
