@@ -107,7 +107,7 @@ def try_cli() -> None:
 
 
 def try_without_extras() -> None:
-    """See that what needs an extra says so."""
+    """Check that the parts that need an extra say so."""
     done = run("demo")
     assert done.returncode == 2
     assert "pip install 'trio-rpc[cli]'" in done.stderr
