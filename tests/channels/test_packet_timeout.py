@@ -321,7 +321,7 @@ class RawForwarding:
         self.carrier = carrier
         self.heard = []
 
-    async def say(self, *frames):
+    async def send(self, *frames):
         await self.carrier.send(b"".join(map(encode, frames)))
 
     async def listen(self):
@@ -337,14 +337,14 @@ async def forwarded(autojump_clock, nursery):
     acceptor, peer = Acceptor(), RawForwarding(theirs)
     nursery.start_soon(peer.listen)
     async with open_forwarding(ours, {"a": acceptor, "b": acceptor}, limits=LIMITS):
-        await peer.say(Hello(1, 20_000, 10), Open(1, "a", 100_000))
+        await peer.send(Hello(1, 20_000, 10), Open(1, "a", 100_000))
         yield await acceptor.next(), peer
     await theirs.aclose()
 
 
 async def test_an_unfinished_forwarded_packet_breaks_only_its_channel(forwarded, autojump_clock):
     channel, peer = forwarded
-    await peer.say(Data(1, b"before"), Part(1, b"he"))
+    await peer.send(Data(1, b"before"), Part(1, b"he"))
     assert await channel.receive() == b"before"
     started = trio.current_time()
     for _ in range(2):
@@ -355,7 +355,7 @@ async def test_an_unfinished_forwarded_packet_breaks_only_its_channel(forwarded,
         await channel.send(b"x")
     await wait_all_tasks_blocked()
     assert [type(heard) for heard in peer.heard] == [Hello, Accept, Abort]
-    await peer.say(Part(1, b"late"), Close(1), Open(2, "b", 100_000), Data(2, b"as ever"))
+    await peer.send(Part(1, b"late"), Close(1), Open(2, "b", 100_000), Data(2, b"as ever"))
 
 
 async def test_sending_a_forwarded_packet_slowly_does_not_extend_its_time(
@@ -365,7 +365,7 @@ async def test_sending_a_forwarded_packet_slowly_does_not_extend_its_time(
 
     async def drip():
         for _ in range(100):
-            await peer.say(Part(1, b"x"))
+            await peer.send(Part(1, b"x"))
             await trio.sleep(1)
 
     nursery.start_soon(drip)
@@ -383,19 +383,19 @@ async def test_each_forwarded_packet_has_its_own_time_while_a_task_receives(
 
     async def send():
         for _ in range(3):
-            await peer.say(Part(1, b"he"))
+            await peer.send(Part(1, b"he"))
             await trio.sleep(29)
-            await peer.say(Data(1, b"llo"), Part(1, b"he"))
+            await peer.send(Data(1, b"llo"), Part(1, b"he"))
             await trio.sleep(29)
-            await peer.say(Data(1, b"llo"))
+            await peer.send(Data(1, b"llo"))
         await trio.sleep(1000)
-        await peer.say(Part(1, b"la"))
+        await peer.send(Part(1, b"la"))
 
     nursery.start_soon(send)
     for _ in range(6):
         assert await channel.receive() == b"hello"
     await trio.sleep(2000)
-    await peer.say(Data(1, b"st"))
+    await peer.send(Data(1, b"st"))
     assert await channel.receive() == b"last"
 
 
@@ -403,10 +403,10 @@ async def test_time_in_which_this_program_is_blocked_does_not_count_for_a_forwar
     forwarded, nursery, autojump_clock
 ):
     channel, peer = forwarded
-    await peer.say(Part(1, b"he"))
+    await peer.send(Part(1, b"he"))
 
     async def go_on():
-        await peer.say(Data(1, b"llo"))
+        await peer.send(Data(1, b"llo"))
 
     results = await blocked_in_a_packet(nursery, channel, autojump_clock, go_on)
     assert results == [b"hello"]
@@ -530,7 +530,7 @@ async def test_a_part_of_a_forwarded_packet_counts_as_a_sign_of_life(forwarded, 
     channel, peer = forwarded
     for frames in ([Part(1, b"a")], [Part(1, b"b")], [Data(1, b"c")]):
         heard = channel.heard
-        await peer.say(*frames)
+        await peer.send(*frames)
         await wait_all_tasks_blocked()
         assert channel.heard > heard
     assert await channel.receive() == b"abc"

@@ -1,4 +1,4 @@
-"""What waits to be sent to one client, and is sent again to one that comes back."""
+"""Messages for one client: queued until they are sent, and kept for a client that reconnects."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def test_messages_are_numbered_from_one():
     assert backlog.next_number == 2
 
 
-def test_as_many_are_taken_as_fit_and_one_at_least():
+def test_a_frame_takes_as_many_messages_as_fit_but_at_least_one():
     backlog = filled(b"aa", b"bb", b"cc")
     assert backlog.take(4) == [b"aa", b"bb"]
     assert backlog.take(1) == [b"cc"]
     assert backlog.take(4) == []
 
 
-def test_it_is_full_by_messages_or_by_bytes():
+def test_a_backlog_is_full_by_messages_or_by_bytes():
     by_messages = Backlog(2, 100, keeps=True)
     by_messages.put(b"a")
     assert not by_messages.is_full
@@ -40,7 +40,7 @@ def test_it_is_full_by_messages_or_by_bytes():
     assert by_bytes.is_full
 
 
-def test_what_is_acknowledged_makes_room():
+def test_acknowledged_messages_make_room():
     backlog = Backlog(1, 100, keeps=True)
     backlog.put(b"a")
     assert backlog.take(100) == [b"a"]
@@ -55,12 +55,12 @@ def test_a_number_that_was_not_sent_cannot_be_acknowledged():
     backlog.take(1)
     assert not backlog.acknowledge(2)
     assert backlog.acknowledge(1)
-    assert backlog.acknowledge(1)  # once more changes nothing
+    assert backlog.acknowledge(1)  # again, without effect
     assert backlog.acknowledge(-5)
     assert backlog.take(100) == [b"b"]
 
 
-def test_for_a_client_that_cannot_come_back_nothing_is_kept():
+def test_for_a_client_that_cannot_resume_no_message_is_kept():
     backlog = filled(b"a", b"b", keeps=False)
     assert backlog.take(0) == [b"a"]
     assert not backlog.rewind(0)
@@ -68,7 +68,7 @@ def test_for_a_client_that_cannot_come_back_nothing_is_kept():
     assert not backlog.has_news
 
 
-def test_rewinding_to_what_is_not_held_is_refused():
+def test_rewinding_to_a_message_that_is_not_kept_is_refused():
     backlog = filled(b"a", b"b")
     backlog.take(100)
     backlog.acknowledge(1)
@@ -79,7 +79,7 @@ def test_rewinding_to_what_is_not_held_is_refused():
 
 
 @given(st.data())
-def test_whoever_comes_back_gets_each_message_once_and_in_order(data):
+def test_a_reconnecting_client_gets_each_message_once_and_in_order(data):
     backlog = Backlog(10_000, 1_000_000, keeps=True)
     put: list[bytes] = []
     received: list[bytes] = []

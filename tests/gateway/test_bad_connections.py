@@ -1,4 +1,4 @@
-"""Connections that speak nonsense, or end at a bad moment: what they cost, and how soon they are gone."""
+"""Connections with invalid input or an abrupt end: what is logged, and when they are closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
-from helpers.gateway_tools import PATIENCE, browsing, closed_with, hosting, websocket
+from helpers.gateway_tools import TIME_LIMIT, browsing, closed_with, hosting, websocket
 from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
 from starlette.applications import Starlette
@@ -50,35 +50,35 @@ def port_of(url: str) -> int:
 
 
 def reset(stream: trio.SocketStream) -> None:
-    """Close a connection so that the other end sees a reset."""
+    """Close a connection so that the other end gets a reset."""
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     stream.socket.close()
 
 
 BAD = {
-    "a byte behind an upgrade": [UPGRADE + b"x"],
-    "a frame behind an upgrade": [UPGRADE + b"\x81\x80abcd"],
-    "an upgrade in two parts, and more": [UPGRADE[:-2], b"\r\nxyz"],
+    "a byte after an upgrade": [UPGRADE + b"x"],
+    "a frame after an upgrade": [UPGRADE + b"\x81\x80abcd"],
+    "an upgrade in two parts and extra bytes": [UPGRADE[:-2], b"\r\nxyz"],
     "an upgrade of another version": [UPGRADE.replace(b" 13", b" 12")],
     "an upgrade without a key": [UPGRADE.replace(b"Sec-WebSocket-Key", b"X")],
     "an upgrade without a version": [UPGRADE.replace(b"Sec-WebSocket-Version", b"X")],
-    "an upgrade to nowhere": [UPGRADE.replace(b"/ws", b"/nowhere")],
+    "an upgrade of an unknown path": [UPGRADE.replace(b"/ws", b"/nowhere")],
     "an upgrade of a POST": [UPGRADE.replace(b"GET", b"POST")],
     "an upgrade to HTTP/2": [UPGRADE.replace(b"websocket", b"h2c")],
-    "nonsense after an upgrade": [UPGRADE, b"\xff" * 100],
+    "invalid bytes after an upgrade": [UPGRADE, b"\xff" * 100],
     "an unmasked frame after an upgrade": [UPGRADE, b"\x81\x01a"],
     "text that is not UTF-8 after an upgrade": [UPGRADE, b"\x81\x81\0\0\0\0\xff"],
     "a close frame with a bad code": [UPGRADE, b"\x88\x82\0\0\0\0\x00\x01"],
     "half a head": [UPGRADE[:40]],
     "no head": [b""],
     "HTTP/2": [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0" * 50],
-    "a path that is no text": [b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"],
+    "a path that is not text": [b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"],
     "no request at all": [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" * 10],
     "half a body": [POST[:-3]],
     "two lengths": [HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}"],
     "bad chunks": [HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}"],
-    "more than one body": [POST + b"more, which is no request"],
-    "a large answer": [POST],
+    "more than one body": [POST + b"extra bytes that are not a request"],
+    "a large response": [POST],
     "two requests at once": [POST + POST],
     "an end while a call runs": [
         POST.replace(b"echo", b"hold").replace(b'{"size": 3000000}', b"{               }")
@@ -87,7 +87,7 @@ BAD = {
 BAD_ENDS = ["close", "half", "reset"]
 
 
-async def be_bad(port: int, parts: list[bytes], end: str) -> None:
+async def misbehave(port: int, parts: list[bytes], end: str) -> None:
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     async with stream:
         with contextlib.suppress(trio.BrokenResourceError):
@@ -104,11 +104,11 @@ async def be_bad(port: int, parts: list[bytes], end: str) -> None:
             reset(stream)
 
 
-async def other_pages(request: Request) -> Response:
+async def echo_body(request: Request) -> Response:
     return Response(await request.body())
 
 
-async def other_socket(websocket: WebSocket) -> None:
+async def echo_socket(websocket: WebSocket) -> None:
     await websocket.accept()
     while True:
         await websocket.send_text(await websocket.receive_text())
@@ -119,8 +119,8 @@ async def mounted() -> AsyncIterator[str]:
     gateway = Gateway(Service())
     app = Starlette(
         routes=[
-            Route("/api/echo", other_pages, methods=["POST"]),
-            WebSocketRoute("/ws", other_socket),
+            Route("/api/echo", echo_body, methods=["POST"]),
+            WebSocketRoute("/ws", echo_socket),
             Mount("/rpc", gateway),
         ],
         lifespan=lambda _: gateway.run(),
@@ -131,14 +131,14 @@ async def mounted() -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("end", BAD_ENDS)
 @pytest.mark.parametrize("is_mounted", [False, True])
-async def test_what_strangers_do_is_one_short_line_a_minute_at_most(is_mounted, end, caplog):
+async def test_invalid_connections_log_at_most_one_short_line_a_minute(is_mounted, end, caplog):
     caplog.set_level(logging.INFO)
     async with mounted() if is_mounted else hosting(Gateway(Service())) as url:
         async with trio.open_nursery() as nursery:
             for parts in BAD.values():
                 for _ in range(2):
-                    nursery.start_soon(be_bad, port_of(url), parts, end)
-        # It serves all the same, and each connection has ended.
+                    nursery.start_soon(misbehave, port_of(url), parts, end)
+        # It still serves, and each connection has ended.
         if not is_mounted:
             async with browsing(url) as browser:
                 assert (await browser.http.post("/api/echo", json={})).json()["payload"] == "x"
@@ -147,9 +147,9 @@ async def test_what_strangers_do_is_one_short_line_a_minute_at_most(is_mounted, 
     assert all(record.exc_info is None and len(record.getMessage()) < 300 for record in lines)
 
 
-async def test_what_an_application_does_wrong_is_logged_with_its_traceback(caplog):
+async def test_a_bug_of_the_application_is_logged_with_its_traceback(caplog):
     async def fails(_: Request) -> Response:
-        raise LookupError("a fault of the application's own")
+        raise LookupError("the application's own bug")
 
     async def socket_fails(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -163,11 +163,11 @@ async def test_what_an_application_does_wrong_is_logged_with_its_traceback(caplo
             assert b" 500 " in await stream.receive_some()
         async with websocket(url) as ws:
             assert await closed_with(ws) == 1011
-    assert caplog.text.count("LookupError: a fault of the application's own") == 1
+    assert caplog.text.count("LookupError: the application's own bug") == 1
     assert caplog.text.count("LookupError: another") == 1
 
 
-async def test_lines_that_clients_cause_are_bounded_for_the_gateway_and_not_for_each(caplog):
+async def test_the_rate_limit_of_log_lines_is_per_gateway_and_not_per_client(caplog):
     async with hosting(Gateway(Service())) as url:
         for _ in range(30):
             async with websocket(url) as ws:
@@ -178,7 +178,7 @@ async def test_lines_that_clients_cause_are_bounded_for_the_gateway_and_not_for_
     assert caplog.text.count("sent invalid JSON") == 20
 
 
-def test_a_bound_of_its_own_for_each_kind_of_line(caplog, autojump_clock):
+def test_the_rate_limited_log_counts_the_lines_it_leaves_out(caplog, autojump_clock):
     async def main() -> None:
         one = RateLimitedLog(logging.getLogger("trio_rpc.gateway"), lines=1)
         for number in range(3):
@@ -198,7 +198,7 @@ def test_a_bound_of_its_own_for_each_kind_of_line(caplog, autojump_clock):
 
 
 def message_of(size: int, pad: str = "x") -> str:
-    """Make a message of so many bytes that is ignored."""
+    """Make a message of this many bytes, of an unknown type."""
     bare = len(json.dumps({"type": "unknown", "pad": ""}))
     return json.dumps(
         {"type": "unknown", "pad": pad * ((size - bare) // len(pad.encode()))}, ensure_ascii=False
@@ -221,44 +221,44 @@ async def limited(limits: GatewayLimits, *, is_mounted: bool) -> AsyncIterator[s
 @pytest.mark.parametrize("pad", ["x", "ä"])
 @pytest.mark.parametrize("most", [1000, 1_000_000])
 @pytest.mark.parametrize("is_mounted", [False, True])
-async def test_max_message_is_the_limit_that_holds(is_mounted, most, pad):
+async def test_max_message_is_the_limit_of_a_gateways_websockets(is_mounted, most, pad):
     async with limited(GatewayLimits(max_message=most), is_mounted=is_mounted) as url:
         async with browsing(url) as browser:
             await browser.ws.send_message(message_of(most, pad))
-            await browser.say("ping", id=1)
+            await browser.send("ping", id=1)
             assert (await browser.next())["id"] == 1
             await browser.ws.send_message(message_of(most + 2, pad))
             assert await closed_with(browser.ws) == 1009
 
 
 @pytest.mark.parametrize("size", [70_000, 900_000])
-async def test_a_hosts_own_websockets_do_not_have_the_limits_of_a_gateway(size):
+async def test_the_gateways_limits_do_not_apply_to_other_websockets_of_its_host(size):
     async with mounted() as url, websocket(url) as ws:
         await ws.send_message("x" * size)
         assert await ws.get_message() == "x" * size
 
 
-async def test_a_hosts_own_websockets_have_the_limit_of_its_server(nursery):
+async def test_other_websockets_of_a_host_have_the_limit_of_its_server(nursery):
     config = Config()
     config.bind, config.loglevel = ["127.0.0.1:0"], "ERROR"
     config.websocket_max_message_size = 100_000
-    app = without_deflate(Starlette(routes=[WebSocketRoute("/ws", other_socket)]))
+    app = without_deflate(Starlette(routes=[WebSocketRoute("/ws", echo_socket)]))
     stop = trio.Event()
 
     async def run(task_status: trio.TaskStatus[list[str]]) -> None:
         await hypercorn_serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
 
     [url] = await nursery.start(run)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(TIME_LIMIT):
         async with websocket(url) as ws:
-            await ws.send_message("ä" * 50_000)  # bytes count, and not characters
+            await ws.send_message("ä" * 50_000)  # the limit counts bytes, not characters
             assert len(await ws.get_message()) == 50_000
             await ws.send_message("ä" * 50_001)
             assert await closed_with(ws) == 1009
     stop.set()
 
 
-async def test_max_body_holds_whatever_max_message_is():
+async def test_max_body_is_independent_of_max_message():
     limits = GatewayLimits(max_message=10, max_body=100_000)
     async with hosting(Gateway(Service(), limits=limits)) as url, browsing(url) as browser:
         for size, status in ((99_000, 422), (101_000, 413)):
@@ -268,7 +268,7 @@ async def test_max_body_holds_whatever_max_message_is():
 
 @pytest.mark.parametrize("reads", [True, False])
 @pytest.mark.parametrize("goes_on", [True, False])
-async def test_after_1009_the_socket_is_gone_within_time_to_die(goes_on, reads):
+async def test_after_1009_the_socket_is_closed_within_the_shutdown_timeout(goes_on, reads):
     limits = GatewayLimits(max_message=1000, shutdown_timeout=0.1, grace=0.1)
     gateway = Gateway(Service(), limits=limits)
     async with hosting(gateway) as url:
@@ -276,7 +276,7 @@ async def test_after_1009_the_socket_is_gone_within_time_to_die(goes_on, reads):
         async with stream:
             await stream.send_all(UPGRADE)
             await stream.receive_some()
-            frame = b"\x81\xfe\x10\x00\0\0\0\0" + b"x" * 4096  # and no word of its own Close
+            frame = b"\x81\xfe\x10\x00\0\0\0\0" + b"x" * 4096  # no Close frame follows
             with trio.fail_after(5), contextlib.suppress(trio.BrokenResourceError):
                 await stream.send_all(frame)
                 while goes_on:
@@ -285,11 +285,11 @@ async def test_after_1009_the_socket_is_gone_within_time_to_die(goes_on, reads):
                 while reads and await stream.receive_some():
                     pass
             with trio.fail_after(5):
-                while gateway.clients:  # noqa: ASYNC110 - of a client nothing else can be waited for
+                while gateway.clients:  # noqa: ASYNC110 - no event tells
                     await trio.sleep(0.01)
 
 
-async def test_a_client_that_is_told_1009_can_read_that():
+async def test_a_client_can_read_the_close_code_1009():
     async with hosting(Gateway(Service(), limits=GatewayLimits(max_message=1000))) as url:
         async with websocket(url) as ws:
             await ws.get_message()
@@ -299,8 +299,8 @@ async def test_a_client_that_is_told_1009_can_read_that():
             assert await closed_with(ws) == 1009
 
 
-async def test_a_server_that_knows_no_limit_is_told_to_close():
-    """Under hypercorn without ``without_deflate``, the connection itself looks at the size."""
+async def test_a_message_that_is_too_large_ends_the_connection_of_a_server_without_a_limit():
+    """Without ``without_deflate``, hypercorn sets no limit, and the connection checks the size."""
     client = Client(GatewayLimits(max_message=10), resumable=True)
 
     async def send(_: str) -> None:

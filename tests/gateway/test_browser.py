@@ -34,7 +34,7 @@ def chromium() -> Iterator[Chromium]:
 
 
 class Service:
-    """What the pages of these tests call."""
+    """The methods that the pages of these tests call."""
 
     def __init__(self) -> None:
         self.started = trio.Event()
@@ -90,7 +90,7 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def serving(service: object, **options: Any) -> AsyncIterator[ChaosProxy]:
-    """Serve a page and a gateway behind a proxy that can cut."""
+    """Serve a page and a gateway behind a proxy that can cut connections."""
     async with hosting(Gateway(service, pages=PAGES, **options)) as url:
         async with open_chaos_proxy(f"tcp{url.removeprefix('http')}") as proxy:
             if isinstance(service, Service):
@@ -102,19 +102,19 @@ def url_of(proxy: ChaosProxy) -> str:
     return f"http{proxy.url.removeprefix('tcp')}/"
 
 
-BEGIN = """
+PRELUDE = """
 const { Message, MessageError } = await import("/message.js");
 const message = new Message();
 """
 
 
 async def evaluate(chromium: Chromium, proxy: ChaosProxy, script: str) -> Any:
-    """Run a script in a new tab, as the body of an async function; return what it returns."""
+    """Run a script in a new tab as the body of an async function, and return its result."""
 
     def run() -> Any:
         page = chromium.new_page(url_of(proxy))
         try:
-            return page.evaluate(f"async () => {{ {BEGIN} {script} }}")
+            return page.evaluate(f"async () => {{ {PRELUDE} {script} }}")
         finally:
             assert page.errors == []
             page.close()
@@ -122,7 +122,7 @@ async def evaluate(chromium: Chromium, proxy: ChaosProxy, script: str) -> Any:
     return await chromium.run(run)
 
 
-async def test_a_call_with_callbacks(chromium):
+async def test_a_browser_can_make_a_call_with_callbacks(chromium):
     async with serving(Service()) as proxy:
         assert await evaluate(
             chromium,
@@ -148,7 +148,7 @@ async def test_a_call_with_callbacks(chromium):
         }
 
 
-async def test_results(chromium):
+async def test_results_of_every_type_arrive(chromium):
     async with serving(Service()) as proxy:
         script = """
             await message.connect();
@@ -170,7 +170,7 @@ async def test_without_connect_a_connection_is_made_for_the_call(chromium):
         assert await evaluate(chromium, proxy, script) == [2, "closed"]
 
 
-async def test_errors(chromium):
+async def test_failed_calls_reject_with_a_message_error(chromium):
     async with serving(Service()) as proxy:
         script = """
             await message.connect();
@@ -196,7 +196,7 @@ async def test_errors(chromium):
         ]
 
 
-async def test_aborting_cancels_the_work_and_waits_for_its_end(chromium):  # law 2
+async def test_law_2_aborting_cancels_the_handler_and_waits_for_its_end(chromium):
     service = Service()
     async with serving(service) as proxy:
         script = """
@@ -214,7 +214,7 @@ async def test_aborting_cancels_the_work_and_waits_for_its_end(chromium):  # law
         assert service.cancelled == 1
 
 
-async def test_a_result_that_won_the_race_is_returned(chromium):  # law 3
+async def test_a_result_that_won_the_race_is_returned(chromium):
     service = Service()
     async with serving(service) as proxy, trio.open_nursery() as nursery:
         script = """
@@ -227,13 +227,13 @@ async def test_a_result_that_won_the_race_is_returned(chromium):  # law 3
         nursery.cancel_scope.cancel()
 
 
-async def test_a_deadline_travels(chromium):  # law 5
+async def test_law_5_the_timeout_of_a_browsers_call_travels(chromium):
     service = Service()
     async with serving(service) as proxy:
         script = """
             await message.connect();
             const now = Date.now();
-            Date.now = () => now; // so that all of the time is left when the request is made
+            Date.now = () => now; // so that the whole time is left when the request is made
             return await message.post("hold", {}, { found: () => {} }, { timeoutMs: 100 })
               .catch((error) => error.name);
         """
@@ -255,7 +255,7 @@ async def test_a_callback_that_throws_is_reported_and_the_call_goes_on(chromium)
         assert other == 1
 
 
-async def test_ten_thousand_callbacks_come_in_order(chromium):
+async def test_ten_thousand_callbacks_arrive_in_order(chromium):
     async with serving(Service()) as proxy:
         script = """
             await message.connect();
@@ -284,12 +284,12 @@ async def test_none_is_lost_and_none_comes_twice_over_five_cuts(chromium):
         assert got == {"whole": True, "cuts": 5, "same": True}
 
 
-async def test_a_session_that_is_lost_rejects_what_is_pending_and_another_one_begins(chromium):
+async def test_a_lost_session_rejects_its_calls_and_a_new_one_starts(chromium):
     service = Service()
     async with serving(service) as proxy, hosting(Gateway(Service())) as other:
 
         async def move() -> None:
-            await service.noted.wait()  # the page has its answer, and a callback
+            await service.noted.wait()  # the page has the response and a callback
             proxy.target = f"tcp{other.removeprefix('http')}"
             proxy.cut()
 
@@ -309,7 +309,7 @@ async def test_a_session_that_is_lost_rejects_what_is_pending_and_another_one_be
         assert text == "session lost: the gateway does not know it any more"
 
 
-async def test_a_gateway_that_cannot_be_reached(chromium):
+async def test_calls_to_an_unreachable_gateway_reject(chromium):
     async with serving(Service()) as proxy:
         script = """
             const first = await new Message("127.0.0.1", 1).connect().catch((error) => error.code);
@@ -320,7 +320,7 @@ async def test_a_gateway_that_cannot_be_reached(chromium):
         assert await evaluate(chromium, proxy, script) == ["unreachable", "unreachable", "closed"]
 
 
-async def test_who_closes_before_it_is_open_leaves_nothing_behind(chromium):
+async def test_closing_a_client_before_it_is_open_leaves_no_connection(chromium):
     gateway = Gateway(Service(), pages=PAGES)
     async with hosting(gateway) as url, open_chaos_proxy(f"tcp{url[4:]}") as proxy:
         script = """
@@ -331,11 +331,11 @@ async def test_who_closes_before_it_is_open_leaves_nothing_behind(chromium):
             return [await waiting, message.state];
         """
         assert await evaluate(chromium, proxy, script) == ["closed", "closed"]
-        while proxy.links:  # connections of HTTP that the browser keeps end with its tab
+        while proxy.links:  # the browser's HTTP connections end with the tab
             await trio.lowlevel.checkpoint()
 
 
-async def test_race_a_post_that_is_answered_after_close_is_rejected_as_the_others_are(chromium):
+async def test_race_a_post_that_is_answered_after_close_is_rejected(chromium):
     async with serving(Service()) as proxy:
         script = """
             await message.connect();
@@ -377,14 +377,14 @@ async def test_ordinary_requests(chromium):
         ]
 
 
-async def test_closing_a_tab_cancels_its_work_at_once(chromium):
+async def test_closing_a_tab_cancels_its_calls_at_once(chromium):
     service = Service()
     async with serving(service) as proxy:
 
         def leave() -> None:
             page = chromium.new_page(url_of(proxy))
             page.evaluate(
-                f"""async () => {{ {BEGIN}
+                f"""async () => {{ {PRELUDE}
                     await message.connect();
                     await new Promise((found) => {{ message.post("hold", {{}}, {{ found }}); }});
                 }}"""
@@ -395,7 +395,7 @@ async def test_closing_a_tab_cancels_its_work_at_once(chromium):
         await service.ended.wait()
 
 
-async def test_the_page_shows_what_is_found(chromium, tmp_path):
+async def test_the_page_shows_the_files_that_are_found(chromium, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         for number in range(20):
@@ -424,14 +424,14 @@ async def test_the_page_shows_what_is_found(chromium, tmp_path):
         await chromium.run(look)
 
 
-async def test_the_page_cancels_and_survives_a_cut(chromium, tmp_path):
+async def test_the_page_can_cancel_and_goes_on_after_a_cut(chromium, tmp_path):
     for number in range(500):
         (tmp_path / f"{number:03}.txt").write_text("x")
     async with serving(Scanner(tmp_path)) as proxy:
 
         def begin() -> Any:
             page = chromium.new_page(url_of(proxy))
-            page.fill("#pause", "0.05")  # 25 s in all: no cancellation comes too late
+            page.fill("#pause", "0.05")  # 25 s in all, so that the cancellation is in time
             page.click("#start")
             page.wait_for_function("Number(document.getElementById('count').textContent) > 5")
             return page
@@ -468,7 +468,7 @@ async def test_two_tabs_are_two_sessions(chromium, tmp_path):
             pages = [chromium.new_page(url_of(proxy)) for _ in range(2)]
             for page, folder in zip(pages, ("one", "two"), strict=True):
                 page.fill("#folder", folder)
-                page.fill("#pause", "0.05")  # 25 s in all: no cancellation comes too late
+                page.fill("#pause", "0.05")  # 25 s in all, so that the cancellation is in time
                 page.click("#start")
             for page, folder, count in zip(pages, ("one", "two"), (30, 50), strict=True):
                 page.wait_for_selector("#start:enabled")
@@ -480,6 +480,6 @@ async def test_two_tabs_are_two_sessions(chromium, tmp_path):
         await chromium.run(look)
 
 
-def test_what_git_ignores():
+def test_git_ignores_the_build_output():
     ignored = (Path(__file__).parents[2] / ".gitignore").read_text()
     assert "/out/" in ignored

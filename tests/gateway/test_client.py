@@ -1,4 +1,4 @@
-"""The Python client against a gateway over real sockets, with a proxy between them that cuts."""
+"""The Python client against a gateway over real sockets, with a proxy that can cut them."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def test_a_call_with_callbacks(scanner):
     assert message.client_id is None
 
 
-async def test_the_connection_is_opened_at_need_and_closed_when_nobody_needs_it(scanner):
+async def test_the_connection_is_opened_when_needed_and_closed_when_unused(scanner):
     async with gateway_for(scanner) as message:
         found = []
         assert await message.post("scan", {"count": 2}, {"found": found.append}) == {"count": 2}
@@ -148,7 +148,7 @@ async def test_the_connection_is_opened_at_need_and_closed_when_nobody_needs_it(
             assert message.state == "open"
 
 
-async def test_who_leaves_first_hands_the_connection_on(scanner):
+async def test_the_connection_stays_open_for_a_call_that_outlives_the_block(scanner):
     async with gateway_for(scanner) as message, trio.open_nursery() as nursery:
         results = []
 
@@ -164,7 +164,7 @@ async def test_who_leaves_first_hands_the_connection_on(scanner):
     assert results == [1, 2, "done"]
 
 
-async def test_a_post_without_callbacks_takes_no_websocket(scanner):
+async def test_a_post_without_callbacks_opens_no_websocket(scanner):
     async with through_a_proxy(scanner) as (message, proxy):
         assert await message.post("budget") > 10
         assert message.client_id is None
@@ -174,10 +174,10 @@ async def test_a_post_without_callbacks_takes_no_websocket(scanner):
         with trio.fail_after(9):
             assert 5 < await message.post("budget") <= 9
         with pytest.raises(trio_rpc.InvalidArguments):
-            await message.post("scan", {"count": 1})  # it has callbacks
+            await message.post("scan", {"count": 1})  # it requires callbacks
 
 
-async def test_what_a_handler_raises_is_raised_here(scanner):
+async def test_an_exception_of_a_handler_is_raised_at_the_client(scanner):
     async with gateway_for(scanner) as message, message.connect():
         with pytest.raises(trio_rpc.RemoteError) as caught:
             await message.post("fail")
@@ -185,7 +185,7 @@ async def test_what_a_handler_raises_is_raised_here(scanner):
         assert caught.value.message == "not here"
 
 
-async def test_refusals_are_raised_as_what_they_are(scanner):
+async def test_refusals_are_raised_as_their_classes(scanner):
     async with gateway_for(scanner) as message, message.connect():
         with pytest.raises(trio_rpc.MethodNotFound, match="'nope'"):
             await message.post("nope")
@@ -200,7 +200,7 @@ async def test_refusals_are_raised_as_what_they_are(scanner):
     assert scanner.calls == 0
 
 
-async def test_leaving_the_scope_of_a_post_cancels_its_work_and_waits_for_that(scanner):  # law 2
+async def test_law_2_cancelling_a_post_cancels_the_handler_and_waits_for_its_end(scanner):
     async with gateway_for(scanner) as message, message.connect():
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -210,7 +210,7 @@ async def test_leaving_the_scope_of_a_post_cancels_its_work_and_waits_for_that(s
         assert scanner.ended.is_set()
 
 
-async def test_leaving_the_block_of_the_connection_does_too(scanner):
+async def test_cancelling_the_block_of_the_connection_cancels_its_handlers(scanner):
     async with gateway_for(scanner) as message:
         with trio.CancelScope() as scope:
             async with message.connect(), trio.open_nursery() as nursery:
@@ -221,7 +221,7 @@ async def test_leaving_the_block_of_the_connection_does_too(scanner):
         assert message.state == "closed"
 
 
-async def test_a_callback_that_is_cancelled_cancels_the_work(scanner):
+async def test_a_cancelled_callback_cancels_the_handler(scanner):
     async with gateway_for(scanner) as message, message.connect():
         with trio.CancelScope() as scope:
 
@@ -234,7 +234,7 @@ async def test_a_callback_that_is_cancelled_cancels_the_work(scanner):
         assert scanner.ended.is_set()
 
 
-async def test_a_callback_that_ends_the_program_does_too(scanner):
+async def test_a_fatal_exception_of_a_callback_cancels_the_handler(scanner):
     async with gateway_for(scanner) as message, message.connect():
 
         def found(number):
@@ -245,7 +245,7 @@ async def test_a_callback_that_ends_the_program_does_too(scanner):
         assert scanner.ended.is_set()
 
 
-async def test_a_result_that_won_the_race_is_returned(scanner):  # law 3
+async def test_a_result_that_won_the_race_is_returned(scanner):
     async with gateway_for(scanner) as message, message.connect():
         results = []
         with trio.CancelScope() as scope:
@@ -260,14 +260,14 @@ async def test_a_result_that_won_the_race_is_returned(scanner):  # law 3
         assert results == ["finished"]
 
 
-async def test_a_result_whose_callbacks_were_not_run_any_more_is_none(scanner):
-    """Found by a soak: a local call would have ended at the callback."""
+async def test_a_result_is_dropped_if_its_callbacks_did_not_all_run(scanner):
+    """A local call would have ended at its callback."""
     async with gateway_for(scanner) as message, message.connect():
         results = []
         with trio.CancelScope() as scope:
 
             async def found(number):
-                await scanner.finished.wait()  # all has come, the result too
+                await scanner.finished.wait()  # all messages have arrived, including the result
                 await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
 
@@ -276,7 +276,7 @@ async def test_a_result_whose_callbacks_were_not_run_any_more_is_none(scanner):
         assert results == []
 
 
-async def test_deadlines_travel_and_a_caller_sees_its_own_scope(scanner):  # law 5
+async def test_law_5_deadlines_travel_and_a_caller_sees_its_own_cancellation(scanner):
     async with gateway_for(scanner) as message, message.connect():
         with trio.fail_after(9):
             assert 5 < await message.post("budget") <= 9
@@ -286,7 +286,7 @@ async def test_deadlines_travel_and_a_caller_sees_its_own_scope(scanner):  # law
         assert scanner.ended.is_set()
 
 
-async def test_a_gateway_that_does_not_confirm_is_waited_for_so_long_only(scanner):
+async def test_the_wait_for_the_confirmation_of_a_cancel_is_bounded_by_cancel_grace(scanner):
     async with through_a_proxy(scanner) as (_, proxy):
         message = Message("127.0.0.1", int(proxy.url.rpartition(":")[2]), cancel_grace=0.05)
         async with message.connect():
@@ -313,7 +313,7 @@ async def test_a_callback_that_raises_is_reported_and_the_call_goes_on(scanner, 
     assert "the callback 'found' failed" in caplog.text
 
 
-async def test_a_callback_that_was_not_given_is_skipped_with_one_warning(caplog):
+async def test_a_call_of_a_missing_callback_is_skipped_with_one_warning(caplog):
     posted = trio.Event()
 
     async def calls_all(request):
@@ -354,7 +354,7 @@ async def fake_gateway(post, ws) -> AsyncIterator[Message]:
         yield Message("127.0.0.1", int(url.rpartition(":")[2]))
 
 
-async def test_what_overtakes_the_answer_is_held_and_delivered_in_order():
+async def test_messages_that_overtake_the_response_are_delivered_in_order_after_it():
     posted, sent = trio.Event(), trio.Event()
 
     async def slow(request):
@@ -379,9 +379,9 @@ async def test_what_overtakes_the_answer_is_held_and_delivered_in_order():
         assert found == [1, 2]
 
 
-async def test_work_that_nobody_waits_for_is_cancelled():
-    """Its POST was answered, and the answer was lost."""
-    heard = []
+async def test_a_call_that_has_no_caller_is_cancelled():
+    """The POST was handled, but its response was lost."""
+    received = []
 
     async def lost(request):
         return Response(status_code=500)
@@ -391,7 +391,7 @@ async def test_work_that_nobody_waits_for_is_cancelled():
         await websocket.send_json({"type": "uuid", "uuid": "c"})
         text = {"type": "callback", "request_uuid": "r", "found": 1, "seq": 1}
         await websocket.send_json(text)
-        heard.append(json.loads((await websocket.receive())["text"]))
+        received.append(json.loads((await websocket.receive())["text"]))
         done.set()
 
     done = trio.Event()
@@ -399,7 +399,7 @@ async def test_work_that_nobody_waits_for_is_cancelled():
         with pytest.raises(trio_rpc.RpcError, match="500"):
             await message.post("scan", {}, {"found": print})
         await done.wait()
-    assert heard == [{"type": "cancel", "request_uuid": "r", "reason": "no caller waits for it"}]
+    assert received == [{"type": "cancel", "request_uuid": "r", "reason": "no caller waits for it"}]
 
 
 async def test_none_is_lost_and_none_comes_twice_over_five_cuts(scanner):
@@ -420,7 +420,7 @@ async def test_none_is_lost_and_none_comes_twice_over_five_cuts(scanner):
         assert proxy.accepted >= 6
 
 
-async def test_bytes_that_arrive_one_by_one(scanner):
+async def test_messages_may_arrive_byte_by_byte(scanner):
     async with through_a_proxy(scanner, back=Faults(max_slice=1)) as (message, _):
         found = []
         async with message.connect():
@@ -428,7 +428,7 @@ async def test_bytes_that_arrive_one_by_one(scanner):
         assert found == list(range(20))
 
 
-async def test_a_cancel_while_the_connection_is_down_is_said_when_it_is_back(scanner):
+async def test_a_cancel_without_a_connection_is_sent_after_reconnecting(scanner):
     async with through_a_proxy(scanner) as (message, proxy), message.connect():
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -439,7 +439,7 @@ async def test_a_cancel_while_the_connection_is_down_is_said_when_it_is_back(sca
         assert scanner.ended.is_set()
 
 
-async def test_a_session_that_the_gateway_has_forgotten_fails_its_calls(scanner):
+async def test_the_calls_of_a_session_that_the_gateway_has_forgotten_fail(scanner):
     async with hosting(Gateway(scanner)) as url, hosting(Gateway(Scanner())) as other:
         async with open_chaos_proxy(f"tcp{url[4:]}") as proxy:
             message = Message("127.0.0.1", int(proxy.url.rpartition(":")[2]))
@@ -457,7 +457,9 @@ async def test_a_session_that_the_gateway_has_forgotten_fails_its_calls(scanner)
                 assert message.client_id != name
 
 
-async def test_a_gateway_out_of_reach_for_longer_than_the_grace_fails_calls(scanner, monkeypatch):
+async def test_calls_fail_when_the_gateway_cannot_be_reached_within_the_grace_time(
+    scanner, monkeypatch
+):
     monkeypatch.setattr(client, "LONGEST_PAUSE", 0.01)
     limits = GatewayLimits(grace=0.1)
     async with through_a_proxy(scanner, limits=limits) as (message, proxy):
@@ -473,7 +475,7 @@ async def test_a_gateway_out_of_reach_for_longer_than_the_grace_fails_calls(scan
             await scanner.ended.wait()
 
 
-async def test_who_needs_a_connection_hears_why_there_is_none(scanner):
+async def test_an_error_in_connecting_is_raised_at_each_call_that_needs_the_connection(scanner):
     async with through_a_proxy(scanner) as (message, proxy):
         proxy.is_refusing = True
         for _ in range(2):
@@ -498,7 +500,7 @@ async def test_who_needs_a_connection_hears_why_there_is_none(scanner):
                 pass
 
 
-async def test_what_is_no_gateway_is_told():
+async def test_a_server_that_is_not_a_gateway_is_an_error():
     async def ws(websocket):
         await websocket.accept()
         await websocket.send_text("hello")
@@ -510,7 +512,7 @@ async def test_what_is_no_gateway_is_told():
                 pass
 
 
-async def test_a_post_whose_answer_was_lost_starts_one_call(scanner):
+async def test_a_post_that_is_repeated_after_a_lost_response_starts_one_call(scanner):
     async with gateway_for(scanner) as message, message.connect():
         send, sent = message._web._send, []
 
@@ -561,7 +563,7 @@ async def test_ordinary_requests():
             await message.get("/nowhere")
 
 
-async def test_a_gateway_that_is_mounted(scanner):
+async def test_a_client_can_use_a_mounted_gateway(scanner):
     gateway = Gateway(scanner)
     app = Starlette(routes=[Mount("/rpc", gateway)], lifespan=lambda _: gateway.run())
     async with hosting(app) as url:
@@ -570,7 +572,7 @@ async def test_a_gateway_that_is_mounted(scanner):
             assert await message.post("scan", {"count": 1}, {"found": print}) == {"count": 1}
 
 
-async def test_public_functions_are_checkpoints(scanner):  # law 16
+async def test_law_16_public_functions_of_the_client_are_checkpoints(scanner):
     async with gateway_for(scanner) as message, message.connect():
         with trio.testing.assert_checkpoints():
             await message.post("scan", {"count": 0}, {"found": print})
@@ -589,7 +591,7 @@ def callback(number: int, request: str = "r") -> str:
     return json.dumps({"type": "callback", "request_uuid": request, "seq": number, "a": 1})
 
 
-def test_a_message_that_is_missing_is_noticed_and_one_that_comes_twice_is_not_told_twice():
+def test_a_missing_message_is_an_error_and_a_repeated_one_is_ignored():
     one = session()
     one.posting()
     call = one.started("r")
@@ -599,13 +601,13 @@ def test_a_message_that_is_missing_is_noticed_and_one_that_comes_twice_is_not_to
     assert len(call._queue) == 2
     with pytest.raises(trio_rpc.RemoteProtocolError, match="message 3"):
         one.hear(callback(4))
-    for nonsense in ("no JSON", b"\xff"):
+    for invalid in ("no JSON", b"\xff"):
         with pytest.raises(trio_rpc.RemoteProtocolError, match="invalid JSON"):
-            one.hear(nonsense)
+            one.hear(invalid)
     one.hear("[1, {}]")
 
 
-def test_what_is_said_of_a_call_is_said_again_after_a_reconnection():
+def test_the_state_of_a_call_is_sent_again_after_reconnecting():
     one = session()
     one.posting()
     call = one.started("r")
@@ -614,17 +616,17 @@ def test_what_is_said_of_a_call_is_said_again_after_a_reconnection():
         call.handled()
     call._next = 4
     call.cancel("enough")
-    said = [json.loads(text) for text in one.news()]
-    assert said == [
+    news = [json.loads(text) for text in one.news()]
+    assert news == [
         {"type": "handled", "count": 4, "request_uuid": "r"},
         {"type": "cancel", "reason": "enough", "request_uuid": "r"},
     ]
     assert one.news() == []
     one.resumed()
-    assert [json.loads(text) for text in one.news()] == said
+    assert [json.loads(text) for text in one.news()] == news
 
 
-def test_race_a_post_that_is_answered_when_the_session_is_lost_already_fails_as_the_others_do():
+def test_race_a_post_that_is_answered_after_the_session_was_lost_fails():
     one = session()
     one.posting()
     one.lose(lambda: trio_rpc.SessionBroken("session lost"))
@@ -650,7 +652,7 @@ def test_a_call_knows_whether_callbacks_were_not_run(is_before):
     assert call.end["type"] == "finish"
 
 
-def test_what_is_held_is_bounded():
+def test_messages_held_for_a_response_are_bounded():
     one = session()
     one.posting()
     for number in range(1, MAX_HELD + 1):
@@ -661,7 +663,7 @@ def test_what_is_held_is_bounded():
     assert one._held == {}
 
 
-def test_acknowledgements_come_now_and_then():
+def test_acknowledgements_are_sent_after_many_messages_or_bytes():
     one = session()
     one.posting()
     one.started("r")
@@ -688,7 +690,7 @@ def test_acknowledgements_come_now_and_then():
         "a b",
     ],
 )
-def test_a_host_that_is_a_url_or_has_a_port_is_refused_when_a_client_is_made(host):
+def test_a_host_that_is_a_url_or_has_a_port_is_refused(host):
     with pytest.raises(ValueError, match="host must be a name or an address alone"):
         Message(host, 8000)
 
@@ -696,5 +698,5 @@ def test_a_host_that_is_a_url_or_has_a_port_is_refused_when_a_client_is_made(hos
 @pytest.mark.parametrize(
     "host", ["localhost", "127.0.0.1", "::1", "xn--bcher-kva.example", "bücher.example"]
 )
-def test_a_host_is_a_name_or_an_address(host):
+def test_a_host_may_be_a_name_or_an_address(host):
     Message(host, 8000)

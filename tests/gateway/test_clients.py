@@ -1,4 +1,4 @@
-"""A client and its connections, over pipes in memory, with a clock that jumps."""
+"""A client and its connections, over memory channels, with a mock clock that jumps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trio_rpc.services.tables import build_table
 
 
 class Pipe:
-    """One WebSocket: what was sent over it, and what its other end says."""
+    """One WebSocket: the messages sent over it, and the messages its other end sends."""
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
@@ -37,10 +37,10 @@ class Pipe:
     async def receive(self) -> str | None:
         return await self._from.receive()
 
-    def says(self, kind: str, **rest: Any) -> None:
+    def receives(self, kind: str, **rest: Any) -> None:
         self._to.send_nowait(json.dumps({"type": kind, **rest}))
 
-    def breaks(self) -> None:
+    def close(self) -> None:
         self._to.send_nowait(None)
 
     @property
@@ -48,13 +48,13 @@ class Pipe:
         return [message["type"] for message in self.sent]
 
 
-class Talker:
+class Service:
     def __init__(self) -> None:
         self.count = 0
         self.ended = False
 
     @trio_rpc.method
-    async def talk(self, found: Callable[[int], Awaitable[None]]) -> None:
+    async def call_until_cancelled(self, found: Callable[[int], Awaitable[None]]) -> None:
         try:
             while True:
                 await found(self.count)
@@ -75,12 +75,14 @@ class Talker:
 
 
 @pytest.fixture
-def talker():
-    return Talker()
+def service():
+    return Service()
 
 
-def work_for(talker: Talker, name: str = "talk", timeout: float = float("inf")) -> GatewayCall:
-    method = build_table(talker)[name]
+def work_for(
+    service: Service, name: str = "call_until_cancelled", timeout: float = float("inf")
+) -> GatewayCall:
+    method = build_table(service)[name]
     return GatewayCall(method, {}, None, timeout, CallSettings((), "message"), lambda _: None)
 
 
@@ -96,62 +98,64 @@ def limits(**changes: Any) -> GatewayLimits:
     return GatewayLimits(**{"callbacks_ahead": 5, "grace": 30, "keepalive": 20, **changes})
 
 
-async def test_a_handler_waits_while_its_client_has_callbacks_to_handle(talker, nursery):
+async def test_a_handler_waits_while_its_client_has_too_many_unhandled_callbacks(service, nursery):
     client, pipe = Client(limits(), resumable=True), Pipe()
     connection = connect(client, pipe)
     await nursery.start(client.run)
     nursery.start_soon(connection.run)
-    work = work_for(talker)
+    work = work_for(service)
     client.start(work, key=None)
     await trio.testing.wait_all_tasks_blocked()
-    assert talker.count == 5
-    pipe.says("handled", request_uuid=work.uuid, count=2)
+    assert service.count == 5
+    pipe.receives("handled", request_uuid=work.uuid, count=2)
     await trio.testing.wait_all_tasks_blocked()
-    assert talker.count == 7
+    assert service.count == 7
     for wrong in (2, 100, -1, "3", True, None):
-        pipe.says("handled", request_uuid=work.uuid, count=wrong)
+        pipe.receives("handled", request_uuid=work.uuid, count=wrong)
     await trio.testing.wait_all_tasks_blocked()
-    assert talker.count == 7
+    assert service.count == 7
 
 
-async def test_a_backlog_that_is_full_makes_callbacks_wait_until_it_is_acknowledged(
-    talker, nursery
+async def test_callbacks_wait_while_the_backlog_is_full_of_unacknowledged_messages(
+    service, nursery
 ):
     client = Client(limits(backlog_messages=3, callbacks_ahead=100), resumable=True)
     pipe = Pipe()
     connection = connect(client, pipe)
     await nursery.start(client.run)
     nursery.start_soon(connection.run)
-    client.start(work_for(talker), key=None)
+    client.start(work_for(service), key=None)
     await trio.testing.wait_all_tasks_blocked()
-    assert talker.count == 3
-    pipe.says("ack", seq=2)
+    assert service.count == 3
+    pipe.receives("ack", seq=2)
     await trio.testing.wait_all_tasks_blocked()
-    assert talker.count == 5
+    assert service.count == 5
 
 
-async def test_for_a_client_that_acknowledges_nothing_its_reading_makes_room(talker, nursery):
+async def test_for_a_client_without_acknowledgements_reading_makes_room(service, nursery):
     client = Client(limits(backlog_messages=3), resumable=False)
     pipe = Pipe()
     connection = connect(client, pipe)
     await nursery.start(client.run)
     nursery.start_soon(connection.run)
-    client.start(work_for(talker), key=None)
-    while talker.count < 50:
+    client.start(work_for(service), key=None)
+    while service.count < 50:
         await trio.lowlevel.checkpoint()
     pipe.is_stuck = True
     await trio.testing.wait_all_tasks_blocked()
-    assert talker.count - len(pipe.sent) <= 5
+    assert service.count - len(pipe.sent) <= 5
 
 
-async def test_a_client_away_for_longer_than_the_grace_is_over(talker, nursery, autojump_clock):
+async def test_a_client_that_is_disconnected_for_longer_than_the_grace_time_is_ended(
+    service, nursery, autojump_clock
+):
     client, pipe = Client(limits(), resumable=True), Pipe()
     connection = connect(client, pipe)
     await nursery.start(client.run)
     nursery.start_soon(connection.run)
-    client.start(work_for(talker), key=None)
+    client.start(work_for(service), key=None)
     await trio.testing.wait_all_tasks_blocked()
-    pipe.breaks()
+    pipe.close()
     await trio.testing.wait_all_tasks_blocked()
     await trio.sleep(29)
     assert not client.is_over
@@ -159,17 +163,17 @@ async def test_a_client_away_for_longer_than_the_grace_is_over(talker, nursery, 
     second = connect(client, again)
     nursery.start_soon(second.run)
     for _ in range(10):
-        again.says("ping")
+        again.receives("ping")
         await trio.sleep(15)
-    assert not talker.ended
-    again.breaks()
+    assert not service.ended
+    again.close()
     await trio.sleep(31)
     assert client.is_over
-    assert talker.ended
+    assert service.ended
     assert client.works == {}
 
 
-async def test_a_client_that_says_nothing_is_pinged_and_then_away(nursery, autojump_clock):
+async def test_a_silent_client_is_pinged_and_then_disconnected(nursery, autojump_clock):
     client, pipe = Client(limits(), resumable=True), Pipe()
     connection = connect(client, pipe)
     ends: list[End] = []
@@ -177,7 +181,7 @@ async def test_a_client_that_says_nothing_is_pinged_and_then_away(nursery, autoj
     nursery.start_soon(run_to, ends, connection)
     await trio.sleep(21)
     assert pipe.kinds == ["uuid", "ping"]
-    pipe.says("pong")
+    pipe.receives("pong")
     await trio.sleep(21)
     assert pipe.kinds == ["uuid", "ping", "ping"]
     assert ends == []
@@ -188,7 +192,7 @@ async def test_a_client_that_says_nothing_is_pinged_and_then_away(nursery, autoj
     assert client.is_over
 
 
-async def test_a_client_that_is_frozen_is_away_though_its_writer_is_stuck(nursery, autojump_clock):
+async def test_a_frozen_client_is_disconnected_even_if_its_writer_is_stuck(nursery, autojump_clock):
     client, pipe = Client(limits(), resumable=True), Pipe()
     pipe.is_stuck = True
     ends: list[End] = []
@@ -199,10 +203,10 @@ async def test_a_client_that_is_frozen_is_away_though_its_writer_is_stuck(nurser
     assert ends == [End.SILENT]
 
 
-async def test_a_client_is_away_from_the_moment_on_though_its_send_cannot_be_cancelled(
+async def test_a_client_counts_as_disconnected_even_while_its_send_cannot_be_cancelled(
     nursery, autojump_clock
 ):
-    """hypercorn shields what it writes."""
+    """hypercorn shields its sends."""
     client, pipe = Client(limits(), resumable=True), Pipe()
     released = trio.Event()
 
@@ -223,7 +227,7 @@ async def test_a_client_is_away_from_the_moment_on_though_its_send_cannot_be_can
     assert ends == [End.SILENT]
 
 
-async def test_a_client_of_the_originals_kind_is_not_pinged(nursery, autojump_clock):
+async def test_a_legacy_client_is_not_pinged(nursery, autojump_clock):
     client, pipe = Client(limits(), resumable=False), Pipe()
     connection = connect(client, pipe)
     await nursery.start(client.run)
@@ -233,7 +237,7 @@ async def test_a_client_of_the_originals_kind_is_not_pinged(nursery, autojump_cl
 
 
 async def replace(client: Client, seen: int, nursery: trio.Nursery) -> Pipe:
-    """Come back over a new connection, as the gateway does; all in this tick."""
+    """Reconnect as the gateway does, all in one tick."""
     assert client.backlog.rewind(seen)
     pipe = Pipe()
     newer = connect(client, pipe)
@@ -245,8 +249,8 @@ def numbers_of(*pipes: Pipe) -> list[int]:
     return [message["seq"] for pipe in pipes for message in pipe.sent if "seq" in message]
 
 
-async def test_race_a_writer_that_was_replaced_takes_nothing_more(nursery):
-    """It is woken in the tick in which the newer connection comes: what it took would be lost."""
+async def test_race_a_replaced_writer_takes_no_more_messages(nursery):
+    """The writer is woken in the tick of the newer connection. Messages it took would be lost."""
     client, old = Client(limits(), resumable=True), Pipe()
     connection = connect(client, old)
     ends: list[End] = []
@@ -260,14 +264,14 @@ async def test_race_a_writer_that_was_replaced_takes_nothing_more(nursery):
     assert (numbers_of(old), numbers_of(new)) == ([], [1])
 
 
-async def test_race_a_writer_that_is_replaced_as_it_finishes_a_frame_takes_nothing_more(nursery):
+async def test_race_a_writer_replaced_while_it_finishes_a_frame_takes_no_more_messages(nursery):
     client, old = Client(limits(frame_bytes=1), resumable=True), Pipe()
     go_on = trio.Event()
 
     async def send(text: str) -> None:
         await old.send(text)
         if "seq" in text:
-            with trio.CancelScope(shield=True):  # as hypercorn's is
+            with trio.CancelScope(shield=True):  # as hypercorn does
                 await go_on.wait()
 
     connection = Connection(client, {"type": "uuid"}, send, old.receive)
@@ -284,12 +288,12 @@ async def test_race_a_writer_that_is_replaced_as_it_finishes_a_frame_takes_nothi
 
 
 @pytest.mark.parametrize("ticks", range(0, 60, 3))
-async def test_race_none_is_lost_whenever_a_connection_is_replaced(talker, nursery, ticks):
+async def test_race_no_message_is_lost_whenever_a_connection_is_replaced(service, nursery, ticks):
     client, old = Client(limits(callbacks_ahead=50), resumable=True), Pipe()
     connection = connect(client, old)
     await nursery.start(client.run)
     nursery.start_soon(connection.run)
-    client.start(work_for(talker), key=None)
+    client.start(work_for(service), key=None)
     for _ in range(ticks):
         await trio.lowlevel.checkpoint()
     seen = old.sent[-1].get("seq", 0) if old.sent else 0
@@ -300,7 +304,7 @@ async def test_race_none_is_lost_whenever_a_connection_is_replaced(talker, nurse
     assert new.kinds[0] == "uuid"
 
 
-async def test_only_the_newest_of_several_connections_takes_messages(nursery):
+async def test_only_the_newest_of_several_connections_sends_messages(nursery):
     client = Client(limits(), resumable=True)
     pipes = [Pipe() for _ in range(3)]
     await nursery.start(client.run)
@@ -313,32 +317,32 @@ async def test_only_the_newest_of_several_connections_takes_messages(nursery):
         await trio.testing.wait_all_tasks_blocked()
         assert [numbers_of(pipe) for pipe in pipes] == [[], [], list(range(1, number + 1))]
     assert ends == [End.REPLACED, End.REPLACED]
-    pipes[0].breaks()  # an old one that ends late does not make the client away
-    pipes[1].breaks()
+    pipes[0].close()  # an old connection that ends late changes nothing
+    pipes[1].close()
     await trio.testing.wait_all_tasks_blocked()
     assert not client.is_away
 
 
-async def test_a_shielded_callback_ends_with_its_client(talker, nursery):
+async def test_a_shielded_callback_ends_with_its_client(service, nursery):
     client, pipe = Client(limits(), resumable=True), Pipe()
     connection = connect(client, pipe)
     await nursery.start(client.run)
     nursery.start_soon(connection.run)
-    client.start(work_for(talker, "shielded"), key=None)
+    client.start(work_for(service, "shielded"), key=None)
     await trio.testing.wait_all_tasks_blocked()
-    assert talker.count == 5
+    assert service.count == 5
     client.end("the test")
     while client.works:
         await trio.lowlevel.checkpoint()
-    assert talker.count == 5_000
+    assert service.count == 5_000
 
 
-async def test_what_ends_the_program_is_raised_and_its_caller_told(talker):  # law 7
+async def test_law_7_a_fatal_exception_is_raised_and_its_caller_gets_an_error(service):
     client = Client(limits(), resumable=True)
     with pytest.raises(BaseExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
             await nursery.start(client.run)
-            work = work_for(talker, "interrupted")
+            work = work_for(service, "interrupted")
             client.start(work, key=None)
             await trio.sleep_forever()
     assert caught.group_contains(KeyboardInterrupt)
@@ -346,30 +350,30 @@ async def test_what_ends_the_program_is_raised_and_its_caller_told(talker):  # l
     assert work.outcome["type"] == "error"
 
 
-async def test_a_deadline_that_is_over_already(talker, nursery):
+async def test_a_call_whose_deadline_has_passed_does_not_start(service, nursery):
     client, pipe = Client(limits(), resumable=True), Pipe()
     connection = connect(client, pipe)
     await nursery.start(client.run)
     nursery.start_soon(connection.run)
-    client.start(work_for(talker, timeout=0), key=None)
+    client.start(work_for(service, timeout=0), key=None)
     await trio.testing.wait_all_tasks_blocked()
     assert pipe.sent[1]["code"] == "deadline"
-    assert talker.count == 0
+    assert service.count == 0
 
 
-async def test_results_are_held_within_bounds_and_forgotten_in_time(talker, autojump_clock):
+async def test_results_are_bounded_and_forgotten_after_their_time(service, autojump_clock):
     results = Results(limits(max_results=2, result_ttl=10))
     client = Client(limits(), resumable=True)
-    first, second, third = (work_for(talker) for _ in range(3))
+    first, second, third = (work_for(service) for _ in range(3))
     for work in (first, second):
         assert results.make_room()
         results.hold(work, client)
-    assert not results.make_room()  # both are running
+    assert not results.make_room()  # both calls are running
     results.ended(second)
-    results.ended(third)  # never held
+    results.ended(third)  # it was never held
     await trio.sleep(5)
     assert results.get(second.uuid).work is second
-    assert results.make_room()  # the one that has ended goes first
+    assert results.make_room()  # the finished call is forgotten first
     results.hold(third, client)
     assert results.get(second.uuid) is None
     results.ended(third)

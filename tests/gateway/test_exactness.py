@@ -1,4 +1,4 @@
-"""What JSON would lose is an error at the one who erred: over a gateway, in all directions."""
+"""Values that JSON would change are errors at the end that sends them, in every direction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOSSY = {
 
 
 class Service:
-    """Methods that try to send what they are asked for."""
+    """Methods that try to send the value that they are asked for."""
 
     @trio_rpc.method
     async def result(self, kind: str) -> object:
@@ -37,7 +37,7 @@ class Service:
         return LOSSY[kind]
 
     @trio_rpc.method
-    async def told(self, kind: str, found: Callable[[object], Awaitable[None]]) -> str:
+    async def calls(self, kind: str, found: Callable[[object], Awaitable[None]]) -> str:
         try:
             await found(LOSSY[kind])
         except (TypeError, ValueError) as exc:
@@ -45,7 +45,7 @@ class Service:
         return "sent"
 
     @trio_rpc.method
-    async def told_together(self, kind: str, found: Callable[[object], Awaitable[None]]) -> str:
+    async def calls_together(self, kind: str, found: Callable[[object], Awaitable[None]]) -> str:
         try:
             await call_back(found=LOSSY[kind])
         except (TypeError, ValueError):
@@ -118,17 +118,17 @@ async def test_a_result_that_json_would_change_is_an_error_of_its_call(message, 
 
 
 @pytest.mark.parametrize("kind", LOSSY)
-async def test_a_callbacks_argument_that_json_would_change_is_raised_at_the_handler(message, kind):
+async def test_a_callbacks_argument_that_json_would_change_raises_at_the_handler(message, kind):
     found = []
     data, callbacks = {"kind": kind}, {"found": found.append}
-    assert await message.post("told", data, callbacks) in {"TypeError", "ValueError"}
-    assert await message.post("told_together", data, callbacks) == "refused"
+    assert await message.post("calls", data, callbacks) in {"TypeError", "ValueError"}
+    assert await message.post("calls_together", data, callbacks) == "refused"
     assert await message.post("by_name", data, callbacks) == "refused"
     assert found == []
 
 
 @pytest.mark.parametrize("kind", LOSSY)
-async def test_an_argument_that_json_would_change_is_raised_at_the_caller(message, kind):
+async def test_an_argument_that_json_would_change_raises_at_the_caller(message, kind):
     for call in (message.post, message.put):
         with pytest.raises(trio_rpc.EncodeError):
             await call("show", {"x": LOSSY[kind]})
@@ -137,19 +137,19 @@ async def test_an_argument_that_json_would_change_is_raised_at_the_caller(messag
             await message.post("show", {"x": LOSSY[kind]})
 
 
-async def test_what_is_written_is_read_for_the_same_annotation(message):
+async def test_a_value_in_its_json_form_is_read_by_its_annotation(message):
     for name, value in (("blob", "AP8="), ("table", {"-1": "AP8="}), ("wave", [0.0, -1.0])):
         assert await message.post(name, {"x": value}) == [value]
 
 
 @pytest.fixture
 def unlogged(caplog):
-    """Keep lone surrogates out of the log that pytest-xdist would have to carry."""
+    """Keep lone surrogates out of the log, because pytest-xdist cannot transfer them."""
     caplog.set_level(logging.CRITICAL, "trio_rpc.gateway")
     caplog.set_level(logging.CRITICAL, "trio_rpc")
 
 
-async def test_an_exception_may_hold_what_it_likes(message, unlogged):
+async def test_the_exception_of_a_handler_may_contain_a_lone_surrogate(message, unlogged):
     with pytest.raises(trio_rpc.RemoteError, match="ud800"):
         await message.post("fail")
 
@@ -168,7 +168,7 @@ async def test_an_exception_may_hold_what_it_likes(message, unlogged):
         ("table", b'{"x": {"01": ""}}', 422),
     ],
 )
-async def test_a_body_that_loses_is_refused(gateway_url, method, body, status):
+async def test_a_body_that_would_be_changed_is_refused(gateway_url, method, body, status):
     async with browsing(gateway_url) as browser:
         headers = {"Content-Type": "application/json", "Trio-Rpc-Token": browser.token}
         for path in (f"/api/{method}", f"/api/{method}/{browser.id}"):
@@ -177,13 +177,13 @@ async def test_a_body_that_loses_is_refused(gateway_url, method, body, status):
 
 
 async def test_the_arguments_of_a_callback_arrive_one_by_one(message):
-    told = []
+    calls = []
 
     def found(*args: object, **kwargs: object) -> None:
-        told.append((args, kwargs))
+        calls.append((args, kwargs))
 
-    await message.post("several", {}, {"found": found, "done": lambda: told.append("done")})
-    assert told == [
+    await message.post("several", {}, {"found": found, "done": lambda: calls.append("done")})
+    assert calls == [
         (([1, 2],), {}),
         ((1, 2), {}),
         ((), {"a": 1, "b": 2}),
@@ -192,14 +192,14 @@ async def test_the_arguments_of_a_callback_arrive_one_by_one(message):
     ]
 
 
-async def test_a_callback_of_a_client_that_knows_only_the_originals_has_one_value(gateway_url):
+async def test_a_legacy_client_gets_the_arguments_of_a_callback_as_one_value(gateway_url):
     async with browsing(gateway_url, "") as browser:
         callbacks, _ = await browser.until_end(await browser.start("several"))
         assert all("spread" not in one for one in callbacks)
         assert [one["found"] for one in callbacks[:3]] == [[1, 2], [1, 2], {"a": 1, "b": 2}]
 
 
-async def test_what_a_callback_raises_may_hold_what_it_likes(unlogged):
+async def test_the_exception_of_a_callback_may_contain_a_lone_surrogate(unlogged):
     def found(_: object) -> None:
         raise ValueError("\ud800")
 
@@ -215,13 +215,13 @@ async def test_what_a_callback_raises_may_hold_what_it_likes(unlogged):
 
 
 @pytest.mark.parametrize("name", ["größe", "a b", "a,b", "a\r\nb", ""])
-async def test_a_callback_without_a_possible_name_is_refused(message, name):
+async def test_a_callback_with_an_invalid_name_is_refused(message, name):
     with pytest.raises(trio_rpc.InvalidArguments, match="cannot be the name of a callback"):
         await message.post("show", {"x": 1}, {name: print})
 
 
 @pytest.mark.parametrize("name", ["../message.js", "a/b", "a?b", "größe", "a%2fb", " "])
-async def test_a_method_without_a_possible_name_is_not_found(message, name):
+async def test_a_method_with_an_invalid_name_is_not_found(message, name):
     with pytest.raises((trio_rpc.MethodNotFound, trio_rpc.RpcError)):
         await message.post(name)
     with pytest.raises((trio_rpc.MethodNotFound, trio_rpc.RpcError)):

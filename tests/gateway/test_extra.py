@@ -1,4 +1,4 @@
-"""Without the extra that the gateway needs, an import says what to install."""
+"""Without its extra, importing the gateway says what to install."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ async def test_an_import_without_the_extra_says_what_to_install(missing):
     assert await _import_without(missing) == f"ModuleNotFoundError: {text}"
 
 
-async def test_an_import_that_fails_for_another_reason_says_its_own():
+async def test_an_import_that_fails_for_another_reason_raises_that_error():
     assert "msgpack" in (text := await _import_without("msgpack"))
     assert "trio-rpc[gateway]" not in text

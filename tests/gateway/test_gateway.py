@@ -1,4 +1,4 @@
-"""Calls through a gateway that hypercorn serves on loopback, message by message."""
+"""Calls through a gateway served by hypercorn on loopback, message by message."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _traced(function):
 
 
 class Scanner:
-    """What a browser's page is served."""
+    """The service that a browser's page calls."""
 
     def __init__(self) -> None:
         self.started = trio.Event()
@@ -108,7 +108,7 @@ class Scanner:
         return found is not None
 
     @trio_rpc.method
-    async def insist(self, found: Callable[[int], Awaitable[None]]) -> str:
+    async def call_twice(self, found: Callable[[int], Awaitable[None]]) -> str:
         await found(1)
         self.started.set()
         await self.go_on.wait()
@@ -211,13 +211,13 @@ async def test_a_call_starts_calls_back_and_finishes(
 
 
 @pytest.mark.parametrize("name", ["plain", "later", "traced"])
-async def test_how_a_method_is_written_makes_no_difference(scanner, name):
+async def test_plain_and_wrapped_methods_can_be_called(scanner, name):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         _, end = await browser.until_end(await browser.start(name, a=1))
         assert end["payload"] == 2
 
 
-async def test_both_identities_are_the_gateways(scanner):
+async def test_ids_and_tokens_are_made_by_the_gateway(scanner):
     async with hosting(Gateway(scanner)) as url, websocket(url) as ws:
         hello = json.loads(await ws.get_message())
         assert list(hello)[:2] == ["type", "uuid"]
@@ -231,14 +231,14 @@ async def test_both_identities_are_the_gateways(scanner):
 
 
 @pytest.mark.parametrize("count", [0, 1, 100])
-async def test_a_callback_is_called_any_number_of_times(scanner, count):
+async def test_a_callback_may_be_called_any_number_of_times(scanner, count):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         callbacks, end = await browser.until_end(await browser.start("scan", count=count))
         assert len(callbacks) == count + 1
         assert end["count"] == count
 
 
-async def test_a_client_that_knows_only_the_originals_messages(scanner):
+async def test_a_legacy_client_can_make_a_call(scanner):
     async with hosting(Gateway(scanner, legacy_clients=True)) as url:
         async with websocket(url, "") as ws, httpx.AsyncClient() as http:
             name = json.loads(await ws.get_message())["uuid"]
@@ -255,7 +255,7 @@ async def test_a_client_that_knows_only_the_originals_messages(scanner):
             }
 
 
-async def test_a_client_that_knows_only_the_originals_ends_with_its_connection(scanner):
+async def test_the_calls_of_a_legacy_client_end_with_its_connection(scanner):
     async with hosting(Gateway(scanner, legacy_clients=True)) as url:
         async with browsing(url, "") as browser:
             await browser.start("hold")
@@ -267,24 +267,22 @@ async def test_a_client_that_knows_only_the_originals_ends_with_its_connection(s
     ("method", "data", "code"),
     [("fail", {}, "raised"), ("result", {"kind": "surrogate"}, "internal")],
 )
-async def test_a_client_that_knows_only_the_originals_hears_of_a_failure(
-    scanner, method, data, code
-):
+async def test_a_legacy_client_gets_a_failure_as_a_finish_message(scanner, method, data, code):
     async with hosting(Gateway(scanner)) as url, browsing(url, "") as browser:
         request = await browser.start(method, **data)
-        told = await browser.next()
-        assert (told["type"], told["request_uuid"], told["code"]) == ("finish", request, code)
-        assert told["error"]
+        answer = await browser.next()
+        assert (answer["type"], answer["request_uuid"], answer["code"]) == ("finish", request, code)
+        assert answer["error"]
 
 
-async def test_a_client_that_knows_only_the_originals_hears_of_a_deadline(scanner):
+async def test_a_legacy_client_gets_a_deadline_as_a_finish_message(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url, "") as browser:
         await browser.post("hold", headers={"Trio-Rpc-Timeout": "0.01"})
-        told = await browser.next()
-        assert (told["type"], told["code"]) == ("finish", "deadline")
+        answer = await browser.next()
+        assert (answer["type"], answer["code"]) == ("finish", "deadline")
 
 
-async def test_what_a_handler_raises_ends_its_call_with_an_error(scanner):
+async def test_an_exception_of_a_handler_ends_its_call_with_an_error(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("fail")
         assert await browser.next() == {
@@ -299,32 +297,32 @@ async def test_what_a_handler_raises_ends_its_call_with_an_error(scanner):
         assert end["payload"] == 2
 
 
-async def test_how_much_of_an_error_is_told(scanner):
+async def test_error_detail_none_hides_the_text_of_an_error(scanner):
     gateway = Gateway(scanner, error_detail="none")
     async with hosting(gateway) as url, browsing(url) as browser:
         await browser.start("fail")
         assert "not here" not in json.dumps(await browser.next())
 
 
-async def test_a_cancel_is_confirmed_when_the_handler_has_ended(scanner):
+async def test_a_cancel_is_confirmed_once_the_handler_has_ended(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("hold")
         await scanner.started.wait()
-        await browser.say("cancel", request_uuid=request, reason="enough")
+        await browser.send("cancel", request_uuid=request, reason="enough")
         end = await browser.next()
         assert (end["type"], end["code"]) == ("error", "cancelled")
         assert scanner.ended.is_set()
-        await browser.say("cancel", request_uuid=request)  # again, and nobody minds
-        await browser.say("cancel", request_uuid="nobody's")
-        await browser.say("ping", id=7)
+        await browser.send("cancel", request_uuid=request)  # again, without effect
+        await browser.send("cancel", request_uuid="nobody's")
+        await browser.send("ping", id=7)
         assert await browser.next() == {"type": "pong", "id": 7}
 
 
-async def test_a_handler_that_fails_as_it_is_cancelled_harms_nobody_else(scanner):  # law 7
+async def test_law_7_a_handler_that_fails_while_it_is_cancelled_does_not_affect_others(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("fail_as_it_is_cancelled")
         await scanner.started.wait()
-        await browser.say("cancel", request_uuid=request)
+        await browser.send("cancel", request_uuid=request)
         end = await browser.next()
         assert (end["type"], end["code"]) == ("error", "raised")
         async with browsing(url) as other:
@@ -333,7 +331,7 @@ async def test_a_handler_that_fails_as_it_is_cancelled_harms_nobody_else(scanner
         assert (await browser.next())["payload"] == 2
 
 
-async def test_a_handler_that_fails_as_its_client_goes_harms_nobody_else(scanner):
+async def test_a_handler_that_fails_after_its_client_has_left_does_not_affect_others(scanner):
     limits = GatewayLimits(grace=0.01)
     async with hosting(Gateway(scanner, limits=limits)) as url, browsing(url) as browser:
         async with browsing(url) as other:
@@ -346,7 +344,7 @@ async def test_a_handler_that_fails_as_its_client_goes_harms_nobody_else(scanner
         assert (await browser.next())["payload"] == 2
 
 
-async def test_a_deadline_comes_with_the_request(scanner):
+async def test_the_timeout_header_sets_the_handlers_deadline(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         await browser.post("hold", headers={"Trio-Rpc-Timeout": "0.05"})
         end = await browser.next()
@@ -356,14 +354,14 @@ async def test_a_deadline_comes_with_the_request(scanner):
         assert bad.status_code == 400
 
 
-async def test_work_in_a_thread_calls_back_from_there(scanner):
+async def test_a_thread_of_a_handler_can_call_back(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         callbacks, end = await browser.until_end(await browser.start("scan_in_thread", count=20))
         assert [each["found"] for each in callbacks] == list(range(20))
         assert end["payload"] == 20
 
 
-async def test_several_callbacks_in_one_message(scanner):
+async def test_several_callbacks_may_be_called_by_one_message(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         [message], _ = await browser.until_end(await browser.start("together"))
         assert (message["found"], message["progress"]) == (1, 0.5)
@@ -371,14 +369,14 @@ async def test_several_callbacks_in_one_message(scanner):
         await call_back(found=1)
 
 
-async def test_payloads_of_callbacks(scanner):
+async def test_the_arguments_of_a_callback_are_its_payload(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         callbacks, _ = await browser.until_end(await browser.start("many_arguments"))
         payloads = [each["found"] for each in callbacks]
         assert payloads == [None, [1, 2], {"x": 1, "y": 2}, {"x": 3, "y": 4}]
 
 
-async def test_what_cannot_be_sent_is_raised_at_who_tried(scanner):
+async def test_a_callbacks_argument_that_cannot_be_sent_raises_at_the_handler(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         callbacks, end = await browser.until_end(await browser.start("unsendable_callback"))
         assert callbacks == []
@@ -398,7 +396,7 @@ async def test_what_cannot_be_sent_is_raised_at_who_tried(scanner):
         ("class", {"x": 1, "y": 2}),
     ],
 )
-async def test_results(scanner, kind, rest):
+async def test_results_are_the_payload_of_finish(scanner, kind, rest):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("result", kind=kind)
         finish = {"type": "finish", "request_uuid": request, "seq": 1}
@@ -406,7 +404,7 @@ async def test_results(scanner, kind, rest):
 
 
 @pytest.mark.parametrize("kind", ["object()", "surrogate"])
-async def test_a_result_that_is_no_json_is_an_error_of_its_call(scanner, kind):
+async def test_a_result_that_is_not_json_is_an_error_of_its_call(scanner, kind):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         await browser.start("result", kind=kind)
         end = await browser.next()
@@ -426,21 +424,21 @@ async def test_callbacks_that_the_client_lacks_are_skipped_with_one_warning(scan
         ]
 
 
-async def test_an_optional_callback_that_is_not_given_is_left_out(scanner):
+async def test_an_optional_callback_that_the_client_lacks_is_none(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         for names, given in (("", False), ("found", True)):
             await browser.post("maybe", headers={"Trio-Rpc-Callbacks": names})
             assert (await browser.next())["payload"] is given
 
 
-async def test_a_callback_that_has_raised_is_told_to_who_uses_it_next(scanner):
+async def test_the_error_of_a_callback_is_raised_at_its_next_use(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
-        request = await browser.start("insist")
+        request = await browser.start("call_twice")
         await browser.next()
         await scanner.started.wait()
-        await browser.say("callback_error", request_uuid=request, name="found", error="Oh")
-        await browser.say("callback_error", request_uuid=request, name="__class__", error="Oh")
-        await browser.say("ping")
+        await browser.send("callback_error", request_uuid=request, name="found", error="Oh")
+        await browser.send("callback_error", request_uuid=request, name="__class__", error="Oh")
+        await browser.send("ping")
         assert (await browser.next())["type"] == "pong"
         scanner.go_on.set()
         callbacks, end = await browser.until_end(request)
@@ -448,14 +446,14 @@ async def test_a_callback_that_has_raised_is_told_to_who_uses_it_next(scanner):
         assert end["payload"] == "Error: found: Oh"
 
 
-async def test_a_callback_dies_with_its_call(scanner):  # law 8
+async def test_law_8_a_callback_can_be_called_only_until_its_call_ends(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         await browser.until_end(await browser.start("keep_callback"))
         with pytest.raises(trio_rpc.LocalProtocolError, match="lives only until"):
             await scanner.kept(1)
 
 
-async def test_filters_and_current_call(scanner):
+async def test_filters_and_current_call_work_for_browsers_calls(scanner):
     seen = []
 
     async def audit(call, proceed):
@@ -481,12 +479,12 @@ async def test_a_call_from_a_browser_has_no_session(scanner):
     assert (call.session_or_none, call.metadata, call.method) == (None, {}, "whoami")
     assert repr(call) == "<trio_rpc.Call whoami on a gateway>"
     with pytest.raises(RuntimeError, match="was called by a browser, which has no session"):
-        call.session  # noqa: B018 - asking is what raises
+        call.session  # noqa: B018 - the lookup raises
     with pytest.raises(RuntimeError, match="not called in a remote scope"):
         call.nursery  # noqa: B018
 
 
-async def test_several_clients_and_calls_do_not_cross(scanner):
+async def test_messages_of_several_clients_and_calls_are_not_mixed_up(scanner):
     async def use(count: int) -> None:
         async with browsing(url) as browser:
             requests = [await browser.start("scan", count=count + i) for i in range(3)]
@@ -507,7 +505,7 @@ async def test_several_clients_and_calls_do_not_cross(scanner):
             nursery.start_soon(use, count)
 
 
-async def test_who_comes_back_gets_what_was_missed_in_order_exactly_once(scanner):
+async def test_a_reconnecting_client_gets_missed_messages_in_order_exactly_once(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("steps")
         assert (await browser.next())["found"] == "first"
@@ -523,7 +521,7 @@ async def test_who_comes_back_gets_what_was_missed_in_order_exactly_once(scanner
             assert [each["found"] for each in callbacks] == ["second"]
 
 
-async def test_the_newer_connection_wins(scanner):
+async def test_a_newer_connection_replaces_the_older_one(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         request = await browser.start("steps")
         await browser.next()
@@ -546,29 +544,29 @@ async def test_the_newer_connection_wins(scanner):
         {"type": "hi"},
     ],
 )
-async def test_who_cannot_be_resumed_is_told_that_the_session_is_lost(scanner, changes):
+async def test_a_resume_that_is_not_possible_is_answered_with_lost(scanner, changes):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         kind = changes.get("type", "resume")
         async with websocket(url, "resume=1") as ws:
-            told = {"uuid": browser.id, "token": browser.token, "seq": 0, **changes, "type": kind}
-            await ws.send_message(json.dumps(told))
+            answer = {"uuid": browser.id, "token": browser.token, "seq": 0, **changes, "type": kind}
+            await ws.send_message(json.dumps(answer))
             assert json.loads(await ws.get_message())["type"] == "lost"
             assert await closed_with(ws) == 4404
-        await browser.start("plain", a=1)  # the right one has not been disturbed
+        await browser.start("plain", a=1)  # the real client is not affected
         assert (await browser.next())["payload"] == 2
 
 
-async def test_a_resume_that_is_no_text(scanner):
+async def test_a_resume_that_is_not_json_closes_the_websocket(scanner):
     async with hosting(Gateway(scanner)) as url:
-        for nonsense in (b"\xff\x00", "no JSON", "[]"):
+        for invalid in (b"\xff\x00", "no JSON", "[]"):
             async with websocket(url, "resume=1") as ws:
-                await ws.send_message(nonsense)
+                await ws.send_message(invalid)
                 assert await closed_with(ws) == 4404
 
 
-async def test_nonsense_from_a_client_is_ignored(scanner):
+async def test_invalid_messages_from_a_client_are_ignored(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
-        for nonsense in (
+        for invalid in (
             "no JSON",
             b"\x00\xff",
             "[1]",
@@ -576,15 +574,15 @@ async def test_nonsense_from_a_client_is_ignored(scanner):
             '{"type":["x"]}',
             "{}",
         ):
-            await browser.ws.send_message(nonsense)
-        await browser.say("ack", seq=10**30)
-        await browser.say("ack", seq=True)
-        await browser.say("handled", request_uuid="x", count=-1)
-        await browser.say("ping", id=1, more="keys")
+            await browser.ws.send_message(invalid)
+        await browser.send("ack", seq=10**30)
+        await browser.send("ack", seq=True)
+        await browser.send("handled", request_uuid="x", count=-1)
+        await browser.send("ping", id=1, more="keys")
         assert await browser.next() == {"type": "pong", "id": 1}
 
 
-async def test_work_of_a_client_that_stays_away_is_cancelled(scanner):
+async def test_the_calls_of_a_client_that_stays_disconnected_are_cancelled(scanner):
     limits = GatewayLimits(grace=0.05)
     async with hosting(Gateway(scanner, limits=limits)) as url, browsing(url) as browser:
         await browser.start("hold")
@@ -598,21 +596,21 @@ async def test_work_of_a_client_that_stays_away_is_cancelled(scanner):
             assert first["type"] == "lost"
 
 
-async def test_a_client_that_says_goodbye_is_gone_at_once(scanner):
+async def test_a_client_that_sends_bye_is_ended_at_once(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         await browser.start("hold")
         await scanner.started.wait()
-        await browser.say("bye")
+        await browser.send("bye")
         assert await closed_with(browser.ws) == 1001
         await scanner.ended.wait()
 
 
-async def test_work_that_outlives_its_client_can_be_collected(scanner):
+async def test_the_result_of_a_call_that_outlives_its_client_can_be_collected(scanner):
     limits = GatewayLimits(grace=0.01)
     async with hosting(Gateway(scanner, limits=limits)) as url, browsing(url) as browser:
         request = await browser.start("long")
         await scanner.started.wait()
-        await browser.say("bye")
+        await browser.send("bye")
         await closed_with(browser.ws)
         headers = {"Trio-Rpc-Token": browser.token}
         running = await browser.http.get(f"/api/result/{request}", headers=headers)
@@ -631,7 +629,7 @@ async def test_work_that_outlives_its_client_can_be_collected(scanner):
             assert got.status_code == status
 
 
-async def test_a_request_that_is_repeated_starts_one_call(scanner):
+async def test_a_repeated_request_with_the_same_key_starts_one_call(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         headers = {"Idempotency-Key": "k1"}
         first = await browser.post("hold", headers=headers)
@@ -641,7 +639,7 @@ async def test_a_request_that_is_repeated_starts_one_call(scanner):
         assert first.json()["request_uuid"] != other.json()["request_uuid"]
 
 
-async def test_a_post_without_a_websocket_is_answered_with_its_result(scanner):
+async def test_a_post_without_a_websocket_is_answered_with_the_result(scanner):
     async with hosting(Gateway(scanner)) as url, httpx.AsyncClient(base_url=url) as http:
         got = await http.post("/api/plain", json={"a": 4})
         assert (got.status_code, got.json()["payload"]) == (200, 5)
@@ -653,7 +651,7 @@ async def test_a_post_without_a_websocket_is_answered_with_its_result(scanner):
         assert (got.status_code, "WebSocket" in got.json()["error"]) == (422, True)
 
 
-async def test_who_hangs_up_cancels_the_post_without_a_websocket(scanner):
+async def test_closing_the_connection_of_a_post_without_a_websocket_cancels_the_call(scanner):
     async with hosting(Gateway(scanner)) as url, httpx.AsyncClient(base_url=url) as http:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: http.post("/api/hold", json={}))
@@ -662,10 +660,10 @@ async def test_who_hangs_up_cancels_the_post_without_a_websocket(scanner):
         await scanner.ended.wait()
 
 
-async def test_the_end_of_the_gateway_ends_its_connections_and_work(scanner):
+async def test_the_end_of_the_gateway_ends_its_connections_and_calls(scanner):
     gateway = Gateway(scanner)
     async with trio.open_nursery() as nursery:
-        running = await nursery.start(run_until_told, gateway)
+        running = await nursery.start(run_until_cancelled, gateway)
         async with hosting(gateway) as url, browsing(url) as browser:
             await browser.start("hold")
             await scanner.started.wait()
@@ -675,17 +673,17 @@ async def test_the_end_of_the_gateway_ends_its_connections_and_work(scanner):
             assert (await browser.post("plain", a=1)).status_code == 503
 
 
-async def run_until_told(gateway, task_status):
+async def run_until_cancelled(gateway, task_status):
     with trio.CancelScope() as scope:
         async with gateway.run():
             task_status.started(scope)
             await trio.sleep_forever()
 
 
-async def test_the_end_of_the_gateway_ends_calls_without_a_websocket_too(scanner):
+async def test_the_end_of_the_gateway_ends_calls_without_a_websocket(scanner):
     gateway = Gateway(scanner)
     async with trio.open_nursery() as nursery:
-        running = await nursery.start(run_until_told, gateway)
+        running = await nursery.start(run_until_cancelled, gateway)
         async with hosting(gateway) as url, httpx.AsyncClient(base_url=url) as http:
             answers = []
 
@@ -701,7 +699,7 @@ async def test_the_end_of_the_gateway_ends_calls_without_a_websocket_too(scanner
             assert gateway.works == 0
 
 
-async def test_draining_waits_for_what_runs_and_starts_nothing_more(scanner):
+async def test_draining_waits_for_running_calls_and_refuses_new_ones(scanner):
     gateway = Gateway(scanner)
     async with hosting(gateway) as url, browsing(url) as browser:
         request = await browser.start("steps")
@@ -716,7 +714,7 @@ async def test_draining_waits_for_what_runs_and_starts_nothing_more(scanner):
         assert (len(callbacks), end["payload"]) == (2, "done")
 
 
-async def test_mounted_beside_ordinary_routes(scanner):
+async def test_a_gateway_may_be_mounted_beside_ordinary_routes(scanner):
     gateway = Gateway(scanner)
 
     async def hello(request):
@@ -732,16 +730,16 @@ async def test_mounted_beside_ordinary_routes(scanner):
             assert end["count"] == 1
 
 
-async def test_the_browsers_client_is_served(scanner):
+async def test_message_js_is_served(scanner):
     async with hosting(Gateway(scanner)) as url, httpx.AsyncClient(base_url=url) as http:
         module = await http.get("/message.js")
         assert module.headers["Content-Type"] == "text/javascript; charset=utf-8"
         assert "export class Message extends" in module.text
-        assert "import " not in module.text.replace("*     import {", "")  # no dependencies
+        assert "import " not in module.text.replace("*     import {", "")  # it has no dependencies
         assert "export class Message extends" in (await http.get("/message.d.ts")).text
 
 
-async def test_mounted_without_a_lifespan_it_says_what_to_do(scanner, caplog):
+async def test_a_gateway_mounted_without_a_lifespan_says_what_to_do(scanner, caplog):
     host = Starlette(routes=[Mount("/rpc", Gateway(scanner))])
     async with hosting(host) as url, httpx.AsyncClient() as http:
         got = await http.post(f"{url}/rpc/api/plain", json={"a": 1})
@@ -760,7 +758,7 @@ async def test_a_gateway_runs_once_at_a_time(scanner):
         pass
 
 
-def test_names_that_messages_need_cannot_be_callbacks():
+def test_reserved_names_cannot_be_callbacks():
     class Bad:
         @trio_rpc.method
         async def scan(self, payload: Callable[[], Awaitable[None]]) -> None: ...

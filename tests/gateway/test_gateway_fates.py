@@ -1,4 +1,7 @@
-"""Errors of calls through a gateway tell whether the handler has begun (law 15), with a WebSocket and without."""
+"""Errors of calls through a gateway tell whether the handler has started (law 15).
+
+The calls are made with a WebSocket and without.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from trio_rpc.gateway import Gateway, Message
 
 
 class Slow(trio_rpc.Overloaded):
-    """A refusal of the application's own."""
+    """An application's own refusal."""
 
 
 class Service:
@@ -32,7 +35,7 @@ class Service:
 
 
 async def call(name, exc, filters, *, with_callback):
-    """Call a method by the Python client; return its error, and whether its handler has run."""
+    """Call a method by the Python client, and return its error and whether its handler has run."""
     service = Service(exc)
 
     async def ignore(_number):
@@ -56,9 +59,7 @@ ERRORS = [
 
 @pytest.mark.parametrize("with_callback", [True, False])
 @pytest.mark.parametrize("exc", ERRORS, ids=lambda exc: type(exc).__name__)
-async def test_law_15_what_a_filter_of_a_gateway_raises_before_the_handler_has_not_started(
-    exc, with_callback
-):
+async def test_law_15_a_call_refused_by_a_gateways_filter_has_not_started(exc, with_callback):
     async def refuse(_call, _proceed):
         raise exc
 
@@ -68,7 +69,7 @@ async def test_law_15_what_a_filter_of_a_gateway_raises_before_the_handler_has_n
 
 @pytest.mark.parametrize("with_callback", [True, False])
 @pytest.mark.parametrize("exc", ERRORS, ids=lambda exc: type(exc).__name__)
-async def test_law_15_what_a_filter_of_a_gateway_raises_after_the_handler_has_run(
+async def test_law_15_an_error_of_a_gateways_filter_after_the_handler_has_the_fate_stopped(
     exc, with_callback
 ):
     async def fail(_call, proceed):
@@ -81,6 +82,6 @@ async def test_law_15_what_a_filter_of_a_gateway_raises_after_the_handler_has_ru
 
 @pytest.mark.parametrize("with_callback", [True, False])
 @pytest.mark.parametrize("exc", ERRORS, ids=lambda exc: type(exc).__name__)
-async def test_law_15_what_a_handler_behind_a_gateway_raises_has_run(exc, with_callback):
+async def test_law_15_an_error_of_a_gateways_handler_has_the_fate_stopped(exc, with_callback):
     error, has_run = await call("fail", exc, [], with_callback=with_callback)
     assert (error.fate, has_run) == (Fate.STOPPED, True)

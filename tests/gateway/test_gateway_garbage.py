@@ -1,4 +1,4 @@
-"""A page that has gone leaves nothing of the gateway to the garbage collector."""
+"""A page that has left leaves no objects of the gateway to the garbage collector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trio_rpc import method
 from trio_rpc.gateway import Gateway
 
 OURS = ("trio_rpc", "hypercorn", "starlette", "builtins.frame", "builtins.traceback")
-"""What the gateway is made of; wsproto's parser and what httpx answers hold themselves."""
+"""The gateway's own types. Objects of wsproto and httpx refer to themselves."""
 
 
 class Bench:
@@ -56,22 +56,22 @@ async def is_cut_off(browser):
 
 
 @pytest.mark.parametrize("use", [counts, fails, leaves_work, is_cut_off])
-async def test_a_page_leaves_nothing_to_the_collector(use, caplog):
-    caplog.set_level(logging.CRITICAL)  # what is logged of a bug, pytest keeps with its traceback
+async def test_a_page_leaves_no_garbage(use, caplog):
+    caplog.set_level(logging.CRITICAL)  # pytest keeps each logged bug with its traceback
     async with hosting(Gateway(Bench())) as url:
 
-        async def scene():
+        async def scenario():
             async with browsing(url, query="") as browser:
                 await use(browser)
-            await wait_all_tasks_blocked(0.05)  # until the server is done with it, too
+            await wait_all_tasks_blocked(0.05)  # until the server has closed it too
 
         for _ in range(2):
-            await scene()
+            await scenario()
         gc.collect()
         gc.disable()
         gc.set_debug(gc.DEBUG_SAVEALL)
         try:
-            await scene()
+            await scenario()
             gc.collect()
             left = [f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.garbage]
         finally:

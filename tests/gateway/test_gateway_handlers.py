@@ -1,4 +1,4 @@
-"""Handlers behind a gateway: their context variables are their own, and their bugs are logged."""
+"""Handlers in a gateway: their context variables are their own, and their bugs are logged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trio_rpc.gateway import Gateway, call_back
 from trio_rpc.testing import open_session_pair
 
 
-async def test_what_a_handler_sets_in_a_context_variable_is_its_own():
+async def test_no_other_handler_sees_a_context_variable_that_a_handler_sets():
     user = ContextVar("user", default="nobody")
 
     class Service:
@@ -31,7 +31,7 @@ async def test_what_a_handler_sets_in_a_context_variable_is_its_own():
         assert message["payload"] == "nobody"
 
 
-async def test_metadata_of_the_one_who_opened_the_gateway_is_not_sent_with_calls_of_its_handlers():
+async def test_metadata_set_around_the_gateway_is_not_sent_with_calls_of_its_handlers():
     asked = []
 
     class Asked:
@@ -52,7 +52,7 @@ async def test_metadata_of_the_one_who_opened_the_gateway_is_not_sent_with_calls
                 assert asked == [{}]
 
 
-async def test_call_back_in_a_session_that_a_handler_has_opened_is_not_the_handlers():
+async def test_call_back_does_not_work_in_a_session_that_a_handler_has_opened():
     class Inner:
         @trio_rpc.method
         async def misuse(self) -> None:
@@ -70,7 +70,7 @@ async def test_call_back_in_a_session_that_a_handler_has_opened_is_not_the_handl
         assert (message["type"], message["error_type"]) == ("error", "builtins.RuntimeError")
 
 
-async def test_the_bug_of_a_handler_is_logged_with_its_traceback_and_what_is_declared_is_not(
+async def test_a_handlers_bug_is_logged_with_its_traceback_and_a_declared_exception_is_not(
     caplog,
 ):
     class Declared(Exception):
@@ -79,11 +79,11 @@ async def test_the_bug_of_a_handler_is_logged_with_its_traceback_and_what_is_dec
     class Service:
         @trio_rpc.method
         async def bug(self) -> None:
-            raise LookupError("who will see this?")
+            raise LookupError("a bug")
 
         @trio_rpc.method
         def plain_bug(self) -> None:
-            raise LookupError("who will see this?")
+            raise LookupError("a bug")
 
         @trio_rpc.method
         async def unsendable(self) -> object:
@@ -104,7 +104,7 @@ async def test_the_bug_of_a_handler_is_logged_with_its_traceback_and_what_is_dec
     assert "in plain_bug" in caplog.text
 
 
-async def test_what_a_filter_refuses_before_the_handler_begins_is_told_as_that_and_is_no_bug(
+async def test_a_refusal_by_a_filter_arrives_as_such_and_is_not_logged_as_a_bug(
     caplog,
 ):
     ran = []

@@ -1,4 +1,4 @@
-"""Bounds of GatewayLimits that the tests of their own subjects do not reach."""
+"""Bounds of GatewayLimits that other tests do not cover."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class Service:
         await trio.sleep_forever()
 
     @trio_rpc.method
-    async def talk(self, found: Callable[[str], Awaitable[None]]) -> None:
+    async def call_back_forever(self, found: Callable[[str], Awaitable[None]]) -> None:
         while True:
             await found("x" * 1000)
             self.count += 1
 
 
 @asynccontextmanager
-async def asking(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    """Run a gateway without a server; requests reach it in the same task."""
+async def client_of(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    """Run a gateway without a server, whose requests are handled in the same task."""
     transport = httpx.ASGITransport(gateway)
     async with (
         gateway.run(),
@@ -55,10 +55,10 @@ async def asking(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-async def test_max_direct_bounds_the_calls_that_are_answered_in_their_own_request():
+async def test_max_direct_bounds_the_calls_without_a_websocket():
     service = Service()
     gateway = Gateway(service, limits=GatewayLimits(max_direct=2))
-    async with asking(gateway) as http, trio.open_nursery() as nursery:
+    async with client_of(gateway) as http, trio.open_nursery() as nursery:
         scopes: list[trio.CancelScope] = []
 
         async def ask() -> None:
@@ -76,7 +76,7 @@ async def test_max_direct_bounds_the_calls_that_are_answered_in_their_own_reques
         scopes[0].cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert gateway.works == 1
-        nursery.start_soon(ask)  # that place is free again
+        nursery.start_soon(ask)  # its place is free again
         await trio.testing.wait_all_tasks_blocked()
         assert (gateway.works, service.running) == (2, 3)
         nursery.cancel_scope.cancel()
@@ -88,25 +88,25 @@ async def test_max_results_bounds_the_calls_that_may_outlive_their_clients():
     async with hosting(gateway) as url, browsing(url) as browser:
         assert [(await browser.post("long")).status_code for _ in range(3)] == [200, 200, 503]
         assert gateway.works == 2
-        assert (await browser.post("hold")).status_code == 200  # it bounds nothing else
+        assert (await browser.post("hold")).status_code == 200  # other calls are not bounded by it
 
 
 async def test_backlog_bytes_makes_callbacks_wait_and_refuses_new_calls():
     service = Service()
     gateway = Gateway(service, limits=GatewayLimits(backlog_bytes=5000))
     async with hosting(gateway) as url, browsing(url) as browser:
-        await browser.start("talk")
+        await browser.start("call_back_forever")
         for _ in range(5):
             await browser.next()
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert service.count == 5
         assert (await browser.post("hold")).status_code == 429
-        await browser.say("ack", seq=5)
+        await browser.send("ack", seq=5)
         assert (await browser.next())["seq"] == 6
 
 
 @pytest.mark.parametrize(("most", "frames"), [(1, [1] * 6), (250, [2] * 3), (10_000, [6])])
-async def test_frame_bytes_bounds_what_is_joined_in_one_frame(most, frames):
+async def test_frame_bytes_bounds_the_messages_joined_in_one_frame(most, frames):
     client = Client(GatewayLimits(frame_bytes=most), resumable=True)
     sent: list[int] = []
 
@@ -126,25 +126,25 @@ async def test_frame_bytes_bounds_what_is_joined_in_one_frame(most, frames):
 
 
 @pytest.mark.parametrize("seconds", [3, 500])
-async def test_keepalive_is_the_silence_after_which_a_client_is_pinged_and_then_away(
+async def test_a_client_is_pinged_after_the_keepalive_time_and_disconnected_after_twice_that(
     seconds, autojump_clock
 ):
     client = Client(GatewayLimits(keepalive=seconds), resumable=True)
-    told: list[tuple[float, str]] = []
+    sent: list[tuple[float, str]] = []
     start = trio.current_time()
 
     async def send(text: str) -> None:
-        told.append((trio.current_time() - start, json.loads(text)["type"]))
+        sent.append((trio.current_time() - start, json.loads(text)["type"]))
 
     end = await Connection(client, {"type": "first"}, send, trio.sleep_forever).run()
-    assert told == [(0, "first"), (seconds, "ping")]
+    assert sent == [(0, "first"), (seconds, "ping")]
     assert (end, trio.current_time() - start) == (End.SILENT, 2 * seconds)
 
 
-async def test_time_in_which_this_program_is_blocked_is_no_silence_of_a_client(
+async def test_time_in_which_the_gateways_program_is_blocked_does_not_count_as_silence(
     autojump_clock, nursery
 ):
-    """The answer to a ping lies unread when a handler has blocked for longer than ``keepalive``."""
+    """The pong is unread when a handler has blocked for longer than ``keepalive``."""
     client = Client(GatewayLimits(keepalive=20), resumable=True)
     answers, received = trio.open_memory_channel[str](10)
     ends: list[End] = []
@@ -154,7 +154,7 @@ async def test_time_in_which_this_program_is_blocked_is_no_silence_of_a_client(
             nursery.start_soon(block_and_answer)
 
     async def block_and_answer() -> None:
-        autojump_clock.jump(1000)  # as time.sleep() would do it
+        autojump_clock.jump(1000)  # as time.sleep() would
         await trio.sleep(1)
         answers.send_nowait('{"type": "pong"}')
 
@@ -167,7 +167,7 @@ async def test_time_in_which_this_program_is_blocked_is_no_silence_of_a_client(
     nursery.cancel_scope.cancel()
 
 
-async def test_time_in_which_a_client_is_blocked_is_no_silence_of_the_gateway(
+async def test_time_in_which_the_clients_program_is_blocked_does_not_count_as_silence(
     autojump_clock, nursery
 ):
     messages, received = trio.open_memory_channel[str](10)
@@ -177,7 +177,7 @@ async def test_time_in_which_a_client_is_blocked_is_no_silence_of_the_gateway(
 
     async def block() -> None:
         await trio.testing.wait_all_tasks_blocked()
-        autojump_clock.jump(1000)  # as time.sleep() would do it
+        autojump_clock.jump(1000)  # as time.sleep() would
         await trio.sleep(1)
         messages.send_nowait("late")
 

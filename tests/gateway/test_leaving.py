@@ -1,4 +1,4 @@
-"""A client that leaves the gateway leaves nothing behind."""
+"""A client that leaves the gateway leaves no entry and no message behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Waiter:
 
 @pytest.mark.parametrize("query", ["", "resumable=1"])
 @pytest.mark.parametrize("is_busy", [False, True])
-async def test_a_client_that_disconnects_leaves_the_gateways_table(query, is_busy):
+async def test_a_client_that_disconnects_is_removed_from_the_gateways_table(query, is_busy):
     gateway = Gateway(Waiter(), limits=GatewayLimits(grace=0.01))
     async with hosting(gateway) as url:
         async with browsing(url, query) as browser:
@@ -31,12 +31,12 @@ async def test_a_client_that_disconnects_leaves_the_gateways_table(query, is_bus
                 await browser.start("wait")
             assert gateway.clients == 1
         with trio.fail_after(5):
-            while gateway.clients or gateway.works:  # noqa: ASYNC110 - nobody is told of that
+            while gateway.clients or gateway.works:  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.01)
         assert gateway._clients == {}
 
 
-async def test_race_a_writer_that_is_woken_in_the_tick_in_which_it_is_replaced_takes_nothing():
+async def test_race_a_writer_that_is_woken_and_replaced_in_one_tick_takes_no_message():
     sent = {"old": [], "new": []}
     client = Client(GatewayLimits(), resumable=True)
 

@@ -1,4 +1,4 @@
-"""message.js in node: what it sends and what it calls, without a browser."""
+"""message.js in Node: what it sends and calls, without a browser."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Service:
 
 async def test_the_arguments_of_a_callback_arrive_one_by_one(tmp_path):
     script = """
-    const say = (name) => (...given) => tell([name, ...given]);
+    const say = (name) => (...given) => report([name, ...given]);
     const message = new Message(host, port);
     await message.post("several", {}, { found: say("found"), pair: say("pair"), done: say("done") });
     """
@@ -68,8 +68,8 @@ async def test_the_arguments_of_a_callback_arrive_one_by_one(tmp_path):
         ("new Date(0)", "'1970-01-01T00:00:00.000Z'"),
     ],
 )
-async def test_what_is_sent(tmp_path, value, shown):
-    script = f'tell(await failing(() => new Message(host, port).post("show", {{ x: {value} }})));'
+async def test_json_values_are_sent_unchanged(tmp_path, value, shown):
+    script = f'report(await failing(() => new Message(host, port).post("show", {{ x: {value} }})));'
     assert await node.run(tmp_path, script, Gateway(Service())) == [shown]
 
 
@@ -94,42 +94,44 @@ LOST = [
 ]
 
 
-async def test_what_json_would_lose_is_refused_here(tmp_path):
+async def test_a_value_that_json_would_change_is_refused_at_the_client(tmp_path):
     script = "".join(
-        f"tell(await failing(() => new Message(host, port).{verb}, {{ x: {value} }})));\n"
+        f"report(await failing(() => new Message(host, port).{verb}, {{ x: {value} }})));\n"
         for value in LOST
         for verb in ('post("show"', 'put("/x"')
     )
-    told: list[Any] = await node.run(tmp_path, script)
-    assert len(told) == 2 * len(LOST)
-    for value, error in zip([value for value in LOST for _ in range(2)], told, strict=True):
+    reported: list[Any] = await node.run(tmp_path, script)
+    assert len(reported) == 2 * len(LOST)
+    for value, error in zip([value for value in LOST for _ in range(2)], reported, strict=True):
         assert error.startswith("TypeError: "), (value, error)
 
 
-async def test_what_the_gateway_would_lose_is_refused_there(tmp_path):
-    script = 'tell(await failing(() => new Message(host, port).post("show", { x: 2 ** 53 + 2 })));'
+async def test_a_number_that_json_would_round_is_refused_by_the_gateway(tmp_path):
+    script = (
+        'report(await failing(() => new Message(host, port).post("show", { x: 2 ** 53 + 2 })));'
+    )
     [error] = await node.run(tmp_path, script, Gateway(Service()))
-    assert error == "9007199254740994.0"  # as a float, which it was
+    assert error == "9007199254740994.0"  # as the float that it was
 
 
 async def test_a_callback_without_a_possible_name_is_refused(tmp_path):
     script = """
-    const error = await new Message(host, port).post("show", {}, { "größe": tell }).catch((e) => e);
-    tell([error.code, error.parameter]);
+    const error = await new Message(host, port).post("show", {}, { "größe": report }).catch((e) => e);
+    report([error.code, error.parameter]);
     """
     assert await node.run(tmp_path, script, Gateway(Service())) == [["refused", "größe"]]
 
 
-async def test_a_reason_that_ends_within_a_character_is_told_all_the_same(tmp_path):
+async def test_a_long_error_text_may_be_cut_within_a_character(tmp_path):
     class Reporting:
         @trio_rpc.method
-        async def tell(self, found: Callable[[int], Awaitable[None]]) -> str:
+        async def report(self, found: Callable[[int], Awaitable[None]]) -> str:
             return await until_it_fails(found)
 
     script = """
     const found = () => { throw new Error("x".repeat(992) + "😀"); };
     console.warn = () => {};
-    tell((await new Message(host, port).post("tell", {}, { found })).length > 900);
+    report((await new Message(host, port).post("report", {}, { found })).length > 900);
     """
     assert await node.run(tmp_path, script, Gateway(Reporting())) == [True]
 
@@ -176,13 +178,13 @@ class Slow:
 DAY = 24 * 3600 * 1000
 
 
-@pytest.mark.parametrize("callbacks", ["{}", "{ found: tell }"])
+@pytest.mark.parametrize("callbacks", ["{}", "{ found: report }"])
 @pytest.mark.parametrize("ms", [25 * DAY, 30 * DAY, 50 * DAY, 2**31, 2**32 + 5, 1e15])
-async def test_a_timeout_may_be_as_long_as_one_likes(tmp_path, ms, callbacks):
+async def test_a_timeout_may_be_of_any_length(tmp_path, ms, callbacks):
     slow = Slow()
     script = f"""
     const message = new Message(host, port);
-    tell(await failing(() => message.post("work", {{}}, {callbacks}, {{ timeoutMs: {ms} }})));
+    report(await failing(() => message.post("work", {{}}, {callbacks}, {{ timeoutMs: {ms} }})));
     """
     assert await node.run(tmp_path, script, Gateway(slow)) == ["done"]
     assert slow.seconds == pytest.approx(ms / 1000, rel=0.01)
@@ -201,36 +203,36 @@ async def test_a_timeout_may_be_as_long_as_one_likes(tmp_path, ms, callbacks):
         ("'soon'", "TypeError: timeoutMs must be a number of milliseconds, not soon"),
     ],
 )
-async def test_odd_timeouts(tmp_path, ms, error, callbacks):
+async def test_an_odd_timeout_is_an_error(tmp_path, ms, error, callbacks):
     script = f"""
     const message = new Message(host, port);
-    tell(await failing(() => message.post("work", {{}}, {callbacks}, {{ timeoutMs: {ms} }})));
+    report(await failing(() => message.post("work", {{}}, {callbacks}, {{ timeoutMs: {ms} }})));
     """
     assert await node.run(tmp_path, script, Gateway(Slow())) == [error]
 
 
 @pytest.mark.parametrize("seconds", [13 * DAY / 1000, 30 * DAY / 1000, 1e12, math.inf])
-async def test_a_keepalive_and_a_grace_may_be_as_long_as_one_likes(tmp_path, seconds):
+async def test_keepalive_and_grace_may_be_of_any_length(tmp_path, seconds):
     limits = GatewayLimits(keepalive=seconds, grace=seconds)
     script = """
     const message = new Message(host, port);
-    message.addEventListener("state", (event) => tell(event.detail.state));
+    message.addEventListener("state", (event) => report(event.detail.state));
     await message.connect();
     await new Promise((resolve) => setTimeout(resolve, 200));
     message.close();
     """
-    told = await node.run(tmp_path, script, Gateway(Slow(), limits=limits))
-    assert told == ["connecting", "open", "closed"]
+    reported = await node.run(tmp_path, script, Gateway(Slow(), limits=limits))
+    assert reported == ["connecting", "open", "closed"]
 
 
-async def test_every_timer_is_one_that_can_be_long():
-    """setTimeout and AbortSignal.timeout take 2^31 - 1 ms at most: one place asks for less."""
+async def test_every_timer_may_be_long():
+    """setTimeout and AbortSignal.timeout allow at most 2^31 - 1 ms, so one place uses them."""
     text = (node.STATIC / "message.js").read_text()
     assert text.count("setTimeout(") == 1
     assert text.count("AbortSignal.timeout(") == text.count("AbortSignal.timeout(ANSWER)")
 
 
-# ── what a page keeps ────────────────────────────────────────────────────────────────────────
+# ── objects that a page keeps ────────────────────────────────────────────────────────────────
 
 PAGE = """
 const page = new EventTarget();
@@ -253,12 +255,12 @@ async function collected(clients) {
         "",
         "message.close();",
         'await message.post("work");',
-        'await message.post("work", {}, { found: tell });',
+        'await message.post("work", {}, { found: report });',
         "await message.connect(); message.close();",
         "message.connect().catch(() => {}); message.close();",
     ],
 )
-async def test_a_page_keeps_no_message_that_is_closed(tmp_path, use):
+async def test_a_page_keeps_no_closed_client(tmp_path, use):
     script = f"""{PAGE}
     const clients = [];
     for (let i = 0; i < 5; i++) {{
@@ -268,27 +270,27 @@ async def test_a_page_keeps_no_message_that_is_closed(tmp_path, use):
         {use}
       }})();
     }}
-    tell(await collected(clients));
+    report(await collected(clients));
     """
     assert await node.run(tmp_path, script, Gateway(Slow()), "--expose-gc") == [0]
 
 
-async def test_a_page_that_is_left_closes_its_connections(tmp_path):
+async def test_leaving_a_page_closes_its_connections(tmp_path):
     slow = Slow()
     script = f"""{PAGE}
     const message = new Message(host, port);
     const held = message.post("hold", {{}}, {{ found: () => page.dispatchEvent(new Event("pagehide")) }});
-    tell(await held.catch((error) => error.code));
-    tell([message.state, listeners >= 0]);
+    report(await held.catch((error) => error.code));
+    report([message.state, listeners >= 0]);
     await new Message(host, port).post("until_ended");
     """
     assert await node.run(tmp_path, script, Gateway(slow)) == ["closed", ["closed", True]]
     assert slow.ended.is_set()
 
 
-@pytest.mark.parametrize("callbacks", ["{}", "{ found: tell }"])
+@pytest.mark.parametrize("callbacks", ["{}", "{ found: report }"])
 @pytest.mark.parametrize("method", ["work", "fail", "nothing"])
-async def test_a_signal_keeps_no_listener_of_a_post_that_is_over(tmp_path, method, callbacks):
+async def test_a_signal_keeps_no_listener_of_a_finished_post(tmp_path, method, callbacks):
     script = f"""
     let listeners = 0;
     const {{ signal }} = new AbortController();
@@ -297,7 +299,7 @@ async def test_a_signal_keeps_no_listener_of_a_post_that_is_over(tmp_path, metho
     signal.removeEventListener = (...given) => {{ listeners -= 1; remove.apply(signal, given); }};
     const message = new Message(host, port);
     await failing(() => message.post("{method}", {{}}, {callbacks}, {{ signal }}));
-    tell(listeners);
+    report(listeners);
     """
     assert await node.run(tmp_path, script, Gateway(Slow())) == [0]
 
@@ -307,14 +309,14 @@ async def test_a_signal_keeps_no_listener_of_a_post_that_is_over(tmp_path, metho
 NO_SOCKET = "globalThis.WebSocket = class { constructor() { throw new Error('a WebSocket'); } };\n"
 
 
-async def test_a_post_without_callbacks_is_one_request(tmp_path):
+async def test_a_post_without_callbacks_makes_one_request(tmp_path):
     script = f"""{NO_SOCKET}
     const message = new Message(host, port);
-    message.addEventListener("state", (event) => tell(event.detail.state));
-    tell(await message.post("work"));
-    tell(await message.post("fail").catch((error) => [error.code, error.message, error.errorType]));
-    tell(await message.post("work", {{ x: 1 }}).catch((error) => [error.code, error.status, error.parameter]));
-    tell(await message.post("nothing").catch((error) => [error.code, error.status]));
+    message.addEventListener("state", (event) => report(event.detail.state));
+    report(await message.post("work"));
+    report(await message.post("fail").catch((error) => [error.code, error.message, error.errorType]));
+    report(await message.post("work", {{ x: 1 }}).catch((error) => [error.code, error.status, error.parameter]));
+    report(await message.post("nothing").catch((error) => [error.code, error.status]));
     """
     assert await node.run(tmp_path, script, Gateway(Slow())) == [
         "done",
@@ -331,7 +333,7 @@ async def test_a_post_without_callbacks_is_one_request(tmp_path):
         ("message.close()", "MessageError: this end has been closed"),
     ],
 )
-async def test_who_gives_up_a_post_without_a_connection_cancels_it(tmp_path, how, error):
+async def test_abandoning_a_post_without_a_connection_cancels_it(tmp_path, how, error):
     slow = Slow()
     script = f"""
     const message = new Message(host, port);
@@ -339,14 +341,14 @@ async def test_who_gives_up_a_post_without_a_connection_cancels_it(tmp_path, how
     const held = failing(() => message.post("hold", {{}}, {{}}, {{ signal: signal.signal }}));
     await new Message(host, port).post("until_started");
     {how};
-    tell(await held);
+    report(await held);
     await new Message(host, port).post("until_ended");
     """
     assert await node.run(tmp_path, script, Gateway(slow)) == [error]
     assert slow.ended.is_set()
 
 
-async def test_while_there_is_a_connection_it_carries_the_end_of_every_post(tmp_path):
+async def test_an_open_connection_stays_open_after_an_aborted_post(tmp_path):
     slow = Slow()
     script = """
     const message = await new Message(host, port).connect();
@@ -354,18 +356,18 @@ async def test_while_there_is_a_connection_it_carries_the_end_of_every_post(tmp_
     const held = failing(() => message.post("hold", {}, {}, { signal: signal.signal }));
     await message.post("until_started");
     signal.abort(new Error("mine"));
-    tell(await held);
-    tell(message.state);
+    report(await held);
+    report(message.state);
     message.close();
     """
     assert await node.run(tmp_path, script, Gateway(slow)) == ["Error: mine", "open"]
     assert slow.ended.is_set()
 
 
-async def test_a_host_that_is_a_url_is_refused_when_a_client_is_made(tmp_path):
+async def test_a_host_that_is_a_url_is_refused_by_the_constructor(tmp_path):
     script = """
     for (const given of ["http://localhost", "localhost/rpc", "ws://localhost/", "", "localhost", "127.0.0.1:80", "[::1]"]) {
-      try { tell(new Message(given, 8000).base.href); } catch (error) { tell(`${error.name}: ${error.message}`); }
+      try { report(new Message(given, 8000).base.href); } catch (error) { report(`${error.name}: ${error.message}`); }
     }
     """
     refused = "TypeError: host must be a name or an address alone, not {}: port and path are arguments of their own"

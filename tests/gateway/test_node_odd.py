@@ -1,4 +1,4 @@
-"""message.js in node: odd values, odd listeners, and what an abandoned call leaves behind."""
+"""message.js in Node: odd values, odd listeners, and the remains of an abandoned call."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Service:
             self.held -= 1
 
 
-# ── what is thrown ───────────────────────────────────────────────────────────────────────────
+# ── thrown values ────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_callback_may_throw_anything(tmp_path):
@@ -55,14 +55,14 @@ async def test_a_callback_may_throw_anything(tmp_path):
     const message = await new Message(host, port).connect();
     for (const thrown of THROWN) {{
       const found = () => {{ throw thrown; }};
-      tell(await message.post("until_it_fails", {{}}, {{ found }}));
+      report(await message.post("until_it_fails", {{}}, {{ found }}));
     }}
-    tell(await message.post("show"));
+    report(await message.post("show"));
     message.close();
     """
-    told = await node.run(tmp_path, script, Gateway(Service()))
+    reported = await node.run(tmp_path, script, Gateway(Service()))
     no_text = "Error: found: something that has no text was thrown"
-    assert told == [
+    assert reported == [
         *([no_text] * 2),
         *(["Error: found: [object Object]"] * 2),
         "Error: found: Symbol(a)",
@@ -80,14 +80,14 @@ async def test_a_signal_may_have_any_reason(tmp_path, callbacks):
       const controller = new AbortController();
       const held = new Message(host, port).post("hold", {{}}, {callbacks}, {{ signal: controller.signal }});
       setTimeout(() => controller.abort(reason), 50);
-      tell(await held.then(() => "it ended", (error) => error === reason));
+      report(await held.then(() => "it ended", (error) => error === reason));
     }}
     """
     assert await node.run(tmp_path, script, Gateway(service)) == [True] * COUNT
     assert service.held == 0
 
 
-# ── listeners that act ───────────────────────────────────────────────────────────────────────
+# ── listeners that close or connect ──────────────────────────────────────────────────────────
 
 SOCKETS = """
 Math.random = () => 0;
@@ -114,13 +114,13 @@ const open = () => sockets.filter((socket) => socket.readyState < 2).length;
     ],
     ids=["at the first attempt", "when it is open", "when it comes back"],
 )
-async def test_a_listener_that_closes_a_client_has_closed_it(tmp_path, listener, rest):
+async def test_a_listener_may_close_the_client(tmp_path, listener, rest):
     script = f"""{SOCKETS}
     const message = new Message(host, port);
     message.addEventListener("state", (event) => {{ {listener} }});
     await failing(() => {rest});
     await pause(100);
-    tell([message.state, message.clientId, open()]);
+    report([message.state, message.clientId, open()]);
     """
     assert await node.run(tmp_path, script, Gateway(Service())) == [["closed", None, 0]]
 
@@ -131,7 +131,7 @@ async def test_a_listener_that_closes_a_client_has_closed_it(tmp_path, listener,
         ("message.close();", ["closed", 0]),
         ("message.close(); message.connect();", ["open", 1]),
         ("message.connect();", ["open", 1]),
-        ("posted = message.post('show').then(tell);", ["open", 1]),
+        ("posted = message.post('show').then(report);", ["open", 1]),
         ("", ["open", 1]),
     ],
 )
@@ -141,68 +141,68 @@ async def test_a_listener_may_close_and_connect_when_the_session_is_lost(tmp_pat
     let isLost = false;
     let posted;
     message.addEventListener("lost", () => {{ isLost = true; {listener} }}, {{ once: true }});
-    Math.random = () => 5; // it comes back when the gateway has forgotten it
+    Math.random = () => 5; // it reconnects after the gateway has forgotten it
     lose();
     while (!isLost || message.state === "connecting") await pause(10);
     await posted;
     await pause(100);
-    tell([message.state, open()]);
+    report([message.state, open()]);
     message.close();
     """
     gateway = Gateway(Service(), limits=GatewayLimits(grace=0.01))
-    told = await node.run(tmp_path, script, gateway)
-    assert told[-1] == state
-    assert told[:-1] == (["None"] if "post" in listener else [])
+    reported = await node.run(tmp_path, script, gateway)
+    assert reported[-1] == state
+    assert reported[:-1] == (["None"] if "post" in listener else [])
 
 
-# ── what is refused before anything is sent ──────────────────────────────────────────────────
+# ── invalid arguments ────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_callback_that_is_no_function_is_refused_and_one_that_is_not_there_is_left_out(
+async def test_a_callback_that_is_not_a_function_is_refused_and_undefined_is_left_out(
     tmp_path,
 ):
     script = """
     const message = new Message(host, port);
-    for (const found of [null, 5, "found", {}, [tell]]) {
-      tell(await failing(() => message.post("hold", {}, { found })));
+    for (const found of [null, 5, "found", {}, [report]]) {
+      report(await failing(() => message.post("hold", {}, { found })));
     }
-    tell(await failing(() => message.post("show", {}, { found: undefined })));
-    tell(message.state);
+    report(await failing(() => message.post("show", {}, { found: undefined })));
+    report(message.state);
     """
     refused = "TypeError: the callback found is not a function"
-    told = await node.run(tmp_path, script, Gateway(Service()))
-    assert told == [*([refused] * 5), "None", "closed"]
+    reported = await node.run(tmp_path, script, Gateway(Service()))
+    assert reported == [*([refused] * 5), "None", "closed"]
 
 
-async def test_a_timeout_is_a_number(tmp_path):
+async def test_a_timeout_must_be_a_number(tmp_path):
     script = """
     const message = new Message(host, port);
     for (const timeoutMs of [null, "5", 5n, true, [], new Date(), {}, Symbol("a"), Object.create(null)]) {
-      tell(await failing(() => message.post("show", {}, {}, { timeoutMs })));
+      report(await failing(() => message.post("show", {}, {}, { timeoutMs })));
     }
     """
-    told = await node.run(tmp_path, script)
-    assert len(told) == 9
-    for error in told:
+    reported = await node.run(tmp_path, script)
+    assert len(reported) == 9
+    for error in reported:
         assert error.startswith("TypeError: timeoutMs must be a number of milliseconds, not ")
 
 
-async def test_the_parameters_of_a_query_are_texts_numbers_and_booleans(tmp_path):
+async def test_the_parameters_of_a_query_must_be_texts_numbers_or_booleans(tmp_path):
     script = """
-    globalThis.fetch = async (url) => { tell(url.search); return new Response("null"); };
+    globalThis.fetch = async (url) => { report(url.search); return new Response("null"); };
     const message = new Message(host, port);
     for (const a of [undefined, "ä &", 1.5, true, 10n]) await message.get("page", { a });
     for (const a of [null, {}, [1], () => 1, Symbol("a"), new Date(0)]) {
-      tell(await failing(() => message.get("page", { a })));
-      tell(await failing(() => message.delete("page", { a })));
+      report(await failing(() => message.get("page", { a })));
+      report(await failing(() => message.delete("page", { a })));
     }
     """
-    told = await node.run(tmp_path, script)
-    assert told[:5] == ["", "?a=%C3%A4+%26", "?a=1.5", "?a=true", "?a=10"]
-    assert told[5:] == ["TypeError: the parameter a must be a text, a number or a boolean"] * 12
+    reported = await node.run(tmp_path, script)
+    assert reported[:5] == ["", "?a=%C3%A4+%26", "?a=1.5", "?a=true", "?a=10"]
+    assert reported[5:] == ["TypeError: the parameter a must be a text, a number or a boolean"] * 12
 
 
-async def test_a_server_that_hangs_up_on_a_large_body_has_given_its_status(tmp_path):
+async def test_the_status_is_reported_even_if_the_server_closes_during_a_large_body(tmp_path):
     script = """
     let status = 413;
     globalThis.fetch = async () => ({
@@ -211,11 +211,11 @@ async def test_a_server_that_hangs_up_on_a_large_body_has_given_its_status(tmp_p
     });
     const message = new Message(host, port);
     for (status of [413, 503, 200]) {
-      tell(await message.post("show").catch((error) => [error.code, error.status]));
+      report(await message.post("show").catch((error) => [error.code, error.status]));
     }
     """
-    told = await node.run(tmp_path, script)
-    assert told == [["refused", 413], ["refused", 503], ["unreachable", 0]]
+    reported = await node.run(tmp_path, script)
+    assert reported == [["refused", 413], ["refused", 503], ["unreachable", 0]]
 
 
 # ── timers and listeners ─────────────────────────────────────────────────────────────────────
@@ -224,7 +224,7 @@ WATCHED = """
 const timers = new Set();
 const [set, clear] = [setTimeout, clearTimeout];
 globalThis.setTimeout = (run, ms) => {
-  const isOurs = new Error().stack.includes("message.js"); // and not one of fetch
+  const isOurs = new Error().stack.includes("message.js"); // and not fetch's
   const timer = set(() => { timers.delete(timer); run(); }, ms);
   if (isOurs) timers.add(timer);
   return timer;
@@ -250,7 +250,7 @@ globalThis.WebSocket = class {
 
 
 @pytest.mark.parametrize("end", ["controller.abort()", "message.close()", ""])
-async def test_a_call_that_is_given_up_while_it_waits_for_a_connection_leaves_nothing(
+async def test_a_call_abandoned_while_it_waits_for_a_connection_leaves_no_timer_or_listener(
     tmp_path, end
 ):
     script = f"""{WATCHED}{SILENT}
@@ -259,25 +259,25 @@ async def test_a_call_that_is_given_up_while_it_waits_for_a_connection_leaves_no
     const timeoutMs = {"20" if not end else "1e6"};
     const call = failing(() => message.post("show", {{}}, {{}}, {{ signal, timeoutMs }}));
     {end};
-    tell((await call).split(":")[0]);
-    tell([listeners.size, timers.size]); // one timer is that of the connection
+    report((await call).split(":")[0]);
+    report([listeners.size, timers.size]); // one timer belongs to the connection
     message.close();
     await kept;
-    tell([listeners.size, timers.size]);
+    report([listeners.size, timers.size]);
     """
     left = 0 if "close" in end else 1
     name = {"": "TimeoutError", "message.close()": "MessageError"}.get(end, "AbortError")
-    told = await node.run(tmp_path, script)
-    assert told == [name, [0, left], [0, 0]]
+    reported = await node.run(tmp_path, script)
+    assert reported == [name, [0, left], [0, 0]]
 
 
-async def test_a_gateway_that_tells_no_keepalive_may_be_silent(tmp_path):
+async def test_a_gateway_without_a_keepalive_may_be_silent(tmp_path):
     script = f"""{WATCHED}{SILENT}
     const message = new Message(host, port);
     const kept = message.connect();
     sockets[0].onmessage({{ data: '{{"type": "uuid", "uuid": "a"}}' }});
     await kept;
-    tell([message.state, timers.size]);
+    report([message.state, timers.size]);
     message.close();
     """
     assert await node.run(tmp_path, script) == [["open", 0]]
@@ -287,7 +287,7 @@ async def test_a_gateway_that_tells_no_keepalive_may_be_silent(tmp_path):
 @pytest.mark.parametrize(
     "end", ["controller.abort()", "message.close()", "controller.abort(); message.close()"]
 )
-async def test_a_call_that_is_given_up_leaves_no_timer_and_no_listener(tmp_path, end, callbacks):
+async def test_an_abandoned_call_leaves_no_timer_or_listener(tmp_path, end, callbacks):
     service = Service()
     script = f"""{WATCHED}
     const message = new Message(host, port);
@@ -296,6 +296,6 @@ async def test_a_call_that_is_given_up_leaves_no_timer_and_no_listener(tmp_path,
     await new Promise((resolve) => set(resolve, 100));
     {end};
     await call;
-    tell([listeners.size, timers.size, message.state]);
+    report([listeners.size, timers.size, message.state]);
     """
     assert await node.run(tmp_path, script, Gateway(service)) == [[0, 0, "closed"]]

@@ -1,4 +1,4 @@
-"""What a gateway gives out is used in the Trio run that it belongs to; elsewhere it raises at once."""
+"""A gateway's objects may be used only in their own Trio run. Elsewhere they raise at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 import httpx
 import pytest
 import trio
-from helpers.gateway_tools import PATIENCE, browsing, hosting
+from helpers.gateway_tools import TIME_LIMIT, browsing, hosting
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, Message, call_back
@@ -17,8 +17,8 @@ TEXT = r"belongs to the Trio run in thread .* that opened it, .*trio\.from_threa
 
 
 async def refused(function: Callable[[], Awaitable[object]]) -> None:
-    """Use something in a run of another thread."""
-    with trio.fail_after(PATIENCE), pytest.raises(RuntimeError, match=TEXT):
+    """Use an object in the Trio run of another thread, and check that it raises."""
+    with trio.fail_after(TIME_LIMIT), pytest.raises(RuntimeError, match=TEXT):
         await trio.to_thread.run_sync(trio.run, function)
 
 
@@ -41,7 +41,7 @@ class Service:
 
 
 @pytest.mark.parametrize("method", ["scan", "several"])
-async def test_a_callback_in_another_run_is_refused_and_goes_on_to_work_in_its_own(method):
+async def test_a_callback_is_refused_in_another_run_and_works_in_its_own(method):
     async with hosting(Gateway(Service())) as url, browsing(url) as browser:
         request = await browser.start(method)
         callbacks, end = await browser.until_end(request)
@@ -50,19 +50,19 @@ async def test_a_callback_in_another_run_is_refused_and_goes_on_to_work_in_its_o
 
 
 @pytest.mark.parametrize("callbacks", [None, {"found": print}])
-async def test_a_message_in_use_is_refused_in_another_run_and_goes_on_to_work_in_its_own(callbacks):
+async def test_a_client_in_use_is_refused_in_another_run_and_works_in_its_own(callbacks):
     async with hosting(Gateway(Service())) as url:
-        place = httpx.URL(url)
-        message = Message(place.host, place.port)
+        address = httpx.URL(url)
+        message = Message(address.host, address.port)
         async with message.connect():
             await refused(partial(message.post, "plain", None, callbacks))
             assert await message.post("plain") == "done"
             assert message.state == "open"
-        # Nobody uses it now: another run may.
+        # The client is unused now, so another run may use it.
         assert await trio.to_thread.run_sync(trio.run, message.post, "plain") == "done"
 
 
-async def test_a_gateway_that_runs_is_refused_in_another_run_and_goes_on_to_work_in_its_own():
+async def test_a_running_gateway_is_refused_in_another_run_and_works_in_its_own():
     gateway = Gateway(Service())
 
     async def ask(url: str, path: str) -> int:

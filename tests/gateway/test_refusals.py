@@ -1,4 +1,4 @@
-"""Who is turned away, and with which answer; nothing of it reaches a handler."""
+"""Requests that the gateway refuses, with their status. None of them reaches a handler."""
 
 from __future__ import annotations
 
@@ -41,25 +41,28 @@ def counter():
     return Counter()
 
 
-def about(got: httpx.Response) -> tuple[int, str]:
+def status_and_error(got: httpx.Response) -> tuple[int, str]:
     return got.status_code, got.json()["error"]
 
 
-async def test_the_token_authorises_and_the_id_does_not(counter):
+async def test_the_token_and_not_the_id_authorises_a_client(counter):
     async with hosting(Gateway(counter)) as url, browsing(url) as browser, browsing(url) as other:
         path = f"/api/add/{browser.id}"
         none = await browser.http.post(path, json={"number": 1})
-        assert about(none) == (401, "the header Trio-Rpc-Token is missing")
+        assert status_and_error(none) == (401, "the header Trio-Rpc-Token is missing")
         for token in ("", "wrong", other.token, browser.token[:-1], "\xe9"):
             headers = {"Trio-Rpc-Token": token.encode("latin-1")}
             got = await browser.http.post(path, json={"number": 1}, headers=headers)
-            assert about(got) == (403, "this token does not belong to that client")
+            assert status_and_error(got) == (403, "this token does not belong to that client")
         browser.id = "somebody"
-        assert about(await browser.post("add", number=1)) == (403, "there is no such client")
+        assert status_and_error(await browser.post("add", number=1)) == (
+            403,
+            "there is no such client",
+        )
     assert counter.calls == 0
 
 
-async def test_a_legacy_client_needs_its_id_only_and_a_wrong_token_is_wrong_still(counter):
+async def test_a_legacy_client_needs_only_its_id_but_a_wrong_token_is_refused(counter):
     async with hosting(Gateway(counter, legacy_clients=True)) as url, browsing(url) as browser:
         path = f"/api/add/{browser.id}"
         assert (await browser.http.post(path, json={"number": 1})).status_code == 200
@@ -70,7 +73,7 @@ async def test_a_legacy_client_needs_its_id_only_and_a_wrong_token_is_wrong_stil
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonp"]
 )
-async def test_only_json_is_taken(counter, kind):
+async def test_only_json_is_accepted(counter, kind):
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         for path in (f"/api/add/{browser.id}", "/api/add"):
             got = await browser.http.post(
@@ -78,7 +81,7 @@ async def test_only_json_is_taken(counter, kind):
                 content=b'{"number": 1}',
                 headers={"Trio-Rpc-Token": browser.token, "Content-Type": kind},
             )
-            assert about(got) == (415, "the content type must be application/json")
+            assert status_and_error(got) == (415, "the content type must be application/json")
     assert counter.calls == 0
 
 
@@ -96,7 +99,7 @@ async def test_only_json_is_taken(counter, kind):
         (b'{"number": 1, "self": 2}', 422, "has no parameter 'self'"),
     ],
 )
-async def test_what_is_wrong_with_a_body_is_said(counter, body, status, text):
+async def test_an_invalid_body_is_refused_with_an_error_that_says_why(counter, body, status, text):
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         headers = {"Trio-Rpc-Token": browser.token, "Content-Type": "application/json"}
         for path in (f"/api/add/{browser.id}", "/api/add"):
@@ -107,23 +110,23 @@ async def test_what_is_wrong_with_a_body_is_said(counter, body, status, text):
     assert counter.calls == 0
 
 
-async def test_a_field_that_is_wrong_is_named(counter):
+async def test_the_error_names_the_field_that_does_not_fit(counter):
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         assert (await browser.post("add", number="1")).json()["parameter"] == "number"
 
 
-async def test_a_callback_that_is_not_declared_is_refused_before_the_work_starts(counter):
+async def test_an_undeclared_callback_is_refused_before_the_handler_starts(counter):
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         got = await browser.post("add", headers={"Trio-Rpc-Callbacks": "found, lost"}, number=1)
-        assert about(got) == (422, "add has no callback 'lost'")
+        assert status_and_error(got) == (422, "add has no callback 'lost'")
         assert got.json()["parameter"] == "lost"
     assert counter.calls == 0
 
 
-async def test_a_body_is_bounded(counter):
+async def test_the_size_of_a_body_is_bounded(counter):
     limits = GatewayLimits(max_body=1000)
     async with hosting(Gateway(counter, limits=limits)) as url, browsing(url) as browser:
-        assert about(await browser.post("add", number=1, x="y" * 1000))[0] == 413
+        assert status_and_error(await browser.post("add", number=1, x="y" * 1000))[0] == 413
         headers = {"Trio-Rpc-Token": browser.token, "Content-Type": "application/json"}
 
         async def chunks():
@@ -132,14 +135,14 @@ async def test_a_body_is_bounded(counter):
 
         path = f"/api/add/{browser.id}"
         got = await browser.http.post(path, content=chunks(), headers=headers)
-        assert about(got) == (413, "the body is larger than 1,000 bytes")
+        assert status_and_error(got) == (413, "the body is larger than 1,000 bytes")
     assert counter.calls == 0
 
 
 @pytest.mark.parametrize(
     "name", ["nope", "secret", "ticks", "__init__", "__class__.__init__", "a.b", "%00", "add%0a"]
 )
-async def test_nobody_gets_in_by_name(counter, name):  # law 13
+async def test_law_13_only_decorated_methods_can_be_called_through_a_gateway(counter, name):
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         got = await browser.post(name, number=1)
         assert got.status_code == 404
@@ -147,10 +150,10 @@ async def test_nobody_gets_in_by_name(counter, name):  # law 13
     assert counter.calls == 0
 
 
-async def test_other_pages_and_verbs(counter):
+async def test_other_paths_and_verbs_are_refused(counter):
     async with hosting(Gateway(counter)) as url, httpx.AsyncClient(base_url=url) as http:
-        assert about(await http.get("/")) == (404, "Not Found")
-        assert about(await http.get("/api/add")) == (405, "Method Not Allowed")
+        assert status_and_error(await http.get("/")) == (404, "Not Found")
+        assert status_and_error(await http.get("/api/add")) == (405, "Method Not Allowed")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +170,7 @@ async def test_other_pages_and_verbs(counter):
         "",
     ],
 )
-async def test_pages_of_other_origins_are_turned_away(counter, origin):
+async def test_pages_of_other_origins_are_refused(counter, origin):
     gateway = Gateway(counter, allowed_origins=["https://good.example"])
     async with hosting(gateway) as url, browsing(url) as browser:
         got = await browser.post("add", headers={"Origin": origin}, number=1)
@@ -181,7 +184,7 @@ async def test_pages_of_other_origins_are_turned_away(counter, origin):
 
 
 @pytest.mark.parametrize("query", ["resumable=1", "resume=1", ""])
-async def test_an_origin_that_only_ends_or_begins_with_our_host_is_turned_away(counter, query):
+async def test_an_origin_that_only_contains_the_gateways_host_is_refused(counter, query):
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         host = url.removeprefix("http://")
         for origin in (
@@ -208,20 +211,20 @@ async def test_an_origin_that_only_ends_or_begins_with_our_host_is_turned_away(c
     assert counter.calls == 0
 
 
-async def test_origin_and_host_are_checked_when_a_websocket_comes_back_too(counter):
-    """The token alone does not do: a page of another site may have got hold of it."""
+async def test_origin_and_host_are_checked_when_a_session_is_resumed(counter):
+    """The token is not enough, because a page of another site may have obtained it."""
     gateway = Gateway(
         counter, allowed_origins=["https://good.example"], allowed_hosts=["127.0.0.1"]
     )
     async with hosting(gateway) as url, browsing(url) as browser:
-        place = httpx.URL(url)
+        address = httpx.URL(url)
         for host, origin in (
             ("127.0.0.1", "https://evil.example"),
             ("127.0.0.1", "https://evilgood.example"),
             ("evil.example", None),
             ("evil.example", "http://evil.example"),
         ):
-            stream = await trio.open_tcp_stream(place.host, place.port)
+            stream = await trio.open_tcp_stream(address.host, address.port)
             async with stream:
                 head = ["GET /ws?resume=1 HTTP/1.1", f"Host: {host}", "Connection: Upgrade"]
                 head += ["Upgrade: websocket", "Sec-WebSocket-Version: 13"]
@@ -231,22 +234,22 @@ async def test_origin_and_host_are_checked_when_a_websocket_comes_back_too(count
                 assert (await stream.receive_some()).startswith(b"HTTP/1.1 403 "), (host, origin)
         assert gateway.clients == 1
         async with websocket(url, "resume=1", [("Origin", "https://good.example")]) as browser.ws:
-            await browser.say("resume", uuid=browser.id, token=browser.token, seq=0)
+            await browser.send("resume", uuid=browser.id, token=browser.token, seq=0)
             assert (await browser.next())["type"] == "resumed"
 
 
 @pytest.mark.parametrize(
     ("query", "leaves"), [("", False), ("resumable=1", False), ("resumable=1", True)]
 )
-async def test_a_client_that_has_gone_leaves_the_table(counter, query, leaves):
+async def test_a_client_that_has_left_is_removed_from_the_table(counter, query, leaves):
     gateway = Gateway(counter, limits=GatewayLimits(grace=0.05), legacy_clients=True)
     async with hosting(gateway) as url, httpx.AsyncClient() as http:
         async with browsing(url, query) as browser:
             assert gateway.clients == 1
             if leaves:
-                await browser.say("bye")
+                await browser.send("bye")
                 assert await closed_with(browser.ws) == 1001
-        while gateway.clients:  # noqa: ASYNC110 - bounded by the tool; it tells nobody
+        while gateway.clients:  # noqa: ASYNC110 - hosting has a time limit; no event tells
             await trio.sleep(0.01)
         for path in (f"/api/add/{browser.id}", f"/api/nothing/{browser.id}"):
             got = await http.post(f"{url}{path}", json={"number": 1})
@@ -255,11 +258,11 @@ async def test_a_client_that_has_gone_leaves_the_table(counter, query, leaves):
 
 
 def refused_websocket(url, headers, query="resumable=1"):
-    return flat(websocket(url, query, headers=headers))
+    return without_group(websocket(url, query, headers=headers))
 
 
-class flat:  # noqa: N801 - reads as a function
-    """What a nursery of a test tool raises, without its group."""
+class without_group:  # noqa: N801 - reads as a function
+    """Raise the single exception of a test tool's nursery without its group."""
 
     def __init__(self, manager):
         self._manager = manager
@@ -274,7 +277,7 @@ class flat:  # noqa: N801 - reads as a function
         return await self._manager.__aexit__(*exc)
 
 
-async def test_its_own_pages_and_those_of_allowed_origins_get_in(counter):
+async def test_its_own_pages_and_those_of_allowed_origins_are_accepted(counter):
     gateway = Gateway(counter, allowed_origins=["https://good.example/"])
     async with hosting(gateway) as url, browsing(url) as browser:
         for origin in (url, "https://good.example", "HTTPS://GOOD.example"):
@@ -284,22 +287,26 @@ async def test_its_own_pages_and_those_of_allowed_origins_get_in(counter):
                 assert json.loads(await ws.get_message())["type"] == "uuid"
 
 
-async def test_browsers_are_told_which_origins_are_allowed(counter):
+async def test_preflight_requests_name_the_allowed_origin(counter):
     gateway = Gateway(counter, allowed_origins=["https://good.example"])
-    asks = {
+    preflight = {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type,trio-rpc-token,idempotency-key",
     }
     async with hosting(gateway) as url, httpx.AsyncClient(base_url=url) as http:
-        good = await http.options("/api/add", headers={"Origin": "https://good.example", **asks})
+        good = await http.options(
+            "/api/add", headers={"Origin": "https://good.example", **preflight}
+        )
         assert good.status_code == 200
         assert good.headers["Access-Control-Allow-Origin"] == "https://good.example"
-        evil = await http.options("/api/add", headers={"Origin": "https://evil.example", **asks})
+        evil = await http.options(
+            "/api/add", headers={"Origin": "https://evil.example", **preflight}
+        )
         assert evil.status_code == 400
         assert "Access-Control-Allow-Origin" not in evil.headers
 
 
-async def test_a_host_that_is_not_known_is_turned_away(counter):  # DNS rebinding
+async def test_an_unknown_host_is_refused(counter):  # it prevents DNS rebinding
     gateway = Gateway(counter, allowed_hosts=["127.0.0.1", "localhost"])
     async with hosting(gateway) as url, browsing(url) as browser:
         for host in ("evil.example", "127.0.0.1.evil.example:80", "[::1]", "", "[", "[::", "a b"):
@@ -309,7 +316,7 @@ async def test_a_host_that_is_not_known_is_turned_away(counter):  # DNS rebindin
         assert got.status_code == 200
 
 
-async def test_calls_of_one_client_and_clients_are_bounded():
+async def test_the_calls_of_a_client_and_the_clients_are_bounded():
     class Holder:
         @trio_rpc.method
         async def hold(self) -> None:
@@ -325,12 +332,14 @@ async def test_calls_of_one_client_and_clients_are_bounded():
         assert b"too many clients" in refused.value.body
 
 
-async def test_who_is_away_without_work_gives_way_when_there_is_no_other_place(counter):
+async def test_a_new_client_replaces_a_disconnected_one_without_calls_when_the_gateway_is_full(
+    counter,
+):
     limits = GatewayLimits(max_clients=2)
     gateway = Gateway(counter, limits=limits)
     async with hosting(gateway) as url:
         gone = []
-        for _ in range(20):  # whoever comes and goes does not take the places of others
+        for _ in range(20):  # clients that disconnect do not take the places of others
             async with browsing(url) as browser:
                 gone.append(browser)
                 browser.cut()
@@ -344,7 +353,7 @@ async def test_who_is_away_without_work_gives_way_when_there_is_no_other_place(c
             assert (await gone[-1].post("add", number=1)).status_code == 410
 
 
-async def test_a_client_that_does_not_acknowledge_starts_nothing_more(counter):
+async def test_a_client_that_does_not_acknowledge_messages_cannot_start_calls(counter):
     limits = GatewayLimits(backlog_messages=2)
     async with hosting(Gateway(counter, limits=limits)) as url, browsing(url) as browser:
         for _ in range(2):
@@ -352,13 +361,13 @@ async def test_a_client_that_does_not_acknowledge_starts_nothing_more(counter):
             await browser.next()
         got = await browser.post("add", number=1)
         assert got.status_code == 429
-        await browser.say("ack", seq=2)
-        await browser.say("ping")
+        await browser.send("ack", seq=2)
+        await browser.send("ping")
         await browser.next()
         await browser.start("add", number=1)
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(counter):
+async def test_the_wait_for_a_body_is_bounded(counter):
     limits = GatewayLimits(body_timeout=0.05)
     async with hosting(Gateway(counter, limits=limits)) as url:
         stream = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2]))
@@ -368,7 +377,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(counter):
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_client_that_comes_back_and_says_nothing_is_not_waited_for(counter):
+async def test_the_wait_for_a_resume_message_is_bounded(counter):
     limits = GatewayLimits(handshake_timeout=0.05)
     async with hosting(Gateway(counter, limits=limits)) as url:
         async with websocket(url, "resume=1") as ws:
@@ -377,7 +386,7 @@ async def test_a_client_that_comes_back_and_says_nothing_is_not_waited_for(count
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "identity", "x-anything"])
-async def test_a_body_that_is_compressed_is_refused(counter, coding):
+async def test_a_compressed_body_is_refused(counter, coding):
     body = gzip.compress(b'{"number": 1}')
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         for path in ("/api/add", f"/api/add/{browser.id}"):
@@ -390,7 +399,7 @@ async def test_a_body_that_is_compressed_is_refused(counter, coding):
             assert (got.status_code, "must not be compressed" in got.text) == (415, True)
 
 
-async def test_a_slash_too_many_makes_no_difference(counter, tmp_path):
+async def test_a_trailing_slash_makes_no_difference(counter, tmp_path):
     (tmp_path / "docs: a").mkdir()
     (tmp_path / "docs: a" / "index.html").write_text("index")
     gateway = Gateway(counter, pages=tmp_path)
@@ -411,17 +420,17 @@ async def test_a_slash_too_many_makes_no_difference(counter, tmp_path):
             got = await http.get(f"{url}/docs: a", headers={"Host": "inner:1"})
             assert (got.status_code, got.headers["location"]) == (307, "./docs%3A%20a/")
             assert (await http.get(f"{url}/docs: a", follow_redirects=True)).text == "index"
-        place = httpx.URL(url)
-        stream = await trio.open_tcp_stream(place.host, place.port)
+        address = httpx.URL(url)
+        stream = await trio.open_tcp_stream(address.host, address.port)
         async with stream, trio.open_nursery() as nursery:
-            ws = await wrap_client_stream(nursery, stream, place.netloc.decode(), "/rpc/ws/")
+            ws = await wrap_client_stream(nursery, stream, address.netloc.decode(), "/rpc/ws/")
             assert "uuid" in await ws.get_message()
             nursery.cancel_scope.cancel()
 
 
-async def test_a_page_of_an_allowed_origin_may_reach_a_private_network(counter):
+async def test_a_page_of_an_allowed_origin_may_call_a_private_network(counter):
     origin = "https://example.org"
-    asks = {
+    preflight = {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type, trio-rpc-token",
         "Access-Control-Request-Private-Network": "true",
@@ -430,11 +439,13 @@ async def test_a_page_of_an_allowed_origin_may_reach_a_private_network(counter):
         hosting(Gateway(counter, allowed_origins=[origin])) as url,
         httpx.AsyncClient() as http,
     ):
-        got = await http.options(f"{url}/api/add", headers={**asks, "Origin": origin})
+        got = await http.options(f"{url}/api/add", headers={**preflight, "Origin": origin})
         assert got.status_code == 200
         assert got.headers["access-control-allow-private-network"] == "true"
         assert got.headers["access-control-allow-origin"] == origin
-        got = await http.options(f"{url}/api/add", headers={**asks, "Origin": "https://evil.org"})
+        got = await http.options(
+            f"{url}/api/add", headers={**preflight, "Origin": "https://evil.org"}
+        )
         assert got.status_code == 400
         assert "access-control-allow-origin" not in got.headers
 
@@ -450,6 +461,6 @@ async def test_a_page_of_an_allowed_origin_may_reach_a_private_network(counter):
     ],
     ids=str,
 )
-def test_options_that_mean_nothing_are_refused_when_a_gateway_is_made(options, kind):
+def test_invalid_options_are_refused_by_the_constructor(options, kind):
     with pytest.raises(kind, match=next(iter(options))):
         Gateway(Counter(), **options)

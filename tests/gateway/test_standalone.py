@@ -1,4 +1,4 @@
-"""The HTTP server by itself: what it lets in, what one connection cannot do to the others, how it ends."""
+"""The HTTP server alone: refusals, independence of connections, and its end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BOMB_SIZE = 256 * 1024 * 1024
 
 
 def bomb() -> bytes:
-    """254 KiB that inflate to 256 MiB, as the payload of one frame."""
+    """Make the payload of one frame, 254 KiB that inflate to 256 MiB."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     parts = [packer.compress(bytes(1 << 20)) for _ in range(BOMB_SIZE >> 20)]
     return (b"".join(parts) + packer.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
@@ -91,7 +91,9 @@ async def test_a_deflate_bomb_does_not_inflate():
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(read_all, stream)
-                    with contextlib.suppress(trio.BrokenResourceError):  # it is refused early
+                    with contextlib.suppress(
+                        trio.BrokenResourceError
+                    ):  # the server refuses it early
                         await stream.send_all(frame + payload)
                 peak = tracemalloc.get_traced_memory()[1]
             finally:
@@ -101,7 +103,7 @@ async def test_a_deflate_bomb_does_not_inflate():
             pass
 
 
-NONSENSE = [
+INVALID = [
     UPGRADE + b"\r\n" + b"one byte more than a request",
     UPGRADE + b"\r\n" + b"\xff" * 200,
     UPGRADE + b"\r\n" + b"\x88\x82\0\0\0\0\x03\xe8" + b"\x81\x85\0\0\0\0hello",
@@ -117,10 +119,10 @@ NONSENSE = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(NONSENSE)))
+@pytest.mark.parametrize("number", range(len(INVALID)))
 @pytest.mark.parametrize("size", [1_000_000, 7])
-async def test_nonsense_ends_its_own_connection_only(number, size):  # law 14
-    data = NONSENSE[number]
+async def test_law_14_invalid_input_ends_only_its_own_connection(number, size):
+    data = INVALID[number]
     async with hosting(Gateway(Adder())) as url, browsing(url) as browser:
         async with await trio.open_tcp_stream("127.0.0.1", port_of(url)) as stream:
             try:
@@ -134,7 +136,7 @@ async def test_nonsense_ends_its_own_connection_only(number, size):  # law 14
         assert (await browser.next())["payload"] == 3
 
 
-async def test_who_does_not_finish_a_request_is_shown_out(monkeypatch):
+async def test_a_connection_with_an_unfinished_request_is_closed(monkeypatch):
     monkeypatch.setattr(standalone, "HEAD_TIMEOUT", 0.05)
     async with hosting(Gateway(Adder())) as url:
         async with await trio.open_tcp_stream("127.0.0.1", port_of(url)) as stream:
@@ -142,8 +144,8 @@ async def test_who_does_not_finish_a_request_is_shown_out(monkeypatch):
             assert await read_all(stream) == b""
 
 
-async def test_a_client_that_does_not_read_does_not_hold_up_the_end():
-    """hypercorn shields its sends: only closing the connection frees them."""
+async def test_a_client_that_does_not_read_does_not_delay_the_end():
+    """hypercorn shields its sends, so only closing the connection ends them."""
     adder = Adder()
     async with hosting(Gateway(adder)) as url, httpx.AsyncClient(base_url=url) as http:
         stream = await trio.open_tcp_stream("127.0.0.1", port_of(url))
@@ -153,19 +155,21 @@ async def test_a_client_that_does_not_read_does_not_hold_up_the_end():
             hello = got.partition(b"\r\n\r\n")[2]
             while b"}" not in hello:
                 hello += await stream.receive_some()
-            told = json.loads(hello[hello.index(b"{") :])
+            first_message = json.loads(hello[hello.index(b"{") :])
             await http.post(
-                f"/api/flood/{told['uuid']}", json={}, headers={"Trio-Rpc-Token": told["token"]}
+                f"/api/flood/{first_message['uuid']}",
+                json={},
+                headers={"Trio-Rpc-Token": first_message["token"]},
             )
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert not adder.ended.is_set()
-            # leaving the block is what is tested: hosting has a time limit
-            http_server_ends = trio.current_time()
+            # The end of the block is under test. hosting() has a time limit.
+            left = trio.current_time()
     assert adder.ended.is_set()
-    assert trio.current_time() - http_server_ends < 10
+    assert trio.current_time() - left < 10
 
 
-async def test_on_loopback_only_its_own_names_are_known():
+async def test_on_loopback_only_its_own_names_are_accepted_as_host():
     async with hosting(Gateway(Adder())) as url, browsing(url) as browser:
         assert (
             await browser.post("add", headers={"Host": "evil.example"}, a=1, b=2)
@@ -181,13 +185,13 @@ async def test_on_loopback_only_its_own_names_are_known():
     "url",
     ["tcp://127.0.0.1:0", "http://", "http://a:x", "http://a:1/path", "http://u@a:1", "a", ""],
 )
-async def test_a_url_that_means_nothing_is_refused(url):
+async def test_an_invalid_url_is_refused(url):
     with pytest.raises(ValueError, match="accepted are"):
         async with open_http_server(Gateway(Adder()), url):
             pass
 
 
-async def test_no_url_and_no_certificate():
+async def test_a_missing_url_or_certificate_is_an_error():
     with pytest.raises(ValueError, match="needs a URL"):
         async with open_http_server(Gateway(Adder())):
             pass
@@ -196,33 +200,33 @@ async def test_no_url_and_no_certificate():
             pass
 
 
-async def test_an_address_that_is_taken_is_one_line_with_its_url(nursery):
+async def test_an_address_in_use_is_an_error_with_its_url(nursery):
     [url] = await nursery.start(serve, Gateway(Adder()), "http://127.0.0.1:0")
     with pytest.raises(OSError, match=f"cannot listen at {url}: "):
         async with open_http_server(Gateway(Adder()), "http://127.0.0.1:0", url):
             pass
 
 
-async def test_the_block_raises_what_its_body_raises():
+async def test_the_servers_block_raises_the_exception_of_its_body():
     with pytest.raises(KeyError):
         async with open_http_server(Gateway(Adder()), "http://127.0.0.1:0"):
             raise KeyError
 
 
-async def test_over_tls():
-    context, trusting = make_contexts()
+async def test_a_gateway_can_be_served_over_tls():
+    context, client_context = make_contexts()
     async with open_http_server(
         Gateway(Adder()), "https://localhost:0", ssl_context=context
     ) as urls:
         assert urls[0].startswith("https://")
         url = f"https://localhost:{port_of(urls[0])}"
-        async with httpx.AsyncClient(base_url=url, verify=trusting) as http:
+        async with httpx.AsyncClient(base_url=url, verify=client_context) as http:
             assert (await http.post("/api/add", json={"a": 1, "b": 1})).json()["payload"] == 2
-        async with open_websocket_url(f"wss{url[5:]}/ws", ssl_context=trusting) as ws:
+        async with open_websocket_url(f"wss{url[5:]}/ws", ssl_context=client_context) as ws:
             assert json.loads(await ws.get_message())["type"] == "uuid"
 
 
-async def test_without_deflate_has_to_be_right_below_hypercorn():
+async def test_without_deflate_must_be_directly_below_hypercorn():
     async def app(scope, receive, send):
         raise AssertionError
 
@@ -230,7 +234,7 @@ async def test_without_deflate_has_to_be_right_below_hypercorn():
         await without_deflate(app)({"type": "websocket"}, app, app)
 
 
-async def test_the_end_is_told_to_browsers(nursery):
+async def test_browsers_get_close_code_1001_at_the_end(nursery):
     codes = []
 
     async def listen(url, task_status):
@@ -245,7 +249,7 @@ async def test_the_end_is_told_to_browsers(nursery):
 
 
 @pytest.mark.parametrize("is_wrapped", [True, False])
-async def test_under_hypercorns_own_loop_compression_is_taken_away_or_complained_of(
+async def test_under_a_users_hypercorn_compression_is_disabled_or_logged_as_a_warning(
     is_wrapped, nursery, caplog
 ):
     config = Config()

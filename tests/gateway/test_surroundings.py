@@ -1,4 +1,4 @@
-"""A gateway under a server on asyncio: one clear sentence, wherever somebody asks."""
+"""A gateway under a server on asyncio says in one clear sentence that it needs Trio."""
 
 from __future__ import annotations
 
@@ -31,37 +31,39 @@ def gateway(monkeypatch) -> Gateway:
     return Gateway(Service())
 
 
-async def talk(app: Any, scope: dict[str, Any], *told: dict[str, Any]) -> list[dict[str, Any]]:
-    """Say something to an application as a server would; return what it says."""
+async def exchange(
+    app: Any, scope: dict[str, Any], *messages: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Send messages to an application as a server would, and return the messages it sends."""
     incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    for message in told:
+    for message in messages:
         incoming.put_nowait(message)
-    said: list[dict[str, Any]] = []
+    sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
-        said.append(message)
+        sent.append(message)
 
     await asyncio.wait_for(app({"asgi": {"version": "3.0"}, **scope}, incoming.get, send), 10)
-    return said
+    return sent
 
 
-def test_at_its_start_it_says_what_to_do(gateway):
-    [said] = asyncio.run(talk(gateway, {"type": "lifespan"}, {"type": "lifespan.startup"}))
-    assert said["type"] == "lifespan.startup.failed"
-    assert said["message"].startswith(SENTENCE)
-    assert "hypercorn --worker-class trio" in said["message"]
+def test_the_lifespan_fails_with_the_sentence_and_what_to_do(gateway):
+    [sent] = asyncio.run(exchange(gateway, {"type": "lifespan"}, {"type": "lifespan.startup"}))
+    assert sent["type"] == "lifespan.startup.failed"
+    assert sent["message"].startswith(SENTENCE)
+    assert "hypercorn --worker-class trio" in sent["message"]
 
 
-def test_in_the_lifespan_of_its_host_it_says_so(gateway):
+def test_the_lifespan_of_its_host_raises_the_sentence(gateway):
     app = Starlette(routes=[Mount("/rpc", gateway)], lifespan=lambda _: gateway.run())
     scope = {"type": "lifespan", "state": {}}
     with pytest.raises(RuntimeError, match=SENTENCE):
-        asyncio.run(talk(app, scope, {"type": "lifespan.startup"}))
+        asyncio.run(exchange(app, scope, {"type": "lifespan.startup"}))
 
 
 @pytest.mark.parametrize("path", ["/api/add", "/rpc/api/add", "/message.js"])
 @pytest.mark.parametrize("is_mounted", [False, True])
-def test_a_request_is_answered_with_it(gateway, caplog, is_mounted, path):
+def test_a_request_is_answered_with_the_sentence(gateway, caplog, is_mounted, path):
     app = Starlette(routes=[Mount("/", gateway)]) if is_mounted else gateway
 
     async def ask() -> list[httpx.Response]:
@@ -76,21 +78,21 @@ def test_a_request_is_answered_with_it(gateway, caplog, is_mounted, path):
 
 
 @pytest.mark.parametrize("can_deny", [False, True])
-def test_a_websocket_is_refused_with_it(gateway, can_deny):
+def test_a_websocket_is_refused_with_the_sentence(gateway, can_deny):
     scope = {"type": "websocket", "path": "/ws", "query_string": b"", "headers": []}
     if can_deny:
         scope["extensions"] = {"websocket.http.response": {}}
-    said = asyncio.run(talk(gateway, scope, {"type": "websocket.connect"}))
+    sent = asyncio.run(exchange(gateway, scope, {"type": "websocket.connect"}))
     if can_deny:
-        assert said[0]["status"] == 503
-        assert SENTENCE in said[1]["body"].decode()
+        assert sent[0]["status"] == 503
+        assert SENTENCE in sent[1]["body"].decode()
     else:
-        assert (said[0]["type"], said[0]["code"]) == ("websocket.close", 1011)
-        assert said[0]["reason"].startswith(SENTENCE)
-        assert len(said[0]["reason"].encode()) <= 123
+        assert (sent[0]["type"], sent[0]["code"]) == ("websocket.close", 1011)
+        assert sent[0]["reason"].startswith(SENTENCE)
+        assert len(sent[0]["reason"].encode()) <= 123
 
 
-def test_who_serves_it_there_is_told_too(gateway):
+def test_serving_and_running_raise_the_sentence(gateway):
     async def serve() -> None:
         async with open_http_server(gateway, "http://127.0.0.1:0"):
             pass
@@ -104,8 +106,8 @@ def test_who_serves_it_there_is_told_too(gateway):
             asyncio.run(function())
 
 
-def test_an_application_of_fastapis_kind_under_uvicorns_kind_of_server(gateway):
-    """The lifespan of the host wraps other things, as FastAPI's does, and is a generator of its own."""
+def test_a_host_like_fastapi_under_a_server_like_uvicorn_raises_the_sentence(gateway):
+    """As with FastAPI, the host's lifespan is a generator of its own around the gateway's."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
@@ -114,4 +116,4 @@ def test_an_application_of_fastapis_kind_under_uvicorns_kind_of_server(gateway):
 
     app = Starlette(routes=[Mount("/rpc", gateway)], lifespan=lifespan)
     with pytest.raises(RuntimeError, match=SENTENCE):
-        asyncio.run(talk(app, {"type": "lifespan", "state": {}}, {"type": "lifespan.startup"}))
+        asyncio.run(exchange(app, {"type": "lifespan", "state": {}}, {"type": "lifespan.startup"}))

@@ -1,4 +1,4 @@
-"""What JSON would lose is an error: values, annotations and texts, without a connection."""
+"""Values, annotations and texts that JSON would change are errors; without a connection."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ ANYTHING = st.one_of(*SCALARS.values())
 
 
 def nested(annotation: Any) -> list[tuple[Any, st.SearchStrategy[Any]]]:
-    """Return annotations that have this one inside, and their values."""
+    """Return annotations that contain this one, with strategies for their values."""
     value = SCALARS[annotation]
     made = [
         (annotation, value),
@@ -157,7 +157,7 @@ CASES = [case for one in SCALARS for case in nested(one)] + [
 
 
 def forms_of(annotation: Any) -> Forms | None:
-    """Register a method with that annotation; None if a gateway refuses it."""
+    """Register a method with this annotation, or return None if a gateway refuses it."""
 
     class Service:
         @trio_rpc.method
@@ -184,13 +184,13 @@ def test_a_value_is_read_back_equal_by_the_same_annotation_or_is_refused(annotat
             text = encode({"x": forms.result.write(value)})
         except (TypeError, ValueError):
             return
-        # as a browser reads and writes it
+        # Read and written again, as a browser would.
         again = json.dumps(json.loads(text), allow_nan=False).encode()
         read = forms.bind(from_json_exactly(again))["x"]
         if annotation in (Any, object, list, dict):
             assert lower(read) == lower(value)
             return
-        assert read == value or repr(read) == repr(value)  # Unequal is never equal
+        assert read == value or repr(read) == repr(value)  # values of Unequal are never equal
 
     check()
 
@@ -222,7 +222,7 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("annotation", "value", "text"), GOOD)
-def test_what_is_written(annotation, value, text):
+def test_a_value_is_written_in_its_json_form(annotation, value, text):
     forms = forms_of(annotation)
     assert json.loads(encode(forms.result.write(value))) == text
 
@@ -259,7 +259,7 @@ BAD = [
     (dict[str, int], {"\udfff": 1}),
     (dt.datetime, dt.datetime(2026, 10, 25, 2, 30, fold=1)),  # noqa: DTZ001
     (dt.time, dt.time(2, 30, fold=1)),
-    # A zone whose offset depends on the day has none for a time alone.
+    # Without a date, a zone whose offset depends on the date has none.
     (dt.time, dt.time(2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))),
     (list[dt.time], [dt.time(2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))]),
     (int, "1"),
@@ -269,7 +269,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("annotation", "value"), BAD)
-def test_what_json_would_lose_is_refused_at_the_one_who_writes_it(annotation, value):
+def test_a_value_that_json_would_change_is_refused_when_it_is_written(annotation, value):
     forms = forms_of(annotation)
     assert forms is not None
     with pytest.raises((TypeError, ValueError)) as caught:
@@ -277,7 +277,7 @@ def test_what_json_would_lose_is_refused_at_the_one_who_writes_it(annotation, va
     assert "\n" not in str(caught.value)
 
 
-def test_the_fold_of_a_time_with_a_zone_is_in_its_offset():
+def test_the_fold_of_a_time_with_a_zone_is_kept_in_its_offset():
     forms = forms_of(dt.datetime)
 
     class Zone(dt.tzinfo):
@@ -288,8 +288,8 @@ def test_the_fold_of_a_time_with_a_zone_is_in_its_offset():
     assert forms.result.write(second) == "2026-10-25T02:30:00+01:00"
 
 
-def test_a_number_of_another_library_is_what_python_says_it_is():
-    class Float64(float):  # as numpy.float64 is; numpy.int64 is no int
+def test_numbers_of_other_libraries_are_written_if_they_are_python_floats():
+    class Float64(float):  # like numpy.float64; numpy.int64 is not an int
         def __repr__(self) -> str:
             return f"np.float64({float(self)})"
 
@@ -318,7 +318,7 @@ def test_a_number_of_another_library_is_what_python_says_it_is():
         (b"[" * 100_000, "ecursion"),
     ],
 )
-def test_a_body_in_which_something_would_be_lost_is_refused(body, text):
+def test_a_body_that_would_be_changed_by_reading_is_refused(body, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         from_json_exactly(body)
 
@@ -343,17 +343,17 @@ class Holder:
         (Holder | None, b'{"numbers": [1], "table": {"1": [], "1e0": []}}'),
     ],
 )
-def test_an_argument_of_which_a_set_or_a_dict_would_keep_less_is_refused(annotation, body):
+def test_an_argument_with_repeated_elements_or_keys_is_refused(annotation, body):
     with pytest.raises(InvalidArguments, match=r"twice|equal after conversion|repeats an element"):
         forms_of(annotation).bind({"x": from_json_exactly(body)})
 
 
-def test_an_argument_may_have_fields_that_are_not_known_and_lack_others():
+def test_an_argument_may_have_unknown_fields_and_lack_optional_ones():
     read = forms_of(Holder).bind({"x": {"numbers": [1, 2], "unknown": [1, 1]}})["x"]
     assert read == Holder({1, 2})
 
 
-def test_a_body_keeps_what_can_be_kept():
+def test_a_body_keeps_numbers_and_texts_exactly():
     body = b'{"a": -0.0, "b": 100000000000000000000, "c": 1e-300, "d": "\\ud83d\\ude00", "e": 0e5}'
     read = from_json_exactly(body)
     assert read == {"a": 0.0, "b": 1e20, "c": 1e-300, "d": "😀", "e": 0.0}
@@ -361,7 +361,7 @@ def test_a_body_keeps_what_can_be_kept():
     assert type(read["b"]) is float
 
 
-def test_an_integer_that_a_browser_may_have_rounded_is_no_argument_but_a_large_float_is():
+def test_an_integer_that_a_browser_may_have_rounded_is_refused_but_a_large_float_is_not():
     assert forms_of(float).bind(from_json_exactly(b'{"x": 100000000000000000000}')) == {"x": 1e20}
     with pytest.raises(InvalidArguments, match="Expected `int`, got `float`"):
         forms_of(int).bind(from_json_exactly(b'{"x": 9007199254740992}'))
@@ -371,18 +371,18 @@ def test_an_integer_that_a_browser_may_have_rounded_is_no_argument_but_a_large_f
     "value",
     [b"", (1,), {1}, {1: 2}, 2**53, math.nan, 1j, Point(1, 2), Color.RED, "\ud800", [dt.date.min]],
 )
-def test_who_has_no_annotation_sends_what_json_has(value):
+def test_without_an_annotation_only_json_values_can_be_sent(value):
     if isinstance(value, (Point, Color)):
-        assert to_json(value)  # an object and a text, as for everybody
+        assert to_json(value)  # they become an object and a text
         return
     with pytest.raises((TypeError, ValueError)):
         to_json({"x": value})
 
 
-# ── what is registered ───────────────────────────────────────────────────────────────────────
+# ── registration ─────────────────────────────────────────────────────────────────────────────
 
 
-class Told(Protocol):
+class WithDate(Protocol):
     async def __call__(self, when: dt.date, *, size: int = 0) -> None: ...
 
 
@@ -397,16 +397,16 @@ class Told(Protocol):
         (Callable[..., Awaitable[None]], (1, 2), {}, ([1, 2], True)),
         (Callable[..., Awaitable[None]], (), {"a": 1}, ({"a": 1}, True)),
         (Callable, (1,), {}, (1, False)),
-        (Told, (dt.date(2026, 1, 2),), {}, ("2026-01-02", False)),
+        (WithDate, (dt.date(2026, 1, 2),), {}, ("2026-01-02", False)),
         (
-            Told,
+            WithDate,
             (),
             {"when": dt.date(2026, 1, 2), "size": 1},
             ({"when": "2026-01-02", "size": 1}, True),
         ),
     ],
 )
-def test_arguments_of_callbacks(annotation, args, kwargs, written):
+def test_arguments_of_callbacks_are_written(annotation, args, kwargs, written):
     assert CallbackForm("found", annotation).write(args, kwargs) == written
 
 
@@ -420,15 +420,15 @@ def test_arguments_of_callbacks(annotation, args, kwargs, written):
         (Callable[..., Awaitable[None]], (b"bytes",), {}),
         (Callable[..., Awaitable[None]], (1,), {"a": 1}),
         (Callable[..., Awaitable[None]], (), {"a": math.nan}),
-        (Told, ("2026",), {}),
+        (WithDate, ("2026",), {}),
     ],
 )
-def test_arguments_of_callbacks_that_do_not_fit(annotation, args, kwargs):
+def test_arguments_of_callbacks_that_do_not_fit_are_refused(annotation, args, kwargs):
     with pytest.raises((TypeError, ValueError)):
         CallbackForm("found", annotation).write(args, kwargs)
 
 
-def test_several_callbacks_in_one_message_take_tuples_of_their_arguments():
+def test_call_back_with_several_arguments_requires_a_tuple():
     two = CallbackForm("found", Callable[[int, str], Awaitable[None]])
     assert two.write_whole((1, "a")) == ([1, "a"], True)
     with pytest.raises(TypeError, match="several arguments: give a tuple"):
@@ -444,7 +444,7 @@ class Asked(Protocol):
 
 
 class Refused:
-    """Methods that a browser could never call as they are meant."""
+    """Methods that a browser could never call."""
 
     async def positional(self, a: int, /, b: int = 1) -> int: ...
     async def optional_positional(self, a: int = 1, /) -> int: ...
@@ -460,7 +460,7 @@ class Refused:
 
 
 @pytest.mark.parametrize("name", [name for name in vars(Refused) if not name.startswith("_")])
-def test_what_a_browser_can_never_give_is_refused_when_it_is_registered(name):
+def test_a_method_that_no_browser_can_call_is_refused_at_registration(name):
     function = trio_rpc.method(vars(Refused)[name])
     service = type("Service", (), {name: function, "__module__": __name__})()
     with pytest.raises(TypeError, match=name):
@@ -479,7 +479,7 @@ def test_a_method_that_reports_its_start_can_be_called_by_a_browser():
         Forms(method).bind({"port": 1, "task_status": 2})
 
 
-def test_what_a_browser_can_leave_out_is_taken():
+def test_methods_that_a_browser_can_call_partly_are_accepted():
     class Service:
         @trio_rpc.method
         async def log(self, line: str, *parts: str, größe: int = 1, **more: int) -> None: ...  # noqa: PLC2401
@@ -488,10 +488,10 @@ def test_what_a_browser_can_leave_out_is_taken():
         async def maybe(self, found: Callable[[int], Awaitable[None]] | None = None) -> None: ...
 
         @trio_rpc.method
-        async def told(self, found: Told) -> None: ...
+        async def with_date(self, found: WithDate) -> None: ...
 
         @trio_rpc.method
-        async def nothing_said(
+        async def with_ignored_results(
             self,
             found: Callable[[int], object],
             lost: Callable[[int], Awaitable[bool | None]],
@@ -501,7 +501,7 @@ def test_what_a_browser_can_leave_out_is_taken():
     assert Gateway(Service())
 
 
-def test_a_callback_that_would_have_to_return_something_is_refused_with_what_to_write():
+def test_a_callback_that_must_return_a_value_is_refused_with_an_error_that_says_what_to_write():
     class Service:
         @trio_rpc.method
         async def ask(self, sure: Callable[[str], Awaitable[bool]]) -> None: ...

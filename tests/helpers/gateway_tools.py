@@ -1,4 +1,4 @@
-"""A gateway on loopback, and browsers that speak its messages one by one."""
+"""Serve a gateway on loopback, and send and receive its messages as a browser would."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from trio_rpc import RemoteError
 from trio_rpc.gateway import open_http_server
 
-PATIENCE = 120
-"""Seconds that a test may take on a machine that is busy with other things."""
+TIME_LIMIT = 120
+"""Seconds that a test may take, on a busy machine."""
 
 
 @contextlib.asynccontextmanager
 async def hosting(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI application with hypercorn while the block lasts; give its URL."""
-    with trio.fail_after(PATIENCE):
+    """Serve an ASGI application with hypercorn during the block, and yield its URL."""
+    with trio.fail_after(TIME_LIMIT):
         async with open_http_server(app, "http://127.0.0.1:0") as urls:
             yield urls[0]
 
 
 async def until_it_fails(found: Callable[[int], Awaitable[None]]) -> str:
-    """Call a callback again and again until it has failed in the client; return that error's text."""
+    """Call a callback until it fails at the client, and return the text of that error."""
     while True:
         try:
             await found(1)
@@ -37,7 +37,7 @@ async def until_it_fails(found: Callable[[int], Awaitable[None]]) -> str:
 
 
 class Browser:
-    """One client: a WebSocket, and an HTTP client beside it."""
+    """One client: a WebSocket and an HTTP client."""
 
     def __init__(self, url: str, ws: WebSocketConnection, http: httpx.AsyncClient) -> None:
         self.url = url
@@ -49,7 +49,7 @@ class Browser:
         self._queue: deque[dict[str, Any]] = deque()
 
     async def next(self) -> dict[str, Any]:
-        """Return the next message, joined or not."""
+        """Return the next message, whether it came alone or joined with others."""
         while not self._queue:
             got = json.loads(await self.ws.get_message())
             self._queue.extend(got if isinstance(got, list) else [got])
@@ -57,7 +57,7 @@ class Browser:
         self.seen = message.get("seq", self.seen)
         return message
 
-    async def say(self, kind: str, **rest: Any) -> None:
+    async def send(self, kind: str, **rest: Any) -> None:
         await self.ws.send_message(json.dumps({"type": kind, **rest}))
 
     async def post(
@@ -67,13 +67,13 @@ class Browser:
         return await self.http.post(f"/api/{method}/{self.id}", json=data, headers=headers)
 
     async def start(self, method: str, /, **data: Any) -> str:
-        """Start a call; return its request_uuid."""
+        """Start a call, and return its request_uuid."""
         answer = await self.post(method, **data)
         assert answer.status_code == 200, answer.text
         return answer.json()["request_uuid"]
 
     async def until_end(self, request: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Return the callbacks of a call, and the message that ends it."""
+        """Return the callbacks of a call and the message that ends it."""
         callbacks = []
         while True:
             message = await self.next()
@@ -83,7 +83,7 @@ class Browser:
             callbacks.append(message)
 
     def cut(self) -> None:
-        """Break the connection, without a word."""
+        """Break the connection without a closing handshake."""
         self.ws._stream.socket.close()
 
 
@@ -91,13 +91,16 @@ class Browser:
 async def websocket(
     url: str, query: str = "resumable=1", headers: list[tuple[str, str]] | None = None
 ) -> AsyncIterator[WebSocketConnection]:
-    """Open a WebSocket to a gateway; the library does not close its stream if the server closes first."""
-    place = httpx.URL(url)
-    stream = await trio.open_tcp_stream(place.host, place.port)
+    """Open a WebSocket to a gateway.
+
+    The library does not close its stream if the server closes first.
+    """
+    address = httpx.URL(url)
+    stream = await trio.open_tcp_stream(address.host, address.port)
     try:
         async with trio.open_nursery() as nursery:
-            path = f"{place.path.rstrip('/')}/ws?{query}"
-            host = f"{place.host}:{place.port}"
+            path = f"{address.path.rstrip('/')}/ws?{query}"
+            host = f"{address.host}:{address.port}"
             yield await wrap_client_stream(nursery, stream, host, path, extra_headers=headers)
             nursery.cancel_scope.cancel()
     finally:
@@ -106,7 +109,7 @@ async def websocket(
 
 @contextlib.asynccontextmanager
 async def browsing(url: str, query: str = "resumable=1") -> AsyncIterator[Browser]:
-    """Connect, and read the first message."""
+    """Connect as a client, read the first message, and yield the client."""
     async with (
         httpx.AsyncClient(base_url=url, trust_env=False) as http,
         websocket(url, query) as ws,
@@ -120,16 +123,16 @@ async def browsing(url: str, query: str = "resumable=1") -> AsyncIterator[Browse
 
 @contextlib.asynccontextmanager
 async def resuming(browser: Browser, **changes: Any) -> AsyncIterator[dict[str, Any]]:
-    """Come back over a new WebSocket; give the first answer."""
+    """Resume the client's session over a new WebSocket, and yield the first message."""
     async with websocket(browser.url, "resume=1") as browser.ws:
         browser._queue.clear()
-        told = {"uuid": browser.id, "token": browser.token, "seq": browser.seen, **changes}
-        await browser.say("resume", **told)
+        resume_fields = {"uuid": browser.id, "token": browser.token, "seq": browser.seen, **changes}
+        await browser.send("resume", **resume_fields)
         yield await browser.next()
 
 
 async def closed_with(ws: WebSocketConnection) -> int:
-    """Wait for the end of a WebSocket; return its code."""
+    """Wait until a WebSocket closes, and return its code."""
     try:
         while True:
             await ws.get_message()

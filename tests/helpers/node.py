@@ -1,4 +1,4 @@
-"""message.js in node, for what needs no browser."""
+"""Run message.js in Node, for tests that need no browser."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ STATIC = Path(trio_rpc.gateway.__file__).parent / "static"
 HEAD = """
 import { Message, MessageError } from "./message.js";
 const [host, port] = ["127.0.0.1", process.argv[2]];
-const told = [];
-const tell = (value) => told.push(value);
+const reported = [];
+const report = (value) => reported.push(value);
 async function failing(run) {
   try { return await run(); } catch (error) { return `${error.name}: ${error.message}`; }
 }
 """
-TAIL = "\nconsole.log(JSON.stringify(told));\n"
+TAIL = "\nconsole.log(JSON.stringify(reported));\n"
 NODE = shutil.which("node")
 
-needs_node = pytest.mark.skipif(NODE is None, reason="there is no node")
+needs_node = pytest.mark.skipif(NODE is None, reason="Node is not installed")
 
 
 async def run(folder: Path, script: str, gateway: Gateway | None = None, *flags: str) -> list[Any]:
-    """Run a script beside message.js and return what it has told; with a gateway it finds its `port`."""
+    """Run a script beside message.js, and return the values that it reports.
+
+    With a gateway, the script can connect to its ``port``.
+    """
     shutil.copy(STATIC / "message.js", folder)
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "page.js").write_text(HEAD + script + TAIL)
@@ -44,5 +47,5 @@ async def _node(folder: Path, port: str, *flags: str) -> list[Any]:
     command = [str(NODE), "--experimental-websocket", *flags, "page.js", port]
     with trio.fail_after(30):
         done = await trio.run_process(command, cwd=folder, capture_stdout=True)
-    told: list[Any] = json.loads(done.stdout)
-    return told
+    reported: list[Any] = json.loads(done.stdout)
+    return reported
