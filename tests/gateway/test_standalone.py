@@ -91,9 +91,7 @@ async def test_a_deflate_bomb_does_not_inflate():
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(read_all, stream)
-                    with contextlib.suppress(
-                        trio.BrokenResourceError
-                    ):  # the server refuses it early
+                    with contextlib.suppress(trio.BrokenResourceError):  # refused early
                         await stream.send_all(frame + payload)
                 peak = tracemalloc.get_traced_memory()[1]
             finally:
