@@ -196,6 +196,7 @@ FAULTS = (
         "        self._within_call = None  # it refers to this callback\n",
         "        pass\n",
         CALLBACKS,
+        GARBAGE,
         LAWS,
     ),
     fault(
@@ -496,13 +497,6 @@ FAULTS = (
         "session/calls/outgoing_call.py",
         "listener, self.listener = self.listener, None",
         "listener = self.listener",
-        GARBAGE,
-    ),
-    fault(
-        "garbage: a callback keeps the call that it came with",
-        "session/calls/callbacks.py",
-        "        self._within_call = None  # it refers to this callback\n",
-        "        pass\n",
         GARBAGE,
     ),
 )
