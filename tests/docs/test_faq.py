@@ -669,5 +669,5 @@ def test_times_of_the_page_are_the_defaults():
         ("handler_that_does_not_end", limits.cancel_grace),
     ):
         assert f" {seconds:g} s" in QUOTED[name].text
-    [(_, found)] = found_in_prose(PAGE, r"`Limits.close_grace` \((\d+)\s+s\)")
+    [(_, found)] = found_in_prose(PAGE, r"`Limits.close_grace`\s\((\d+)\ss\)")
     assert float(found[1]) == limits.close_grace
