@@ -6,6 +6,7 @@ For real processes, see tests/session/test_processes.py.
 from __future__ import annotations
 
 import socket
+from functools import partial
 
 import pytest
 import trio
@@ -92,9 +93,38 @@ async def test_a_child_that_closes_its_end_inside_a_packet_is_a_break(child, aut
     living = child()
     living.socket.send(b"\0\0\0\x05hel")
     living.socket.close()
-    with pytest.raises(trio.BrokenResourceError, match="ended inside a packet") as caught:
-        await living.channel.receive()
-    assert caught.value.__cause__ is None
+    assert await ends(living) == (
+        "BrokenResourceError",
+        "child process 1 (x): the connection ended inside a packet",
+    )
+
+
+@pytest.mark.parametrize("method", ["receive", "send", "flush"])
+async def test_a_child_that_closes_its_end_unread_and_lives_on_is_named(
+    child, autojump_clock, method
+):
+    living = child()
+    assert living.channel.send_nowait(b"unread")
+    while method == "flush" and not living.channel.unsent:
+        assert living.channel.send_nowait(bytes(100_000))
+    living.socket.close()
+    uses = {
+        "receive": living.channel.receive,
+        "send": partial(living.channel.send, b"x"),
+        "flush": living.channel.flush,
+    }
+    with pytest.raises(
+        trio.BrokenResourceError, match=r"^child process 1 \(x\): connection broken: "
+    ) as caught:
+        await uses[method]()
+    assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
+
+
+async def test_a_child_that_does_not_finish_a_packet_is_named(child, autojump_clock):
+    living = child()
+    living.socket.send(b"\0\0\0\x05hel")
+    text = "child process 1 (x): the peer began a packet and took more than 30 s over it"
+    assert await ends(living) == ("BrokenResourceError", text)
 
 
 async def test_packets_are_received_before_the_end(child):

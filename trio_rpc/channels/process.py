@@ -24,6 +24,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 import trio
 
@@ -123,8 +124,7 @@ class ProcessChannel(StreamChannel):
         try:
             return await super().receive()
         except (trio.EndOfChannel, trio.BrokenResourceError) as exc:
-            await self._tell_exit(exc)
-            raise
+            await self._raise_named(exc)
 
     async def send(self, value: bytes | BufferList) -> None:
         """Send one packet: see :meth:`StreamChannel.send`.
@@ -135,16 +135,14 @@ class ProcessChannel(StreamChannel):
         try:
             await super().send(value)
         except trio.BrokenResourceError as exc:
-            await self._tell_exit(exc)
-            raise
+            await self._raise_named(exc)
 
     async def flush(self) -> None:
         """Send the rest of a packet: see :meth:`StreamChannel.flush`."""
         try:
             await super().flush()
         except trio.BrokenResourceError as exc:
-            await self._tell_exit(exc)
-            raise
+            await self._raise_named(exc)
 
     async def aclose(self) -> None:
         """Close this end. Packets for which ``send`` has returned are still delivered."""
@@ -156,18 +154,19 @@ class ProcessChannel(StreamChannel):
         with suppress(OSError):  # the connection has already ended
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    async def _tell_exit(self, exc: Exception) -> None:
-        """Raise an error that says how the process ended, if it has ended."""
+    async def _raise_named(self, exc: Exception) -> NoReturn:
+        """Raise an error that names the process, and says how it ended if it has ended."""
         status = None
         with trio.move_on_after(EXIT_TIME):
             status = await self._wait()
-        orderly = isinstance(exc, trio.EndOfChannel)
+        orderly = isinstance(exc, trio.EndOfChannel) and not status
         if status is not None:
             text = f"the {self.name} {describe_status(status)}"
-            kind = trio.EndOfChannel if orderly and status == 0 else trio.BrokenResourceError
-            raise kind(text) from exc
-        if orderly:
-            raise trio.EndOfChannel(f"the {self.name} closed its end of the channel") from exc
+        elif orderly:
+            text = f"the {self.name} closed its end of the channel"
+        else:
+            text = f"{self.name}: {exc}"
+        raise (trio.EndOfChannel if orderly else trio.BrokenResourceError)(text) from exc
 
 
 def describe_status(status: int) -> str:
