@@ -65,8 +65,6 @@ class Server:
                 shutdown_timeout=limits.shutdown_timeout,
             )
         self._shared = Shared()
-        # A separate log: errors of unknown clients must not hide the tracebacks of bugs.
-        self._failures = RateLimitedLog(logger)
         self._owner = Owner("this server")
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
@@ -113,7 +111,7 @@ class Server:
                     await self._carry(carrier, name, self._resumable, nursery)
 
     def _log_and_isolate_errors(self, name: str) -> _IsolatedErrors:
-        return _IsolatedErrors(self._shared.complaints, self._failures, name)
+        return _IsolatedErrors(self._shared.complaints, name)
 
     async def _carry(
         self,
@@ -171,11 +169,10 @@ class _IsolatedErrors:
     This is a class, because a generator would keep a frame for each idle session.
     """
 
-    __slots__ = ("_complaints", "_failures", "_name")
+    __slots__ = ("_complaints", "_name")
 
-    def __init__(self, complaints: RateLimitedLog, failures: RateLimitedLog, name: str) -> None:
+    def __init__(self, complaints: RateLimitedLog, name: str) -> None:
         self._complaints = complaints
-        self._failures = failures
         self._name = name
 
     def __enter__(self) -> None:
@@ -195,7 +192,7 @@ class _IsolatedErrors:
             self._complaints.log(logging.INFO, text, self._name, exc)
         elif isinstance(exc, Exception):
             text = "the session with %s failed"
-            self._failures.log(logging.ERROR, text, self._name, exc_info=exc)
+            self._complaints.log(logging.ERROR, text, self._name, exc_info=exc)
         return isinstance(exc, Exception)
 
 

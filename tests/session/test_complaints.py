@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import pytest
 import trio
+from helpers.forwarding_pairs import open_forwarding_pair
 
 import trio_rpc
 from trio_rpc.testing import open_session_pair
@@ -78,13 +80,91 @@ async def test_a_peer_that_reconnects_gets_no_further_lines(caplog, mistake, res
     assert len(caplog.records) == LINES
 
 
-async def test_sessions_without_a_server_have_rate_limits_of_their_own(no_time, caplog):
-    for _ in range(2):
+async def test_sessions_without_a_server_share_one_rate_limit(no_time, caplog):
+    for _ in range(3):
         async with open_session_pair(None, Wrong()) as (a, _):
-            for _ in range(2 * LINES):
+            for _ in range(LINES // 2):
                 await unknown(a)
             await a.ping()
-    assert len(caplog.records) == 2 * LINES
+    assert len(caplog.records) == LINES
+
+
+async def test_each_level_has_lines_of_its_own(caplog):
+    caplog.set_level(logging.INFO)
+    limited_log = RateLimitedLog(logging.getLogger("test"))
+    for level in (logging.INFO, logging.WARNING, logging.ERROR):
+        for _ in range(2 * LINES):
+            limited_log.log(level, "wrong")
+    levels = [record.levelno for record in caplog.records]
+    assert [levels.count(level) for level in (20, 30, 40)] == [LINES, LINES, LINES]
+
+
+@contextlib.asynccontextmanager
+async def sessions_over_channels(service, count):
+    """Serve over forwarded channels, as a program with plugins does; yield sessions in turn."""
+
+    async def serve(channel):
+        await trio_rpc.serve_session(channel, service)
+
+    async def sessions():
+        for _ in range(count):
+            channel = await opener.open("service")
+            async with trio_rpc.open_session(channel) as session:
+                yield session
+
+    async with open_forwarding_pair(None, {"service": serve}) as (opener, _):
+        async with contextlib.aclosing(sessions()) as opened:
+            yield opened
+
+
+@pytest.mark.parametrize("does", [unknown, wrong_arguments])
+async def test_a_peer_that_opens_more_channels_gets_no_further_lines(no_time, caplog, does):
+    for _ in range(2):
+        async with sessions_over_channels(Wrong(), 5) as sessions:
+            async for session in sessions:
+                for _ in range(LINES // 2):
+                    await does(session)
+                await session.ping()
+    assert len(caplog.records) == LINES
+
+
+async def test_a_bug_is_logged_no_more_often_for_a_peer_that_opens_more_channels(no_time, caplog):
+    class Fails:
+        @trio_rpc.method
+        def fail(self):
+            raise ZeroDivisionError
+
+    async with sessions_over_channels(Fails(), 5) as sessions:
+        async for session in sessions:
+            for _ in range(LINES // 2):
+                with pytest.raises(ZeroDivisionError):
+                    await session.call("fail")
+    assert len(caplog.records) == LINES
+
+
+async def test_peers_that_break_the_protocol_of_a_session_hide_no_failures_of_handlers(
+    no_time, caplog
+):
+    caplog.set_level(logging.INFO)
+
+    async def serve(channel):
+        await trio_rpc.serve_session(channel)
+
+    async def fail(channel):
+        raise KeyError("a bug")
+
+    async with open_forwarding_pair(None, {"session": serve, "bug": fail}) as (opener, _):
+        for packet in [b"\xc1"] * (LINES + 5):
+            async with await opener.open("session") as channel:
+                await channel.send(packet)
+                with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)):
+                    while True:
+                        await channel.receive()
+        with pytest.raises(trio_rpc.Refused):
+            await opener.open("bug")
+    levels = [record.levelno for record in caplog.records]
+    assert levels == [logging.INFO] * LINES + [logging.ERROR]
+    assert [bool(record.exc_info) for record in caplog.records] == [False] * LINES + [True]
 
 
 async def test_unauthenticated_clients_can_neither_flood_the_log_nor_hide_failures(caplog):

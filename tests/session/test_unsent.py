@@ -315,3 +315,9 @@ async def test_the_sessions_of_a_server_share_one_tally():
             await other.ping()
             tallies = {id(each._core.protocol._tally) for each in server.sessions}
             assert (len(server.sessions), len(tallies)) == (2, 1)
+
+
+async def test_sessions_without_a_server_share_one_count(session_pair, no_time):
+    async with session_pair(None, None) as first, session_pair(None, None) as second:
+        tallies = {id(each._core.protocol._tally) for each in (*first, *second)}
+        assert len(tallies) == 1

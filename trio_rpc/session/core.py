@@ -20,7 +20,7 @@ from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.options import Options
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
-from trio_rpc.session.shared import Shared
+from trio_rpc.session.shared import Shared, shared_of_this_run
 from trio_rpc.session.streams.items import ItemReceiver
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
@@ -44,7 +44,7 @@ class Core:
         name: str,
         shared: Shared | None = None,
     ) -> None:
-        shared = shared or Shared()
+        shared = shared or shared_of_this_run()
         self.channel = channel
         self.tables = tables
         self.options = options

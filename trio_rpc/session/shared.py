@@ -1,4 +1,4 @@
-"""State shared by the sessions of one server; a session without a server has its own."""
+"""State shared by the sessions of one server, or by all sessions of a Trio run without a server."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import logging
 
 from trio_rpc.protocol.counters import Tally
 from trio_rpc.session.calls.bugs import Bugs
+from trio_rpc.util.per_run import PerRun
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
-__all__ = ["Shared"]
+__all__ = ["Shared", "shared_of_this_run"]
 
 logger = logging.getLogger("trio_rpc")
 
 
 class Shared:
-    """Bounds that hold for all sessions of one server together.
+    """Bounds that hold for many sessions together.
+
+    Sessions without a server are those of clients and child processes, over forwarded channels and
+    over listeners of the user's own. A peer may be able to open as many of them as it likes.
 
     Attributes:
         bugs: logs undeclared exceptions of handlers.
@@ -26,3 +30,11 @@ class Shared:
         self.bugs = Bugs()
         self.complaints = RateLimitedLog(logger)
         self.unsent = Tally()
+
+
+_of_this_run = PerRun("trio_rpc sessions", Shared)
+
+
+def shared_of_this_run() -> Shared:
+    """Return what the sessions of this Trio run share that belong to no server."""
+    return _of_this_run.get()

@@ -14,21 +14,33 @@ PERIOD = 60.0
 """Seconds in which a fixed number of lines is logged, so that no peer can fill the disk."""
 
 
+class _Minute:
+    """The lines of one level in the current minute."""
+
+    __slots__ = ("lines", "since")
+
+    def __init__(self) -> None:
+        self.since = -PERIOD
+        self.lines = 0
+
+
 class RateLimitedLog:
     """Logs lines about one peer or one server, and counts the lines beyond the limit.
 
+    Each level has a limit of its own, so that lines about strangers hide no bug.
+
     Args:
         logger: the logger that gets the lines.
-        lines: the number of lines per minute.
+        lines: the number of lines per minute, for each level.
     """
 
-    __slots__ = ("_allowed", "_lines", "_logger", "_since")
+    __slots__ = ("_allowed", "_logger", "_minutes")
 
     def __init__(self, logger: logging.Logger, lines: int = LINES) -> None:
         self._logger = logger
         self._allowed = lines
-        self._since = -PERIOD
-        self._lines = 0
+        # Bound: one for each level that the program uses.
+        self._minutes: dict[int, _Minute] = {}
 
     def log(
         self,
@@ -40,11 +52,14 @@ class RateLimitedLog:
     ) -> None:
         """Log a line, or count it if this minute's lines are used up."""
         now = trio.current_time()
-        if now - self._since >= PERIOD:
-            if self._lines > self._allowed:
-                missed = self._lines - self._allowed
+        minute = self._minutes.get(level)
+        if minute is None:
+            minute = self._minutes[level] = _Minute()
+        if now - minute.since >= PERIOD:
+            if minute.lines > self._allowed:
+                missed = minute.lines - self._allowed
                 self._logger.log(level, "%d more lines were not logged", missed)
-            self._since, self._lines = now, 0
-        self._lines += 1
-        if self._lines <= self._allowed:
+            minute.since, minute.lines = now, 0
+        minute.lines += 1
+        if minute.lines <= self._allowed:
             self._logger.log(level, text, *args, exc_info=exc_info, extra=extra)

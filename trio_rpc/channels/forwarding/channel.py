@@ -13,8 +13,9 @@ from trio_rpc.channels.forwarding.core import Half
 from trio_rpc.channels.forwarding.driver import Driver, ForwardedInbox
 from trio_rpc.channels.forwarding.frames import check_name
 from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
-from trio_rpc.errors import DecodeError, Refused
+from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.per_run import PerRun
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.time_limits import PacketTimer
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
@@ -23,8 +24,12 @@ __all__ = ["Forwarding", "ForwardingChannel", "open_forwarding"]
 
 logger = logging.getLogger("trio_rpc")
 
-_complaints: trio.lowlevel.RunVar[RateLimitedLog] = trio.lowlevel.RunVar("trio_rpc forwarding")
+_complaints = PerRun("trio_rpc forwarding", lambda: RateLimitedLog(logger))
 """Shared by all forwardings of a Trio run, so that a peer gets no more lines by reconnecting."""
+
+
+_PEERS_ENDS = (*CHANNEL_ENDS, DecodeError, RemoteProtocolError)
+"""The errors by which a handler, or a session in it, learns that its channel has ended."""
 
 
 class ForwardingChannel(trio.abc.Channel[bytes]):
@@ -109,6 +114,11 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
     def is_over(self) -> bool:
         """Whether the other end or the carrier ended it. Earlier packets can still be received."""
         return self._box.over is not None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this end was closed."""
+        return self._guard.is_closed
 
     async def receive(self) -> bytes:
         """Return the next packet. If cancelled, no packet is lost.
@@ -215,7 +225,7 @@ class Forwarding:
     ) -> None:
         self._router = router
         self._handlers = handlers
-        self._complaints = _complaints_of_this_run()
+        self._complaints = _complaints.get()
         self._running = 0
         self._handler_ended = trio.lowlevel.ParkingLot()
         self._driver = Driver(carrier, limits, self._on_open)
@@ -272,7 +282,7 @@ class Forwarding:
         except Refused as exc:
             channel.abort(str(exc))
         except Exception as exc:  # noqa: BLE001 - it is logged
-            if channel.is_over and isinstance(exc, (*CHANNEL_ENDS, DecodeError)):
+            if (channel.is_over or channel.is_closed) and isinstance(exc, _PEERS_ENDS):
                 text = "the channel %r ended its handler: %r"
                 self._complaints.log(logging.INFO, text, channel.name, exc)
             else:
@@ -286,15 +296,6 @@ class Forwarding:
             channel.close()
             self._running -= 1
             self._handler_ended.unpark_all()
-
-
-def _complaints_of_this_run() -> RateLimitedLog:
-    try:
-        return _complaints.get()
-    except LookupError:
-        complaints = RateLimitedLog(logger)
-        _complaints.set(complaints)
-        return complaints
 
 
 @asynccontextmanager
