@@ -376,6 +376,48 @@ async def test_the_sessions_cause_does_not_refer_to_exceptions_of_the_receiving_
         assert handled[0].__traceback__.tb_frame.f_code is call.__code__
 
 
+async def call_once(session):
+    await session.call("next")
+
+
+async def open_stream(session):
+    async with session.stream("next"):
+        pass
+
+
+async def open_scope(session):
+    async with session.open_scope():
+        pass
+
+
+async def notify(session):
+    await session.notify("next")
+
+
+@pytest.mark.parametrize("act", [call_once, open_stream, open_scope, notify])
+async def test_race_a_goodbye_in_the_replys_packet_stops_the_callers_next_call(no_time, act):
+    """The caller goes on before the reader has handled the Goodbye."""
+    told = []
+
+    async def call(session):
+        await session.call("first")
+        await session.call("work")
+        told.append(session.is_open)
+        with pytest.raises(trio_rpc.SessionBroken, match="the other end is leaving") as info:
+            await act(session)
+        told.append((info.value.fate, info.value.orderly))
+
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(call, session)
+        peer.send(m.Reply((await peer.read(m.Request)).id, None))
+        work = await peer.read(m.Request)
+        await wait_all_tasks_blocked()
+        peer.send(m.Reply(work.id, None), m.Goodbye("that is all"))
+        await wait_all_tasks_blocked()
+        assert told == [False, (trio_rpc.Fate.NOT_STARTED, True)]
+        assert peer.count(m.Request, work.id + 1) == 0
+
+
 async def test_aclose_waits_for_a_receiving_caller(no_time):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
         call, results = await second(session, peer, nursery)

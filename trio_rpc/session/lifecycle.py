@@ -162,7 +162,9 @@ NEXT: Final[Mapping[tuple[Stage, Event], Stage]] = MappingProxyType(
 )
 """The stage after an event, for each stage in which the event has an effect."""
 
-_OPEN = Stage.OPEN  # looking up a member in its class takes longer than everything done with it
+# Looking up a member in its class takes longer than everything done with it.
+_OPEN = Stage.OPEN
+_HALF_OPEN = Half.OPEN
 
 
 class Activities(typing.Protocol):
@@ -230,6 +232,20 @@ class Lifecycle:
     def is_over(self) -> bool:
         """Whether the session has ended."""
         return self.stage.is_over
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be made."""
+        return self.stage is _OPEN and not self._has_unhandled_goodbye
+
+    @property
+    def _has_unhandled_goodbye(self) -> bool:
+        """Whether the other end's Goodbye has been read, but not handled.
+
+        A caller that receives its own Reply goes on before the reader handles the rest of its
+        packet.
+        """
+        return self.stage is _OPEN and self._protocol.theirs is Half.LEAVING
 
     # ── from stage to stage ──────────────────────────────────────────────────────────────────
 
@@ -411,7 +427,7 @@ class Lifecycle:
             incoming: the ids of the incoming calls. While the session closes, calls may still be
                 made inside them.
         """
-        if self.stage is not _OPEN:
+        if self.stage is not _OPEN or self._protocol.theirs is not _HALF_OPEN:
             error = self._refusal(context, incoming)
             try:
                 if error is not None:
@@ -422,16 +438,17 @@ class Lifecycle:
     def _refusal(
         self, context: Mapping[str, Any] | None, incoming: Container[int]
     ) -> RpcError | None:
-        if self.stage.is_closing:
+        if self.stage.is_closing or self._has_unhandled_goodbye:
             if context is not None and context.get("parent") in incoming:
                 return None
-            if self.goodbye_text is None:
+            if self.goodbye_text is None and not self._has_unhandled_goodbye:
                 return SessionClosed("this end is closing the session", fate=Fate.NOT_STARTED)
+            why = "" if self.goodbye_text is None else f": {self.goodbye_text}"
             return SessionBroken(
-                f"the other end is leaving: {self.goodbye_text}",
-                fate=Fate.NOT_STARTED,
-                orderly=True,
+                f"the other end is leaving{why}", fate=Fate.NOT_STARTED, orderly=True
             )
+        if self.stage is _OPEN:
+            return None
         if self.stage is Stage.OPENING:
             return LocalProtocolError("the session is not open yet")
         return self.error(Fate.NOT_STARTED)

@@ -30,7 +30,7 @@ from trio_rpc.session.inspection import (
     scope_tree,
     take_statistics,
 )
-from trio_rpc.session.lifecycle import Lifecycle, SessionEnd, Stage
+from trio_rpc.session.lifecycle import Lifecycle, SessionEnd
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.streams.open import open_duplex, open_stream
 from trio_rpc.session.streams.scopes import RemoteScope, open_scope
@@ -423,7 +423,7 @@ class Session:
     @property
     def is_open(self) -> bool:
         """Whether calls can be made: the session is open, and neither end has said Goodbye."""
-        return self._core.lifecycle.stage is Stage.OPEN
+        return self._core.lifecycle.is_open
 
     async def wait_closed(self) -> SessionEnd:
         """Wait until the session is over and its channel closed; return who ended it, and why."""

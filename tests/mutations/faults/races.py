@@ -16,6 +16,13 @@ FAULTS = (
         "session/test_receiver.py",
     ),
     fault(
+        "a call is made after a Goodbye that was read with its caller's Reply",
+        "session/lifecycle.py",
+        "if self.stage is not _OPEN or self._protocol.theirs is not _HALF_OPEN:",
+        "if self.stage is not _OPEN:",
+        "session/test_receiver.py",
+    ),
+    fault(
         "a large result is not taken back when its call is cancelled",
         "protocol/protocol.py",
         "        self.counters.late_cancels += 1\n        if state is IncomingState.ANSWERED and",
