@@ -1,10 +1,12 @@
-"""A drill: one busy session whose connection is cut again and again. Nothing may be lost, doubled or out of order.
+"""A drill: one busy session whose connection is cut many times, without losing any message.
 
     python tests/drills/resumption.py [tcp] [ws] [forwarding] [--rounds N] [--cuts N] [--seed N]
 
-Over real sockets, with a proxy between them that ends or resets its connections every 50 to 200 ms. Meanwhile there are streams
-at full speed both ways, duplexes, callbacks, 500 calls in flight, payloads of 3 MB, and notifications. Each round takes about
-an eighth of a second per cut, and at most ``most_seconds``. The program exits with 1 if a round fails.
+No message may be lost, duplicated or out of order. The session runs over real sockets, with a proxy
+between them that cuts or resets the connection every 50 to 200 ms. Meanwhile there are streams at
+full speed in both directions, duplexes, callbacks, 500 calls in flight, payloads of 3 MB, and
+notifications. Each round takes about an eighth of a second per cut, and at most ``most_seconds``.
+The exit code is 1 if a round fails.
 """
 
 from __future__ import annotations
@@ -39,11 +41,11 @@ KINDS = ("tcp", "ws", "forwarding")
 IN_FLIGHT = 500
 LARGE = 3_000_000
 SHORTEST, LONGEST = 0.05, 0.2
-"""Seconds between two cuts."""
+"""The shortest and the longest time between two cuts, in seconds."""
 
 
-class Works:
-    """What the client calls; it counts what it has run."""
+class Service:
+    """The service that the client calls. It counts how often each call has run."""
 
     def __init__(self):
         self.runs = Counter()
@@ -67,7 +69,7 @@ class Works:
 
     @trio_rpc.method
     async def collect(self, numbers) -> int:
-        """Return how many numbers came, or -1 if they did not come in order."""
+        """Return how many numbers arrived, or -1 if they were out of order."""
         expected = 0
         async for number in numbers:
             if number != expected:
@@ -92,10 +94,10 @@ class Works:
 
 @dataclass
 class Traffic:
-    """What the client does until it is told to stop, and how much of it there was."""
+    """The client's calls until ``has_stopped`` is set, and how many of each kind were made."""
 
     session: trio_rpc.Session
-    works: Works
+    service: Service
     has_stopped: bool = False
     done: Counter = field(default_factory=Counter)
     labels: itertools.count = field(default_factory=itertools.count)
@@ -125,7 +127,7 @@ class Traffic:
             assert asked == [0, 1, 2], "each callback ran once"
             self.done["callbacks"] += 1
 
-    async def downwards(self):
+    async def receive_items(self):
         async with self.session.stream("count") as numbers:
             expected = 0
             async for number in numbers:
@@ -135,7 +137,7 @@ class Traffic:
                     break
         self.done["items down"] += expected
 
-    async def upwards(self):
+    async def send_items(self):
         sent = 0
 
         async def numbers():
@@ -170,7 +172,7 @@ class Traffic:
         async with trio.open_nursery() as nursery:
             for _ in range(IN_FLIGHT):
                 nursery.start_soon(self.calls)
-            for each in (self.payloads, self.callbacks, self.downwards, self.upwards):
+            for each in (self.payloads, self.callbacks, self.receive_items, self.send_items):
                 nursery.start_soon(each)
                 nursery.start_soon(each)
             nursery.start_soon(self.duplexes)
@@ -178,19 +180,19 @@ class Traffic:
             nursery.start_soon(self.notes)
 
     def check(self):
-        """See that all that was called ran once, and that the notes are all there in order."""
+        """Check that each call ran once, and that all notes arrived in order."""
         labels = next(self.labels)
-        assert self.works.runs == dict.fromkeys(range(labels), 1)
-        assert self.works.notes == list(range(self.done["notes"]))
+        assert self.service.runs == dict.fromkeys(range(labels), 1)
+        assert self.service.notes == list(range(self.done["notes"]))
         kinds = "calls payloads callbacks notes"
         assert all(self.done[kind] for kind in kinds.split()), self.done
 
 
 @contextlib.asynccontextmanager
-async def open_plain(works, scheme):
-    """A session over a transport, and the proxy in between."""
+async def open_plain(service, scheme):
+    """Open a session over a transport, with a proxy in between."""
     async with (
-        trio_rpc.open_server(works, f"{scheme}://127.0.0.1:0", resume=RESUME) as server,
+        trio_rpc.open_server(service, f"{scheme}://127.0.0.1:0", resume=RESUME) as server,
         open_chaos_proxy(server.urls[0]) as proxy,
         trio_rpc.connect(proxy.url, resume=RESUME) as session,
     ):
@@ -198,13 +200,13 @@ async def open_plain(works, scheme):
 
 
 async def serve_resumable(listener, sessions, handler, nursery):
-    """Accept carriers of resumable channels; run a handler for each new channel."""
+    """Accept carriers of resumable channels, and run a handler for each new channel."""
 
     async def own(channel):
         async with sessions.own(channel):
             await handler(channel)
 
-    async def lead(connection):
+    async def handle(connection):
         with contextlib.suppress(OSError):
             async with connection.prepared() as carrier:
                 arrival = await sessions.receive(carrier)
@@ -213,19 +215,19 @@ async def serve_resumable(listener, sessions, handler, nursery):
                 await arrival.channel.accept(carrier, arrival.received)
 
     while True:
-        nursery.start_soon(lead, await listener.accept())
+        nursery.start_soon(handle, await listener.accept())
 
 
 @contextlib.asynccontextmanager
-async def open_forwarded(works):
-    """A session over a forwarded channel, over a resumable carrier, and the proxy in between."""
+async def open_forwarded(service):
+    """Open a session over a forwarded channel over a resumable carrier, with a proxy in between."""
     limits = carrier_limits(LIMITS)
 
-    async def serve_works(channel):
-        await trio_rpc.serve_session(channel, works)
+    async def serve_service(channel):
+        await trio_rpc.serve_session(channel, service)
 
     async def forward(channel):
-        async with open_forwarding(channel, {"works": serve_works}) as forwarding:
+        async with open_forwarding(channel, {"service": serve_service}) as forwarding:
             await forwarding.wait_closed()
 
     [listener] = await open_listeners("tcp://127.0.0.1:0", limits=limits)
@@ -240,7 +242,7 @@ async def open_forwarded(works):
                 handshake_timeout=10,
             ) as carrier,
             open_forwarding(carrier) as forwarding,
-            trio_rpc.open_session(await forwarding.open("works")) as session,
+            trio_rpc.open_session(await forwarding.open("service")) as session,
         ):
             yield session, proxy
         nursery.cancel_scope.cancel()
@@ -248,23 +250,23 @@ async def open_forwarded(works):
 
 
 def most_seconds(cuts):
-    """The time that a round may take."""
+    """Return the most seconds that a round may take."""
     return 60 + cuts * LONGEST
 
 
 async def play(kind, *, cuts, seed):
-    """Play one round over a transport; return how much there was of each kind of traffic."""
-    chance = random.Random(seed)
-    works = Works()
-    opened = open_forwarded(works) if kind == "forwarding" else open_plain(works, kind)
+    """Play one round over a transport, and return how much traffic of each kind there was."""
+    generator = random.Random(seed)
+    service = Service()
+    opened = open_forwarded(service) if kind == "forwarding" else open_plain(service, kind)
     with trio.fail_after(most_seconds(cuts)):
         async with opened as (session, proxy):
-            traffic = Traffic(session, works)
+            traffic = Traffic(session, service)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(traffic.run)
                 for _ in range(cuts):
-                    await trio.sleep(chance.uniform(SHORTEST, LONGEST))
-                    chance.choice((proxy.cut, proxy.reset))()
+                    await trio.sleep(generator.uniform(SHORTEST, LONGEST))
+                    generator.choice((proxy.cut, proxy.reset))()
                 traffic.has_stopped = True
             await session.ping()
             traffic.check()
@@ -273,7 +275,7 @@ async def play(kind, *, cuts, seed):
 
 
 def main():
-    """Play rounds over each transport; return whether all went well."""
+    """Play rounds over each transport, and return whether all were successful."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", default=KINDS, metavar="kind", help=" ".join(KINDS))
     parser.add_argument("--rounds", type=int, default=1)
@@ -286,7 +288,7 @@ def main():
         started = time.monotonic()
         try:
             print(kind, number, trio.run(play_one), end=" ", flush=True)
-        except Exception as exc:  # noqa: BLE001 - the next round is played all the same
+        except Exception as exc:  # noqa: BLE001 - the next round is still played
             failed += 1
             print(kind, number, "failed:", *_reasons(exc), end=" ", flush=True)
         print(f"{time.monotonic() - started:.0f} s", flush=True)

@@ -1,4 +1,4 @@
-"""The drill of resumable sessions: a few cuts in every run of the tests, 200 of them where slow tests are asked for."""
+"""The drill of resumable sessions, with a few cuts. As a slow test, it has 200 cuts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LONG = 200
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_busy_session_survives_cuts(kind):
+def test_a_busy_session_survives_a_few_cuts(kind):
     traffic = trio.run(lambda: play(kind, cuts=8, seed=1))
     assert traffic["connections"] > 1
 

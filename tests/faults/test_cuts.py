@@ -1,4 +1,4 @@
-"""One conversation, cut after each of its bytes: every call has one outcome, and ran at most once."""
+"""One conversation, cut after each of its bytes. No call runs twice, and each has one outcome."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from helpers.resumable_town import Town
+from helpers.resumable_network import ResumableNetwork
 
 import trio_rpc
 from trio_rpc import Fate, SessionBroken
 from trio_rpc.testing import Failure, Faults, open_faulty_pair, open_session_pair
 
 
-class Teller:
-    """Executes, and counts what it executes."""
+class CountingService:
+    """A service that counts how often each call has run."""
 
     def __init__(self):
         self.runs = Counter()
@@ -47,8 +47,8 @@ class Teller:
         self.runs[label] += 1
 
 
-async def converse(session, outcomes):
-    """Ask for one thing of each kind, some of them at once, and note what came of each."""
+async def run_conversation(session, outcomes):
+    """Make one call of each kind, some of them at once, and record the outcome of each."""
 
     async def outcome(label, function, expected):
         assert label not in outcomes
@@ -86,20 +86,20 @@ async def converse(session, outcomes):
 
 
 STEPS = {Failure.CUT: 1, Failure.RESET: 3, Failure.FREEZE: 5}
-"""Bytes between one try and the next: every one is tried once, at least."""
+"""Bytes between two cuts. CUT is tried at every byte."""
 
 PARTS = 6
-"""Of each test that tries every byte; each part takes seconds."""
+"""The number of parts of each test that tries every byte. Each part takes seconds."""
 
 LABELS = {"first", "inline", "asked", "cancelled", "stream", "note", "last"}
 
 
 @asynccontextmanager
-async def plain_pair(teller, faults):
-    """Two sessions over a connection that fails for good."""
+async def plain_pair(service, faults):
+    """Open two sessions over a connection that is never replaced."""
     async with (
         open_faulty_pair(**faults) as pair,
-        open_session_pair(None, teller, channels=(pair.first, pair.second), on_end="keep") as (
+        open_session_pair(None, service, channels=(pair.first, pair.second), on_end="keep") as (
             session,
             _,
         ),
@@ -108,33 +108,33 @@ async def plain_pair(teller, faults):
 
 
 @asynccontextmanager
-async def resumed_pair(teller, faults):
-    """Two sessions over connections of which only the first one fails."""
+async def resumed_pair(service, faults):
+    """Open two sessions over connections, the first of which fails."""
     async with trio.open_nursery() as nursery:
-        town = Town(nursery)
+        network = ResumableNetwork(nursery)
         for direction, each in faults.items():
-            setattr(town, direction, each)
-        channels = await town.pair()
-        town.forth = town.back = Faults()
-        async with open_session_pair(None, teller, channels=channels) as (session, _):
-            yield session, town.links[0]
+            setattr(network, direction, each)
+        channels = await network.pair()
+        network.forth = network.back = Faults()
+        async with open_session_pair(None, service, channels=channels) as (session, _):
+            yield session, network.links[0]
         nursery.cancel_scope.cancel()
 
 
 async def play(pair, faults):
-    """Have the conversation; return what came of each call, what was executed, and the bytes."""
-    teller, outcomes, opened, link = Teller(), {}, None, None
+    """Run the conversation, and return the outcomes, the runs and the bytes that passed."""
+    service, outcomes, opened, link = CountingService(), {}, None, None
     with trio.fail_after(1000):
         try:
-            async with pair(teller, faults) as (session, link):
+            async with pair(service, faults) as (session, link):
                 await session.ping()
                 opened = tuple(link.passed)
-                await converse(session, outcomes)
+                await run_conversation(session, outcomes)
                 await session.ping()
         except* SessionBroken:
             pass
     await trio.testing.wait_all_tasks_blocked()
-    return outcomes, teller.runs, (opened, link)
+    return outcomes, service.runs, (opened, link)
 
 
 def play_in(pair, direction=None, at=None, failure=Failure.CUT):
@@ -144,30 +144,30 @@ def play_in(pair, direction=None, at=None, failure=Failure.CUT):
 
 
 def lengths(pair, direction):
-    """How many bytes a conversation has from that end: until the session is open, and in all."""
+    """Return how many bytes that end sends until the session is open, and in all."""
     outcomes, runs, (opened, link) = play_in(pair)
     assert set(outcomes) == set(runs) == LABELS
     assert set(outcomes.values()) == {"done"}
     return opened[direction == "back"], link.passed[direction == "back"]
 
 
-def tries(first, last, failure, part):
-    """Return after which bytes to cut: of every one that is due, those of one part."""
+def cut_positions(first, last, failure, part):
+    """Return the byte counts after which to cut, for one of the parts."""
     return range(first, last, STEPS[failure])[part::PARTS]
 
 
-def test_the_parts_are_all():
-    tried = [at for part in range(PARTS) for at in tries(7, 1000, Failure.RESET, part)]
-    assert sorted(tried) == list(range(7, 1000, STEPS[Failure.RESET]))
+def test_the_parts_cover_every_position():
+    positions = [at for part in range(PARTS) for at in cut_positions(7, 1000, Failure.RESET, part)]
+    assert sorted(positions) == list(range(7, 1000, STEPS[Failure.RESET]))
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("direction", ["forth", "back"])
 @pytest.mark.parametrize("failure", [Failure.CUT, Failure.RESET])
-def test_a_cut_at_every_byte_fails_what_was_under_way_and_runs_nothing_twice(
+def test_a_cut_at_any_byte_fails_the_calls_in_flight_and_runs_no_call_twice(
     direction, failure, part
 ):
-    for at in tries(0, lengths(plain_pair, direction)[1], failure, part):
+    for at in cut_positions(0, lengths(plain_pair, direction)[1], failure, part):
         outcomes, runs, _ = play_in(plain_pair, direction, at, failure)
         assert set(runs) <= LABELS
         assert all(count == 1 for count in runs.values())
@@ -182,12 +182,12 @@ def test_a_cut_at_every_byte_fails_what_was_under_way_and_runs_nothing_twice(
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("direction", ["forth", "back"])
 @pytest.mark.parametrize("failure", [Failure.CUT, Failure.RESET, Failure.FREEZE])
-def test_with_resume_a_cut_at_every_byte_costs_nothing(direction, failure, part):
-    accepted = 80  # before that there is nothing to resume
+def test_with_resume_a_cut_at_any_byte_fails_no_call(direction, failure, part):
+    accepted = 80  # before that, there is no session to resume
     opened, whole = lengths(resumed_pair, direction)
-    # Nothing but the time limit for opening finds a peer that falls silent before it has opened the session.
+    # A peer that falls silent before the session is open is found only by the handshake timeout.
     first = opened if failure is Failure.FREEZE else accepted
-    for at in tries(first, whole, failure, part):
+    for at in cut_positions(first, whole, failure, part):
         outcomes, runs, _ = play_in(resumed_pair, direction, at, failure)
         assert set(outcomes) == LABELS
         assert set(outcomes.values()) == {"done"}, f"cut after byte {at}"

@@ -1,4 +1,4 @@
-"""Resumable channels: nothing is lost or doubled, whatever becomes of the connections."""
+"""Resumable channels lose and duplicate no packet, whatever happens to their connections."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from helpers.resumable_town import Town, open_town
+from helpers.resumable_network import ResumableNetwork, open_network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
@@ -18,13 +18,13 @@ from trio_rpc.testing import Failure, Faults, check_channel, memory_channel_pair
 
 
 @pytest.fixture
-async def town():
-    async with open_town() as town:
-        yield town
+async def network():
+    async with open_network() as network:
+        yield network
 
 
-async def notice(*channels):
-    """Let them hear what they would have heard if somebody had been receiving."""
+async def notice_loss(*channels):
+    """Receive for a moment, so that the channels notice the end of their connection."""
     async with trio.open_nursery() as nursery:
         for channel in channels:
             nursery.start_soon(channel.receive)
@@ -32,8 +32,8 @@ async def notice(*channels):
         nursery.cancel_scope.cancel()
 
 
-async def swap(a, b, text):
-    """Send a packet each way and see both arrive."""
+async def exchange_packets(a, b, text):
+    """Send a packet in each direction, and check that both arrive."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(a.send, text)
         nursery.start_soon(b.send, text)
@@ -41,26 +41,26 @@ async def swap(a, b, text):
         assert await b.receive() == text
 
 
-async def test_it_is_a_channel_like_any_other(autojump_clock):
-    async with open_town(Resume(buffer=2**30)) as town:
-        await check_channel(town.pair)
+async def test_a_resumable_channel_conforms(autojump_clock):
+    async with open_network(Resume(buffer=2**30)) as network:
+        await check_channel(network.pair)
 
 
-async def test_packets_pass_over_one_connection_after_the_other(town, autojump_clock):
-    client, server = await town.pair()
+async def test_packets_pass_over_consecutive_connections(network, autojump_clock):
+    client, server = await network.pair()
     for number in range(5):
-        await swap(client, server, b"%d" % number)
-        town.cut()
-        await notice(client, server)
+        await exchange_packets(client, server, b"%d" % number)
+        network.cut()
+        await notice_loss(client, server)
         assert client.state is server.state is ConnectionState.RECONNECTING
         await client.send(b"meanwhile")
         assert await server.receive() == b"meanwhile"
         assert client.state is server.state is ConnectionState.RESUMED
-    assert len(town.links) == 6
+    assert len(network.links) == 6
 
 
-async def test_states_can_be_watched(town, autojump_clock):
-    client, server = await town.pair()
+async def test_states_can_be_watched(network, autojump_clock):
+    client, server = await network.pair()
     seen, seen_there = [], []
 
     async def watch(channel, seen):
@@ -70,25 +70,25 @@ async def test_states_can_be_watched(town, autojump_clock):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch, client, seen)
         nursery.start_soon(watch, server, seen_there)
-        await swap(client, server, b"a")
+        await exchange_packets(client, server, b"a")
         await wait_all_tasks_blocked()
-        town.cut()
-        await notice(client, server)
+        network.cut()
+        await notice_loss(client, server)
         await trio.sleep(1)
-        await swap(client, server, b"b")
-        town.is_down = True
-        town.cut()
-        await notice(client, server)
+        await exchange_packets(client, server, b"b")
+        network.is_down = True
+        network.cut()
+        await notice_loss(client, server)
     assert seen == ["connected", "reconnecting", "resumed", "reconnecting", "lost"]
     assert seen_there == seen
 
 
 async def test_a_full_buffer_makes_the_sender_wait_and_loses_nothing(autojump_clock):
-    async with open_town(Resume(buffer=2**20)) as town, trio.open_nursery() as nursery:
-        client, server = await town.pair()
-        town.is_down = True
-        town.cut()
-        await notice(client, server)
+    async with open_network(Resume(buffer=2**20)) as network, trio.open_nursery() as nursery:
+        client, server = await network.pair()
+        network.is_down = True
+        network.cut()
+        await notice_loss(client, server)
         nursery.start_soon(client.receive)
         sent = []
 
@@ -100,16 +100,16 @@ async def test_a_full_buffer_makes_the_sender_wait_and_loses_nothing(autojump_cl
 
         await trio.sleep(5)
         assert len(sent) == 11
-        town.is_down = False
+        network.is_down = False
         assert [int(await server.receive()) for _ in range(50)] == list(range(50))
         nursery.cancel_scope.cancel()
 
 
-async def test_grace_is_over(town, autojump_clock):
-    client, server = await town.pair()
-    town.is_down = True
-    town.cut()
-    await notice(client, server)
+async def test_a_channel_fails_when_its_grace_time_is_over(network, autojump_clock):
+    client, server = await network.pair()
+    network.is_down = True
+    network.cut()
+    await notice_loss(client, server)
     await client.send(b"never arrives")
     started = trio.current_time()
     for channel in (client, server):
@@ -122,61 +122,61 @@ async def test_grace_is_over(town, autojump_clock):
         await client.send(b"neither does this")
 
 
-async def test_a_server_that_was_restarted_does_not_know_the_session(town, autojump_clock):
-    client, _ = await town.pair()
-    town.restart()
-    town.cut()
+async def test_a_restarted_server_does_not_know_the_session(network, autojump_clock):
+    client, _ = await network.pair()
+    network.restart()
+    network.cut()
     with pytest.raises(trio.BrokenResourceError, match="restarted"):
         await client.receive()
     assert client.state is ConnectionState.LOST
 
 
-async def test_a_wrong_token_is_refused(town, autojump_clock):
-    client, server = await town.pair()
+async def test_a_wrong_token_is_refused(network, autojump_clock):
+    client, server = await network.pair()
     client.token = bytes(16)
-    town.cut()
-    await notice(server)
+    network.cut()
+    await notice_loss(server)
     with pytest.raises(trio.BrokenResourceError, match="does not know the session"):
         await client.receive()
     assert server.state is ConnectionState.RECONNECTING
 
 
-async def test_tokens_are_random_and_long(town, autojump_clock):
-    tokens = {(await town.pair())[0].token for _ in range(5)}
+async def test_tokens_are_random_and_long(network, autojump_clock):
+    tokens = {(await network.pair())[0].token for _ in range(5)}
     assert len(tokens) == 5
     assert {len(token) for token in tokens} == {16}
 
 
-async def test_a_newer_connection_wins_and_the_older_is_closed(town, autojump_clock):
-    client, server = await town.pair()
-    await swap(client, server, b"a")
-    async with town.open_carrier() as newer:
+async def test_a_newer_connection_replaces_the_older_one(network, autojump_clock):
+    client, server = await network.pair()
+    await exchange_packets(client, server, b"a")
+    async with network.open_carrier() as newer:
         token = client.token
         await newer.send(encode(Frame(Kind.RESUME, ack=1, rest=b"\1" + token)))
         assert decode(await newer.receive()).kind is Kind.ACCEPT
-        await notice(client, server)
-        assert town.links[0].is_over
+        await notice_loss(client, server)
+        assert network.links[0].is_over
         await server.send(b"to the newer one")
         assert decode(await newer.receive()).rest == b"to the newer one"
 
 
-async def test_race_a_packet_that_the_older_connection_still_holds_is_not_taken_twice(
-    town, autojump_clock
+async def test_race_a_packet_still_in_the_older_connection_is_received_once(
+    network, autojump_clock
 ):
-    """The older connection is released before the other end is told what has come over it."""
-    client, server = await town.pair()
+    """The older connection is closed before the peer learns which packets arrived over it."""
+    client, server = await network.pair()
     for number in range(20):
-        await client.send(b"%d" % number)  # not received yet: it is in the older connection
+        await client.send(b"%d" % number)  # not received yet, but in the older connection
         client.renew()
         await trio.sleep(1)
     got = [await server.receive() for _ in range(20)]
     assert got == [b"%d" % number for number in range(20)]
 
 
-async def test_the_end_survives_a_cut(town, autojump_clock):
-    client, server = await town.pair()
+async def test_closing_works_across_a_cut(network, autojump_clock):
+    client, server = await network.pair()
     await client.send(b"last words")
-    town.cut()
+    network.cut()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.aclose)
         assert await server.receive() == b"last words"
@@ -189,10 +189,10 @@ async def test_the_end_survives_a_cut(town, autojump_clock):
     assert trio.current_time() == started
 
 
-async def test_closing_without_a_connection_is_bounded(town, autojump_clock):
-    client, server = await town.pair()
-    town.is_down = True
-    town.cut()
+async def test_closing_without_a_connection_is_bounded(network, autojump_clock):
+    client, server = await network.pair()
+    network.is_down = True
+    network.cut()
     started = trio.current_time()
     await client.aclose()
     assert trio.current_time() - started == 5
@@ -204,8 +204,8 @@ async def test_closing_without_a_connection_is_bounded(town, autojump_clock):
         await client.send(b"x")
 
 
-async def test_race_closing_takes_over_from_a_receiver_that_is_cancelled(town, autojump_clock):
-    client, server = await town.pair()
+async def test_race_a_receiver_is_cancelled_while_another_task_closes(network, autojump_clock):
+    client, server = await network.pair()
     await client.send(b"last")
     receiving = trio.CancelScope()
 
@@ -226,31 +226,32 @@ async def test_race_closing_takes_over_from_a_receiver_that_is_cancelled(town, a
     assert trio.current_time() == 0
 
 
-async def test_nobody_is_left_when_both_are_closed(autojump_clock):
+async def test_no_task_remains_when_both_ends_are_closed(autojump_clock):
     async with trio.open_nursery() as nursery:
         before = trio.lowlevel.current_statistics().tasks_living
-        town = Town(nursery)
-        client, server = await town.pair()
-        await swap(client, server, b"a")
+        network = ResumableNetwork(nursery)
+        client, server = await network.pair()
+        await exchange_packets(client, server, b"a")
         async with trio.open_nursery() as closing:
             closing.start_soon(client.aclose)
             with pytest.raises(trio.EndOfChannel):
                 await server.receive()
             await server.aclose()
         await wait_all_tasks_blocked()
-        assert trio.lowlevel.current_statistics().tasks_living - before == 2  # who hold the blocks
+        # Two tasks still hold the blocks of the channels.
+        assert trio.lowlevel.current_statistics().tasks_living - before == 2
         nursery.cancel_scope.cancel()
 
 
-async def test_attempts_are_spread_and_bounded(autojump_clock):
-    """Full jitter: each wait is anywhere between nothing and a bound that doubles up to ten seconds."""
-    async with open_town(Resume(grace=300)) as town:
-        client, _ = await town.pair()
-        town.is_down = True
-        town.cut()
-        await notice(client)
+async def test_attempts_to_reconnect_are_spread_and_bounded(autojump_clock):
+    """Full jitter: each delay is random, below a bound that doubles up to 10 s."""
+    async with open_network(Resume(grace=300)) as network:
+        client, _ = await network.pair()
+        network.is_down = True
+        network.cut()
+        await notice_loss(client)
         await trio.sleep(290)
-        waits = [b - a for a, b in zip(town.times[1:], town.times[2:], strict=False)]
+        waits = [b - a for a, b in zip(network.times[1:], network.times[2:], strict=False)]
         assert len(waits) > 20
         assert max(waits) <= 10
         assert all(wait <= 0.1 * 2 ** (n + 1) for n, wait in enumerate(waits))
@@ -258,25 +259,27 @@ async def test_attempts_are_spread_and_bounded(autojump_clock):
         await trio.aclose_forcefully(client)
 
 
-async def test_too_many_that_wait_are_given_up_longest_first(autojump_clock):
-    async with open_town(Resume(max_waiting=3)) as town:
-        pairs = [await town.pair() for _ in range(3)]
-        town.is_down = True
-        for link in town.links:
+async def test_of_too_many_disconnected_channels_the_longest_disconnected_is_dropped(
+    autojump_clock,
+):
+    async with open_network(Resume(max_waiting=3)) as network:
+        pairs = [await network.pair() for _ in range(3)]
+        network.is_down = True
+        for link in network.links:
             link.cut()
         for pair in pairs:
-            await notice(*pair)
-        town.is_down = False
-        for link in town.links:
+            await notice_loss(*pair)
+        network.is_down = False
+        for link in network.links:
             assert link.is_over
         assert all(server.state is ConnectionState.RECONNECTING for _, server in pairs)
-        await town.pair()
+        await network.pair()
         states = [server.state for _, server in pairs]
         assert states[0] is ConnectionState.LOST
         assert ConnectionState.LOST not in states[1:]
 
 
-async def test_a_plain_server_is_told_from_one_that_resumes(nursery):
+async def test_a_server_without_resume_is_refused_by_a_resumable_client(nursery):
     a, b = memory_channel_pair()
 
     async def open_carrier():
@@ -288,7 +291,7 @@ async def test_a_plain_server_is_told_from_one_that_resumes(nursery):
             raise AssertionError("it must not open")
 
 
-async def test_a_first_connection_that_is_closed_at_once_is_an_oserror():
+async def test_a_first_connection_that_is_closed_at_once_raises_connection_error():
     a, b = memory_channel_pair()
 
     async def open_carrier():
@@ -305,33 +308,35 @@ async def test_a_first_connection_that_is_closed_at_once_is_an_oserror():
     [b"\x44" + bytes(16), encode(Frame(Kind.ACK)), encode(Frame(Kind.OPEN, rest=b"\2"))],
     ids=["malformed", "not first", "another version"],
 )
-async def test_a_client_that_speaks_otherwise_costs_itself_alone(town, data, autojump_clock):
-    client, server = await town.pair()
-    async with town.open_carrier() as stranger:
-        await stranger.send(data)
+async def test_an_invalid_first_frame_is_refused_and_other_clients_are_not_affected(
+    network, data, autojump_clock
+):
+    client, server = await network.pair()
+    async with network.open_carrier() as carrier:
+        await carrier.send(data)
         with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)):
             while True:
-                assert decode(await stranger.receive()).kind is Kind.REFUSE
-    assert len(town.problems) == 1
-    await swap(client, server, b"fine")
+                assert decode(await carrier.receive()).kind is Kind.REFUSE
+    assert len(network.problems) == 1
+    await exchange_packets(client, server, b"fine")
 
 
 @pytest.mark.parametrize("name", ["grace", "buffer", "first_delay", "max_delay", "max_waiting"])
-def test_options_are_positive(name):
+def test_options_must_be_positive(name):
     with pytest.raises(ValueError, match=f"Resume.{name} must be positive"):
         Resume(**{name: 0})
 
 
-def test_a_buffer_that_no_acknowledgement_would_ever_empty_is_refused():
+def test_a_buffer_smaller_than_the_acknowledgement_interval_is_refused():
     with pytest.raises(ValueError, match="at least 524288"):
         Resume(buffer=1000)
 
 
 async def exchange(cuts, sizes):
-    async with open_town() as town:
-        town.forth = Faults(latency=0.05, jitter=0.1)
-        town.back = Faults(latency=0.02, jitter=0.1)
-        client, server = await town.pair()
+    async with open_network() as network:
+        network.forth = Faults(latency=0.05, jitter=0.1)
+        network.back = Faults(latency=0.02, jitter=0.1)
+        client, server = await network.pair()
         sent = [bytes([number]) * size for number, size in enumerate(sizes)]
 
         async def send(channel):
@@ -349,9 +354,9 @@ async def exchange(cuts, sizes):
             for pause, failure in cuts:
                 await trio.sleep(pause)
                 if failure is not Failure.FREEZE:
-                    town.links[-1].fail(failure)
-                elif client.state is not ConnectionState.RECONNECTING:  # and nobody is told
-                    town.links[-1].freeze()
+                    network.links[-1].fail(failure)
+                elif client.state is not ConnectionState.RECONNECTING:  # unnoticed by both ends
+                    network.links[-1].freeze()
                     await trio.sleep(0.5)
                     client.renew()
 
@@ -369,5 +374,5 @@ async def exchange(cuts, sizes):
     st.lists(st.tuples(st.floats(0, 1), st.sampled_from(list(Failure))), max_size=6),
     st.lists(st.sampled_from([1, 100, 70_000]), max_size=20),
 )
-def test_every_packet_arrives_once_over_connections_that_fail(cuts, sizes):
+def test_every_packet_arrives_once_over_failing_connections(cuts, sizes):
     trio.run(exchange, cuts, sizes, clock=trio.testing.MockClock(autojump_threshold=0))

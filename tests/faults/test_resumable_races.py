@@ -1,11 +1,11 @@
-"""Races and bounds of resumable channels, one by one; tests/model plays all of them at random."""
+"""Single races and bounds of resumable channels. tests/model plays all of them at random."""
 
 from __future__ import annotations
 
 import pytest
 import trio
-from helpers.resumable_town import open_town
-from test_resumable import notice, swap
+from helpers.resumable_network import open_network
+from test_resumable import exchange_packets, notice_loss
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc.channels import ConnectionState, Resume
@@ -36,10 +36,10 @@ async def test_race_an_older_connection_delivers_in_the_tick_in_which_it_is_repl
     nursery.start_soon(receive)
     nursery.start_soon(accept, older)
     await wait_all_tasks_blocked()
-    assert peer.send_nowait(data(1, b"once"))  # the receiver is woken, and runs in the next tick
+    assert peer.send_nowait(data(1, b"once"))  # it wakes the receiver, which runs in the next tick
     with trio.move_on_after(1):
-        await channel.accept(newer, 0)  # and this comes before it
-        raise AssertionError("it lasts as long as the connection")
+        await channel.accept(newer, 0)  # this runs before the receiver
+        raise AssertionError("accept() must last as long as the connection")
     await newer.aclose()
     assert decode(await newer_peer.receive()) == Frame(Kind.ACCEPT, 0, 0, bytes(16))
     assert got == []
@@ -51,7 +51,7 @@ async def test_race_an_older_connection_delivers_in_the_tick_in_which_it_is_repl
     nursery.cancel_scope.cancel()
 
 
-async def test_both_ends_catch_up_with_more_than_the_connection_holds(nursery, autojump_clock):
+async def test_both_ends_can_replay_more_than_the_connection_holds(nursery, autojump_clock):
     ends = [ResumableChannel(Resume(), bytes(16)) for _ in range(2)]
     carriers = memory_channel_pair(max_buffer=1000)
     got = [[], []]
@@ -72,81 +72,81 @@ async def test_both_ends_catch_up_with_more_than_the_connection_holds(nursery, a
     nursery.cancel_scope.cancel()
 
 
-async def test_race_a_request_to_resume_that_comes_after_a_later_one_is_turned_away(autojump_clock):
-    async with open_town() as town:
-        client, server = await town.pair()
-        for number in range(70):  # so that the last one is acknowledged
+async def test_race_a_request_to_resume_that_arrives_after_a_later_one_is_refused(autojump_clock):
+    async with open_network() as network:
+        client, server = await network.pair()
+        for number in range(70):  # enough for an acknowledgement
             await server.send(b"%d" % number)
             assert await client.receive() == b"%d" % number
-        await notice(server, client)
+        await notice_loss(server, client)
         assert server.confirmed > 0
-        async with town.open_carrier() as late:
+        async with network.open_carrier() as late:
             await late.send(encode(Frame(Kind.RESUME, rest=b"\1" + client.token)))
             with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)):
                 await late.receive()
         assert server.state is ConnectionState.CONNECTED
-        await swap(client, server, b"fine")
+        await exchange_packets(client, server, b"fine")
 
 
-async def test_the_grace_counts_from_the_loss_of_the_connection_whatever_happens(autojump_clock):
-    async with open_town() as town:
-        client, server = await town.pair()
-        town.is_down = True
-        town.cut()
-        await notice(client, server)
+async def test_the_grace_time_counts_from_the_loss_of_the_connection(autojump_clock):
+    async with open_network() as network:
+        client, server = await network.pair()
+        network.is_down = True
+        network.cut()
+        await notice_loss(client, server)
         started = trio.current_time()
         while client.state is not ConnectionState.LOST:
             await trio.sleep(10)
             if not client.is_over:
-                client.renew()  # it wakes all that wait for a change
+                client.renew()  # it wakes all tasks that wait for a change
                 await client.send(b"x")
         assert trio.current_time() - started in (120, 130)
 
 
-async def test_each_loss_of_the_connection_has_the_whole_grace(autojump_clock):
-    async with open_town() as town:
-        client, server = await town.pair()
+async def test_each_loss_of_the_connection_has_the_whole_grace_time(autojump_clock):
+    async with open_network() as network:
+        client, server = await network.pair()
         for _ in range(3):
-            town.is_down = True
-            town.cut()
-            await notice(client, server)
+            network.is_down = True
+            network.cut()
+            await notice_loss(client, server)
             await trio.sleep(100)
-            town.is_down = False
-            await swap(client, server, b"again")
+            network.is_down = False
+            await exchange_packets(client, server, b"again")
         assert client.state is server.state is ConnectionState.RESUMED
 
 
-async def test_a_client_that_says_nothing_is_cut_off_by_a_server_that_resumes(autojump_clock):
-    async with open_town() as town, town.open_carrier() as silent:
+async def test_a_resumable_server_closes_the_connection_of_a_silent_client(autojump_clock):
+    async with open_network() as network, network.open_carrier() as silent:
         with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)), trio.fail_after(60):
             await silent.receive()
         assert trio.current_time() == 10
-        assert [str(problem) for problem in town.problems] == [
+        assert [str(problem) for problem in network.problems] == [
             "no packet from the client within 10 s"
         ]
 
 
-async def test_a_session_is_not_lost_whose_next_connection_waited_while_the_server_was_blocked(
+async def test_a_session_is_kept_if_its_client_reconnected_while_the_server_was_blocked(
     autojump_clock,
 ):
-    async with open_town() as town:
-        client, server = await town.pair()
-        town.is_down = True
-        town.cut()
+    async with open_network() as network:
+        client, server = await network.pair()
+        network.is_down = True
+        network.cut()
         with trio.move_on_after(1):
             await server.receive()
         autojump_clock.jump(1000)
-        town.is_down = False
-        await swap(client, server, b"it goes on")
+        network.is_down = False
+        await exchange_packets(client, server, b"it goes on")
 
 
-async def test_a_session_has_the_whole_grace_after_the_server_was_blocked_and_no_more(
+async def test_after_the_server_was_blocked_a_session_has_the_whole_grace_time_once_more(
     autojump_clock,
 ):
-    async with open_town() as town:
-        _, server = await town.pair()
-        town.is_down = True
-        town.cut()
+    async with open_network() as network:
+        _, server = await network.pair()
+        network.is_down = True
+        network.cut()
         with trio.move_on_after(1):
             await server.receive()
         autojump_clock.jump(1000)

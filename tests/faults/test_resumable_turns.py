@@ -1,4 +1,7 @@
-"""Who may send over a resumable channel, and when: each test holds its connections where it needs them."""
+"""Which task may send over a resumable channel, and when.
+
+The tests hold the sends of a connection until they let them go on.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ ACCEPT = Frame(Kind.ACCEPT, 0, 0, TOKEN)
 
 
 class Carrier(trio.abc.Channel[bytes]):
-    """A connection: sending waits while it is held; what it sent, and what comes, is for the test to see and say."""
+    """A connection whose sends wait while it is held.
+
+    The test reads its sent packets and delivers the received ones.
+    """
 
     def __init__(self):
         self.sent = []
@@ -31,7 +37,7 @@ class Carrier(trio.abc.Channel[bytes]):
     def hold(self):
         self._going = trio.Event()
 
-    def let_go(self, *, fails=False):
+    def release(self, *, fails=False):
         self.fails = fails
         self._going.set()
 
@@ -87,8 +93,8 @@ class Carrier(trio.abc.Channel[bytes]):
         return [(frame.number, frame.rest) for frame in self.sent if frame.kind is Kind.DATA]
 
 
-class Scene:
-    """A channel that somebody receives from, and what has become of it."""
+class Receiving:
+    """A resumable channel with a receiving task, and records of the received packets and errors."""
 
     def __init__(self, nursery):
         self.nursery = nursery
@@ -124,65 +130,65 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(autojump_clock):
+async def setup(autojump_clock):
     async with trio.open_nursery() as nursery:
-        yield Scene(nursery)
+        yield Receiving(nursery)
         nursery.cancel_scope.cancel()
 
 
-async def test_a_packet_sent_while_a_connection_catches_up_waits_and_cancelled_is_not_sent(scene):
-    await scene.channel.send(b"kept")
+async def test_a_packet_sent_during_a_replay_waits_and_is_not_sent_if_cancelled(setup):
+    await setup.channel.send(b"kept")
     carrier = Carrier()
     carrier.hold()
-    scene.nursery.start_soon(scene.channel.carry, carrier, 0)
+    setup.nursery.start_soon(setup.channel.carry, carrier, 0)
     await wait_all_tasks_blocked()
     with trio.move_on_after(1) as scope:
-        await scene.channel.send(b"never")
+        await setup.channel.send(b"never")
     assert scope.cancelled_caught
-    assert not scene.channel.send_nowait(b"never")
-    carrier.let_go()
+    assert not setup.channel.send_nowait(b"never")
+    carrier.release()
     await wait_all_tasks_blocked()
-    await scene.channel.send(b"next")
+    await setup.channel.send(b"next")
     assert carrier.packets == [(1, b"kept"), (2, b"next")]
 
 
 @pytest.mark.parametrize("by", ["an Ack", "a flush"])
-async def test_a_packet_does_not_leave_at_once_while_somebody_has_the_turn(scene, by):
-    carrier = await scene.carry()
+async def test_send_nowait_sends_nothing_while_an_ack_or_a_flush_is_being_sent(setup, by):
+    carrier = await setup.carry()
     carrier.hold()
     if by == "an Ack":
         carrier.deliver(1, ACK_PACKETS)
     else:
-        scene.nursery.start_soon(scene.channel.flush)
+        setup.nursery.start_soon(setup.channel.flush)
     await wait_all_tasks_blocked()
-    assert not scene.channel.send_nowait(b"later")
-    carrier.let_go()
+    assert not setup.channel.send_nowait(b"later")
+    carrier.release()
     await wait_all_tasks_blocked()
-    assert scene.channel.send_nowait(b"now")
+    assert setup.channel.send_nowait(b"now")
     assert carrier.packets == [(1, b"now")]
 
 
-async def test_a_packet_does_not_leave_at_once_before_one_that_waited_for_room(scene):
-    carrier = await scene.carry()
-    await scene.channel.send(bytes(Resume().buffer))
-    scene.send(b"first")
+async def test_send_nowait_does_not_overtake_a_packet_that_waited_for_room(setup):
+    carrier = await setup.carry()
+    await setup.channel.send(bytes(Resume().buffer))
+    setup.send(b"first")
     await wait_all_tasks_blocked()
     taken = []
-    scene.then = lambda: taken.append(scene.channel.send_nowait(b"second"))
-    carrier.deliver(1, 1, ack=1)  # there is room again: the receiver hears of it before the sender
+    setup.then = lambda: taken.append(setup.channel.send_nowait(b"second"))
+    carrier.deliver(1, 1, ack=1)  # this makes room; the receiver learns of it first
     await wait_all_tasks_blocked()
     assert taken == [False]
     assert carrier.packets[1:] == [(2, b"first")]
 
 
-async def test_an_ack_waits_for_the_packet_that_is_being_sent(scene):
-    carrier = await scene.carry()
+async def test_an_ack_waits_for_the_packet_that_is_being_sent(setup):
+    carrier = await setup.carry()
     carrier.hold()
-    scene.send(b"slow")
+    setup.send(b"slow")
     await wait_all_tasks_blocked()
     carrier.deliver(1, ACK_PACKETS)
     await wait_all_tasks_blocked()
-    carrier.let_go()
+    carrier.release()
     await wait_all_tasks_blocked()
     assert [(frame.kind, frame.ack) for frame in carrier.sent] == [
         (Kind.DATA, 0),
@@ -190,22 +196,22 @@ async def test_an_ack_waits_for_the_packet_that_is_being_sent(scene):
     ]
 
 
-async def test_packets_that_come_before_an_ack_can_leave_are_acknowledged_once_it_can(scene):
-    """The turn is somebody's in the older connection; without an Ack the other end would wait for room for ever."""
-    older = await scene.carry()
+async def test_packets_that_arrive_while_an_ack_has_to_wait_are_acknowledged_later(setup):
+    """The older connection holds the turn. Without an Ack, the peer would wait for room forever."""
+    older = await setup.carry()
     older.hold()
-    scene.send(b"it has this")
+    setup.send(b"it has this")
     await wait_all_tasks_blocked()
-    older.deliver(1, ACK_PACKETS)  # an Ack is due, and waits for its turn
+    older.deliver(1, ACK_PACKETS)  # an Ack is due and waits for its turn
     await wait_all_tasks_blocked()
     newer = Carrier()
-    scene.nursery.start_soon(scene.channel.accept, newer, 1)
+    setup.nursery.start_soon(setup.channel.accept, newer, 1)
     older.end()
     await wait_all_tasks_blocked()
     newer.deliver(ACK_PACKETS + 1, 2 * ACK_PACKETS)
     await wait_all_tasks_blocked()
     assert newer.sent == []
-    older.let_go(fails=True)
+    older.release(fails=True)
     await wait_all_tasks_blocked()
     assert newer.sent == [
         Frame(Kind.ACCEPT, 0, ACK_PACKETS, TOKEN),
@@ -214,120 +220,120 @@ async def test_packets_that_come_before_an_ack_can_leave_are_acknowledged_once_i
 
 
 @pytest.mark.parametrize("what", ["send", "send_nowait", "flush", "an Ack"])
-async def test_a_connection_that_fails_is_given_up_and_the_packet_comes_over_the_next(scene, what):
-    carrier = await scene.carry()
+async def test_a_failed_connection_is_dropped_and_its_packet_is_sent_over_the_next(setup, what):
+    carrier = await setup.carry()
     carrier.fails = True
     match what:
         case "send":
-            await scene.channel.send(b"1")
+            await setup.channel.send(b"1")
         case "send_nowait":
-            assert scene.channel.send_nowait(b"1")
+            assert setup.channel.send_nowait(b"1")
         case "flush":
-            await scene.channel.flush()
+            await setup.channel.flush()
         case _:
             carrier.deliver(1, ACK_PACKETS)
     await wait_all_tasks_blocked()
-    assert scene.channel.is_waiting
-    assert scene.channel.state is ConnectionState.RECONNECTING
-    newer = await scene.carry()
+    assert setup.channel.is_waiting
+    assert setup.channel.state is ConnectionState.RECONNECTING
+    newer = await setup.carry()
     assert newer.packets == ([(1, b"1")] if what in ("send", "send_nowait") else [])
-    assert scene.channel.state is ConnectionState.RESUMED
+    assert setup.channel.state is ConnectionState.RESUMED
 
 
-async def test_a_connection_that_fails_while_it_catches_up_is_given_up(scene):
-    await scene.channel.send(b"kept")
+async def test_a_connection_that_fails_during_its_replay_is_dropped(setup):
+    await setup.channel.send(b"kept")
     carrier = Carrier()
     carrier.fails = True
     with trio.fail_after(1):
-        await scene.channel.carry(carrier, 0)
-    assert scene.channel.is_waiting
-    assert (await scene.carry()).packets == [(1, b"kept")]
+        await setup.channel.carry(carrier, 0)
+    assert setup.channel.is_waiting
+    assert (await setup.carry()).packets == [(1, b"kept")]
 
 
-async def test_a_send_that_is_cancelled_in_the_connection_costs_the_connection(scene):
-    carrier = await scene.carry()
+async def test_a_send_that_is_cancelled_in_the_connection_drops_the_connection(setup):
+    carrier = await setup.carry()
     carrier.hold()
     with trio.move_on_after(1):
-        await scene.channel.send(b"perhaps")
-    assert scene.channel.is_waiting
-    assert (await scene.carry()).packets == [(1, b"perhaps")]
+        await setup.channel.send(b"perhaps")
+    assert setup.channel.is_waiting
+    assert (await setup.carry()).packets == [(1, b"perhaps")]
 
 
-async def test_the_owner_of_an_older_connection_gets_it_back_and_nothing_more_is_sent_over_it(
-    scene,
+async def test_a_replaced_connection_is_returned_to_its_owner_and_no_longer_used(
+    setup,
 ):
     older, newer, ended = Carrier(), Carrier(), trio.Event()
 
     async def accept():
-        await scene.channel.accept(older, 0)
+        await setup.channel.accept(older, 0)
         ended.set()
 
-    scene.nursery.start_soon(accept)
+    setup.nursery.start_soon(accept)
     await wait_all_tasks_blocked()
     newer.hold()
-    scene.nursery.start_soon(scene.channel.accept, newer, 0)
+    setup.nursery.start_soon(setup.channel.accept, newer, 0)
     with trio.fail_after(1):
         await ended.wait()
-    scene.send(b"to the newer")
-    assert scene.channel.unsent == 0
+    setup.send(b"to the newer")
+    assert setup.channel.unsent == 0
     await wait_all_tasks_blocked()
-    newer.let_go()
+    newer.release()
     await wait_all_tasks_blocked()
     assert older.sent == [ACCEPT]
     assert newer.packets == [(1, b"to the newer")]
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
-async def test_race_a_connection_is_lost_in_the_tick_in_which_it_has_caught_up(scene, is_replaced):
+async def test_race_a_connection_is_lost_in_the_tick_in_which_its_replay_ends(setup, is_replaced):
     carrier, newer = Carrier(), Carrier()
     carrier.hold()
     newer.hold()
-    scene.nursery.start_soon(scene.channel.accept, carrier, 0)
+    setup.nursery.start_soon(setup.channel.accept, carrier, 0)
     await wait_all_tasks_blocked()
     if is_replaced:
-        scene.nursery.start_soon(scene.channel.accept, newer, 0)
-        await trio.lowlevel.checkpoint()  # it has begun, and the older one has not heard of it
+        setup.nursery.start_soon(setup.channel.accept, newer, 0)
+        await trio.lowlevel.checkpoint()  # it has started, but the older one does not know yet
     else:
-        scene.channel.renew()
-    carrier.let_go()
+        setup.channel.renew()
+    carrier.release()
     await wait_all_tasks_blocked()
-    assert scene.channel.state is ConnectionState.RECONNECTING
-    assert not scene.channel.send_nowait(b"over no connection")
-    newer.let_go()
+    assert setup.channel.state is ConnectionState.RECONNECTING
+    assert not setup.channel.send_nowait(b"over no connection")
+    newer.release()
     if not is_replaced:
-        newer = await scene.carry()
+        newer = await setup.carry()
     await wait_all_tasks_blocked()
-    assert scene.channel.state is ConnectionState.CONNECTED
-    await scene.channel.send(b"1")
+    assert setup.channel.state is ConnectionState.CONNECTED
+    await setup.channel.send(b"1")
     assert (carrier.packets, newer.packets) == ([], [(1, b"1")])
 
 
-async def test_a_connection_whose_owner_is_cancelled_is_given_up(scene):
+async def test_a_connection_whose_owner_is_cancelled_is_dropped(setup):
     carrier = Carrier()
     with trio.move_on_after(1):
-        await scene.channel.carry(carrier, 0)
-    assert scene.channel.is_waiting
-    assert scene.channel.state is ConnectionState.RECONNECTING
-    await scene.channel.send(b"1")
+        await setup.channel.carry(carrier, 0)
+    assert setup.channel.is_waiting
+    assert setup.channel.state is ConnectionState.RECONNECTING
+    await setup.channel.send(b"1")
     assert carrier.packets == []
-    assert (await scene.carry()).packets == [(1, b"1")]
+    assert (await setup.carry()).packets == [(1, b"1")]
 
 
-async def test_garbage_from_a_connection_that_was_replaced_harms_nobody(scene):
-    older = await scene.carry()
-    newer = await scene.carry()
+async def test_invalid_packets_from_a_replaced_connection_are_ignored(setup):
+    older = await setup.carry()
+    newer = await setup.carry()
     older.deliver_garbage()
     await wait_all_tasks_blocked()
     newer.deliver(1, 3)
     await wait_all_tasks_blocked()
-    assert (scene.got, scene.failed) == ([1, 2, 3], [])
+    assert (setup.got, setup.failed) == ([1, 2, 3], [])
     newer.deliver_garbage()
     await wait_all_tasks_blocked()
-    assert [str(exc) for exc in scene.failed] == ["garbage"]
+    assert [str(exc) for exc in setup.failed] == ["garbage"]
 
 
-async def test_a_sender_that_waits_for_its_turn_hears_that_the_session_is_lost(scene):
-    carrier = await scene.carry()
+async def test_a_sender_that_waits_for_its_turn_raises_when_the_session_is_lost(setup):
+    carrier = await setup.carry()
     carrier.hold()
     carrier.deliver(1, ACK_PACKETS)
     await wait_all_tasks_blocked()
@@ -336,15 +342,15 @@ async def test_a_sender_that_waits_for_its_turn_hears_that_the_session_is_lost(s
         @nursery.start_soon
         async def send():
             with pytest.raises(trio.BrokenResourceError, match="gone for good"):
-                await scene.channel.send(b"too late")
+                await setup.channel.send(b"too late")
 
         await wait_all_tasks_blocked()
-        scene.channel.fail("gone for good")
-        carrier.let_go()
+        setup.channel.fail("gone for good")
+        carrier.release()
 
 
-async def test_a_server_that_says_nothing_is_given_up_by_a_client_that_resumes(autojump_clock):
-    class Silence:
+async def test_a_silent_server_is_a_handshake_timeout_for_a_resumable_client(autojump_clock):
+    class SilentServer:
         async def __aenter__(self):
             self.carrier, self.peer = memory_channel_pair()
             return self.carrier
@@ -353,6 +359,6 @@ async def test_a_server_that_says_nothing_is_given_up_by_a_client_that_resumes(a
             await self.carrier.aclose()
 
     with pytest.raises(OSError, match="within 7 s"), trio.fail_after(60):
-        async with open_resumable(Silence, Resume(), handshake_timeout=7):
+        async with open_resumable(SilentServer, Resume(), handshake_timeout=7):
             raise AssertionError("it must not open")
     assert trio.current_time() == 7

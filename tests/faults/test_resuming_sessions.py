@@ -1,4 +1,4 @@
-"""Sessions between real sockets whose connections are cut, with and without resume."""
+"""Sessions over real sockets whose connections are cut, with and without resume."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AT_ONCE = Resume(first_delay=0.001, max_delay=0.01)
 
 @pytest.fixture
 def clock():
-    """A mock clock that gives the system a moment to deliver what is on its way."""
+    """Make a mock clock that lets the system deliver bytes in transit before it jumps."""
     return MockClock(autojump_threshold=0.05)
 
 
@@ -45,29 +45,29 @@ class Slow:
             yield number
 
 
-async def noticed(session, state):
-    """Wait until the connection is in that state."""
+async def wait_for_state(session, state):
+    """Wait until the connection is in this state."""
     async for each in session.connection_states():
         if each is state:
             return
 
 
 async def cut(proxy, session):
-    """Cut the connection, and wait until there is another one."""
+    """Cut the connection, and wait until the session has reconnected."""
     proxy.cut()
-    await noticed(session, ConnectionState.RECONNECTING)
-    await noticed(session, ConnectionState.RESUMED)
+    await wait_for_state(session, ConnectionState.RECONNECTING)
+    await wait_for_state(session, ConnectionState.RESUMED)
 
 
 async def after_ping(session, function):
-    """Do something when what was called before has arrived."""
+    """Call a function once all earlier messages have arrived."""
     await trio.testing.wait_all_tasks_blocked()
     await session.ping()
     function()
 
 
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "ws://127.0.0.1:0", "unix"])
-async def test_calls_callbacks_and_streams_go_on_after_a_cut(url, tmp_path, clock):
+async def test_calls_callbacks_and_streams_continue_after_a_cut(url, tmp_path, clock):
     slow = Slow()
     listen = url if url != "unix" else f"unix://{tmp_path}/socket"
     async with (
@@ -101,14 +101,12 @@ async def test_calls_callbacks_and_streams_go_on_after_a_cut(url, tmp_path, cloc
         assert proxy.accepted == 4
 
 
-async def test_without_resume_a_cut_fails_what_is_in_flight_at_once(clock):
+async def test_without_resume_a_cut_fails_calls_in_flight_at_once(clock):
     slow = Slow()
     async with (
         trio_rpc.open_server(slow, "tcp://127.0.0.1:0", resume=True) as server,
         open_chaos_proxy(server.urls[0]) as proxy,
-        trio_rpc.connect(
-            proxy.url, on_end="keep"
-        ) as session,  # a plain client of a server that could resume
+        trio_rpc.connect(proxy.url, on_end="keep") as session,  # a client without resume
     ):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(after_ping, session, proxy.reset)
@@ -119,14 +117,14 @@ async def test_without_resume_a_cut_fails_what_is_in_flight_at_once(clock):
         assert slow.ended == ["cancelled"]
 
 
-async def test_a_server_that_does_not_resume_says_so(clock):
+async def test_a_server_without_resume_refuses_a_client_with_resume(clock):
     async with trio_rpc.open_server(Slow(), "tcp://127.0.0.1:0") as server:
         with pytest.raises(Refused, match="resume=True"):
             async with trio_rpc.connect(server.urls[0], resume=True):
                 raise AssertionError("it must not open")
 
 
-async def test_a_server_that_was_restarted_ends_the_session_and_says_what_is_lost(clock):
+async def test_a_restarted_server_ends_the_session_with_an_error_that_says_so(clock):
     async with trio_rpc.open_server(Slow(), "tcp://127.0.0.1:0", resume=True) as old:
         async with open_chaos_proxy(old.urls[0]) as proxy:
             async with trio_rpc.open_server(Slow(), "tcp://127.0.0.1:0", resume=True) as new:
@@ -142,7 +140,7 @@ async def test_a_server_that_was_restarted_ends_the_session_and_says_what_is_los
 
 
 async def test_a_connection_that_falls_silent_is_replaced(clock):
-    """Nobody is told, so the Pings have to find it; the session goes on all the same."""
+    """Only the Pings notice the silence. The session goes on over the next connection."""
     limits = Limits(keepalive_interval=1, keepalive_pings=2)
     slow = Slow()
     async with (
@@ -172,7 +170,7 @@ async def test_without_resume_a_connection_that_falls_silent_ends_the_session(cl
         assert trio.current_time() - started <= 4
 
 
-async def test_cancelling_without_a_connection_is_heard_over_the_next_one(clock):
+async def test_law_2_a_cancel_without_a_connection_is_sent_over_the_next_one(clock):
     slow = Slow()
     async with (
         trio_rpc.open_server(slow, "tcp://127.0.0.1:0", resume=True) as server,
@@ -185,16 +183,16 @@ async def test_cancelling_without_a_connection_is_heard_over_the_next_one(clock)
                 await session.ping()
                 proxy.is_refusing = True
                 proxy.cut()
-                await noticed(session, ConnectionState.RECONNECTING)
+                await wait_for_state(session, ConnectionState.RECONNECTING)
                 scope.cancel()
                 with trio.CancelScope(shield=True):
                     await trio.sleep(1)
                     assert slow.ended == []
                     proxy.is_refusing = False
-        assert slow.ended == ["cancelled"]  # law 2, whatever the connection does
+        assert slow.ended == ["cancelled"]  # law 2 holds across connections
 
 
-async def test_draining_a_server_lets_resumable_sessions_end(clock):
+async def test_draining_a_server_lets_the_calls_of_resumable_sessions_end(clock):
     slow = Slow()
     answers = []
     async with (
@@ -227,7 +225,7 @@ async def test_leaving_a_servers_block_ends_its_resumable_sessions(clock):
         assert server.sessions == set()
 
 
-async def test_a_server_that_ends_while_a_client_is_away_leaves_nothing(clock):
+async def test_a_server_that_ends_while_a_client_is_disconnected_leaves_no_tasks(clock):
     before = trio.lowlevel.current_statistics().tasks_living
     async with trio_rpc.open_server(Slow(), "tcp://127.0.0.1:0", resume=True) as server:
         async with open_chaos_proxy(server.urls[0]) as proxy:
@@ -236,13 +234,13 @@ async def test_a_server_that_ends_while_a_client_is_away_leaves_nothing(clock):
                 await session.ping()
                 proxy.is_refusing = True
                 proxy.cut()
-                await noticed(session, ConnectionState.RECONNECTING)
+                await wait_for_state(session, ConnectionState.RECONNECTING)
                 nursery.cancel_scope.cancel()
-        assert len(server.sessions) == 1  # it waits for its client
+        assert len(server.sessions) == 1  # the session waits for its client
     assert trio.lowlevel.current_statistics().tasks_living == before
 
 
-async def test_states_of_a_session_that_never_reconnects(clock):
+async def test_the_states_of_a_session_without_resume(clock):
     async with trio_rpc.open_server(Slow(), "tcp://127.0.0.1:0") as server:
         async with (
             open_chaos_proxy(server.urls[0]) as proxy,

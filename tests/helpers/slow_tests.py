@@ -47,7 +47,7 @@ TESTS = {
     "test_races.py": {"test_10000_concurrent_calls_of_a_sleeping_method"},
     "test_readme.py": {"test_server_and_client_print_what_the_readme_says"},
     "test_resumption_model.py": {
-        "test_whatever_is_sent_between_the_steps_of_a_reconnection_arrives_once_and_in_order"
+        "test_packets_sent_between_the_steps_of_a_reconnection_arrive_once_and_in_order"
     },
     "test_session_model.py": {"test_sessions_over_a_channel_that_delays"},
     "test_suite.py": {

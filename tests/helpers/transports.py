@@ -11,7 +11,7 @@ import trio
 
 from helpers.channel_pairs import Held, child_channels, connected_by
 from helpers.forwarding_pairs import open_channel_pair
-from helpers.resumable_town import Town
+from helpers.resumable_network import ResumableNetwork
 from trio_rpc.channels import carrier_limits
 from trio_rpc.channels.connection import owned
 from trio_rpc.testing import memory_channel_pair
@@ -29,7 +29,7 @@ async def open_resumable_pair(*limits):
     with one_exception() as body:
         async with trio.open_nursery() as nursery:
             try:
-                yield await Town(nursery, limits=carrier_limits(largest)).pair()
+                yield await ResumableNetwork(nursery, limits=carrier_limits(largest)).pair()
             except BaseException as exc:
                 body.append(exc)
                 raise

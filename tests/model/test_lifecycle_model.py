@@ -1,4 +1,4 @@
-"""The stages of a session: the table, and a machine that walks it with the flags that it stands for."""
+"""The stages of a session: the table, and a state machine that compares them with flags."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_each_stage_can_be_reached_and_left_for_the_end():
             assert NEXT[stage, Event.LOSE].is_over
 
 
-def test_the_figures_say_four_words_and_no_more():
+def test_statistics_know_four_states():
     assert {stage.state for stage in Stage} == set(STATES)
 
 
@@ -62,7 +62,7 @@ class Wire:
 
 
 class Work:
-    """What a session is busy with."""
+    """The running calls and notifications of a session."""
 
     def __init__(self):
         self.calls = self.notifications = self.ends = 0
@@ -81,7 +81,7 @@ class Work:
 
 
 def in_trio(function, *args):
-    """Call a function where there is a clock."""
+    """Call a function in a Trio run, which has a clock."""
 
     async def call():
         function(*args)
@@ -93,12 +93,12 @@ def is_running(machine):
     return not machine.over
 
 
-def is_open_to_both(machine):
+def is_open_at_both_ends(machine):
     return not machine.over and machine.wire.theirs is Half.OPEN
 
 
 class Sessions(RuleBasedStateMachine):
-    """One session, and the flags that its stage stands for."""
+    """One session, and the flags that its stage represents."""
 
     def __init__(self):
         super().__init__()
@@ -107,14 +107,14 @@ class Sessions(RuleBasedStateMachine):
         self.state = 0
         self.was_open = self.over = self.closes = self.left = self.peer_began = False
         self.cause = None
-        self.blocks_told = 0
-        self.lifecycle.when_closed = self._told
+        self.notified = 0
+        self.lifecycle.when_closed = self._notify
 
-    def _told(self):
-        self.blocks_told += 1
+    def _notify(self):
+        self.notified += 1
 
     def _became_quiet(self):
-        """Nothing is in flight any more: whoever closes need not wait any longer."""
+        """After the last activity has ended, a closing session is over."""
         if self.closes and self.wire.theirs is Half.LEAVING and self.work.are_over:
             self.over = True
 
@@ -125,7 +125,7 @@ class Sessions(RuleBasedStateMachine):
         self.was_open = True
         self.lifecycle.open()
 
-    @precondition(lambda self: is_open_to_both(self) and not self.closes)
+    @precondition(lambda self: is_open_at_both_ends(self) and not self.closes)
     @rule(kind=st.sampled_from(["calls", "notifications"]))
     def something_begins(self, kind):
         setattr(self.work, kind, getattr(self.work, kind) + 1)
@@ -139,9 +139,9 @@ class Sessions(RuleBasedStateMachine):
         self._became_quiet()
         in_trio(self.lifecycle.activity_ended)
 
-    @precondition(is_open_to_both)
+    @precondition(is_open_at_both_ends)
     @rule()
-    def the_peer_says_goodbye(self):
+    def the_peer_sends_goodbye(self):
         self.wire.theirs = Half.LEAVING
         self.peer_began = not self.closes
         self._became_quiet()
@@ -157,7 +157,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule()
     def this_end_closes_too_late(self):
-        """As ``aclose()`` does that finds a session over."""
+        """Call ``aclose()`` on a session that is over."""
         if self.over:
             self.closes = True
             in_trio(self.lifecycle.close)
@@ -178,7 +178,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule()
     def the_time_to_close_is_over(self):
-        """That of a session which does not close never is."""
+        """Only a session that is closing has a time limit."""
         if self.closes:
             self.over = True
         self.lifecycle.stop_if_late(MUCH_LATER)
@@ -190,14 +190,14 @@ class Sessions(RuleBasedStateMachine):
             self.over, self.cause = True, cause
         self.lifecycle.lose(cause, "network")
 
-    @precondition(lambda self: self.over and not self.blocks_told)
+    @precondition(lambda self: self.over and not self.notified)
     @rule()
     def the_channel_is_closed(self):
         self.lifecycle.channel_closed()
-        assert self.blocks_told == 1
+        assert self.notified == 1
 
     @invariant()
-    def the_stage_says_what_the_flags_do(self):
+    def the_stage_agrees_with_the_flags(self):
         stage = self.lifecycle.stage
         assert stage.is_over == self.over
         assert stage.was_open == self.was_open
@@ -215,10 +215,10 @@ class Sessions(RuleBasedStateMachine):
     def it_ends_once(self):
         assert self.work.ends == self.over
         assert self.lifecycle.ended.is_set() == self.over
-        assert self.lifecycle.closed.is_set() == bool(self.blocks_told)
+        assert self.lifecycle.closed.is_set() == bool(self.notified)
 
     @invariant()
-    def each_end_says_goodbye_once_and_not_before_its_time(self):
+    def goodbye_is_sent_once_and_not_too_early(self):
         assert len(self.wire.goodbyes) <= 1
         if self.over or not self.was_open:
             return
@@ -226,7 +226,7 @@ class Sessions(RuleBasedStateMachine):
         assert bool(self.wire.goodbyes) == (self.closes or peer_waits)
 
     @invariant()
-    def the_error_says_who_has_ended_it(self):
+    def the_error_says_which_end_has_ended_the_session(self):
         if self.over:
             error = self.lifecycle.error(Fate.UNKNOWN)
             by_us = self.cause is None and not self.peer_began
@@ -234,7 +234,7 @@ class Sessions(RuleBasedStateMachine):
             assert error.__cause__ is self.cause
 
 
-def test_a_session_is_where_its_flags_say():
+def test_the_stage_of_a_session_agrees_with_its_flags():
     run_state_machine_as_test(
         Sessions, settings=settings(max_examples=60, stateful_step_count=25, deadline=None)
     )

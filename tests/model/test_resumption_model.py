@@ -1,8 +1,9 @@
-"""Two ends of a resumable channel; something happens between every two steps of a reconnection.
+"""Two ends of a resumable channel, with random actions between any two steps of a reconnection.
 
-Each carrier waits before each packet that it sends or hands over until it is let on. What happens in
-between is drawn: sends that wait, sends that do not, flushes, cancelled sends, acknowledgements, cuts that both ends
-see or only one, a newer carrier in the place of an older one, an end that closes. No time passes.
+Each carrier waits before each packet that it sends or delivers, until the model lets it go on. The
+actions in between are drawn at random: sends, ``send_nowait``, flushes, cancelled sends,
+acknowledgements, cuts that both ends or only one of them notice, a newer carrier that replaces an
+older one, an end that closes. No time passes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ GONE = (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class Steps:
-    """Holds whoever comes here until it is let on."""
+    """Points at which tasks wait until the model lets them go on."""
 
     def __init__(self):
         self.waiting = []
@@ -42,18 +43,21 @@ class Steps:
             if event in self.waiting:
                 self.waiting.remove(event)
 
-    def let_on(self, index):
+    def release(self, index):
         if self.waiting:
             self.waiting.pop(index % len(self.waiting)).set()
 
     def open(self):
         self.is_open = True
         while self.waiting:
-            self.let_on(0)
+            self.release(0)
 
 
 class Carrier(trio.abc.Channel[bytes]):
-    """One end of a connection, which waits before each packet, and writes a part of some without waiting."""
+    """One end of a connection, which waits before each packet.
+
+    ``send_nowait`` writes some packets whole, some in part, and refuses others.
+    """
 
     def __init__(self, steps):
         self.steps = steps
@@ -61,7 +65,7 @@ class Carrier(trio.abc.Channel[bytes]):
         self.inbox = deque()
         self.arrived = trio.Event()
         self.rest = None
-        self.nows = 0
+        self.calls = 0
         self.is_cut = self.is_closed = False
 
     def check(self):
@@ -93,10 +97,10 @@ class Carrier(trio.abc.Channel[bytes]):
 
     def send_nowait(self, value):
         self.check()
-        self.nows += 1
-        if self.rest is not None or self.nows % 3 == 0:
+        self.calls += 1
+        if self.rest is not None or self.calls % 3 == 0:
             return False
-        if self.nows % 3 == 1:
+        if self.calls % 3 == 1:
             self.rest = value
         else:
             self.deliver(value)
@@ -129,13 +133,13 @@ class Carrier(trio.abc.Channel[bytes]):
 
 
 class End:
-    """One end, and what its users do with it."""
+    """One end, and the actions of its users."""
 
     def __init__(self, name, nursery):
         self.name = name
         self.nursery = nursery
         self.channel = ResumableChannel(Resume(), bytes(16))
-        self.sent, self.doubtful, self.got = [], set(), []
+        self.sent, self.uncertain, self.got = [], set(), []
         self.scope = None
         self.is_closing = self.is_closed = self.has_ended = False
         nursery.start_soon(self.channel.run)
@@ -165,9 +169,9 @@ class End:
             try:
                 await self.channel.send(packet)
             except GONE:
-                self.doubtful.add(int(packet))
+                self.uncertain.add(int(packet))
         if self.scope.cancelled_caught:
-            self.doubtful.add(int(packet))
+            self.uncertain.add(int(packet))
         self.scope = None
 
     def cancel(self):
@@ -197,7 +201,7 @@ class End:
         self.is_closed = True
 
 
-class World:
+class Model:
     """Both ends, and the connections between them."""
 
     def __init__(self, nursery):
@@ -208,14 +212,17 @@ class World:
         self.is_connecting = False
 
     def connect(self):
-        """Begin a connection, if the client wants one: the server may not know yet that the older one is gone."""
+        """Start a connection if the client wants one.
+
+        The server may not know yet that the older connection has ended.
+        """
         if not self.is_connecting and self.client.channel.is_waiting:
             self.is_connecting = True
             ours, theirs = self.carriers = Carrier(self.steps), Carrier(self.steps)
             ours.peer, theirs.peer = theirs, ours
-            self.nursery.start_soon(self.lead, ours, theirs)
+            self.nursery.start_soon(self.run_connection, ours, theirs)
 
-    async def lead(self, ours, theirs):
+    async def run_connection(self, ours, theirs):
         try:
             answer = await self.greet(ours, theirs)
             if answer is not None:
@@ -228,7 +235,7 @@ class World:
         ack = self.client.channel.received
         try:
             await self.steps.step()
-            if self.server.channel.is_over:  # the server does not know it any more
+            if self.server.channel.is_over:  # the server no longer knows the session
                 self.client.channel.fail("refused")
                 return None
             self.nursery.start_soon(self.accept, theirs, ack)
@@ -264,16 +271,16 @@ class World:
                 end.close()
             case "connect":
                 self.connect()
-            case "renew":  # the other end is not told
+            case "renew":  # the other end does not notice
                 end.channel.renew()
             case "cut":
                 for carrier in self.carriers:
                     carrier.cut()
             case "step":
-                self.steps.let_on(which)
+                self.steps.release(which)
 
     async def settle(self, clock):
-        """Let everything happen that is still to happen."""
+        """Let all pending actions happen."""
         self.steps.open()
         for _ in range(20):
             await wait_all_tasks_blocked()
@@ -284,22 +291,20 @@ class World:
                 self.client.channel.renew()
             self.connect()
         if self.client.is_closed or self.server.is_closed:
-            clock.jump(
-                CLOSE_TIMEOUT
-            )  # the one who closes last may find nobody to tell it that all arrived
+            clock.jump(CLOSE_TIMEOUT)  # the end that closes last may get no acknowledgement
             await wait_all_tasks_blocked()
 
     def check(self):
         for end, other in ((self.client, self.server), (self.server, self.client)):
-            # Once an end has closed, the other one may come back to somebody who has forgotten it.
+            # Once an end has closed, the other one may reconnect to a server that has forgotten it.
             assert end.channel._failure is None or other.is_closed
-            assert end.scope is None, "no send waits for ever"
-            assert end.is_closed == end.is_closing, "closing comes to its end"
+            assert end.scope is None, "no send waits forever"
+            assert end.is_closed == end.is_closing, "closing ends"
             arrived = set(other.got)
             lost = [number for number in end.sent if number not in arrived]
             assert other.got == sorted(arrived), "once, and in order"
             if not other.is_closing:
-                assert set(lost) <= end.doubtful
+                assert set(lost) <= end.uncertain
                 assert other.has_ended == end.is_closing
         if not (self.client.is_closing or self.server.is_closing):
             states = {self.client.channel.state, self.server.channel.state}
@@ -315,22 +320,22 @@ CONNECTED = [step()] * 12
 
 async def play(actions):
     async with trio.open_nursery() as nursery:
-        world = World(nursery)
-        world.connect()
+        model = Model(nursery)
+        model.connect()
         for action, waits in [*CONNECTED, *actions]:
-            world.do(action)
+            model.do(action)
             if waits:
                 await wait_all_tasks_blocked()
             else:
                 await trio.lowlevel.checkpoint()
-        await world.settle(trio.lowlevel.current_clock())
-        world.check()
+        await model.settle(trio.lowlevel.current_clock())
+        model.check()
         nursery.cancel_scope.cancel()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_bounds():
-    """Acknowledgements are due, and buffers full, after few packets."""
+    """Make acknowledgements due and buffers full after a few packets."""
     patch = pytest.MonkeyPatch()
     patch.setattr(resumption, "ACK_PACKETS", 3)
     patch.setattr(resumption, "MAX_PACKETS", 7)
@@ -350,7 +355,7 @@ ACTIONS = st.lists(
 
 @settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 @given(ACTIONS, CLOSING, st.integers(0, 60))
-def test_whatever_is_sent_between_the_steps_of_a_reconnection_arrives_once_and_in_order(
+def test_packets_sent_between_the_steps_of_a_reconnection_arrive_once_and_in_order(
     actions, closing, at
 ):
     actions[at:at] = [(action, False) for action in closing]
@@ -359,8 +364,8 @@ def test_whatever_is_sent_between_the_steps_of_a_reconnection_arrives_once_and_i
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(10))
-def test_the_same_for_many_more_courses_of_events(number):
-    """In parts, each of which takes as long as the test above."""
+def test_packets_arrive_once_and_in_order_in_many_more_examples(number):
+    """The examples are split into parts, each of which takes as long as the test above."""
 
     @seed(number)
     @settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
@@ -375,8 +380,8 @@ def test_the_same_for_many_more_courses_of_events(number):
 @pytest.mark.parametrize("kind", ["send", "send_now", "flush", "close"])
 @pytest.mark.parametrize("which", [0, 1], ids=["client", "server"])
 @pytest.mark.parametrize("steps", range(14))
-def test_race_something_is_sent_at_each_step_of_catching_up(kind, which, steps):
-    """Both ends have packets to send again: one action more, after each number of steps."""
+def test_race_an_action_happens_at_each_step_of_a_replay(kind, which, steps):
+    """Both ends have packets to replay. One more action happens after each number of steps."""
     queued = [(("send", end), True) for _ in range(3) for end in (0, 1)]
     cut, connect = (("cut", 0), True), (("connect", 0), True)
     now = [((kind, which), True), ((kind, which), True)]
@@ -387,7 +392,7 @@ def test_race_something_is_sent_at_each_step_of_catching_up(kind, which, steps):
 @pytest.mark.parametrize("which", [0, 1], ids=["client", "server"])
 @pytest.mark.parametrize("steps", range(3))
 def test_race_a_send_is_cancelled_inside_its_carrier(which, steps):
-    """Nobody knows whether it has left: it is sent again, over another connection, before the next one."""
+    """No end knows whether the packet was sent, so it is sent again before the next one."""
     send = (("send", which), True)
     trio.run(
         play,

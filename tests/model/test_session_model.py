@@ -1,12 +1,12 @@
 """Real sessions over a channel that delays and cuts, against a model.
 
-Hypothesis writes a plan: what either end asks for, when, how long it is willing to wait, and what happens to the
-bytes between them. The plan is carried out on a mock clock. The model is the bookkeeping of the handlers
-themselves: which of them were started, which are alive, how far each stream has come. It knows nothing of
-messages, so it cannot repeat a mistake of the protocol.
+Hypothesis draws a plan: the calls of both ends, their times, their time limits, and faults of the
+connection. The plan runs on a mock clock. The model consists of the handlers' own records: which of
+them have started, which are running, and how far each stream has advanced. It knows no messages, so
+it cannot repeat a mistake of the protocol.
 """
 
-# ruff: noqa: PT017 - whether there is an error is up to the plan
+# ruff: noqa: PT017 - the plan decides whether there is an error
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from trio_rpc import Fate, Limits, Overloaded, RemoteError, SessionBroken, curre
 from trio_rpc.testing import Failure, Faults, open_faulty_pair, open_session_pair
 
 LIMITS = Limits(max_calls=6, stream_items=3, stream_bytes=300, max_packet=16_384)
-"""Few and small, so that credit runs out, and large results travel in pieces."""
+"""Small limits, so that credit runs out and large results travel in pieces."""
 
 CLEAN_UP = 0.3
 """Seconds that every handler needs to end after it has been cancelled."""
 
 
 class Failed(Exception):
-    """What handlers raise, and declare."""
+    """The declared exception of the handlers."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that one end does."""
+    """One call by one end."""
 
     what: str
     side: int
     at: float
-    patience: float
+    time_limit: float
     count: int
     pause: float
     size: int
@@ -52,8 +52,8 @@ class Step:
 
 
 @dataclass
-class World:
-    """What the handlers of both ends, and those who wait for them, have noted."""
+class Records:
+    """The records of the handlers at both ends and of their callers."""
 
     alive: dict[int, set[object]] = field(default_factory=lambda: defaultdict(set))
     starts: Counter = field(default_factory=Counter)
@@ -66,9 +66,9 @@ class World:
 
     @contextmanager
     def handler(self, number, node):
-        """A handler of that step runs."""
+        """Record a running handler of that step."""
         if number in self.over and not self.may_break:
-            self.problems.append(f"{node} of step {number} began after the step was over")
+            self.problems.append(f"{node} of step {number} started after the step was over")
         self.starts[number, node] += 1
         if self.starts[number, node] > 1:
             self.problems.append(f"{node} of step {number} ran twice")
@@ -80,7 +80,7 @@ class World:
 
 
 async def work(seconds):
-    """Sleep, and take a while to end when cancelled."""
+    """Sleep, and take some time to end when cancelled."""
     try:
         await trio.sleep(seconds)
     except trio.Cancelled:
@@ -90,14 +90,14 @@ async def work(seconds):
 
 
 class Peer:
-    """What both ends serve."""
+    """The service at both ends."""
 
-    def __init__(self, world):
-        self.world = world
+    def __init__(self, records):
+        self.records = records
 
     @trio_rpc.method(raises=(Failed,))
     async def plain(self, number, pause, size, fails):
-        with self.world.handler(number, "plain"):
+        with self.records.handler(number, "plain"):
             await work(pause)
             if fails:
                 raise Failed(number)
@@ -105,7 +105,7 @@ class Peer:
 
     @trio_rpc.method
     async def nested(self, number, depth, pause):
-        with self.world.handler(number, depth):
+        with self.records.handler(number, depth):
             await work(pause)
             if not depth:
                 return 0
@@ -113,9 +113,9 @@ class Peer:
                 below = await current_call().session.call("nested", number, depth - 1, pause)
             except Overloaded as exc:
                 assert exc.fate is Fate.NOT_STARTED
-                assert (number, depth - 1) not in self.world.starts
+                assert (number, depth - 1) not in self.records.starts
                 return 0
-            assert depth - 1 not in self.world.alive[number]
+            assert depth - 1 not in self.records.alive[number]
             return below + 1
 
     @trio_rpc.method
@@ -128,7 +128,7 @@ class Peer:
             except Overloaded:
                 answers.append(each)
 
-        with self.world.handler(number, "callbacks"):
+        with self.records.handler(number, "callbacks"):
             async with trio.open_nursery() as nursery:
                 for each in range(count):
                     nursery.start_soon(step, each)
@@ -138,19 +138,19 @@ class Peer:
 
     @trio_rpc.stream(raises=(Failed,))
     async def stream(self, number, count, pause, size, fails) -> AsyncGenerator[object, None]:
-        with self.world.handler(number, "stream"):
+        with self.records.handler(number, "stream"):
             for each in range(1, count + 1):
                 await work(pause)
-                self.world.noted[number, "produced"] = each
-                ahead = each - self.world.noted[number, "consumed"]
-                assert ahead <= LIMITS.stream_items + 1, "it ran ahead of its credit"
+                self.records.noted[number, "produced"] = each
+                ahead = each - self.records.noted[number, "consumed"]
+                assert ahead <= LIMITS.stream_items + 1, "the generator ran ahead of its credit"
                 yield [each, b"x" * size]
             if fails:
                 raise Failed(number)
 
     @trio_rpc.method
-    async def pull(self, number, pause, numbers: AsyncIterator[int]):
-        with self.world.handler(number, "pull"):
+    async def iterate(self, number, pause, numbers: AsyncIterator[int]):
+        with self.records.handler(number, "iterate"):
             got = []
             async for each in numbers:
                 got.append(each)
@@ -159,14 +159,14 @@ class Peer:
 
     @trio_rpc.duplex
     async def duplex(self, channel: trio.abc.Channel[object], number, pause):
-        with self.world.handler(number, "duplex"):
+        with self.records.handler(number, "duplex"):
             async for item in channel:
                 await work(pause)
                 await channel.send(item)
 
     @trio_rpc.method(raises=(Failed,))
     async def feed(self, number, pause, fails, *, task_status=trio.TASK_STATUS_IGNORED):
-        with self.world.handler(number, "feed"):
+        with self.records.handler(number, "feed"):
             await work(pause)
             task_status.started(number)
             await work(pause)
@@ -176,7 +176,7 @@ class Peer:
     @trio_rpc.method
     async def subscribe(self, number, pause, on_tick: Callable[[int], Awaitable[None]]):
         async def tick():
-            with self.world.handler(number, "ticks"):
+            with self.records.handler(number, "ticks"):
                 for each in range(1000):
                     await work(pause)
                     try:
@@ -184,21 +184,21 @@ class Peer:
                     except Overloaded:
                         continue
 
-        with self.world.handler(number, "subscribe"):
+        with self.records.handler(number, "subscribe"):
             await work(pause)
             current_call().nursery.start_soon(tick)
 
     @trio_rpc.notification
     async def note(self, number, pause):
-        with self.world.handler(number, "note"):
+        with self.records.handler(number, "note"):
             await work(pause)
 
 
 class Actor:
-    """Carries out one step, and checks what it is told."""
+    """Makes one call, and checks its outcome."""
 
-    def __init__(self, world, session, step):
-        self.world = world
+    def __init__(self, records, session, step):
+        self.records = records
         self.session = session
         self.peer = session.proxy("", Peer)
         self.step = step
@@ -218,8 +218,8 @@ class Actor:
         begun = []
 
         async def on_step(each):
-            with self.world.handler(self.number, ("callback", each)):
-                assert "callbacks" in self.world.alive[self.number]
+            with self.records.handler(self.number, ("callback", each)):
+                assert "callbacks" in self.records.alive[self.number]
                 begun.append(each)
                 await work(self.step.pause)
                 return each
@@ -238,7 +238,7 @@ class Actor:
         ) as items:
             async for each, data in items:
                 got += 1
-                self.world.noted[self.number, "consumed"] = got
+                self.records.noted[self.number, "consumed"] = got
                 assert (each, data) == (got, b"x" * step.size), "in order, without gaps"
                 await trio.sleep(step.pause / 2)
                 if got >= leave_after:
@@ -246,14 +246,14 @@ class Actor:
         assert got == step.count
         assert not step.fails
 
-    async def pull(self):
+    async def iterate(self):
         async def numbers():
-            with self.world.handler(self.number, "numbers"):
+            with self.records.handler(self.number, "numbers"):
                 for each in range(self.step.count):
                     await work(self.step.pause)
                     yield each
 
-        got = await self.session.call("pull", self.number, self.step.pause, numbers())
+        got = await self.session.call("iterate", self.number, self.step.pause, numbers())
         assert got == list(range(self.step.count))
 
     async def duplex(self):
@@ -261,7 +261,7 @@ class Actor:
         async with self.peer.duplex(self.number, step.pause) as channel:
 
             async def send():
-                with suppress(trio.BrokenResourceError):  # receiving tells why
+                with suppress(trio.BrokenResourceError):  # receiving raises the reason
                     for each in range(step.count):
                         await channel.send([each, b"x" * step.size])
                     await channel.send_eof()
@@ -283,7 +283,7 @@ class Actor:
         ticks = []
 
         async def on_tick(each):
-            with self.world.handler(self.number, ("tick", each)):
+            with self.records.handler(self.number, ("tick", each)):
                 ticks.append(each)
                 await work(self.step.pause / 2)
 
@@ -296,16 +296,16 @@ class Actor:
 
     async def note(self):
         await self.session.notify("note", self.number, self.step.pause)
-        self.world.noted[self.number, "sent"] = 1
+        self.records.noted[self.number, "sent"] = 1
 
 
-async def carry_out(world, sessions, step):
-    """Do one step; there is one outcome, and nothing of it lives when it is over."""
+async def carry_out(records, sessions, step):
+    """Run one step. It has one outcome, and no handler of it runs afterwards."""
     await trio.sleep(step.at)
     session = sessions[step.side]
-    actor = Actor(world, session, step)
+    actor = Actor(records, session, step)
     outcomes = []
-    with trio.move_on_after(step.patience) as scope:
+    with trio.move_on_after(step.time_limit) as scope:
         try:
             await getattr(actor, step.what)()
             outcomes.append("was done")
@@ -313,27 +313,27 @@ async def carry_out(world, sessions, step):
             assert step.fails
             assert all(exc.args == (step.number,) for exc in leaves(group))
             outcomes.append("failed")
-        except* RemoteError as group:  # its handler needed a call back when there was no credit
-            assert step.what in ("pull", "duplex")
+        except* RemoteError as group:  # its handler had no credit for a call to the caller
+            assert step.what in ("iterate", "duplex")
             assert all(exc.type_name == "trio_rpc.errors.Overloaded" for exc in leaves(group))
             outcomes.append("was refused")
         except* SessionBroken as group:
-            assert world.may_break
-            world.fate[step.number] = next(leaves(group)).fate
+            assert records.may_break
+            records.fate[step.number] = next(leaves(group)).fate
             outcomes.append("broke")
     if scope.cancelled_caught:
         outcomes.append("was cancelled")
     assert len(outcomes) == 1
     event(f"{step.what} {outcomes[0]}")
-    if world.may_freeze or (world.may_break and session.statistics().state == "over"):
-        return  # the other end may not know yet
+    if records.may_freeze or (records.may_break and session.statistics().state == "over"):
+        return  # the other end may not know it yet
     if step.what != "note":
-        world.over.add(step.number)
-        assert not world.alive[step.number], "something of it outlived its scope"
+        records.over.add(step.number)
+        assert not records.alive[step.number], "a handler outlived its caller's scope"
 
 
 def leaves(group):
-    """The exceptions in a group of groups."""
+    """Yield the exceptions in a group of groups."""
     for exc in group.exceptions:
         if isinstance(exc, BaseExceptionGroup):
             yield from leaves(exc)
@@ -351,48 +351,46 @@ class Plan:
 
 async def play(plan):
     failures = {each.failure for each in (plan.forth, plan.back) if each.fail_after is not None}
-    world = World(may_break=bool(failures), may_freeze=Failure.FREEZE in failures)
+    records = Records(may_break=bool(failures), may_freeze=Failure.FREEZE in failures)
     before = trio.lowlevel.current_statistics().tasks_living
     sessions = ()
     async with open_faulty_pair(plan.forth, plan.back, seed=plan.seed) as pair:
         options = {"limits": LIMITS}
         try:
             async with open_session_pair(
-                Peer(world),
-                Peer(world),
+                Peer(records),
+                Peer(records),
                 options_a=options,
                 options_b=options,
                 channels=(pair.first, pair.second),
             ) as sessions:
                 async with trio.open_nursery() as nursery:
                     for step in plan.steps:
-                        nursery.start_soon(carry_out, world, sessions, step)
-                if (
-                    not world.may_break
-                ):  # what was sent is there: a notification may cross a Goodbye
+                        nursery.start_soon(carry_out, records, sessions, step)
+                if not records.may_break:  # so that notifications arrive before the Goodbye
                     for session in sessions:
                         await session.ping()
         except SessionBroken:
-            assert world.may_break
+            assert records.may_break
             event("could not be opened")
-    assert not world.problems
-    assert not any(world.alive.values()), "a handler outlived its session"
+    assert not records.problems
+    assert not any(records.alive.values()), "a handler outlived its session"
     for session in sessions:
         figures = session.statistics()
         assert (figures.calls_in, figures.calls_out, figures.notifications_in) == (0, 0, 0)
         assert (figures.tasks_waiting, figures.bytes_waiting) == (0, 0)
     await trio.testing.wait_all_tasks_blocked()
     assert trio.lowlevel.current_statistics().tasks_living == before
-    for number, fate in world.fate.items():
-        ran = any(started == number for started, _ in world.starts)
-        assert not (ran and fate is Fate.NOT_STARTED), "it was said not to have started"
+    for number, fate in records.fate.items():
+        ran = any(started == number for started, _ in records.starts)
+        assert not (ran and fate is Fate.NOT_STARTED), "a call that ran had the fate NOT_STARTED"
     for step in plan.steps:
-        if step.what == "note" and world.noted[step.number, "sent"] and not world.may_break:
-            assert world.starts[step.number, "note"] == 1
+        if step.what == "note" and records.noted[step.number, "sent"] and not records.may_break:
+            assert records.starts[step.number, "note"] == 1
 
 
 KINDS = (
-    "plain", "nested", "callbacks", "stream", "pull", "duplex", "feed", "subscribe", "note"
+    "plain", "nested", "callbacks", "stream", "iterate", "duplex", "feed", "subscribe", "note"
 )  # fmt: skip
 TENTHS = st.integers(0, 20).map(lambda tenths: tenths / 10)
 
@@ -401,7 +399,7 @@ steps = st.builds(
     what=st.sampled_from(KINDS),
     side=st.integers(0, 1),
     at=TENTHS,
-    patience=st.one_of(st.just(math.inf), TENTHS),
+    time_limit=st.one_of(st.just(math.inf), TENTHS),
     count=st.integers(0, 7),
     pause=st.sampled_from([0.0, 0.0, 0.1, 1.0]),
     size=st.sampled_from([0, 1, 30, 300, 20_001]),
@@ -439,7 +437,7 @@ quick = functools.partial(
 
 
 async def play_in_time(plan):
-    with trio.fail_after(10_000):  # a mock clock jumps to it when nothing happens any more
+    with trio.fail_after(10_000):  # the mock clock jumps to this time if all tasks wait
         await play(plan)
 
 

@@ -1,4 +1,4 @@
-"""A server and a client of resumable channels, with a network in memory that can fail between them."""
+"""A server and clients of resumable channels, joined by an in-memory network that can fail."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from trio_rpc.wire.limits import DEFAULT_LIMITS
 LIMITS = carrier_limits(DEFAULT_LIMITS)
 
 
-class Town:
-    """Where clients connect to one sessions.
+class ResumableNetwork:
+    """A server of resumable sessions, and the connections that its clients open.
 
     Attributes:
-        links: every connection that there has been.
-        forth, back: faults of the next ones.
+        links: every connection so far.
+        forth, back: the faults of the next connections.
         is_down: whether connecting fails.
     """
 
@@ -36,15 +36,15 @@ class Town:
         self.restart()
 
     def restart(self):
-        """Forget all sessions."""
+        """Forget all sessions, as a restarted server does."""
         self.sessions = ResumableSessions(self.options, handshake_timeout=10)
 
     async def pair(self):
-        """A client's channel, and the server's end of it."""
-        client = await self.nursery.start(self.own_client)
+        """Open a client's channel, and return it with the server's end."""
+        client = await self.nursery.start(self.run_client)
         return client, await self._arrived.receive()
 
-    async def own_client(self, *, task_status):
+    async def run_client(self, *, task_status):
         async with open_resumable(self.open_carrier, self.options, handshake_timeout=10) as channel:
             task_status.started(channel)
             await trio.sleep_forever()
@@ -53,7 +53,7 @@ class Town:
     async def open_carrier(self):
         self.times.append(trio.current_time())
         if self.is_down:
-            raise ConnectionRefusedError("the town is down")
+            raise ConnectionRefusedError("the network is down")
         async with open_faulty_pair(
             self.forth, self.back, seed=len(self.links), limits=LIMITS
         ) as pair:
@@ -85,7 +85,7 @@ class Town:
 
 
 @asynccontextmanager
-async def open_town(options=None):
+async def open_network(options=None):
     async with trio.open_nursery() as nursery:
-        yield Town(nursery, options)
+        yield ResumableNetwork(nursery, options)
         nursery.cancel_scope.cancel()
