@@ -169,3 +169,9 @@ def test_repr_is_readable(session):
     assert repr(Proxy(session, "market", Market)) == "<proxy of 'market' as Market>"
     assert repr(Proxy(session, "market", Market).log) == "<remote notification 'market.log'>"
     assert repr(RemoteMethod(session, "x")) == "<remote method 'x'>"
+
+
+@pytest.mark.parametrize("service", [Market, Market(), 7, None])
+def test_the_name_of_a_service_is_a_string(service):
+    with pytest.raises(TypeError, match=r"a service's name must be a str, not .*: proxy\(name, "):
+        Proxy(None, service)

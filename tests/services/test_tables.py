@@ -11,7 +11,8 @@ import unicodedata
 import pytest
 
 from trio_rpc.errors import Fate, InvalidArguments, MethodNotFound
-from trio_rpc.services.decorators import Kind, method, notification
+from trio_rpc.services.decorators import Kind, duplex, method, notification
+from trio_rpc.services.proxies import Proxy
 from trio_rpc.services.tables import build_table, describe, missing, resolve, wrong_kind
 
 
@@ -413,3 +414,39 @@ def test_the_description_is_plain_data():
             "raises": [],
         },
     ]
+
+
+@pytest.mark.parametrize("services", [7, "tcp://127.0.0.1:5000", [Market()], object()])
+def test_services_are_an_object_with_methods_or_a_dict_of_them(services):
+    with pytest.raises(TypeError, match=f"of type {type(services).__name__}, .*, or a dict of"):
+        build_table(services)
+
+
+def test_a_duplex_whose_first_parameter_is_not_a_channel_is_refused():
+    class Chat:
+        @duplex
+        async def talk(self, room: str) -> None: ...
+
+    with pytest.raises(TypeError, match=r"talk: .* parameter 'room' is not that of a stream"):
+        build_table(Chat())
+
+
+def test_an_annotation_that_cannot_be_hashed_is_refused_with_the_method_that_has_it():
+    class Shop:
+        @method
+        async def numbers(self, wanted: [int]) -> int:
+            return 1
+
+    with pytest.raises(TypeError, match=r"numbers: the annotation of parameter 'wanted' cannot be"):
+        build_table(Shop())
+
+
+def test_a_result_annotation_that_cannot_be_hashed_is_refused_at_the_proxy():
+    class Shop:
+        @method
+        async def numbers(self) -> [int]:
+            return [1]
+
+    assert build_table(Shop())  # the serving side does not check its results
+    with pytest.raises(TypeError, match="numbers: the annotation of its result cannot be checked"):
+        _ = Proxy(None, "", Shop).numbers

@@ -257,6 +257,27 @@ async def test_trios_channels_are_streams_although_they_have_fields(session_pair
         assert await session.call("items", receive) == [1]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: trio.open_memory_channel(1)[0],
+        trio.Event,
+        trio.Lock,
+        trio.CancelScope,
+        lambda: trio.CapacityLimiter(1),
+    ],
+    ids=["send channel", "event", "lock", "scope", "limiter"],
+)
+async def test_an_object_of_trio_has_state_and_no_data_and_cannot_be_sent(
+    session_pair, no_time, make
+):
+    async with session_pair(Desk(), None) as (_, session):
+        before = session.statistics().packets_sent
+        with pytest.raises(trio_rpc.EncodeError, match="a value of type [A-Za-z]+ cannot be sent"):
+            await session.call("anything", make())
+        assert session.statistics().packets_sent == before
+
+
 async def test_aliases_bounds_and_fields_in_a_parameters_annotation_decide_too(
     session_pair, no_time
 ):

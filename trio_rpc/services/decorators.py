@@ -276,7 +276,8 @@ def _takes(function: FunctionType, count: int) -> bool:
 
 def _checked_raises(raises: object) -> Raises:
     if not isinstance(raises, tuple):
-        raise TypeError("raises= must be a tuple of exception classes: raises=(UnknownSymbol,)")
+        shown = raises.__name__ if isinstance(raises, type) else "ValueError"
+        raise TypeError(f"raises= must be a tuple of exception classes: raises=({shown},)")
     for cls in raises:
         if not (isinstance(cls, type) and issubclass(cls, BaseException)):
             raise TypeError(f"raises= contains {cls!r}, which is not a subclass of Exception")

@@ -117,9 +117,15 @@ class Proxy:
                 and results unchecked.
 
         Raises:
-            TypeError: ``interface`` is not a class, or has no marked methods.
+            TypeError: ``service`` is not a str; or ``interface`` is not a class, or has no marked
+                methods.
         """
         marked = None
+        if not isinstance(service, str):
+            shown = service.__name__ if isinstance(service, type) else "Interface"
+            raise TypeError(
+                f"a service's name must be a str, not {service!r}: proxy(name, {shown})"
+            )
         if interface is not None:
             if not isinstance(interface, type):
                 raise TypeError(f"an interface must be a class, not {interface!r}")

@@ -188,7 +188,10 @@ def _bound_methods(service: str, obj: object) -> Iterator[BoundMethod]:
     cls = type(obj)
     marked = marked_methods(cls)
     if not marked:
-        raise TypeError(f"{label} is a {cls.__name__}, which has no methods marked with @method")
+        raise TypeError(
+            f"{label} is of type {cls.__name__}, which has no methods marked with @method: give an"
+            " object whose class has some, or a dict of such objects by name"
+        )
     for name, (interface, mark) in marked.items():
         yield _bind(f"{service}.{name}" if service else name, obj, name, interface, mark)
 
@@ -242,6 +245,8 @@ def _check_lending(signature: Signature, kind: Kind, like: Callable[..., Any]) -
             f"{signature.method}: its result is a function or a stream, which would outlive the"
             " call: mark an async generator with @stream, or add a parameter for a callback"
         )
+    if kind is Kind.DUPLEX:
+        signature.item_annotation(duplex=True)  # raises unless the parameter is a channel
     if kind.is_opened and is_alive(_items(signature, kind)):
         raise TypeError(
             f"{signature.method}: its items are functions or streams, but only an argument of a"

@@ -117,7 +117,7 @@ class Session:
                 its signatures, and results are converted to its annotations.
 
         Raises:
-            TypeError: ``interface`` has no decorated methods.
+            TypeError: ``service`` is not a str, or ``interface`` has no decorated methods.
         """
         key = (service, interface)
         proxy = self._proxies.get(key)

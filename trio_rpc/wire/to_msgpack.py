@@ -344,10 +344,18 @@ def _data_lowerer(cls: type) -> Lowerer | None:
     if dataclasses.is_dataclass(cls):
         return _fields_lowerer([field.name for field in dataclasses.fields(cls)])
     if hasattr(cls, "__attrs_attrs__"):
+        if _is_of_trio(cls):
+            return None
         return _fields_lowerer([attribute.name for attribute in cls.__attrs_attrs__])
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return Converter.record
     return next((_LOWERERS[base] for base in cls.__mro__ if base in _LOWERERS), None)
+
+
+def _is_of_trio(cls: type) -> bool:
+    """Return whether Trio wrote an attrs class: its fields are a channel's or a lock's state."""
+    decorated = next(base for base in cls.__mro__ if "__attrs_attrs__" in vars(base))
+    return decorated.__module__.partition(".")[0] == "trio"
 
 
 def _fields_lowerer(names: list[str]) -> Lowerer:

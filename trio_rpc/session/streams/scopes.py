@@ -119,7 +119,7 @@ class RemoteScope:
             interface: as in :meth:`Session.proxy`.
 
         Raises:
-            TypeError: ``interface`` has no decorated methods.
+            TypeError: ``service`` is not a str, or ``interface`` has no decorated methods.
         """
         return Proxy(self, service, interface)
 
