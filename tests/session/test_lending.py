@@ -273,7 +273,7 @@ async def test_an_object_of_trio_has_state_and_no_data_and_cannot_be_sent(
 ):
     async with session_pair(Desk(), None) as (_, session):
         before = session.statistics().packets_sent
-        with pytest.raises(trio_rpc.EncodeError, match="a value of type [A-Za-z]+ cannot be sent"):
+        with pytest.raises(trio_rpc.EncodeError, match=r"a value of type [A-Za-z]+ cannot be sent"):
             await session.call("anything", make())
         assert session.statistics().packets_sent == before
 

@@ -19,7 +19,7 @@ from trio_rpc.channels.connection import (
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.channels.websocket.channel import WebSocketConnection, check_origins, open_websocket
-from trio_rpc.util.time_limits import time_limit
+from trio_rpc.util.time_limits import connect_limit, time_limit
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["open_channel", "open_listeners"]
@@ -52,8 +52,7 @@ async def open_channel(
     if address.scheme != "unix" and address.port == 0:
         raise ValueError(f"cannot connect to {address}: port 0 is only for listening")
     with connecting.naming(f"cannot connect to {address}"):
-        async with time_limit(limits.handshake_timeout, "no answer"):
-            stream = await _open_stream(address, ssl_context)
+        stream = await _open_in_time(address, ssl_context, limits.handshake_timeout)
     async with _own(stream, address, limits) as channel:
         yield channel
 
@@ -120,6 +119,16 @@ def _own(
 def _check_context(address: Address, ssl_context: ssl.SSLContext | None) -> None:
     if ssl_context is not None and not address.is_encrypted:
         raise ValueError(f"{address} is not encrypted, so it does not accept an ssl_context")
+
+
+async def _open_in_time(
+    address: Address, ssl_context: ssl.SSLContext | None, seconds: float
+) -> trio.abc.Stream:
+    if address.is_encrypted:
+        async with time_limit(seconds, "no answer"):
+            return await _open_stream(address, ssl_context)
+    with connect_limit(seconds, "no answer"):
+        return await _open_stream(address, ssl_context)
 
 
 async def _open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:

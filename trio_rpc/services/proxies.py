@@ -121,11 +121,7 @@ class Proxy:
                 methods.
         """
         marked = None
-        if not isinstance(service, str):
-            shown = service.__name__ if isinstance(service, type) else "Interface"
-            raise TypeError(
-                f"a service's name must be a str, not {service!r}: proxy(name, {shown})"
-            )
+        _check_name(service)
         if interface is not None:
             if not isinstance(interface, type):
                 raise TypeError(f"an interface must be a class, not {interface!r}")
@@ -172,6 +168,12 @@ class Proxy:
 
 # Each session makes proxies of the same few interfaces. Results that depend only on the class are
 # cached: computing them took a quarter of the time to connect, call once and close.
+
+
+def _check_name(service: object) -> None:
+    if not isinstance(service, str):
+        shown = service.__name__ if isinstance(service, type) else "Interface"
+        raise TypeError(f"a service's name must be a str, not {service!r}: proxy(name, {shown})")
 
 
 @functools.lru_cache(maxsize=256)

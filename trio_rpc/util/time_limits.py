@@ -11,7 +11,7 @@ import trio
 from trio_rpc.util.one_exception import raise_alone
 from trio_rpc.util.places import catching
 
-__all__ = ["PacketTimer", "time_limit", "was_blocked"]
+__all__ = ["PacketTimer", "connect_limit", "time_limit", "was_blocked"]
 
 PUNCTUAL: Final = 0.1
 """How late a program may notice the end of an interval without counting as blocked: a fraction."""
@@ -25,6 +25,20 @@ def was_blocked(deadline: float, interval: float) -> bool:
         interval: its length in seconds.
     """
     return trio.current_time() - deadline > interval * PUNCTUAL
+
+
+@contextmanager
+def connect_limit(seconds: float, complaint: str) -> Iterator[None]:
+    """Raise TimeoutError with the text ``complaint`` if a TCP connection takes longer to make.
+
+    It needs no task, unlike :func:`time_limit`. No bytes of the peer can lie unread yet, and Trio
+    hands out the events of sockets before it looks at deadlines, so a connection that was made
+    while this program was blocked is in time.
+    """
+    with catching(trio.move_on_after(seconds)) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise TimeoutError(f"{complaint} within {seconds:g} s")
 
 
 @asynccontextmanager
