@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.pages import ROOT, section, table
-from helpers.programs import free_port, transcripts
+from helpers.programs import ENVIRONMENT, free_port, transcripts
 
 PAGE = "docs/how-to/command-line.md"
 COMMANDS = [each.command for each in transcripts(PAGE)]
@@ -29,7 +29,7 @@ def typed(command: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PATH": path},
+        env={**ENVIRONMENT, "PATH": path},
     ) as process:
         try:
             yield process

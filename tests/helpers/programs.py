@@ -22,6 +22,8 @@ from helpers.pages import ROOT, blocks_of
 PYTHON = (sys.executable, "-X", "dev", "-W", "error")
 PORTS = ("5000", "5001", "5002", "8000", "8001")
 """Ports that pages name; a test takes free ones in their place."""
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+"""The environment of a reader, who has none of the options that our tests may run with."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Copy:
         return subprocess.run(  # noqa: S603 - programs of our pages
             [*command],
             cwd=self.folder,
+            env=ENVIRONMENT,
             capture_output=True,
             text=True,
             check=False,
@@ -101,6 +104,7 @@ class Copy:
         process = await trio.lowlevel.open_process(
             [*command],
             cwd=self.folder,
+            env=ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
