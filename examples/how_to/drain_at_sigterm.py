@@ -12,7 +12,7 @@ class Slow:
 
 
 async def main() -> None:
-    async with trio_rpc.open_server({"slow": Slow()}, "tcp://127.0.0.1:5000") as server:
+    async with trio_rpc.open_server({"slow": Slow()}, "tcp://127.0.0.1:5004") as server:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             print("listening at", *server.urls, flush=True)
             await anext(signals)

@@ -56,7 +56,7 @@ async def deliver(lines: trio.MemoryReceiveChannel[str], channel: trio.abc.Chann
 
 
 async def main() -> None:
-    async with trio_rpc.open_server({"chat": Chat()}, "tcp://127.0.0.1:5000") as server:
+    async with trio_rpc.open_server({"chat": Chat()}, "tcp://127.0.0.1:5003") as server:
         print("listening at", *server.urls, flush=True)
         await trio.sleep_forever()
 

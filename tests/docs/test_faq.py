@@ -59,6 +59,15 @@ class Shop:
         return amount
 
     @trio_rpc.method
+    async def buy_in_a_nursery(self, item: str) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.buy, item)
+
+    @trio_rpc.method
+    async def tell(self, on_news: Callable[[str], Awaitable[None]]) -> None:
+        on_news("news")
+
+    @trio_rpc.method
     async def stock(self) -> dict[str, int]:
         return {"tea": "three"}
 
@@ -112,6 +121,11 @@ class FilePrinter:
 class Adder:
     @trio_rpc.method
     async def total(self, prices: AsyncIterator[int]) -> int: ...
+
+
+class Renderer:
+    @trio_rpc.method
+    async def render(self, progress: Callable[[float], Awaitable[None]]) -> None: ...
 
 
 for each in (OutOfMilk, Shop, Customer, Printer, FilePrinter):
@@ -258,6 +272,13 @@ async def awaited_stream():
 
 
 @mistake
+async def for_over_a_block():
+    async with shop() as session:
+        async for _ in session.proxy("shop", Shop).news():
+            pass
+
+
+@mistake
 async def unknown_option():
     await trio_rpc.serve({}, TCP, timeout=3)
 
@@ -303,6 +324,12 @@ async def impossible_annotation():
 
 
 @mistake
+async def no_such_service():
+    async with shop() as session:
+        await session.call("jobs.add", 2, 3)
+
+
+@mistake
 async def service_left_out():
     async with shop() as session:
         await session.call("buy", "tea")
@@ -333,9 +360,24 @@ async def missing_argument():
 
 
 @mistake
+async def timeout_as_argument():
+    async with shop() as session:
+        await session.call("shop.buy", "tea", timeout=3)
+
+
+@mistake
 async def undeclared_exception():
     async with shop() as session:
         await session.proxy("shop", Shop).buy("milk")
+
+
+@mistake
+async def nursery_in_a_handler():
+    async with shop() as session:
+        with pytest.raises(ExceptionGroup) as info:
+            await session.proxy("shop", Shop).buy_in_a_nursery("milk")
+        assert [type(exc) for exc in info.value.exceptions] == [trio_rpc.RemoteError]
+        return text_of(info.value)
 
 
 @mistake
@@ -424,6 +466,18 @@ async def forgotten_await():
             session.proxy("shop", Shop).buy("tea")
             gc.collect()
         return f"RuntimeWarning: {caught[0].message}"
+
+
+@mistake
+async def forgotten_await_of_a_callback():
+    told = []
+    async with shop() as session:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            await session.call("shop.tell", told.append)
+            gc.collect()
+    assert told == []
+    return f"RuntimeWarning: {caught[0].message}"
 
 
 # ── the session ends ─────────────────────────────────────────────────────────────────────────────
@@ -579,6 +633,22 @@ async def gateway_not_running():
     transport = httpx.ASGITransport(Starlette(routes=[Mount("/rpc", Gateway(Shop4Pages()))]))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         return (await http.post("/rpc/api/buy", json={})).text
+
+
+@mistake
+async def gateway_callback_over_http():
+    from trio_rpc.gateway import Gateway
+
+    gateway = Gateway(Renderer())
+    async with (
+        gateway.run(),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(gateway), base_url="http://localhost"
+        ) as http,
+    ):
+        answer = await http.post("/api/render", json={})
+    assert answer.status_code == 422
+    return answer.text
 
 
 @mistake

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+from collections.abc import Awaitable, Callable
 
-from helpers.pages import ROOT, codes, read, section, table
+import pytest
+from helpers.pages import ROOT, blocks_of, codes, read, section, table
 
+import trio_rpc
 from trio_rpc import gateway
 from trio_rpc.gateway.server.connection import End
 
@@ -58,3 +62,61 @@ def test_the_names_of_the_package_are_there():
     text = read(PAGE)
     for name in gateway.__all__:
         assert re.search(rf"\b{name}\b", text), name
+
+
+class SoldOut(Exception):
+    pass
+
+
+def shop(user):
+    class Shop:
+        @trio_rpc.method(raises=(SoldOut,))
+        async def buy(self, stock: dict[str, int], item: str) -> int:
+            if not stock[item]:
+                raise SoldOut(item)
+            return stock[item]
+
+        @trio_rpc.method
+        async def who(self, tell: Callable[[str], Awaitable[None]] | None = None) -> str:
+            if tell is not None:
+                await tell(user.get())
+            return user.get()
+
+    return Shop()
+
+
+@contextlib.asynccontextmanager
+async def served_to_ann():
+    """Serve a gateway behind the middleware of the page, and open a client of it."""
+    [block] = [each for each in blocks_of(PAGE) if "class KnowsUsers" in each.text]
+    names = {}
+    exec(block.text, names)  # noqa: S102 - our own page
+    seen = []
+
+    async def authorise(call, proceed):
+        if call.method == "buy":
+            seen.append(names["user"].get())
+        return await proceed()
+
+    inner = gateway.Gateway(shop(names["user"]), filters=[authorise])
+    app = names["KnowsUsers"](inner, lambda scope: "ann")
+    async with gateway.open_http_server(app, "http://127.0.0.1:0") as (url,):
+        yield gateway.Message("127.0.0.1", int(url.rpartition(":")[2])), seen
+
+
+async def test_a_middleware_tells_methods_and_filters_who_calls():
+    async with served_to_ann() as (message, seen):
+        assert await message.post("who") == "ann"
+        told = []
+        assert await message.post("who", callbacks={"tell": told.append}) == "ann"
+        assert told == ["ann"]
+        await message.post("buy", {"stock": {"tea": 1}, "item": "tea"})
+        assert seen == ["ann"]
+
+
+async def test_errors_are_told_apart_by_the_name_of_their_class():
+    async with served_to_ann() as (message, _):
+        for item, name in (("tea", "SoldOut"), ("milk", "builtins.KeyError")):
+            with pytest.raises(trio_rpc.RemoteError) as info:
+                await message.post("buy", {"stock": {"tea": 0}, "item": item})
+            assert info.value.type_name == name
