@@ -20,7 +20,7 @@ INTRODUCTION = """\
 
 <!-- Written by tests/docs/make_command_line.py from the help texts of the program. -->
 
-`pip install 'trio-rpc[cli]'` adds the command `trio-rpc`. `python -m trio_rpc` is the same. Errors
+In a clone, `pip install '.[cli]'` adds the command `trio-rpc`. `python -m trio_rpc` is the same. Errors
 are one line on standard error, and everything that came from the other end is escaped.
 """
 
