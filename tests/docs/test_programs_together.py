@@ -68,7 +68,7 @@ async def test_a_server_that_gets_sigterm_in_a_call(tmp_path):
     shown = output_of("docs/how-to/drain.md", "python drain_at_sigterm.py")
     async with copy.running(*PYTHON, "drain_at_sigterm.py") as server:
         assert await server.line() == copy.here(shown[0])
-        async with trio_rpc.connect(copy.here("tcp://127.0.0.1:5000"), on_end="keep") as session:
+        async with trio_rpc.connect(copy.here("tcp://127.0.0.1:5004"), on_end="keep") as session:
             results = []
 
             async def work():
