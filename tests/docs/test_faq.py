@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import re
-import socket
 import sys
 import traceback
 import warnings
@@ -20,6 +19,7 @@ import trio
 import trio.testing
 from helpers.cli_tools import run_cli
 from helpers.pages import blocks_of, found_in_prose
+from helpers.programs import free_port
 from helpers.tls import make_contexts
 
 import trio_rpc
@@ -153,10 +153,7 @@ async def connect(url, **options):
 
 @mistake
 async def no_server():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    await connect(f"tcp://127.0.0.1:{port}")
+    await connect(f"tcp://127.0.0.1:{free_port()}")
 
 
 @mistake

@@ -126,16 +126,21 @@ async def test_a_resumable_server_closes_the_connection_of_a_silent_client(autoj
         ]
 
 
+async def cut_off_and_block(network, server, clock):
+    """Cut the connection, and block the program until long after the grace time has passed."""
+    network.is_down = True
+    network.cut()
+    with trio.move_on_after(1):
+        await server.receive()
+    clock.jump(1000)
+
+
 async def test_a_session_is_kept_if_its_client_reconnected_while_the_server_was_blocked(
     autojump_clock,
 ):
     async with open_network() as network:
         client, server = await network.pair()
-        network.is_down = True
-        network.cut()
-        with trio.move_on_after(1):
-            await server.receive()
-        autojump_clock.jump(1000)
+        await cut_off_and_block(network, server, autojump_clock)
         network.is_down = False
         await exchange_packets(client, server, b"it goes on")
 
@@ -145,11 +150,7 @@ async def test_after_the_server_was_blocked_a_session_has_the_whole_grace_time_o
 ):
     async with open_network() as network:
         _, server = await network.pair()
-        network.is_down = True
-        network.cut()
-        with trio.move_on_after(1):
-            await server.receive()
-        autojump_clock.jump(1000)
+        await cut_off_and_block(network, server, autojump_clock)
         with pytest.raises(trio.BrokenResourceError, match="no connection for 120 s"):
             await server.receive()
         assert trio.current_time() == pytest.approx(1121, abs=1)

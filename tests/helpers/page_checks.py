@@ -130,7 +130,7 @@ def _has_option(function, name):
     """Tell whether a function of this name has the option; "" stands for any public function."""
     if not function:
         return name in OPTIONS or name in OPTIONS_OF_OTHERS
-    accepted = ACCEPTED.get(function, [(set(), True)])  # not one of ours
+    accepted = ACCEPTED.get(function, [(set(), True)])  # of another library
     return any(name in names or takes_any for names, takes_any in accepted)
 
 
@@ -173,7 +173,7 @@ def _unknown_keywords(block):
 
 
 def bad_commands(page, app):
-    """Yield the commands of ours that the command line does not accept.
+    """Yield the `trio-rpc` commands that the command line does not accept.
 
     Args:
         page: the page.
@@ -196,7 +196,7 @@ def bad_commands(page, app):
 
 
 def _typed(page):
-    """Yield ("page:line", words) for each command of ours in the page's blocks."""
+    """Yield ("page:line", words) for each `trio-rpc` command in the page's blocks."""
     for block in blocks_of(page):
         if block.language not in ("bash", "console", "sh"):
             continue

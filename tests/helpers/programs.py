@@ -23,7 +23,7 @@ PYTHON = (sys.executable, "-X", "dev", "-W", "error")
 PORTS = ("5000", "5001", "5002", "5003", "5004", "8000", "8001")
 """Ports that pages name; a test takes free ones in their place."""
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
-"""The environment of a reader, who has none of the options that our tests may run with."""
+"""The environment of a reader: without the options that the tests themselves may run with."""
 
 
 @dataclass(frozen=True)

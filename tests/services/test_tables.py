@@ -11,7 +11,7 @@ import unicodedata
 import pytest
 
 from trio_rpc.errors import Fate, InvalidArguments, MethodNotFound
-from trio_rpc.services.decorators import Kind, duplex, method, notification
+from trio_rpc.services.decorators import Kind, duplex, method, notification, stream
 from trio_rpc.services.proxies import Proxy
 from trio_rpc.services.tables import build_table, describe, missing, resolve, wrong_kind
 
@@ -439,6 +439,23 @@ def test_an_annotation_that_cannot_be_hashed_is_refused_with_the_method_that_has
 
     with pytest.raises(TypeError, match=r"numbers: the annotation of parameter 'wanted' cannot be"):
         build_table(Shop())
+
+
+def test_an_item_annotation_that_cannot_be_hashed_is_not_that_of_a_stream():
+    class Talks:
+        @duplex
+        async def talk(self, channel: [int]) -> None: ...
+
+    class Ticks:
+        @stream
+        async def ticks(self) -> [int]:
+            yield 1
+
+    with pytest.raises(TypeError, match=r"talk: .* parameter 'channel' cannot be checked"):
+        build_table(Talks())
+    assert build_table(Ticks())  # the serving side does not check its items
+    with pytest.raises(TypeError, match=r"ticks: .* its result is not that of a stream"):
+        _ = Proxy(None, "", Ticks).ticks
 
 
 def test_a_result_annotation_that_cannot_be_hashed_is_refused_at_the_proxy():

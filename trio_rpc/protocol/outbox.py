@@ -299,7 +299,7 @@ class Outbox:
         return False
 
     def withdraw_large(self, call: int) -> bool:
-        """Withdraw the large messages of one of the peer's calls, which the peer no longer wants.
+        """Withdraw the large messages of an incoming call that the peer no longer wants.
 
         Returns whether its terminal message was among them. It may also be small, or have left.
         """

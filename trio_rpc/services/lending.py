@@ -104,9 +104,7 @@ def is_alive(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
         return all(is_alive(one, within) for one in args if one is not types.NoneType)
     if origin is Annotated:
         return is_alive(args[0], within)
-    if origin in STREAMS or said_of(annotation) is not None:
-        return True
-    if any(annotation is one for one in STREAMS):  # an annotation need not be hashable
+    if identity(annotation) in STREAMS or origin in STREAMS or said_of(annotation) is not None:
         return True
     if origin is None or origin is Literal:
         return False

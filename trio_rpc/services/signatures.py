@@ -30,7 +30,7 @@ from trio_rpc.services.conversion import (
     make_converter,
     scalar_type,
 )
-from trio_rpc.services.functions import STREAMS, UNIONS, Said, awaited, bare
+from trio_rpc.services.functions import STREAMS, UNIONS, Said, awaited, bare, identity
 from trio_rpc.services.lending import Prepare, PrepareAll, prepare_all, preparer
 from trio_rpc.services.records import record_of
 from trio_rpc.util.text import one_line, quoted
@@ -253,7 +253,7 @@ class Signature:
         Raises TypeError if the annotation is not a stream's, or cannot be resolved.
         """
         annotation = bare(awaited(self._annotations.get(self._first if duplex else "return")))
-        if annotation is Any or annotation in STREAMS:
+        if annotation is Any or identity(annotation) in STREAMS:
             return Any
         if get_origin(annotation) not in STREAMS:
             where = f"parameter {self._first!r}" if duplex else "its result"

@@ -245,8 +245,6 @@ def _check_lending(signature: Signature, kind: Kind, like: Callable[..., Any]) -
             f"{signature.method}: its result is a function or a stream, which would outlive the"
             " call: mark an async generator with @stream, or add a parameter for a callback"
         )
-    if kind is Kind.DUPLEX:
-        signature.item_annotation(duplex=True)  # raises unless the parameter is a channel
     if kind.is_opened and is_alive(_items(signature, kind)):
         raise TypeError(
             f"{signature.method}: its items are functions or streams, but only an argument of a"
@@ -267,7 +265,9 @@ def _check_lending(signature: Signature, kind: Kind, like: Callable[..., Any]) -
 
 
 def _items(signature: Signature, kind: Kind) -> Any:
-    return _said(functools.partial(signature.item_annotation, duplex=kind is Kind.DUPLEX))
+    if kind is Kind.DUPLEX:  # its handler gets the channel here, so the annotation must be right
+        return signature.item_annotation(duplex=True)
+    return _said(signature.item_annotation)
 
 
 def _said(get: Callable[..., Any], *name: str) -> Any:

@@ -164,7 +164,7 @@ NEXT: Final[Mapping[tuple[Stage, Event], Stage]] = MappingProxyType(
 
 # Looking up a member in its class takes longer than everything done with it.
 _OPEN = Stage.OPEN
-_HALF_OPEN = Half.OPEN
+_HALF_LEAVING = Half.LEAVING
 
 
 class Activities(typing.Protocol):
@@ -245,7 +245,7 @@ class Lifecycle:
         A caller that receives its own Reply goes on before the reader handles the rest of its
         packet.
         """
-        return self.stage is _OPEN and self._protocol.theirs is Half.LEAVING
+        return self.stage is _OPEN and self._protocol.theirs is _HALF_LEAVING
 
     # ── from stage to stage ──────────────────────────────────────────────────────────────────
 
@@ -427,7 +427,7 @@ class Lifecycle:
             incoming: the ids of the incoming calls. While the session closes, calls may still be
                 made inside them.
         """
-        if self.stage is not _OPEN or self._protocol.theirs is not _HALF_OPEN:
+        if self.stage is not _OPEN or self._protocol.theirs is _HALF_LEAVING:
             error = self._refusal(context, incoming)
             try:
                 if error is not None:
@@ -438,17 +438,16 @@ class Lifecycle:
     def _refusal(
         self, context: Mapping[str, Any] | None, incoming: Container[int]
     ) -> RpcError | None:
-        if self.stage.is_closing or self._has_unhandled_goodbye:
+        is_unhandled = self._has_unhandled_goodbye
+        if self.stage.is_closing or is_unhandled:
             if context is not None and context.get("parent") in incoming:
                 return None
-            if self.goodbye_text is None and not self._has_unhandled_goodbye:
+            if self.goodbye_text is None and not is_unhandled:
                 return SessionClosed("this end is closing the session", fate=Fate.NOT_STARTED)
             why = "" if self.goodbye_text is None else f": {self.goodbye_text}"
             return SessionBroken(
                 f"the other end is leaving{why}", fate=Fate.NOT_STARTED, orderly=True
             )
-        if self.stage is _OPEN:
-            return None
         if self.stage is Stage.OPENING:
             return LocalProtocolError("the session is not open yet")
         return self.error(Fate.NOT_STARTED)

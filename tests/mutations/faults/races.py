@@ -18,7 +18,7 @@ FAULTS = (
     fault(
         "a call is made after a Goodbye that was read with its caller's Reply",
         "session/lifecycle.py",
-        "if self.stage is not _OPEN or self._protocol.theirs is not _HALF_OPEN:",
+        "if self.stage is not _OPEN or self._protocol.theirs is _HALF_LEAVING:",
         "if self.stage is not _OPEN:",
         "session/test_receiver.py",
     ),
