@@ -22,7 +22,8 @@ from trio_rpc import method
 from trio_rpc.errors import InvalidArguments
 from trio_rpc.gateway.json_values import read_json
 from trio_rpc.services import keyed
-from trio_rpc.services.conversion import adapt, convert_to
+from trio_rpc.services.conversion import adapt
+from trio_rpc.services.converters import convert_to
 from trio_rpc.services.signatures import Signature, complaint
 from trio_rpc.wire.keys import KeyBuilder
 

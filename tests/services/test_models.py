@@ -26,7 +26,8 @@ from typing_extensions import TypedDict
 import trio_rpc
 from trio_rpc.gateway.json_values import Form, read_json
 from trio_rpc.services import keyed
-from trio_rpc.services.conversion import adapt, convert_to
+from trio_rpc.services.conversion import adapt
+from trio_rpc.services.converters import convert_to
 from trio_rpc.services.signatures import complaint
 from trio_rpc.testing import open_session_pair
 from trio_rpc.wire.keys import KeyBuilder

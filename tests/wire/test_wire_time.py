@@ -19,7 +19,8 @@ import pydantic
 import pytest
 
 from trio_rpc.errors import DecodeError
-from trio_rpc.services.conversion import adapt, make_converter
+from trio_rpc.services.conversion import adapt
+from trio_rpc.services.converters import make_converter
 from trio_rpc.wire import Codec, Limits
 from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.scan import walk

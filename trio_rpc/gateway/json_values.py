@@ -27,7 +27,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
-from trio_rpc.services.conversion import decode_custom, scalar_type
+from trio_rpc.services.converters import decode_custom, scalar_type
 from trio_rpc.wire.simpler import model_keys, simplifier
 
 __all__ = ["MAX_INTEGER", "UNTYPED", "Form", "lower", "read_json"]

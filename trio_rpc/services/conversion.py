@@ -20,7 +20,7 @@ import enum
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import (
     Annotated,
     Any,
@@ -34,23 +34,27 @@ from typing import (
     NotRequired,
     ParamSpecArgs,
     ParamSpecKwargs,
-    Protocol,
     Required,
     Self,
-    TypeAlias,
     TypeVar,
     TypeVarTuple,
     Union,
     Unpack,
     get_args,
     get_origin,
-    runtime_checkable,
 )
 
 import msgspec
 
 from trio_rpc.services.adapters import AdapterType, Read, adapter, reader
 from trio_rpc.services.annotations import Names
+from trio_rpc.services.converters import (
+    check_supported,
+    function_of,
+    instance_of,
+    is_protocol,
+    stream_of,
+)
 from trio_rpc.services.functions import (
     CALLABLE,
     STREAMS,
@@ -69,7 +73,7 @@ from trio_rpc.services.keyed import (
     mapping,
     needs_guard,
 )
-from trio_rpc.services.lending import PrepareAll, preparer_of_said
+from trio_rpc.services.lending import preparer_of_said
 from trio_rpc.services.models import (
     config_of,
     dataclass_converter,
@@ -91,29 +95,7 @@ from trio_rpc.services.special import (
 )
 from trio_rpc.services.unions import field_names, names_of, union_converter
 
-__all__ = [
-    "SCALARS",
-    "STREAMS",
-    "Convert",
-    "ConvertsItems",
-    "Described",
-    "Read",
-    "adapt",
-    "check_supported",
-    "convert_to",
-    "decode_custom",
-    "is_function",
-    "make_converter",
-    "scalar_type",
-]
-
-Convert: TypeAlias = Callable[[Any], Any]
-
-# A converted value of exactly one of these types is passed on without looking inside.
-SCALARS = frozenset({str, int, float, bool, bytes, types.NoneType})
-
-# msgspec would read text as base64 for these; it is far more often a mistake.
-BYTES_LIKE = (bytes, bytearray, memoryview)
+__all__ = ["adapt", "is_function"]
 
 # The generics whose arguments msgspec checks.
 COLLECTIONS = frozenset(
@@ -136,22 +118,6 @@ COLLECTIONS = frozenset(
 
 QUALIFIERS = frozenset({Final, ClassVar, Required, NotRequired, *READ_ONLY})
 """Qualifiers: they say something about a name, and not about its values."""
-
-
-@runtime_checkable
-class ConvertsItems(Protocol):
-    """A stream that arrived in a call. Its items are checked one by one, as they are received."""
-
-    def convert_items(self, convert: Convert | None) -> None:
-        """Check and convert each item with ``convert``."""
-
-
-@runtime_checkable
-class Described(Protocol):
-    """A function that arrived in a call. Its annotation is applied at each call."""
-
-    def use(self, convert: Convert | None, prepare: PrepareAll | None) -> None:
-        """Convert each result, and mark the arguments that are lent, with these functions."""
 
 
 def adapt(annotation: Any, names: Names | None = None) -> Any:
@@ -207,7 +173,7 @@ class _Adapting:
         if origin is Unpack:  # arguments of a TypeVarTuple, which may be anything
             return Any
         if origin in STREAMS:
-            return _stream_of(origin, self.adapt(args[0]))
+            return stream_of(origin, self.adapt(args[0]))
         if origin is CALLABLE or is_call_protocol(origin):
             return self._function(annotation)
         if hasattr(origin, "__value__"):  # the alias of a "type" statement, with its arguments
@@ -216,7 +182,7 @@ class _Adapting:
             if is_model(origin):
                 return self._model_of(annotation)
             made = container(origin, args, self.adapt) or self._record(annotation)
-            return _instance_of(origin) if made is None else made
+            return instance_of(origin) if made is None else made
         return annotation
 
     def _plain(self, annotation: Any) -> Any:
@@ -244,8 +210,8 @@ class _Adapting:
     def _class(self, annotation: Any) -> Any:
         if annotation is CALLABLE or is_call_protocol(annotation):
             return self._function(annotation)
-        if _is_protocol(annotation):
-            return _instance_of(annotation)
+        if is_protocol(annotation):
+            return instance_of(annotation)
         if not isinstance(annotation, type) or isinstance(annotation, AdapterType):
             return annotation
         if annotation in STREAMS:
@@ -422,7 +388,7 @@ class _Adapting:
     def _function(self, annotation: Any) -> Any:
         said = said_of(annotation) or Said()
         name = getattr(get_origin(annotation) or annotation, "__name__", "Callable")
-        return _function_of(name, self.adapt(said.result), preparer_of_said(said, self._names))
+        return function_of(name, self.adapt(said.result), preparer_of_said(said, self._names))
 
     def _union(self, annotation: Any) -> Any:
         functions = [one for one in get_args(annotation) if is_function(one)]
@@ -452,42 +418,6 @@ def _empty(_value: Any, _read: Read) -> Any:
     raise TypeError("this type is made of nothing but itself")
 
 
-def convert_to(value: Any, adapted: Any) -> Any:
-    """Check ``value`` against an adapted annotation and convert it.
-
-    Raises msgspec.ValidationError, with the path of what does not fit.
-    """
-    return msgspec.convert(value, adapted, dec_hook=_decode, builtin_types=BYTES_LIKE)
-
-
-def check_supported(adapted: Any) -> None:
-    """Raise TypeError if msgspec cannot convert to ``adapted`` at all."""
-    with contextlib.suppress(msgspec.ValidationError):
-        convert_to(object(), adapted)
-
-
-def scalar_type(adapted: Any) -> type | None:
-    """Return the one scalar type that ``adapted`` is, or None if it is not a plain scalar."""
-    return adapted if isinstance(adapted, type) and adapted in SCALARS else None
-
-
-def make_converter(adapted: Any) -> Convert | None:
-    """Return a function that converts one value, or None if there is nothing to check."""
-    if adapted is Any or adapted is object:
-        return None
-    if type(adapted) is AdapterType:  # without msgspec, which only calls it
-        convert_whole: Callable[[Any, Read], Any] = adapted.convert  # type: ignore[attr-defined]
-        return lambda value: convert_whole(value, convert_to)
-    scalar = scalar_type(adapted)
-
-    def convert(value: Any) -> Any:
-        if type(value) is scalar:
-            return value
-        return convert_to(value, adapted)
-
-    return convert
-
-
 def is_function(annotation: Any) -> bool:
     """Return whether an annotation is that of a function, or of an optional one."""
     origin = get_origin(annotation)
@@ -497,86 +427,6 @@ def is_function(annotation: Any) -> bool:
         members = set(get_args(annotation)) - {types.NoneType}
         return bool(members) and all(map(is_function, members))
     return said_of(annotation) is not None
-
-
-def _decode(wanted: Any, value: Any) -> Any:
-    return decode_custom(wanted, value, convert_to)
-
-
-def decode_custom(wanted: Any, value: Any, read: Read) -> Any:
-    """Convert what msgspec calls custom types: adapters, and classes that it does not know.
-
-    Args:
-        wanted: the type that msgspec has reached.
-        value: the value to convert to it.
-        read: converts the parts of the value.
-    """
-    if type(wanted) is AdapterType:
-        return wanted.convert(value, read)  # type: ignore[attr-defined]
-    return _check_instance(get_origin(wanted) or wanted, value)
-
-
-def _check_instance(wanted: type, value: Any) -> Any:
-    if _is_plain_protocol(wanted) or isinstance(value, wanted):
-        return value
-    raise TypeError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
-
-
-def _is_protocol(wanted: Any) -> bool:
-    return isinstance(wanted, type) and getattr(wanted, "_is_protocol", False)
-
-
-def _is_plain_protocol(wanted: type) -> bool:
-    # isinstance() refuses a Protocol that is not runtime_checkable, so there is nothing to check.
-    return _is_protocol(wanted) and not getattr(wanted, "_is_runtime_protocol", False)
-
-
-def _instance_of(cls: type) -> Any:
-    return adapter(cls.__name__, lambda value, _: _check_instance(cls, value))
-
-
-def _function_of(name: str, result: Any, prepare: PrepareAll | None) -> Any:
-    """Return the adapter for a function.
-
-    Args:
-        name: its name in error messages.
-        result: its result, adapted.
-        prepare: marks the arguments that are lent.
-    """
-    check_supported(result)
-    # A result of None is not used, and a plain function may well return something.
-    convert_result = _nothing if result in (None, types.NoneType) else make_converter(result)
-
-    def convert(value: Any, _read: Read) -> Any:
-        if not callable(value):
-            raise TypeError(f"Expected a function, got `{type(value).__name__}`")
-        if isinstance(value, Described):
-            value.use(convert_result, prepare)
-        return value
-
-    return adapter(name, convert)
-
-
-def _nothing(_value: Any) -> None:
-    """Return None: the value is not used."""
-
-
-def _stream_of(origin: Any, item: Any) -> Any:
-    convert_item = make_converter(item)
-    # A received stream cannot be a generator, and the annotation is mostly meant for iteration.
-    wanted = (
-        collections.abc.AsyncIterator
-        if issubclass(origin, collections.abc.AsyncIterator)
-        else origin
-    )
-
-    def convert(value: Any, _read: Read) -> Any:
-        _check_instance(wanted, value)
-        if isinstance(value, ConvertsItems):
-            value.convert_items(convert_item)
-        return value
-
-    return adapter(origin.__name__, convert)
 
 
 def is_record(cls: type) -> bool:

@@ -28,7 +28,8 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 
 from trio_rpc.services.annotations import Annotations, class_annotations
-from trio_rpc.services.conversion import Convert, adapt, check_supported, make_converter
+from trio_rpc.services.conversion import adapt
+from trio_rpc.services.converters import Convert, check_supported, make_converter
 
 __all__ = ["Plan", "plan_of", "set_cause", "set_notes"]
 

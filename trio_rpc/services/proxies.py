@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, NoReturn, Protocol
 
-from trio_rpc.services.conversion import Convert
+from trio_rpc.services.converters import Convert
 from trio_rpc.services.decorators import Kind, MethodMark, wire_name
 from trio_rpc.services.signatures import PrepareAll, signature_of
 from trio_rpc.services.tables import marked_methods

@@ -21,12 +21,11 @@ import trio
 from trio_rpc.errors import DecodeError, InvalidArguments
 from trio_rpc.services.adapters import Read, joined_paths
 from trio_rpc.services.annotations import Annotations, Names
-from trio_rpc.services.conversion import (
+from trio_rpc.services.conversion import adapt, is_function
+from trio_rpc.services.converters import (
     Convert,
-    adapt,
     check_supported,
     convert_to,
-    is_function,
     make_converter,
     scalar_type,
 )

@@ -28,7 +28,7 @@ from trio_rpc.errors import (
 )
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half, IncomingState
-from trio_rpc.services.conversion import SCALARS
+from trio_rpc.services.converters import SCALARS
 from trio_rpc.services.decorators import Kind, wire_name
 from trio_rpc.services.error_maps import refusal
 from trio_rpc.services.proxies import RemoteMethod

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import trio
 
 from trio_rpc.errors import EncodeError, LocalProtocolError
-from trio_rpc.services.conversion import Convert
+from trio_rpc.services.converters import Convert
 from trio_rpc.services.decorators import Kind, Raises
 from trio_rpc.services.functions import Said
 from trio_rpc.services.lending import PrepareAll, Wanted

@@ -26,7 +26,7 @@ from trio_rpc.errors import (
 )
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import OutgoingState
-from trio_rpc.services.conversion import Convert
+from trio_rpc.services.converters import Convert
 from trio_rpc.services.error_maps import from_error
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS

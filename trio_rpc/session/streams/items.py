@@ -18,7 +18,7 @@ from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
 from trio_rpc.errors import DecodeError, Fate, LocalProtocolError, RpcError
 from trio_rpc.protocol.protocol import Protocol
-from trio_rpc.services.conversion import Convert
+from trio_rpc.services.converters import Convert
 from trio_rpc.services.signatures import complaint
 from trio_rpc.session.calls.admission import Admission
 from trio_rpc.session.calls.eager import is_awaitable

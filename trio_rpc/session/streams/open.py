@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from trio_rpc.services.conversion import Convert
+from trio_rpc.services.converters import Convert
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.outgoing import OutgoingCalls

@@ -1,0 +1,181 @@
+"""Converters of one value to an adapted annotation, and the adapters of functions and streams.
+
+:func:`~trio_rpc.services.conversion.adapt` makes the adapted annotations.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import types
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, get_origin, runtime_checkable
+
+import msgspec
+
+from trio_rpc.services.adapters import AdapterType, Read, adapter
+from trio_rpc.services.lending import PrepareAll
+
+__all__ = [
+    "SCALARS",
+    "Convert",
+    "ConvertsItems",
+    "Described",
+    "check_supported",
+    "convert_to",
+    "decode_custom",
+    "function_of",
+    "instance_of",
+    "is_protocol",
+    "make_converter",
+    "scalar_type",
+    "stream_of",
+]
+
+Convert: TypeAlias = Callable[[Any], Any]
+
+# A converted value of exactly one of these types is passed on without looking inside.
+SCALARS = frozenset({str, int, float, bool, bytes, types.NoneType})
+
+# msgspec would read text as base64 for these; it is far more often a mistake.
+BYTES_LIKE = (bytes, bytearray, memoryview)
+
+
+@runtime_checkable
+class ConvertsItems(Protocol):
+    """A stream that arrived in a call. Its items are checked one by one, as they are received."""
+
+    def convert_items(self, convert: Convert | None) -> None:
+        """Check and convert each item with ``convert``."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A function that arrived in a call. Its annotation is applied at each call."""
+
+    def use(self, convert: Convert | None, prepare: PrepareAll | None) -> None:
+        """Convert each result, and mark the arguments that are lent, with these functions."""
+
+
+def convert_to(value: Any, adapted: Any) -> Any:
+    """Check ``value`` against an adapted annotation and convert it.
+
+    Raises msgspec.ValidationError, with the path of what does not fit.
+    """
+    return msgspec.convert(value, adapted, dec_hook=_decode, builtin_types=BYTES_LIKE)
+
+
+def check_supported(adapted: Any) -> None:
+    """Raise TypeError if msgspec cannot convert to ``adapted`` at all."""
+    with contextlib.suppress(msgspec.ValidationError):
+        convert_to(object(), adapted)
+
+
+def scalar_type(adapted: Any) -> type | None:
+    """Return the one scalar type that ``adapted`` is, or None if it is not a plain scalar."""
+    return adapted if isinstance(adapted, type) and adapted in SCALARS else None
+
+
+def make_converter(adapted: Any) -> Convert | None:
+    """Return a function that converts one value, or None if there is nothing to check."""
+    if adapted is Any or adapted is object:
+        return None
+    if type(adapted) is AdapterType:  # without msgspec, which only calls it
+        convert_whole: Callable[[Any, Read], Any] = adapted.convert  # type: ignore[attr-defined]
+        return lambda value: convert_whole(value, convert_to)
+    scalar = scalar_type(adapted)
+
+    def convert(value: Any) -> Any:
+        if type(value) is scalar:
+            return value
+        return convert_to(value, adapted)
+
+    return convert
+
+
+def _decode(wanted: Any, value: Any) -> Any:
+    return decode_custom(wanted, value, convert_to)
+
+
+def decode_custom(wanted: Any, value: Any, read: Read) -> Any:
+    """Convert what msgspec calls custom types: adapters, and classes that it does not know.
+
+    Args:
+        wanted: the type that msgspec has reached.
+        value: the value to convert to it.
+        read: converts the parts of the value.
+    """
+    if type(wanted) is AdapterType:
+        return wanted.convert(value, read)  # type: ignore[attr-defined]
+    return _check_instance(get_origin(wanted) or wanted, value)
+
+
+def _check_instance(wanted: type, value: Any) -> Any:
+    if _is_plain_protocol(wanted) or isinstance(value, wanted):
+        return value
+    raise TypeError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
+
+
+def is_protocol(wanted: Any) -> bool:
+    """Return whether a class is a Protocol."""
+    return isinstance(wanted, type) and getattr(wanted, "_is_protocol", False)
+
+
+def _is_plain_protocol(wanted: type) -> bool:
+    # isinstance() refuses a Protocol that is not runtime_checkable, so there is nothing to check.
+    return is_protocol(wanted) and not getattr(wanted, "_is_runtime_protocol", False)
+
+
+def instance_of(cls: type) -> Any:
+    """Return the adapter that accepts the instances of a class as they are."""
+    return adapter(cls.__name__, lambda value, _: _check_instance(cls, value))
+
+
+def function_of(name: str, result: Any, prepare: PrepareAll | None) -> Any:
+    """Return the adapter for a function.
+
+    Args:
+        name: its name in error messages.
+        result: its result, adapted.
+        prepare: marks the arguments that are lent.
+    """
+    check_supported(result)
+    # A result of None is not used, and a plain function may well return something.
+    convert_result = _nothing if result in (None, types.NoneType) else make_converter(result)
+
+    def convert(value: Any, _read: Read) -> Any:
+        if not callable(value):
+            raise TypeError(f"Expected a function, got `{type(value).__name__}`")
+        if isinstance(value, Described):
+            value.use(convert_result, prepare)
+        return value
+
+    return adapter(name, convert)
+
+
+def _nothing(_value: Any) -> None:
+    """Return None: the value is not used."""
+
+
+def stream_of(origin: Any, item: Any) -> Any:
+    """Return the adapter for a stream.
+
+    Args:
+        origin: its class, one of ``STREAMS``.
+        item: the annotation of its items, adapted.
+    """
+    convert_item = make_converter(item)
+    # A received stream cannot be a generator, and the annotation is mostly meant for iteration.
+    wanted = (
+        collections.abc.AsyncIterator
+        if issubclass(origin, collections.abc.AsyncIterator)
+        else origin
+    )
+
+    def convert(value: Any, _read: Read) -> Any:
+        _check_instance(wanted, value)
+        if isinstance(value, ConvertsItems):
+            value.convert_items(convert_item)
+        return value
+
+    return adapter(origin.__name__, convert)
