@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 import trio
-from helpers.gateway_tools import browsing, closed_with, hosting, websocket
+from helpers.gateway_tools import TIME_LIMIT, browsing, closed_with, hosting, websocket
 from helpers.tls import make_contexts
 from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from trio_websocket import open_websocket_url
 
 import trio_rpc
@@ -26,7 +28,13 @@ from trio_rpc.gateway.server import standalone
 
 class Adder:
     def __init__(self) -> None:
+        self.begun = trio.Event()
         self.ended = trio.Event()
+
+    @trio_rpc.method
+    async def hold(self) -> None:
+        self.begun.set()
+        await trio.sleep_forever()
 
     @trio_rpc.method
     async def add(self, a: int, b: int) -> int:
@@ -232,7 +240,34 @@ async def test_without_deflate_must_be_directly_below_hypercorn():
         await without_deflate(app)({"type": "websocket"}, app, app)
 
 
-async def test_browsers_get_close_code_1001_at_the_end(nursery):
+@contextlib.asynccontextmanager
+async def serving_until_cancelled(app):
+    """Serve during the block, and end by a cancellation, as Ctrl-C or an outer scope does."""
+    async with trio.open_nursery() as serving:
+        [url] = await serving.start(serve, app, "http://127.0.0.1:0")
+        yield url
+        serving.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def cancelled_from_outside(app):
+    """Serve around the block, whose own scope is cancelled at its end."""
+    with trio.CancelScope() as scope:
+        async with open_http_server(app, "http://127.0.0.1:0") as [url]:
+            yield url
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+
+
+def mounted(gateway):
+    return Starlette(routes=[Mount("/", gateway)], lifespan=lambda _app: gateway.run())
+
+
+@pytest.mark.parametrize("wrap", [lambda gateway: gateway, mounted])
+@pytest.mark.parametrize("open_it", [hosting, serving_until_cancelled, cancelled_from_outside])
+async def test_browsers_get_close_code_1001_at_the_end_also_when_it_is_cancelled(
+    nursery, open_it, wrap
+):
     codes = []
 
     async def listen(url, task_status):
@@ -240,10 +275,44 @@ async def test_browsers_get_close_code_1001_at_the_end(nursery):
             task_status.started()
             codes.append(await closed_with(ws))
 
-    async with hosting(Gateway(Adder())) as url:
+    async with open_it(wrap(Gateway(Adder()))) as url:
         await nursery.start(listen, url)
     await trio.testing.wait_all_tasks_blocked()
     assert codes == [1001]
+
+
+@pytest.mark.parametrize("open_it", [hosting, serving_until_cancelled, cancelled_from_outside])
+async def test_law_4_a_call_within_its_request_gets_an_answer_when_the_server_is_cancelled(
+    nursery, open_it
+):
+    adder, answers = Adder(), []
+
+    async def ask(url):
+        async with httpx.AsyncClient(base_url=url) as http:
+            answers.append(await http.post("/api/hold", json={}))
+
+    async with open_it(Gateway(adder)) as url:
+        nursery.start_soon(ask, url)
+        await adder.begun.wait()
+    with trio.fail_after(TIME_LIMIT):
+        while not answers:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+    assert (answers[0].status_code, answers[0].json()["code"]) == (500, "cancelled")
+
+
+async def test_a_request_is_told_that_the_gateway_is_closing_once_it_no_longer_runs(caplog):
+    gateway = Gateway(Adder())
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://here")
+    async with http:
+        assert "is not running" in (await http.post("/api/add", json={"a": 1, "b": 1})).text
+        caplog.clear()
+        async with gateway.run():
+            pass
+        got = await http.post("/api/add", json={"a": 1, "b": 1})
+        assert (got.status_code, got.json()) == (503, {"error": "this gateway is closing"})
+        assert not caplog.records
+        async with gateway.run():
+            assert (await http.post("/api/add", json={"a": 1, "b": 1})).status_code == 200
 
 
 @pytest.mark.parametrize("is_wrapped", [True, False])

@@ -11,8 +11,23 @@ BACKLOG = "gateway/test_backlog.py"
 LIMITS = "gateway/test_gateway_limits.py"
 BAD = "gateway/test_bad_connections.py"
 RUNS = "gateway/test_other_runs.py"
+STANDALONE = "gateway/test_standalone.py"
 
 FAULTS = (
+    fault(
+        "a server that is cancelled cuts its WebSockets without a close code",
+        "gateway/server/standalone.py",
+        "                scope.shield = True\n",
+        "",
+        STANDALONE,
+    ),
+    fault(
+        "a gateway that has ended says that its host never ran it",
+        "gateway/server/app.py",
+        "                    self._is_draining = True\n                    nursery",
+        "                    nursery",
+        STANDALONE,
+    ),
     fault(
         "a client that disconnects stays in the gateway's table",
         "gateway/server/app.py",

@@ -215,6 +215,7 @@ class Gateway:
                     raise
                 finally:
                     self._nursery = None
+                    self._is_draining = True
                     nursery.cancel_scope.cancel(reason="the gateway is closing")
 
     async def drain(self) -> None:
@@ -258,6 +259,8 @@ class Gateway:
 
     def _running(self) -> trio.Nursery:
         if self._nursery is None:
+            if self._is_draining:  # a connection may outlive the gateway for a moment
+                raise _closing()
             how = (
                 "this gateway is not running: enter `async with gateway.run():`"
                 " in its host's lifespan"
@@ -276,7 +279,7 @@ class Gateway:
     def _accepting(self) -> trio.Nursery:
         nursery = self._running()
         if self._is_draining:
-            raise Refusal(503, "this gateway is closing")
+            raise _closing()
         return nursery
 
     # ── HTTP ─────────────────────────────────────────────────────────────────────────────────
@@ -544,6 +547,10 @@ class Gateway:
 
 def _finite(limit: float) -> float | None:
     return None if limit == math.inf else limit
+
+
+def _closing() -> Refusal:
+    return Refusal(503, "this gateway is closing")
 
 
 def _gone() -> Refusal:

@@ -143,28 +143,45 @@ class _Server:
         # Bound: file descriptors. A silent connection ends after HEAD_TIMEOUT.
         self._streams: set[trio.abc.Stream] = set()
         self._one_left = trio.Event()
+        self._stop = trio.Event()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Serve while the block lasts."""
+        """Serve while the block lasts. A cancellation of the block ends it in the same order."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._run)
+            try:
+                yield
+            finally:
+                self._stop.set()
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until told to stop, then end everything in order.
+
+        Shielded once the application has started: a cancellation of the block would otherwise cut
+        the connections before the application can close its WebSockets. The end takes as long as
+        the application's shutdown, plus ``FAREWELL`` seconds.
+        """
         lifespan = Lifespan(self._app, self._config, self._state)
-        async with trio.open_nursery() as outer:
-            await outer.start(lifespan.handle_lifespan)
-            await lifespan.wait_for_startup()
-            async with trio.open_nursery() as connections:
-                connections.start_soon(trio.serve_listeners, self._serve, self.listeners)
-                try:
-                    yield
-                finally:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as outer:
+                await outer.start(lifespan.handle_lifespan)
+                await lifespan.wait_for_startup()
+                scope.shield = True
+                async with trio.open_nursery() as connections:
+                    connections.start_soon(trio.serve_listeners, self._serve, self.listeners)
+                    task_status.started()
+                    await self._stop.wait()
                     # End the application first: it closes its WebSockets with a reason for each.
-                    with trio.CancelScope(shield=True):
+                    try:
                         await lifespan.wait_for_shutdown()
                         await self._context.terminated.set()
                         await self._let_them_leave()
-                    connections.cancel_scope.cancel(reason="the server is closing")
-                    for stream in tuple(self._streams):  # one may hang in a shielded send
-                        await close_forcefully(stream)
-            outer.cancel_scope.cancel()
+                    finally:
+                        connections.cancel_scope.cancel(reason="the server is closing")
+                        for stream in tuple(self._streams):  # one may hang in a shielded send
+                            await close_forcefully(stream)
+                outer.cancel_scope.cancel()
 
     async def _let_them_leave(self) -> None:
         with trio.move_on_after(FAREWELL):
