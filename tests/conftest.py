@@ -1,4 +1,4 @@
-"""What the whole suite needs, however it was started: from a terminal, by cron, behind ``nohup``."""
+"""Settings and hooks of the whole suite, whether a terminal, cron or ``nohup`` starts it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hypothesis import HealthCheck, settings
 COMMON = settings(
     deadline=None,
     print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],  # it measures how busy the machine is
+    suppress_health_check=[HealthCheck.too_slow],  # it only measures how busy the machine is
 )
 settings.register_profile("suite", COMMON, derandomize=True)
 settings.register_profile("explore", COMMON, max_examples=1_000)
-settings.load_profile("suite")  # ``--hypothesis-profile explore`` looks for examples of its own
+settings.load_profile("suite")  # ``--hypothesis-profile explore`` draws other examples
 
 REMAIN_IGNORED = {"SIGHUP", "SIGPIPE", "SIGXFSZ"}
-"""``nohup`` means the first one; Python itself ignores the others."""
+"""``nohup`` ignores the first one; Python itself ignores the others."""
 
 
 def pytest_configure(config):
-    """Give this process, and so its child processes, the signal handlers of a foreground program.
+    """Reset the signal handlers of this process and its children to a foreground program's.
 
     A program that a script starts with ``&`` ignores SIGINT, and so do its children. Python then
     installs no handler that raises KeyboardInterrupt, and a test that interrupts would hang.
@@ -40,7 +40,7 @@ def pytest_configure(config):
 
 
 def pytest_addoption(parser):
-    """Add two options: which of the slow tests run, and over which transports those of sessions."""
+    """Add two options: the part of the slow tests to run, and the transports of sessions."""
     parser.addoption(
         "--transport",
         action="append",
@@ -58,7 +58,7 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Mark what is slow, and leave out the slow tests of the other parts."""
+    """Mark the slow tests, and deselect those of the other parts."""
     for item in items:
         if slow_tests.is_slow(item.path.name, getattr(item, "originalname", item.name)):
             item.add_marker("slow")
@@ -71,6 +71,6 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish():
-    """Spare the garbage collector the tests themselves: a collection took a third of a second."""
+    """Freeze the collected tests: without this, a garbage collection takes a third of a second."""
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""The benchmarks work; nothing here depends on how fast anything is."""
+"""The benchmarks run and report. No test here depends on speed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import adapters, compare, plots, report  # noqa: E402 - found by what stands above
+from benchmarks import adapters, compare, plots, report  # noqa: E402 - needs the path above
 from benchmarks.adapter import adapter, peer  # noqa: E402 - likewise
 from benchmarks.figures import FIGURES  # noqa: E402 - likewise
 from benchmarks.loops import ASYNCIO, BLOCKING, TRIO, run_blocking  # noqa: E402 - likewise
@@ -44,7 +44,7 @@ def run_benchmarks(*arguments):
 
 
 def outcome_of(values, *, part="one", lacking=None):
-    """Make an outcome of the first metric in each round, by adapter."""
+    """Make an Outcome from the value of each adapter in each round."""
     metrics = PARTS[part].metrics
     rounds = [
         {name: dict.fromkeys((m.key for m in metrics), value) for name, value in one.items()}
@@ -54,7 +54,7 @@ def outcome_of(values, *, part="one", lacking=None):
     return Outcome(PARTS[part], PARTS[part].quick, titles, rounds=rounds, lacking=lacking or {})
 
 
-def test_a_quick_run_measures_every_kind_of_loop_and_writes_it_down(tmp_path):
+def test_a_quick_run_measures_every_kind_of_loop_and_writes_a_file(tmp_path):
     file = tmp_path / "figures.json"
     names = ["sockets", "asyncio", "trio_rpc", "trio_rpc-inline"]
     chosen = [argument for name in names for argument in ("--adapter", name)]
@@ -67,13 +67,13 @@ def test_a_quick_run_measures_every_kind_of_loop_and_writes_it_down(tmp_path):
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
-def test_a_revision_is_compared_with_this_tree_each_in_its_own_folder():
+def test_a_revision_and_this_tree_are_compared_each_in_its_own_folder():
     done = run_benchmarks("compare", "HEAD", "--only", "one", "--adapter", "trio_rpc")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "one: trio_rpc" in done.stdout
 
 
-def test_a_worker_that_found_another_library_says_so(tmp_path):
+def test_a_worker_that_imports_another_copy_of_the_library_fails(tmp_path):
     options = {
         "root": str(tmp_path),
         "core": None,
@@ -102,7 +102,7 @@ def test_a_worker_that_found_another_library_says_so(tmp_path):
     assert "is not the trio_rpc of" in done.stderr
 
 
-def test_comparing_needs_a_revision_that_there_is():
+def test_comparing_with_an_unknown_revision_fails_without_a_traceback():
     done = run_benchmarks("compare", "no-such-revision")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -122,7 +122,7 @@ def test_each_module_is_listed_and_each_floor_and_figure_is_measured():
             assert figure.part in by_name[figure.adapter].parts
 
 
-def test_what_a_peer_lacks_is_said_where_peers_are_compared():
+def test_a_peer_names_the_parts_that_it_lacks():
     one = peer(
         ASYNCIO, "p", "a peer", "one flight", not_cancelled=True, serve=None, open_client=None
     )
@@ -133,7 +133,7 @@ def test_what_a_peer_lacks_is_said_where_peers_are_compared():
     assert not adapter(TRIO, "a", "a floor", "one", serve=None, open_client=None).lacks
 
 
-def test_the_table_says_why_there_is_no_figure():
+def test_the_table_gives_the_reason_for_a_missing_figure():
     outcome = outcome_of([{"scopes": 1.0}], part="cancel", lacking={"p": "not propagated"})
     text = report.as_text([outcome], ABOUT, {"peer_p": "not installed: p"}, quick=True)
     assert "not propagated" in text
@@ -157,7 +157,7 @@ def test_a_comparison_is_decided_when_all_rounds_agree(part, now, verdict):
     assert verdict in text
 
 
-def test_the_loops_of_what_blocks_never_wait():
+def test_the_blocking_loop_refuses_to_wait():
     async def ready():
         return 1
 
@@ -173,7 +173,7 @@ def test_the_loops_of_what_blocks_never_wait():
         run_blocking(waits)
 
 
-def test_plots_are_drawn_of_what_was_measured_and_what_was_not(tmp_path):
+def test_plots_show_measured_and_lacking_parts(tmp_path):
     pytest.importorskip("matplotlib", reason="only plots need it")
     measured = outcome_of(
         [{"scopes": 1.0, "a": 2.0}], part="cancel", lacking={"p": "not propagated"}
@@ -235,7 +235,7 @@ def test_an_error_in_a_thread_is_raised_where_the_group_ends():
         BLOCKING.run(main)
 
 
-def test_the_table_of_peers_marks_the_best_of_those_that_are_no_floor():
+def test_the_table_of_peers_marks_the_best_library_and_ignores_floors():
     outcome = outcome_of(
         [{"scopes": 1.0, "trio_rpc": 3.0, "grpcio": 2.0}],
         part="cancel",
@@ -243,8 +243,10 @@ def test_the_table_of_peers_marks_the_best_of_those_that_are_no_floor():
     )
     outcome.titles = {name: name for name in outcome.titles} | {"scopes": "floor: scopes"}
     lines = report.as_markdown([outcome]).splitlines()
-    said = {cells[1].strip(): cells[2].strip() for cells in (line.split("|") for line in lines[2:])}
-    assert said == {
+    shown = {
+        cells[1].strip(): cells[2].strip() for cells in (line.split("|") for line in lines[2:])
+    }
+    assert shown == {
         "floor: scopes": "1.0",
         "trio_rpc": "3.0",
         "grpcio": "**2.0**",

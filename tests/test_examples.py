@@ -1,4 +1,4 @@
-"""The examples that are programs do what they say."""
+"""The example of a page that scans a folder runs as its README says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import httpx
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_page_that_scans_is_served_by_one_command():
+def test_one_command_serves_the_scan_page():
     run = subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "error", "-m", "examples.scan", "examples", "0"],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What each module says it offers is what it offers, in order, and described."""
+"""Each module's __all__ is complete and in order, and each public name has a docstring."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def exported(tree: ast.Module) -> list[str] | None:
 
 
 def top_level(tree: ast.Module) -> list[ast.stmt]:
-    """The statements of a module, those under an ``if`` or ``try`` included."""
+    """Return the statements of a module, including those under an ``if`` or ``try``."""
     found, rest = [], list(tree.body)
     while rest:
         node = rest.pop(0)
@@ -38,7 +38,7 @@ def top_level(tree: ast.Module) -> list[ast.stmt]:
 
 
 def definitions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
-    """The public functions and classes of a module; overloads are described by what follows."""
+    """Return the public functions and classes of a module, without overloads."""
     return [
         node
         for node in top_level(tree)
@@ -61,12 +61,12 @@ def top_level_names(tree: ast.Module) -> set[str]:
 
 
 def in_order(names: list[str]) -> list[str]:
-    """As ruff's RUF022 has it: constants, classes, the rest."""
+    """Sort names as ruff's RUF022 does: constants, classes, the rest."""
     return sorted(names, key=lambda name: (not name.isupper(), not name[:1].isupper(), name))
 
 
 @pytest.mark.parametrize("path", SOURCES)
-def test_all_is_true_and_in_order(path):
+def test_all_lists_existing_names_in_order(path):
     tree = SOURCES[path]
     names = exported(tree)
     if names is None:
@@ -79,15 +79,15 @@ def test_all_is_true_and_in_order(path):
 
 
 @pytest.mark.parametrize("path", SOURCES)
-def test_what_is_public_is_described(path):
+def test_each_public_name_has_a_docstring(path):
     tree = SOURCES[path]
-    assert ast.get_docstring(tree), "the module says nothing of itself"
+    assert ast.get_docstring(tree), "the module has no docstring"
     for node in definitions(tree):
         assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
 @pytest.mark.parametrize("path", SOURCES)
-def test_a_module_uses_of_another_only_what_that_exports(path):
+def test_modules_import_only_exported_names_of_each_other(path):
     for node in ast.walk(SOURCES[path]):
         if not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("trio_rpc."):
             continue
@@ -110,13 +110,13 @@ def test_the_package_exports_what_it_imports():
 
 
 @pytest.mark.parametrize("name", trio_rpc.__all__)
-def test_every_public_name_is_there_and_described(name):
+def test_every_public_name_exists_and_has_a_docstring(name):
     value = getattr(trio_rpc, name)
     if not (inspect.isclass(value) or inspect.isroutine(value)):
         return
     doc = value.__doc__ or ""
     assert doc.strip()
-    assert not doc.startswith(f"{name}("), "only what dataclass wrote"
+    assert not doc.startswith(f"{name}("), "its docstring is only the one that dataclass wrote"
     if inspect.isclass(value):
         for attribute, member in vars(value).items():
             if not attribute.startswith("_") and (
@@ -125,5 +125,5 @@ def test_every_public_name_is_there_and_described(name):
                 assert member.__doc__, f"{name}.{attribute} has no docstring"
 
 
-def test_the_version_is_that_of_the_installed_package():
+def test_the_version_matches_the_installed_package():
     assert trio_rpc.__version__ == importlib.metadata.version("trio-rpc")

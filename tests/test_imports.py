@@ -1,4 +1,4 @@
-"""Imports only go down, and nothing in the package can run what arrives."""
+"""Imports only go down the layers, and no module can execute received data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LAYERS = (
     {"cli"},
     {"__main__"},
 )
-"""From the lowest; the members of one layer do not import each other."""
+"""The layers, lowest first. Members of one layer do not import each other."""
 
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 
@@ -48,12 +48,12 @@ BENCHMARKS = sources_in(PACKAGE.parent / "benchmarks")
 
 
 def part_of(module: str) -> str:
-    """The part of the package that a module belongs to."""
+    """Return the part of the package that a module belongs to."""
     return [*module.split("."), ""][1]
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Each module that is imported anywhere in ``tree``, and the line."""
+    """Yield each module that ``tree`` imports anywhere, and the line."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -73,7 +73,7 @@ def test_there_is_something_to_look_at():
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_imports_go_down_only(module):
+def test_imports_only_go_down(module):
     own = part_of(module)
     assert own in RANK, f"{own} belongs to no layer"
     for imported, line in imports(SOURCES[module]):
@@ -85,7 +85,7 @@ def test_imports_go_down_only(module):
 
 IO = {"trio", "asyncio", "anyio", "socket", "ssl", "threading", "logging", "random"}
 FORBIDDEN_IN = {
-    "wire": IO,  # it measures the processor time that a peer's keys cost
+    "wire": IO,  # it may measure processor time
     "protocol": IO | {"time", "datetime"},
     "trio_rpc.channels.forwarding.core": IO | {"time", "datetime"},
     "trio_rpc.channels.forwarding.frames": IO | {"time", "datetime"},
@@ -93,7 +93,7 @@ FORBIDDEN_IN = {
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_the_core_without_io_knows_no_trio_and_no_clock(module):
+def test_the_sans_io_core_imports_neither_trio_nor_a_clock(module):
     forbidden = FORBIDDEN_IN.get(part_of(module)) or FORBIDDEN_IN.get(module)
     if forbidden is None:
         return
@@ -105,7 +105,7 @@ def test_the_core_without_io_knows_no_trio_and_no_clock(module):
 
 
 def graph_of(sources: dict[str, ast.Module]) -> dict[str, set[str]]:
-    """Each module and the modules that it imports, those that only type checkers see included."""
+    """Map each module to its imports, including those for type checkers only."""
     return {
         module: {
             imported for imported, _ in imports(tree) if imported in sources and imported != module
@@ -114,11 +114,11 @@ def graph_of(sources: dict[str, ast.Module]) -> dict[str, set[str]]:
     }
 
 
-def test_there_are_no_cycles():
+def test_imports_have_no_cycles():
     TopologicalSorter(graph_of(SOURCES)).prepare()  # raises CycleError
 
 
-def test_there_are_no_cycles_in_the_benchmarks():
+def test_imports_of_the_benchmarks_have_no_cycles():
     assert "benchmarks.loads" in BENCHMARKS
     TopologicalSorter(graph_of(BENCHMARKS)).prepare()
 
@@ -127,8 +127,8 @@ PACKAGES = sorted({module.rpartition(".")[0] for module in SOURCES} - {""})
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_there_are_no_cycles_between_folders(package):
-    """A folder is one thing: what it imports of its neighbours does not import it."""
+def test_imports_between_folders_have_no_cycles(package):
+    """Treat each folder as one unit: no unit that it imports may import it."""
 
     def unit_of(module: str) -> str | None:
         return (
@@ -162,24 +162,26 @@ SESSION = (
     {"driver"},
     {"opening"},
 )
-"""The rooms of a session, from the lowest; as in LAYERS."""
+"""The layers within the session package, lowest first."""
 
-ROOM = {part: rank for rank, layer in enumerate(SESSION) for part in layer}
+SESSION_RANK = {part: rank for rank, layer in enumerate(SESSION) for part in layer}
 
 
-def room_of(module: str) -> str | None:
+def session_part(module: str) -> str | None:
     parts = module.split(".")
     return parts[2] if parts[:2] == ["trio_rpc", "session"] and len(parts) > 2 else None
 
 
-@pytest.mark.parametrize("module", [each for each in SOURCES if room_of(each)])
-def test_the_rooms_of_a_session_import_down_only(module):
-    own = room_of(module)
-    assert own in ROOM, f"{own} is no room of a session"
+@pytest.mark.parametrize("module", [each for each in SOURCES if session_part(each)])
+def test_parts_of_the_session_only_import_down(module):
+    own = session_part(module)
+    assert own in SESSION_RANK, f"{own} is not a known part of the session"
     for imported, line in imports(SOURCES[module]):
-        other = room_of(imported)
+        other = session_part(imported)
         if other not in {None, own}:
-            assert ROOM[other] < ROOM[own], f"{module}, line {line}: {imported} is not below"
+            assert SESSION_RANK[other] < SESSION_RANK[own], (
+                f"{module}, line {line}: {imported} is not below"
+            )
 
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "copyreg"}
@@ -187,7 +189,7 @@ FORBIDDEN_NAMES = {"eval", "exec", "__import__", "compile"}
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_nothing_can_run_what_arrives(module):
+def test_no_module_can_execute_received_data(module):
     for imported, line in imports(SOURCES[module]):
         root = imported.split(".")[0]
         assert root not in FORBIDDEN_MODULES, f"{module}, line {line}: {imported}"

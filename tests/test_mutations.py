@@ -1,4 +1,4 @@
-"""The table of faults is in order: each can be applied to the code as it is, and its tests exist."""
+"""Each fault of the table can be applied to the current code, and its tests exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_each_fault_can_be_applied_and_its_tests_exist(one):
     assert missing_tests(one) == []
 
 
-def test_the_table_is_large_and_says_each_thing_once():
+def test_the_table_is_large_and_has_no_duplicates():
     assert len({one.what for one in FAULTS}) == len(FAULTS)
     assert len({(one.file, one.old, one.new) for one in FAULTS}) == len(FAULTS)
     assert len(FAULTS) >= 120
@@ -43,19 +43,19 @@ def test_each_law_has_faults_against_it(law):
         ("no_file.py", "a", "b", "there is no file trio_rpc/no_file.py"),
     ],
 )
-def test_a_fault_that_no_longer_fits_is_an_error_with_file_and_line(file, old, new, text):
-    said = complaint(fault("a fault", file, old, new, "test_mutations.py"))
-    assert re.match(r"tests/test_mutations\.py:\d+: ", said)
-    assert text in said
+def test_a_stale_fault_is_reported_with_file_and_line(file, old, new, text):
+    text_found = complaint(fault("a fault", file, old, new, "test_mutations.py"))
+    assert re.match(r"tests/test_mutations\.py:\d+: ", text_found)
+    assert text in text_found
 
 
-def test_a_test_that_is_not_there_is_found_missing():
-    here = "test_mutations.py::test_a_test_that_is_not_there_is_found_missing"
+def test_a_missing_test_of_a_fault_is_found():
+    here = "test_mutations.py::test_a_missing_test_of_a_fault_is_found"
     one = fault("a fault", "errors.py", "a", "b", here, "test_mutations.py::nothing", "nothing.py")
     assert missing_tests(one) == ["test_mutations.py::nothing", "nothing.py"]
 
 
-def test_it_lists_what_a_seed_draws(capsys):
+def test_listing_with_a_seed_is_reproducible(capsys):
     drawn = []
     for _ in range(2):
         assert main(["--list", "--json", "--count", "3", "--seed", "7"]) == 0
@@ -65,13 +65,13 @@ def test_it_lists_what_a_seed_draws(capsys):
     assert main(["--list", "--file", "no such file"]) == 2
 
 
-async def test_a_fault_is_noticed_or_survives_and_the_checkout_is_not_touched():
+async def test_a_fault_is_noticed_or_survives_and_the_checkout_stays_as_it_was():
     test = "wire/test_wire_registry.py::test_registered_classes_travel"
     noticed = fault("noticed", "wire/registry.py", "LAST_TAG = 127", "LAST_TAG = 126", test)
     survives = fault("survives", "wire/registry.py", '"""Your own classes', '"""Your classes', test)
-    told = []
-    outcomes = await run_all([noticed, survives], workers=1, seconds=60, told=told.append)
+    reported = []
+    outcomes = await run_all([noticed, survives], workers=1, seconds=60, told=reported.append)
     assert [each.kind for each in outcomes] == ["noticed", "survived"]
     assert outcomes[0].by == test
-    assert told == outcomes
+    assert reported == outcomes
     assert complaint(noticed) is None

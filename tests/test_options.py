@@ -1,4 +1,4 @@
-"""The options that type checkers see are those that a session has."""
+"""The options that type checkers see are the options that a session has."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPENERS = (
 )
 
 
-def test_type_checkers_see_each_option_with_its_type_and_no_other():
+def test_session_options_match_the_fields_of_options():
     seen = {name: each.__forward_arg__ for name, each in SessionOptions.__annotations__.items()}
     assert seen == {field.name: field.type for field in dataclasses.fields(Options)}
     assert SessionOptions.__required_keys__ == frozenset()
@@ -37,7 +37,7 @@ def test_each_option_is_described():
 
 
 @pytest.mark.parametrize("opener", OPENERS, ids=lambda opener: opener.__name__)
-def test_whatever_opens_a_session_names_its_options_for_an_editor(opener):
+def test_each_opener_of_a_session_declares_its_options_for_editors(opener):
     rest = inspect.signature(opener).parameters["options"]
     assert rest.kind is inspect.Parameter.VAR_KEYWORD
     module = inspect.getmodule(inspect.unwrap(opener))
@@ -57,7 +57,7 @@ def test_connect_in_has_all_options_of_connect_but_on_end():
     assert options(trio_rpc.connect_in) == wanted
 
 
-def test_limits_show_what_differs_from_the_defaults():
+def test_the_repr_of_limits_shows_values_that_differ_from_the_defaults():
     assert repr(trio_rpc.Limits()) == "Limits()"
     limits = trio_rpc.Limits(max_calls=16, close_grace=30)
     assert repr(limits) == "Limits(max_calls=16, close_grace=30)"

@@ -1,4 +1,4 @@
-"""What the README says is so: its programs and commands run, and its figures are measured."""
+"""The README is true: its programs and commands run, and its figures are in the report."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ COMMANDS = [re.sub(r"\s+#.*$", "", each.command) for each in transcripts(PAGE)]
 
 
 def program(name: str) -> list[str]:
-    """Return the lines of a program that are not blank."""
+    """Return the non-blank lines of a program of the README."""
     [text] = [each.text for each in blocks_of(PAGE) if each.note == f"file: examples/oven/{name}"]
     return filled(text)
 
 
-def test_it_is_short():
+def test_the_readme_and_its_programs_are_short():
     assert read(PAGE).count("\n") <= 150
     assert len(program("server.py")) <= 12
     assert len(program("client.py")) <= 8
 
 
-def test_what_you_get_is_said_in_a_few_words_with_links():
+def test_the_features_of_the_readme_are_short_and_have_links():
     bullets = re.findall(r"^- (.*)$", section(PAGE, "What you get"), re.MULTILINE)
     assert 1 < len(bullets) <= 8
     for bullet in bullets:
@@ -64,7 +64,7 @@ def test_ci_installs_with_pip_as_the_readme_does():
     assert re.search(r"/bin/trio-rpc\" demo ", script)
 
 
-def test_the_figures_of_the_readme_are_those_of_the_report():
+def test_the_figures_of_the_readme_are_in_the_report():
     report = read("docs/benchmarks.txt")
     figures = re.findall(r"([\d,.]+\d) (?:µs|calls/s)", read(PAGE))
     assert len(figures) == 2
@@ -72,5 +72,5 @@ def test_the_figures_of_the_readme_are_those_of_the_report():
 
 
 @pytest.mark.parametrize("picture", ["demo.svg", "benchmarks.svg"])
-def test_pictures_say_what_they_show(picture):
+def test_pictures_have_an_alternative_text(picture):
     assert re.search(rf"!\[[^\]]+\]\(docs/{picture}\)", read(PAGE))

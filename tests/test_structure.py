@@ -1,4 +1,4 @@
-"""Keep the source easy to enter: short files, functions and lines, and one name for one place."""
+"""The source stays readable: short files, functions and lines, and unique file names."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TEXTS = {
 
 LONGEST_MODULE = 600
 LONGEST_FUNCTION = 60
-"""Lines, without its docstring, which should not be shortened for this."""
+"""Lines without the docstring, so that nobody shortens a docstring to meet the limit."""
 LONGEST_LINE = 100
 
 IN_EACH_FOLDER = {"__init__.py", "channel.py", "client.py", "core.py", "driver.py", "server.py"}
-"""Names that several folders may have: the folder tells the files apart."""
+"""File names that any folder may use: the folder tells them apart."""
 
 SAME_NAMES = {
     "app.py": {"cli", "gateway/server"},
@@ -38,7 +38,7 @@ SAME_NAMES = {
     "stream.py": {"channels", "channels/websocket"},
     "streams.py": {"cli", "protocol"},
 }
-"""Other names that several folders have: each file is its layer's part of one subject."""
+"""Other file names used twice: the files treat one subject in different layers."""
 
 
 def test_there_is_something_to_look_at():
@@ -46,12 +46,12 @@ def test_there_is_something_to_look_at():
 
 
 @pytest.mark.parametrize("path", sorted(TEXTS))
-def test_no_module_is_long(path):
+def test_modules_are_short(path):
     assert TEXTS[path].count("\n") <= LONGEST_MODULE
 
 
 @pytest.mark.parametrize("path", TEXTS)
-def test_no_function_is_long(path):
+def test_functions_are_short(path):
     for node in ast.walk(ast.parse(TEXTS[path])):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -62,7 +62,7 @@ def test_no_function_is_long(path):
 
 
 @pytest.mark.parametrize("path", sorted(TEXTS))
-def test_no_line_is_long(path):
+def test_lines_are_short(path):
     long = [
         number
         for number, line in enumerate(TEXTS[path].splitlines(), start=1)
@@ -71,7 +71,7 @@ def test_no_line_is_long(path):
     assert not long, f"lines {long}"
 
 
-def test_a_file_name_is_used_in_one_folder():
+def test_file_names_are_unique():
     folders = defaultdict(set)
     for path in TEXTS:
         folder, _, name = path.rpartition("/")

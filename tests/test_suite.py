@@ -1,4 +1,4 @@
-"""What holds of the tests themselves, wherever they run and whoever wrote them."""
+"""Checks of the tests themselves: signals, deadlines, cancel scopes, slow tests, file names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _ignore_signals():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals to ignore")
-def test_a_test_that_interrupts_passes_where_a_script_has_made_us_ignore_signals():
+def test_a_test_that_interrupts_passes_although_the_parent_ignores_signals():
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
     done = subprocess.run(  # noqa: S603 - our own tests
         [*command, "--timeout", "20", INTERRUPT],
@@ -39,7 +39,7 @@ def test_a_test_that_interrupts_passes_where_a_script_has_made_us_ignore_signals
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_no_example_has_a_deadline_on_a_busy_machine():
+def test_hypothesis_has_no_deadline():
     assert settings.default.deadline is None
     assert settings.default.print_blob
     assert HealthCheck.too_slow in settings.default.suppress_health_check
@@ -49,7 +49,7 @@ SCOPES = {"CancelScope", "move_on_after", "move_on_at"}
 
 
 def _is_scope(expression):
-    """Whether a block of it may swallow a Cancelled."""
+    """Tell whether an expression opens a scope that may swallow a Cancelled."""
     if not isinstance(expression, ast.Call):
         return False
     shields = any(each.arg == "shield" for each in expression.keywords)
@@ -81,10 +81,10 @@ def _names_after(block, function):
 
 
 def cannot_fail(source):
-    """Return the lines of ``pytest.raises`` that a cancel scope round them makes worthless.
+    """Return the lines of ``pytest.raises`` that a cancel scope round them keeps from failing.
 
     If the block ends with a Cancelled in place of the error, the scope swallows that, and the test
-    passes. It is all right if what was caught is looked at behind the scope.
+    passes. The check is valid if the test uses the caught exception after the scope.
     """
     found = []
     for function in ast.walk(ast.parse(source)):
@@ -98,7 +98,7 @@ def cannot_fail(source):
 
 
 @pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.stem)
-def test_no_scope_swallows_the_cancelled_that_pytest_raises_should_see(path):
+def test_no_cancel_scope_hides_a_failed_pytest_raises(path):
     assert cannot_fail(path.read_text("utf-8")) == []
 
 
@@ -125,18 +125,18 @@ def test_no_scope_swallows_the_cancelled_that_pytest_raises_should_see(path):
         ("with CancelScope(shield=True):\n    with pytest.raises(ValueError):\n     f()", []),
     ],
 )
-def test_such_a_test_is_found(block, lines):
+def test_a_cancel_scope_round_pytest_raises_is_found(block, lines):
     assert cannot_fail(f"async def test():\n  {block}") == lines
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/2/3", "a/b", " 1/2"])
-def test_a_part_of_the_slow_tests_is_one_that_there_is(text):
+def test_an_invalid_part_of_the_slow_tests_is_refused(text):
     with pytest.raises(ValueError, match=re.escape(text)):
         slow_part.part(text)
 
 
 class Named:
-    """As much of a test as the choice of slow ones looks at."""
+    """A stand-in for a test item, with the two members that `slow_part` reads."""
 
     def __init__(self, number, *, slow):
         self.nodeid = f"test_{number}"
@@ -146,24 +146,24 @@ class Named:
         return self._markers[name]
 
 
-def test_each_slow_test_is_in_one_part_and_each_other_test_in_all():
+def test_each_slow_test_is_in_one_part_and_each_quick_test_in_all():
     tests = [Named(number, slow=number % 3 == 0) for number in range(60)]
     for each in tests:
         parts = [slow_part.is_in_part(each, slow_part.part(text)) for text in ("1/2", "2/2")]
         assert sum(parts) == (1 if each.get_closest_marker("slow") else 2)
         assert slow_part.is_in_part(each, slow_part.part("1/1"))
-    for text in ("1/2", "2/2"):  # neither has all the work
+    for text in ("1/2", "2/2"):  # each has about half of the slow tests
         assert sum(slow_part.is_in_part(each, slow_part.part(text)) for each in tests) > 43
 
 
-def test_each_test_that_is_listed_as_slow_is_there():
+def test_each_test_that_is_listed_as_slow_exists():
     found = {path.name: path.read_text("utf-8") for path in TESTS.rglob("test_*.py")}
     assert set(found) >= slow_tests.MODULES
     for module, tests in slow_tests.TESTS.items():
-        for test in tests - {"runTest"}:  # which hypothesis makes of a state machine
+        for test in tests - {"runTest"}:  # hypothesis adds it to a state machine
             assert f"def {test}(" in found[module]
 
 
-def test_no_two_test_modules_have_one_name():
+def test_names_of_test_modules_are_unique():
     names = Counter(path.name for path in TESTS.rglob("test_*.py"))
     assert names.most_common(1)[0][1] == 1, names.most_common(3)

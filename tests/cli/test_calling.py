@@ -1,4 +1,4 @@
-"""call, stream, describe and ping, against a server in the same process."""
+"""The commands call, stream, describe and ping, run against a server in this process."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def call(target, method, arguments="[]", *, patience=math.inf, as_json=Tru
         ("shop.echo", '{"abandon_on_cancel": 1, "method": 2, "timeout": 3}', None),
     ],
 )
-async def test_a_result_is_json(method, arguments, result, capsys):
+async def test_a_result_is_printed_as_one_line_of_json(method, arguments, result, capsys):
     async with shop() as (_, target):
         await call(target, method, arguments)
     out = capsys.readouterr().out
@@ -156,7 +156,7 @@ async def test_a_result_is_json(method, arguments, result, capsys):
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-async def test_what_json_lacks_is_text_and_nothing_reaches_the_terminal_raw(as_json, capsys):
+async def test_values_without_a_json_form_are_printed_as_escaped_text(as_json, capsys):
     async with shop() as (_, target):
         await call(target, "shop.odd", as_json=as_json)
     out = capsys.readouterr().out
@@ -176,7 +176,7 @@ async def test_what_json_lacks_is_text_and_nothing_reaches_the_terminal_raw(as_j
 
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("kind", ["int", "bytes", "within"])
-async def test_a_result_of_which_json_would_keep_less_fails(kind, as_json, capsys):
+async def test_a_result_whose_keys_collide_in_json_is_an_error(kind, as_json, capsys):
     async with shop() as (_, target):
         with pytest.raises(CallFailed, match=r"cannot be shown as JSON.* appears twice") as caught:
             await call(target, "shop.colliding", f'["{kind}"]', as_json=as_json)
@@ -198,7 +198,7 @@ async def test_a_result_of_which_json_would_keep_less_fails(kind, as_json, capsy
         ("", "[]", "MethodNotFound: "),
     ],
 )
-async def test_a_failed_call_is_one_printable_line(method, arguments, text):
+async def test_a_failed_call_is_reported_in_one_printable_line(method, arguments, text):
     async with shop() as (_, target):
         with pytest.raises(CallFailed) as caught:
             await call(target, method, arguments)
@@ -208,28 +208,28 @@ async def test_a_failed_call_is_one_printable_line(method, arguments, text):
     assert caught.value.code == Exit.FAILED
 
 
-async def test_a_long_error_is_cut():
+async def test_a_long_error_text_is_truncated():
     async with shop() as (_, target):
         with pytest.raises(CallFailed, match="5000 characters") as caught:
             await call(target, "shop.fail", '["long"]')
     assert len(str(caught.value)) < 500
 
 
-async def test_the_fate_of_the_call_is_told():
+async def test_a_failed_call_is_reported_with_its_fate():
     async with shop() as (_, target):
         with pytest.raises(CallFailed, match="the handler never ran") as caught:
             await call(target, "shop.nothing")
     assert caught.value.details["fate"] == "not started"
 
 
-async def test_a_timeout_cancels_the_call_there_before_it_is_reported(autojump_clock):
+async def test_a_timeout_is_reported_after_the_handler_has_been_cancelled(autojump_clock):
     async with shop() as (service, target):
         with pytest.raises(CallFailed, match="no result in time"):
             await call(target, "shop.hold", patience=0.5)
         assert service.cleaned_up.is_set()
 
 
-async def test_credentials_are_shown_at_the_door():
+async def test_credentials_are_sent_when_connecting():
     async def check(session, credentials):
         if credentials != {"token": "t"}:
             raise trio_rpc.Refused("who are you?")
@@ -240,14 +240,14 @@ async def test_credentials_are_shown_at_the_door():
         await call(Target(url=target.url, credentials='{"token": "t"}'), "shop.add", "[1]")
 
 
-async def test_what_cannot_be_sent_is_usage():
+async def test_a_value_that_cannot_be_encoded_is_a_usage_error():
     async with shop() as (_, target):
         with pytest.raises(Usage, match="cannot be sent"):
             await call(target, "shop.echo", json.dumps({"x": 1 << 9000}))
 
 
-async def test_interrupted_while_a_call_waits():
-    """Ctrl-C cancels the handler, is not swallowed, and does not break Trio's run loop."""
+async def test_ctrl_c_during_a_call_cancels_its_handler():
+    """Ctrl-C cancels the handler, ends the program, and does not break Trio's run loop."""
     async with shop() as (service, target):
         arguments = ("call", target.url, "shop.hold")
         async with running_cli(*arguments) as command:
@@ -257,7 +257,7 @@ async def test_interrupted_while_a_call_waits():
             assert await command.process.wait() == Exit.INTERRUPTED
 
 
-async def test_as_a_program():
+async def test_call_runs_as_a_program():
     async with shop() as (_, target):
         done = await run_cli("call", target.url, "shop.add", "[1, 2]")
         assert (done.returncode, done.stdout, done.stderr) == (0, b"3\n", b"")
@@ -266,7 +266,7 @@ async def test_as_a_program():
         assert json.loads(done.stderr)["error"]["type"] == "OSError"
 
 
-async def test_a_reader_that_leaves_is_no_traceback():
+async def test_a_closed_output_pipe_prints_no_traceback():
     async with shop() as (_, target):
         process = await trio.lowlevel.open_process(
             [*COMMAND, "call", target.url, "shop.echo", json.dumps({"x": "y" * 100_000})],
@@ -288,27 +288,27 @@ async def stream(target, method, arguments="[]", *, count=math.inf, patience=mat
     await calling.stream(target, method, arguments, output, count=count, patience=patience)
 
 
-async def test_the_items_of_a_stream_are_lines(capsys):
+async def test_each_item_of_a_stream_is_printed_on_a_line(capsys):
     async with shop() as (service, target):
         await stream(target, "shop.count", "[7]", count=2)
         assert service.cleaned_up.is_set()
     assert capsys.readouterr().out == "7\n8\n"
 
 
-async def test_a_stream_is_left_when_time_is_up(autojump_clock, capsys):
+async def test_a_timeout_ends_a_stream_and_its_generator(autojump_clock, capsys):
     async with shop() as (service, target):
         await stream(target, "shop.count", patience=5)
         assert service.cleaned_up.is_set()
     assert capsys.readouterr().out == "1\n2\n3\n"
 
 
-async def test_what_is_no_stream_fails_in_one_line():
+async def test_streaming_a_plain_method_is_an_error_of_one_line():
     async with shop() as (_, target):
         with pytest.raises(CallFailed, match=r"shop\.add: .*method"):
             await stream(target, "shop.add", "[1]")
 
 
-async def test_stream_as_a_program():
+async def test_stream_runs_as_a_program():
     async with shop() as (_, target):
         done = await run_cli("stream", target.url, "shop.count", "--count", "3", "--json")
         assert (done.returncode, done.stdout) == (Exit.OK, b"1\n2\n3\n")
@@ -319,7 +319,7 @@ async def test_stream_as_a_program():
 # ── describe ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_describe_for_people(capsys):
+async def test_describe_prints_readable_lines(capsys):
     async with shop() as (_, target):
         await calling.describe(target, Output(as_json=False))
     lines = capsys.readouterr().out.splitlines()
@@ -330,7 +330,7 @@ async def test_describe_for_people(capsys):
     assert "  log(line: str) -> None  notification" in lines
 
 
-async def test_describe_for_scripts(capsys):
+async def test_describe_prints_json(capsys):
     async with shop() as (_, target):
         await calling.describe(target, Output(as_json=True))
     described = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
@@ -344,7 +344,7 @@ async def test_describe_for_scripts(capsys):
     assert not any(name.startswith("trio_rpc.") for name in described)
 
 
-async def test_describe_escapes_and_cuts_what_the_other_end_says(capsys, monkeypatch):
+async def test_describe_escapes_and_truncates_the_peers_text(capsys, monkeypatch):
     monkeypatch.setattr(calling, "DESCRIBE", "liar.describe")
     hostile = {
         "name": f"{HOSTILE}.{HOSTILE}",
@@ -362,21 +362,21 @@ async def test_describe_escapes_and_cuts_what_the_other_end_says(capsys, monkeyp
 
 
 @pytest.mark.parametrize("answer", [None, "x", {}, [1], [{"name": 1}], [{"raises": [1]}]])
-async def test_describe_of_another_kind_is_one_line(answer, monkeypatch):
+async def test_an_unknown_form_of_description_is_an_error_of_one_line(answer, monkeypatch):
     monkeypatch.setattr(calling, "DESCRIBE", "liar.describe")
     async with trio_rpc.open_server({"liar": Liar(answer)}, "tcp://127.0.0.1:0") as server:
         with pytest.raises(CallFailed, match="describes itself in another way"):
             await calling.describe(Target(url=server.urls[0]), Output(as_json=False))
 
 
-async def test_a_peer_that_does_not_describe_itself(monkeypatch):
+async def test_describing_a_peer_without_introspection_is_an_error(monkeypatch):
     monkeypatch.setattr(calling, "DESCRIBE", "nothing.describe")
     async with shop() as (_, target):
         with pytest.raises(CallFailed, match="does not describe itself"):
             await calling.describe(target, Output(as_json=False))
 
 
-async def test_nothing_to_describe(capsys):
+async def test_describe_of_a_peer_without_methods_says_so(capsys):
     async with trio_rpc.open_server(None, "tcp://127.0.0.1:0") as server:
         await calling.describe(Target(url=server.urls[0]), Output(as_json=False))
     assert capsys.readouterr().out == "no methods are offered\n"
@@ -385,7 +385,7 @@ async def test_nothing_to_describe(capsys):
 # ── ping ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_ping_for_people(capsys):
+async def test_ping_prints_readable_lines(capsys):
     async with shop() as (_, target):
         await calling.ping(target, Output(as_json=False), count=3, interval=0)
     lines = capsys.readouterr().out.splitlines()
@@ -393,7 +393,7 @@ async def test_ping_for_people(capsys):
     assert lines[3].startswith("3 answers: min ")
 
 
-async def test_ping_for_scripts(capsys):
+async def test_ping_prints_json(capsys):
     async with shop() as (_, target):
         await calling.ping(target, Output(as_json=True), count=2, interval=0)
     report = json.loads(capsys.readouterr().out)
@@ -404,7 +404,7 @@ async def test_ping_for_scripts(capsys):
 PLUGIN = f"exec:{sys.executable} examples/plugins"
 
 
-async def test_a_child_process_in_place_of_a_url():
+async def test_an_exec_url_starts_a_child_process():
     done = await run_cli("describe", f"{PLUGIN}/shout.py", "--json")
     assert done.returncode == Exit.OK
     assert done.stderr == b""
@@ -420,14 +420,14 @@ async def test_a_child_process_in_place_of_a_url():
         ("exec:'x", Exit.USAGE, "No closing quotation"),
     ],
 )
-async def test_a_child_process_that_is_none(url, code, complaint):
+async def test_a_child_process_that_does_not_start_is_an_error(url, code, complaint):
     done = await run_cli("ping", url)
     assert done.returncode == code
     assert done.stdout == b""
     assert complaint in done.stderr.decode().splitlines()[-1]
 
 
-async def test_a_child_process_has_no_certificate(tmp_path):
+async def test_a_certificate_for_a_child_process_is_refused(tmp_path):
     certificate = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(certificate)
     with pytest.raises(Usage, match="has no certificate"):

@@ -1,4 +1,4 @@
-"""The demo: what it claims is so, whatever it is shown on, and no process is left behind."""
+"""The demo: its claims hold, on every kind of output, and it leaves no process behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-async def test_for_scripts_everything_is_in_one_object():
+async def test_the_demo_prints_one_json_object_for_scripts():
     done = await run_cli("demo", "--quick", "--json")
     assert (done.returncode, done.stderr) == (0, b"")
     report = json.loads(done.stdout)
@@ -50,7 +50,7 @@ async def test_for_scripts_everything_is_in_one_object():
     assert not is_alive(report["server"]["pid"])
 
 
-async def test_in_a_pipe_it_is_plain_text():
+async def test_the_demo_prints_plain_text_into_a_pipe():
     done = await run_cli("demo", "--quick")
     assert (done.returncode, done.stderr) == (0, b"")
     text = done.stdout.decode()
@@ -65,7 +65,7 @@ async def test_in_a_pipe_it_is_plain_text():
     assert not is_alive(int(server[1]))
 
 
-async def test_where_the_encoding_has_no_box_characters():
+async def test_the_demo_prints_only_ascii_where_the_encoding_is_ascii():
     with trio.fail_after(PATIENCE):
         done = await trio.run_process(
             [*COMMAND, "demo", "--quick"],
@@ -78,7 +78,7 @@ async def test_where_the_encoding_has_no_box_characters():
     assert done.stdout.isascii()
 
 
-async def test_in_a_terminal_there_are_bars():
+async def test_the_demo_draws_bars_in_a_terminal():
     ours, theirs = os.openpty()
     process = await trio.lowlevel.open_process(
         [*COMMAND, "demo", "--quick"],
@@ -95,7 +95,7 @@ async def test_in_a_terminal_there_are_bars():
                 try:
                     while part := await terminal.receive_some():
                         shown += part
-                except trio.BrokenResourceError:  # how Linux says that the other end is closed
+                except trio.BrokenResourceError:  # on Linux: the other end is closed
                     pass
                 assert await process.wait() == 0
     finally:
@@ -108,7 +108,7 @@ async def test_in_a_terminal_there_are_bars():
     assert "✗" not in text
 
 
-async def test_interrupted_it_takes_the_server_with_it():
+async def test_an_interrupted_demo_stops_its_server():
     async with running_cli("demo") as demo:
         server = await _server_of(demo)
         demo.process.send_signal(signal.SIGINT)
@@ -116,8 +116,8 @@ async def test_interrupted_it_takes_the_server_with_it():
     assert not is_alive(server)
 
 
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="there is no way to wait for a stranger")
-async def test_killed_it_does_not_leave_the_server_behind():
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="requires a pidfd")
+async def test_the_server_of_a_killed_demo_stops():
     async with running_cli("demo") as demo:
         server = os.pidfd_open(await _server_of(demo))
         try:
@@ -134,7 +134,7 @@ async def _server_of(demo) -> int:
     return int(found[1])
 
 
-async def test_a_reader_that_leaves_is_no_traceback():
+async def test_a_closed_output_pipe_prints_no_traceback():
     process = await trio.lowlevel.open_process(
         [*COMMAND, "demo", "--quick"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -146,7 +146,7 @@ async def test_a_reader_that_leaves_is_no_traceback():
     await process.stderr.aclose()
 
 
-# ── its parts ────────────────────────────────────────────────────────────────────────────────
+# ── parts of it ────────────────────────────────────────────────────────────────────────────────
 
 
 def node(direction, number, method, *, parent=None, age=1.0, state="running"):
@@ -155,7 +155,7 @@ def node(direction, number, method, *, parent=None, age=1.0, state="running"):
     )
 
 
-def test_both_ends_of_a_call_are_one_node():
+def test_join_trees_makes_one_node_of_both_ends_of_a_call():
     client = [
         node("out", 7, "job", state="waiting", age=2.0),
         node("in", 1, "progress", parent=("out", 7)),
@@ -174,7 +174,7 @@ def test_both_ends_of_a_call_are_one_node():
     assert (look.at_caller, look.at_callee) == ("", "running")
 
 
-def test_latencies():
+def test_latencies_report_count_and_percentiles():
     latencies = Latencies()
     assert len(latencies) == 0
     for number in range(1, 101):
@@ -183,5 +183,5 @@ def test_latencies():
     assert latencies.as_dict() == expected
 
 
-def test_plural():
+def test_plural_has_thousands_separators():
     assert [plural(count, "call") for count in (0, 1, 1000)] == ["0 calls", "1 call", "1,000 calls"]

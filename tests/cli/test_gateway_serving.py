@@ -1,4 +1,4 @@
-"""serve --listen http://…: a gateway for browsers, beside the other URLs or alone."""
+"""serve --listen http://…: a gateway for browsers, alone or along with other URLs."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_a_gateway_beside_another_url(folder):
         assert await server.line() == "holding"
 
 
-async def test_a_signal_lets_the_work_of_browsers_end(folder):
+async def test_after_a_signal_calls_of_browsers_may_finish(folder):
     async with serving(folder, "--grace", "600", "--listen", "tcp://127.0.0.1:0") as server:
         tcp, url = (await server.event())["urls"]
         message = Message("127.0.0.1", int(url.rpartition(":")[2]))
@@ -96,7 +96,7 @@ async def test_a_signal_lets_the_work_of_browsers_end(folder):
             assert await server.process.wait() == 0
 
 
-async def test_hosts_are_those_that_are_allowed(folder):
+async def test_only_allowed_hosts_are_accepted(folder):
     async with serving(folder, "--allow-host", "my.example") as server:
         [url] = (await server.event())["urls"]
         async with httpx.AsyncClient(base_url=url) as http:
@@ -117,7 +117,7 @@ async def test_hosts_are_those_that_are_allowed(folder):
         (("--listen", "http://127.0.0.1:0", "--allow-origin", "x"), b"is not an origin"),
     ],
 )
-async def test_what_is_wrong_is_said_in_one_line(folder, arguments, complaint):
+async def test_a_bad_option_is_reported_in_one_line(folder, arguments, complaint):
     done = await run_cli("serve", "scan_service:services", *arguments, cwd=folder)
     assert done.returncode in {2, 3}
     assert complaint in done.stderr

@@ -23,19 +23,19 @@ signal.raise_signal(signal.SIGINT)
 os.write(1, b", loaded")
 os._exit(0)
 """
-"""A module during whose import Ctrl-C comes."""
+"""A module that raises SIGINT while it is imported."""
 
 SCRIPT = "import sys\nfrom trio_rpc.cli import main\nsys.exit(main())\n"
-"""What an installer writes."""
+"""The script that an installer writes."""
 
 FIRST_AND_LAST = ("trio", "msgspec", "cyclopts")
-"""Modules that are loaded early, in the middle, and by the command line alone."""
+"""Modules imported early, in the middle, and only by the command line."""
 
 
 async def load(
     tmp_path: Path, command: list[str], module: str, before: str = ""
 ) -> tuple[int, bytes, bytes]:
-    """Run Python with a module that interrupts its loading; return exit code, output, errors."""
+    """Run Python with a module that raises SIGINT, and return exit code, output and errors."""
     (tmp_path / f"{module}.py").write_text(BLOCKS.format(before=before))
     paths = [str(tmp_path), str(ROOT)]
     with trio.fail_after(PATIENCE):
@@ -58,7 +58,7 @@ def script(tmp_path):
 
 
 @pytest.mark.parametrize("module", FIRST_AND_LAST)
-async def test_the_script_ends_silently(tmp_path, script, module):
+async def test_ctrl_c_while_the_script_is_loading_ends_it_silently(tmp_path, script, module):
     assert await load(tmp_path, [script, "ping"], module) == (Exit.INTERRUPTED, b"loading", b"")
 
 
@@ -70,13 +70,13 @@ async def test_the_script_ends_silently(tmp_path, script, module):
         (["-W", "error", "-sm", "trio_rpc"], "cyclopts"),
     ],
 )
-async def test_python_m_ends_silently(tmp_path, options, module):
+async def test_ctrl_c_while_python_m_is_loading_ends_it_silently(tmp_path, options, module):
     ended = await load(tmp_path, [*options, "ping"], module)
     assert ended == (Exit.INTERRUPTED, b"loading", b"")
 
 
 @pytest.mark.parametrize("command", [["-c", "import trio_rpc"], ["-m", "plugin", "trio_rpc"]])
-async def test_a_program_that_imports_the_package_is_told(tmp_path, command):
+async def test_ctrl_c_while_a_program_imports_the_package_is_raised(tmp_path, command):
     (tmp_path / "plugin").mkdir()
     (tmp_path / "plugin" / "__init__.py").write_text("import trio_rpc")
     (tmp_path / "plugin" / "__main__.py").touch()

@@ -1,4 +1,4 @@
-"""serve: a program of its own, ended by signals or by the end of its standard input."""
+"""serve, as its own process: ended by signals or by the end of its standard input."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def crooked(session):
 
 
 class Keeper:
-    """The client's end: a call of gate.wait is in flight until it gives leave."""
+    """A client whose call of gate.wait is in flight until ``leave`` is set."""
 
     def __init__(self) -> None:
         self.asked = trio.Event()
@@ -94,7 +94,7 @@ async def test_bound_urls_are_printed(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_lets_the_call_in_flight_end(folder, number):
+async def test_after_a_signal_an_in_flight_call_may_finish(folder, number):
     keeper = Keeper()
     async with serving(folder, "--grace", "600") as server, trio.open_nursery() as nursery:
         (url,) = (await server.event())["urls"]
@@ -111,7 +111,7 @@ async def test_a_signal_lets_the_call_in_flight_end(folder, number):
     assert keeper.outcome == "through"
 
 
-async def test_a_call_that_outlasts_the_grace_is_cut_off(folder):
+async def test_a_call_that_outlasts_the_grace_period_is_cancelled(folder):
     keeper = Keeper()
     async with serving(folder, "--grace", "0.05") as server, trio.open_nursery() as nursery:
         (url,) = (await server.event())["urls"]
@@ -138,7 +138,7 @@ async def test_a_second_signal_stops_at_once(folder):
     assert isinstance(keeper.outcome, trio_rpc.RpcError)
 
 
-async def test_a_server_killed_under_a_call_is_exit_code_3(folder):
+async def test_a_call_exits_with_code_3_when_its_server_is_killed(folder):
     async with serving(folder) as server:
         (url,) = (await server.event())["urls"]
         async with running_cli("call", url, "gate.hold", "--json") as caller:
@@ -147,7 +147,7 @@ async def test_a_server_killed_under_a_call_is_exit_code_3(folder):
             assert await caller.process.wait() == Exit.UNREACHABLE
 
 
-async def test_the_end_of_standard_input_stops_it(folder):
+async def test_the_server_stops_at_the_end_of_standard_input(folder):
     async with serving(folder, "--until-stdin-closes") as server:
         assert (await server.event())["event"] == "listening"
         await server.process.stdin.aclose()
@@ -156,9 +156,9 @@ async def test_the_end_of_standard_input_stops_it(folder):
         assert await server.process.wait() == 0
 
 
-async def test_without_that_option_standard_input_means_nothing(folder):
+async def test_the_server_ignores_standard_input_by_default(folder):
     async with serving(folder) as server:
-        await server.process.stdin.aclose()  # its end is there before it looks, if it looks
+        await server.process.stdin.aclose()  # at its end before the server could read it
         (url,) = (await server.event())["urls"]
         for _ in range(20):
             async with trio_rpc.connect(url) as session:
@@ -168,7 +168,7 @@ async def test_without_that_option_standard_input_means_nothing(folder):
         assert (await server.event())["event"] == "stopped"
 
 
-async def test_a_class_gets_an_object_for_each_session(folder):
+async def test_a_service_class_is_instantiated_for_each_session(folder):
     async with serving(folder, services="Greeter") as server:
         (url,) = (await server.event())["urls"]
         for name in ("ann", "bob"):
@@ -176,7 +176,7 @@ async def test_a_class_gets_an_object_for_each_session(folder):
                 assert await session.call("greet") == f"hello {name}"
 
 
-async def test_a_function_that_fails_costs_its_session_only(folder):
+async def test_a_services_function_that_fails_ends_its_session_only(folder):
     async with serving(folder, services="crooked") as server:
         (url,) = (await server.event())["urls"]
         for _ in range(2):
@@ -185,7 +185,7 @@ async def test_a_function_that_fails_costs_its_session_only(folder):
                     pass
 
 
-def test_the_log_is_escaped():
+def test_control_characters_in_the_log_are_escaped():
     formatter = EscapingFormatter("%(levelname)s %(message)s")
     error = ValueError("\x1b[2J\nmore")
     record = logging.LogRecord(

@@ -1,4 +1,4 @@
-"""Standard streams that are missing, full, or read by nobody: the right exit code, one line at most, no traceback."""
+"""Standard streams that are closed, full or unread: the exit code is right, without a traceback."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def serving() -> AsyncIterator[str]:
 
 
 async def shell(arguments: list[str], redirected: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a command as somebody has typed it, with what follows it; its exit code is the command's own."""
+    """Run a command with redirections in a shell, and return its own exit code and output."""
     text = f"{shlex.join([*COMMAND, *arguments])} {redirected}"
     if "|" in redirected:
         text = f"set -o pipefail; {text}"
@@ -83,10 +83,10 @@ FAILING = {
 
 
 def check_quiet(done: subprocess.CompletedProcess[bytes], lines: int) -> None:
-    told = done.stderr.decode()
-    assert "Traceback" not in told
-    assert "Exception ignored" not in told
-    assert len(told.splitlines()) <= lines, told
+    text = done.stderr.decode()
+    assert "Traceback" not in text
+    assert "Exception ignored" not in text
+    assert len(text.splitlines()) <= lines, text
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def check_quiet(done: subprocess.CompletedProcess[bytes], lines: int) -> None:
         *(("call", redirected) for redirected in ("2>&-", "<&-", ">&- 2>&- <&-", "2>/dev/full")),
     ],
 )
-async def test_a_stream_that_is_missing_changes_no_exit_code(name, redirected):
+async def test_a_missing_standard_stream_does_not_change_the_exit_code(name, redirected):
     async with serving() as url:
         done = await shell([url if one == "URL" else one for one in COMMANDS[name]], redirected)
     check_quiet(done, 0)
@@ -114,7 +114,7 @@ async def test_a_stream_that_is_missing_changes_no_exit_code(name, redirected):
         ),
     ],
 )
-async def test_a_command_that_fails_has_its_exit_code_also_without_streams(name, redirected):
+async def test_a_failed_command_keeps_its_exit_code_without_standard_streams(name, redirected):
     arguments, code = FAILING[name]
     async with serving() as url:
         done = await shell([url if one == "URL" else one for one in arguments], redirected)
@@ -123,7 +123,7 @@ async def test_a_command_that_fails_has_its_exit_code_also_without_streams(name,
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-async def test_a_full_disk_is_one_line(name):
+async def test_a_full_disk_is_reported_in_one_line(name):
     async with serving() as url:
         done = await shell([url if one == "URL" else one for one in COMMANDS[name]], ">/dev/full")
     check_quiet(done, 1)
@@ -139,14 +139,14 @@ async def test_a_full_disk_is_one_line(name):
         ("a long stream as JSON", "| head -n 1"),
     ],
 )
-async def test_a_reader_that_leaves_is_silence(name, reader):
+async def test_a_closed_output_pipe_is_not_reported(name, reader):
     async with serving() as url:
         done = await shell([url if one == "URL" else one for one in COMMANDS[name]], reader)
     check_quiet(done, 0)
-    assert done.returncode in {Exit.OK, Exit.FAILED}  # it may have been done before
+    assert done.returncode in {Exit.OK, Exit.FAILED}  # OK if it finished before the pipe closed
 
 
-async def test_a_reader_that_has_left_ends_a_stream_that_has_no_end():
+async def test_a_closed_output_pipe_ends_an_endless_stream():
     async with serving() as url:
         done = await shell(["stream", url, "ticks", "[1000000000]", "--json"], "| head -n 1")
     check_quiet(done, 0)
@@ -157,14 +157,14 @@ async def test_a_reader_that_has_left_ends_a_stream_that_has_no_end():
     ("redirected", "codes"),
     [(">&- 2>&- <&-", {0}), (">/dev/full", {1}), ("| head -n 1", {0, 1})],
 )
-async def test_the_demo(redirected, codes):
+async def test_the_demo_runs_with_redirected_streams(redirected, codes):
     done = await shell(["demo", "--quick"], redirected)
     check_quiet(done, 1)
     assert done.returncode in codes
 
 
-async def test_a_server_goes_on_when_nobody_reads_what_it_says():
-    """It says where it listens; whoever wanted to know has read that and left."""
+async def test_a_server_keeps_serving_after_its_output_pipe_is_closed():
+    """The reader of its output reads the URLs and closes the pipe."""
     reads, writes = os.pipe()
     process = await trio.lowlevel.open_process(
         [*COMMAND, "serve", "examples.market:services", "--listen", "tcp://127.0.0.1:0", "--json"],
@@ -194,8 +194,8 @@ async def test_a_server_goes_on_when_nobody_reads_what_it_says():
 
 
 @pytest.mark.parametrize("redirected", [">&-", ">&- 2>&- <&-"])
-async def test_a_server_without_streams_serves(redirected, tmp_path):
-    """Its sockets must not take the place of a stream: what is printed would go to a client."""
+async def test_a_server_without_standard_streams_serves(redirected, tmp_path):
+    """Its sockets must not get a standard stream's descriptor: prints would go to a client."""
     place = tmp_path / "s"
     command = [*COMMAND, "serve", "examples.market:services", "--listen", f"unix://{place}"]
     process = await trio.lowlevel.open_process(
@@ -206,7 +206,7 @@ async def test_a_server_without_streams_serves(redirected, tmp_path):
     )
     try:
         with trio.fail_after(PATIENCE):
-            while not place.exists():  # noqa: ASYNC110 - it has no other way to tell
+            while not place.exists():  # noqa: ASYNC110 - there is no other sign of it
                 await trio.sleep(0.02)
             async with trio_rpc.connect(f"unix://{place}") as session:
                 assert await session.call("market.price", "BTC")
@@ -219,30 +219,30 @@ async def test_a_server_without_streams_serves(redirected, tmp_path):
             await process.wait()
 
 
-async def test_ping_sums_up_when_it_is_interrupted():
-    told = []
+async def test_an_interrupted_ping_prints_its_summary():
+    printed = []
     async with serving() as url, running_cli("ping", url, *ENDLESS) as command:
         for _ in range(3):
-            told.append(await command.line())
+            printed.append(await command.line())
         command.process.send_signal(signal.SIGINT)
         while line := await command.line():
-            told.append(line)
+            printed.append(line)
         assert await command.process.wait() == Exit.INTERRUPTED
-    shown = [line for line in told if "/1000000" in line]
-    assert told[-1].startswith(f"{len(shown)} answers: min ")
+    shown = [line for line in printed if "/1000000" in line]
+    assert printed[-1].startswith(f"{len(shown)} answers: min ")
 
 
-async def test_ping_sums_up_for_scripts_when_it_is_interrupted():
-    came = trio.Event()
+async def test_an_interrupted_ping_prints_its_summary_as_json():
+    connected = trio.Event()
 
     def services(_: trio_rpc.Session) -> Service:
-        came.set()
+        connected.set()
         return Service()
 
     async with trio.open_nursery() as nursery:
         [url] = await nursery.start(trio_rpc.serve, services, "tcp://127.0.0.1:0")
         async with running_cli("ping", url, *ENDLESS, "--json") as command:
-            await came.wait()
+            await connected.wait()
             command.process.send_signal(signal.SIGINT)
             summed = await command.event()
             assert (summed["url"], summed["count"] >= 0) == (url, True)
@@ -250,7 +250,7 @@ async def test_ping_sums_up_for_scripts_when_it_is_interrupted():
         nursery.cancel_scope.cancel()
 
 
-async def test_ping_sums_up_also_when_there_was_no_answer():
+async def test_an_interrupted_ping_without_answers_prints_a_summary():
     async def mute(stream: trio.SocketStream) -> None:
         taken.set()
         await trio.sleep_forever()

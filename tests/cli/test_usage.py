@@ -1,4 +1,4 @@
-"""Bad input gets one clear line and an exit status, never a traceback."""
+"""Bad input is reported in one clear line and an exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BAD = {
     "option misspelt": ["ping", URL, "--cuont", "3"],
     "argument missing": ["call"],
     "argument too many": ["ping", URL, "more"],
-    "no number": ["ping", URL, "--count", "many"],
+    "not a number": ["ping", URL, "--count", "many"],
     "count of zero": ["ping", URL, "--count", "0"],
     "negative interval": ["ping", URL, "--interval=-1"],
     "interval that is not finite": ["ping", URL, "--interval", "nan"],
@@ -59,7 +59,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())
-def test_bad_usage_is_one_line_and_exit_code_2(arguments, capsys):
+def test_bad_usage_is_reported_in_one_line_with_exit_code_2(arguments, capsys):
     assert main(arguments) == Exit.USAGE
     out, err = capsys.readouterr()
     assert out == ""
@@ -69,7 +69,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(arguments, capsys):
     assert len(err) < 1000
 
 
-def test_bad_usage_is_json_for_scripts(capsys):
+def test_bad_usage_is_reported_as_json_for_scripts(capsys):
     assert main(["call", URL, "m", "{]", "--json"]) == Exit.USAGE
     out, err = capsys.readouterr()
     assert out == ""
@@ -77,18 +77,18 @@ def test_bad_usage_is_json_for_scripts(capsys):
 
 
 @pytest.mark.parametrize("option", ["--json", "--json=true", "--json=yes", "--json=1"])
-def test_a_failure_is_json_however_that_was_asked_for(option, capsys):
+def test_a_failure_is_reported_as_json_with_any_spelling_of_the_option(option, capsys):
     assert main(["call", URL, "m", "{]", option]) == Exit.USAGE
     assert json.loads(capsys.readouterr().err)["error"]["exit"] == 2
 
 
 @pytest.mark.parametrize("option", [[], ["--json=false"]])
-def test_a_failure_is_a_line_for_people_otherwise(option, capsys):
+def test_a_failure_is_reported_in_a_readable_line_by_default(option, capsys):
     assert main(["call", URL, "m", "{]", *option]) == Exit.USAGE
     assert capsys.readouterr().err.startswith("trio-rpc: ")
 
 
-def test_interrupted_while_its_modules_are_loaded(capsys, monkeypatch):
+def test_ctrl_c_while_modules_are_imported_ends_the_program_silently(capsys, monkeypatch):
     def interrupt(name: str, *_: object) -> None:
         if name == "trio_rpc.cli.app":
             raise KeyboardInterrupt
@@ -99,7 +99,7 @@ def test_interrupted_while_its_modules_are_loaded(capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
 
 
-def test_nobody_there_is_exit_code_3(capsys):
+def test_a_refused_connection_exits_with_code_3(capsys):
     with socket.socket() as unheard:  # bound, but not listening
         unheard.bind(("127.0.0.1", 0))
         port = unheard.getsockname()[1]
@@ -110,7 +110,7 @@ def test_nobody_there_is_exit_code_3(capsys):
     assert err.count("\n") == 1
 
 
-def test_an_address_that_is_taken_is_exit_code_3(capsys, tmp_path, monkeypatch):
+def test_an_address_in_use_exits_with_code_3(capsys, tmp_path, monkeypatch):
     (tmp_path / "clock_service.py").write_text(
         "import trio_rpc\n"
         "class Clock:\n"
@@ -127,7 +127,7 @@ def test_an_address_that_is_taken_is_exit_code_3(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().err.startswith(f"trio-rpc: cannot listen at {url}: ")
 
 
-def test_a_module_that_raises_is_named_with_file_and_line(capsys, tmp_path, monkeypatch):
+def test_an_error_in_a_service_module_is_reported_with_its_line(capsys, tmp_path, monkeypatch):
     (tmp_path / "raising_service.py").write_text("x = 1\nraise ValueError('not today\\x1b[2J')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -137,7 +137,7 @@ def test_a_module_that_raises_is_named_with_file_and_line(capsys, tmp_path, monk
 
 
 @pytest.mark.parametrize("missing", ["cyclopts", "rich"])
-def test_missing_extra_is_one_line(missing, capsys, monkeypatch):
+def test_a_missing_extra_is_reported_in_one_line(missing, capsys, monkeypatch):
     for name in list(sys.modules):
         if name.startswith("trio_rpc.cli.") or name.partition(".")[0] == missing:
             monkeypatch.delitem(sys.modules, name)
@@ -148,14 +148,14 @@ def test_missing_extra_is_one_line(missing, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["serve", "--help"]])
-def test_help_is_exit_code_0(arguments, capsys):
+def test_help_and_version_exit_with_code_0(arguments, capsys):
     assert main(arguments) == Exit.OK
     out, err = capsys.readouterr()
     assert out
     assert err == ""
 
 
-async def test_as_a_program():
+async def test_the_command_line_runs_as_a_program():
     done = await run_cli("--version")
     assert (done.returncode, done.stderr) == (0, b"")
     done = await run_cli("frob")

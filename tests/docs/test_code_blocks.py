@@ -111,7 +111,7 @@ def bad_page(tmp_path):
             "bad_blocks",
             [
                 "13: invalid syntax",
-                "18: what does 'sometimes' mean here?",
+                "18: 'sometimes' is not a known comment here",
                 "22: this is not in examples/chat.py",
             ],
         ),
@@ -124,7 +124,13 @@ def bad_page(tmp_path):
                 "3: Limits has no 'max_foo'",
             ],
         ),
-        ("dead_links", ["3: nowhere.md leads nowhere", "3: #nowhere leads nowhere"]),
+        (
+            "dead_links",
+            [
+                "3: the target of nowhere.md does not exist",
+                "3: the target of #nowhere does not exist",
+            ],
+        ),
     ],
 )
 def test_a_fault_is_told_with_page_and_line(bad_page, check, faults):

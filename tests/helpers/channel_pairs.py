@@ -1,4 +1,4 @@
-"""Makes connected pairs of channels; shared by the tests of this folder."""
+"""Make connected pairs of channels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pair = tuple[trio.abc.Channel[bytes], trio.abc.Channel[bytes]]
 
 @dataclass
 class Certificates:
-    """Two strangers: each authority signs for its own."""
+    """The TLS contexts of a server and of a client that trusts its authority."""
 
     ca: trustme.CA
     server: ssl.SSLContext
@@ -52,7 +52,7 @@ class Held:
 
 
 async def fails_to_open(url: str, **options) -> None:
-    """Open a channel that cannot be opened, for its error."""
+    """Open a channel that cannot be opened, so that the caller can check the error."""
     async with open_channel(url, **options):
         raise AssertionError("it must not open")
 
@@ -76,7 +76,7 @@ async def connected_by(
     client_context: ssl.SSLContext | None,
     limits: tuple[Limits, Limits],
 ) -> Pair:
-    """Open a listener, a client and the server's end, in the blocks that are given."""
+    """Open a listener, a client and the server's end, each held by one of ``held``."""
     listeners = await open_listeners(url, ssl_context=server_context, limits=limits[1])
     accepted: list[trio.abc.Channel[bytes]] = []
 
@@ -97,9 +97,9 @@ async def connected_by(
 
 
 async def child_channels(*limits: Limits) -> Pair:
-    """Make the two ends of what joins a parent and its child, in one process.
+    """Make both ends of the channel between a parent and its child, in one process.
 
-    The child has ended well whenever it is asked for: true ones are in tests/session/test_processes.py.
+    The child's exit code is always 0. tests/session/test_processes.py starts real child processes.
     """
 
     async def wait() -> int:
@@ -114,4 +114,4 @@ async def child_channels(*limits: Limits) -> Pair:
 
 
 def open_descriptors() -> set[str]:
-    return set(os.listdir("/dev/fd"))  # noqa: PTH208 - the names will do
+    return set(os.listdir("/dev/fd"))  # noqa: PTH208 - only names are needed

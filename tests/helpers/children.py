@@ -1,4 +1,4 @@
-"""Programs that the tests of child processes start: `python children.py PROGRAM`, and what they serve."""
+"""Programs that the tests of child processes start: `python children.py PROGRAM`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write(value: object) -> None:
 
 
 class Plugin:
-    """What a child serves."""
+    """The service of a child process."""
 
     @trio_rpc.method
     async def echo(self, value: object) -> object:
@@ -94,7 +94,7 @@ def stubborn() -> None:
 
 
 def leaving() -> None:
-    """Leave when asked to, in all politeness."""
+    """Close the session when the parent asks for it."""
     asked = trio.Event()
 
     class Leaver:
@@ -110,7 +110,7 @@ def leaving() -> None:
 
 
 def parent() -> None:
-    """Start a child, say that it serves, and hang."""
+    """Start a child, print its process id, and hang."""
 
     async def main() -> None:
         async with trio_rpc.open_process([sys.executable, __file__, "serve"]) as session:

@@ -1,4 +1,4 @@
-"""A real Chromium without a window, driven by playwright in a thread of its own, since it knows no Trio."""
+"""A headless Chromium. Playwright has no Trio support, so it drives the browser in a thread."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ PATIENCE_MS = 120_000
 
 
 def why_not() -> str:
-    """Say what is missing here; "" if nothing is."""
+    """Return the name of a missing requirement, or "" if none is missing."""
     try:
-        import playwright.sync_api  # noqa: F401 - only whether it is there
+        import playwright.sync_api  # noqa: F401 - only checks that it is installed
     except ImportError:
         return "playwright is not installed"
     return "" if executable() else "there is no chromium"
@@ -39,7 +39,7 @@ def executable() -> str | None:
 
 
 class Chromium:
-    """One browser, and its only thread."""
+    """A browser, and the one thread that drives it."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
@@ -62,12 +62,12 @@ class Chromium:
         self._thread.shutdown()
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a function of the browser in its thread; the server in this one goes on meanwhile."""
+        """Run a function in the browser's thread, while this thread keeps serving."""
         job = self._thread.submit(function, *args)
         return await trio.to_thread.run_sync(job.result)
 
     def new_page(self, url: str) -> Any:
-        """Open a tab, in the browser's thread; what it logs is an error of the test."""
+        """Open a tab, in the browser's thread. The page's uncaught errors collect in ``errors``."""
         page = self._browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.errors = []
@@ -77,7 +77,7 @@ class Chromium:
 
 
 def screenshot(page: Any, name: str) -> None:
-    """Save what a page looks like, for people; git ignores the folder."""
+    """Save a picture of a page for people to look at, in a folder that git ignores."""
     folder = Path(__file__).parents[2] / "out"
     folder.mkdir(exist_ok=True)
     page.screenshot(path=folder / f"{name}.png")

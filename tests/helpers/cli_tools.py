@@ -18,7 +18,7 @@ PATIENCE = 120
 
 
 async def run_cli(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[bytes]:
-    """Run one command to its end; without standard input."""
+    """Run one command to its end, without standard input."""
     with trio.fail_after(PATIENCE):
         return await trio.run_process(
             [*COMMAND, *arguments],
@@ -30,14 +30,14 @@ async def run_cli(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProc
 
 
 class Running:
-    """A command that runs, and what it has printed so far."""
+    """A running command, and its output that has not been read yet."""
 
     def __init__(self, process: trio.Process) -> None:
         self.process = process
         self._printed = b""
 
     async def line(self) -> str:
-        """Return the next line of its standard output; "" at the end."""
+        """Return the next line of its standard output, or "" at the end."""
         assert self.process.stdout is not None
         while b"\n" not in self._printed:
             more = await self.process.stdout.receive_some()
@@ -48,13 +48,13 @@ class Running:
         return line.decode()
 
     async def event(self) -> dict[str, Any]:
-        """Return the next line, which is JSON."""
+        """Return the next line, decoded as JSON."""
         return json.loads(await self.line())
 
 
 @contextlib.asynccontextmanager
 async def running_cli(*arguments: str, cwd: Path = ROOT) -> AsyncIterator[Running]:
-    """Run one command while the block lasts; standard input stays open."""
+    """Run one command during the block, with standard input open."""
     process = await trio.lowlevel.open_process(
         [*COMMAND, *arguments], cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

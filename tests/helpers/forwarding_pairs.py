@@ -1,4 +1,4 @@
-"""Joins forwardings by a channel in memory, and channels by forwardings."""
+"""Pairs of forwardings over an in-memory channel, and pairs of channels over forwardings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def open_forwarding_pair(
 
 
 class Acceptor:
-    """A handler that hands its channels to whoever asks, and keeps them open."""
+    """A route handler that keeps its channels open and returns them from ``next``."""
 
     def __init__(self):
         self._there = trio.Event()
@@ -59,7 +59,7 @@ async def channel_pair(opener, acceptor, name="channel"):
 
 @contextlib.asynccontextmanager
 async def open_channel_pair(*limits):
-    """Open a channel over two forwardings of its own, and yield both its ends."""
+    """Open a channel over a new pair of forwardings, and yield both its ends."""
     limits = limits or (DEFAULT_LIMITS, DEFAULT_LIMITS)
     largest = max(each.max_packet for each in limits)
     acceptor = Acceptor()

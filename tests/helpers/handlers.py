@@ -20,7 +20,7 @@ class Echo:
 
 
 class Sleeper:
-    """Handlers that last until they are let go, and tell what became of them."""
+    """Handlers that run until ``go`` is set, and record how they ended."""
 
     def __init__(self):
         self.started = 0
@@ -51,7 +51,7 @@ class Sleeper:
 
     @trio_rpc.method
     async def stubborn(self, seconds):
-        """Do not listen to cancellation for a while."""
+        """Ignore cancellation for a while."""
         self.started += 1
         with trio.CancelScope(shield=True):
             await trio.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Reads the notation of docs/vectors.json: JSON for values that JSON has not."""
+"""Read the notation of docs/vectors.json, which extends JSON with types that JSON lacks."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def message_of(fields):
 
 
 def fields_of(message):
-    """Return a message as the array it travels as, whatever has been left out."""
+    """Return the array that a message is encoded as, without fields that may be omitted."""
     return message.to_wire()
 
 
 def same(one, other):
-    """Whether two values are the same in type and content, NaN included."""
+    """Tell whether two values are the same in type and content, NaN included."""
     return type(one) is type(other) and repr(one) == repr(other)

@@ -1,10 +1,10 @@
-"""What can be wrong with a page. Each check yields one line for each fault: ``page:line: text``.
+"""Checks of a page. Each check yields one line for each fault: ``page:line: text``.
 
-Blocks of Python are programs that are run. A comment in the line above the fence changes that:
+Blocks of Python are run as programs. A comment in the line above the fence changes that:
 
     <!-- continues -->              run after the block above it, in the same program
-    <!-- file: examples/chat.py --> lines of this file, which has a test of its own
-    <!-- not run: a fragment -->    only compiled; says why
+    <!-- file: examples/chat.py --> lines of this file, which another test runs
+    <!-- not run: a fragment -->    only compiled, for the reason that is given
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ def programs(page):
 
 
 def output_of(block):
-    """Return the text that a page shows below a block, if it does."""
+    """Return the text block that follows a block on its page, or None."""
     following = [each for each in blocks_of(block.page) if each.line > block.line][:1]
     return following[0].text if following and following[0].language == "text" else None
 
 
 def bad_blocks(page):
-    """Yield what is wrong with blocks of Python before they are run."""
+    """Yield the faults of blocks of Python that can be found without running them."""
     first = True
     for block in python_blocks(page):
         kind, _, path = block.note.partition(": ")
         if not re.fullmatch(NOTES, block.note) or (kind == "continues" and first):
-            yield f"{block.place}: what does {block.note!r} mean here?"
+            yield f"{block.place}: {block.note!r} is not a known comment here"
         if kind == "file" and not _is_in(block.text, ROOT / path):
             yield f"{block.place}: this is not in {path}"
         try:
@@ -127,10 +127,10 @@ OPTIONS_OF_OTHERS = {
 
 
 def _has_option(function, name):
-    """Tell whether a function of this name has the option; "" stands for any public function."""
+    """Tell whether a function of this name has the option. "" stands for any public function."""
     if not function:
         return name in OPTIONS or name in OPTIONS_OF_OTHERS
-    accepted = ACCEPTED.get(function, [(set(), True)])  # of another library
+    accepted = ACCEPTED.get(function, [(set(), True)])  # a function of another library
     return any(name in names or takes_any for names, takes_any in accepted)
 
 
@@ -141,7 +141,7 @@ def _has_attribute(cls, name):
 def unknown_options(page):
     """Yield the options and fields that a page names and that do not exist.
 
-    In a text ``serve(resume=True)`` and ``resume=`` name an option, and ``Limits.max_calls`` a field.
+    In prose, ``serve(resume=True)`` and ``resume=`` name an option, ``Limits.max_calls`` a field.
     """
     for block in python_blocks(page):
         yield from _unknown_keywords(block)
@@ -159,7 +159,7 @@ def unknown_options(page):
 def _unknown_keywords(block):
     try:
         tree = compiled(block, TREE)
-    except SyntaxError:  # bad_blocks says so
+    except SyntaxError:  # bad_blocks reports it
         return
     own = {getattr(node, "name", None) for node in ast.walk(tree)}
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
@@ -202,7 +202,7 @@ def _typed(page):
             continue
         for number, line in enumerate(block.text.splitlines(), start=block.line):
             if block.language == "console" and not line.startswith("$ "):
-                continue  # what a command prints
+                continue  # output of a command
             words = shlex.split(line, comments=True)
             for index, word in enumerate(words):
                 if word.rpartition("/")[2] == "trio-rpc":
@@ -214,17 +214,17 @@ def _typed(page):
 
 
 def dead_links(page):
-    """Yield the links of a page that lead to no file, or to no heading of a page."""
+    """Yield the links of a page whose file or heading does not exist."""
     for place, found in found_in_prose(page, r"""(?:\]\(|(?:href|src|srcset)=")([^)\s"]+)"""):
         path, _, anchor = found[1].partition("#")
         target = (ROOT / page).parent / path if path else ROOT / page
-        is_name = anchor.startswith("trio_rpc.")  # of the reference: Sphinx looks for it
+        is_name = anchor.startswith("trio_rpc.")  # in the reference: Sphinx checks it
         there = target.exists() and (not anchor or is_name or anchor in _anchors(target))
         if "://" not in path and not there:
-            yield f"{place}: {found[1]} leads nowhere"
+            yield f"{place}: the target of {found[1]} does not exist"
 
 
 def _anchors(path):
-    """Return the anchors of a page's headings, as the usual renderers make them."""
+    """Return the anchors of a page's headings, as GitHub and Sphinx make them."""
     found = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}

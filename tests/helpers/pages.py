@@ -1,4 +1,4 @@
-"""Reads the pages in docs/: their tables, their code blocks, and what they refer to."""
+"""Read the pages in docs/: their tables, code blocks and prose."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "benchmarks" / "README.md")
 )
-"""All pages that people read, from the root of the repository."""
+"""All pages of documentation, as paths from the root of the repository."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def read(page):
 
 
 def section(page, title):
-    """Return what stands below the heading that contains ``title``, up to the next of its level."""
+    """Return the text from the heading that contains ``title`` to the next one of its level."""
     text = read(page)
     start = re.search(rf"^(#+) [^\n]*{re.escape(title)}[^\n]*$", text, re.MULTILINE)
     assert start, f"{page} has no section {title!r}"
@@ -69,7 +69,7 @@ def cells(line):
 
 
 def codes(text):
-    """Return what stands between backticks."""
+    """Return the texts between backticks."""
     return re.findall(r"`([^`\n]+)`", text)
 
 

@@ -1,4 +1,4 @@
-"""Programs that pages show: what a page says of them, and how to run them."""
+"""Find the programs and transcripts that pages show, and run them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from helpers.pages import ROOT, blocks_of
 
 PYTHON = (sys.executable, "-X", "dev", "-W", "error")
 PORTS = ("5000", "5001", "5002", "5003", "5004", "8000", "8001")
-"""Ports that pages name; a test takes free ones in their place."""
+"""Ports that pages name; a test replaces them with free ones."""
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
-"""The environment of a reader: without the options that the tests themselves may run with."""
+"""A reader's environment: without the pytest options that this run may have."""
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """A command that a page shows, and what it prints."""
+    """A command that a page shows, and its output."""
 
     place: str  # "page:line"
     command: str
@@ -46,13 +46,13 @@ def transcripts(page: str) -> Iterator[Transcript]:
 
 
 def output_of(page: str, command: str, which: int = 0) -> list[str]:
-    """Return the lines that a page shows below a command, of which it has one or several."""
+    """Return the output that a page shows for the ``which``-th occurrence of a command."""
     found = [each.output for each in transcripts(page) if each.command == command]
     return found[which].splitlines()
 
 
 def files_of(page: str) -> dict[str, list[str]]:
-    """Return the files that a page shows, each with its lines that are not blank."""
+    """Return the files that a page shows, each as its non-blank lines."""
     files: dict[str, list[str]] = {}
     for block in blocks_of(page):
         kind, _, path = block.note.partition(": ")
@@ -72,7 +72,7 @@ def free_port() -> int:
 
 
 class Copy:
-    """A copy of a folder of programs, in which the ports of the page are free ones."""
+    """A copy of a folder of programs, with the page's ports replaced by free ones."""
 
     def __init__(self, folder: str, place: Path) -> None:
         self.folder = shutil.copytree(ROOT / folder, place / "copy")
@@ -82,12 +82,12 @@ class Copy:
                 path.write_text(self.here(path.read_text("utf-8")), "utf-8")
 
     def here(self, text: str) -> str:
-        """Return what a page says, with the ports that are used here."""
+        """Return a text of a page with its ports replaced by those of this copy."""
         return re.sub(r"\b(50\d\d|80\d\d)\b", lambda port: self.ports.get(port[1], port[1]), text)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(  # noqa: S603 - programs of our pages
+        return subprocess.run(  # noqa: S603 - programs from our pages
             [*command],
             cwd=self.folder,
             env=ENVIRONMENT,
@@ -100,7 +100,7 @@ class Copy:
 
     @contextlib.asynccontextmanager
     async def running(self, *command: str) -> AsyncIterator[Running]:
-        """Run a command while the block lasts. Standard error goes to standard output."""
+        """Run a command during the block. Standard error goes to standard output."""
         process = await trio.lowlevel.open_process(
             [*command],
             cwd=self.folder,

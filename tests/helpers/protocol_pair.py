@@ -1,6 +1,6 @@
-"""Two Protocols with nothing between them, as h11's tests have them.
+"""Two Protocols joined directly, without a driver or a channel, as in h11's tests.
 
-What one end sends the other must report, and both ends must agree on both halves at each step.
+Each end must report what the other sends, and both must agree on the states of both halves.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ def make_protocol(limits: Limits = SMALL_LIMITS) -> Protocol:
 
 
 def packets(protocol: Protocol) -> list[bytes]:
-    """Everything that waits, packet by packet."""
+    """Take all queued packets from a protocol, and return them."""
     taken = []
     while (packet := protocol.next_packet()) is not None:
         taken.append(bytes(packet))
         if protocol.is_paced:
-            protocol.allow_pieces(10**6)  # as if the Pong were there
+            protocol.allow_pieces(10**6)  # as if the Pong had arrived
     assert not protocol.has_data
     assert protocol.bytes_waiting == 0
     return taken
 
 
 def encoded(*messages: Message) -> bytes:
-    """One packet that holds these messages."""
+    """Encode these messages as one packet."""
     codec = Codec()
     return b"".join(codec.encode(message) for message in messages)
 
 
 def received(protocol: Protocol, *messages: Message) -> list[Message]:
-    """The events of one packet that holds these messages."""
+    """Receive these messages in one packet, and return the events."""
     return list(protocol.receive(encoded(*messages)))
 
 
@@ -50,7 +50,7 @@ def decoded(packet: bytes) -> list[Message]:
 
 
 class Pair:
-    """Ends ``a`` and ``b`` of one session; open unless told otherwise."""
+    """Ends ``a`` and ``b`` of one session, which is open unless ``opened=False``."""
 
     def __init__(self, limits: Limits = SMALL_LIMITS, *, opened: bool = True) -> None:
         self.a = make_protocol(limits)
@@ -68,12 +68,12 @@ class Pair:
         return self.b if end is self.a else self.a
 
     def deliver(self, sender: Protocol) -> list[Message]:
-        """Carry over all that ``sender`` has to say; what the other end makes of it."""
+        """Deliver all packets of ``sender``, and return the other end's events."""
         receiver = self.other(sender)
         return [event for packet in packets(sender) for event in receiver.receive(packet)]
 
     def settle(self) -> list[Message]:
-        """Carry over both ways until nobody has anything to say."""
+        """Deliver packets both ways until none are left, and return all events."""
         events = []
         while self.a.has_data or self.b.has_data:
             events += self.deliver(self.a)
@@ -91,7 +91,7 @@ class Pair:
             assert not end.has_data
 
     def call(self, end: Protocol | None = None, *args: Any, **context: Any) -> int:
-        """Make a call and have it arrive."""
+        """Make a call, deliver its Request, and return its id."""
         end = end or self.a
         call = end.request("method", list(args), None, context or None)
         (event,) = self.deliver(end)

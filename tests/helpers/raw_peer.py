@@ -1,4 +1,4 @@
-"""The other end by hand: a Protocol without a driver, so that a test decides what leaves when."""
+"""A peer without a driver, so that a test decides which message it sends, and when."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HELLO = m.Hello(
 
 
 class RawPeer:
-    """One end of a memory channel, and the protocol's state machine for those who want it."""
+    """One end of a memory channel, with a protocol state machine that a test may use."""
 
     def __init__(self, channel, limits=DEFAULT_LIMITS):
         self.channel = channel
@@ -38,7 +38,7 @@ class RawPeer:
         self._unread = deque()
 
     def flush(self):
-        """Send all that the protocol has queued, in as few packets as it can."""
+        """Send all messages that the protocol has queued, in as few packets as possible."""
         while (packet := self.protocol.next_packet()) is not None:
             assert self.channel.send_nowait(packet)
 
@@ -68,7 +68,7 @@ class RawPeer:
         return [await self.read(kind) for _ in range(count)]
 
     async def read_until_closed(self):
-        """Receive all that is still to come; return every message of this peer's life."""
+        """Receive packets until the channel ends, and return all messages ever received."""
         with contextlib.suppress(trio.EndOfChannel, trio.BrokenResourceError):
             while True:
                 await self.read_packet()
@@ -89,7 +89,7 @@ async def session_with_raw_peer(
 ):
     """Open a session whose other end is a :class:`RawPeer` that has been welcomed.
 
-    The body goes on when the peer has ended the session, to look at what is left of it.
+    If the peer ends the session, the body is not cancelled, so that a test can inspect the session.
     """
     ours, theirs = memory_channel_pair(max_buffer)
     peer = RawPeer(theirs, peer_limits)
@@ -105,12 +105,12 @@ async def session_with_raw_peer(
         try:
             yield session, peer
         finally:
-            # Nobody is left to answer a Goodbye: the session need not wait for one.
+            # This peer does not answer a Goodbye: the session must not wait for one.
             peer.channel.close()
 
 
 async def close_at_once(session):
-    """Close a session without waiting for what is in flight."""
+    """Close a session without waiting for its in-flight calls."""
     with trio.CancelScope() as scope:
         scope.cancel()
         await session.aclose()

@@ -1,6 +1,6 @@
-"""``--slow-part K/N``: all tests that are quick, and the K-th of N parts of those that are slow.
+"""``--slow-part K/N``: run all quick tests, and the K-th of N parts of the slow ones.
 
-A second or third Python can run so much in bounded time, and together they run everything.
+Several versions of Python can each run one part, and together they run every slow test.
 """
 
 from __future__ import annotations

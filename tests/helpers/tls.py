@@ -13,8 +13,8 @@ def make_contexts(
     """Return the contexts of a server, and of a client that trusts it.
 
     Args:
-        *names: of the server; those of loopback by default.
-        ca: the authority; a new one by default.
+        *names: host names of the server; those of loopback by default.
+        ca: the certificate authority; a new one by default.
     """
     ca = ca or trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

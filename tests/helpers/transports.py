@@ -1,6 +1,6 @@
-"""Every transport that a session can run over.
+"""Connect two ends over each transport that a session can use.
 
-A new one takes its name in ``KINDS``, and a branch in ``Transport.join`` if it is not opened by URL.
+To add one, add its name to ``KINDS``, and a branch to ``Transport.join`` if it has no URL.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KINDS = ("memory", "tcp", "tls", "unix", "ws", "wss", "process", "forwarding", "
 
 @contextlib.asynccontextmanager
 async def open_resumable_pair(*limits):
-    """Own both ends of a resumable channel in memory for a block."""
+    """Open both ends of an in-memory resumable channel for the block."""
     largest = max(limits, key=lambda each: each.max_packet, default=DEFAULT_LIMITS)
     with one_exception() as body:
         async with trio.open_nursery() as nursery:
@@ -38,7 +38,7 @@ async def open_resumable_pair(*limits):
 
 
 class Transport:
-    """Joins two ends; what it opens lives in ``nursery``."""
+    """Connects two ends over one kind of transport, with tasks in ``nursery``."""
 
     def __init__(self, kind, nursery, tmp_path, contexts):
         self.kind = kind
@@ -48,7 +48,7 @@ class Transport:
 
     @contextlib.asynccontextmanager
     async def join(self, *limits):
-        """Own both ends of a connection for a block, which raises what its body raises."""
+        """Open both ends of a connection for the block. Exceptions of its body pass through."""
         if self.kind == "memory":
             yield memory_channel_pair()
             return

@@ -1,4 +1,4 @@
-"""A peer that speaks WebSocket byte by byte, and so can do what no library lets it do."""
+"""A peer that writes WebSocket frames by hand, including invalid ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def request(path="/", method="GET", **changes) -> bytes:
 
 
 def answer(key: str, **changes) -> bytes:
-    """Make the answer that lets a client in."""
+    """Make the response that accepts a client's handshake."""
     digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()  # noqa: S324 - RFC 6455
     headers = {
         "Connection": "Upgrade",
@@ -56,7 +56,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin=True, masked=True, rsv=0) ->
 
 
 class RawPeer:
-    """A stream with a buffer, from which heads and frames can be taken."""
+    """A stream with a buffer, from which HTTP heads and WebSocket frames are read."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -101,6 +101,6 @@ class RawPeer:
 
 
 def key_of(head: bytes) -> str:
-    """The key that a client's request asks to be answered with."""
+    """Return the Sec-WebSocket-Key of a client's request."""
     lines = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
     return lines["Sec-WebSocket-Key"]

@@ -1,4 +1,4 @@
-"""What a codec claims to carry, as hypothesis strategies, and a way to compare what came back."""
+"""Hypothesis strategies for values and messages on the wire, and a comparison of decoded values."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _hashable_leaves = st.one_of(
     st.builds(Reference, st.integers(0, 2**53 - 1), st.integers(0, 2**53 - 1)),
 )
 
-# deferred() where the whole strategy would make too long a text of itself.
+# deferred() keeps the printed form of a strategy short.
 hashable_leaves = st.deferred(lambda: _hashable_leaves)
 
 _hashables = st.recursive(
@@ -105,7 +105,7 @@ messages = st.deferred(lambda: _messages)
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, of equal types all the way down; NaN is NaN and -0.0 is not 0.0."""
+    """Tell whether values and all types inside are equal; NaN is NaN and -0.0 is not 0.0."""
     return _key(one) == _key(other)
 
 
