@@ -1,4 +1,4 @@
-"""Writes docs/reference/command-line.md; run by hand when a command changes its help:
+"""Write docs/reference/command-line.md. Run it when the help of a command has changed:
 
 ``uv run python tests/docs/make_command_line.py``
 """
@@ -20,15 +20,15 @@ INTRODUCTION = """\
 
 <!-- Written by tests/docs/make_command_line.py from the help texts of the program. -->
 
-In a clone, `pip install '.[cli]'` adds the command `trio-rpc`. `python -m trio_rpc` is the same. Errors
-are one line on standard error, and everything that came from the other end is escaped.
+In a clone, `pip install '.[cli]'` adds the command `trio-rpc`. `python -m trio_rpc` is the same.
+Errors are one line on standard error. Control characters in texts from the peer are escaped.
 """
 
 MEANINGS = {
     Exit.OK: "done",
     Exit.FAILED: "the call failed: the handler raised, there is no such method, it took too long",
     Exit.USAGE: "bad usage: arguments, a URL, JSON, `module:object`",
-    Exit.UNREACHABLE: "no session: no server there, refused, lost; or the address cannot be listened at",
+    Exit.UNREACHABLE: "no session: no server, refused, lost, or the address is in use",
     Exit.INTERRUPTED: "interrupted; `serve` ends with 128 and the number of a second signal",
 }
 

@@ -1,7 +1,7 @@
-"""Writes docs/vectors.json; run by hand when the wire grows: ``python tests/docs/make_vectors.py``.
+"""Write docs/vectors.json. Run it when the wire changes: ``python tests/docs/make_vectors.py``.
 
-Nothing of trio_rpc is used here. The bytes are put together from what docs/protocol.md says, with
-MessagePack's ordinary library for single values, so that the vectors can prove the code wrong.
+It does not use trio_rpc. It builds the bytes as docs/protocol.md describes them, and encodes single
+values with MessagePack's ordinary library, so that the vectors can prove the code wrong.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgpack
 VECTORS = Path(__file__).parents[2] / "docs" / "vectors.json"
 
 NOTATION = {
-    "plain JSON": "nil, bool, int, str, array, map with str keys: as they are",
+    "plain JSON": "nil, bool, int, str, array, map with str keys: unchanged",
     "$bytes": "bin: hexadecimal",
     "$int": "an integer, as text",
     "$float": "a float, as text",
@@ -31,23 +31,23 @@ NOTATION = {
     "$uuid": "extension 9: the usual text",
     "$complex": "extension 11: real and imaginary part, as text",
     "$reference": "extension 32: kind, number",
-    "$ext": "an extension that has no meaning: code, hexadecimal",
+    "$ext": "an extension without a meaning: code, hexadecimal",
 }
 
 ABOUT = """Test vectors of the wire protocol, version 1; docs/protocol.md describes it. Hexadecimal \
-without blanks. "values": "hex" is what our encoder writes for "value", "also" what a decoder must \
-take for the same. "messages": one message each. "packets": several. "streams": bytes of a stream, \
-and the packets in it. "exchanges": what a peer that serves "service" has to do with the packets in \
-"send", each after the other: "new" begins with nothing, "open" after a Hello with the limits of \
-"hello" and a Welcome from both. "replies" are the messages it must answer with, in any number of \
-packets and any order, but those that "outcome" names. Credits are added up. Where the session ends, Credits \
-are not counted, nor are Cancels that are not named. A ReplyErr, Cancel or Goodbye is compared by what is \
-given, since texts are for people; a Request that uses a reference without its method, which is for logs. "outcome" \
-is "goes on" (a Ping that follows is answered), "session ended" (Goodbye with code \
-protocol_error, but for a peer that has said Goodbye in "replies", since it is said once; then the end of the \
-channel) or "refused" (Goodbye with code refused, then the end of the channel). \
-"breaks" names the check of section 15 that is not kept. \
-"served" are the limits that the tested peer's own Hello has said."""
+without blanks. "values": "hex" is what our encoder writes for "value", "also" other \
+encodings that a decoder must accept. "messages": one message each. "packets": several. "streams": bytes of a stream, \
+and the packets in it. "exchanges": how a peer that serves "service" must react to the packets in \
+"send", sent one after the other. "state" is "new" (nothing has been sent before) or "open" (both ends have sent a Hello, \
+with the limits of "hello", and a Welcome). "replies" are the messages it must answer with, in any number of \
+packets and any order, without those that "outcome" names. Credits are added up. If the session ends, Credits \
+and unnamed Cancels are ignored. Of a ReplyErr, Cancel or Goodbye, only the given fields are compared, \
+since texts are for people. Of a Request that uses a reference, the method is not compared: it is for logs. "outcome" \
+is "goes on" (a Ping that follows is answered), "session ended" (a Goodbye with code \
+protocol_error, unless a Goodbye is in "replies", since an end sends only one; then the end of the \
+channel) or "refused" (a Goodbye with code refused, then the end of the channel). \
+"breaks" names the check of section 15 that fails. \
+"served" are the limits in the Hello of the tested peer."""
 
 
 def b(*parts: str | bytes | int) -> bytes:
@@ -122,13 +122,13 @@ VALUES = [
     value("local time", {"$datetime": "2026-01-02T03:04:05"}, ext(4, text("2026-01-02T03:04:05"))),
     value("date", {"$date": "2026-01-02"}, ext(5, text("2026-01-02"))),
     value("time of day", {"$time": "03:04:05"}, ext(6, text("03:04:05"))),
-    value("a second before", {"$timedelta": [-1, 86399, 0]}, ext(7, "93ffce0001517f00")),
-    value("a day and a bit", {"$timedelta": [1, 2, 3]}, ext(7, "93010203"),
+    value("minus one second", {"$timedelta": [-1, 86399, 0]}, ext(7, "93ffce0001517f00")),
+    value("a day, seconds and microseconds", {"$timedelta": [1, 2, 3]}, ext(7, "93010203"),
           ext(7, "dd00000003" + "d30000000000000001" + "cf0000000000000002" + "d20000" + "0003"),
           ext(7, "dc0003010203")),
     value("decimal", {"$decimal": "1.50"}, ext(8, text("1.50")), ext(8, text("+1.50"))),
     value("decimal that is not a number", {"$decimal": "NaN"}, ext(8, text("NaN"))),
-    value("decimal without end", {"$decimal": "-Infinity"}, ext(8, text("-Infinity"))),
+    value("infinite decimal", {"$decimal": "-Infinity"}, ext(8, text("-Infinity"))),
     value("decimal with an exponent", {"$decimal": "1E+3"}, ext(8, text("1E+3"))),
     value("UUID", {"$uuid": "00112233-4455-6677-8899-aabbccddeeff"},
           ext(9, "00112233445566778899aabbccddeeff")),
@@ -138,7 +138,7 @@ VALUES = [
           ext(12, b("94", "a161", "01", ext(1, "9101"), "02"))),
     value("reference", {"$reference": [1, 5]}, ext(32, "920105"),
           ext(32, "dd00000002" + "cf0000000000000001" + "d30000000000000005")),
-    value("a user's type that nobody has registered", {"$ext": [64, "a161"]}, ext(64, "a161")),
+    value("an unregistered user's type", {"$ext": [64, "a161"]}, ext(64, "a161")),
     value("tuple in a map in an array", [{"a": {"$tuple": [None]}}], b("91", "81a161", ext(1, "91c0"))),
 ]  # fmt: skip
 
@@ -180,7 +180,7 @@ MESSAGES = [
             b("9401", "cf001fffffffffffff", M, "90"), b("9401", "d3001fffffffffffff", M, "90")),
     message("a notification", "Notification", [2, "m", []], b("9302", M, "90"),
             b("9402", M, "9080"), b("9502", M, "908080")),
-    message("a notification with all", "Notification", [2, "m", [], {"k": 1}, {"parent": 7}],
+    message("a notification with all fields", "Notification", [2, "m", [], {"k": 1}, {"parent": 7}],
             b("9502", M, "90", "81a16b01", "81a6", text("parent"), "07")),
     message("a result", "Reply", [3, 1, None], "930301c0"),
     message("an error", "ReplyErr", [4, 1, {"code": "internal", "message": "x"}],
@@ -199,7 +199,7 @@ MESSAGES = [
     message("Credit for bytes alone", "Credit", [15, 0, 7, 9], "940f000709"),
     message("Piece", "Piece", [16, {"$bytes": "01"}], "9210c40101", "9210c60000000101"),
     message("LastPiece", "LastPiece", [17, {"$bytes": "0102"}], "9211c4020102"),
-    message("LastPiece that takes the message back", "LastPiece", [17, {"$bytes": ""}], "9211c400"),
+    message("LastPiece that withdraws the message", "LastPiece", [17, {"$bytes": ""}], "9211c400"),
     message("Item", "Item", [20, 7, "a"], "931407a161"),
     message("Item of nil", "Item", [20, 1, None], "931401c0"),
     message("EndOfItems", "EndOfItems", [21, 7], "921507"),
@@ -285,7 +285,7 @@ DEEP = "91" * 61 + "90"  # in the arguments of a Request, which are level 2: 64 
 
 
 def count(most: int, items: int, size: int) -> bytes:
-    """Encode a Request of the stream that counts; each of its Items has four bytes."""
+    """Encode a Request of the stream test.count, whose Items have four bytes each."""
     return fields(1, 1, "test.count", [most], {}, {"stream": [items, size]})
 
 
@@ -295,7 +295,7 @@ def counted(number: int) -> list:
 
 NODES_INSIDE = b"\xc8\x04\x03\x01" + b("dc0400" + "c0" * 0x400)
 NESTED = b("da05dc") + bytes(1500)
-for _ in range(50):  # each holds the whole of the one before
+for _ in range(50):  # each contains the one before
     NESTED = b("c8") + struct.pack(">H", len(NESTED) + 1) + b("01", "91") + NESTED
 
 CALLS = b"".join(fields(1, number, "test.wait", []) for number in range(1, 9))
@@ -340,20 +340,20 @@ EXCHANGES = [
              replies=[error(1, "invalid_arguments", parameter="b")]),
     exchange("too many arguments", fields(1, 1, "test.add", [1, 2, 3]),
              replies=[error(1, "invalid_arguments")]),
-    exchange("an argument that has no such name", fields(1, 1, "test.add", [1, 2], {"c": 3}),
+    exchange("an argument of an unknown name", fields(1, 1, "test.add", [1, 2], {"c": 3}),
              replies=[error(1, "invalid_arguments", parameter="c")]),
     exchange("an exception", fields(1, 1, "test.fail", ["why"]),
              replies=[error(1, "raised", type="builtins.ValueError", message="why", args=["why"])]),
     exchange("a call nested too deeply",
              fields(1, 1, "test.echo", [1], {}, {"depth": 65}), replies=[error(1, "overloaded")]),
-    exchange("a call nested as deeply as may be",
+    exchange("a call nested to the greatest allowed depth",
              fields(1, 1, "test.echo", [1], {}, {"depth": 64}), replies=[[3, 1, 1]]),
     exchange("an unknown entry in a context",
              fields(1, 1, "test.echo", [1], {}, {"later": [1]}), replies=[[3, 1, 1]]),
     exchange("a deadline that is over", fields(1, 1, "test.wait", [], {}, {"deadline": 0}),
              replies=[error(1, "deadline")]),
     exchange("an unregistered type is kept", argument(ext(64, "a161")), replies=[[3, 1, {"$ext": [64, "a161"]}]]),
-    exchange("as deep as may be", argument(DEEP), replies=[[3, 1, json.loads("[" * 62 + "]" * 62)]]),
+    exchange("a value of the greatest allowed depth", argument(DEEP), replies=[[3, 1, json.loads("[" * 62 + "]" * 62)]]),
     # ── cancelling ──
     exchange("a call and its cancel in one packet", WAIT + fields(5, 1, "why"), replies=[STOPPED]),
     exchange("a call, then its cancel", WAIT, fields(5, 1), replies=[STOPPED]),
@@ -374,7 +374,7 @@ EXCHANGES = [
     exchange("a small call between pieces", fields(16, fields(1, 1, "test.echo", [1])[:5]),
              fields(1, 2, "test.echo", [2]), fields(17, fields(1, 1, "test.echo", [1])[5:]),
              replies=[[3, 2, 2], [3, 1, 1]]),
-    exchange("pieces that are dropped", fields(16, ECHO[:5]), fields(17, b""),
+    exchange("withdrawn pieces are dropped", fields(16, ECHO[:5]), fields(17, b""),
              fields(16, ECHO[:3]), fields(17, ECHO[3:]), replies=[[3, 1, "hi"]]),
     # ── callbacks ──
     exchange("a function that is called back", FUNCTION, fields(3, 1, 10),
@@ -393,7 +393,7 @@ EXCHANGES = [
              replies=[error(1, "method_not_found")]),
     exchange("a callback of another number", FUNCTION, fields(1, 2, "x", [], {}, {"parent": 1, "callback": 1}),
              replies=[CALLED_BACK, error(2, "method_not_found")]),
-    ends("a Started that nobody waits for", FUNCTION, fields(23, 1, 0), replies=[CALLED_BACK, STOPPED]),
+    ends("a Started that was not requested", FUNCTION, fields(23, 1, 0), replies=[CALLED_BACK, STOPPED]),
     ends("an Item in a call that asked for none", FUNCTION, fields(20, 1, 0), replies=[CALLED_BACK, STOPPED]),
     ends("an EndOfItems in a call that asked for none", FUNCTION, fields(21, 1), replies=[CALLED_BACK, STOPPED]),
     # ── streams ──
@@ -405,13 +405,13 @@ EXCHANGES = [
              replies=[*counted(3), [3, 1, None]]),
     exchange("credit for bytes alone", count(3, 9, 5), fields(15, 0, 1, 8),
              replies=[*counted(3), [3, 1, None]]),
-    exchange("credit for bytes that does not make up for what was overdrawn", count(3, 9, 5),
+    exchange("credit for bytes that does not cover the overdraft", count(3, 9, 5),
              fields(15, 0, 1, 3), replies=counted(2)),
     exchange("credit after the end of a stream is ignored", count(1, 16, 4096), fields(15, 1, 1, 4),
              replies=[*counted(1), [3, 1, None]]),
     exchange("credit in an unknown call is ignored", fields(15, 1, 99, 4)),
     exchange("credit in a call without items is ignored", WAIT, fields(15, 1, 1, 4)),
-    exchange("a stream that is left", count(3, 2, 4096), fields(5, 1), replies=[*counted(2), STOPPED]),
+    exchange("a stream that its caller closes", count(3, 2, 4096), fields(5, 1), replies=[*counted(2), STOPPED]),
     exchange("credit after a cancel is ignored", count(3, 2, 4096), fields(5, 1) + fields(15, 2, 1, 8),
              replies=[*counted(2), STOPPED]),
     exchange("a stream that is called as a method", fields(1, 1, "test.count", [2]),
@@ -430,12 +430,12 @@ EXCHANGES = [
     ends("an EndOfItems of a call that was never made", fields(21, 1)),
     ends("a Started of a call that was never made", fields(23, 1, None)),
     ends("a reference in a Started", fields(23, 1, msgpack.ExtType(32, fields(1, 0)))),
-    # ── streams that are given ──
-    exchange("a stream that is given is pulled", GIVEN, fields(20, 1, 4) + fields(20, 1, 5),
+    # ── streams as arguments ──
+    exchange("a stream passed as an argument is pulled", GIVEN, fields(20, 1, 4) + fields(20, 1, 5),
              fields(3, 1, None), replies=[PULLED, [3, 1, 9]]),
-    exchange("items that end before their call does", GIVEN, fields(20, 1, 4) + fields(21, 1),
+    exchange("items that end before their call", GIVEN, fields(20, 1, 4) + fields(21, 1),
              replies=[PULLED, [5, 1], [3, 1, 4]]),
-    exchange("a stream that is given and fails", GIVEN, fields(20, 1, 4),
+    exchange("a stream passed as an argument fails", GIVEN, fields(20, 1, 4),
              fields(4, 1, {"code": "raised", "message": "no", "type": "builtins.ValueError"}),
              replies=[PULLED, error(1, "raised")]),
     exchange("items that cross a cancel are dropped", GIVEN, fields(5, 1), fields(20, 1, 4) + fields(3, 1, None),
@@ -453,7 +453,7 @@ EXCHANGES = [
     # ── a duplex ──
     exchange("a duplex", CHAT, fields(20, 1, "a"), fields(20, 1, "b"), fields(3, 1, None),
              replies=[CHAT_PULLED, [20, 1, "a"], [20, 1, "b"], [3, 1, None]]),
-    exchange("a duplex that is left", CHAT, fields(5, 1), fields(4, 1, {"code": "cancelled", "message": ""}),
+    exchange("a duplex that its caller closes", CHAT, fields(5, 1), fields(4, 1, {"code": "cancelled", "message": ""}),
              replies=[CHAT_PULLED, [5, 1], STOPPED]),
     exchange("a duplex that is called as a method", fields(1, 1, "test.chat", [msgpack.ExtType(32, fields(2, 0))]),
              replies=[error(1, "method_not_found")]),
@@ -462,17 +462,17 @@ EXCHANGES = [
     exchange("a duplex with a function", fields(1, 1, "test.chat", [msgpack.ExtType(32, fields(1, 0))], {},
              {"stream": [16, 4096]}), replies=[error(1, "invalid_arguments")]),
     # ── Started ──
-    exchange("a call that is started", BEGIN, replies=[[23, 1, "up"]]),
-    exchange("a call that is started, and its cancel", BEGIN, fields(5, 1), replies=[[23, 1, "up"], STOPPED]),
+    exchange("a call that sends Started", BEGIN, replies=[[23, 1, "up"]]),
+    exchange("a call that sends Started, and its cancel", BEGIN, fields(5, 1), replies=[[23, 1, "up"], STOPPED]),
     exchange("a method that cannot be started", fields(1, 1, "test.echo", [1], {}, {"task_status": True}),
              replies=[error(1, "invalid_arguments")]),
-    exchange("a call that nobody wants to see started", fields(1, 1, "test.begin", ["up"]), fields(5, 1),
+    exchange("a call without a request for Started", fields(1, 1, "test.begin", ["up"]), fields(5, 1),
              replies=[STOPPED]),
-    ends("a task_status that is no bool", fields(1, 1, "test.begin", ["up"], {}, {"task_status": 1})),
+    ends("a task_status that is not a bool", fields(1, 1, "test.begin", ["up"], {}, {"task_status": 1})),
     # ── scopes ──
     exchange("a scope", SCOPE, fields(5, 1), replies=[STOPPED]),
     exchange("a call in a scope", SCOPE, fields(1, 2, "test.echo", ["hi"], {}, {"scope": 1}), replies=[[3, 2, "hi"]]),
-    exchange("a scope ends with what is in it", SCOPE, fields(1, 2, "test.wait", [], {}, {"scope": 1}), fields(5, 1),
+    exchange("a scope ends with its calls", SCOPE, fields(1, 2, "test.wait", [], {}, {"scope": 1}), fields(5, 1),
              replies=[error(2, "cancelled", started=True), STOPPED]),
     exchange("a callback in a scope names the scope", SCOPE,
              fields(1, 2, "test.apply", [msgpack.ExtType(32, fields(1, 0)), 5], {}, {"scope": 1}), fields(3, 1, 10),
@@ -481,13 +481,13 @@ EXCHANGES = [
              replies=[STOPPED, error(2, "invalid_arguments")]),
     exchange("a scope that was never made", fields(1, 1, "test.echo", [1], {}, {"scope": 9}),
              replies=[error(1, "invalid_arguments")]),
-    exchange("a call that is no scope", WAIT, fields(1, 2, "test.echo", [1], {}, {"scope": 1}),
+    exchange("a call that is not a scope", WAIT, fields(1, 2, "test.echo", [1], {}, {"scope": 1}),
              replies=[error(2, "invalid_arguments")]),
     exchange("a scope with an argument", fields(1, 1, "trio_rpc.scope", [1]),
              replies=[error(1, "invalid_arguments")]),
     # ── pings, the end ──
     exchange("a Ping", fields(13, 7), replies=[[14, 7]]),
-    exchange("a Pong that nobody asked for is ignored", fields(14, 7)),
+    exchange("an unrequested Pong is ignored", fields(14, 7)),
     exchange("a Goodbye is answered", fields(12, "done", ""), replies=[[12, "done"]]),
     exchange("a Goodbye of an unknown code is answered", fields(12, "later", ""),
              replies=[[12, "done"]]),
@@ -498,7 +498,7 @@ EXCHANGES = [
              replies=[[12, "done"], error(1, "unavailable")]),
     exchange("a call within a call that has ended", fields(1, 1, "test.echo", [1], {}, {"parent": 5}),
              replies=[[3, 1, 1]]),
-    ends("a call of its own accord after a Goodbye", fields(12, "done", ""), ECHO,
+    ends("a call outside any call after a Goodbye", fields(12, "done", ""), ECHO,
          replies=[[12, "done"]]),
     ends("two Goodbyes", fields(12, "done", ""), fields(12, "done", ""), replies=[[12, "done"]]),
     # ── the handshake ──
@@ -507,7 +507,7 @@ EXCHANGES = [
     exchange("another version", fields(10, 2, {}), state="new", outcome="refused"),
     exchange("another version, and a Hello of another form", b("920a02"), state="new",
              outcome="refused"),
-    exchange("another version, and an extension where the limits are", b("930a02", ext(32, "920101")),
+    exchange("another version, and an extension in place of the limits", b("930a02", ext(32, "920101")),
              state="new", outcome="refused"),
     exchange("another version, and a map with int keys", b("930a02", "810102"), state="new",
              outcome="refused"),
@@ -518,7 +518,7 @@ EXCHANGES = [
     *[exchange(f"a Hello with {name} 2**53", hello(**{name: 2**53}), state="new", outcome="refused")
       for name in HELLO_INFO],
     exchange("a Hello without calls", hello(calls=None), state="new", outcome="refused"),
-    exchange("a Hello with calls that are no integer", hello(calls="16"), state="new",
+    exchange("a Hello with calls that are not an integer", hello(calls="16"), state="new",
              outcome="refused"),
     exchange("a Hello with no calls at all", hello(calls=0), state="new", outcome="refused"),
     exchange("packets too small for a Hello", hello(max_packet=16383), state="new",
@@ -526,7 +526,7 @@ EXCHANGES = [
     ends("a call before Hello", ECHO, state="new"),
     ends("a call before Welcome", hello() + ECHO, state="new", replies=[[11]]),
     ends("a Ping before Hello", fields(13, 1), state="new"),
-    ends("a version that is no integer", fields(10, "1", {}), state="new"),
+    ends("a version that is not an integer", fields(10, "1", {}), state="new"),
     ends("Hello twice", hello()),
     ends("Welcome twice", fields(11)),
     ends("HTTP", b"GET / HTTP/1.1\r\n\r\n", state="new"),
@@ -542,10 +542,10 @@ EXCHANGES = [
     ends("a type that is a float", b("91", "cb3ff0000000000000")),
     ends("a type that is a bool", b("91", "c3")),
     ends("no type", b("90")),
-    ends("a message that is no array", b("01")),
+    ends("a message that is not an array", b("01")),
     ends("a map", b("80")),
     ends("a call without arguments", fields(1, 1, "test.echo")),
-    ends("a call with something more", fields(1, 1, "test.echo", [1], {}, {}, 1)),
+    ends("a call with an extra element", fields(1, 1, "test.echo", [1], {}, {}, 1)),
     ends("id 0", fields(1, 0, "test.echo", [1])),
     ends("a negative id", fields(1, -1, "test.echo", [1])),
     *[ends(f"a {kind} with {what} 2**53", fields(*message)) for kind, what, *message in LARGE],
@@ -578,21 +578,21 @@ EXCHANGES = [
     ends("metadata that is an array", fields(1, 1, "test.echo", [1], {}, {"metadata": []})),
     ends("an id that is in flight", WAIT, ECHO, replies=[STOPPED]),
     ends("an id that is in flight, in pieces", WAIT, fields(17, ECHO), replies=[STOPPED]),
-    ends("a Reply that nobody waits for", fields(3, 1, None)),
-    ends("a ReplyErr that nobody waits for", fields(4, 1, {"code": "internal", "message": ""})),
-    ends("a Reply with something more", fields(3, 1, None, None)),
+    ends("a Reply without a call", fields(3, 1, None)),
+    ends("a ReplyErr without a call", fields(4, 1, {"code": "internal", "message": ""})),
+    ends("a Reply with an extra element", fields(3, 1, None, None)),
     ends("an error that is nil", fields(4, 1, None)),
     ends("a reason that is bytes", b("930501", "c40161")),
     ends("a Ping without a number", fields(13)),
     ends("a negative Ping", fields(13, -1)),
     ends("a Credit of nothing", fields(15, 0)),
     ends("a Credit of bytes without a call", fields(15, 1, None, 1)),
-    ends("a Credit beyond what was said", fields(15, 1)),
+    ends("a Credit for more notifications than were sent", fields(15, 1)),
     ends("a Goodbye without a message", fields(12, "done")),
     ends("a ninth call where eight are allowed", CALLS + fields(1, 9, "test.wait", []),
          replies=[error(number, "cancelled", started=True) for number in range(1, 9)]),
     ends("a ninth notification where eight are allowed", NOTES + fields(2, "test.hold", [])),
-    ends("a LastPiece that takes nothing back", fields(17, b"")),
+    ends("a LastPiece that withdraws no message", fields(17, b"")),
     ends("a Piece of nothing", b("9210c400")),
     ends("a Piece of text", fields(16, "a")),
     ends("a Ping in pieces", fields(17, fields(13, 1))),
@@ -609,7 +609,7 @@ EXCHANGES = [
     ends("text of 4 GiB", argument("dbffffffff")),
     ends("bytes of 4 GiB", argument("c6ffffffff")),
     ends("an extension of 4 GiB", argument("c9ffffffff01")),
-    ends("text that is no UTF-8", argument("a1ff")),
+    ends("text that is not UTF-8", argument("a1ff")),
     ends("a surrogate", argument("a3eda080")),
     ends("an int key", argument("810102")),
     ends("a nil key", argument("81c002")),
@@ -619,32 +619,32 @@ EXCHANGES = [
     ends("more values than max_nodes", argument("dc0400" + "c0" * 0x400)),
     ends("more values than max_nodes, in extensions", argument("dc0100" + "d40d00" * 0x100)),
     ends("more values than max_nodes, inside an extension", argument(NODES_INSIDE)),
-    ends("extensions inside each other that are too large", argument(NESTED)),
-    ends("a tuple that is no array", argument(ext(1, "05"))),
-    ends("a tuple and something", argument(ext(1, "9090"))),
+    ends("nested extensions that are too large", argument(NESTED)),
+    ends("a tuple that is not an array", argument(ext(1, "05"))),
+    ends("a tuple and an extra value", argument(ext(1, "9090"))),
     ends("a set of arrays", argument(ext(2, "9190"))),
     ends("a set of a tuple with an array", argument(ext(2, b("91", ext(1, "9190"))))),
-    ends("a set of what cannot be compared", argument(ext(2, b("91", ext(8, text("sNaN")))))),
+    ends("a set of a value that cannot be compared", argument(ext(2, b("91", ext(8, text("sNaN")))))),
     ends("a map of extension 12 with a map for a key", argument(ext(12, "928001"))),
     ends("a date that does not exist", argument(ext(5, text("2026-02-30")))),
     ends("a time span that is not normalised", argument(ext(7, "9300ce0001518000"))),
-    ends("a decimal that is none", argument(ext(8, text("one!")))),
+    ends("a decimal that is not one", argument(ext(8, text("one!")))),
     ends("a NaN with digits", argument(ext(8, text("NaN123")))),
     ends("a decimal with an underscore", argument(ext(8, text("1_000")))),
-    ends("a decimal with blanks", argument(ext(8, text(" 1 ")))),
+    ends("a decimal with spaces", argument(ext(8, text(" 1 ")))),
     ends("infinity in short", argument(ext(8, text("inf")))),
     ends("an exponent of ten digits", argument(ext(8, text("1E1000000000")))),
     ends("a date without hyphens", argument(ext(5, text("20260102")))),
     ends("a week date", argument(ext(5, text("2026-W01-1")))),
     ends("a time in UTC that says Z", argument(ext(4, text("2026-01-02T03:04:05Z")))),
-    ends("a time with a blank for the T", argument(ext(4, text("2026-01-02 03:04:05")))),
+    ends("a time with a space for the T", argument(ext(4, text("2026-01-02 03:04:05")))),
     ends("a time with milliseconds alone", argument(ext(4, text("2026-01-02T03:04:05.123")))),
     ends("a time without seconds", argument(ext(6, text("03:04")))),
     ends("an offset without a colon", argument(ext(4, text("2026-01-02T03:04:05+0100")))),
     ends("a user's type that is too deep", argument(ext(64, "91" * 61 + "90"))),
     ends("a user's type with an int key", argument(ext(64, "810102"))),
     ends("a user's type with a key twice", argument(ext(64, "82a16101a16102"))),
-    ends("a user's type with text that is no UTF-8", argument(ext(64, "a1ff"))),
+    ends("a user's type with text that is not UTF-8", argument(ext(64, "a1ff"))),
     ends("a UUID of 15 bytes", argument(ext(9, "00" * 15))),
     ends("an integer of no bytes", argument(b("c7000a"))),
     ends("a complex of 15 bytes", argument(ext(11, "00" * 15))),
@@ -654,52 +654,52 @@ EXCHANGES = [
     ends("a reference in a Hello", hello(later=msgpack.ExtType(32, fields(1, 0))), state="new"),
     ends("a reference in an error", b("930401", "81a161", ext(32, "920101"))),
     ends("a timestamp of 5 bytes", argument(b("c705ff", "0000000000"))),
-    ends("a code that MessagePack has reserved", argument(ext(-2, "05"))),
+    ends("a code that MessagePack reserves", argument(ext(-2, "05"))),
     ends("a user's type that is not one value", argument(ext(64, "0505"))),
 ]  # fmt: skip
 
-# Which check of docs/protocol.md, section 15, is not kept by what ends or refuses a session.
+# The check of docs/protocol.md, section 15, that each ending or refusing vector fails.
 BREAKS = {
     "packet": [
         "a packet beyond max_packet", "a message cut short", "a good message before a bad one",
         "a frame of no bytes", "a frame of 4 GiB", "one byte more than 262144", "a good frame before a bad one",
     ],
-    "bytes": ["the byte c1", "HTTP", "text that is no UTF-8", "a surrogate", "a user's type with text that is no UTF-8"],
+    "bytes": ["the byte c1", "HTTP", "text that is not UTF-8", "a surrogate", "a user's type with text that is not UTF-8"],
     "lengths": [
         "an array of 4 GiB", "a map of 4 GiB", "text of 4 GiB", "bytes of 4 GiB", "an extension of 4 GiB",
     ],
     "keys": [
         "an int key", "a nil key", "an array key", "a key twice", "a user's type with an int key",
         "a user's type with a key twice", "a map of extension 12 with a key twice", "a set of arrays",
-        "a set of a tuple with an array", "a set of what cannot be compared", "a map of extension 12 with a map for a key",
+        "a set of a tuple with an array", "a set of a value that cannot be compared", "a map of extension 12 with a map for a key",
     ],
     "bounds": [
         "65 levels", "a user's type that is too deep", "more values than max_nodes",
         "more values than max_nodes, in extensions", "more values than max_nodes, inside an extension",
-        "extensions inside each other that are too large", "pieces beyond max_message",
+        "nested extensions that are too large", "pieces beyond max_message",
     ],
     "extensions": [
-        "a tuple that is no array", "a tuple and something", "a date that does not exist",
-        "a time span that is not normalised", "a decimal that is none", "a NaN with digits", "a decimal with an underscore",
-        "a decimal with blanks", "infinity in short", "an exponent of ten digits", "a date without hyphens", "a week date",
-        "a time in UTC that says Z", "a time with a blank for the T", "a time with milliseconds alone",
+        "a tuple that is not an array", "a tuple and an extra value", "a date that does not exist",
+        "a time span that is not normalised", "a decimal that is not one", "a NaN with digits", "a decimal with an underscore",
+        "a decimal with spaces", "infinity in short", "an exponent of ten digits", "a date without hyphens", "a week date",
+        "a time in UTC that says Z", "a time with a space for the T", "a time with milliseconds alone",
         "a time without seconds", "an offset without a colon", "a UUID of 15 bytes", "an integer of no bytes",
         "a complex of 15 bytes", "a map with a key and no value", "a reference of one number", "a reference of kind 2**53",
-        "a reference of number 2**53", "a timestamp of 5 bytes", "a code that MessagePack has reserved",
+        "a reference of number 2**53", "a timestamp of 5 bytes", "a code that MessagePack reserves",
         "a user's type that is not one value",
     ],
     "form": [
         "type 0", "type 6", "type 18", "type 19", "type 22", "type 24", "type 20", "a type that is text",
-        "a type that is a float", "a type that is a bool", "no type", "a message that is no array", "a map",
-        "a call without arguments", "a call with something more", "id 0", "a negative id", "an id that is a float",
+        "a type that is a float", "a type that is a bool", "no type", "a message that is not an array", "a map",
+        "a call without arguments", "a call with an extra element", "id 0", "a negative id", "an id that is a float",
         "an id that is a bool", "a method that is bytes", "arguments that are a map", "named arguments that are nil",
-        "named arguments with a bytes key", "a context that is nil", "a Reply with something more", "an error that is nil",
+        "named arguments with a bytes key", "a context that is nil", "a Reply with an extra element", "an error that is nil",
         "a reason that is bytes", "a Ping without a number", "a negative Ping", "a Credit of bytes without a call",
-        "a Goodbye without a message", "a Piece of nothing", "a Piece of text", "a version that is no integer",
+        "a Goodbye without a message", "a Piece of nothing", "a Piece of text", "a version that is not an integer",
         *[f"a {kind} with {what} 2**53" for kind, what, *_ in LARGE],
     ],
     "context": [
-        "a callback that is text", "a task_status that is no bool", "a first credit of no items",
+        "a callback that is text", "a task_status that is not a bool", "a first credit of no items",
         "a first credit of no bytes", "a deadline that is text", "a deadline that is negative", "a deadline that is infinite",
         "a deadline that is not a number", "a notification with a deadline that is text", "a stream that is a number",
         "a stream of one number", "a scope that is text", "a depth that is a float", "a parent that is text",
@@ -709,30 +709,30 @@ BREAKS = {
     ],
     "state": [
         "a call before Hello", "a call before Welcome", "a Ping before Hello", "Hello twice", "Welcome twice",
-        "two Goodbyes", "a call of its own accord after a Goodbye",
+        "two Goodbyes", "a call outside any call after a Goodbye",
     ],
     "hello": [
         "another version", "another version, and a Hello of another form",
-        "another version, and an extension where the limits are", "another version, and a map with int keys",
+        "another version, and an extension in place of the limits", "another version, and a map with int keys",
         "another version, and bytes that are malformed here", "another version, written in the longest form",
-        "a Hello without calls", "a Hello with calls that are no integer", "a Hello with no calls at all",
+        "a Hello without calls", "a Hello with calls that are not an integer", "a Hello with no calls at all",
         "packets too small for a Hello", *[f"a Hello with {name} 2**53" for name in HELLO_INFO],
     ],
     "id": ["an id that is in flight", "an id that is in flight, in pieces"],
     "calls": ["a ninth call where eight are allowed", "a ninth notification where eight are allowed"],
     "credit": [
-        "a Credit of nothing", "a credit of nothing", "a Credit beyond what was said",
+        "a Credit of nothing", "a credit of nothing", "a Credit for more notifications than were sent",
         "more credit for items than were sent", "more credit for bytes than were sent",
     ],
-    "answer": ["a Reply that nobody waits for", "a ReplyErr that nobody waits for"],
+    "answer": ["a Reply without a call", "a ReplyErr without a call"],
     "items": [
-        "a Started that nobody waits for", "an Item in a call that asked for none",
+        "a Started that was not requested", "an Item in a call that asked for none",
         "an EndOfItems in a call that asked for none", "an Item of a call that was never made",
         "an EndOfItems of a call that was never made", "a Started of a call that was never made",
         "an Item after the EndOfItems", "a second EndOfItems", "an Item without credit",
     ],
     "pieces": [
-        "a Ping in pieces", "two messages in pieces", "half a message in pieces", "a LastPiece that takes nothing back",
+        "a Ping in pieces", "two messages in pieces", "half a message in pieces", "a LastPiece that withdraws no message",
     ],
     "references": [
         "a reference in an Item", "a reference in a Started", "a reference in a Hello", "a reference in an error",
@@ -741,7 +741,7 @@ BREAKS = {
 
 
 def with_checks(vectors: list[dict]) -> list[dict]:
-    """Name, in each vector that ends or refuses a session, the check that is not kept."""
+    """Add the failing check to each vector that ends or refuses a session."""
     named = {name: check for check, names in BREAKS.items() for name in names}
     return [
         {**one, "breaks": named[one["name"]]} if one.get("outcome", "goes on") != "goes on" else one
@@ -755,12 +755,12 @@ SERVICE = {
     "test.fail": "method (text: str): raises ValueError(text)",
     "test.apply": "method (function, value: any) -> function(value)",
     "test.total": "method (stream): the sum of its items",
-    "test.count": "stream (most: int): 0, 1, 2 and so on, so many",
-    "test.chat": "duplex (): sends what it receives, until nothing more comes",
-    "test.begin": "method (value: any): says Started with the value if asked to, then waits until it is cancelled",
-    "test.wait": "method (): waits until it is cancelled",
+    "test.count": "stream (most: int): the numbers from 0 up to most - 1",
+    "test.chat": "duplex (): sends back each item until the items end",
+    "test.begin": "method (value: any): sends Started with the value if requested, then waits until cancelled",
+    "test.wait": "method (): waits until cancelled",
     "test.note": "notification (text: str): does nothing",
-    "test.hold": "notification (): waits until it is cancelled",
+    "test.hold": "notification (): waits until cancelled",
 }
 SERVED = {
     **HELLO_INFO,
@@ -772,7 +772,7 @@ SERVED = {
 
 
 def document() -> str:
-    """Return what belongs into the file."""
+    """Return the contents of the file."""
     groups = {
         "values": VALUES,
         "decoded only": DECODED,

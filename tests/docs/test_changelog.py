@@ -26,17 +26,17 @@ def versions():
     return [match.groups() for match in matches]
 
 
-def test_it_begins_as_such_files_do():
+def test_the_changelog_begins_with_its_title():
     assert CHANGELOG.startswith("# Changelog\n")
     assert headings(2)
 
 
-def test_changes_are_of_six_kinds():
+def test_changes_use_the_six_headings_of_keepachangelog():
     assert set(headings(3)) <= KINDS
     assert headings(3)
 
 
-def test_entries_are_newest_first_and_only_the_newest_may_have_no_date():
+def test_entries_are_newest_first_and_older_ones_have_a_date():
     numbers = [tuple(map(int, version.split("."))) for version, _ in versions()]
     assert numbers == sorted(numbers, reverse=True)
     assert "Unreleased" not in [date for _, date in versions()[1:]]

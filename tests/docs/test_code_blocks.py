@@ -1,7 +1,7 @@
 """The code in the pages runs, and the pages name only options, commands and links that exist.
 
-tests/helpers/page_checks.py has the checks, and says how a block is kept from being run. If the
-next block of the page is of ``text``, a block of Python prints exactly that.
+tests/helpers/page_checks.py has the checks, and the comments that keep a block from being run. A
+block of Python must print exactly the block of ``text`` that follows it, if there is one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROGRAMS = [program for page in PAGES for program in page_checks.programs(page)]
 
 
 def run(program, monkeypatch, capsys):
-    """Run the blocks of a program; each prints what the page shows."""
+    """Run the blocks of a program, and check that each prints what the page shows."""
     monkeypatch.chdir(ROOT)
     module = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
@@ -45,7 +45,7 @@ def test_python_runs_and_prints_what_the_page_shows(program, monkeypatch, capsys
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("check", ["bad_blocks", "unknown_options", "dead_links"])
-def test_pages_are_without_faults(page, check):
+def test_pages_pass_each_check(page, check):
     assert list(getattr(page_checks, check)(page)) == []
 
 
@@ -133,12 +133,12 @@ def bad_page(tmp_path):
         ),
     ],
 )
-def test_a_fault_is_told_with_page_and_line(bad_page, check, faults):
+def test_a_fault_is_reported_with_page_and_line(bad_page, check, faults):
     found = list(getattr(page_checks, check)(bad_page))
     assert found == [f"{bad_page}:{fault}" for fault in faults]
 
 
-def test_a_bad_command_is_told_with_page_and_line(bad_page, app):
+def test_a_bad_command_is_reported_with_page_and_line(bad_page, app):
     found = list(page_checks.bad_commands(bad_page, app))
     assert [fault.removeprefix(bad_page) for fault in found] == [
         ":26: Unknown option: --nope.",
@@ -147,9 +147,7 @@ def test_a_bad_command_is_told_with_page_and_line(bad_page, app):
     ]
 
 
-def test_a_block_that_fails_or_prints_something_else_is_told_with_page_and_line(
-    bad_page, monkeypatch, capsys
-):
+def test_a_block_that_fails_or_prints_something_else_is_reported(bad_page, monkeypatch, capsys):
     programs = {program[0].line: program for program in page_checks.programs(bad_page)}
     with pytest.raises(AssertionError, match=rf"^{bad_page}:30"):
         run(programs[30], monkeypatch, capsys)

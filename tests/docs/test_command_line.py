@@ -1,4 +1,4 @@
-"""The help of each command has two examples that are accepted, and the page says the same."""
+"""The help of each command has two valid examples, and the page matches the help texts."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def test_every_argument_has_a_description(name):
         assert argument.parameter.help, argument.name
 
 
-def test_the_page_is_what_the_program_says():
+def test_the_page_matches_the_help_texts():
     page = make_command_line.PAGE.read_text("utf-8")
     assert page == make_command_line.document(), "run tests/docs/make_command_line.py"

@@ -1,4 +1,4 @@
-"""docs/demo.svg is a picture of the demo as it is: the program that made it makes the same one now."""
+"""docs/demo.svg shows the current demo: the program that made it makes the same picture again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def lines_of(picture):
 
 
 def steps_of(picture):
-    """Return the lines by step, without what differs from run to run."""
+    """Return the lines by step, without the numbers that differ from run to run."""
     steps = defaultdict(list)
     step = ""
     for line in lines_of(picture):
@@ -43,22 +43,22 @@ def now():
     return module.draw(module.record())
 
 
-def test_the_picture_is_of_the_demo(now):
+def test_the_picture_matches_the_current_demo(now):
     shown, runs = steps_of(PICTURE), steps_of(now)
     assert list(shown) == list(runs)
     cancelled = "A timeout here cancels the handler there"
     assert [re.sub(r"[N.]+", "N", line) for line in shown[cancelled]] == [
         re.sub(r"[N.]+", "N", line) for line in runs[cancelled]
     ]
-    # In the tree it is chance which of the jobs call back at that moment.
+    # Which of the jobs call back at that moment differs from run to run.
     for line in runs["Long jobs"]:
         if "callback" not in line:
             assert line in shown["Long jobs"]
 
 
-def test_the_picture_tells_that_nothing_is_left():
+def test_the_picture_shows_that_no_calls_are_left():
     assert "0 calls left" in "".join(lines_of(PICTURE))
 
 
-def test_the_picture_loads_nothing():
+def test_the_picture_loads_no_external_resource():
     assert re.findall(r"(?:href|url)\W*https?:", PICTURE) == []

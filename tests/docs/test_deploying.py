@@ -1,4 +1,4 @@
-"""The files of docs/how-to/deploy.md: systemd, nginx and HAProxy read them, and what they start works."""
+"""The files of docs/how-to/deploy.md: systemd, nginx and HAProxy accept them, and they work."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def needs(program):
 
 @contextlib.asynccontextmanager
 async def serving(copy, command):
-    """Run a command that begins with ``trio-rpc``; until the block ends, and then to its own end."""
+    """Run a ``trio-rpc`` command during the block, and drain it afterwards."""
     words = [copy.here(word) for word in command.split()]
     assert words[0].endswith("trio-rpc")
     async with copy.running(*COMMAND, *words[1:]) as server:
@@ -57,7 +57,7 @@ async def drain(server):
 
 
 async def until_connected(url, **options):
-    """Wait until a server that has just been started listens."""
+    """Connect and call until a server that is starting answers; return the result."""
     while True:
         try:
             async with trio_rpc.connect(url, **options) as session:
@@ -70,7 +70,7 @@ def text_of(copy, name):
     return (copy.folder / name).read_text("utf-8")
 
 
-async def test_the_unit_of_systemd(copy):
+async def test_the_systemd_unit_is_valid_and_its_command_serves(copy):
     analyze = needs("systemd-analyze")
     unit = text_of(copy, "shop.service")
     [command] = re.findall(r"^ExecStart=/opt/shop/\.venv/bin/(.*)$", unit, re.MULTILINE)
@@ -85,8 +85,8 @@ async def test_the_unit_of_systemd(copy):
     assert int(grace) < int(patience)
 
 
-async def test_the_steps_of_the_image(copy):
-    """Not in a container: what it copies is there, and what it runs serves."""
+async def test_the_files_and_the_command_of_the_image_work(copy):
+    """Run without a container: the files to copy exist, and the command serves."""
     image = (ROOT / "examples" / "deploy" / "Dockerfile").read_text("utf-8")
     copied = re.findall(r"^COPY (\S+) ", image, re.MULTILINE)
     assert [path for path in copied if not (ROOT / path).exists()] == []
@@ -113,7 +113,7 @@ http {{
 """
 
 
-async def test_tls_and_websockets_behind_nginx(copy):
+async def test_nginx_serves_tls_and_websockets(copy):
     nginx = needs("nginx")
     port = copy.ports["5000"]
     ca = trustme.CA()
@@ -141,7 +141,7 @@ async def test_tls_and_websockets_behind_nginx(copy):
 
 
 async def through_the_gateway(url, trust):
-    """Call with the name of the site, from a page of it and from a page of another one."""
+    """Call with the site's host name, with its own Origin and with a foreign one."""
     async with httpx.AsyncClient(verify=trust, base_url=url) as http:
         for origin, status in (("https://example.org", 200), ("https://evil.example", 403)):
             headers = {"Host": "example.org", "Origin": origin}
@@ -158,7 +158,7 @@ def client_that_repeats():
     return module.Client
 
 
-async def test_two_servers_behind_haproxy(copy):
+async def test_clients_behind_haproxy_move_from_a_draining_server(copy):
     haproxy = needs("haproxy")
     served = [each.command for each in transcripts(PAGE) if each.command.startswith("trio-rpc ")]
     url = copy.here("tcp://127.0.0.1:5000")
@@ -189,11 +189,13 @@ async def test_two_servers_behind_haproxy(copy):
         nursery.cancel_scope.cancel()
 
 
-def test_the_timeouts_of_the_proxies_are_longer_than_silence(copy):
+def test_the_timeouts_of_the_proxies_are_longer_than_the_keepalive_timeout(copy):
     limits = trio_rpc.DEFAULT_LIMITS
     silence = limits.keepalive_interval * (limits.keepalive_pings + 1)
-    told = text_of(copy, "nginx.conf") + text_of(copy, "haproxy.cfg")
-    seconds = re.findall(r"(?:proxy_(?:read|send)_timeout|timeout (?:client|server)) (\d+)s", told)
+    configured = text_of(copy, "nginx.conf") + text_of(copy, "haproxy.cfg")
+    seconds = re.findall(
+        r"(?:proxy_(?:read|send)_timeout|timeout (?:client|server)) (\d+)s", configured
+    )
     assert len(seconds) == 4
     assert all(int(each) > silence for each in seconds)
     assert f"{silence:g} s by default" in (ROOT / PAGE).read_text("utf-8")

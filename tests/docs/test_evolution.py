@@ -1,4 +1,4 @@
-"""Each row of the table in docs/how-to/evolve.md: old and new clients and servers meet."""
+"""Each row of the table in docs/how-to/evolve.md, with old and new clients and servers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def to_old():
         yield session.proxy("", New)
 
 
-async def test_an_old_client_of_a_new_server(to_new):
+async def test_an_old_client_can_call_a_new_server(to_new):
     assert await to_new.buy(OldOrder("tea")) == OldOrder("tea")
     assert await to_new.double(2) == 4
     with pytest.raises(RemoteError, match="SoldOut: milk"):
@@ -74,7 +74,7 @@ async def test_an_old_client_of_a_new_server(to_new):
         await to_new.double(0)
 
 
-async def test_a_new_client_of_an_old_server(to_old):
+async def test_a_new_client_can_call_an_old_server(to_old):
     assert await to_old.buy(NewOrder("tea", 3)) == NewOrder("tea", 1)
     with pytest.raises(MethodNotFound) as missing:
         await to_old.added()

@@ -1,4 +1,4 @@
-"""docs/faq.md quotes the library: each mistake of the page is made here, and the texts are compared."""
+"""Make each mistake of docs/faq.md, and compare the error texts with those quoted there."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Renderer:
 
 
 for each in (OutOfMilk, Shop, Customer, Printer, FilePrinter):
-    each.__module__ = "shop"  # as the page calls it
+    each.__module__ = "shop"  # the module's name on the page
 
 
 @contextlib.asynccontextmanager
@@ -143,7 +143,7 @@ def text_of(exc):
     return "".join(traceback.format_exception_only(exc)).strip()
 
 
-# ── there is no session ──────────────────────────────────────────────────────────────────────────
+# ── opening a session ──────────────────────────────────────────────────────────────────────────
 
 
 async def connect(url, **options):
@@ -467,13 +467,13 @@ async def forgotten_await():
 
 @mistake
 async def forgotten_await_of_a_callback():
-    told = []
+    received = []
     async with shop() as session:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            await session.call("shop.tell", told.append)
+            await session.call("shop.tell", received.append)
             gc.collect()
-    assert told == []
+    assert received == []
     return f"RuntimeWarning: {caught[0].message}"
 
 
@@ -497,20 +497,20 @@ async def server_left():
 
 @mistake
 async def server_left_in_a_call():
-    told = []
+    texts = []
     async with open_session_pair({"shop": Shop()}, None, on_end="keep") as (server, session):
 
         async def wait():
             try:
                 await session.call("shop.wait")
             except trio_rpc.RemoteCancelled as exc:
-                told.append(text_of(exc))
+                texts.append(text_of(exc))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await session.ping()
             await server.aclose(grace=0)
-    return told[0]
+    return texts[0]
 
 
 @contextlib.asynccontextmanager
@@ -600,11 +600,11 @@ async def gateway_extra_missing():
 async def gateway_on_asyncio():
     from trio_rpc.gateway import Gateway
 
-    said = []
+    sent = []
 
     async def main():
         async def send(message):
-            said.append(message)
+            sent.append(message)
 
         async def receive():
             return {"type": "lifespan.startup"}
@@ -612,7 +612,7 @@ async def gateway_on_asyncio():
         await Gateway(Shop4Pages())({"type": "lifespan"}, receive, send)
 
     await trio.to_thread.run_sync(lambda: asyncio.run(main()))
-    return said[0]["message"]
+    return sent[0]["message"]
 
 
 class Shop4Pages:
@@ -687,13 +687,13 @@ async def cli_bad_json():
 
 
 SAME_TEXT = {"tcp_to_tls": "tcp_to_websocket", "awaited_stream": "awaited_connect"}
-"""Mistakes that have the text of another one."""
+"""Mistakes with the same text as another one."""
 
 QUOTED = {block.note.removeprefix("mistake: "): block for block in blocks_of(PAGE) if block.note}
 
 
 def normal(text):
-    """Return a text in one line, without what differs between runs."""
+    """Return a text in one line, without the parts that differ between runs."""
     text = text.replace(__name__.rpartition(".")[2], "shop")
     text = re.sub(r"\w+\.<locals>\.", "", text)
     text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", " ".join(text.split()))
@@ -701,11 +701,11 @@ def normal(text):
     return re.sub(r"\b[\d.]+ s\b", "N s", text)
 
 
-def test_the_page_quotes_each_mistake():
+def test_each_mistake_is_quoted_on_the_page():
     assert set(QUOTED) | set(SAME_TEXT) == set(MISTAKES)
 
 
-def test_each_quotation_is_of_a_mistake():
+def test_each_quotation_names_its_mistake():
     assert [block.place for block in blocks_of(PAGE) if not block.note] == []
 
 
@@ -713,21 +713,21 @@ def test_each_quotation_is_of_a_mistake():
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in MISTAKES],
 )
-def test_the_library_says_what_the_page_quotes(name, monkeypatch):
+def test_the_library_prints_the_quoted_text(name, monkeypatch):
     monkeypatch.delenv("TRIO_RPC_CHANNEL_FD", raising=False)
     if name.startswith("gateway_"):
         pytest.importorskip("hypercorn", reason="the extra gateway is not installed")
     if name.startswith("cli_"):
         pytest.importorskip("cyclopts", reason="the extra cli is not installed")
     try:
-        said = trio.run(MISTAKES[name])
-    except Exception as exc:  # noqa: BLE001 - whatever it raises is what is compared
-        said = text_of(exc)
+        printed = trio.run(MISTAKES[name])
+    except Exception as exc:  # noqa: BLE001 - any exception is compared
+        printed = text_of(exc)
     block = QUOTED[SAME_TEXT.get(name, name)]
-    assert normal(said) == normal(block.text), block.place
+    assert normal(printed) == normal(block.text), block.place
 
 
-def test_times_of_the_page_are_the_defaults():
+def test_times_on_the_page_are_the_defaults():
     limits = trio_rpc.DEFAULT_LIMITS
     silence = limits.keepalive_interval * (limits.keepalive_pings + 1)
     for name, seconds in (

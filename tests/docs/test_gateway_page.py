@@ -1,4 +1,4 @@
-"""docs/gateway.md says what the gateway does: limits, messages, statuses, names."""
+"""docs/gateway.md lists the gateway's limits, messages, statuses and names as they are."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def test_every_limit_is_listed_with_its_default():
     ]
 
 
-def test_every_message_is_one_that_is_sent_or_heard():
+def test_each_listed_message_is_sent_and_handled():
     text = section(PAGE, "The WebSocket")
     for first, source in (("from the gateway", SCRIPT), ("from the client", SOURCE)):
         kinds = [kind for row in table(text, first) for kind in codes(row[0])]
         for kind in kinds:
-            assert f'"{kind}"' in source, f"{kind} is not heard"
-            assert f'"{kind}"' in (SOURCE if source is SCRIPT else SCRIPT), f"{kind} is not said"
+            assert f'"{kind}"' in source, f"{kind} is not handled"
+            assert f'"{kind}"' in (SOURCE if source is SCRIPT else SCRIPT), f"{kind} is not sent"
 
 
-def test_every_status_is_one_that_is_answered():
+def test_the_listed_statuses_are_those_of_refusals():
     listed = {row[0] for row in table(section(PAGE, "HTTP"), "status")}
     assert listed == set(re.findall(r"Refusal\(\s*(\d{3}),", SOURCE))
 
 
-def test_every_header_is_one_that_is_read():
+def test_the_listed_headers_are_those_that_the_server_reads():
     listed = {codes(row[0])[0].lower() for row in table(section(PAGE, "HTTP"), "header")}
     assert listed == set(re.findall(r'headers\.get\("([a-z-]+)"', SOURCE)) - {
         "content-type",
@@ -58,7 +58,7 @@ def test_every_close_code_is_listed():
     assert {row[0] for row in rows} == ours
 
 
-def test_the_names_of_the_package_are_there():
+def test_the_page_mentions_each_public_name():
     text = read(PAGE)
     for name in gateway.__all__:
         assert re.search(rf"\b{name}\b", text), name
@@ -104,17 +104,17 @@ async def served_to_ann():
         yield gateway.Message("127.0.0.1", int(url.rpartition(":")[2])), seen
 
 
-async def test_a_middleware_tells_methods_and_filters_who_calls():
+async def test_a_middleware_passes_the_user_to_methods_and_filters():
     async with served_to_ann() as (message, seen):
         assert await message.post("who") == "ann"
-        told = []
-        assert await message.post("who", callbacks={"tell": told.append}) == "ann"
-        assert told == ["ann"]
+        received = []
+        assert await message.post("who", callbacks={"tell": received.append}) == "ann"
+        assert received == ["ann"]
         await message.post("buy", {"stock": {"tea": 1}, "item": "tea"})
         assert seen == ["ann"]
 
 
-async def test_errors_are_told_apart_by_the_name_of_their_class():
+async def test_errors_are_identified_by_their_type_name():
     async with served_to_ann() as (message, _):
         for item, name in (("tea", "SoldOut"), ("milk", "builtins.KeyError")):
             with pytest.raises(trio_rpc.RemoteError) as info:

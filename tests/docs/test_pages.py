@@ -1,4 +1,4 @@
-"""What the pages refer to is there: files, tests, names, numbers."""
+"""The files, tests, names and numbers that the pages refer to exist."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ def test_there_are_pages():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_files_that_are_named_exist(page):
+def test_files_named_on_a_page_exist(page):
     named = [code for code in codes(prose(page)) if re.fullmatch(r"[\w/.-]+/|[\w/-]+\.py", code)]
     made = (ROOT / ".gitignore").read_text("utf-8").split()  # by commands that the pages name
-    named = [code for code in named if "NAME" not in code and code not in made]  # NAME is any
+    named = [
+        code for code in named if "NAME" not in code and code not in made
+    ]  # NAME is a placeholder
     places = [ROOT, ROOT / "trio_rpc", (ROOT / page).parent]
     places += [(ROOT / path).parent for path in files_of(page)]
     assert [name for name in named if not any((place / name).exists() for place in places)] == []
@@ -53,7 +55,7 @@ def test_the_navigation_lists_a_folder_in_the_order_of_its_index(folder):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_tests_that_are_named_exist(page):
+def test_tests_named_on_a_page_exist(page):
     named = {code for code in codes(prose(page)) if re.fullmatch(r"test_\w+", code)}
     assert {name for name in named if name not in TESTS and name != "test_law_"} == set()
 
@@ -69,7 +71,7 @@ def test_the_laws_are_numbered_without_a_gap():
 
 
 @pytest.mark.parametrize(("number", "rest"), [(law[0], law[2]) for law in LAWS])
-def test_every_law_links_to_tests_with_its_number_in_the_files_where_they_are(number, rest):
+def test_each_law_links_to_existing_tests_with_its_number(number, rest):
     linked = re.findall(r"\[`(test_\w+)`\]\(\.\./([^)]+)\)", rest)
     assert linked
     for name, path in linked:
@@ -77,7 +79,7 @@ def test_every_law_links_to_tests_with_its_number_in_the_files_where_they_are(nu
         assert TESTS[name] == ROOT / path
 
 
-def test_the_design_says_of_every_law_how_and_where_the_code_holds_it():
+def test_the_design_has_a_row_for_each_law():
     rows = table(section("design.md", "How the code holds the laws"), "law")
     assert [law for law, _, _ in rows] == [
         f"{number}. {name.rstrip('.')}" for number, name, _ in LAWS
@@ -86,11 +88,11 @@ def test_the_design_says_of_every_law_how_and_where_the_code_holds_it():
 
 
 def names_in(module_path):
-    """Return what a module defines or calls, to look names of functions up in."""
+    """Return the source of a module, for finding names in it."""
     return (ROOT / "trio_rpc" / module_path).read_text("utf-8")
 
 
-def test_functions_that_the_design_names_are_where_it_says():
+def test_functions_named_in_the_design_exist_in_the_named_files():
     text = prose("design.md")
     for name, path in re.findall(r"`([\w.]+)` in `(session/\w+\.py)`", text):
         assert re.search(rf"(?:def|class) {name.rpartition('.')[2]}\b", names_in(path)), name
@@ -124,7 +126,7 @@ def test_every_error_is_listed():
     assert listed >= raised
 
 
-def test_the_fates_are_those_of_the_classes():
+def test_the_listed_fates_match_the_classes():
     for names, fate in fates():
         for name in names:
             cls = getattr(errors, name, None)

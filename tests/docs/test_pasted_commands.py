@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/command-line.md do what the page says, as they are pasted into a shell."""
+"""The commands of docs/how-to/command-line.md work when they are pasted into a shell."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ COMMANDS = [each.command for each in transcripts(PAGE)]
 
 @contextlib.contextmanager
 def typed(command: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a command as it is pasted into a shell, in a virtual environment that is active."""
+    """Run a command in a shell with an active virtual environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with subprocess.Popen(  # noqa: S602 - what our page says
+    with subprocess.Popen(  # noqa: S602 - a command of our page
         f"exec {command}",
         shell=True,
         stdin=subprocess.DEVNULL,
@@ -37,7 +37,7 @@ def typed(command: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_the_commands_do_what_the_page_says():
+def test_the_pasted_commands_work():
     pytest.importorskip("cyclopts", reason="the extra cli is not installed")
     pytest.importorskip("hypercorn", reason="the extra gateway is not installed")
     first, *others = COMMANDS
@@ -52,11 +52,11 @@ def test_the_commands_do_what_the_page_says():
                 if " serve " in command:
                     assert run.stdout.readline().startswith("listening at ")
                     continue
-                told = run.communicate(timeout=100)[0]
-                # The page shows how one call is cut short.
-                assert run.returncode == (1 if "--timeout" in command else 0), (command, told)
-                assert told
-                assert "Traceback" not in told
+                printed = run.communicate(timeout=100)[0]
+                # One call of the page ends with a timeout.
+                assert run.returncode == (1 if "--timeout" in command else 0), (command, printed)
+                assert printed
+                assert "Traceback" not in printed
 
 
 def test_each_command_is_on_the_page():
@@ -65,7 +65,7 @@ def test_each_command_is_on_the_page():
     assert used == {name for name in cli.app if not name.startswith("-")} - {"demo"}
 
 
-def test_exit_codes_of_the_reference_are_those_of_the_program():
+def test_the_reference_lists_all_exit_codes():
     exits = pytest.importorskip("trio_rpc.cli.exits", reason="the extra cli is not installed")
     rows = table(section("docs/reference/command-line.md", "Exit codes"), "code")
     assert [int(row[0]) for row in rows] == [int(code) for code in exits.Exit]

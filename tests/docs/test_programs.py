@@ -1,4 +1,4 @@
-"""The pages show their programs whole, and the programs print what the pages say."""
+"""The pages show complete programs, and the programs print what the pages show."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ ALONE = [
     for path in files_of(page)
     if each.command == f"python {Path(path).name}"
 ]
-"""Programs that need nothing but themselves."""
+"""Programs that run without another program."""
 
 WITH_OTHERS = {
-    "drain_at_sigterm.py": "test_a_server_that_gets_sigterm_in_a_call",
-    "rooms.py": "test_a_chat_in_three_terminals",
-    "call_page.py": "test_a_page_over_fastapi",
+    "drain_at_sigterm.py": "test_a_server_that_gets_sigterm_finishes_its_call",
+    "rooms.py": "test_the_chat_works_in_three_terminals",
+    "call_page.py": "test_the_fastapi_page_is_served_and_called",
 }
 """Programs that need others, and the tests that run them."""
 
 COMMANDS = {
-    "docker build": "test_the_steps_of_the_image",
-    "docker run": "test_the_steps_of_the_image",
-    "haproxy -f": "test_two_servers_behind_haproxy",
-    "hypercorn --worker-class": "test_a_page_over_fastapi",
-    "pytest -q": "test_the_tests_of_a_service",
-    "python rooms_client.py": "test_a_chat_in_three_terminals",
-    "systemd-analyze verify": "test_the_unit_of_systemd",
-    "trio-rpc describe": "test_a_plugin_is_described",
-    "trio-rpc serve": "test_two_servers_behind_haproxy",
+    "docker build": "test_the_files_and_the_command_of_the_image_work",
+    "docker run": "test_the_files_and_the_command_of_the_image_work",
+    "haproxy -f": "test_clients_behind_haproxy_move_from_a_draining_server",
+    "hypercorn --worker-class": "test_the_fastapi_page_is_served_and_called",
+    "pytest -q": "test_the_tests_on_the_testing_page_pass",
+    "python rooms_client.py": "test_the_chat_works_in_three_terminals",
+    "systemd-analyze verify": "test_the_systemd_unit_is_valid_and_its_command_serves",
+    "trio-rpc describe": "test_describe_shows_the_methods_of_a_plugin",
+    "trio-rpc serve": "test_clients_behind_haproxy_move_from_a_draining_server",
 }
-"""Commands of another kind, by how they begin, and the tests that run them."""
+"""The first words of other commands, and the tests that run them."""
 
 PASTED = "docs/how-to/command-line.md"
 """Its commands are all run by test_pasted_commands.py."""
@@ -55,7 +55,7 @@ def test_there_is_something_to_look_at():
 
 
 @pytest.mark.parametrize(("page", "path"), SHOWN)
-def test_a_page_shows_a_file_whole(page, path):
+def test_a_page_shows_complete_files(page, path):
     assert files_of(page)[path] == filled((ROOT / path).read_text("utf-8"))
 
 
@@ -87,7 +87,7 @@ def test_each_command_is_run_by_a_test():
     ids=lambda value: Path(value).name if isinstance(value, str) else "",
 )
 def test_a_program_prints_what_its_page_shows(page, path, shown):
-    run = subprocess.run(  # noqa: S603 - programs of our pages
+    run = subprocess.run(  # noqa: S603 - programs from our pages
         [*PYTHON, Path(path).name],
         cwd=(ROOT / path).parent,
         capture_output=True,
@@ -102,5 +102,5 @@ def test_a_program_prints_what_its_page_shows(page, path, shown):
 
 
 def without_numbers(text):
-    """Return a text without the numbers of processes."""
+    """Return a text without process ids."""
     return re.sub(r"process \d+", "process N", text)

@@ -1,4 +1,4 @@
-"""Programs of the how-to pages that talk to others: each page's session in several terminals."""
+"""Programs of the how-to pages that need other programs, as in several terminals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def type_line(running, line):
     await running.process.stdin.send_all(f"{line}\n".encode())
 
 
-async def test_a_chat_in_three_terminals(tmp_path):
+async def test_the_chat_works_in_three_terminals(tmp_path):
     copy = Copy(FOLDER, tmp_path)
     client = [*PYTHON, "rooms_client.py", "lobby"]
     ann_sees, bob_sees = [], []
@@ -63,7 +63,7 @@ def shown(command, which=0):
     return output_of("docs/how-to/rooms.md", f"python {command}", which)
 
 
-async def test_a_server_that_gets_sigterm_in_a_call(tmp_path):
+async def test_a_server_that_gets_sigterm_finishes_its_call(tmp_path):
     copy = Copy(FOLDER, tmp_path)
     shown = output_of("docs/how-to/drain.md", "python drain_at_sigterm.py")
     async with copy.running(*PYTHON, "drain_at_sigterm.py") as server:
@@ -76,14 +76,14 @@ async def test_a_server_that_gets_sigterm_in_a_call(tmp_path):
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(work)
-                await session.ping()  # the call has arrived before
+                await session.ping()  # the call has arrived by then
                 server.process.send_signal(signal.SIGTERM)
             assert results == ["done"]
         assert await lines_until_end(server) == shown[1:]
         assert await server.process.wait() == 0
 
 
-def test_a_plugin_is_described(tmp_path):
+def test_describe_shows_the_methods_of_a_plugin(tmp_path):
     copy = Copy("examples/plugins", tmp_path)
     run = copy.run(*COMMAND, "describe", f"exec:{sys.executable} shout.py")
     assert run.stderr == ""
@@ -91,12 +91,12 @@ def test_a_plugin_is_described(tmp_path):
     assert run.returncode == 0
 
 
-def test_the_tests_of_a_service(tmp_path):
+def test_the_tests_on_the_testing_page_pass(tmp_path):
     copy = Copy(f"{FOLDER}/testing", tmp_path)
     (copy.folder / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
     run = copy.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shop.py")
-    told = output_of("docs/how-to/testing.md", "pytest -q test_shop.py")
-    assert without_seconds(run.stdout) == without_seconds("\n".join(told) + "\n"), run.stdout
+    expected = output_of("docs/how-to/testing.md", "pytest -q test_shop.py")
+    assert without_seconds(run.stdout) == without_seconds("\n".join(expected) + "\n"), run.stdout
     assert run.returncode == 0
 
 
@@ -128,7 +128,7 @@ class Page:
             return (await http.get(f"{self.url}/running")).json()
 
 
-async def test_a_page_over_fastapi(tmp_path):
+async def test_the_fastapi_page_is_served_and_called(tmp_path):
     pytest.importorskip("fastapi", reason="fastapi is not installed")
     page = Page(Copy(f"{FOLDER}/fastapi_page", tmp_path))
     async with page.served():
@@ -140,7 +140,7 @@ async def test_a_page_over_fastapi(tmp_path):
         assert await page.running_jobs() == 0
 
 
-async def test_a_page_over_fastapi_in_a_browser(tmp_path):
+async def test_the_fastapi_page_works_in_a_browser(tmp_path):
     pytest.importorskip("fastapi", reason="fastapi is not installed")
     if why_not() and not os.environ.get("CI"):
         pytest.skip(f"no browser: {why_not()}")

@@ -1,4 +1,4 @@
-"""What docs/protocol.md says of what happens, and no list in the code says: tried by a peer that is only bytes."""
+"""The prose of docs/protocol.md holds: a peer that only sends and receives bytes tries it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STREAM = {"stream": [16, 4096]}
 
 
 class Stranger:
-    """The other end: says whatever a test has it say."""
+    """A peer that sends the messages of a test, legal or not."""
 
     def __init__(self, channel):
         self.channel = channel
@@ -38,13 +38,13 @@ class Stranger:
         assert self.channel.send_nowait(b"".join(map(self.codec.encode, messages)))
 
     def pull(self, number, callback=0, *, args=(), parent=1, **context):
-        """Use what came with call ``parent``."""
+        """Use a callback or stream that was passed in call ``parent``."""
         context = {"parent": parent, "callback": callback, **context}
         context = {key: value for key, value in context.items() if value is not None}
         self.say(m.Request(number, "x", list(args), None, context))
 
     async def heard(self):
-        """Return all that has come when nothing more comes."""
+        """Return all messages received until the other end is silent."""
         received = []
         with trio.move_on_after(1):
             while True:
@@ -67,9 +67,10 @@ async def stranger(**options):
 
 @contextlib.asynccontextmanager
 async def calling(session, peer, *args):
-    """Have a call with those arguments in flight, which is given up in the end.
+    """Keep a call with those arguments in flight during the block, and cancel it afterwards.
 
-    The scope that is yielded is of the call alone: what a cancelled body asserts, nobody would see.
+    The yielded scope covers only the call: if it covered the body, a cancellation would skip the
+    assertions of the test.
     """
     scope = trio.CancelScope()
 
@@ -113,7 +114,7 @@ async def nothing():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_where_a_reference_ends_the_session(message, ends):
+def test_a_reference_is_allowed_only_in_arguments_and_results(message, ends):
     protocol = Protocol(Codec(), DEFAULT_LIMITS)
     protocol.hello()
     say = Codec().encode
@@ -143,20 +144,20 @@ def test_a_reference_in_a_hello_ends_the_session():
         ({"parent": None, **STREAM}, "method_not_found"),
         ({"parent": 9, **STREAM}, "method_not_found"),
         ({"callback": 2, **STREAM}, "method_not_found"),
-        ({"callback": 0}, "method_not_found"),  # a stream, used as a function
-        ({"callback": 1, **STREAM}, "method_not_found"),  # and the reverse
+        ({"callback": 0}, "method_not_found"),  # a stream, called as a function
+        ({"callback": 1, **STREAM}, "method_not_found"),  # a function, pulled as a stream
         ({"args": [1], **STREAM}, "invalid_arguments"),
         ({"callback": 1, "args": [1]}, "invalid_arguments"),
     ],
 )
-async def test_the_errors_of_bad_pulls(use, code, autojump_clock):
+async def test_a_bad_pull_gets_an_error(use, code, autojump_clock):
     async with stranger() as (session, peer), calling(session, peer, numbers(), nothing):
         peer.pull(1, **use)
         [answer] = await peer.heard()
         assert (answer.id, answer.error["code"]) == (1, code)
 
 
-async def test_a_second_pull_of_a_stream_goes_on_and_does_not_begin_anew(autojump_clock):
+async def test_a_second_pull_of_a_stream_continues_where_the_first_ended(autojump_clock):
     async with stranger() as (session, peer), calling(session, peer, numbers()):
         peer.pull(1, **STREAM)
         assert [one.value for one in (await peer.heard())[:-1]] == [0, 1, 2]
@@ -164,7 +165,7 @@ async def test_a_second_pull_of_a_stream_goes_on_and_does_not_begin_anew(autojum
         assert await peer.heard() == [m.Reply(2, None)]
 
 
-async def test_a_second_pull_of_what_is_no_generator_has_what_is_left(autojump_clock):
+async def test_a_second_pull_of_a_channel_gets_the_remaining_items(autojump_clock):
     send, receive = trio.open_memory_channel(9)
     async with stranger() as (session, peer), calling(session, peer, receive):
         await send.send("one")
@@ -180,7 +181,7 @@ async def test_a_second_pull_of_what_is_no_generator_has_what_is_left(autojump_c
     receive.close()
 
 
-async def test_a_second_pull_of_a_generator_that_is_making_an_item_fails(autojump_clock):
+async def test_a_second_pull_during_a_step_of_a_generator_fails(autojump_clock):
     ready = trio.Event()
 
     async def slow():
@@ -197,10 +198,8 @@ async def test_a_second_pull_of_a_generator_that_is_making_an_item_fails(autojum
         assert (item.id, item.value, end) == (1, "late", m.Reply(1, None))
 
 
-async def test_a_second_pull_of_a_stream_that_is_being_pulled_is_the_pullers_error(
-    autojump_clock, caplog
-):
-    """Whatever is given, and whatever the first pull does at that moment."""
+async def test_a_concurrent_second_pull_is_refused_and_the_first_continues(autojump_clock, caplog):
+    """Try a channel and a generator; the first pull waits for an item or for credit."""
     send, receive = trio.open_memory_channel(9)
 
     async def forever():
@@ -224,7 +223,7 @@ async def test_a_second_pull_of_a_stream_that_is_being_pulled_is_the_pullers_err
         send.send_nowait("one")
         peer.say(m.Credit(1, 2, 1))
         heard = {one.id: one.value for one in await peer.heard()}
-        assert heard == {1: "one", 2: "item"}  # the first ones have noticed nothing
+        assert heard == {1: "one", 2: "item"}  # the first pulls continue
     receive.close()
     assert not caplog.records
 
@@ -261,7 +260,7 @@ async def test_a_cancel_stops_running_callbacks_at_once_and_refuses_later_ones(a
         assert await peer.heard() == []
         cancel_scope.cancel()
         cancel, answer = sorted(await peer.heard(), key=lambda one: one.TYPE, reverse=True)
-        assert (cancel.id, answer.id) == (1, 1)  # and call 1 has not had its end
+        assert (cancel.id, answer.id) == (1, 1)  # call 1 is still in flight
         assert (answer.error["code"], answer.error["started"]) == ("cancelled", True)
         peer.pull(2)
         [answer] = await peer.heard()
@@ -269,12 +268,12 @@ async def test_a_cancel_stops_running_callbacks_at_once_and_refuses_later_ones(a
 
 
 def is_refused(answer, number):
-    said = answer.error["code"], answer.error["started"]
-    return answer.id == number and said == ("cancelled", False)
+    error = answer.error["code"], answer.error["started"]
+    return answer.id == number and error == ("cancelled", False)
 
 
 @pytest.mark.parametrize("kind", ["stream", "duplex"])
-async def test_a_callback_that_comes_after_a_stream_was_left_is_refused(kind, autojump_clock):
+async def test_a_callback_after_its_stream_was_closed_is_refused(kind, autojump_clock):
     async with stranger() as (session, peer), trio.open_nursery() as nursery:
 
         async def leave():
@@ -287,14 +286,14 @@ async def test_a_callback_that_comes_after_a_stream_was_left_is_refused(kind, au
         [answer] = await peer.heard()
         assert is_refused(answer, 1)
         if kind == "duplex":
-            peer.pull(2, 0, **STREAM)  # what its caller sends
+            peer.pull(2, 0, **STREAM)  # the items that its caller sends
             [answer] = await peer.heard()
             assert is_refused(answer, 2)
         peer.say(m.ReplyErr(1, {"code": "cancelled", "message": ""}))
 
 
 @pytest.mark.parametrize("kind", ["function", "stream"])
-async def test_a_callback_that_comes_after_its_scope_was_left_is_refused(kind, autojump_clock):
+async def test_a_callback_after_its_scope_was_closed_is_refused(kind, autojump_clock):
     async with stranger() as (session, peer), trio.open_nursery() as nursery:
 
         async def leave():
@@ -313,7 +312,7 @@ async def test_a_callback_that_comes_after_its_scope_was_left_is_refused(kind, a
 
 
 @pytest.mark.parametrize("kind", ["function", "stream"])
-async def test_a_callback_that_comes_after_its_call_was_abandoned_is_refused(kind, autojump_clock):
+async def test_a_callback_after_its_call_was_abandoned_is_refused(kind, autojump_clock):
     async with stranger() as (session, peer):
         with trio.move_on_after(1):
             await session.call(
@@ -327,26 +326,26 @@ async def test_a_callback_that_comes_after_its_call_was_abandoned_is_refused(kin
         peer.say(m.Reply(1, None))
         peer.pull(2)
         [answer] = await peer.heard()
-        assert answer.error["code"] == "method_not_found"  # that call has had its end
+        assert answer.error["code"] == "method_not_found"  # that call has ended
 
 
-# ── texts, credentials, and what is not checked ──────────────────────────────────────────────
+# ── texts, credentials, unchecked rules ──────────────────────────────────────────────
 
 
-async def test_texts_are_cut_by_characters_and_not_by_bytes(autojump_clock):
+async def test_texts_are_truncated_by_characters_and_not_by_bytes(autojump_clock):
     async with stranger() as (session, peer), calling(session, peer) as cancel_scope:
         cancel_scope.cancel(reason="\u20ac" * 1001)
         [cancel] = await peer.heard()
         assert cancel.reason == "\u20ac" * 1000
 
 
-def test_a_text_that_is_too_long_is_taken():
+def test_a_received_text_that_is_too_long_is_accepted():
     error = from_error({"code": "internal", "message": "x" * 20_000}, {})
     assert isinstance(error, trio_rpc.RemoteError)
 
 
 @pytest.mark.parametrize("told", [{}, {"credentials": None}, {"credentials": {"token": [1]}}])
-async def test_what_authenticate_is_given(told, autojump_clock):
+async def test_authenticate_gets_the_credentials_of_the_hello(told, autojump_clock):
     given = []
 
     async def authenticate(_session, credentials):
@@ -360,7 +359,7 @@ async def test_what_authenticate_is_given(told, autojump_clock):
     assert given == [told.get("credentials")]
 
 
-async def test_no_call_comes_before_a_welcome(autojump_clock):
+async def test_welcome_is_sent_after_authentication(autojump_clock):
     decide = trio.Event()
 
     async def authenticate(_session, _credentials):
@@ -394,7 +393,7 @@ async def test_no_call_comes_before_a_welcome(autojump_clock):
     ],
     ids=repr,
 )
-async def test_in_a_notification_what_is_for_calls_has_no_meaning(context, autojump_clock):
+async def test_a_notification_ignores_context_entries_of_calls(context, autojump_clock):
     heard = []
 
     class Service:
@@ -408,7 +407,7 @@ async def test_in_a_notification_what_is_for_calls_has_no_meaning(context, autoj
     assert heard == ["x"]
 
 
-async def test_what_a_receiver_may_trust_a_sender_in(autojump_clock):
+async def test_a_receiver_does_not_check_what_the_page_leaves_unchecked(autojump_clock):
     async with stranger() as (_, peer):
         twice = [m.Reference(1, 0), m.Reference(1, 0)]
         peer.say(m.Ping(5), m.Ping(3), m.Cancel(7), m.Cancel(7), m.Request(7, "x", twice))

@@ -1,4 +1,4 @@
-"""docs/protocol.md lists what the code has, and its bytes are what it says they are."""
+"""The lists of docs/protocol.md match the code, and its bytes decode to the messages shown."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_every_message_is_listed_with_its_number():
     assert set(lifetimes) == names(CLASSES.values())
 
 
-def test_the_version_is_that_of_the_code():
+def test_the_version_of_the_page_matches_the_code():
     assert section(PAGE, f"version {m.PROTOCOL_VERSION}")
 
 
 @pytest.mark.parametrize("row", table(MESSAGES, "type"), ids=lambda row: row[1])
-def test_the_elements_are_those_of_the_code(row):
+def test_the_elements_of_a_message_match_the_code(row):
     number, _, array = row
     elements = re.findall(r"[\w?]+", array)
     assert elements[0] == number
@@ -59,7 +59,7 @@ def states_table():
     return table(text, "message")
 
 
-def test_what_may_be_sent_is_what_the_tables_say():
+def test_the_tables_of_legal_messages_match_the_code():
     legal = {half: set() for half in states.Half}
     turns = {}
     for name, *cells in states_table():
@@ -73,7 +73,7 @@ def test_what_may_be_sent_is_what_the_tables_say():
     assert turns == {(half, kind.__name__): to for (half, kind), to in states.NEXT.items()}
 
 
-def test_what_must_not_be_sent_to_whom_is_what_the_tables_say():
+def test_the_tables_of_forbidden_messages_match_the_code():
     rows = table(section(PAGE, "Which message may be sent when"), "receiver's half")
     listed = {
         states.Half[half]: set() if kinds == "nothing" else set(kinds.split(", "))
@@ -93,12 +93,12 @@ def test_the_tables_of_calls_have_all_states():
         assert found == {kind.name for kind in kinds}
 
 
-def test_what_may_come_in_pieces():
+def test_the_messages_allowed_in_pieces_match_the_code():
     [listed] = re.findall(r"Only \*\*(.*?)\*\* may come in pieces", section(PAGE, "8. Large"))
     assert set(re.split(r", | and ", listed)) == names(states.IN_PIECES)
 
 
-def test_what_hello_states():
+def test_the_keys_of_a_hello_match_the_code():
     rows = table(section(PAGE, "5. The handshake"), "key of `info`")
     listed = {codes(key)[0]: int(least) for key, least, _ in rows}
     assert listed == {key: least for key, (_, least) in hello._NUMBERS.items()}
@@ -129,7 +129,7 @@ def test_every_extension_is_listed():
 
 
 @pytest.mark.parametrize("row", extension_table(), ids=lambda row: row[1])
-def test_examples_of_extensions(row):
+def test_an_example_of_an_extension_encodes_and_decodes(row):
     code, _, payload, example, data = row
     raw = bytes.fromhex(codes(data)[0])
     value = CODEC.decode_message(bytes.fromhex("930301") + raw).result
@@ -158,7 +158,7 @@ def test_every_key_of_an_error_is_listed():
     assert listed == written | read
 
 
-def test_the_exceptions_that_are_listed():
+def test_the_built_in_exceptions_on_the_page_match_the_code():
     [(_, block)] = blocks(section(PAGE, "13. Errors"))
     assert block.split() == [cls.__name__ for cls in faults.BUILTINS.values()]
     assert {f"builtins.{name}" for name in block.split()} == faults.BUILTINS.keys()
@@ -186,7 +186,7 @@ def test_every_entry_of_a_context_is_listed():
     assert listed == set(trio_rpc.protocol.context.KNOWN)
 
 
-def test_numbers_that_stand_in_the_text():
+def test_the_numbers_in_the_text_match_the_code():
     text = " ".join(section(PAGE, "version 1").split())
     limits = trio_rpc.DEFAULT_LIMITS
     assert f"at most {hello.MIN_PACKET - outbox.CONTROL_ROOM:,} bytes" in text
@@ -203,7 +203,7 @@ def test_numbers_that_stand_in_the_text():
     assert kinds == {"a function": callbacks.CALLBACK, "a stream": callbacks.STREAM}
 
 
-def test_the_limits_are_the_defaults():
+def test_the_listed_limits_are_the_defaults():
     limits = trio_rpc.DEFAULT_LIMITS
     rows = {row[0]: row[2] for row in table(section(PAGE, "14. Limits"), "limit")}
     silence = limits.keepalive_interval * (limits.keepalive_pings + 1)
@@ -224,7 +224,7 @@ def test_the_limits_are_the_defaults():
     }
 
 
-def test_the_name_of_a_declared_class_is_bare():
+def test_a_declared_class_is_sent_without_its_module():
     class UnknownSymbol(Exception):
         pass
 
@@ -236,7 +236,7 @@ def test_the_name_of_a_declared_class_is_bare():
 
 
 def steps():
-    """Return who sends which bytes, and the messages in them, of section 18."""
+    """Return the steps of section 18, each as sender, bytes and messages."""
     found = blocks(section(PAGE, "18. A session"))
     assert len(found) % 2 == 0
     pairs = zip(found[::2], found[1::2], strict=True)
@@ -251,7 +251,7 @@ def hex_of(block):
 
 
 @pytest.mark.parametrize("step", steps(), ids=lambda step: step[1].hex()[:16])
-def test_the_bytes_are_the_messages_below_them(step):
+def test_the_bytes_decode_to_the_messages_below_them(step):
     _, data, arrays = step
     reader = FrameReader(trio_rpc.DEFAULT_LIMITS.max_packet)
     reader.feed(data)
@@ -260,7 +260,7 @@ def test_the_bytes_are_the_messages_below_them(step):
     assert decoded == [m.parse_message(value_of(array)).to_wire() for array in arrays]
 
 
-def test_the_first_example_of_a_frame():
+def test_the_first_example_of_a_frame_is_a_ping():
     [(_, block), *_] = blocks(section(PAGE, "2. Packets"))
     data = bytes.fromhex(block.splitlines()[0])
     reader = FrameReader(100)
@@ -282,7 +282,7 @@ class Text:
         pass
 
 
-async def test_a_server_says_these_very_bytes():
+async def test_a_server_sends_exactly_the_bytes_of_the_page():
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""Each step of docs/tutorial.md works with what its reader has written so far."""
+"""Each step of docs/tutorial.md works with the code that its reader has written so far."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SERVER_SAYS = {
     "patience.py": "render has ended",
     "watch.py": "frames has ended",
 }
-"""What the server has printed when the client has ended."""
+"""The line that the server prints when the client ends."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A client of the tutorial, and jobs.py as it is by then."""
+    """A client of the tutorial, and the contents of jobs.py at that step."""
 
     client: str
     jobs: str
@@ -52,7 +52,7 @@ def test_the_page_has_all_steps():
 
 
 @pytest.mark.parametrize("step", steps(), ids=str)
-async def test_a_step(step, tmp_path):
+async def test_each_step_prints_what_the_page_shows(step, tmp_path):
     copy = Copy(FOLDER, tmp_path)
     (copy.folder / "jobs.py").write_text(step.jobs)
     async with copy.running(*PYTHON, "server.py") as server:
@@ -64,7 +64,7 @@ async def test_a_step(step, tmp_path):
             assert await server.line() == SERVER_SAYS[step.client]
 
 
-def test_its_test(tmp_path):
+def test_the_test_of_the_tutorial_passes(tmp_path):
     command = "pytest -q -o trio_mode=true test_jobs.py"
     dots, passed = output_of(PAGE, command)
     copy = Copy(FOLDER, tmp_path)

@@ -1,4 +1,4 @@
-"""docs/vectors.json holds for the codec, the framing, and a whole session; both ways where both are."""
+"""docs/vectors.json holds for the codec, the framing and a whole session."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def decoded(data):
     return message
 
 
-def test_the_file_is_what_the_script_makes():
+def test_the_file_matches_the_script():
     assert make_vectors.VECTORS.read_text(encoding="utf-8") == make_vectors.document()
 
 
@@ -50,7 +50,7 @@ def test_the_notation_is_described():
     assert VECTORS["version"] == m.PROTOCOL_VERSION
 
 
-def test_every_message_type_is_on_the_page_has_a_vector_and_is_part_of_an_exchange():
+def test_each_message_type_is_on_the_page_and_has_vectors():
     types = {(cls.TYPE, cls.__name__) for cls in m.Message.__args__}
     rows = table(section("protocol.md", "4. Messages"), "type")
     assert {(int(number), name) for number, name, _ in rows} == types
@@ -61,7 +61,7 @@ def test_every_message_type_is_on_the_page_has_a_vector_and_is_part_of_an_exchan
     ).keys()
 
 
-def test_every_check_that_a_receiver_must_make_has_vectors_and_every_vector_that_ends_a_session_names_one():
+def test_each_check_of_a_receiver_has_vectors():
     listed = [
         cell.strip("`") for cell, _, _ in table(section("protocol.md", "15. Unknown"), "check")
     ]
@@ -74,7 +74,7 @@ def test_every_check_that_a_receiver_must_make_has_vectors_and_every_vector_that
     assert sorted(names) == sorted(one["name"] for one in ending)
 
 
-# Of each crossing: the vectors that try it, or the tests where no peer alone can bring it about.
+# Each crossing, with its vectors, or with tests if a peer alone cannot produce it.
 CROSSINGS = {
     "Cancel and the terminal message": ["a cancel after the end is ignored"],
     "Cancel, and the deadline at the callee": ["a cancel that crosses the end of a deadline"],
@@ -108,7 +108,7 @@ CROSSINGS = {
 }
 
 
-def test_every_crossing_of_the_page_is_tried():
+def test_each_crossing_of_the_page_has_a_vector_or_a_test():
     rows = table(section("protocol.md", "10. Crossings"), "what crosses")
     assert [crossing for crossing, _ in rows] == list(CROSSINGS)
     sources = [
@@ -121,7 +121,7 @@ def test_every_crossing_of_the_page_is_tried():
 
 
 def types_in(vector):
-    """The types of all messages that an exchange sends, as far as they are legal, or expects."""
+    """Yield the types of all legal messages that an exchange sends or expects."""
     yield from (reply[0] for reply in vector["replies"])
     for packet in vector["send"]:
         with contextlib.suppress(DecodeError):
@@ -129,7 +129,7 @@ def types_in(vector):
 
 
 @each("values")
-def test_values(vector):
+def test_values_encode_and_decode(vector):
     value = value_of(vector["value"])
     data = bytes.fromhex(vector["hex"])
     assert CODEC.encode(m.Reply(1, value)) == RESULT + data
@@ -139,12 +139,12 @@ def test_values(vector):
 
 
 @each("decoded only")
-def test_values_that_are_only_read(vector):
+def test_values_that_are_only_decoded(vector):
     assert same(decoded(RESULT + bytes.fromhex(vector["hex"])).result, value_of(vector["value"]))
 
 
 @each("messages")
-def test_messages(vector):
+def test_messages_encode_and_decode(vector):
     data = bytes.fromhex(vector["hex"])
     message = decoded(data)
     assert type(message).__name__ == vector["message"]
@@ -156,7 +156,7 @@ def test_messages(vector):
 
 
 @each("packets")
-def test_packets(vector):
+def test_packets_encode_and_decode(vector):
     data = bytes.fromhex(vector["hex"])
     messages = [message_of(fields) for fields in vector["fields"]]
     assert [fields_of(one) for one in CODEC.decode(data)] == [fields_of(one) for one in messages]
@@ -164,7 +164,7 @@ def test_packets(vector):
 
 
 @each("streams")
-def test_streams(vector):
+def test_streams_split_into_packets(vector):
     data = bytes.fromhex(vector["hex"])
     packets = [bytes.fromhex(packet) for packet in vector["packets"]]
     for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
@@ -251,10 +251,10 @@ SERVED = Limits(
 
 
 def is_expected(message, expected):
-    """Whether a message is the one that a vector names; of an error, as far as it names it."""
-    if expected[0] in (m.Goodbye.TYPE, m.Cancel.TYPE):  # what else they say is for people
+    """Tell whether a message is the expected one. Of an error, only the named keys count."""
+    if expected[0] in (m.Goodbye.TYPE, m.Cancel.TYPE):  # their texts are for people
         return expected[0] == type(message).TYPE and fields_of(message)[1] == expected[1]
-    if expected[0] == m.Request.TYPE:  # that of a callback; its method is for logs
+    if expected[0] == m.Request.TYPE:  # a callback; its method is for logs
         fields = fields_of(message)
         return fields[0] == m.Request.TYPE and [*fields[:2], *fields[3:]] == [
             *expected[:2],
@@ -278,7 +278,7 @@ class Peer:
         self.ended = False
 
     async def talk(self, packet):
-        """Send a packet, and receive until the other end has no more to say."""
+        """Send a packet, and receive until the other end is silent."""
         with contextlib.suppress(trio.BrokenResourceError):
             await self.channel.send(packet)
         await self.listen()
@@ -298,7 +298,7 @@ class Peer:
 
 
 @each("exchanges")
-async def test_exchanges(vector, autojump_clock):
+async def test_exchanges_give_the_named_replies_and_outcome(vector, autojump_clock):
     ours, theirs = memory_channel_pair()
     peer = Peer(theirs)
     async with trio.open_nursery() as nursery:
@@ -319,7 +319,7 @@ async def test_exchanges(vector, autojump_clock):
             assert peer.received.pop() == m.Pong(PING.number)
         else:
             assert peer.ended
-            if [12, "done"] not in vector["replies"]:  # a Goodbye is said once
+            if [12, "done"] not in vector["replies"]:  # a Goodbye is sent once
                 code = "refused" if vector["outcome"] == "refused" else "protocol_error"
                 assert peer.received.pop().code == code
         check_replies(peer.received, vector)
@@ -327,12 +327,12 @@ async def test_exchanges(vector, autojump_clock):
 
 
 def is_credit(fields):
-    """Whether a message is a Credit for Notifications."""
+    """Tell whether a message is a Credit for Notifications."""
     return fields[0] == m.Credit.TYPE and len(fields) == 2
 
 
 def check_replies(received, vector):
-    """Find each expected message once, in any order, and nothing else; Credits are added up."""
+    """Check that each expected message came once, in any order. Credits are added up."""
     left = [one for one in received if not is_credit(one.to_wire())]
     credit = sum(one.count for one in received if is_credit(one.to_wire()))
     for expected in vector["replies"]:
@@ -340,7 +340,7 @@ def check_replies(received, vector):
             credit -= expected[1]
         else:
             left.remove(next(one for one in left if is_expected(one, expected)))
-    if vector["outcome"] != "goes on":  # what an end cancels of its own calls then, is its affair
+    if vector["outcome"] != "goes on":  # it may cancel its own calls
         left = [one for one in left if type(one) is not m.Cancel]
     assert left == []
     assert credit == 0 or vector["outcome"] != "goes on"
@@ -352,11 +352,11 @@ async def serve_quietly(channel):
 
 
 @each("exchanges")
-def test_exchanges_at_the_protocol_alone(vector):
-    """What ends a session does so below the session, and what does not, does not."""
+def test_the_protocol_alone_ends_the_same_exchanges(vector):
+    """Check that a Protocol without a session ends or continues as the vector says."""
     above = {m.Request.TYPE, m.Item.TYPE, m.Started.TYPE}
     if any(reply[0] in above for reply in vector["replies"]):
-        return  # who makes these calls, and sends these items, is above the protocol
+        return  # the session makes these calls and sends these items
     error = {"session ended": trio_rpc.RemoteProtocolError, "refused": trio_rpc.Refused}
     expected = error.get(vector["outcome"])
     with contextlib.nullcontext() if expected is None else pytest.raises(expected):
