@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import ssl
 from collections.abc import AsyncIterator, Collection
@@ -21,7 +22,7 @@ from trio_rpc.channels import (
     open_listeners,
 )
 from trio_rpc.channels.connection import close_forcefully
-from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken
+from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken, SessionClosed
 from trio_rpc.session.core import Core, Tables
 from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
 from trio_rpc.session.options import Options, SessionOptions
@@ -53,6 +54,7 @@ class Server:
     ) -> None:
         self.urls = [listener.url for listener in listeners]
         self.sessions: set[Session] = set()
+        self._opening: set[Core] = set()
         self._listeners = listeners
         self._tables = tables
         self._options = options
@@ -67,7 +69,6 @@ class Server:
         self._shared = Shared()
         self._owner = Owner("this server")
         self._accepting = trio.CancelScope()
-        self._empty = trio.Event()
 
     def __repr__(self) -> str:
         return f"<trio_rpc.Server at {', '.join(self.urls)}, {len(self.sessions)} sessions>"
@@ -75,7 +76,11 @@ class Server:
     async def drain(self, *, grace: float | None = None) -> None:
         """Stop listening, send Goodbye on all sessions, and wait for the in-flight calls.
 
-        If cancelled, the sessions stay as they are. Leaving the server's block ends them.
+        A client that has been accepted may already be calling, so its session opens first, even if
+        the client has not finished the handshake. A client that has not been accepted yet is turned
+        away: it gets SessionBroken, which is ``orderly``.
+
+        If cancelled, all sessions end at once.
 
         Args:
             grace: seconds that in-flight calls get to finish; ``limits.close_grace`` by default.
@@ -85,7 +90,10 @@ class Server:
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             for session in tuple(self.sessions):
-                nursery.start_soon(_close, session, grace)
+                nursery.start_soon(functools.partial(session.aclose, grace=grace))
+            for core in tuple(self._opening):
+                core.lifecycle.turn_away_unwelcomed(_shutting_down())
+                nursery.start_soon(functools.partial(core.lifecycle.aclose, grace=grace))
 
     async def _run(self, nursery: trio.Nursery) -> None:
         """Accept clients until :meth:`drain`; their sessions run in ``nursery``."""
@@ -106,7 +114,7 @@ class Server:
         with self._log_and_isolate_errors(name):
             async with connection.prepared() as carrier:
                 if self._resumable is None:
-                    await self._serve(carrier, name, nursery)
+                    await self._serve(carrier, name)
                 else:
                     await self._carry(carrier, name, self._resumable, nursery)
 
@@ -122,44 +130,41 @@ class Server:
     ) -> None:
         arrival = await sessions.receive(carrier)
         if not isinstance(arrival.channel, ResumableChannel):
-            await self._serve(arrival.channel, name, nursery)
+            await self._serve(arrival.channel, name)
             return
         if arrival.is_new:
-            nursery.start_soon(self._serve_resumable, arrival.channel, name, sessions, nursery)
+            nursery.start_soon(self._serve_resumable, arrival.channel, name, sessions)
         # The session, which is cancelled with the server, still has a Goodbye to send over this
         # carrier, and closes it afterwards.
         with trio.CancelScope(shield=True):
             await arrival.channel.accept(carrier, arrival.received)
 
     async def _serve_resumable(
-        self,
-        channel: ResumableChannel,
-        name: str,
-        sessions: ResumableSessions,
-        nursery: trio.Nursery,
+        self, channel: ResumableChannel, name: str, sessions: ResumableSessions
     ) -> None:
         with self._log_and_isolate_errors(name):
             try:
                 async with sessions.own(channel):
-                    await self._serve(channel, name, nursery)
+                    await self._serve(channel, name)
             finally:
                 await close_forcefully(channel)
 
-    async def _serve(
-        self, channel: trio.abc.Channel[bytes], name: str, nursery: trio.Nursery
-    ) -> None:
+    async def _serve(self, channel: trio.abc.Channel[bytes], name: str) -> None:
         core = Core(channel, self._tables, self._options, name, self._shared)
         session = make_session(core)
 
         def opened() -> None:
+            self._opening.discard(core)
             self.sessions.add(session)
-            if self._accepting.cancel_called:  # its handshake had not finished when drain() began
-                nursery.start_soon(_close, session, None)
 
         core.lifecycle.when_open = opened
+        self._opening.add(core)
+        if self._accepting.cancel_called:  # it connected just before drain() began
+            core.lifecycle.turn_away_unwelcomed(_shutting_down())
         try:
             await run_in_this_task(core)
         finally:
+            self._opening.discard(core)
             self.sessions.discard(session)
 
 
@@ -187,7 +192,7 @@ class _IsolatedErrors:
         if isinstance(exc, OSError):
             text = "%s did not get as far as a session: %s"
             self._complaints.log(logging.INFO, text, self._name, exc)
-        elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken):
+        elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken | SessionClosed):
             text = "the session with %s was not opened: %s"
             self._complaints.log(logging.INFO, text, self._name, exc)
         elif isinstance(exc, Exception):
@@ -311,8 +316,8 @@ async def serve(
         await trio.sleep_forever()
 
 
-async def _close(session: Session, grace: float | None) -> None:
-    await session.aclose(grace=grace)
+def _shutting_down() -> SessionClosed:
+    return SessionClosed("the server is shutting down")
 
 
 async def _close_all(listeners: list[ChannelListener]) -> None:

@@ -84,10 +84,17 @@ async def test_a_goodbye_about_a_protocol_error_cancels_the_handlers(no_time):
 
 @pytest.mark.parametrize("greeted", [False, True])
 @pytest.mark.parametrize("code", [*ORDERLY, "protocol_error"])
-async def test_any_goodbye_before_the_session_is_open_is_a_refusal(code, greeted, no_time):
+async def test_a_goodbye_before_the_session_is_open_is_a_refusal_or_an_orderly_end(
+    code, greeted, no_time
+):
     ours, theirs = memory_channel_pair()
     hello = [HELLO] if greeted else []
     await theirs.send(b"".join(map(Codec().encode, [*hello, m.Goodbye(code, "not today")])))
-    with pytest.raises(Refused, match="not today"):
+    with pytest.raises((Refused, SessionBroken), match="not today") as caught:
         async with trio_rpc.open_session(ours):
             raise AssertionError("no session is open")
+    if code in ("refused", "protocol_error"):
+        assert type(caught.value) is Refused
+    else:
+        assert caught.value.orderly
+    assert caught.value.fate is Fate.NOT_STARTED

@@ -211,7 +211,7 @@ class _Driver:
                 continue
             if is_opening:  # (4)
                 text = f"no handshake within {core.limits.handshake_timeout:g} s"
-                lifecycle.lose(TimeoutError(text), "network")
+                lifecycle.turn_away(TimeoutError(text), "network")
                 return
             await two_turns()  # (5)
             if not lifecycle.is_over:
@@ -299,15 +299,14 @@ class _Driver:
 
     def _on_goodbye(self, message: m.Goodbye) -> None:
         core = self._core
-        if self._protocol.theirs is Half.ENDED:
+        if self._protocol.theirs is Half.ENDED and message.code in ("refused", "protocol_error"):
             refused = Refused(f"the other end refused the session: {message.message}")
             core.lifecycle.lose(refused, "peer")
-            return
-        if message.code == "protocol_error":
+        elif message.code == "protocol_error":
             text = f"the other end says that this end broke the protocol: {message.message}"
             core.lifecycle.lose(LocalProtocolError(text), "peer")
-            return
-        core.lifecycle.peer_closes(f"{message.message} ({message.code})")
+        else:
+            core.lifecycle.peer_closes(f"{message.message} ({message.code})")
 
 
 def _check_answer(answer: object) -> None:

@@ -11,7 +11,9 @@ time. It ends the session as soon as both ends have said Goodbye and nothing is 
 A block whose body has ended waits for nothing else, so from then on a cancellation of the block
 ends the session at once (LEAVING).
 
-Nothing can be in flight while a session is OPENING, so closing it then stops it.
+While a session is OPENING, this end has no call in flight. The other end may have one as soon as
+this end has sent its Welcome. So ``aclose()`` lets such a session open before it closes it, and
+stops any other OPENING session at once.
 
 A closing session can end in three ways. It is FINISHED in order. Or this end STOPs it, because the
 time is up or the task that waits for the close was cancelled. Or the session is LOST, because of
@@ -210,6 +212,8 @@ class Lifecycle:
         self.cause: Exception | None = None
         """Why the session is over; None after an orderly end."""
         self.ended_by: EndedBy = "us"
+        self._last_text = "it was closed before it was open"
+        """What the Goodbye of a session that was never open tells the other end."""
         self._close_by = math.inf
         """The time when a closing session is stopped."""
         self._alarm: trio.CancelScope | None = None
@@ -257,6 +261,10 @@ class Lifecycle:
 
     def peer_closes(self, text: str) -> None:
         """Record the other end's Goodbye; ``text`` says why."""
+        if self.stage is Stage.OPENING:
+            self.goodbye_text = text
+            self.lose(None, "peer")
+            return
         if self.stage is Stage.OPEN:
             self.goodbye_text = text
         self._move(Event.GOODBYE)
@@ -266,6 +274,7 @@ class Lifecycle:
         """Close the session: say Goodbye, let calls in flight end, then close the channel.
 
         If it is cancelled, it closes at once: handlers are cancelled, and calls in flight raise.
+        If the other end may call, but the session is not open here yet, wait for that first.
 
         Args:
             grace: seconds that calls in flight get; ``limits.close_grace`` by default.
@@ -274,6 +283,9 @@ class Lifecycle:
             if self.is_over:
                 self._move(Event.CLOSE)  # so that its block is not cancelled (law 17)
             await trio.lowlevel.checkpoint_if_cancelled()
+            self._set_grace(grace)
+            if self._has_welcomed:
+                await self.begun()
             self.close(grace=grace)
             await self.closed.wait()
         finally:
@@ -300,13 +312,22 @@ class Lifecycle:
         self._move(event)
         if self.is_over:
             return
-        grace = self._limits.close_grace if grace is None else grace
-        self._close_by = min(self._close_by, trio.current_time() + grace)
-        self.look_by(self._close_by)
+        self._set_grace(grace)
         if self._protocol.ours is Half.OPEN:
             self._protocol.goodbye("done", "closed by the other end")
             self._writer.write_now()
         self._end_if_quiet()
+
+    def _set_grace(self, grace: float | None) -> None:
+        """Stop the session after ``grace`` seconds, or the default, unless it stops before."""
+        grace = self._limits.close_grace if grace is None else grace
+        self._close_by = min(self._close_by, trio.current_time() + grace)
+        self.look_by(self._close_by)
+
+    @property
+    def _has_welcomed(self) -> bool:
+        """Whether this end has sent its Welcome, but the session is not open here yet."""
+        return self.stage is Stage.OPENING and self._protocol.ours is Half.OPEN
 
     def activity_ended(self) -> None:
         """Check whether the session can end, since an activity has ended."""
@@ -355,6 +376,19 @@ class Lifecycle:
             self.cause = cause
             self.ended_by = by
             self._end(Event.LOSE)
+
+    def turn_away(self, cause: Exception, by: EndedBy = "us") -> None:
+        """End a session that is not open, and tell the other end the text of ``cause``.
+
+        :meth:`lose` does not tell it, since the cause may be a bug.
+        """
+        self._last_text = str(cause)
+        self.lose(cause, by)
+
+    def turn_away_unwelcomed(self, cause: Exception) -> None:
+        """Do so if the other end cannot have called yet, because it has no Welcome."""
+        if self.stage is Stage.OPENING and not self._has_welcomed:
+            self.turn_away(cause)
 
     def _end(self, event: Event) -> None:
         """Cancel the handlers and end the calls, since the session is over (law 6)."""
@@ -464,9 +498,7 @@ class Lifecycle:
             return "protocol_error", str(self.cause)
         if self.stage.was_open:
             return "done", "closed by the other end"
-        # The other end is refused with this text. It must not see the text of a bug.
-        was_late = isinstance(self.cause, TimeoutError)
-        return "done", str(self.cause) if was_late else "it was closed before it was open"
+        return "done", self._last_text
 
     def opening_error(self) -> RpcError:
         """Make the error for the task that wanted to open this session."""
