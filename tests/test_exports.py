@@ -8,14 +8,12 @@ import inspect
 from pathlib import Path
 
 import pytest
+from helpers.sources import Sources
 
 import trio_rpc
 
 PACKAGE = Path(trio_rpc.__file__).parent
-SOURCES = {
-    str(path.relative_to(PACKAGE)): ast.parse(path.read_text(encoding="utf-8"), str(path))
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
+SOURCES = Sources({str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))})
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 

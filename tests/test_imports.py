@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from helpers.sources import Sources
 
 import trio_rpc
 
@@ -36,11 +38,8 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def sources_in(folder: Path) -> dict[str, ast.Module]:
-    return {
-        module_name(path): ast.parse(path.read_text(encoding="utf-8"), str(path))
-        for path in sorted(folder.rglob("*.py"))
-    }
+def sources_in(folder: Path) -> Sources:
+    return Sources({module_name(path): path for path in sorted(folder.rglob("*.py"))})
 
 
 SOURCES = sources_in(PACKAGE)
@@ -104,7 +103,7 @@ def test_the_sans_io_core_imports_neither_trio_nor_a_clock(module):
         assert not isinstance(node, ast.AsyncFunctionDef | ast.Await)
 
 
-def graph_of(sources: dict[str, ast.Module]) -> dict[str, set[str]]:
+def graph_of(sources: Sources) -> dict[str, set[str]]:
     """Map each module to its imports, including those for type checkers only."""
     return {
         module: {
@@ -114,8 +113,13 @@ def graph_of(sources: dict[str, ast.Module]) -> dict[str, set[str]]:
     }
 
 
+@functools.cache
+def graph_of_package() -> dict[str, set[str]]:
+    return graph_of(SOURCES)
+
+
 def test_imports_have_no_cycles():
-    TopologicalSorter(graph_of(SOURCES)).prepare()  # raises CycleError
+    TopologicalSorter(graph_of_package()).prepare()  # raises CycleError
 
 
 def test_imports_of_the_benchmarks_have_no_cycles():
@@ -138,7 +142,7 @@ def test_imports_between_folders_have_no_cycles(package):
         )
 
     graph: dict[str, set[str]] = {}
-    for module, imported in graph_of(SOURCES).items():
+    for module, imported in graph_of_package().items():
         unit = unit_of(module)
         if unit is not None:
             units = {each for each in map(unit_of, imported) if each is not None}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from helpers.garbage import collecting_garbage
 from helpers.gateway_tools import browsing, hosting
 from trio.testing import wait_all_tasks_blocked
 
@@ -67,15 +67,6 @@ async def test_a_page_leaves_no_garbage(use, caplog):
 
         for _ in range(2):
             await scenario()
-        gc.collect()
-        gc.disable()
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        try:
+        with collecting_garbage() as left:
             await scenario()
-            gc.collect()
-            left = [f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.garbage]
-        finally:
-            gc.set_debug(0)
-            gc.garbage.clear()
-            gc.enable()
         assert [each for each in left if each.startswith(OURS)] == []

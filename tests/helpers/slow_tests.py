@@ -40,19 +40,43 @@ TESTS = {
     "test_laws_bounds.py": {
         "test_a_flood_of_calls_that_are_cancelled_at_once_leaves_nothing_running"
     },
-    "test_mutations.py": {"test_a_fault_is_noticed_or_survives_and_the_checkout_stays_as_it_was"},
+    "test_mutations.py": {
+        "test_a_fault_is_noticed_or_survives_and_the_checkout_stays_as_it_was",
+        "test_listing_with_a_seed_is_reproducible",
+    },
     "test_pasted_commands.py": {"test_the_pasted_commands_work"},
     "test_programs.py": {"test_a_program_prints_what_its_page_shows"},
+    "test_lifecycle_model.py": {"test_the_stage_of_a_session_agrees_with_its_flags"},
+    "test_protocol_bad_input.py": {
+        "test_messages_with_random_fields_are_harmless_or_a_protocol_error",
+        "test_any_flipped_bit_is_harmless_or_a_protocol_error",
+    },
     "test_protocol_model.py": {"runTest"},
     "test_races.py": {"test_10000_concurrent_calls_of_a_sleeping_method"},
     "test_readme.py": {"test_server_and_client_print_what_the_readme_says"},
     "test_resumption_model.py": {
         "test_packets_sent_between_the_steps_of_a_reconnection_arrive_once_and_in_order"
     },
-    "test_session_model.py": {"test_sessions_over_a_channel_that_delays"},
+    "test_session_model.py": {
+        "test_sessions_over_a_channel_that_delays",
+        "test_sessions_over_a_channel_that_delays_and_cuts",
+    },
     "test_suite.py": {"test_a_test_that_interrupts_passes_although_the_parent_ignores_signals"},
+    "test_usage.py": {"test_the_command_line_runs_as_a_program"},
     "test_values.py": {"test_a_value_is_read_back_equal_by_the_same_annotation_or_is_refused"},
     "test_wire_bombs.py": {"test_a_claimed_length_of_4_gib_allocates_nothing"},
+    "test_wire_framing.py": {
+        "test_the_rest_of_a_large_packet_can_be_received_straight_into_its_buffer"
+    },
+    "test_wire_malformed.py": {"test_mutated_messages_give_messages_or_a_decode_error"},
+    "test_wire_roundtrip.py": {
+        "test_every_message_comes_back_as_it_was",
+        "test_every_value_comes_back_as_it_was",
+    },
+    "test_wire_time.py": {
+        "test_converting_a_message_to_its_annotation_takes_bounded_time",
+        "test_the_largest_message_of_each_kind_is_decoded_in_bounded_time",
+    },
 }
 """Slow tests of other modules."""
 

@@ -7,7 +7,6 @@ collector off, and the collector must find nothing afterwards.
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -15,6 +14,7 @@ from functools import partial
 
 import pytest
 import trio
+from helpers.garbage import collecting_garbage
 from trio.testing import wait_all_tasks_blocked
 
 from trio_rpc import (
@@ -142,19 +142,10 @@ async def unreachable(scenario):
     for _ in range(2):
         await scenario()
     await wait_all_tasks_blocked()
-    gc.collect()
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
+    with collecting_garbage() as left:
         await scenario()
         await wait_all_tasks_blocked()
-        gc.collect()
-        return [f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.garbage]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
+    return left
 
 
 def without_tls(left):
