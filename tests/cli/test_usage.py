@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import sys
 from types import SimpleNamespace
@@ -153,6 +154,13 @@ def test_help_and_version_exit_with_code_0(arguments, capsys):
     out, err = capsys.readouterr()
     assert out
     assert err == ""
+
+
+def test_serving_leaves_the_loggers_as_they_were(capsys):
+    log = logging.getLogger("trio_rpc")
+    before = log.level, list(log.handlers)
+    assert main(["serve", "no_such_module:x", "--listen", URL]) == Exit.USAGE
+    assert (log.level, log.handlers) == before
 
 
 async def test_the_command_line_runs_as_a_program():

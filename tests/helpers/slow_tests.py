@@ -29,6 +29,7 @@ MODULES = {
 """Modules in which all or most tests are slow."""
 
 TESTS = {
+    "test_backlog.py": {"test_a_reconnecting_client_gets_each_message_once_and_in_order"},
     "test_calling.py": {
         "test_a_child_process_that_does_not_start_is_an_error",
         "test_call_runs_as_a_program",
@@ -40,6 +41,7 @@ TESTS = {
     "test_laws_bounds.py": {
         "test_a_flood_of_calls_that_are_cancelled_at_once_leaves_nothing_running"
     },
+    "test_models.py": {"test_a_model_arrives_as_it_was_sent_on_every_path"},
     "test_mutations.py": {
         "test_a_fault_is_noticed_or_survives_and_the_checkout_stays_as_it_was",
         "test_listing_with_a_seed_is_reproducible",
@@ -54,6 +56,7 @@ TESTS = {
     "test_protocol_model.py": {"runTest"},
     "test_races.py": {"test_10000_concurrent_calls_of_a_sleeping_method"},
     "test_readme.py": {"test_server_and_client_print_what_the_readme_says"},
+    "test_resumable.py": {"test_every_packet_arrives_once_over_failing_connections"},
     "test_resumption_model.py": {
         "test_packets_sent_between_the_steps_of_a_reconnection_arrive_once_and_in_order"
     },

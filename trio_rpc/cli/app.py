@@ -163,7 +163,6 @@ def serve(
     """
     if not (math.isfinite(grace) and grace >= 0):
         raise Usage("--grace must be a number of seconds, 0 or more")
-    serving.log_to_stderr(verbose=verbose)
     options = ServeOptions(
         urls=listen,
         grace=grace,
@@ -176,7 +175,10 @@ def serve(
         resume=resume,
         until_stdin_closes=until_stdin_closes,
     )
-    result: int = _trio_run(serving.serve, load_services(services), options, Output(as_json=json))
+    with serving.logging_to_stderr(verbose=verbose):
+        result: int = _trio_run(
+            serving.serve, load_services(services), options, Output(as_json=json)
+        )
     return result
 
 

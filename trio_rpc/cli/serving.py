@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import trio
@@ -125,10 +125,17 @@ class EscapingFormatter(logging.Formatter):
         return "\n".join(safe(line, 1000) for line in super().formatException(ei).splitlines())
 
 
-def log_to_stderr(*, verbose: bool) -> None:
-    """Write the library's log to standard error."""
+@contextlib.contextmanager
+def logging_to_stderr(*, verbose: bool) -> Iterator[None]:
+    """Write the library's log to standard error during the block."""
     handler = logging.StreamHandler()
     handler.setFormatter(EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))
     log = logging.getLogger("trio_rpc")
+    level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
