@@ -144,8 +144,25 @@ def test_a_missing_extra_is_reported_in_one_line(missing, capsys, monkeypatch):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     assert main(["ping", URL]) == Exit.USAGE
-    expected = f"trio-rpc: the command line needs {missing}: pip install 'trio-rpc[cli]'\n"
+    expected = (
+        f'trio-rpc: the command line needs {missing}, from the extra "cli": '
+        "in a clone of trio_rpc, run pip install '.[cli]'\n"
+    )
     assert capsys.readouterr() == ("", expected)
+
+
+def test_an_http_url_without_the_extra_of_the_gateway_says_what_to_install(capsys, monkeypatch):
+    for name in list(sys.modules):
+        if name.startswith("trio_rpc.gateway"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "hypercorn", None)
+    command = ["serve", "examples.market:services", "--listen", "http://127.0.0.1:0"]
+    assert main(command) == Exit.USAGE
+    expected = (
+        'http:// needs hypercorn, from the extra "gateway": '
+        "in a clone of trio_rpc, run pip install '.[gateway]'\n"
+    )
+    assert capsys.readouterr().err == f"trio-rpc: {expected}"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["serve", "--help"]])

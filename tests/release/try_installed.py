@@ -110,13 +110,13 @@ def try_without_extras() -> None:
     """Check that the parts that need an extra say so."""
     done = run("demo")
     assert done.returncode == 2
-    assert "pip install 'trio-rpc[cli]'" in done.stderr
+    assert "pip install '.[cli]'" in done.stderr
     text = ""
     try:
         import trio_rpc.gateway  # noqa: F401
     except ModuleNotFoundError as exc:
         text = str(exc)
-    assert "pip install 'trio-rpc[gateway]'" in text
+    assert "pip install '.[gateway]'" in text
 
 
 def main(what: str) -> None:

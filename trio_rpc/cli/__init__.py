@@ -11,11 +11,10 @@ from collections.abc import Sequence
 
 from trio_rpc.cli.exits import Exit
 from trio_rpc.cli.streams import complaining, open_missing
+from trio_rpc.util.extras import needs_extra
 from trio_rpc.util.interrupts import interrupts_raised
 
 __all__ = ["main"]
-
-EXTRA = ("cyclopts", "rich")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,13 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from trio_rpc.cli.app import run  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as exc:
-        missing = (exc.name or "").partition(".")[0]
-        if missing not in EXTRA:
+        text = needs_extra("the command line", "cli", exc)
+        if text is None:
             raise
         with complaining():
-            sys.stderr.write(
-                f"trio-rpc: the command line needs {missing}: pip install 'trio-rpc[cli]'\n"
-            )
+            sys.stderr.write(f"trio-rpc: {text}\n")
         return 2
     except KeyboardInterrupt:  # loading takes most of the time of a short command
         return Exit.INTERRUPTED

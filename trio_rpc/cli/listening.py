@@ -15,13 +15,12 @@ from trio_rpc.cli.exits import Unreachable, Usage
 from trio_rpc.cli.terminal import safe
 from trio_rpc.server import Server, open_server
 from trio_rpc.services.tables import is_per_session
+from trio_rpc.util.extras import needs_extra
 
 if TYPE_CHECKING:
     from trio_rpc.gateway import Gateway
 
 __all__ = ["Listening", "ServeOptions", "listening"]
-
-EXTRA = ("h11", "httpx", "hypercorn", "starlette", "wsproto")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +128,10 @@ def _gateway(
     try:
         from trio_rpc.gateway import Gateway, open_http_server  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as exc:
-        missing = (exc.name or "").partition(".")[0]
-        if missing not in EXTRA:
+        text = needs_extra("http://", "gateway", exc)
+        if text is None:
             raise
-        raise Usage(f"http:// needs {missing}: pip install 'trio-rpc[gateway]'") from exc
+        raise Usage(text) from exc
     if is_per_session(services):
         raise Usage("http:// can serve only objects, not a function of the session")
     gateway = Gateway(

@@ -3,6 +3,8 @@
 Needs the extra ``gateway``.
 """
 
+from trio_rpc.util.extras import needs_extra
+
 try:
     from trio_rpc.gateway.client.message import Message
     from trio_rpc.gateway.limits import GatewayLimits
@@ -11,11 +13,10 @@ try:
     from trio_rpc.gateway.server.results import outlives
     from trio_rpc.gateway.server.standalone import open_http_server, serve, without_deflate
 except ModuleNotFoundError as exc:
-    missing = (exc.name or "").partition(".")[0]
-    if missing not in ("httpx", "hypercorn", "starlette"):
+    text = needs_extra("trio_rpc.gateway", "gateway", exc)
+    if text is None:
         raise
-    text = f"trio_rpc.gateway needs {missing}: pip install 'trio-rpc[gateway]'"
-    raise ModuleNotFoundError(text, name=missing) from None
+    raise ModuleNotFoundError(text, name=exc.name) from None
 
 __all__ = [
     "Gateway",
