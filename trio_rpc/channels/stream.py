@@ -15,6 +15,7 @@ from __future__ import annotations
 import trio
 
 from trio_rpc.channels.errors import ChannelGuard
+from trio_rpc.channels.taken import waiting_in_system
 from trio_rpc.channels.tls import is_shaking_hands, shake_hands
 from trio_rpc.channels.transports import choose_transport
 from trio_rpc.errors import DecodeError
@@ -153,6 +154,11 @@ class StreamChannel(trio.abc.Channel[bytes]):
     def unsent(self) -> int:
         """Bytes that ``flush`` would send."""
         return self._transport.unsent
+
+    @property
+    def taken(self) -> object:
+        """A value that changes when the other end takes a part of what waits for it."""
+        return self._transport.unsent, waiting_in_system(self.stream)
 
     async def receive(self) -> bytes:
         """Return the next packet. If cancelled, no packet is lost.

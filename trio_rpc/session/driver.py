@@ -20,6 +20,7 @@ its own Reply (``receiver.py``). Neither can be cancelled from outside.
 
 from __future__ import annotations
 
+import enum
 import functools
 from contextvars import copy_context
 from typing import Any
@@ -317,24 +318,39 @@ def _check_answer(answer: object) -> None:
         raise TypeError(f"{text}, and return None to accept it")
 
 
+class _Writing(enum.Enum):
+    FREE = "no packet has waited for the channel since the last check"
+    SLOW = "a packet has waited, and the other end has taken a part of what is written to it"
+    STUCK = "a packet has waited, and the other end has taken nothing"
+
+
 class _Silence:
-    """Detects a silent peer: sends Pings, and ends the session if too many stay unanswered."""
+    """Detects a silent peer: sends Pings, and ends the session if too many stay unanswered.
+
+    A Ping cannot overtake the packet that waits for the channel. So while the peer takes parts of
+    that packet, it is slow, and neither silent nor stalled.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._heard: object = None
         self._unanswered = 0
+        self._sent = 0
         self._taken: object = None
-        self._untaken = 0
+        self._stuck = 0
 
     def look(self) -> None:
         """Check whether a byte has arrived since the last check, ``keepalive_interval`` ago."""
         core, limits = self._core, self._core.limits
+        writing = self._look_at_writing()
         # A part of a large packet is also a sign of life.
         heard = core.protocol.counters.packets_received, getattr(core.channel, "heard", None)
         if heard != self._heard:
             self._heard, self._unanswered = heard, 0
-            self._look_at_writing()
+            if self._stuck > limits.keepalive_pings:
+                self._lose("has taken nothing for {:g} s, though it is not silent", self._stuck)
+        elif writing is _Writing.SLOW:
+            self._unanswered = 0
         elif self._unanswered < limits.keepalive_pings:
             self._unanswered += 1
             core.protocol.ping()
@@ -342,24 +358,20 @@ class _Silence:
         elif (channel := renews(core.channel)) is not None and channel.renew():
             self._unanswered = 0
         else:
-            silence = limits.keepalive_interval * (self._unanswered + 1)
-            text = f"the other end was silent for {silence:g} s"
-            core.lifecycle.lose(TimeoutError(text), "network")
+            self._lose("was silent for {:g} s", self._unanswered + 1)
 
-    def _look_at_writing(self) -> None:
-        """Check whether a peer that sends also takes the bytes written to it."""
-        core, limits = self._core, self._core.limits
-        # A resumable channel takes packets without a connection, so its confirmed ones count.
-        taken = (
-            core.protocol.counters.packets_sent,
-            getattr(core.channel, "unsent", None),
-            getattr(core.channel, "confirmed", None),
-        )
-        if taken != self._taken or not core.writer.is_writing:
-            self._taken, self._untaken = taken, 0
-        elif self._untaken < limits.keepalive_pings:
-            self._untaken += 1
+    def _look_at_writing(self) -> _Writing:
+        """Check whether the peer takes the bytes written to it."""
+        core = self._core
+        sent, taken = core.protocol.counters.packets_sent, getattr(core.channel, "taken", None)
+        if not core.writer.is_writing or sent != self._sent:
+            writing = _Writing.FREE
         else:
-            stalled = limits.keepalive_interval * (self._untaken + 1)
-            text = f"the other end has taken nothing for {stalled:g} s, though it is not silent"
-            core.lifecycle.lose(TimeoutError(text), "network")
+            writing = _Writing.STUCK if taken == self._taken else _Writing.SLOW
+        self._sent, self._taken = sent, taken
+        self._stuck = self._stuck + 1 if writing is _Writing.STUCK else 0
+        return writing
+
+    def _lose(self, reason: str, intervals: int) -> None:
+        text = "the other end " + reason.format(intervals * self._core.limits.keepalive_interval)
+        self._core.lifecycle.lose(TimeoutError(text), "network")

@@ -111,6 +111,14 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         return self._box.heard
 
     @property
+    def taken(self) -> object:
+        """A value that changes when the other end takes a part of what waits for it.
+
+        If it has granted credit, the packet waits for the carrier, whose progress counts.
+        """
+        return self._driver.taken_of(self._box)
+
+    @property
     def is_over(self) -> bool:
         """Whether the other end or the carrier ended it. Earlier packets can still be received."""
         return self._box.over is not None

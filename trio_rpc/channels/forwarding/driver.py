@@ -183,6 +183,12 @@ class Driver:
         else:
             self._wake_writer()
 
+    def taken_of(self, box: ForwardedInbox) -> object:
+        """Return a value that changes when the other end takes a part of the waiting packet."""
+        state = box.state
+        carrier = getattr(self._carrier, "taken", None) if state.queued else None
+        return state.credit, len(state.packet or b""), carrier
+
     def taken(self, box: ForwardedInbox, size: int) -> None:
         """Record that the user has received a packet of this size."""
         self._core.taken(box.state, size)

@@ -297,6 +297,11 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         """A value that changes when bytes arrive."""
         return self._connections, getattr(self._carrier, "heard", 0)
 
+    @property
+    def taken(self) -> object:
+        """A value that changes when the other end takes a part of what waits for it."""
+        return self.confirmed, getattr(self._carrier, "taken", None)
+
     # ── other methods for sessions ───────────────────────────────────────────────────────────
 
     def renew(self) -> bool:

@@ -160,6 +160,11 @@ class _Begun(trio.abc.Channel[bytes]):
         """A value that changes when bytes arrive."""
         return getattr(self._channel, "heard", None)
 
+    @property
+    def taken(self) -> object:
+        """A value that changes when the other end takes a part of what waits for it."""
+        return getattr(self._channel, "taken", None)
+
     async def send(self, value: bytes) -> None:
         await self._channel.send(value)
 

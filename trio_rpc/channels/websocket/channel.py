@@ -101,6 +101,11 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         """A value that changes when a part of a packet arrives: a sign of life."""
         return self._stream.heard
 
+    @property
+    def taken(self) -> object:
+        """A value that changes when the other end takes a part of what waits for it."""
+        return self._stream.taken
+
     async def send(self, value: bytes) -> None:
         """Send one packet. If cancelled while it waits, the channel may be broken.
 

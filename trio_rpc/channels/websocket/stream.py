@@ -14,6 +14,7 @@ from http import HTTPStatus
 
 import trio
 
+from trio_rpc.channels.taken import waiting_in_system
 from trio_rpc.channels.tls import explain_broken
 from trio_rpc.channels.websocket.frames import FrameWatch
 from trio_rpc.util.places import untangled
@@ -66,6 +67,11 @@ class WatchedStream(trio.abc.Stream):
     def heard(self) -> int:
         """Bytes of messages that have arrived: a sign of life, even inside a packet."""
         return self._frames.content
+
+    @property
+    def taken(self) -> object:
+        """A value that changes when the other end takes a part of what waits for it."""
+        return waiting_in_system(self._stream)
 
     def opened(self) -> None:
         """Record that the handshake is over."""
