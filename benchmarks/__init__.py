@@ -1,1 +1,1 @@
-"""What a call costs, as a ratio to what it must cost: see README.md beside this file."""
+"""Measure the cost of calls, as a ratio to a hand-written minimum: see README.md in this folder."""

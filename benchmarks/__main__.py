@@ -20,29 +20,36 @@ DEFAULT_PATIENCE = 30.0
 
 def _rounds(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
     return int(text)
 
 
 def _common(**defaults: Any) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, **defaults)
     parser.add_argument(
-        "--only", action="append", choices=list(PARTS), help="this part; may be repeated"
+        "--only", action="append", choices=list(PARTS), help="run only this part; may be repeated"
     )
     parser.add_argument(
-        "--adapter", action="append", metavar="NAME", help="this row and the floors it needs"
+        "--adapter",
+        action="append",
+        metavar="NAME",
+        help="run only this row and the floors that it needs",
     )
     parser.add_argument("--rounds", type=_rounds, help=f"default {DEFAULT_ROUNDS}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write every measurement to this file"
+    )
     parser.add_argument(
         "--patience",
         type=float,
         metavar="SECONDS",
-        help="wait so long, in all, for other programs to be quiet before turns "
+        help="most seconds to wait, in all, for other programs to be idle before turns "
         f"(default {DEFAULT_PATIENCE:g})",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one round of tiny loads, to see that it works"
+        "--quick",
+        action="store_true",
+        help="run one round of tiny loads, to check that the benchmark works",
     )
     return parser
 
@@ -51,16 +58,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=(
-            "Measure trio_rpc against floors and peers, client and server in two processes."
+            "Compare trio_rpc with floors and peers. Client and server are two processes."
         ),
         parents=[_common()],
     )
-    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw PNGs and SVGs there")
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the table of the peers there"
+        "--plot", type=Path, metavar="FOLDER", help="draw PNGs and SVGs in this folder"
+    )
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the table of the peers to this file"
     )
     commands = parser.add_subparsers(dest="command", metavar="compare REV")
-    # An option may stand before the command or behind it: one that is not there sets nothing.
+    # An option may stand before or after the command, so a missing one must not set a default.
     comparing = commands.add_parser(
         "compare",
         help="measure the library at REV and in this tree",
@@ -75,7 +84,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Give a function that shows what is measured next: a bar, if there is a terminal and rich."""
+    """Return a function that shows the progress: as a bar, if there is a terminal and rich."""
     try:
         from rich import progress  # noqa: PLC0415 - an extra that the benchmark does not need
     except ImportError:
@@ -85,7 +94,7 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
         return
     from rich.console import Console  # noqa: PLC0415 - likewise
 
-    # It is drawn between measurements only: a bar that turns by itself takes time from them.
+    # It is drawn only between measurements, because drawing takes processor time from them.
     columns = (
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
@@ -148,7 +157,7 @@ def _compare(options: argparse.Namespace, parts: list[Part], how: dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print. Returns 1 if a measurement failed; a missed target is no failure."""
+    """Measure and print. Return 1 if a measurement failed. A missed target is not a failure."""
     options = _options(arguments)
     parts = [part for key, part in PARTS.items() if not options.only or key in options.only]
     patience = DEFAULT_PATIENCE if options.patience is None else options.patience

@@ -1,7 +1,7 @@
-"""What a floor, the library or a peer has to offer in order to be measured.
+"""The interface through which a floor, the library or a peer is measured.
 
-An adapter is a module in `adapters/` that names its `ADAPTERS`. Its two functions run in processes
-of their own, so that each may use whatever event loop it likes, or none.
+An adapter is a module in `adapters/` with a tuple `ADAPTERS`. Its two functions run in separate
+processes, so that each may use any event loop, or none.
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ class Adapter:
     name: str
     title: str
     parts: frozenset[str]
-    """The keys of the parts it can do."""
+    """The keys of the parts that it can run."""
 
     serve: Callable[[Sequence[str], Ready], None]
-    """In the server's process: listen on a free port of each host, say the URLs, serve for ever."""
+    """In the server's process: listen on a free port of each host, report the URLs, and serve."""
 
     drive: Callable[[str, Target, Load, Turns], None]
-    """In the client's process: connect, and do one part's work whenever it is its turn."""
+    """In the client's process: connect, and do one part's work in each of its turns."""
 
     lacks: Mapping[str, str] = field(default_factory=dict)
-    """Of a peer: the parts in which peers are compared and that it cannot do, with what the table
-    then says."""
+    """The parts of the comparison that a peer cannot run, each with the text for the table."""
 
 
 def adapter(
@@ -50,9 +49,9 @@ def adapter(
     open_client: Callable[[str], AbstractAsyncContextManager[Calls]],
     lacks: Mapping[str, str] | None = None,
 ) -> Adapter:
-    """Make an adapter of something that runs under that loop; `parts` are keys between spaces.
+    """Make an adapter of functions that run under that loop. `parts` are keys between spaces.
 
-    `serve` and `open_client` are async, also under a loop of what blocks.
+    `serve` and `open_client` are async, also under the blocking loop.
     """
 
     def serve_in_loop(hosts: Sequence[str], ready: Ready) -> None:
@@ -85,7 +84,7 @@ def peer(
     lacks: Mapping[str, str] | None = None,
     **functions: Any,
 ) -> Adapter:
-    """Make the adapter of a peer: what it lacks is said wherever peers are compared."""
+    """Make the adapter of a peer. The tables of peers also show the parts that it lacks."""
     said = {part.key: "-" for part in PARTS.values() if part.peers}
     if not_cancelled:
         said["cancel"] = "not propagated"

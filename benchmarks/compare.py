@@ -1,7 +1,7 @@
-"""`python -m benchmarks compare REV`: the library at a revision and in this tree, turn about.
+"""`python -m benchmarks compare REV`: measure a revision of the library and this tree, in turns.
 
-Both run the benchmarks of this tree. The revision's library is unpacked into a folder of its own, so
-nothing here is touched, and whatever is not committed here is measured with the rest.
+Both run the benchmarks of this tree. The revision's library is unpacked into a temporary folder, so
+this tree does not change. Uncommitted changes are measured as part of this tree.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from benchmarks.runner import ROOT, Outcome, Row
 __all__ = ["MODULES", "as_json", "as_text", "checkout", "run"]
 
 MODULES = [name for name in adapters.MODULES if not name.startswith(("floor_", "peer_"))]
-"""The adapters that measure the library; the others are the same at any revision."""
+"""The adapters that measure the library. The others are the same at any revision."""
 
 
 def _git(*arguments: str) -> bytes:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)  # noqa: S603, S607 - the one in the PATH
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)  # noqa: S603, S607 - git of the PATH
     if done.returncode:
         raise SystemExit(done.stderr.decode(errors="replace").strip())
     return done.stdout
@@ -36,7 +36,7 @@ def _git(*arguments: str) -> bytes:
 
 @contextmanager
 def checkout(revision: str) -> Iterator[tuple[str, Path]]:
-    """Give the short hash of a revision and a folder with its library and these benchmarks."""
+    """Yield the short hash of a revision, and a folder with its library and these benchmarks."""
     name = _git("rev-parse", "--short", f"{revision}^{{commit}}").decode().strip()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve()
@@ -54,7 +54,7 @@ def checkout(revision: str) -> Iterator[tuple[str, Path]]:
 def run(
     parts: Sequence[Part], rows: Sequence[Row], revision: tuple[str, Path], **options: Any
 ) -> list[Outcome]:
-    """Measure each of these adapters in both checkouts; an outcome for each part and adapter."""
+    """Measure these adapters in both checkouts. Return an outcome for each part and adapter."""
     name, folder = revision
     outcomes = []
     for part in parts:
@@ -84,7 +84,7 @@ def _line(outcome: Outcome) -> list[str]:
 
 
 def _verdict(ratio: report.Spread, *, more_is_better: bool) -> str:
-    """Tell what every round says, if all say the same."""
+    """Return the verdict on which all rounds agree, if they do."""
     if ratio.least > 1:
         return "better" if more_is_better else "worse"
     if ratio.most < 1:
@@ -95,9 +95,9 @@ def _verdict(ratio: report.Spread, *, more_is_better: bool) -> str:
 def as_text(
     outcomes: Sequence[Outcome], about: dict[str, Any], revision: str, *, quick: bool
 ) -> str:
-    """Return a table of ratios, this tree to the revision."""
+    """Return a table of the ratios of this tree to the revision."""
     rounds = max((len(outcome.rounds) for outcome in outcomes), default=0)
-    head = ["", "ratio", "every round says", revision, "this tree", ""]
+    head = ["", "ratio", "verdict of all rounds", revision, "this tree", ""]
     lines = [*report.about_machine(about)]
     lines += [f"Median of {rounds} rounds [least .. most]; ratios are formed within each.", ""]
     lines += report.aligned([head, *map(_line, outcomes)])
@@ -108,7 +108,7 @@ def as_text(
 def as_json(
     outcomes: Sequence[Outcome], about: dict[str, Any], revision: str, *, quick: bool
 ) -> dict[str, Any]:
-    """Return everything that was measured."""
+    """Return all measurements as JSON."""
     return {
         "machine": about,
         "quick": quick,

@@ -1,4 +1,4 @@
-"""The figures that the project has promised, or set itself as goals."""
+"""The figures that the project promises, or has as goals."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Figure:
     adapter: str
     metric: str
     against: str | None = None
-    """The adapter whose value of the same round divides; None for the value itself."""
+    """The adapter whose value of the same round is the divisor. None: the value itself."""
 
     at_most: float | None = None
     at_least: float | None = None
     every_round: bool = False
-    """Judged by the worst round, not by the median."""
+    """Whether the worst round is judged, not the median."""
 
 
 FIGURES = (
@@ -65,7 +65,7 @@ FIGURES = (
         at_least=1.8,
     ),
     Figure(
-        text="connect, call, close: a second",
+        text="connect, call, close: sessions/s",
         part="connect",
         adapter="trio_rpc",
         metric="rate",
@@ -79,7 +79,7 @@ FIGURES = (
         at_most=40,
     ),
     Figure(
-        text="1,000 calls cancelled: ms until all have stopped and every caller knows",
+        text="1,000 calls cancelled: ms until all handlers and callers have ended",
         part="cancel",
         adapter="trio_rpc",
         metric="ms",
@@ -101,14 +101,14 @@ FIGURES = (
         at_least=150_000,
     ),
     Figure(
-        text="callbacks, 64 at once: a second",
+        text="callbacks, 64 at once: callbacks/s",
         part="callbacks",
         adapter="trio_rpc",
         metric="rate",
         at_least=20_000,
     ),
     Figure(
-        text="callbacks one at a time: rate against that of plain calls",
+        text="callbacks one at a time: rate against plain calls",
         part="callbacks",
         adapter="trio_rpc",
         metric="share",
@@ -122,7 +122,7 @@ FIGURES = (
         at_least=300,
     ),
     Figure(
-        text="1 GiB in items of 64 KiB: MB that the client grew by, in any round",
+        text="1 GiB in items of 64 KiB: growth of the client in MB, in any round",
         part="bulk",
         adapter="trio_rpc",
         metric="client",
@@ -130,7 +130,7 @@ FIGURES = (
         every_round=True,
     ),
     Figure(
-        text="1 GiB in items of 64 KiB: MB that the server grew by, in any round",
+        text="1 GiB in items of 64 KiB: growth of the server in MB, in any round",
         part="bulk",
         adapter="trio_rpc",
         metric="server",
@@ -138,14 +138,14 @@ FIGURES = (
         every_round=True,
     ),
     Figure(
-        text="99 streams beside a stopped one: share of their speed",
+        text="99 streams beside an unread one: share of their full speed",
         part="fairness",
         adapter="trio_rpc",
         metric="share",
         at_least=0.9,
     ),
     Figure(
-        text="small calls while 64 MiB travel: median, in medians without",
+        text="small calls while 64 MiB are sent: median, against the median without",
         part="mixed",
         adapter="trio_rpc",
         metric="times",
@@ -199,28 +199,28 @@ FIGURES = (
         at_most=3,
     ),
     Figure(
-        text="gateway: POST, callback and end, 8 at once, a second",
+        text="gateway: POST, callback and end, 8 at once: calls/s",
         part="web",
         adapter="trio_rpc-web",
         metric="rate",
         at_least=400,
     ),
     Figure(
-        text="gateway: callbacks to one client, a second",
+        text="gateway: callbacks to one client: callbacks/s",
         part="web-callbacks",
         adapter="trio_rpc-web",
         metric="rate",
         at_least=20_000,
     ),
     Figure(
-        text="gateway: a callback's way to a browser, p50 in ms",
+        text="gateway: time of a callback to a browser, p50 in ms",
         part="web-browser",
         adapter="chromium",
         metric="p50",
         at_most=15,
     ),
     Figure(
-        text="gateway: 1,000 clients with work running: KiB of server memory each",
+        text="gateway: 1,000 clients with a running call: KiB of server memory each",
         part="web-clients",
         adapter="trio_rpc-web",
         metric="kib",

@@ -1,4 +1,4 @@
-"""What passes between an adapter and the timed loops: an open client, its server, and its turns."""
+"""The types shared by adapters and timed loops: an open client, its server, and its turns."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ OnCall = Callable[[str], Coroutine[Any, Any, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The server that a client is to measure."""
+    """The server that a client measures."""
 
     urls: Sequence[str]
     pid: int
 
 
 class Turns(Protocol):
-    """A client's place among those that are measured by turns."""
+    """The turns of one client among several that are measured in rotation."""
 
     def wait(self) -> bool:
-        """Block until it is this client's turn; False when there will be no other."""
+        """Block until it is this client's turn. Return False if there will be no other turn."""
 
     def report(self, measurement: Measurement) -> None:
-        """Say what the turn gave."""
+        """Report the metrics of the turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """An open client, as the async functions that the parts need; None where it lacks one."""
+    """An open client, as the async functions that the parts need. None: it lacks that function."""
 
     echo: Callable[[str], Awaitable[str]]
     large: Callable[[bytes], Awaitable[bytes]] | None = None
     hang: Callable[[], Coroutine[Any, Any, Any]] | None = None
-    """Never returns; the server counts those that have begun and not ended."""
+    """Never returns."""
 
     running: Callable[[], Awaitable[int]] | None = None
-    """That count."""
+    """Returns the number of running handlers of ``hang``."""
 
     items: Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[Any]]] | None = None
-    """A stream of so many items: numbers from 0 if the second argument is 0, else so many bytes."""
+    """Opens a stream. Arguments: number of items, bytes of each (0: counted numbers)."""
 
     exchange: Callable[[], AbstractAsyncContextManager[Exchange]] | None = None
-    """Opens a stream both ways; gives what sends an item there and returns the one that comes."""
+    """Opens a duplex. Yields a function that sends an item and returns the one sent back."""
 
     call_back: Callable[[OnCall, int, int], Awaitable[Any]] | None = None
-    """Has a function of the client's called so often, by so many tasks."""
+    """Asks the server to call a function of the client. Arguments: how often, by how many tasks."""
 
     get: Callable[[int], Awaitable[bytes]] | None = None
-    """Returns so many bytes."""
+    """Returns the given number of bytes."""
 
     many: Callable[[str, int, int], Awaitable[list[str]]] | None = None
-    """Echoes that string so often, so many at once; for what has its own way to do that without a
-    task or a thread for each of those at once."""
+    """Echoes a string: how often, how many at once. For peers that do this without a task or a
+    thread for each concurrent call."""

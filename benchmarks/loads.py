@@ -1,7 +1,7 @@
-"""The timed loops, the same ones for everything: Trio, asyncio, or blocking calls (see `loops`).
+"""The timed loops, which are the same for Trio, asyncio and blocking calls (see `loops`).
 
-Each is given the client's side of a measurement, and in each turn it reports metrics. Each checks
-what came back: a fast wrong answer is no result.
+Each gets the client's side of a measurement, and reports metrics in each turn. Each checks the
+replies, so that a fast wrong answer does not count.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from benchmarks.parts import Load
 __all__ = ["LOADS", "SPARE_FILES", "Bench", "affordable"]
 
 PATIENCE = 5.0
-"""Seconds after which a handler that still runs was not cancelled at all."""
+"""Seconds after which a handler that still runs counts as not cancelled."""
 
 SETTLING = 0.5
-"""Seconds in which a server may tidy up after the last of many calls."""
+"""Seconds for a server to clean up after the last of many calls."""
 
 LONGEST = 0.2
-"""Seconds that a turn should take at most, warm-up and all that is not a rate excepted."""
+"""The most seconds that the rates of one turn should take, without the warm-up."""
 
 FOREVER = 86_400.0
-"""Seconds: longer than any measurement."""
+"""Seconds, longer than any measurement."""
 
 SPARE_FILES = 200
-"""Open files that a process needs beside its sessions, generously."""
+"""Open files that a process needs in addition to its sessions (a generous estimate)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +51,21 @@ class Bench:
         return self.open_client(self.target.urls[0])
 
     async def next(self) -> bool:
-        """Wait for this client's turn; False when there will be no other."""
+        """Wait for this client's turn. Return False if there will be no other turn."""
         found: bool = await self.loop.in_thread(self.turns.wait)
         return found
 
 
 def affordable(count: int, warm_up: int, seconds: float) -> int:
-    """Return how much of that count to measure, when the warm-up took so long.
+    """Return how much of that count to measure, given the duration of the warm-up.
 
-    What is slow gets shorter turns, so that all have about as long, and a run an end.
+    Slow adapters make fewer calls, so that all turns take about equally long.
     """
     return max(1, min(count, int(warm_up / seconds * LONGEST)))
 
 
 async def _timed(call: Callable[[Any], Awaitable[Any]], value: object, load: Load) -> list[float]:
-    """Call one at a time; return the seconds of each call after the warm-up."""
+    """Make calls one at a time. Return the seconds of each call after the warm-up."""
     for _ in range(load.warm_up):
         assert await call(value) == value
     samples = []
@@ -78,7 +78,7 @@ async def _timed(call: Callable[[Any], Awaitable[Any]], value: object, load: Loa
 
 
 async def one_at_a_time(bench: Bench) -> None:
-    """Latency, in microseconds."""
+    """Measure the latency of one call at a time, in microseconds."""
     load = bench.load
     async with bench.open() as client:
         while await bench.next():
@@ -94,7 +94,7 @@ async def one_at_a_time(bench: Bench) -> None:
 
 
 async def large(bench: Bench) -> None:
-    """Large payloads one at a time: 10^6 bytes a second, and the milliseconds of one."""
+    """Measure large payloads one at a time: MB/s, and the milliseconds of one."""
     load = bench.load
     async with bench.open() as client:
         assert client.large is not None
@@ -122,7 +122,7 @@ async def _flock(bench: Bench, client: Calls, count: int) -> None:
 
 
 async def in_flight(bench: Bench) -> None:
-    """Throughput of many tasks that call on one connection."""
+    """Measure the throughput of many tasks that call on one connection."""
     callers = bench.load.callers
     warm_up, count = (
         number // callers * callers for number in (bench.load.warm_up, bench.load.count)
@@ -140,7 +140,7 @@ async def in_flight(bench: Bench) -> None:
 
 
 async def connecting(bench: Bench) -> None:
-    """Sessions that are opened, called once and closed, one after the other, in a second."""
+    """Measure how many sessions per second are opened, called once and closed, one at a time."""
 
     async def once() -> None:
         async with bench.open() as client:
@@ -187,7 +187,7 @@ class _Sessions:
         while self._opened < enough:
             while self._started < min(enough, self._opened + self._bench.load.callers):
                 self._group.start_soon(self._hold, self._open_next())
-            await self._bench.loop.sleep(0.001)  # costs less than an Event in each session
+            await self._bench.loop.sleep(0.001)  # takes less memory than an Event in each session
 
 
 async def _grow(bench: Bench) -> Measurement:
@@ -210,7 +210,7 @@ async def _grow(bench: Bench) -> Measurement:
 
 
 async def idle(bench: Bench) -> None:
-    """Memory that the server takes for each open session, in KiB."""
+    """Measure the server's memory for each open session, in KiB."""
     while await bench.next():
         bench.turns.report(await _grow(bench))
 
@@ -222,7 +222,7 @@ async def _cancel(bench: Bench, client: Calls, count: int) -> Measurement:
         for _ in range(count):
             group.start_soon(client.hang)
         while await client.running() < count:
-            await bench.loop.sleep(0.01)  # the server is asked
+            await bench.loop.sleep(0.01)  # asks the server
         start = perf_counter()
         group.cancel()
     returned = perf_counter()
@@ -234,7 +234,7 @@ async def _cancel(bench: Bench, client: Calls, count: int) -> Measurement:
 
 
 async def cancelled(bench: Bench) -> None:
-    """Time from a cancel until everything under it has stopped, in milliseconds."""
+    """Measure the time from a cancel until all handlers and callers have ended, in milliseconds."""
     async with bench.open() as client:
         while await bench.next():
             await _cancel(bench, client, bench.load.warm_up)

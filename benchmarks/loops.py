@@ -1,7 +1,7 @@
-"""What the timed loops need of whatever runs them: Trio, asyncio, or threads and blocking calls.
+"""One interface over Trio, asyncio and threads with blocking calls, for the timed loops.
 
-So there is one set of loops, and each peer is driven in its own world. What blocks is written as
-`async def` too and never waits there, so running it to its end takes a single step.
+So there is one set of timed loops, and each peer runs in its own event loop. Blocking functions are
+also written as `async def`; they never suspend, so a single step runs them to the end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Group(Protocol):
         """Start a task."""
 
     def cancel(self) -> None:
-        """Cancel all of them."""
+        """Cancel all tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,14 @@ class Loop:
     """Runs an async function with arguments to its end."""
 
     in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]
-    """Runs what blocks, so that sessions are kept alive while others have their turns."""
+    """Runs a blocking function, while the loop keeps its sessions alive."""
 
     sleep: Callable[[float], Awaitable[None]]
 
     group: Callable[[], AbstractAsyncContextManager[Group]]
 
     holds_in_tasks: bool = True
-    """A session that is held open gets a task; else it stays in a stack of open blocks."""
+    """Whether an open session gets a task. Otherwise it stays in a stack of open blocks."""
 
 
 class _TrioGroup:
@@ -98,7 +98,7 @@ ASYNCIO = Loop(
 
 
 def run_blocking(function: Work, *arguments: Any) -> Any:
-    """Run an async function in which nothing waits for a loop; return its result."""
+    """Run an async function that never suspends, and return its result."""
     try:
         function(*arguments).send(None)
     except StopIteration as stop:
@@ -123,7 +123,7 @@ class _Threads:
         thread.start()
 
     def cancel(self) -> None:
-        raise NotImplementedError("a thread that blocks cannot be cancelled")
+        raise NotImplementedError("a blocked thread cannot be cancelled")
 
     def join(self) -> None:
         for thread in self._threads:
@@ -144,7 +144,7 @@ async def _call(function: Callable[[], Any]) -> Any:
 
 
 async def _sleep(seconds: float) -> None:
-    time.sleep(seconds)  # noqa: ASYNC251 - there is no loop that could be held up
+    time.sleep(seconds)  # noqa: ASYNC251 - there is no loop to block
 
 
 BLOCKING = Loop(

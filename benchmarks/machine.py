@@ -1,4 +1,4 @@
-"""The machine under the benchmark: cores, open files, resident memory, and what to call it."""
+"""The machine under the benchmark: cores, open files, resident memory, and a description."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ PEERS = (
     "zerorpc",
     "pycapnp",
 )
-"""Of these, only what is installed is named."""
+"""Packages whose versions the report names, if they are installed."""
 
 
 def _physical_core(cpu: int) -> str:
-    """What tells threads of one core from those of another; the cpu itself where unknown."""
+    """Return an id of the physical core of a cpu, or the cpu itself if that is unknown."""
     path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     with contextlib.suppress(OSError):
         return path.read_text().strip()
@@ -47,9 +47,9 @@ def _physical_core(cpu: int) -> str:
 
 
 def pick_cores() -> tuple[int | None, int | None]:
-    """Return a core for the server and another for the client, or None where that is unknown.
+    """Return a core for the server and another for the client, or None if that is unknown.
 
-    They are two physical cores if there are two: threads of one core share what is measured.
+    They are two physical cores if possible, because threads of one core share its speed.
     """
     if not hasattr(os, "sched_getaffinity"):
         return None, None
@@ -60,13 +60,13 @@ def pick_cores() -> tuple[int | None, int | None]:
 
 
 def pin(core: int | None) -> None:
-    """Keep this process on that core; None leaves it to the system."""
+    """Pin this process to that core. None leaves the choice to the system."""
     if core is not None:
         os.sched_setaffinity(0, {core})
 
 
 def raise_open_files(wanted: int) -> int:
-    """Raise the limit on open files towards `wanted`; return how many there may be now."""
+    """Raise the limit on open files towards `wanted`, and return the new limit."""
     if sys.platform == "win32":
         return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -80,20 +80,20 @@ def raise_open_files(wanted: int) -> int:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of that process. Raises OSError where there is no /proc."""
+    """Return the resident memory of that process. Raises OSError if there is no /proc."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def seconds_waited(pid: int) -> float:
-    """Return how long that process has been kept from its core by others; 0 where unknown."""
+    """Return how long other programs kept that process from its core, or 0 if unknown."""
     with contextlib.suppress(OSError, IndexError):
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
     return 0.0
 
 
 def is_busy() -> bool:
-    """Tell whether another program wants a core right now; False where that is unknown."""
+    """Tell whether another program needs a core at this moment. False if that is unknown."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) > 1
     return False
@@ -116,7 +116,7 @@ def _processor() -> str:
 
 
 def describe() -> dict[str, Any]:
-    """Return what a reader needs to judge the figures; nothing that identifies the machine."""
+    """Describe the machine for readers of the figures, without identifying it."""
     server, client = pick_cores()
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",

@@ -1,7 +1,7 @@
-"""What is measured, and with how much load.
+"""The parts of the benchmark and their loads.
 
-A part is one kind of work. In every round each adapter that can do it gets fresh processes, and is
-set against the part's floor of the same round.
+A part is one kind of work. In each round, every adapter that can do it gets new processes, and is
+compared with the part's floor of the same round.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from dataclasses import dataclass
 __all__ = ["HOSTS", "PARTS", "Load", "Metric", "Part"]
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
-"""Where servers listen when one address would run out of ports for its clients."""
+"""Addresses at which servers listen if one address has too few ports for all clients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How much of a part's work is done, and how long it may take."""
+    """The amount of work of a part, and its time limit."""
 
     turns: int = 10
-    """Times that each adapter is measured in a round; the median of them is the round's value."""
+    """Turns of each adapter in a round. Their median is the round's value."""
 
     spare: int = 5
-    """Turns of each adapter in a round that are taken again if other programs had the cores."""
+    """Turns of each adapter in a round that may be repeated if other programs used the cores."""
 
     count: int
-    """Calls, items, sessions or cancelled calls in a turn, as the part has it; what is measured.
+    """Calls, items, sessions or cancelled calls that are measured in a turn.
 
-    Rates are measured by fewer, where so many would take longer than a fifth of a second."""
+    A rate is measured with fewer if this many would take longer than a fifth of a second."""
 
     warm_up: int
-    """The same work, done in each turn before the clock runs."""
+    """The same work, done in each turn before the measurement."""
 
     callers: int = 1
-    """Tasks that call at the same time, on one connection."""
+    """Tasks that make calls at the same time, on one connection."""
 
     size: int = 16
     """Bytes of the payload."""
 
     limit: float = 60.0
-    """Seconds for a turn, after which both processes are killed and the adapter has failed."""
+    """The time limit of a turn in seconds. After it, both processes are killed, a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Metric:
     name: str
     form: str = "{:.1f}"
     greatest: bool = False
-    """A round's value is the greatest of its turns, not the median."""
+    """Whether a round's value is the greatest of its turns, not the median."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +60,16 @@ class Part:
     key: str
     title: str
     metrics: tuple[Metric, ...]
-    """The first one is what ratios are made of."""
+    """The metrics. Ratios are formed from the first one."""
 
     more_is_better: bool = False
     floor: str
-    """The adapter whose result of the same round is 1.00."""
+    """The adapter whose result of the same round counts as 1.00."""
 
     load: Load
     quick: Load
     peers: bool = False
-    """Peers are compared in it: one that cannot do it is listed as such."""
+    """Whether peers are compared in this part. The table then also lists peers that lack it."""
 
     hosts: tuple[str, ...] = HOSTS[:1]
     note: str = ""
@@ -189,9 +189,9 @@ PARTS = {
             key="callbacks",
             title="Callbacks, from the handler to its caller",
             metrics=(
-                Metric("rate", "at 64 at once, a second", "{:,.0f}"),
-                Metric("one", "one at a time, a second", "{:,.0f}"),
-                Metric("share", "of plain calls' rate", "{:.2f}"),
+                Metric("rate", "64 at once, calls/s", "{:,.0f}"),
+                Metric("one", "one at a time, calls/s", "{:,.0f}"),
+                Metric("share", "share of plain calls' rate", "{:.2f}"),
             ),
             more_is_better=True,
             floor="trio_rpc",
@@ -205,8 +205,8 @@ PARTS = {
             title="1 GiB in items of 64 KiB, server to client",
             metrics=(
                 Metric("rate", "MB/s", "{:,.0f}"),
-                Metric("client", "MB the client grew", "{:.1f}", greatest=True),
-                Metric("server", "MB the server grew", "{:.1f}", greatest=True),
+                Metric("client", "MB growth of the client", "{:.1f}", greatest=True),
+                Metric("server", "MB growth of the server", "{:.1f}", greatest=True),
             ),
             more_is_better=True,
             floor="items",
@@ -218,7 +218,7 @@ PARTS = {
             key="fairness",
             title="99 streams beside one that is not read",
             metrics=(
-                Metric("share", "of their speed without it", "{:.2f}"),
+                Metric("share", "share of the speed without it", "{:.2f}"),
                 Metric("rate", "items/s", "{:,.0f}"),
             ),
             more_is_better=True,
@@ -229,7 +229,7 @@ PARTS = {
         ),
         Part(
             key="mixed",
-            title="Small calls while results of 64 MiB travel",
+            title="Small calls while results of 64 MiB are sent",
             metrics=(
                 Metric("times", "times as long"),
                 Metric("busy", "µs meanwhile"),

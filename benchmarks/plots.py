@@ -1,7 +1,7 @@
-"""Plots of a run: a PNG and an SVG for each part, and two of all in which peers are compared.
+"""Plots of a run: a PNG and an SVG for each part, and two plots that compare the peers.
 
-A bar is the median of the rounds, with a line from the least to the greatest; behind its figure is
-the ratio to the floor.
+A bar shows the median of the rounds, with a line from the least to the greatest. The number after
+its figure is the ratio to the floor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MARKERS = "osv^<>pPX*dhH"
 
 
 def possible() -> bool:
-    """Tell whether there is matplotlib."""
+    """Tell whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
 
 
@@ -79,7 +79,7 @@ def _save(outcomes: Sequence[Outcome], columns: int, path: Path) -> None:
 
 
 def _speeds(outcome: Outcome) -> dict[str, float]:
-    """Return how many times as fast, or as small, as the library each peer is, by its title."""
+    """Return, by title, how many times as fast or as small as the library each peer is."""
     key, more_is_better = outcome.part.metrics[0].key, outcome.part.more_is_better
     found = {}
     for name, title in outcome.titles.items():
@@ -90,7 +90,7 @@ def _speeds(outcome: Outcome) -> dict[str, float]:
 
 
 def _overview(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Draw all parts in one: a dot for each peer, left of the line where it is behind."""
+    """Draw all parts in one plot: a dot for each peer, left of the line if it is worse."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - only plots need it
 
     figure = Figure(figsize=(9, 1.6 + 0.42 * len(outcomes)), layout="constrained")
@@ -129,7 +129,7 @@ def _overview(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def draw(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Write the plots into that folder, which is made if need be."""
+    """Write the plots into that folder, and make the folder if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     for outcome in outcomes:
         _save([outcome], 1, folder / outcome.part.key)

@@ -1,4 +1,4 @@
-"""Tables and verdicts out of what the rounds gave. Ratios come first: they travel, times do not."""
+"""Tables and verdicts. Ratios come first, because times differ from machine to machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of the rounds, with the least and the greatest."""
+    """The median of the rounds, and the least and the greatest value."""
 
     median: float
     least: float
@@ -34,19 +34,19 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread | None:
-        """Return the spread of these values, None if there are none."""
+        """Return the spread of these values, or None if there are no values."""
         if not values:
             return None
         return cls(statistics.median(values), min(values), max(values))
 
     def text(self, form: str) -> str:
-        """Return it with each number in that format."""
+        """Return the spread as text, with each number in that format."""
         low, middle, high = (form.format(x) for x in (self.least, self.median, self.most))
         return f"{middle} [{low} .. {high}]"
 
 
 def values(outcome: Outcome, adapter: str, metric: str, against: str | None = None) -> list[float]:
-    """Return one value a round; with `against`, each divided by that adapter's of its round."""
+    """Return one value per round, divided by that of the adapter `against` if one is given."""
     if adapter in outcome.failures or against in outcome.failures:
         return []
     return [
@@ -73,7 +73,9 @@ def _row(outcome: Outcome, name: str) -> list[str]:
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Return the lines of a table."""
-    whole = [row for row in rows if len(row) == len(rows[0])]  # why there is none is no column
+    whole = [
+        row for row in rows if len(row) == len(rows[0])
+    ]  # the reason for a missing figure is not a column
     widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
     widths[0] = max(len(row[0]) for row in rows)
     for row in rows:
@@ -141,11 +143,11 @@ def _turns(outcome: Outcome) -> Iterator[Measurement]:
 def remarks(
     outcomes: Sequence[Outcome], about: dict[str, Any], absent: dict[str, str], *, quick: bool
 ) -> Iterator[str]:
-    """Return what a reader must know about all the figures, a line each."""
+    """Return the remarks on all figures, one line each."""
     if quick:
-        yield "Quick run: it shows that the benchmark works; its figures mean nothing."
+        yield "Quick run: it only shows that the benchmark works. Its figures mean nothing."
     if about["pinned"] is None:
-        yield "Client and server could not be pinned to a core each."
+        yield "Client and server could not be pinned to separate cores."
     turns = [turn for outcome in outcomes for turn in _turns(outcome)]
     disturbed = sum(turn["waited"] > DISTURBED for turn in turns)
     if disturbed:
@@ -158,7 +160,7 @@ def remarks(
 
 
 def about_machine(about: dict[str, Any]) -> Iterator[str]:
-    """Return what was measured on, and with which versions."""
+    """Return a description of the machine and the versions of the packages."""
     yield f"{about['processor']}, {about['cores']} cores; {about['system']}; {about['python']}"
     yield ", ".join(f"{name} {version}" for name, version in about["packages"].items())
 
@@ -184,7 +186,7 @@ def as_text(
 
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
-    """Return one table of all parts in which peers are compared: a line for each who takes part."""
+    """Return one table of all parts in which peers are compared, with a row for each adapter."""
     parts = [outcome for outcome in outcomes if outcome.part.peers]
     titles = {name: title for outcome in parts for name, title in outcome.titles.items()}
     columns = [_column(outcome) for outcome in parts]
@@ -196,7 +198,7 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
 
 
 def _column(outcome: Outcome) -> dict[str, str]:
-    """Return what a table says of each who did that work; the best of them, floors apart, in bold."""
+    """Return the cells of one part for all adapters. The best one that is not a floor is bold."""
     metric, part = outcome.part.metrics[0], outcome.part
     medians = {name: Spread.of(values(outcome, name, metric.key)) for name in outcome.titles}
     cells = {name: metric.form.format(one.median) for name, one in medians.items() if one}
@@ -214,7 +216,7 @@ def _column(outcome: Outcome) -> dict[str, str]:
 def as_json(
     outcomes: Sequence[Outcome], about: dict[str, Any], absent: dict[str, str], *, quick: bool
 ) -> dict[str, Any]:
-    """Return everything that was measured, round by round, and what was made of it."""
+    """Return all measurements, round by round, and the verdicts, as JSON."""
     return {
         "machine": about,
         "quick": quick,

@@ -1,9 +1,9 @@
-"""Gives every row of a part its own two processes, and lets the rows be measured by turns.
+"""Start two processes for each row of a part, and measure the rows in turns.
 
-A machine is faster in one second than in the next. So rows take short turns, in an order that
-rotates, and all of them meet the same moods; the median of a row's turns is its value in the round.
-Only one row works at a time: the processes of the others sleep. A turn in which other programs had
-the cores is taken again; which of its tries counts is decided by that alone, not by the result.
+The speed of a machine varies from second to second. So rows take short turns in rotating order,
+and the variations affect all of them. The median of a row's turns is its value in the round. Only
+one row works at a time, while the processes of the others sleep. A turn in which other programs
+used the cores is repeated. The attempt with the least disturbance counts, whatever its result.
 """
 
 from __future__ import annotations
@@ -31,59 +31,59 @@ from benchmarks.parts import Load, Part
 __all__ = ["DISTURBED", "ROOT", "Outcome", "Patience", "Row", "WorkerFailed", "run", "turns"]
 
 DISTURBED = 0.05
-"""The share of a turn that its processes may spend waiting for a core that another program has."""
+"""The share of a turn for which other programs may keep its processes from their cores."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the tables: an adapter, in the checkout that its processes run."""
+    """One row of the tables: an adapter, and the checkout that its processes run."""
 
     module: str
     adapter: Adapter
     root: Path = ROOT
     revision: str = ""
-    """What tells it from the same adapter in another checkout."""
+    """The suffix that distinguishes it from the same adapter in another checkout."""
 
     @property
     def name(self) -> str:
-        """What it is called in outcomes."""
+        """Return its name in outcomes."""
         return f"{self.adapter.name}@{self.revision}" if self.revision else self.adapter.name
 
 
 class WorkerFailed(Exception):
-    """A process ended early, was too slow, or ended with an error."""
+    """Raised if a process ended early, was too slow, or ended with an error."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What one part gave."""
+    """The result of one part."""
 
     part: Part
     load: Load
     titles: dict[str, str]
     rounds: list[dict[str, Measurement]] = field(default_factory=list)
-    """For each round, adapter -> the medians of its turns."""
+    """For each round: adapter -> the medians of its turns."""
 
     turns: list[dict[str, list[Measurement]]] = field(default_factory=list)
-    """For each round, adapter -> what its turns gave."""
+    """For each round: adapter -> the metrics of its turns."""
 
     failures: dict[str, str] = field(default_factory=dict)
-    """Adapter -> why; it has no figures then."""
+    """Adapter -> the reason of its failure. It has no figures then."""
 
     lacking: dict[str, str] = field(default_factory=dict)
-    """Peer -> what to say, as it cannot do this."""
+    """Peer -> the text for the table, as it cannot run this part."""
 
 
 class Patience:
-    """Seconds to wait, in all, for other programs to leave the cores alone."""
+    """The total seconds to wait for other programs to be idle."""
 
     def __init__(self, seconds: float) -> None:
         self._left = seconds
 
     def wait_for_calm(self) -> None:
-        """Return when nothing else runs, or when there is no patience left."""
+        """Wait until no other program runs, or until the total time is used up."""
         start = perf_counter()
         while perf_counter() - start < self._left and machine.is_busy():
             sleep(0.05)
@@ -91,7 +91,7 @@ class Patience:
 
 
 class _Worker:
-    """A server's or a client's process. Leaving its block ends it."""
+    """A server's or a client's process, which ends with its block."""
 
     def __init__(self, role: str, row: Row, load: Load, options: dict[str, Any]) -> None:
         self._role = role
@@ -118,7 +118,7 @@ class _Worker:
         return machine.seconds_waited(self._process.pid)
 
     def give_turn(self) -> None:
-        """Let a client begin. Raises WorkerFailed."""
+        """Start a client's turn. Raises WorkerFailed."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(b"\n")
@@ -127,7 +127,7 @@ class _Worker:
             raise self._failed("is gone") from None
 
     def hear(self) -> Any:
-        """Return the next thing that it says. Raises WorkerFailed, also when it takes too long."""
+        """Return the next line that it prints. Raises WorkerFailed, also after the time limit."""
         assert self._process.stdout is not None
         watchdog = threading.Timer(self._limit, self._process.kill)
         watchdog.start()
@@ -141,7 +141,7 @@ class _Worker:
         raise self._failed(f"ended with status {self._process.returncode}{late}")
 
     def end(self) -> None:
-        """Let it end by itself. Raises WorkerFailed if it cannot, or not well."""
+        """Wait for its end. Raises WorkerFailed if it does not end, or ends with an error."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -168,7 +168,7 @@ class _Worker:
 
 
 class _Round:
-    """One round of one part: all its rows are alive, and one of them works."""
+    """One round of one part: the processes of all rows are running, and one row works."""
 
     def __init__(
         self, outcome: Outcome, rows: Sequence[Row], patience: Patience, stack: ExitStack
@@ -180,7 +180,7 @@ class _Round:
         self._clients: dict[str, _Worker] = {}
         self._servers: dict[str, _Worker] = {}
         self._spare = {row.name: outcome.load.spare for row in rows}
-        # Every process ends by itself after this, even when nobody is left to stop it.
+        # Each process ends by itself after this time, even if this one has been killed.
         self._lifetime = (
             outcome.load.limit * (1 + outcome.load.turns + outcome.load.spare) * max(1, len(rows))
         )
@@ -221,7 +221,7 @@ class _Round:
         return {**measurement, "waited": waited / (perf_counter() - start)}
 
     def _turn(self, name: str) -> Measurement:
-        """Measure; if other programs were in the way, measure again while there are spare turns."""
+        """Measure one turn, and repeat it if other programs used the cores and repeats are left."""
         tries = [self._turn_once(name)]
         while tries[-1]["waited"] > DISTURBED and self._spare[name]:
             self._spare[name] -= 1
@@ -233,7 +233,7 @@ class _Round:
         self._servers[name].end()
 
     def _attempt(self, name: str, do: Callable[..., Any], *arguments: object) -> Any:
-        """Do it, unless this adapter has failed before; None if it fails, or had."""
+        """Run a function, unless this adapter has failed before. Return None after a failure."""
         if name in self._outcome.failures:
             return None
         try:
@@ -243,7 +243,7 @@ class _Round:
             return None
 
     def play(self, step: Callable[[str], None]) -> dict[str, list[Measurement]]:
-        """Return what the turns of each adapter gave."""
+        """Play the round, and return the metrics of each adapter's turns."""
         names = [row.name for row in self._rows]
         for row in self._rows:
             self._attempt(row.name, self._open_pair, row)
@@ -269,7 +269,7 @@ def _medians(part: Part, turns: Sequence[Measurement]) -> Measurement:
 
 
 def turns(parts: Sequence[Part], rows: Sequence[Row], *, quick: bool) -> int:
-    """Return how many turns there are in a round."""
+    """Return the number of turns in a round."""
     return sum(
         (part.quick if quick else part.load).turns
         for part in parts
@@ -287,7 +287,7 @@ def run(
     patience: Patience,
     step: Callable[[str], None],
 ) -> list[Outcome]:
-    """Measure all; `step` is told what comes next, before each turn.
+    """Measure all parts. `step` is called with the next turn before each one.
 
     An adapter that fails is not tried again in that part, and has no figures there.
     """

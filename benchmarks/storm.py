@@ -1,10 +1,10 @@
-"""How soon sessions are back: one whose connection is cut, and thousands that lose their server.
+"""Measure how soon sessions reconnect: one that is cut, and thousands that lose their server.
 
     python -m benchmarks.storm                  # 2,000 clients
     python -m benchmarks.storm --clients 200 --away 2 --json figures.json
 
-Clients and server are two processes. In front of the server, in its process, is a proxy that cuts all connections
-and refuses new ones for as long as the server is said to be away.
+Clients and server are two processes. The server's process also runs a proxy in front of the server.
+While the server is to appear away, the proxy has cut all connections and refuses new ones.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from trio_rpc.testing import ChaosProxy, open_chaos_proxy
 
 CUTS = 50
 SETTLED = 0.2
-"""Seconds between one cut and the next."""
+"""Seconds between two cuts."""
 
 CONNECTING = 50
-"""Clients that connect at once, in the beginning."""
+"""Clients that connect at the same time at the start."""
 
 
 class Control:
-    """What the clients' process may ask of the server's."""
+    """The proxy's controls, which the clients' process calls in the server's process."""
 
     def __init__(self, proxy: ChaosProxy) -> None:
         self._proxy = proxy
 
     @trio_rpc.method
     async def url(self) -> str:
-        """Tell where the proxy listens."""
+        """Return the proxy's URL."""
         return self._proxy.url
 
     @trio_rpc.method
@@ -49,7 +49,7 @@ class Control:
 
     @trio_rpc.method
     async def vanish(self, seconds: float) -> None:
-        """Cut all connections, and refuse new ones for so long."""
+        """Cut all connections, and refuse new ones for that many seconds."""
         self._proxy.is_refusing = True
         self._proxy.cut()
         await trio.sleep(seconds)
@@ -57,21 +57,21 @@ class Control:
 
     @trio_rpc.method
     async def accepted(self) -> int:
-        """Tell how many connections the proxy has accepted."""
+        """Return how many connections the proxy has accepted."""
         return self._proxy.accepted
 
 
 class Echo:
-    """What the clients call."""
+    """The service that the clients call."""
 
     @trio_rpc.method
     async def echo(self, value: int) -> int:
-        """Send it back."""
+        """Return the argument."""
         return value
 
 
 async def serve() -> None:
-    """Be the server's process."""
+    """Run the server's process."""
     _raise_descriptors()
     resume = trio_rpc.Resume(grace=120)
     async with (
@@ -82,7 +82,7 @@ async def serve() -> None:
 
 
 async def measure(clients: int, away: float) -> dict[str, object]:
-    """Be the clients' process."""
+    """Run the clients' process, and return the figures."""
     _raise_descriptors()
     command = [sys.executable, "-m", "benchmarks.storm", "--serve"]
     async with trio_rpc.open_process(command) as process:
@@ -93,7 +93,7 @@ async def measure(clients: int, away: float) -> dict[str, object]:
 
 
 async def _cuts(url: str, control: Control) -> dict[str, float]:
-    """Cut one connection again and again; the back-off is next to nothing."""
+    """Cut one connection repeatedly, with almost no delay before the client reconnects."""
     resume = trio_rpc.Resume(first_delay=0.000_1, max_delay=0.001)
     times = []
     async with trio_rpc.connect(url, resume=resume) as session:
@@ -162,17 +162,17 @@ async def _watch(session: trio_rpc.Session, back: list[float]) -> None:
 
 
 def _raise_descriptors() -> None:
-    """Ask for as many descriptors as may be had: each client takes one here and three there."""
+    """Raise the limit on descriptors: a client needs one here and three in the server's process."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def main() -> None:
-    """Run it from the command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.storm", description=__doc__)
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--away", type=float, default=10.0, help="seconds, default 10")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:

@@ -1,6 +1,6 @@
-"""The timed loops of what lives: streams, callbacks, and small calls beside large ones.
+"""The timed loops of streams, of callbacks, and of small calls beside large ones.
 
-As in `loads`, each checks what came: items in order, without gaps.
+As in `loads`, each checks what it receives: items in order, without gaps.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Items: TypeAlias = Callable[[int, int], AbstractAsyncContextManager[AsyncIterato
 __all__ = ["STREAMING"]
 
 STREAMS = 100
-"""Streams that are open at once where one of them is not read."""
+"""Streams that are open at once, of which one is not read."""
 
 WATCHING = 0.02
-"""Seconds between two looks at the memory of both processes."""
+"""Seconds between two samples of the memory of both processes."""
 
 
 async def _consume(items: Items, count: int, size: int) -> None:
-    """Take that many items; small ones are numbers, which are compared."""
+    """Receive that many items. Small ones are numbers, which are checked."""
     expected = 0
     async with items(count, size) as stream:
         async for item in stream:
@@ -38,7 +38,7 @@ async def _consume(items: Items, count: int, size: int) -> None:
 
 
 async def stream(bench: Bench) -> None:
-    """Small items a second, server to client."""
+    """Measure small items per second, from server to client."""
     load = bench.load
     async with bench.open() as client:
         assert client.items is not None
@@ -52,7 +52,7 @@ async def stream(bench: Bench) -> None:
 
 
 async def exchange(bench: Bench) -> None:
-    """Items there and back on one stream both ways, in microseconds."""
+    """Measure the round trip of an item on one duplex, in microseconds."""
     async with bench.open() as client:
         assert client.exchange is not None
         while await bench.next():
@@ -68,7 +68,7 @@ async def exchange(bench: Bench) -> None:
 
 
 async def bulk(bench: Bench) -> None:
-    """Large items: 10^6 bytes a second, and what both processes grow by meanwhile."""
+    """Measure large items: MB/s, and the memory growth of both processes."""
     load, pid = bench.load, bench.target.pid
     async with bench.open() as client:
         assert client.items is not None
@@ -99,7 +99,7 @@ async def _watch_memory(sleep: Callable[[float], Awaitable[None]], grown: dict[i
 
 
 async def callbacks(bench: Bench) -> None:
-    """Callbacks a second from the server: one at a time, and many at once; and plain calls."""
+    """Measure callbacks per second: one at a time and many at once; also plain calls."""
     load = bench.load
     seen = 0
 
@@ -132,7 +132,7 @@ async def callbacks(bench: Bench) -> None:
 
 
 async def fairness(bench: Bench) -> None:
-    """How fast 99 streams are beside one that is not read, as a share of their speed without it."""
+    """Measure 99 streams beside an unread one, as a share of their speed without it."""
     async with bench.open() as client:
         items = client.items
         assert items is not None
@@ -153,7 +153,7 @@ async def _rate_of_others(bench: Bench, items: Items) -> float:
 
 
 async def mixed(bench: Bench) -> None:
-    """The median time of small calls while a large result travels, in medians without one."""
+    """Measure small calls while a large result is sent, relative to small calls without one."""
     async with bench.open() as client:
         get = client.get
         assert get is not None
@@ -162,7 +162,7 @@ async def mixed(bench: Bench) -> None:
 
 
 async def beside(bench: Bench) -> None:
-    """The median time of small calls while two loops echo large payloads."""
+    """Measure the median time of small calls while two loops echo large payloads."""
     async with bench.open() as client:
         echo = client.large
         assert echo is not None
@@ -174,7 +174,7 @@ async def beside(bench: Bench) -> None:
 async def _beside(
     bench: Bench, client: Calls, work: Callable[..., Any], *arguments: Any, loops: int = 1
 ) -> None:
-    """Report what small calls take while those loops do that work, and without them."""
+    """Report the times of small calls while those loops work, and without them."""
     idle = statistics.median(await _call_until(client.echo, bench.load.warm_up))
     left = [loops]
 
@@ -201,7 +201,7 @@ async def _exchange(echo: Callable[[bytes], Awaitable[bytes]], payload: bytes) -
 async def _call_until(
     echo: Callable[[Any], Awaitable[Any]], count: int, left: list[int] | None = None
 ) -> list[float]:
-    """Call that often, or until none of the loops is left; return the seconds of each call."""
+    """Make calls until that many are done or all loops have ended. Return their seconds."""
     samples: list[float] = []
     while len(samples) < count if left is None else left[0]:
         start = perf_counter()

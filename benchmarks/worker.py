@@ -1,8 +1,8 @@
-"""A process of a measurement: `python -m benchmarks.worker ROLE MODULE NAME OPTIONS`.
+"""One process of a measurement: `python -m benchmarks.worker ROLE MODULE NAME OPTIONS`.
 
 A server writes one line of JSON, its URLs. A client writes one when it is ready, and then one with
 its metrics for each line that it reads. Both end when their standard input closes, and at the
-latest after the time they were given, so that none is ever left behind.
+latest after a time limit, so that no process is ever left behind.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _say(value: object) -> None:
 
 
 def _read_input(turns: queue.SimpleQueue[bool] | None) -> None:
-    # Not sys.stdin: a thread that holds its lock would upset the interpreter's exit.
+    # Not sys.stdin: a thread that holds its lock would disturb the interpreter's exit.
     while received := os.read(0, 1024):
         for _ in range(received.count(b"\n")):
             if turns is not None:
@@ -45,7 +45,7 @@ def _read_input(turns: queue.SimpleQueue[bool] | None) -> None:
 
 
 class _Turns:
-    """The turns that the parent process gives, a line each."""
+    """The turns of a client: the parent process starts each by writing a line."""
 
     def __init__(self) -> None:
         self.given: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -66,7 +66,7 @@ def _watch_input(turns: queue.SimpleQueue[bool] | None) -> None:
 
 
 def serve(adapter: Adapter, options: dict[str, Any]) -> None:
-    """Serve until the parent process is through."""
+    """Serve until the parent process has finished."""
 
     def ready(urls: Sequence[str]) -> None:
         _say(list(urls))
@@ -77,7 +77,7 @@ def serve(adapter: Adapter, options: dict[str, Any]) -> None:
 
 
 def drive(adapter: Adapter, options: dict[str, Any]) -> None:
-    """Measure at every turn."""
+    """Measure in each turn."""
     turns = _Turns()
     _watch_input(turns.given)
     target = Target(urls=options["urls"], pid=options["pid"])

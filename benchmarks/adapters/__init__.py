@@ -46,12 +46,12 @@ def _adapters(module: str) -> tuple[Adapter, ...]:
 
 
 def find(module: str, name: str) -> Adapter:
-    """Return one adapter; only its own module is imported, so that nothing else takes memory."""
+    """Return one adapter. Only its own module is imported, to keep the process small."""
     return next(adapter for adapter in _adapters(module) if adapter.name == name)
 
 
 def available() -> tuple[list[tuple[str, Adapter]], dict[str, str]]:
-    """Return (module, adapter) of all that can be imported, and module -> reason of the others."""
+    """Return (module, adapter) of all importable modules, and module -> reason of the others."""
     found: list[tuple[str, Adapter]] = []
     absent: dict[str, str] = {}
     for module in MODULES:

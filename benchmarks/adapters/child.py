@@ -1,6 +1,6 @@
 """trio_rpc between a parent and its child: the client starts the server that it measures.
 
-What the harness takes for the server only lends the child its core.
+The harness's server process only passes its core on to the child.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The floor of asyncio: its streams, and a loop of its own.
+"""The floor of asyncio, with its streams and its event loop.
 
-The server answers each request inline. At the client a reader wakes the callers, and whoever calls
-writes at once; with one caller that costs a wake-up more than the bare Trio echo has.
+The server answers each request inline. At the client, a reader wakes the callers, and each caller
+writes at once. With one caller, that is one wake-up more than in the bare Trio echo.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.loops import ASYNCIO
 __all__ = ["ADAPTERS"]
 
 BUFFER = 4 * 1024 * 1024
-"""Bytes a reader may buffer: with asyncio's 64 KiB it stops and restarts for each such piece."""
+"""Bytes that a reader may buffer. With asyncio's 64 KiB, it pauses after each such piece."""
 
 
 async def receive(reader: asyncio.StreamReader) -> Any:

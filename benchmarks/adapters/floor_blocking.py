@@ -1,6 +1,6 @@
-"""The floor without a loop: blocking sockets and MessagePack, a thread for each connection.
+"""The floor without an event loop: blocking sockets, MessagePack, and a thread per connection.
 
-What is under way at once is sent at once, in one piece, and the replies are read in order.
+Concurrent requests are sent at once, in one packet, and the replies are read in order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ READ = 64 * 1024
 
 
 def receive(connection: socket.socket) -> Any:
-    """Return the next message, None at the end. One packet is under way at a time."""
+    """Return the next message, or None at the end. Only one packet is in flight at a time."""
     data = connection.recv(READ)
     if len(data) >= 4 and len(data) == 4 + int.from_bytes(data[:4], "big"):
         return msgpack.unpackb(data[4:])

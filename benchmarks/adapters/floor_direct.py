@@ -1,7 +1,7 @@
-"""The floor of one call that is written at once: no writer, no wake-up before a byte leaves.
+"""The floor of one call that is written at once, without a writer task to wake first.
 
-As in the nursery floor, a reader wakes the callers, and requests get a task each, or none in the
-second row. But whoever has a message writes it to the socket, which takes it whole at this load.
+As in the nursery floor, a reader wakes the callers, and each request gets a task (none in the second
+row). But each sender writes its message to the socket itself. At this load, that never blocks.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ INLINE_METHODS: dict[str, Callable[..., Any]] = {"bench.echo": lambda value: val
 
 
 class DirectWriter:
-    """Writes to the non-blocking socket of a stream; for loads that never fill its buffer."""
+    """Writes to a stream's non-blocking socket, for loads that never fill its buffer."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._descriptor = stream.socket.fileno()
         self._pack = msgpack.Packer().pack
 
     def put(self, message: list[Any]) -> None:
-        """Send a message whole."""
+        """Send a whole message."""
         packet = packed(self._pack(message))
         assert os.write(self._descriptor, packet) == len(packet)
 

@@ -1,7 +1,7 @@
-"""The floor of one call: request, decode, encode, reply, with the loop inline in both ends.
+"""The floor of one call: request, decode, encode, reply, in one loop at each end.
 
-No task and no wake-up besides those of the two sockets. What is sent at once is one packet, so
-whatever arrives is the beginning of one, and most often all of it.
+There are no tasks and no wake-ups except those of the two sockets. Only one packet is in flight at
+a time, so received data is always the beginning of a packet, and most often all of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["ADAPTERS"]
 
 
 async def receive(stream: trio.SocketStream) -> Any:
-    """Return the next message, None at the end. One packet is under way at a time."""
+    """Return the next message, or None at the end. Only one packet is in flight at a time."""
     data = await stream.receive_some()
     if len(data) >= 4 and len(data) == 4 + int.from_bytes(data[:4], "big"):
         return msgpack.unpackb(data[4:])
@@ -29,7 +29,7 @@ async def receive(stream: trio.SocketStream) -> Any:
     while data and len(buffer) < 4:
         buffer += (data := await stream.receive_some())
     end = 4 + int.from_bytes(buffer[:4], "big")
-    # Asked for all that is missing, a socket gives a MiB in few pieces: 1.5 to 2.5 times the rate
+    # Asking the socket for all missing bytes gives 1 MiB in few pieces: 1.5 to 2.5 times the
     # of the default of 64 KiB each.
     while data and len(buffer) < end:
         buffer += (data := await stream.receive_some(end - len(buffer)))

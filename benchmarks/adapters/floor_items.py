@@ -1,8 +1,8 @@
-"""The floor of streams: msgpack frames one way, as many in a packet as are there, and no credit.
+"""The floor of streams: MessagePack items one way, joined into packets, without credit.
 
-Whoever wants items sends their number and size; the server packs each as a message of its own and
-lets TCP alone slow it down. The client unpacks with one streaming Unpacker and hands item by item to a
-loop that takes a checkpoint for each, as anything that `async for` is used on under Trio does.
+The client sends the number and the size of the items. The server packs each as a separate message,
+and only TCP slows it down. The client unpacks with one streaming Unpacker and yields the items one
+by one, with a checkpoint for each, as an async iterator under Trio must.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.interface import Calls
 __all__ = ["ADAPTERS"]
 
 PACKET = 16 * 1024
-"""Bytes after which a packet is sent."""
+"""The number of bytes after which a packet is sent."""
 
 
 async def handle(stream: trio.SocketStream) -> None:

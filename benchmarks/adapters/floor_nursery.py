@@ -1,8 +1,8 @@
-"""The floor of many calls: a nursery task for each request, and writers that join.
+"""The floor of many calls: a nursery task for each request, and writers that join messages.
 
-Client: a reader that wakes the caller of each reply, a writer that joins what callers have queued.
+Client: a reader that wakes the caller of each reply, a writer that joins the queued requests.
 Server: a reader that starts a task for each request, a writer that joins the replies. Callers are
-woken by `reschedule`: an Event for each call was measured too, and is slower (see README.md).
+woken by `reschedule`. An Event for each call was also measured, and is slower (see README.md).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def handle(stream: trio.SocketStream) -> None:
 
 
 class Caller:
-    """The client's end: who waits for which reply."""
+    """The client's end: the waiting task of each call."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -66,7 +66,7 @@ class Caller:
                 trio.lowlevel.reschedule(task, outcome.Value(message[2]))
 
     async def echo(self, value: Any) -> Any:
-        """Send a request and sleep until the reader has its reply."""
+        """Send a request, and sleep until the reader has received its reply."""
         self._number += 1
         self._writer.put([1, self._number, "bench.echo", [value]])
         self._waiting[self._number] = trio.lowlevel.current_task()
@@ -75,7 +75,7 @@ class Caller:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str) -> AsyncGenerator[Calls]:
-        """Connect; the reader and the writer run until the block is left."""
+        """Connect, and run the reader and the writer during the block."""
         async with await open_stream(url) as stream, trio.open_nursery() as nursery:
             caller = cls(stream)
             nursery.start_soon(caller._read)

@@ -1,7 +1,7 @@
 """The floor of cancelling: the nursery floor, with a cancel scope for each request.
 
-A cancelled caller sends Cancel and waits for its reply; the server cancels that request's scope and
-replies when the handler has ended. No deadline, reason, error or lost connection is thought of.
+A cancelled caller sends Cancel and waits for its reply. The server cancels that request's scope and
+replies when the handler has ended. Deadlines, reasons, errors and lost connections are not handled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REQUEST, REPLY, CANCEL = 1, 3, 5
 
 
 class Service:
-    """What is called; it counts the handlers that have begun and not ended."""
+    """The service. It counts the running handlers."""
 
     def __init__(self) -> None:
         self._running = 0
@@ -73,7 +73,7 @@ async def handle(stream: trio.SocketStream) -> None:
 
 
 class Caller:
-    """The client's end: a caller leaves when its reply is there, cancelled or not."""
+    """The client's end: a caller, cancelled or not, returns when its reply has arrived."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream

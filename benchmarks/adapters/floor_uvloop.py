@@ -1,4 +1,4 @@
-"""The floor of asyncio's streams again, in uvloop's loop."""
+"""The floor of asyncio's streams, in uvloop's event loop."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The floor of WebSockets: trio-websocket as it is, one message for each call.
+"""The floor of WebSockets: plain trio-websocket, one message for each call.
 
-The server answers each message before it takes the next one, without a task. At the client a reader
-wakes the callers, and whoever calls sends a message of his own.
+The server answers each message before it reads the next one, without a task. At the client, a
+reader wakes the callers, and each caller sends its own message.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def serve(hosts: Sequence[str], ready: Ready) -> None:
 
 
 class Caller:
-    """The client's end: who waits for which reply."""
+    """The client's end: the waiting task of each call."""
 
     def __init__(self, websocket: trio_websocket.WebSocketConnection) -> None:
         self._websocket = websocket

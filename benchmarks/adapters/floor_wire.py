@@ -1,8 +1,8 @@
-"""What the floors share: packets with a length prefix, a writer that joins, and listening.
+"""Shared parts of the floors: packets with a length prefix, a joining writer, and listening.
 
 A packet is a 4-byte big-endian length and one or more messages. The messages are those of a
-minimal RPC: [1, id, method, [argument]] and [3, id, result]. Nothing is checked, nothing is
-bounded, no error is handled: a floor is what the network, Trio and MessagePack cost.
+minimal RPC: [1, id, method, [argument]] and [3, id, result]. There are no checks, no limits and no
+error handling: a floor is the cost of the network, Trio and MessagePack.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def packed(body: bytes) -> bytes:
 
 
 class Packets:
-    """Messages out of a byte stream, by one streaming Unpacker."""
+    """Splits a byte stream into messages with one streaming Unpacker."""
 
     def __init__(self) -> None:
         self._buffer = b""
         self._unpacker = msgpack.Unpacker()
 
     def feed(self, data: bytes) -> Iterable[Any]:
-        """Take what was received; return the messages of the packets that it completes."""
+        """Feed received bytes, and return the messages of the packets that they complete."""
         if self._buffer:
             data = self._buffer + data
         start, stop = 0, len(data)
@@ -47,12 +47,12 @@ class Packets:
 
 
 def never_aborts(_: object) -> trio.lowlevel.Abort:
-    """For waits that end only with the connection, when whoever waits is forgotten too."""
+    """Refuse to end a wait early: it ends only with the connection."""
     return trio.lowlevel.Abort.SUCCEEDED
 
 
 class JoiningWriter:
-    """One task that sends, in one packet, all that was queued since it last ran."""
+    """One task that sends all messages queued since it last ran, in one packet."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -90,14 +90,14 @@ async def open_stream(url: str) -> trio.SocketStream:
 def serve_streams(
     handle: Callable[[trio.SocketStream], Awaitable[None]],
 ) -> Callable[[Sequence[str], Ready], Awaitable[None]]:
-    """Make an adapter's `serve` of a function that serves one stream until it ends."""
+    """Make an adapter's `serve` from a function that serves one stream until its end."""
 
     async def handle_and_close(stream: trio.SocketStream) -> None:
         try:
             async with stream:
                 await handle(stream)
         except* trio.BrokenResourceError:
-            pass  # the client has gone
+            pass  # the client has disconnected
 
     async def serve(hosts: Sequence[str], ready: Ready) -> None:
         listeners = []

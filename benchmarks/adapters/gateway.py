@@ -1,7 +1,7 @@
-"""The gateway for browsers: calls over HTTP whose callbacks and ends come over a WebSocket.
+"""The gateway for browsers: calls over HTTP, with callbacks and ends over a WebSocket.
 
-The floor is the least that does the same work with the same server and the same HTTP client: an ASGI application
-that answers a POST and sends two texts, or many, without ids, tokens, tasks or checks.
+The floor does the same work with the same server and the same HTTP client: an ASGI application that
+answers a POST and sends two or more texts, without ids, tokens, tasks or checks.
 """
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ from trio_rpc.gateway import Gateway, Message, open_http_server
 __all__ = ["ADAPTERS", "Scanner", "serve"]
 
 UNUSED = ssl.create_default_context()
-"""Making one takes longer than a call, for each client of httpx."""
+"""The TLS context of all httpx clients. Making one takes longer than a call."""
 
 AT_ONCE = 50
 """Clients that are opened at the same time."""
 
 
 class Scanner:
-    """What is served."""
+    """The service."""
 
     @trio_rpc.method
     async def scan(self, count: int, found: Callable[[int], Awaitable[None]]) -> int:
-        """Count, and tell each number."""
+        """Count, and call back with each number."""
         for number in range(count):
             await found(number)
         return count
 
     @trio_rpc.method
     async def stamp(self, count: int, found: Callable[[float], Awaitable[None]]) -> None:
-        """Say what time it is, in milliseconds, again and again."""
+        """Call back repeatedly with the time in milliseconds."""
         for _ in range(count):
             await found(time.time() * 1e3)
             await trio.sleep(0.002)
 
     @trio_rpc.method
     async def hold(self, found: Callable[[int], Awaitable[None]]) -> None:
-        """Begin, and stay."""
+        """Start, and never return."""
         await found(0)
         await trio.sleep_forever()
 
 
 class Floor:
-    """One WebSocket, and POSTs that have texts sent over it."""
+    """One WebSocket, and POSTs that send texts over it."""
 
     def __init__(self) -> None:
         self._send: Send
@@ -117,7 +117,7 @@ async def open_floor(url: str) -> AsyncIterator[Scan]:
         httpx.AsyncClient(base_url=url, trust_env=False) as http,
         trio_websocket.open_websocket_url(f"ws{url.removeprefix('http')}/ws") as ws,
     ):
-        lock = trio.Lock()  # its texts do not say to which call they belong
+        lock = trio.Lock()  # its texts do not name their call
 
         async def scan(count: int) -> None:
             async with lock:
@@ -180,7 +180,7 @@ class Client:
                 self.turns.report({"rate": self.load.count / (perf_counter() - start)})
 
     async def clients(self) -> None:
-        """Clients that each have a call running; what each costs the server."""
+        """Measure the server's memory for each client that has a running call."""
         raise_open_files(8_000)
         async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
             await self._hold(stack, nursery, self.load.warm_up)

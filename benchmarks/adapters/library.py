@@ -1,6 +1,6 @@
-"""trio_rpc, used as its documentation says: a typed proxy, checked arguments, every law in force.
+"""trio_rpc, used as its documentation says: a typed proxy, checked arguments, default limits.
 
-Two rows: handlers that are `async def`, and handlers that are a plain `def`, which get no task.
+There are two rows: `async def` handlers, and plain `def` handlers, which do not get a task.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["ADAPTERS"]
 
 
 LIMITS = Limits(max_message=128 * 1024 * 1024)
-"""For results of 64 MiB; the other limits are the defaults."""
+"""Limits for results of 64 MiB. The other limits are the defaults."""
 
 
 class Bench:
-    """What is called; it counts the handlers that have begun and not ended."""
+    """The service. It counts the running handlers."""
 
     def __init__(self) -> None:
         self._running = 0
@@ -120,7 +120,9 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
 @asynccontextmanager
 async def open_inline_client(url: str) -> AsyncGenerator[Calls]:
     async with connect(url) as session:
-        bench: Any = session.proxy("bench", Bench)  # a plain def is awaited here, not there
+        bench: Any = session.proxy(
+            "bench", Bench
+        )  # a plain def at the server is awaited by its caller
         yield Calls(echo=bench.echo_inline, large=bench.large_inline)
 
 

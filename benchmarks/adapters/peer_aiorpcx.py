@@ -1,7 +1,7 @@
-"""aiorpcX: JSON-RPC on asyncio, a line for each message; both ends may call.
+"""aiorpcX: JSON-RPC on asyncio, with a line for each message. Both ends may call.
 
-Bytes travel as base64, as JSON has none. The limits that protect a public server are lifted: its
-cost accounting, the size of a line, and how many requests it works on at once.
+Bytes are sent as base64, because JSON has no bytes. The limits that protect a public server are
+lifted: its cost accounting, the size of a line, and the number of concurrent requests.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Session(aiorpcx.RPCSession):  # type: ignore[misc] # it has no types
 
 
 class Bench(Session):
-    """What is called."""
+    """The service."""
 
     async def handle_request(self, request: Any) -> Any:
         handlers = {"echo": self.echo, "call_back": self.call_back}
@@ -53,7 +53,7 @@ class Bench(Session):
 
 
 class Client(Session):
-    """The end that calls, and what is called back there."""
+    """The client's end, with the function that is called back."""
 
     function: Callable[[str], Awaitable[str]] | None = None
 

@@ -1,7 +1,7 @@
-"""fastapi-websocket-rpc: JSON over a WebSocket, served by uvicorn; both ends may call.
+"""fastapi-websocket-rpc: JSON over a WebSocket, served by uvicorn. Both ends may call.
 
-Bytes travel as base64. It handles one request after the other on each connection, so a handler that
-calls back does so in a task of its own, as its documentation shows, and says when it is through.
+Bytes are sent as base64. It handles one request after the other on each connection, so a handler
+calls back from a separate task, as its documentation shows, and reports its end.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from benchmarks.loops import ASYNCIO
 __all__ = ["ADAPTERS"]
 
 LARGEST = 8 * 1024 * 1024
-"""Bytes that a WebSocket message may have."""
+"""The largest WebSocket message, in bytes."""
 
 logging_config.set_mode(LoggingModes.NO_LOGS)
 
 
 class Bench(RpcMethodsBase):  # type: ignore[misc] # it has no types
-    """What is called."""
+    """The service."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Bench(RpcMethodsBase):  # type: ignore[misc] # it has no types
 
 
 class Callbacks(RpcMethodsBase):  # type: ignore[misc] # likewise
-    """What is called back."""
+    """The functions that are called back."""
 
     on_call: Callable[[str], Awaitable[str]]
 
@@ -96,7 +96,7 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
         async def call_back(
             function: Callable[[str], Awaitable[str]], count: int, callers: int
         ) -> None:
-            mine = client.channel.methods  # the channel has a copy of what it was given
+            mine = client.channel.methods  # the channel has copied the object
             mine.on_call = function
             mine.done.clear()
             await client.call("call_back", {"count": count, "callers": callers})

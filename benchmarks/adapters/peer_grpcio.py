@@ -1,7 +1,7 @@
-"""grpcio with its asyncio API: generic handlers, so there is no generated code.
+"""grpcio with its asyncio API, and with generic handlers instead of generated code.
 
-Serializers do as little as possible: strings as UTF-8, bytes as they are, numbers as eight bytes.
-A client gets a connection of its own. The server cannot call its client.
+Serializers do as little as possible: strings as UTF-8, bytes unchanged, numbers as eight bytes.
+Each client gets its own connection. The server cannot call its client.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def to_text(data: bytes) -> str:
 
 
 def from_text(text: str | bytes) -> bytes:
-    # A str that a handler returns has been made UTF-8 when it gets here, in some versions.
+    # Some versions have already encoded a str from a handler at this point.
     return text if isinstance(text, bytes) else text.encode()
 
 
@@ -51,7 +51,7 @@ def same(data: bytes) -> bytes:
 
 
 class Bench:
-    """What is called; it counts the handlers that have begun and not ended."""
+    """The service. It counts the running handlers."""
 
     def __init__(self) -> None:
         self._running = 0

@@ -1,8 +1,8 @@
-"""grpclib: gRPC in Python on asyncio, with a codec of a few lines, so there is no generated code.
+"""grpclib: gRPC in Python on asyncio, with a small codec instead of generated code.
 
-Its codec does as little as possible: strings as UTF-8, bytes as they are, numbers as eight bytes.
+Its codec does as little as possible: strings as UTF-8, bytes unchanged, numbers as eight bytes.
 The server cannot call its client. A connection has at most 100 streams at once, which no setting
-of its own changes; a caller beyond them waits.
+changes. Further callers wait.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.loops import ASYNCIO
 __all__ = ["ADAPTERS"]
 
 
-class Codec(CodecBase):  # type: ignore[misc] # its base has no types where it is not installed
+class Codec(CodecBase):  # type: ignore[misc] # its base has no types if it is not installed
     """Strings, bytes and numbers, by the type that the method declares."""
 
     __content_subtype__ = "bench"
@@ -43,7 +43,7 @@ class Codec(CodecBase):  # type: ignore[misc] # its base has no types where it i
 
 
 class Bench:
-    """What is called."""
+    """The service."""
 
     async def echo(self, stream: Any) -> None:
         await stream.send_message(await stream.recv_message())
@@ -75,7 +75,7 @@ async def serve(hosts: Sequence[str], ready: Ready) -> None:
     servers = [Server([bench], codec=Codec()) for _ in hosts]
     for server, host in zip(servers, hosts, strict=True):
         await server.start(host, 0, backlog=1024)
-        [socket] = server._server.sockets  # it has no way to tell its port # noqa: SLF001
+        [socket] = server._server.sockets  # there is no public way to get the port # noqa: SLF001
         urls.append(f"grpc://{host}:{socket.getsockname()[1]}")
     ready(urls)
     await asyncio.gather(*(server.wait_closed() for server in servers))

@@ -1,4 +1,4 @@
-"""pycapnp: Cap'n Proto's RPC in C++ under asyncio; its schema is beside this module.
+"""pycapnp: Cap'n Proto's RPC in C++ under asyncio. Its schema is in this folder.
 
 A stream is a capability that the caller passes and into which the server pushes, with Cap'n Proto's
 own flow control. Both ends may call. A cancelled call drops its promise, which cancels the handler.
@@ -26,11 +26,11 @@ PARENT = Path(capnp.__file__).parent.parent
 SCHEMA: Any = capnp.load(str(Path(__file__).with_suffix(".capnp")), imports=[str(PARENT)])
 
 UNREAD = 1000
-"""Items that a stream keeps for its reader."""
+"""The most items that a stream buffers for its reader."""
 
 
 class Bench(SCHEMA.Bench.Server):  # type: ignore[misc] # made at run time
-    """What is called; it counts the handlers that have begun and not ended."""
+    """The service. It counts the running handlers."""
 
     def __init__(self) -> None:
         self._running = 0
@@ -55,7 +55,7 @@ class Bench(SCHEMA.Bench.Server):  # type: ignore[misc] # made at run time
         for number in range(count):
             await sink.push(number)
 
-    async def callBack(  # noqa: N802 - as the schema language wants it
+    async def callBack(  # noqa: N802 - required by the schema language
         self, function: Any, count: int, callers: int, **_others: Any
     ) -> None:
         async def loop() -> None:
@@ -68,7 +68,7 @@ class Bench(SCHEMA.Bench.Server):  # type: ignore[misc] # made at run time
 
 
 class Sink(SCHEMA.Sink.Server):  # type: ignore[misc] # likewise
-    """Where a stream arrives."""
+    """The client's end of a stream."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[int] = asyncio.Queue(UNREAD)
@@ -78,7 +78,7 @@ class Sink(SCHEMA.Sink.Server):  # type: ignore[misc] # likewise
 
 
 class Function(SCHEMA.Function.Server):  # type: ignore[misc] # likewise
-    """What is called back."""
+    """A function that is called back."""
 
     def __init__(self, function: Callable[[str], Awaitable[str]]) -> None:
         self._function = function

@@ -1,9 +1,10 @@
-"""Pyro5 with its msgpack serializer, and its server that waits for all connections in one thread.
+"""Pyro5 with its msgpack serializer, and its multiplex server, which runs in one thread.
 
-Its proxies are not for many calls at once, so these are rows of their own: a thread and a connection
-for each caller, as its documentation has it, and its batches, where one request holds them all and
-none returns before the last. A stream is an iterator, with a call for each item. To be called back, a client runs a daemon of its own, to which the server
-connects. Nothing tells a handler that its caller has given up.
+Its proxies make one call at a time, so there are two more rows for many calls: a thread and a
+connection for each caller, as its documentation recommends, and batches, where one request contains
+all calls and none returns before the last. A stream is an iterator, with a call for each item. For
+callbacks, a client runs its own daemon, to which the server connects. A handler does not learn that
+its caller has given up.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ config.SERVERTYPE = "multiplex"
 
 
 def call_many(proxy: Any, method: str, value: str, count: int, callers: int) -> list[str]:
-    """Call so often, so many in each batch."""
+    """Make ``count`` calls, in batches of ``callers``."""
     results: list[str] = []
     batch = Pyro5.api.BatchProxy(proxy)
     for _ in range(count // callers):
@@ -41,7 +42,7 @@ def call_many(proxy: Any, method: str, value: str, count: int, callers: int) -> 
 
 @Pyro5.api.expose
 class Bench:
-    """What is called."""
+    """The service."""
 
     def echo(self, value: Any) -> Any:
         return value
@@ -60,7 +61,7 @@ class Bench:
 
 @Pyro5.api.expose
 class Callback:
-    """What is called back."""
+    """The object that is called back."""
 
     def __init__(self, function: Callable[[str], Coroutine[Any, Any, str]]) -> None:
         self._function = function

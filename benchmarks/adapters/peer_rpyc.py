@@ -1,7 +1,7 @@
-"""RPyC: a thread for each connection; remote functions are looked up once, as its tutorial says.
+"""RPyC: a thread for each connection. Remote functions are looked up once, as its tutorial says.
 
-Many calls at once are its asynchronous proxies, from one thread, and a stream is its buffered
-iterator. Both ends may call, but nothing tells a handler that its caller has given up.
+Many calls at once use its asynchronous proxies from one thread, and a stream is its buffered
+iterator. Both ends may call, but a handler does not learn that its caller has given up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONFIG = {"sync_request_timeout": None}
 
 
 def call_many(function: Any, value: str, count: int, callers: int) -> list[str]:
-    """Call so often, and wait for the oldest call whenever so many are under way."""
+    """Make ``count`` calls, of which at most ``callers`` are in flight."""
     call = rpyc.async_(function)
     under_way: deque[Any] = deque()
     results = []
@@ -41,7 +41,7 @@ def call_many(function: Any, value: str, count: int, callers: int) -> list[str]:
 
 
 class Bench(rpyc.Service):  # type: ignore[misc] # it has no types
-    """What is called."""
+    """The service."""
 
     def exposed_echo(self, value: Any) -> Any:
         return value
@@ -62,9 +62,7 @@ async def serve(hosts: Sequence[str], ready: Ready) -> None:
         ThreadedServer(Bench, hostname=host, port=0, backlog=1024, protocol_config=dict(CONFIG))
         for host in hosts
     ]
-    for (
-        server
-    ) in servers:  # what it accepts inherits that; without, small replies wait for each other
+    for server in servers:  # accepted sockets inherit it; without it, small replies are delayed
         server.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for server in servers[1:]:
         threading.Thread(target=server.start, daemon=True).start()

@@ -1,8 +1,8 @@
 """zerorpc: MessagePack over ZeroMQ, on gevent, with a greenlet for each caller.
 
-Its server cannot call its client, and nothing tells a handler that its caller has given up. Memory
-of an idle session is left out: one socket of the server carries all its clients, and what a client
-holds open there is a connection of ZeroMQ's, not a session.
+Its server cannot call its client, and a handler does not learn that its caller has given up. The
+memory of idle sessions is not measured: all clients share one socket of the server, and an open
+client has a connection of ZeroMQ there, but no session.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ GEVENT = replace(BLOCKING, in_thread=_in_thread, sleep=_sleep, group=_greenlets)
 
 
 class Bench:
-    """What is called."""
+    """The service."""
 
     def echo(self, value: Any) -> Any:
         return value
@@ -68,7 +68,7 @@ class Bench:
 async def serve(hosts: Sequence[str], ready: Ready) -> None:
     server = zerorpc.Server(Bench())
     server.bind(f"tcp://{hosts[0]}:*")
-    socket = server._events._socket  # it has no way to tell its port # noqa: SLF001
+    socket = server._events._socket  # there is no public way to get the port # noqa: SLF001
     ready([socket.last_endpoint.decode()])
     server.run()
 

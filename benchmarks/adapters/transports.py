@@ -1,4 +1,4 @@
-"""trio_rpc over one transport after the other; certificates are made for the run."""
+"""trio_rpc over one transport after the other, with certificates made for the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ADAPTERS"]
 
 
 def _server_context() -> ssl.SSLContext:
-    import trustme  # noqa: PLC0415 - without it the rows under TLS are left out
+    import trustme  # noqa: PLC0415 - without it, rows under TLS are omitted
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
@@ -30,7 +30,7 @@ def _server_context() -> ssl.SSLContext:
 def _client_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # the authority is in the other process
+    context.verify_mode = ssl.CERT_NONE  # the certificate authority is in the other process
     return context
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.mutations``: does a test notice each fault of the table?"""
+"""``python -m tests.mutations``: check that a test notices each fault of the table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .showing import progress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; 0 when all faults are noticed, 1 when one is not, 2 when it cannot tell."""
+    """Run the program. Return 0 if all faults are noticed, 1 if one is not, 2 if it cannot run."""
     options = _parser().parse_args(arguments)
     faults = [one for one in FAULTS if options.file in one.file and options.match in one.what]
     problems = [text for one in faults if (text := complaint(one)) is not None]
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(*problems, sep="\n", file=sys.stderr)
         return 2
     if not faults:
-        print("no fault of the table is meant by that", file=sys.stderr)
+        print("no fault of the table matches these options", file=sys.stderr)
         return 2
     if options.count is not None:
         seed = secrets.randbelow(10**6) if options.seed is None else options.seed
@@ -53,11 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
-    parser.add_argument("--count", type=int, help="draw so many faults; all of them by default")
-    parser.add_argument("--seed", type=int, help="draw those that this number draws")
-    parser.add_argument("--file", default="", help="only faults in files whose path has this in it")
-    parser.add_argument("--match", default="", help="only faults whose description has this in it")
-    parser.add_argument("--workers", type=int, default=2, help="runs at a time (default: 2)")
+    parser.add_argument("--count", type=int, help="draw this many faults at random (default: all)")
+    parser.add_argument("--seed", type=int, help="the seed of the draw (default: random)")
+    parser.add_argument("--file", default="", help="only faults in files whose path contains this")
+    parser.add_argument("--match", default="", help="only faults whose description contains this")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="number of parallel runs (default: 2)"
+    )
     parser.add_argument(
         "--timeout", type=float, default=180.0, help="seconds for each run (default: 180)"
     )

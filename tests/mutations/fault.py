@@ -1,4 +1,4 @@
-"""One small fault: what a maintainer might do to the package, and the tests that must notice it."""
+"""One small fault: a wrong change of the package, and the tests that must notice it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGE = "trio_rpc"
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the table; made by :func:`fault`."""
+    """A row of the table. Use :func:`fault` to make one."""
 
     what: str
     file: str
@@ -30,7 +30,7 @@ class Fault:
         return self.source_without(source).replace(self.old, self.new)
 
     def source_without(self, source: str) -> str:
-        """Return the text as it is; ValueError unless what is to be replaced is in it once."""
+        """Return the text unchanged. Raise ValueError unless it contains ``old`` exactly once."""
         count = source.count(self.old)
         if count != 1:
             lines = _lines_of(self.old, source)
@@ -42,7 +42,7 @@ class Fault:
         return source
 
     def line(self, source: str) -> int:
-        """Return the line of the file that the fault begins in."""
+        """Return the number of the line in which the fault begins."""
         return source[: source.index(self.old)].count("\n") + 1
 
 
@@ -50,12 +50,12 @@ def fault(what: str, file: str, old: str, new: str, *tests: str, hangs: bool = F
     """Describe one fault.
 
     Args:
-        what: what is wrong with it in place; "law 3: …" if it breaks a law.
-        file: within the package.
+        what: the wrong behaviour; begins with "law 3: " if it breaks that law.
+        file: path of the file within the package.
         old: text that is in the file exactly once.
-        new: what replaces it.
-        *tests: at least one of these fails then: a file in ``tests/``, or ``file::test``.
-        hangs: the tests are allowed to notice it by never ending.
+        new: the text that replaces it.
+        *tests: at least one of these must fail: a file in ``tests/``, or ``file::test``.
+        hangs: whether a run that never ends counts as noticed.
     """
     caller = sys._getframe(1)
     table = Path(caller.f_code.co_filename)
@@ -83,7 +83,7 @@ def complaint(one: Fault, root: Path = ROOT) -> str | None:
 
 
 def missing_tests(one: Fault, root: Path = ROOT) -> list[str]:
-    """Return those of its tests that are not there."""
+    """Return those of its tests that do not exist."""
     return [test for test in one.tests if not _exists(root / "tests", test)]
 
 
@@ -99,7 +99,7 @@ def _functions(path: Path) -> set[str]:
     tree = ast.parse(path.read_text("utf-8"))
     kinds = ast.FunctionDef | ast.AsyncFunctionDef
     functions = {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
-    # A stateful test of Hypothesis's is a class in a variable.
+    # A stateful test of Hypothesis is a class in a variable.
     return functions | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 

@@ -1,4 +1,4 @@
-"""Applies faults in copies of the tree, and runs the tests that have to notice them."""
+"""Apply faults in copies of the tree, and run the tests that must notice them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .fault import PACKAGE, ROOT, Fault
 __all__ = ["Outcome", "TestsFailError", "run_all"]
 
 TEST_SECONDS = 30
-"""For one test; pytest-timeout names the one that takes longer."""
+"""The time limit of one test. pytest-timeout names a test that exceeds it."""
 
 OUT_OF_IT = shutil.ignore_patterns(
     ".git", ".venv*", "__pycache__", "*.pyc", ".*_cache", ".hypothesis", "node_modules", "dist"
@@ -32,22 +32,22 @@ PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=short", "--
 
 
 class TestsFailError(Exception):
-    """The tests fail without any fault, so that they prove nothing."""
+    """Raised if the tests fail without any fault, so that they prove nothing."""
 
     __test__ = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one fault.
+    """The outcome of one fault.
 
     Attributes:
-        fault: which one.
+        fault: the fault.
         kind: "noticed", "survived", "hung" (the run was ended, and the table does not say that it
             may hang) or "broken" (pytest could not run the tests).
         by: the test that failed, if one did.
-        seconds: what the run took.
-        output: the last lines of pytest's, for an outcome that is not "noticed".
+        seconds: the duration of the run.
+        output: the last lines of pytest's output, unless the outcome is "noticed".
     """
 
     fault: Fault
@@ -60,16 +60,16 @@ class Outcome:
 async def run_all(
     faults: Sequence[Fault], *, workers: int, seconds: float, told: Callable[[Outcome], None]
 ) -> list[Outcome]:
-    """Run the tests of each fault, several at a time; ``told`` is called with each outcome.
+    """Run the tests of each fault, several at a time, and return the outcomes.
 
     Args:
-        faults: what to apply, one after the other.
-        workers: how many copies of the tree there are, and so how many runs at a time.
-        seconds: that one run may take.
-        told: is called as soon as an outcome is known.
+        faults: the faults to apply, one after the other.
+        workers: the number of copies of the tree, and of parallel runs.
+        seconds: the time limit of one run.
+        told: a function that is called with each outcome as soon as it is known.
 
     Raises:
-        TestsFailError: the tests of these faults fail without any of them.
+        TestsFailError: the tests fail without any fault.
     """
     outcomes: dict[Fault, Outcome] = {}
     waiting = iter(faults)
@@ -92,17 +92,17 @@ async def run_all(
 
 def _copy(tree: Path) -> None:
     shutil.copytree(ROOT, tree, ignore=OUT_OF_IT, symlinks=True)
-    # Looked up by the hash of their source, so that a fault of the same size is never missed.
+    # Bytecode is checked by the hash of its source: a fault may leave the file's size unchanged.
     by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
     compileall.compile_dir(tree / PACKAGE, quiet=2, invalidation_mode=by_hash)
 
 
 async def _check_without_faults(tree: Path, faults: Iterable[Fault], seconds: float) -> None:
-    """Make sure that the tests pass, and that it is the copy that they test."""
+    """Check that the tests pass without a fault, and that they import the copy."""
     where = f"import {PACKAGE}; print({PACKAGE}.__file__)"
     code, output = await _run(tree, ["-c", where], seconds)
     if code or not Path(output.strip()).is_relative_to(tree):
-        raise TestsFailError(f"the copy of the tree is not what is imported there: {output}")
+        raise TestsFailError(f"the tests import another package than the copy: {output}")
     tests = dict.fromkeys(test for one in faults for test in one.tests)
     code, output = await _run(tree, _pytest(tests), seconds + 10 * len(tests))
     if code:
@@ -140,10 +140,10 @@ def _tail(output: str) -> str:
 
 
 async def _run(tree: Path, args: list[str], seconds: float) -> tuple[int | None, str]:
-    """Run Python in a copy of the tree; return its exit code, None if it took too long, and its output."""
+    """Run Python in a copy of the tree. Return its exit code (None: too slow) and its output."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
-    with (tree / "output.txt").open("wb+") as output:  # a file: grandchildren may outlive a pipe
+    with (tree / "output.txt").open("wb+") as output:  # a file: grandchildren may keep a pipe open
         process = await trio.lowlevel.open_process(
             [sys.executable, *args],
             cwd=tree,

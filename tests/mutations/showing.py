@@ -1,4 +1,4 @@
-"""Shows how far a run has come: a progress bar where there is a terminal and rich, else lines."""
+"""Show the progress of a run: a bar in a terminal if rich is installed, otherwise lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["progress"]
 
 @contextlib.contextmanager
 def progress(total: int, *, quiet: bool) -> Iterator[Callable[[Outcome], None]]:
-    """Show a run of ``total`` faults while the block lasts; yield what is told each outcome."""
+    """Show a run of ``total`` faults during the block. Yield a function that takes an outcome."""
     if quiet:
         yield lambda _: None
         return

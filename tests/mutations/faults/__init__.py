@@ -7,4 +7,4 @@ from . import bounds, channels, gateway, laws, races, resumable, security, servi
 AREAS = (laws, security, bounds, races, channels, resumable, wire, services, gateway)
 
 FAULTS = tuple(one for area in AREAS for one in area.FAULTS)
-"""All of them. Their descriptions are unique."""
+"""All faults. Their descriptions are unique."""

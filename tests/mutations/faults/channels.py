@@ -1,4 +1,4 @@
-"""Faults of channels: what carries packets, and what must not be lost on the way."""
+"""Faults of channels: lost, duplicated, reordered or unlimited packets."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ FORWARDING = "channels/test_forwarding_core.py"
 
 FAULTS = (
     fault(
-        "a send that was cut off by a cancellation is followed by another packet",
+        "another packet follows a send that a cancellation interrupted",
         "channels/transports.py",
         "        self._cut = True\n        try:\n            with untangled():\n                await self._stream.send_all(frame(bytes(packet)))\n",
         "        try:\n            with untangled():\n                await self._stream.send_all(frame(bytes(packet)))\n",
         STREAM,
     ),
     fault(
-        "the rest of a packet that was written in part is forgotten",
+        "the rest of a partly written packet is dropped",
         "channels/transports.py",
         "                self._rest = BufferList(whole.cut(sent, len(whole)))\n",
         "                self._rest = None\n",
         STREAM,
     ),
     fault(
-        "the end inside a packet passes for an orderly end",
+        "an end of the stream inside a packet counts as an orderly end",
         "channels/stream.py",
         "        elif self._frames.partial:\n",
         "        elif False:\n",
         STREAM,
     ),
     fault(
-        "the first listener that has no descriptor ends the server",
+        "a server ends when no file descriptor is left for a connection",
         "channels/listeners.py",
         "                if exc.errno not in _EXHAUSTED:\n                    raise\n",
         "                raise\n",
         "channels/test_listeners.py",
     ),
     fault(
-        "a Unix socket's file is removed though it is another server's by now",
+        "a Unix socket's file is removed although another server has replaced it",
         "channels/listeners.py",
         "if self._identity is not None and _identity(self._path) == self._identity:",
         "if self._identity is not None:",
@@ -52,21 +52,21 @@ FAULTS = (
         RESUMPTION,
     ),
     fault(
-        "a packet that comes twice over a resumable channel is delivered twice",
+        "a packet that arrives twice over a resumable channel is delivered twice",
         "channels/resumable/replay.py",
         "        if number != self.received + 1:\n",
         "        if number > self.received + 1:\n",
         RESUMPTION,
     ),
     fault(
-        "packets are forgotten before their arrival is known",
+        "packets are dropped from the replay buffer before they are acknowledged",
         "util/replay_buffer.py",
         "        while self.acknowledged < number:\n",
         "        while self.acknowledged <= number and self._kept:\n",
         RESUMPTION,
     ),
     fault(
-        "what was never sent may be acknowledged",
+        "a peer may acknowledge packets that were never sent",
         "channels/resumable/replay.py",
         "        if number > self._sent.last:\n",
         "        if False:\n",
@@ -74,21 +74,21 @@ FAULTS = (
         hangs=True,
     ),
     fault(
-        "a client that reconnects without end counts its attempts without bound",
+        "a client that reconnects forever overflows its count of attempts",
         "util/reconnect.py",
         "first_delay * 2 ** min(failures, MAX_DOUBLINGS)",
         "first_delay * 2**failures",
         "util/test_reconnect.py",
     ),
     fault(
-        "a client that was connected waits as long as before to connect again",
+        "the delay between attempts does not start over after a connection",
         "util/reconnect.py",
         "        failures = 0 if await connect() else failures + 1\n",
         "        failures += not await connect()\n",
         "util/test_reconnect.py",
     ),
     fault(
-        "what is sent again begins with what was acknowledged meanwhile",
+        "a replay includes packets that were acknowledged meanwhile",
         "util/replay_buffer.py",
         "            number = self.acknowledged + index + 1\n",
         "            number += 1\n",
@@ -103,7 +103,7 @@ FAULTS = (
         "faults/test_resumable.py",
     ),
     fault(
-        "any number of packets is kept for a peer that acknowledges none",
+        "the replay buffer has no limit",
         "channels/resumable/replay.py",
         "ReplayBuffer(MAX_PACKETS, max_bytes)",
         "ReplayBuffer(10**9, max_bytes)",
@@ -111,14 +111,14 @@ FAULTS = (
         "faults/test_resumable.py",
     ),
     fault(
-        "a forwarded channel sends more than was granted",
+        "a forwarded channel sends more than its credit",
         "channels/forwarding/core.py",
         "        size = min(len(packet), limit, room, credit)\n",
         "        size = min(len(packet), limit, room)\n",
         FORWARDING,
     ),
     fault(
-        "a forwarded channel's peer may send more than was granted",
+        "a forwarded channel's peer may send more than its credit",
         "channels/forwarding/core.py",
         "        if cost > channel.granted or not frame.content:\n",
         "        if not frame.content:\n",
@@ -132,14 +132,14 @@ FAULTS = (
         FORWARDING,
     ),
     fault(
-        "one forwarded channel keeps the carrier to itself",
+        "one forwarded channel blocks all others of its carrier",
         "channels/forwarding/core.py",
         "            limit = SHARE if self._round else room\n",
         "            limit = room\n",
         FORWARDING,
     ),
     fault(
-        "the place of a forwarded channel is free before its last word has left",
+        "a forwarded channel's slot is free before its last frame is sent",
         "channels/forwarding/core.py",
         "        if channel.parted and channel.theirs is Half.DONE:\n",
         "        if channel.theirs is Half.DONE:\n",
@@ -160,21 +160,21 @@ FAULTS = (
         "channels/test_websocket.py",
     ),
     fault(
-        "a WebSocket may bring bytes without end of which no packet is made",
+        "a WebSocket peer may send any number of bytes that are not part of a packet",
         "channels/websocket/stream.py",
         "        if self.unread > self._max_unread:\n",
         "        if False:\n",
         "channels/test_websocket.py",
     ),
     fault(
-        "a WebSocket frame may follow one that was cut off",
+        "a WebSocket frame may follow an interrupted one",
         "channels/websocket/stream.py",
         "        self._cut = True\n",
         "",
         "channels/test_websocket.py",
     ),
     fault(
-        "a memory channel loses what was sent before it was closed",
+        "a memory channel loses packets that were sent before it was closed",
         "channels/memory.py",
         "        self._inbox.packets.clear()\n",
         "        self._outbox.packets.clear()\n",

@@ -14,14 +14,14 @@ GARBAGE = "session/test_garbage.py"
 FAULTS = (
     # ── 1: one tree ──
     fault(
-        "law 1: a call that is made inside a handler does not say which one",
+        "law 1: a call made inside a handler does not name its parent",
         "session/calls/context.py",
         'context["parent"] = call.id',
         "pass",
         LAWS,
     ),
     fault(
-        "law 1: a call is sent as the child of another session's call of the same id",
+        "law 1: a call is sent as a child of another session's call with the same id",
         "session/calls/context.py",
         "if call.session is session and call.id in incoming:",
         "if call.id in incoming:",
@@ -29,7 +29,7 @@ FAULTS = (
         "session/test_laws_edges.py",
     ),
     fault(
-        "law 1: a callback is not known to the call that it belongs to",
+        "law 1: a callback is not registered with its call",
         "session/dispatch.py",
         "            parent_call.callbacks.add(call)\n",
         "",
@@ -38,14 +38,14 @@ FAULTS = (
     ),
     # ── 2: cancel is a message ──
     fault(
-        "law 2: a cancelled caller goes on without waiting for its handler's end",
+        "law 2: a cancelled caller continues before its handler has ended",
         "session/calls/outgoing.py",
         "            if not call.abandon_on_cancel:\n",
         "            if call.abandon_on_cancel:\n",
         LAWS,
     ),
     fault(
-        "law 2: Cancel is sent again each time",
+        "law 2: Cancel is sent more than once",
         "protocol/protocol.py",
         "        self.outgoing[call] = OutgoingState.CANCELLING\n",
         "",
@@ -60,7 +60,7 @@ FAULTS = (
         LAWS,
     ),
     fault(
-        "law 2: leaving a stream's block does not cancel its generator",
+        "law 2: closing a stream's block does not cancel its generator",
         "session/calls/outgoing.py",
         "                self._expect_end(call)\n                await self._wait_for_end(call)\n",
         "                self._expect_end(call)\n",
@@ -68,14 +68,14 @@ FAULTS = (
     ),
     # ── 3: a result that won the race ──
     fault(
-        "law 3: a result that won the race is thrown away",
+        "law 3: a result that won the race is dropped",
         "session/calls/outgoing.py",
         "if type(answer) is not m.Reply or call.interrupted:",
         "if type(answer) is not m.Reply or call.raise_cancel:",
         LAWS,
     ),
     fault(
-        "law 3: an error that won the race is thrown away",
+        "law 3: an error that won the race is dropped",
         "session/calls/outgoing.py",
         "if code in _CANCELLED_CODES and call.raise_cancel is not None:",
         "if call.raise_cancel is not None:",
@@ -105,7 +105,7 @@ FAULTS = (
     ),
     # ── 5: deadlines travel ──
     fault(
-        "law 5: a deadline does not travel",
+        "law 5: a deadline is not sent",
         "session/calls/outgoing.py",
         'context = {**(context or {}), "deadline": max(0.0, deadline - now)}',
         "pass",
@@ -119,7 +119,7 @@ FAULTS = (
         LAWS,
     ),
     fault(
-        "law 5: a deadline counts from when the handler begins, not from its Request's arrival",
+        "law 5: a deadline counts from the handler's start, not from its Request's arrival",
         "session/dispatch.py",
         'scope.deadline = call.started + call.context["deadline"]',
         'scope.deadline = trio.current_time() + call.context["deadline"]',
@@ -129,14 +129,14 @@ FAULTS = (
         "session/test_laws_edges.py",
     ),
     fault(
-        "law 5: a call within a scope that is over is sent all the same",
+        "law 5: a call in a scope whose deadline has passed is sent",
         "session/calls/outgoing.py",
         "if deadline != math.inf and deadline <= trio.current_time():",
         "if False:",
         LAWS,
     ),
     fault(
-        "law 5: a caller sees an error about a deadline that was its own",
+        "law 5: a caller gets an error for its own deadline",
         "session/calls/outgoing.py",
         '            if code == "deadline":\n                await _wait_for_own_deadline(call)\n',
         "",
@@ -160,7 +160,7 @@ FAULTS = (
         hangs=True,
     ),
     fault(
-        "law 6: a session that is over still starts handlers",
+        "law 6: a session that has ended still starts handlers",
         "session/reader.py",
         "            if lifecycle.is_over:\n                return None  #",
         "            if False:\n                return None  #",
@@ -169,7 +169,7 @@ FAULTS = (
     ),
     # ── 7: errors go to the parent ──
     fault(
-        "law 7: KeyboardInterrupt and SystemExit of a handler stay with its caller",
+        "law 7: a handler's KeyboardInterrupt and SystemExit do not end the server",
         "session/handler.py",
         "    return isinstance(exc, Exception)\n",
         "    return True\n",
@@ -183,7 +183,7 @@ FAULTS = (
         LAWS,
     ),
     fault(
-        "law 7: SystemExit in a group beside another error is swallowed",
+        "law 7: SystemExit in a group with another error is swallowed",
         "session/handler.py",
         "            raise rest from None\n        return True\n",
         "            pass\n        return True\n",
@@ -200,7 +200,7 @@ FAULTS = (
         LAWS,
     ),
     fault(
-        "law 8: a stream that came with a call can be pulled after its handler has ended",
+        "law 8: a stream argument can be pulled after its handler has ended",
         "session/dispatch.py",
         "            reference.expire(call.method.name)\n",
         "            pass\n",
@@ -208,7 +208,7 @@ FAULTS = (
         "session/test_laws_edges.py",
     ),
     fault(
-        "law 8: a call returns while its callbacks run",
+        "law 8: a call returns while its callbacks are running",
         "session/calls/outgoing.py",
         "            while call.callbacks:\n",
         "            while False:\n",
@@ -228,7 +228,7 @@ FAULTS = (
         ORDER,
     ),
     fault(
-        "law 9: a handler's deadline remains with the next handler",
+        "law 9: a handler's deadline also applies to the next handler",
         "session/dispatch.py",
         "        if scope.deadline != math.inf:\n            scope.deadline = math.inf",
         "        if False:\n            scope.deadline = math.inf",
@@ -236,7 +236,7 @@ FAULTS = (
     ),
     # ── 10: one writer ──
     fault(
-        "law 10: a packet is written while another one is being sent",
+        "law 10: two tasks write packets at the same time",
         "channels/stream.py",
         "return not self._guard.sending.is_held and self._transport.write_nowait(value)",
         "return self._transport.write_nowait(value)",
@@ -244,7 +244,7 @@ FAULTS = (
         "session/test_laws_edges.py",
     ),
     fault(
-        "law 10: a packet that was held back is overwritten by the next one",
+        "law 10: a packet that is waiting is overwritten by the next one",
         "channels/packet_writer.py",
         "self._nowait is not None and self._is_woken and self._held is None:\n",
         "self._nowait is not None and self._is_woken:\n",
@@ -252,7 +252,7 @@ FAULTS = (
     ),
     # ── 11: the reader never waits for application code ──
     fault(
-        "law 11: nobody reads while a handler waits",
+        "law 11: the reader waits for handlers",
         "session/reader.py",
         "                if call is not None:\n                    go_on()\n",
         "                if call is not None:\n                    pass\n",
@@ -267,7 +267,7 @@ FAULTS = (
         ORDER,
     ),
     fault(
-        "law 11: a caller that was let in too early goes to the end of the queue",
+        "law 11: a caller that was admitted too early goes to the end of the queue",
         "session/calls/admission.py",
         "waiting.appendleft(task)",
         "waiting.append(task)",
@@ -276,7 +276,7 @@ FAULTS = (
         "session/test_laws_edges.py",
     ),
     fault(
-        "law 11: abandoned calls do not count as calls in flight",
+        "law 11: abandoned calls do not count as in-flight calls",
         "session/calls/outgoing.py",
         "return protocol.peer.max_calls - len(protocol.outgoing)",
         "return protocol.peer.max_calls - len(self.calls)",
@@ -284,7 +284,7 @@ FAULTS = (
         "session/test_laws_edges.py",
     ),
     fault(
-        "law 11: the late end of an abandoned call lets nobody in who waits for its credit",
+        "law 11: the late end of an abandoned call does not admit a waiting caller",
         "session/reader.py",
         "        self._core.outgoing.let_callers_in()\n",
         "",
@@ -292,21 +292,21 @@ FAULTS = (
     ),
     # ── 12: everything is bounded ──
     fault(
-        "law 12: the other end may have any number of calls at once",
+        "law 12: the peer may have any number of calls in flight",
         "protocol/protocol.py",
         "        if len(incoming) >= self.limits.max_calls:\n",
         "        if False:\n",
         BOUNDS,
     ),
     fault(
-        "law 12: the other end may send any number of notifications",
+        "law 12: the peer may send any number of notifications",
         "protocol/protocol.py",
         "        if not self._notifications_granted:\n            raise DecodeError",
         "        if False:\n            raise DecodeError",
         BOUNDS,
     ),
     fault(
-        "law 12: calls may be nested without end",
+        "law 12: calls may be nested to any depth",
         "protocol/protocol.py",
         'if context.get("depth", 0) > self.limits.max_call_depth:',
         "if False:",
@@ -319,7 +319,7 @@ FAULTS = (
         "        if False:\n",
         BOUNDS,
     ),
-    # ── 13: nobody gets in by name ──
+    # ── 13: only decorated methods can be called ──
     fault(
         "law 13: a name is looked up without regard to case",
         "session/dispatch.py",
@@ -328,7 +328,7 @@ FAULTS = (
         NAMES,
     ),
     fault(
-        "law 13: dots and spaces round a name are taken off",
+        "law 13: dots and spaces round a name are ignored",
         "session/dispatch.py",
         "            method = self.table.get(request.method)\n",
         '            method = self.table.get(request.method.strip(". \\t\\n"))\n',
@@ -370,7 +370,7 @@ FAULTS = (
         NAMES,
     ),
     fault(
-        "law 13: a method can be notified",
+        "law 13: a method can be called by a Notification",
         "session/dispatch.py",
         "if method is None or method.kind is not _NOTIFICATION or message.problem is not None:",
         "if method is None or message.problem is not None:",
@@ -378,14 +378,14 @@ FAULTS = (
     ),
     # ── 14: bad input costs the sender ──
     fault(
-        "law 14: malformed input is answered, and its sender may go on",
+        "law 14: malformed input is answered, and the session continues",
         "protocol/protocol.py",
         "        except (DecodeError, LocalProtocolError) as exc:\n            raise self._broken(exc) from exc\n",
         "        except (DecodeError, LocalProtocolError):\n            return\n",
         BOUNDS,
     ),
     fault(
-        "law 14: the second message of a packet, cut off, is overlooked",
+        "law 14: a truncated second message of a packet is ignored",
         "wire/codec.py",
         "        if start != len(packet):\n            raise malformed(msgpack.OutOfData())\n",
         "",
@@ -393,7 +393,7 @@ FAULTS = (
         BOUNDS,
     ),
     fault(
-        "law 14: an item without credit is taken",
+        "law 14: an item without credit is accepted",
         "protocol/streams.py",
         "        if window is None or window.items <= 0 or window.size <= 0:\n",
         "        if window is None:\n",
@@ -401,7 +401,7 @@ FAULTS = (
     ),
     # ── 15: every failed call has a known fate ──
     fault(
-        "law 15: a call whose Request has left is said not to have started",
+        "law 15: a call whose Request was sent has the fate NOT_STARTED",
         "session/calls/outgoing.py",
         "Fate.NOT_STARTED if never_left else Fate.UNKNOWN",
         "Fate.NOT_STARTED",
@@ -409,7 +409,7 @@ FAULTS = (
         "session/test_ends.py",
     ),
     fault(
-        "law 15: a call that never left has an unknown fate",
+        "law 15: a call whose Request was never sent has an unknown fate",
         "session/calls/outgoing.py",
         "Fate.NOT_STARTED if never_left else Fate.UNKNOWN",
         "Fate.UNKNOWN",
@@ -433,14 +433,14 @@ FAULTS = (
     ),
     # ── 16: Trio's manners ──
     fault(
-        "law 16: a notification is no checkpoint",
+        "law 16: notify is not a checkpoint",
         "session/calls/outgoing.py",
         "        await trio.lowlevel.checkpoint()\n        context = call_context(self.session, self.protocol.incoming)\n        if not self._notifications.is_free:",
         "        context = call_context(self.session, self.protocol.incoming)\n        if not self._notifications.is_free:",
         BOUNDS,
     ),
     fault(
-        "law 16: aclose does not wait for handlers that are running",
+        "law 16: aclose does not wait for running handlers",
         "session/core.py",
         "            not self.incoming.running\n            and not self.incoming.waiting\n",
         "            not self.incoming.waiting\n",
@@ -464,36 +464,36 @@ FAULTS = (
         hangs=True,
     ),
     fault(
-        'law 17: on_end="keep" cancels the body all the same',
+        'law 17: the body is cancelled despite on_end="keep"',
         "session/opening.py",
         'with cancelled_at_end(core) if on_end == "cancel" else contextlib.nullcontext():',
         "with cancelled_at_end(core):",
         "session/test_blocks.py",
     ),
-    # ── what is over leaves nothing to the garbage collector ──
+    # ── ended sessions and calls leave no reference cycles ──
     fault(
-        "garbage: a session that is over keeps its parts",
+        "garbage: a session that has ended keeps its parts",
         "session/driver.py",
         "                self._core.lifecycle.channel_closed()\n                self._core.let_go()\n",
         "                self._core.lifecycle.channel_closed()\n",
         GARBAGE,
     ),
     fault(
-        "garbage: the cause of a session's end keeps the frames of the session",
+        "garbage: the cause of a session's end refers to frames of the session",
         "session/lifecycle.py",
         "                keep_all_places(cause, _is_not_ours)",
         "                pass",
         GARBAGE,
     ),
     fault(
-        "garbage: the error of a handshake is raised as it is kept",
+        "garbage: the stored error of a handshake is raised itself",
         "session/lifecycle.py",
         "            return _anew(self.cause)\n",
         "            return self.cause\n",
         GARBAGE,
     ),
     fault(
-        "garbage: a call that is over keeps the stream that it brought",
+        "garbage: a call that has ended keeps its stream argument",
         "session/calls/outgoing_call.py",
         "listener, self.listener = self.listener, None",
         "listener = self.listener",

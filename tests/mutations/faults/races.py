@@ -1,4 +1,4 @@
-"""Faults that only a race shows: two things in one tick, or in the other order."""
+"""Faults that only a race shows: two events in one tick, or in the other order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ RACES = "session/test_races.py"
 
 FAULTS = (
     fault(
-        "a call that is answered in the tick of its cancellation is cancelled all the same",
+        "a call answered in the tick of its cancellation is cancelled",
         "session/calls/outgoing.py",
         "            return False  # a caller that receives is cancelled in the tick of the session's end\n",
         "            pass\n",
@@ -16,21 +16,21 @@ FAULTS = (
         "session/test_receiver.py",
     ),
     fault(
-        "a call is made after a Goodbye that was read with its caller's Reply",
+        "a call is sent after a Goodbye that arrived with its caller's Reply",
         "session/lifecycle.py",
         "if self.stage is not _OPEN or self._protocol.theirs is _HALF_LEAVING:",
         "if self.stage is not _OPEN:",
         "session/test_receiver.py",
     ),
     fault(
-        "a large result is not taken back when its call is cancelled",
+        "a large result is not withdrawn when its call is cancelled",
         "protocol/protocol.py",
         "        self.counters.late_cancels += 1\n        if state is IncomingState.ANSWERED and",
         "        self.counters.late_cancels += 1\n        if False and",
         "session/test_laws_edges.py",
     ),
     fault(
-        "two callers that are let in together both pass, for one place",
+        "two callers that wake together both use one credit",
         "session/calls/admission.py",
         "        while not self._room():\n",
         "        while False:\n",
@@ -40,7 +40,7 @@ FAULTS = (
         "session/test_laws_edges.py",
     ),
     fault(
-        "a newcomer passes those who wait",
+        "a new caller overtakes waiting ones",
         "session/calls/admission.py",
         "return not self._waiting and self._room() > self._let_in",
         "return self._room() > self._let_in",
@@ -65,7 +65,7 @@ FAULTS = (
         RACES,
     ),
     fault(
-        "a callback of a cancelled call begins",
+        "a callback of a cancelled call starts",
         "session/dispatch.py",
         "return call.parent_call is not None and self._calls.is_cancelling(call.parent_call)",
         "return False",
@@ -73,7 +73,7 @@ FAULTS = (
         "session/test_callbacks.py",
     ),
     fault(
-        "a callback's deadline is not that of the handler that makes it",
+        "a callback does not get the deadline of its calling handler",
         "session/calls/outgoing.py",
         "        deadline = trio.current_effective_deadline()  # (1)\n        if deadline != math.inf and deadline <= trio.current_time():",
         "        deadline = math.inf if callback else trio.current_effective_deadline()\n        if deadline != math.inf and deadline <= trio.current_time():",
@@ -90,14 +90,14 @@ FAULTS = (
         "session/test_laws_edges.py",
     ),
     fault(
-        "a remote scope ends before what was made in it",
+        "a remote scope ends before its calls",
         "session/calls/incoming_call.py",
         "                while self._members:\n",
         "                while False:\n",
         "session/test_remote_scopes.py",
     ),
     fault(
-        "a call begins in a remote scope that is ending",
+        "a call starts in a remote scope that is ending",
         "session/dispatch.py",
         "        if scope_call is None or scope_call.held_scope is None or scope_call.held_scope.is_ending:\n",
         "        if scope_call is None or scope_call.held_scope is None:\n",
@@ -114,7 +114,7 @@ FAULTS = (
         "session/test_laws_edges.py",
     ),
     fault(
-        "a stream's consumer that is cancelled loses an item",
+        "a cancelled receive loses an item",
         "session/streams/items.py",
         "        if self._items or self._why_not is not None:\n            await trio.lowlevel.checkpoint()\n        call = self._pending\n",
         "        if self._items:\n            self._items.popleft()\n            await trio.lowlevel.checkpoint()\n        call = self._pending\n",
@@ -136,28 +136,28 @@ FAULTS = (
         "session/test_front_doors.py",
     ),
     fault(
-        "a client that connected just before the server drained is welcomed",
+        "a client still in its handshake when the server drains is welcomed",
         "server.py",
         "        if self._accepting.cancel_called:  #",
         "        if False:  #",
         "session/test_draining.py",
     ),
     fault(
-        "draining turns a client away that may already be calling",
+        "draining refuses a client that may already be calling",
         "session/lifecycle.py",
         "        if self.stage is Stage.OPENING and not self._has_welcomed:\n",
         "        if self.stage is Stage.OPENING:\n",
         "session/test_draining.py",
     ),
     fault(
-        "closing a session that the other end may call does not wait until it is open",
+        "closing a session that the peer may call does not wait until it is open",
         "session/lifecycle.py",
         "            if self._has_welcomed:\n                await self.begun()\n",
         "",
         "session/test_draining.py",
     ),
     fault(
-        "a Goodbye that arrives while this end checks credentials is forgotten",
+        "a Goodbye that arrives during authentication is dropped",
         "session/lifecycle.py",
         '            self.lose(None, "peer")\n            return\n',
         "            return\n",
@@ -171,28 +171,28 @@ FAULTS = (
         "session/test_failed_writes.py",
     ),
     fault(
-        "a reset after a Goodbye hides what that said",
+        "a reset after a Goodbye hides the reason in the Goodbye",
         "session/driver.py",
         "        orderly = self._protocol.theirs is Half.LEAVING\n",
         "        orderly = self._protocol.theirs is Half.LEAVING and isinstance(exc, trio.EndOfChannel)\n",
         "session/test_failed_writes.py",
     ),
     fault(
-        "a callback runs though its stream or scope was left before it came",
+        "a callback runs although its stream or scope was closed before",
         "session/dispatch.py",
         "return call.parent_call is not None and self._calls.is_cancelling(call.parent_call)",
         "return call.parent_call is not None and call.parent_call.raise_cancel is not None",
         "docs/test_protocol_claims.py",
     ),
     fault(
-        "a callback of an abandoned call is said not to exist",
+        "a callback of an abandoned call is reported as unknown",
         "session/dispatch.py",
         'if "callback" in context and self._calls.is_abandoned(context.get("parent", 0)):',
         "if False:",
         "docs/test_protocol_claims.py",
     ),
     fault(
-        "a stream is pulled while it is being pulled",
+        "a stream can be pulled twice at the same time",
         "session/dispatch.py",
         "if parent_call is not None and method.kind is _STREAM and parent_call.is_using(method):",
         "if False:",

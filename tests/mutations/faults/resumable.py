@@ -1,4 +1,4 @@
-"""Faults of resumable channels: who may send when, and what becomes of a connection that is lost."""
+"""Faults of resumable channels: the order of sends, and connections that fail."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ TURNS = "faults/test_resumable_turns.py"
 
 FAULTS = (
     fault(
-        "a packet is sent again while another is being sent",
+        "a packet is replayed while another one is being sent",
         CHANNEL,
         "            async with self._sending:\n                if first is not None:\n",
         "            if carrier is not None:\n                if first is not None:\n",
         TURNS,
     ),
     fault(
-        "a packet leaves at once though somebody has the turn to send",
+        "send_nowait sends although another task has the turn to send",
         CHANNEL,
         "            or self._sending.locked()\n",
         "",
         TURNS,
     ),
     fault(
-        "a packet leaves at once before one that waits for room",
+        "send_nowait overtakes a packet that waits for room",
         CHANNEL,
         "            or self._guard.sending.is_held\n            or self._sending.locked()\n",
         "            or self._sending.locked()\n",
         TURNS,
     ),
     fault(
-        "an Ack that could not leave counts as told",
+        "an Ack that could not be sent counts as sent",
         CHANNEL,
         "if self._outlet is not None and self._resumption.is_ack_due:",
         "if self._resumption.is_ack_due:",
@@ -47,14 +47,14 @@ FAULTS = (
         TURNS,
     ),
     fault(
-        "a connection that fails as a packet leaves at once is kept",
+        "a connection that fails in send_nowait is kept",
         CHANNEL,
         "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n        self._resumption.keep(value)\n",
         "        except CHANNEL_ERRORS:\n            pass\n        self._resumption.keep(value)\n",
         TURNS,
     ),
     fault(
-        "a packet is lost if the connection fails as it leaves at once",
+        "a packet is lost if the connection fails in send_nowait",
         CHANNEL,
         "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n        self._resumption.keep(value)\n",
         "        except CHANNEL_ERRORS:\n            self._lose(outlet.carrier)\n            return True\n"
@@ -76,7 +76,7 @@ FAULTS = (
         TURNS,
     ),
     fault(
-        "a connection that fails while it catches up is kept",
+        "a connection that fails during its replay is kept",
         CHANNEL,
         "        except CHANNEL_ERRORS:\n            self._lose(carrier)\n\n    def fail(",
         "        except CHANNEL_ERRORS:\n            pass\n\n    def fail(",
@@ -90,14 +90,14 @@ FAULTS = (
         TURNS,
     ),
     fault(
-        "an older connection is not released when a newer one comes",
+        "an older connection is not released when a newer one arrives",
         CHANNEL,
         "        self._lose(self._carrier)\n        try:\n            frames = ",
         "        try:\n            frames = ",
         TURNS,
     ),
     fault(
-        "a connection that was replaced while it caught up is sent over",
+        "a connection replaced during its replay is still used",
         CHANNEL,
         "                if carrier is self._carrier:\n                    self._outlet = ",
         "                if carrier is not None:\n                    self._outlet = ",
@@ -111,42 +111,42 @@ FAULTS = (
         TURNS,
     ),
     fault(
-        "a packet of a connection that was replaced is taken",
+        "a packet from a replaced connection is accepted",
         CHANNEL,
         "        if carrier is not self._carrier:\n            return None  # the other end sends it again over the next carrier\n",
         "",
         RACES,
     ),
     fault(
-        "garbage of a connection that was replaced ends the session",
+        "an invalid packet from a replaced connection ends the session",
         CHANNEL,
         "            if carrier is not self._carrier:\n                return None\n            raise\n",
         "            raise\n",
         TURNS,
     ),
     fault(
-        "a client may resume by what it had received before it resumed once more",
+        "an outdated request to resume is accepted",
         SERVER,
         "        if frame.ack < known.confirmed:\n",
         "        if False:\n",
         RACES,
     ),
     fault(
-        "a sender that waited for its turn is not told that the session was lost",
+        "a sender that waits for its turn does not learn that the session was lost",
         CHANNEL,
         "            async with self._turn():\n                self._check_send(value)\n",
         "            async with self._turn():\n",
         TURNS,
     ),
     fault(
-        "the outlet of a connection that is lost is kept",
+        "the outlet of a lost connection is kept",
         CHANNEL,
         "            self._carrier = self._outlet = None\n",
         "            self._carrier = None\n",
         TURNS,
     ),
     fault(
-        "each try to connect gives a session the whole grace again",
+        "each attempt to connect restarts the grace time",
         CHANNEL,
         "                with trio.move_on_after(grace) as waiting:\n"
         "                    while self._carrier is None and not self.is_over:\n"
@@ -159,14 +159,14 @@ FAULTS = (
         RACES,
     ),
     fault(
-        "a silent client of a server that resumes is waited for without end",
+        "a server waits for a silent resuming client without a limit",
         SERVER,
         'with time_limit(self._timeout, "no packet from the client"):',
         'with time_limit(float("inf"), "no packet from the client"):',
         RACES,
     ),
     fault(
-        "a silent server of a client that resumes is waited for without end",
+        "a resuming client waits for a silent server without a limit",
         CLIENT,
         'with time_limit(self._timeout, "no answer from a server that resumes sessions"):',
         'with time_limit(float("inf"), "no answer from a server that resumes sessions"):',

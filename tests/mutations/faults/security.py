@@ -1,4 +1,4 @@
-"""Faults that let somebody in, or tell a stranger too much."""
+"""Faults that admit an unauthorised peer, or disclose data to one."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ FAULTS_TEST = "services/test_faults.py"
 
 FAULTS = (
     fault(
-        "an authenticate that returns False lets the peer in",
+        "an authenticate that returns False admits the peer",
         "session/driver.py",
         "    if answer is not None:\n",
         "    if False:\n",
         "session/test_authenticating.py",
     ),
     fault(
-        "a misspelt error_detail tells peers the texts of exceptions",
+        "a misspelt error_detail sends exception texts to peers",
         "services/error_maps.py",
         "    if detail not in get_args(Detail):\n",
         "    if False:\n",
         "session/test_options_checked.py",
     ),
     fault(
-        "an authenticate that never answers outlives its session",
+        "an authenticate that never returns outlives its session",
         "session/driver.py",
         '            self._authenticating.cancel(reason="the session is over")\n',
         "",
@@ -54,7 +54,7 @@ FAULTS = (
         TLS,
     ),
     fault(
-        "the end of a TLS connection without close_notify passes for an orderly end",
+        "the end of a TLS connection without close_notify counts as an orderly end",
         "channels/tls.py",
         "server_hostname=host, https_compatible=https_compatible)",
         "server_hostname=host, https_compatible=True)",
@@ -62,28 +62,28 @@ FAULTS = (
         "channels/test_stream.py",
     ),
     fault(
-        "a WebSocket may come from any origin",
+        "a WebSocket may have any Origin",
         "channels/websocket/channel.py",
         "        if not self._is_allowed(origins, head):\n",
         "        if False:\n",
         WEBSOCKET,
     ),
     fault(
-        "a WebSocket may come from an origin that ends with our host",
+        "a WebSocket may have an Origin that ends with our host",
         "channels/websocket/channel.py",
         'return origin in {f"{scheme}://{_host(head)}" for scheme in ("http", "https")}',
         "return origin.endswith(_host(head))",
         WEBSOCKET,
     ),
     fault(
-        "a WebSocket with two origins is let in for the first one",
+        "a WebSocket with two Origin headers is accepted by the first one",
         "channels/websocket/channel.py",
         "        if len(origins) > 1:\n            return False\n",
         "",
         WEBSOCKET,
     ),
     fault(
-        "a page may use the gateway from an origin that ends with its host",
+        "the gateway accepts an Origin that ends with its host",
         "gateway/server/checks.py",
         'origin.lower() not in (f"http://{host}", f"https://{host}")',
         "not origin.lower().endswith(host)",
@@ -91,14 +91,14 @@ FAULTS = (
         "gateway/test_gateway.py",
     ),
     fault(
-        "the gateway answers by any name",
+        "the gateway accepts any Host header",
         "gateway/server/checks.py",
         "if self._hosts is not None and _name_of(host) not in self._hosts:",
         "if False:",
         REFUSALS,
     ),
     fault(
-        "a POST needs no content type, so forms of other sites can send it",
+        "a POST needs no content type, so that forms of other sites can send it",
         "gateway/server/checks.py",
         '    if kind != "application/json":\n',
         "    if False:\n",
@@ -123,21 +123,21 @@ FAULTS = (
         "gateway/test_clients.py",
     ),
     fault(
-        "any token may start calls for any client",
+        "any token may start calls of any client",
         "gateway/server/app.py",
         "        elif not client.owns(token):\n",
         "        elif False:\n",
         REFUSALS,
     ),
     fault(
-        "a POST without a token is let in",
+        "a POST without a token is accepted",
         "gateway/server/app.py",
         "            if not self._legacy_clients:\n",
         "            if False:\n",
         REFUSALS,
     ),
     fault(
-        "an undeclared exception of the user's class is told with its arguments",
+        "an undeclared exception is sent with its arguments",
         "services/error_maps.py",
         'is own and self._detail != "none"',
         "is own",
@@ -151,14 +151,14 @@ FAULTS = (
         "services/test_decorators.py",
     ),
     fault(
-        "task_status can be filled from the wire",
+        "task_status can be passed as an argument by the peer",
         "services/signatures.py",
         "        if self._extra_keywords is None or name == TASK_STATUS:\n",
         "        if self._extra_keywords is None:\n",
         "services/test_signatures.py",
     ),
     fault(
-        "a context variable that a handler sets is seen by all later ones",
+        "a context variable set by a handler is visible to later handlers",
         "session/dispatch.py",
         "        return (self.context if call.parent_call is None else call.parent_call.context).copy()\n",
         "        if call.parent_call is None:\n            return self.context\n"

@@ -1,4 +1,4 @@
-"""Faults of services: signatures, marks, and exceptions that travel."""
+"""Faults of services: signatures, decorators, and exceptions on the wire."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TABLES = "services/test_tables.py"
 
 FAULTS = (
     fault(
-        "a lacking argument is left to the function",
+        "a missing argument is not noticed before the function is called",
         "services/signatures.py",
         "            if one.required and one.name not in bound and one not in by_position:\n",
         "            if False:\n",
@@ -23,21 +23,21 @@ FAULTS = (
         "services/test_signatures.py",
     ),
     fault(
-        "too many arguments are cut off",
+        "extra arguments are dropped",
         "services/signatures.py",
         "        if len(args) > len(parameters) and self._extra_positional is None:\n",
         "        if False:\n",
         "services/test_signatures.py",
     ),
     fault(
-        "the mark of an interface is lost by an override without one",
+        "an override without a decorator loses that of its interface",
         "services/tables.py",
         "    for base in cls.__mro__:\n        for name, attribute in vars(base).items():\n",
         "    for base in cls.__mro__[:1]:\n        for name, attribute in vars(base).items():\n",
         TABLES,
     ),
     fault(
-        "a class is served in place of its instance",
+        "a class is served instead of an instance",
         "services/tables.py",
         "    if isinstance(obj, type):\n        raise TypeError",
         "    if False:\n        raise TypeError",
@@ -58,42 +58,42 @@ FAULTS = (
         "services/test_decorators.py",
     ),
     fault(
-        "a user's class KeyError is taken for the built-in one",
+        "a user's class KeyError is confused with the built-in one",
         "services/decorators.py",
         'return f"builtins.{name}" if getattr(builtins, name, None) is cls else name',
         'return f"builtins.{name}" if hasattr(builtins, name) else name',
         FAULTS_TEST,
     ),
     fault(
-        "a group's leaves are not bounded where they are read",
+        "the number of exceptions in a received group has no limit",
         "services/error_maps.py",
         "        if self._leaves > MAX_LEAVES:\n",
         "        if False:\n",
         FAULTS_TEST,
     ),
     fault(
-        "a group's leaves are not bounded where they are written",
+        "the number of exceptions in a sent group has no limit",
         "services/error_maps.py",
         "            if self._leaves >= MAX_LEAVES:\n",
         "            if False:\n",
         FAULTS_TEST,
     ),
     fault(
-        "an exception's text that fails hides the exception",
+        "an exception whose str() fails is hidden by that failure",
         "services/error_maps.py",
         "    try:\n        return str(exc)\n    except Exception:  # noqa: BLE001 - an error's text must not hide the error\n        return",
         "    try:\n        return str(exc)\n    except KeyError:  # noqa: BLE001 - an error's text must not hide the error\n        return",
         FAULTS_TEST,
     ),
     fault(
-        "a RemoteCancelled of a call that never began says that it was stopped",
+        "a RemoteCancelled of a call that never started has the fate STOPPED",
         "services/error_maps.py",
         "set_fate(exc, Fate.STOPPED if started else Fate.NOT_STARTED)",
         "set_fate(exc, Fate.STOPPED)",
         FAULTS_TEST,
     ),
     fault(
-        "a proxy invents methods that its interface lacks",
+        "a proxy accepts methods that its interface lacks",
         "services/proxies.py",
         "        if name not in self._marked:\n",
         "        if False:\n",
@@ -114,14 +114,14 @@ FAULTS = (
         "session/test_lending.py",
     ),
     fault(
-        "what is registered and looks alive travels as its fields",
+        "a registered async iterable is sent as its fields",
         "wire/to_msgpack.py",
         "        return self.value(value.value if registered else value.instead, depth)\n",
         "        return self.value(value.instead, depth)\n",
         "session/test_lending.py",
     ),
     fault(
-        "a notification that needs a function is served",
+        "a notification with a callback parameter is served",
         "services/tables.py",
         "            if is_alive(signature.annotation(name)):\n",
         "            if False:\n",
