@@ -347,7 +347,7 @@ async def test_law_7_a_fatal_exception_is_raised_and_its_caller_gets_an_error(se
             await trio.sleep_forever()
     assert caught.group_contains(KeyboardInterrupt)
     assert work.outcome is not None
-    assert work.outcome["type"] == "error"
+    assert json.loads(work.outcome)["type"] == "error"
 
 
 async def test_a_call_whose_deadline_has_passed_does_not_start(service, nursery):

@@ -59,6 +59,20 @@ class GatewayLimits:
     backlog_bytes: int = 4 * 1024 * 1024
     """The most bytes of the messages held for one client, with the same effect."""
 
+    max_unsent: int = 128 * 1024 * 1024
+    """The most bytes of messages and answers held for all clients together.
+
+    Once so many are held, new calls are answered 503 before they begin, callbacks wait, and the
+    results of running calls are dropped: their callers get the error ``overloaded``. A client for
+    which little is held goes on.
+    """
+
+    max_bodies: int = 128 * 1024 * 1024
+    """The most bytes of the bodies of all requests together, until their calls have ended.
+
+    A body of more than 16 KiB that would go beyond is answered 503.
+    """
+
     frame_bytes: int = 64 * 1024
     """The most bytes of messages that share one frame."""
 
@@ -79,6 +93,9 @@ class GatewayLimits:
 
     One more replaces the call that ended first. While all of them run, it is answered 503.
     """
+
+    result_bytes: int = 64 * 1024 * 1024
+    """The most bytes of the results of these calls; one more replaces those that ended first."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -429,8 +429,9 @@ class Message:
             error: Exception = RemoteError(str(end.get("error_type") or end.get("code")), text)
         else:
             error = from_error({"code": str(end.get("code")), "message": text})
-        if end.get("started") is False:
-            set_fate(error, Fate.NOT_STARTED)
+        started = end.get("started")
+        if isinstance(started, bool):
+            set_fate(error, Fate.STOPPED if started else Fate.NOT_STARTED)
         try:
             raise error
         finally:

@@ -19,10 +19,11 @@ from trio_rpc.gateway.json_messages import encode, from_json
 __all__ = ["Call", "ClientSession"]
 
 ACK_MESSAGES: Final = 64
-ACK_BYTES: Final = 32 * 1024
+ACK_BYTES: Final = 8 * 1024
 """The messages, or their bytes, after which the client acknowledges.
 
-The gateway holds them until then.
+The gateway holds them until then. It always holds more than these bytes for each client, so a
+client that reads never waits for those that do not.
 """
 
 MAX_HELD: Final = 20_000

@@ -6,10 +6,11 @@ HTTP starts a call, and a WebSocket carries its callbacks and its end.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from trio_rpc.channels.websocket.channel import check_origins
 from trio_rpc.errors import InvalidArguments
 from trio_rpc.gateway.json_messages import encode, from_json, from_json_exactly
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.browser import Client
+from trio_rpc.gateway.server.budget import Budget, Share
 from trio_rpc.gateway.server.call import CallSettings, GatewayCall
 from trio_rpc.gateway.server.checks import (
     Refusal,
@@ -38,6 +40,7 @@ from trio_rpc.gateway.server.checks import (
     read_body,
 )
 from trio_rpc.gateway.server.connection import Connection, End
+from trio_rpc.gateway.server.direct import DirectCaller, HeldResponse
 from trio_rpc.gateway.server.forms import Forms
 from trio_rpc.gateway.server.responses import (
     answer_http_error,
@@ -48,6 +51,7 @@ from trio_rpc.gateway.server.responses import (
 )
 from trio_rpc.gateway.server.results import Results, is_outliving
 from trio_rpc.gateway.server.surroundings import check_trio, refuse_without_trio
+from trio_rpc.gateway.server.websocket import receiving, sending
 from trio_rpc.services.error_maps import Detail, check_detail
 from trio_rpc.services.tables import BoundMethod, build_table, missing
 from trio_rpc.session.calls.filters import check_filters
@@ -141,6 +145,8 @@ class Gateway:
         self._clients: dict[str, Client] = {}
         self._expired: OrderedDict[str, None] = OrderedDict()
         self._results = Results(self.limits)
+        self._unsent = Budget(self.limits.max_unsent)
+        self._bodies = Budget(self.limits.max_bodies)
         # Bound: max_works for each of max_clients clients, plus max_results, plus max_direct.
         self._works: set[GatewayCall] = set()
         self._direct = 0
@@ -249,6 +255,11 @@ class Gateway:
         """The number of running calls."""
         return len(self._works)
 
+    @property
+    def unsent(self) -> int:
+        """The bytes that are held for all clients together; ``max_unsent`` bounds them."""
+        return self._unsent.size
+
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: object) -> AsyncIterator[None]:
         if self._nursery is not None:  # the host application runs it already
@@ -290,16 +301,19 @@ class Gateway:
         self._checks.check(request.headers)
         client = self._client_of(request)
         method = self._method(request.path_params["method"])
-        data = await self._read_arguments(request)
-        # There is no checkpoint from here on, so all that is checked now still holds when the call
-        # starts.
-        nursery = self._accepting()
-        key = request.headers.get("idempotency-key")
-        started = client.started_with(key)
-        if started is None:
-            work = self._make_work(request, method, data)
-            self._start(client, method, work, key, nursery)
-            started = work.uuid
+        with contextlib.ExitStack() as stack:
+            body = stack.enter_context(contextlib.closing(Share(self._bodies)))
+            data = await self._read_arguments(request, body)
+            # There is no checkpoint from here on, so all that is checked now still holds when the
+            # call starts.
+            nursery = self._accepting()
+            key = request.headers.get("idempotency-key")
+            started = client.started_with(key)
+            if started is None:
+                work = self._make_work(request, method, data, body)
+                self._start(client, method, work, key, nursery)
+                started = work.uuid
+                stack.pop_all()  # the call holds its body until it has ended
         answer = {
             "type": "start",
             "request_uuid": started,
@@ -322,6 +336,8 @@ class Gateway:
             raise Refusal(429, f"this client already has {self.limits.max_works} running calls")
         if client.backlog.is_full:
             raise Refusal(429, "this client's backlog is full; acknowledge messages first")
+        if not client.has_room_for_calls:
+            raise _used_up()
         elsewhere = None
         if is_outliving(method.function):
             if not self._results.make_room():
@@ -341,20 +357,25 @@ class Gateway:
         method = self._method(request.path_params["method"])
         if any(method.signature.callbacks.values()):
             raise Refusal(422, f"{method.name} has required callbacks: call it over a WebSocket")
-        data = await self._read_arguments(request)
-        nursery = self._accepting()
-        if self._direct >= self.limits.max_direct:
-            raise Refusal(503, f"{self.limits.max_direct} calls without a WebSocket are running")
-        work = self._make_work(request, method, data, names=())
+        with contextlib.ExitStack() as stack:
+            body = stack.enter_context(contextlib.closing(Share(self._bodies)))
+            data = await self._read_arguments(request, body)
+            nursery = self._accepting()
+            if self._direct >= self.limits.max_direct:
+                text = f"{self.limits.max_direct} calls without a WebSocket are running"
+                raise Refusal(503, text)
+            if self._unsent.is_used_up:
+                raise _used_up()
+            work = self._make_work(request, method, data, body, names=())
+            stack.pop_all()
+        caller = DirectCaller(self._unsent)
         self._works.add(work)
         self._direct += 1
         try:
-            Client(self.limits, resumable=False).start(work, key=None, elsewhere=nursery)
-            await _until_end(request, work)
+            nursery.start_soon(work.run, caller, name=work.name)
+            return await caller.answer(request, work)
         finally:
             self._direct -= 1
-        outcome = work.outcome or {"error": "the gateway is closing"}
-        return json_response(200 if outcome.get("type") == "finish" else 500, outcome)
 
     async def _collect(self, request: Request) -> Response:
         """Answer with the result of a call that may outlive its client."""
@@ -364,9 +385,14 @@ class Gateway:
         if held is None:
             raise Refusal(404, "there is no such call, or its result is no longer held")
         self._check_token(request, held.client)
-        if held.work.outcome is None:
+        outcome = held.work.outcome
+        if outcome is None:
             return json_response(202, {"type": "running", "request_uuid": held.work.uuid})
-        return json_response(200, held.work.outcome)
+        share = Share(self._unsent)
+        if not share.has_room(len(outcome)):
+            raise _used_up()
+        share.take(len(outcome))
+        return HeldResponse(200, outcome, share)
 
     def _client_of(self, request: Request) -> Client:
         name = request.path_params["client_id"]
@@ -390,8 +416,9 @@ class Gateway:
             raise Refusal(404, str(missing(self._table, name)))
         return method
 
-    async def _read_arguments(self, request: Request) -> dict[str, Any]:
-        text = await read_body(request, self.limits.max_body, self.limits.body_timeout)
+    async def _read_arguments(self, request: Request, body: Share) -> dict[str, Any]:
+        limits = self.limits
+        text = await read_body(request, limits.max_body, limits.body_timeout, body)
         try:
             data = from_json_exactly(text or b"{}")
         except ValueError as exc:
@@ -405,6 +432,7 @@ class Gateway:
         request: Request,
         method: BoundMethod,
         data: dict[str, Any],
+        body: Share,
         names: Sequence[str] | None = None,
     ) -> GatewayCall:
         if names is None:
@@ -424,13 +452,14 @@ class Gateway:
                 names,
                 timeout,
                 self._settings,
-                self._ended,
+                functools.partial(self._ended, body),
                 self._forms[method.name],
             )
         except InvalidArguments as exc:
             raise Refusal(422, str(exc), exc.parameter) from None
 
-    def _ended(self, work: GatewayCall) -> None:
+    def _ended(self, body: Share, work: GatewayCall) -> None:
+        body.close()
         self._results.ended(work)
         self._works.discard(work)
         if not self._works:
@@ -490,6 +519,7 @@ class Gateway:
             self.limits,
             resumable="resumable" in websocket.query_params,
             complaints=self._settings.complaints,
+            budget=self._unsent,
         )
         hello = {
             "type": "uuid",
@@ -514,13 +544,13 @@ class Gateway:
         text: str | None = ""
         with contextlib.suppress(TimeoutError):
             async with time_limit(self.limits.handshake_timeout, "no first message"):
-                text = await _receiving(websocket)()
+                text = await receiving(websocket)()
         if text is None:
             return End.GONE
         client = self._returning(text)
         if client is None:
             lost = {"type": "lost", "reason": "the gateway no longer knows this session"}
-            await _sending(websocket)(encode(lost).decode())
+            await sending(websocket)(encode(lost).decode())
             return End.LOST
         return await _connection(client, {"type": "resumed", "uuid": client.id}, websocket).run()
 
@@ -553,45 +583,13 @@ def _closing() -> Refusal:
     return Refusal(503, "this gateway is closing")
 
 
+def _used_up() -> Refusal:
+    return Refusal(503, "too much data is held for clients that do not read it", retry_after=1)
+
+
 def _gone() -> Refusal:
     return Refusal(410, "this client has been disconnected for too long")
 
 
 def _connection(client: Client, first: dict[str, Any], websocket: WebSocket) -> Connection:
-    return Connection(client, first, _sending(websocket), _receiving(websocket))
-
-
-def _sending(websocket: WebSocket) -> Callable[[str], Awaitable[None]]:
-    async def send(text: str) -> None:
-        if websocket.application_state is not WebSocketState.CONNECTED:
-            await trio.lowlevel.checkpoint()  # the receiving task learns of the end
-            return
-        with contextlib.suppress(WebSocketDisconnect):
-            await websocket.send_text(text)
-
-    return send
-
-
-def _receiving(websocket: WebSocket) -> Callable[[], Awaitable[str | None]]:
-    async def receive() -> str | None:
-        message = await websocket.receive()
-        return None if message["type"] == "websocket.disconnect" else message.get("text") or ""
-
-    return receive
-
-
-async def _until_end(request: Request, work: GatewayCall) -> None:
-    """Wait for the end of a call, and cancel it if the client hangs up."""
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        work.cancel("the client disconnected")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        try:
-            await work.ended.wait()
-        finally:
-            work.cancel("its request was cancelled")
-        nursery.cancel_scope.cancel(reason="the call has ended")
+    return Connection(client, first, sending(websocket), receiving(websocket))

@@ -2,13 +2,17 @@
 
 Every message gets a number, one more than the last. A client that can resume acknowledges the
 numbers that it has seen. A sent message is kept until then, so that it can be sent again over the
-next connection. For a client that cannot resume, a message is dropped once it has been sent.
+next connection. For a client that cannot resume, a message is dropped once it has been sent, which
+is when the server has accepted all of it, and not when it is taken.
 
 Bounds: messages and bytes. A full backlog drops nothing; its callers wait instead.
 """
 
 from __future__ import annotations
 
+import math
+
+from trio_rpc.gateway.server.budget import Budget, Share
 from trio_rpc.util.replay_buffer import ReplayBuffer
 
 __all__ = ["Backlog"]
@@ -21,9 +25,13 @@ class Backlog:
         max_messages: the most messages to hold.
         max_bytes: the most bytes to hold; one more message is accepted while there are fewer.
         keeps: whether sent messages are kept until they have been acknowledged.
+        share: counts the bytes; the caller asks it for room.
     """
 
-    def __init__(self, max_messages: int, max_bytes: int, *, keeps: bool) -> None:
+    def __init__(
+        self, max_messages: int, max_bytes: int, *, keeps: bool, share: Share | None = None
+    ) -> None:
+        self._share = share or Share(Budget(math.inf))
         self._buffer = ReplayBuffer(max_messages, max_bytes)
         self._keeps = keeps
         self._sent = 0
@@ -47,6 +55,7 @@ class Backlog:
     def put(self, message: bytes) -> None:
         """Add one message; its number is :attr:`next_number`."""
         self._buffer.append(message)
+        self._share.take(len(message))
 
     def take(self, most: int) -> list[bytes]:
         """Take the next messages to send: as many as fit in ``most`` bytes, and at least one.
@@ -61,9 +70,12 @@ class Backlog:
             taken.append(message)
             size += len(message)
             self._sent = number
-        if not self._keeps:
-            self._buffer.acknowledge(self._sent)
         return taken
+
+    def were_sent(self) -> None:
+        """Drop the messages that were taken, unless the client has to acknowledge them."""
+        if not self._keeps:
+            self._drop(self._sent)
 
     def acknowledge(self, number: int) -> bool:
         """Drop the messages that the client has seen.
@@ -72,7 +84,7 @@ class Backlog:
         """
         if number > self._sent:
             return False
-        self._buffer.acknowledge(number)
+        self._drop(number)
         return True
 
     def rewind(self, number: int) -> bool:
@@ -82,6 +94,17 @@ class Backlog:
         """
         if not self._keeps or not self._buffer.acknowledged <= number <= self._buffer.last:
             return False
-        self._buffer.acknowledge(number)
+        self._drop(number)
         self._sent = number
         return True
+
+    def clear(self) -> None:
+        """Drop everything: the client has ended."""
+        self._sent = self._buffer.last
+        self._drop(self._sent)
+
+    def _drop(self, number: int) -> None:
+        before = self._buffer.size
+        self._buffer.acknowledge(number)
+        if self._buffer.size < before:
+            self._share.give_back(before - self._buffer.size)

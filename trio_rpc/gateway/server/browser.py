@@ -15,6 +15,7 @@ import trio
 from trio_rpc.gateway.json_messages import encode
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.backlog import Backlog
+from trio_rpc.gateway.server.budget import SHORT, Budget, Share
 from trio_rpc.gateway.server.call import GatewayCall
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.time_limits import was_blocked
@@ -50,16 +51,25 @@ class Client:
         resumable: whether the client acknowledges the messages that it has seen and the callbacks
             that it has handled, and can reconnect.
         complaints: logs the client's mistakes; all clients of a gateway share one.
+        budget: bounds the bytes that are held for all clients of a gateway together.
 
     Attributes:
         id: identifies the client. It cannot be guessed.
         token: the secret that proves that a request comes from this client.
         works: the client's running calls, by request_uuid.
+        budget: the same budget.
     """
 
     def __init__(
-        self, limits: GatewayLimits, *, resumable: bool, complaints: RateLimitedLog | None = None
+        self,
+        limits: GatewayLimits,
+        *,
+        resumable: bool,
+        complaints: RateLimitedLog | None = None,
+        budget: Budget | None = None,
     ) -> None:
+        self.budget = budget or Budget(limits.max_unsent)
+        self._share = Share(self.budget, self._wake)
         self.complaints = complaints or RateLimitedLog(logger)
         self.id = str(uuid.uuid4())
         self.token = secrets.token_urlsafe(16)
@@ -67,7 +77,9 @@ class Client:
         self.limits = limits
         self.is_resumable = resumable
         self.window = limits.callbacks_ahead if resumable else math.inf
-        self.backlog = Backlog(limits.backlog_messages, limits.backlog_bytes, keeps=resumable)
+        self.backlog = Backlog(
+            limits.backlog_messages, limits.backlog_bytes, keeps=resumable, share=self._share
+        )
         # Keys of requests, each with its request_uuid. Bound: the last max_works of them.
         self._started: OrderedDict[str, str] = OrderedDict()
         self._connection: Connected | None = None
@@ -101,6 +113,8 @@ class Client:
                 self._room.unpark_all()
                 if self._connection is not None:
                     self._connection.client_is_over()
+                self.backlog.clear()
+                self._share.close()
 
     async def _be_away_too_long(self) -> None:
         """Return when the client has been disconnected for ``grace`` seconds."""
@@ -191,31 +205,56 @@ class Client:
     async def call_back(self, call: GatewayCall, message: dict[str, Any]) -> None:
         """Queue a callback.
 
-        Waits while the client's backlog is full, and while it has too many unhandled callbacks of
-        this call.
+        Waits while the client's backlog is full, while it has too many unhandled callbacks of this
+        call, and while too many bytes are held for all clients.
+
+        Raises TypeError or ValueError if JSON cannot carry the message.
         """
         await trio.lowlevel.checkpoint()
-        while not self.is_over and (self.backlog.is_full or call.ahead >= self.window):
+        text = encode(message)
+        while not self.is_over and not self._has_room(call, len(text)):
             await self._room.park()
-        self.say(message)
+            self.budget.pass_on()
+        self._queue(text)
         call.ahead += 1
 
-    def say(self, message: dict[str, Any]) -> None:
-        """Queue a message, without waiting for room in the backlog.
+    def _has_room(self, call: GatewayCall, size: int) -> bool:
+        if self.backlog.is_full or call.ahead >= self.window:
+            return False
+        if self._share.has_room(size):
+            return True
+        self._share.wait()
+        return False
 
-        Callbacks have waited for room before. The only other message is the last one of each call.
+    @property
+    def has_room_for_calls(self) -> bool:
+        """Whether the gateway holds little enough, for all clients or for this one."""
+        return self._share.has_room(SHORT)
 
-        Raises TypeError or ValueError if JSON cannot carry the message, even if the client is over.
+    def say(self, message: dict[str, Any]) -> bytes:
+        """Queue the message that ends a call, without waiting for room, and return its text.
+
+        Raises:
+            Overloaded: the message is not short, and too many bytes are held for all clients.
+            TypeError, ValueError: JSON cannot carry the message, even if the client is over.
         """
+        text = encode(message)
+        self._share.check_room(len(text))
         if message["type"] == "error" and not self.is_resumable:
-            message = {**message, "type": "finish"}  # the only end that older clients know
-        text = encode({**message, "seq": self.backlog.next_number})
+            self._queue(encode({**message, "type": "finish"}))  # the only end older clients know
+        else:
+            self._queue(text)
+        return text
+
+    def _queue(self, text: bytes) -> None:
         if not self.is_over:
-            self.backlog.put(text)
+            self.backlog.put(text[:-1] + b',"seq":%d}' % self.backlog.next_number)
             if self._connection is not None:
                 self._connection.has_news()
 
     def made_room(self) -> None:
         """Wake the callbacks that wait: messages have left the backlog or have been handled."""
-        if self._room:
-            self._room.unpark_all()
+        self._wake()
+
+    def _wake(self) -> bool:
+        return bool(self._room.unpark_all())

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import trio
 
-from trio_rpc.errors import LocalProtocolError, RemoteError
+from trio_rpc.errors import LocalProtocolError, Overloaded, RemoteError
 from trio_rpc.gateway.json_messages import SPREAD, finish
 from trio_rpc.gateway.server.forms import CallbackForm, Forms
 from trio_rpc.services.error_maps import Detail
@@ -71,8 +71,11 @@ class Caller(Protocol):
     def is_over(self) -> bool:
         """Whether the client has ended and gets no more messages."""
 
-    def say(self, message: dict[str, Any]) -> None:
-        """Queue a message, without waiting."""
+    def say(self, message: dict[str, Any]) -> bytes:
+        """Queue the message that ends a call, without waiting, and return its text.
+
+        Raises Overloaded if it cannot be held, and TypeError or ValueError if it is not JSON.
+        """
 
     async def call_back(self, call: GatewayCall, message: dict[str, Any]) -> None:
         """Queue a callback; waits while the client is too far behind."""
@@ -98,7 +101,7 @@ class GatewayCall:
 
     Attributes:
         uuid: the request_uuid by which the client knows this call.
-        outcome: the message that has ended the call; None until then.
+        outcome: the text of the message that has ended the call; None until then.
         ended: set when the call has ended.
         ahead: the number of callbacks that the client has not yet handled.
     """
@@ -114,7 +117,7 @@ class GatewayCall:
         forms: Forms | None = None,
     ) -> None:
         self.uuid = str(uuid.uuid4())
-        self.outcome: dict[str, Any] | None = None
+        self.outcome: bytes | None = None
         self.ended = trio.Event()
         self.ahead = 0
         self._handled = 0
@@ -188,8 +191,15 @@ class GatewayCall:
             self._settings.bugs.unsendable(exc, self.name, session=repr(client), call=self.uuid)
 
     def _end(self, client: Caller, message: dict[str, Any]) -> None:
-        client.say(message)  # if this raises, there is still no outcome
-        self.outcome = message
+        try:
+            self.outcome = client.say(message)
+        except Overloaded as exc:
+            # "started" says that the handler has run: a filter's refusal has the same code.
+            started = message.get("started", True)
+            error = {**self._error("overloaded", str(exc)), "started": started}
+            self.outcome = client.say(error)
+            text = "the outcome of a call of %s was dropped: max_unsent bytes are held for clients"
+            self._settings.complaints.log(logging.WARNING, text, self.name)
 
     def _raised(self, call: IncomingCall, exc: BaseException) -> dict[str, Any]:
         fault = error_of(call, exc, self._settings.detail)

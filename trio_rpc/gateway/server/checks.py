@@ -9,19 +9,30 @@ from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect, Request
 
+from trio_rpc.gateway.server.budget import Share
 from trio_rpc.util.time_limits import time_limit
 
 __all__ = ["Refusal", "RequestChecks", "header_names", "header_seconds", "read_body"]
 
 
 class Refusal(Exception):
-    """A refusing answer: its status, one line of text, and the parameter at fault, if any."""
+    """A refusing answer.
 
-    def __init__(self, status: int, text: str, parameter: str = "") -> None:
+    Args:
+        status: its status.
+        text: one line.
+        parameter: the parameter at fault, if any.
+        retry_after: seconds after which the client may try again, if that can be said.
+    """
+
+    def __init__(
+        self, status: int, text: str, parameter: str = "", *, retry_after: int | None = None
+    ) -> None:
         super().__init__(status, text)
         self.status = status
         self.text = text
         self.parameter = parameter
+        self.retry_after = retry_after
 
 
 class RequestChecks:
@@ -56,7 +67,7 @@ class RequestChecks:
             raise Refusal(403, f"pages from {origin!r:.200} may not use this server")
 
 
-async def read_body(request: Request, most: int, seconds: float) -> bytes:
+async def read_body(request: Request, most: int, seconds: float, share: Share) -> bytes:
     """Read the body of a POST.
 
     Raises Refusal with one of these statuses:
@@ -65,6 +76,7 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
       compressed or otherwise encoded;
     - 413: the body is larger than ``most`` bytes;
     - 408: the body takes longer than ``seconds``;
+    - 503: ``share``, which counts it, has no room for it;
     - 400: the client disconnected.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -83,6 +95,9 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
                 body += chunk
                 if len(body) > most:
                     raise Refusal(413, f"the body is larger than {most:,} bytes")
+                if not share.has_room(len(chunk)):
+                    raise Refusal(503, "too many bodies of requests are held", retry_after=1)
+                share.take(len(chunk))
     except TimeoutError as exc:
         raise Refusal(408, str(exc)) from None
     except ClientDisconnect:

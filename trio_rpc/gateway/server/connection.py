@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -101,8 +102,24 @@ class Connection:
                 self._news = trio.Event()
                 await self._news.wait()
             else:
-                await self._send(frame.decode())
+                await self._send_counted(frame)
+                if not self._client.is_resumable:
+                    self._client.backlog.were_sent()
+                    self._client.made_room()
                 await self._gather()
+
+    async def _send_counted(self, text: str) -> None:
+        """Send a frame. The server has a second copy of it until the client has accepted it.
+
+        Both count until then, also if the client has ended meanwhile: a server's send may not be
+        cancellable. Bound: one frame for each connection.
+        """
+        budget, size = self._client.budget, 2 * sys.getsizeof(text)
+        budget.take(size)
+        try:
+            await self._send(text)
+        finally:
+            budget.give_back(size)
 
     async def _gather(self) -> None:
         """Let other tasks run, so that the messages they queue in the next ticks share one frame.
@@ -116,7 +133,7 @@ class Connection:
             if backlog.next_number == known:
                 return
 
-    def _next_frame(self) -> bytes | None:
+    def _next_frame(self) -> str | None:
         # A race when a client resumes:
         # 1. A newer connection replaces this one and cancels its tasks.
         # 2. This writer is already scheduled to run, after a frame for example, so it gets here
@@ -126,13 +143,11 @@ class Connection:
         if not client.is_current(self):
             return None
         if self._aside:
-            return encode(self._aside.pop(next(iter(self._aside))))
+            return encode(self._aside.pop(next(iter(self._aside)))).decode()
         texts = client.backlog.take(client.limits.frame_bytes if client.is_resumable else 0)
-        if not client.is_resumable:
-            client.made_room()
         if len(texts) > 1:
-            return b"[" + b",".join(texts) + b"]"
-        return texts[0] if texts else None
+            return (b"[" + b",".join(texts) + b"]").decode()
+        return texts[0].decode() if texts else None
 
     def _say_aside(self, message: dict[str, Any]) -> None:
         self._aside[message["type"]] = message

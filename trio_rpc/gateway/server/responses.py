@@ -63,7 +63,10 @@ async def answer_refusal(_request: Request, exc: Exception) -> Response:
     """Turn a Refusal into its response."""
     assert isinstance(exc, Refusal)  # noqa: S101 - registered for nothing else
     body = {"error": exc.text, **({"parameter": exc.parameter} if exc.parameter else {})}
-    return json_response(exc.status, body)
+    response = json_response(exc.status, body)
+    if exc.retry_after is not None:
+        response.headers["Retry-After"] = str(exc.retry_after)
+    return response
 
 
 async def answer_http_error(_request: Request, exc: Exception) -> Response:

@@ -53,8 +53,8 @@ class Held(NamedTuple):
 class Results:
     """Holds calls while they run, and for ``result_ttl`` seconds after that.
 
-    Bound: ``max_results`` calls. When they are all in use, a new call replaces the one that ended
-    first.
+    Bound: ``max_results`` calls, and ``result_bytes`` bytes or one larger result. When they are all
+    in use, a new call or result replaces the one that ended first.
 
     Args:
         limits: the gateway's limits.
@@ -65,6 +65,7 @@ class Results:
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._ended: OrderedDict[str, float] = OrderedDict()
         """When each call that has ended will be forgotten; the earliest first."""
+        self._size = 0
 
     def make_room(self) -> bool:
         """Make room for one more call if possible; return whether there is room."""
@@ -81,6 +82,9 @@ class Results:
         """Record that a call has ended. If it is held, its ``result_ttl`` starts now."""
         if work.uuid in self._held:
             self._ended[work.uuid] = trio.current_time() + self._limits.result_ttl
+            self._size += len(work.outcome or b"")
+            while self._size > self._limits.result_bytes and len(self._ended) > 1:
+                self._drop(next(iter(self._ended)))
 
     def get(self, name: str) -> Held | None:
         """Return the call with this request_uuid, if it is held."""
@@ -94,4 +98,4 @@ class Results:
 
     def _drop(self, name: str) -> None:
         del self._ended[name]
-        del self._held[name]
+        self._size -= len(self._held.pop(name).work.outcome or b"")

@@ -24,7 +24,8 @@ const HANDSHAKE = 10_000;
 const ANSWER = 30_000;
 const CANCEL_GRACE = 30_000;
 const ACK_MESSAGES = 64;
-const ACK_SIZE = 32 * 1024;
+/** Less than a gateway holds for each client, however much it holds for the others. */
+const ACK_SIZE = 8 * 1024;
 /** The most messages held for unanswered POSTs; a gateway holds fewer for one client. */
 const MAX_HELD = 20_000;
 /** Keys of a callback message that are not callbacks. */

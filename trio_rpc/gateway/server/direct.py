@@ -1,0 +1,106 @@
+"""A call that is answered in its own request, without a WebSocket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from trio_rpc.gateway.json_messages import encode
+from trio_rpc.gateway.server.budget import Budget, Share
+from trio_rpc.gateway.server.call import GatewayCall
+
+__all__ = ["DirectCaller", "HeldResponse"]
+
+
+class HeldResponse(Response):
+    """A response in JSON whose body counts until the client has accepted it.
+
+    Args:
+        status: the status.
+        body: the body, which is not copied.
+        share: counts the body; it is closed when the response was sent.
+    """
+
+    def __init__(self, status: int, body: bytes, share: Share) -> None:
+        super().__init__(body, status, media_type="application/json")
+        self._share = share
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._share.close()
+
+
+class DirectCaller:
+    """The request that a call is answered in.
+
+    Args:
+        budget: bounds the answers, with everything else that is held for clients.
+    """
+
+    is_resumable = False
+
+    def __init__(self, budget: Budget) -> None:
+        self._share = Share(budget)
+        self._status = 500
+        self._is_over = False
+
+    def __repr__(self) -> str:
+        return "<trio_rpc.gateway client without a WebSocket>"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the request was given up."""
+        return self._is_over
+
+    def say(self, message: dict[str, Any]) -> bytes:
+        """Hold the message that ends the call, and return its text; see ``Client.say``."""
+        text = encode(message)
+        self._share.check_room(len(text))
+        self._share.take(len(text))
+        self._status = 200 if message["type"] == "finish" else 500
+        return text
+
+    async def call_back(self, _call: GatewayCall, _message: dict[str, Any]) -> None:
+        """Do nothing: the call has no callbacks."""
+        await trio.lowlevel.checkpoint()
+
+    def forget(self, call: GatewayCall) -> None:
+        """Do nothing: the call is in no table."""
+
+    async def answer(self, request: Request, work: GatewayCall) -> Response:
+        """Wait until the call has ended; return its answer. Cancel the call if the client leaves.
+
+        There must be no checkpoint before the answer is sent.
+        """
+        try:
+            await _until_end(request, work)
+        except BaseException:
+            self._is_over = True
+            self._share.close()
+            raise
+        outcome = work.outcome or encode({"error": "the gateway is closing"})
+        return HeldResponse(self._status, outcome, self._share)
+
+
+async def _until_end(request: Request, work: GatewayCall) -> None:
+    """Wait for the end of a call, and cancel it if the client hangs up."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        work.cancel("the client disconnected")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        try:
+            await work.ended.wait()
+        finally:
+            work.cancel("its request was cancelled")
+        nursery.cancel_scope.cancel(reason="the call has ended")

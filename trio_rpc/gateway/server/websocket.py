@@ -1,0 +1,34 @@
+"""Sending and receiving texts over an ASGI WebSocket."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import trio
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+__all__ = ["receiving", "sending"]
+
+
+def sending(websocket: WebSocket) -> Callable[[str], Awaitable[None]]:
+    """Return a function that sends a text; it does nothing once the WebSocket has ended."""
+
+    async def send(text: str) -> None:
+        if websocket.application_state is not WebSocketState.CONNECTED:
+            await trio.lowlevel.checkpoint()  # the receiving task learns of the end
+            return
+        with contextlib.suppress(WebSocketDisconnect):
+            await websocket.send_text(text)
+
+    return send
+
+
+def receiving(websocket: WebSocket) -> Callable[[], Awaitable[str | None]]:
+    """Return a function that waits for a text; it returns None at the end of the WebSocket."""
+
+    async def receive() -> str | None:
+        message = await websocket.receive()
+        return None if message["type"] == "websocket.disconnect" else message.get("text") or ""
+
+    return receive
