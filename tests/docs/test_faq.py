@@ -317,6 +317,15 @@ async def impossible_annotation():
     await trio_rpc.serve(FilePrinter(), TCP)
 
 
+@mistake
+async def plain_callback():
+    class Shop:
+        @trio_rpc.method
+        async def order(self, on_progress: Callable[[float], None]) -> None: ...
+
+    await trio_rpc.serve({"shop": Shop()}, TCP)
+
+
 # ── a call fails ─────────────────────────────────────────────────────────────────────────────────
 
 

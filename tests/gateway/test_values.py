@@ -495,7 +495,7 @@ def test_methods_that_a_browser_can_call_partly_are_accepted():
             self,
             found: Callable[[int], object],
             lost: Callable[[int], Awaitable[bool | None]],
-            done: Callable[[], bool | None],
+            done: Callable[[], Awaitable[bool | None]],
         ) -> None: ...
 
     assert Gateway(Service())

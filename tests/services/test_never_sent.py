@@ -5,8 +5,9 @@ They are refused at registration.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any, NewType, TypeVar
+from typing import Annotated, Any, NewType, Protocol, TypeVar
 
 import pytest
 import trio
@@ -113,7 +114,7 @@ def test_a_started_value_that_is_a_function_or_a_stream_is_refused(annotation):
             "a function that returns functions or streams",
         ),
         (
-            lambda one: Callable[[Callable[[], one]], None],
+            lambda one: Callable[[Callable[[], one]], Awaitable[None]],
             "a function that returns functions or streams",
         ),
     ],
@@ -142,3 +143,52 @@ def test_an_item_or_started_value_may_be_declared_as_data_or_a_function(annotati
 def test_parameters_and_results_may_be_declared_as_data_or_a_function(annotation):
     build_table(_service(notification, annotation, "x"))
     build_table(_service(method, annotation, "return"))
+
+
+class PlainlyCalled(Protocol):
+    def __call__(self, number: int) -> None: ...
+
+
+class AwaitedIfAsync(Protocol):
+    async def __call__(self, number: int) -> None: ...
+
+
+PLAIN = [
+    (Callable[[int], None], "None"),
+    (Callable[..., bool], "bool"),
+    (Callable[[int], None] | None, "None"),
+    (list[Callable[[int], bool | str]], "Union[bool, str]"),
+    (Callable[[int], None] | Callable[[int], Awaitable[None]], "None"),
+    (Callable[[Callable[[], str]], Awaitable[None]], "str"),
+    (Annotated[Callable[[int], list[int]], "numbers"], "list[int]"),
+    (PlainlyCalled, "None"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "result"), PLAIN)
+@pytest.mark.parametrize("mark", [method, duplex])
+def test_a_callback_whose_result_cannot_be_awaited_is_refused(annotation, result, mark):
+    async def ask(self, channel, x=None): ...
+
+    ask.__annotations__["x"] = annotation
+    service = type("Never", (), {"ask": mark(ask)})()
+    with pytest.raises(TypeError, match="ask: parameter 'x' takes a function that ret") as caught:
+        build_table(service)
+    text = str(caught.value)
+    assert f"returns {result}, but it runs at the other end" in text
+    assert text.endswith(f"annotate its result as Awaitable[{result}]")
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Callable,
+        Callable[..., Any],
+        Callable[[int], object],
+        Callable[[int], Awaitable[None] | None],
+        Callable[[int], asyncio.Future[int]],
+        AwaitedIfAsync,
+    ],
+)
+def test_a_callback_whose_result_may_be_awaited_is_accepted(annotation):
+    build_table(_service(method, annotation, "x"))

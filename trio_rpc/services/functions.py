@@ -18,6 +18,7 @@ from typing import (
     Any,
     Concatenate,
     Final,
+    Literal,
     NamedTuple,
     TypeVar,
     TypeVarTuple,
@@ -73,6 +74,8 @@ class Said(NamedTuple):
     """The annotation of its result, after awaiting."""
     names: Any = None
     """The names that its annotations may use as text, such as those of recursive aliases."""
+    is_plain: bool = False
+    """Whether a call of it returns a value that cannot be awaited, according to its annotation."""
 
 
 def said_of(annotation: Any) -> Said | None:
@@ -94,7 +97,7 @@ def said_of(annotation: Any) -> Said | None:
     if annotation is CALLABLE:
         return Said()
     if origin is CALLABLE:
-        return Said(_positional(*args[:-1]), result=awaited(args[-1]))
+        return Said(_positional(*args[:-1]), result=awaited(args[-1]), is_plain=_is_plain(args[-1]))
     if is_call_protocol(origin or annotation):
         return _said_of_protocol(origin or annotation, args)
     return None
@@ -155,6 +158,21 @@ def awaited(annotation: Any) -> Any:
     if origin in UNIONS:
         return Union.__getitem__(tuple(map(awaited, args)))
     return annotation
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Return whether no value of an annotation can be awaited, as far as can be known."""
+    inside = bare(annotation)
+    origin = get_origin(inside) or inside
+    if origin in UNIONS:
+        return all(map(_is_plain, get_args(inside)))
+    if origin is None or origin is Literal:
+        return True
+    return (
+        isinstance(origin, type)
+        and origin not in (Any, object)
+        and not hasattr(origin, "__await__")
+    )
 
 
 def written_in(function: Any) -> Any:
@@ -223,6 +241,7 @@ def _said_of_protocol(protocol: Any, args: tuple[Any, ...]) -> Said:
             if one.kind in by_name and one.name in said
         },
         awaited(said.get("return", Any)),
+        is_plain=not inspect.iscoroutinefunction(function) and _is_plain(said.get("return", Any)),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import inspect
 import types
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from itertools import chain, repeat
@@ -112,10 +113,11 @@ def is_alive(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
 
 
 def why_never_lent(annotation: Any, within: frozenset[Any] = frozenset()) -> str | None:
-    """Return why an argument could never be sent, or None if it could.
+    """Return why an argument could never be used as annotated, or None if it could.
 
     Only arguments are lent. So a function cannot return functions or streams, and the items of a
-    stream cannot be functions or streams.
+    stream cannot be functions or streams. A function is called at its own end, so calls of it have
+    to be awaited.
     """
     key = identity(annotation)
     if key in within:
@@ -126,15 +128,28 @@ def why_never_lent(annotation: Any, within: frozenset[Any] = frozenset()) -> str
     said = None if origin in UNIONS else said_of(annotation)
     if said is not None:
         if is_alive(said.result):
-            return "a function that returns functions or streams"
+            return f"a function that returns {_ONLY_ARGUMENTS}"
+        if said.is_plain:
+            is_none = said.result is types.NoneType
+            shown = inspect.formatannotation(None if is_none else said.result)
+            return (
+                f"a function that returns {shown}, but it runs at the other end, so each call of it"
+                f" has to be awaited: annotate its result as Awaitable[{shown}]"
+            )
         parts = (*said.positional, *said.named.values())
     elif origin in STREAMS:
         if is_alive(args[0]):
-            return "a stream of functions or streams"
+            return f"a stream of {_ONLY_ARGUMENTS}"
         parts = ()
     else:
         parts = () if origin is None or origin is Literal else args
     return next(filter(None, (why_never_lent(one, within) for one in parts)), None)
+
+
+_ONLY_ARGUMENTS: Final = (
+    "functions or streams, but only an argument of a call can be one: give that function a"
+    " parameter for a callback"
+)
 
 
 def prepare_all(

@@ -258,10 +258,7 @@ def _check_lending(signature: Signature, kind: Kind, like: Callable[..., Any]) -
     for name in inspect.signature(like).parameters:
         why = why_never_lent(_said(signature.annotation, name))
         if why is not None:
-            raise TypeError(
-                f"{signature.method}: parameter {name!r} takes {why}, but only an argument of a"
-                " call can be one: give that function a parameter for a callback"
-            )
+            raise TypeError(f"{signature.method}: parameter {name!r} takes {why}")
 
 
 def _items(signature: Signature, kind: Kind) -> Any:

@@ -9,6 +9,13 @@ TABLES = "services/test_tables.py"
 
 FAULTS = (
     fault(
+        "a callback whose result cannot be awaited is accepted",
+        "services/lending.py",
+        "        if said.is_plain:\n",
+        "        if False:\n",
+        "services/test_never_sent.py",
+    ),
+    fault(
         "a missing argument is not noticed before the function is called",
         "services/signatures.py",
         "            if one.required and one.name not in bound and one not in by_position:\n",
