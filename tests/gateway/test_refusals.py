@@ -93,6 +93,7 @@ async def test_only_json_is_accepted(counter, kind):
         (b"[" * 100_000, 400, "the body is not JSON"),
         (b"[1]", 422, "the body must be an object"),
         (b'{"number": "1"}', 422, "parameter 'number'"),
+        (b'{"number": null}', 422, "Expected `int`, got `null`"),
         (b"{}", 422, "lacks parameter 'number'"),
         (b'{"number": 1, "other": 2}', 422, "has no parameter 'other'"),
         (b'{"number": 1, "found": 2}', 422, "'found' is a callback"),

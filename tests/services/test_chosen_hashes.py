@@ -259,7 +259,7 @@ def test_two_texts_for_the_same_key_are_an_error():
     ("annotation", "value", "text"),
     [
         (set[int], [1, "a"], "Expected `int`, got `str` - at `$[1]`"),
-        (set[int], 1, "Expected `array`, got `int`"),
+        (set[int], 1, "Expected `list`, got `int`"),
         (set[int] | str, ["a"], "Expected `int`, got `str` - at `$[0]`"),
         (set[int] | str, 1.5, "Expected `set | str`, got `float`"),
         (list[set[int]], [[1], ["a"]], "Expected `int`, got `str` - at `$[1][0]`"),
@@ -284,12 +284,12 @@ def test_two_texts_for_the_same_key_are_an_error():
         (
             Annotated[set[int], msgspec.Meta(max_length=2)],
             [1, 2, 3],
-            "Expected `array` of length <= 2",
+            "Expected `list` of length <= 2",
         ),
         (
             Annotated[dict[decimal.Decimal, int], msgspec.Meta(max_length=2)],
             TEXTS,
-            "Expected `object` of length <= 2",
+            "Expected `dict` of length <= 2",
         ),
         (set[Any], [[1]], "unhashable type: 'list'"),
     ],

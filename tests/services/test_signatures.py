@@ -52,6 +52,12 @@ class Point:
 
 
 @dataclass
+class Null:
+    null: int
+    array: int | None
+
+
+@dataclass
 class Line:
     name: str
     points: list[Point] = field(default_factory=list)
@@ -285,7 +291,11 @@ REFUSED = [
     (str, b"x", "Expected `str`, got `bytes`"),
     (bytes, "aGk=", "Expected `bytes`, got `str`"),
     (bool, 1, "Expected `bool`, got `int`"),
-    (None, 1, "Expected `null`, got `int`"),
+    (None, 1, "Expected `None`, got `int`"),
+    (int, None, "Expected `int`, got `None`"),
+    (list[Point], [None], "Expected `dict`, got `None` - at `$[0]`"),
+    (Null, {"null": 1, "array": []}, "Expected `int | None`, got `list` - at `$.array`"),
+    (Literal["null"], "array", "Invalid enum value 'array'"),
     (complex, 1, "Expected `complex`, got `int`"),
     (dt.datetime, 1, "Expected `datetime`, got `int`"),
     (dt.date, NOW, "Expected `date`, got `datetime`"),
@@ -294,11 +304,11 @@ REFUSED = [
     (Whole, "x", "Expected `int`, got `str`"),
     (Text, 1, "Expected `str | bytes`, got `int`"),
     (Point, {"y": 1}, "Object missing required field `x`"),
-    (Point, [1], "Expected `object`, got `array`"),
+    (Point, [1], "Expected `dict`, got `list`"),
     (Line, {"name": "l", "points": [{"x": "1"}]}, "got `str` - at `$.points[0].x`"),
     (dict[int, Point], {"1": {}}, "Expected `int`, got `str`"),
     (dict[str, int], {"a": "b"}, "at `$[...]`"),
-    (tuple[int, int], [1], "Expected `array` of length 2, got 1"),
+    (tuple[int, int], [1], "Expected `list` of length 2, got 1"),
     (set[int], ["a"], "Expected `int`, got `str` - at `$[0]`"),
     (Side, "hold", "Invalid enum value 'hold'"),
     (Side, "\x1b[2J\n" * 10, r"\x1b[2J\n"),
@@ -447,9 +457,41 @@ def test_defaults_are_left_to_the_function():
 
 
 @pytest.mark.parametrize(
+    ("args", "kwargs", "text"),
+    [
+        (
+            [1, 2],
+            {},
+            "ask() takes at most 1 positional argument, but was given 2; give 'c' by name",
+        ),
+        ([1], {}, "ask() lacks parameter 'c', which has to be given by name"),
+        (
+            [],
+            {"a": 1, "c": 1},
+            "ask() has no parameter 'a' that can be given by name, only by position",
+        ),
+    ],
+)
+def test_an_error_about_an_argument_says_how_it_has_to_be_given(args, kwargs, text):
+    def ask(a: int, /, *, c: int) -> None: ...
+
+    with pytest.raises(InvalidArguments) as caught:
+        Signature(ask, skip_self=False, name="ask").bind(args, kwargs)
+    assert str(caught.value) == text
+
+
+def test_an_error_about_arguments_by_name_does_not_say_to_give_them_by_name():
+    def ask(*, c: int) -> None: ...
+
+    with pytest.raises(InvalidArguments) as caught:
+        Signature(ask, skip_self=False, name="ask").bind_names({}, lambda value, _: value)
+    assert str(caught.value) == "ask() lacks parameter 'c'"
+
+
+@pytest.mark.parametrize(
     ("most", "text"),
     [
-        (0, "method() takes at most 0 positional arguments, but was given 3"),
+        (0, "method() takes no positional arguments, but was given 3"),
         (1, "method() takes at most 1 positional argument, but was given 3"),
     ],
 )
@@ -469,7 +511,12 @@ def test_the_error_about_too_many_arguments_uses_singular_and_plural(most, text)
     [
         ([], {}, "a", "method() lacks parameter 'a'"),
         ([], {"b": "x"}, "a", "method() lacks parameter 'a'"),
-        ([1, "x", 1.0], {}, "", "method() takes at most 2 positional arguments, but was given 3"),
+        (
+            [1, "x", 1.0],
+            {},
+            "",
+            "method() takes at most 2 positional arguments, but was given 3; give 'c' by name",
+        ),
         ([1], {"a": 1}, "a", "method() got parameter 'a' by position and by name"),
         ([1], {"d": 1}, "d", "method() has no parameter 'd'"),
         ([1], {"self": 1}, "self", "method() has no parameter 'self'"),
@@ -528,7 +575,7 @@ def test_variable_arguments_are_checked_against_their_annotations():
         ["a", Point(1), Point(2)],
         {"s": Side.BUY},
     )
-    with pytest.raises(InvalidArguments, match="parameter 'rest': Expected `object`"):
+    with pytest.raises(InvalidArguments, match="parameter 'rest': Expected `dict`"):
         signature.bind(["a", {"x": 1}, 2])
     with pytest.raises(InvalidArguments, match="parameter 's': Invalid enum value 'x'"):
         signature.bind(["a"], {"s": "x"})

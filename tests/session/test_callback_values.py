@@ -260,9 +260,9 @@ async def test_arguments_that_do_not_fit_are_refused_at_the_callbacks_end(sessio
             return await f("no quote")
 
     async with session_pair(Odd(), None) as (_, session):
-        with pytest.raises(trio_rpc.RemoteError, match=r"InvalidArguments.*Expected `object`"):
+        with pytest.raises(trio_rpc.RemoteError, match=r"InvalidArguments.*Expected `dict`"):
             await session.proxy("", Desk).ask(_bare)
-        with pytest.raises(trio_rpc.RemoteError, match=r"InvalidArguments.*Expected `object`"):
+        with pytest.raises(trio_rpc.RemoteError, match=r"InvalidArguments.*Expected `dict`"):
             await session.proxy("", Desk).ask(Mock())
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import types
 from collections.abc import Callable, Sequence
 from inspect import Parameter
@@ -410,14 +411,25 @@ class Signature:
     def _bind_positional(self, args: Sequence[Any]) -> list[Any]:
         parameters = self._positional
         if len(args) > len(parameters) and self._extra_positional is None:
-            most = f"{len(parameters)} positional argument{'s' * (len(parameters) != 1)}"
-            text = f"{self.method}() takes at most {most}, but was given {len(args)}"
-            raise InvalidArguments(text)
+            raise InvalidArguments(self._too_many(len(args)))
         bound = [self._converted(one, value) for one, value in zip(parameters, args, strict=False)]
         if self._extra_positional is not None:
             extra = args[len(parameters) :]
             bound += [self._converted(self._extra_positional, value) for value in extra]
         return bound
+
+    def _too_many(self, given: int) -> str:
+        count = len(self._positional)
+        most = f"at most {count} positional argument" if count else "no positional arguments"
+        text = f"{self.method}() takes {most}{'s' * (count > 1)}, but was given {given}"
+        by_name = [repr(one.name) for one in self._named.values() if one not in self._positional]
+        return f"{text}; give {', '.join(by_name)} by name" if by_name else text
+
+    def _missing(self, one: _Parameter, *, is_named: bool) -> InvalidArguments:
+        text = f"{self.method}() lacks parameter {one.name!r}"
+        if one not in self._positional and not is_named:
+            text += ", which has to be given by name"
+        return InvalidArguments(text, one.name)
 
     def _bind_named(
         self, filled: int, kwargs: dict[str, Any], read: Read | None = None
@@ -436,13 +448,16 @@ class Signature:
                 bound[name] = self._converted(one, value, read=read)
         for one in (*self._positional[filled:], *self._named.values()):
             if one.required and one.name not in bound and one not in by_position:
-                raise InvalidArguments(f"{self.method}() lacks parameter {one.name!r}", one.name)
+                raise self._missing(one, is_named=read is not None)
         return bound
 
     def _bind_extra(self, name: str, value: Any, read: Read | None) -> Any:
         if self._extra_keywords is None or name == TASK_STATUS:
             shown = quoted(name)
-            raise InvalidArguments(f"{self.method}() has no parameter {shown}", shown[1:-1])
+            text = f"{self.method}() has no parameter {shown}"
+            if any(one.name == name and not one.by_name for one in self._positional):
+                text += " that can be given by name, only by position"
+            raise InvalidArguments(text, shown[1:-1])
         return self._converted(self._extra_keywords, value, name, read)
 
     def _converted(
@@ -454,9 +469,9 @@ class Signature:
             return one.convert(value) if read is None else read(value, one.adapted)
         except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
             shown = quoted(name or one.name)
-            raise InvalidArguments(
-                f"{self.method}() parameter {shown}: {complaint(exc)}", shown[1:-1]
-            ) from None
+            what = complaint(exc, in_json=read is not None)
+            text = f"{self.method}() parameter {shown}: {what}"
+            raise InvalidArguments(text, shown[1:-1]) from None
 
 
 @functools.lru_cache(maxsize=2048)
@@ -528,10 +543,28 @@ def _shown(signature: inspect.Signature, parameters: list[Parameter]) -> str:
     return str(signature.replace(parameters=shown, return_annotation=result))
 
 
-def complaint(exc: Exception) -> str:
-    """Return one line of text that says what does not fit; ``$`` stands for the whole value."""
-    if isinstance(exc, msgspec.ValidationError):
-        return one_line(joined_paths(str(exc)))
-    if isinstance(exc, (TypeError, ValueError)):
-        return one_line(joined_paths(str(exc)))
+_IN_PYTHON: Final = types.MappingProxyType({"null": "None", "array": "list", "object": "dict"})
+"""What msgspec calls by the names of JSON."""
+
+
+def complaint(exc: Exception, *, in_json: bool = False) -> str:
+    """Return one line of text that says what does not fit; ``$`` stands for the whole value.
+
+    Args:
+        exc: the error.
+        in_json: the value came as JSON, so the types have the names of JSON.
+    """
+    if isinstance(exc, (msgspec.ValidationError, TypeError, ValueError)):
+        text = one_line(joined_paths(str(exc)))
+        return text if in_json else _in_python(text)
     return f"its own checks raised {type(exc).__name__}"
+
+
+def _in_python(text: str) -> str:
+    """Replace the names of JSON's types by those of Python's, where msgspec names the types."""
+    what, at, path = text.partition(" - at ")
+    if not what.startswith("Expected `"):
+        return text
+    for name, ours in _IN_PYTHON.items():
+        what = re.sub(rf"(?<=[` ]){name}(?=[` ])(?=[^`]*`)", ours, what)
+    return what + at + path
