@@ -14,7 +14,7 @@ import trio
 from trio_rpc.channels import Resume, carrier_limits, open_channel, open_resumable
 from trio_rpc.session.core import Core
 from trio_rpc.session.opening import OnEnd, check_on_end, make_tables, run_session
-from trio_rpc.session.options import Options, SessionOptions
+from trio_rpc.session.options import Options, SessionOptions, check_options
 from trio_rpc.session.session import Session
 from trio_rpc.wire.limits import Limits
 
@@ -61,6 +61,7 @@ async def connect(
         ...     async with trio_rpc.connect("tcp://localhost:5000") as session:
         ...         print(await session.call("market.price", "BTC"))
     """
+    check_options(connect, options)
     check_on_end(on_end)
     chosen = Options(**options)
     tables = make_tables(services)
@@ -110,6 +111,7 @@ async def connect_in(
     Raises:
         Exception: the same errors as :func:`connect`.
     """
+    check_options(connect_in, options)
 
     async def own(*, task_status: trio.TaskStatus[Session]) -> None:
         async with connect(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import trio_rpc
-from trio_rpc.testing import memory_channel_pair
+from trio_rpc.testing import memory_channel_pair, open_session_pair
 
 
 async def _filter(call, proceed):
@@ -25,7 +25,6 @@ INVALID = [
     ({"error_detail": "None"}, ValueError, "'none', 'message' or 'traceback', not 'None'"),
     ({"error_detail": None}, ValueError, "'none', 'message' or 'traceback', not None"),
     ({"error_detail": []}, ValueError, r"'none', 'message' or 'traceback', not \[\]"),
-    ({"limit": trio_rpc.Limits()}, TypeError, "limit"),
 ]
 
 
@@ -64,3 +63,56 @@ async def test_invalid_options_are_refused_by_each_function_that_opens_sessions(
 ):
     with pytest.raises(kind, match=text):
         await opener(**options)
+
+
+async def _connect_in(**options):
+    await trio_rpc.connect_in(None, "tcp://127.0.0.1:1", **options)  # it needs no nursery for this
+
+
+async def _serve(**options):
+    await trio_rpc.serve(None, "tcp://127.0.0.1:0", **options)
+
+
+async def _open_parent(**options):
+    async with trio_rpc.open_parent(**options):
+        raise AssertionError("it must not open")
+
+
+async def _serve_parent(**options):
+    await trio_rpc.serve_parent(**options)
+
+
+async def _open_session_pair(**options):
+    async with open_session_pair(options_b=options):
+        raise AssertionError("it must not open")
+
+
+EVERY_OPENER = [*OPENERS, _connect_in, _serve, _open_parent, _serve_parent, _open_session_pair]
+
+
+@pytest.mark.parametrize("opener", EVERY_OPENER, ids=lambda each: each.__name__[1:])
+@pytest.mark.parametrize(
+    ("option", "hint"), [("limit", ". Did you mean 'limits'?"), ("colour", "")]
+)
+async def test_an_option_that_does_not_exist_is_refused_by_the_function_that_was_called(
+    opener, option, hint
+):
+    with pytest.raises(TypeError) as caught:
+        await opener(**{option: None})
+    name = opener.__name__[1:]
+    assert str(caught.value) == f"{name}() got an unexpected keyword argument {option!r}{hint}"
+
+
+@pytest.mark.parametrize("opener", [_connect_in, _serve_parent], ids=lambda each: each.__name__[1:])
+async def test_an_option_of_another_function_is_refused(opener):
+    with pytest.raises(TypeError) as caught:
+        await opener(on_end="keep")
+    name = opener.__name__[1:]
+    assert str(caught.value) == f"{name}() got an unexpected keyword argument 'on_end'"
+
+
+@pytest.mark.parametrize("opener", [_connect, _connect_in], ids=lambda each: each.__name__[1:])
+async def test_the_options_of_the_function_itself_are_also_suggested(opener):
+    with pytest.raises(TypeError) as caught:
+        await opener(ssl_contxt=None)
+    assert str(caught.value).endswith("'ssl_contxt'. Did you mean 'ssl_context'?")

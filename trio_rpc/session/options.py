@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import difflib
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict
 
@@ -12,7 +14,7 @@ from trio_rpc.session.session import Filter, Session
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry
 
-__all__ = ["Authenticate", "Options", "SessionOptions"]
+__all__ = ["Authenticate", "Options", "SessionOptions", "check_options"]
 
 Authenticate: TypeAlias = Callable[[Session, Any], Awaitable[None]]
 """Checks the credentials of the other end: an async function of the session and the credentials.
@@ -85,6 +87,23 @@ class Options:
         _check_type("authenticate", self.authenticate, Callable | None, asynchronous)
         check_filters(self.filters)
         check_detail(self.error_detail)
+
+
+def check_options(function: Callable[..., Any], options: Mapping[str, object]) -> None:
+    """Raise TypeError for an option that does not exist, as Python does for a call of ``function``.
+
+    Args:
+        function: the public function that the options were given to.
+        options: its ``**options``.
+    """
+    unknown = next((name for name in options if name not in SessionOptions.__annotations__), None)
+    if unknown is None:
+        return
+    text = f"{function.__name__}() got an unexpected keyword argument {unknown!r}"
+    own = inspect.signature(function).parameters.values()
+    known = [one.name for one in own if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    near = difflib.get_close_matches(unknown, [*known, *SessionOptions.__annotations__], 1)
+    raise TypeError(f"{text}. Did you mean {near[0]!r}?" if near else text)
 
 
 def _check_type(name: str, value: object, kind: Any, wanted: str) -> None:

@@ -16,6 +16,13 @@ FAULTS = (
         "services/test_signatures.py",
     ),
     fault(
+        "an option that does not exist is reported for a function that the user did not call",
+        "client.py",
+        "    check_options(connect_in, options)\n",
+        "",
+        "session/test_options_checked.py",
+    ),
+    fault(
         "a callback whose result cannot be awaited is accepted",
         "services/lending.py",
         "        if said.is_plain:\n",
