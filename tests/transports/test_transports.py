@@ -14,7 +14,7 @@ from trio_rpc import DEFAULT_LIMITS
 SESSION = Path(__file__).parents[1] / "session"
 
 ALONE = {
-    "test_complaints.py": "about logs",
+    "test_log_limits.py": "about logs",
     "test_costs.py": "counts packets, bytes, waits and steps",
     "test_garbage.py": "counts objects; Trio's TLS leaves a reference cycle",
     "test_interrupt.py": "runs Trio itself",

@@ -99,14 +99,14 @@ FAULTS = (
         "        if self._clients.pop(client.id, None) is not None:\n",
         "        if client.id in self._clients:\n",
         "gateway/test_bad_connections.py",
-        "gateway/test_leaving.py",
+        "gateway/test_disconnecting.py",
     ),
     fault(
         "a replaced writer takes messages from the newer one",
         "gateway/server/connection.py",
         "        if not client.is_current(self):\n            return None\n",
         "",
-        "gateway/test_leaving.py",
+        "gateway/test_disconnecting.py",
     ),
     fault(
         "a sent message is dropped before it is acknowledged",

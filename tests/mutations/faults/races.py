@@ -133,7 +133,7 @@ FAULTS = (
         "server.py",
         "                nursery.start_soon(functools.partial(session.aclose, grace=grace))\n",
         "                await session.aclose(grace=grace)\n",
-        "session/test_front_doors.py",
+        "session/test_connect_and_serve.py",
     ),
     fault(
         "a client still in its handshake when the server drains is welcomed",

@@ -132,20 +132,20 @@ FAULTS = (
         "session/calls/callbacks.py",
         "    if is_function or is_data:\n",
         "    if is_data and not is_function:\n",
-        "session/test_lending.py",
+        "session/test_argument_kinds.py",
     ),
     fault(
         "a registered async iterable is sent as its fields",
         "wire/to_msgpack.py",
         "        return self.value(value.value if registered else value.instead, depth)\n",
         "        return self.value(value.instead, depth)\n",
-        "session/test_lending.py",
+        "session/test_argument_kinds.py",
     ),
     fault(
         "a notification with a callback parameter is served",
         "services/tables.py",
         "            if is_alive(signature.annotation(name)):\n",
         "            if False:\n",
-        "services/test_never_sent.py",
+        "services/test_unsendable_results.py",
     ),
 )

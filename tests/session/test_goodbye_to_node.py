@@ -20,7 +20,7 @@ from trio_rpc import Limits
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 
-PEER = Path(__file__).parent / "leaving_peer.js"
+PEER = Path(__file__).parent / "node_peer.js"
 CODEC = Codec(None, Limits())
 OPENING = b"".join(CODEC.encode(message) for message in (HELLO, m.Welcome()))
 PINGS = b"".join(CODEC.encode(m.Ping(number)) for number in range(1, 1000))
