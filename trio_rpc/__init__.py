@@ -2,7 +2,7 @@
 
 Two programs share a session over a channel, and either may call the other. A remote call behaves as
 a local ``await`` does: it has one parent, it ends before its caller goes on, cancelling the caller
-cancels the handler, and what the handler raises is raised at its caller.
+cancels the handler, and the handler's exceptions are raised at its caller.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class RpcError(Exception):
 
     Args:
         *args: the text.
-        fate: the fate of the call; by default that of the class.
+        fate: the fate of the call (default: the fate of the class).
     """
 
     fate: Fate = Fate.UNKNOWN

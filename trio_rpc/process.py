@@ -60,7 +60,7 @@ async def open_process(
         name: the name of the process in logs and errors, beside its process id; its command by
             default.
         env: its environment variables, to which we add one; those of this process by default.
-        cwd: its working directory; that of this process by default.
+        cwd: the working directory of the process (default: the one of this process).
         goodbye_time: seconds from the end of the session to SIGTERM.
         terminate_time: seconds from SIGTERM to SIGKILL.
         on_end: as in :func:`open_session`.

@@ -370,7 +370,7 @@ async def test_a_host_that_is_a_url_is_refused_by_the_constructor(tmp_path):
       try { report(new Message(given, 8000).base.href); } catch (error) { report(`${error.name}: ${error.message}`); }
     }
     """
-    refused = "TypeError: host must be a name or an address alone, not {}: port and path are arguments of their own"
+    refused = "TypeError: host must be a name or an address alone, not {}: port and path are separate arguments"
     assert await node.run(tmp_path, script) == [
         *(
             refused.format(given)

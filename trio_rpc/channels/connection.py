@@ -1,6 +1,6 @@
 """Blocks that own a channel: it exists only inside its block.
 
-Some channels need tasks of their own. Tasks belong to a nursery and a nursery to a block, so every
+Some channels need background tasks. Tasks belong to a nursery and a nursery to a block, so every
 channel that is opened by URL or accepted by a listener lives in a block.
 """
 

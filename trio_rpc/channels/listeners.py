@@ -1,4 +1,4 @@
-"""Listeners, which go on accepting clients whatever a single connection does."""
+"""Listeners, which keep accepting clients when a single connection fails."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class NowaitSend(Protocol):
     """A channel that can take a packet without waiting."""
 
     def send_nowait(self, value: bytes) -> bool:
-        """Take the packet and return True, or do nothing and return False."""
+        """Accept the packet and return True, or do nothing and return False."""
 
     async def flush(self) -> None:
         """Send the rest of the packets that were taken."""
@@ -64,7 +64,7 @@ class Reconnectable(Protocol):
     """A channel that can replace a connection that seems to be dead."""
 
     def renew(self) -> bool:
-        """Give up the connection for a new one and return True, or return False."""
+        """Drop the connection and return True, or return False if there can be no other one."""
 
 
 def nowait_send(channel: object) -> NowaitSend | None:

@@ -35,11 +35,11 @@ class PacketSource(Protocol):
         """Whether a packet is queued, even if it still needs credit."""
 
     def next_packet(self) -> bytes | None:
-        """Take the next packet, or None if no packet can be sent now."""
+        """Return the next packet, or None if no packet can be sent now."""
 
 
 class PacketWriter:
-    """Writes what a source has queued, one packet at a time.
+    """Writes the queued packets of a source, one at a time.
 
     Args:
         channel: the channel.

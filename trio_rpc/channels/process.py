@@ -198,8 +198,8 @@ async def open_child(
     Args:
         command: the program and its arguments.
         name: the name of the process in logs and errors, beside its process id.
-        env: its environment; that of this process by default.
-        cwd: its working directory; that of this process by default.
+        env: the environment of the process (default: the environment of this process).
+        cwd: the working directory of the process (default: the one of this process).
         limits: the limits of the channel. If the block raises, ``shutdown_timeout`` replaces a
             longer ``patience.goodbye``.
         patience: how long to wait for the process to end.

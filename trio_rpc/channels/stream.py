@@ -122,7 +122,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
             await self._transport.write(value)
 
     def send_nowait(self, value: bytes | BufferList) -> bool:
-        """Take a packet if that needs no waiting, and return whether it was taken.
+        """Accept a packet if that needs no waiting, and return whether it was accepted.
 
         True means that the packet was sent, or that the next ``send`` or ``flush`` sends its rest
         before anything else. False means that nothing has happened, because the system has no
@@ -157,7 +157,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
 
     @property
     def taken(self) -> object:
-        """A value that changes when the other end takes a part of what waits for it."""
+        """A value that changes when the other end reads a part of the unsent data."""
         return self._transport.unsent, waiting_in_system(self.stream)
 
     async def receive(self) -> bytes:

@@ -88,7 +88,7 @@ def explain_broken(
 
     ``heard`` says whether any data has arrived over the stream. In TLS 1.3 a server checks the
     client's certificate after the client has finished its handshake, and ``trio.SSLStream`` closes
-    without the alert that would say what was wrong. So the error at a client hints at this.
+    without the alert that would give the reason. So the error at a client hints at this.
     """
     text = f"connection broken: {_reason(exc)}"
     if not heard and isinstance(stream, trio.SSLStream) and not stream.server_side:

@@ -68,7 +68,7 @@ class Transport(Protocol):
         """Send one packet as one frame."""
 
     def write_nowait(self, packet: bytes | BufferList) -> bool:
-        """Take the packet without waiting and return True, or take nothing and return False."""
+        """Accept the packet without waiting and return True, or do nothing and return False."""
 
     async def flush(self) -> None:
         """Send the rest of the packets that were taken."""

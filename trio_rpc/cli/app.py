@@ -146,7 +146,7 @@ def serve(
             unix:///path, ws://host:port/path, wss://host:port/path; http://host:port or
             https://host:port for browsers. May be repeated.
         grace: Seconds that calls in flight get to finish after the first signal.
-        error_detail: How much of an undeclared exception its caller is told.
+        error_detail: How much of an undeclared exception is sent to its caller.
         cert: Certificate chain for tls, wss and https, a PEM file.
         key: Private key of the certificate, if it is in another file.
         allow_origin: For ws, wss, http and https: an origin whose pages may connect, such as

@@ -75,7 +75,7 @@ def _session(url: str, options: dict[str, Any]) -> contextlib.AbstractAsyncConte
 
 
 def parse_json(text: str, what: str) -> Any:
-    """Read JSON without loss. Raises Usage, whose text says what is wrong and where."""
+    """Read JSON without loss. Raises Usage, whose text names the mistake and its place."""
     try:
         return json.loads(
             text,

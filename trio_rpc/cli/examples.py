@@ -55,7 +55,7 @@ EXAMPLES = {
         ),
     ),
 }
-"""What an example shows, and the command, by the name of the command that it explains."""
+"""The examples of each command: a description, and the line to type."""
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the call failed, 2 bad usage, 3 no session (no server there, refused,"

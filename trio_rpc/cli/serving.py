@@ -1,4 +1,4 @@
-"""The command ``serve``: listen until told to stop, then let calls in flight end."""
+"""The command ``serve``: listen until a signal arrives, then let calls in flight end."""
 
 from __future__ import annotations
 

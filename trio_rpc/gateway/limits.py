@@ -1,4 +1,4 @@
-"""The limits of a gateway: what each client, and all clients together, may use."""
+"""The limits of a gateway, for each client and for all clients together."""
 
 from __future__ import annotations
 

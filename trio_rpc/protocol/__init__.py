@@ -1,1 +1,1 @@
-"""The sans-I/O core: what may be sent and received when. No await, no clock, no Trio."""
+"""The sans-I/O core: which messages may be sent and received, and when. No await, clock or Trio."""

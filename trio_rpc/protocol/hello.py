@@ -62,7 +62,7 @@ def read_info(info: dict[str, Any]) -> Peer:
 
 
 def refusal_of(packet: bytes) -> Refused | None:
-    """Make the error for a Hello of another version, whatever its other fields are; else None."""
+    """Return the error for a Hello of another version, or None. Other fields are not checked."""
     version = hello_version(packet)
     if version is None or version == PROTOCOL_VERSION:
         return None

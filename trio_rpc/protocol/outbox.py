@@ -1,7 +1,7 @@
 """The queue of messages to send, and the packets that they leave in.
 
 Small messages leave in the order in which they were put, as many in one packet as fit. A message
-larger than a packet goes into a lane of its own and leaves in pieces, one in each packet, so that
+larger than a packet goes into a separate lane and leaves in pieces, one in each packet, so that
 small messages pass between the pieces. Messages of one call keep their order: an Item that leaves
 in pieces overtakes no earlier Item of its stream, and neither the next Item nor the end of the
 stream overtakes it. Only one large message is in transit at a time, so the receiver never keeps
@@ -176,7 +176,7 @@ class Outbox:
             self.put(data)
 
     def next_packet(self, *, short: bool = False) -> tuple[bytes | BufferList, list[int]] | None:
-        """Take the next packet, and the ids of the calls that it ends.
+        """Return the next packet, and the ids of the calls that it ends.
 
         A packet with large bytes in it is a BufferList, which saves a copy.
 
@@ -215,7 +215,7 @@ class Outbox:
 
     @property
     def _may_take_large(self) -> bool:
-        """Whether a large message may leave without overtaking a message of its own call."""
+        """Whether a large message may leave without overtaking a message of the same call."""
         if not self._large:
             return False
         return not self._small or self._small[0][2] > self._large[0].behind
@@ -234,7 +234,7 @@ class Outbox:
         return first
 
     def _take_small(self, parts: list[Buffer], answered: list[int], limit: int, share: int) -> int:
-        """Take small messages: the first of at most ``limit`` bytes, all of at most ``share``."""
+        """Remove small messages: the first of at most ``limit`` bytes, all of at most ``share``."""
         used = 0
         small = self._small
         while small:
@@ -251,7 +251,7 @@ class Outbox:
         return used
 
     def _take_next(self, answered: list[int]) -> bytes | BufferList:
-        """Take the small message that was put first."""
+        """Remove and return the first small message."""
         self._has_spoken = True
         data, tag, _ = self._small.popleft()
         self.size -= len(data)
@@ -265,7 +265,7 @@ class Outbox:
         return data
 
     def _take_piece(self, parts: list[Buffer], answered: list[int], room: int) -> int:
-        """Take as many bytes of the first large message as fit, and return their number."""
+        """Remove as many bytes of the first large message as fit, and return their number."""
         room -= _PIECE_HEADER
         if room <= 0:
             return 0

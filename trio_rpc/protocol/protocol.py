@@ -295,7 +295,7 @@ class Protocol:
     # ── sending ──────────────────────────────────────────────────────────────────────────────
 
     def next_packet(self) -> bytes | BufferList | None:
-        """Take the next packet to write, or None. The calls that it answers have then ended.
+        """Return the next packet to write, or None. The calls that it answers have then ended.
 
         A packet with large bytes is a BufferList that refers to the user's object without a copy.
         """
@@ -316,7 +316,7 @@ class Protocol:
         return packet
 
     def allow_pieces(self, size: int) -> None:
-        """Let ``size`` more bytes of pieces leave, since the earlier ones have arrived."""
+        """Allow ``size`` more bytes of pieces, since the earlier ones have arrived."""
         self._pace = 0
         self._outbox.allowance = size
 
@@ -496,7 +496,7 @@ class Protocol:
                 self._queue(m.EndOfItems, self._encode(m.EndOfItems(call)), call=call)
 
     def grant_items(self, call: int, items: int, size: int) -> None:
-        """Give an outgoing call's stream more credit, unless the call or its Items have ended."""
+        """Grant an outgoing call's stream more credit, unless the call or its Items have ended."""
         if self.outgoing.get(call) is _WAITING and self._taken.give(call, items, size):
             self.ours = step(self.ours, self.theirs, m.Credit)
             self._outbox.put_item_credit(call, items, size)
@@ -541,7 +541,7 @@ class Protocol:
         return self._last_ping
 
     def grant_notifications(self, count: int) -> None:
-        """Give credit for ``count`` Notifications, after as many handlers of others have ended."""
+        """Grant credit for ``count`` Notifications, after as many handlers have ended."""
         if self._notifications_granted + count > self.limits.max_notifications:
             raise LocalProtocolError("more notifications are granted than were received")
         step(self.ours, self.theirs, m.Credit)

@@ -40,13 +40,13 @@ A call is kept in two tables, one at each end::
            |        \                     |     /          |                        |
            |         `--> ABANDONED <----------'        ANSWERED <-----------------'
            |                  |          |                |
-           terminal message received: gone              the terminal message left: gone
+           terminal message received: removed           the terminal message left: removed
 
 An id is taken when its Request is encoded, and means nothing after its terminal message has
 arrived. A caller never uses one twice, so a late message names either a known call or one that has
 ended. The callee only has to look at the calls in flight. That gives every crossing its rule:
 
-* A Cancel that arrives when the call is ANSWERED or gone crossed the terminal message: dropped.
+* A Cancel that arrives when the call is ANSWERED or removed crossed the terminal message: dropped.
 * A Reply for an ABANDONED call is late: dropped, and the slot is free again.
 * A Reply for an id that is not outstanding cannot come from a correct peer: RemoteProtocolError.
 
@@ -58,7 +58,7 @@ call that has been cancelled or abandoned, or has ended, crossed that event: the
 ends count the credit for Items by the same rule (``streams.py``), and the sender's count is never
 above the receiver's.
 
-A call holds its slot (the credit of ``Limits.max_calls``) in both tables until it is gone. The
+A call holds its slot (the credit of ``Limits.max_calls``) in both tables until it is removed. The
 callee frees the slot when the terminal message is handed to the channel. The caller frees it when
 that message arrives, which is later. So the caller's count is never below the callee's, and a
 caller that respects the credit never seems to overdraw it.
@@ -161,7 +161,7 @@ UNWELCOME: Final[Mapping[Half, frozenset[type[m.Message]]]] = MappingProxyType(
         Half.ENDED: frozenset({m.Request, m.Notification}),
     }
 )
-"""The messages that must not be sent to a half in that state, whatever the sender's own state."""
+"""The messages that must not be sent to a half in that state, in any state of the sender."""
 
 IN_PIECES: Final[frozenset[type[m.Message]]] = frozenset(
     {m.Request, m.Notification, m.Reply, m.ReplyErr, m.Item, m.EndOfItems, m.Started}

@@ -87,7 +87,7 @@ class IncomingCalls:
         protocol: queues terminal messages.
         lifecycle: is notified when a handler ends.
         calls: the outgoing calls, some of which take callbacks.
-        options: the filters, and how much of an exception the peer is told.
+        options: the filters, and how much of an exception is sent to the peer.
         shared: logs undeclared exceptions of handlers, and errors of the peer.
     """
 

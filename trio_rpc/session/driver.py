@@ -164,7 +164,7 @@ class _Driver:
             raise  # it is a bug in the channel
 
     async def _hear_out(self) -> None:
-        """Let the reader handle messages that have arrived: they may say why writing failed."""
+        """Wait until the reader has handled arrived messages: they may say why writing failed."""
         self._core.incoming.is_cancelled = True  # the answer of a handler could not be sent
         counters = self._protocol.counters
         await wait_while_progressing(
@@ -219,7 +219,7 @@ class _Driver:
                 silence.look()
 
     async def _finish(self) -> None:
-        """Let handlers end, send their last messages and close the channel, in bounded time.
+        """Wait for handlers, send the last messages and close the channel, in bounded time.
 
         1. Wait for the handlers, which have been cancelled.
         2. Unless this end's half has ended, say Goodbye if it has not done so, and drain the queue.
@@ -320,8 +320,8 @@ def _check_answer(answer: object) -> None:
 
 class _Writing(enum.Enum):
     FREE = "no packet has waited for the channel since the last check"
-    SLOW = "a packet has waited, and the other end has taken a part of what is written to it"
-    STUCK = "a packet has waited, and the other end has taken nothing"
+    SLOW = "a packet has waited, and the other end has read a part of the written data"
+    STUCK = "a packet has waited, and the other end has read nothing"
 
 
 class _Silence:

@@ -7,7 +7,7 @@ A session is OPENING until each end has accepted the other, and OPEN until one e
 From then on no new call begins, and calls in flight may end. If the other end says Goodbye first,
 this end makes no new calls, goes on otherwise, and answers the Goodbye (PEER_CLOSING). If this end
 closes, by ``aclose()`` or because its block has ended, it waits for calls in flight for a bounded
-time. It ends the session as soon as both ends have said Goodbye and nothing is in flight (CLOSING).
+time. It ends the session as soon as both ends have sent Goodbye and nothing is in flight (CLOSING).
 A block whose body has ended waits for nothing else, so from then on a cancellation of the block
 ends the session at once (LEAVING).
 
@@ -80,7 +80,7 @@ class SessionEnd:
     """Who ended a session, and why; what :meth:`Session.wait_closed` returns.
 
     Attributes:
-        by: ``"us"`` if this end closed it, refused it or failed; ``"peer"`` if the other end said
+        by: ``"us"`` if this end closed it, refused it or failed; ``"peer"`` if the other end sent
             Goodbye, refused it or broke the protocol; ``"network"`` if the connection was lost, or
             the other end fell silent.
         reason: one line of text, for people.
@@ -98,7 +98,7 @@ class Stage(enum.Enum):
 
     Attributes:
         state: "opening", "open", "closing" or "over": the state that users see.
-        is_closing: an end has said Goodbye, and calls in flight may end.
+        is_closing: an end has sent Goodbye, and calls in flight may end.
         is_over: the session has ended.
         was_open: calls could be made, or still can.
         is_closed_by_us: this end closes the session, or has closed it.
@@ -109,7 +109,7 @@ class Stage(enum.Enum):
     PEER_CLOSING = "closing: the other end has begun"
     CLOSING = "closing: this end closes"
     LEAVING = "closing: this end closes, and its block is over"
-    FINISHED = "over: both ends have said Goodbye, and nothing was in flight"
+    FINISHED = "over: both ends have sent Goodbye, and nothing was in flight"
     CLOSED = "over: this end has closed it"
     LOST = "over: by the other end, the network or a bug"
     GIVEN_UP = "over: closed by this end before it was open"
@@ -127,10 +127,10 @@ class Event(enum.Enum):
     """The events that move a session from one stage to another."""
 
     OPENED = "both ends have accepted each other"
-    GOODBYE = "the other end has said Goodbye"
+    GOODBYE = "the other end has sent Goodbye"
     CLOSE = "this end begins to close"
     LEAVE = "its block is over"
-    FINISH = "both ends have said Goodbye, nothing is in flight, and this end closes"
+    FINISH = "both ends have sent Goodbye, nothing is in flight, and this end closes"
     STOP = "this end closes at once"
     LOSE = "something else has ended it"
 
@@ -208,12 +208,12 @@ class Lifecycle:
         self.when_closed: Callable[[], None] | None = None
         """Called when the session is over and its channel closed, to end its block (law 17)."""
         self.goodbye_text: str | None = None
-        """The text of the other end's Goodbye, if it said Goodbye first."""
+        """The text of the other end's Goodbye, if it was sent first."""
         self.cause: Exception | None = None
         """Why the session is over; None after an orderly end."""
         self.ended_by: EndedBy = "us"
         self._last_text = "it was closed before it was open"
-        """What the Goodbye of a session that was never open tells the other end."""
+        """The text of the Goodbye of a session that was never open."""
         self._close_by = math.inf
         """The time when a closing session is stopped."""
         self._alarm: trio.CancelScope | None = None
@@ -305,7 +305,7 @@ class Lifecycle:
             self._alarm.shield = False
 
     def _begin_to_close(self, event: Event, grace: float | None) -> None:
-        """Say Goodbye. The end of the last activity ends the session, or else the driver does."""
+        """Send Goodbye. The end of the last activity ends the session, or else the driver does."""
         if self.stage is Stage.OPENING:
             self.stop()  # nothing can be in flight
             return
@@ -386,7 +386,7 @@ class Lifecycle:
         self.lose(cause, by)
 
     def turn_away_unwelcomed(self, cause: Exception) -> None:
-        """Do so if the other end cannot have called yet, because it has no Welcome."""
+        """End the session if the other end cannot have called yet, because it has no Welcome."""
         if self.stage is Stage.OPENING and not self._has_welcomed:
             self.turn_away(cause)
 

@@ -51,7 +51,7 @@ class Options:
         credentials: the value for the other end's ``authenticate``; any value that may be an
             argument.
         authenticate: checks the other end's credentials before the session opens.
-        error_detail: how much of an undeclared exception the other end is told: ``"none"``,
+        error_detail: how much of an undeclared exception is sent to the other end: ``"none"``,
             ``"message"`` or ``"traceback"``.
 
     Raises:

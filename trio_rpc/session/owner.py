@@ -1,6 +1,6 @@
 """The Trio run that a session belongs to.
 
-Used in another run, a session would wait for ever there, and corrupt its own run.
+Used in another run, a session would wait forever there, and corrupt its own run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reader: a role that passes from task to task, and not a task of its own.
+"""The reader: a role that passes from task to task, not a separate task.
 
 Most handlers answer without ever waiting. A task and a cancel scope for each of them would cost
 more than the rest of the call, above all a turn of Trio's run loop. So the task that reads also

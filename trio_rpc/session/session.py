@@ -219,14 +219,14 @@ class Session:
         **kwargs: Any,
     ) -> AbstractAsyncContextManager[trio.abc.Channel[T]]: ...
     def duplex(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Open a duplex of the peer: ``async with session.duplex("chat", "lobby") as channel``.
+        """Open a duplex of the peer: ``async with session.duplex("chat", "room") as channel``.
 
         The block gets a ``trio.abc.Channel`` that also has ``send_eof()``, which closes only its
         sending half. To let the handler finish, receive until the end: leaving the block cancels
         it.
 
         Args:
-            method: its full name, or a duplex of a proxy; ``proxy.chat("lobby")`` does the same.
+            method: its full name, or a duplex of a proxy; ``proxy.chat("room")`` does the same.
             *args: the method's positional arguments, without its own end of the channel.
             **kwargs: the method's keyword arguments.
 
@@ -422,7 +422,7 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Whether calls can be made: the session is open, and neither end has said Goodbye."""
+        """Whether calls can be made: the session is open, and neither end has sent Goodbye."""
         return self._core.lifecycle.is_open
 
     async def wait_closed(self) -> SessionEnd:

@@ -36,5 +36,5 @@ _of_this_run = PerRun("trio_rpc sessions", Shared)
 
 
 def shared_of_this_run() -> Shared:
-    """Return what the sessions of this Trio run share that belong to no server."""
+    """Return the objects shared by the sessions of this Trio run that have no server."""
     return _of_this_run.get()

@@ -178,7 +178,7 @@ async def _size_limit(sender: End, receiver: End, max_packet: int) -> None:
         try:
             packet = await receiver.receive()
         except (DecodeError, trio.EndOfChannel, trio.BrokenResourceError):
-            # Nobody reads on, so the sender might wait for ever.
+            # No task reads any more, so the sender might wait forever.
             nursery.cancel_scope.cancel()
         else:
             raise AssertionError(f"{len(packet)} bytes arrived where {max_packet} are allowed")
@@ -313,7 +313,7 @@ async def _closed_there(sender: End, receiver: End, max_packet: int) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send_and_close)
-        await wait_all_tasks_blocked()  # a channel with a buffer is closed by now
+        await wait_all_tasks_blocked()  # a channel with a buffer is already closed
         assert [packet async for packet in receiver] == packets
     with _raises(trio.EndOfChannel):
         await receiver.receive()
@@ -365,7 +365,7 @@ async def _checkpoints(sender: End, receiver: End, max_packet: int) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send_two)
-        await wait_all_tasks_blocked()  # a channel with a buffer has both by now
+        await wait_all_tasks_blocked()  # a channel with a buffer already has both
         for _ in range(2):
             with assert_checkpoints():
                 await receiver.receive()

@@ -21,7 +21,7 @@ import trio
 __all__ = ["NO_FAULTS", "Failure", "Faults", "Link"]
 
 MAX_DELAYED = 64
-"""Slices in transit in one direction. The task that takes bytes waits when there are so many."""
+"""Slices in transit in one direction. The task that takes bytes waits when there are this many."""
 
 
 class Failure(enum.Enum):
@@ -34,7 +34,7 @@ class Failure(enum.Enum):
     HALF_CLOSE = "half-close"
     """This direction ends; the other one goes on."""
     FREEZE = "freeze"
-    """No byte moves in either direction, and neither end is told."""
+    """No byte moves in either direction, and neither end is notified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +196,7 @@ class _Direction:
             self._link.reset()
 
     async def _take(self, under_way: trio.MemorySendChannel[_Due]) -> None:
-        """Take bytes, and put them in transit, except those that the failure swallows."""
+        """Accept bytes, and put them in transit, except those that the failure drops."""
         while data := await self._source.receive_some(self._faults.max_slice):
             before, after = self._split(bytes(data))
             if before:

@@ -27,7 +27,7 @@ class _Minute:
 class RateLimitedLog:
     """Logs lines about one peer or one server, and counts the lines beyond the limit.
 
-    Each level has a limit of its own, so that lines about strangers hide no bug.
+    Each level has its own limit, so that lines about peers hide no bug.
 
     Args:
         logger: the logger that gets the lines.

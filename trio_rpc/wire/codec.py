@@ -236,7 +236,7 @@ class Codec:
         return message
 
     def _attach(self, message: Any) -> None:
-        """Give the message the references and the problem that were found in its extensions."""
+        """Set the references and the problem that were found in the message's extensions."""
         found, problem = self._found, self._problem
         self._forget()
         if hasattr(message, "problem"):

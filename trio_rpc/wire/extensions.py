@@ -1,7 +1,7 @@
 """The fixed table of extension types: how Python's own types travel that MessagePack lacks.
 
 A number in this table never changes its meaning. Those marked *of values* carry one MessagePack
-value; the rest carry the bytes said beside them.
+value. The others carry the bytes described beside them.
 
 ====  ====================  =========================================================
 code  Python                payload
@@ -155,8 +155,8 @@ def _packed(numbers: list[int]) -> bytes:
 
 
 def _ints(data: bytes, count: int) -> list[int]:
-    # What a longer payload holds is not for us to build, only to find that it is not this. The
-    # longest form has an array 32 and 64-bit integers.
+    # A longer payload is refused before it is decoded. The longest valid form has an array 32 and
+    # 64-bit integers.
     if len(data) > 5 + 9 * count:
         raise DecodeError(f"{len(data)} bytes where {count} integers are due")
     try:

@@ -143,7 +143,7 @@ class FrameReader:
         filled.release()
 
     def _sole_frame(self, data: bytes) -> bytes | None:
-        """Take a piece that is exactly one packet, as most are."""
+        """Accept a piece that is exactly one packet, as most are."""
         length = int.from_bytes(data[:PREFIX], "big")
         if PREFIX + length != len(data) or not 0 < length <= self._max_frame:
             return None

@@ -27,7 +27,7 @@ CHUNK = 1024
 
 BASE_SECONDS = 0.05
 SECONDS_PER_KEY = 1e-6
-"""Processor time allowed for keys: ten times what an ordinary machine needs, for each builder.
+"""Processor time allowed for keys: ten times the need of an ordinary machine, for each builder.
 
 The garbage collector is off meanwhile, since a collection scans the whole program's memory.
 """

@@ -1,7 +1,7 @@
-"""Limits on what a peer can make this end hold and do.
+"""Limits on the memory and the work that a peer can cause at this end.
 
 Limits belong to the receiver: each end states its own in Hello, and the other end respects them
-before it sends. Each field says what it protects.
+before it sends. Each field names the resource that it protects.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Limits:
     """
 
     max_message: int = 16 * MIB
-    """Bytes of one message: what a single call can make this end hold."""
+    """Bytes of one message: the most memory that a single call can use at this end."""
 
     max_packet: int = 256 * KIB
     """Bytes of one packet. Larger messages travel in pieces, so small ones wait for one packet."""

@@ -266,7 +266,7 @@ class Goodbye:
 
 @dataclass(slots=True)
 class Ping:
-    """Show that you are alive. ``number`` comes back in the Pong."""
+    """Ask for a Pong with the same ``number``, as a sign of life."""
 
     TYPE: ClassVar[int] = 13
     number: int

@@ -1,4 +1,4 @@
-"""Forwarded channels: each has a name and is closed on its own, and all end with their carrier."""
+"""Forwarded channels: each has a name and is closed separately, and all end with their carrier."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
 
     @property
     def taken(self) -> object:
-        """A value that changes when the other end takes a part of what waits for it.
+        """A value that changes when the other end reads a part of the unsent data.
 
         If it has granted credit, the packet waits for the carrier, whose progress counts.
         """
@@ -253,7 +253,7 @@ class Forwarding:
         Raises:
             Refused: the other end has no such route, or its handler has refused. The text has the
                 reason.
-            ValueError: the name is empty, too long, or cannot be encoded.
+            ValueError: the name is empty, longer than allowed, or cannot be encoded.
             trio.BrokenResourceError: the carrier has failed; its ``__cause__`` says why.
             trio.ClosedResourceError: the block of this forwarding has been left.
         """

@@ -240,7 +240,7 @@ class ForwardingCore:
         self._put(Goodbye(shorten(reason)))
 
     def end(self) -> None:
-        """Forget all channels and frames, because the carrier is gone."""
+        """Forget all channels and frames, because the carrier has ended."""
         self._control.clear()
         self._owing.clear()
         self._round.clear()
@@ -314,7 +314,7 @@ class ForwardingCore:
         limit: int,
         room: int,
     ) -> int:
-        """Take as much of a channel's packet as its turn, its credit and the room allow."""
+        """Remove as much of a channel's packet as its turn, its credit and the room allow."""
         packet = channel.packet
         assert packet is not None  # noqa: S101 - the caller has looked
         room -= DATA_HEADER
@@ -368,7 +368,7 @@ class ForwardingCore:
         self._control.append((encode(frame), ends))
 
     def _forget_if_over(self, channel: SubChannel) -> None:
-        # The places bound what waits here: a place is free again only when nothing of it waits.
+        # The slots bound the queued data: a slot is free again only when none of its data waits.
         if channel.parted and channel.theirs is Half.DONE:
             del self._channels[channel.id]
             if channel.id > 0:

@@ -96,13 +96,13 @@ class Driver:
     It runs three tasks, and has one way to end:
 
     1. The reader passes each received packet to the core, and the core's events to the inboxes.
-    2. The writer writes what the core has queued: Hello first, then control frames and shares of
+    2. The writer writes the core's queued frames: Hello first, then control frames and shares of
        packets. Each packet that it takes may wake a sender, or a task that waits for a place.
     3. The watch waits for the other end's Hello, in bounded time.
     4. ``_end`` gives every inbox the failure to raise, and ends :meth:`run`. Only the first failure
        counts. It is called by :meth:`stop`, for an error that the other end has caused (its reason
        is then sent with a Goodbye), and by ``_lose``.
-    5. ``_lose`` is for a carrier that is gone: queued frames are dropped, and draining stops. After
+    5. ``_lose`` is for an ended carrier: queued frames are dropped, and draining stops. After
        an error of the writer, the reader first handles data that has arrived, which may say why.
     6. ``_finish`` then drains the queue and closes the carrier, each in bounded time, and sets
        ``closed``.
@@ -304,7 +304,7 @@ class Driver:
                 raise
 
     def _lose(self, exc: Exception) -> None:
-        """End all channels, because the carrier is gone and nothing more can be sent."""
+        """End all channels, because the carrier has ended and nothing more can be sent."""
         self._core.end()
         self._draining.cancel()
         self._end(_broken_by(exc))
@@ -384,7 +384,7 @@ def _broken_by(exc: Exception) -> _Failure:
         "the other end closed it" if isinstance(exc, trio.EndOfChannel) else str(exc) or repr(exc)
     )
     keep_all_places(exc, _is_not_here)  # the frames refer to the driver, which keeps it
-    return _failing(trio.BrokenResourceError, f"the carrier is gone: {what}", exc)
+    return _failing(trio.BrokenResourceError, f"the carrier has ended: {what}", exc)
 
 
 def _is_not_here(module: str) -> bool:

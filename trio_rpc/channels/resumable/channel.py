@@ -299,13 +299,13 @@ class ResumableChannel(trio.abc.Channel[bytes]):
 
     @property
     def taken(self) -> object:
-        """A value that changes when the other end takes a part of what waits for it."""
+        """A value that changes when the other end reads a part of the unsent data."""
         return self.confirmed, getattr(self._carrier, "taken", None)
 
     # ── other methods for sessions ───────────────────────────────────────────────────────────
 
     def renew(self) -> bool:
-        """Give up the current connection, which seems to be dead.
+        """Drop the current connection, which seems to be dead.
 
         Return whether there can be another one.
         """

@@ -65,7 +65,7 @@ class ResumableSessions:
     ) -> None:
         self._options = options
         self._timeout = handshake_timeout
-        self._time_to_die = shutdown_timeout
+        self._shutdown_timeout = shutdown_timeout
         # Bounded: channels with a connection by the connections, and the others by max_waiting.
         self._channels: dict[bytes, ResumableChannel] = {}
 
@@ -113,7 +113,7 @@ class ResumableSessions:
     async def _refuse(self, carrier: trio.abc.Channel[bytes], reason: str) -> None:
         await carrier.send(encode(Frame(Kind.REFUSE, rest=reason.encode())))
         if (lingering := lingers(carrier)) is not None:
-            with trio.move_on_after(self._time_to_die):
+            with trio.move_on_after(self._shutdown_timeout):
                 await lingering.linger()
         await carrier.aclose()
         raise ConnectionRefusedError(reason)
@@ -162,7 +162,7 @@ class _Begun(trio.abc.Channel[bytes]):
 
     @property
     def taken(self) -> object:
-        """A value that changes when the other end takes a part of what waits for it."""
+        """A value that changes when the other end reads a part of the unsent data."""
         return getattr(self._channel, "taken", None)
 
     async def send(self, value: bytes) -> None:

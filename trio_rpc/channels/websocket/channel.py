@@ -103,7 +103,7 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
 
     @property
     def taken(self) -> object:
-        """A value that changes when the other end takes a part of what waits for it."""
+        """A value that changes when the other end reads a part of the unsent data."""
         return self._stream.taken
 
     async def send(self, value: bytes) -> None:

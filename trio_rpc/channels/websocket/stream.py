@@ -70,7 +70,7 @@ class WatchedStream(trio.abc.Stream):
 
     @property
     def taken(self) -> object:
-        """A value that changes when the other end takes a part of what waits for it."""
+        """A value that changes when the other end reads a part of the unsent data."""
         return waiting_in_system(self._stream)
 
     def opened(self) -> None:
@@ -141,7 +141,9 @@ class WatchedStream(trio.abc.Stream):
         except trio.BrokenResourceError:
             await trio.lowlevel.cancel_shielded_checkpoint()  # already lost; it is closed now
         if self._is_opening:
-            reason = f": {exc}" if (exc := sys.exception()) else ""  # what the library handles now
+            reason = (
+                f": {exc}" if (exc := sys.exception()) else ""
+            )  # the exception that the library handles
             raise ConnectionError(f"{self._other} did not do the WebSocket handshake{reason}")
 
     @property

@@ -100,13 +100,13 @@ class Lab:
 
     @method
     async def smooth(self, reading: Reading) -> Reading:
-        """Take a dataclass and give one back."""
+        """Return the mean of a reading, as a dataclass."""
         mean = sum(reading.values) / len(reading.values)
         return Reading(reading.sensor, (mean,))
 
     @method
     async def nap(self, seconds: float) -> None:
-        """Take some time."""
+        """Sleep for some time."""
         await trio.sleep(seconds)
 
     @method

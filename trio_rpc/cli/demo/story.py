@@ -204,7 +204,7 @@ async def _left(session: Session) -> int:
 
 
 async def use_what_lives(session: Session) -> list[Plain]:
-    """Take a few items of an endless stream, and start a task at the other end."""
+    """Receive a few items of an endless stream, and start a task at the other end."""
     lab = session.proxy("lab", Lab)
     await lab.forget()
     async with lab.samples() as samples:
@@ -217,13 +217,13 @@ async def use_what_lives(session: Session) -> list[Plain]:
     )
     await lab.forget()
     async with trio.open_nursery() as nursery:
-        said = await nursery.start(lab.oven, 180)
+        value = await nursery.start(lab.oven, 180)
         alive = any(node.method == "lab.oven" for node in await lab.look())
         nursery.cancel_scope.cancel()
     cleaned = [entry.text for entry in await lab.diary()][-1] == "has cleaned up"
     started = Plain(
         "await nursery.start(lab.oven, 180)",
-        f"{said!r}, and it lives in the nursery until that is cancelled",
+        f"{value!r}, and it lives in the nursery until that is cancelled",
         alive and cleaned and not await _left(session),
     )
     return [streamed, started]

@@ -177,13 +177,13 @@ def _decoded(answer: httpx.Response) -> Any:
 def _checked(answer: httpx.Response) -> Any:
     """Return the JSON of an answer. If it is a refusal, raise the error for its status."""
     body = _decoded(answer)
-    told = body if isinstance(body, dict) else {}
-    if answer.is_success and "error" not in told:
+    error = body if isinstance(body, dict) else {}
+    if answer.is_success and "error" not in error:
         return body
-    text = str(told.get("error") or f"{answer.status_code} {answer.reason_phrase}")
+    text = str(error.get("error") or f"{answer.status_code} {answer.reason_phrase}")
     kind = REFUSALS.get(answer.status_code)
     if kind is InvalidArguments:
-        raise InvalidArguments(text, str(told.get("parameter", "")))
+        raise InvalidArguments(text, str(error.get("parameter", "")))
     if kind is not None:
         raise kind(text)
     if answer.status_code == 410:

@@ -34,7 +34,7 @@ HANDSHAKE = 10
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """The longest pause between attempts to reconnect, in seconds: at first, and later on."""
 
-FAREWELL = 1
+GOODBYE_TIMEOUT = 1
 """Seconds that closing the WebSocket may take."""
 
 Callback = Callable[..., Awaitable[object] | object]
@@ -57,7 +57,7 @@ class _Holder:
 def _check_host(host: str) -> None:
     is_odd = not host or any(each in " /@?#" for each in host)
     if is_odd or host.count(":") == 1 or "]:" in host:
-        text = "port and path are arguments of their own"
+        text = "port and path are separate arguments"
         raise ValueError(f"host must be a name or an address alone, not {host!r}: {text}")
 
 
@@ -257,7 +257,7 @@ class Message:
     async def _say_goodbye(self) -> None:
         socket, self._socket, self._session = self._socket, None, None
         if socket is not None:
-            with trio.move_on_after(FAREWELL, shield=True):
+            with trio.move_on_after(GOODBYE_TIMEOUT, shield=True):
                 await socket.close('{"type":"bye"}')
 
     def _has_news(self) -> None:
@@ -289,10 +289,10 @@ class Message:
         """Call a method, run its callbacks as they come, and return its result.
 
         Callbacks run one after the other, in this task, with the arguments that the handler passes.
-        The result of an async callback is awaited. If a callback raises, the handler is told, and
+        The result of an async callback is awaited. If a callback raises, the handler learns of it, and
         the call goes on.
 
-        Outside of :meth:`connect`, a call with callbacks opens a connection of its own, and a call
+        Outside of :meth:`connect`, a call with callbacks opens a temporary connection, and a call
         without callbacks is a single request without a connection.
 
         If this task is cancelled, the call is cancelled too, and this waits until it has ended, for
@@ -406,13 +406,13 @@ class Message:
                 result = _call(callback, payload) if is_spread else callback(payload)
                 if isinstance(result, Awaitable):
                     await result
-            except Exception as exc:  # the handler is told
+            except Exception as exc:  # it is reported to the handler
                 logger.warning("the callback %r failed", name, exc_info=exc)
                 call.failed(name, f"{type(exc).__name__}: {exc}")
 
     async def _settle(self, end: dict[str, Any] | RpcError | None) -> Any:
         if isinstance(end, dict) and end.get("code") == "deadline":
-            # Law 5: a caller whose own deadline has passed sees Cancelled of its own scope.
+            # Law 5: a caller whose own deadline has passed sees the Cancelled of that scope.
             await trio.sleep_until(min(trio.current_effective_deadline(), trio.current_time() + 1))
             await trio.lowlevel.checkpoint()
         return self._result(end)
@@ -443,7 +443,7 @@ class Message:
         """GET a page of the same server, and return its JSON; None if the page is empty.
 
         Args:
-            path: the page's path, such as ``"/users"``, below that of the gateway.
+            path: the page's path, such as ``"/users"``, below the path of the gateway.
             params: the query, by name.
 
         Raises:

@@ -114,7 +114,7 @@ class Call:
     def handled(self) -> None:
         """Record that one callback message has been handled.
 
-        The gateway is told once a quarter of the window has been handled, so that it can send more.
+        This is reported once a quarter of the window has been handled, so that more can be sent.
         """
         self._handled += 1
         if self._handled - self._reported >= self._report_after:
@@ -138,16 +138,16 @@ class Call:
 
     def state(self) -> list[dict[str, Any]]:
         """Return messages that describe the call's state; they may repeat earlier ones."""
-        said: list[dict[str, Any]] = [
+        messages: list[dict[str, Any]] = [
             {"type": "callback_error", "name": name, "error": error}
             for name, error in self._errors.items()
         ]
         self._errors.clear()
         if self._handled:
-            said.append({"type": "handled", "count": self._handled})
+            messages.append({"type": "handled", "count": self._handled})
         if self._cancelled is not None:
-            said.append({"type": "cancel", "reason": self._cancelled})
-        return [{**message, "request_uuid": self.request} for message in said]
+            messages.append({"type": "cancel", "reason": self._cancelled})
+        return [{**message, "request_uuid": self.request} for message in messages]
 
 
 class ClientSession:
@@ -286,8 +286,8 @@ class ClientSession:
 
     def resume(self) -> str:
         """Return the first message of a new connection, which identifies this client."""
-        told = {"uuid": self.id, "token": self.token, "seq": self.seen}
-        return encode({"type": "resume", **told}).decode()
+        identity = {"uuid": self.id, "token": self.token, "seq": self.seen}
+        return encode({"type": "resume", **identity}).decode()
 
     def resumed(self) -> None:
         """Queue the state of all calls again: the last connection may have lost messages."""
@@ -298,19 +298,19 @@ class ClientSession:
         self._wake()
 
     def news(self) -> list[str]:
-        """Take the messages that are to be sent now."""
-        said, self._aside = self._aside, []
+        """Return the messages to send now, and forget them."""
+        messages, self._aside = self._aside, []
         if self._new_messages >= ACK_MESSAGES or self._new_bytes >= ACK_BYTES:
-            said.append({"type": "ack", "seq": self.seen})
+            messages.append({"type": "ack", "seq": self.seen})
             self._new_messages = self._new_bytes = 0
         for request, call in self._news.items():
             if call is not None:
-                said += call.state()
+                messages += call.state()
             else:
                 reason = "no caller waits for it"
-                said.append({"type": "cancel", "request_uuid": request, "reason": reason})
+                messages.append({"type": "cancel", "request_uuid": request, "reason": reason})
         self._news.clear()
-        return [encode(message).decode() for message in said]
+        return [encode(message).decode() for message in messages]
 
 
 def _seconds(value: Any) -> float:

@@ -65,7 +65,7 @@ __all__ = ["WITHOUT_DEFLATE", "Gateway"]
 logger = logging.getLogger("trio_rpc.gateway")
 
 EXPIRED = 10_000
-"""Ids of past clients to remember: a client that returns too late gets 410, a stranger 403."""
+"""Ids of past clients to remember: a client that returns too late gets 410, an unknown one 403."""
 
 HEADERS = (
     "Content-Type",
@@ -90,7 +90,7 @@ class Gateway:
 
     - a server runs it through its lifespan, when the gateway is the whole application;
     - ``async with gateway.run():`` runs it, in the lifespan of the application that it is mounted
-      in (which gives a mounted application no lifespan of its own);
+      in (which does not run the lifespan of a mounted application);
     - :func:`trio_rpc.gateway.serve` runs it.
 
     Args:
@@ -100,7 +100,7 @@ class Gateway:
         filters: functions that wrap each call; the first one is outermost.
         limits: the resources that clients may use.
         allowed_origins: other web origins whose pages may use the gateway, such as
-            ``"https://example.org"``. Pages of its own origin always may.
+            ``"https://example.org"``. Pages of the gateway's own origin always may.
         allowed_hosts: host names that clients may use for this server. None allows any name; that
             does not protect a server on loopback against DNS rebinding.
         legacy_clients: whether a client may call without a token, by its unguessable id alone.
@@ -555,7 +555,7 @@ class Gateway:
         return await _connection(client, {"type": "resumed", "uuid": client.id}, websocket).run()
 
     def _returning(self, text: str) -> Client | None:
-        """Return the client that a resume message comes from, ready to be sent what it missed.
+        """Return the client of a resume message, ready to receive the messages that it missed.
 
         None if the message does not prove an identity, if the client has ended, or if the backlog
         no longer holds everything that it missed.

@@ -58,7 +58,7 @@ class Backlog:
         self._share.take(len(message))
 
     def take(self, most: int) -> list[bytes]:
-        """Take the next messages to send: as many as fit in ``most`` bytes, and at least one.
+        """Return the next messages to send: as many as fit in ``most`` bytes, and at least one.
 
         The list is empty if there is no message to send.
         """

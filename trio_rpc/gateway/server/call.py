@@ -47,7 +47,7 @@ class CallSettings:
 
     Attributes:
         filters: functions that wrap each call; the first one is outermost.
-        detail: how much of an undeclared exception a client is told.
+        detail: how much of an undeclared exception is sent to a client.
         bugs: logs exceptions that handlers raise but their methods do not declare.
         complaints: logs mistakes of clients.
     """
@@ -62,7 +62,7 @@ class Caller(Protocol):
     """A call's view of the client that made it.
 
     Attributes:
-        is_resumable: whether the client speaks the newer protocol.
+        is_resumable: whether the client uses the newer protocol.
     """
 
     is_resumable: bool
@@ -210,7 +210,9 @@ class GatewayCall:
 
     def _cancelled(self, call: IncomingCall) -> dict[str, Any]:
         if not self._scope.cancelled_caught:
-            return self._error("cancelled", "the client is gone, or the gateway is closing")
+            return self._error(
+                "cancelled", "the client has disconnected, or the gateway is closing"
+            )
         if has_expired(call):
             return self._error("deadline", "the deadline has passed")
         return self._error("cancelled", "cancelled by the client")
@@ -232,9 +234,9 @@ class GatewayCall:
             self._handled = count
 
     def callback_failed(self, name: str, error: str) -> None:
-        """Record that a callback raised in the client; the handler's next use of it raises, too."""
+        """Record that a callback raised in the client; the handler's next use of it also raises."""
         if name in self._method.signature.callbacks:
-            if name not in self._failed:  # log once: a client may repeat this without end
+            if name not in self._failed:  # log once: a client may repeat this any number of times
                 self._failed.add(name)
                 text = "the callback %r of %s failed: %r"
                 self._settings.complaints.log(logging.WARNING, text, name, self.name, error)

@@ -122,7 +122,7 @@ class Connection:
             budget.give_back(size)
 
     async def _gather(self) -> None:
-        """Let other tasks run, so that the messages they queue in the next ticks share one frame.
+        """Wait some ticks, so that messages that other tasks queue meanwhile share one frame.
 
         Returns after a tick without a new message, or after ``GATHERING`` ticks.
         """

@@ -184,7 +184,7 @@ def _why_never_given(parameter: Parameter, annotation: Any) -> str | None:
         return "is positional-only, but browsers pass arguments by name: remove the '/'"
     if is_function(annotation):
         if kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
-            return "stands for several callbacks: give each a parameter of its own"
+            return "stands for several callbacks: give each a separate parameter"
         if not name.isascii():
             return "cannot be the name of a callback: it travels in a header, so use ASCII"
         if name in RESERVED | ENVELOPE:

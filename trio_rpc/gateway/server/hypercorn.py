@@ -1,6 +1,6 @@
 """Protections that hypercorn lacks.
 
-These are a configurable limit of WebSocket messages that holds, and a log that strangers cannot
+These are a configurable limit of WebSocket messages that holds, and a log that clients cannot
 fill.
 
 hypercorn also accepts ``permessage-deflate`` from every client that offers it, as browsers do, and
@@ -98,13 +98,13 @@ class _Buffer(WebsocketBuffer):
     def __init__(self, stream: WSStream, max_length: int) -> None:
         super().__init__(max_length)
         self._stream = weakref.ref(stream)  # which holds this
-        self._time_to_die = LINGER
+        self._shutdown_timeout = LINGER
         self._is_dying = False
 
     def limit(self, max_message: int, shutdown_timeout: float) -> None:
         """Set the most bytes of a message, and the seconds until a sender of more is cut off."""
         self.max_length = max_message
-        self._time_to_die = shutdown_timeout
+        self._shutdown_timeout = shutdown_timeout
 
     def extend(self, event: Message[Any]) -> None:
         data = event.data
@@ -114,7 +114,7 @@ class _Buffer(WebsocketBuffer):
             stream = self._stream()
             if not self._is_dying and stream is not None:
                 self._is_dying = True
-                stream.task_group.spawn(_die, stream, self._time_to_die)
+                stream.task_group.spawn(_die, stream, self._shutdown_timeout)
             raise FrameTooLargeError
         super().extend(event)
         self.length += size - len(data)

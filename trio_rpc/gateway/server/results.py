@@ -20,7 +20,7 @@ _OUTLIVES = "__trio_rpc_outlives__"
 
 
 def outlives(function: F) -> F:
-    """Mark a method, below ``@method``, whose calls keep running when their client is gone.
+    """Mark a method, below ``@method``, whose calls keep running after their client disconnects.
 
     The result can be fetched later, by the call's ``request_uuid``.
 

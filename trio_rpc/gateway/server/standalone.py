@@ -47,7 +47,7 @@ PROBE = 20
 hypercorn's own Pings are not used: they would keep each connection for as long after its end.
 """
 
-FAREWELL = 1
+GOODBYE_TIMEOUT = 1
 """Seconds that connections have to end by themselves when the server ends."""
 
 SECURE = "https"
@@ -130,7 +130,7 @@ async def serve(
 
 
 class _Server:
-    """Accepts connections and runs hypercorn's protocol code for each, in a task of its own."""
+    """Accepts connections and runs hypercorn's protocol code for each, in a separate task."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.listeners: list[trio.abc.Listener[Any]] = []
@@ -156,11 +156,11 @@ class _Server:
                 self._stop.set()
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until told to stop, then end everything in order.
+        """Serve until the application stops, then end everything in order.
 
         Shielded once the application has started: a cancellation of the block would otherwise cut
         the connections before the application can close its WebSockets. The end takes as long as
-        the application's shutdown, plus ``FAREWELL`` seconds.
+        the application's shutdown, plus ``GOODBYE_TIMEOUT`` seconds.
         """
         lifespan = Lifespan(self._app, self._config, self._state)
         with trio.CancelScope() as scope:
@@ -184,7 +184,7 @@ class _Server:
                 outer.cancel_scope.cancel()
 
     async def _let_them_leave(self) -> None:
-        with trio.move_on_after(FAREWELL):
+        with trio.move_on_after(GOODBYE_TIMEOUT):
             while self._streams:
                 self._one_left = trio.Event()
                 await self._one_left.wait()

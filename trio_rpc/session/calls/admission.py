@@ -65,6 +65,6 @@ class Admission:
             trio.lowlevel.reschedule(self._waiting.popleft())
 
     def open(self) -> None:
-        """Let every task pass from now on."""
+        """Admit every task from now on."""
         self._room = lambda: UNLIMITED
         self.let_in()

@@ -270,7 +270,7 @@ class OutgoingCalls:
             task_status, kwargs = _split_task_status(kwargs)
             if task_status is not None:
                 context = {**(context or {}), TASK_STATUS: True}
-        # What is lent to a call in a remote scope is lent to the scope, and lives as long (law 8).
+        # References passed in a call of a remote scope belong to that scope (law 8).
         functions = (
             NO_FUNCTIONS if remote_scope is None else self._open_scope(remote_scope).functions
         )
@@ -283,7 +283,7 @@ class OutgoingCalls:
                 method.name, list(args), kwargs or None, context, self._lend
             )
         except BaseException:
-            del self._functions[before:]  # the remote scope goes on without them
+            del self._functions[before:]  # the remote scope continues without them
             raise
         finally:
             functions, self._functions, self._method = self._functions, NO_FUNCTIONS, None
@@ -454,7 +454,7 @@ class OutgoingCalls:
         self.calls[message.id].listener.end_of_items()
 
     def grant_items(self, call: OutgoingCall, items: int, size: int) -> None:
-        """Give credit for items that were taken from this call's stream."""
+        """Grant credit for items that were received from this call's stream."""
         if call.answer is None:
             self.protocol.grant_items(call.id, items, size)
             self.writer.wake()

@@ -126,7 +126,7 @@ class OutgoingCall:
         self.task_status: trio.TaskStatus[Any] | None = None
 
     def take_callbacks(self, functions: list[BoundMethod]) -> None:
-        """Let the peer call these functions as part of this call, in its caller's context."""
+        """Allow the peer to call these functions as part of this call, in its caller's context."""
         self.functions = functions
         self.callbacks: set[RunningCallback] = set()
         """The callbacks that are running."""
@@ -218,6 +218,6 @@ def describe_exception(exc: BaseException) -> str:
 
 def _describe(exc: trio.Cancelled) -> str | None:
     if exc.reason is not None:
-        # An abort function must not raise, whatever object was given as the reason.
+        # An abort function must not raise, even if str() of the given reason fails.
         return str(exc.reason)[:1000].encode(errors="backslashreplace").decode()
     return "deadline" if exc.source == "deadline" else None

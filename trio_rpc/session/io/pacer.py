@@ -41,7 +41,7 @@ class Pacer:
         self._since = now
 
     def answered(self, now: float) -> None:
-        """Let the next batch leave, since the Pong has arrived."""
+        """Allow the next batch, since the Pong has arrived."""
         seconds = now - self._since
         self._shortest = min(self._shortest, seconds)
         if seconds <= 2 * self._shortest:

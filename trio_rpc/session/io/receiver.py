@@ -88,7 +88,7 @@ class Receiver:
                 self._whose = _NOBODY
 
     def receive_nowait(self) -> bool:
-        """Take a packet that has arrived, and return whether there was one.
+        """Handle a packet that has arrived, and return whether there was one.
 
         Raises the errors of the channel.
         """
@@ -154,7 +154,7 @@ class Receiver:
             self._stops.stop_receiving()
 
     def _first_reply(self, events: Iterator[m.Message], call: int) -> m.Reply | m.ReplyErr | None:
-        """Take the end of that call from a packet if it is the first message; leave the rest."""
+        """Remove the end of that call from a packet if it is the first message; leave the rest."""
         event = next(events, None)
         if isinstance(event, m.Reply | m.ReplyErr) and event.id == call:
             try:

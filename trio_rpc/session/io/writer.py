@@ -95,7 +95,7 @@ class _Packets:
         return self._protocol.has_data
 
     def next_packet(self) -> bytes | None:
-        """Take the next packet; notify the pacer if it completes a batch of pieces."""
+        """Return the next packet. Notify the pacer if it completes a batch of pieces."""
         was_paced = self._protocol.is_paced
         packet = self._protocol.next_packet()
         if self._protocol.is_paced and not was_paced:

@@ -130,7 +130,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
             self._pending.wake()
 
     def end_of_items(self) -> None:
-        """Handle the end of the items, while the call goes on."""
+        """Handle the end of the items, while the call continues."""
         self._has_ended = True
         if self._pending is not None:
             self._pending.wake()

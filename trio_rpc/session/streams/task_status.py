@@ -34,7 +34,7 @@ class RemoteTaskStatus:
         self._handled = None  # it refers to this object
 
     def started(self, value: Any = None) -> None:
-        """Let the caller of ``nursery.start`` continue with ``value``.
+        """Continue the caller of ``nursery.start`` with ``value``.
 
         This removes the handler's deadline: it was the start's, and the task has a new parent now.
 
