@@ -398,8 +398,7 @@ export class Message extends EventTarget {
     super();
     if (host === "" || host?.includes("/")) {
       throw new TypeError(
-        `host must be a name or an address alone, not ${host}: port and path are arguments` +
-          " of their own",
+        `host must be a name or an address alone, not ${host}: port and path are separate arguments`,
       );
     }
     const isSecure = secure ?? HERE.protocol === "https:";
