@@ -103,7 +103,7 @@ def run_blocking(function: Work, *arguments: Any) -> Any:
         function(*arguments).send(None)
     except StopIteration as stop:
         return stop.value
-    raise RuntimeError(f"{function} waits for an event loop, and there is none")
+    raise RuntimeError(f"{function} waits for an event loop, but no loop is running")
 
 
 class _Threads:

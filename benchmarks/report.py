@@ -46,7 +46,7 @@ class Spread:
 
 
 def values(outcome: Outcome, adapter: str, metric: str, against: str | None = None) -> list[float]:
-    """Return one value per round, divided by that of the adapter `against` if one is given."""
+    """Return one value per round. With `against`, divide it by the value of that adapter."""
     if adapter in outcome.failures or against in outcome.failures:
         return []
     return [

@@ -18,7 +18,7 @@ class Member:
 
     @trio_rpc.notification
     async def hear(self, who: str, line: str) -> None:
-        """Print a line that somebody has said."""
+        """Print a line of another member."""
         print(f"{who}: {line}")
 
 
@@ -69,7 +69,7 @@ async def main(url: str, name: str, lines: AsyncIterator[str]) -> None:
         nursery.start_soon(room.join, name)
         async for line in lines:
             await room.say(line.rstrip())
-        nursery.cancel_scope.cancel()  # this leaves the room: join() is cancelled, too
+        nursery.cancel_scope.cancel()  # leave the room: this also cancels join()
 
 
 if __name__ == "__main__":

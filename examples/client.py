@@ -34,7 +34,7 @@ async def main(url: str) -> None:
 
         with trio.move_on_after(0.1) as scope:
             await market.backtest("slow", steps=1000)
-        print("cancelled in time:", scope.cancelled_caught)  # the handler has ended, too
+        print("cancelled in time:", scope.cancelled_caught)  # the handler has also ended
 
         async with market.ticks("BTC") as ticks:
             print("ticks:", [round(await ticks.receive()) for _ in range(3)])

@@ -34,7 +34,7 @@ async def use(url: str, context: ssl.SSLContext) -> None:
         async with trio_rpc.connect(url, ssl_context=context) as session:
             print("with a certificate:", await session.proxy("vault", Vault).read())
     except (OSError, trio_rpc.SessionBroken):
-        print("without a certificate: not let in")
+        print("without a certificate: refused")
 
 
 async def main() -> None:
@@ -49,7 +49,7 @@ async def main() -> None:
 
 
 def make_certificates(folder: Path) -> None:
-    """Make what your certificate authority would give you."""
+    """Make the certificates that your certificate authority would issue."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(folder / "ca.pem")
     for name in ("server", "client"):

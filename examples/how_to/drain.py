@@ -19,7 +19,7 @@ class Client:
         self._session: trio_rpc.Session | None = None
 
     async def call(self, function: Callable[[trio_rpc.Session], Awaitable[T]]) -> T:
-        """Make a call, and repeat it if the server was leaving and has not begun it."""
+        """Make a call, and repeat it if the server was closing and has not started it."""
         while True:
             session = await self._connected()
             try:

@@ -32,7 +32,7 @@ class Shop:
 
 
 async def buy_two(shop: Shop) -> str:
-    """Use the new method, or the old one with a server that has no other."""
+    """Use the new method, or the old one if the server lacks the new one."""
     try:
         return await shop.buy_many(Order("tea"), 2)
     except trio_rpc.MethodNotFound:

@@ -37,7 +37,7 @@ class Desk:
 
     @trio_rpc.method
     async def subscribe(self, on_tick: Callable[[float], Awaitable[None]]) -> None:
-        nursery = trio_rpc.current_call().nursery  # that of the caller's remote scope
+        nursery = trio_rpc.current_call().nursery  # the nursery of the caller's remote scope
         nursery.start_soon(on_tick, 7.0)
 
 
@@ -85,7 +85,7 @@ async def lend_for_longer(desk: Desk, session: trio_rpc.Session) -> None:
         await show(value)
         called.set()
 
-    async with session.open_scope() as scope:  # what is given here lives until the block ends
+    async with session.open_scope() as scope:  # references passed here live until the block ends
         await scope.call(desk.subscribe, show_once)
         await called.wait()
 

@@ -43,7 +43,7 @@ class Shop:
 
 
 class OneLine(logging.Formatter):
-    """Show of a handler's bug which method it is in, and the exception without its traceback."""
+    """Log a handler's bug in one line: its method and the exception, without a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.name == "trio_rpc.handlers" and record.exc_info:

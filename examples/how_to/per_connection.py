@@ -28,7 +28,7 @@ class Cart:
 
 
 class Shop:
-    """What all clients share."""
+    """The state that all clients share."""
 
     def __init__(self, stock: dict[str, int]) -> None:
         self.stock = stock
@@ -68,7 +68,7 @@ async def main() -> None:
                     try:
                         await other.proxy("cart", Cart).add("tea")
                     except SoldOut as exc:
-                        print("bob is told:", exc)
+                        print("bob gets:", exc)
             await server.drain()
     print("after ann has left without paying:", shop.stock)
 

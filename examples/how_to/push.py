@@ -6,7 +6,7 @@ import trio_rpc
 
 
 class Board:
-    """What the server offers: the last text, for a client that has just connected."""
+    """The server's service: it returns the last text to a client that has just connected."""
 
     text = "welcome"
 
@@ -16,7 +16,7 @@ class Board:
 
 
 class Screen:
-    """What each client offers: the server pushes texts to it."""
+    """The service of each client: the server pushes texts to it."""
 
     def __init__(self) -> None:
         self.shown: list[str] = []

@@ -5,7 +5,7 @@ import trio_rpc
 
 
 class NameTaken(Exception):
-    """Somebody in the room already has this name."""
+    """Another member of the room already has this name."""
 
 
 @dataclass

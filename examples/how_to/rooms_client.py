@@ -36,7 +36,7 @@ if __name__ == "__main__":
     except* NameTaken:
         problem = f"the name {sys.argv[2]} is taken"
     except* (trio_rpc.SessionBroken, trio_rpc.RemoteCancelled):
-        problem = "the server has gone"
+        problem = "the server has stopped"
     except* KeyboardInterrupt:
         pass
     sys.exit(problem)

@@ -45,7 +45,7 @@ class Square:
 
 
 def without_trio(portal: BlockingPortal, url: str) -> None:
-    """Call from the threads of a program that has no Trio of its own."""
+    """Call from the threads of a program that does not run Trio."""
     with portal.wrap_async_context_manager(trio_rpc.connect(url)) as session:
 
         async def square(number: int) -> int:

@@ -3,7 +3,7 @@ from trio_rpc.testing import open_session_pair
 from jobs import Jobs
 
 
-async def test_render_tells_each_frame(autojump_clock):
+async def test_render_reports_each_frame(autojump_clock):
     told = []
     async with open_session_pair({"jobs": Jobs()}) as (_, session):
         jobs = session.proxy("jobs", Jobs)

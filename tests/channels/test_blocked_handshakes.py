@@ -1,4 +1,4 @@
-"""While this program is blocked, the peer's part of a handshake lies unread; it is not late for that."""
+"""A handshake is not late because this program was blocked and could not read the peer's part."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ async def test_clients_of_a_unix_socket_have_no_address(tmp_path):
         await connection.aclose()
 
 
-# ---- channels with a task of their own
+# ---- channels with a background task
 
 
 class Running:

@@ -568,7 +568,7 @@ def test_credit_is_granted_in_halves_of_a_window():
 
 
 class CoresModel:
-    """Two cores, the packets in transit, and a record of what their users know."""
+    """Two cores, the packets in transit, and records of their users' events."""
 
     def __init__(self):
         limits = Limits(max_packet=2 * MAX, max_channels=3), Limits(max_packet=MAX, max_channels=4)

@@ -1,4 +1,4 @@
-"""Channels in memory: what they offer beyond other channels."""
+"""Channels in memory: their methods beyond those of other channels."""
 
 from __future__ import annotations
 

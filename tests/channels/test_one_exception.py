@@ -24,7 +24,7 @@ GROUP = ExceptionGroup("of the body", [ValueError("first"), KeyError("second")])
 
 
 async def both_raise(own, other):
-    """Make a block's body and its background raise at once, and return what the block raises."""
+    """Make a block's body and background raise at once, and return the block's exception."""
 
     async def fail():
         raise other

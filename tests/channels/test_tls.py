@@ -82,7 +82,7 @@ async def test_a_certificate_for_another_host_is_refused(certificates):
 
 @pytest.fixture
 def trusted(certificates, tmp_path, monkeypatch):
-    """Make the system trust the test's authority, so that a client needs no context of its own."""
+    """Make the system trust the test's authority, so that a client needs no special context."""
     authority = tmp_path / "authority.pem"
     certificates.ca.cert_pem.write_to_path(str(authority))
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))

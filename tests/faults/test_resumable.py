@@ -1,4 +1,4 @@
-"""Resumable channels lose and duplicate no packet, whatever happens to their connections."""
+"""Resumable channels lose and duplicate no packet, however their connections fail."""
 
 from __future__ import annotations
 

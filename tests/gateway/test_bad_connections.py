@@ -1,4 +1,4 @@
-"""Connections with invalid input or an abrupt end: what is logged, and when they are closed."""
+"""Connections with invalid input or an abrupt end: their log lines, and their closing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""message.js in Node: what it sends and calls, without a browser."""
+"""message.js in Node: its requests and callbacks, without a browser."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ async def test_law_4_a_call_within_its_request_gets_an_answer_when_the_server_is
     assert (answers[0].status_code, answers[0].json()["code"]) == (500, "cancelled")
 
 
-async def test_a_request_is_told_that_the_gateway_is_closing_once_it_no_longer_runs(caplog):
+async def test_a_request_to_a_gateway_that_no_longer_runs_gets_the_reason(caplog):
     gateway = Gateway(Adder())
     http = httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://here")
     async with http:

@@ -107,7 +107,7 @@ def test_serving_and_running_raise_the_sentence(gateway):
 
 
 def test_a_host_like_fastapi_under_a_server_like_uvicorn_raises_the_sentence(gateway):
-    """As with FastAPI, the host's lifespan is a generator of its own around the gateway's."""
+    """As with FastAPI, the host's lifespan is a generator around the gateway's lifespan."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:

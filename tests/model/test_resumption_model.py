@@ -280,7 +280,7 @@ class Model:
                 self.steps.release(which)
 
     async def settle(self, clock):
-        """Let all pending actions happen."""
+        """Run all pending actions."""
         self.steps.open()
         for _ in range(20):
             await wait_all_tasks_blocked()

@@ -1,4 +1,4 @@
-"""Calls over a pair of Protocols: what one end does, the other end's events, and what remains."""
+"""Calls over a pair of Protocols: each action of one end, and the other end's events."""
 
 from __future__ import annotations
 

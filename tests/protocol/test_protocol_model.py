@@ -1,7 +1,7 @@
 """Two Protocols and a slow link against a model: every call has exactly one outcome.
 
 The link neither loses nor reorders packets, but may delay each of them in either direction. The
-model records what each end has asked for and what it has received. It has no states of its own,
+model records the actions of each end and the events it received. The model itself has no states,
 so it cannot repeat a mistake of the state tables.
 """
 

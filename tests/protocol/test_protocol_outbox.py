@@ -100,7 +100,7 @@ def test_packets_are_bounded_and_in_order(outbox):
 
 
 def test_batching_all_queued_messages_leave_in_order_in_one_packet_up_to_a_size(outbox):
-    """The outbox batches on its own. A session sends one packet per tick."""
+    """The outbox batches by itself. A session sends one packet per tick."""
     first = [request(number) for number in range(1, 6)]
     for each in first:
         outbox.put(each)

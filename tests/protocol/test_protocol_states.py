@@ -163,7 +163,7 @@ def test_a_message_in_pieces_is_legal_where_a_whole_one_is(ours, theirs, kind):
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - IN_PIECES, key=lambda kind: kind.TYPE))
-def test_other_messages_must_not_come_in_pieces(kind):
+def test_other_messages_must_not_be_sent_in_pieces(kind):
     pair = Pair()
     with pytest.raises(RemoteProtocolError, match="must not come in pieces"):
         received(pair.a, m.LastPiece(encoded(EXAMPLES[kind])))

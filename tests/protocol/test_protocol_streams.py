@@ -235,7 +235,7 @@ def test_a_cancelled_handler_may_still_send_started(pair):
     pair.assert_no_calls()
 
 
-# ── what a peer must not do ──────────────────────────────────────────────────────────────────
+# ── messages that a peer must not send ─────────────────────────────────────────────────────────
 
 
 def refused(end, *messages):

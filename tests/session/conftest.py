@@ -3,7 +3,7 @@
 A test of what sessions do takes the fixture ``session_pair`` and calls it in place of
 ``trio_rpc.testing.open_session_pair``, with the same arguments. It then runs once over each
 transport. All runs except those in memory are slow. ``--transport tcp`` chooses one. A test that
-has channels of its own, or that does not depend on the transport, calls ``open_session_pair``.
+makes its own channels, or that does not depend on the transport, calls ``open_session_pair``.
 If it does so without channels, ``tests/transports/test_transports.py`` lists it.
 """
 

@@ -1,4 +1,4 @@
-"""Aliases in the annotations of functions, streams and results mean what they stand for."""
+"""Aliases in the annotations of functions, streams and results mean the same as their values."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def test_an_alias_may_have_several_parameters(session_pair, sink, args, re
     assert await _received(session_pair, _desk(_made(STATEMENTS), sink, *args)) == [received]
 
 
-async def test_the_result_of_a_callback_is_converted_to_that_of_its_alias(session_pair, names):
+async def test_the_result_of_a_callback_is_converted_as_its_alias_says(session_pair, names):
     class Desk:
         @method
         async def ask(self, x):

@@ -33,7 +33,7 @@ class _Waiter:
 
 @contextlib.asynccontextmanager
 async def _server_session(services=None, **options):
-    """Run a session as a server does, in a task of its own, until the end of the block."""
+    """Run a session as a server does, in a separate task, until the end of the block."""
     ours, theirs = memory_channel_pair()
     core = Core(ours, make_tables(services), Options(**options), "somebody")
     make_session(core)

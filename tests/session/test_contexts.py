@@ -213,7 +213,7 @@ async def test_a_generator_argument_keeps_one_context_over_all_its_steps(session
         assert await server.call("seen.who") == "nobody"
 
 
-async def test_authenticate_and_a_function_that_makes_services_have_contexts_of_their_own(
+async def test_authenticate_and_a_services_function_have_separate_contexts(
     session_pair,
 ):
     found = []

@@ -1,4 +1,4 @@
-"""What a call costs, counted exactly, so that the figures do not depend on the machine.
+"""The costs of a call, counted exactly, so that the figures do not depend on the machine.
 
 Both ends are in this process, joined by one TCP connection, so each figure covers client and
 server together. A change that makes a call cheaper, or dearer for a reason, changes its figure.

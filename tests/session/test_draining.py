@@ -1,4 +1,4 @@
-"""Server.drain and clients that are connecting: they are turned away, or served and then drained."""
+"""Server.drain and clients that are connecting: they are refused, or served and then drained."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class MemoryListener:
 
     async def aclose(self):
         self._arrivals.close()
-        # As a system does with the connections that nobody has accepted.
+        # As a system does with connections that have not been accepted.
         with contextlib.suppress(trio.EndOfChannel, trio.WouldBlock):
             while True:
                 await self._connections.receive_nowait().aclose()
@@ -164,7 +164,7 @@ def serving(request):
     return serving
 
 
-async def test_a_client_that_has_said_nothing_is_turned_away(serving):
+async def test_a_client_that_has_sent_nothing_is_refused(serving):
     async with serving(Slow()) as (server, client):
         await client.hear(m.Hello)
         async with trio.open_nursery() as nursery:

@@ -557,7 +557,7 @@ async def test_an_expired_or_failed_time_limit_leaves_no_garbage(autojump_clock,
     assert await unreachable(scenario) == []
 
 
-# ── what a user keeps of a finished session ──────────────────────────────────────────────────
+# ── objects that a user keeps of a finished session ────────────────────────────────────────────
 
 
 async def test_a_callback_used_after_its_call_raises_an_error_that_says_why(autojump_clock):

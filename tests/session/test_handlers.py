@@ -319,7 +319,7 @@ async def test_a_failing_notification_is_logged_and_has_no_other_effect(
     assert sorted(str(each.exc_info[1]) for each in caplog.records) == ["inline", "later"]
 
 
-async def test_a_handler_that_cancels_a_scope_of_its_own_does_not_count_as_cancelled(
+async def test_a_handler_that_cancels_its_own_scope_does_not_count_as_cancelled(
     session_pair, no_time
 ):
     async def work():

@@ -89,7 +89,7 @@ async def test_sessions_without_a_server_share_one_rate_limit(no_time, caplog):
     assert len(caplog.records) == LINES
 
 
-async def test_each_level_has_lines_of_its_own(caplog):
+async def test_each_log_level_has_its_own_limit(caplog):
     caplog.set_level(logging.INFO)
     limited_log = RateLimitedLog(logging.getLogger("test"))
     for level in (logging.INFO, logging.WARNING, logging.ERROR):

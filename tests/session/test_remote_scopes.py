@@ -277,7 +277,7 @@ async def test_the_error_says_so_if_a_scope_ends_because_the_other_end_closes(
     async with session_pair(market, None, on_end="keep") as (a, b):
         with pytest.raises(trio_rpc.RemoteCancelled, match="scope: this session is ending"):
             async with b.open_scope():
-                await wait_all_tasks_blocked()  # the other end has opened it by now
+                await wait_all_tasks_blocked()  # the other end has already opened it
                 nursery.start_soon(functools.partial(a.aclose, grace=0))
                 await trio.sleep_forever()
 

@@ -24,7 +24,7 @@ GROUP = ExceptionGroup("the body's own", [ValueError("first"), KeyError("second"
 
 
 class Buggy(trio.abc.Channel[bytes]):
-    """A channel whose ``receive`` raises what no channel may raise, once it is told to."""
+    """A channel whose ``receive`` raises an invalid exception when a test asks for it."""
 
     def __init__(self, inner):
         self.inner = inner

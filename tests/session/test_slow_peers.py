@@ -133,7 +133,7 @@ class Peer:
                 return
 
     async def live(self, clock, intervals, *, reads):
-        """Read so many bytes in each interval; return how many intervals the session lasted."""
+        """Read that many bytes in each interval. Return how many intervals the session lasted."""
         for number in range(intervals):
             self.read(reads)
             await wait_all_tasks_blocked(0.005)
@@ -192,7 +192,7 @@ async def test_law_12_a_peer_that_takes_nothing_loses_its_session_over_any_trans
             assert reason in end.reason
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what was taken")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell how much was read")
 @pytest.mark.parametrize(("kind", "is_silent"), CASES)
 async def test_law_12_a_peer_that_takes_a_little_keeps_its_session_over_any_transport(
     kind, is_silent, open_peer, autojump_clock

@@ -1,4 +1,4 @@
-"""Law 12: unsent data for a peer that does not read is bounded, whatever the peer requests."""
+"""Law 12: unsent data for a peer that does not read is bounded, for every kind of message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The writer alone: it writes the packets it has taken in order, whatever the channel accepts."""
+"""The writer alone: it writes packets in order, even if the channel accepts only parts of them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Channel:
 
 
 class Observer:
-    """Ignores what the writer reports."""
+    """Ignores the writer's reports."""
 
     def sent(self):
         pass

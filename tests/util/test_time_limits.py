@@ -23,7 +23,7 @@ async def test_a_block_that_takes_longer_raises_a_timeout_error(autojump_clock):
     assert trio.current_time() == 10
 
 
-async def test_after_this_program_was_blocked_a_block_has_as_much_time_again_and_no_more(
+async def test_after_this_program_was_blocked_a_block_gets_its_time_once_more(
     autojump_clock,
 ):
     with pytest.raises(TimeoutError):
@@ -35,7 +35,7 @@ async def test_after_this_program_was_blocked_a_block_has_as_much_time_again_and
     assert trio.current_time() == 1019
 
 
-async def test_a_little_delay_is_no_block(autojump_clock):
+async def test_a_small_delay_does_not_count_as_blocked(autojump_clock):
     with pytest.raises(TimeoutError):
         async with time_limit(10, "no answer"):
             autojump_clock.jump(10.9)
@@ -43,13 +43,13 @@ async def test_a_little_delay_is_no_block(autojump_clock):
     assert trio.current_time() == 10.9
 
 
-async def test_what_the_block_raises_comes_out_alone(autojump_clock):
+async def test_an_exception_of_the_block_is_raised_without_a_group(autojump_clock):
     with pytest.raises(KeyError, match="its own"):
         async with time_limit(10, "no answer"):
             raise KeyError("its own")
 
 
-async def test_a_cancellation_from_outside_is_no_timeout(autojump_clock):
+async def test_a_cancellation_from_outside_is_not_a_timeout(autojump_clock):
     with trio.move_on_after(5) as scope:
         async with time_limit(10, "no answer"):
             await trio.sleep_forever()

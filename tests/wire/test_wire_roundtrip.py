@@ -31,7 +31,7 @@ def fields_of(message):
 
 @given(values)
 @settings(QUICK, max_examples=300)
-def test_every_value_comes_back_as_it_was(value):
+def test_every_value_is_decoded_equal(value):
     assert same(through(value), value)
 
 
@@ -44,7 +44,7 @@ def test_every_hashable_value_can_be_a_key_and_in_a_set(value):
 
 @given(messages)
 @settings(QUICK, max_examples=300)
-def test_every_message_comes_back_as_it_was(message):
+def test_every_message_is_decoded_equal(message):
     codec = Codec()
     encoded = codec.encode(message)
     [decoded] = codec.decode(encoded)
@@ -80,11 +80,11 @@ def test_decoding_is_lazy():
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, -0.0, 5e-324])
-def test_special_floats_come_back(value):
+def test_special_floats_are_decoded_equal(value):
     assert same(through(value), value)
 
 
-def test_nan_comes_back():
+def test_nan_is_decoded_as_nan():
     assert math.isnan(through(math.nan))
     assert through(decimal.Decimal("NaN")).is_nan()
     assert through(decimal.Decimal("-sNaN")).is_snan()
@@ -95,7 +95,7 @@ def test_nan_comes_back():
     "value",
     [0, 127, 128, -32, -33, 2**31, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, -(2**8183)],
 )
-def test_ints_of_every_width_come_back(value):
+def test_ints_of_every_width_are_decoded_equal(value):
     assert same(through(value), value)
 
 

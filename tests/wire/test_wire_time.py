@@ -1,4 +1,4 @@
-"""No message within the default limits blocks the event loop for long, whatever it contains."""
+"""No message within the default limits blocks the event loop for long."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Shop:
 
 
 async def buy_all(shop: Shop, item: str) -> int:
-    """Buy until the shop has no more; return how many it were."""
+    """Buy until the shop has none left, and return the number of items."""
     count = 0
     while True:
         try:
