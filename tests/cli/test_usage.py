@@ -153,7 +153,7 @@ def test_a_missing_extra_is_reported_in_one_line(missing, capsys, monkeypatch):
 
 def test_an_http_url_without_the_extra_of_the_gateway_says_what_to_install(capsys, monkeypatch):
     for name in list(sys.modules):
-        if name.startswith("trio_rpc.gateway"):
+        if name.startswith("trio_rpc.gateway") or name.partition(".")[0] == "hypercorn":
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "hypercorn", None)
     command = ["serve", "examples.market:services", "--listen", "http://127.0.0.1:0"]
