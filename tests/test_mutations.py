@@ -66,7 +66,7 @@ def test_listing_with_a_seed_is_reproducible(capsys):
 
 
 async def test_a_fault_is_noticed_or_survives_and_the_checkout_stays_as_it_was():
-    test = "wire/test_wire_registry.py::test_registered_classes_travel"
+    test = "wire/test_wire_registry.py::test_registered_classes_can_be_sent"
     noticed = fault("noticed", "wire/registry.py", "LAST_TAG = 127", "LAST_TAG = 126", test)
     survives = fault("survives", "wire/registry.py", '"""Your own classes', '"""Your classes', test)
     reported = []

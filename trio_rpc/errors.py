@@ -6,7 +6,7 @@
     ├── ProtocolError
     │   ├── LocalProtocolError          this program did something the protocol does not allow
     │   └── RemoteProtocolError         the peer sent something illegal; its session has ended
-    ├── CallError                       one call failed; the session goes on
+    ├── CallError                       one call failed; the session continues
     │   ├── RemoteError                 the handler raised an undeclared exception
     │   ├── MethodNotFound              no such service or method, or one of another kind
     │   ├── InvalidArguments            the arguments do not fit; the handler did not run
@@ -17,7 +17,7 @@
     ├── DecodeError                     bytes or a value from the peer cannot be understood
     ├── Refused                         the peer did not open the session or the channel
     ├── SessionClosed                   this end closed it (also a trio.ClosedResourceError)
-    └── SessionBroken                   the peer or the network did (also trio.BrokenResourceError)
+    └── SessionBroken                   the peer or the network ended it (also trio.BrokenResourceError)
 
 A declared exception of a handler arrives as itself and is not in this tree. Its ``__cause__`` is
 a :class:`RemoteTraceback` if the serving side shows tracebacks.
@@ -94,7 +94,7 @@ class RemoteProtocolError(ProtocolError):
 
 
 class CallError(RpcError):
-    """One call failed; its session goes on."""
+    """One call failed; its session continues."""
 
 
 class RemoteError(CallError):
@@ -181,7 +181,7 @@ class DecodeError(RpcError):
 class Refused(RpcError):
     """The session was not opened: another version, wrong credentials, or limits that do not fit.
 
-    An ``authenticate`` function raises it to turn a peer away; its text is sent to the peer. The
+    An ``authenticate`` function raises it to refuse a peer; its text is sent to the peer. The
     handler of a forwarded channel raises it to refuse the channel.
     """
 

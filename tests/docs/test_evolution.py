@@ -93,7 +93,7 @@ def test_the_table_has_these_rows():
         "a new parameter with a default",
         "a new field with a default",
         "a new field in a result",
-        "an exception more in `raises=`",
+        "another exception in `raises=`",
         "a wider type of a parameter (`int` to `float`)",
         "a wider type of a result",
     ]

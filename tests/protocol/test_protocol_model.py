@@ -414,7 +414,7 @@ class TwoEnds(RuleBasedStateMachine):
             assert sender.calls[credit.id].has_items
         assert receiver.protocol.notification_credit <= MAX_NOTIFICATIONS
 
-    # ── what always holds, and what holds in the end ─────────────────────────────────────────
+    # ── invariants, and checks at the end ───────────────────────────────────────────────────
 
     @invariant()
     def tables_agree(self):

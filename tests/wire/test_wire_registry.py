@@ -36,7 +36,7 @@ def make_broken_codec():
     return Codec(registry)
 
 
-def test_registered_classes_travel():
+def test_registered_classes_can_be_sent():
     codec = Codec(make_registry())
     value = [Fraction(1, 3), {Fraction(1, 2): {Fraction(3, 4)}}, (Fraction(5),)]
     [reply] = codec.decode(codec.encode(Reply(1, value)))

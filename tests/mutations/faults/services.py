@@ -27,7 +27,7 @@ FAULTS = (
         "services/lending.py",
         "        if said.is_plain:\n",
         "        if False:\n",
-        "services/test_never_sent.py",
+        "services/test_unsendable_results.py",
     ),
     fault(
         "a missing argument is not noticed before the function is called",

@@ -2,7 +2,7 @@
 
 Each holder of bytes (a client, an answer, the body of a request) has a share of one budget.
 
-Bound (law 12): the shares hold less than ``most`` bytes, plus the one message that went beyond it,
+Bound (law 12): the shares hold less than ``most`` bytes, plus the one message that exceeded it,
 plus ``ALWAYS`` bytes for each share. Proof: ``has_room`` is asked before a share takes a message,
 without a checkpoint in between, and it is true for one of two reasons.
 
@@ -11,7 +11,7 @@ without a checkpoint in between, and it is true for one of two reasons.
 2. The share holds at most ``ALWAYS`` bytes with this message in it. Such messages add at most
    ``ALWAYS`` bytes for each share, however many they are.
 
-The second reason lets a client go on that accepts its messages, while others have used up the
+By the second reason, a client that accepts its messages can continue while others have used up the
 budget. Bytes that are taken without asking are bounded elsewhere, where they are taken.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["ALWAYS", "SHORT", "Budget", "Share"]
 ALWAYS = 16 * 1024
 """Bytes that each share may hold, however many the others hold.
 
-More than a client of ours leaves unacknowledged while it reads.
+More than the clients of this library leave unacknowledged while they read.
 """
 
 
@@ -118,7 +118,7 @@ class Share:
             )
 
     def wait(self) -> None:
-        """Have ``wake`` called when the budget has room again."""
+        """Call ``wake`` when the budget has room again."""
         self._budget.add_waiting(self)
 
     def take(self, size: int) -> None:
@@ -134,7 +134,7 @@ class Share:
             self._budget.give_back(size)
 
     def close(self) -> None:
-        """Give everything back, and take nothing more."""
+        """Return all bytes, and hold none afterwards."""
         self._budget.forget(self)
         self.give_back(self.size)
         self._is_closed = True

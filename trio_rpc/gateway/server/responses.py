@@ -30,7 +30,7 @@ STATIC = Path(__file__).parents[1] / "static"
 
 
 def pages_below(folder: Path | str | None) -> list[Mount]:
-    """Return the route that serves a folder's files; none for None. Raises ValueError."""
+    """Return the route that serves a folder's files, or no route for None. Raises ValueError."""
     if folder is None:
         return []
     if not Path(folder).is_dir():
@@ -44,7 +44,7 @@ class _Pages(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
         if isinstance(response, RedirectResponse):
-            # A relative redirect adds the slash, whatever URL the browser has used for the folder.
+            # A relative redirect adds the slash to any URL that the browser has used for the folder.
             response.headers["location"] = f"./{quote(Path(path).name)}/"
         return response
 

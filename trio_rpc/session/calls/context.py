@@ -1,4 +1,4 @@
-"""The current call of a task, and the context that travels with the calls it makes."""
+"""The current call of a task, and the context that is sent with the calls it makes."""
 
 from __future__ import annotations
 
