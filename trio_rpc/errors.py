@@ -16,8 +16,8 @@
     ├── EncodeError                     a value cannot be sent; nothing was sent
     ├── DecodeError                     bytes or a value from the peer cannot be understood
     ├── Refused                         the peer did not open the session or the channel
-    ├── SessionClosed                   this end closed it (also a trio.ClosedResourceError)
-    └── SessionBroken                   the peer or the network ended it (also trio.BrokenResourceError)
+    ├── SessionClosed                   this end closed it (also trio.ClosedResourceError)
+    └── SessionBroken                   peer or network ended it (also trio.BrokenResourceError)
 
 A declared exception of a handler arrives as itself and is not in this tree. Its ``__cause__`` is
 a :class:`RemoteTraceback` if the serving side shows tracebacks.
