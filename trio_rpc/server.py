@@ -77,8 +77,8 @@ class Server:
         """Stop listening, send Goodbye on all sessions, and wait for the in-flight calls.
 
         A client that has been accepted may already be calling, so its session opens first, even if
-        the client has not finished the handshake. A client that has not been accepted yet is turned
-        away: it gets SessionBroken, which is ``orderly``.
+        the client has not finished the handshake. A client that has not been accepted yet is
+        refused: it gets SessionBroken, which is ``orderly``.
 
         If cancelled, all sessions end at once.
 

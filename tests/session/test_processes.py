@@ -207,7 +207,7 @@ async def test_a_child_may_leave_with_a_goodbye():
 
 
 async def test_the_end_of_a_child_is_noticed_even_if_another_process_holds_its_socket(caplog):
-    """Nor is the end of standard error awaited once the child itself has ended."""
+    """The session does not wait for the end of standard error once the child has ended."""
     script = 'sleep 60 & echo $! >&2; exec "$0" "$@"'
     async with open_process(
         ["/bin/sh", "-c", script, *command()], limits=Limits(handshake_timeout=TIME_LIMIT)
