@@ -289,8 +289,8 @@ class Message:
         """Call a method, run its callbacks as they come, and return its result.
 
         Callbacks run one after the other, in this task, with the arguments that the handler passes.
-        The result of an async callback is awaited. If a callback raises, the handler learns of it, and
-        the call goes on.
+        The result of an async callback is awaited. If a callback raises, the handler learns of it,
+        and the call continues.
 
         Outside of :meth:`connect`, a call with callbacks opens a temporary connection, and a call
         without callbacks is a single request without a connection.

@@ -44,7 +44,7 @@ class _Pages(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
         if isinstance(response, RedirectResponse):
-            # A relative redirect adds the slash to any URL that the browser has used for the folder.
+            # A relative redirect adds the slash to any URL that a browser uses for the folder.
             response.headers["location"] = f"./{quote(Path(path).name)}/"
         return response
 
