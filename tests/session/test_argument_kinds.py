@@ -476,3 +476,27 @@ async def test_an_object_of_a_registered_class_is_referenced_if_the_parameter_re
         assert await proxy.call(Called(2)) == 2
         assert await proxy.iterate(Called(2)) == [7]
         assert await proxy.iterate(Alive(3)) == [3]
+
+
+async def test_a_memory_channel_is_annotated_as_the_stream_that_it_is(session_pair):
+    class Desk:
+        @method
+        async def total(self, numbers: trio.MemoryReceiveChannel[set[int]]) -> list[set[int]]:
+            return [one async for one in numbers]
+
+        @stream
+        def several(self) -> trio.MemoryReceiveChannel[set[int]]:
+            send, receive = trio.open_memory_channel[set[int]](2)
+            with send:
+                send.send_nowait({1})
+                send.send_nowait([2])  # its caller converts it
+            return receive
+
+    send, receive = trio.open_memory_channel[Any](1)
+    with send:
+        send.send_nowait([3])
+    async with session_pair(Desk(), None) as (_, session):
+        desk = session.proxy("", Desk)
+        assert await desk.total(receive) == [{3}]
+        async with desk.several() as items:
+            assert [one async for one in items] == [{1}, {2}]

@@ -16,11 +16,24 @@ from inspect import Parameter
 from typing import Any, Final, ForwardRef, get_type_hints
 
 from trio_rpc.services.functions import substitute, type_arguments, written_in
+from trio_rpc.util.text import one_line
 
-__all__ = ["Annotations", "Names", "class_annotations", "remember_names", "why_missing"]
+__all__ = [
+    "Annotations",
+    "Names",
+    "Unresolved",
+    "class_annotations",
+    "is_unresolved",
+    "remember_names",
+    "why_missing",
+]
 
 REMEMBERED: Final = "__trio_rpc_names__"
 LOCALS: Final = ".<locals>."
+
+
+class Unresolved(TypeError):
+    """A name in an annotation is unknown at run time; a type checker may know it."""
 
 
 class Names:
@@ -70,13 +83,8 @@ class Annotations:
             return None
         try:
             meant = self.names(name).resolve(name, annotation)
-        except NameError as exc:
-            missing = exc.name or str(exc)
-            shown = annotation if isinstance(annotation, str) else repr(annotation)
-            raise TypeError(
-                f"{getattr(source, '__qualname__', '?')}: {missing!r} in the annotation {shown!r}"
-                f" of {name!r} cannot be resolved at run time: {why_missing(source, missing)}"
-            ) from exc
+        except Exception as exc:
+            raise _complaint(exc, source, annotation, name) from exc
         return substitute(meant, self._arguments(source))
 
     def _arguments(self, source: Any) -> dict[Any, Any]:
@@ -117,6 +125,39 @@ class Annotations:
             if annotation is not Parameter.empty:
                 return self._sources[0], annotation
         return None, None
+
+
+def _complaint(exc: Exception, source: Any, annotation: Any, name: str) -> TypeError:
+    """Return the error for an annotation of ``name`` that could not be evaluated."""
+    shown = annotation if isinstance(annotation, str) else repr(annotation)
+    function = getattr(source, "__qualname__", "?")
+    if isinstance(exc, NameError):
+        missing = exc.name or str(exc)
+        return Unresolved(
+            f"{function}: {missing!r} in the annotation {shown!r}"
+            f" of {name!r} cannot be resolved at run time: {why_missing(source, missing)}"
+        )
+    if isinstance(exc, AttributeError):
+        return Unresolved(
+            f"{function}: the annotation {shown!r} of {name!r} cannot be resolved at run time:"
+            f" {exc}"
+        )
+    why = "it is a tuple of types: write tuple[...]" if _is_tuple(shown) else one_line(str(exc))
+    return TypeError(f"{function}: the annotation {shown!r} of {name!r} is not valid: {why}")
+
+
+def _is_tuple(text: str) -> bool:
+    try:
+        return isinstance(ast.parse(text, mode="eval").body, ast.Tuple)
+    except SyntaxError:
+        return False
+
+
+def is_unresolved(exc: BaseException | None) -> bool:
+    """Return whether an error is about a name that only a type checker may know."""
+    while exc is not None and not isinstance(exc, (Unresolved, NameError)):
+        exc = exc.__cause__
+    return exc is not None
 
 
 def class_annotations(cls: type) -> dict[str, Callable[[], Any]]:

@@ -34,6 +34,7 @@ from typing import (
     NotRequired,
     ParamSpecArgs,
     ParamSpecKwargs,
+    Protocol,
     Required,
     Self,
     TypeVar,
@@ -86,12 +87,14 @@ from trio_rpc.services.models import (
 )
 from trio_rpc.services.records import READ_ONLY, is_typed_dict, record_of, unpacked
 from trio_rpc.services.special import (
+    NO_TYPES,
     container,
     enumeration,
     is_plain_enum,
     literal,
     nested_tuple,
     special,
+    why_no_type,
 )
 from trio_rpc.services.unions import field_names, names_of, union_converter
 
@@ -173,17 +176,17 @@ class _Adapting:
         if origin is Unpack:  # arguments of a TypeVarTuple, which may be anything
             return Any
         if origin in STREAMS:
-            return stream_of(origin, self.adapt(args[0]))
+            return stream_of(origin, self.adapt((*args, Any)[0]))
         if origin is CALLABLE or is_call_protocol(origin):
             return self._function(annotation)
         if hasattr(origin, "__value__"):  # the alias of a "type" statement, with its arguments
             return self._alias(identity(annotation), origin.__name__, aliased(annotation))
-        if isinstance(origin, type):
+        if isinstance(origin, type) and origin not in NO_TYPES:
             if is_model(origin):
                 return self._model_of(annotation)
             made = container(origin, args, self.adapt) or self._record(annotation)
             return instance_of(origin) if made is None else made
-        return annotation
+        raise TypeError(why_no_type(annotation))
 
     def _plain(self, annotation: Any) -> Any:
         """Adapt an annotation that has no arguments."""
@@ -210,10 +213,12 @@ class _Adapting:
     def _class(self, annotation: Any) -> Any:
         if annotation is CALLABLE or is_call_protocol(annotation):
             return self._function(annotation)
-        if is_protocol(annotation):
+        if is_protocol(annotation) and annotation is not Protocol:
             return instance_of(annotation)
-        if not isinstance(annotation, type) or isinstance(annotation, AdapterType):
+        if annotation is None or annotation is Any or isinstance(annotation, AdapterType):
             return annotation
+        if not isinstance(annotation, type) or annotation in NO_TYPES:
+            raise TypeError(why_no_type(annotation))
         if annotation in STREAMS:
             return annotation
         if annotation in SETS:
@@ -387,6 +392,8 @@ class _Adapting:
 
     def _function(self, annotation: Any) -> Any:
         said = said_of(annotation) or Said()
+        for one in (*said.positional, *said.named.values()):  # the other end will convert to it
+            self._checked(one)
         name = getattr(get_origin(annotation) or annotation, "__name__", "Callable")
         return function_of(name, self.adapt(said.result), preparer_of_said(said, self._names))
 

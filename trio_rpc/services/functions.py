@@ -31,6 +31,8 @@ from typing import (
 import trio
 
 __all__ = [
+    "CHANNELS",
+    "ITERABLES",
     "STREAMS",
     "UNIONS",
     "Said",
@@ -54,10 +56,18 @@ STREAMS: Final = frozenset(
         collections.abc.AsyncIterator,
         collections.abc.AsyncGenerator,
         trio.abc.ReceiveChannel,
+        trio.MemoryReceiveChannel,
         trio.abc.Channel,
+        trio.abc.SendChannel,
     }
 )
 """The classes that a stream may be annotated with, as in ``AsyncIterator[int]``."""
+
+ITERABLES: Final = STREAMS - {trio.abc.SendChannel}
+"""The streams whose items are received."""
+
+CHANNELS: Final = frozenset(cls for cls in STREAMS if issubclass(trio.abc.Channel, cls))
+"""The classes that the channel of a duplex may be annotated with: that of a channel, and bases."""
 
 MAX_WRAPPERS: Final = 100
 """The number of nested wrappers, or aliases, that are unwrapped: they may form a circle."""
@@ -94,7 +104,7 @@ def said_of(annotation: Any) -> Said | None:
     stands_for = aliased(annotation)
     if stands_for is not None:
         return said_of(stands_for)
-    if annotation is CALLABLE:
+    if annotation is CALLABLE or (origin is CALLABLE and not args):
         return Said()
     if origin is CALLABLE:
         return Said(_positional(*args[:-1]), result=awaited(args[-1]), is_plain=_is_plain(args[-1]))
@@ -151,10 +161,8 @@ def awaited(annotation: Any) -> Any:
     if inside in AWAITABLES or get_origin(inside) in AWAITABLES:
         annotation = inside
     origin, args = get_origin(annotation), get_args(annotation)
-    if annotation in AWAITABLES:
-        return Any
-    if origin in AWAITABLES:
-        return args[-1]
+    if annotation in AWAITABLES or origin in AWAITABLES:
+        return (Any, *args)[-1]
     if origin in UNIONS:
         return Union.__getitem__(tuple(map(awaited, args)))
     return annotation

@@ -72,6 +72,12 @@ LISTS: Final = (list, tuple, collections.deque)
 
 NO_NAMES: Final = Names({}, {})
 
+_SENDING: Final = (trio.abc.Channel, trio.abc.SendChannel)
+_ONE_WAY: Final = (
+    "but a handler can only receive from an argument: write Callable[[...], Awaitable[None]] and"
+    " pass the channel's send method, or mark the method with @duplex"
+)
+
 
 class Wanted:
     """An argument that is lent, because its annotation says so.
@@ -113,11 +119,11 @@ def is_alive(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
 
 
 def why_never_lent(annotation: Any, within: frozenset[Any] = frozenset()) -> str | None:
-    """Return why an argument could never be used as annotated, or None if it could.
+    """Return why an argument could never be used as annotated, and what to do; None if it could.
 
     Only arguments are lent. So a function cannot return functions or streams, and the items of a
     stream cannot be functions or streams. A function is called at its own end, so calls of it have
-    to be awaited.
+    to be awaited. A stream goes one way, to the handler.
     """
     key = identity(annotation)
     if key in within:
@@ -137,9 +143,11 @@ def why_never_lent(annotation: Any, within: frozenset[Any] = frozenset()) -> str
                 f" has to be awaited: annotate its result as Awaitable[{shown}]"
             )
         parts = (*said.positional, *said.named.values())
-    elif origin in STREAMS:
-        if is_alive(args[0]):
+    elif (cls := identity(origin or annotation)) in STREAMS:
+        if any(map(is_alive, args)):
             return f"a stream of {_ONLY_ARGUMENTS}"
+        if cls in _SENDING:
+            return f"a {cls.__name__}, {_ONE_WAY}"
         parts = ()
     else:
         parts = () if origin is None or origin is Literal else args
@@ -238,9 +246,9 @@ def preparer(
         return _as_function(said, names)
     if isinstance(annotation, TypeVar):
         return preparer(annotation.__bound__, names, within)
-    if origin in MAPPINGS:
+    if origin in MAPPINGS and args:
         return _of_mapping(preparer(args[-1], names, within))
-    if origin in SEQUENCES:
+    if origin in SEQUENCES and args:
         return _of_sequence(origin, args, names, within)
     key = identity(annotation)
     return within[key].inside() if key in within else _of_name(annotation, names, within)

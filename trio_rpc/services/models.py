@@ -435,7 +435,7 @@ def _is_plain(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
         return _is_plain(args[0], within)
     if origin is Literal:
         return all(type(one) in (str, int, types.NoneType) for one in args)
-    if origin is dict:
+    if origin is dict and args:
         return args[0] is str and _is_plain(args[1], within)
     return (origin is list or origin in UNIONS) and all(_is_plain(one, within) for one in args)
 

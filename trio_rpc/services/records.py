@@ -28,7 +28,7 @@ from typing import (
 import msgspec
 
 from trio_rpc.services.adapters import Read, reader
-from trio_rpc.services.annotations import Names, why_missing
+from trio_rpc.services.annotations import Names, Unresolved, why_missing
 from trio_rpc.services.functions import substitute, type_arguments
 
 __all__ = ["READ_ONLY", "Field", "Record", "is_typed_dict", "record_of", "unpacked"]
@@ -247,7 +247,9 @@ def _hints(annotation: Any, names: Names) -> dict[str, Any]:
         within = names.within(module, base)
         for name, one in inspect.get_annotations(base).items():
             resolved = _resolved(within, base, name, one)
-            if get_origin(resolved) is not ClassVar and resolved is not ClassVar:
+            if resolved is Final:
+                hints[name] = Any
+            elif get_origin(resolved) is not ClassVar and resolved is not ClassVar:
                 hints[name] = substitute(resolved, arguments.get(base, {}))
     return hints
 
@@ -257,10 +259,12 @@ def _resolved(names: Names, cls: type, name: str, annotation: Any) -> Any:
         return names.resolve(name, annotation)
     except NameError as exc:
         missing = exc.name or str(exc)
-        raise TypeError(
+        raise Unresolved(
             f"{missing!r} in the annotation of {name!r} of {cls.__qualname__} cannot be resolved"
             f" at run time: {why_missing(cls, missing)}"
         ) from exc
+    except AttributeError as exc:
+        raise Unresolved(f"the annotation of {name!r} of {cls.__qualname__}: {exc}") from exc
 
 
 def _bases(cls: Any) -> list[Any]:

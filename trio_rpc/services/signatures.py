@@ -30,7 +30,7 @@ from trio_rpc.services.converters import (
     make_converter,
     scalar_type,
 )
-from trio_rpc.services.functions import STREAMS, UNIONS, Said, awaited, bare, identity
+from trio_rpc.services.functions import CHANNELS, ITERABLES, UNIONS, Said, awaited, bare, identity
 from trio_rpc.services.lending import Prepare, PrepareAll, prepare_all, preparer
 from trio_rpc.services.records import record_of
 from trio_rpc.util.text import one_line, quoted
@@ -38,6 +38,9 @@ from trio_rpc.util.text import one_line, quoted
 __all__ = ["TASK_STATUS", "PrepareAll", "Signature", "checked", "complaint", "signature_of"]
 
 TASK_STATUS: Final = "task_status"
+
+
+_RESULT: Final = ("its result", "return")
 
 
 class _Anything(msgspec.Struct):
@@ -82,7 +85,7 @@ class Signature:
 
     __slots__ = (
         "_annotations",
-        "_convert_result",
+        "_converters",
         "_extra_keywords",
         "_extra_positional",
         "_first",
@@ -119,7 +122,7 @@ class Signature:
         self._named: dict[str, _Parameter] = {}
         self._extra_positional: _Parameter | None = None
         self._extra_keywords: _Parameter | None = None
-        self._convert_result: tuple[Convert | None] | None = None
+        self._converters: dict[str, Convert | None] = {}
         self.takes_task_status = False
         for parameter in parameters:
             self._add(parameter)
@@ -183,15 +186,17 @@ class Signature:
 
         The function raises DecodeError, with one line of text, if the result does not fit.
 
-        Raises TypeError if the annotation cannot be resolved or checked. That is done only here,
-        because the serving side does not need it.
+        Raises TypeError if the annotation cannot be resolved or checked.
         """
-        if self._convert_result is None:
-            self._convert_result = (self._make_result_converter(),)
-        return self._convert_result[0]
+        return self._made(
+            "result", lambda: checked(self.method, make_converter(self.adapted_result()))
+        )
 
-    def _make_result_converter(self) -> Convert | None:
-        return checked(self.method, make_converter(self.adapted_result()))
+    def _made(self, what: str, make: Callable[[], Convert | None]) -> Convert | None:
+        """Make a converter once. Until it is needed, its annotation may be unresolvable."""
+        if what not in self._converters:
+            self._converters[what] = make()
+        return self._converters[what]
 
     def started_converter(self) -> Convert | None:
         """Return a function that converts the started value, or None if anything fits.
@@ -203,8 +208,12 @@ class Signature:
         """
         if not self.takes_task_status:
             return None
-        adapted = self._adapt("the started value", self.started_annotation(), TASK_STATUS)
-        return checked(self.method, make_converter(adapted), "started value")
+
+        def make() -> Convert | None:
+            adapted = self._adapt("the started value", self.started_annotation(), TASK_STATUS)
+            return checked(self.method, make_converter(adapted), "started value")
+
+        return self._made("started value", make)
 
     def started_annotation(self) -> Any:
         """Return the annotation of the started value, or ``Any`` without one.
@@ -242,23 +251,31 @@ class Signature:
         Raises:
             TypeError: the annotation is not a stream's, or cannot be resolved or checked.
         """
-        where = f"parameter {self._first!r}" if duplex else "its result"
-        name = self._first if duplex else "return"
-        item = self.item_annotation(duplex=duplex)
-        return make_converter(self._adapt(f"the items of {where}", item, name))
+        where, name = (f"parameter {self._first!r}", self._first) if duplex else _RESULT
+
+        def make() -> Convert | None:
+            item = self.item_annotation(duplex=duplex)
+            return make_converter(self._adapt(f"the items of {where}", item, name))
+
+        return self._made(f"items of {name}", make)
 
     def item_annotation(self, *, duplex: bool = False) -> Any:
         """Return the annotation of a stream's items, or ``Any`` without one.
 
         Raises TypeError if the annotation is not a stream's, or cannot be resolved.
         """
-        annotation = bare(awaited(self._annotations.get(self._first if duplex else "return")))
-        if annotation is Any or identity(annotation) in STREAMS:
+        where, name = (f"parameter {self._first!r}", self._first) if duplex else _RESULT
+        annotation = bare(awaited(self._annotations.get(name)))
+        cls = get_origin(annotation) or annotation
+        if cls is Any:
             return Any
-        if get_origin(annotation) not in STREAMS:
-            where = f"parameter {self._first!r}" if duplex else "its result"
-            raise TypeError(f"{self.method}: the annotation of {where} is not that of a stream")
-        return get_args(annotation)[0]
+        if identity(cls) not in (CHANNELS if duplex else ITERABLES):
+            instead = "trio.abc.Channel" if duplex else "AsyncIterator"
+            raise TypeError(
+                f"{self.method}: the annotation of {where} is not that of a stream: write"
+                f" {instead}[...]"
+            )
+        return (*get_args(annotation), Any)[0]
 
     def _add(self, parameter: Parameter) -> None:
         name, kind = parameter.name, parameter.kind

@@ -6,13 +6,16 @@ import collections
 import collections.abc
 import enum
 import fractions
+import inspect
 import os
 import pathlib
 import re
 import types
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any, Final, get_origin
+from typing import Annotated, Any, Final, Generic, Protocol, get_origin
+
+import trio
 
 from trio_rpc.services.adapters import Read, adapter, reader
 from trio_rpc.services.records import is_typed_dict, unpacked
@@ -20,7 +23,16 @@ from trio_rpc.util.text import one_line
 from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION
 from trio_rpc.wire.to_msgpack import keeps_its_type
 
-__all__ = ["container", "enumeration", "is_plain_enum", "literal", "nested_tuple", "special"]
+__all__ = [
+    "NO_TYPES",
+    "container",
+    "enumeration",
+    "is_plain_enum",
+    "literal",
+    "nested_tuple",
+    "special",
+    "why_no_type",
+]
 
 Adapt = Callable[[Any], Any]
 
@@ -38,7 +50,14 @@ _NEVER: Final[dict[Any, str]] = {
     typing.TextIO: "a file cannot be sent: write str, or AsyncIterator[str]",
     typing.BinaryIO: "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
     types.ModuleType: "a module cannot be sent: send its name",
+    trio.MemorySendChannel: (
+        "a memory channel cannot be sent: write Callable[[...], Awaitable[None]] and pass its send"
+        " method, or mark the method with @duplex"
+    ),
 }
+
+NO_TYPES: Final = (Annotated, Generic, Protocol)
+"""Classes, in some versions of Python, that are not types by themselves."""
 
 _FRACTION: Final = re.compile(r"-?[0-9]+/0*[1-9][0-9]*")
 
@@ -50,8 +69,7 @@ def special(cls: type, adapt: Adapt) -> Any:
 
     Raises TypeError if no value could ever fit it.
     """
-    if cls in _NEVER:
-        raise TypeError(_NEVER[cls])
+    _refuse(cls)
     if issubclass(cls, BaseException):
         raise TypeError("an exception cannot be sent as a value: raise it, or send its text")
     if issubclass(cls, pathlib.PurePath):
@@ -65,10 +83,41 @@ def special(cls: type, adapt: Adapt) -> Any:
     return made if made is not None else _subclass(cls)
 
 
-def container(cls: type, args: Sequence[Any], adapt: Adapt) -> Any:
-    """Return the adapter of a container from the module ``collections``, or None for others."""
+def _refuse(cls: type) -> None:
     if cls in _NEVER:
         raise TypeError(_NEVER[cls])
+    if cls.__module__.partition(".")[0] == "trio" and not issubclass(cls, os.PathLike):
+        raise TypeError(f"trio.{cls.__name__} cannot be sent: it belongs to its own Trio run")
+
+
+def why_no_type(annotation: Any) -> str:
+    """Return why something is not a type, and what to write instead."""
+    name = getattr(annotation, "__name__", None) or getattr(annotation, "_name", None)
+    shown = one_line(str(name or repr(annotation)), 100)
+    if isinstance(annotation, tuple):
+        return f"{shown} is a tuple of types: write tuple[...]"
+    if isinstance(annotation, list):
+        return f"{shown} is a list of types: write list[...]"
+    if isinstance(annotation, dict):
+        return f"{shown} is a dict: write dict[...], or a TypedDict"
+    if isinstance(annotation, enum.Enum):
+        shown = str(annotation)
+    if isinstance(annotation, (int, bytes, enum.Enum)):
+        return f"{shown} is a value: write Literal[{shown}]"
+    if annotation is any:
+        return "any is a function: write Any"
+    if inspect.isroutine(annotation):
+        return f"{shown} is a function: write Callable[...] for a function, or the type it returns"
+    if isinstance(annotation, types.ModuleType):
+        return f"{shown} is a module: write a class in it"
+    if getattr(get_origin(annotation), "_name", None) in ("TypeGuard", "TypeIs"):
+        return f"{shown} says something to type checkers only: write bool"
+    return f"{shown} is not a type of values: write the type that the values have"
+
+
+def container(cls: type, args: Sequence[Any], adapt: Adapt) -> Any:
+    """Return the adapter of a container from the module ``collections``, or None for others."""
+    _refuse(cls)
     if cls is collections.deque:
         items: Any = list[adapt(args[0])] if args else list  # type: ignore[misc]
         return _made_of(cls, items, collections.deque)

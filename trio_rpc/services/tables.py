@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from trio_rpc.errors import MethodNotFound
+from trio_rpc.services.annotations import is_unresolved
 from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, inside, mark_of
 from trio_rpc.services.functions import awaited
 from trio_rpc.services.lending import is_alive, why_never_lent
@@ -214,6 +215,7 @@ def _bind(
         else Signature(function, skip_self=False, like=interface, owner=cls, name=full_name)
     )
     _check_lending(signature, mark.kind, like=function)
+    _check_answers(signature, mark.kind)
     return BoundMethod(
         name=full_name,
         kind=mark.kind,
@@ -255,10 +257,19 @@ def _check_lending(signature: Signature, kind: Kind, like: Callable[..., Any]) -
             f"{signature.method}: its started value is a function or a stream, but only an argument"
             " of a call can be one: add a parameter for a callback"
         )
-    for name in inspect.signature(like).parameters:
+    for name in [*inspect.signature(like).parameters][kind is Kind.DUPLEX :]:
         why = why_never_lent(_said(signature.annotation, name))
         if why is not None:
             raise TypeError(f"{signature.method}: parameter {name!r} takes {why}")
+
+
+def _check_answers(signature: Signature, kind: Kind) -> None:
+    """Raise TypeError if a caller with the same interface could never check what it gets."""
+    if kind is Kind.METHOD:
+        _said(signature.result_converter)
+    elif kind.is_opened:
+        _said(functools.partial(signature.item_converter, duplex=kind is Kind.DUPLEX))
+    _said(signature.started_converter)
 
 
 def _items(signature: Signature, kind: Kind) -> Any:
@@ -270,7 +281,9 @@ def _items(signature: Signature, kind: Kind) -> Any:
 def _said(get: Callable[..., Any], *name: str) -> Any:
     try:
         return get(*name)
-    except TypeError:
+    except TypeError as exc:
+        if not is_unresolved(exc):
+            raise
         return Any  # only a type checker can resolve it, and the serving side does not need it
 
 

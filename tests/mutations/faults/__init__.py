@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from . import bounds, channels, gateway, laws, races, resumable, security, services, wire
+from . import (
+    bounds,
+    channels,
+    gateway,
+    laws,
+    meanings,
+    races,
+    resumable,
+    security,
+    services,
+    wire,
+)
 
-AREAS = (laws, security, bounds, races, channels, resumable, wire, services, gateway)
+AREAS = (laws, security, bounds, races, channels, resumable, wire, services, meanings, gateway)
 
 FAULTS = tuple(one for area in AREAS for one in area.FAULTS)
 """All faults. Their descriptions are unique."""

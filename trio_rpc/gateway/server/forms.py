@@ -153,7 +153,7 @@ def _taken_apart(annotation: Any) -> tuple[inspect.Signature, dict[str, Any]]:
     if origin in UNIONS:
         members = [one for one in args if one is not types.NoneType]
         return _taken_apart(members[0] if len(members) == 1 else None)
-    if origin is collections.abc.Callable and isinstance(args[0], list):
+    if origin is collections.abc.Callable and isinstance((*args, None)[0], list):
         wanted = {f"argument_{number}": one for number, one in enumerate(args[0], 1)}
         parameters = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in wanted]
         return inspect.Signature(parameters), wanted
