@@ -102,7 +102,8 @@ class RemoteError(CallError):
 
     Attributes:
         type_name: the name of the exception's class at the other end, for people.
-        message: its text, as far as the serving side shows it.
+        message: its text, as far as the serving side shows it. If the exception was a RemoteError
+            itself, because its handler's own call had failed, the text names the first exception.
         notes: the notes added with ``add_note``.
         remote_traceback: the traceback as text, or ``""`` if the serving side does not show it.
     """
@@ -123,7 +124,12 @@ class RemoteError(CallError):
         self.remote_traceback = remote_traceback
 
     def __str__(self) -> str:
+        if self.message and self.type_name == _REMOTE_ERROR:
+            return self.message  # it has the name of the class that was raised first
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+_REMOTE_ERROR = f"{RemoteError.__module__}.{RemoteError.__qualname__}"
 
 
 class MethodNotFound(CallError):

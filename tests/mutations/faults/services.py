@@ -148,4 +148,11 @@ FAULTS = (
         "            if False:\n",
         "services/test_unsendable_results.py",
     ),
+    fault(
+        "an error that passes through several calls names each of them",
+        "errors.py",
+        "        if self.message and self.type_name == _REMOTE_ERROR:\n",
+        "        if False:\n",
+        "services/test_faults.py",
+    ),
 )
