@@ -19,7 +19,9 @@ from trio.testing import wait_all_tasks_blocked
 import trio_rpc
 from trio_rpc import Fate
 from trio_rpc.gateway import Gateway, GatewayLimits, Message, outlives
+from trio_rpc.gateway.server.browser import Client
 from trio_rpc.gateway.server.budget import ALWAYS, Budget, Share
+from trio_rpc.gateway.server.connection import Connection
 
 SIZE = 100_000
 MOST = 5 * SIZE
@@ -183,6 +185,29 @@ async def test_law_12_messages_to_clients_that_never_read_are_bounded_in_bytes_t
                 peer.acknowledge()
             await wait_all_tasks_blocked()
         assert host.gateway.unsent == 0
+
+
+async def test_law_12_the_servers_copies_of_a_frame_count_until_it_has_accepted_the_frame(nursery):
+    """Also if the client has ended meanwhile: hypercorn's sends cannot be cancelled."""
+    client, reads = Client(GatewayLimits(), resumable=False), trio.Event()
+
+    async def send(text):
+        if len(text) > SIZE:
+            with trio.CancelScope(shield=True):
+                await reads.wait()
+
+    connection = Connection(client, {"type": "uuid"}, send, trio.sleep_forever)
+    await nursery.start(client.run)
+    nursery.start_soon(connection.run)
+    client.say({"type": "finish", "payload": "x" * SIZE})
+    await wait_all_tasks_blocked()
+    assert COPIES * SIZE <= client.budget.size < COPIES * SIZE + SLACK
+    client.end("the test")
+    await wait_all_tasks_blocked()
+    assert 2 * SIZE <= client.budget.size < 2 * SIZE + SLACK
+    reads.set()
+    await wait_all_tasks_blocked()
+    assert client.budget.size == 0
 
 
 async def test_law_12_callbacks_wait_while_the_budget_is_used_up_and_go_on_in_turn():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +20,7 @@ __all__ = [
     "finish_payload",
     "from_json",
     "from_json_exactly",
+    "pieces_of",
     "to_json",
 ]
 
@@ -95,6 +96,17 @@ def _integer(digits: str) -> int | float:
             f"the integer {digits:.40} is beyond 2^53 - 1, where browsers round: send it as text"
         )
     return float(number)
+
+
+def pieces_of(text: bytes, size: int) -> Iterator[str]:
+    """Cut a text in UTF-8 into pieces of at most ``size`` bytes, which is at least 4."""
+    start = 0
+    while start < len(text):
+        end = start + size
+        while end < len(text) and text[end] & 0xC0 == 0x80:  # in the middle of a character
+            end -= 1
+        yield text[start:end].decode()
+        start = end
 
 
 def finish(request: str, result: Any) -> dict[str, Any]:

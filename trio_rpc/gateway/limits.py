@@ -73,8 +73,12 @@ class GatewayLimits:
     A body of more than 16 KiB that would go beyond is answered 503.
     """
 
-    frame_bytes: int = 64 * 1024
-    """The most bytes of messages that share one frame."""
+    frame_bytes: int = 16 * 1024
+    """The most bytes of messages that share one frame, and of each piece of a larger message.
+
+    A client shows that it is alive by acknowledging them, so this divided by twice ``keepalive`` is
+    the rate of the slowest network that works: 400 bytes a second by default.
+    """
 
     grace: float = 60.0
     """Seconds that a client may be disconnected before its calls are cancelled."""

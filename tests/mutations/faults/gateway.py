@@ -15,7 +15,44 @@ STANDALONE = "gateway/test_standalone.py"
 
 TOGETHER = "gateway/test_bytes_together.py"
 
+PIECES = "gateway/test_pieces.py"
+
 FAULTS = (
+    fault(
+        "a slow download of a large result counts as silence",
+        "gateway/server/browser.py",
+        "        if len(text) <= size or not self._takes_pieces:\n",
+        "        if True:\n",
+        PIECES,
+    ),
+    fault(
+        "pieces are sent to a client that cannot acknowledge them",
+        "gateway/server/browser.py",
+        "self._takes_pieces = resumable and pieces",
+        "self._takes_pieces = pieces",
+        PIECES,
+    ),
+    fault(
+        "a message is cut into pieces in the middle of a character",
+        "gateway/json_messages.py",
+        "        while end < len(text) and text[end] & 0xC0 == 0x80:",
+        "        while False:",
+        PIECES,
+    ),
+    fault(
+        "law 12: the Python client joins pieces without a bound",
+        "gateway/client/session.py",
+        "        is_too_large = self._pieces_size > MAX_WHOLE\n",
+        "        is_too_large = False\n",
+        PIECES,
+    ),
+    fault(
+        "the handler of a callback that was too large for its client runs on",
+        "gateway/client/session.py",
+        "                self._disown(request)  # its handler still runs if the message was a callback\n",
+        "",
+        PIECES,
+    ),
     fault(
         "law 12: any number of direct answers is held that nobody reads",
         "gateway/server/direct.py",

@@ -193,7 +193,7 @@ class Message:
         Its end raises OSError. Returns only if the gateway no longer knows the session.
         """
         host, port = self._place
-        query = "resumable=1" if self._session is None else "resume=1"
+        query = "resumable=1&pieces=1" if self._session is None else "resume=1"
         path = f"{self._path}/ws?{query}"
         async with open_text_socket(host, port, path, self._ssl_context, HANDSHAKE) as socket:
             async with time_limit(

@@ -32,6 +32,9 @@ MAX_HELD: Final = 20_000
 A gateway holds fewer for one client.
 """
 
+MAX_WHOLE: Final = 64 * 1024 * 1024
+"""The most characters of a message that arrives in pieces. A larger one fails its call."""
+
 TERMINAL: Final = ("finish", "error")
 
 
@@ -177,6 +180,10 @@ class ClientSession:
         self._posting = 0
         self._held: dict[str, list[dict[str, Any]]] = {}
         self._held_count = 0
+        # The pieces of the message that is arriving, which continues over the next connection.
+        # Bound: MAX_WHOLE.
+        self._pieces: list[str] = []
+        self._pieces_size = 0
         self._new_messages = 0
         self._new_bytes = 0
         self._aside: list[dict[str, Any]] = []
@@ -257,6 +264,26 @@ class ClientSession:
         self._new_messages += 1
         if kind == "callback" or kind in TERMINAL:
             self._deliver(str(message.get("request_uuid")), message)
+        elif kind == "piece":
+            self._hear_piece(message)
+
+    def _hear_piece(self, piece: dict[str, Any]) -> None:
+        text, request = str(piece.get("text")), str(piece.get("request_uuid"))
+        self._pieces.append(text)
+        self._pieces_size += len(text)
+        is_too_large = self._pieces_size > MAX_WHOLE
+        if is_too_large:
+            self._pieces.clear()
+        if piece.get("last"):
+            whole = "".join(self._pieces)
+            self._pieces.clear()
+            self._pieces_size = 0
+            if is_too_large:
+                error = f"the gateway sent a message of more than {MAX_WHOLE:,} characters"
+                self._deliver(request, {"type": "error", "code": "internal", "error": error})
+                self._disown(request)  # its handler still runs if the message was a callback
+            else:
+                self._deliver(request, _object(whole))
 
     def _deliver(self, request: str, message: dict[str, Any]) -> None:
         call = self.calls.get(request)
@@ -311,6 +338,16 @@ class ClientSession:
                 messages.append({"type": "cancel", "request_uuid": request, "reason": reason})
         self._news.clear()
         return [encode(message).decode() for message in messages]
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        message = from_json(text)
+    except ValueError as exc:
+        raise RemoteProtocolError(f"the gateway sent invalid JSON: {exc}") from None
+    if type(message) is not dict or message.get("type") not in ("callback", *TERMINAL):
+        raise RemoteProtocolError("the gateway sent pieces that are not a message of a call")
+    return message
 
 
 def _seconds(value: Any) -> float:

@@ -518,6 +518,7 @@ class Gateway:
         client = Client(
             self.limits,
             resumable="resumable" in websocket.query_params,
+            pieces="pieces" in websocket.query_params,
             complaints=self._settings.complaints,
             budget=self._unsent,
         )

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import trio
 
-from trio_rpc.gateway.json_messages import encode
+from trio_rpc.gateway.json_messages import encode, pieces_of
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.backlog import Backlog
 from trio_rpc.gateway.server.budget import SHORT, Budget, Share
@@ -50,6 +50,7 @@ class Client:
         limits: the gateway's limits.
         resumable: whether the client acknowledges the messages that it has seen and the callbacks
             that it has handled, and can reconnect.
+        pieces: whether the client accepts large messages in pieces.
         complaints: logs the client's mistakes; all clients of a gateway share one.
         budget: bounds the bytes that are held for all clients of a gateway together.
 
@@ -65,6 +66,7 @@ class Client:
         limits: GatewayLimits,
         *,
         resumable: bool,
+        pieces: bool = False,
         complaints: RateLimitedLog | None = None,
         budget: Budget | None = None,
     ) -> None:
@@ -76,6 +78,7 @@ class Client:
         self.works: dict[str, GatewayCall] = {}
         self.limits = limits
         self.is_resumable = resumable
+        self._takes_pieces = resumable and pieces
         self.window = limits.callbacks_ahead if resumable else math.inf
         self.backlog = Backlog(
             limits.backlog_messages, limits.backlog_bytes, keeps=resumable, share=self._share
@@ -215,7 +218,7 @@ class Client:
         while not self.is_over and not self._has_room(call, len(text)):
             await self._room.park()
             self.budget.pass_on()
-        self._queue(text)
+        self._queue(call.uuid, text)
         call.ahead += 1
 
     def _has_room(self, call: GatewayCall, size: int) -> bool:
@@ -241,12 +244,25 @@ class Client:
         text = encode(message)
         self._share.check_room(len(text))
         if message["type"] == "error" and not self.is_resumable:
-            self._queue(encode({**message, "type": "finish"}))  # the only end older clients know
+            self._put(encode({**message, "type": "finish"}))  # the only end older clients know
         else:
-            self._queue(text)
+            self._queue(message.get("request_uuid"), text)
         return text
 
-    def _queue(self, text: bytes) -> None:
+    def _queue(self, request: str | None, text: bytes) -> None:
+        if self.is_over:
+            return
+        size = max(self.limits.frame_bytes, 4)
+        if len(text) <= size or not self._takes_pieces:
+            self._put(text)
+            return
+        piece: dict[str, Any] = {"type": "piece", "request_uuid": request}
+        left = len(text)
+        for part in pieces_of(text, size):
+            left -= len(part.encode())
+            self._put(encode({**piece, "text": part, **({} if left else {"last": True})}))
+
+    def _put(self, text: bytes) -> None:
         if not self.is_over:
             self.backlog.put(text[:-1] + b',"seq":%d}' % self.backlog.next_number)
             if self._connection is not None:

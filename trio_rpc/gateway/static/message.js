@@ -28,6 +28,8 @@ const ACK_MESSAGES = 64;
 const ACK_SIZE = 8 * 1024;
 /** The most messages held for unanswered POSTs; a gateway holds fewer for one client. */
 const MAX_HELD = 20_000;
+/** The most characters of a message that arrives in pieces. A larger one fails its call. */
+const MAX_WHOLE = 256 * 1024 * 1024;
 /** Keys of a callback message that are not callbacks. */
 const ENVELOPE = new Set(["type", "request_uuid", "seq", "spread"]);
 const RESERVED = new Set([
@@ -226,6 +228,13 @@ class Session {
     /** @type {Map<string, any[]>} */
     this.held = new Map();
     this.heldCount = 0;
+    /**
+     * The pieces of the message that is arriving, which continues over the next connection.
+     * Bound: MAX_WHOLE.
+     * @type {string[]}
+     */
+    this.pieces = [];
+    this.piecesSize = 0;
     this.newMessages = 0;
     this.newSize = 0;
     /** @type {any[]} */
@@ -304,7 +313,32 @@ class Session {
     this.newMessages += 1;
     if (type === "callback" || type === "finish" || type === "error") {
       this.deliver(String(message.request_uuid), message);
+    } else if (type === "piece") {
+      this.hearPiece(String(message.request_uuid), String(message.text), message.last === true);
     }
+  }
+
+  /**
+   * @param {string} request
+   * @param {string} text
+   * @param {boolean} isLast
+   */
+  hearPiece(request, text, isLast) {
+    this.pieces.push(text);
+    this.piecesSize += text.length;
+    const isTooLarge = this.piecesSize > MAX_WHOLE;
+    if (isTooLarge) this.pieces = [];
+    if (!isLast) return;
+    const whole = this.pieces.join("");
+    this.pieces = [];
+    this.piecesSize = 0;
+    if (!isTooLarge) {
+      this.deliver(request, JSON.parse(whole));
+      return;
+    }
+    const error = `the gateway sent a message of more than ${MAX_WHOLE} characters`;
+    this.deliver(request, { type: "error", code: "internal", error });
+    this.disown(request); // its handler still runs if the message was a callback
   }
 
   /**
@@ -671,7 +705,7 @@ export class Message extends EventTarget {
   #connect() {
     this.#change("connecting");
     if (this.#state !== "connecting") return; // a listener has called close
-    const query = this.#session ? "resume=1" : "resumable=1";
+    const query = this.#session ? "resume=1" : "resumable=1&pieces=1";
     const url = this.#url(`ws?${query}`);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(url);
