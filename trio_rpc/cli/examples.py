@@ -58,8 +58,8 @@ EXAMPLES = {
 """The examples of each command: a description, and the line to type."""
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 the call failed, 2 bad usage, 3 no session (no server there, refused,"
-    " lost) or the address cannot be listened at, 130 interrupted."
+    "Exit codes: 0 done, 1 the call failed, 2 bad usage, 3 no session (no server, refused, lost)"
+    " or the address is in use, 130 interrupted."
 )
 
 

@@ -222,7 +222,7 @@ class _Driver:
         """Wait for handlers, send the last messages and close the channel, in bounded time.
 
         1. Wait for the handlers, which have been cancelled.
-        2. Unless this end's half has ended, say Goodbye if it has not done so, and drain the queue.
+        2. Unless this end's half has ended, send Goodbye if that is missing, and drain the queue.
         3. Let a drained channel linger: while the peer sends, closing it would cause a reset, which
            can discard the last messages. In a FINISHED session the peer sends nothing more.
         4. Close the channel.
@@ -237,7 +237,7 @@ class _Driver:
         if protocol.ours is not Half.ENDED:  # (2)
             lingering = None if core.lifecycle.stage is Stage.FINISHED else lingers(self._channel)
             if protocol.ours in (Half.GREETED, Half.OPEN):
-                protocol.goodbye(*core.lifecycle.goodbye())  # a refusal, if we were GREETED
+                protocol.goodbye(*core.lifecycle.goodbye())  # a refusal, if this end was GREETED
             core.writer.write_now()
             if not core.writer.is_done:
                 with trio.CancelScope(deadline=deadline, shield=True) as self._draining:
@@ -264,7 +264,7 @@ class _Driver:
     async def _authenticate(self, session: Session) -> None:
         core = self._core
         authenticate = core.options.authenticate
-        assert authenticate is not None  # noqa: S101 - the caller has looked
+        assert authenticate is not None  # noqa: S101 - checked by the caller
         try:
             with self._authenticating:
                 result: Any = authenticate(session, self._protocol.peer.credentials)

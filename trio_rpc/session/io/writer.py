@@ -28,7 +28,7 @@ class Watcher(typing.Protocol):
         """Handle that the channel has taken a packet, so that there may be room again."""
 
 
-class _Nobody:
+class _NoWatcher:
     """The watcher of a session that is over."""
 
     def sent(self) -> None:
@@ -65,7 +65,7 @@ class Writer(PacketWriter):
     def let_go(self) -> None:
         """Drop the references to this object. Nothing is written any more."""
         super().let_go()
-        self._watcher = _Nobody()
+        self._watcher = _NoWatcher()
 
     def send(self) -> None:
         """Write the message just queued: at once if no other is expected, else together with it."""
