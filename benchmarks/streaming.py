@@ -1,6 +1,6 @@
 """The timed loops of streams, of callbacks, and of small calls beside large ones.
 
-As in `loads`, each checks what it receives: items in order, without gaps.
+As in `loads`, each checks the received items: in order, without gaps.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ nitpick_ignore_regex = [
     ("py:class", r"trio_rpc\.wire\.parts\.BufferList"),  # packets that only sessions make
 ]
 
-# The few names of others that docstrings refer to; builds need no network.
+# The few names of other libraries in our docstrings, so that builds need no network.
 intersphinx_mapping = {
     "python": ("https://docs.python.org/3", "inventories/python.txt"),
     "trio": ("https://trio.readthedocs.io/en/stable", "inventories/trio.txt"),
@@ -76,7 +76,7 @@ def keep_colons(_app: Sphinx, what: str, *rest: Any) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Add what the extensions lack."""
+    """Add the features that the extensions lack."""
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
     app.add_transform(LinksOutOfTheSite)
     for name in ("hex-client", "hex-server"):  # the examples of protocol.md

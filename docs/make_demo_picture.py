@@ -1,4 +1,4 @@
-"""Make docs/demo.svg, a picture of what `trio-rpc demo` shows: uv run python docs/make_demo_picture.py."""
+"""Make docs/demo.svg, a picture of `trio-rpc demo`: uv run python docs/make_demo_picture.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = ("one scope tree", "A timeout here cancels the handler there", "Long job
 
 
 class Recorder(Output):
-    """Keeps what the demo shows, step by step."""
+    """Collects the views of the demo, step by step."""
 
     def __init__(self) -> None:
         super().__init__(as_json=False)
@@ -28,7 +28,7 @@ class Recorder(Output):
 
     @property
     def is_terminal(self) -> bool:
-        """No: progress bars that move are no picture."""
+        """False, because moving progress bars do not belong in a picture."""
         return False
 
     def show(self, view: RenderableType) -> None:
@@ -39,7 +39,7 @@ class Recorder(Output):
 
 
 def console() -> Console:
-    """Return a console that records, and writes nowhere."""
+    """Return a console that records its output and writes nothing."""
     return Console(
         record=True,
         width=WIDTH,
@@ -51,7 +51,7 @@ def console() -> Console:
 
 
 def text_of(views: list[RenderableType]) -> str:
-    """Return what some views show, as plain text."""
+    """Return the texts of some views."""
     plain = console()
     for view in views:
         plain.print(view)

@@ -52,7 +52,7 @@ async def connect(
     Raises:
         ValueError: the URL is not one of these, or ``on_end`` is neither ``"cancel"`` nor
             ``"keep"``.
-        OSError: the connection could not be made. The text is one line that says what was tried.
+        OSError: the connection could not be made. The text is one line that names the attempts.
         Refused: the server refused the session. All other errors of :func:`open_session` are also
             possible.
 

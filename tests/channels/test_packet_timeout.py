@@ -246,7 +246,7 @@ async def test_time_in_which_no_task_receives_does_not_count(websocket, autojump
 
 
 async def blocked_in_a_packet(nursery, channel, clock, go_on):
-    """Block the program during a packet whose rest ``go_on`` sends; return what is received."""
+    """Block the program during a packet whose rest ``go_on`` sends; return the received packets."""
     results = []
 
     async def receive():

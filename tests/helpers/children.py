@@ -61,7 +61,7 @@ class Plugin:
 
     @trio_rpc.method
     async def run(self, *command: str) -> str:
-        """Run a program and return what it prints."""
+        """Run a program and return its output."""
         return (await trio.run_process([*command], capture_stdout=True)).stdout.decode()
 
     @trio_rpc.method

@@ -23,7 +23,7 @@ def make_protocol(limits: Limits = SMALL_LIMITS) -> Protocol:
 
 
 def packets(protocol: Protocol) -> list[bytes]:
-    """Take all queued packets from a protocol, and return them."""
+    """Return all queued packets of a protocol."""
     taken = []
     while (packet := protocol.next_packet()) is not None:
         taken.append(bytes(packet))

@@ -1,4 +1,4 @@
-"""Exceptions arrive with their class, text, args and attributes, or a note names what was lost."""
+"""Exceptions arrive with their class, text, args and attributes, or a note names the lost parts."""
 
 from __future__ import annotations
 

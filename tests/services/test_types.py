@@ -359,7 +359,7 @@ TABLE: list[tuple[Any, list[Any], list[Any]]] = [
 ]  # fmt: skip
 
 if sys.version_info >= (3, 12):
-    exec(  # noqa: S102 - is no syntax for 3.11
+    exec(  # noqa: S102 - not valid syntax on 3.11
         "type Alias = pathlib.Path\n"
         "type Recursive = dict[str, Recursive] | list[Recursive] | pathlib.Path\n"
         "type Several[X] = list[X] | X\n"

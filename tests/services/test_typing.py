@@ -17,7 +17,7 @@ MISTAKES = Path(__file__).with_name("wrong_types.py")
 
 def mypy(path: Path) -> list[str]:
     """Return the errors that mypy finds in ``path`` with the project's settings."""
-    done = subprocess.run(  # noqa: S603 - our own interpreter, and a path of ours
+    done = subprocess.run(  # noqa: S603 - our own interpreter and path
         [sys.executable, "-m", "mypy", "--no-pretty", "--no-error-summary", str(path)],
         cwd=ROOT,
         capture_output=True,

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="Node is not installed")
 
 
 async def peer(kind, place, authority):
-    """Run the peer until its connection has ended, and return what it has recorded."""
+    """Run the peer until its connection has ended, and return its record."""
     command = [NODE, "--experimental-websocket", PEER, kind, place, OPENING.hex(), PINGS.hex()]
     with trio.fail_after(30):
         done = await trio.run_process([*command, authority], capture_stdout=True)

@@ -78,7 +78,7 @@ def parse_url(url: str) -> Address:
             ``ws://host:port/path`` or ``wss://host:port/path``.
 
     Raises:
-        ValueError: the URL is not one of these. The text says what is wrong and what is accepted.
+        ValueError: the URL is not one of these. The text names the mistake and the accepted forms.
     """
     try:
         return _parse(url)

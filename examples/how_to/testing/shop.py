@@ -14,7 +14,7 @@ class Shop:
 
     @trio_rpc.method(raises=(SoldOut,))
     async def buy(self, item: str) -> int:
-        """Take one item, and return how many are left."""
+        """Sell one item, and return how many are left."""
         if not self.stock.get(item):
             raise SoldOut(item)
         self.stock[item] -= 1

@@ -418,7 +418,7 @@ FAULTS = (
         "session/test_log_limits.py",
     ),
     fault(
-        "credit for items may exceed what was used",
+        "credit for items may exceed the used credit",
         "protocol/streams.py",
         "        if window.items > window.most_items or window.size > window.most_size:\n",
         "        if False:\n",

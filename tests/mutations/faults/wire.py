@@ -168,7 +168,7 @@ FAULTS = (
         "protocol/test_protocol_bad_input.py",
     ),
     fault(
-        "a Credit for items is not checked against what was sent",
+        "a Credit for items is not checked against the sent items",
         "protocol/streams.py",
         "        if window.items > window.most_items or window.size > window.most_size:\n",
         "        if window.items > window.most_items:\n",

@@ -68,7 +68,7 @@ class Budget:
         """Wake the next share that waits, if there is room.
 
         A task that was woken calls this before anything else, as it may need no room any more. It
-        takes its own room in the same step, so the next one finds out what is left.
+        takes its own room in the same step, so the next one sees the remaining room.
         """
         while self._waiting and not self.is_used_up:
             share = next(iter(self._waiting))
