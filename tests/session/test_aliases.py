@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import types
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NewType, TypeVar
 
 import pytest
 import trio
+from typing_extensions import TypeAliasType, TypedDict
+from typing_extensions import TypeVar as ExtendedTypeVar
 
 import trio_rpc
 from trio_rpc import duplex, method, stream
@@ -22,6 +25,10 @@ USED: dict[str, Any] = {
     "AsyncIterator": AsyncIterator,
     "T": T,
     "trio": trio,
+    "TypeAliasType": TypeAliasType,
+    "TypedDict": TypedDict,
+    "NewType": NewType,
+    "TypeVar": TypeVar,
 }
 SIMPLE = """
     Sink = Callable[[T], Awaitable[None]]
@@ -47,16 +54,29 @@ STATEMENTS = """
     type Never = list[Never]
     """
 
+QUOTED = """
+    Sink = TypeAliasType("Sink", "Callable[[T], Awaitable[None]]", type_params=(T,))
+    Source = TypeAliasType("Source", "Callable[[], Later[T]]", type_params=(T,))
+    Later = TypeAliasType("Later", Awaitable["T"], type_params=(T,))
+    Items = TypeAliasType("Items", "AsyncIterator[T]", type_params=(T,))
+    Pipe = TypeAliasType("Pipe", "trio.abc.Channel[T]", type_params=(T,))
+    Status = TypeAliasType("Status", "trio.TaskStatus[T]", type_params=(T,))
+    Sinks = TypeAliasType("Sinks", dict[str, "Sink[T]"], type_params=(T,))
+    """
+
 needs_statements = pytest.mark.skipif(sys.version_info < (3, 12), reason="no type statement")
 
 
 def _made(text: str) -> dict[str, Any]:
-    names = dict(USED)
+    names = {**USED, "__name__": f"made_{len(text)}"}
+    sys.modules[names["__name__"]] = module = types.ModuleType(names["__name__"])
+    vars(module).update(names)
+    names = vars(module)
     exec(textwrap.dedent(text), names)  # noqa: S102 - the statement is new in Python 3.12
     return names
 
 
-@pytest.fixture(params=[SIMPLE, pytest.param(STATEMENTS, marks=needs_statements)])
+@pytest.fixture(params=[SIMPLE, QUOTED, pytest.param(STATEMENTS, marks=needs_statements)])
 def names(request):
     return _made(request.param)
 
@@ -216,3 +236,81 @@ async def test_an_alias_of_a_type_that_can_never_be_sent_is_refused(names, annot
 async def test_an_alias_of_itself_is_resolved_once():
     service = type("Desk", (), {"ask": method(_service(_made(STATEMENTS), x="Never"))})()
     assert set(build_table(service)) == {"ask"}
+
+
+class Point(TypedDict):
+    """A class with the name of one in the module of the aliases, which means that one."""
+
+    name: str
+
+
+ELSEWHERE = """
+    class Point(TypedDict):
+        x: set[int]
+
+    Alias = TypeAliasType("Alias", "Point")
+    Listed = TypeAliasType("Listed", "list[T | Point]", type_params=(T,))
+    Inner = TypeAliasType("Inner", dict[str, "Point"])
+    Tree = TypeAliasType("Tree", "dict[str, Tree[T]] | T | None", type_params=(T,))
+    New = NewType("New", "Point")
+    Bound = TypeVar("Bound", bound="Point")
+    One = TypeVar("One", "Point", None)
+    """
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent", "received"),
+    [
+        ("Alias", {"x": [1]}, {"x": {1}}),
+        ("Listed[int]", [2, {"x": [1]}], [2, {"x": {1}}]),
+        ("Inner", {"a": {"x": [1]}}, {"a": {"x": {1}}}),
+        ("Tree[set[int]]", {"a": {"b": [1]}, "c": None}, {"a": {"b": {1}}, "c": None}),
+        ("New", {"x": [1]}, {"x": {1}}),
+        ("list[Bound]", [{"x": [1]}], [{"x": {1}}]),
+        ("One", {"x": [1]}, {"x": {1}}),
+    ],
+)
+async def test_a_name_in_an_alias_is_that_of_the_module_where_the_alias_is_defined(
+    session_pair, annotation, sent, received
+):
+    names = _made(ELSEWHERE)
+    got: list[Any] = []
+
+    class Desk:
+        @method
+        async def give(self, x):
+            got.append(x)
+            return sent
+
+    meant = eval(annotation, names)  # noqa: S307
+    Desk.give.__annotations__ = {"x": meant, "return": meant}
+    async with session_pair(Desk(), None) as (_, session):
+        assert await session.proxy("", Desk).give(sent) == received
+    assert got == [received]
+
+
+async def test_a_name_that_an_alias_does_not_find_is_named_at_registration():
+    class Local(TypedDict):
+        x: set[int]
+
+    Locals = TypeAliasType("Locals", "dict[T, Local]", type_params=(T,))  # noqa: N806 - a type
+
+    class Desk:
+        @method
+        async def get(self, x: Locals[str]) -> None: ...
+
+    with pytest.raises(TypeError, match=r"get: .* parameter 'x' .* 'Local' is not defined"):
+        build_table(Desk())
+
+
+async def test_a_type_variable_with_a_default_stands_for_it(session_pair):
+    Set = ExtendedTypeVar("Set", default=set[int])
+
+    class Desk:
+        @method
+        async def get(self, x: Set) -> list[Set]:
+            assert x == {1}
+            return [[2]]
+
+    async with session_pair(Desk(), None) as (_, session):
+        assert await session.proxy("", Desk).get([1]) == [{2}]

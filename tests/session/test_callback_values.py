@@ -6,9 +6,19 @@ This holds however a function is wrapped.
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import (
+    Any,
+    Concatenate,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    Required,
+    TypedDict,
+    TypeVar,
+    Unpack,
+)
 from unittest.mock import AsyncMock, MagicMock, Mock
 
 import attrs
@@ -547,3 +557,160 @@ async def test_wrappers_and_overrides_of_every_kind_work(session_pair, service, 
         await proxy.note("x")
         await session.ping()
         assert wrapped.line == "x"
+
+
+# ── functions that say less than the interface ───────────────────────────────────────────────
+
+
+class Pair(Protocol):
+    async def __call__(self, *args: Quote, **named: Quote) -> None: ...
+
+
+class Options(TypedDict, total=False):
+    best: Required[Quote]
+
+
+class Unpacked(Protocol):
+    async def __call__(self, *args: *tuple[Quote, ...], **named: Unpack[Options]) -> None: ...
+
+
+class OfQuotes(Handler[Quote], Protocol):
+    """A Protocol that fills in the type variable of its base."""
+
+
+class Tells:
+    @method
+    async def one(self, f: Callable[[Quote], Awaitable[None]]) -> None:
+        await f(Quote(1.0))
+
+    @method
+    async def several(self, f: Callable[[list[Quote]], Awaitable[None]]) -> None:
+        await f([Quote(1.0)])
+
+    @method
+    async def pair(self, f: Pair) -> None:
+        await f(Quote(1.0), Quote(1.0), best=Quote(1.0))
+
+    @method
+    async def unpacked(self, f: Unpacked) -> None:
+        await f(Quote(1.0), Quote(1.0), best=Quote(1.0))
+
+    @method
+    async def rest(self, f: Callable[[int, Unpack[tuple[Quote, ...]]], Awaitable[None]]) -> None:
+        await f(1, Quote(1.0), Quote(1.0))
+
+    @method
+    async def inherited(self, f: OfQuotes) -> None:
+        await f(Quote(1.0), note=Quote(1.0))
+
+
+def _of_anything(quote: Any) -> None:
+    assert type(quote) is Quote
+
+
+def _of_an_object(quote: object) -> None:
+    assert type(quote) is Quote
+
+
+def _of_a_variable(quote: T) -> None:
+    assert type(quote) is Quote
+
+
+def _of_any_number(*quotes: T) -> None:
+    assert [type(one) for one in quotes] == [Quote]
+
+
+@pytest.mark.parametrize("f", [_of_anything, _of_an_object, _of_a_variable, _of_any_number])
+async def test_the_interface_decides_where_a_function_says_nothing_definite(session_pair, f):
+    async with session_pair(Tells(), None) as (_, session):
+        await session.proxy("", Tells).one(f)
+
+
+async def test_the_send_method_of_a_memory_channel_gets_what_the_interface_says(session_pair):
+    send, receive = trio.open_memory_channel[Quote](1)
+    with send, receive:
+        async with session_pair(Tells(), None) as (_, session):
+            await session.proxy("", Tells).one(send.send)
+            assert await receive.receive() == Quote(1.0)
+            await session.proxy("", Tells).one(send.send_nowait)
+            assert await receive.receive() == Quote(1.0)
+
+
+def _of_a_list(quotes: list) -> None:
+    assert [type(one) for one in quotes] == [Quote]
+
+
+def _of_a_list_of_anything(quotes: list[Any]) -> None:
+    assert [type(one) for one in quotes] == [Quote]
+
+
+def _of_a_sequence(quotes: Sequence[T] | None) -> None:
+    assert [type(one) for one in quotes or ()] == [Quote]
+
+
+@pytest.mark.parametrize("f", [_of_a_list, _of_a_list_of_anything, _of_a_sequence])
+async def test_so_it_does_for_the_items_of_a_container(session_pair, f):
+    async with session_pair(Tells(), None) as (_, session):
+        await session.proxy("", Tells).several(f)
+
+
+def _of_a_dict(quote: dict[str, Any]) -> None:
+    assert quote == {"bid": 1.0}
+
+
+async def test_a_function_that_says_something_else_gets_that(session_pair):
+    async with session_pair(Tells(), None) as (_, session):
+        await session.proxy("", Tells).one(_of_a_dict)
+
+
+async def _kept(*quotes, **named):
+    assert all(type(one) is Quote for one in (*quotes, *named.values()) if one != 1)
+    assert len(quotes) + len(named) >= 2
+    return quotes[0]
+
+
+async def _first(quote, *quotes, best=None, note=None):
+    return await _kept(quote, *quotes, **{} if best is None else {"best": best}, note=note or quote)
+
+
+async def _third(quote, other, third=None, *, best=None):
+    assert type(third or other) is Quote
+    assert type(best or other) is Quote
+
+
+@pytest.mark.parametrize("name", ["pair", "unpacked", "rest", "inherited"])
+@pytest.mark.parametrize("f", [_kept, _first, _third])
+async def test_what_a_protocol_says_about_args_and_kwargs_is_used(session_pair, f, name):
+    if f is _third and name == "inherited":
+        pytest.skip("it has a note")
+    async with session_pair(Tells(), None) as (_, session):
+        await getattr(session.proxy("", Tells), name)(f)
+
+
+async def test_a_callback_may_annotate_its_own_rest_with_a_typed_dict(session_pair):
+    async def best(*quotes: *tuple[Quote, ...], **named: Unpack[Options]) -> None:
+        await _kept(*quotes, **named)
+
+    async with session_pair(Tells(), None) as (_, session):
+        call = session.call
+        await call("pair", best)
+        with pytest.raises(trio_rpc.RemoteError, match="has no parameter"):
+            await session.proxy("", Tells).inherited(best)
+
+
+async def test_the_names_of_a_protocol_in_a_function_are_known(session_pair):
+    class Local(NamedTuple):
+        x: set[int]
+
+    class Takes(Protocol):
+        async def __call__(self, one: Local) -> None: ...
+
+    class Desk:
+        @method
+        async def tell(self, f: Takes) -> None:
+            await f([[1]])
+
+    got: list[Any] = []
+    async with session_pair(Desk(), None) as (_, session):
+        await session.proxy("", Desk).tell(got.append)
+    assert got == [Local({1})]

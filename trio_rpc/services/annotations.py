@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter
 from typing import Any, Final, ForwardRef, get_type_hints
 
-from trio_rpc.services.functions import substitute, type_arguments, written_in
+from trio_rpc.services.aliases import substitute, type_arguments, written_in
 from trio_rpc.util.text import one_line
 
 __all__ = [

@@ -48,6 +48,7 @@ from typing import (
 import msgspec
 
 from trio_rpc.services.adapters import AdapterType, Read, adapter, reader
+from trio_rpc.services.aliases import UNIONS, aliased, identity, is_alias, stands_for
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.converters import (
     check_supported,
@@ -56,16 +57,7 @@ from trio_rpc.services.converters import (
     is_protocol,
     stream_of,
 )
-from trio_rpc.services.functions import (
-    CALLABLE,
-    STREAMS,
-    UNIONS,
-    Said,
-    aliased,
-    identity,
-    is_call_protocol,
-    said_of,
-)
+from trio_rpc.services.functions import CALLABLE, STREAMS, Said, is_call_protocol, said_of
 from trio_rpc.services.keyed import (
     SETS,
     check_hash,
@@ -179,7 +171,7 @@ class _Adapting:
             return stream_of(origin, self.adapt((*args, Any)[0]))
         if origin is CALLABLE or is_call_protocol(origin):
             return self._function(annotation)
-        if hasattr(origin, "__value__"):  # the alias of a "type" statement, with its arguments
+        if is_alias(origin):  # the alias of a "type" statement, with its arguments
             return self._alias(identity(annotation), origin.__name__, aliased(annotation))
         if isinstance(origin, type) and origin not in NO_TYPES:
             if is_model(origin):
@@ -204,10 +196,10 @@ class _Adapting:
         if isinstance(annotation, dataclasses.InitVar):
             return self.adapt(annotation.type)
         if hasattr(annotation, "__supertype__"):  # a NewType
-            adapted = self.adapt(annotation.__supertype__)
+            adapted = self.adapt(aliased(annotation))
             return annotation if adapted is annotation.__supertype__ else adapted
-        if hasattr(annotation, "__value__"):
-            return self._alias(annotation, annotation.__name__, annotation.__value__)
+        if is_alias(annotation):
+            return self._alias(annotation, annotation.__name__, aliased(annotation))
         return self._class(annotation)
 
     def _class(self, annotation: Any) -> Any:
@@ -238,9 +230,8 @@ class _Adapting:
         return special(annotation, self.adapt) or self._record(annotation) or annotation
 
     def _type_variable(self, variable: TypeVar) -> Any:
-        if variable.__constraints__:
-            return self.adapt(Union.__getitem__(variable.__constraints__))
-        return Any if variable.__bound__ is None else self.adapt(variable.__bound__)
+        meaning = stands_for(variable)
+        return Any if meaning is None else self.adapt(meaning)
 
     def _alias(self, key: Any, name: str, value: Any) -> Any:
         """Adapt the value of an alias, which may refer to the alias itself."""
@@ -392,7 +383,7 @@ class _Adapting:
 
     def _function(self, annotation: Any) -> Any:
         said = said_of(annotation) or Said()
-        for one in (*said.positional, *said.named.values()):  # the other end will convert to it
+        for one in said.arguments:  # the other end will convert to it
             self._checked(one)
         name = getattr(get_origin(annotation) or annotation, "__name__", "Callable")
         return function_of(name, self.adapt(said.result), preparer_of_said(said, self._names))

@@ -8,10 +8,9 @@ arguments to it where the callback itself has no annotation.
 from __future__ import annotations
 
 import collections.abc
-import functools
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import Parameter
 from typing import (
     Annotated,
@@ -20,36 +19,35 @@ from typing import (
     Final,
     Literal,
     NamedTuple,
+    ParamSpecArgs,
+    ParamSpecKwargs,
     TypeVar,
     TypeVarTuple,
     Union,
+    Unpack,
     get_args,
     get_origin,
-    get_type_hints,
 )
 
 import trio
+
+from trio_rpc.services.aliases import UNIONS, aliased, bare, stands_for, substitute, type_arguments
+from trio_rpc.services.annotations import Annotations, is_unresolved
+from trio_rpc.services.records import record_of, unpacked
 
 __all__ = [
     "CHANNELS",
     "ITERABLES",
     "STREAMS",
-    "UNIONS",
     "Said",
-    "aliased",
     "awaited",
-    "bare",
-    "identity",
     "is_call_protocol",
+    "is_vaguer",
     "said_of",
-    "substitute",
-    "type_arguments",
-    "written_in",
 ]
 
 CALLABLE: Any = collections.abc.Callable
 AWAITABLES: Final = (collections.abc.Awaitable, collections.abc.Coroutine, types.CoroutineType)
-UNIONS: Final = (Union, types.UnionType)
 STREAMS: Final = frozenset(
     {
         collections.abc.AsyncIterable,
@@ -69,9 +67,6 @@ ITERABLES: Final = STREAMS - {trio.abc.SendChannel}
 CHANNELS: Final = frozenset(cls for cls in STREAMS if issubclass(trio.abc.Channel, cls))
 """The classes that the channel of a duplex may be annotated with: that of a channel, and bases."""
 
-MAX_WRAPPERS: Final = 100
-"""The number of nested wrappers, or aliases, that are unwrapped: they may form a circle."""
-
 
 class Said(NamedTuple):
     """What the annotation of a function says about it; ``Any`` where it says nothing."""
@@ -82,10 +77,19 @@ class Said(NamedTuple):
     """The annotations of arguments by name."""
     result: Any = Any
     """The annotation of its result, after awaiting."""
+    more: Any = Any
+    """The annotation of the positional arguments after the first ones."""
+    others: Any = Any
+    """The annotation of arguments with other names."""
     names: Any = None
     """The names that its annotations may use as text, such as those of recursive aliases."""
     is_plain: bool = False
     """Whether a call of it returns a value that cannot be awaited, according to its annotation."""
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The annotations of all its arguments."""
+        return (*self.positional, *self.named.values(), self.more, self.others)
 
 
 def said_of(annotation: Any) -> Said | None:
@@ -99,51 +103,17 @@ def said_of(annotation: Any) -> Said | None:
         return said_of(args[0])
     if origin in UNIONS:
         return _said_of_several([said for said in map(said_of, args) if said is not None])
-    if isinstance(annotation, TypeVar):
-        return said_of(annotation.__bound__)
-    stands_for = aliased(annotation)
-    if stands_for is not None:
-        return said_of(stands_for)
+    meaning = stands_for(annotation) if isinstance(annotation, TypeVar) else aliased(annotation)
+    if meaning is not None:
+        return said_of(meaning)
     if annotation is CALLABLE or (origin is CALLABLE and not args):
         return Said()
     if origin is CALLABLE:
-        return Said(_positional(*args[:-1]), result=awaited(args[-1]), is_plain=_is_plain(args[-1]))
+        positional, more = _positional(*args[:-1])
+        return Said(positional, result=awaited(args[-1]), more=more, is_plain=_is_plain(args[-1]))
     if is_call_protocol(origin or annotation):
-        return _said_of_protocol(origin or annotation, args)
+        return _said_of_protocol(annotation)
     return None
-
-
-def aliased(annotation: Any) -> Any:
-    """Return the meaning of a NewType or of the alias of a ``type`` statement; None for others.
-
-    The arguments of an alias replace its type variables.
-    """
-    origin = get_origin(annotation)
-    if hasattr(origin, "__type_params__") and hasattr(origin, "__value__"):
-        known = _known(origin.__type_params__, get_args(annotation))
-        return substitute(origin.__value__, known)
-    return getattr(annotation, "__value__", None) or getattr(annotation, "__supertype__", None)
-
-
-def identity(annotation: Any) -> Any:
-    """Return a hashable key for an annotation, which may have a list among its arguments."""
-    try:
-        hash(annotation)
-    except TypeError:
-        return repr(annotation)
-    return annotation
-
-
-def bare(annotation: Any) -> Any:
-    """Return an annotation without aliases and without the additions of ``Annotated``."""
-    for _ in range(MAX_WRAPPERS):
-        inner = (
-            get_args(annotation)[0] if get_origin(annotation) is Annotated else aliased(annotation)
-        )
-        if inner is None:
-            return annotation
-        annotation = inner
-    raise TypeError(f"{annotation} is an alias of itself")
 
 
 def is_call_protocol(wanted: Any) -> bool:
@@ -183,112 +153,122 @@ def _is_plain(annotation: Any) -> bool:
     )
 
 
-def written_in(function: Any) -> Any:
-    """Return the innermost function of a callable, which has the annotations.
-
-    Raises TypeError if wrappers form a circle.
-    """
-    for _ in range(MAX_WRAPPERS):
-        inner = _inside(function)
-        if inner is function:
-            return function
-        function = inner
-    raise TypeError("its wrappers wrap each other")
-
-
-def _inside(function: Any) -> Any:
-    if isinstance(function, (functools.partial, functools.partialmethod)):
-        return function.func
-    if inspect.ismethod(function):
-        return function.__func__
-    if inspect.isfunction(function) or inspect.isbuiltin(function):
-        return getattr(function, "__wrapped__", function)
-    if isinstance(function, type):
-        init = inspect.getattr_static(function, "__init__")
-        return init if inspect.isfunction(init) else function
-    if hasattr(function, "__wrapped__"):
-        return function.__wrapped__
-    call = getattr(type(function), "__call__", None)  # noqa: B004 - how Python calls it
-    return call if inspect.isfunction(call) else function
+def is_vaguer(own: Any, wanted: Any) -> bool:
+    """Return whether an annotation says less than another about the same value."""
+    if wanted is Any or wanted is object:
+        return False
+    own, wanted = bare(own), bare(wanted)
+    has_variables = bool(getattr(own, "__parameters__", ())) and not isinstance(own, type)
+    if own is Any or own is object or isinstance(own, TypeVar) or has_variables:
+        return True
+    cls, other = get_origin(own) or own, get_origin(wanted) or wanted
+    if cls is not other and not (cls in UNIONS and other in UNIONS):
+        return False
+    mine, others = get_args(own), get_args(wanted)
+    return (bool(others) and not mine) or any(map(is_vaguer, mine, others))
 
 
 def _said_of_several(several: list[Said]) -> Said | None:
     if len(several) < 2:
         return several[0] if several else None
-    first = several[0]
     result = Union.__getitem__(tuple(said.result for said in several))
-    if all((said.positional, said.named) == (first.positional, first.named) for said in several):
-        return first._replace(result=result)
+    first = several[0]._replace(result=result)
+    if all(
+        said._replace(result=result, names=first.names, is_plain=first.is_plain) == first
+        for said in several
+    ):
+        return first
     return Said(result=result)
 
 
-def _positional(parameters: Any = ..., *_: Any) -> tuple[Any, ...]:
-    if isinstance(parameters, list):
-        return tuple(parameters)
+def _positional(parameters: Any = ..., *_: Any) -> tuple[tuple[Any, ...], Any]:
+    """Return the annotations of the first positional arguments, and that of all others."""
+    if isinstance(parameters, (list, tuple)):
+        return _spread(parameters)
     if get_origin(parameters) is Concatenate:
-        return get_args(parameters)[:-1]
-    return ()  # "..." or a ParamSpec
+        return get_args(parameters)[:-1], Any
+    return (), Any  # "..." or a ParamSpec
 
 
-def _said_of_protocol(protocol: Any, args: tuple[Any, ...]) -> Said:
-    function = protocol.__call__
+def _spread(annotations: Sequence[Any]) -> tuple[tuple[Any, ...], Any]:
+    """Replace each unpacked tuple by what it stands for; see :func:`_positional`."""
+    first: list[Any] = []
+    for index, one in enumerate(annotations, 1):
+        inside = unpacked(one)
+        if inside is not None and inside[1:] == (...,):
+            return tuple(first), inside[0] if index == len(annotations) else Any
+        first += [one] if inside is None else _spread(inside)[0]
+    return tuple(first), Any
+
+
+def _said_of_protocol(annotation: Any) -> Said:
+    protocol = get_origin(annotation) or annotation
+    definer = next(base for base in protocol.__mro__ if "__call__" in vars(base))
+    function = vars(definer)["__call__"]
     try:
-        hints = get_type_hints(function, include_extras=True)
         parameters = list(inspect.signature(function).parameters.values())[1:]
-    except (NameError, TypeError, ValueError):
-        return Said()  # only a type checker can resolve these annotations
-    known = _known(getattr(protocol, "__parameters__", ()), args)
-    said = {name: substitute(hint, known) for name, hint in hints.items()}
-    by_position = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    by_name = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    return Said(
-        tuple(said.get(one.name, Any) for one in parameters if one.kind in by_position),
-        {
-            one.name: said[one.name]
-            for one in parameters
-            if one.kind in by_name and one.name in said
-        },
-        awaited(said.get("return", Any)),
-        is_plain=not inspect.iscoroutinefunction(function) and _is_plain(said.get("return", Any)),
+    except (TypeError, ValueError):
+        return Said()  # it is not a function
+    return _Protocol(function, definer, type_arguments(annotation).get(definer, {})).said(
+        parameters
     )
 
 
-def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
-    """Replace type variables with their arguments, which are a tuple for a TypeVarTuple."""
-    if not arguments:
-        return annotation
-    if isinstance(annotation, TypeVar):
-        return arguments.get(annotation, annotation)
-    parameters = getattr(annotation, "__parameters__", ())
-    if isinstance(annotation, type) or not parameters:
-        return annotation
-    filled: list[Any] = []
-    for one in parameters:
-        several = isinstance(one, TypeVarTuple) and one in arguments
-        filled += arguments[one] if several else [arguments.get(one, one)]
-    return annotation[tuple(filled)]
+class _Protocol:
+    """The ``__call__`` of a Protocol, with the type arguments of the Protocol."""
 
+    def __init__(self, function: Any, definer: type, arguments: Mapping[Any, Any]) -> None:
+        self._annotations = Annotations(function, None, definer)
+        self._arguments = arguments
+        self._is_coroutine = inspect.iscoroutinefunction(function)
 
-def type_arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
-    """Map the class that ``annotation`` names, and each of its bases, to its type arguments."""
-    cls = get_origin(annotation) or annotation
-    own = dict(zip(getattr(cls, "__parameters__", ()), get_args(annotation), strict=False))
-    found = {cls: own}
-    for base in vars(cls).get("__orig_bases__", cls.__bases__) if isinstance(cls, type) else ():
-        if isinstance(get_origin(base) or base, type):
-            for one, mapping in type_arguments(base).items():
-                found[one] = {key: substitute(value, own) for key, value in mapping.items()}
-    return found
+    def said(self, parameters: Sequence[Parameter]) -> Said:
+        """Return what it says about arguments and results."""
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        more = others = Any
+        for one in parameters:
+            said = self._said(one.name)
+            if one.kind is Parameter.VAR_POSITIONAL:
+                rest, more = self._rest(said)
+                positional += rest
+            elif one.kind is Parameter.VAR_KEYWORD:
+                fields = self._fields(said, one.name)
+                named |= fields or {}
+                others = said if fields is None else Any
+            elif one.kind is Parameter.KEYWORD_ONLY:
+                named[one.name] = said
+            else:
+                positional.append(said)
+                if one.kind is Parameter.POSITIONAL_OR_KEYWORD:
+                    named[one.name] = said
+        names = self._annotations.names("return")
+        result = self._said("return")
+        is_plain = not self._is_coroutine and _is_plain(result)
+        return Said(tuple(positional), named, awaited(result), more, others, names, is_plain)
 
+    def _said(self, name: str) -> Any:
+        try:
+            return substitute(self._annotations.get(name), self._arguments)
+        except TypeError as exc:
+            if not is_unresolved(exc):
+                raise
+            return Any  # only a type checker can resolve it
 
-def _known(variables: tuple[Any, ...], arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    """Map type variables to their arguments. A TypeVarTuple gets those that the others leave."""
-    known: dict[Any, Any] = {}
-    rest = list(arguments)
-    for index, one in enumerate(variables):
-        if isinstance(one, TypeVarTuple):
-            count = max(len(rest) - (len(variables) - index - 1), 0)
-            known[one], rest = tuple(rest[:count]), rest[count:]
-        elif rest:
-            known[one] = rest.pop(0)
-    return known
+    def _rest(self, said: Any) -> tuple[tuple[Any, ...], Any]:
+        """Return what is said about the arguments of ``*args``, as :func:`_positional` does."""
+        if isinstance(said, ParamSpecArgs):
+            return _positional(self._arguments.get(said.__origin__, ...))
+        inside = get_args(said)[0] if get_origin(said) is Unpack else None
+        if isinstance(inside, TypeVarTuple):
+            return _spread(self._arguments.get(inside, (said,)))
+        return ((), said) if unpacked(said) is None else _spread((said,))
+
+    def _fields(self, said: Any, name: str) -> dict[str, Any] | None:
+        """Return the annotations of ``**kwargs: Unpack[...]``; None for any other annotation."""
+        if isinstance(said, ParamSpecKwargs):
+            return {}
+        if get_origin(said) is not Unpack:
+            return None
+        record = record_of(get_args(said)[0], self._annotations.names(name))
+        return {} if record is None else {one.name: one.annotation for one in record.fields}

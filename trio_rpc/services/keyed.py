@@ -23,7 +23,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from trio_rpc.errors import DecodeError
 from trio_rpc.services.adapters import Read, adapter, reader
-from trio_rpc.services.functions import UNIONS
+from trio_rpc.services.aliases import UNIONS
 from trio_rpc.wire.keys import KeyBuilder
 
 __all__ = ["SETS", "check_hash", "guarded_dict", "guarded_set", "mapping", "needs_guard"]

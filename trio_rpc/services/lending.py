@@ -27,16 +27,9 @@ import msgspec
 import trio
 
 from trio_rpc.errors import EncodeError
+from trio_rpc.services.aliases import UNIONS, aliased, bare, identity, stands_for
 from trio_rpc.services.annotations import Names
-from trio_rpc.services.functions import (
-    STREAMS,
-    UNIONS,
-    Said,
-    aliased,
-    bare,
-    identity,
-    said_of,
-)
+from trio_rpc.services.functions import STREAMS, Said, said_of
 from trio_rpc.services.records import Record, is_typed_dict, record_of
 from trio_rpc.wire.to_msgpack import AsData, InPlaceOf, has_data
 
@@ -102,10 +95,10 @@ PrepareAll: TypeAlias = Callable[
 
 def is_alive(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
     """Return whether only functions and streams fit an annotation, or containers of them."""
-    stands_for = annotation.__bound__ if isinstance(annotation, TypeVar) else aliased(annotation)
-    if stands_for is not None:
+    meaning = stands_for(annotation) if isinstance(annotation, TypeVar) else aliased(annotation)
+    if meaning is not None:
         key = identity(annotation)
-        return key not in within and is_alive(stands_for, within | {key})
+        return key not in within and is_alive(meaning, within | {key})
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in UNIONS:
         return all(is_alive(one, within) for one in args if one is not types.NoneType)
@@ -142,7 +135,7 @@ def why_never_lent(annotation: Any, within: frozenset[Any] = frozenset()) -> str
                 f"a function that returns {shown}, but it runs at the other end, so each call of it"
                 f" has to be awaited: annotate its result as Awaitable[{shown}]"
             )
-        parts = (*said.positional, *said.named.values())
+        parts = said.arguments
     elif (cls := identity(origin or annotation)) in STREAMS:
         if any(map(is_alive, args)):
             return f"a stream of {_ONLY_ARGUMENTS}"
@@ -217,8 +210,12 @@ NOWHERE: Final[Mapping[Any, _Again]] = types.MappingProxyType({})
 
 def preparer_of_said(said: Said, names: Names) -> PrepareAll | None:
     """Return a function that prepares the arguments of a callback, as its annotation says."""
+    names = said.names or names
     by_name = {name: preparer(one, names) for name, one in said.named.items()}
-    return prepare_all([preparer(one, names) for one in said.positional], by_name)
+    by_position = [preparer(one, names) for one in said.positional]
+    return prepare_all(
+        by_position, by_name, preparer(said.more, names), preparer(said.others, names)
+    )
 
 
 def preparer(
@@ -245,7 +242,7 @@ def preparer(
     if said is not None:
         return _as_function(said, names)
     if isinstance(annotation, TypeVar):
-        return preparer(annotation.__bound__, names, within)
+        return preparer(stands_for(annotation), names, within)
     if origin in MAPPINGS and args:
         return _of_mapping(preparer(args[-1], names, within))
     if origin in SEQUENCES and args:
@@ -267,9 +264,9 @@ def _of_name(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Pre
 
 
 def _of_what_is_in(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Prepare | None:
-    stands_for = aliased(annotation)
-    if stands_for is not None:
-        return preparer(stands_for, names, within)
+    meaning = aliased(annotation)
+    if meaning is not None:
+        return preparer(meaning, names, within)
     return _of_record(annotation, names, within) or _of_data(annotation)
 
 
@@ -282,7 +279,7 @@ def _as_stream(value: Any) -> Any:
 
 
 def _as_function(said: Said, names: Names) -> Prepare:
-    said = said._replace(names=names)
+    said = said._replace(names=said.names or names)
     return lambda value: Wanted(value, said) if callable(value) else value
 
 

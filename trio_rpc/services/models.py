@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, get_args, get_origin
 
 from trio_rpc.services.adapters import Ambiguous, Read, Verdict, adapter, reader
+from trio_rpc.services.aliases import UNIONS, aliased, substitute
 from trio_rpc.services.annotations import Names
-from trio_rpc.services.functions import UNIONS, aliased, substitute
 from trio_rpc.services.keyed import needs_guard
 from trio_rpc.services.records import record_of
 from trio_rpc.util.text import one_line

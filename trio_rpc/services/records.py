@@ -28,8 +28,8 @@ from typing import (
 import msgspec
 
 from trio_rpc.services.adapters import Read, reader
+from trio_rpc.services.aliases import substitute, type_arguments
 from trio_rpc.services.annotations import Names, Unresolved, why_missing
-from trio_rpc.services.functions import substitute, type_arguments
 
 __all__ = ["READ_ONLY", "Field", "Record", "is_typed_dict", "record_of", "unpacked"]
 

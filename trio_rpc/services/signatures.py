@@ -21,6 +21,7 @@ import trio
 
 from trio_rpc.errors import DecodeError, InvalidArguments
 from trio_rpc.services.adapters import Read, joined_paths
+from trio_rpc.services.aliases import UNIONS, bare, identity
 from trio_rpc.services.annotations import Annotations, Names
 from trio_rpc.services.conversion import adapt, is_function
 from trio_rpc.services.converters import (
@@ -30,7 +31,7 @@ from trio_rpc.services.converters import (
     make_converter,
     scalar_type,
 )
-from trio_rpc.services.functions import CHANNELS, ITERABLES, UNIONS, Said, awaited, bare, identity
+from trio_rpc.services.functions import CHANNELS, ITERABLES, Said, awaited, is_vaguer
 from trio_rpc.services.lending import Prepare, PrepareAll, prepare_all, preparer
 from trio_rpc.services.records import record_of
 from trio_rpc.util.text import one_line, quoted
@@ -284,12 +285,11 @@ class Signature:
                 raise TypeError(f"{self.method}: task_status cannot be positional-only")
             self.takes_task_status = True
             return
-        if self._said is None:
-            annotation = self._annotations.get(name)
-            if get_origin(annotation) is Unpack:
-                self._add_unpacked(parameter, get_args(annotation)[0])
-                return
-        one = self._parameter(parameter)
+        annotation = self._own(parameter)
+        if get_origin(annotation) is Unpack:
+            self._add_unpacked(parameter, get_args(annotation)[0])
+            return
+        one = self._parameter(parameter, annotation)
         if kind is Parameter.VAR_POSITIONAL:
             self._extra_positional = one
         elif kind is Parameter.VAR_KEYWORD:
@@ -303,54 +303,62 @@ class Signature:
                 if is_function(one.annotation):
                     self.callbacks[name] = one.required
 
-    def _parameter(self, parameter: Parameter) -> _Parameter:
+    def _own(self, parameter: Parameter) -> Any:
+        """Return the function's own annotation of a parameter, or ``Any``.
+
+        Raises TypeError if it cannot be resolved, unless the function is a callback.
+        """
+        try:
+            return self._annotations.get(parameter.name)
+        except TypeError:
+            if self._said is None:
+                raise
+            return Any  # only a type checker can resolve it
+
+    def _parameter(self, parameter: Parameter, annotation: Any) -> _Parameter:
         """Make one parameter. An unusable annotation of a callback is ignored."""
         where = f"parameter {parameter.name!r}"
-        if self._said is None:
-            annotation = self._annotations.get(parameter.name)
-            return _Parameter(parameter, annotation, self._adapt(where, annotation, parameter.name))
-        try:
-            annotation = self._annotations.get(parameter.name, Parameter.empty)
-            if annotation is not Parameter.empty:
-                return _Parameter(
-                    parameter, annotation, self._adapt(where, annotation, parameter.name)
-                )
-        except TypeError:
-            pass  # only a type checker can resolve the annotation
-        annotation = self._said_of(parameter)
-        return _Parameter(parameter, annotation, self._adapt_said(where, annotation))
+        said = Any if self._said is None else self._said_of(parameter, self._said)
+        if not is_vaguer(annotation, said):
+            try:
+                adapted = self._adapt(where, annotation, parameter.name)
+                return _Parameter(parameter, annotation, adapted)
+            except TypeError:
+                if self._said is None:
+                    raise
+        return _Parameter(parameter, said, self._adapt_said(where, said))
 
-    def _said_of(self, parameter: Parameter) -> Any:
+    def _said_of(self, parameter: Parameter, said: Said) -> Any:
         """Return what the method that takes a callback says about one of its parameters."""
-        assert self._said is not None  # noqa: S101 - the caller has looked
-        position = len(self._positional)
-        by_position = parameter.kind in (
-            Parameter.POSITIONAL_ONLY,
-            Parameter.POSITIONAL_OR_KEYWORD,
-        )
-        if by_position and position < len(self._said.positional):
-            return self._said.positional[position]
-        if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
-            return Any
-        return self._said.named.get(parameter.name, Any)
+        position, kind = len(self._positional), parameter.kind
+        if kind is Parameter.VAR_POSITIONAL:
+            return said.more
+        if kind is Parameter.VAR_KEYWORD:
+            return said.others
+        if kind is Parameter.KEYWORD_ONLY:
+            return said.named.get(parameter.name, said.others)
+        if position < len(said.positional):
+            return said.positional[position]
+        return said.named.get(parameter.name, said.more)
 
     def _add_said(self, said: Said) -> None:
         """Apply what is said about arguments to those that ``*args`` and ``**kwargs`` collect."""
         rest = self._extra_positional
-        if rest is not None and rest.annotation is Any:
-            for number, annotation in enumerate(said.positional[len(self._positional) :]):
-                parameter = Parameter(
-                    f"{rest.name}_{number}",
-                    Parameter.POSITIONAL_ONLY,
-                    default=None,
-                )
-                adapted = self._adapt_said(f"argument {number}", annotation)
-                self._positional.append(_Parameter(parameter, annotation, adapted))
+        for number, annotation in enumerate(said.positional[len(self._positional) :]):
+            if rest is None:
+                break
+            if rest.annotation is not said.more and not is_vaguer(rest.annotation, annotation):
+                break
+            parameter = Parameter(f"{rest.name}_{number}", Parameter.POSITIONAL_ONLY, default=None)
+            adapted = self._adapt_said(f"argument {number}", annotation)
+            self._positional.append(_Parameter(parameter, annotation, adapted))
         others = self._extra_keywords
-        if others is not None and others.annotation is Any:
-            for name in said.named.keys() - self._named.keys():
+        for name in said.named.keys() - self._named.keys():
+            if others is None:
+                break
+            annotation = said.named[name]
+            if others.annotation is said.others or is_vaguer(others.annotation, annotation):
                 parameter = Parameter(name, Parameter.KEYWORD_ONLY, default=None)
-                annotation = said.named[name]
                 adapted = self._adapt_said(f"argument {name!r}", annotation)
                 self._named[name] = _Parameter(parameter, annotation, adapted)
 

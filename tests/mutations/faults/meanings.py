@@ -21,4 +21,18 @@ FAULTS = (
         "        if False:\n",
         NEVER_CHECKED,
     ),
+    fault(
+        "text in an alias is resolved where the alias is used",
+        "services/aliases.py",
+        "    if not _has_text(value):\n",
+        "    if True:\n",
+        "session/test_aliases.py",
+    ),
+    fault(
+        "a callback that says nothing definite gets plain values",
+        "services/signatures.py",
+        "        if not is_vaguer(annotation, said):\n",
+        "        if annotation is not Any:\n",
+        "session/test_callback_values.py",
+    ),
 )

@@ -7,14 +7,15 @@ import inspect
 import types
 from collections.abc import Set as AbstractSet
 from inspect import Parameter
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin
 
 import trio
 
 from trio_rpc.gateway.json_messages import ENVELOPE, RESERVED
 from trio_rpc.gateway.json_values import Form, lower, read_json
+from trio_rpc.services.aliases import UNIONS, bare, stands_for
 from trio_rpc.services.conversion import adapt, is_function
-from trio_rpc.services.functions import UNIONS, said_of
+from trio_rpc.services.functions import Said, said_of
 from trio_rpc.services.lending import is_alive
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
@@ -87,8 +88,8 @@ class CallbackForm:
 
     def __init__(self, name: str, annotation: Any) -> None:
         self._name = name
-        self._signature, annotations = _taken_apart(annotation)
-        self._forms = {key: Form(one, adapt(one)) for key, one in annotations.items()}
+        self._signature, annotations, names = _taken_apart(annotation)
+        self._forms = {key: Form(one, adapt(one, names)) for key, one in annotations.items()}
         kinds = [one.kind for one in self._signature.parameters.values()]
         self._takes_one = Parameter.VAR_POSITIONAL in kinds or len(kinds) == 1
 
@@ -142,30 +143,50 @@ class CallbackForm:
         return positional, named
 
 
-def _taken_apart(annotation: Any) -> tuple[inspect.Signature, dict[str, Any]]:
+def _taken_apart(annotation: Any) -> tuple[inspect.Signature, dict[str, Any], Any]:
     """Return the signature that a callback's annotation describes.
 
-    The second value is the annotation of each parameter, by name.
+    The second value is the annotation of each parameter, by name, and the third one is the names
+    that these annotations may use.
     """
+    annotation = _one_function(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _taken_apart(args[0])
-    if origin in UNIONS:
-        members = [one for one in args if one is not types.NoneType]
-        return _taken_apart(members[0] if len(members) == 1 else None)
+    said = said_of(annotation) or Said()
     if origin is collections.abc.Callable and isinstance((*args, None)[0], list):
-        wanted = {f"argument_{number}": one for number, one in enumerate(args[0], 1)}
+        wanted = {f"argument_{number}": one for number, one in enumerate(said.positional, 1)}
         parameters = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in wanted]
-        return inspect.Signature(parameters), wanted
+        if len(said.positional) < len(args[0]):  # it has an unpacked tuple of any length
+            wanted["args"] = said.more
+            parameters.append(Parameter("args", Parameter.VAR_POSITIONAL))
+        return inspect.Signature(parameters), wanted, said.names
     function = getattr(origin or annotation, "__call__", None)  # noqa: B004 - as a Protocol has it
     if inspect.isfunction(function):
         parameters = list(inspect.signature(function).parameters.values())[1:]
-        hints = get_type_hints(function, include_extras=True)
-        return inspect.Signature(parameters), {
-            one.name: hints.get(one.name, Any) for one in parameters
-        }
+        each = {one.name: _said_of(one, index, said) for index, one in enumerate(parameters)}
+        return inspect.Signature(parameters), each, said.names
     anything = inspect.signature(lambda *args, **kwargs: None)  # noqa: ARG005
-    return anything, {"args": Any, "kwargs": Any}
+    return anything, {"args": Any, "kwargs": Any}, None
+
+
+def _one_function(annotation: Any) -> Any:
+    """Return the one annotation of a function that an annotation stands for, or None."""
+    annotation = bare(annotation)
+    if isinstance(annotation, TypeVar):
+        return _one_function(stands_for(annotation))
+    if get_origin(annotation) not in UNIONS:
+        return annotation
+    members = [one for one in get_args(annotation) if one is not types.NoneType]
+    return _one_function(members[0]) if len(members) == 1 else None
+
+
+def _said_of(parameter: Parameter, index: int, said: Said) -> Any:
+    if parameter.kind is Parameter.VAR_POSITIONAL:
+        return said.more
+    if parameter.kind is Parameter.VAR_KEYWORD:
+        return said.others
+    if parameter.kind is Parameter.KEYWORD_ONLY:
+        return said.named.get(parameter.name, Any)
+    return said.positional[index]
 
 
 def _check_parameters(method: BoundMethod) -> None:

@@ -1,0 +1,191 @@
+"""Aliases and type variables: what they stand for, in the module that defines them."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import inspect
+import sys
+import types
+from collections import ChainMap
+from collections.abc import Mapping
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    ForwardRef,
+    Literal,
+    TypeVar,
+    TypeVarTuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+__all__ = [
+    "UNIONS",
+    "aliased",
+    "bare",
+    "identity",
+    "is_alias",
+    "paired",
+    "stands_for",
+    "substitute",
+    "type_arguments",
+    "written_in",
+]
+
+UNIONS: Final = (Union, types.UnionType)
+MAX_WRAPPERS: Final = 100
+"""The number of nested wrappers, or aliases, that are unwrapped: they may form a circle."""
+
+
+def is_alias(annotation: Any) -> bool:
+    """Return whether an annotation is the alias of a ``type`` statement, without arguments."""
+    return hasattr(annotation, "__type_params__") and hasattr(annotation, "__value__")
+
+
+def aliased(annotation: Any) -> Any:
+    """Return the meaning of a NewType or of the alias of a ``type`` statement; None for others.
+
+    The arguments of an alias replace its type variables.
+    """
+    origin = get_origin(annotation)
+    if is_alias(origin):
+        value = _resolved(origin, origin.__value__)
+        return substitute(value, paired(origin.__type_params__, get_args(annotation)))
+    value = getattr(annotation, "__value__", None) or getattr(annotation, "__supertype__", None)
+    return None if value is None else _resolved(annotation, value)
+
+
+def stands_for(variable: TypeVar) -> Any:
+    """Return what a type variable without an argument stands for; None if for anything.
+
+    It is its default, the union of its constraints, or its bound.
+    """
+    if getattr(variable, "has_default", bool)():
+        return _resolved(variable, variable.__default__)  # type: ignore[attr-defined]
+    if variable.__constraints__:
+        return _resolved(variable, Union.__getitem__(variable.__constraints__))
+    return None if variable.__bound__ is None else _resolved(variable, variable.__bound__)
+
+
+class _Scope(ChainMap[str, Any]):
+    """The names of a module. An unknown one is left as text, for another scope to resolve."""
+
+    def __missing__(self, name: str) -> ForwardRef:
+        return ForwardRef(name)
+
+
+def _resolved(definer: Any, value: Any) -> Any:
+    """Resolve the text in a value in the module of the alias or type variable that has it."""
+    if not _has_text(value):
+        return value
+    own = {one.__name__: one for one in getattr(definer, "__type_params__", ())}
+    module = vars(sys.modules.get(definer.__module__, types))
+    scope = _Scope({definer.__name__: definer, **own}, module, vars(builtins))
+    holder = types.SimpleNamespace(__annotations__={"value": value})
+    try:
+        return get_type_hints(holder, {}, scope, include_extras=True)["value"]
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return value  # adapting it will say what is wrong
+
+
+def _has_text(value: Any) -> bool:
+    if isinstance(value, list):  # the arguments of a function
+        return any(map(_has_text, value))
+    if get_origin(value) is Literal:
+        return False
+    return isinstance(value, (str, ForwardRef)) or any(map(_has_text, get_args(value)))
+
+
+def identity(annotation: Any) -> Any:
+    """Return a hashable key for an annotation, which may have a list among its arguments."""
+    try:
+        hash(annotation)
+    except TypeError:
+        return repr(annotation)
+    return annotation
+
+
+def bare(annotation: Any) -> Any:
+    """Return an annotation without aliases and without the additions of ``Annotated``."""
+    for _ in range(MAX_WRAPPERS):
+        inner = (
+            get_args(annotation)[0] if get_origin(annotation) is Annotated else aliased(annotation)
+        )
+        if inner is None:
+            return annotation
+        annotation = inner
+    raise TypeError(f"{annotation} is an alias of itself")
+
+
+def written_in(function: Any) -> Any:
+    """Return the innermost function of a callable, which has the annotations.
+
+    Raises TypeError if wrappers form a circle.
+    """
+    for _ in range(MAX_WRAPPERS):
+        inner = _inside(function)
+        if inner is function:
+            return function
+        function = inner
+    raise TypeError("its wrappers wrap each other")
+
+
+def _inside(function: Any) -> Any:
+    if isinstance(function, (functools.partial, functools.partialmethod)):
+        return function.func
+    if inspect.ismethod(function):
+        return function.__func__
+    if inspect.isfunction(function) or inspect.isbuiltin(function):
+        return getattr(function, "__wrapped__", function)
+    if isinstance(function, type):
+        init = inspect.getattr_static(function, "__init__")
+        return init if inspect.isfunction(init) else function
+    if hasattr(function, "__wrapped__"):
+        return function.__wrapped__
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - how Python calls it
+    return call if inspect.isfunction(call) else function
+
+
+def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
+    """Replace type variables with their arguments, which are a tuple for a TypeVarTuple."""
+    if not arguments:
+        return annotation
+    if isinstance(annotation, TypeVar):
+        return arguments.get(annotation, annotation)
+    parameters = getattr(annotation, "__parameters__", ())
+    if isinstance(annotation, type) or not parameters:
+        return annotation
+    filled: list[Any] = []
+    for one in parameters:
+        several = isinstance(one, TypeVarTuple) and one in arguments
+        filled += arguments[one] if several else [arguments.get(one, one)]
+    return annotation[tuple(filled)]
+
+
+def type_arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
+    """Map the class that ``annotation`` names, and each of its bases, to its type arguments."""
+    cls = get_origin(annotation) or annotation
+    own = paired(getattr(cls, "__parameters__", ()), get_args(annotation))
+    found = {cls: own}
+    for base in vars(cls).get("__orig_bases__", cls.__bases__) if isinstance(cls, type) else ():
+        if isinstance(get_origin(base) or base, type):
+            for one, mapping in type_arguments(base).items():
+                found[one] = {key: substitute(value, own) for key, value in mapping.items()}
+    return found
+
+
+def paired(variables: tuple[Any, ...], arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    """Map type variables to their arguments. A TypeVarTuple gets those that the others leave."""
+    found: dict[Any, Any] = {}
+    rest = list(arguments)
+    for index, one in enumerate(variables):
+        if isinstance(one, TypeVarTuple):
+            count = max(len(rest) - (len(variables) - index - 1), 0)
+            found[one], rest = tuple(rest[:count]), rest[count:]
+        elif rest:
+            found[one] = rest.pop(0)
+    return found
