@@ -53,7 +53,7 @@ def test_the_listed_headers_are_those_that_the_server_reads():
 
 
 def test_every_close_code_is_listed():
-    rows = table(section(PAGE, "Coming back"), "close code")
+    rows = table(section(PAGE, "Reconnecting"), "close code")
     ours = {str(end.value[0]) for end in End if end is not End.GONE}
     assert {row[0] for row in rows} == ours
 

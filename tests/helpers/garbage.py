@@ -1,4 +1,4 @@
-"""What code leaves to the garbage collector."""
+"""Find the objects that code leaves to the garbage collector."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def collecting_garbage():
     """Turn the collector off, and return a list to which the block's garbage is added at its end.
 
     Objects that exist before the block are frozen: the collector never looks at them again. So each
-    collection takes milliseconds, and not the second that all objects of the tests take.
+    collection takes milliseconds, instead of the second that all objects of the tests would take.
     """
     gc.collect()
     gc.freeze()

@@ -104,7 +104,7 @@ async def open_memory_server(services, **options):
 
 
 class Client(RawPeer):
-    """A client by hand, which sends and receives in the steps that the test takes."""
+    """A client that a test drives, one step at a time."""
 
     async def step(self, *verbs):
         """Send the messages of these verbs of the protocol in one packet."""
@@ -114,7 +114,7 @@ class Client(RawPeer):
             await self.channel.send(packet)
 
     async def hear(self, kind):
-        """Receive until a message of that kind has come, and return it."""
+        """Receive until a message of that kind arrives, and return it."""
         while True:
             for message in self.protocol.receive(await self.channel.receive()):
                 self.received.append(message)
@@ -122,7 +122,7 @@ class Client(RawPeer):
                     return message
 
     async def is_turned_away(self):
-        """Check that the server leaves without a Welcome, and says why."""
+        """Check that the server closes without a Welcome, and gives the reason."""
         goodbye = await self.hear(m.Goodbye)
         assert (goodbye.code, goodbye.message) == ("done", SHUTTING_DOWN)
         assert not any(isinstance(message, m.Welcome) for message in self.received)
@@ -141,7 +141,7 @@ class Client(RawPeer):
 
 @pytest.fixture(params=["memory", "tcp", "resumable"])
 def serving(request):
-    """Return a function that runs a server for a block, and yields it with a client by hand."""
+    """Return a function that runs a server for a block, and yields it with such a client."""
 
     @contextlib.asynccontextmanager
     async def serving(services, **options):

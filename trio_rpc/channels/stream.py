@@ -1,7 +1,7 @@
 """Packets over a byte stream, each preceded by its length, as docs/protocol.md says.
 
-What cancelling does
---------------------
+Cancellation
+------------
 ``receive`` removes a packet from its buffer only when the packet is complete and nothing can fail
 any more, so a cancelled ``receive`` loses nothing. A ``send`` may be cancelled when half a packet
 is on the wire. The peer would then take the next bytes for the other half. Over a socket the
@@ -284,7 +284,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         if not self._frames.partial:  # (1)
             self._take_in(await self._transport.read(READ_SIZE))
             packet = self._frames.next_frame()
-            if packet is None and self._take_what_is_there():
+            if packet is None and self._read_arrived():
                 packet = self._frames.next_frame()
             return packet if packet is not None else await self._receive_rest()  # (3)
         await trio.lowlevel.checkpoint_if_cancelled()  # (2)
@@ -313,7 +313,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
             self._frames.filled(count)
             self._count(count)
 
-    def _take_what_is_there(self) -> bool:
+    def _read_arrived(self) -> bool:
         """Read as much of the rest of a large packet as has arrived; return whether any had."""
         space = self._frames.space()
         count = None if space is None else self._transport.read_nowait(space)
