@@ -407,7 +407,7 @@ async def test_a_notification_ignores_context_entries_of_calls(context, autojump
     assert heard == ["x"]
 
 
-async def test_a_receiver_does_not_check_what_the_page_leaves_unchecked(autojump_clock):
+async def test_a_receiver_accepts_breaches_that_the_page_leaves_unchecked(autojump_clock):
     async with stranger() as (_, peer):
         twice = [m.Reference(1, 0), m.Reference(1, 0)]
         peer.say(m.Ping(5), m.Ping(3), m.Cancel(7), m.Cancel(7), m.Request(7, "x", twice))

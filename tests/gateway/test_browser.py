@@ -266,7 +266,7 @@ async def test_ten_thousand_callbacks_arrive_in_order(chromium):
         assert await evaluate(chromium, proxy, script) is True
 
 
-async def test_none_is_lost_and_none_comes_twice_over_five_cuts(chromium):
+async def test_no_message_is_lost_or_repeated_over_five_cuts(chromium):
     limits = GatewayLimits(callbacks_ahead=200)
     async with serving(Service(), limits=limits) as proxy:
         script = """

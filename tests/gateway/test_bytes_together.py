@@ -115,7 +115,7 @@ async def hosted(**limits):
     assert host.gateway._bodies.size == 0
 
 
-async def test_law_12_direct_answers_that_nobody_reads_are_bounded_in_bytes_together():
+async def test_law_12_unread_direct_answers_are_bounded_in_bytes_together():
     async with hosted() as host:
         peers = [HttpPeer("/api/large") for _ in range(20)]
         await host.run(*peers)

@@ -402,7 +402,7 @@ async def test_a_call_that_has_no_caller_is_cancelled():
     assert received == [{"type": "cancel", "request_uuid": "r", "reason": "no caller waits for it"}]
 
 
-async def test_none_is_lost_and_none_comes_twice_over_five_cuts(scanner):
+async def test_no_message_is_lost_or_repeated_over_five_cuts(scanner):
     limits = GatewayLimits(callbacks_ahead=50)
     async with through_a_proxy(scanner, limits=limits) as (message, proxy):
         found = []

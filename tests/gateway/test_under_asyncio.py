@@ -47,7 +47,7 @@ async def exchange(
     return sent
 
 
-def test_the_lifespan_fails_with_the_sentence_and_what_to_do(gateway):
+def test_the_lifespan_fails_with_the_sentence_and_the_remedy(gateway):
     [sent] = asyncio.run(exchange(gateway, {"type": "lifespan"}, {"type": "lifespan.startup"}))
     assert sent["type"] == "lifespan.startup.failed"
     assert sent["message"].startswith(SENTENCE)

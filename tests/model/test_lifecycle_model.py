@@ -41,7 +41,7 @@ def test_each_stage_can_be_reached_and_left_for_the_end():
             assert NEXT[stage, Event.LOSE].is_over
 
 
-def test_statistics_know_four_states():
+def test_statistics_have_four_states():
     assert {stage.state for stage in Stage} == set(STATES)
 
 

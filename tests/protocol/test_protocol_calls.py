@@ -184,7 +184,7 @@ def test_cancel_after_the_last_piece_has_left_is_sent(pair):
 
 
 @pytest.mark.parametrize("reason", ["r" * 100_000, "\ud800" * 5000, "😀" * 5000, ""])
-def test_a_cancel_is_sent_whatever_its_reason_is(pair, reason):
+def test_a_cancel_is_sent_with_any_reason(pair, reason):
     call = pair.call()
     pair.a.cancel(call, reason)
     (event,) = pair.settle()
@@ -593,7 +593,7 @@ def test_goodbye_overtakes_large_results(pair):
 
 @pytest.mark.parametrize("message", ["m" * 100_000, "\ud800" * 5000, "😀" * 5000])
 @pytest.mark.parametrize("opened", [False, True])
-def test_a_goodbye_is_sent_whatever_its_message_is(message, opened):
+def test_a_goodbye_is_sent_with_any_message(message, opened):
     pair = Pair(opened=opened)
     if not opened:
         pair.a.hello()

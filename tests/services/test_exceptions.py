@@ -298,7 +298,7 @@ class Odd(Exception):
         self.lock, self.item, self.side = lock, item, Side.BUY
 
 
-async def test_a_note_names_what_was_lost():
+async def test_a_note_names_the_lost_parts():
     exc = Odd(trio.Lock(), ITEM)
     exc.later = 3
     arrived = travel(exc)

@@ -288,7 +288,7 @@ async def test_many_failures_of_one_method_do_not_hide_a_bug_of_another(session_
     assert names == ["plain"] * LINES + ["at_once"]
 
 
-async def test_the_table_of_rate_limits_is_bounded_whatever_names_a_peer_sends():
+async def test_the_table_of_rate_limits_is_bounded_for_any_names():
     bugs = Bugs()
     for number in range(3 * MAX_METHODS):
         bugs.raised(Bug(), f"method{number}", session="peer", call=1)

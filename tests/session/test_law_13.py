@@ -127,7 +127,7 @@ async def test_law_13_a_notification_with_a_similar_name_is_dropped(
 @pytest.mark.parametrize(
     ("name", "right"), [("ask", "call"), ("tell", None), ("watch", "stream"), ("chat", "duplex")]
 )
-async def test_law_13_a_method_can_be_used_only_as_its_kind_whatever_the_context(
+async def test_law_13_a_method_can_be_used_only_as_its_kind_in_any_context(
     session_pair, no_time, context, name, right
 ):
     shop = Shop()
