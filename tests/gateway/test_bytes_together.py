@@ -1,6 +1,6 @@
 """The bytes that a gateway holds for all of its clients together are bounded (law 12).
 
-The clients are ASGI connections without a network, which read only when they are told to.
+The clients are ASGI connections without a network, which read only when a test asks them to.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Hosted:
         await wait_all_tasks_blocked()
 
     async def use_up(self) -> WebSocketPeer:
-        """Connect a client that reads nothing, and let it use up all there is."""
+        """Connect a client that reads nothing, and let it use up the whole budget."""
         peer = await self.connect()
         peer.reads = trio.Event()
         await self.run(peer.post("flood"))
@@ -138,13 +138,13 @@ async def test_law_12_unread_direct_answers_are_bounded_in_bytes_together():
         assert (again.status, host.service.started) == (200, 21)
 
 
-async def test_law_12_an_answer_that_a_client_hangs_up_on_is_given_back():
+async def test_law_12_an_answer_is_released_when_its_client_hangs_up():
     async with hosted() as host:
         peer = HttpPeer("/api/large")
         await host.run(peer)
         peer.hang_up()
         await wait_all_tasks_blocked()
-        assert host.gateway.unsent < SLACK  # the message that it was cancelled, which nobody reads
+        assert host.gateway.unsent < SLACK  # the message of its cancellation, which is not read
         peer.reads.set()
         await wait_all_tasks_blocked()
         assert host.gateway.unsent == 0
@@ -351,7 +351,7 @@ async def test_a_body_counts_until_its_call_has_ended(has_websocket):
         ("/api/hold", b"x" * (2 << 20), 413),
     ],
 )
-async def test_the_body_of_a_refused_request_is_given_back(path, body, status):
+async def test_the_body_of_a_refused_request_is_released(path, body, status):
     async with hosted() as host:
         post = HttpPeer(path, is_whole=False, reads=True)
         post.sends(body, more=False)
@@ -371,7 +371,7 @@ async def test_a_repeated_request_does_not_count_its_body_again():
             assert SIZE <= host.gateway._bodies.size < SIZE + SLACK
 
 
-# ── what callers are told ────────────────────────────────────────────────────────────────────
+# ── errors at the callers ────────────────────────────────────────────────────────────────────
 
 
 class Filler:
@@ -414,7 +414,7 @@ async def test_law_15_a_call_that_is_refused_for_the_bytes_of_others_has_not_sta
 # ── the budget alone ─────────────────────────────────────────────────────────────────────────
 
 
-def test_a_share_that_was_woken_in_vain_wakes_the_next_one():
+def test_a_share_that_was_woken_but_needs_no_room_wakes_the_next_one():
     budget, woken = Budget(10), []
 
     def waker(name, has_tasks):
