@@ -714,3 +714,23 @@ async def test_the_names_of_a_protocol_in_a_function_are_known(session_pair):
     async with session_pair(Desk(), None) as (_, session):
         await session.proxy("", Desk).tell(got.append)
     assert got == [Local({1})]
+
+
+class Dispatches:
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    @functools.singledispatchmethod
+    def take(self, value: object) -> None:
+        self.got.append(f"something: {value}")
+
+    @take.register
+    def _(self, value: Quote) -> None:
+        self.got.append(f"a quote of {value.bid}")
+
+
+async def test_a_method_that_dispatches_on_the_type_of_its_argument_may_be_a_callback(session_pair):
+    dispatches = Dispatches()
+    async with session_pair(Tells(), None) as (_, session):
+        await session.proxy("", Tells).one(dispatches.take)
+    assert dispatches.got == ["a quote of 1.0"]

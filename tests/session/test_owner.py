@@ -9,6 +9,7 @@ import trio_rpc
 from trio_rpc.testing import open_session_pair
 
 TEXT = r"belongs to the Trio run in thread .* that opened it, .*trio\.from_thread\.run"
+OVER = "ended with the Trio run that opened it, which is over: nothing was done"
 
 
 class Service:
@@ -101,7 +102,7 @@ async def test_use_after_the_end_of_its_run_raises(use):
             return session
 
     session = await trio.to_thread.run_sync(trio.run, main)
-    with pytest.raises(RuntimeError, match=TEXT):
+    with pytest.raises(RuntimeError, match=OVER):
         await use(session)
     assert session.statistics().state == "over"
     assert not session.is_open
@@ -160,3 +161,20 @@ async def test_a_server_can_be_drained_only_in_its_own_run():
         await refused(server.drain)
         async with trio_rpc.connect(server.urls[0]) as session:
             assert await session.call("echo", 1) == 1
+
+
+async def test_a_session_of_a_run_that_is_over_says_so_in_a_later_run_of_the_same_thread():
+    async def first():
+        async with open_session_pair(Service(), None) as (_, session):
+            return session, session.proxy("", Service)
+
+    async def later(use):
+        with pytest.raises(RuntimeError, match=OVER):
+            await use()
+
+    def two_runs():
+        session, proxy = trio.run(first)
+        trio.run(later, session.ping)
+        trio.run(later, lambda: proxy.echo(1))
+
+    await trio.to_thread.run_sync(two_runs)

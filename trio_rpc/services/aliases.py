@@ -15,6 +15,8 @@ from typing import (
     Final,
     ForwardRef,
     Literal,
+    Never,
+    NoReturn,
     TypeVar,
     TypeVarTuple,
     Union,
@@ -29,6 +31,7 @@ __all__ = [
     "bare",
     "identity",
     "is_alias",
+    "is_never",
     "paired",
     "stands_for",
     "substitute",
@@ -57,6 +60,11 @@ def aliased(annotation: Any) -> Any:
         return substitute(value, paired(origin.__type_params__, get_args(annotation)))
     value = getattr(annotation, "__value__", None) or getattr(annotation, "__supertype__", None)
     return None if value is None else _resolved(annotation, value)
+
+
+def is_never(annotation: Any) -> bool:
+    """Return whether no value at all fits an annotation."""
+    return bare(annotation) in (Never, NoReturn)
 
 
 def stands_for(variable: TypeVar) -> Any:

@@ -79,6 +79,7 @@ from trio_rpc.services.models import (
 )
 from trio_rpc.services.records import READ_ONLY, is_typed_dict, record_of, unpacked
 from trio_rpc.services.special import (
+    NEVER,
     NO_TYPES,
     container,
     enumeration,
@@ -182,8 +183,10 @@ class _Adapting:
 
     def _plain(self, annotation: Any) -> Any:
         """Adapt an annotation that has no arguments."""
-        if annotation in (inspect.Parameter.empty, NoReturn, Never):
+        if annotation is inspect.Parameter.empty:
             return Any
+        if annotation in (Never, NoReturn):
+            return NEVER
         if annotation is LiteralString:
             return str
         if annotation is Self:
@@ -266,9 +269,12 @@ class _Adapting:
         mine = self._memo[annotation] = adapter(record.cls.__name__, _empty)
         with self._within(record.cls, None):
             fields = {one.name: self.adapt(one.annotation) for one in record.fields}
+        for one in record.fields:
+            if one.is_required and fields[one.name] is NEVER:
+                raise TypeError(f"field {one.name!r} of {record.cls.__name__} is Never: remove it")
         mine.convert = staticmethod(record.converter(fields))
-        for one in fields.values():
-            check_supported(one)
+        for adapted in fields.values():
+            check_supported(adapted)
         return mine
 
     @contextlib.contextmanager

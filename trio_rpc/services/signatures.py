@@ -21,7 +21,7 @@ import trio
 
 from trio_rpc.errors import DecodeError, InvalidArguments
 from trio_rpc.services.adapters import Read, joined_paths
-from trio_rpc.services.aliases import UNIONS, bare, identity
+from trio_rpc.services.aliases import UNIONS, bare, identity, is_never
 from trio_rpc.services.annotations import Annotations, Names
 from trio_rpc.services.conversion import adapt, is_function
 from trio_rpc.services.converters import (
@@ -290,6 +290,9 @@ class Signature:
             self._add_unpacked(parameter, get_args(annotation)[0])
             return
         one = self._parameter(parameter, annotation)
+        is_single = kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        if self._said is None and is_single and is_never(annotation):
+            raise TypeError(f"{self.method}: parameter {name!r} is Never: remove it")
         if kind is Parameter.VAR_POSITIONAL:
             self._extra_positional = one
         elif kind is Parameter.VAR_KEYWORD:

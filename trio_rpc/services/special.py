@@ -24,6 +24,7 @@ from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION
 from trio_rpc.wire.to_msgpack import keeps_its_type
 
 __all__ = [
+    "NEVER",
     "NO_TYPES",
     "container",
     "enumeration",
@@ -62,6 +63,14 @@ NO_TYPES: Final = (Annotated, Generic, Protocol)
 _FRACTION: Final = re.compile(r"-?[0-9]+/0*[1-9][0-9]*")
 
 _FACTORIES: Final = (int, float, complex, str, bytes, bool, list, dict, set, frozenset, tuple)
+
+
+def _nothing_fits(value: Any, _read: Read) -> Any:
+    raise TypeError(f"Expected nothing, because it is Never, got `{type(value).__name__}`")
+
+
+NEVER: Final = adapter("Never", _nothing_fits)
+"""The adapter that no value fits."""
 
 
 def special(cls: type, adapt: Adapt) -> Any:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from trio_rpc.errors import MethodNotFound
+from trio_rpc.services.aliases import is_never
 from trio_rpc.services.annotations import is_unresolved
 from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, inside, mark_of
 from trio_rpc.services.functions import awaited
@@ -216,17 +217,40 @@ def _bind(
     )
     _check_lending(signature, mark.kind, like=function)
     _check_answers(signature, mark.kind)
+    is_async = mark.kind.is_opened or inspect.iscoroutinefunction(function)
+    if is_never(awaited(_said(signature.annotation, "return"))):
+        function = _never_returning(function, full_name)
     return BoundMethod(
         name=full_name,
         kind=mark.kind,
         function=function,
-        is_async=mark.kind.is_opened or inspect.iscoroutinefunction(function),
+        is_async=is_async,
         signature=signature,
         raises=mark.raises,
         doc=attribute.__doc__
         if inspect.isfunction(attribute) and attribute.__doc__
         else interface.__doc__ or "",
     )
+
+
+def _never_returning(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Wrap a function that is annotated never to return. If it does, the wrapper raises."""
+
+    async def wait(awaitable: Awaitable[Any]) -> NoReturn:
+        raise _returned(await awaitable)
+
+    def _returned(result: Any) -> TypeError:
+        kind = type(result).__name__
+        return TypeError(f"{name} is annotated never to return, but has returned a {kind}")
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if inspect.isawaitable(result):
+            return wait(result)
+        raise _returned(result)
+
+    return call
 
 
 def _check_lending(signature: Signature, kind: Kind, like: Callable[..., Any]) -> None:

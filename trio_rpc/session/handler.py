@@ -90,6 +90,8 @@ def call_handler(filters: Sequence[Filter], call: IncomingCall) -> Awaitable[Any
         return invoke(call)  # type: ignore[no-any-return]
 
     async def proceed() -> Any:
+        if call.has_begun:
+            raise RuntimeError(f"{call.method.name}: a filter of the serving end proceeded twice")
         result = invoke(call)
         return await result if is_awaitable(result) else result
 

@@ -5,6 +5,7 @@ Used in another run, a session would wait forever there, and corrupt its own run
 
 from __future__ import annotations
 
+import inspect
 import threading
 
 from trio.lowlevel import current_root_task
@@ -33,6 +34,12 @@ class Owner:
         except RuntimeError:
             is_here = False
         if not is_here:
+            root = self._root
+            if root is not None and inspect.getcoroutinestate(root.coro) == inspect.CORO_CLOSED:
+                raise RuntimeError(
+                    f"{self._what} ended with the Trio run that opened it, which is over:"
+                    " nothing was done"
+                )
             raise RuntimeError(
                 f"{self._what} belongs to the Trio run in thread {self._thread!r} that opened it, "
                 "and was used outside of "

@@ -35,4 +35,25 @@ FAULTS = (
         "        if annotation is not Any:\n",
         "session/test_callback_values.py",
     ),
+    fault(
+        "a handler that is annotated never to return may return",
+        "services/tables.py",
+        '    if is_never(awaited(_said(signature.annotation, "return"))):\n',
+        "    if False:\n",
+        "session/test_never.py",
+    ),
+    fault(
+        "a filter may run a handler twice",
+        "session/handler.py",
+        "        if call.has_begun:\n",
+        "        if False:\n",
+        "session/test_never.py",
+    ),
+    fault(
+        "a session of a run that is over is said to be in use in another thread",
+        "session/owner.py",
+        "            if root is not None and inspect.getcoroutinestate(root.coro) == inspect.CORO_CLOSED:\n",
+        "            if False:\n",
+        "session/test_owner.py",
+    ),
 )

@@ -205,10 +205,18 @@ def _signature_of(function: Callable[..., Any], said: Said) -> Signature:
     owner = owner if isinstance(owner, type) else type(owner)
     name = getattr(function, "__qualname__", None)
     name = name if isinstance(name, str) else type(function).__qualname__
+    if _is_bound_dispatch(function):  # its signature would be that of the unbound method
+        function = _anything
     try:
         return Signature(function, skip_self=False, owner=owner, name=name, said=said)
     except TypeError:  # Python cannot tell how it is called
         return Signature(_anything, skip_self=False, name=name, said=said)
+
+
+def _is_bound_dispatch(function: Callable[..., Any]) -> bool:
+    """Return whether a function is a ``functools.singledispatchmethod`` of an object."""
+    code = getattr(function, "__code__", None)
+    return getattr(code, "co_qualname", "").startswith("singledispatchmethod.")
 
 
 def _anything(*args: Any, **kwargs: Any) -> None:

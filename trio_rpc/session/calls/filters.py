@@ -94,7 +94,13 @@ async def filtered(
     left = trio.Event()
 
     async def run(*, task_status: trio.TaskStatus[T]) -> None:
+        has_begun = False
+
         async def proceed() -> None:
+            nonlocal has_begun
+            if has_begun:
+                raise RuntimeError("a filter proceeded twice, but a block is opened only once")
+            has_begun = True
             async with opening as opened:
                 task_status.started(opened)
                 await left.wait()
