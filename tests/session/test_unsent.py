@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Fate, Limits
-from trio_rpc.protocol.counters import Tally
+from trio_rpc.session.shared import shared_of_this_run
 from trio_rpc.wire import messages as m
 
 SIZE = 10_000
@@ -284,11 +284,10 @@ async def test_law_12_a_servers_bound_holds_for_many_sessions_below_their_own_bo
 ):
     service = Large()
     sessions, count = [], 100
-    shared = Tally()
+    shared = shared_of_this_run().unsent
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(count):
             session, peer = await stack.enter_async_context(session_with_stalled_peer(service))
-            session._core.protocol._tally = shared  # as for the sessions of one server
             peer.send(*[m.Request(n, "plain", [n]) for n in range(1, 5)])
             await wait_all_tasks_blocked()
             sessions.append((session, peer))
@@ -299,7 +298,6 @@ async def test_law_12_a_servers_bound_holds_for_many_sessions_below_their_own_bo
         session, peer = await stack.enter_async_context(
             session_with_raw_peer(service, limits=LIMITS)
         )
-        session._core.protocol._tally = shared
         peer.send(m.Request(1, "small", []))
         assert (await peer.read(m.Reply)).id == 1
         for session, _ in sessions:
@@ -307,17 +305,17 @@ async def test_law_12_a_servers_bound_holds_for_many_sessions_below_their_own_bo
         assert shared.size == 0
 
 
-async def test_the_sessions_of_a_server_share_one_tally():
+async def test_the_sessions_of_a_server_share_one_budget():
     async with trio_rpc.open_server(Large(), "tcp://127.0.0.1:0") as server:
         url = server.urls[0]
         async with trio_rpc.connect(url) as one, trio_rpc.connect(url) as other:
             await one.ping()
             await other.ping()
-            tallies = {id(each._core.protocol._tally) for each in server.sessions}
-            assert (len(server.sessions), len(tallies)) == (2, 1)
+            budgets = {id(each._core.protocol.share._budget) for each in server.sessions}
+            assert (len(server.sessions), len(budgets)) == (2, 1)
 
 
 async def test_sessions_without_a_server_share_one_count(session_pair, no_time):
     async with session_pair(None, None) as first, session_pair(None, None) as second:
-        tallies = {id(each._core.protocol._tally) for each in (*first, *second)}
-        assert len(tallies) == 1
+        budgets = {id(each._core.protocol.share._budget) for each in (*first, *second)}
+        assert len(budgets) == 1

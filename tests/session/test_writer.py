@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from trio_rpc.session.io.writer import MANY, Writer
+from trio_rpc.util.byte_budget import Budget, Share
 
 
 class Queue:
@@ -14,6 +15,7 @@ class Queue:
 
     def __init__(self):
         self.packets = deque()
+        self.share = Share(Budget(), 1)
 
     @property
     def messages_waiting(self):
@@ -49,13 +51,16 @@ class Channel:
 
 
 class Observer:
-    """Ignores the writer's reports."""
+    """Counts how many times the writer has reported progress."""
+
+    def __init__(self):
+        self.progress = 0
 
     def sent(self):
         pass
 
     def progressed(self):
-        pass
+        self.progress += 1
 
 
 async def test_packets_written_early_neither_replace_nor_overtake_a_held_packet(nursery):
@@ -71,3 +76,12 @@ async def test_packets_written_early_neither_replace_nor_overtake_a_held_packet(
     await writer.drain()
     assert channel.sent == [b"1", b"2"]
     nursery.cancel_scope.cancel()
+
+
+async def test_a_packet_that_is_written_at_once_is_progress_for_tasks_that_wait_for_room():
+    queue, channel, observer = Queue(), Channel(), Observer()
+    writer = Writer(channel, queue, None, observer)
+    writer.start(lambda: None)
+    queue.packets.append(b"1")
+    writer.write_now()
+    assert (channel.sent, observer.progress) == ([b"1"], 1)

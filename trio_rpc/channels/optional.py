@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
+from trio_rpc.util.byte_budget import Share
+
 __all__ = [
+    "Keeps",
     "Lingers",
     "NowaitClose",
     "NowaitSend",
     "Reconnectable",
     "StoppableReceive",
+    "keeps",
     "lingers",
     "nowait_close",
     "nowait_send",
@@ -60,6 +64,13 @@ class Lingers(Protocol):
         """
 
 
+class Keeps(Protocol):
+    """A channel that keeps packets, to send them again over another connection."""
+
+    def keep_within(self, share: Share) -> None:
+        """Count the kept bytes in that share, and keep few while its budget is full."""
+
+
 class Reconnectable(Protocol):
     """A channel that can replace a connection that seems to be dead."""
 
@@ -86,6 +97,11 @@ def nowait_close(channel: object) -> NowaitClose | None:
 def lingers(channel: object) -> Lingers | None:
     """Return the channel if it is a :class:`Lingers`."""
     return cast("Lingers", channel) if hasattr(channel, "linger") else None
+
+
+def keeps(channel: object) -> Keeps | None:
+    """Return the channel if it is a :class:`Keeps`."""
+    return cast("Keeps", channel) if hasattr(channel, "keep_within") else None
 
 
 def renews(channel: object) -> Reconnectable | None:

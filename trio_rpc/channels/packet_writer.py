@@ -37,6 +37,9 @@ class PacketSource(Protocol):
     def next_packet(self) -> bytes | None:
         """Return the next packet, or None if no packet can be sent now."""
 
+    def hold(self, size: int) -> None:
+        """Record that ``size`` bytes of a taken packet wait for the channel; 0 if none do."""
+
 
 class PacketWriter:
     """Writes the queued packets of a source, one at a time.
@@ -110,6 +113,8 @@ class PacketWriter:
         self._held = _left_of(packet, self._nowait)
         if self._held is not None or self._nowait.unsent or self._source.has_data:
             self.wake()
+        else:
+            self._progressed()
 
     def write_before_the_task(self) -> None:
         """Write one packet without blocking, although the task has been woken to do so."""
@@ -128,10 +133,14 @@ class PacketWriter:
             else:
                 packet = self._write_burst(self._nowait)
             if packet is not None:
+                self._source.hold(len(packet))
                 await self._channel.send(packet)
+                self._source.hold(0)
                 self._progressed()
             elif self._nowait is not None and self._nowait.unsent:
+                self._source.hold(self._nowait.unsent)
                 await self._nowait.flush()
+                self._source.hold(0)
             else:
                 await self._park()
 
@@ -185,6 +194,9 @@ class _Empty:
 
     def next_packet(self) -> bytes | None:
         return None
+
+    def hold(self, size: int) -> None:
+        pass
 
 
 def _nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Counters", "Tally"]
+__all__ = ["Counters"]
 
 
 @dataclass(slots=True)
@@ -22,10 +22,3 @@ class Counters:
     """Cancels of calls that had ended."""
     late_calls: int = 0
     """Requests and Notifications that crossed our Goodbye."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """Bytes queued for sending, in all sessions that share this tally."""
-
-    size: int = 0

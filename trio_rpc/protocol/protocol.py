@@ -19,7 +19,7 @@ from trio_rpc.errors import (
     RemoteProtocolError,
 )
 from trio_rpc.protocol.context import check_context, is_within
-from trio_rpc.protocol.counters import Counters, Tally
+from trio_rpc.protocol.counters import Counters
 from trio_rpc.protocol.hello import Peer, make_info, read_info, refusal_of
 from trio_rpc.protocol.outbox import CONTROL_ROOM, NOTHING, Outbox
 from trio_rpc.protocol.pieces import Pieces
@@ -32,6 +32,7 @@ from trio_rpc.protocol.states import (
     step,
 )
 from trio_rpc.protocol.streams import Streams
+from trio_rpc.util.byte_budget import Budget, Share
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
@@ -58,14 +59,12 @@ class Protocol:
     Args:
         codec: encodes and decodes messages; belongs to this session alone.
         limits: the limits of this end.
-        tally: counts the bytes queued for sending, together with other sessions.
+        share: counts the bytes queued for sending, in a budget that other sessions share.
     """
 
-    def __init__(self, codec: Codec, limits: Limits, tally: Tally | None = None) -> None:
+    def __init__(self, codec: Codec, limits: Limits, share: Share | None = None) -> None:
         self.limits = limits
-        self._tally = tally or Tally()
-        self._counted = 0
-        """This session's share of the tally."""
+        self.share = share or Share(Budget(), limits.max_unsent_total)
         self.peer = Peer()
         self.ours = Half.SILENT
         self.theirs = Half.SILENT
@@ -216,6 +215,7 @@ class Protocol:
         if state is IncomingState.RUNNING:
             self.incoming[message.id] = IncomingState.CANCELLED
             self._outbox.withdraw_large(message.id)
+            self._count()
             return message
         self.counters.late_cancels += 1
         if state is IncomingState.ANSWERED and self._outbox.withdraw_large(message.id):
@@ -336,18 +336,18 @@ class Protocol:
 
     @property
     def may_begin(self) -> bool:
-        """Whether a handler may begin: its answer would join the queued messages (law 12).
-
-        Above the bound for all sessions together, sessions with an empty queue still may: a peer
-        that does not read does not stop the others.
-        """
-        size, limits = self._outbox.size, self.limits
-        return not size or (size < limits.max_unsent and self._tally.size < limits.max_unsent_total)
+        """Whether a handler may begin: its answer would join the queued messages (law 12)."""
+        return self.share.allows(self._outbox.size, self.limits.max_unsent)
 
     @property
     def may_answer(self) -> bool:
         """Whether the answer of a running handler can still be queued."""
-        return not self._outbox.size or self._tally.size < self.limits.max_unsent_total
+        return self.share.allows(0, 1)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether this end may queue a call, a notification or an item."""
+        return self.share.allows(self._outbox.size, self.limits.send_buffer)
 
     @property
     def messages_waiting(self) -> int:
@@ -470,6 +470,7 @@ class Protocol:
         withdrawn = self._outbox.withdraw_request(call)
         if withdrawn:
             self._forget_outgoing(call)
+            self._count()
         return withdrawn
 
     def may_send_item(self, call: int) -> bool:
@@ -556,6 +557,7 @@ class Protocol:
         self._taken.clear()
         self._given.clear()
         self._outbox.clear()
+        self.share.hold(0)
         self._count()
         self._pieces = Pieces(self.limits.max_message)
 
@@ -589,8 +591,7 @@ class Protocol:
         self._count()
 
     def _count(self) -> None:
-        self._tally.size += self._outbox.size - self._counted
-        self._counted = self._outbox.size
+        self.share.queue(self._outbox.size)
 
 
 def _short(text: object) -> str:

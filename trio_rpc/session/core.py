@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import trio
 
+from trio_rpc.channels.optional import keeps
 from trio_rpc.errors import Fate
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.services.tables import Table
@@ -22,6 +23,7 @@ from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared, shared_of_this_run
 from trio_rpc.session.streams.items import ItemReceiver
+from trio_rpc.util.byte_budget import Share
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 
@@ -51,10 +53,11 @@ class Core:
         self.limits = options.limits
         self.name = name
         self.owner = Owner("this session")
+        share = Share(shared.unsent, options.limits.max_unsent_total)
+        if (keeping := keeps(channel)) is not None:
+            keeping.keep_within(share)
         self.protocol = Protocol(
-            Codec(options.registry, options.limits, _make_reference),
-            options.limits,
-            shared.unsent,
+            Codec(options.registry, options.limits, _make_reference), options.limits, share
         )
         self.receiver = Receiver(channel, self.protocol)
         self.pacer = Pacer(self.protocol)
@@ -163,6 +166,7 @@ class Core:
         self.incoming.let_go()
         self.writer.let_go()
         self.protocol.let_go()
+        self.protocol.share.leave()
         self.resume = _nothing
 
 

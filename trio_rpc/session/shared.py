@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from trio_rpc.protocol.counters import Tally
 from trio_rpc.session.calls.bugs import Bugs
+from trio_rpc.util.byte_budget import Budget
 from trio_rpc.util.per_run import PerRun
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
@@ -23,13 +23,13 @@ class Shared:
     Attributes:
         bugs: logs undeclared exceptions of handlers.
         complaints: logs errors of peers; a peer that reconnects gets no further lines.
-        unsent: counts the bytes queued for sending, for ``Limits.max_unsent_total``.
+        unsent: counts the bytes queued, or kept to be sent again, for ``Limits.max_unsent_total``.
     """
 
     def __init__(self) -> None:
         self.bugs = Bugs()
         self.complaints = RateLimitedLog(logger)
-        self.unsent = Tally()
+        self.unsent = Budget()
 
 
 _of_this_run = PerRun("trio_rpc sessions", Shared)

@@ -65,7 +65,10 @@ class Limits:
     this end holds for a peer that does not read."""
 
     max_unsent_total: int = 256 * MIB
-    """The same bound for all sessions of one server together."""
+    """Bytes that all sessions of one server together hold for their peers: queued, waiting for the
+    system, or kept by resumable sessions to be sent again. Above it, sessions with queued data stop
+    as they do at ``send_buffer`` and ``max_unsent``, results are dropped, and the disconnected
+    sessions that hold most are ended. All sessions of a Trio run without a server also share it."""
 
     max_channels: int = 256
     """The peer's forwarded channels at once; each buffers at most 4 packets for its receiver."""

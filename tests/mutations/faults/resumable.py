@@ -92,8 +92,8 @@ FAULTS = (
     fault(
         "an older connection is not released when a newer one arrives",
         CHANNEL,
-        "        self._lose(self._carrier)\n        try:\n            frames = ",
-        "        try:\n            frames = ",
+        "        self._drop(self._carrier)\n        self._resumption",
+        "        self._resumption",
         TURNS,
     ),
     fault(

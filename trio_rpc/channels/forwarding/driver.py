@@ -291,6 +291,9 @@ class Driver:
         self._let_in()  # a last frame may have left, which frees a place
         return packet
 
+    def hold(self, size: int) -> None:
+        """Do nothing: the carrier holds one packet at most."""
+
     async def _read(self) -> None:
         try:
             while True:

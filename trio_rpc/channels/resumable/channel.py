@@ -62,17 +62,15 @@ import trio
 from trio_rpc.channels.errors import CHANNEL_ERRORS, ChannelGuard, closed_error
 from trio_rpc.channels.optional import NowaitSend, nowait_send
 from trio_rpc.channels.resumable.connection_states import ConnectionState, ConnectionStates
-from trio_rpc.channels.resumable.replay import ACK_BYTES, Frame, Kind, Resumption, encode
+from trio_rpc.channels.resumable.replay import LEAST_KEPT, Frame, Kind, Resumption, encode
 from trio_rpc.errors import DecodeError
+from trio_rpc.util.byte_budget import Share
 from trio_rpc.util.time_limits import was_blocked
 
 __all__ = ["ResumableChannel", "Resume"]
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing waits until the other end has acknowledged everything."""
-
-MIN_BUFFER = 2 * ACK_BYTES
-"""A smaller replay buffer would be full before the other end has a reason to acknowledge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +105,8 @@ class Resume:
         for name in self.__slots__:
             if not getattr(self, name) > 0:
                 raise ValueError(f"Resume.{name} must be positive")
-        if self.buffer < MIN_BUFFER:
-            raise ValueError(f"Resume.buffer must be at least {MIN_BUFFER}")
+        if self.buffer < LEAST_KEPT:
+            raise ValueError(f"Resume.buffer must be at least {LEAST_KEPT}")
 
 
 class _Stage(enum.Enum):
@@ -289,6 +287,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             carrier = self._carrier
             self._stage = _Stage.CLOSED
             self._lose(carrier)
+            self._resumption.forget()
             if carrier is not None:
                 await carrier.aclose()
 
@@ -311,6 +310,10 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         """
         self._lose(self._carrier)
         return self._failure is None
+
+    def keep_within(self, share: Share) -> None:
+        """Count the kept bytes in a share; end without a connection if its budget is full."""
+        self._resumption.share = share
 
     def states(self) -> ConnectionStates:
         """Return an iterator over the current and each new state, until it is lost or closed."""
@@ -381,7 +384,8 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         """
         if self.is_over:
             return
-        self._lose(self._carrier)
+        self._drop(self._carrier)
+        self._resumption.share.connect()
         try:
             frames = self._resumption.replay(received)
         except DecodeError as exc:
@@ -429,6 +433,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             self._failure = f"{reason}{kept}"
             self.state = ConnectionState.LOST
             self._lose(self._carrier)
+            self._resumption.forget()
 
     async def run(self) -> None:
         """Acknowledge received packets, and fail after too long without a connection."""
@@ -567,6 +572,15 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         return packet
 
     def _lose(self, carrier: trio.abc.Channel[bytes] | None) -> None:
+        """Stop using a carrier, if it is the current one, and do without a connection for now."""
+        self._drop(carrier)
+        if self.is_waiting:
+            self._resumption.share.disconnect(self._give_way)
+
+    def _give_way(self) -> None:
+        self.fail("this end held too much data for its sessions, and this one had no connection")
+
+    def _drop(self, carrier: trio.abc.Channel[bytes] | None) -> None:
         """Stop using a carrier, if it is the current one, and wake all waiting tasks."""
         if carrier is not None and carrier is self._carrier:
             self._carrier = self._outlet = None

@@ -39,17 +39,20 @@ from __future__ import annotations
 
 import enum
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
 from trio_rpc.errors import DecodeError
+from trio_rpc.util.byte_budget import Budget, Share
 from trio_rpc.util.replay_buffer import ReplayBuffer
 from trio_rpc.wire.limits import Limits
 
 __all__ = [
     "ACK_BYTES",
     "HEADER",
+    "LEAST_KEPT",
     "TOKEN_BYTES",
     "VERSION",
     "Frame",
@@ -73,6 +76,9 @@ MAX_REASON = 1000
 ACK_PACKETS = 64
 ACK_BYTES = 256 * 1024
 """An Ack is due after this much was received, and no packet left that could acknowledge it."""
+
+LEAST_KEPT = 2 * ACK_BYTES
+"""Bytes that a channel with a connection may always keep: with fewer, no Ack might be due."""
 
 END = b""
 """The copy that is kept for the end of the channel, which is numbered; no packet is empty."""
@@ -147,12 +153,14 @@ class Resumption:
 
     Attributes:
         received: the number of the last packet that was received.
+        share: counts the bytes that are kept, in a budget that other sessions share.
         has_peer_ended: whether the other end's End was received.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.received = 0
         self.has_peer_ended = False
+        self.share = Share(Budget(), sys.maxsize)
         self._sent = ReplayBuffer(MAX_PACKETS, max_bytes)
         self._told = 0
         self._received_bytes = 0
@@ -170,7 +178,9 @@ class Resumption:
     @property
     def has_room(self) -> bool:
         """Whether one more packet may be sent. An empty buffer accepts any packet."""
-        return self._sent.has_room
+        sent, share = self._sent, self.share
+        least = LEAST_KEPT if share.is_connected else 1
+        return sent.has_room and (sent.size < least or not share.is_full)
 
     @property
     def is_ack_due(self) -> bool:
@@ -188,12 +198,19 @@ class Resumption:
     def keep(self, packet: bytes) -> None:
         """Number a packet, and keep it until its arrival is known."""
         self._sent.append(packet)
+        self.share.keep(self._sent.size)
         self._have_told()
 
     def end(self) -> bytes:
         """Keep the end, and return its frame."""
         self.keep(END)
         return self._frame(self._sent.last, END)
+
+    def forget(self) -> None:
+        """Drop all kept packets, since no connection will carry them."""
+        self._sent.acknowledge(self._sent.last)
+        self.share.keep(0)
+        self.share.connect()
 
     def ack(self) -> bytes:
         """Return an Ack frame."""
@@ -243,6 +260,7 @@ class Resumption:
         if number > self._sent.last:
             raise DecodeError(f"packet {number} was acknowledged, but never sent")
         self._sent.acknowledge(number)
+        self.share.keep(self._sent.size)
 
     def _have_told(self) -> None:
         self._told = self.received

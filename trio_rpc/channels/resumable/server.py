@@ -30,8 +30,8 @@ __all__ = ["Arrival", "ResumableSessions"]
 
 _VERSION = bytes([VERSION])
 _NEVER_KNOWN = (
-    "the server does not know the session: the server was restarted, "
-    "or the session had no connection for too long"
+    "the server does not know the session: the server was restarted, the session had no "
+    "connection for too long, or the server held too much data for its sessions"
 )
 
 

@@ -92,7 +92,6 @@ class OutgoingCalls:
         self._functions = NO_FUNCTIONS
         self._method: RemoteMethod | None = None
         """The method of the Request that is being encoded."""
-        self._send_buffer = limits.send_buffer
         self._lifecycle = lifecycle
         self._receiver = receiver
         self._complaints = complaints
@@ -112,11 +111,11 @@ class OutgoingCalls:
 
     def has_room(self) -> bool:
         """Whether there is room in the queue for more."""
-        return self.protocol.bytes_waiting < self._send_buffer
+        return self.protocol.has_room
 
     def _room_for_calls(self) -> int:
         protocol = self.protocol
-        if protocol.bytes_waiting >= self._send_buffer:
+        if not protocol.has_room:
             return 0
         return protocol.peer.max_calls - len(protocol.outgoing)
 
@@ -135,7 +134,7 @@ class OutgoingCalls:
         self._room.let_in()
 
     async def wait_for_room(self) -> None:
-        """Wait while more than ``send_buffer`` bytes are queued. A checkpoint only if it waits."""
+        """Wait while the queue has no room. A checkpoint only if it waits."""
         if not self._room.is_free:
             await self._room.wait()
 

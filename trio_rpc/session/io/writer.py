@@ -103,3 +103,6 @@ class _Packets:
         if isinstance(packet, BufferList) and not self._takes_parts:
             return bytes(packet)
         return cast("bytes | None", packet)
+
+    def hold(self, size: int) -> None:
+        self._protocol.share.hold(size)

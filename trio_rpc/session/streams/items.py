@@ -311,9 +311,9 @@ class ItemSender(trio.abc.SendChannel[Any]):
         if self._left <= 0 or self._why_not is not None:
             self._left = ITEMS_PER_TURN
             await trio.lowlevel.checkpoint()
-        if self._why_not is not None or not self._credit.is_free:
+        if self._why_not is not None or not self._credit.is_free or not self._protocol.may_answer:
             await self._wait()
-        # Queued even without room, because only the bytes in the queue are counted.
+        # Queued even if the session's own queue is full, since only queued bytes are counted.
         self._queue(value)
         self._writer.wake()
         if not self._outgoing.has_room():

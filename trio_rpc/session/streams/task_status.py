@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from trio_rpc.errors import LocalProtocolError
+from trio_rpc.errors import LocalProtocolError, Overloaded
 from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 
@@ -43,6 +43,8 @@ class RemoteTaskStatus:
             LocalProtocolError: the handler has ended.
             SessionClosed, SessionBroken: the session is over.
             EncodeError: the value cannot be sent.
+            Overloaded: the peer does not read, and too much data waits in all sessions together
+                (``Limits.max_unsent_total``).
         """
         self._outgoing.check_run()
         if self._was_called:
@@ -51,6 +53,8 @@ class RemoteTaskStatus:
         if call is None:
             raise LocalProtocolError(f"the handler of {self._method} has ended")
         self._outgoing.check_over()
+        if not self._outgoing.protocol.may_answer:
+            raise Overloaded("the peer does not read, and too much data waits to be sent")
         self._outgoing.protocol.started(call.id, value)
         self._was_called = True
         if call.scope is not None:
