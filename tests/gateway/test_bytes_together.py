@@ -371,6 +371,82 @@ async def test_a_repeated_request_does_not_count_its_body_again():
             assert SIZE <= host.gateway._bodies.size < SIZE + SLACK
 
 
+# ── WebSockets ───────────────────────────────────────────────────────────────────────────────
+
+UPGRADE = (
+    b"GET /ws?%s HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+def unfinished_frame(size: int) -> bytes:
+    """Return a text frame whose message goes on, and never does."""
+    return b"\x01\xfe" + size.to_bytes(2, "big") + bytes(4) + b"x" * size
+
+
+@pytest.mark.parametrize("query", [b"resume=1", b"resumable=1", b""])
+async def test_law_12_messages_that_clients_never_finish_are_bounded_in_bytes_together(query):
+    gateway = Gateway(Service(), limits=GatewayLimits(max_bodies=100_000))
+    async with hosting(gateway) as url, contextlib.AsyncExitStack() as stack:
+        host, _, port = url.rpartition("/")[2].partition(":")
+        streams = []
+        for number in range(1, 5):
+            stream = await trio.open_tcp_stream(host, int(port))
+            await stack.enter_async_context(stream)
+            streams.append(stream)
+            await stream.send_all(UPGRADE % query)
+            await stream.receive_some()
+            await stream.send_all(unfinished_frame(40_000))
+            while gateway._bodies.size < 40_000 * min(number, 3):
+                await wait_all_tasks_blocked(0.01)
+        refused = b""
+        while more := await streams[3].receive_some():
+            refused += more
+        assert b"\x88\x02\x03\xf1" in refused  # a Close frame with 1009
+        assert gateway._bodies.size == 120_000
+        small = await trio.open_tcp_stream(host, int(port))
+        await stack.enter_async_context(small)
+        await small.send_all(UPGRADE % query)
+        await small.receive_some()
+        await small.send_all(unfinished_frame(ALWAYS - 1_000))
+        while gateway._bodies.size < 120_000 + ALWAYS - 1_000:
+            await wait_all_tasks_blocked(0.01)
+        for stream in streams:
+            await stream.aclose()
+        while gateway._bodies.size >= ALWAYS:
+            await wait_all_tasks_blocked(0.01)
+
+
+async def test_max_clients_bounds_the_websockets_that_do_not_say_whom_they_resume(autojump_clock):
+    async with hosted(max_clients=3, handshake_timeout=10) as host:
+        waiting = [await host.connect("resume=1") for _ in range(5)]
+        assert [peer.status for peer in waiting] == [0, 0, 0, 503, 503]
+        assert host.gateway._unidentified == 3
+        client = await host.connect()
+        assert client.messages[0]["type"] == "uuid"  # a new client is not one of them
+        waiting[0].disconnect()
+        await wait_all_tasks_blocked()
+        assert (await host.connect("resume=1")).status == 0
+        await trio.sleep(11)
+        assert host.gateway._unidentified == 0
+        assert [peer.close_code for peer in waiting[1:3]] == [4404, 4404]
+
+
+async def test_law_12_the_key_of_a_request_and_the_id_of_a_ping_are_short():
+    async with hosted() as host:
+        client = await host.connect()
+        for key, status in ((b"k" * 100, 200), (b"k" * 101, 400)):
+            post = client.post("hold")
+            post.scope["headers"].append((b"idempotency-key", key))
+            await host.run(post)
+            assert post.status == status
+        assert host.service.started == 1
+        for given, answered in (("a" * 100, "a" * 100), (7, 7), ("a" * 101, None), ([1], None)):
+            client.says("ping", id=given)
+            await wait_all_tasks_blocked()
+            assert client.messages[-1] == {"type": "pong", "id": answered}
+
+
 # ── errors at the callers ────────────────────────────────────────────────────────────────────
 
 

@@ -80,6 +80,7 @@ class WebSocketPeer:
     Attributes:
         messages: the messages that it has read.
         close_code: the code that the WebSocket was closed with; None before that.
+        status: the status of the answer that refused it; 0 if none did.
     """
 
     def __init__(self, query: str = "resumable=1") -> None:
@@ -89,11 +90,13 @@ class WebSocketPeer:
             "raw_path": b"/ws",
             "query_string": query.encode(),
             "headers": [],
+            "extensions": {"websocket.http.response": {}},
         }
         self.reads = trio.Event()
         self.reads.set()
         self.messages: list[dict[str, Any]] = []
         self.close_code: int | None = None
+        self.status = 0
         self._to, self._from = trio.open_memory_channel[dict[str, Any]](1000)
         self._to.send_nowait({"type": "websocket.connect"})
 
@@ -120,6 +123,8 @@ class WebSocketPeer:
     async def _send(self, message: dict[str, Any]) -> None:
         if message["type"] == "websocket.close":
             self.close_code = message["code"]
+        elif message["type"] == "websocket.http.response.start":
+            self.status = message["status"]
         elif message["type"] == "websocket.send":
             await self.reads.wait()
             got = json.loads(message["text"])

@@ -70,7 +70,9 @@ class GatewayLimits:
     max_bodies: int = 128 * 1024 * 1024
     """The most bytes of the bodies of all requests together, until their calls have ended.
 
-    A body of more than 16 KiB that would go beyond is answered 503.
+    Messages over WebSockets count while they arrive.
+    A body of more than 16 KiB that would go beyond is answered 503, and such a message ends its
+    connection with 1009.
     """
 
     frame_bytes: int = 16 * 1024

@@ -19,6 +19,34 @@ PIECES = "gateway/test_pieces.py"
 
 FAULTS = (
     fault(
+        "law 12: messages that clients never finish are not counted",
+        "gateway/server/hypercorn.py",
+        "        self._share.take(size)\n",
+        "",
+        TOGETHER,
+    ),
+    fault(
+        "law 12: any number of WebSockets may wait with their first message",
+        "gateway/server/app.py",
+        "        if not is_new and self._unidentified >= self.limits.max_clients:\n",
+        "        if False:\n",
+        TOGETHER,
+    ),
+    fault(
+        "law 12: a pong repeats an id of any size, which waits until the client reads",
+        "gateway/server/connection.py",
+        "    return value if is_brief else None\n",
+        "    return value\n",
+        TOGETHER,
+    ),
+    fault(
+        "law 12: a client may have keys of any length kept for its requests",
+        "gateway/server/checks.py",
+        "    if key is not None and len(key) > KEY:\n",
+        "    if False:\n",
+        TOGETHER,
+    ),
+    fault(
         "a slow download of a large result counts as silence",
         "gateway/server/browser.py",
         "        if len(text) <= size or not self._takes_pieces:\n",
@@ -319,7 +347,7 @@ FAULTS = (
     fault(
         "max_message and shutdown_timeout are not passed to the HTTP server",
         "gateway/server/app.py",
-        "            limit(self.limits.max_message, self.limits.shutdown_timeout)\n",
+        "            limit(self.limits.max_message, self.limits.shutdown_timeout, share)\n",
         "            pass\n",
         BAD,
     ),

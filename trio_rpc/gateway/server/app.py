@@ -35,9 +35,13 @@ from trio_rpc.gateway.server.call import CallSettings, GatewayCall
 from trio_rpc.gateway.server.checks import (
     Refusal,
     RequestChecks,
+    closing,
+    gone,
     header_names,
     header_seconds,
     read_body,
+    request_key,
+    used_up,
 )
 from trio_rpc.gateway.server.connection import Connection, End
 from trio_rpc.gateway.server.direct import DirectCaller, HeldResponse
@@ -51,7 +55,7 @@ from trio_rpc.gateway.server.responses import (
 )
 from trio_rpc.gateway.server.results import Results, is_outliving
 from trio_rpc.gateway.server.surroundings import check_trio, refuse_without_trio
-from trio_rpc.gateway.server.websocket import receiving, sending
+from trio_rpc.gateway.server.websocket import WITHOUT_DEFLATE, receiving, sending
 from trio_rpc.services.error_maps import Detail, check_detail
 from trio_rpc.services.tables import BoundMethod, build_table, missing
 from trio_rpc.session.calls.filters import check_filters
@@ -60,7 +64,7 @@ from trio_rpc.session.session import Filter
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.time_limits import time_limit
 
-__all__ = ["WITHOUT_DEFLATE", "Gateway"]
+__all__ = ["Gateway"]
 
 logger = logging.getLogger("trio_rpc.gateway")
 
@@ -75,12 +79,6 @@ HEADERS = (
     "Idempotency-Key",
 )
 """Request headers that pages of allowed origins may send."""
-
-WITHOUT_DEFLATE = "trio_rpc.without_deflate"
-"""A key in the scope of a WebSocket that is certainly not compressed.
-
-Its value is a function that sets the size limit of the client's messages.
-"""
 
 
 class Gateway:
@@ -150,6 +148,7 @@ class Gateway:
         # Bound: max_works for each of max_clients clients, plus max_results, plus max_direct.
         self._works: set[GatewayCall] = set()
         self._direct = 0
+        self._unidentified = 0
         self._idle = trio.Event()
         self._app = self._make_app(allowed_origins, pages)
 
@@ -271,7 +270,7 @@ class Gateway:
     def _running(self) -> trio.Nursery:
         if self._nursery is None:
             if self._is_draining:  # a connection may outlive the gateway for a moment
-                raise _closing()
+                raise closing()
             how = (
                 "this gateway is not running: enter `async with gateway.run():`"
                 " in its host's lifespan"
@@ -290,7 +289,7 @@ class Gateway:
     def _accepting(self) -> trio.Nursery:
         nursery = self._running()
         if self._is_draining:
-            raise _closing()
+            raise closing()
         return nursery
 
     # ── HTTP ─────────────────────────────────────────────────────────────────────────────────
@@ -307,7 +306,7 @@ class Gateway:
             # There is no checkpoint from here on, so all that is checked now still holds when the
             # call starts.
             nursery = self._accepting()
-            key = request.headers.get("idempotency-key")
+            key = request_key(request)
             started = client.started_with(key)
             if started is None:
                 work = self._make_work(request, method, data, body)
@@ -331,13 +330,13 @@ class Gateway:
         nursery: trio.Nursery,
     ) -> None:
         if client.is_over:
-            raise _gone()
+            raise gone()
         if len(client.works) >= self.limits.max_works:
             raise Refusal(429, f"this client already has {self.limits.max_works} running calls")
         if client.backlog.is_full:
             raise Refusal(429, "this client's backlog is full; acknowledge messages first")
         if not client.has_room_for_calls:
-            raise _used_up()
+            raise used_up()
         elsewhere = None
         if is_outliving(method.function):
             if not self._results.make_room():
@@ -365,7 +364,7 @@ class Gateway:
                 text = f"{self.limits.max_direct} calls without a WebSocket are running"
                 raise Refusal(503, text)
             if self._unsent.is_used_up:
-                raise _used_up()
+                raise used_up()
             work = self._make_work(request, method, data, body, names=())
             stack.pop_all()
         caller = DirectCaller(self._unsent)
@@ -390,7 +389,7 @@ class Gateway:
             return json_response(202, {"type": "running", "request_uuid": held.work.uuid})
         share = Share(self._unsent)
         if not share.has_room(len(outcome)):
-            raise _used_up()
+            raise used_up()
         share.take(len(outcome))
         return HeldResponse(200, outcome, share)
 
@@ -398,7 +397,7 @@ class Gateway:
         name = request.path_params["client_id"]
         client = self._clients.get(name)
         if client is None:
-            raise _gone() if name in self._expired else Refusal(403, "there is no such client")
+            raise gone() if name in self._expired else Refusal(403, "there is no such client")
         self._check_token(request, client)
         return client
 
@@ -468,11 +467,15 @@ class Gateway:
     # ── the WebSocket ────────────────────────────────────────────────────────────────────────
 
     async def _websocket(self, websocket: WebSocket) -> None:
+        with contextlib.closing(Share(self._bodies)) as share:
+            await self._carry(websocket, share)
+
+    async def _carry(self, websocket: WebSocket, share: Share) -> None:
         is_new = "resume" not in websocket.query_params
         try:
-            nursery = self._admit(websocket, is_new=is_new)
+            nursery = self._admit(websocket, share, is_new=is_new)
         except Refusal as exc:
-            await websocket.send_denial_response(json_response(exc.status, {"error": exc.text}))
+            await websocket.send_denial_response(await answer_refusal(websocket, exc))
             return
         await websocket.accept()
         end = await (self._welcome(websocket, nursery) if is_new else self._resume(websocket))
@@ -480,12 +483,12 @@ class Gateway:
             with contextlib.suppress(WebSocketDisconnect):
                 await websocket.close(*end.value)
 
-    def _admit(self, websocket: WebSocket, *, is_new: bool) -> trio.Nursery:
+    def _admit(self, websocket: WebSocket, share: Share, *, is_new: bool) -> trio.Nursery:
         nursery = self._accepting() if is_new else self._running()
         self._checks.check(websocket.headers)
         limit = websocket.scope.get(WITHOUT_DEFLATE)
         if limit is not None:
-            limit(self.limits.max_message, self.limits.shutdown_timeout)
+            limit(self.limits.max_message, self.limits.shutdown_timeout, share)
         elif "sec-websocket-extensions" in websocket.headers:
             self._complain(
                 "this server may accept compressed WebSocket messages, which can take a thousand"
@@ -493,6 +496,8 @@ class Gateway:
             )
         if is_new and len(self._clients) >= self.limits.max_clients and not self._make_room():
             raise Refusal(503, "there are too many clients")
+        if not is_new and self._unidentified >= self.limits.max_clients:
+            raise Refusal(503, "too many clients are reconnecting", retry_after=1)
         return nursery
 
     def _make_room(self) -> bool:
@@ -543,9 +548,14 @@ class Gateway:
 
     async def _resume(self, websocket: WebSocket) -> End:
         text: str | None = ""
-        with contextlib.suppress(TimeoutError):
+        self._unidentified += 1
+        try:
             async with time_limit(self.limits.handshake_timeout, "no first message"):
                 text = await receiving(websocket)()
+        except TimeoutError:
+            pass
+        finally:
+            self._unidentified -= 1
         if text is None:
             return End.GONE
         client = self._returning(text)
@@ -578,18 +588,6 @@ class Gateway:
 
 def _finite(limit: float) -> float | None:
     return None if limit == math.inf else limit
-
-
-def _closing() -> Refusal:
-    return Refusal(503, "this gateway is closing")
-
-
-def _used_up() -> Refusal:
-    return Refusal(503, "too much data is held for clients that do not read it", retry_after=1)
-
-
-def _gone() -> Refusal:
-    return Refusal(410, "this client has been disconnected for too long")
 
 
 def _connection(client: Client, first: dict[str, Any], websocket: WebSocket) -> Connection:

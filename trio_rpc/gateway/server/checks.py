@@ -12,7 +12,20 @@ from starlette.requests import ClientDisconnect, Request
 from trio_rpc.gateway.server.budget import Share
 from trio_rpc.util.time_limits import time_limit
 
-__all__ = ["Refusal", "RequestChecks", "header_names", "header_seconds", "read_body"]
+__all__ = [
+    "Refusal",
+    "RequestChecks",
+    "closing",
+    "gone",
+    "header_names",
+    "header_seconds",
+    "read_body",
+    "request_key",
+    "used_up",
+]
+
+KEY = 100
+"""The most characters of a request's key. A client holds several keys for as long as it lives."""
 
 
 class Refusal(Exception):
@@ -33,6 +46,21 @@ class Refusal(Exception):
         self.text = text
         self.parameter = parameter
         self.retry_after = retry_after
+
+
+def closing() -> Refusal:
+    """Return the refusal of a gateway that is closing."""
+    return Refusal(503, "this gateway is closing")
+
+
+def used_up() -> Refusal:
+    """Return the refusal while too many bytes are held for all clients."""
+    return Refusal(503, "too much data is held for clients that do not read it", retry_after=1)
+
+
+def gone() -> Refusal:
+    """Return the refusal for a client that has ended."""
+    return Refusal(410, "this client has been disconnected for too long")
 
 
 class RequestChecks:
@@ -103,6 +131,17 @@ async def read_body(request: Request, most: int, seconds: float, share: Share) -
     except ClientDisconnect:
         raise Refusal(400, "the client disconnected") from None
     return bytes(body)
+
+
+def request_key(request: Request) -> str | None:
+    """Return the Idempotency-Key of a request, which is kept for its client; None if it has none.
+
+    Raises Refusal (400) for a key of more than ``KEY`` characters.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is not None and len(key) > KEY:
+        raise Refusal(400, f"the Idempotency-Key is longer than {KEY} characters")
+    return key
 
 
 def header_names(header: str | None) -> list[str] | None:

@@ -22,6 +22,9 @@ GATHERING = 64
 Sending a frame takes as long as several ticks.
 """
 
+BRIEF = 100
+"""The most characters of the ``id`` of a ping, which waits in the pong until the client reads."""
+
 Send: TypeAlias = Callable[[str], Awaitable[None]]
 Receive: TypeAlias = Callable[[], Awaitable[str | None]]
 
@@ -205,7 +208,7 @@ class Connection:
             client.backlog.acknowledge(_number(message.get("seq")))
             client.made_room()
         elif kind == "ping":
-            self._say_aside({"type": "pong", "id": message.get("id")})
+            self._say_aside({"type": "pong", "id": _brief(message.get("id"))})
         elif kind == "bye":
             client.end("the client has left")
         else:
@@ -223,6 +226,12 @@ class Connection:
 
 def _number(value: Any) -> int:
     return value if type(value) is int else 0
+
+
+def _brief(value: Any) -> Any:
+    """Return a number or a short text as it is, and None for anything that may be large."""
+    is_brief = type(value) in (int, float) or (type(value) is str and len(value) <= BRIEF)
+    return value if is_brief else None
 
 
 def _short(value: Any) -> str:

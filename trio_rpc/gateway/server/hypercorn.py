@@ -11,6 +11,7 @@ It has no setting for this, so :func:`without_deflate` removes the offer.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import traceback
 import weakref
@@ -32,7 +33,8 @@ from starlette.websockets import WebSocketDisconnect
 from wsproto.events import Message
 from wsproto.utilities import ProtocolError
 
-from trio_rpc.gateway.server.app import WITHOUT_DEFLATE
+from trio_rpc.gateway.server.budget import Budget, Share
+from trio_rpc.gateway.server.websocket import WITHOUT_DEFLATE
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["QuietLog", "without_deflate"]
@@ -99,17 +101,27 @@ class _Buffer(WebsocketBuffer):
         super().__init__(max_length)
         self._stream = weakref.ref(stream)  # which holds this
         self._shutdown_timeout = LINGER
+        self._share = Share(Budget(math.inf))
         self._is_dying = False
 
-    def limit(self, max_message: int, shutdown_timeout: float) -> None:
-        """Set the most bytes of a message, and the seconds until a sender of more is cut off."""
+    def limit(self, max_message: int, shutdown_timeout: float, share: Share) -> None:
+        """Set the bounds of this WebSocket's messages.
+
+        Args:
+            max_message: the most bytes of a message.
+            shutdown_timeout: seconds until a sender of more is cut off.
+            share: counts the bytes of a message while it arrives. If it has no room, the message
+                counts as too large.
+        """
         self.max_length = max_message
         self._shutdown_timeout = shutdown_timeout
+        self._share = share
 
     def extend(self, event: Message[Any]) -> None:
         data = event.data
         size = len(data.encode()) if isinstance(data, str) and not data.isascii() else len(data)
-        if self._is_dying or self.length + size > self.max_length:
+        is_too_large = self.length + size > self.max_length or not self._share.has_room(size)
+        if self._is_dying or is_too_large:
             self.clear()
             stream = self._stream()
             if not self._is_dying and stream is not None:
@@ -118,6 +130,12 @@ class _Buffer(WebsocketBuffer):
             raise FrameTooLargeError
         super().extend(event)
         self.length += size - len(data)
+        self._share.take(size)
+
+    def clear(self) -> None:
+        """Forget the message, which has arrived or is refused."""
+        super().clear()
+        self._share.give_back(self._share.size)
 
 
 async def _die(stream: WSStream, seconds: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
@@ -59,7 +59,7 @@ def static_file(name: str, kind: str) -> Any:
     return send
 
 
-async def answer_refusal(_request: Request, exc: Exception) -> Response:
+async def answer_refusal(_request: HTTPConnection, exc: Exception) -> Response:
     """Turn a Refusal into its response."""
     assert isinstance(exc, Refusal)  # noqa: S101 - registered for nothing else
     body = {"error": exc.text, **({"parameter": exc.parameter} if exc.parameter else {})}

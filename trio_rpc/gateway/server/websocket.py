@@ -8,7 +8,14 @@ from collections.abc import Awaitable, Callable
 import trio
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-__all__ = ["receiving", "sending"]
+__all__ = ["WITHOUT_DEFLATE", "receiving", "sending"]
+
+WITHOUT_DEFLATE = "trio_rpc.without_deflate"
+"""A key in the scope of a WebSocket that is certainly not compressed.
+
+Its value is a function that sets the size limit of the client's messages, and the share of a budget
+that counts a message while it arrives.
+"""
 
 
 def sending(websocket: WebSocket) -> Callable[[str], Awaitable[None]]:
