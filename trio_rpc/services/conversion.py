@@ -81,6 +81,7 @@ from trio_rpc.services.records import READ_ONLY, is_typed_dict, record_of, unpac
 from trio_rpc.services.special import (
     NEVER,
     NO_TYPES,
+    check_apart,
     container,
     enumeration,
     is_plain_enum,
@@ -269,10 +270,11 @@ class _Adapting:
         mine = self._memo[annotation] = adapter(record.cls.__name__, _empty)
         with self._within(record.cls, None):
             fields = {one.name: self.adapt(one.annotation) for one in record.fields}
+            extra = [self._checked(dict.__class_getitem__((str, one))) for one in record.extra]
         for one in record.fields:
             if one.is_required and fields[one.name] is NEVER:
                 raise TypeError(f"field {one.name!r} of {record.cls.__name__} is Never: remove it")
-        mine.convert = staticmethod(record.converter(fields))
+        mine.convert = staticmethod(record.converter(fields, *extra))
         for adapted in fields.values():
             check_supported(adapted)
         return mine
@@ -339,8 +341,11 @@ class _Adapting:
             record = record_of(annotation, self._names)
             if record is None:
                 return _is_supported(annotation)
-            return _is_supported(annotation) and all(
-                self._is_natural(one.annotation, seen) for one in record.fields
+            has_more = bool(record.extra) or record.is_closed
+            return (
+                not has_more
+                and _is_supported(annotation)
+                and all(self._is_natural(one.annotation, seen) for one in record.fields)
             )
         if origin in (*UNIONS, Annotated) or origin in COLLECTIONS or origin in QUALIFIERS:
             parts = get_args(annotation)
@@ -408,6 +413,7 @@ class _Adapting:
             return union
         for member in members:
             check_supported(member)
+        check_apart(get_args(annotation))
         return adapter(
             names_of(get_args(annotation)),
             union_converter(members, get_args(annotation), self._names),
@@ -446,6 +452,6 @@ def is_record(cls: type) -> bool:
 def _is_supported(annotation: Any) -> bool:
     try:
         check_supported(annotation)
-    except (TypeError, NameError):  # msgspec looks up names only in modules
+    except (TypeError, NameError, NotImplementedError):  # msgspec looks up names only in modules
         return False
     return True

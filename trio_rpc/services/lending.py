@@ -368,11 +368,12 @@ def _of_record(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> P
     if record is None or issubclass(record.cls, trio.abc.AsyncResource):
         return None
     hows = {one.name: preparer(one.annotation, names, within) for one in record.fields}
-    if not hasattr(record.cls, "__aiter__") and not any(hows.values()):
+    extra = next((preparer(one, names, within) for one in record.extra), None)
+    if not hasattr(record.cls, "__aiter__") and not any((*hows.values(), extra)):
         return None
     if is_typed_dict(record.cls):
         return lambda value: (
-            {key: _prepared(hows.get(key), one) for key, one in value.items()}
+            {key: _prepared(hows.get(key, extra), one) for key, one in value.items()}
             if type(value) is dict
             else value
         )

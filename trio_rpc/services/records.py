@@ -55,18 +55,25 @@ class Record:
         fields: its fields, in order.
         is_array: whether they are sent as an array.
         make: makes an instance from the received fields, given by name.
+        extra: the annotation of all other keys, if the class has one; empty otherwise.
+        is_closed: whether other keys are an error. By default they are ignored.
     """
 
     cls: type
     fields: list[Field]
     is_array: bool
     make: Callable[[dict[str, Any]], Any]
+    extra: tuple[Any, ...] = ()
+    is_closed: bool = False
 
-    def converter(self, annotations: Mapping[str, Any]) -> Callable[[Any, Read], Any]:
+    def converter(
+        self, annotations: Mapping[str, Any], extra: Any = None
+    ) -> Callable[[Any, Read], Any]:
         """Return a function that makes an instance from a map or an array.
 
         Args:
             annotations: the adapted annotations of the fields, by name.
+            extra: the adapted annotation of a dict of all other keys; None to ignore them.
         """
         config: Any = getattr(self.cls, "__struct_config__", None)
         tag_field, tag = (None, None) if config is None else (config.tag_field, config.tag)
@@ -86,10 +93,14 @@ class Record:
             kw_only=not self.is_array,
             tag_field=tag_field,
             tag=tag,
-            forbid_unknown_fields=issubclass(self.cls, tuple) or _forbids(self.cls),
+            forbid_unknown_fields=issubclass(self.cls, tuple)
+            or self.is_closed
+            or _forbids(self.cls),
         )
 
         read_all = reader(shape)
+        read_more = None if extra is None else reader(extra)
+        known = {one.key for one in self.fields}
 
         def convert(value: Any, read: Read) -> Any:
             if not is_typed_dict(self.cls) and isinstance(value, self.cls):
@@ -98,7 +109,10 @@ class Record:
                 value = list(value)
             came = msgspec.structs.astuple(read_all(value, read))
             pairs = zip(self.fields, came, strict=True)
-            return self.make({one.name: item for one, item in pairs if item is not MISSING})
+            made = self.make({one.name: item for one, item in pairs if item is not MISSING})
+            if read_more is not None:
+                made |= read_more({k: one for k, one in value.items() if k not in known}, read)
+            return made
 
         return convert
 
@@ -114,7 +128,7 @@ def record_of(annotation: Any, names: Names) -> Record | None:
     if is_typed_dict(cls):
         hints = _hints(annotation, names)
         fields = [Field(n, n, a, _is_required(cls, n, a)) for n, a in hints.items()]
-        return Record(cls, fields, False, dict)
+        return Record(cls, fields, False, dict, *_other_keys(annotation))
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         hints = _hints(annotation, names)
         defaults: dict[str, Any] = cls._field_defaults  # type: ignore[attr-defined]
@@ -150,6 +164,23 @@ def unpacked(annotation: Any) -> tuple[Any, ...] | None:
 def is_typed_dict(cls: Any) -> bool:
     """Return whether a class is a TypedDict of ``typing`` or ``typing_extensions``."""
     return isinstance(cls, type) and issubclass(cls, dict) and hasattr(cls, "__required_keys__")
+
+
+def _other_keys(annotation: Any) -> tuple[tuple[Any, ...], bool]:
+    """Return the annotation of other keys that a TypedDict may have, and whether it is closed."""
+    cls = get_origin(annotation) or annotation
+    arguments = type_arguments(annotation)[cls]
+    extra = getattr(cls, "__extra_items__", MISSING)
+    if extra is not MISSING and not repr(extra).endswith(".NoExtraItems"):
+        return (substitute(extra, arguments),), False
+    if getattr(cls, "__closed__", None):
+        return (), True
+    for base in getattr(cls, "__orig_bases__", ()):
+        if is_typed_dict(get_origin(base) or base):
+            inherited, is_closed = _other_keys(base)
+            if inherited or is_closed:
+                return tuple(substitute(one, arguments) for one in inherited), is_closed
+    return (), False
 
 
 def _is_required(cls: Any, name: str, annotation: Any) -> bool:

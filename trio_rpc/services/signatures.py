@@ -290,8 +290,7 @@ class Signature:
             self._add_unpacked(parameter, get_args(annotation)[0])
             return
         one = self._parameter(parameter, annotation)
-        is_single = kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-        if self._said is None and is_single and is_never(annotation):
+        if self._said is None and is_never(annotation) and not kind.name.startswith("VAR_"):
             raise TypeError(f"{self.method}: parameter {name!r} is Never: remove it")
         if kind is Parameter.VAR_POSITIONAL:
             self._extra_positional = one
@@ -381,6 +380,9 @@ class Signature:
                 self._named[field.name] = _Parameter(named, field.annotation, adapted)
                 if is_function(field.annotation):
                     self.callbacks[field.name] = field.is_required
+            for extra in record.extra:
+                adapted = self._adapt(f"other keys of {parameter.name!r}", extra, parameter.name)
+                self._extra_keywords = _Parameter(parameter, extra, adapted)
             return
         args = get_args(annotation)
         if parameter.kind is Parameter.VAR_POSITIONAL and (not args or args[1:] == (...,)):

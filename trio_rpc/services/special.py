@@ -13,11 +13,12 @@ import re
 import types
 import typing
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, Generic, Protocol, get_origin
+from typing import Annotated, Any, Final, Generic, Literal, Protocol, get_args, get_origin
 
 import trio
 
-from trio_rpc.services.adapters import Read, adapter, reader
+from trio_rpc.services.adapters import Ambiguous, Read, adapter, reader
+from trio_rpc.services.aliases import bare
 from trio_rpc.services.records import is_typed_dict, unpacked
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION
@@ -26,6 +27,7 @@ from trio_rpc.wire.to_msgpack import keeps_its_type
 __all__ = [
     "NEVER",
     "NO_TYPES",
+    "check_apart",
     "container",
     "enumeration",
     "is_plain_enum",
@@ -63,6 +65,40 @@ NO_TYPES: Final = (Annotated, Generic, Protocol)
 _FRACTION: Final = re.compile(r"-?[0-9]+/0*[1-9][0-9]*")
 
 _FACTORIES: Final = (int, float, complex, str, bytes, bool, list, dict, set, frozenset, tuple)
+
+
+def _alike(one: Any, other: Any) -> str:
+    value = other.value if isinstance(other, enum.Enum) else other
+    shown = " and ".join(
+        str(each) if isinstance(each, enum.Enum) else repr(each) for each in (one, other)
+    )
+    return f"{shown} both travel as {value!r}, and cannot be told apart: write one of them"
+
+
+def check_apart(members: Sequence[Any]) -> None:
+    """Raise Ambiguous if members of a union are enums or Literals with the same values.
+
+    Args:
+        members: the annotations of the members.
+    """
+    found: dict[Any, tuple[Any, Any]] = {}
+    for annotation in map(bare, members):
+        for one in _listed(annotation):
+            value = one.value if isinstance(one, enum.Enum) else one
+            try:
+                first, within = found.setdefault((type(value), value), (one, annotation))
+            except TypeError:
+                continue  # it has no hash
+            if within is not annotation and first is not one and type(first) is not type(one):
+                raise Ambiguous(_alike(first, one))
+
+
+def _listed(annotation: Any) -> Sequence[Any]:
+    """Return all values of an annotation that lists them, or nothing."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    is_enum = isinstance(annotation, type) and issubclass(annotation, enum.Enum)
+    return list(annotation) if is_enum and not issubclass(annotation, enum.Flag) else ()
 
 
 def _nothing_fits(value: Any, _read: Read) -> Any:
@@ -121,6 +157,11 @@ def why_no_type(annotation: Any) -> str:
         return f"{shown} is a module: write a class in it"
     if getattr(get_origin(annotation), "_name", None) in ("TypeGuard", "TypeIs"):
         return f"{shown} says something to type checkers only: write bool"
+    if type(annotation).__name__ == "PydanticRecursiveRef":
+        return (
+            "a generic model of Pydantic that contains itself cannot be checked: write a model"
+            " without type variables, or a dataclass"
+        )
     return f"{shown} is not a type of values: write the type that the values have"
 
 
@@ -276,9 +317,12 @@ def _tuples(value: Any) -> Any:
 def literal(members: Sequence[Any]) -> Any:
     """Return the adapter of a Literal with members that are enums, bytes or bools."""
     accepted: dict[Any, Any] = {}
-    for member in reversed(members):  # of two members that arrive as the same value, the first wins
-        bare = member.value if isinstance(member, enum.Enum) else member
-        accepted[type(bare), bare] = accepted[type(member), member] = member
+    for member in members:
+        value = member.value if isinstance(member, enum.Enum) else member
+        first = accepted.setdefault((type(value), value), member)
+        if first is not member and type(first) is not type(member):
+            raise Ambiguous(_alike(first, member))
+        accepted[type(member), member] = member
     shown = ", ".join(map(str, members))
     read_bytes = reader(bytes) if any(type(one) is bytes for one in members) else None
 
