@@ -66,8 +66,8 @@ async def open_session(
     Raises:
         Refused: one of the ends refused the session.
         RemoteProtocolError: the other end does not speak the protocol.
-        SessionBroken: the connection was lost before the session was open; or, while the body ran,
-            the other end or the network ended the session.
+        SessionBroken: the connection was lost, or the other end left, before the session was open;
+            or the other end or the network ended it while the body ran.
         TypeError: an option or a service has the wrong type.
         ValueError: an option or a service has an invalid value.
     """
@@ -96,7 +96,7 @@ async def serve_session(
     Raises:
         Refused: one of the ends refused the session.
         RemoteProtocolError: the other end does not speak the protocol.
-        SessionBroken: the connection was lost before the session was open.
+        SessionBroken: the connection was lost, or the other end left, before the session was open.
         TypeError: an option or a service has the wrong type.
         ValueError: an option or a service has an invalid value.
     """
