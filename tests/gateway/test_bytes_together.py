@@ -417,7 +417,7 @@ async def test_law_12_messages_that_clients_never_finish_are_bounded_in_bytes_to
             await wait_all_tasks_blocked(0.01)
 
 
-async def test_max_clients_bounds_the_websockets_that_do_not_say_whom_they_resume(autojump_clock):
+async def test_max_clients_bounds_the_websockets_that_have_not_sent_resume(autojump_clock):
     async with hosted(max_clients=3, handshake_timeout=10) as host:
         waiting = [await host.connect("resume=1") for _ in range(5)]
         assert [peer.status for peer in waiting] == [0, 0, 0, 503, 503]

@@ -1,4 +1,4 @@
-"""Large messages in pieces: a slow download is not silence, and goes on where it was cut."""
+"""Large messages in pieces: a slow download is not silence, and continues where it was cut."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from starlette.routing import Mount
 
 import trio_rpc
 from trio_rpc.gateway import Gateway, open_http_server
-from trio_rpc.gateway.server import surroundings
+from trio_rpc.gateway.server import trio_check
 
 SENTENCE = "a trio_rpc gateway needs Trio"
 
@@ -27,7 +27,7 @@ class Service:
 
 @pytest.fixture
 def gateway(monkeypatch) -> Gateway:
-    monkeypatch.setattr(surroundings, "_complaints", set())
+    monkeypatch.setattr(trio_check, "_complaints", set())
     return Gateway(Service())
 
 

@@ -1,4 +1,4 @@
-"""Clients of an ASGI application, without a network, that read only when they are told to."""
+"""Clients of an ASGI application, without a network, that read only when a test asks them to."""
 
 from __future__ import annotations
 

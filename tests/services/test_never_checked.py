@@ -110,7 +110,7 @@ PLACES = [
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("annotation", "text"), NO_TYPES)
-def test_what_is_no_type_is_refused_at_registration(annotation, text, place):
+def test_a_value_that_is_not_a_type_is_refused_at_registration(annotation, text, place):
     if place is _field and annotation is ClassVar:
         pytest.skip("a class variable is not a field")
     if place is _called_with and isinstance(annotation, (tuple, list, type(...))):
@@ -126,7 +126,7 @@ def test_what_is_no_type_is_refused_at_registration(annotation, text, place):
         build_table(type("Odd", (), {"ask": ask})())
 
 
-def test_a_gateway_says_the_same():
+def test_a_gateway_refuses_them_with_the_same_text():
     with pytest.raises(TypeError, match=r"ask: the annotation of its result .* write Any"):
         Gateway(type("Odd", (), {"ask": _result(any)})())
 

@@ -559,7 +559,7 @@ async def test_wrappers_and_overrides_of_every_kind_work(session_pair, service, 
         assert wrapped.line == "x"
 
 
-# ── functions that say less than the interface ───────────────────────────────────────────────
+# ── functions with fewer annotations than the interface ──────────────────────────────────────
 
 
 class Pair(Protocol):
@@ -621,12 +621,12 @@ def _of_any_number(*quotes: T) -> None:
 
 
 @pytest.mark.parametrize("f", [_of_anything, _of_an_object, _of_a_variable, _of_any_number])
-async def test_the_interface_decides_where_a_function_says_nothing_definite(session_pair, f):
+async def test_the_interface_decides_where_a_function_has_no_definite_annotation(session_pair, f):
     async with session_pair(Tells(), None) as (_, session):
         await session.proxy("", Tells).one(f)
 
 
-async def test_the_send_method_of_a_memory_channel_gets_what_the_interface_says(session_pair):
+async def test_the_send_method_of_a_memory_channel_gets_values_of_the_interfaces_type(session_pair):
     send, receive = trio.open_memory_channel[Quote](1)
     with send, receive:
         async with session_pair(Tells(), None) as (_, session):
@@ -649,7 +649,7 @@ def _of_a_sequence(quotes: Sequence[T] | None) -> None:
 
 
 @pytest.mark.parametrize("f", [_of_a_list, _of_a_list_of_anything, _of_a_sequence])
-async def test_so_it_does_for_the_items_of_a_container(session_pair, f):
+async def test_the_interface_decides_about_the_items_of_a_container(session_pair, f):
     async with session_pair(Tells(), None) as (_, session):
         await session.proxy("", Tells).several(f)
 
@@ -658,7 +658,7 @@ def _of_a_dict(quote: dict[str, Any]) -> None:
     assert quote == {"bid": 1.0}
 
 
-async def test_a_function_that_says_something_else_gets_that(session_pair):
+async def test_a_function_with_another_annotation_gets_that_type(session_pair):
     async with session_pair(Tells(), None) as (_, session):
         await session.proxy("", Tells).one(_of_a_dict)
 
@@ -680,7 +680,7 @@ async def _third(quote, other, third=None, *, best=None):
 
 @pytest.mark.parametrize("name", ["pair", "unpacked", "rest", "inherited"])
 @pytest.mark.parametrize("f", [_kept, _first, _third])
-async def test_what_a_protocol_says_about_args_and_kwargs_is_used(session_pair, f, name):
+async def test_a_protocols_annotations_of_args_and_kwargs_are_used(session_pair, f, name):
     if f is _third and name == "inherited":
         pytest.skip("it has a note")
     async with session_pair(Tells(), None) as (_, session):
@@ -698,7 +698,7 @@ async def test_a_callback_may_annotate_its_own_rest_with_a_typed_dict(session_pa
             await session.proxy("", Tells).inherited(best)
 
 
-async def test_the_names_of_a_protocol_in_a_function_are_known(session_pair):
+async def test_local_names_in_a_protocols_annotations_are_resolved(session_pair):
     class Local(NamedTuple):
         x: set[int]
 

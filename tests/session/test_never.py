@@ -86,7 +86,7 @@ async def test_no_item_started_value_or_result_of_a_callback_is_a_never(session_
                 await nursery.start(stops.started)
 
 
-async def test_the_result_of_another_program_is_no_never(session_pair):
+async def test_a_result_of_another_program_does_not_fit_never(session_pair):
     class Returns:
         @method
         async def wait(self, result: object) -> object:

@@ -54,7 +54,7 @@ from trio_rpc.gateway.server.responses import (
     static_file,
 )
 from trio_rpc.gateway.server.results import Results, is_outliving
-from trio_rpc.gateway.server.surroundings import check_trio, refuse_without_trio
+from trio_rpc.gateway.server.trio_check import check_trio, refuse_without_trio
 from trio_rpc.gateway.server.websocket import WITHOUT_DEFLATE, receiving, sending
 from trio_rpc.services.error_maps import Detail, check_detail
 from trio_rpc.services.tables import BoundMethod, build_table, missing
