@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pathlib
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -122,6 +123,20 @@ async def test_an_undeclared_callback_is_refused_before_the_handler_starts(count
         assert status_and_error(got) == (422, "add has no callback 'lost'")
         assert got.json()["parameter"] == "lost"
     assert counter.calls == 0
+
+
+async def test_the_cost_of_converting_arguments_is_bounded():
+    class Service:
+        @trio_rpc.method
+        async def take(self, paths: list[pathlib.Path]) -> int:
+            return len(paths)
+
+    gateway = Gateway(Service(), limits=GatewayLimits(max_nodes=500))
+    async with hosting(gateway) as url, browsing(url) as browser:
+        assert (await browser.post("take", paths=["a"] * 10)).status_code == 200
+        status, text = status_and_error(await browser.post("take", paths=["a"] * 100))
+        assert status == 422
+        assert "too costly to convert to the annotated types: max_nodes (500)" in text
 
 
 async def test_the_size_of_a_body_is_bounded(counter):

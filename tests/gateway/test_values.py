@@ -8,6 +8,7 @@ import decimal
 import enum
 import json
 import math
+import pathlib
 import re
 import uuid
 import zoneinfo
@@ -26,8 +27,9 @@ import trio_rpc
 from trio_rpc.errors import InvalidArguments
 from trio_rpc.gateway import Gateway
 from trio_rpc.gateway.json_messages import encode, from_json_exactly, to_json
-from trio_rpc.gateway.json_values import lower
+from trio_rpc.gateway.json_values import Form, lower
 from trio_rpc.gateway.server.forms import CallbackForm, Forms
+from trio_rpc.services.conversion import adapt
 from trio_rpc.services.tables import build_table
 
 
@@ -511,3 +513,16 @@ def test_a_callback_that_must_return_a_value_is_refused_with_an_error_that_says_
         match=r"ask, in a gateway: 'sure' is declared to return 'bool'.*Awaitable\[None\]",
     ):
         Gateway(Service())
+
+
+def test_converting_the_arguments_of_a_call_has_a_bounded_cost():
+    forms = forms_of(list[pathlib.Path])
+    body = {"x": ["a"] * 100}
+    assert len(forms.bind(body)["x"]) == 100
+    with pytest.raises(InvalidArguments, match=r"max_nodes \(500\) in the limits of the receiving"):
+        forms.bind(body, 500)
+
+
+def test_the_gateways_own_results_have_no_such_bound():
+    paths = [pathlib.Path("a")] * 40_000  # a quarter of a million units, and more
+    assert Form(list[pathlib.Path], adapt(list[pathlib.Path])).write(paths) == ["a"] * 40_000

@@ -827,3 +827,72 @@ def test_a_value_that_is_coerced_deep_inside_is_accepted_quickly():
     for _ in range(LEVELS):
         made = made.inner
     assert made == Deep(side=Side.SELL)
+
+
+# ── unions of models inside themselves ───────────────────────────────────────────────────────
+
+
+class One(pydantic.BaseModel):
+    inner: One | Two | None = None
+    one: int = 0
+
+
+class Two(pydantic.BaseModel):
+    inner: One | Two | None = None
+    two: int = 0
+
+
+class Tagged1(pydantic.BaseModel):
+    kind: Literal[1] = 1
+    inner: Tagged1 | Tagged2 | None = pydantic.Field(None, discriminator="kind")
+
+
+class Tagged2(pydantic.BaseModel):
+    kind: Literal[2] = 2
+    inner: Tagged1 | Tagged2 | None = pydantic.Field(None, discriminator="kind")
+
+
+class Alike1(pydantic.BaseModel):
+    inner: Alike1 | Alike2 | None = None
+
+
+class Alike2(pydantic.BaseModel):
+    inner: Alike1 | Alike2 | None = None
+
+
+class Seen1(One):
+    inner: Seen1 | Two | dict[str, Seen1] | None = None
+
+    @pydantic.field_validator("inner", mode="before")
+    @classmethod
+    def look(cls, value: Any) -> Any:
+        return value
+
+
+def in_each(levels: int, **fields: Any) -> Any:
+    value = fields
+    for _ in range(levels):
+        value = {"inner": value, **fields}
+    return value
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("read", [convert_to, read_json], ids=["wire", "JSON"])
+def test_a_union_of_models_inside_itself_takes_time_in_proportion_to_its_levels(read):
+    """Pydantic alone takes twice as long for each level: 10^11 years for these."""
+    made = read(in_each(50, two=1), adapt(One))
+    for _ in range(50):
+        made = made.inner
+        assert isinstance(made, Two)
+    with pytest.raises((TypeError, ValueError), match=r"Expected `One . Two . NoneType`"):
+        read(in_each(50, one="x", two="x"), adapt(One))
+    made = read(in_each(50, kind=2), adapt(Tagged2))
+    for _ in range(50):
+        made = made.inner
+    assert isinstance(made, Tagged2)
+
+
+@pytest.mark.parametrize("cls", [Alike1, Seen1])
+def test_a_union_of_models_inside_itself_that_only_pydantic_can_choose_from_is_refused(cls):
+    with pytest.raises(TypeError, match=r"'inner' of .* contains itself.*discriminator="):
+        adapt(cls)

@@ -50,6 +50,7 @@ import trio_rpc
 from trio_rpc.gateway.json_values import Form
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.conversion import adapt
+from trio_rpc.services.converters import WireRead, convert_to, make_reader
 from trio_rpc.testing import open_session_pair
 
 T = TypeVar("T")
@@ -796,3 +797,46 @@ def test_the_error_names_a_local_class_that_is_defined_too_late():
 async def test_pydantic_is_not_needed():
     code = "import sys; sys.modules['pydantic'] = None; import trio_rpc, trio_rpc.gateway"
     await trio.run_process([sys.executable, "-c", code])
+
+
+# ── nested unions ────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Left:
+    inner: Left | Right | None = None
+    left: int = 0
+
+
+@dataclass
+class Right:
+    inner: Left | Right | None = None
+    right: int = 0
+
+
+def nested_in(levels: int, **fields: Any) -> Any:
+    value = fields
+    for _ in range(levels):
+        value = {"inner": value, **fields}
+    return value
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"left": "no int"}, {"left": 1, "right": "no int"}], ids=str
+)
+def test_a_union_inside_itself_takes_time_in_proportion_to_its_levels(fields):
+    """Each level is tried as both classes, and would cost twice as much as the one below it."""
+    costs = []
+    for levels in (10, 20):
+        read = WireRead()
+        made = make_reader(adapt(Left | Right))(nested_in(levels, **fields), read)
+        costs.append(read.most - read.left)
+        assert isinstance(made, (Left, Right))
+    assert costs[1] < 2.5 * costs[0]
+
+
+def test_equal_texts_in_a_union_are_converted_each_for_itself():
+    made = convert_to(["a", "a"], adapt(list[pathlib.Path | int]))
+    assert made == [pathlib.Path("a")] * 2
+    first, second = convert_to([{"left": 1}, {"left": 1}], adapt(list[Left | Right]))
+    assert first is not second

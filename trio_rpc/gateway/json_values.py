@@ -20,6 +20,7 @@ import datetime as dt
 import decimal
 import enum
 import math
+import sys
 import uuid
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -28,9 +29,10 @@ from typing import Any, Final, get_args, get_origin
 import msgspec
 
 from trio_rpc.services.converters import decode_custom, scalar_type
+from trio_rpc.services.costs import MOST, Read
 from trio_rpc.wire.simpler import model_keys, simplifier
 
-__all__ = ["MAX_INTEGER", "UNTYPED", "Form", "lower", "read_json"]
+__all__ = ["MAX_INTEGER", "UNTYPED", "Form", "JsonRead", "lower", "read_json"]
 
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly: JavaScript rounds larger ones."""
@@ -66,16 +68,36 @@ def lower(value: Any) -> Any:
         raise ValueError("nested too deeply, or contains itself") from None
 
 
-def read_json(value: Any, adapted: Any) -> Any:
+class JsonRead(Read):
+    """Reads the parts of a JSON value."""
+
+    __slots__ = ()
+
+    def __call__(self, value: Any, adapted: Any) -> Any:
+        """Convert a part."""
+        return msgspec.convert(value, adapted, dec_hook=self._decode, str_keys=True)
+
+    def _decode(self, wanted: Any, value: Any) -> Any:
+        if (get_origin(wanted) or wanted) is complex and type(value) is list:
+            self.spend(1)
+            real, imag = map(float, value)
+            return complex(real, imag)
+        return decode_custom(wanted, value, self)
+
+
+def read_json(value: Any, adapted: Any, most: int = MOST) -> Any:
     """Check and convert a JSON value by an annotation.
 
     Args:
         value: the JSON value.
         adapted: the annotation, as :func:`~trio_rpc.services.conversion.adapt` returned it.
+        most: the units that it may cost.
 
-    Raises msgspec.ValidationError, with the path of the part that does not fit.
+    Raises:
+        msgspec.ValidationError: it does not fit; the text has the path of the part that does not.
+        TooCostly: it would cost more.
     """
-    return msgspec.convert(value, adapted, dec_hook=_decode_hook, str_keys=True)
+    return JsonRead(most)(value, adapted)
 
 
 class Form:
@@ -112,7 +134,7 @@ class Form:
 
     def _read(self, value: Any, lowered: Any) -> Any:
         try:
-            return read_json(lowered, self._adapted)
+            return read_json(lowered, self._adapted, sys.maxsize)  # this end's own value
         except Exception as exc:
             text = f"{_shown(value)} does not fit the annotation: {exc}"
             raise TypeError(text) from exc
@@ -238,13 +260,6 @@ def _is_collection(value: Any) -> bool:
 
 
 # ── reading back ─────────────────────────────────────────────────────────────────────────────
-
-
-def _decode_hook(wanted: Any, value: Any) -> Any:
-    if (get_origin(wanted) or wanted) is complex and type(value) is list:
-        real, imag = map(float, value)
-        return complex(real, imag)
-    return decode_custom(wanted, value, read_json)
 
 
 def _is_same(sent: Any, read: Any, enums: Container[type]) -> bool:

@@ -18,6 +18,12 @@ class GatewayLimits:
     max_body: int = 1024 * 1024
     """The most bytes of one POST's body; a larger one is answered 413."""
 
+    max_nodes: int = 250_000
+    """What converting the arguments of one POST to their annotated types may cost.
+
+    The unit is that of ``Limits.max_nodes``. A call beyond it is answered with InvalidArguments.
+    """
+
     body_timeout: float = 30.0
     """Seconds that this body may take to arrive; a slower one is answered 408."""
 

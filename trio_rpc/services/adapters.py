@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final
 
 import msgspec
+
+from trio_rpc.services.costs import Read
 
 __all__ = [
     "Adapter",
@@ -19,12 +21,10 @@ __all__ = [
     "Read",
     "Verdict",
     "adapter",
+    "define",
     "joined_paths",
     "reader",
 ]
-
-Read: TypeAlias = Callable[[Any, Any], Any]
-"""Converts a value to an adapted annotation: ``convert_to``, or another format's equivalent."""
 
 _PATHS: Final = re.compile(r"((?: - at (?:`key` in )?`\$[^`]*`)+)\Z")
 _IN_PART: Final = re.compile(r" - at (`key` in )?`\$\[0\]([^`]*)`\Z")
@@ -62,9 +62,29 @@ class Adapter(metaclass=AdapterType):
     convert: ClassVar[Callable[[Any, Read], Any]]
 
 
-def adapter(name: str, convert: Callable[[Any, Read], Any]) -> Any:
-    """Return a stand-in that calls ``convert`` with the value and a converter of its parts."""
-    return AdapterType(name, (Adapter,), {"convert": staticmethod(convert)})
+def adapter(name: str, convert: Callable[[Any, Read], Any], cost: int) -> Any:
+    """Return a stand-in that converts with a function.
+
+    Args:
+        name: its name in error messages.
+        convert: gets the value, and the function that reads its parts.
+        cost: the units that one conversion costs, without those of the parts.
+    """
+    mine = AdapterType(name, (Adapter,), {})
+    define(mine, convert, cost)
+    return mine
+
+
+def define(mine: Any, convert: Callable[[Any, Read], Any], cost: int) -> None:
+    """Set the function of a stand-in. The arguments are as for :func:`adapter`."""
+
+    def counted(value: Any, read: Read) -> Any:
+        read.left -= cost  # as read.spend() does, without a call
+        if read.left < 0:
+            read.spend(0)
+        return convert(value, read)
+
+    mine.convert = staticmethod(counted)
 
 
 def reader(adapted: Any) -> Callable[[Any, Read], Any]:

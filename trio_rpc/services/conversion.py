@@ -47,7 +47,7 @@ from typing import (
 
 import msgspec
 
-from trio_rpc.services.adapters import AdapterType, Read, adapter, reader
+from trio_rpc.services.adapters import AdapterType, adapter, define, reader
 from trio_rpc.services.aliases import UNIONS, aliased, identity, is_alias, stands_for
 from trio_rpc.services.annotations import Names
 from trio_rpc.services.converters import (
@@ -56,6 +56,16 @@ from trio_rpc.services.converters import (
     instance_of,
     is_protocol,
     stream_of,
+)
+from trio_rpc.services.costs import (
+    MADE_BY_PYDANTIC,
+    OTHER,
+    Read,
+    class_cost,
+    count_objects,
+    model_cost,
+    record_cost,
+    union_cost,
 )
 from trio_rpc.services.functions import CALLABLE, STREAMS, Said, is_call_protocol, said_of
 from trio_rpc.services.keyed import (
@@ -67,12 +77,11 @@ from trio_rpc.services.keyed import (
     needs_guard,
 )
 from trio_rpc.services.lending import preparer_of_said
+from trio_rpc.services.makers import maker_of, maker_of_dataclass
 from trio_rpc.services.models import (
     config_of,
     dataclass_converter,
     is_model,
-    maker_of,
-    maker_of_dataclass,
     model_converter,
     pydantic_type,
     tagged_union,
@@ -129,7 +138,7 @@ def adapt(annotation: Any, names: Names | None = None) -> Any:
         TypeError: no value that arrives could ever fit it, and the text says what to write instead;
             or a name in a class that it uses cannot be resolved.
     """
-    return _Adapting(names or Names({}, {})).adapt(annotation)
+    return _Adapting(names or Names({}, {})).apart(annotation)
 
 
 class _Adapting:
@@ -147,6 +156,17 @@ class _Adapting:
         """The configuration of the Pydantic model that the annotated field belongs to."""
         self._as_dicts = False
         """Whether only fields of inner models are converted, since the outer model makes them."""
+        self._heaviest = 1
+        """The units of the most expensive class that msgspec or Pydantic makes by itself."""
+
+    def apart(self, annotation: Any) -> Any:
+        """Adapt a whole annotation, or that of values which are converted by themselves."""
+        adapted = self.adapt(annotation)
+        return adapted if self._heaviest == 1 else _counted(adapted, self._heaviest)
+
+    def note(self, cls: Any) -> None:
+        """Take into account a class whose objects msgspec or Pydantic makes by itself."""
+        self._heaviest = max(self._heaviest, model_cost(cls) if is_model(cls) else class_cost(cls))
 
     def adapt(self, annotation: Any) -> Any:
         if isinstance(annotation, (ParamSpecArgs, ParamSpecKwargs, TypeVarTuple)):
@@ -170,7 +190,7 @@ class _Adapting:
         if origin is Unpack:  # arguments of a TypeVarTuple, which may be anything
             return Any
         if origin in STREAMS:
-            return stream_of(origin, self.adapt((*args, Any)[0]))
+            return stream_of(origin, self.apart((*args, Any)[0]))
         if origin is CALLABLE or is_call_protocol(origin):
             return self._function(annotation)
         if is_alias(origin):  # the alias of a "type" statement, with its arguments
@@ -228,7 +248,7 @@ class _Adapting:
         if is_model(annotation):
             return self._model_of(annotation)
         in_model = self._model is not None
-        made = pydantic_type(annotation, self._checked, is_in_model=in_model)
+        made = pydantic_type(annotation, self, is_in_model=in_model)
         if made is not None:
             return made
         return special(annotation, self.adapt) or self._record(annotation) or annotation
@@ -242,14 +262,14 @@ class _Adapting:
         if key in self._memo:
             self._used.add(key)
             return self._memo[key]
-        mine = self._memo[key] = adapter(name, _empty)
+        mine = self._memo[key] = adapter(name, _empty, OTHER)
         if isinstance(value, (str, ForwardRef)):
             value = self._names.resolve(name, value)
         adapted = self.adapt(value)
         if key not in self._used:
             del self._memo[key]
             return adapted
-        mine.convert = staticmethod(reader(adapted))
+        define(mine, reader(adapted), OTHER)
         return adapted
 
     def _record(self, annotation: Any) -> Any:
@@ -262,19 +282,22 @@ class _Adapting:
                 return made
         if annotation in self._memo:
             return self._memo[annotation]
-        if self._is_natural(annotation, set()):
+        seen: set[Any] = set()
+        if self._is_natural(annotation, seen):
+            for one in seen:
+                self.note(get_origin(one) or one)
             return annotation
         record = record_of(annotation, self._names)
         if record is None:
             return None
-        mine = self._memo[annotation] = adapter(record.cls.__name__, _empty)
+        mine = self._memo[annotation] = adapter(record.cls.__name__, _empty, OTHER)
         with self._within(record.cls, None):
             fields = {one.name: self.adapt(one.annotation) for one in record.fields}
-            extra = [self._checked(dict.__class_getitem__((str, one))) for one in record.extra]
+            extra = [self(dict.__class_getitem__((str, one))) for one in record.extra]
         for one in record.fields:
             if one.is_required and fields[one.name] is NEVER:
                 raise TypeError(f"field {one.name!r} of {record.cls.__name__} is Never: remove it")
-        mine.convert = staticmethod(record.converter(fields, *extra))
+        define(mine, record.converter(fields, *extra), record_cost(len(fields)))
         for adapted in fields.values():
             check_supported(adapted)
         return mine
@@ -296,11 +319,11 @@ class _Adapting:
         if key in self._memo:
             return self._memo[key]
         cls = get_origin(annotation) or annotation
-        mine = self._memo[key] = adapter(cls.__name__, _empty)
+        mine = self._memo[key] = adapter(cls.__name__, _empty, OTHER)
         make = _as_it_is if self._as_dicts else maker_of(annotation)
         with self._within(cls, config_of(cls)):
-            convert = model_converter(annotation, make, self._checked, self._names)
-        mine.convert = staticmethod(convert)
+            convert = model_converter(annotation, make, self, self._names)
+        define(mine, convert, MADE_BY_PYDANTIC + model_cost(cls))
         return mine
 
     def _in_model(self, annotation: Any) -> Any:
@@ -311,17 +334,18 @@ class _Adapting:
         key = "in a model", annotation, self._as_dicts
         if key in self._memo:
             return self._memo[key]
-        mine = self._memo[key] = adapter(cls.__name__, _empty)
+        mine = self._memo[key] = adapter(cls.__name__, _empty, OTHER)
         make = _as_it_is if self._as_dicts else maker_of_dataclass(annotation, self._model)
         if make is None:
             del self._memo[key]
             return None
         with self._within(cls, self._model):
-            convert = dataclass_converter(annotation, make, self._checked, self._names)
-        mine.convert = staticmethod(convert)
+            convert = dataclass_converter(annotation, make, self, self._names)
+        define(mine, convert, record_cost(len(cls.__dataclass_fields__)))
         return mine
 
-    def _checked(self, annotation: Any, *, as_dicts: bool | None = None) -> Any:
+    def __call__(self, annotation: Any, *, as_dicts: bool | None = None) -> Any:
+        """Adapt the annotation of a field, as models need it."""
         outside = self._as_dicts
         self._as_dicts = outside if as_dicts is None else as_dicts
         try:
@@ -362,7 +386,7 @@ class _Adapting:
         """Adapt ``Annotated``. Constraints of a set or dict built here are checked here."""
         bare, *about = get_args(annotation)
         origin = get_origin(bare)
-        tagged = tagged_union(bare, about, self._checked)
+        tagged = tagged_union(bare, about, self)
         if tagged is not None:
             return tagged
         if about and (origin in COLLECTIONS or bare in SETS):
@@ -395,9 +419,9 @@ class _Adapting:
     def _function(self, annotation: Any) -> Any:
         said = said_of(annotation) or Said()
         for one in said.arguments:  # the other end will convert to it
-            self._checked(one)
+            self(one)
         name = getattr(get_origin(annotation) or annotation, "__name__", "Callable")
-        return function_of(name, self.adapt(said.result), preparer_of_said(said, self._names))
+        return function_of(name, self.apart(said.result), preparer_of_said(said, self._names))
 
     def _union(self, annotation: Any) -> Any:
         functions = [one for one in get_args(annotation) if is_function(one)]
@@ -417,11 +441,23 @@ class _Adapting:
         return adapter(
             names_of(get_args(annotation)),
             union_converter(members, get_args(annotation), self._names),
+            union_cost(len(members), sum(map(_has_fields, get_args(annotation)))),
         )
 
 
 def _as_it_is(value: Any) -> Any:
     return value
+
+
+def _counted(adapted: Any, cost: int) -> Any:
+    """Return the adapter of values in which any object may cost so many units."""
+    read_it = reader(adapted)
+
+    def convert(value: Any, read: Read) -> Any:
+        read.spend(cost * count_objects(value))
+        return read_it(value, read)
+
+    return adapter(getattr(adapted, "__name__", str(adapted)), convert, OTHER)
 
 
 def _empty(_value: Any, _read: Read) -> Any:
@@ -437,6 +473,10 @@ def is_function(annotation: Any) -> bool:
         members = set(get_args(annotation)) - {types.NoneType}
         return bool(members) and all(map(is_function, members))
     return said_of(annotation) is not None
+
+
+def _has_fields(annotation: Any) -> bool:
+    return field_names(get_origin(annotation) or annotation) is not None
 
 
 def is_record(cls: type) -> bool:

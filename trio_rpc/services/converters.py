@@ -9,11 +9,12 @@ import collections.abc
 import contextlib
 import types
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, get_origin, runtime_checkable
+from typing import Any, Protocol, get_origin, runtime_checkable
 
 import msgspec
 
-from trio_rpc.services.adapters import AdapterType, Read, adapter
+from trio_rpc.services.adapters import AdapterType, adapter
+from trio_rpc.services.costs import MOST, OTHER, Read
 from trio_rpc.services.lending import PrepareAll
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Convert",
     "ConvertsItems",
     "Described",
+    "WireRead",
     "check_supported",
     "convert_to",
     "decode_custom",
@@ -28,11 +30,23 @@ __all__ = [
     "instance_of",
     "is_protocol",
     "make_converter",
+    "make_reader",
     "scalar_type",
     "stream_of",
 ]
 
-Convert: TypeAlias = Callable[[Any], Any]
+
+class Convert(Protocol):
+    """Checks and converts one value."""
+
+    def __call__(self, value: Any, /, most: int = MOST) -> Any:
+        """Return the converted value.
+
+        Args:
+            value: the value.
+            most: the units that this may cost: ``Limits.max_nodes`` of this end.
+        """
+
 
 # A converted value of exactly one of these types is passed on without looking inside.
 SCALARS = frozenset({str, int, float, bool, bytes, types.NoneType})
@@ -57,12 +71,32 @@ class Described(Protocol):
         """Convert each result, and mark the arguments that are lent, with these functions."""
 
 
-def convert_to(value: Any, adapted: Any) -> Any:
+class WireRead(Read):
+    """Reads the parts of a value that the codec has decoded."""
+
+    __slots__ = ()
+
+    def __call__(self, value: Any, adapted: Any) -> Any:
+        """Convert a part."""
+        return msgspec.convert(value, adapted, dec_hook=self._decode, builtin_types=BYTES_LIKE)
+
+    def _decode(self, wanted: Any, value: Any) -> Any:
+        return decode_custom(wanted, value, self)
+
+
+def convert_to(value: Any, adapted: Any, most: int = MOST) -> Any:
     """Check ``value`` against an adapted annotation and convert it.
 
-    Raises msgspec.ValidationError, with the path of what does not fit.
+    Args:
+        value: the value.
+        adapted: the annotation, as ``adapt`` returned it.
+        most: the units that this may cost.
+
+    Raises:
+        msgspec.ValidationError: it does not fit; the text has the path of the part that does not.
+        TooCostly: it would cost more.
     """
-    return msgspec.convert(value, adapted, dec_hook=_decode, builtin_types=BYTES_LIKE)
+    return WireRead(most)(value, adapted)
 
 
 def check_supported(adapted: Any) -> None:
@@ -76,25 +110,30 @@ def scalar_type(adapted: Any) -> type | None:
     return adapted if isinstance(adapted, type) and adapted in SCALARS else None
 
 
-def make_converter(adapted: Any) -> Convert | None:
-    """Return a function that converts one value, or None if there is nothing to check."""
+def make_reader(adapted: Any) -> Callable[[Any, Read], Any] | None:
+    """Return a function that converts one value with a Read, or None if nothing is to check."""
     if adapted is Any or adapted is object:
         return None
     if type(adapted) is AdapterType:  # without msgspec, which only calls it
-        convert_whole: Callable[[Any, Read], Any] = adapted.convert  # type: ignore[attr-defined]
-        return lambda value: convert_whole(value, convert_to)
+        return adapted.convert  # type: ignore[attr-defined, no-any-return]
     scalar = scalar_type(adapted)
 
-    def convert(value: Any) -> Any:
-        if type(value) is scalar:
-            return value
-        return convert_to(value, adapted)
+    def read_whole(value: Any, read: Read) -> Any:
+        return value if type(value) is scalar else read(value, adapted)
+
+    return read_whole
+
+
+def make_converter(adapted: Any) -> Convert | None:
+    """Return a function that converts one value, or None if there is nothing to check."""
+    read_whole, scalar = make_reader(adapted), scalar_type(adapted)
+    if read_whole is None:
+        return None
+
+    def convert(value: Any, /, most: int = MOST) -> Any:
+        return value if type(value) is scalar else read_whole(value, WireRead(most))
 
     return convert
-
-
-def _decode(wanted: Any, value: Any) -> Any:
-    return decode_custom(wanted, value, convert_to)
 
 
 def decode_custom(wanted: Any, value: Any, read: Read) -> Any:
@@ -107,6 +146,7 @@ def decode_custom(wanted: Any, value: Any, read: Read) -> Any:
     """
     if type(wanted) is AdapterType:
         return wanted.convert(value, read)  # type: ignore[attr-defined]
+    read.spend(OTHER)
     return _check_instance(get_origin(wanted) or wanted, value)
 
 
@@ -128,7 +168,7 @@ def _is_plain_protocol(wanted: type) -> bool:
 
 def instance_of(cls: type) -> Any:
     """Return the adapter that accepts the instances of a class as they are."""
-    return adapter(cls.__name__, lambda value, _: _check_instance(cls, value))
+    return adapter(cls.__name__, lambda value, _: _check_instance(cls, value), OTHER)
 
 
 def function_of(name: str, result: Any, prepare: PrepareAll | None) -> Any:
@@ -150,10 +190,10 @@ def function_of(name: str, result: Any, prepare: PrepareAll | None) -> Any:
             value.use(convert_result, prepare)
         return value
 
-    return adapter(name, convert)
+    return adapter(name, convert, OTHER)
 
 
-def _nothing(_value: Any) -> None:
+def _nothing(_value: Any, /, most: int = MOST) -> None:
     """Return None: the value is not used."""
 
 
@@ -178,4 +218,4 @@ def stream_of(origin: Any, item: Any) -> Any:
             value.convert_items(convert_item)
         return value
 
-    return adapter(origin.__name__, convert)
+    return adapter(origin.__name__, convert, OTHER)

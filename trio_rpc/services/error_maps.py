@@ -34,6 +34,8 @@ from trio_rpc.errors import (
     RpcError,
     Unavailable,
 )
+from trio_rpc.services.converters import WireRead
+from trio_rpc.services.costs import MOST, Read
 from trio_rpc.services.decorators import wire_name
 from trio_rpc.services.exceptions import Plan, plan_of, set_cause, set_notes
 from trio_rpc.util.text import clip, quoted
@@ -198,6 +200,7 @@ def from_error(
     error: Mapping[str, Any],
     raises: Mapping[str, type[Exception]] | None = None,
     problem: str | None = None,
+    most: int = MOST,
 ) -> Exception:
     """Return the exception that a call ends with, from the error map that arrived.
 
@@ -205,11 +208,12 @@ def from_error(
         error: the map.
         raises: the classes that the interface declares, by :func:`wire_name`.
         problem: why some value in the map could not be read, if there is one.
+        most: the units that converting its values may cost: ``Limits.max_nodes`` of this end.
 
     Raises:
         DecodeError: the map is malformed.
     """
-    return _Reader(raises or {}, problem).whole(error)
+    return _Reader(raises or {}, problem, WireRead(most)).whole(error)
 
 
 class _Writer:
@@ -344,8 +348,11 @@ class _Writer:
 class _Reader:
     """Builds one exception from an error map, and counts the leaves of its groups."""
 
-    def __init__(self, raises: Mapping[str, type[Exception]], problem: str | None) -> None:
+    def __init__(
+        self, raises: Mapping[str, type[Exception]], problem: str | None, read: Read
+    ) -> None:
         self._raises = raises
+        self._read = read
         self._problem = problem
         self._leaves = 0
 
@@ -411,7 +418,7 @@ class _Reader:
         if self._problem is not None:
             notes.append(f"shown as text, since not all that came could be read: {self._problem}")
         elif cls is not None and args is not None:
-            rebuilt = _rebuild(cls, args, state, message, notes)
+            rebuilt = _rebuild(plan_of(cls).make(args, state, self._read), state, message, notes)
             if rebuilt is not None:
                 return rebuilt
         return RemoteError(name.removeprefix("builtins."), message, tuple(notes))
@@ -423,14 +430,12 @@ def _bare(detail: Detail, cls: type[BaseException]) -> ErrorMap:
 
 
 def _rebuild(
-    cls: type[Exception],
-    args: list[Any],
+    made: tuple[BaseException, list[str]] | None,
     state: dict[str, Any] | None,
     message: str,
     notes: list[str],
 ) -> Exception | None:
-    """Rebuild an exception, and note lost parts. Returns None if its class prevents that."""
-    made = plan_of(cls).make(args, state)
+    """Return a rebuilt exception, and note lost parts. Returns None if its class prevents that."""
     if made is None:
         return None
     exc, lost = made

@@ -29,7 +29,8 @@ import msgspec
 
 from trio_rpc.services.annotations import Annotations, class_annotations
 from trio_rpc.services.conversion import adapt
-from trio_rpc.services.converters import Convert, check_supported, make_converter
+from trio_rpc.services.converters import check_supported, make_reader
+from trio_rpc.services.costs import Read
 
 __all__ = ["Plan", "plan_of", "set_cause", "set_notes"]
 
@@ -41,6 +42,8 @@ Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 Text: TypeAlias = str | None
 Path: TypeAlias = str | bytes | int | None
 Number: TypeAlias = Natural | None
+
+Convert: TypeAlias = Callable[[Any, Read], Any]
 
 _TEXT_ERROR: Final = {"start": Natural, "end": Natural, "reason": str}
 _BUILT_IN: Final[dict[type, dict[str, Any]]] = {
@@ -150,7 +153,7 @@ class Plan:
         return self.rest is not _ABSENT and self.rest is not None
 
     def make(
-        self, args: Sequence[Any], state: Mapping[str, Any] | None
+        self, args: Sequence[Any], state: Mapping[str, Any] | None, read: Read
     ) -> tuple[BaseException, list[str]] | None:
         """Make an instance. Return it with the names of the attributes that did not fit.
 
@@ -158,46 +161,47 @@ class Plan:
             args: its ``args``.
             state: its attributes by name. None if the peer did not send any. Then ``args`` are the
                 arguments of its constructor.
+            read: converts them, and counts the cost for the whole message.
 
         Returns None if no instance can be made of these.
         """
         if state is None:
-            bound = self._bind(args)
+            bound = self._bind(args, read)
             if bound is None:
                 return None
             args, state = bound
         else:
-            args = [self._argument(index, value) for index, value in enumerate(args)]
+            args = [self._argument(index, value, read) for index, value in enumerate(args)]
         exc = self.base.__new__(self.cls)
         BaseException.args.__set__(exc, tuple(args))  # type: ignore[attr-defined]
-        lost = [name for name, value in state.items() if not self._set(exc, name, value)]
+        lost = [name for name, value in state.items() if not self._set(exc, name, value, read)]
         needed = {name for name, field in self.fields.items() if field.is_needed}
         if not needed <= state.keys() - set(lost):
             return None
         return exc, lost
 
-    def _argument(self, index: int, value: Any) -> Any:
+    def _argument(self, index: int, value: Any, read: Read) -> Any:
         convert = None
         if index < len(self.positions):
             convert = self.positions[index][1]
         elif self.rest is not _ABSENT:
             convert = self.rest
         try:
-            return value if convert is None else convert(value)
+            return value if convert is None else convert(value, read)
         except Exception:  # noqa: BLE001 - args may differ from the arguments of __init__
             return value
 
-    def _set(self, exc: BaseException, name: str, value: Any) -> bool:
+    def _set(self, exc: BaseException, name: str, value: Any, read: Read) -> bool:
         field = self.fields.get(name)
         if field is None:
             return False
         try:
-            field.set(exc, value if field.convert is None else field.convert(value))
+            field.set(exc, value if field.convert is None else field.convert(value, read))
         except Exception:  # noqa: BLE001 - a class's own checks may raise anything
             return value is None and self.defaults.get(name, _ABSENT) is None and _force(field, exc)
         return True
 
-    def _bind(self, args: Sequence[Any]) -> tuple[list[Any], dict[str, Any]] | None:
+    def _bind(self, args: Sequence[Any], read: Read) -> tuple[list[Any], dict[str, Any]] | None:
         """Bind arguments to the constructor's parameters. Returns None if they do not fit."""
         if len(args) > len(self.positions) and self.rest is _ABSENT:
             return None
@@ -207,7 +211,7 @@ class Plan:
             if index < len(self.positions):
                 name, convert = self.positions[index]
             try:
-                bound.append(value if convert is None else convert(value))
+                bound.append(value if convert is None else convert(value, read))
             except Exception:  # noqa: BLE001 - likewise
                 return None
             if name:
@@ -288,7 +292,7 @@ def _slots_of(built_in: type | None) -> dict[str, _Field]:
         descriptor = vars(built_in).get(name)
         if descriptor is not None:
             needed = built_in is not None and issubclass(built_in, UnicodeError)
-            convert = make_converter(adapt(annotation))
+            convert = make_reader(adapt(annotation))
             found[name] = _Field(
                 _getter(descriptor), descriptor.__set__, convert, is_built_in=True, is_needed=needed
             )
@@ -371,7 +375,7 @@ def _tried(resolve: Callable[[], Any]) -> Any:
         check_supported(adapted)
     except Exception:  # noqa: BLE001 - resolving an annotation evaluates it
         return False
-    return make_converter(adapted)
+    return make_reader(adapted)
 
 
 def _attributes(exc: BaseException) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from operator import is_
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from trio_rpc.errors import DecodeError
-from trio_rpc.services.adapters import Read, adapter, reader
+from trio_rpc.services.adapters import adapter, reader
 from trio_rpc.services.aliases import UNIONS
+from trio_rpc.services.costs import MAPPING, OTHER, PAIR, Read
 from trio_rpc.wire.keys import KeyBuilder
 
 __all__ = ["SETS", "check_hash", "guarded_dict", "guarded_set", "mapping", "needs_guard"]
@@ -133,7 +134,7 @@ def guarded_set(origin: Any, item: Any = Any, about: tuple[Any, ...] = ()) -> An
         _fill(built.update, read_items, read_items)
         return built if made is set else made(built)
 
-    return adapter(made.__name__, convert)
+    return adapter(made.__name__, convert, OTHER)
 
 
 def guarded_dict(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) -> Any:
@@ -156,7 +157,7 @@ def guarded_dict(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) 
             items += read_chunk.values()
         return _each_once(_map(keys, items), keys)
 
-    return adapter(getattr(origin, "__name__", "dict"), convert)
+    return adapter(getattr(origin, "__name__", "dict"), convert, OTHER)
 
 
 def mapping(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) -> Any:
@@ -173,6 +174,7 @@ def mapping(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) -> An
     def convert(value: Any, read: Read) -> Any:
         if not isinstance(value, dict):
             raise TypeError(f"Expected `object`, got `{type(value).__name__}`")
+        read.spend(PAIR * len(value))
         try:
             read_pairs = read_all(list(value.items()), read)
         except TypeError as exc:
@@ -180,7 +182,7 @@ def mapping(origin: Any, key: Any, item: Any, about: tuple[Any, ...] = ()) -> An
         keys = [one for one, _ in read_pairs]
         return _each_once(_map(keys, [one for _, one in read_pairs]), keys)
 
-    return adapter(origin.__name__, convert)
+    return adapter(origin.__name__, convert, MAPPING)
 
 
 def _path_in_dict(found: re.Match[str]) -> str:

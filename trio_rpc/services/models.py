@@ -24,10 +24,27 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, get_args, get_origin
 
-from trio_rpc.services.adapters import Ambiguous, Read, Verdict, adapter, reader
+from trio_rpc.services.adapters import Ambiguous, Verdict, adapter, reader
 from trio_rpc.services.aliases import UNIONS, aliased, substitute
 from trio_rpc.services.annotations import Names
+from trio_rpc.services.costs import (
+    FAILED,
+    MADE_BY_PYDANTIC,
+    TAGGED,
+    Read,
+    count_values,
+    leaf_cost,
+)
 from trio_rpc.services.keyed import needs_guard
+from trio_rpc.services.makers import (
+    MAX_ERRORS,
+    Make,
+    complaint_of,
+    count_of,
+    errors_of,
+    is_complaint,
+    type_adapter,
+)
 from trio_rpc.services.records import record_of
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.simpler import model_fields, model_keys
@@ -36,16 +53,10 @@ __all__ = [
     "config_of",
     "dataclass_converter",
     "is_model",
-    "maker_of",
-    "maker_of_dataclass",
     "model_converter",
     "pydantic_type",
     "tagged_union",
 ]
-
-Make = Callable[[Any], Any]
-"""Makes an instance from converted fields."""
-
 
 Part = Callable[[Any, Read], Any]
 """Converts the value of one field, or passes it on unconverted. Raises Verdict."""
@@ -61,6 +72,9 @@ class Adapt(Protocol):
             annotation: the annotation.
             as_dicts: inner models become dicts of converted fields, and Pydantic makes the models.
         """
+
+    def note(self, cls: Any) -> None:
+        """Take into account a model that Pydantic makes by itself."""
 
 
 _PLAIN: Final = frozenset({str, int, float, bool, None, types.NoneType, Any, object, list, dict})
@@ -83,8 +97,6 @@ _DATES: Final = {
 }
 """The plain types that Pydantic's classes of these names stand for."""
 
-_INIT_ONLY: Final = dataclasses._FIELD_INITVAR  # type: ignore[attr-defined]  # noqa: SLF001
-
 _KEYED: Final = (collections.Counter, collections.OrderedDict, collections.defaultdict)
 
 _NEVER: Final = {
@@ -94,9 +106,6 @@ _NEVER: Final = {
     "EncodedStr": "its value is no longer the text that it is validated from: write str",
 }
 """Pydantic's types whose values, once they have been sent, cannot be validated again."""
-
-MAX_ERRORS: Final = 1000
-"""The most errors of one value that Pydantic is asked to describe. It describes all of them."""
 
 
 def is_model(annotation: Any) -> bool:
@@ -108,46 +117,6 @@ def is_model(annotation: Any) -> bool:
 def config_of(cls: Any) -> Any:
     """Return the configuration of a model or a Pydantic dataclass."""
     return getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
-
-
-def maker_of(annotation: Any) -> Make:
-    """Return the function with which Pydantic makes an instance.
-
-    Raises TypeError for an incomplete model.
-    """
-    cls = get_origin(annotation) or annotation
-    _complete(cls)
-    validator = cls.__pydantic_validator__
-    if not dataclasses.is_dataclass(cls):
-        return validator.validate_python  # type: ignore[no-any-return]
-    if get_origin(annotation) is not None:
-        validator = _type_adapter(annotation).validator
-    return _dataclass_maker(cls, validator)
-
-
-def maker_of_dataclass(annotation: Any, config: Any) -> Make | None:
-    """Return the function that makes a standard dataclass in a field of a model, as Pydantic does.
-
-    In a model, Pydantic also checks the fields of a standard dataclass. The result is None if
-    Pydantic cannot make one.
-
-    Args:
-        annotation: the dataclass.
-        config: the configuration of the model, which also applies to the dataclass.
-    """
-    cls = get_origin(annotation) or annotation
-    fields = cls.__dataclass_fields__.values()
-    if any(one._field_type is _INIT_ONLY for one in fields):  # noqa: SLF001
-        return None
-    frozen = cls.__dataclass_params__.frozen
-    args = get_args(annotation)
-    try:
-        made = sys.modules["pydantic"].dataclasses.dataclass(cls, frozen=frozen, config=config)
-        validator = _type_adapter(made[args]).validator if args else made.__pydantic_validator__
-        _complete(made)
-    except Exception:  # noqa: BLE001 - Pydantic may raise anything for a class that it cannot make
-        return None
-    return _dataclass_maker(cls, validator)
 
 
 def model_converter(
@@ -193,11 +162,12 @@ def _converter(
         try:
             return make(value)
         except Exception as exc:
-            if not _is_complaint(exc):
+            if not is_complaint(exc):
                 raise
-            raise Verdict(_complaint(exc), _count(exc)) from None
+            raise Verdict(complaint_of(exc), count_of(exc)) from None
 
     def converted(value: dict[Any, Any], read: Read) -> dict[Any, Any]:
+        read.spend(len(value))
         made: dict[Any, Any] = {}
         refused: dict[Any, Verdict] = {}
         for key, item in value.items():
@@ -221,8 +191,8 @@ def _all_of(refused: dict[Any, Verdict], make: Make, rest: Any) -> Verdict:
     try:
         make(rest)
     except Exception as exc:  # noqa: BLE001 - validators of the class miss the refused fields
-        if _is_complaint(exc) and _count(exc) <= MAX_ERRORS:
-            count += sum(tuple(one["loc"])[:1] != (key,) for one in _errors(exc))
+        if is_complaint(exc) and count_of(exc) <= MAX_ERRORS:
+            count += sum(tuple(one["loc"])[:1] != (key,) for one in errors_of(exc))
     more = f" (and {count - 1} more)" if count > 1 else ""
     text = _MORE.sub(lambda found: more + (found[1] or ""), str(first), count=1)
     return Verdict(f"{text} - at `$.{one_line(str(key), 200)}`", count)
@@ -259,7 +229,8 @@ def _parts(annotation: Any, cls: Any, adapt: Adapt, names: Names) -> dict[str, P
         for one in (field.discriminator, *field.metadata):
             if _is_of(one, "Discriminator"):
                 wanted = Annotated[wanted, one]
-        part = _part(_Place(cls, name, field.metadata), wanted, adapt, names)
+        tagged = () if field.discriminator is None else (field.annotation,)
+        part = _part(_Place(cls, name, field.metadata, tagged), wanted, adapt, names)
         parts |= dict.fromkeys(_keys(cls, name, field), part)
     return parts
 
@@ -301,13 +272,13 @@ def pydantic_type(cls: Any, adapt: Adapt, *, is_in_model: bool) -> Any:
     if not hasattr(cls, "__get_pydantic_core_schema__") or "pydantic" not in sys.modules:
         return None
     _refuse([cls], "a value")
-    make = _type_adapter(cls).validator.validate_python
+    make = type_adapter(cls).validator.validate_python
 
     def convert(value: Any, read: Read) -> Any:
         return value if isinstance(value, cls) else made(read_simpler(value, read), read)
 
     made, read_simpler = _converter({}, None, make), reader(simpler)
-    return adapter(cls.__name__, convert)
+    return adapter(cls.__name__, convert, MADE_BY_PYDANTIC + leaf_cost(cls))
 
 
 def tagged_union(annotation: Any, about: Sequence[Any], adapt: Adapt) -> Any:
@@ -339,7 +310,7 @@ def tagged_union(annotation: Any, about: Sequence[Any], adapt: Adapt) -> Any:
             raise TypeError(f"no member of the union has the tag {one_line(repr(tag), 100)}")
         return members[tag](value, read)
 
-    return adapter("Union", convert)
+    return adapter("Union", convert, TAGGED)
 
 
 def _is_of(one: Any, name: str) -> bool:
@@ -359,23 +330,33 @@ class _Place(NamedTuple):
     cls: Any
     name: str
     metadata: Sequence[Any] = ()
+    tagged: Sequence[Any] = ()
+    """The annotation, if Pydantic chooses the member of this union by the value of a field."""
 
 
 def _part(place: _Place, annotation: Any, adapt: Adapt, names: Names) -> Part | None:
     """Return the converter of one field; None if Pydantic can take any value as it arrives."""
-    cls, name, metadata = place
+    cls, name, metadata, _ = place
     found = [*metadata, *_inside(annotation, names, set())]
     _refuse(found, f"field {name!r} of {cls.__name__}")
-    if _is_plain(annotation):
+    tagged = [*place.tagged, *_tagged(found)]
+    multiplies = _multiplied(found, tagged, names)
+    if multiplies is None and _is_plain(annotation):
+        for one in filter(is_model, found):
+            adapt.note(get_origin(one) or one)
         return None
     has_table, has_bytes = (
         any(map(_is_table, found)),
         any(one in _BYTES for one in found if _has_hash(one)),
     )
     looks_first = _is_looked_at(cls, name, metadata)
+    if multiplies is not None and looks_first:
+        raise _tell_apart(place, multiplies)
     try:
         adapted = adapt(annotation, as_dicts=looks_first or None)
     except Ambiguous:
+        if multiplies is not None:
+            raise _tell_apart(place, multiplies) from None
         if has_table or has_bytes:
             raise
         return None  # Pydantic has its own rules for such a union
@@ -384,6 +365,8 @@ def _part(place: _Place, annotation: Any, adapt: Adapt, names: Names) -> Part | 
     if adapted is Any or adapted is object:
         return None
     leaves = _leaves(annotation)
+    dearest = max(map(leaf_cost, found))
+    keeps_whole = has_table or multiplies is not None
     read_it = reader(adapted)
 
     def convert(value: Any, read: Read) -> Any:
@@ -396,13 +379,53 @@ def _part(place: _Place, annotation: Any, adapt: Adapt, names: Names) -> Part | 
             if (
                 is_final
                 or has_bytes
-                or (has_table and type(value) in (list, dict, tuple, set, frozenset))
+                or (keeps_whole and type(value) in (list, dict, tuple, set, frozenset))
             ):
                 count = getattr(exc, "count", 1)
                 raise Verdict(str(exc), count) from None
+            read.spend(FAILED + dearest * count_values(value))  # Pydantic converts all of it
             return value
 
     return convert
+
+
+def _multiplied(found: Sequence[Any], tagged: Sequence[Any], names: Names) -> Any:
+    """Return a union that Pydantic alone would take exponential time for, or None.
+
+    Pydantic validates a value by each member. If two of the members contain the union again, each
+    level of nesting doubles the time.
+
+    Args:
+        found: the annotations inside a field.
+        tagged: the unions whose member Pydantic chooses by the value of a field.
+        names: the names that the annotations may use.
+    """
+    for union in found:
+        if get_origin(union) in UNIONS and union not in tagged:
+            again = [one for one in get_args(union) if union in [*_inside(one, names, set())]]
+            if len(again) > 1:
+                return union
+    return None
+
+
+def _tagged(found: Sequence[Any]) -> Iterator[Any]:
+    for one in found:
+        if get_origin(one) is Annotated:
+            bare, *about = get_args(one)
+            if any(getattr(more, "discriminator", None) for more in about):
+                yield bare
+        if is_model(one):
+            for field in (model_fields(get_origin(one) or one) or {}).values():
+                if field.discriminator is not None:
+                    yield field.annotation
+
+
+def _tell_apart(place: _Place, union: Any) -> TypeError:
+    return TypeError(
+        f"field {place.name!r} of {place.cls.__name__}: {union} contains itself, so that Pydantic"
+        " would take twice as long for each level of nesting: give each of its models a field with"
+        " a Literal of its own, and name that field in Field(discriminator=...)"
+    )
 
 
 def _is_looked_at(cls: Any, name: str, metadata: Any) -> bool:
@@ -499,56 +522,3 @@ def _inside(annotation: Any, names: Names, seen: set[Any]) -> Iterator[Any]:
         return  # adapting the annotation will raise this
     for one in () if record is None else record.fields:
         yield from _inside(one.annotation, names, seen)
-
-
-# ── Pydantic's part ──────────────────────────────────────────────────────────────────────────
-
-
-def _dataclass_maker(cls: Any, validator: Any) -> Make:
-    def make(value: Any) -> Any:
-        if type(value) is not dict:
-            return validator.validate_python(value)
-        # The dataclass's own __init__ does it like this. In strict mode nothing else works.
-        return validator.validate_python(value, self_instance=cls.__new__(cls))
-
-    return make
-
-
-def _type_adapter(annotation: Any) -> Any:
-    return sys.modules["pydantic"].TypeAdapter(annotation)
-
-
-def _complete(cls: Any) -> None:
-    """Make Pydantic resolve names that it has not resolved yet. Raises TypeError if it cannot."""
-    try:
-        cls.__pydantic_validator__.validate_python(object())
-    except Exception as exc:
-        if not _is_complaint(exc):
-            raise TypeError(f"{cls.__name__} is not complete: {one_line(str(exc))}") from exc
-
-
-def _is_complaint(exc: Any) -> bool:
-    """Return whether an exception is a ValidationError of Pydantic, recognised by its methods."""
-    return callable(getattr(exc, "errors", None)) and callable(getattr(exc, "error_count", None))
-
-
-def _count(exc: Any) -> int:
-    return exc.error_count()  # type: ignore[no-any-return]
-
-
-def _errors(exc: Any) -> list[dict[str, Any]]:
-    return exc.errors(  # type: ignore[no-any-return]
-        include_url=False, include_context=False, include_input=False
-    )
-
-
-def _complaint(exc: Any) -> str:
-    """Return one line of text for Pydantic's errors."""
-    count = _count(exc)
-    if count > MAX_ERRORS:
-        return f"{count} of its values do not fit"
-    first = _errors(exc)[0]
-    path = "".join(f".{one}" if isinstance(one, str) else f"[{one}]" for one in first["loc"])
-    more = f" (and {count - 1} more)" if count > 1 else ""
-    text = one_line(first["msg"].replace("`", "'"))
-    return f"{text}{more}" + (f" - at `${one_line(path, 200)}`" if path else "")

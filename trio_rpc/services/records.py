@@ -27,9 +27,10 @@ from typing import (
 
 import msgspec
 
-from trio_rpc.services.adapters import Read, reader
+from trio_rpc.services.adapters import reader
 from trio_rpc.services.aliases import substitute, type_arguments
 from trio_rpc.services.annotations import Names, Unresolved, why_missing
+from trio_rpc.services.costs import Read
 
 __all__ = ["READ_ONLY", "Field", "Record", "is_typed_dict", "record_of", "unpacked"]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import types
 from collections.abc import Callable, Sequence
 from inspect import Parameter
@@ -20,21 +19,23 @@ import msgspec
 import trio
 
 from trio_rpc.errors import DecodeError, InvalidArguments
-from trio_rpc.services.adapters import Read, joined_paths
 from trio_rpc.services.aliases import UNIONS, bare, identity, is_never
 from trio_rpc.services.annotations import Annotations, Names
+from trio_rpc.services.complaints import complaint
 from trio_rpc.services.conversion import adapt, is_function
 from trio_rpc.services.converters import (
     Convert,
+    WireRead,
     check_supported,
-    convert_to,
     make_converter,
+    make_reader,
     scalar_type,
 )
+from trio_rpc.services.costs import MOST, Read, TooCostly
 from trio_rpc.services.functions import CHANNELS, ITERABLES, Said, awaited, is_vaguer
 from trio_rpc.services.lending import Prepare, PrepareAll, prepare_all, preparer
 from trio_rpc.services.records import record_of
-from trio_rpc.util.text import one_line, quoted
+from trio_rpc.util.text import quoted
 
 __all__ = ["TASK_STATUS", "PrepareAll", "Signature", "checked", "complaint", "signature_of"]
 
@@ -59,7 +60,7 @@ class _Parameter:
         self.by_name = parameter.kind is not Parameter.POSITIONAL_ONLY
         self.annotation = annotation
         self.adapted = adapted
-        self.convert: Convert | None = make_converter(adapted)
+        self.convert = make_reader(adapted)
 
 
 class Signature:
@@ -159,9 +160,14 @@ class Signature:
         return self._adapt("its result", awaited(self._annotations.get("return")), "return")
 
     def bind(
-        self, args: Sequence[Any], kwargs: dict[str, Any] | None = None
+        self, args: Sequence[Any], kwargs: dict[str, Any] | None = None, most: int = MOST
     ) -> tuple[Sequence[Any], dict[str, Any]]:
         """Check and convert arguments from the wire. The function itself fills in defaults.
+
+        Args:
+            args: the arguments by position.
+            kwargs: the arguments by name.
+            most: the units that this may cost: ``Limits.max_nodes`` of this end.
 
         Raises:
             InvalidArguments: they do not fit. The text has one line and names the parameter.
@@ -171,16 +177,19 @@ class Signature:
             plain = self._plain.get(count)
             if plain is not None:
                 exact = plain == [*map(type, args)]
-                return (args if exact else self._bind_positional(args)), {}
+                return (args if exact else self._bind_positional(args, WireRead(most))), {}
             shape = self._shapes.get(count)
             if shape is _Anything:
                 return args, {}
             if shape is not None:
                 try:
-                    return msgspec.structs.astuple(convert_to(args, shape)), {}
+                    return msgspec.structs.astuple(WireRead(most)(args, shape)), {}
+                except TooCostly as exc:
+                    raise InvalidArguments(f"{self.method}() arguments: {exc}") from None
                 except Exception:  # noqa: BLE001, S110 - the checks below find the parameter
                     pass
-        return self._bind_positional(args), self._bind_named(len(args), kwargs or {})
+        read = WireRead(most)
+        return self._bind_positional(args, read), self._bind_named(len(args), kwargs or {}, read)
 
     def result_converter(self) -> Convert | None:
         """Return a function that checks and converts a result, or None if anything fits.
@@ -438,14 +447,15 @@ class Signature:
                 shapes[count] = msgspec.defstruct("Arguments", fields, array_like=True)
         return plain, shapes
 
-    def _bind_positional(self, args: Sequence[Any]) -> list[Any]:
+    def _bind_positional(self, args: Sequence[Any], read: Read) -> list[Any]:
         parameters = self._positional
         if len(args) > len(parameters) and self._extra_positional is None:
             raise InvalidArguments(self._too_many(len(args)))
-        bound = [self._converted(one, value) for one, value in zip(parameters, args, strict=False)]
+        pairs = zip(parameters, args, strict=False)
+        bound = [self._converted(one, value, read) for one, value in pairs]
         if self._extra_positional is not None:
             extra = args[len(parameters) :]
-            bound += [self._converted(self._extra_positional, value) for value in extra]
+            bound += [self._converted(self._extra_positional, value, read) for value in extra]
         return bound
 
     def _too_many(self, given: int) -> str:
@@ -461,9 +471,7 @@ class Signature:
             text += ", which has to be given by name"
         return InvalidArguments(text, one.name)
 
-    def _bind_named(
-        self, filled: int, kwargs: dict[str, Any], read: Read | None = None
-    ) -> dict[str, Any]:
+    def _bind_named(self, filled: int, kwargs: dict[str, Any], read: Read) -> dict[str, Any]:
         by_position = self._positional[:filled]
         bound = {}
         for name, value in kwargs.items():
@@ -475,31 +483,29 @@ class Signature:
                     f"{self.method}() got parameter {name!r} by position and by name", name
                 )
             else:
-                bound[name] = self._converted(one, value, read=read)
+                bound[name] = self._converted(one, value, read)
         for one in (*self._positional[filled:], *self._named.values()):
             if one.required and one.name not in bound and one not in by_position:
-                raise self._missing(one, is_named=read is not None)
+                raise self._missing(one, is_named=_is_json(read))
         return bound
 
-    def _bind_extra(self, name: str, value: Any, read: Read | None) -> Any:
+    def _bind_extra(self, name: str, value: Any, read: Read) -> Any:
         if self._extra_keywords is None or name == TASK_STATUS:
             shown = quoted(name)
             text = f"{self.method}() has no parameter {shown}"
             if any(one.name == name and not one.by_name for one in self._positional):
                 text += " that can be given by name, only by position"
             raise InvalidArguments(text, shown[1:-1])
-        return self._converted(self._extra_keywords, value, name, read)
+        return self._converted(self._extra_keywords, value, read, name)
 
-    def _converted(
-        self, one: _Parameter, value: Any, name: str | None = None, read: Read | None = None
-    ) -> Any:
+    def _converted(self, one: _Parameter, value: Any, read: Read, name: str | None = None) -> Any:
         if one.convert is None:
             return value
         try:
-            return one.convert(value) if read is None else read(value, one.adapted)
+            return one.convert(value, read)
         except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
             shown = quoted(name or one.name)
-            what = complaint(exc, in_json=read is not None)
+            what = complaint(exc, in_json=_is_json(read))
             text = f"{self.method}() parameter {shown}: {what}"
             raise InvalidArguments(text, shown[1:-1]) from None
 
@@ -529,9 +535,9 @@ def checked(name: str, convert: Convert | None, what: str = "result") -> Convert
     if convert is None:
         return None
 
-    def check(value: Any) -> Any:
+    def check(value: Any, /, most: int = MOST) -> Any:
         try:
-            return convert(value)
+            return convert(value, most)
         except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything
             raise DecodeError(f"the {what} of {name}: {complaint(exc)}") from None
 
@@ -573,28 +579,5 @@ def _shown(signature: inspect.Signature, parameters: list[Parameter]) -> str:
     return str(signature.replace(parameters=shown, return_annotation=result))
 
 
-_IN_PYTHON: Final = types.MappingProxyType({"null": "None", "array": "list", "object": "dict"})
-"""What msgspec calls by the names of JSON."""
-
-
-def complaint(exc: Exception, *, in_json: bool = False) -> str:
-    """Return one line of text that says what does not fit; ``$`` stands for the whole value.
-
-    Args:
-        exc: the error.
-        in_json: the value came as JSON, so the types have the names of JSON.
-    """
-    if isinstance(exc, (msgspec.ValidationError, TypeError, ValueError)):
-        text = one_line(joined_paths(str(exc)))
-        return text if in_json else _in_python(text)
-    return f"its own checks raised {type(exc).__name__}"
-
-
-def _in_python(text: str) -> str:
-    """Replace the names of JSON's types by those of Python's, where msgspec names the types."""
-    what, at, path = text.partition(" - at ")
-    if not what.startswith("Expected `"):
-        return text
-    for name, ours in _IN_PYTHON.items():
-        what = re.sub(rf"(?<=[` ]){name}(?=[` ])(?=[^`]*`)", ours, what)
-    return what + at + path
+def _is_json(read: Read) -> bool:
+    return not isinstance(read, WireRead)

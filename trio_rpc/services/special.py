@@ -17,8 +17,18 @@ from typing import Annotated, Any, Final, Generic, Literal, Protocol, get_args, 
 
 import trio
 
-from trio_rpc.services.adapters import Ambiguous, Read, adapter, reader
+from trio_rpc.services.adapters import Ambiguous, adapter, reader
 from trio_rpc.services.aliases import bare
+from trio_rpc.services.costs import (
+    COLLECTION,
+    DIGITS,
+    ENUM,
+    FRACTION,
+    OTHER,
+    PATH_CHARACTERS,
+    Read,
+    text_cost,
+)
 from trio_rpc.services.records import is_typed_dict, unpacked
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION
@@ -105,7 +115,7 @@ def _nothing_fits(value: Any, _read: Read) -> Any:
     raise TypeError(f"Expected nothing, because it is Never, got `{type(value).__name__}`")
 
 
-NEVER: Final = adapter("Never", _nothing_fits)
+NEVER: Final = adapter("Never", _nothing_fits, OTHER)
 """The adapter that no value fits."""
 
 
@@ -119,11 +129,11 @@ def special(cls: type, adapt: Adapt) -> Any:
         raise TypeError("an exception cannot be sent as a value: raise it, or send its text")
     if issubclass(cls, pathlib.PurePath):
         cls("x")  # raises if this platform does not have such paths
-        return _from_text(cls)
+        return _from_text(cls, PATH_CHARACTERS)
     if cls in ADDRESSES:
         return _from_text(cls)
     if cls is fractions.Fraction:
-        return adapter("Fraction", _fraction)
+        return adapter("Fraction", _fraction, FRACTION)
     made = container(cls, (), adapt)
     return made if made is not None else _subclass(cls)
 
@@ -215,7 +225,7 @@ def _long_tuple(first: Sequence[Any], middle: Any, last: Sequence[Any]) -> Any:
             *ends[len(first) :],
         )
 
-    return adapter("tuple", convert)
+    return adapter("tuple", convert, COLLECTION)
 
 
 def _dict(args: Sequence[Any], adapt: Adapt) -> Any:
@@ -228,28 +238,36 @@ def _made_of(cls: type, simpler: Any, make: Callable[[Any], Any]) -> Any:
     def convert(value: Any, read: Read) -> Any:
         return value if type(value) is cls else make(read_simpler(value, read))
 
-    return adapter(cls.__name__, convert)
+    return adapter(cls.__name__, convert, COLLECTION)
 
 
-def _from_text(cls: Callable[[str], Any]) -> Any:
+def _from_text(cls: type[Any], characters: int = 64) -> Any:
+    """Return the adapter of a class that is made of text.
+
+    Args:
+        cls: the class.
+        characters: so many characters cost one unit more.
+    """
     name = cls.__name__
 
-    def convert(value: Any, _read: Read) -> Any:
-        if isinstance(value, cls):  # type: ignore[arg-type]
+    def convert(value: Any, read: Read) -> Any:
+        if isinstance(value, cls):
             return value
         if type(value) is not str:
             raise TypeError(f"Expected `{name}`, got `{type(value).__name__}`")
+        read.spend(len(value) // characters)
         return cls(value)
 
-    return adapter(name, convert)
+    return adapter(name, convert, text_cost(cls))
 
 
-def _fraction(value: Any, _read: Read) -> Any:
+def _fraction(value: Any, read: Read) -> Any:
     if isinstance(value, fractions.Fraction):
         return value
     # Fraction() itself would also accept "1e1000000000".
     if type(value) is not str or len(value) > MAX_FRACTION or not _FRACTION.fullmatch(value):
         raise TypeError(f"Expected `Fraction`, got `{type(value).__name__}`")
+    read.spend(len(value) // DIGITS)
     numerator, _, denominator = value.partition("/")
     return fractions.Fraction(int(numerator), int(denominator))
 
@@ -272,7 +290,7 @@ def _subclass(cls: type) -> Any:
     def convert(value: Any, read: Read) -> Any:
         return value if isinstance(value, cls) else cls(read_base(value, read))
 
-    return adapter(cls.__name__, convert)
+    return adapter(cls.__name__, convert, OTHER)
 
 
 # ── enums and literals ───────────────────────────────────────────────────────────────────────
@@ -303,7 +321,13 @@ def enumeration(cls: type[enum.Enum]) -> Any:
             raise TypeError(f"Expected `{cls.__name__}`, got `{type(value).__name__}`")
         return cls(value)
 
-    return adapter(cls.__name__, convert)
+    members = len(cls.__members__) if issubclass(cls, enum.Flag) or not _are_hashed(cls) else 0
+    return adapter(cls.__name__, convert, ENUM + members)
+
+
+def _are_hashed(cls: type[enum.Enum]) -> bool:
+    """Return whether Python finds the members of an enum by the hashes of their values."""
+    return all(type(member.value).__hash__ is not None for member in cls)
 
 
 def _is_bare(value: Any) -> bool:
@@ -336,4 +360,4 @@ def literal(members: Sequence[Any]) -> Any:
                 f"Expected one of {shown}, got `{one_line(repr(value), 100)}`"
             ) from None
 
-    return adapter("Literal", convert)
+    return adapter("Literal", convert, OTHER)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import threading
 from collections.abc import Callable, Iterable
 from itertools import combinations
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
-from trio_rpc.services.adapters import Ambiguous, Read, Verdict, reader
+from trio_rpc.services.adapters import Ambiguous, Verdict, reader
 from trio_rpc.services.annotations import Names
+from trio_rpc.services.costs import FAILED, Read
 from trio_rpc.services.records import record_of
 from trio_rpc.wire.simpler import model_fields, model_keys
 
@@ -75,6 +75,7 @@ def union_converter(
             try:
                 return member(value, read)
             except (TypeError, ValueError) as exc:
+                read.spend(FAILED)
                 if not _is_kind(str(exc)):
                     inner[fits(cls, value)].append(exc)
         complaints = inner[True] or inner[False]
@@ -83,13 +84,15 @@ def union_converter(
         raise TypeError(f"Expected `{names_of(annotations)}`, got `{type(value).__name__}`")
 
     def convert(value: Any, read: Read) -> Any:
-        return _TRIED.once(first_that_fits, value, read)
+        if read.tried is None:
+            read.tried = _Tried()
+        return read.tried.once(first_that_fits, value, read)
 
     return convert
 
 
-class _Tried(threading.local):
-    """Remembers the values that fit no member of a union, while an outer union is being tried.
+class _Tried:
+    """The outcomes for the values of one message, while a union around them is being tried.
 
     Without this, nested unions take exponential time: each member of the outer union would try all
     members of the inner one again.
@@ -97,27 +100,35 @@ class _Tried(threading.local):
 
     def __init__(self) -> None:
         self._depth = 0
-        self._refused: dict[tuple[Any, int], tuple[Any, Exception]] = {}
+        self._outcomes: dict[tuple[Any, int], tuple[Any, Any, Exception | None]] = {}
 
     def once(self, convert: Callable[[Any, Read], Any], value: Any, read: Read) -> Any:
-        """Convert a value, unless the same function has refused it before."""
+        """Convert a value, or return or raise what the same function did with it before."""
         key = convert, id(value)
-        if key in self._refused:
-            raise _same(self._refused[key][1])
+        if key in self._outcomes:
+            _, made, refusal = self._outcomes[key]
+            if refusal is not None:
+                raise _same(refusal)
+            return made
         self._depth += 1
         try:
-            return convert(value, read)
+            made = convert(value, read)
         except (TypeError, ValueError) as exc:
             # The value is kept alive, so that no other value gets its id.
-            self._refused[key] = value, _same(exc)
+            self._outcomes[key] = value, None, _same(exc)
             raise
+        else:
+            if type(value) in _CONTAINERS:
+                self._outcomes[key] = value, made, None
+            return made
         finally:
             self._depth -= 1
             if not self._depth:
-                self._refused.clear()
+                self._outcomes.clear()
 
 
-_TRIED = _Tried()
+_CONTAINERS: Final = (list, dict)
+"""Types of values that are in one place of a message only, as text may be in several."""
 
 
 def _same(exc: Exception) -> Exception:

@@ -123,6 +123,7 @@ class IncomingCalls:
         self._detail = options.error_detail
         self._lifecycle = lifecycle
         self._calls = calls
+        self._most = calls.limits.max_nodes
         self._bugs = shared.bugs
         self._last_notification = 0
         self._complaints = shared.complaints
@@ -163,7 +164,7 @@ class IncomingCalls:
                 sender.bind(request.id)
                 if method.kind is Kind.DUPLEX:
                     args = _with_channel(method, args, sender)
-            bound, kwargs = method.signature.bind(args, request.kwargs)
+            bound, kwargs = method.signature.bind(args, request.kwargs, self._most)
             call = IncomingCall(self.session, request.id, method, bound, kwargs, context)
             if context is not None or request.references or method.name == SCOPE:
                 self._equip(call, request)
@@ -228,7 +229,7 @@ class IncomingCalls:
             self._drop_notification(self._why_not(method, message))
             return None
         try:
-            args, kwargs = method.signature.bind(message.args, message.kwargs)
+            args, kwargs = method.signature.bind(message.args, message.kwargs, self._most)
         except InvalidArguments as exc:
             self._drop_notification(exc)
             return None

@@ -40,7 +40,8 @@ class Limits:
 
     max_nodes: int = 250_000
     """Values in one message, where an extension counts as four. One byte can decode to 73 bytes, so
-    a size alone does not bound memory. This also bounds the time to read a message."""
+    a size alone does not bound memory. This also bounds the time to read a message, and the time to
+    convert it to the annotated types: see docs/guarantees.md."""
 
     max_calls: int = 1024
     """The peer's calls at once, from the Request until the Reply has left."""

@@ -10,7 +10,7 @@ TABLES = "services/test_tables.py"
 FAULTS = (
     fault(
         "an error about a Python value names its types as JSON does",
-        "services/signatures.py",
+        "services/complaints.py",
         "        return text if in_json else _in_python(text)\n",
         "        return text\n",
         "services/test_signatures.py",

@@ -133,7 +133,7 @@ class Gateway:
         self._forms = {
             name: Forms(method) for name, method in self._table.items() if not method.kind.is_opened
         }
-        self._settings = CallSettings(tuple(filters), error_detail)
+        self._settings = CallSettings(tuple(filters), error_detail, most=self.limits.max_nodes)
         self._legacy_clients = legacy_clients
         self._checks = RequestChecks(check_origins(allowed_origins) or frozenset(), allowed_hosts)
         self._nursery: trio.Nursery | None = None

@@ -15,6 +15,7 @@ import trio
 from trio_rpc.errors import LocalProtocolError, Overloaded, RemoteError
 from trio_rpc.gateway.json_messages import SPREAD, finish
 from trio_rpc.gateway.server.forms import CallbackForm, Forms
+from trio_rpc.services.costs import MOST
 from trio_rpc.services.error_maps import Detail
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.bugs import Bugs
@@ -49,12 +50,14 @@ class CallSettings:
         filters: functions that wrap each call; the first one is outermost.
         detail: how much of an undeclared exception is sent to a client.
         bugs: logs exceptions that handlers raise but their methods do not declare.
+        most: the units that converting arguments may cost: ``GatewayLimits.max_nodes``.
         complaints: logs mistakes of clients.
     """
 
     filters: Sequence[Filter]
     detail: Detail
     bugs: Bugs = field(default_factory=Bugs)
+    most: int = MOST
     complaints: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(logger))
 
 
@@ -138,7 +141,7 @@ class GatewayCall:
             for name, is_required in method.signature.callbacks.items()
             if is_required or names is None or name in names
         }
-        self._kwargs = forms.bind({**data, **callbacks})
+        self._kwargs = forms.bind({**data, **callbacks}, settings.most)
 
     @property
     def name(self) -> str:

@@ -11,14 +11,17 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import trio
 
+from trio_rpc.errors import InvalidArguments
 from trio_rpc.gateway.json_messages import ENVELOPE, RESERVED
-from trio_rpc.gateway.json_values import Form, lower, read_json
+from trio_rpc.gateway.json_values import Form, JsonRead, lower
 from trio_rpc.services.aliases import UNIONS, bare, stands_for
 from trio_rpc.services.conversion import adapt, is_function
+from trio_rpc.services.costs import MOST
 from trio_rpc.services.functions import Said, said_of
 from trio_rpc.services.lending import is_alive
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
+from trio_rpc.util.text import quoted
 
 __all__ = ["CallbackForm", "Forms"]
 
@@ -41,22 +44,27 @@ class Forms:
             for name in method.signature.callbacks
         }
 
-    def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def bind(self, arguments: dict[str, Any], most: int = MOST) -> dict[str, Any]:
         """Check and convert the arguments of a call: JSON values and callbacks.
+
+        Args:
+            arguments: the arguments by name.
+            most: the units that this may cost: ``GatewayLimits.max_nodes``.
 
         Raises InvalidArguments.
         """
-        bound = self._signature.bind_names(arguments, _read_exactly)
+        bound = self._signature.bind_names(arguments, JsonRead(most))
+        for name, value in arguments.items():
+            if _has_lost(value, bound[name]):
+                shown = quoted(name)
+                raise InvalidArguments(
+                    f"{self._signature.method}() parameter {shown}: repeats an element of a set,"
+                    " or a key",
+                    shown[1:-1],
+                )
         if self._signature.takes_task_status:
             bound[TASK_STATUS] = trio.TASK_STATUS_IGNORED  # no caller waits for it here
         return bound
-
-
-def _read_exactly(value: Any, adapted: Any) -> Any:
-    read = read_json(value, adapted)
-    if _has_lost(value, read):
-        raise ValueError("repeats an element of a set, or a key")
-    return read
 
 
 def _has_lost(value: Any, read: Any) -> bool:

@@ -195,11 +195,14 @@ class OutgoingCalls:
         answer = call.answer
         if type(answer) is not m.Reply or call.interrupted:  # (5)
             answer = await self._settle(call)
-            raise from_error(answer.error, method.raises, answer.problem)
+            most = self.limits.max_nodes
+            raise from_error(answer.error, method.raises, answer.problem, most)
         if answer.problem is not None:
             raise DecodeError(answer.problem, fate=Fate.STOPPED)
         convert = method.convert
-        return answer.result if convert is None else _converted(convert, answer.result)
+        if convert is None:
+            return answer.result
+        return _converted(convert, answer.result, self.limits.max_nodes)
 
     # If Ctrl-C interrupted this between taking a Reply and recording it, it would wait forever.
     @trio.lowlevel.enable_ki_protection
@@ -462,7 +465,7 @@ class OutgoingCalls:
         """Call the local ``task_status.started()``, since the handler has called its own."""
         call = self.calls[message.id]
         try:
-            value = _started_value(call.method, message)
+            value = _started_value(call.method, message, self.limits.max_nodes)
         except DecodeError as exc:
             self.drop(call, "the started value does not fit its annotation")
             make = functools.partial(DecodeError, *exc.args, fate=exc.fate)
@@ -500,7 +503,8 @@ class OutgoingCalls:
     async def failure(self, call: OutgoingCall) -> Exception:
         """Make the exception for a failed opened call."""
         answer = await self._settle(call)
-        return from_error(answer.error, call.method.raises, answer.problem)
+        most = self.limits.max_nodes
+        return from_error(answer.error, call.method.raises, answer.problem, most)
 
     async def _settle(self, call: OutgoingCall) -> m.ReplyErr:
         """Return the call's error, or raise the exception that replaces it for the caller."""
@@ -557,16 +561,16 @@ def _never_aborts(_raise_cancel: RaiseCancel) -> Abort:
     return Abort.FAILED  # the callbacks that it waits for have been cancelled
 
 
-def _started_value(method: RemoteMethod, message: m.Started) -> Any:
+def _started_value(method: RemoteMethod, message: m.Started, most: int) -> Any:
     if message.problem is not None:
         raise DecodeError(message.problem, fate=Fate.STOPPED)
     convert = method.said.started
-    return message.value if convert is None else _converted(convert, message.value)
+    return message.value if convert is None else _converted(convert, message.value, most)
 
 
-def _converted(convert: Convert, value: object) -> Any:
+def _converted(convert: Convert, value: object, most: int) -> Any:
     try:
-        return convert(value)
+        return convert(value, most)
     except DecodeError as exc:
         exc.fate = Fate.STOPPED  # the handler has returned, or called started()
         raise

@@ -226,7 +226,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         if self._convert is None:
             return message.value
         try:
-            return self._convert(message.value)
+            return self._convert(message.value, limits.max_nodes)
         except RpcError:
             raise
         except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything

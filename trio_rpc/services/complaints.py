@@ -1,0 +1,41 @@
+"""What an error text says about a value that does not fit."""
+
+from __future__ import annotations
+
+import re
+import types
+from typing import Final
+
+import msgspec
+
+from trio_rpc.services.adapters import joined_paths
+from trio_rpc.services.costs import TooCostly
+from trio_rpc.util.text import one_line
+
+__all__ = ["complaint"]
+
+_IN_PYTHON: Final = types.MappingProxyType({"null": "None", "array": "list", "object": "dict"})
+"""What msgspec calls by the names of JSON."""
+
+
+def complaint(exc: Exception, *, in_json: bool = False) -> str:
+    """Return one line of text that says what does not fit; ``$`` stands for the whole value.
+
+    Args:
+        exc: the error.
+        in_json: the value came as JSON, so the types have the names of JSON.
+    """
+    if isinstance(exc, (msgspec.ValidationError, TypeError, ValueError, TooCostly)):
+        text = one_line(joined_paths(str(exc)))
+        return text if in_json else _in_python(text)
+    return f"its own checks raised {type(exc).__name__}"
+
+
+def _in_python(text: str) -> str:
+    """Replace the names of JSON's types by those of Python's, where msgspec names the types."""
+    what, at, path = text.partition(" - at ")
+    if not what.startswith("Expected `"):
+        return text
+    for name, ours in _IN_PYTHON.items():
+        what = re.sub(rf"(?<=[` ]){name}(?=[` ])(?=[^`]*`)", ours, what)
+    return what + at + path
