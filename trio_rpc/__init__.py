@@ -12,8 +12,8 @@ from trio_rpc.util.interrupts import exit_on_interrupt as _exit_on_interrupt
 _exit_on_interrupt()  # before the other modules, which take most of the time
 
 # isort: split
-from trio_rpc.channels.resumable.channel import Resume
 from trio_rpc.channels.resumable.connection_states import ConnectionState
+from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.client import connect, connect_in
 from trio_rpc.errors import (
     CallError,

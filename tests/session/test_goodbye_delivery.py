@@ -10,10 +10,12 @@ import contextlib
 import pytest
 import trio
 from helpers.raw_peer import HELLO
+from helpers.transports import Transport
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Limits
+from trio_rpc.channels import memory_channel_pair, open_forwarding
 from trio_rpc.channels.resumable.replay import Frame, Kind, decode, encode
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
@@ -181,3 +183,91 @@ async def test_race_receiving_from_a_channel_that_is_lingering_raises_closed_res
             await channel.receive()
         nursery.cancel_scope.cancel()
     await channel.aclose()
+
+
+def framed(*frames):
+    """Return frames of a resumable channel as they are sent over a byte stream."""
+    packets = [encode(frame) for frame in frames]
+    return b"".join(len(each).to_bytes(4, "big") + each for each in packets)
+
+
+def numbered(first, *packets):
+    return [Frame(Kind.DATA, first + index, 0, each) for index, each in enumerate(packets)]
+
+
+class Frames:
+    """Reads the frames of a resumable channel from a byte stream."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._data = b""
+
+    async def next(self):
+        """Return the next frame, or None at the end of the stream."""
+        while len(self._data) < 4 or len(self._data) < 4 + int.from_bytes(self._data[:4], "big"):
+            chunk = await self._stream.receive_some(1000)
+            if not chunk:
+                return None
+            self._data += chunk
+        size = int.from_bytes(self._data[:4], "big")
+        frame, self._data = decode(self._data[4 : 4 + size]), self._data[4 + size :]
+        return frame
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_a_peer_that_sends_while_a_resumable_session_ends_reads_everything_and_an_orderly_end(
+    kind, tmp_path, server_tls
+):
+    async with serving(kind, tmp_path, server_tls, resume=True) as (_, stream):
+        with trio.fail_after(20):
+            await stream.send_all(
+                framed(
+                    Frame(Kind.OPEN, rest=b"\1"),
+                    *numbered(1, packet(HELLO, m.Welcome())[4:], WRONG[4:]),
+                )
+            )
+            frames, seen = Frames(stream), []
+            while not seen or seen[-1].kind is not Kind.END:
+                seen.append(await frames.next())
+            # The server closes when it reads the Ack. The rest is in its system by then.
+            rest = numbered(3, *40 * [PING[4:]])
+            await stream.send_all(framed(Frame(Kind.ACK, ack=seen[-1].number), *rest))
+            assert await frames.next() is None
+    assert any(b"protocol_error" in frame.rest for frame in seen)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_a_peer_that_sends_while_a_forwarding_ends_reads_the_goodbye_and_an_orderly_end(
+    kind, nursery, tmp_path, server_tls
+):
+    transport = Transport(kind, nursery, tmp_path, server_tls)
+    async with transport.join(Limits(), Limits()) as (ours, theirs):
+        wrong = b"\xff" * 10_000
+        frames = (len(wrong).to_bytes(4, "big") + wrong) * 40
+        nursery.start_soon(theirs.stream.send_all, frames)
+        async with open_forwarding(ours) as forwarding:
+            await forwarding.wait_closed()
+        data = await read_to_the_end(theirs.stream)
+        assert b"frame" in data
+
+
+async def test_a_peer_that_sends_while_a_relay_ends_reads_the_last_packet_and_an_orderly_end(
+    nursery, tmp_path, server_tls
+):
+    ours, theirs = memory_channel_pair()
+    async with Transport("tcp", nursery, tmp_path, server_tls).join(Limits(), Limits()) as ends:
+        await ours.send(b"last")
+        await ours.aclose()
+        nursery.start_soon(ends[1].stream.send_all, 400 * PING)
+        nursery.start_soon(trio_rpc.channels.relay, theirs, ends[0])
+        assert (await read_to_the_end(ends[1].stream))[4:] == b"last"
+
+
+async def read_to_the_end(stream):
+    """Read slowly until an orderly end, and then close."""
+    data = b""
+    with trio.fail_after(20):
+        while chunk := await stream.receive_some(10):
+            data += chunk
+            await wait_all_tasks_blocked()
+    return data

@@ -10,11 +10,12 @@ from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
 from trio_rpc.channels.opening import open_channel, open_listeners
 from trio_rpc.channels.process import ProcessChannel
 from trio_rpc.channels.relay import relay
-from trio_rpc.channels.resumable.channel import ResumableChannel, Resume
+from trio_rpc.channels.resumable.channel import ResumableChannel
 from trio_rpc.channels.resumable.client import open_resumable
 from trio_rpc.channels.resumable.connection_states import ConnectionState, ConnectionStates
 from trio_rpc.channels.resumable.replay import carrier_limits
 from trio_rpc.channels.resumable.server import Arrival, ResumableSessions
+from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.channels.websocket.channel import WebSocketChannel

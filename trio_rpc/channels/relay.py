@@ -8,6 +8,7 @@ import trio
 
 from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.channels.errors import CHANNEL_ERRORS
+from trio_rpc.channels.optional import lingers
 from trio_rpc.errors import DecodeError
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
@@ -44,7 +45,8 @@ async def relay(
     Args:
         a: one channel, which the relay then owns.
         b: the other channel, which the relay then owns.
-        limits: ``close_grace`` bounds how long an orderly end may take.
+        limits: ``close_grace`` bounds how long an orderly end may take, and ``shutdown_timeout``
+            how long a peer that still sends may read the last packets.
     """
     # The result of the first pump that ends: True for an orderly end, False for a break.
     orderly = False
@@ -63,13 +65,21 @@ async def relay(
                 nursery.start_soon(run, b, a, name="trio_rpc relay")
         if orderly:
             with trio.move_on_after(limits.close_grace):
-                await a.aclose()
-                await b.aclose()
+                await _close(a, limits)
+                await _close(b, limits)
     finally:
         for channel in (a, b):
             if not orderly and isinstance(channel, _Aborts):
                 channel.abort()
             await close_forcefully(channel)
+
+
+async def _close(channel: _Channel, limits: Limits) -> None:
+    """Close a channel. If its peer still sends, let it read the last packets first."""
+    if (lingering := lingers(channel)) is not None:
+        with trio.move_on_after(limits.shutdown_timeout):
+            await lingering.linger()
+    await channel.aclose()
 
 
 async def _pump(source: _Channel, sink: _Channel) -> bool | None:

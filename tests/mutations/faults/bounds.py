@@ -546,4 +546,25 @@ FAULTS = (
         "            if False:\n",
         "util/test_byte_budget.py",
     ),
+    fault(
+        "a forwarding resets its carrier while the peer is still sending",
+        "channels/forwarding/driver.py",
+        "                await lingering.linger()\n",
+        "                pass\n",
+        "session/test_goodbye_delivery.py",
+    ),
+    fault(
+        "a resumable channel resets its carrier while the peer is still sending",
+        "channels/resumable/channel.py",
+        "            await lingering.linger()\n",
+        "            pass\n",
+        "session/test_goodbye_delivery.py",
+    ),
+    fault(
+        "a relay resets a connection whose peer is still sending",
+        "channels/relay.py",
+        "            await lingering.linger()\n",
+        "            pass\n",
+        "session/test_goodbye_delivery.py",
+    ),
 )

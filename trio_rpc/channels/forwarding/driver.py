@@ -24,6 +24,7 @@ from trio_rpc.channels.forwarding.frames import (
     Part,
     Refuse,
 )
+from trio_rpc.channels.optional import lingers
 from trio_rpc.channels.packet_writer import PacketWriter
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.util.places import keep_all_places
@@ -104,8 +105,8 @@ class Driver:
        is then sent with a Goodbye), and by ``_lose``.
     5. ``_lose`` is for an ended carrier: queued frames are dropped, and draining stops. After
        an error of the writer, the reader first handles data that has arrived, which may say why.
-    6. ``_finish`` then drains the queue and closes the carrier, each in bounded time, and sets
-       ``closed``.
+    6. ``_finish`` then drains the queue, lets the carrier linger and closes it, each in bounded
+       time, and sets ``closed``.
 
     Args:
         carrier: the channel that carries the others.
@@ -246,11 +247,17 @@ class Driver:
         self._end(_failing(trio.ClosedResourceError, "the forwarding of this channel was closed"))
 
     async def _finish(self) -> None:
-        """Send queued packets and close the carrier, both in bounded time."""
+        """Send queued packets, let the other end read them, and close the carrier, in bounded time.
+
+        If the carrier is lost, it is only closed.
+        """
         self._draining.deadline = trio.current_time() + self._limits.shutdown_timeout
         with self._draining:
             await self._writer.drain()
         self._core.end()
+        if not self._draining.cancel_called and (lingering := lingers(self._carrier)) is not None:
+            with trio.move_on_after(self._limits.shutdown_timeout):
+                await lingering.linger()
         with trio.move_on_after(self._limits.shutdown_timeout):
             await self._carrier.aclose()
         self.closed.set()

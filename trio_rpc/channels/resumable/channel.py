@@ -54,59 +54,23 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import trio
 
 from trio_rpc.channels.errors import CHANNEL_ERRORS, ChannelGuard, closed_error
-from trio_rpc.channels.optional import NowaitSend, nowait_send
+from trio_rpc.channels.optional import NowaitSend, lingers, nowait_send
 from trio_rpc.channels.resumable.connection_states import ConnectionState, ConnectionStates
-from trio_rpc.channels.resumable.replay import LEAST_KEPT, Frame, Kind, Resumption, encode
+from trio_rpc.channels.resumable.replay import Frame, Kind, Resumption, encode
+from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.errors import DecodeError
 from trio_rpc.util.byte_budget import Share
 from trio_rpc.util.time_limits import was_blocked
 
-__all__ = ["ResumableChannel", "Resume"]
+__all__ = ["ResumableChannel"]
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing waits until the other end has acknowledged everything."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resume:
-    """Settings for sessions that survive the loss of their connection. Times are in seconds.
-
-    Attributes:
-        grace: how long a session may be without a connection before it is lost. If a connection
-            goes silent instead of breaking, one end may notice much later than the other
-            (``Limits.keepalive_interval`` times ``keepalive_pings``, and a little more). The grace
-            time must be longer than that.
-        buffer: bytes that are kept until their arrival is known. Sending waits while there are
-            more. At least 512 KiB.
-        first_delay: the longest wait of a client before it connects again. It doubles after each
-            failure. The actual wait is random, so that a thousand clients of one server do not
-            reconnect at the same moment.
-        max_delay: the limit of the growing wait.
-        max_waiting: the number of sessions without a connection that a server keeps. Beyond that it
-            gives up the oldest of them.
-
-    Raises:
-        ValueError: a value is not positive, or ``buffer`` is too small.
-    """
-
-    grace: float = 120.0
-    buffer: int = 4 * 1024 * 1024
-    first_delay: float = 0.1
-    max_delay: float = 10.0
-    max_waiting: int = 4096
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Resume.{name} must be positive")
-        if self.buffer < LEAST_KEPT:
-            raise ValueError(f"Resume.buffer must be at least {LEAST_KEPT}")
 
 
 class _Stage(enum.Enum):
@@ -268,28 +232,43 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             if packet is not None and self._stage is _Stage.OPEN:
                 return packet
 
+    async def linger(self) -> None:
+        """Let a peer that still sends read the end, and everything before it.
+
+        The channel must still be closed. Its carrier lingers as ``StreamChannel.linger`` says.
+        """
+        await self._leave()
+        self._outlet = None  # an Ack that fails would lose the carrier
+        if (lingering := lingers(self._carrier)) is not None:
+            await lingering.linger()
+
     async def aclose(self) -> None:
         """Send the end, and wait up to ``CLOSE_TIMEOUT`` until everything sent has arrived.
 
-        If cancelled, this closes at once.
+        If cancelled, or already closing, this closes at once.
         """
-        if self._stage is not _Stage.OPEN:
+        if self._stage is _Stage.CLOSED:
             await trio.lowlevel.checkpoint()
             return
-        self._stage = _Stage.CLOSING
         try:
-            with trio.move_on_after(CLOSE_TIMEOUT):
-                await trio.lowlevel.checkpoint()
-                if self._failure is None:
-                    await self._send_end()
-                await self._see_all_arrive()
+            await self._leave()
         finally:
-            carrier = self._carrier
-            self._stage = _Stage.CLOSED
+            carrier, self._stage = self._carrier, _Stage.CLOSED
             self._lose(carrier)
             self._resumption.forget()
             if carrier is not None:
                 await carrier.aclose()
+
+    async def _leave(self) -> None:
+        if self._stage is not _Stage.OPEN:
+            await trio.lowlevel.checkpoint()
+            return
+        self._stage = _Stage.CLOSING
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await trio.lowlevel.checkpoint()
+            if self._failure is None:
+                await self._send_end()
+            await self._see_all_arrive()
 
     @property
     def heard(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import trio
 
 from trio_rpc.channels.connection import owned_with_task
 from trio_rpc.channels.errors import CHANNEL_ERRORS
-from trio_rpc.channels.resumable.channel import ResumableChannel, Resume
+from trio_rpc.channels.resumable.channel import ResumableChannel
 from trio_rpc.channels.resumable.replay import (
     VERSION,
     Frame,
@@ -20,6 +20,7 @@ from trio_rpc.channels.resumable.replay import (
     encode,
     is_frame,
 )
+from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.errors import DecodeError, Refused
 from trio_rpc.util.reconnect import keep_connected
 from trio_rpc.util.time_limits import time_limit

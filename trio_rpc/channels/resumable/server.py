@@ -12,7 +12,7 @@ import trio
 
 from trio_rpc.channels.connection import owned_with_task
 from trio_rpc.channels.optional import lingers
-from trio_rpc.channels.resumable.channel import ResumableChannel, Resume
+from trio_rpc.channels.resumable.channel import ResumableChannel
 from trio_rpc.channels.resumable.replay import (
     TOKEN_BYTES,
     VERSION,
@@ -22,6 +22,7 @@ from trio_rpc.channels.resumable.replay import (
     encode,
     is_frame,
 )
+from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.errors import DecodeError
 from trio_rpc.util.time_limits import time_limit
 from trio_rpc.wire.limits import DEFAULT_LIMITS
