@@ -42,7 +42,7 @@ async def _server_session(services=None, **options):
     async def serve():
         try:
             await run_in_this_task(core)
-        except (trio_rpc.RpcError, ZeroDivisionError) as exc:
+        except (trio_rpc.RpcError, ZeroDivisionError, TimeoutError) as exc:
             raised.append(exc)
 
     async with trio.open_nursery() as nursery:
@@ -94,17 +94,15 @@ async def test_an_authenticate_is_cancelled_when_the_client_leaves_or_breaks_the
     assert len(raised) == 1
 
 
-def _broken(*_):
-    raise ZeroDivisionError("a secret")
+@pytest.mark.parametrize("option", ["authenticate", "services"])
+@pytest.mark.parametrize("bug", [ZeroDivisionError, TimeoutError, trio_rpc.SessionClosed])
+async def test_a_bug_in_authenticate_or_services_ends_the_session_without_details(option, bug):
+    def broken(*_):
+        raise bug("a secret")
 
-
-@pytest.mark.parametrize(
-    "options", [{"authenticate": _broken}, {"services": _broken}], ids=["authenticate", "services"]
-)
-async def test_a_bug_in_authenticate_or_services_ends_the_session_without_details(options):
-    async with _server_session(**options) as (peer, raised):
+    async with _server_session(**{option: broken}) as (peer, raised):
         *_, goodbye = await peer.read_until_closed()
-    assert [type(exc) for exc in raised] == [ZeroDivisionError]
+    assert [type(exc) for exc in raised] == [bug]
     assert goodbye == m.Goodbye("done", "it was closed before it was open")
 
 

@@ -201,13 +201,15 @@ class Reader:
         """Receive and act. The numbers are those of the optimisations at the top of this module."""
         core, receiver = self._core, self._core.receiver
         try:
-            if self.looks_first:  # (1)
-                self.looks_first = False
-                if not receiver.receive_nowait():
-                    core.writer.write_now()
             while not core.lifecycle.is_over:
                 if receiver.events is None:
-                    await receiver.receive()
+                    # Only here: a function that makes services may raise such an error as a bug.
+                    try:
+                        if not self._has_looked():
+                            await receiver.receive()
+                    except CHANNEL_ERRORS as exc:
+                        self._lost(exc)
+                        return None
                 core.incoming.now = receiver.arrived
                 was_alone = len(core.outgoing.calls) == 1
                 call = self._act()
@@ -223,13 +225,21 @@ class Reader:
                     await trio.lowlevel.checkpoint()  # (4)
                 elif was_alone and not core.outgoing.calls and receiver.callers_receive:
                     await two_turns()  # (5)
-        except CHANNEL_ERRORS as exc:
-            self._lost(exc)
         except DecodeError as exc:
             core.lifecycle.lose(as_cause(exc), "peer")
         except (RemoteProtocolError, Refused) as exc:
             core.lifecycle.lose(exc, "peer")
         return None
+
+    def _has_looked(self) -> bool:
+        """Do optimisation 1; return whether a packet has arrived."""
+        if not self.looks_first:
+            return False
+        self.looks_first = False
+        has_arrived = self._core.receiver.receive_nowait()
+        if not has_arrived:
+            self._core.writer.write_now()
+        return has_arrived
 
     def _act(self) -> IncomingCall | None:
         """Act on one turn's events; forget the packet when it has no more."""
