@@ -314,3 +314,17 @@ async def test_a_type_variable_with_a_default_stands_for_it(session_pair):
 
     async with session_pair(Desk(), None) as (_, session):
         assert await session.proxy("", Desk).get([1]) == [{2}]
+
+
+ENDLESS = """
+    Itself = TypeAliasType("Itself", "Itself")
+    Grows = TypeAliasType("Grows", "list[Grows[list[T]]] | T", type_params=(T,))
+    """
+
+
+@pytest.mark.parametrize("annotation", ["Itself", "Grows[int]"])
+@pytest.mark.parametrize("where", ["x", "result"])
+async def test_an_alias_without_an_end_is_refused_in_our_words(annotation, where):
+    service = _service(_made(ENDLESS), **{where: annotation})
+    with pytest.raises(TypeError, match=r"ask: .* has no end"):
+        build_table(type("Desk", (), {"ask": method(service)})())

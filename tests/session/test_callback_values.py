@@ -6,7 +6,7 @@ This holds however a function is wrapped.
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import (
     Any,
@@ -620,7 +620,35 @@ def _of_any_number(*quotes: T) -> None:
     assert [type(one) for one in quotes] == [Quote]
 
 
-@pytest.mark.parametrize("f", [_of_anything, _of_an_object, _of_a_variable, _of_any_number])
+class HasBid(Protocol):
+    bid: Any
+
+
+@dataclass
+class Quote2(Quote):
+    """A quote of another kind."""
+
+
+def _of_a_protocol(quote: HasBid) -> None:
+    assert type(quote) is Quote
+
+
+def _of_a_param_spec(*args: P.args, **named: P.kwargs) -> None:
+    assert [type(one) for one in args] == [Quote]
+    assert not named
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        _of_anything,
+        _of_an_object,
+        _of_a_variable,
+        _of_any_number,
+        _of_a_protocol,
+        _of_a_param_spec,
+    ],
+)
 async def test_the_interface_decides_where_a_function_has_no_definite_annotation(session_pair, f):
     async with session_pair(Tells(), None) as (_, session):
         await session.proxy("", Tells).one(f)
@@ -652,6 +680,32 @@ def _of_a_sequence(quotes: Sequence[T] | None) -> None:
 async def test_the_interface_decides_about_the_items_of_a_container(session_pair, f):
     async with session_pair(Tells(), None) as (_, session):
         await session.proxy("", Tells).several(f)
+
+
+async def test_so_it_does_for_a_base_class_and_for_the_items_of_a_stream(session_pair):
+    class Better:
+        @method
+        async def one(self, f: Callable[[Quote2], Awaitable[None]]) -> None:
+            await f(Quote2(1.0))
+
+        @method
+        async def all(self, f: Callable[[AsyncGenerator[Quote, None]], Awaitable[None]]) -> None:
+            async def quotes():
+                yield Quote(2.0)
+
+            await f(quotes())
+
+    async def of_a_base(quote: Quote) -> None:
+        got.append(quote)
+
+    async def of_a_stream(quotes: AsyncIterator[Any]) -> None:
+        got.extend([quote async for quote in quotes])
+
+    got: list[Any] = []
+    async with session_pair(Better(), None) as (_, session):
+        await session.proxy("", Better).one(of_a_base)
+        await session.proxy("", Better).all(of_a_stream)
+    assert got == [Quote2(1.0), Quote(2.0)]
 
 
 def _of_a_dict(quote: dict[str, Any]) -> None:

@@ -118,7 +118,10 @@ def identity(annotation: Any) -> Any:
 
 
 def bare(annotation: Any) -> Any:
-    """Return an annotation without aliases and without the additions of ``Annotated``."""
+    """Return an annotation without aliases and without the additions of ``Annotated``.
+
+    An alias of itself is returned as it is.
+    """
     for _ in range(MAX_WRAPPERS):
         inner = (
             get_args(annotation)[0] if get_origin(annotation) is Annotated else aliased(annotation)
@@ -126,7 +129,7 @@ def bare(annotation: Any) -> Any:
         if inner is None:
             return annotation
         annotation = inner
-    raise TypeError(f"{annotation} is an alias of itself")
+    return annotation
 
 
 def written_in(function: Any) -> Any:

@@ -138,7 +138,10 @@ def adapt(annotation: Any, names: Names | None = None) -> Any:
         TypeError: no value that arrives could ever fit it, and the text says what to write instead;
             or a name in a class that it uses cannot be resolved.
     """
-    return _Adapting(names or Names({}, {})).apart(annotation)
+    try:
+        return _Adapting(names or Names({}, {})).apart(annotation)
+    except RecursionError:
+        raise TypeError("it has no end, because it contains itself") from None
 
 
 class _Adapting:
@@ -269,6 +272,8 @@ class _Adapting:
         if key not in self._used:
             del self._memo[key]
             return adapted
+        if adapted is mine:
+            raise TypeError(f"{name} has no end, because it is an alias of itself")
         define(mine, reader(adapted), OTHER)
         return adapted
 

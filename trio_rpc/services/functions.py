@@ -13,7 +13,6 @@ import types
 from collections.abc import Mapping, Sequence
 from inspect import Parameter
 from typing import (
-    Annotated,
     Any,
     Concatenate,
     Final,
@@ -31,7 +30,7 @@ from typing import (
 
 import trio
 
-from trio_rpc.services.aliases import UNIONS, aliased, bare, stands_for, substitute, type_arguments
+from trio_rpc.services.aliases import UNIONS, bare, stands_for, substitute, type_arguments
 from trio_rpc.services.annotations import Annotations, is_unresolved
 from trio_rpc.services.records import record_of, unpacked
 
@@ -67,6 +66,8 @@ ITERABLES: Final = STREAMS - {trio.abc.SendChannel}
 CHANNELS: Final = frozenset(cls for cls in STREAMS if issubclass(trio.abc.Channel, cls))
 """The classes that the channel of a duplex may be annotated with: that of a channel, and bases."""
 
+_VARIABLES: Final = (TypeVar, ParamSpecArgs, ParamSpecKwargs)
+
 
 class Said(NamedTuple):
     """What the annotation of a function says about it; ``Any`` where it says nothing."""
@@ -98,14 +99,12 @@ def said_of(annotation: Any) -> Said | None:
     Returns None for anything else. A union of several functions says about arguments only what all
     of them say. Its result is the union of their results.
     """
+    annotation = bare(annotation)
+    if isinstance(annotation, TypeVar):
+        return said_of(stands_for(annotation))
     origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return said_of(args[0])
     if origin in UNIONS:
         return _said_of_several([said for said in map(said_of, args) if said is not None])
-    meaning = stands_for(annotation) if isinstance(annotation, TypeVar) else aliased(annotation)
-    if meaning is not None:
-        return said_of(meaning)
     if annotation is CALLABLE or (origin is CALLABLE and not args):
         return Said()
     if origin is CALLABLE:
@@ -159,13 +158,26 @@ def is_vaguer(own: Any, wanted: Any) -> bool:
         return False
     own, wanted = bare(own), bare(wanted)
     has_variables = bool(getattr(own, "__parameters__", ())) and not isinstance(own, type)
-    if own is Any or own is object or isinstance(own, TypeVar) or has_variables:
+    if own is Any or isinstance(own, _VARIABLES) or has_variables:
         return True
     cls, other = get_origin(own) or own, get_origin(wanted) or wanted
-    if cls is not other and not (cls in UNIONS and other in UNIONS):
+    are_alike = any(cls in several and other in several for several in (UNIONS, STREAMS))
+    if cls is not other and not are_alike and not _is_base(cls, other):
         return False
     mine, others = get_args(own), get_args(wanted)
-    return (bool(others) and not mine) or any(map(is_vaguer, mine, others))
+    return any(map(is_vaguer, mine, others)) if mine else bool(others) or cls is not other
+
+
+def _is_base(cls: Any, other: Any) -> bool:
+    """Return whether a class is a base of another, or a Protocol that describes its instances."""
+    if not isinstance(cls, type) or not isinstance(other, type):
+        return False
+    if getattr(cls, "_is_protocol", False):
+        return not is_call_protocol(cls)
+    try:
+        return issubclass(other, cls)
+    except TypeError:
+        return False  # it cannot be asked
 
 
 def _said_of_several(several: list[Said]) -> Said | None:

@@ -62,6 +62,8 @@ _NEVER: Final[dict[Any, str]] = {
     typing.IO: "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
     typing.TextIO: "a file cannot be sent: write str, or AsyncIterator[str]",
     typing.BinaryIO: "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
+    types.FunctionType: "a function is annotated by what it takes and returns: write Callable",
+    types.MethodType: "a method is annotated by what it takes and returns: write Callable",
     types.ModuleType: "a module cannot be sent: send its name",
     trio.MemorySendChannel: (
         "a memory channel cannot be sent: write Callable[[...], Awaitable[None]] and pass its send"
@@ -79,10 +81,12 @@ _FACTORIES: Final = (int, float, complex, str, bytes, bool, list, dict, set, fro
 
 def _alike(one: Any, other: Any) -> str:
     value = other.value if isinstance(other, enum.Enum) else other
-    shown = " and ".join(
-        str(each) if isinstance(each, enum.Enum) else repr(each) for each in (one, other)
-    )
+    shown = " and ".join(map(_shown, (one, other)))
     return f"{shown} both travel as {value!r}, and cannot be told apart: write one of them"
+
+
+def _shown(one: Any) -> str:
+    return f"{type(one).__name__}.{one.name}" if isinstance(one, enum.Enum) else repr(one)
 
 
 def check_apart(members: Sequence[Any]) -> None:
@@ -156,7 +160,7 @@ def why_no_type(annotation: Any) -> str:
     if isinstance(annotation, dict):
         return f"{shown} is a dict: write dict[...], or a TypedDict"
     if isinstance(annotation, enum.Enum):
-        shown = str(annotation)
+        shown = _shown(annotation)
     if isinstance(annotation, (int, bytes, enum.Enum)):
         return f"{shown} is a value: write Literal[{shown}]"
     if annotation is any:

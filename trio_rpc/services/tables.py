@@ -215,8 +215,11 @@ def _bind(
         if inspect.isfunction(attribute)
         else Signature(function, skip_self=False, like=interface, owner=cls, name=full_name)
     )
-    _check_lending(signature, mark.kind, like=function)
-    _check_answers(signature, mark.kind)
+    try:
+        _check_lending(signature, mark.kind, like=function)
+        _check_answers(signature, mark.kind)
+    except RecursionError:
+        raise TypeError(f"{full_name}: one of its annotations has no end") from None
     is_async = mark.kind.is_opened or inspect.iscoroutinefunction(function)
     if is_never(awaited(_said(signature.annotation, "return"))):
         function = _never_returning(function, full_name)
