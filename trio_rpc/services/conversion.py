@@ -50,6 +50,7 @@ import msgspec
 from trio_rpc.services.adapters import AdapterType, adapter, define, reader
 from trio_rpc.services.aliases import UNIONS, aliased, identity, is_alias, stands_for
 from trio_rpc.services.annotations import Names
+from trio_rpc.services.constraints import constrained, constraints_in
 from trio_rpc.services.converters import (
     check_supported,
     function_of,
@@ -378,6 +379,8 @@ class _Adapting:
             )
         if origin in (*UNIONS, Annotated) or origin in COLLECTIONS or origin in QUALIFIERS:
             parts = get_args(annotation)
+            if origin is Annotated and constraints_in(parts[1:]):
+                return False
             parts = parts[:1] if origin is Annotated else parts
             if needs_guard(origin, parts):
                 return False
@@ -394,6 +397,11 @@ class _Adapting:
         tagged = tagged_union(bare, about, self)
         if tagged is not None:
             return tagged
+        constraints = [] if self._model is not None else constraints_in(about)
+        if constraints:
+            others = tuple(one for one in about if not constraints_in([one]))
+            inner = self.adapt(Annotated[(bare, *others)] if others else bare)
+            return constrained(bare, inner, constraints)
         if about and (origin in COLLECTIONS or bare in SETS):
             adapted = self._collection(bare, origin or bare, tuple(about))
             if isinstance(adapted, AdapterType):

@@ -55,6 +55,7 @@ __all__ = [
     "is_model",
     "model_converter",
     "pydantic_type",
+    "refuse_unsendable",
     "tagged_union",
 ]
 
@@ -271,7 +272,7 @@ def pydantic_type(cls: Any, adapt: Adapt, *, is_in_model: bool) -> Any:
         return None if stands_for is None else simpler
     if not hasattr(cls, "__get_pydantic_core_schema__") or "pydantic" not in sys.modules:
         return None
-    _refuse([cls], "a value")
+    refuse_unsendable([cls], "a value")
     make = type_adapter(cls).validator.validate_python
 
     def convert(value: Any, read: Read) -> Any:
@@ -317,7 +318,8 @@ def _is_of(one: Any, name: str) -> bool:
     return type(one).__name__ == name and type(one).__module__.startswith("pydantic")
 
 
-def _refuse(found: Iterable[Any], where: str) -> None:
+def refuse_unsendable(found: Iterable[Any], where: str) -> None:
+    """Raise TypeError for one of Pydantic's types whose values cannot be validated again."""
     for one in found:
         kind = one if isinstance(one, type) else type(one)
         if kind.__module__ == "pydantic.types" and kind.__name__ in _NEVER:
@@ -338,7 +340,7 @@ def _part(place: _Place, annotation: Any, adapt: Adapt, names: Names) -> Part | 
     """Return the converter of one field; None if Pydantic can take any value as it arrives."""
     cls, name, metadata, _ = place
     found = [*metadata, *_inside(annotation, names, set())]
-    _refuse(found, f"field {name!r} of {cls.__name__}")
+    refuse_unsendable(found, f"field {name!r} of {cls.__name__}")
     tagged = [*place.tagged, *_tagged(found)]
     multiplies = _multiplied(found, tagged, names)
     if multiplies is None and _is_plain(annotation):

@@ -1,0 +1,141 @@
+"""Constraints of Pydantic, annotated_types and msgspec hold outside of models, too."""
+
+from __future__ import annotations
+
+import decimal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple, TypedDict
+
+import annotated_types as at
+import msgspec
+import pydantic
+import pytest
+import trio
+
+import trio_rpc
+from trio_rpc.errors import DecodeError, Fate, InvalidArguments
+from trio_rpc.gateway.json_values import read_json
+from trio_rpc.services.conversion import adapt
+from trio_rpc.services.converters import convert_to
+from trio_rpc.testing import open_session_pair
+
+Positive = Annotated[int, at.Gt(0)]
+
+
+@dataclass
+class Line:
+    count: Annotated[int, pydantic.Field(gt=0)] = 1
+
+
+class Named(TypedDict):
+    name: Annotated[str, at.MinLen(2)]
+
+
+class Pair(NamedTuple):
+    one: Annotated[int, at.Interval(gt=0, lt=5)]
+
+
+class Struct(msgspec.Struct):
+    count: pydantic.PositiveInt
+
+
+CONSTRAINTS = [
+    (Annotated[int, pydantic.Field(gt=0)], 1, 0, "greater than 0"),
+    (Annotated[str, at.MinLen(3)], "abc", "ab", "at least 3 characters"),
+    (Annotated[str, pydantic.Field(pattern="^a")], "a", "b", "match pattern"),
+    (Annotated[list[int], at.Len(1, 10)], [1], [], "at least 1 item"),
+    (Annotated[set[int], at.MinLen(1)], [1], [], "at least 1 item"),
+    (Annotated[decimal.Decimal, at.Gt(0)], "1", "0", "greater than 0"),
+    (pydantic.conint(gt=0), 1, 0, "greater than 0"),
+    (pydantic.conlist(int, min_length=1), [1], [], "at least 1 item"),
+    (Annotated[int, msgspec.Meta(gt=0)], 1, 0, "`int` >= 1"),
+    (Annotated[int, msgspec.Meta(gt=0), at.Lt(9)], 1, 9, "less than 9"),
+    (Annotated[int, msgspec.Meta(gt=0), at.Lt(9)], 1, 0, "`int` >= 1"),
+    (Annotated[int, at.Predicate(lambda value: value > 3)], 4, 1, "failed"),
+    (list[Positive], [1], [1, 0], r"greater than 0 - at `\$\[1\]`"),
+    (dict[Annotated[str, at.MinLen(1)], int], {"a": 1}, {"": 1}, "at least 1 character"),
+    (set[Positive], [1], [0], "greater than 0"),
+    (Positive | None, 1, 0, "greater than 0"),
+    (Line, {"count": 1}, {"count": 0}, r"greater than 0 - at `\$.count`"),
+    (Named, {"name": "ab"}, {"name": "a"}, r"at least 2 characters - at `\$.name`"),
+    (Pair, [1], [5], "less than 5"),
+    (Struct, {"count": 1}, {"count": 0}, "greater than 0"),
+    (Annotated[int, pydantic.BeforeValidator(int)], "1", "x", "invalid literal"),
+]
+
+
+@pytest.mark.parametrize("read", [convert_to, read_json], ids=["wire", "JSON"])
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad", "text"),
+    CONSTRAINTS,
+    ids=[f"{number}" for number in range(len(CONSTRAINTS))],
+)
+def test_a_value_has_to_satisfy_the_constraints_of_its_annotation(
+    annotation, good, bad, text, read
+):
+    adapted = adapt(annotation)
+    read(good, adapted)
+    with pytest.raises((TypeError, ValueError), match=text):
+        read(bad, adapted)
+
+
+@pytest.mark.parametrize("metadata", ["a unit", object(), pydantic.Field(description="x")])
+def test_other_metadata_is_ignored(metadata):
+    assert convert_to(0, adapt(Annotated[int, metadata])) == 0
+
+
+def test_a_constraint_that_only_pydantic_can_check_is_refused_without_pydantic(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(TypeError, match=r"Gt\(gt=0\).*not installed: install it, or write"):
+        adapt(Positive)
+
+
+def test_bytes_that_pydantic_would_decode_again_are_refused():
+    with pytest.raises(TypeError, match="write bytes"):
+        adapt(pydantic.Base64Bytes)
+
+
+class Service:
+    @trio_rpc.method
+    async def take(self, count: Positive) -> None:
+        raise AssertionError(count)
+
+    @trio_rpc.method
+    async def give(self, value: int) -> Positive:
+        return value
+
+    @trio_rpc.stream
+    async def items(self) -> AsyncIterator[Positive]:
+        yield 0
+
+    @trio_rpc.method
+    async def start(self, *, task_status: trio.TaskStatus[Positive] = trio.TASK_STATUS_IGNORED):
+        task_status.started(0)
+
+    @trio_rpc.method
+    async def ask(self, get: Callable[[int], Awaitable[Positive]]) -> str:
+        with pytest.raises(DecodeError, match="greater than 0"):
+            await get(0)
+        return "refused"
+
+
+async def test_constraints_hold_wherever_a_value_is_received():
+    async def same(value: int) -> int:
+        return value
+
+    async with open_session_pair(Service()) as (_, client):
+        service = client.proxy("", Service)
+        with pytest.raises(InvalidArguments, match="greater than 0") as caught:
+            await service.take(0)
+        assert caught.value.fate is Fate.NOT_STARTED
+        with pytest.raises(DecodeError, match="greater than 0"):
+            await service.give(0)
+        async with service.items() as items:
+            with pytest.raises(DecodeError, match="greater than 0"):
+                await items.receive()
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(DecodeError, match="greater than 0"):
+                await nursery.start(service.start)
+        assert await service.ask(same) == "refused"

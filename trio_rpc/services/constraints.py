@@ -1,0 +1,108 @@
+"""Constraints that ``Annotated`` adds to a type: those of Pydantic and of annotated_types.
+
+Pydantic checks them, after the value has been converted to the type as any other. msgspec checks
+its own ``Meta``. Other metadata is ignored, as type checkers ignore it.
+
+In a field of a model, Pydantic checks the whole field, so this module is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Final, get_origin
+
+from trio_rpc.services.adapters import Verdict, adapter, reader
+from trio_rpc.services.costs import MADE_BY_PYDANTIC, OTHER, Read
+from trio_rpc.services.makers import complaint_of, count_of, is_complaint, type_adapter
+from trio_rpc.services.models import refuse_unsendable
+
+__all__ = ["constrained", "constraints_in"]
+
+_NO_CONSTRAINTS: Final = frozenset(
+    {
+        "Discriminator",
+        "DocInfo",
+        "Examples",
+        "PlainSerializer",
+        "SerializeAsAny",
+        "SkipValidation",
+        "Tag",
+        "WithJsonSchema",
+        "WrapSerializer",
+    }
+)
+"""Metadata of Pydantic and annotated_types that says nothing about the value."""
+
+_LOOKING: Final = frozenset({"BeforeValidator", "PlainValidator", "WrapValidator"})
+"""Validators that get the value as it arrived."""
+
+_TYPES: Final = frozenset({int, float, str, bytes, bool, list, dict, set, frozenset, tuple})
+"""Types that Pydantic is told, since some constraints are only for values of these."""
+
+
+def constraints_in(about: Iterable[Any]) -> list[Any]:
+    """Return those of the metadata of ``Annotated`` that Pydantic checks."""
+    return [*_constraints(about)]
+
+
+def _constraints(about: Iterable[Any]) -> Iterator[Any]:
+    for one in about:
+        kind = one if isinstance(one, type) else type(one)
+        library = kind.__module__.partition(".")[0]
+        if kind.__name__ == "FieldInfo" and library == "pydantic":
+            yield from _constraints(one.metadata)
+        elif library in {"pydantic", "annotated_types"} and kind.__name__ not in _NO_CONSTRAINTS:
+            yield one
+
+
+def constrained(bare: Any, adapted: Any, constraints: list[Any]) -> Any:
+    """Return the adapter of a type with constraints.
+
+    Args:
+        bare: the type.
+        adapted: the type, adapted.
+        constraints: what :func:`constraints_in` returned. There is at least one.
+
+    Raises:
+        TypeError: Pydantic is not installed, or cannot check this constraint of this type.
+    """
+    shown = f"the constraint {constraints[0]!r}"
+    refuse_unsendable(constraints, "a value")
+    try:
+        import pydantic  # noqa: F401, PLC0415 - only where a constraint needs it
+    except ImportError:
+        raise TypeError(
+            f"{shown} can be checked only by Pydantic, which is not installed: install it, or write"
+            " a constraint of msgspec, such as msgspec.Meta(gt=0)"
+        ) from None
+    cls = get_origin(bare) or bare
+    told = cls if cls in _TYPES else Any
+    try:
+        check = type_adapter(Annotated[(told, *constraints)]).validator.validate_python
+    except Exception as exc:
+        raise TypeError(f"Pydantic cannot check {shown}: {exc}") from exc
+    looks_first = any(type(one).__name__ in _LOOKING for one in constraints)
+    return adapter(
+        getattr(cls, "__name__", str(cls)),
+        _converter(reader(adapted), check, looks_first=looks_first),
+        OTHER + MADE_BY_PYDANTIC,
+    )
+
+
+def _converter(
+    read_bare: Callable[[Any, Read], Any], check: Callable[[Any], Any], *, looks_first: bool
+) -> Callable[[Any, Read], Any]:
+    def convert(value: Any, read: Read) -> Any:
+        try:
+            value = read_bare(value, read)
+        except (TypeError, ValueError):
+            if not looks_first:
+                raise
+        try:
+            return check(value)
+        except Exception as exc:
+            if not is_complaint(exc):
+                raise
+            raise Verdict(complaint_of(exc), count_of(exc)) from None
+
+    return convert
