@@ -18,7 +18,9 @@ ALONE = {
     "test_costs.py": "counts packets, bytes, waits and steps",
     "test_garbage.py": "counts objects; Trio's TLS leaves a reference cycle",
     "test_interrupt.py": "runs Trio itself",
+    "test_options_checked.py": "about what is refused before there is a channel",
     "test_pacing.py": "checks the messages of a hand-written peer",
+    "test_too_costly.py": "about values, which are the same over each transport",
 }
 """Modules whose tests do not run over each transport, with the reason."""
 
@@ -29,6 +31,7 @@ IN_MEMORY = {
     "test_an_ambiguous_argument_is_refused_at_the_caller_if_no_annotation_decides",
     "test_use_in_another_thread_raises_and_the_session_goes_on",
     "test_use_after_the_end_of_its_run_raises",
+    "test_a_session_of_a_run_that_is_over_says_so_in_a_later_run_of_the_same_thread",
 }
 """Tests whose sessions are joined in memory only."""
 

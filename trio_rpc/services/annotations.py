@@ -21,7 +21,6 @@ from trio_rpc.util.text import one_line
 __all__ = [
     "Annotations",
     "Names",
-    "Unresolved",
     "class_annotations",
     "is_unresolved",
     "remember_names",
@@ -30,10 +29,6 @@ __all__ = [
 
 REMEMBERED: Final = "__trio_rpc_names__"
 LOCALS: Final = ".<locals>."
-
-
-class Unresolved(TypeError):
-    """A name in an annotation is unknown at run time; a type checker may know it."""
 
 
 class Names:
@@ -133,12 +128,12 @@ def _complaint(exc: Exception, source: Any, annotation: Any, name: str) -> TypeE
     function = getattr(source, "__qualname__", "?")
     if isinstance(exc, NameError):
         missing = exc.name or str(exc)
-        return Unresolved(
+        return TypeError(
             f"{function}: {missing!r} in the annotation {shown!r}"
             f" of {name!r} cannot be resolved at run time: {why_missing(source, missing)}"
         )
     if isinstance(exc, AttributeError):
-        return Unresolved(
+        return TypeError(
             f"{function}: the annotation {shown!r} of {name!r} cannot be resolved at run time:"
             f" {exc}"
         )
@@ -155,7 +150,7 @@ def _is_tuple(text: str) -> bool:
 
 def is_unresolved(exc: BaseException | None) -> bool:
     """Return whether an error is about a name that only a type checker may know."""
-    while exc is not None and not isinstance(exc, (Unresolved, NameError)):
+    while exc is not None and not isinstance(exc, (NameError, AttributeError)):
         exc = exc.__cause__
     return exc is not None
 

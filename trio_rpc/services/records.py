@@ -29,7 +29,7 @@ import msgspec
 
 from trio_rpc.services.adapters import reader
 from trio_rpc.services.aliases import substitute, type_arguments
-from trio_rpc.services.annotations import Names, Unresolved, why_missing
+from trio_rpc.services.annotations import Names, why_missing
 from trio_rpc.services.costs import Read
 
 __all__ = ["READ_ONLY", "Field", "Record", "is_typed_dict", "record_of", "unpacked"]
@@ -291,12 +291,12 @@ def _resolved(names: Names, cls: type, name: str, annotation: Any) -> Any:
         return names.resolve(name, annotation)
     except NameError as exc:
         missing = exc.name or str(exc)
-        raise Unresolved(
+        raise TypeError(
             f"{missing!r} in the annotation of {name!r} of {cls.__qualname__} cannot be resolved"
             f" at run time: {why_missing(cls, missing)}"
         ) from exc
     except AttributeError as exc:
-        raise Unresolved(f"the annotation of {name!r} of {cls.__qualname__}: {exc}") from exc
+        raise TypeError(f"the annotation of {name!r} of {cls.__qualname__}: {exc}") from exc
 
 
 def _bases(cls: Any) -> list[Any]:

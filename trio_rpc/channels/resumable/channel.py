@@ -291,7 +291,11 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         return self._failure is None
 
     def keep_within(self, share: Share) -> None:
-        """Count the kept bytes in a share; end without a connection if its budget is full."""
+        """Count the kept bytes in a share; end without a connection if its budget is full.
+
+        Args:
+            share: this channel's part of the budget of all sessions of a server, in bytes.
+        """
         self._resumption.share = share
 
     def states(self) -> ConnectionStates:
