@@ -14,7 +14,7 @@ import uuid
 import zoneinfo
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Union
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict, TypeVar, Union
 
 import attrs
 import msgspec
@@ -22,6 +22,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import TypeAliasType
 
 import trio_rpc
 from trio_rpc.errors import InvalidArguments
@@ -31,6 +32,8 @@ from trio_rpc.gateway.json_values import Form, lower
 from trio_rpc.gateway.server.forms import CallbackForm, Forms
 from trio_rpc.services.conversion import adapt
 from trio_rpc.services.tables import build_table
+
+T = TypeVar("T")
 
 
 class Color(enum.Enum):
@@ -384,6 +387,18 @@ def test_without_an_annotation_only_json_values_can_be_sent(value):
 # ── registration ─────────────────────────────────────────────────────────────────────────────
 
 
+class Several(Protocol[T]):
+    async def __call__(self, one: T, *more: T, **others: T) -> None: ...
+
+
+class OfBytes(Several[bytes], Protocol):
+    """A Protocol that fills in the type variable of its base."""
+
+
+Sink = TypeAliasType("Sink", "Callable[[T], Awaitable[None]]", type_params=(T,))
+Bound = TypeVar("Bound", bound=Callable[[bytes], Awaitable[None]])
+
+
 class WithDate(Protocol):
     async def __call__(self, when: dt.date, *, size: int = 0) -> None: ...
 
@@ -400,6 +415,13 @@ class WithDate(Protocol):
         (Callable[..., Awaitable[None]], (), {"a": 1}, ({"a": 1}, True)),
         (Callable, (1,), {}, (1, False)),
         (WithDate, (dt.date(2026, 1, 2),), {}, ("2026-01-02", False)),
+        (Several[bytes], (b"a", b"a"), {}, (["YQ==", "YQ=="], True)),
+        (Several[bytes], (), {"one": b"a", "b": b"a"}, ({"one": "YQ==", "b": "YQ=="}, True)),
+        (OfBytes, (b"a",), {}, ("YQ==", False)),
+        (Sink[bytes], (b"a",), {}, ("YQ==", False)),
+        (Sink[bytes] | None, (b"a",), {}, ("YQ==", False)),
+        (Bound, (b"a",), {}, ("YQ==", False)),
+        (Callable[[int, *tuple[bytes, ...]], Awaitable[None]], (1, b"a"), {}, ([1, "YQ=="], True)),
         (
             WithDate,
             (),
@@ -423,6 +445,10 @@ def test_arguments_of_callbacks_are_written(annotation, args, kwargs, written):
         (Callable[..., Awaitable[None]], (1,), {"a": 1}),
         (Callable[..., Awaitable[None]], (), {"a": math.nan}),
         (WithDate, ("2026",), {}),
+        (Several[bytes], (b"a", 1), {}),
+        (Several[bytes], (), {"one": b"a", "b": 1}),
+        (Sink[bytes], (1,), {}),
+        (Bound, (1,), {}),
     ],
 )
 def test_arguments_of_callbacks_that_do_not_fit_are_refused(annotation, args, kwargs):

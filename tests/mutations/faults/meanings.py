@@ -70,4 +70,11 @@ FAULTS = (
         "            if False:\n",
         "services/test_odd_values.py",
     ),
+    fault(
+        "a gateway does not look into the alias of a callback",
+        "gateway/server/forms.py",
+        "    annotation = _one_function(annotation)\n",
+        "    annotation = annotation\n",
+        "gateway/test_values.py",
+    ),
 )
