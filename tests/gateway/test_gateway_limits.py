@@ -204,24 +204,24 @@ async def test_time_in_which_this_program_is_blocked_is_not_counted_for_a_first_
     autojump_clock,
 ):
     messages = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "{}"}])
-    said: list[dict[str, object]] = []
+    sent: list[dict[str, object]] = []
 
     async def receive() -> dict[str, object]:
         message = next(messages, {"type": "websocket.disconnect"})
         if message["type"] == "websocket.receive":
             autojump_clock.jump(1000)
             await trio.sleep(9)
-            said.append(message)
+            sent.append(message)
         return message
 
     async def send(message: dict[str, object]) -> None:
-        said.append(message)
+        sent.append(message)
 
     gateway = Gateway(Service())
     scope = {"type": "websocket", "path": "/ws", "query_string": b"resume=1", "headers": []}
     async with gateway.run():
         await gateway(scope, receive, send)
-    assert [each["type"] for each in said[:3]] == [
+    assert [each["type"] for each in sent[:3]] == [
         "websocket.accept",
         "websocket.receive",  # it was waited for
         "websocket.send",

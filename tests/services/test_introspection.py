@@ -14,7 +14,7 @@ class Clock:
     async def now(self, zone: str = "UTC") -> float:
         """Tell the time.
 
-        More is said below.
+        A longer description follows.
         """
         return 0.0
 

@@ -13,7 +13,7 @@ from typing_extensions import ReadOnly, TypedDict
 
 from trio_rpc import method
 from trio_rpc.errors import InvalidArguments
-from trio_rpc.services.lending import Wanted
+from trio_rpc.services.lending import ReferenceArgument
 from trio_rpc.services.tables import build_table
 
 T = TypeVar("T")
@@ -165,7 +165,7 @@ def test_keyword_arguments_may_have_the_other_keys_of_a_typed_dict():
 def test_the_other_keys_of_a_typed_dict_may_lend_functions():
     prepare = _signature(Sinks).prepare()
     args, _ = prepare([{"name": "n", "a": print}], {})
-    assert type(args[0]["a"]) is Wanted
+    assert type(args[0]["a"]) is ReferenceArgument
 
 
 # ── defaults that need the object, and models that contain themselves ────────────────────────

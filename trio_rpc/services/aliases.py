@@ -97,7 +97,7 @@ def _resolved(definer: Any, value: Any) -> Any:
     try:
         return get_type_hints(holder, {}, scope, include_extras=True)["value"]
     except (NameError, TypeError, AttributeError, SyntaxError):
-        return value  # adapting it will say what is wrong
+        return value  # adapting it will report the error
 
 
 def _has_text(value: Any) -> bool:

@@ -115,8 +115,8 @@ class Annotations:
         # A wrapper may declare its parameters with __signature__.
         if self._signature is not None:
             parameter = self._signature.parameters.get(name)
-            said = self._signature.return_annotation if name == "return" else Parameter.empty
-            annotation = said if parameter is None else parameter.annotation
+            returned = self._signature.return_annotation if name == "return" else Parameter.empty
+            annotation = returned if parameter is None else parameter.annotation
             if annotation is not Parameter.empty:
                 return self._sources[0], annotation
         return None, None

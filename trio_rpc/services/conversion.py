@@ -68,7 +68,13 @@ from trio_rpc.services.costs import (
     record_cost,
     union_cost,
 )
-from trio_rpc.services.functions import CALLABLE, STREAMS, Said, is_call_protocol, said_of
+from trio_rpc.services.functions import (
+    CALLABLE,
+    STREAMS,
+    FunctionTypes,
+    function_types,
+    is_call_protocol,
+)
 from trio_rpc.services.keyed import (
     SETS,
     check_hash,
@@ -77,7 +83,7 @@ from trio_rpc.services.keyed import (
     mapping,
     needs_guard,
 )
-from trio_rpc.services.lending import preparer_of_said
+from trio_rpc.services.lending import preparer_of_arguments
 from trio_rpc.services.makers import maker_of, maker_of_dataclass
 from trio_rpc.services.models import (
     config_of,
@@ -169,7 +175,7 @@ class _Adapting:
         return adapted if self._heaviest == 1 else _counted(adapted, self._heaviest)
 
     def note(self, cls: Any) -> None:
-        """Take into account a class whose objects msgspec or Pydantic makes by itself."""
+        """Consider a class whose objects msgspec or Pydantic makes by itself."""
         self._heaviest = max(self._heaviest, model_cost(cls) if is_model(cls) else class_cost(cls))
 
     def adapt(self, annotation: Any) -> Any:
@@ -430,11 +436,13 @@ class _Adapting:
         return origin[adapted]
 
     def _function(self, annotation: Any) -> Any:
-        said = said_of(annotation) or Said()
-        for one in said.arguments:  # the other end will convert to it
+        given = function_types(annotation) or FunctionTypes()
+        for one in given.arguments:  # the other end will convert to it
             self(one)
         name = getattr(get_origin(annotation) or annotation, "__name__", "Callable")
-        return function_of(name, self.apart(said.result), preparer_of_said(said, self._names))
+        return function_of(
+            name, self.apart(given.result), preparer_of_arguments(given, self._names)
+        )
 
     def _union(self, annotation: Any) -> Any:
         functions = [one for one in get_args(annotation) if is_function(one)]
@@ -485,7 +493,7 @@ def is_function(annotation: Any) -> bool:
     if origin in UNIONS:
         members = set(get_args(annotation)) - {types.NoneType}
         return bool(members) and all(map(is_function, members))
-    return said_of(annotation) is not None
+    return function_types(annotation) is not None
 
 
 def _has_fields(annotation: Any) -> bool:

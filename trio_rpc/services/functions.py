@@ -1,4 +1,4 @@
-"""Reading the annotations of functions: what they say about arguments and results.
+"""Reading the annotations of functions: the types of their arguments and results.
 
 Both ends use the annotation of a parameter that takes a callback. The callee converts the
 callback's results to it. The caller finds it in its interface, and converts the callback's
@@ -38,11 +38,11 @@ __all__ = [
     "CHANNELS",
     "ITERABLES",
     "STREAMS",
-    "Said",
+    "FunctionTypes",
     "awaited",
+    "function_types",
     "is_call_protocol",
     "is_vaguer",
-    "said_of",
 ]
 
 CALLABLE: Any = collections.abc.Callable
@@ -69,8 +69,8 @@ CHANNELS: Final = frozenset(cls for cls in STREAMS if issubclass(trio.abc.Channe
 _VARIABLES: Final = (TypeVar, ParamSpecArgs, ParamSpecKwargs)
 
 
-class Said(NamedTuple):
-    """What the annotation of a function says about it; ``Any`` where it says nothing."""
+class FunctionTypes(NamedTuple):
+    """The types in the annotation of a function; ``Any`` where it names none."""
 
     positional: tuple[Any, ...] = ()
     """The annotations of its first positional arguments."""
@@ -93,25 +93,27 @@ class Said(NamedTuple):
         return (*self.positional, *self.named.values(), self.more, self.others)
 
 
-def said_of(annotation: Any) -> Said | None:
-    """Take apart the annotation of a function, or of a union that contains functions.
+def function_types(annotation: Any) -> FunctionTypes | None:
+    """Return the types in the annotation of a function, or of a union that contains functions.
 
-    Returns None for anything else. A union of several functions says about arguments only what all
-    of them say. Its result is the union of their results.
+    Returns None for anything else. The types of arguments of a union of functions are used only if
+    all functions agree. Its result is the union of their results.
     """
     annotation = bare(annotation)
     if isinstance(annotation, TypeVar):
-        return said_of(stands_for(annotation))
+        return function_types(stands_for(annotation))
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in UNIONS:
-        return _said_of_several([said for said in map(said_of, args) if said is not None])
+        return _types_of_several([one for one in map(function_types, args) if one is not None])
     if annotation is CALLABLE or (origin is CALLABLE and not args):
-        return Said()
+        return FunctionTypes()
     if origin is CALLABLE:
         positional, more = _positional(*args[:-1])
-        return Said(positional, result=awaited(args[-1]), more=more, is_plain=_is_plain(args[-1]))
+        return FunctionTypes(
+            positional, result=awaited(args[-1]), more=more, is_plain=_is_plain(args[-1])
+        )
     if is_call_protocol(origin or annotation):
-        return _said_of_protocol(annotation)
+        return _types_of_protocol(annotation)
     return None
 
 
@@ -180,17 +182,17 @@ def _is_base(cls: Any, other: Any) -> bool:
         return False  # it cannot be asked
 
 
-def _said_of_several(several: list[Said]) -> Said | None:
+def _types_of_several(several: list[FunctionTypes]) -> FunctionTypes | None:
     if len(several) < 2:
         return several[0] if several else None
-    result = Union.__getitem__(tuple(said.result for said in several))
+    result = Union.__getitem__(tuple(one.result for one in several))
     first = several[0]._replace(result=result)
     if all(
-        said._replace(result=result, names=first.names, is_plain=first.is_plain) == first
-        for said in several
+        given._replace(result=result, names=first.names, is_plain=first.is_plain) == first
+        for given in several
     ):
         return first
-    return Said(result=result)
+    return FunctionTypes(result=result)
 
 
 def _positional(parameters: Any = ..., *_: Any) -> tuple[tuple[Any, ...], Any]:
@@ -203,7 +205,7 @@ def _positional(parameters: Any = ..., *_: Any) -> tuple[tuple[Any, ...], Any]:
 
 
 def _spread(annotations: Sequence[Any]) -> tuple[tuple[Any, ...], Any]:
-    """Replace each unpacked tuple by what it stands for; see :func:`_positional`."""
+    """Replace each unpacked tuple by its contents; see :func:`_positional`."""
     first: list[Any] = []
     for index, one in enumerate(annotations, 1):
         inside = unpacked(one)
@@ -213,15 +215,15 @@ def _spread(annotations: Sequence[Any]) -> tuple[tuple[Any, ...], Any]:
     return tuple(first), Any
 
 
-def _said_of_protocol(annotation: Any) -> Said:
+def _types_of_protocol(annotation: Any) -> FunctionTypes:
     protocol = get_origin(annotation) or annotation
     definer = next(base for base in protocol.__mro__ if "__call__" in vars(base))
     function = vars(definer)["__call__"]
     try:
         parameters = list(inspect.signature(function).parameters.values())[1:]
     except (TypeError, ValueError):
-        return Said()  # it is not a function
-    return _Protocol(function, definer, type_arguments(annotation).get(definer, {})).said(
+        return FunctionTypes()  # it is not a function
+    return _Protocol(function, definer, type_arguments(annotation).get(definer, {})).read(
         parameters
     )
 
@@ -234,32 +236,34 @@ class _Protocol:
         self._arguments = arguments
         self._is_coroutine = inspect.iscoroutinefunction(function)
 
-    def said(self, parameters: Sequence[Parameter]) -> Said:
-        """Return what it says about arguments and results."""
+    def read(self, parameters: Sequence[Parameter]) -> FunctionTypes:
+        """Return the types of its arguments and its result."""
         positional: list[Any] = []
         named: dict[str, Any] = {}
         more = others = Any
         for one in parameters:
-            said = self._said(one.name)
+            given = self._annotation(one.name)
             if one.kind is Parameter.VAR_POSITIONAL:
-                rest, more = self._rest(said)
+                rest, more = self._rest(given)
                 positional += rest
             elif one.kind is Parameter.VAR_KEYWORD:
-                fields = self._fields(said, one.name)
+                fields = self._fields(given, one.name)
                 named |= fields or {}
-                others = said if fields is None else Any
+                others = given if fields is None else Any
             elif one.kind is Parameter.KEYWORD_ONLY:
-                named[one.name] = said
+                named[one.name] = given
             else:
-                positional.append(said)
+                positional.append(given)
                 if one.kind is Parameter.POSITIONAL_OR_KEYWORD:
-                    named[one.name] = said
+                    named[one.name] = given
         names = self._annotations.names("return")
-        result = self._said("return")
+        result = self._annotation("return")
         is_plain = not self._is_coroutine and _is_plain(result)
-        return Said(tuple(positional), named, awaited(result), more, others, names, is_plain)
+        return FunctionTypes(
+            tuple(positional), named, awaited(result), more, others, names, is_plain
+        )
 
-    def _said(self, name: str) -> Any:
+    def _annotation(self, name: str) -> Any:
         try:
             return substitute(self._annotations.get(name), self._arguments)
         except TypeError as exc:
@@ -267,20 +271,20 @@ class _Protocol:
                 raise
             return Any  # only a type checker can resolve it
 
-    def _rest(self, said: Any) -> tuple[tuple[Any, ...], Any]:
-        """Return what is said about the arguments of ``*args``, as :func:`_positional` does."""
-        if isinstance(said, ParamSpecArgs):
-            return _positional(self._arguments.get(said.__origin__, ...))
-        inside = get_args(said)[0] if get_origin(said) is Unpack else None
+    def _rest(self, given: Any) -> tuple[tuple[Any, ...], Any]:
+        """Return the types of the arguments of ``*args``, as :func:`_positional` does."""
+        if isinstance(given, ParamSpecArgs):
+            return _positional(self._arguments.get(given.__origin__, ...))
+        inside = get_args(given)[0] if get_origin(given) is Unpack else None
         if isinstance(inside, TypeVarTuple):
-            return _spread(self._arguments.get(inside, (said,)))
-        return ((), said) if unpacked(said) is None else _spread((said,))
+            return _spread(self._arguments.get(inside, (given,)))
+        return ((), given) if unpacked(given) is None else _spread((given,))
 
-    def _fields(self, said: Any, name: str) -> dict[str, Any] | None:
+    def _fields(self, given: Any, name: str) -> dict[str, Any] | None:
         """Return the annotations of ``**kwargs: Unpack[...]``; None for any other annotation."""
-        if isinstance(said, ParamSpecKwargs):
+        if isinstance(given, ParamSpecKwargs):
             return {}
-        if get_origin(said) is not Unpack:
+        if get_origin(given) is not Unpack:
             return None
-        record = record_of(get_args(said)[0], self._annotations.names(name))
+        record = record_of(get_args(given)[0], self._annotations.names(name))
         return {} if record is None else {one.name: one.annotation for one in record.fields}

@@ -29,18 +29,18 @@ import trio
 from trio_rpc.errors import EncodeError
 from trio_rpc.services.aliases import UNIONS, aliased, bare, identity, stands_for
 from trio_rpc.services.annotations import Names
-from trio_rpc.services.functions import STREAMS, Said, said_of
+from trio_rpc.services.functions import STREAMS, FunctionTypes, function_types
 from trio_rpc.services.records import Record, is_typed_dict, record_of
 from trio_rpc.wire.to_msgpack import AsData, InPlaceOf, has_data
 
 __all__ = [
     "Prepare",
     "PrepareAll",
-    "Wanted",
-    "is_alive",
+    "ReferenceArgument",
+    "is_reference_type",
     "prepare_all",
     "preparer",
-    "preparer_of_said",
+    "preparer_of_arguments",
     "why_never_lent",
 ]
 
@@ -72,19 +72,19 @@ _ONE_WAY: Final = (
 )
 
 
-class Wanted:
+class ReferenceArgument:
     """An argument that is lent, because its annotation says so.
 
     Attributes:
         value: the argument.
-        said: what the annotation says about the function; None for a stream.
+        given: the types in the annotation of the function; None for a stream.
     """
 
-    __slots__ = ("said", "value")
+    __slots__ = ("given", "value")
 
-    def __init__(self, value: Any, said: Said | None) -> None:
+    def __init__(self, value: Any, given: FunctionTypes | None) -> None:
         self.value = value
-        self.said = said
+        self.given = given
 
 
 Prepare: TypeAlias = Callable[[Any], Any]
@@ -93,22 +93,26 @@ PrepareAll: TypeAlias = Callable[
 ]
 
 
-def is_alive(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
+def is_reference_type(annotation: Any, within: frozenset[Any] = frozenset()) -> bool:
     """Return whether only functions and streams fit an annotation, or containers of them."""
     meaning = stands_for(annotation) if isinstance(annotation, TypeVar) else aliased(annotation)
     if meaning is not None:
         key = identity(annotation)
-        return key not in within and is_alive(meaning, within | {key})
+        return key not in within and is_reference_type(meaning, within | {key})
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in UNIONS:
-        return all(is_alive(one, within) for one in args if one is not types.NoneType)
+        return all(is_reference_type(one, within) for one in args if one is not types.NoneType)
     if origin is Annotated:
-        return is_alive(args[0], within)
-    if identity(annotation) in STREAMS or origin in STREAMS or said_of(annotation) is not None:
+        return is_reference_type(args[0], within)
+    if (
+        identity(annotation) in STREAMS
+        or origin in STREAMS
+        or function_types(annotation) is not None
+    ):
         return True
     if origin is None or origin is Literal:
         return False
-    return any(is_alive(one, within) for one in args)
+    return any(is_reference_type(one, within) for one in args)
 
 
 def why_never_lent(annotation: Any, within: frozenset[Any] = frozenset()) -> str | None:
@@ -124,20 +128,20 @@ def why_never_lent(annotation: Any, within: frozenset[Any] = frozenset()) -> str
     within |= {key}
     annotation = bare(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
-    said = None if origin in UNIONS else said_of(annotation)
-    if said is not None:
-        if is_alive(said.result):
+    given = None if origin in UNIONS else function_types(annotation)
+    if given is not None:
+        if is_reference_type(given.result):
             return f"a function that returns {_ONLY_ARGUMENTS}"
-        if said.is_plain:
-            is_none = said.result is types.NoneType
-            shown = inspect.formatannotation(None if is_none else said.result)
+        if given.is_plain:
+            is_none = given.result is types.NoneType
+            shown = inspect.formatannotation(None if is_none else given.result)
             return (
                 f"a function that returns {shown}, but it runs at the other end, so each call of it"
                 f" has to be awaited: annotate its result as Awaitable[{shown}]"
             )
-        parts = said.arguments
+        parts = given.arguments
     elif (cls := identity(origin or annotation)) in STREAMS:
-        if any(map(is_alive, args)):
+        if any(map(is_reference_type, args)):
             return f"a stream of {_ONLY_ARGUMENTS}"
         if cls in _SENDING:
             return f"a {cls.__name__}, {_ONE_WAY}"
@@ -208,13 +212,13 @@ class _Again:
 NOWHERE: Final[Mapping[Any, _Again]] = types.MappingProxyType({})
 
 
-def preparer_of_said(said: Said, names: Names) -> PrepareAll | None:
-    """Return a function that prepares the arguments of a callback, as its annotation says."""
-    names = said.names or names
-    by_name = {name: preparer(one, names) for name, one in said.named.items()}
-    by_position = [preparer(one, names) for one in said.positional]
+def preparer_of_arguments(given: FunctionTypes, names: Names) -> PrepareAll | None:
+    """Return a function that prepares the arguments of a callback by its annotation."""
+    names = given.names or names
+    by_name = {name: preparer(one, names) for name, one in given.named.items()}
+    by_position = [preparer(one, names) for one in given.positional]
     return prepare_all(
-        by_position, by_name, preparer(said.more, names), preparer(said.others, names)
+        by_position, by_name, preparer(given.more, names), preparer(given.others, names)
     )
 
 
@@ -238,9 +242,9 @@ def preparer(
         return _of_union(annotation, args, names, within)
     if identity(annotation) in STREAMS or origin in STREAMS:
         return _as_stream
-    said = said_of(annotation)
-    if said is not None:
-        return _as_function(said, names)
+    given = function_types(annotation)
+    if given is not None:
+        return _as_function(given, names)
     if isinstance(annotation, TypeVar):
         return preparer(stands_for(annotation), names, within)
     if origin in MAPPINGS and args:
@@ -275,22 +279,22 @@ def _prepared(how: Prepare | None, value: Any) -> Any:
 
 
 def _as_stream(value: Any) -> Any:
-    return Wanted(value, None) if isinstance(value, AsyncIterable) else value
+    return ReferenceArgument(value, None) if isinstance(value, AsyncIterable) else value
 
 
-def _as_function(said: Said, names: Names) -> Prepare:
-    said = said._replace(names=said.names or names)
-    return lambda value: Wanted(value, said) if callable(value) else value
+def _as_function(given: FunctionTypes, names: Names) -> Prepare:
+    given = given._replace(names=given.names or names)
+    return lambda value: ReferenceArgument(value, given) if callable(value) else value
 
 
 def _of_union(
     annotation: Any, members: tuple[Any, ...], names: Names, within: Mapping[Any, _Again]
 ) -> Prepare | None:
-    said = said_of(annotation)  # what all its functions have in common
-    rest = [one for one in members if said_of(one) is None]
+    given = function_types(annotation)  # the types that all its functions share
+    rest = [one for one in members if function_types(one) is None]
     data = {one: preparer(one, names, within) for one in rest if _is_class(one)}
     others = [preparer(one, names, within) for one in rest if one not in data]
-    function = None if said is None else _as_function(said, names)
+    function = None if given is None else _as_function(given, names)
     hows = [one for one in (function, *others) if one is not None]
     if not any((*hows, *data.values())):
         return None
@@ -300,7 +304,7 @@ def _of_union(
             if isinstance(value, cls):
                 return _prepared(how, value)
         marked = [one for one in (how(value) for how in hows) if one is not value]
-        kinds = {one.said is None for one in marked if type(one) is Wanted}
+        kinds = {one.given is None for one in marked if type(one) is ReferenceArgument}
         if not marked or len(kinds) > 1:  # it may be a function or a stream
             return value
         return marked[0]

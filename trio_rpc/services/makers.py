@@ -1,6 +1,6 @@
-"""What Pydantic does: making models and dataclasses, and saying what is wrong with their fields.
+"""Pydantic's part: making models and dataclasses, and describing the errors of their fields.
 
-Nothing here imports Pydantic, which is there if a class of its own is.
+Nothing here imports Pydantic. If one of its classes exists, it has been imported.
 """
 
 from __future__ import annotations

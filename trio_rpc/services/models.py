@@ -75,7 +75,7 @@ class Adapt(Protocol):
         """
 
     def note(self, cls: Any) -> None:
-        """Take into account a model that Pydantic makes by itself."""
+        """Consider a model that Pydantic makes by itself."""
 
 
 _PLAIN: Final = frozenset({str, int, float, bool, None, types.NoneType, Any, object, list, dict})

@@ -29,8 +29,8 @@ class Caller(Protocol):
         """Call, notify or open ``method`` at the other end, depending on its kind."""
 
 
-class Said(NamedTuple):
-    """What an interface says about the values of one method."""
+class Converters(NamedTuple):
+    """The converters of one method, made from the annotations of an interface."""
 
     convert: Convert | None = None
     """Checks and converts a result or an item."""
@@ -40,7 +40,7 @@ class Said(NamedTuple):
     """Marks the arguments that are lent."""
 
 
-_NOTHING = Said()
+_NOTHING = Converters()
 
 
 class RemoteMethod:
@@ -55,17 +55,17 @@ class RemoteMethod:
         raises: the declared exception classes, by the names under which they are sent.
     """
 
-    # caller: the session. said: what an interface says about the method. convert: the same as
-    # said.convert, which each call needs.
+    # caller: the session. converters: those that the interface declares. convert: the same as
+    # converters.convert, which each call needs.
     __slots__ = (
         "__weakref__",
         "_invoke",
         "caller",
         "convert",
+        "converters",
         "kind",
         "name",
         "raises",
-        "said",
         "title",
     )
 
@@ -75,14 +75,14 @@ class RemoteMethod:
         name: str,
         kind: Kind = Kind.METHOD,
         raises: dict[str, type[Exception]] | None = None,
-        said: Said | None = None,
+        converters: Converters | None = None,
     ) -> None:
         self.caller = caller
         self.name = self.title = name
         self.kind = kind
         self.raises = {} if raises is None else raises
-        self.said = said = said or _NOTHING
-        self.convert = said.convert
+        self.converters = converters = converters or _NOTHING
+        self.convert = converters.convert
         self._invoke = caller.invoke
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -148,8 +148,8 @@ class Proxy:
                 f"{self._interface.__name__} has no remote method {name!r}; it has {names}"
             )
         _, mark = self._marked[name]
-        raises, said = _said_of(self._interface, name, prefix + name)
-        return RemoteMethod(self._caller, prefix + name, mark.kind, raises, said)
+        raises, converters = _converters_of(self._interface, name, prefix + name)
+        return RemoteMethod(self._caller, prefix + name, mark.kind, raises, converters)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("a proxy's attributes are remote methods and cannot be set")
@@ -183,8 +183,10 @@ def _methods_of(interface: type) -> dict[str, tuple[Callable[..., Any], MethodMa
 
 
 @functools.lru_cache(maxsize=2048)
-def _said_of(interface: type, name: str, full_name: str) -> tuple[dict[str, type[Exception]], Said]:
-    """Return a method's declared exceptions by wire name, and what is said about its values."""
+def _converters_of(
+    interface: type, name: str, full_name: str
+) -> tuple[dict[str, type[Exception]], Converters]:
+    """Return a method's declared exceptions by wire name, and the converters of its values."""
     function, mark = _methods_of(interface)[name]
     signature = signature_of(function, function, interface, full_name)
     raises = {wire_name(cls): cls for cls in mark.raises}
@@ -193,4 +195,4 @@ def _said_of(interface: type, name: str, full_name: str) -> tuple[dict[str, type
         if mark.kind.is_opened
         else signature.result_converter()
     )
-    return raises, Said(convert, signature.started_converter(), signature.prepare())
+    return raises, Converters(convert, signature.started_converter(), signature.prepare())

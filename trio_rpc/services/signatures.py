@@ -32,7 +32,7 @@ from trio_rpc.services.converters import (
     scalar_type,
 )
 from trio_rpc.services.costs import MOST, Read, TooCostly
-from trio_rpc.services.functions import CHANNELS, ITERABLES, Said, awaited, is_vaguer
+from trio_rpc.services.functions import CHANNELS, ITERABLES, FunctionTypes, awaited, is_vaguer
 from trio_rpc.services.lending import Prepare, PrepareAll, prepare_all, preparer
 from trio_rpc.services.records import record_of
 from trio_rpc.util.text import quoted
@@ -76,9 +76,9 @@ class Signature:
         owner: the class whose names annotations may use, in addition to those of the function's
             module.
         name: the method's name in error texts; its qualified name by default.
-        said: what a method says about ``function``, which is a callback that the method is called
-            with. It is used where ``function`` has no annotation, or none that can be resolved at
-            run time.
+        given: the types in the annotation of ``function``, if it is a callback, in its method.
+            They are used where ``function`` has no annotation, or none that can be resolved at run
+            time.
 
     Raises:
         TypeError: the function's signature cannot be read, an annotation cannot be resolved at run
@@ -91,10 +91,10 @@ class Signature:
         "_extra_keywords",
         "_extra_positional",
         "_first",
+        "_given",
         "_named",
         "_plain",
         "_positional",
-        "_said",
         "_shapes",
         "callbacks",
         "method",
@@ -110,13 +110,13 @@ class Signature:
         like: Callable[..., Any] | None = None,
         owner: type | None = None,
         name: str | None = None,
-        said: Said | None = None,
+        given: FunctionTypes | None = None,
     ) -> None:
         self.method: str = name or str(getattr(function, "__qualname__", function))
         signature = _signature(self.method, function, skip_self=skip_self)
         parameters = list(signature.parameters.values())
         self._annotations = Annotations(function, like, owner, signature)
-        self._said = said
+        self._given = given
         self.callbacks: dict[str, bool] = {}
         """Parameters for callbacks that can be given by name, and whether each is required."""
         self._first = parameters[0].name if parameters else ""
@@ -128,8 +128,8 @@ class Signature:
         self.takes_task_status = False
         for parameter in parameters:
             self._add(parameter)
-        if said is not None:
-            self._add_said(said)
+        if given is not None:
+            self._add_given(given)
         self._plain, self._shapes = self._short_cuts()
         self.text = _shown(signature, parameters)
 
@@ -299,7 +299,7 @@ class Signature:
             self._add_unpacked(parameter, get_args(annotation)[0])
             return
         one = self._parameter(parameter, annotation)
-        if self._said is None and is_never(annotation) and not kind.name.startswith("VAR_"):
+        if self._given is None and is_never(annotation) and not kind.name.startswith("VAR_"):
             raise TypeError(f"{self.method}: parameter {name!r} is Never: remove it")
         if kind is Parameter.VAR_POSITIONAL:
             self._extra_positional = one
@@ -322,55 +322,55 @@ class Signature:
         try:
             return self._annotations.get(parameter.name)
         except TypeError:
-            if self._said is None:
+            if self._given is None:
                 raise
             return Any  # only a type checker can resolve it
 
     def _parameter(self, parameter: Parameter, annotation: Any) -> _Parameter:
         """Make one parameter. An unusable annotation of a callback is ignored."""
         where = f"parameter {parameter.name!r}"
-        said = Any if self._said is None else self._said_of(parameter, self._said)
-        if not is_vaguer(annotation, said):
+        given = Any if self._given is None else self._given_type(parameter, self._given)
+        if not is_vaguer(annotation, given):
             try:
                 adapted = self._adapt(where, annotation, parameter.name)
                 return _Parameter(parameter, annotation, adapted)
             except TypeError:
-                if self._said is None:
+                if self._given is None:
                     raise
-        return _Parameter(parameter, said, self._adapt_said(where, said))
+        return _Parameter(parameter, given, self._adapt_given(where, given))
 
-    def _said_of(self, parameter: Parameter, said: Said) -> Any:
-        """Return what the method that takes a callback says about one of its parameters."""
+    def _given_type(self, parameter: Parameter, given: FunctionTypes) -> Any:
+        """Return the type that a callback's method gives to one of the callback's parameters."""
         position, kind = len(self._positional), parameter.kind
         if kind is Parameter.VAR_POSITIONAL:
-            return said.more
+            return given.more
         if kind is Parameter.VAR_KEYWORD:
-            return said.others
+            return given.others
         if kind is Parameter.KEYWORD_ONLY:
-            return said.named.get(parameter.name, said.others)
-        if position < len(said.positional):
-            return said.positional[position]
-        return said.named.get(parameter.name, said.more)
+            return given.named.get(parameter.name, given.others)
+        if position < len(given.positional):
+            return given.positional[position]
+        return given.named.get(parameter.name, given.more)
 
-    def _add_said(self, said: Said) -> None:
-        """Apply what is said about arguments to those that ``*args`` and ``**kwargs`` collect."""
+    def _add_given(self, given: FunctionTypes) -> None:
+        """Apply the given types to the arguments that ``*args`` and ``**kwargs`` collect."""
         rest = self._extra_positional
-        for number, annotation in enumerate(said.positional[len(self._positional) :]):
+        for number, annotation in enumerate(given.positional[len(self._positional) :]):
             if rest is None:
                 break
-            if rest.annotation is not said.more and not is_vaguer(rest.annotation, annotation):
+            if rest.annotation is not given.more and not is_vaguer(rest.annotation, annotation):
                 break
             parameter = Parameter(f"{rest.name}_{number}", Parameter.POSITIONAL_ONLY, default=None)
-            adapted = self._adapt_said(f"argument {number}", annotation)
+            adapted = self._adapt_given(f"argument {number}", annotation)
             self._positional.append(_Parameter(parameter, annotation, adapted))
         others = self._extra_keywords
-        for name in said.named.keys() - self._named.keys():
+        for name in given.named.keys() - self._named.keys():
             if others is None:
                 break
-            annotation = said.named[name]
-            if others.annotation is said.others or is_vaguer(others.annotation, annotation):
+            annotation = given.named[name]
+            if others.annotation is given.others or is_vaguer(others.annotation, annotation):
                 parameter = Parameter(name, Parameter.KEYWORD_ONLY, default=None)
-                adapted = self._adapt_said(f"argument {name!r}", annotation)
+                adapted = self._adapt_given(f"argument {name!r}", annotation)
                 self._named[name] = _Parameter(parameter, annotation, adapted)
 
     def _add_unpacked(self, parameter: Parameter, annotation: Any) -> None:
@@ -404,9 +404,9 @@ class Signature:
             " write a parameter for each argument"
         )
 
-    def _adapt_said(self, where: str, annotation: Any) -> Any:
+    def _adapt_given(self, where: str, annotation: Any) -> Any:
         """Adapt an annotation that the method which takes a callback has."""
-        names = None if self._said is None else self._said.names
+        names = None if self._given is None else self._given.names
         return self._adapted(where, annotation, names or self._annotations.names(""))
 
     def _adapt(self, where: str, annotation: Any, name: str) -> Any:
@@ -547,13 +547,13 @@ def checked(name: str, convert: Convert | None, what: str = "result") -> Convert
 def _signature(name: str, function: Callable[..., Any], *, skip_self: bool) -> inspect.Signature:
     """Return the signature of a callable, without the parameter that binding it would fill."""
     try:
-        return inspect.signature(types.MethodType(function, _Nobody) if skip_self else function)
+        return inspect.signature(types.MethodType(function, _Unbound) if skip_self else function)
     except ValueError as exc:
         why = "has no place for self: write (self, ...)" if skip_self else f"cannot be read: {exc}"
         raise TypeError(f"{name}: its signature {why}") from None
 
 
-class _Nobody:
+class _Unbound:
     """Stands for the object that a method is bound to."""
 
 

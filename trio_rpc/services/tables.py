@@ -17,7 +17,7 @@ from trio_rpc.services.aliases import is_never
 from trio_rpc.services.annotations import is_unresolved
 from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, inside, mark_of
 from trio_rpc.services.functions import awaited
-from trio_rpc.services.lending import is_alive, why_never_lent
+from trio_rpc.services.lending import is_reference_type, why_never_lent
 from trio_rpc.services.signatures import Signature, signature_of
 from trio_rpc.util.text import quoted
 
@@ -221,7 +221,7 @@ def _bind(
     except RecursionError:
         raise TypeError(f"{full_name}: one of its annotations has no end") from None
     is_async = mark.kind.is_opened or inspect.iscoroutinefunction(function)
-    if is_never(awaited(_said(signature.annotation, "return"))):
+    if is_never(awaited(_resolved_or_any(signature.annotation, "return"))):
         function = _never_returning(function, full_name)
     return BoundMethod(
         name=full_name,
@@ -263,49 +263,51 @@ def _check_lending(signature: Signature, kind: Kind, like: Callable[..., Any]) -
     """
     if kind is Kind.NOTIFICATION:
         for name in inspect.signature(like).parameters:
-            if is_alive(signature.annotation(name)):
+            if is_reference_type(signature.annotation(name)):
                 raise TypeError(
                     f"{signature.method}: parameter {name!r} is a function or a stream, which lives"
                     " until its call ends, and a notification has no end: mark it with @method"
                 )
         return
-    if kind is Kind.METHOD and is_alive(awaited(_said(signature.annotation, "return"))):
+    if kind is Kind.METHOD and is_reference_type(
+        awaited(_resolved_or_any(signature.annotation, "return"))
+    ):
         raise TypeError(
             f"{signature.method}: its result is a function or a stream, which would outlive the"
             " call: mark an async generator with @stream, or add a parameter for a callback"
         )
-    if kind.is_opened and is_alive(_items(signature, kind)):
+    if kind.is_opened and is_reference_type(_items(signature, kind)):
         raise TypeError(
             f"{signature.method}: its items are functions or streams, but only an argument of a"
             " call can be one: add a parameter for a callback"
         )
-    if is_alive(_said(signature.started_annotation)):
+    if is_reference_type(_resolved_or_any(signature.started_annotation)):
         raise TypeError(
             f"{signature.method}: its started value is a function or a stream, but only an argument"
             " of a call can be one: add a parameter for a callback"
         )
     for name in [*inspect.signature(like).parameters][kind is Kind.DUPLEX :]:
-        why = why_never_lent(_said(signature.annotation, name))
+        why = why_never_lent(_resolved_or_any(signature.annotation, name))
         if why is not None:
             raise TypeError(f"{signature.method}: parameter {name!r} takes {why}")
 
 
 def _check_answers(signature: Signature, kind: Kind) -> None:
-    """Raise TypeError if a caller with the same interface could never check what it gets."""
+    """Raise TypeError if a caller with the same interface could never check the received values."""
     if kind is Kind.METHOD:
-        _said(signature.result_converter)
+        _resolved_or_any(signature.result_converter)
     elif kind.is_opened:
-        _said(functools.partial(signature.item_converter, duplex=kind is Kind.DUPLEX))
-    _said(signature.started_converter)
+        _resolved_or_any(functools.partial(signature.item_converter, duplex=kind is Kind.DUPLEX))
+    _resolved_or_any(signature.started_converter)
 
 
 def _items(signature: Signature, kind: Kind) -> Any:
     if kind is Kind.DUPLEX:  # its handler gets the channel here, so the annotation must be right
         return signature.item_annotation(duplex=True)
-    return _said(signature.item_annotation)
+    return _resolved_or_any(signature.item_annotation)
 
 
-def _said(get: Callable[..., Any], *name: str) -> Any:
+def _resolved_or_any(get: Callable[..., Any], *name: str) -> Any:
     try:
         return get(*name)
     except TypeError as exc:

@@ -56,11 +56,11 @@ def union_converter(
     def fits(cls: Any, value: Any) -> bool:
         if cls in fields and type(value) is dict:
             tag_field, tag = tags[cls]
-            said = [
+            matches = [
                 _is_one_of(value[key], literals[cls][key]) for key in literals[cls] if key in value
             ]
-            has_all = fields[cls] == value.keys() - {tag_field} or bool(said)
-            return has_all and value.get(tag_field) == tag and all(said)
+            has_all = fields[cls] == value.keys() - {tag_field} or bool(matches)
+            return has_all and value.get(tag_field) == tag and all(matches)
         return type(value) is cls
 
     def known(cls: Any, value: Any) -> int:

@@ -134,7 +134,7 @@ class Share:
         self._budget.disconnected.pop(self, None)
 
     def leave(self) -> None:
-        """Take this share out of the budget, since its session ends."""
+        """Remove this share from the budget, since its session ends."""
         self.connect()
         self._budget.size -= self.size
         self._budget.shares -= 1

@@ -10,7 +10,7 @@ FAULTS = (
     fault(
         "a result that can never be checked is only refused at its caller",
         "services/tables.py",
-        "        _said(signature.result_converter)\n",
+        "        _resolved_or_any(signature.result_converter)\n",
         "        pass\n",
         NEVER_CHECKED,
     ),
@@ -29,16 +29,16 @@ FAULTS = (
         "session/test_aliases.py",
     ),
     fault(
-        "a callback that says nothing definite gets plain values",
+        "a callback without definite annotations gets plain values",
         "services/signatures.py",
-        "        if not is_vaguer(annotation, said):\n",
+        "        if not is_vaguer(annotation, given):\n",
         "        if annotation is not Any:\n",
         "session/test_callback_values.py",
     ),
     fault(
         "a handler that is annotated never to return may return",
         "services/tables.py",
-        '    if is_never(awaited(_said(signature.annotation, "return"))):\n',
+        '    if is_never(awaited(_resolved_or_any(signature.annotation, "return"))):\n',
         "    if False:\n",
         "session/test_never.py",
     ),
@@ -50,7 +50,7 @@ FAULTS = (
         "session/test_never.py",
     ),
     fault(
-        "a session of a run that is over is said to be in use in another thread",
+        "a session of a run that is over is reported as in use in another thread",
         "session/owner.py",
         "            if root is not None and inspect.getcoroutinestate(root.coro) == inspect.CORO_CLOSED:\n",
         "            if False:\n",

@@ -97,7 +97,7 @@ FAULTS = (
     fault(
         "a callback whose result cannot be awaited is accepted",
         "services/lending.py",
-        "        if said.is_plain:\n",
+        "        if given.is_plain:\n",
         "        if False:\n",
         "services/test_unsendable_results.py",
     ),
@@ -216,7 +216,7 @@ FAULTS = (
     fault(
         "a notification with a callback parameter is served",
         "services/tables.py",
-        "            if is_alive(signature.annotation(name)):\n",
+        "            if is_reference_type(signature.annotation(name)):\n",
         "            if False:\n",
         "services/test_unsendable_results.py",
     ),

@@ -35,7 +35,7 @@ class Refusal(Exception):
         status: its status.
         text: one line.
         parameter: the parameter at fault, if any.
-        retry_after: seconds after which the client may try again, if that can be said.
+        retry_after: seconds after which the client may try again, if that is known.
     """
 
     def __init__(

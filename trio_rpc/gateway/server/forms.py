@@ -17,8 +17,8 @@ from trio_rpc.gateway.json_values import Form, JsonRead, lower
 from trio_rpc.services.aliases import UNIONS, bare, stands_for
 from trio_rpc.services.conversion import adapt, is_function
 from trio_rpc.services.costs import MOST
-from trio_rpc.services.functions import Said, said_of
-from trio_rpc.services.lending import is_alive
+from trio_rpc.services.functions import FunctionTypes, function_types
+from trio_rpc.services.lending import is_reference_type
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.util.text import quoted
@@ -159,19 +159,19 @@ def _taken_apart(annotation: Any) -> tuple[inspect.Signature, dict[str, Any], An
     """
     annotation = _one_function(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
-    said = said_of(annotation) or Said()
+    given = function_types(annotation) or FunctionTypes()
     if origin is collections.abc.Callable and isinstance((*args, None)[0], list):
-        wanted = {f"argument_{number}": one for number, one in enumerate(said.positional, 1)}
+        wanted = {f"argument_{number}": one for number, one in enumerate(given.positional, 1)}
         parameters = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in wanted]
-        if len(said.positional) < len(args[0]):  # it has an unpacked tuple of any length
-            wanted["args"] = said.more
+        if len(given.positional) < len(args[0]):  # it has an unpacked tuple of any length
+            wanted["args"] = given.more
             parameters.append(Parameter("args", Parameter.VAR_POSITIONAL))
-        return inspect.Signature(parameters), wanted, said.names
+        return inspect.Signature(parameters), wanted, given.names
     function = getattr(origin or annotation, "__call__", None)  # noqa: B004 - as a Protocol has it
     if inspect.isfunction(function):
         parameters = list(inspect.signature(function).parameters.values())[1:]
-        each = {one.name: _said_of(one, index, said) for index, one in enumerate(parameters)}
-        return inspect.Signature(parameters), each, said.names
+        each = {one.name: _given_type(one, index, given) for index, one in enumerate(parameters)}
+        return inspect.Signature(parameters), each, given.names
     anything = inspect.signature(lambda *args, **kwargs: None)  # noqa: ARG005
     return anything, {"args": Any, "kwargs": Any}, None
 
@@ -187,14 +187,14 @@ def _one_function(annotation: Any) -> Any:
     return _one_function(members[0]) if len(members) == 1 else None
 
 
-def _said_of(parameter: Parameter, index: int, said: Said) -> Any:
+def _given_type(parameter: Parameter, index: int, given: FunctionTypes) -> Any:
     if parameter.kind is Parameter.VAR_POSITIONAL:
-        return said.more
+        return given.more
     if parameter.kind is Parameter.VAR_KEYWORD:
-        return said.others
+        return given.others
     if parameter.kind is Parameter.KEYWORD_ONLY:
-        return said.named.get(parameter.name, Any)
-    return said.positional[index]
+        return given.named.get(parameter.name, Any)
+    return given.positional[index]
 
 
 def _check_parameters(method: BoundMethod) -> None:
@@ -219,7 +219,7 @@ def _why_never_given(parameter: Parameter, annotation: Any) -> str | None:
         if name in RESERVED | ENVELOPE:
             return "cannot be the name of a callback: messages use this key themselves"
         return _why_never_answered(annotation)
-    if is_alive(annotation):
+    if is_reference_type(annotation):
         return "can never be passed: JSON has no streams, and no functions inside other values"
     return None
 
@@ -229,8 +229,8 @@ def _why_never_answered(annotation: Any) -> str | None:
 
     None if the callback is declared to return nothing.
     """
-    said = said_of(annotation)
-    result = Any if said is None else said.result
+    given = function_types(annotation)
+    result = Any if given is None else given.result
     members = get_args(result) if get_origin(result) in UNIONS else (result,)
     if any(
         one in (None, types.NoneType, Any, object) or isinstance(one, TypeVar) for one in members

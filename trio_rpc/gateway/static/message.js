@@ -197,12 +197,12 @@ class Call {
   /** Return messages that describe the state of the call; they may repeat earlier ones. */
   state() {
     /** @type {any[]} */
-    const said = [];
-    for (const [name, error] of this.errors) said.push({ type: "callback_error", name, error });
+    const messages = [];
+    for (const [name, error] of this.errors) messages.push({ type: "callback_error", name, error });
     this.errors.clear();
-    if (this.handled) said.push({ type: "handled", count: this.handled });
-    if (this.cancelled !== null) said.push({ type: "cancel", reason: this.cancelled });
-    return said.map((message) => ({ ...message, request_uuid: this.request }));
+    if (this.handled) messages.push({ type: "handled", count: this.handled });
+    if (this.cancelled !== null) messages.push({ type: "cancel", reason: this.cancelled });
+    return messages.map((message) => ({ ...message, request_uuid: this.request }));
   }
 }
 
@@ -387,18 +387,18 @@ class Session {
 
   /** Take the messages that are to be sent now. */
   takeNews() {
-    const said = this.aside;
+    const messages = this.aside;
     this.aside = [];
     if (this.hasAck()) {
-      said.push({ type: "ack", seq: this.seen });
+      messages.push({ type: "ack", seq: this.seen });
       this.newMessages = this.newSize = 0;
     }
     for (const [request, call] of this.news) {
-      if (call) said.push(...call.state());
-      else said.push({ type: "cancel", request_uuid: request, reason: "no caller waits for it" });
+      if (call) messages.push(...call.state());
+      else messages.push({ type: "cancel", request_uuid: request, reason: "no caller waits for it" });
     }
     this.news.clear();
-    return said;
+    return messages;
   }
 }
 
@@ -1030,10 +1030,10 @@ function decoded({ answer, text }) {
     if (answer.ok) throw new MessageError("invalid", "the gateway's answer is not JSON");
   }
   if (answer.ok && !(body && typeof body === "object" && "error" in body)) return body;
-  const said = body && typeof body === "object" ? body : {};
-  const more = { status: answer.status, parameter: said.parameter };
+  const details = body && typeof body === "object" ? body : {};
+  const more = { status: answer.status, parameter: details.parameter };
   const code = answer.status === 410 ? "lost" : "refused";
-  throw new MessageError(code, said.error ?? `${answer.status} ${answer.statusText}`, more);
+  throw new MessageError(code, details.error ?? `${answer.status} ${answer.statusText}`, more);
 }
 
 /**

@@ -21,8 +21,8 @@ import trio
 from trio_rpc.errors import EncodeError, LocalProtocolError
 from trio_rpc.services.converters import Convert
 from trio_rpc.services.decorators import Kind, Raises
-from trio_rpc.services.functions import Said
-from trio_rpc.services.lending import PrepareAll, Wanted
+from trio_rpc.services.functions import FunctionTypes
+from trio_rpc.services.lending import PrepareAll, ReferenceArgument
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import Signature, checked
 from trio_rpc.services.tables import BoundMethod
@@ -76,7 +76,7 @@ class Callback:
         """Bind it to the call that it arrived with, and to a method for its Requests."""
         method.convert = checked(method.title, self._convert)
         if self._prepare is not None:
-            method.said = method.said._replace(prepare=self._prepare)
+            method.converters = method.converters._replace(prepare=self._prepare)
         self._within_call = call
         self._owner = call.method.name
         self._method = method
@@ -121,17 +121,21 @@ def lend(value: Any, method: RemoteMethod, number: int) -> Lent | None:
             themselves from the function.
         number: its number within the call.
     """
-    said = None
-    if type(value) is Wanted:
-        value, said = value.value, value.said
-        wanted: int | None = STREAM if said is None else CALLBACK
+    given = None
+    if type(value) is ReferenceArgument:
+        value, given = value.value, value.given
+        kind: int | None = STREAM if given is None else CALLBACK
     else:
-        wanted = _kind_by_looks(value)
-    if wanted is None:
+        kind = _kind_by_looks(value)
+    if kind is None:
         return None
     raises = tuple(method.raises.values())
-    make = _as_stream if wanted == STREAM else functools.partial(_as_method, said=said or Said())
-    return Lent(Reference(wanted, number), make(value, method.name, number, raises))
+    make = (
+        _as_stream
+        if kind == STREAM
+        else functools.partial(_as_method, given=given or FunctionTypes())
+    )
+    return Lent(Reference(kind, number), make(value, method.name, number, raises))
 
 
 def not_lent(value: Any) -> None:
@@ -139,10 +143,10 @@ def not_lent(value: Any) -> None:
 
     An argument that could also be data is data here.
     """
-    is_wanted = type(value) is Wanted
-    value = value.value if is_wanted else value
-    is_alive = callable(value) or isinstance(value, AsyncIterable)
-    if is_wanted or (is_alive and not _is_data(value)):
+    is_marked = type(value) is ReferenceArgument
+    value = value.value if is_marked else value
+    could_be_lent = callable(value) or isinstance(value, AsyncIterable)
+    if is_marked or (could_be_lent and not _is_data(value)):
         raise EncodeError(
             "a notification cannot carry a function or a stream, such as this "
             f"{type(value).__qualname__}: they live only as long as a call, so make it a method"
@@ -188,19 +192,19 @@ def _as_stream(items: AsyncIterable[Any], method: str, number: int, raises: Rais
 
 
 def _as_method(
-    function: Callable[..., Any], method: str, number: int, raises: Raises, *, said: Said
+    function: Callable[..., Any], method: str, number: int, raises: Raises, *, given: FunctionTypes
 ) -> BoundMethod:
     return BoundMethod(
         name=f"callback {number} of {method}",
         kind=Kind.METHOD,
         function=function,
         is_async=inspect.iscoroutinefunction(function),
-        signature=_signature_of(function, said),
+        signature=_signature_of(function, given),
         raises=raises,
     )
 
 
-def _signature_of(function: Callable[..., Any], said: Said) -> Signature:
+def _signature_of(function: Callable[..., Any], given: FunctionTypes) -> Signature:
     owner = getattr(function, "__self__", function)
     owner = owner if isinstance(owner, type) else type(owner)
     name = getattr(function, "__qualname__", None)
@@ -208,9 +212,9 @@ def _signature_of(function: Callable[..., Any], said: Said) -> Signature:
     if _is_bound_dispatch(function):  # its signature would be that of the unbound method
         function = _anything
     try:
-        return Signature(function, skip_self=False, owner=owner, name=name, said=said)
+        return Signature(function, skip_self=False, owner=owner, name=name, given=given)
     except TypeError:  # Python cannot tell how it is called
-        return Signature(_anything, skip_self=False, name=name, said=said)
+        return Signature(_anything, skip_self=False, name=name, given=given)
 
 
 def _is_bound_dispatch(function: Callable[..., Any]) -> bool:

@@ -276,8 +276,8 @@ class OutgoingCalls:
         functions = (
             NO_FUNCTIONS if remote_scope is None else self._open_scope(remote_scope).functions
         )
-        if method.said.prepare is not None:
-            args, kwargs = method.said.prepare(args, kwargs)
+        if method.converters.prepare is not None:
+            args, kwargs = method.converters.prepare(args, kwargs)
         self._functions, self._method = functions, method
         before = len(functions)
         try:
@@ -351,8 +351,8 @@ class OutgoingCalls:
         if not self._notifications.is_free:
             await self._notifications.wait()
         self._lifecycle.check_may_call(context, self.protocol.incoming)
-        if method.said.prepare is not None:
-            args, kwargs = method.said.prepare(args, kwargs)
+        if method.converters.prepare is not None:
+            args, kwargs = method.converters.prepare(args, kwargs)
         self.protocol.notify(method.name, list(args), kwargs or None, context, not_lent)
         self.writer.send()
 
@@ -564,7 +564,7 @@ def _never_aborts(_raise_cancel: RaiseCancel) -> Abort:
 def _started_value(method: RemoteMethod, message: m.Started, most: int) -> Any:
     if message.problem is not None:
         raise DecodeError(message.problem, fate=Fate.STOPPED)
-    convert = method.said.started
+    convert = method.converters.started
     return message.value if convert is None else _converted(convert, message.value, most)
 
 
