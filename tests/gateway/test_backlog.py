@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_rpc.gateway.server.backlog import Backlog
+from trio_rpc.gateway.server.backlog import PIECE, Backlog
 
 
 def filled(*messages: bytes, keeps: bool = True) -> Backlog:
@@ -27,6 +27,13 @@ def test_a_frame_takes_as_many_messages_as_fit_but_at_least_one():
     assert backlog.take(4) == [b"aa", b"bb"]
     assert backlog.take(1) == [b"cc"]
     assert backlog.take(4) == []
+
+
+def test_a_large_message_shares_no_frame():
+    large = b"x" * (PIECE + 1)
+    backlog = filled(b"a", large, b"b", b"c", large, large)
+    frames = [backlog.take(10 * PIECE) for _ in range(6)]
+    assert frames == [[b"a"], [large], [b"b", b"c"], [large], [large], []]
 
 
 def test_a_backlog_is_full_by_messages_or_by_bytes():

@@ -6,6 +6,7 @@ The clients are ASGI connections without a network, which read only when a test 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -55,6 +56,12 @@ class Service:
     async def report(self, size: int = SIZE) -> str:
         self.started += 1
         return "x" * size
+
+    @trio_rpc.method
+    @outlives
+    async def late_report(self) -> str:
+        await self.go_on.wait()
+        return "x" * SIZE
 
     @trio_rpc.method
     async def hold(self, data: str = "") -> int:
@@ -285,6 +292,21 @@ async def test_law_12_a_result_that_is_fetched_later_counts_until_it_was_read():
         await wait_all_tasks_blocked()
         assert fetch.answer["payload"] == "x" * SIZE
         assert host.gateway.unsent < MOST
+
+
+async def test_a_result_is_kept_for_a_client_that_has_left_while_others_have_used_up_the_budget():
+    async with hosted() as host:
+        client = await host.connect()
+        started = client.post("late_report")
+        await host.run(started)
+        client.says("bye")
+        await wait_all_tasks_blocked()
+        await host.use_up()
+        host.service.go_on.set()
+        await wait_all_tasks_blocked()
+        held = host.gateway._results.get(started.answer["request_uuid"])
+        assert held is not None
+        assert json.loads(held.work.outcome)["payload"] == "x" * SIZE
 
 
 async def test_result_bytes_bounds_the_results_that_are_held_for_later():

@@ -81,12 +81,8 @@ class GatewayLimits:
     connection with 1009.
     """
 
-    frame_bytes: int = 16 * 1024
-    """The most bytes of messages that share one frame, and of each piece of a larger message.
-
-    A client shows that it is alive by acknowledging them, so this divided by twice ``keepalive`` is
-    the rate of the slowest network that works: 400 bytes a second by default.
-    """
+    frame_bytes: int = 64 * 1024
+    """The most bytes of messages that share one frame."""
 
     grace: float = 60.0
     """Seconds that a client may be disconnected before its calls are cancelled."""

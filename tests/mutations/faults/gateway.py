@@ -19,6 +19,21 @@ PIECES = "gateway/test_pieces.py"
 
 FAULTS = (
     fault(
+        "pieces share frames, which a slow network does not finish between two cuts",
+        "gateway/server/backlog.py",
+        "            is_large = len(message) > PIECE\n",
+        "            is_large = False\n",
+        PIECES,
+        BACKLOG,
+    ),
+    fault(
+        "the result of a call that outlives its client is dropped because others do not read",
+        "gateway/server/browser.py",
+        "        if not self.is_over:  # nothing is queued for it; the result may still be fetched\n",
+        "        if True:\n",
+        TOGETHER,
+    ),
+    fault(
         "law 12: messages that clients never finish are not counted",
         "gateway/server/hypercorn.py",
         "        self._share.take(size)\n",
@@ -49,7 +64,7 @@ FAULTS = (
     fault(
         "a slow download of a large result counts as silence",
         "gateway/server/browser.py",
-        "        if len(text) <= size or not self._takes_pieces:\n",
+        "        if len(text) <= PIECE or not self._takes_pieces:\n",
         "        if True:\n",
         PIECES,
     ),

@@ -15,7 +15,15 @@ import math
 from trio_rpc.gateway.server.budget import Budget, Share
 from trio_rpc.util.replay_buffer import ReplayBuffer
 
-__all__ = ["Backlog"]
+__all__ = ["PIECE", "Backlog"]
+
+PIECE = 16 * 1024
+"""Bytes of a message above which it shares no frame, and is sent in pieces to clients that ask.
+
+A client shows that it is alive by acknowledging pieces, and gets a piece again if its connection
+was lost in the middle of it. So pieces are small enough for a slow network: by default, a client
+that downloads 400 bytes a second is not silent. Smaller messages share frames, which costs less.
+"""
 
 
 class Backlog:
@@ -60,16 +68,20 @@ class Backlog:
     def take(self, most: int) -> list[bytes]:
         """Return the next messages to send: as many as fit in ``most`` bytes, and at least one.
 
+        A message of more than ``PIECE`` bytes is taken alone.
         The list is empty if there is no message to send.
         """
         taken: list[bytes] = []
         size = 0
         for number, message in self._buffer.after(self._sent):
-            if taken and size + len(message) > most:
+            is_large = len(message) > PIECE
+            if taken and (size + len(message) > most or is_large):
                 break
             taken.append(message)
             size += len(message)
             self._sent = number
+            if is_large:
+                break
         return taken
 
     def were_sent(self) -> None:

@@ -14,7 +14,7 @@ import trio
 
 from trio_rpc.gateway.json_messages import encode, pieces_of
 from trio_rpc.gateway.limits import GatewayLimits
-from trio_rpc.gateway.server.backlog import Backlog
+from trio_rpc.gateway.server.backlog import PIECE, Backlog
 from trio_rpc.gateway.server.budget import SHORT, Budget, Share
 from trio_rpc.gateway.server.call import GatewayCall
 from trio_rpc.util.rate_limited_log import RateLimitedLog
@@ -242,7 +242,8 @@ class Client:
             TypeError, ValueError: JSON cannot carry the message, even if the client is over.
         """
         text = encode(message)
-        self._share.check_room(len(text))
+        if not self.is_over:  # nothing is queued for it; the result may still be fetched
+            self._share.check_room(len(text))
         if message["type"] == "error" and not self.is_resumable:
             self._put(encode({**message, "type": "finish"}))  # the only end older clients know
         else:
@@ -252,13 +253,12 @@ class Client:
     def _queue(self, request: str | None, text: bytes) -> None:
         if self.is_over:
             return
-        size = max(self.limits.frame_bytes, 4)
-        if len(text) <= size or not self._takes_pieces:
+        if len(text) <= PIECE or not self._takes_pieces:
             self._put(text)
             return
         piece: dict[str, Any] = {"type": "piece", "request_uuid": request}
         left = len(text)
-        for part in pieces_of(text, size):
+        for part in pieces_of(text, PIECE):
             left -= len(part.encode())
             self._put(encode({**piece, "text": part, **({} if left else {"last": True})}))
 
