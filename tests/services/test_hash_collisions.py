@@ -8,6 +8,7 @@ import decimal
 import fractions
 import ipaddress
 import itertools
+import pathlib
 import typing
 import uuid
 from collections.abc import Awaitable, Callable
@@ -144,6 +145,9 @@ DICTS = [
 ]
 
 
+PATHS = [pathlib.Path, pathlib.PurePosixPath, pathlib.PureWindowsPath, ipaddress.IPv4Address]
+
+
 def shown(value):
     """Name a test by its annotation, because the values are long and unordered."""
     return str(value) if isinstance(value, type) or typing.get_origin(value) else ""
@@ -210,6 +214,22 @@ def test_ordinary_keys_are_converted_as_by_msgspec(annotation, value):
 )
 def test_keys_whose_hashes_a_peer_cannot_choose_are_left_to_msgspec(annotation):
     assert adapt(annotation) == annotation
+
+
+@pytest.mark.parametrize("read", [convert_to, read_json], ids=["wire", "JSON"])
+@pytest.mark.parametrize("key", PATHS, ids=shown)
+def test_paths_and_addresses_hash_as_text_and_need_no_guard(slow, key, read):
+    texts = [f"10.0.{number // 256}.{number % 256}" for number in range(2000)]
+    made = {key(text) for text in texts}
+    assert read(texts, adapt(set[key])) == made
+    assert read(dict.fromkeys(texts, 1), adapt(dict[key, int])) == dict.fromkeys(made, 1)
+
+
+@pytest.mark.parametrize("key", [ipaddress.IPv4Interface, ipaddress.IPv6Address], ids=shown)
+def test_addresses_that_hash_as_numbers_are_guarded(slow, key):
+    texts = [str(key(number)) for number in range(2000)]
+    with pytest.raises(msgspec.ValidationError, match="chosen to take long"):
+        convert_to(texts, adapt(set[key]))
 
 
 def chosen(count):

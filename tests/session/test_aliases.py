@@ -6,7 +6,7 @@ import sys
 import textwrap
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NewType, TypeVar
+from typing import Any, NewType, TypeVar, Unpack
 
 import pytest
 import trio
@@ -29,6 +29,7 @@ USED: dict[str, Any] = {
     "TypedDict": TypedDict,
     "NewType": NewType,
     "TypeVar": TypeVar,
+    "Unpack": Unpack,
 }
 SIMPLE = """
     Sink = Callable[[T], Awaitable[None]]
@@ -136,14 +137,11 @@ async def test_an_argument_that_does_not_fit_the_alias_is_an_error(session_pair,
     [
         ("Twice[set[int]]", ([1],), ({1},)),
         ("Spread[set[int], list[set[int]]]", ([1], [[2]]), ({1}, [{2}])),
-        pytest.param(
-            "Spread[*tuple[set[int], int]]",
-            ([1], 2),
-            ({1}, 2),
-            marks=pytest.mark.skipif(
-                sys.version_info < (3, 13), reason="Python 3.12 does not expand it"
-            ),
-        ),
+        ("Spread[*tuple[set[int], int]]", ([1], 2), ({1}, 2)),
+        ("Spread[Unpack[tuple[set[int], int]]]", ([1], 2), ({1}, 2)),
+        ("Spread[*tuple[set[int], ...]]", ([1], [2]), ({1}, {2})),
+        ("Spread[int, *tuple[set[int], ...]]", (1, [2]), (1, {2})),
+        ("Behind[*tuple[set[int], int, str]]", (1, "a", [2]), (1, "a", {2})),
         ("Behind[set[int], int, str]", (1, "a", [2]), (1, "a", {2})),
         ("Given[[set[int], int]]", ([1], 2), ({1}, 2)),
         ("Given[...]", ([1], 2), ([1], 2)),

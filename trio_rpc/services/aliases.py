@@ -20,6 +20,7 @@ from typing import (
     TypeVar,
     TypeVarTuple,
     Union,
+    Unpack,
     get_args,
     get_origin,
     get_type_hints,
@@ -192,7 +193,7 @@ def type_arguments(annotation: Any) -> dict[Any, dict[Any, Any]]:
 def paired(variables: tuple[Any, ...], arguments: tuple[Any, ...]) -> dict[Any, Any]:
     """Map type variables to their arguments. A TypeVarTuple gets those that the others leave."""
     found: dict[Any, Any] = {}
-    rest = list(arguments)
+    rest = [one for argument in arguments for one in _spread(argument)]
     for index, one in enumerate(variables):
         if isinstance(one, TypeVarTuple):
             count = max(len(rest) - (len(variables) - index - 1), 0)
@@ -200,3 +201,11 @@ def paired(variables: tuple[Any, ...], arguments: tuple[Any, ...]) -> dict[Any, 
         elif rest:
             found[one] = rest.pop(0)
     return found
+
+
+def _spread(argument: Any) -> tuple[Any, ...]:
+    """Return the types in ``*tuple[...]``, which Python leaves whole in the arguments of an alias."""
+    inner = get_args(argument)[0] if get_origin(argument) is Unpack else argument
+    is_unpacked = inner is not argument or getattr(argument, "__unpacked__", False)
+    of = get_args(inner)
+    return of if is_unpacked and get_origin(inner) is tuple and ... not in of else (argument,)
