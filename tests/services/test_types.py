@@ -840,3 +840,18 @@ def test_equal_texts_in_a_union_are_converted_each_for_itself():
     assert made == [pathlib.Path("a")] * 2
     first, second = convert_to([{"left": 1}, {"left": 1}], adapt(list[Left | Right]))
     assert first is not second
+
+
+@dataclass
+class From:
+    path: pathlib.Path
+
+
+@dataclass
+class To:
+    path: pathlib.Path
+
+
+def test_classes_with_the_same_fields_in_a_union_are_refused():
+    with pytest.raises(TypeError, match=r"From \| To cannot be told apart by their fields"):
+        adapt(From | To)

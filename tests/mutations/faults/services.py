@@ -34,7 +34,7 @@ FAULTS = (
         "services/unions.py",
         "                read.spend(FAILED)\n",
         "",
-        "wire/test_wire_time.py",
+        "services/test_conversion_costs.py",
     ),
     fault(
         "classes with the same fields are told apart by the order of the union",
