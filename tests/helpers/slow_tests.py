@@ -29,6 +29,9 @@ MODULES = {
 """Modules in which all or most tests are slow."""
 
 TESTS = {
+    "test_argument_kinds.py": {
+        "test_an_ambiguous_argument_is_refused_at_the_caller_if_no_annotation_decides",
+    },
     "test_backlog.py": {"test_a_reconnecting_client_gets_each_message_once_and_in_order"},
     "test_calling.py": {
         "test_a_child_process_that_does_not_start_is_an_error",
@@ -37,10 +40,17 @@ TESTS = {
         "test_stream_runs_as_a_program",
     },
     "test_faults.py": {"test_hostile_error_maps_give_an_exception_or_a_decode_error"},
+    "test_faulty_links.py": {
+        "test_a_link_that_delivers_slices_conforms",
+    },
     "test_forwarding.py": {"test_a_carrier_cut_at_any_byte_breaks_its_channels_without_hanging"},
+    "test_forwarding_core.py": {
+        "test_exceeding_the_credit_by_one_byte_is_illegal",
+    },
     "test_laws_bounds.py": {
         "test_a_flood_of_calls_that_are_cancelled_at_once_leaves_nothing_running"
     },
+    "test_lifecycle_model.py": {"test_the_stage_of_a_session_agrees_with_its_flags"},
     "test_models.py": {"test_a_model_arrives_as_it_was_sent_on_every_path"},
     "test_mutations.py": {
         "test_a_fault_is_noticed_or_survives_and_the_checkout_stays_as_it_was",
@@ -48,33 +58,54 @@ TESTS = {
     },
     "test_pasted_commands.py": {"test_the_pasted_commands_work"},
     "test_programs.py": {"test_a_program_prints_what_its_page_shows"},
-    "test_lifecycle_model.py": {"test_the_stage_of_a_session_agrees_with_its_flags"},
     "test_protocol_bad_input.py": {
         "test_messages_with_random_fields_are_harmless_or_a_protocol_error",
         "test_any_flipped_bit_is_harmless_or_a_protocol_error",
+        "test_a_malformed_message_ends_the_session_in_every_state",
     },
     "test_protocol_model.py": {"runTest"},
-    "test_races.py": {"test_10000_concurrent_calls_of_a_sleeping_method"},
+    "test_protocol_states.py": {
+        "test_each_message_is_accepted_only_in_the_same_states",
+        "test_each_message_can_be_sent_only_in_its_states",
+    },
+    "test_races.py": {
+        "test_10000_concurrent_calls_of_a_sleeping_method",
+        "test_a_flood_of_notifications_keeps_its_order_and_its_bounds",
+    },
     "test_readme.py": {"test_server_and_client_print_what_the_readme_says"},
     "test_resumable.py": {"test_every_packet_arrives_once_over_failing_connections"},
     "test_resumption_model.py": {
-        "test_packets_sent_between_the_steps_of_a_reconnection_arrive_once_and_in_order"
+        "test_packets_sent_between_the_steps_of_a_reconnection_arrive_once_and_in_order",
+        "test_race_an_action_happens_at_each_step_of_a_replay",
     },
     "test_session_model.py": {
         "test_sessions_over_a_channel_that_delays",
         "test_sessions_over_a_channel_that_delays_and_cuts",
     },
-    "test_suite.py": {"test_a_test_that_interrupts_passes_although_the_parent_ignores_signals"},
+    "test_standalone.py": {
+        "test_a_deflate_bomb_does_not_inflate",
+    },
+    "test_suite.py": {
+        "test_a_test_that_interrupts_passes_although_the_parent_ignores_signals",
+        "test_no_cancel_scope_hides_a_failed_pytest_raises",
+    },
     "test_usage.py": {"test_the_command_line_runs_as_a_program"},
     "test_values.py": {"test_a_value_is_read_back_equal_by_the_same_annotation_or_is_refused"},
+    "test_websocket.py": {
+        "test_bytes_without_a_packet_are_bounded",
+    },
     "test_wire_bombs.py": {"test_a_claimed_length_of_4_gib_allocates_nothing"},
     "test_wire_framing.py": {
         "test_the_rest_of_a_large_packet_can_be_received_straight_into_its_buffer"
     },
-    "test_wire_malformed.py": {"test_mutated_messages_give_messages_or_a_decode_error"},
+    "test_wire_malformed.py": {
+        "test_mutated_messages_give_messages_or_a_decode_error",
+        "test_random_payloads_give_values_or_a_decode_error",
+    },
     "test_wire_roundtrip.py": {
         "test_every_message_is_decoded_equal",
         "test_every_value_is_decoded_equal",
+        "test_a_packet_holds_any_messages_back_to_back",
     },
     "test_wire_time.py": {
         "test_converting_the_largest_allowed_message_takes_bounded_time",

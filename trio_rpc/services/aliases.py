@@ -204,7 +204,7 @@ def paired(variables: tuple[Any, ...], arguments: tuple[Any, ...]) -> dict[Any, 
 
 
 def _spread(argument: Any) -> tuple[Any, ...]:
-    """Return the types in ``*tuple[...]``, which Python leaves whole in the arguments of an alias."""
+    """Return the types in ``*tuple[...]``, which Python leaves whole as an argument."""
     inner = get_args(argument)[0] if get_origin(argument) is Unpack else argument
     is_unpacked = inner is not argument or getattr(argument, "__unpacked__", False)
     of = get_args(inner)
