@@ -66,7 +66,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--plot", type=Path, metavar="FOLDER", help="draw PNGs and SVGs in this folder"
     )
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the table of the peers to this file"
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="write the table that compares the libraries to this file",
     )
     commands = parser.add_subparsers(dest="command", metavar="compare REV")
     # An option may stand before or after the command, so a missing one must not set a default.

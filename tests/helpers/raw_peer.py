@@ -74,8 +74,26 @@ class RawPeer:
                 await self.read_packet()
         return self.received
 
+    async def until_open(self):
+        """Receive until the other end has accepted this peer."""
+        while self.protocol.theirs is not Half.OPEN:
+            packet = await self.channel.receive()
+            self.received += self.codec.decode(packet)
+            for _ in self.protocol.receive(packet):
+                pass
+
     def count(self, kind, call):
         return sum(isinstance(each, kind) and each.id == call for each in self.received)
+
+
+async def open_raw_peer(channel, limits):
+    """Do a peer's part of the handshake over its end of a channel, and return the peer."""
+    peer = RawPeer(channel, limits)
+    peer.protocol.hello()
+    peer.protocol.welcome()
+    await channel.send(peer.protocol.next_packet())
+    await peer.until_open()
+    return peer
 
 
 @contextlib.asynccontextmanager
@@ -97,11 +115,7 @@ async def session_with_raw_peer(
     peer.protocol.welcome()
     peer.flush()
     async with open_session(ours, services, on_end=on_end, **options) as session:
-        while peer.protocol.theirs is not Half.OPEN:
-            packet = await peer.channel.receive()
-            peer.received += peer.codec.decode(packet)
-            for _ in peer.protocol.receive(packet):
-                pass
+        await peer.until_open()
         try:
             yield session, peer
         finally:

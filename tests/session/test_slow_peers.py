@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 import trio
 from helpers.forwarding_pairs import Acceptor, channel_pair, open_forwarding_pair
-from helpers.raw_peer import RawPeer
+from helpers.raw_peer import open_raw_peer
 from helpers.transports import Transport
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -22,7 +22,6 @@ import trio_rpc
 from trio_rpc import Limits, Resume
 from trio_rpc.channels import ResumableChannel
 from trio_rpc.channels.resumable.server import _Begun
-from trio_rpc.protocol.states import Half
 from trio_rpc.wire import messages as m
 
 SOCKETS = ["tcp", "tls", "unix", "ws", "wss", "process"]
@@ -103,13 +102,7 @@ async def over(kind, ours, theirs):
 
 async def request_large(channel):
     """Do the peer's part: open a session over its channel, and call ``large``."""
-    peer = RawPeer(channel, LIMITS)
-    peer.protocol.hello()
-    peer.protocol.welcome()
-    await channel.send(peer.protocol.next_packet())
-    while peer.protocol.theirs is not Half.OPEN:
-        for _ in peer.protocol.receive(await channel.receive()):
-            pass
+    peer = await open_raw_peer(channel, LIMITS)
     await channel.send(peer.bytes_of(m.Request(1, "large", [])))
 
 

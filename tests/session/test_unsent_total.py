@@ -6,13 +6,12 @@ import contextlib
 
 import pytest
 import trio
-from helpers.raw_peer import RawPeer, close_at_once, session_with_raw_peer
+from helpers.raw_peer import close_at_once, open_raw_peer, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import Limits, Resume
 from trio_rpc.channels import ResumableChannel, memory_channel_pair
-from trio_rpc.protocol.states import Half
 from trio_rpc.session.shared import shared_of_this_run
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
@@ -180,17 +179,6 @@ async def test_a_request_that_is_withdrawn_no_longer_counts(autojump_clock):
         await close_at_once(session)
 
 
-async def open_peer(channel):
-    """Do a peer's part of the handshake over its end of a resumable channel."""
-    peer = RawPeer(channel, LIMITS)
-    peer.protocol.hello()
-    peer.protocol.welcome()
-    await channel.send(peer.protocol.next_packet())
-    while peer.protocol.theirs is not Half.OPEN:
-        for _ in peer.protocol.receive(await channel.receive()):
-            pass
-
-
 @contextlib.asynccontextmanager
 async def resumable_session(service):
     """Open a session over a resumable channel; yield it, its peer's channel, and its carrier."""
@@ -200,7 +188,7 @@ async def resumable_session(service):
         for channel, carrier in zip((ours, theirs), carriers, strict=True):
             nursery.start_soon(channel.run)
             nursery.start_soon(channel.carry, carrier, 0)
-        nursery.start_soon(open_peer, theirs)
+        nursery.start_soon(open_raw_peer, theirs, LIMITS)
         async with trio_rpc.open_session(ours, service, limits=LIMITS, on_end="keep") as session:
             await wait_all_tasks_blocked()
             yield session, theirs, carriers[0]

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 import trio
 
+from trio_rpc.channels.optional import lingers
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.channels.tls import is_shaking_hands
 from trio_rpc.util.one_exception import one_exception
@@ -24,6 +25,7 @@ __all__ = [
     "Connection",
     "StreamConnection",
     "close_forcefully",
+    "linger_for",
     "owned",
     "owned_with_task",
     "peer_name",
@@ -156,6 +158,13 @@ async def close_forcefully(resource: trio.abc.AsyncResource) -> None:
     with trio.CancelScope(shield=True) as scope:
         scope.cancel()
         await resource.aclose()
+
+
+async def linger_for(channel: object, seconds: float) -> None:
+    """Let a peer that still sends read the end, if the channel has ``linger``, in bounded time."""
+    if (lingering := lingers(channel)) is not None:
+        with trio.move_on_after(seconds):
+            await lingering.linger()
 
 
 def peer_name(stream: trio.SocketStream, url: str) -> str:

@@ -6,9 +6,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import trio
 
-from trio_rpc.channels.connection import close_forcefully
+from trio_rpc.channels.connection import close_forcefully, linger_for
 from trio_rpc.channels.errors import CHANNEL_ERRORS
-from trio_rpc.channels.optional import lingers
 from trio_rpc.errors import DecodeError
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
@@ -76,9 +75,7 @@ async def relay(
 
 async def _close(channel: _Channel, limits: Limits) -> None:
     """Close a channel. If its peer still sends, let it read the last packets first."""
-    if (lingering := lingers(channel)) is not None:
-        with trio.move_on_after(limits.shutdown_timeout):
-            await lingering.linger()
+    await linger_for(channel, limits.shutdown_timeout)
     await channel.aclose()
 
 

@@ -139,9 +139,8 @@ class Share:
         self._budget.size -= self.size
         self._budget.shares -= 1
         self._budget = Budget()
-        self._most = self.queued = self.held = self.kept = (
-            0  # results that are still to come are dropped
-        )
+        self.queued = self.held = self.kept = 0
+        self._most = 0  # a full budget: results that are still to come are dropped
 
     def _add(self, difference: int) -> None:
         budget = self._budget

@@ -249,7 +249,7 @@ FAULTS = (
         PACKETS,
     ),
     fault(
-        "a WebSocket Ping counts as activity of the peer's session",
+        "a WebSocket Ping counts as activity of the session",
         "channels/websocket/frames.py",
         "        if not self._is_control:\n            self.content += taken\n",
         "        self.content += taken\n        if not self._is_control:\n",
@@ -549,8 +549,8 @@ FAULTS = (
     fault(
         "a forwarding resets its carrier while the peer is still sending",
         "channels/forwarding/driver.py",
-        "                await lingering.linger()\n",
-        "                pass\n",
+        "            await linger_for(self._carrier, self._limits.shutdown_timeout)\n",
+        "            pass\n",
         "session/test_goodbye_delivery.py",
     ),
     fault(
@@ -563,8 +563,8 @@ FAULTS = (
     fault(
         "a relay resets a connection whose peer is still sending",
         "channels/relay.py",
-        "            await lingering.linger()\n",
-        "            pass\n",
+        "    await linger_for(channel, limits.shutdown_timeout)\n",
+        "",
         "session/test_goodbye_delivery.py",
     ),
 )

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import trio
 
+from trio_rpc.channels.connection import linger_for
 from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.channels.forwarding.core import Event, ForwardingCore, Half, SubChannel, TooLarge
 from trio_rpc.channels.forwarding.frames import (
@@ -24,7 +25,6 @@ from trio_rpc.channels.forwarding.frames import (
     Part,
     Refuse,
 )
-from trio_rpc.channels.optional import lingers
 from trio_rpc.channels.packet_writer import PacketWriter
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.util.places import keep_all_places
@@ -255,9 +255,8 @@ class Driver:
         with self._draining:
             await self._writer.drain()
         self._core.end()
-        if not self._draining.cancel_called and (lingering := lingers(self._carrier)) is not None:
-            with trio.move_on_after(self._limits.shutdown_timeout):
-                await lingering.linger()
+        if not self._draining.cancel_called:
+            await linger_for(self._carrier, self._limits.shutdown_timeout)
         with trio.move_on_after(self._limits.shutdown_timeout):
             await self._carrier.aclose()
         self.closed.set()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import trio
 
-from trio_rpc.channels.connection import owned_with_task
+from trio_rpc.channels.connection import linger_for, owned_with_task
 from trio_rpc.channels.optional import lingers
 from trio_rpc.channels.resumable.channel import ResumableChannel
 from trio_rpc.channels.resumable.replay import (
@@ -113,9 +113,7 @@ class ResumableSessions:
 
     async def _refuse(self, carrier: trio.abc.Channel[bytes], reason: str) -> None:
         await carrier.send(encode(Frame(Kind.REFUSE, rest=reason.encode())))
-        if (lingering := lingers(carrier)) is not None:
-            with trio.move_on_after(self._shutdown_timeout):
-                await lingering.linger()
+        await linger_for(carrier, self._shutdown_timeout)
         await carrier.aclose()
         raise ConnectionRefusedError(reason)
 

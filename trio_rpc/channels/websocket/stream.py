@@ -141,9 +141,8 @@ class WatchedStream(trio.abc.Stream):
         except trio.BrokenResourceError:
             await trio.lowlevel.cancel_shielded_checkpoint()  # already lost; it is closed now
         if self._is_opening:
-            reason = (
-                f": {exc}" if (exc := sys.exception()) else ""
-            )  # the exception that the library handles
+            # The exception that trio-websocket is handling.
+            reason = f": {exc}" if (exc := sys.exception()) else ""
             raise ConnectionError(f"{self._other} did not do the WebSocket handshake{reason}")
 
     @property
