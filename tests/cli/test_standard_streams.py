@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -193,6 +194,22 @@ async def test_a_server_keeps_serving_after_its_output_pipe_is_closed():
             await process.stderr.aclose()
 
 
+async def until_listening(place: Path) -> None:
+    """Wait for a server that can print nothing.
+
+    Its file appears when it binds the socket, a moment before it listens, so only a connection
+    that was accepted tells that it is there.
+    """
+    while True:
+        try:
+            stream = await trio.open_unix_socket(place)
+        except (FileNotFoundError, ConnectionRefusedError):
+            await trio.sleep(0.02)
+        else:
+            await stream.aclose()
+            return
+
+
 @pytest.mark.parametrize("redirected", [">&-", ">&- 2>&- <&-"])
 async def test_a_server_without_standard_streams_serves(redirected, tmp_path):
     """Its sockets must not get a standard stream's descriptor: prints would go to a client."""
@@ -206,8 +223,7 @@ async def test_a_server_without_standard_streams_serves(redirected, tmp_path):
     )
     try:
         with trio.fail_after(PATIENCE):
-            while not place.exists():  # noqa: ASYNC110 - there is no other sign of it
-                await trio.sleep(0.02)
+            await until_listening(place)
             async with trio_rpc.connect(f"unix://{place}") as session:
                 assert await session.call("market.price", "BTC")
                 process.send_signal(signal.SIGTERM)
