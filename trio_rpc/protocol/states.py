@@ -68,7 +68,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 from trio_rpc.errors import LocalProtocolError
@@ -94,6 +93,9 @@ class Half(enum.Enum):
     OPEN = "open"
     LEAVING = "leaving"
     ENDED = "ended"
+
+    # Members are compared by identity. Enum's own hash is that of the name, made in Python.
+    __hash__ = object.__hash__
 
 
 class OutgoingState(enum.Enum):
@@ -127,40 +129,34 @@ _TRAFFIC: Final[frozenset[type[m.Message]]] = _ANY_TIME | {
     m.Started,
 }
 
-LEGAL: Final[Mapping[Half, frozenset[type[m.Message]]]] = MappingProxyType(
-    {
-        Half.SILENT: frozenset({m.Hello, m.Goodbye}),
-        Half.GREETED: _ANY_TIME | {m.Welcome, m.Goodbye},
-        Half.OPEN: _TRAFFIC | {m.Goodbye},
-        Half.LEAVING: _TRAFFIC,
-        Half.ENDED: frozenset(),
-    }
-)
+LEGAL: Final[Mapping[Half, frozenset[type[m.Message]]]] = {
+    Half.SILENT: frozenset({m.Hello, m.Goodbye}),
+    Half.GREETED: _ANY_TIME | {m.Welcome, m.Goodbye},
+    Half.OPEN: _TRAFFIC | {m.Goodbye},
+    Half.LEAVING: _TRAFFIC,
+    Half.ENDED: frozenset(),
+}
 """The messages that a half may send in each state."""
 
-NEXT: Final[Mapping[tuple[Half, type[m.Message]], Half]] = MappingProxyType(
-    {
-        (Half.SILENT, m.Hello): Half.GREETED,
-        (Half.SILENT, m.Goodbye): Half.ENDED,
-        (Half.GREETED, m.Welcome): Half.OPEN,
-        (Half.GREETED, m.Goodbye): Half.ENDED,
-        (Half.OPEN, m.Goodbye): Half.LEAVING,
-    }
-)
+NEXT: Final[Mapping[tuple[Half, type[m.Message]], Half]] = {
+    (Half.SILENT, m.Hello): Half.GREETED,
+    (Half.SILENT, m.Goodbye): Half.ENDED,
+    (Half.GREETED, m.Welcome): Half.OPEN,
+    (Half.GREETED, m.Goodbye): Half.ENDED,
+    (Half.OPEN, m.Goodbye): Half.LEAVING,
+}
 """The state of a half after a message. Messages that are not listed do not change it."""
 
 _TURNING: Final = frozenset(kind for _, kind in NEXT)
 """Messages that change a half's state. While both halves are OPEN, all others are legal."""
 
-UNWELCOME: Final[Mapping[Half, frozenset[type[m.Message]]]] = MappingProxyType(
-    {
-        Half.SILENT: _TRAFFIC - _ANY_TIME,
-        Half.GREETED: _TRAFFIC - _ANY_TIME,
-        Half.OPEN: frozenset(),
-        Half.LEAVING: frozenset(),
-        Half.ENDED: frozenset({m.Request, m.Notification}),
-    }
-)
+UNWELCOME: Final[Mapping[Half, frozenset[type[m.Message]]]] = {
+    Half.SILENT: _TRAFFIC - _ANY_TIME,
+    Half.GREETED: _TRAFFIC - _ANY_TIME,
+    Half.OPEN: frozenset(),
+    Half.LEAVING: frozenset(),
+    Half.ENDED: frozenset({m.Request, m.Notification}),
+}
 """The messages that must not be sent to a half in that state, in any state of the sender."""
 
 IN_PIECES: Final[frozenset[type[m.Message]]] = frozenset(

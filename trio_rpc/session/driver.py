@@ -232,7 +232,7 @@ class _Driver:
         if core.incoming.running:  # (1)
             with trio.CancelScope(deadline=deadline, shield=True):
                 while core.incoming.running:
-                    await core.lifecycle.changed.wait()
+                    await core.lifecycle.wait_changed()
         lingering = None
         if protocol.ours is not Half.ENDED:  # (2)
             lingering = None if core.lifecycle.stage is Stage.FINISHED else lingers(self._channel)

@@ -46,7 +46,6 @@ import math
 import typing
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import trio
@@ -115,6 +114,9 @@ class Stage(enum.Enum):
     GIVEN_UP = "over: closed by this end before it was open"
     FAILED = "over: before it was open"
 
+    # Members are compared by identity. Enum's own hash is that of the name, made in Python.
+    __hash__ = object.__hash__
+
     def __init__(self, text: str) -> None:
         self.state = text.partition(":")[0]
         self.is_closing = self.state == "closing"
@@ -134,34 +136,35 @@ class Event(enum.Enum):
     STOP = "this end closes at once"
     LOSE = "something else has ended it"
 
+    # As in Stage.
+    __hash__ = object.__hash__
+
 
 _S, _E = Stage, Event
-NEXT: Final[Mapping[tuple[Stage, Event], Stage]] = MappingProxyType(
-    {
-        (_S.OPENING, _E.OPENED): _S.OPEN,
-        (_S.OPENING, _E.STOP): _S.GIVEN_UP,
-        (_S.OPENING, _E.LOSE): _S.FAILED,
-        (_S.OPEN, _E.GOODBYE): _S.PEER_CLOSING,
-        (_S.OPEN, _E.CLOSE): _S.CLOSING,
-        (_S.OPEN, _E.LEAVE): _S.LEAVING,
-        (_S.OPEN, _E.STOP): _S.CLOSED,
-        (_S.OPEN, _E.LOSE): _S.LOST,
-        (_S.PEER_CLOSING, _E.CLOSE): _S.CLOSING,
-        (_S.PEER_CLOSING, _E.LEAVE): _S.LEAVING,
-        (_S.PEER_CLOSING, _E.FINISH): _S.FINISHED,
-        (_S.PEER_CLOSING, _E.STOP): _S.CLOSED,
-        (_S.PEER_CLOSING, _E.LOSE): _S.LOST,
-        (_S.CLOSING, _E.LEAVE): _S.LEAVING,
-        (_S.CLOSING, _E.FINISH): _S.FINISHED,
-        (_S.CLOSING, _E.STOP): _S.CLOSED,
-        (_S.CLOSING, _E.LOSE): _S.CLOSED,
-        (_S.LEAVING, _E.FINISH): _S.FINISHED,
-        (_S.LEAVING, _E.STOP): _S.CLOSED,
-        (_S.LEAVING, _E.LOSE): _S.CLOSED,
-        (_S.LOST, _E.CLOSE): _S.CLOSED,
-        (_S.FAILED, _E.CLOSE): _S.GIVEN_UP,
-    }
-)
+NEXT: Final[Mapping[tuple[Stage, Event], Stage]] = {
+    (_S.OPENING, _E.OPENED): _S.OPEN,
+    (_S.OPENING, _E.STOP): _S.GIVEN_UP,
+    (_S.OPENING, _E.LOSE): _S.FAILED,
+    (_S.OPEN, _E.GOODBYE): _S.PEER_CLOSING,
+    (_S.OPEN, _E.CLOSE): _S.CLOSING,
+    (_S.OPEN, _E.LEAVE): _S.LEAVING,
+    (_S.OPEN, _E.STOP): _S.CLOSED,
+    (_S.OPEN, _E.LOSE): _S.LOST,
+    (_S.PEER_CLOSING, _E.CLOSE): _S.CLOSING,
+    (_S.PEER_CLOSING, _E.LEAVE): _S.LEAVING,
+    (_S.PEER_CLOSING, _E.FINISH): _S.FINISHED,
+    (_S.PEER_CLOSING, _E.STOP): _S.CLOSED,
+    (_S.PEER_CLOSING, _E.LOSE): _S.LOST,
+    (_S.CLOSING, _E.LEAVE): _S.LEAVING,
+    (_S.CLOSING, _E.FINISH): _S.FINISHED,
+    (_S.CLOSING, _E.STOP): _S.CLOSED,
+    (_S.CLOSING, _E.LOSE): _S.CLOSED,
+    (_S.LEAVING, _E.FINISH): _S.FINISHED,
+    (_S.LEAVING, _E.STOP): _S.CLOSED,
+    (_S.LEAVING, _E.LOSE): _S.CLOSED,
+    (_S.LOST, _E.CLOSE): _S.CLOSED,
+    (_S.FAILED, _E.CLOSE): _S.GIVEN_UP,
+}
 """The stage after an event, for each stage in which the event has an effect."""
 
 # Looking up a member in its class takes longer than everything done with it.
@@ -198,7 +201,6 @@ class Lifecycle:
         self, protocol: Protocol, writer: Writer, limits: Limits, activities: Activities
     ) -> None:
         self.stage = Stage.OPENING
-        self.changed = trio.Event()
         self.ended = trio.Event()
         """Set when the session is over."""
         self.closed = trio.Event()
@@ -216,6 +218,8 @@ class Lifecycle:
         """The text of the Goodbye of a session that was never open."""
         self._close_by = math.inf
         """The time when a closing session is stopped."""
+        self._changed: trio.Event | None = None
+        """Set at the next change, if a task waits for that."""
         self._alarm: trio.CancelScope | None = None
         """Ends the driver's wait, when it is time to check the session."""
         self._protocol = protocol
@@ -229,8 +233,9 @@ class Lifecycle:
         self._wake()
 
     def _wake(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     @property
     def is_over(self) -> bool:
@@ -435,11 +440,13 @@ class Lifecycle:
         When the waiting task runs, an open session may already be in a later stage.
         """
         while self.stage is Stage.OPENING:
-            await self.changed.wait()
+            await self.wait_changed()
 
     async def wait_changed(self) -> None:
-        """Wait until a later stage is entered."""
-        await self.changed.wait()
+        """Wait until a later stage is entered, or an activity of a closing session has ended."""
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
 
     def error(self, fate: Fate) -> RpcError:
         """Make the error for a call that cannot be made, or was cut off."""
