@@ -39,7 +39,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:class", r"([\w.]+\.)?[A-Z]"),  # type variables
     ("py:class", r"trio_rpc\.wire\.parts\.BufferList"),  # packets that only sessions make
-    ("py:class", r"trio_rpc\.util\.byte_budget\.Share"),  # counts of bytes, likewise
+    ("py:class", r"trio_rpc\.util\.unsent_budget\.UnsentShare"),  # likewise
 ]
 
 # The few names of other libraries in our docstrings, so that builds need no network.

@@ -14,7 +14,7 @@ import trio
 from trio_rpc.channels import Resume, carrier_limits, open_channel, open_resumable
 from trio_rpc.session.core import Core
 from trio_rpc.session.opening import OnEnd, check_on_end, make_tables, run_session
-from trio_rpc.session.options import Options, SessionOptions, check_options
+from trio_rpc.session.options import SessionOptions, check_options, make_options
 from trio_rpc.session.session import Session
 from trio_rpc.wire.limits import Limits
 
@@ -61,9 +61,8 @@ async def connect(
         ...     async with trio_rpc.connect("tcp://localhost:5000") as session:
         ...         print(await session.call("market.price", "BTC"))
     """
-    check_options(connect, options)
+    chosen = make_options(connect, options)
     check_on_end(on_end)
-    chosen = Options(**options)
     tables = make_tables(services)
     resumption = (Resume() if resume is True else resume) or None
     async with (

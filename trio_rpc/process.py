@@ -16,7 +16,7 @@ from trio_rpc.channels.connection import owned
 from trio_rpc.channels.process import Patience, inherited_stream, open_child
 from trio_rpc.session.core import Core
 from trio_rpc.session.opening import OnEnd, check_on_end, make_tables, run_session
-from trio_rpc.session.options import Options, SessionOptions, check_options
+from trio_rpc.session.options import SessionOptions, check_options, make_options
 from trio_rpc.session.session import Session
 from trio_rpc.util.text import one_line
 
@@ -77,14 +77,13 @@ async def open_process(
         TypeError: an option does not exist, or has the wrong type.
         ValueError: an option has a value that is not allowed.
     """
-    check_options(open_process, options)
+    chosen = make_options(open_process, options)
     if isinstance(command, str | bytes):
         raise TypeError("a command is a list: the program, then each of its arguments")
     check_on_end(on_end)
     words = [os.fspath(word) for word in command]
     if not words:
         raise ValueError("the command is empty: a program has to be named")
-    chosen = Options(**options)
     tables = make_tables(services)
     patience = Patience(goodbye=goodbye_time, terminate=terminate_time)
     async with (
@@ -123,9 +122,8 @@ async def open_parent(
         SessionBroken: the parent has ended or left. All other errors of :func:`open_session` are
             also possible.
     """
-    check_options(open_parent, options)
+    chosen = make_options(open_parent, options)
     check_on_end(on_end)
-    chosen = Options(**options)
     tables = make_tables(services)
     limits = chosen.limits
     channel = StreamChannel(

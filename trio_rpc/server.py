@@ -25,7 +25,7 @@ from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken, SessionClosed
 from trio_rpc.session.core import Core, Tables
 from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
-from trio_rpc.session.options import Options, SessionOptions, check_options
+from trio_rpc.session.options import Options, SessionOptions, check_options, make_options
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared
@@ -238,10 +238,9 @@ async def open_server(
         ...         await stop.wait()
         ...         await server.drain(grace=30)  # no new calls; running ones get 30 seconds
     """
-    check_options(open_server, options)
+    chosen = make_options(open_server, options)
     if not urls:
         raise ValueError("a server needs a URL to listen at, such as tcp://127.0.0.1:0")
-    chosen = Options(**options)
     tables = make_tables(services)
     resumption = (Resume() if resume is True else resume) or None
     limits = carrier_limits(chosen.limits) if resumption is not None else chosen.limits

@@ -21,8 +21,8 @@ import trio_rpc
 from trio_rpc import Fate
 from trio_rpc.gateway import Gateway, GatewayLimits, Message, outlives
 from trio_rpc.gateway.server.browser import Client
-from trio_rpc.gateway.server.budget import ALWAYS, Budget, Share
 from trio_rpc.gateway.server.connection import Connection
+from trio_rpc.gateway.server.memory_budget import ALWAYS, MemoryBudget, MemoryShare
 
 SIZE = 100_000
 MOST = 5 * SIZE
@@ -513,7 +513,7 @@ async def test_law_15_a_call_that_is_refused_for_the_bytes_of_others_has_not_sta
 
 
 def test_a_share_that_was_woken_but_needs_no_room_wakes_the_next_one():
-    budget, woken = Budget(10), []
+    budget, woken = MemoryBudget(10), []
 
     def waker(name, has_tasks):
         def wake():
@@ -522,9 +522,11 @@ def test_a_share_that_was_woken_but_needs_no_room_wakes_the_next_one():
 
         return wake
 
-    holder = Share(budget)
+    holder = MemoryShare(budget)
     holder.take(10)
-    shares = [Share(budget, waker(name, name != "none")) for name in ("none", "first", "second")]
+    shares = [
+        MemoryShare(budget, waker(name, name != "none")) for name in ("none", "first", "second")
+    ]
     for share in shares:
         share.wait()
     shares[1].wait()  # it keeps its place
@@ -537,9 +539,9 @@ def test_a_share_that_was_woken_but_needs_no_room_wakes_the_next_one():
 
 
 def test_a_closed_share_is_not_woken_and_holds_nothing():
-    budget = Budget(10)
+    budget = MemoryBudget(10)
     woken = []
-    share = Share(budget, lambda: bool(woken.append(1)))
+    share = MemoryShare(budget, lambda: bool(woken.append(1)))
     share.take(30_000)
     share.wait()
     share.close()
@@ -553,8 +555,8 @@ def test_a_closed_share_is_not_woken_and_holds_nothing():
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-60_000, 60_000)), max_size=60))
 def test_law_12_the_proof_of_the_budgets_bound(steps):
     most, largest = 100_000, 60_000
-    budget = Budget(most)
-    shares = [Share(budget) for _ in range(4)]
+    budget = MemoryBudget(most)
+    shares = [MemoryShare(budget) for _ in range(4)]
     for number, size in steps:
         share = shares[number]
         if size < 0:

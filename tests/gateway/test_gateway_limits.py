@@ -17,9 +17,9 @@ from starlette.requests import Request
 import trio_rpc
 from trio_rpc.gateway import Gateway, GatewayLimits, Message, outlives
 from trio_rpc.gateway.server.browser import Client
-from trio_rpc.gateway.server.budget import Budget, Share
 from trio_rpc.gateway.server.checks import read_body
 from trio_rpc.gateway.server.connection import Connection, End
+from trio_rpc.gateway.server.memory_budget import MemoryBudget, MemoryShare
 
 
 class Service:
@@ -197,7 +197,7 @@ async def test_time_in_which_this_program_is_blocked_is_not_counted_for_a_body(a
 
     headers = [(b"content-type", b"application/json")]
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
-    assert await read_body(request, 100, 30, Share(Budget(1))) == b"{}"
+    assert await read_body(request, 100, 30, MemoryShare(MemoryBudget(1))) == b"{}"
 
 
 async def test_time_in_which_this_program_is_blocked_is_not_counted_for_a_first_message(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from trio_rpc.session.io.writer import MANY, Writer
-from trio_rpc.util.byte_budget import Budget, Share
+from trio_rpc.util.unsent_budget import UnsentBudget, UnsentShare
 
 
 class Queue:
@@ -15,7 +15,7 @@ class Queue:
 
     def __init__(self):
         self.packets = deque()
-        self.share = Share(Budget(), 1)
+        self.share = UnsentShare(UnsentBudget(), 1)
 
     @property
     def messages_waiting(self):

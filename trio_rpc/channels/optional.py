@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
-from trio_rpc.util.byte_budget import Share
+from trio_rpc.util.unsent_budget import UnsentShare
 
 __all__ = [
     "Keeps",
@@ -67,7 +67,7 @@ class Lingers(Protocol):
 class Keeps(Protocol):
     """A channel that keeps packets, to send them again over another connection."""
 
-    def keep_within(self, share: Share) -> None:
+    def keep_within(self, share: UnsentShare) -> None:
         """Count the kept bytes in that share, and keep few while its budget is full."""
 
 

@@ -77,7 +77,7 @@ class Outbox:
     """The queue between the tasks that send and the task that writes.
 
     Bounds: small messages are calls, replies and control messages. The session puts no calls while
-    ``Limits.send_buffer`` bytes are queued, or all sessions hold too much (``byte_budget.py``).
+    ``Limits.send_buffer`` bytes are queued, or all sessions hold too much (``unsent_budget.py``).
     Each reply and each Cancel belongs to a call; there are at most ``max_calls`` of them (no
     handler begins above ``Limits.max_unsent`` bytes), and each keeps its slot until its terminal
     message has left. Pongs share one slot, and so do Credits for Notifications, and the Credits for

@@ -32,7 +32,7 @@ from trio_rpc.protocol.states import (
     step,
 )
 from trio_rpc.protocol.streams import Streams
-from trio_rpc.util.byte_budget import Budget, Share
+from trio_rpc.util.unsent_budget import UnsentBudget, UnsentShare
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
@@ -62,9 +62,9 @@ class Protocol:
         share: counts the bytes queued for sending, in a budget that other sessions share.
     """
 
-    def __init__(self, codec: Codec, limits: Limits, share: Share | None = None) -> None:
+    def __init__(self, codec: Codec, limits: Limits, share: UnsentShare | None = None) -> None:
         self.limits = limits
-        self.share = share or Share(Budget(), limits.max_unsent_total)
+        self.share = share or UnsentShare(UnsentBudget(), limits.max_unsent_total)
         self.peer = Peer()
         self.ours = Half.SILENT
         self.theirs = Half.SILENT

@@ -23,7 +23,7 @@ from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared, shared_of_this_run
 from trio_rpc.session.streams.items import ItemReceiver
-from trio_rpc.util.byte_budget import Share
+from trio_rpc.util.unsent_budget import UnsentShare
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 
@@ -53,7 +53,7 @@ class Core:
         self.limits = options.limits
         self.name = name
         self.owner = Owner("this session")
-        share = Share(shared.unsent, options.limits.max_unsent_total)
+        share = UnsentShare(shared.unsent, options.limits.max_unsent_total)
         if (keeping := keeps(channel)) is not None:
             keeping.keep_within(share)
         self.protocol = Protocol(

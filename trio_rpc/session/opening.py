@@ -14,7 +14,7 @@ from trio_rpc.services.introspection import with_introspection
 from trio_rpc.services.tables import Table, build_table, is_per_session, resolve
 from trio_rpc.session.core import Core, Tables
 from trio_rpc.session.driver import run, start
-from trio_rpc.session.options import Options, SessionOptions, check_options
+from trio_rpc.session.options import SessionOptions, make_options
 from trio_rpc.session.session import Session
 from trio_rpc.session.streams.scopes import SCOPE, scope_method
 from trio_rpc.util.one_exception import one_exception
@@ -71,9 +71,9 @@ async def open_session(
         TypeError: an option or a service has the wrong type.
         ValueError: an option or a service has an invalid value.
     """
-    check_options(open_session, options)
+    chosen = make_options(open_session, options)
     check_on_end(on_end)
-    core = Core(channel, make_tables(services), Options(**options), name or repr(channel))
+    core = Core(channel, make_tables(services), chosen, name or repr(channel))
     async with run_session(core, on_end=on_end) as session:
         yield session
 
@@ -100,8 +100,8 @@ async def serve_session(
         TypeError: an option or a service has the wrong type.
         ValueError: an option or a service has an invalid value.
     """
-    check_options(serve_session, options)
-    core = Core(channel, make_tables(services), Options(**options), name or repr(channel))
+    chosen = make_options(serve_session, options)
+    core = Core(channel, make_tables(services), chosen, name or repr(channel))
     async with run_session(core, on_end="keep") as session:
         await session.wait_closed()
 

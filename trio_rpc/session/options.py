@@ -14,7 +14,7 @@ from trio_rpc.session.session import Filter, Session
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry
 
-__all__ = ["Authenticate", "Options", "SessionOptions", "check_options"]
+__all__ = ["Authenticate", "Options", "SessionOptions", "check_options", "make_options"]
 
 Authenticate: TypeAlias = Callable[[Session, Any], Awaitable[None]]
 """Checks the credentials of the other end: an async function of the session and the credentials.
@@ -36,6 +36,9 @@ class SessionOptions(TypedDict, total=False):
     credentials: Any
     authenticate: Authenticate | None
     error_detail: Detail
+
+
+_NAMES = SessionOptions.__annotations__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,21 +92,41 @@ class Options:
         check_detail(self.error_detail)
 
 
+def make_options(function: Callable[..., Any], options: Mapping[str, Any]) -> Options:
+    """Check the ``**options`` of a public function, and return them with the defaults.
+
+    Args:
+        function: the function that the user has called, for the texts of errors.
+        options: its ``**options``.
+
+    Raises:
+        TypeError: as :func:`check_options`, or as :class:`Options`.
+        ValueError: as :class:`Options`.
+    """
+    check_options(function, options)
+    return Options(**options)
+
+
 def check_options(function: Callable[..., Any], options: Mapping[str, object]) -> None:
     """Raise TypeError for an option that does not exist, as Python does for a call of ``function``.
 
+    Functions that pass their options on to another public function call this by itself.
+
     Args:
-        function: the public function that the options were given to.
+        function: the function that the user has called.
         options: its ``**options``.
     """
-    unknown = next((name for name in options if name not in SessionOptions.__annotations__), None)
-    if unknown is None:
-        return
-    text = f"{function.__name__}() got an unexpected keyword argument {unknown!r}"
+    for name in options:
+        if name not in _NAMES:
+            raise TypeError(_unknown(function, name))
+
+
+def _unknown(function: Callable[..., Any], option: str) -> str:
+    text = f"{function.__name__}() got an unexpected keyword argument {option!r}"
     own = inspect.signature(function).parameters.values()
     known = [one.name for one in own if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
-    near = difflib.get_close_matches(unknown, [*known, *SessionOptions.__annotations__], 1)
-    raise TypeError(f"{text}. Did you mean {near[0]!r}?" if near else text)
+    near = difflib.get_close_matches(option, [*known, *_NAMES], 1)
+    return f"{text}. Did you mean {near[0]!r}?" if near else text
 
 
 def _check_type(name: str, value: object, kind: Any, wanted: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from trio_rpc.session.calls.bugs import Bugs
-from trio_rpc.util.byte_budget import Budget
 from trio_rpc.util.per_run import PerRun
 from trio_rpc.util.rate_limited_log import RateLimitedLog
+from trio_rpc.util.unsent_budget import UnsentBudget
 
 __all__ = ["Shared", "shared_of_this_run"]
 
@@ -29,7 +29,7 @@ class Shared:
     def __init__(self) -> None:
         self.bugs = Bugs()
         self.complaints = RateLimitedLog(logger)
-        self.unsent = Budget()
+        self.unsent = UnsentBudget()
 
 
 _of_this_run = PerRun("trio_rpc sessions", Shared)

@@ -16,7 +16,7 @@ from trio_rpc.session.opening import (
     make_tables,
     run_session,
 )
-from trio_rpc.session.options import Options, check_options
+from trio_rpc.session.options import make_options
 from trio_rpc.session.session import Session
 from trio_rpc.testing.channels import memory_channel_pair
 
@@ -63,12 +63,12 @@ async def open_session_pair(
         ...         assert await client.proxy("", Adder).add(2, 3) == 5
         >>> trio.run(test_add)
     """
-    for options in (options_a, options_b):
-        check_options(open_session_pair, options)
+    chosen_a = make_options(open_session_pair, options_a)
+    chosen_b = make_options(open_session_pair, options_b)
     check_on_end(on_end)
     channel_a, channel_b = memory_channel_pair() if channels is None else channels
-    core_a = Core(channel_a, make_tables(services_a), Options(**options_a), "b")
-    core_b = Core(channel_b, make_tables(services_b), Options(**options_b), "a")
+    core_a = Core(channel_a, make_tables(services_a), chosen_a, "b")
+    core_b = Core(channel_b, make_tables(services_b), chosen_b, "a")
     async with (
         run_session(core_b, on_end="keep", wait_until_open=False) as session_b,
         run_session(core_a, on_end="keep") as session_a,

@@ -534,17 +534,17 @@ FAULTS = (
     ),
     fault(
         "the disconnected session that holds least is ended",
-        "util/byte_budget.py",
+        "util/unsent_budget.py",
         "max(self.disconnected, key=_size)",
         "min(self.disconnected, key=_size)",
-        "util/test_byte_budget.py",
+        "util/test_unsent_budget.py",
     ),
     fault(
         "a disconnected session that holds little is ended for what others hold",
-        "util/byte_budget.py",
+        "util/unsent_budget.py",
         "            if largest.size * self.shares < self.size:\n",
         "            if False:\n",
-        "util/test_byte_budget.py",
+        "util/test_unsent_budget.py",
     ),
     fault(
         "a forwarding resets its carrier while the peer is still sending",

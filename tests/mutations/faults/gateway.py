@@ -119,14 +119,14 @@ FAULTS = (
     ),
     fault(
         "a callback that waits for room for all clients together is never woken",
-        "gateway/server/budget.py",
+        "gateway/server/memory_budget.py",
         "        self.size -= size\n        self.pass_on()\n",
         "        self.size -= size\n",
         TOGETHER,
     ),
     fault(
         "a client that reads waits for those that do not",
-        "gateway/server/budget.py",
+        "gateway/server/memory_budget.py",
         "return not self._budget.is_used_up or self.size + size <= ALWAYS",
         "return not self._budget.is_used_up",
         TOGETHER,

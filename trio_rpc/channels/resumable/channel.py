@@ -64,8 +64,8 @@ from trio_rpc.channels.resumable.connection_states import ConnectionState, Conne
 from trio_rpc.channels.resumable.replay import Frame, Kind, Resumption, encode
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.errors import DecodeError
-from trio_rpc.util.byte_budget import Share
 from trio_rpc.util.time_limits import was_blocked
+from trio_rpc.util.unsent_budget import UnsentShare
 
 __all__ = ["ResumableChannel"]
 
@@ -290,7 +290,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         self._lose(self._carrier)
         return self._failure is None
 
-    def keep_within(self, share: Share) -> None:
+    def keep_within(self, share: UnsentShare) -> None:
         """Count the kept bytes in a share; end without a connection if its budget is full.
 
         Args:

@@ -45,8 +45,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from trio_rpc.errors import DecodeError
-from trio_rpc.util.byte_budget import Budget, Share
 from trio_rpc.util.replay_buffer import ReplayBuffer
+from trio_rpc.util.unsent_budget import UnsentBudget, UnsentShare
 from trio_rpc.wire.limits import Limits
 
 __all__ = [
@@ -160,7 +160,7 @@ class Resumption:
     def __init__(self, max_bytes: int) -> None:
         self.received = 0
         self.has_peer_ended = False
-        self.share = Share(Budget(), sys.maxsize)
+        self.share = UnsentShare(UnsentBudget(), sys.maxsize)
         self._sent = ReplayBuffer(MAX_PACKETS, max_bytes)
         self._told = 0
         self._received_bytes = 0

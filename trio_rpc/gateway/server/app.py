@@ -30,7 +30,6 @@ from trio_rpc.errors import InvalidArguments
 from trio_rpc.gateway.json_messages import encode, from_json, from_json_exactly
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.browser import Client
-from trio_rpc.gateway.server.budget import Budget, Share
 from trio_rpc.gateway.server.call import CallSettings, GatewayCall
 from trio_rpc.gateway.server.checks import (
     Refusal,
@@ -46,6 +45,7 @@ from trio_rpc.gateway.server.checks import (
 from trio_rpc.gateway.server.connection import Connection, End
 from trio_rpc.gateway.server.direct import DirectCaller, HeldResponse
 from trio_rpc.gateway.server.forms import Forms
+from trio_rpc.gateway.server.memory_budget import MemoryBudget, MemoryShare
 from trio_rpc.gateway.server.responses import (
     answer_http_error,
     answer_refusal,
@@ -143,8 +143,8 @@ class Gateway:
         self._clients: dict[str, Client] = {}
         self._expired: OrderedDict[str, None] = OrderedDict()
         self._results = Results(self.limits)
-        self._unsent = Budget(self.limits.max_unsent)
-        self._bodies = Budget(self.limits.max_bodies)
+        self._unsent = MemoryBudget(self.limits.max_unsent)
+        self._bodies = MemoryBudget(self.limits.max_bodies)
         # Bound: max_works for each of max_clients clients, plus max_results, plus max_direct.
         self._works: set[GatewayCall] = set()
         self._direct = 0
@@ -301,7 +301,7 @@ class Gateway:
         client = self._client_of(request)
         method = self._method(request.path_params["method"])
         with contextlib.ExitStack() as stack:
-            body = stack.enter_context(contextlib.closing(Share(self._bodies)))
+            body = stack.enter_context(contextlib.closing(MemoryShare(self._bodies)))
             data = await self._read_arguments(request, body)
             # There is no checkpoint from here on, so all that is checked now still holds when the
             # call starts.
@@ -357,7 +357,7 @@ class Gateway:
         if any(method.signature.callbacks.values()):
             raise Refusal(422, f"{method.name} has required callbacks: call it over a WebSocket")
         with contextlib.ExitStack() as stack:
-            body = stack.enter_context(contextlib.closing(Share(self._bodies)))
+            body = stack.enter_context(contextlib.closing(MemoryShare(self._bodies)))
             data = await self._read_arguments(request, body)
             nursery = self._accepting()
             if self._direct >= self.limits.max_direct:
@@ -387,7 +387,7 @@ class Gateway:
         outcome = held.work.outcome
         if outcome is None:
             return json_response(202, {"type": "running", "request_uuid": held.work.uuid})
-        share = Share(self._unsent)
+        share = MemoryShare(self._unsent)
         if not share.has_room(len(outcome)):
             raise used_up()
         share.take(len(outcome))
@@ -415,7 +415,7 @@ class Gateway:
             raise Refusal(404, str(missing(self._table, name)))
         return method
 
-    async def _read_arguments(self, request: Request, body: Share) -> dict[str, Any]:
+    async def _read_arguments(self, request: Request, body: MemoryShare) -> dict[str, Any]:
         limits = self.limits
         text = await read_body(request, limits.max_body, limits.body_timeout, body)
         try:
@@ -431,7 +431,7 @@ class Gateway:
         request: Request,
         method: BoundMethod,
         data: dict[str, Any],
-        body: Share,
+        body: MemoryShare,
         names: Sequence[str] | None = None,
     ) -> GatewayCall:
         if names is None:
@@ -457,7 +457,7 @@ class Gateway:
         except InvalidArguments as exc:
             raise Refusal(422, str(exc), exc.parameter) from None
 
-    def _ended(self, body: Share, work: GatewayCall) -> None:
+    def _ended(self, body: MemoryShare, work: GatewayCall) -> None:
         body.close()
         self._results.ended(work)
         self._works.discard(work)
@@ -467,10 +467,10 @@ class Gateway:
     # ── the WebSocket ────────────────────────────────────────────────────────────────────────
 
     async def _websocket(self, websocket: WebSocket) -> None:
-        with contextlib.closing(Share(self._bodies)) as share:
+        with contextlib.closing(MemoryShare(self._bodies)) as share:
             await self._carry(websocket, share)
 
-    async def _carry(self, websocket: WebSocket, share: Share) -> None:
+    async def _carry(self, websocket: WebSocket, share: MemoryShare) -> None:
         is_new = "resume" not in websocket.query_params
         try:
             nursery = self._admit(websocket, share, is_new=is_new)
@@ -483,7 +483,7 @@ class Gateway:
             with contextlib.suppress(WebSocketDisconnect):
                 await websocket.close(*end.value)
 
-    def _admit(self, websocket: WebSocket, share: Share, *, is_new: bool) -> trio.Nursery:
+    def _admit(self, websocket: WebSocket, share: MemoryShare, *, is_new: bool) -> trio.Nursery:
         nursery = self._accepting() if is_new else self._running()
         self._checks.check(websocket.headers)
         limit = websocket.scope.get(WITHOUT_DEFLATE)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from trio_rpc.gateway.server.budget import Budget, Share
+from trio_rpc.gateway.server.memory_budget import MemoryBudget, MemoryShare
 from trio_rpc.util.replay_buffer import ReplayBuffer
 
 __all__ = ["PIECE", "Backlog"]
@@ -37,9 +37,9 @@ class Backlog:
     """
 
     def __init__(
-        self, max_messages: int, max_bytes: int, *, keeps: bool, share: Share | None = None
+        self, max_messages: int, max_bytes: int, *, keeps: bool, share: MemoryShare | None = None
     ) -> None:
-        self._share = share or Share(Budget(math.inf))
+        self._share = share or MemoryShare(MemoryBudget(math.inf))
         self._buffer = ReplayBuffer(max_messages, max_bytes)
         self._keeps = keeps
         self._sent = 0

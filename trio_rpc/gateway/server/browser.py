@@ -15,8 +15,8 @@ import trio
 from trio_rpc.gateway.json_messages import encode, pieces_of
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.backlog import PIECE, Backlog
-from trio_rpc.gateway.server.budget import SHORT, Budget, Share
 from trio_rpc.gateway.server.call import GatewayCall
+from trio_rpc.gateway.server.memory_budget import SHORT, MemoryBudget, MemoryShare
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.time_limits import was_blocked
 
@@ -68,10 +68,10 @@ class Client:
         resumable: bool,
         pieces: bool = False,
         complaints: RateLimitedLog | None = None,
-        budget: Budget | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
-        self.budget = budget or Budget(limits.max_unsent)
-        self._share = Share(self.budget, self._wake)
+        self.budget = budget or MemoryBudget(limits.max_unsent)
+        self._share = MemoryShare(self.budget, self._wake)
         self.complaints = complaints or RateLimitedLog(logger)
         self.id = str(uuid.uuid4())
         self.token = secrets.token_urlsafe(16)

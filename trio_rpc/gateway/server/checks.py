@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect, Request
 
-from trio_rpc.gateway.server.budget import Share
+from trio_rpc.gateway.server.memory_budget import MemoryShare
 from trio_rpc.util.time_limits import time_limit
 
 __all__ = [
@@ -95,7 +95,7 @@ class RequestChecks:
             raise Refusal(403, f"pages from {origin!r:.200} may not use this server")
 
 
-async def read_body(request: Request, most: int, seconds: float, share: Share) -> bytes:
+async def read_body(request: Request, most: int, seconds: float, share: MemoryShare) -> bytes:
     """Read the body of a POST.
 
     Raises Refusal with one of these statuses:

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from trio_rpc.gateway.json_messages import encode
-from trio_rpc.gateway.server.budget import Budget, Share
 from trio_rpc.gateway.server.call import GatewayCall
+from trio_rpc.gateway.server.memory_budget import MemoryBudget, MemoryShare
 
 __all__ = ["DirectCaller", "HeldResponse"]
 
@@ -25,7 +25,7 @@ class HeldResponse(Response):
         share: counts the body; it is closed when the response was sent.
     """
 
-    def __init__(self, status: int, body: bytes, share: Share) -> None:
+    def __init__(self, status: int, body: bytes, share: MemoryShare) -> None:
         super().__init__(body, status, media_type="application/json")
         self._share = share
 
@@ -46,8 +46,8 @@ class DirectCaller:
 
     is_resumable = False
 
-    def __init__(self, budget: Budget) -> None:
-        self._share = Share(budget)
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._share = MemoryShare(budget)
         self._status = 500
         self._is_over = False
 

@@ -33,7 +33,7 @@ from starlette.websockets import WebSocketDisconnect
 from wsproto.events import Message
 from wsproto.utilities import ProtocolError
 
-from trio_rpc.gateway.server.budget import Budget, Share
+from trio_rpc.gateway.server.memory_budget import MemoryBudget, MemoryShare
 from trio_rpc.gateway.server.websocket import WITHOUT_DEFLATE
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
@@ -101,10 +101,10 @@ class _Buffer(WebsocketBuffer):
         super().__init__(max_length)
         self._stream = weakref.ref(stream)  # which holds this
         self._shutdown_timeout = LINGER
-        self._share = Share(Budget(math.inf))
+        self._share = MemoryShare(MemoryBudget(math.inf))
         self._is_dying = False
 
-    def limit(self, max_message: int, shutdown_timeout: float, share: Share) -> None:
+    def limit(self, max_message: int, shutdown_timeout: float, share: MemoryShare) -> None:
         """Set the bounds of this WebSocket's messages.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trio_rpc.util.byte_budget import Budget, Share
+from trio_rpc.util.unsent_budget import UnsentBudget, UnsentShare
 
 MOST = 1_000
 
@@ -11,14 +11,14 @@ class Disconnected:
     """A share without a connection, which notes in a list that its session was ended."""
 
     def __init__(self, budget, name, kept, ended):
-        self.share = Share(budget, MOST)
+        self.share = UnsentShare(budget, MOST)
         self.share.keep(kept)
         self.share.disconnect(lambda: ended.append(name))
 
 
 def test_a_budget_counts_the_queued_and_the_kept_bytes_of_all_shares():
-    budget = Budget()
-    one, other = Share(budget, MOST), Share(budget, MOST)
+    budget = UnsentBudget()
+    one, other = UnsentShare(budget, MOST), UnsentShare(budget, MOST)
     one.queue(300)
     one.keep(200)
     other.queue(499)
@@ -33,10 +33,10 @@ def test_a_budget_counts_the_queued_and_the_kept_bytes_of_all_shares():
 
 
 def test_a_full_budget_ends_disconnected_sessions_with_the_largest_share_first():
-    budget, ended = Budget(), []
+    budget, ended = UnsentBudget(), []
     for name, kept in (("small", 50), ("large", 450), ("middle", 400)):
         Disconnected(budget, name, kept, ended)
-    connected = Share(budget, MOST)
+    connected = UnsentShare(budget, MOST)
     connected.queue(99)
     assert ended == []
     connected.queue(100)
@@ -46,32 +46,32 @@ def test_a_full_budget_ends_disconnected_sessions_with_the_largest_share_first()
 
 
 def test_a_full_budget_does_not_end_a_session_whose_share_is_below_the_average():
-    budget, ended = Budget(), []
+    budget, ended = UnsentBudget(), []
     Disconnected(budget, "small", 100, ended)
     for _ in range(3):
-        Share(budget, MOST).queue(300)
+        UnsentShare(budget, MOST).queue(300)
     assert budget.size == MOST
     assert ended == []
 
 
 def test_a_session_that_loses_its_connection_while_the_budget_is_full_is_ended_at_once():
-    budget, ended = Budget(), []
-    Share(budget, MOST).queue(400)
+    budget, ended = UnsentBudget(), []
+    UnsentShare(budget, MOST).queue(400)
     Disconnected(budget, "large", 700, ended)
     assert (ended, budget.size) == (["large"], 400)
 
 
 def test_a_session_with_a_new_connection_is_not_ended():
-    budget, ended = Budget(), []
+    budget, ended = UnsentBudget(), []
     one = Disconnected(budget, "one", 700, ended)
     one.share.connect()
-    Share(budget, MOST).queue(400)
+    UnsentShare(budget, MOST).queue(400)
     assert ended == []
 
 
 def test_a_share_that_has_left_counts_no_more_and_takes_no_results():
-    budget = Budget()
-    share = Share(budget, MOST)
+    budget = UnsentBudget()
+    share = UnsentShare(budget, MOST)
     share.queue(10)
     share.leave()
     share.queue(500)

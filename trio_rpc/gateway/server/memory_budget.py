@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from trio_rpc.errors import Overloaded
 
-__all__ = ["ALWAYS", "SHORT", "Budget", "Share"]
+__all__ = ["ALWAYS", "SHORT", "MemoryBudget", "MemoryShare"]
 
 ALWAYS = 16 * 1024
 """Bytes that each share may hold, however many the others hold.
@@ -34,7 +34,7 @@ SHORT = 1024
 """Bytes of a message that ends a call and is always held. Bound: one for each running call."""
 
 
-class Budget:
+class MemoryBudget:
     """Bytes that many shares hold together.
 
     Args:
@@ -48,7 +48,7 @@ class Budget:
         self.size = 0
         self._most = most
         # In the order in which they began to wait. Bound: one entry for each client.
-        self._waiting: dict[Share, None] = {}
+        self._waiting: dict[MemoryShare, None] = {}
 
     @property
     def is_used_up(self) -> bool:
@@ -76,16 +76,16 @@ class Budget:
             if share.wake():
                 return
 
-    def add_waiting(self, share: Share) -> None:
+    def add_waiting(self, share: MemoryShare) -> None:
         """Wake this share when there is room; it keeps its place if it already waits."""
         self._waiting[share] = None
 
-    def forget(self, share: Share) -> None:
+    def forget(self, share: MemoryShare) -> None:
         """Do not wake this share."""
         self._waiting.pop(share, None)
 
 
-class Share:
+class MemoryShare:
     """The bytes of one holder.
 
     Args:
@@ -96,7 +96,7 @@ class Share:
         size: bytes that the holder holds.
     """
 
-    def __init__(self, budget: Budget, wake: Callable[[], bool] | None = None) -> None:
+    def __init__(self, budget: MemoryBudget, wake: Callable[[], bool] | None = None) -> None:
         self._wake = wake
         self.size = 0
         self._budget = budget

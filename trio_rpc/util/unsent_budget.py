@@ -1,4 +1,4 @@
-"""A budget of bytes that many sessions share; each counts its own bytes in a share of it.
+"""The bytes that many sessions hold for their peers; each counts its own in a share of one budget.
 
 Theory of operation
 ===================
@@ -29,10 +29,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["Budget", "Share"]
+__all__ = ["UnsentBudget", "UnsentShare"]
 
 
-class Budget:
+class UnsentBudget:
     """Counts the bytes that sessions hold for their peers.
 
     Attributes:
@@ -47,7 +47,7 @@ class Budget:
     def __init__(self) -> None:
         self.size = 0
         self.shares = 0
-        self.disconnected: dict[Share, Callable[[], None]] = {}
+        self.disconnected: dict[UnsentShare, Callable[[], None]] = {}
 
     def relieve(self, most: int) -> None:
         """End disconnected sessions with large shares, until fewer than ``most`` bytes are held."""
@@ -60,7 +60,7 @@ class Budget:
             end()
 
 
-class Share:
+class UnsentShare:
     """The bytes that one session holds.
 
     Args:
@@ -75,7 +75,7 @@ class Share:
 
     __slots__ = ("_budget", "_most", "held", "kept", "queued")
 
-    def __init__(self, budget: Budget, most: int) -> None:
+    def __init__(self, budget: UnsentBudget, most: int) -> None:
         self._budget = budget
         self._most = most
         self.queued = self.held = self.kept = 0
@@ -138,7 +138,7 @@ class Share:
         self.connect()
         self._budget.size -= self.size
         self._budget.shares -= 1
-        self._budget = Budget()
+        self._budget = UnsentBudget()
         self.queued = self.held = self.kept = 0
         self._most = 0  # a full budget: results that are still to come are dropped
 
@@ -150,5 +150,5 @@ class Share:
             budget.relieve(self._most)
 
 
-def _size(share: Share) -> int:
+def _size(share: UnsentShare) -> int:
     return share.size
