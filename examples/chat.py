@@ -46,15 +46,15 @@ class Room:
         return await self._tell_all(who, line)
 
     async def _tell_all(self, who: str, line: str) -> int:
-        told = 0
+        reached = 0
         for session in tuple(self._members):
             with trio.move_on_after(1) as scope:  # a slow member delays the others by 1 s at most
                 try:
                     await session.proxy("member", Member).hear(who, line)
                 except trio_rpc.RpcError:
                     continue
-            told += not scope.cancelled_caught
-        return told
+            reached += not scope.cancelled_caught
+        return reached
 
 
 services = {"room": Room()}

@@ -70,7 +70,7 @@ async def test_a_fault_is_noticed_or_survives_and_the_checkout_stays_as_it_was()
     noticed = fault("noticed", "wire/registry.py", "LAST_TAG = 127", "LAST_TAG = 126", test)
     survives = fault("survives", "wire/registry.py", '"""Your own classes', '"""Your classes', test)
     reported = []
-    outcomes = await run_all([noticed, survives], workers=1, seconds=60, told=reported.append)
+    outcomes = await run_all([noticed, survives], workers=1, seconds=60, report=reported.append)
     assert [each.kind for each in outcomes] == ["noticed", "survived"]
     assert outcomes[0].by == test
     assert reported == outcomes

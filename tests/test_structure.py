@@ -41,7 +41,7 @@ SAME_NAMES = {
 """Other file names used twice: the files treat one subject in different layers."""
 
 
-def test_there_is_something_to_look_at():
+def test_the_modules_are_found():
     assert {"errors.py", "protocol/protocol.py"} <= set(TEXTS)
 
 

@@ -190,7 +190,7 @@ class _IsolatedErrors:
         _traceback: TracebackType | None,
     ) -> bool:
         if isinstance(exc, OSError):
-            text = "%s did not get as far as a session: %s"
+            text = "the connection of %s did not become a session: %s"
             self._complaints.log(logging.INFO, text, self._name, exc)
         elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken | SessionClosed):
             text = "the session with %s was not opened: %s"

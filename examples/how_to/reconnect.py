@@ -41,13 +41,13 @@ class Clock:
     def __init__(self, name: str, *, is_last: bool) -> None:
         self.name = name
         self.is_last = is_last
-        self.has_told = trio.Event()
+        self.has_ticked = trio.Event()
 
     @trio_rpc.stream
     async def ticks(self) -> AsyncGenerator[str, None]:
         yield f"{self.name} server, tick 1"
         yield f"{self.name} server, tick 2"
-        self.has_told.set()
+        self.has_ticked.set()
         if not self.is_last:
             await trio.sleep_forever()
 
@@ -60,11 +60,11 @@ async def main() -> None:
             await trio.sleep(0.2)
             first = Clock("first", is_last=False)
             async with trio_rpc.open_server({"clock": first}, url) as server:
-                await first.has_told.wait()
+                await first.has_ticked.wait()
                 await server.drain(grace=0.1)
             second = Clock("second", is_last=True)
             async with trio_rpc.open_server({"clock": second}, url) as server:
-                await second.has_told.wait()
+                await second.has_ticked.wait()
                 await server.drain(grace=0.1)
 
 

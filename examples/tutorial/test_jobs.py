@@ -4,8 +4,8 @@ from jobs import Jobs
 
 
 async def test_render_reports_each_frame(autojump_clock):
-    told = []
+    progress = []
     async with open_session_pair({"jobs": Jobs()}) as (_, session):
         jobs = session.proxy("jobs", Jobs)
-        assert await jobs.render(3, told.append) == "rendered 3 frames"
-    assert told == [1, 2, 3]
+        assert await jobs.render(3, progress.append) == "rendered 3 frames"
+    assert progress == [1, 2, 3]

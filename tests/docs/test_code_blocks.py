@@ -34,7 +34,7 @@ def app():
     return pytest.importorskip("trio_rpc.cli.app", reason="the extra cli is not installed").app
 
 
-def test_there_is_something_to_look_at():
+def test_the_code_blocks_are_found():
     assert PROGRAMS
 
 

@@ -49,7 +49,7 @@ PASTED = "docs/how-to/command-line.md"
 TESTS = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
 
 
-def test_there_is_something_to_look_at():
+def test_the_programs_are_found():
     assert len(SHOWN) > 20
     assert len(ALONE) > 10
 

@@ -27,7 +27,7 @@ class Bench:
 
     @method
     async def bug(self) -> None:
-        raise ValueError("a test's own")
+        raise ValueError("raised by the test")
 
     @method
     async def hangs(self) -> None:

@@ -229,7 +229,7 @@ async def test_time_in_which_this_program_is_blocked_is_not_counted_for_a_first_
 
 
 @pytest.mark.parametrize("returns", [True, False])
-async def test_a_client_is_not_over_whose_next_connection_waited_while_this_program_was_blocked(
+async def test_a_client_is_kept_if_its_next_connection_waited_while_this_program_was_blocked(
     autojump_clock, nursery, returns
 ):
     client = Client(GatewayLimits(grace=60, keepalive=1000), resumable=True)

@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _list(faults, as_json=options.json)
         return 0
     try:
-        with progress(len(faults), quiet=options.json) as told:
+        with progress(len(faults), quiet=options.json) as report:
             outcomes = trio.run(
                 partial(
-                    run_all, faults, workers=options.workers, seconds=options.timeout, told=told
+                    run_all, faults, workers=options.workers, seconds=options.timeout, report=report
                 )
             )
     except TestsFailError as exc:

@@ -83,7 +83,7 @@ def complaint(one: Fault, root: Path = ROOT) -> str | None:
 
 
 def missing_tests(one: Fault, root: Path = ROOT) -> list[str]:
-    """Return those of its tests that do not exist."""
+    """Return its tests that do not exist."""
     return [test for test in one.tests if not _exists(root / "tests", test)]
 
 

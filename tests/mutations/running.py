@@ -58,7 +58,7 @@ class Outcome:
 
 
 async def run_all(
-    faults: Sequence[Fault], *, workers: int, seconds: float, told: Callable[[Outcome], None]
+    faults: Sequence[Fault], *, workers: int, seconds: float, report: Callable[[Outcome], None]
 ) -> list[Outcome]:
     """Run the tests of each fault, several at a time, and return the outcomes.
 
@@ -66,7 +66,7 @@ async def run_all(
         faults: the faults to apply, one after the other.
         workers: the number of copies of the tree, and of parallel runs.
         seconds: the time limit of one run.
-        told: a function that is called with each outcome as soon as it is known.
+        report: a function that is called with each outcome as soon as it is known.
 
     Raises:
         TestsFailError: the tests fail without any fault.
@@ -77,7 +77,7 @@ async def run_all(
     async def work(tree: Path) -> None:
         for one in waiting:  # shared by all workers
             outcomes[one] = await _try(one, tree, seconds)
-            told(outcomes[one])
+            report(outcomes[one])
 
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         trees = [Path(folder) / str(number) for number in range(min(workers, len(faults)))]

@@ -48,7 +48,7 @@ class Call:
     """The result or error that its handler ended with."""
     started: bool = False
     cancelled: bool = False
-    handler_was_told: bool = False
+    handler_was_cancelled: bool = False
     """Whether its handler has received the cancellation."""
     parent: int | None = None
     has_items: bool = False
@@ -221,7 +221,7 @@ class TwoEnds(RuleBasedStateMachine):
         if end.protocol.may_send_item(number):
             assert call.has_items
             end.protocol.item(number, item)
-            call.yielded += number in end.protocol.incoming and not call.handler_was_told
+            call.yielded += number in end.protocol.incoming and not call.handler_was_cancelled
         else:
             with pytest.raises(LocalProtocolError):
                 end.protocol.item(number, item)
@@ -345,9 +345,9 @@ class TwoEnds(RuleBasedStateMachine):
     def on_cancel(self, sender, receiver, cancel):
         call = sender.calls[cancel.id]
         assert call.cancelled
-        assert not call.handler_was_told
+        assert not call.handler_was_cancelled
         assert cancel.id in receiver.running
-        call.handler_was_told = True
+        call.handler_was_cancelled = True
 
     def on_reply(self, sender, receiver, reply):
         call = receiver.calls[reply.id]

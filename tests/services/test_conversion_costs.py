@@ -1,4 +1,4 @@
-"""What converting a value costs, in units of ``Limits.max_nodes``."""
+"""The cost of converting a value, in units of ``Limits.max_nodes``."""
 
 from __future__ import annotations
 

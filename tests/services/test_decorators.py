@@ -142,6 +142,8 @@ def test_a_declared_exception_may_have_the_name_of_a_built_in_one():
 
 
 @pytest.mark.parametrize(("raises", "hint"), [(Gone, "Gone"), ([Gone], "ValueError"), (7, "Value")])
-def test_raises_that_is_not_a_tuple_is_refused_with_how_to_write_it(raises, hint):
+def test_raises_that_is_not_a_tuple_is_refused_with_an_error_that_says_how_to_write_it(
+    raises, hint
+):
     with pytest.raises(TypeError, match=rf"must be a tuple .*: raises=\({hint}"):
         method(raises=raises)

@@ -362,7 +362,8 @@ def test_a_peer_cannot_choose_which_attributes_are_set():
     assert exc.args == ("a",)
     assert set(vars(exc)) == {"__notes__"}
     assert exc.__cause__ is None
-    assert exc.__notes__[0].startswith("lost on its way, since they do not fit here: 'path', ")
+    lost = "lost on its way, since this end's class does not accept them: 'path', "
+    assert exc.__notes__[0].startswith(lost)
 
 
 def test_attributes_are_checked_against_the_annotations():

@@ -629,7 +629,7 @@ def model_of(annotation: Any, **config: Any) -> Any:
     ("annotation", "text"),
     [
         (pydantic.ImportString, "'field' of Made cannot be a ImportString: it would import"),
-        (pydantic.ImportString[Any], "it would import what a peer names"),
+        (pydantic.ImportString[Any], "it would import a module that a peer chooses"),
         (pydantic.Json, "cannot be a Json: .*write the type itself"),
         (pydantic.Json[set[int]], "cannot be a Json"),
         (list[pydantic.Json[int]], "cannot be a Json"),
@@ -650,7 +650,7 @@ def test_a_field_that_can_never_be_sent_is_refused(annotation, text):
 
 
 def test_an_import_string_is_refused_outside_of_models_too():
-    with pytest.raises(TypeError, match="it would import what a peer names"):
+    with pytest.raises(TypeError, match="it would import a module that a peer chooses"):
         adapt(pydantic.ImportString)
 
 

@@ -1,4 +1,4 @@
-"""Annotations by which nothing could ever be checked are refused at registration.
+"""Annotations that no value could ever be checked against are refused at registration.
 
 The text names the method and the place, and says what to write instead.
 """
@@ -28,7 +28,7 @@ NO_TYPES = [
     (print, r"print is a function: write Callable"),
     (5, r"5 is a value: write Literal\[5\]"),
     (trio, "trio is a module: write a class in it"),
-    (TypeGuard[int], "TypeGuard says something to type checkers only: write bool"),
+    (TypeGuard[int], "TypeGuard has a meaning only for type checkers: write bool"),
     (ClassVar, "ClassVar is not a type of values"),
     (Final, "Final is not a type of values"),
     (Optional, "Optional is not a type of values"),
@@ -140,7 +140,7 @@ def test_a_result_that_only_a_type_checker_can_resolve_is_refused_at_the_proxy_o
 
 
 @pytest.mark.parametrize("annotation", [int, list[int], Iterator[int], Iterable[int]])
-def test_a_stream_whose_annotation_is_not_a_streams_is_refused_at_registration(annotation):
+def test_a_stream_without_the_annotation_of_a_stream_is_refused_at_registration(annotation):
     async def ask(self):
         yield
 
@@ -188,7 +188,7 @@ BARE = ["List", "Dict", "Tuple", "Callable", "AsyncIterator", "AsyncGenerator", 
 
 
 @pytest.mark.parametrize("name", BARE)
-def test_a_bare_type_of_typing_says_nothing_about_what_is_in_it(name):
+def test_a_bare_type_of_typing_accepts_any_contents(name):
     ask = _argument(getattr(typing, name))
     assert build_table(type("Odd", (), {"ask": ask})())
     ask = _argument(typing.Dict[str, getattr(typing, name)])  # noqa: UP006 - as it is written

@@ -146,7 +146,7 @@ def test_the_other_keys_of_a_typed_dict_arrive(annotation, value, received):
         (Scores, {"name": "n", "a": ["x"]}, "Expected `int`, got `str`"),
         (Of[int], {"name": "n", "a": "x"}, "Expected `int`, got `str`"),
         (Closed, {"name": "n", "a": 1}, "unknown field `a`"),
-        (Nothing, {"name": "n", "a": 1}, "Expected nothing"),
+        (Nothing, {"name": "n", "a": 1}, "Expected no value"),
         (Quoted, {"name": "n", "a": {"name": "m", "b": 1}}, "unknown field `b`"),
     ],
 )
@@ -199,7 +199,7 @@ class Node(pydantic.BaseModel, Generic[T]):
     nodes: list[Node[T]] = []
 
 
-def test_a_generic_model_that_contains_itself_is_refused_in_our_words():
+def test_a_generic_model_that_contains_itself_is_refused_with_an_error_of_this_library():
     with pytest.raises(
         TypeError, match=r"ask: .* parameter 'x' .*'nodes' of Node.* contains itself.*: write a "
     ):

@@ -835,7 +835,7 @@ def test_a_union_inside_itself_takes_time_in_proportion_to_its_levels(fields):
     assert costs[1] < 2.5 * costs[0]
 
 
-def test_equal_texts_in_a_union_are_converted_each_for_itself():
+def test_equal_texts_in_a_union_are_converted_separately():
     made = convert_to(["a", "a"], adapt(list[pathlib.Path | int]))
     assert made == [pathlib.Path("a")] * 2
     first, second = convert_to([{"left": 1}, {"left": 1}], adapt(list[Left | Right]))

@@ -237,7 +237,8 @@ async def test_an_alias_of_itself_is_resolved_once():
 
 
 class Point(TypedDict):
-    """A class with the name of one in the module of the aliases, which means that one."""
+    """A class with the same name as one in the module of the aliases, where the name means the
+    latter."""
 
     name: str
 
@@ -287,7 +288,7 @@ async def test_a_name_in_an_alias_is_that_of_the_module_where_the_alias_is_defin
     assert got == [received]
 
 
-async def test_a_name_that_an_alias_does_not_find_is_named_at_registration():
+async def test_an_unknown_name_in_an_alias_is_reported_at_registration():
     class Local(TypedDict):
         x: set[int]
 
@@ -322,7 +323,7 @@ ENDLESS = """
 
 @pytest.mark.parametrize("annotation", ["Itself", "Grows[int]"])
 @pytest.mark.parametrize("where", ["x", "result"])
-async def test_an_alias_without_an_end_is_refused_in_our_words(annotation, where):
+async def test_an_alias_without_an_end_is_refused_with_an_error_of_this_library(annotation, where):
     service = _service(_made(ENDLESS), **{where: annotation})
-    with pytest.raises(TypeError, match=r"ask: .* has no end"):
+    with pytest.raises(TypeError, match=r"ask: .* (without end|has no end)"):
         build_table(type("Desk", (), {"ask": method(service)})())

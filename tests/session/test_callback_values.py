@@ -682,7 +682,9 @@ async def test_the_interface_decides_about_the_items_of_a_container(session_pair
         await session.proxy("", Tells).several(f)
 
 
-async def test_so_it_does_for_a_base_class_and_for_the_items_of_a_stream(session_pair):
+async def test_the_interface_also_decides_about_a_base_class_and_the_items_of_a_stream(
+    session_pair,
+):
     class Better:
         @method
         async def one(self, f: Callable[[Quote2], Awaitable[None]]) -> None:

@@ -241,7 +241,7 @@ class Waiting:
     @method
     async def fails(self) -> None:
         await trio.lowlevel.checkpoint()
-        raise ValueError("a test's own")
+        raise ValueError("raised by the test")
 
 
 async def _use(session, way):

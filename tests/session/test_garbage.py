@@ -59,11 +59,11 @@ class Bench:
     @method(raises=(Gone,))
     async def declared(self) -> None:
         await trio.lowlevel.checkpoint()
-        raise Gone("a test's own")
+        raise Gone("raised by the test")
 
     @method
     async def bug(self) -> None:
-        raise ValueError("a test's own")
+        raise ValueError("raised by the test")
 
     @stream
     async def ticks(self, count: int) -> AsyncGenerator[int, None]:
@@ -73,7 +73,7 @@ class Bench:
     @stream
     async def breaks(self) -> AsyncGenerator[int, None]:
         yield 1
-        raise ValueError("a test's own")
+        raise ValueError("raised by the test")
 
     @duplex
     async def chat(self, channel: trio.abc.Channel[int]) -> None:
@@ -105,7 +105,7 @@ class Bench:
     async def fail_later(self) -> None:
         async def fail():
             await trio.sleep(1)
-            raise ValueError("a test's own")
+            raise ValueError("raised by the test")
 
         current_call().nursery.start_soon(fail)
 
@@ -233,7 +233,7 @@ async def called_back(session, proxy):
         return 2 * value
 
     async def fails(_value):
-        raise ValueError("a test's own")
+        raise ValueError("raised by the test")
 
     assert await proxy.call_back(double) == 2
     with contextlib.suppress(ValueError):
@@ -359,7 +359,7 @@ async def test_a_session_with_filters_leaves_no_garbage(autojump_clock, use):
 
 async def test_a_filter_that_refuses_leaves_no_garbage(autojump_clock):
     async def refuse(_call, _proceed):
-        raise Overloaded("a test's own")
+        raise Overloaded("raised by the test")
 
     async def scenario():
         async with pair(options_b={"filters": [refuse]}) as (session, _):
@@ -376,7 +376,7 @@ async def test_a_block_that_raises_leaves_no_garbage(autojump_clock):
     async def scenario():
         with contextlib.suppress(LookupError):
             async with pair():
-                raise LookupError("a test's own")
+                raise LookupError("raised by the test")
 
     assert await unreachable(scenario) == []
 
@@ -441,7 +441,7 @@ async def test_a_peer_that_breaks_the_protocol_leaves_no_garbage(autojump_clock)
 async def test_a_refused_handshake_leaves_no_garbage(autojump_clock):
     async def refuse(_session, _credentials):
         await trio.lowlevel.checkpoint()
-        raise Refused("a test's own")
+        raise Refused("raised by the test")
 
     async def refusing(channel):
         with contextlib.suppress(Refused):

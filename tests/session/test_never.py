@@ -44,7 +44,7 @@ class Stops:
 
     @method
     async def ask(self, f: Callable[[], Awaitable[Never]]) -> str:
-        with pytest.raises(trio_rpc.DecodeError, match="Expected nothing"):
+        with pytest.raises(trio_rpc.DecodeError, match="Expected no value"):
             await f()
         return "raised"
 
@@ -79,9 +79,9 @@ async def test_no_item_started_value_or_result_of_a_callback_is_a_never(session_
         stops = session.proxy("", Stops)
         assert await stops.ask(lambda: 1) == "raised"
         async with stops.items() as items:
-            with pytest.raises(trio_rpc.DecodeError, match="Expected nothing"):
+            with pytest.raises(trio_rpc.DecodeError, match="Expected no value"):
                 await items.receive()
-        with pytest.RaisesGroup(pytest.RaisesExc(trio_rpc.DecodeError, match="Expected nothing")):
+        with pytest.RaisesGroup(pytest.RaisesExc(trio_rpc.DecodeError, match="Expected no value")):
             async with trio.open_nursery() as nursery:
                 await nursery.start(stops.started)
 
@@ -94,7 +94,7 @@ async def test_a_result_of_another_program_does_not_fit_never(session_pair):
 
     async with session_pair(Returns(), None) as (_, session):
         with pytest.raises(
-            trio_rpc.DecodeError, match=r"result of wait: Expected nothing, .*`int`"
+            trio_rpc.DecodeError, match=r"result of wait: Expected no value, .*`int`"
         ):
             await session.proxy("", Stops).wait(1)
 
@@ -112,7 +112,7 @@ async def test_an_empty_list_and_an_absent_key_have_no_values(session_pair):
     async with session_pair(Empty(), None) as (_, session):
         assert await session.proxy("", Empty).count([], {}, 1) == 1
         for args in (([1], {}, 1), ([], {"gone": 1}, 1)):
-            with pytest.raises(trio_rpc.InvalidArguments, match="Expected nothing"):
+            with pytest.raises(trio_rpc.InvalidArguments, match="Expected no value"):
                 await session.proxy("", Empty).count(*args)
 
 

@@ -99,7 +99,7 @@ async def test_a_result_is_refused_by_the_callers_own_limit():
         assert await service.take(MANY) == 150  # at the other end, the limit is larger
 
 
-async def test_each_item_of_a_stream_has_the_bound_for_itself():
+async def test_each_item_of_a_stream_has_its_own_bound():
     async with open_session_pair(Service(), options_b=SMALL) as (_, client):
         async with client.proxy("", Service).items() as items:
             assert len(await items.receive()) == 50

@@ -294,7 +294,7 @@ async def test_law_12_a_servers_bound_holds_for_many_sessions_below_their_own_bo
         waiting = [session.statistics().bytes_waiting for session, _ in sessions]
         assert sum(waiting) <= LIMITS.max_unsent_total + count * SIZE
         assert max(waiting) <= LIMITS.max_unsent
-        # Sessions with session_with_stalled_peer data do not stop a session that has none.
+        # Sessions with unsent data do not stop a session that has none.
         session, peer = await stack.enter_async_context(
             session_with_raw_peer(service, limits=LIMITS)
         )

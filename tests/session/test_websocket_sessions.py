@@ -61,7 +61,7 @@ async def test_a_server_survives_invalid_input(no_time, caplog, server_tls, sche
     assert [record.levelname for record in caplog.records] == ["INFO"]
     assert caplog.records[0].exc_info is None
     assert "\n" not in caplog.text.strip()
-    assert "did not get as far as a session" in caplog.text or "was not opened" in caplog.text
+    assert "did not become a session" in caplog.text or "was not opened" in caplog.text
 
 
 async def test_no_service_is_made_for_an_origin_that_is_not_allowed(no_time):

@@ -19,7 +19,7 @@ class Held:
 
 async def fails(held):
     await trio.lowlevel.checkpoint()
-    raise OSError("a test's own")
+    raise OSError("raised by the test")
 
 
 async def translates(held):
@@ -51,7 +51,7 @@ async def test_the_traceback_still_shows_every_place():
     ]
     assert places(exc.__cause__) == [
         ("translates", "await fails(held)"),
-        ("fails", 'raise OSError("a test\'s own")'),
+        ("fails", 'raise OSError("raised by the test")'),
     ]
     carets = str.maketrans("", "", "^~")  # only real code has columns to mark
     after = traceback.format_exception(exc)
@@ -92,7 +92,7 @@ def test_the_parts_and_contexts_of_a_group_keep_their_places():
     before, part = raised(KeyError("before")), raised(ValueError("part"))
     part.__context__ = before
     before.__context__ = part  # Python makes no such cycle itself, but accepts one
-    group = raised(ExceptionGroup("a test's own", [part]))
+    group = raised(ExceptionGroup("raised by the test", [part]))
     keep_all_places(group)
     for exc in (group, part, before):
         assert places(exc) == [("raised", "raise exc")]
@@ -100,7 +100,7 @@ def test_the_parts_and_contexts_of_a_group_keep_their_places():
 
 
 def test_an_uncaught_exception_is_printed_with_its_places(capfd):
-    exc = raised(ValueError("a test's own"))
+    exc = raised(ValueError("raised by the test"))
     keep_all_places(exc)
     sys.__excepthook__(type(exc), exc, exc.__traceback__)
     printed = capfd.readouterr().err

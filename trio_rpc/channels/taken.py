@@ -1,4 +1,4 @@
-"""How much of the written data the other end has taken, as far as the system can tell.
+"""The amount of written data that the other end has taken, as far as the system can tell.
 
 A stream that waits in ``send_all`` does not report how much it has written. A socket does not
 either: a Unix socket of Linux has room again only when three quarters of its buffer have been read,

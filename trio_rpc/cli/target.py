@@ -45,7 +45,7 @@ def load_services(target: str) -> object:
 
 
 def _check(target: str, services: object) -> None:
-    """Report faults of the services now that would otherwise fail each session."""
+    """Report now the faults of services that would otherwise fail each session."""
     if is_per_session(services):
         if isinstance(services, type) and not marked_methods(services):
             raise Usage(f"{target} cannot be served: the class has no methods marked with @method")

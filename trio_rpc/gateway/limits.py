@@ -19,7 +19,7 @@ class GatewayLimits:
     """The most bytes of one POST's body; a larger one is answered 413."""
 
     max_nodes: int = 250_000
-    """What converting the arguments of one POST to their annotated types may cost.
+    """The cost that converting the arguments of one POST to their annotated types may have.
 
     The unit is that of ``Limits.max_nodes``. A call beyond it is answered with InvalidArguments.
     """
@@ -51,7 +51,8 @@ class GatewayLimits:
     """
 
     shutdown_timeout: float = 1.0
-    """Seconds that the socket of such a connection stays open, so that the client can read why."""
+    """Seconds that the socket of such a connection stays open, so that the client can read the
+    reason."""
 
     callbacks_ahead: int = 1_000
     """The most callbacks of one call that the client has not handled; then the handler waits."""

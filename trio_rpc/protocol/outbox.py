@@ -37,7 +37,7 @@ CONTROL_ROOM = 32
 SHORT_PIECE = 64 * 1024
 """Bytes of a piece while small messages may follow: none of them waits for more than this."""
 
-# A tag is the id of the call that a message ends, or minus the id of the call that it begins.
+# A tag is the id of the call that a message ends, or the negated id of the call that it begins.
 NOTHING = 0
 _NO_PONG = -1
 
@@ -46,7 +46,7 @@ _NO_PONG = -1
 class _Large:
     data: BufferList
     tag: int
-    """The id of the call that this message ends, minus the id of the one it begins, or NOTHING."""
+    """The id of the call that it ends, the negated id of the one that it begins, or NOTHING."""
     call: int
     """The id of the peer's call that this message belongs to, or NOTHING."""
     behind: int
@@ -134,7 +134,7 @@ class Outbox:
 
         Args:
             data: the message; a BufferList is not copied.
-            tag: the id of the call that it ends, or minus the id of the one that it begins.
+            tag: the id of the call that it ends, or the negated id of the one that it begins.
             call: the id of the peer's call that it belongs to, if it does not end that call.
                 Messages of one call leave in the order in which they were put.
         """

@@ -9,7 +9,7 @@ from trio_rpc.wire.scan import BytesPosition, find_large
 __all__ = ["Pieces"]
 
 REACH = 32
-"""Bytes reserved at most for a large object, for each byte of its message that has arrived."""
+"""The most bytes reserved for a large object, for each byte of its message that has arrived."""
 
 _NO_BYTES = b"\xc4\0"
 

@@ -1,8 +1,8 @@
 """The protocol of one session, without I/O: bytes in, events out; verbs in, bytes out.
 
 A driver feeds packets to :meth:`Protocol.receive`, acts on the events, calls the verbs and writes
-what :meth:`Protocol.next_packet` gives. Nothing here waits, sleeps, logs or asks for the time. The
-theory and the tables are in ``states.py``.
+the packets of :meth:`Protocol.next_packet`. Nothing here waits, sleeps, logs or asks for the time.
+The theory and the tables are in ``states.py``.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Protocol:
         self.counters.packets_received += 1
         self.counters.bytes_received += len(packet)
         if len(packet) > self.limits.max_packet:
-            raise self._broken(f"a packet of {len(packet):,} bytes is larger than was allowed")
+            raise self._broken(f"a packet of {len(packet):,} bytes is larger than allowed")
         if self.theirs is Half.SILENT and (refusal := refusal_of(packet)) is not None:
             self.theirs = Half.ENDED
             raise refusal

@@ -8,8 +8,8 @@ keep the state of both. A channel neither loses nor reorders packets, so the rec
 half is the sender's state of it some time ago. Both ends use the same tables, with the roles
 exchanged: a message that is illegal to send is also illegal to receive.
 
-A half begins SILENT. Its first message is Hello, so that two programs that do not fit find out
-before anything else can be misread. Then comes Welcome, which says: "I have read *your* Hello and
+A half begins SILENT. Its first message is Hello, so that two incompatible programs notice this
+before they misread anything else. Then comes Welcome, which says: "I have read *your* Hello and
 accept you: you may call." An end that checks credentials may take time before its Welcome. Any
 other end sends it together with its Hello, or as soon as the other Hello has arrived. An end may
 call once the *other* half has sent its Welcome, so a Request that arrives before the receiver has

@@ -93,7 +93,7 @@ def reader(adapted: Any) -> Callable[[Any, Read], Any]:
     The returned function raises TypeError or ValueError. The text ends with the path of the value
     that does not fit, and msgspec adds the path to the part after it.
     """
-    if isinstance(adapted, AdapterType):  # without msgspec, which only calls it
+    if isinstance(adapted, AdapterType):  # without msgspec, which would only call it
         part: Any = adapted
         return lambda value, read: part.convert(value, read)
     if isinstance(adapted, type) and issubclass(adapted, msgspec.Struct):

@@ -1,4 +1,4 @@
-"""What an error text says about a value that does not fit."""
+"""Texts about values that do not fit their annotations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from trio_rpc.util.text import one_line
 __all__ = ["complaint"]
 
 _IN_PYTHON: Final = types.MappingProxyType({"null": "None", "array": "list", "object": "dict"})
-"""What msgspec calls by the names of JSON."""
+"""Names of JSON that msgspec uses in its texts, and the names that Python has for them."""
 
 
 def complaint(exc: Exception, *, in_json: bool = False) -> str:
-    """Return one line of text that says what does not fit; ``$`` stands for the whole value.
+    """Describe in one line why a value does not fit; ``$`` stands for the whole value.
 
     Args:
         exc: the error.

@@ -31,17 +31,17 @@ _NO_CONSTRAINTS: Final = frozenset(
         "WrapSerializer",
     }
 )
-"""Metadata of Pydantic and annotated_types that says nothing about the value."""
+"""Metadata of Pydantic and annotated_types that does not constrain the value."""
 
 _LOOKING: Final = frozenset({"BeforeValidator", "PlainValidator", "WrapValidator"})
 """Validators that get the value as it arrived."""
 
 _TYPES: Final = frozenset({int, float, str, bytes, bool, list, dict, set, frozenset, tuple})
-"""Types that Pydantic is told, since some constraints are only for values of these."""
+"""Types that are passed to Pydantic, since some constraints apply only to their values."""
 
 
 def constraints_in(about: Iterable[Any]) -> list[Any]:
-    """Return those of the metadata of ``Annotated`` that Pydantic checks."""
+    """Return the constraints in the metadata of ``Annotated`` that Pydantic checks."""
     return [*_constraints(about)]
 
 
@@ -60,8 +60,8 @@ def constrained(bare: Any, adapted: Any, constraints: list[Any]) -> Any:
 
     Args:
         bare: the type.
-        adapted: the type, adapted.
-        constraints: what :func:`constraints_in` returned. There is at least one.
+        adapted: the adapted type.
+        constraints: the result of :func:`constraints_in`, at least one constraint.
 
     Raises:
         TypeError: Pydantic is not installed, or cannot check this constraint of this type.
@@ -76,9 +76,9 @@ def constrained(bare: Any, adapted: Any, constraints: list[Any]) -> Any:
             " a constraint of msgspec, such as msgspec.Meta(gt=0)"
         ) from None
     cls = get_origin(bare) or bare
-    told = cls if cls in _TYPES else Any
+    known = cls if cls in _TYPES else Any
     try:
-        check = type_adapter(Annotated[(told, *constraints)]).validator.validate_python
+        check = type_adapter(Annotated[(known, *constraints)]).validator.validate_python
     except Exception as exc:
         raise TypeError(f"Pydantic cannot check {shown}: {exc}") from exc
     looks_first = any(type(one).__name__ in _LOOKING for one in constraints)

@@ -170,7 +170,7 @@ class _Adapting:
         """The units of the most expensive class that msgspec or Pydantic makes by itself."""
 
     def apart(self, annotation: Any) -> Any:
-        """Adapt a whole annotation, or that of values which are converted by themselves."""
+        """Adapt a whole annotation, or that of values which are converted separately."""
         adapted = self.adapt(annotation)
         return adapted if self._heaviest == 1 else _counted(adapted, self._heaviest)
 
@@ -482,7 +482,7 @@ def _counted(adapted: Any, cost: int) -> Any:
 
 
 def _empty(_value: Any, _read: Read) -> Any:
-    raise TypeError("this type is made of nothing but itself")
+    raise TypeError("this type has no values, because it contains only itself")
 
 
 def is_function(annotation: Any) -> bool:

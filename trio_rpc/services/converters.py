@@ -114,7 +114,7 @@ def make_reader(adapted: Any) -> Callable[[Any, Read], Any] | None:
     """Return a function that converts one value with a Read, or None if nothing is to check."""
     if adapted is Any or adapted is object:
         return None
-    if type(adapted) is AdapterType:  # without msgspec, which only calls it
+    if type(adapted) is AdapterType:  # without msgspec, which would only call it
         return adapted.convert  # type: ignore[attr-defined, no-any-return]
     scalar = scalar_type(adapted)
 

@@ -4,7 +4,7 @@
 value to a class can take a hundred times as long as decoding it. So each value that is converted
 by Python code costs a number of *units*, and a message may cost ``max_nodes`` of them. A unit is
 about the time that decoding one of the most expensive values takes. The numbers below are
-measured; tests/wire/test_wire_time.py holds them to the truth.
+measured, and tests/wire/test_wire_time.py checks them.
 
 msgspec converts values of built-in types and simple classes by itself, within the time of a unit.
 Some of its classes take longer: :func:`count_objects` counts their objects beforehand.
@@ -59,7 +59,7 @@ COLLECTION: Final = 10
 """Units of a container that is built from another one, in addition to its contents."""
 
 MAPPING: Final = 14
-"""The same of a dict whose keys are converted by Python code."""
+"""The same for a dict whose keys are converted by Python code."""
 
 PAIR: Final = 3
 """Units of a dict's entry whose key is converted by Python code."""
@@ -110,7 +110,7 @@ class TooCostly(Exception):
 
 
 class Read:
-    """Reads the parts of one message by adapted annotations, and counts what that costs.
+    """Reads the parts of one message by adapted annotations, and counts the cost.
 
     Args:
         most: the units that it may cost.

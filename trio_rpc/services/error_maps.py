@@ -139,8 +139,8 @@ def to_error(
     Args:
         exc: the exception, or a group of them.
         raises: the classes that its method declares.
-        detail: how much is told about an undeclared exception. "none" tells only that there was
-            one, "message" adds its text, and "traceback" also tells where it was raised.
+        detail: how much is sent of an undeclared exception. "none" sends only that there was one,
+            "message" adds its text, and "traceback" also adds where it was raised.
         encode: the codec's encode, to find out which arguments of an exception can be sent. The
             default is a codec without users' types.
 
@@ -246,7 +246,7 @@ class _Writer:
             return self._write_undeclared(exc)
         plan = plan_of(declared)
         args, replaced = self._sendable_args(exc)
-        error = self._told(wire_name(declared), _text_of(exc))
+        error = self._raised_map(wire_name(declared), _text_of(exc))
         error["args"] = args
         notes = _notes_of(exc)
         state, lost = plan.read(exc)
@@ -276,17 +276,17 @@ class _Writer:
                 break
             errors.append(self._write(inner, depth + 1))
         message = group.message if self._detail != "none" else "several errors"
-        error = self._told("builtins.ExceptionGroup", message)
+        error = self._raised_map("builtins.ExceptionGroup", message)
         error["errors"] = errors
         return self._with_notes(error, notes if self._detail != "none" else [])
 
     def _write_undeclared(self, exc: BaseException) -> ErrorMap:
         if self._detail == "none":
             return _bare(self._detail, type(exc))
-        error = self._told(_full_name(type(exc)), _text_of(exc))
+        error = self._raised_map(_full_name(type(exc)), _text_of(exc))
         return self._with_notes(error, _notes_of(exc))
 
-    def _told(self, name: str, message: str) -> ErrorMap:
+    def _raised_map(self, name: str, message: str) -> ErrorMap:
         return {"code": "raised", "type": clip(name, MAX_NAME), "message": self._cut(message)}
 
     def _with_notes(self, error: ErrorMap, notes: list[str]) -> ErrorMap:
@@ -396,7 +396,7 @@ class _Reader:
         parts = []
         for error in errors:
             if type(error) is not dict or error.get("code") != "raised":
-                raise DecodeError("an error has a part that is not what a handler raised")
+                raise DecodeError("an error has a part whose code is not 'raised'")
             parts.append(self._raised(error, depth + 1))
         return ExceptionGroup(message, parts)
 
@@ -416,7 +416,7 @@ class _Reader:
         # An unreadable value may belong to this exception, which would be built from the wrong
         # value.
         if self._problem is not None:
-            notes.append(f"shown as text, since not all that came could be read: {self._problem}")
+            notes.append(f"shown as text, since a part of it could not be read: {self._problem}")
         elif cls is not None and args is not None:
             rebuilt = _rebuild(plan_of(cls).make(args, state, self._read), state, message, notes)
             if rebuilt is not None:
@@ -441,7 +441,7 @@ def _rebuild(
     exc, lost = made
     if lost:
         shown = ", ".join(quoted(str(name)) for name in lost[:MAX_ARGS])
-        notes.append(f"lost on its way, since they do not fit here: {shown}")
+        notes.append(f"lost on its way, since this end's class does not accept them: {shown}")
     # Its text may be built from the lost parts.
     if state is not None and clip(_text_of(exc), MAX_TEXT) != message and not _is_cut(message):
         notes.append(f"its text was: {message}")
@@ -463,7 +463,7 @@ def _has_started(error: Mapping[str, Any], code: str) -> bool | None:
 def _text(error: Mapping[str, Any], key: str, default: str | None = None) -> str:
     value = error.get(key, default)
     if type(value) is not str:
-        raise DecodeError(f"an error has no text {key!r}")
+        raise DecodeError(f"an error has no {key!r}, or one that is not a string")
     return value
 
 

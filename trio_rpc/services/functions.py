@@ -179,7 +179,7 @@ def _is_base(cls: Any, other: Any) -> bool:
     try:
         return issubclass(other, cls)
     except TypeError:
-        return False  # it cannot be asked
+        return False  # issubclass() does not accept it
 
 
 def _types_of_several(several: list[FunctionTypes]) -> FunctionTypes | None:

@@ -221,7 +221,8 @@ def _each_once(made: Any, came: Any) -> Any:
 
 def _fill(update: Callable[[list[Any]], None], entries: list[Any], keys: list[Any]) -> None:
     if all(isinstance(key, PurePath) or type(key) is IPv4Address for key in keys):
-        update(entries)  # their hashes are slow, but those of text: a peer cannot choose them
+        # Their hashes are slow, but safe: they depend on text, so a peer cannot choose them.
+        update(entries)
         return
     try:
         _KEYS.builder.fill(update, entries, keys)

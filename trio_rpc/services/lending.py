@@ -191,7 +191,7 @@ def prepare_all(
 class _Again:
     """An alias or a class that may contain itself.
 
-    1. Its preparer is made while ``prepare`` is None: what lies deeper counts as lending nothing.
+    1. Its preparer is made while ``prepare`` is None: deeper parts count as lending nothing.
        This finds out whether it lends anything at all.
     2. If it does, and contains itself, its preparer is made again, with a ``prepare`` that leads
        back to the whole.
@@ -225,7 +225,7 @@ def preparer_of_arguments(given: FunctionTypes, names: Names) -> PrepareAll | No
 def preparer(
     annotation: Any, names: Names = NO_NAMES, within: Mapping[Any, _Again] = NOWHERE
 ) -> Prepare | None:
-    """Return a function that marks what an argument lends; None if it lends nothing.
+    """Return a function that marks the lent parts of an argument; None if it lends nothing.
 
     Data that could be taken for a stream is marked as data. An argument that does not fit is left
     as it is: the other end will refuse it.
@@ -354,7 +354,7 @@ def _of_sequence(
 
 
 def _of_data(annotation: Any) -> Prepare | None:
-    """Return what marks objects as data, for a class of data that looks like a stream, or None."""
+    """Return the preparer that marks objects as data, if their class looks like a stream."""
     cls = get_origin(annotation) or annotation
     if not isinstance(cls, type) or not hasattr(cls, "__aiter__"):
         return None
@@ -364,7 +364,7 @@ def _of_data(annotation: Any) -> Prepare | None:
 
 
 def _of_record(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Prepare | None:
-    """Return what takes apart an object with fields, if it lends some or looks like a stream."""
+    """Return the preparer of an object with fields, if it lends some or looks like a stream."""
     try:
         record = record_of(annotation, names)
     except TypeError:

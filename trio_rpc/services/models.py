@@ -101,7 +101,7 @@ _DATES: Final = {
 _KEYED: Final = (collections.Counter, collections.OrderedDict, collections.defaultdict)
 
 _NEVER: Final = {
-    "ImportString": "it would import what a peer names: write str",
+    "ImportString": "it would import a module that a peer chooses: write str",
     "Json": "its value is no longer the text that it is validated from: write the type itself",
     "EncodedBytes": "its value is no longer the text that it is validated from: write bytes",
     "EncodedStr": "its value is no longer the text that it is validated from: write str",
@@ -186,7 +186,7 @@ def _converter(
 
 
 def _all_of(refused: dict[Any, Verdict], make: Make, rest: Any) -> Verdict:
-    """Combine the complaints about some fields with Pydantic's complaints about the others."""
+    """Combine the errors of some fields with Pydantic's errors about the others."""
     key, first = next(iter(refused.items()))
     count = sum(one.count for one in refused.values())
     try:

@@ -39,7 +39,7 @@ MISSING: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: its name, the key that it is sent under, its annotation, and if it is required."""
+    """One field: its name, its key in the message, its annotation, and whether it is required."""
 
     name: str
     key: str

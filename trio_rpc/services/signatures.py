@@ -306,7 +306,7 @@ class Signature:
         elif kind is Parameter.VAR_KEYWORD:
             self._extra_keywords = one
         else:
-            # No argument can be positional after task_status, whose place none may take.
+            # No argument after task_status can be positional, because none may take its place.
             if kind is not Parameter.KEYWORD_ONLY and not self.takes_task_status:
                 self._positional.append(one)
             if one.by_name:
@@ -405,7 +405,7 @@ class Signature:
         )
 
     def _adapt_given(self, where: str, annotation: Any) -> Any:
-        """Adapt an annotation that the method which takes a callback has."""
+        """Adapt an annotation from the method that takes the callback."""
         names = None if self._given is None else self._given.names
         return self._adapted(where, annotation, names or self._annotations.names(""))
 

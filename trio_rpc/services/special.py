@@ -62,8 +62,8 @@ _NEVER: Final[dict[Any, str]] = {
     typing.IO: "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
     typing.TextIO: "a file cannot be sent: write str, or AsyncIterator[str]",
     typing.BinaryIO: "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
-    types.FunctionType: "a function is annotated by what it takes and returns: write Callable",
-    types.MethodType: "a method is annotated by what it takes and returns: write Callable",
+    types.FunctionType: "a function is described by its arguments and result: write Callable",
+    types.MethodType: "a method is described by its arguments and result: write Callable",
     types.ModuleType: "a module cannot be sent: send its name",
     trio.MemorySendChannel: (
         "a memory channel cannot be sent: write Callable[[...], Awaitable[None]] and pass its send"
@@ -116,7 +116,8 @@ def _listed(annotation: Any) -> Sequence[Any]:
 
 
 def _nothing_fits(value: Any, _read: Read) -> Any:
-    raise TypeError(f"Expected nothing, because it is Never, got `{type(value).__name__}`")
+    got = type(value).__name__
+    raise TypeError(f"Expected no value, because the annotation is Never, got `{got}`")
 
 
 NEVER: Final = adapter("Never", _nothing_fits, OTHER)
@@ -170,7 +171,7 @@ def why_no_type(annotation: Any) -> str:
     if isinstance(annotation, types.ModuleType):
         return f"{shown} is a module: write a class in it"
     if getattr(get_origin(annotation), "_name", None) in ("TypeGuard", "TypeIs"):
-        return f"{shown} says something to type checkers only: write bool"
+        return f"{shown} has a meaning only for type checkers: write bool"
     if type(annotation).__name__ == "PydanticRecursiveRef":
         return (
             "a generic model of Pydantic that contains itself cannot be checked: write a model"
@@ -250,7 +251,7 @@ def _from_text(cls: type[Any], characters: int = 64) -> Any:
 
     Args:
         cls: the class.
-        characters: so many characters cost one unit more.
+        characters: the number of characters that cost one more unit.
     """
     name = cls.__name__
 
@@ -301,7 +302,7 @@ def _subclass(cls: type) -> Any:
 
 
 def is_plain_enum(cls: type[enum.Enum]) -> bool:
-    """Return whether the values of an enum are exactly its members, as is not so for flags."""
+    """Return whether the values of an enum are exactly its members, which is not so for flags."""
     return not issubclass(cls, enum.Flag)
 
 

@@ -219,7 +219,9 @@ def _bind(
         _check_lending(signature, mark.kind, like=function)
         _check_answers(signature, mark.kind)
     except RecursionError:
-        raise TypeError(f"{full_name}: one of its annotations has no end") from None
+        raise TypeError(
+            f"{full_name}: one of its annotations contains itself without end"
+        ) from None
     is_async = mark.kind.is_opened or inspect.iscoroutinefunction(function)
     if is_never(awaited(_resolved_or_any(signature.annotation, "return"))):
         function = _never_returning(function, full_name)

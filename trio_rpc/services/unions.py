@@ -128,7 +128,7 @@ class _Tried:
 
 
 _CONTAINERS: Final = (list, dict)
-"""Types of values that are in one place of a message only, as text may be in several."""
+"""Types whose objects are each in one place of a message. One text object may be in several."""
 
 
 def _same(exc: Exception) -> Exception:

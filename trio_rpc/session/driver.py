@@ -183,13 +183,13 @@ class _Driver:
     async def _watch(self) -> None:
         """Wait for the end. Bound the handshake, then silence, and the time of cancelled calls.
 
-        1. Sleep until the session ends, or the earliest of these: the next look for a sign of life,
-           the time to abandon a cancelled call, and the time to stop a closing session.
+        1. Sleep until the session ends, or the earliest of these: the next check for a sign of
+           life, the time to abandon a cancelled call, and the time to stop a closing session.
         2. Abandon calls and stop the session, if it is time for that.
-        3. If it is time for the next look, but this program was blocked until now, wait as long
+        3. If it is time for the next check, but this program was blocked until now, wait as long
            again: meanwhile it could not have noticed a sign of life.
         4. A session that is still opening has had its time for the handshake, and is lost.
-        5. Otherwise let the reader handle packets that have arrived. Then look for silence.
+        5. Otherwise let the reader handle packets that have arrived. Then check for silence.
         """
         core, lifecycle = self._core, self._core.lifecycle
         silence = _Silence(core)

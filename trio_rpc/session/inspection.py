@@ -37,9 +37,9 @@ class SessionStatistics:
     packets_received: int
     """Packets received so far."""
     bytes_sent: int
-    """Bytes of these packets, without what the transport adds."""
+    """Bytes of these packets, without the overhead of the transport."""
     bytes_received: int
-    """Bytes of these packets, without what the transport adds."""
+    """Bytes of these packets, without the overhead of the transport."""
     messages_received: int
     """Messages received so far; one packet has one or more."""
     late_replies: int

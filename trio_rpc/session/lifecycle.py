@@ -76,15 +76,15 @@ EndedBy: TypeAlias = Literal["us", "peer", "network"]
 
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
-    """Who ended a session, and why; what :meth:`Session.wait_closed` returns.
+    """The party that ended a session, and why. :meth:`Session.wait_closed` returns it.
 
     Attributes:
         by: ``"us"`` if this end closed it, refused it or failed; ``"peer"`` if the other end sent
             Goodbye, refused it or broke the protocol; ``"network"`` if the connection was lost, or
             the other end fell silent.
         reason: one line of text, for people.
-        cause: what ended it early; None after an orderly end. It is the ``__cause__`` of each
-            :class:`SessionBroken` of the session.
+        cause: the exception that ended it early; None after an orderly end. It is the ``__cause__``
+            of each :class:`SessionBroken` of the session.
     """
 
     by: EndedBy

@@ -1,4 +1,4 @@
-"""Options of a session: the keywords that every function which opens one takes."""
+"""Options of a session: the keywords of every function that opens one."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Shared:
 
     Attributes:
         bugs: logs undeclared exceptions of handlers.
-        complaints: logs errors of peers; a peer that reconnects gets no further lines.
+        complaints: logs errors of peers, so a peer that reconnects cannot exceed the rate limit.
         unsent: counts the bytes queued, or kept to be sent again, for ``Limits.max_unsent_total``.
     """
 

@@ -7,7 +7,7 @@ A message counts from the moment when it is queued until the channel has taken i
 resumable channel may have to send again counts until its arrival is known. When the bytes of all
 shares together reach ``most``, the budget *is full*, and these rules hold:
 
-1. A session of which something is queued, or waits for the channel, queues only control messages,
+1. A session that has queued data, or data that waits for the channel, queues only control messages,
    and drops results. Any other session may queue one message, so it goes on, whatever others hold.
 2. A resumable channel with a connection keeps only as many bytes as it needs to get an Ack. Without
    a connection it takes a packet only if it keeps none.
@@ -22,7 +22,7 @@ the bytes of rule 2.
 **No wake-up is lost**, although a budget wakes no task when it has room again. A session that waits
 has queued something. It looks again whenever the channel takes a packet, at the latest when nothing
 is queued any more. A channel that waits has kept packets. It looks again when their arrival becomes
-known, and when it has a new connection. If nothing of that happens, the peer does not read.
+known, and when it has a new connection. If none of this happens, the peer does not read.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ class Codec:
         except RpcError:
             raise
         except Exception as error:
-            # Decoders of extensions may raise anything, and the library more than it documents.
+            # Decoders of extensions may raise anything, and msgpack raises more than it documents.
             raise malformed(error) from error
         if start != len(packet):
             raise malformed(msgpack.OutOfData())
@@ -215,7 +215,7 @@ class Codec:
         except (RpcError, msgpack.ExtraData):
             raise
         except Exception as error:
-            # Decoders of extensions may raise anything, and the library more than it documents.
+            # Decoders of extensions may raise anything, and msgpack raises more than it documents.
             raise malformed(error) from error
 
     def _message(self, fields: Any, packet: bytes | memoryview, start: int, end: int) -> Message:

@@ -1,4 +1,4 @@
-"""The fixed table of extension types: how Python's own types travel that MessagePack lacks.
+"""The fixed table of extension types, for types of Python that MessagePack lacks.
 
 A number in this table never changes its meaning. Those marked *of values* carry one MessagePack
 value. The others carry the bytes described beside them.
@@ -100,7 +100,7 @@ _is_decimal = re.compile(
 
 def _text(data: bytes, has_form: Callable[[bytes], object], name: str) -> str:
     if len(data) > MAX_TEXT:
-        raise DecodeError(f"{len(data)} bytes of text where at most {MAX_TEXT} can be meant")
+        raise DecodeError(f"{len(data)} bytes of text where at most {MAX_TEXT} are allowed")
     if not has_form(data):
         raise DecodeError(f"{data[:50]!r} is not the text of a {name}")
     return data.decode("ascii")
@@ -112,8 +112,8 @@ def _encode_decimal(value: decimal.Decimal) -> bytes:
         raise EncodeError(f"a Decimal of {len(data)} digits is longer than {MAX_TEXT}")
     if not _is_decimal(data):
         raise EncodeError(
-            f"Decimal({data.decode():.50}) cannot be sent: a NaN that carries digits has no form "
-            "on the wire, nor has an exponent of more than nine digits"
+            f"Decimal({data.decode():.50}) cannot be sent: the wire has no form for a NaN that "
+            "carries digits, nor for an exponent of more than nine digits"
         )
     return data
 
@@ -142,7 +142,7 @@ def encode_reference(reference: Reference) -> msgpack.ExtType:
 
 
 def decode_reference(data: bytes, make: Callable[[int, int], Any]) -> Any:
-    """Decode what :func:`encode_reference` makes."""
+    """Decode the payload of a reference; see :func:`encode_reference`."""
     kind, number = _ints(data, 2)
     if not (0 <= kind <= MAX_NUMBER and 0 <= number <= MAX_NUMBER):
         raise DecodeError("a reference with a number that is negative or above 2**53 - 1")
@@ -158,13 +158,13 @@ def _ints(data: bytes, count: int) -> list[int]:
     # A longer payload is refused before it is decoded. The longest valid form has an array 32 and
     # 64-bit integers.
     if len(data) > 5 + 9 * count:
-        raise DecodeError(f"{len(data)} bytes where {count} integers are due")
+        raise DecodeError(f"{len(data)} bytes where {count} integers are expected")
     try:
         numbers = msgpack.unpackb(data)
     except msgpack.ExtraData:
-        raise DecodeError(f"something follows {count} integers") from None
+        raise DecodeError(f"more bytes follow {count} integers") from None
     if type(numbers) is not list or [type(number) for number in numbers] != [int] * count:
-        raise DecodeError(f"something else than {count} integers")
+        raise DecodeError(f"the value is not an array of {count} integers")
     return numbers
 
 

@@ -23,7 +23,7 @@ WORTH = 16 * 1024
 """Missing bytes of a packet above which reading them straight into the packet pays."""
 
 REACH = 8
-"""Bytes of a packet that are reserved at most, for each byte of it that has arrived."""
+"""The most bytes of a packet that are reserved for each byte of it that has arrived."""
 
 
 def prefix(packet: Sized) -> bytes:

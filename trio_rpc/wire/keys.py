@@ -41,7 +41,7 @@ def collide(keys: Collection[Any]) -> bool:
     """
     if len(keys) <= MAX_COLLISIONS:
         return False
-    # Sorted, because a set of these hashes would suffer the very attack.
+    # Sorted, because a set of these hashes would be open to the same attack.
     hashes = sorted(map(hash, keys))
     shared: int = sum(map(eq, hashes, islice(hashes, 1, None)))
     return shared > MAX_COLLISIONS and _differ(keys)

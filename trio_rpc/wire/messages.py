@@ -213,7 +213,7 @@ class Cancel:
 
 @dataclass(slots=True)
 class Hello:
-    """Who I am and what I can take. First from both ends; once."""
+    """My version, my limits and my credentials. Each end sends it once, before all else."""
 
     TYPE: ClassVar[int] = 10
     version: int

@@ -540,7 +540,7 @@ FAULTS = (
         "util/test_unsent_budget.py",
     ),
     fault(
-        "a disconnected session that holds little is ended for what others hold",
+        "a disconnected session that holds little is ended because others hold much",
         "util/unsent_budget.py",
         "            if largest.size * self.shares < self.size:\n",
         "            if False:\n",

@@ -97,7 +97,7 @@ FAULTS = (
     fault(
         "an End is not acknowledged at once",
         "channels/resumable/replay.py",
-        "            or (self.has_peer_ended and self.received > self._told)\n",
+        "            or (self.has_peer_ended and self.received > self._acknowledged)\n",
         "",
         RESUMPTION,
         "faults/test_resumable.py",

@@ -57,7 +57,7 @@ FAULTS = (
         "session/test_laws_order.py",
     ),
     fault(
-        "a Goodbye is answered while notifications are being call",
+        "a Goodbye is answered while notifications are being handled",
         "session/core.py",
         "return not self.incoming.notifications_running and not self.incoming.waiting",
         "return not self.incoming.waiting",

@@ -52,7 +52,7 @@ FAULTS = (
         hangs=True,
     ),
     fault(
-        "what Pydantic converts by itself, after a field was refused, costs nothing",
+        "values that Pydantic converts by itself, after a field was refused, cost nothing",
         "services/models.py",
         "            read.spend(FAILED + dearest * count_values(value))"
         "  # Pydantic converts all of it\n",

@@ -316,7 +316,7 @@ class ForwardingCore:
     ) -> int:
         """Remove as much of a channel's packet as its turn, its credit and the room allow."""
         packet = channel.packet
-        assert packet is not None  # noqa: S101 - the caller has looked
+        assert packet is not None  # noqa: S101 - the caller has checked
         room -= DATA_HEADER
         credit = channel.credit - (0 if channel.begun else OVERHEAD)
         size = min(len(packet), limit, room, credit)

@@ -238,7 +238,8 @@ class Driver:
                     with trio.CancelScope(shield=True):
                         await self._finish()
                     tasks.cancel_scope.cancel()
-        # Both know this object, and it them: only the garbage collector would free them.
+        # Both refer to this object, and it refers to them: only the garbage collector would free
+        # them.
         self._on_open = _ignore
         self._writer.let_go()
 

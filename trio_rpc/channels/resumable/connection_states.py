@@ -31,7 +31,7 @@ class ConnectionStates:
         current: Callable[[], ConnectionState | None],
         wait_changed: Callable[[], Awaitable[None]],
     ) -> None:
-        """Iterate over the states that two functions tell.
+        """Iterate over the states, which two functions report.
 
         Args:
             current: returns the state, or None if the channel was closed.

@@ -162,7 +162,7 @@ class Resumption:
         self.has_peer_ended = False
         self.share = UnsentShare(UnsentBudget(), sys.maxsize)
         self._sent = ReplayBuffer(MAX_PACKETS, max_bytes)
-        self._told = 0
+        self._acknowledged = 0
         self._received_bytes = 0
 
     @property
@@ -186,9 +186,9 @@ class Resumption:
     def is_ack_due(self) -> bool:
         """Whether an Ack should be sent even if there is no packet to send."""
         return (
-            self.received - self._told >= ACK_PACKETS
+            self.received - self._acknowledged >= ACK_PACKETS
             or self._received_bytes >= ACK_BYTES
-            or (self.has_peer_ended and self.received > self._told)
+            or (self.has_peer_ended and self.received > self._acknowledged)
         )
 
     def frame(self, packet: bytes) -> bytes:
@@ -199,7 +199,7 @@ class Resumption:
         """Number a packet, and keep it until its arrival is known."""
         self._sent.append(packet)
         self.share.keep(self._sent.size)
-        self._have_told()
+        self._record_acknowledgement()
 
     def end(self) -> bytes:
         """Keep the end, and return its frame."""
@@ -214,7 +214,7 @@ class Resumption:
 
     def ack(self) -> bytes:
         """Return an Ack frame."""
-        self._have_told()
+        self._record_acknowledgement()
         return _HEADER.pack(Kind.ACK, 0, self.received)
 
     def replay(self, received: int) -> Iterator[bytes]:
@@ -232,7 +232,7 @@ class Resumption:
 
     def _after(self, number: int) -> Iterator[bytes]:
         for each, packet in self._sent.after(number):
-            self._have_told()
+            self._record_acknowledgement()
             yield self._frame(each, packet)
 
     def receive(self, data: bytes) -> bytes | None:
@@ -262,8 +262,8 @@ class Resumption:
         self._sent.acknowledge(number)
         self.share.keep(self._sent.size)
 
-    def _have_told(self) -> None:
-        self._told = self.received
+    def _record_acknowledgement(self) -> None:
+        self._acknowledged = self.received
         self._received_bytes = 0
 
     def _frame(self, number: int, packet: bytes) -> bytes:

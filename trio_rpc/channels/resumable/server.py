@@ -74,7 +74,7 @@ class ResumableSessions:
         """Return the channel of a new connection. A resumable one must then ``accept`` the carrier.
 
         Args:
-            carrier: the channel of a new connection, which nobody has used yet.
+            carrier: the channel of a new connection that has not been used yet.
 
         Raises:
             OSError: the client sent nothing in time, asked for something that is refused, or has

@@ -107,7 +107,7 @@ class _Show:
     async def _cancel_from_there(self, session: Session) -> None:
         self._step(
             "And the other way round",
-            "the server calls this process back, and loses patience with it",
+            "the server calls this process back, and cancels that call",
         )
         result = await story.cancel_from_there(session, self._screen)
         self.report["cancel_from_there"] = {**asdict(result), "ok": result.ok}
@@ -115,7 +115,7 @@ class _Show:
 
     async def _what_lives(self, session: Session) -> None:
         self._step(
-            "What lives as long as its scope", "a stream that is left, and a task over there"
+            "Streams and tasks end with their scope", "a stream that is left, and a remote task"
         )
         uses = await story.use_what_lives(session)
         self.report["what_lives"] = [asdict(use) for use in uses]

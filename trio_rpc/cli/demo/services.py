@@ -158,7 +158,7 @@ class Lab:
         return current_call().session.tree()
 
     @method
-    async def lose_patience(self, seconds: float) -> Entry:
+    async def cancel_after(self, seconds: float) -> Entry:
         """Call the caller back, and cancel that call after some seconds."""
         with trio.move_on_after(seconds):
             await self._screen.hold("the terminal")

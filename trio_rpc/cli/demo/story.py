@@ -177,7 +177,7 @@ async def cancel_from_there(session: Session, screen: Screen) -> Cancelled:
     lab = session.proxy("lab", Lab)
     screen.diary = Diary()
     screen.diary.note("asks the server to call back")
-    done = await lab.lose_patience(PATIENCE_SECONDS)
+    done = await lab.cancel_after(PATIENCE_SECONDS)
     here = screen.diary.entries
     return _cancelled(here, [done], here, done, await _left(session))
 
@@ -200,7 +200,7 @@ async def _left(session: Session) -> int:
     return len(session.tree()) + len(there) - asking
 
 
-# ── what lives as long as its scope ──────────────────────────────────────────────────────────
+# ── streams and tasks that end with their scope ──────────────────────────────────────────────
 
 
 async def use_what_lives(session: Session) -> list[Plain]:

@@ -109,7 +109,7 @@ def tree_view(calls: list[LiveCall]) -> RenderableType:
     waiting = list(calls)
     while waiting:
         ready = [call for call in waiting if call.parent is None or call.parent in branches]
-        for call in ready or waiting:  # an end that is only half seen has lost its parents
+        for call in ready or waiting:  # a call whose parent is unknown is a root
             parent = root if call.parent is None else branches.get(call.parent, root)
             branches[call.key] = parent.add(_branch(call))
         waiting = [call for call in waiting if call.key not in branches]

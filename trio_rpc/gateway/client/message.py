@@ -44,7 +44,7 @@ class _Holder:
     """A ``connect`` block or a post that needs the connection."""
 
     def __init__(self) -> None:
-        self.told = trio.Event()
+        self.is_settled = trio.Event()
         """Set when the connection is up, or when an attempt has failed with ``error``."""
         self.error: Exception | None = None
         self.scope = trio.CancelScope(shield=True)
@@ -158,7 +158,7 @@ class Message:
 
     async def _until_up(self, holder: _Holder) -> None:
         if self._socket is None:
-            await holder.told.wait()
+            await holder.is_settled.wait()
         else:
             await trio.lowlevel.checkpoint()
         if holder.error is not None:
@@ -229,7 +229,7 @@ class Message:
         self._socket = socket
         self._lost_at = math.inf
         for holder in self._holders:
-            holder.told.set()
+            holder.is_settled.set()
 
     def _down(self) -> None:
         if self._socket is not None:
@@ -245,9 +245,9 @@ class Message:
         if trio.current_time() >= self._lost_at:
             self._lose(f"the gateway could not be reached in time: {exc}")
         for holder in self._holders:
-            if not holder.told.is_set():
+            if not holder.is_settled.is_set():
                 holder.error = exc
-                holder.told.set()
+                holder.is_settled.set()
 
     def _lose(self, why: str) -> None:
         session, self._session = self._session, None

@@ -126,7 +126,7 @@ class Call:
 
     def failed(self, name: str, error: str) -> None:
         """Record that a callback has raised, to report it to the gateway."""
-        text = error[:1000].encode(errors="backslashreplace")  # an exception may say anything
+        text = error[:1000].encode(errors="backslashreplace")  # its text may be anything
         self._errors[name] = text.decode()
         self._session.has_news(self)
 

@@ -221,7 +221,7 @@ class GatewayCall:
         return self._error("cancelled", "cancelled by the client")
 
     def _error(self, code: str, text: str) -> dict[str, Any]:
-        text = text.encode(errors="backslashreplace").decode()  # an exception may say anything
+        text = text.encode(errors="backslashreplace").decode()  # its text may be anything
         return {"type": "error", "request_uuid": self.uuid, "error": text, "code": code}
 
     def cancel(self, reason: str) -> None:

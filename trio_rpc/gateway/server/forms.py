@@ -225,7 +225,7 @@ def _why_never_given(parameter: Parameter, annotation: Any) -> str | None:
 
 
 def _why_never_answered(annotation: Any) -> str | None:
-    """Return why a browser could never return what a callback is declared to return.
+    """Return why a browser could never return the declared result of a callback.
 
     None if the callback is declared to return nothing.
     """

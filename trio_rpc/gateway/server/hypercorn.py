@@ -99,7 +99,7 @@ class _Buffer(WebsocketBuffer):
 
     def __init__(self, stream: WSStream, max_length: int) -> None:
         super().__init__(max_length)
-        self._stream = weakref.ref(stream)  # which holds this
+        self._stream = weakref.ref(stream)  # weak, since the stream refers to this buffer
         self._shutdown_timeout = LINGER
         self._share = MemoryShare(MemoryBudget(math.inf))
         self._is_dying = False

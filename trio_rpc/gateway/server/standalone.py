@@ -220,9 +220,8 @@ class _Connection(TCPServer):
         try:
             await super().run()
         finally:
-            vars(self).pop(
-                "protocol", None
-            )  # it holds this: only the garbage collector would free them
+            # They refer to each other: only the garbage collector would free them.
+            vars(self).pop("protocol", None)
 
     async def _read_data(self) -> None:
         http: Any = self.protocol.protocol

@@ -109,7 +109,7 @@ class Lent(NamedTuple):
 
     reference: Reference
     method: BoundMethod
-    """It, as a method that the peer calls."""
+    """The method by which the peer calls it."""
 
 
 def lend(value: Any, method: RemoteMethod, number: int) -> Lent | None:

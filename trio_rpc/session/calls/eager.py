@@ -74,7 +74,7 @@ def _first_step(
     try:
         coroutine = function(argument)
     except StopIteration as exc:
-        # It would look like the end of the coroutine, and carry its result.
+        # A StopIteration would look like the end of the coroutine, and carry its result.
         raise RuntimeError("a function raised StopIteration before it could be awaited") from exc
     if not isinstance(coroutine, types.CoroutineType):
         coroutine = _await(coroutine)

@@ -22,10 +22,10 @@ class Watcher(typing.Protocol):
     """The callbacks of a writer to its session."""
 
     def sent(self) -> None:
-        """Handle that messages were queued, and written as far as possible without waiting."""
+        """React to queued messages, which were written as far as possible without waiting."""
 
     def progressed(self) -> None:
-        """Handle that the channel has taken a packet, so that there may be room again."""
+        """React to a packet that the channel has taken, so that there may be room again."""
 
 
 class _NoWatcher:

@@ -23,7 +23,7 @@ NOTHING: tuple[Any, ...] = ()
 
 
 class DuplexChannel(trio.abc.Channel[Any]):
-    """One end of a duplex: items go both ways, and each way ends alone.
+    """One end of a duplex: items go both ways, and each direction ends separately.
 
     Two tasks may use it at once if one sends and the other receives.
     """

@@ -42,7 +42,7 @@ def scope_method() -> BoundMethod:
         function=_hold,
         is_async=True,
         signature=_NO_ARGUMENTS,
-        doc="Last until cancelled; calls may be made in it.",
+        doc="Wait until cancelled. Meanwhile, calls may be made in this scope.",
     )
 
 

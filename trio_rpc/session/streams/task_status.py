@@ -36,7 +36,8 @@ class RemoteTaskStatus:
     def started(self, value: Any = None) -> None:
         """Continue the caller of ``nursery.start`` with ``value``.
 
-        This removes the handler's deadline: it was the start's, and the task has a new parent now.
+        This removes the handler's deadline. It was for ``start`` only, and the task has a new
+        parent.
 
         Raises:
             RuntimeError: it was called before, or is used in another Trio run or thread.
