@@ -117,8 +117,7 @@ class Core:
 
     def progressed(self) -> None:
         """A packet was taken by the channel: there may be room again."""
-        if self.outgoing.waiting:
-            self.outgoing.let_in()
+        self.outgoing.let_in()
         self.sent()
 
     def on_pong(self, message: m.Pong) -> None:

@@ -42,7 +42,7 @@ FAULTS = (
     fault(
         "a new caller overtakes waiting ones",
         "session/calls/admission.py",
-        "return not self._waiting and self._room() > self._let_in",
+        "return not self.tasks and self._room() > self._let_in",
         "return self._room() > self._let_in",
         RACES,
         "session/test_laws_order.py",

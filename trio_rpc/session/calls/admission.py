@@ -22,28 +22,26 @@ class Admission:
             have not run yet.
 
     Bound: one place for each waiting task, and a task waits only once at a time.
+
+    Attributes:
+        tasks: those that wait, the first one first. None until a task waits, since an empty deque
+            has memory for 64 and most sessions are idle.
     """
 
     def __init__(self, room: Callable[[], int]) -> None:
         self._room = room
-        # Made when a task waits: an empty deque has memory for 64, and most sessions are idle.
-        self._waiting: deque[trio.lowlevel.Task] | None = None
+        self.tasks: deque[trio.lowlevel.Task] | None = None
         self._let_in = 0
 
     @property
     def is_free(self) -> bool:
         """Whether a new caller may pass without waiting and without overtaking others."""
-        return not self._waiting and self._room() > self._let_in
-
-    @property
-    def waiting(self) -> int:
-        """The number of waiting tasks."""
-        return len(self._waiting or ())
+        return not self.tasks and self._room() > self._let_in
 
     async def wait(self) -> None:
         """Wait until there is room. A task that is cancelled while it waits has used no room."""
         task = trio.lowlevel.current_task()
-        waiting = self._waiting = deque() if self._waiting is None else self._waiting
+        waiting = self.tasks = deque() if self.tasks is None else self.tasks
 
         def abort(_raise_cancel: object) -> Abort:
             waiting.remove(task)
@@ -60,9 +58,9 @@ class Admission:
 
     def let_in(self) -> None:
         """Wake as many tasks as there is room for."""
-        while self._waiting and self._room() > self._let_in:
+        while self.tasks and self._room() > self._let_in:
             self._let_in += 1
-            trio.lowlevel.reschedule(self._waiting.popleft())
+            trio.lowlevel.reschedule(self.tasks.popleft())
 
     def open(self) -> None:
         """Admit every task from now on."""

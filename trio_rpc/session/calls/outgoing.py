@@ -98,6 +98,7 @@ class OutgoingCalls:
         self._calls = Admission(self._room_for_calls)
         self._notifications = Admission(self._room_for_notifications)
         self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
+        self._queues = (self._calls, self._notifications, self._room)
 
     def is_cancelling(self, call: OutgoingCall) -> bool:
         """Return whether Cancel has been sent for a call that has not ended."""
@@ -125,13 +126,13 @@ class OutgoingCalls:
     @property
     def waiting(self) -> int:
         """The number of callers that wait for credit or room."""
-        return self._calls.waiting + self._notifications.waiting + self._room.waiting
+        return sum(len(queue.tasks or ()) for queue in self._queues)
 
     def let_in(self) -> None:
         """Wake the callers that wait, since there may be credit or room."""
-        self._calls.let_in()
-        self._notifications.let_in()
-        self._room.let_in()
+        for queue in self._queues:
+            if queue.tasks:  # this is asked for each packet, and costs less than a call
+                queue.let_in()
 
     async def wait_for_room(self) -> None:
         """Wait while the queue has no room. A checkpoint only if it waits."""
@@ -368,7 +369,7 @@ class OutgoingCalls:
 
         Called after each packet: the late end of an abandoned call frees credit without an event.
         """
-        if self._calls.waiting:
+        if self._calls.tasks:
             self._calls.let_in()
 
     def fail_all(self) -> None:
@@ -378,7 +379,7 @@ class OutgoingCalls:
             never_left = self.protocol.never_left(call.id)
             fate = Fate.NOT_STARTED if never_left else Fate.UNKNOWN
             call.end(Failure(fate, functools.partial(self._lifecycle.error, fate)))
-        for queue in (self._calls, self._notifications, self._room):
+        for queue in self._queues:
             queue.open()
 
     def let_go(self) -> None:
