@@ -155,6 +155,81 @@ async def test_a_listener_may_close_and_connect_when_the_session_is_lost(tmp_pat
     assert reported[:-1] == (["None"] if "post" in listener else [])
 
 
+# ── a WebSocket that cannot be made ──────────────────────────────────────────────────────────
+
+# Node before version 22 has no WebSocket. In a page of https, `new WebSocket("ws:…")` throws.
+UNMADE = {
+    "none": "delete globalThis.WebSocket; globalThis.WebSocket = undefined;",
+    "forbidden": "globalThis.WebSocket = class { constructor() { throw new Error('forbidden'); } };",
+}
+
+
+@pytest.mark.parametrize("why", UNMADE)
+async def test_a_websocket_that_cannot_be_made_fails_each_attempt_alone(tmp_path, why):
+    script = f"""
+    const Real = WebSocket;
+    {UNMADE[why]}
+    const message = new Message(host, port);
+    message.close();
+    const uses = [() => message.connect(), () => message.connect(), () => message.post("hold", {{}}, {{ found: report }})];
+    for (const use of uses) {{
+      const error = await use().catch((error) => error);
+      report([error.code, error.message.startsWith("cannot connect: "), message.state]);
+    }}
+    report(await message.post("show"));
+    message.close();
+    globalThis.WebSocket = Real;
+    await message.connect();
+    report(message.state);
+    message.close();
+    """
+    reported = await node.run(tmp_path, script, Gateway(Service()))
+    assert reported == [*3 * [["unreachable", True, "closed"]], "None", "open"]
+
+
+async def test_a_websocket_that_cannot_be_made_is_tried_again_while_the_session_lives(tmp_path):
+    script = f"""{SOCKETS}
+    const message = await new Message(host, port).connect();
+    const id = message.clientId;
+    let refusals = 3;
+    const Works = globalThis.WebSocket;
+    globalThis.WebSocket = class extends Works {{
+      constructor(...given) {{ if (refusals-- > 0) throw new Error("forbidden"); super(...given); }}
+    }};
+    lose();
+    report(await message.post("show", {{ x: 1 }}).catch((error) => error.code));
+    while (message.state !== "open") await pause(10);
+    report([refusals, message.clientId === id, await message.post("show", {{ x: 2 }})]);
+    message.close();
+    """
+    reported = await node.run(tmp_path, script, Gateway(Service()))
+    assert reported == ["unreachable", [-1, True, "2"]]
+
+
+async def test_a_websocket_that_cannot_be_made_after_a_lost_session_is_tried_again(tmp_path):
+    script = f"""{SOCKETS}
+    const message = await new Message(host, port).connect();
+    const id = message.clientId;
+    let refusals = 0;
+    let refused = 0;
+    message.addEventListener("lost", () => (refusals = 2));
+    const Works = globalThis.WebSocket;
+    globalThis.WebSocket = class extends Works {{
+      constructor(...given) {{
+        if (refusals-- > 0) {{ refused += 1; throw new Error("forbidden"); }}
+        super(...given);
+      }}
+    }};
+    Math.random = () => 5; // it reconnects after the gateway has forgotten it
+    lose();
+    while (message.state !== "open") await pause(10);
+    report([refused, message.clientId !== id]);
+    message.close();
+    """
+    short = GatewayLimits(grace=0.01)
+    assert await node.run(tmp_path, script, Gateway(Service(), limits=short)) == [[2, True]]
+
+
 # ── invalid arguments ────────────────────────────────────────────────────────────────────────
 
 

@@ -16,8 +16,23 @@ STANDALONE = "gateway/test_standalone.py"
 TOGETHER = "gateway/test_bytes_together.py"
 
 PIECES = "gateway/test_pieces.py"
+NODE_ODD = "gateway/test_node_odd.py"
 
 FAULTS = (
+    fault(
+        "a page whose WebSocket cannot be made waits forever",
+        "gateway/static/message.js",
+        "      this.#failed(textOf(error)); // Node before 22 has none; a page's policy may forbid this one\n",
+        "",
+        NODE_ODD,
+    ),
+    fault(
+        "closing a page's client fails where there is no WebSocket",
+        "gateway/static/message.js",
+        "    if (socket?.readyState === OPEN) socket",
+        "    if (socket?.readyState === WebSocket.OPEN) socket",
+        NODE_ODD,
+    ),
     fault(
         "pieces share frames, which a slow network does not finish between two cuts",
         "gateway/server/backlog.py",

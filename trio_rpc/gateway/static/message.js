@@ -36,6 +36,8 @@ const RESERVED = new Set([
   ...["type", "request_uuid", "seq"],
   ...["uuid", "payload", "error", "code", "error_type"],
 ]);
+/** WebSocket.OPEN, also where there is no WebSocket. */
+const OPEN = 1;
 const HERE = new URL(".", import.meta.url);
 
 /** The longest time that setTimeout accepts; a longer one would end at once. */
@@ -483,7 +485,7 @@ export class Message extends EventTarget {
     this.#session = null;
     this.#drop();
     this.#retry?.stop();
-    if (socket?.readyState === WebSocket.OPEN) socket.send('{"type":"bye"}');
+    if (socket?.readyState === OPEN) socket.send('{"type":"bye"}');
     socket?.close();
     session?.fail("closed", "this end has been closed");
     for (const call of this.#direct) {
@@ -708,7 +710,14 @@ export class Message extends EventTarget {
     const query = this.#session ? "resume=1" : "resumable=1&pieces=1";
     const url = this.#url(`ws?${query}`);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(url);
+    /** @type {WebSocket} */
+    let socket;
+    try {
+      socket = new WebSocket(url);
+    } catch (error) {
+      this.#failed(textOf(error)); // Node before 22 has none; a page's policy may forbid this one
+      return;
+    }
     this.#socket = socket;
     this.#watch(socket, HANDSHAKE);
     socket.onopen = () => {
@@ -777,15 +786,23 @@ export class Message extends EventTarget {
   }
 
   /**
-   * Record that a connection has ended or an attempt has failed, and reconnect if necessary.
+   * End a connection that is lost or silent, or an attempt that has failed.
    * @param {WebSocket} socket
    * @param {string} why
    */
   #broken(socket, why) {
     if (this.#socket !== socket) return;
-    const wasOpen = this.#state === "open";
     this.#drop();
     socket.close();
+    this.#failed(why);
+  }
+
+  /**
+   * Record that a connection has ended or an attempt has failed, and reconnect if necessary.
+   * @param {string} why
+   */
+  #failed(why) {
+    const wasOpen = this.#state === "open";
     const now = Date.now();
     if (wasOpen) this.#lostAt = now + (this.#session?.grace ?? 0);
     else if (this.#session && now >= this.#lostAt) {
@@ -851,7 +868,7 @@ export class Message extends EventTarget {
     queueMicrotask(() => {
       this.#isWriting = false;
       const socket = this.#socket;
-      if (this.#state !== "open" || socket?.readyState !== WebSocket.OPEN) return;
+      if (this.#state !== "open" || socket?.readyState !== OPEN) return;
       for (const message of this.#session?.takeNews() ?? []) socket.send(JSON.stringify(message));
     });
   }
