@@ -341,7 +341,7 @@ class ItemSender(trio.abc.SendChannel[Any]):
 
     def _queue(self, value: Any) -> None:
         self._protocol.item(self._place.call, value)
-        if len(self._credit.tasks or ()):
+        if self._credit.tasks:
             self._credit.let_in()  # it wakes one task at a time, and the next may also have credit
 
     async def aclose(self) -> None:
