@@ -1,10 +1,10 @@
 """Measure how soon sessions reconnect: one that is cut, and thousands that lose their server.
 
     python -m benchmarks.storm                  # 2,000 clients
-    python -m benchmarks.storm --clients 200 --away 2 --json figures.json
+    python -m benchmarks.storm --clients 200 --downtime 2 --json figures.json
 
 Clients and server are two processes. The server's process also runs a proxy in front of the server.
-While the server is to appear away, the proxy has cut all connections and refuses new ones.
+While the server is to appear down, the proxy has cut all connections and refuses new ones.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ async def serve() -> None:
         await trio_rpc.serve_parent(Control(proxy))
 
 
-async def measure(clients: int, away: float) -> dict[str, object]:
+async def measure(clients: int, downtime: float) -> dict[str, object]:
     """Run the clients' process, and return the figures."""
     _raise_descriptors()
     command = [sys.executable, "-m", "benchmarks.storm", "--serve"]
@@ -89,7 +89,7 @@ async def measure(clients: int, away: float) -> dict[str, object]:
         control = process.proxy("", Control)
         url = await control.url()
         cuts = await _cuts(url, control)
-        return {"cut and resume, ms": cuts, "storm": await _storm(url, control, clients, away)}
+        return {"cut and resume, ms": cuts, "storm": await _storm(url, control, clients, downtime)}
 
 
 async def _cuts(url: str, control: Control) -> dict[str, float]:
@@ -111,7 +111,7 @@ async def _cuts(url: str, control: Control) -> dict[str, float]:
     return {"median": statistics.median(times), "least": min(times), "most": max(times)}
 
 
-async def _storm(url: str, control: Control, clients: int, away: float) -> dict[str, float]:
+async def _storm(url: str, control: Control, clients: int, downtime: float) -> dict[str, float]:
     back: list[float] = []
     async with trio.open_nursery() as nursery:
         sessions = await _connect_all(nursery, url, clients)
@@ -120,7 +120,7 @@ async def _storm(url: str, control: Control, clients: int, away: float) -> dict[
         async with trio.open_nursery() as watching:
             for session in sessions:
                 watching.start_soon(_watch, session, back)
-            await control.vanish(away)
+            await control.vanish(downtime)
             returned = time.perf_counter()
             attempts = await control.accepted() - begun
         last = max(back) - returned
@@ -130,8 +130,8 @@ async def _storm(url: str, control: Control, clients: int, away: float) -> dict[
         nursery.cancel_scope.cancel()
     return {
         "clients": clients,
-        "seconds away": away,
-        "attempts while away": attempts,
+        "seconds of downtime": downtime,
+        "attempts meanwhile": attempts,
         "back after, s: median": statistics.median(back) - returned,
         "back after, s: last": last,
         "back in the busiest 100 ms": peak,
@@ -171,14 +171,14 @@ def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.storm", description=__doc__)
     parser.add_argument("--clients", type=int, default=2000)
-    parser.add_argument("--away", type=float, default=10.0, help="seconds, default 10")
+    parser.add_argument("--downtime", type=float, default=10.0, help="seconds, default 10")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         trio.run(serve)
         return
-    figures = trio.run(measure, options.clients, options.away)
+    figures = trio.run(measure, options.clients, options.downtime)
     for title, rows in figures.items():
         print(title)
         assert isinstance(rows, dict)

@@ -29,8 +29,8 @@ async def receive(stream: trio.SocketStream) -> Any:
     while data and len(buffer) < 4:
         buffer += (data := await stream.receive_some())
     end = 4 + int.from_bytes(buffer[:4], "big")
-    # Asking the socket for all missing bytes gives 1 MiB in few pieces: 1.5 to 2.5 times the
-    # of the default of 64 KiB each.
+    # Asking the socket for all missing bytes gives 1 MiB in few pieces: this is 1.5 to 2.5 times as
+    # fast as the default of 64 KiB each.
     while data and len(buffer) < end:
         buffer += (data := await stream.receive_some(end - len(buffer)))
     return msgpack.unpackb(memoryview(buffer)[4:]) if data else None

@@ -19,7 +19,7 @@ from trio_rpc.testing import check_channel
 
 
 class Joined:
-    """Two channels with a relay between them that can be stopped."""
+    """Two channels, and a relay between them that a test can stop."""
 
     def __init__(self, far, middle, nursery, *, swapped=False):
         other_middle, self.other_far = memory_channel_pair()

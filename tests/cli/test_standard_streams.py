@@ -76,8 +76,8 @@ COMMANDS = {
 }
 FAILING = {
     "a call that fails": (["call", "URL", "nothing"], Exit.FAILED),
-    "nobody there": (["ping", "tcp://127.0.0.1:1"], Exit.UNREACHABLE),
-    "nobody there, as JSON": (["describe", "tcp://127.0.0.1:1", "--json"], Exit.UNREACHABLE),
+    "no server": (["ping", "tcp://127.0.0.1:1"], Exit.UNREACHABLE),
+    "no server, as JSON": (["describe", "tcp://127.0.0.1:1", "--json"], Exit.UNREACHABLE),
     "no such command": (["nothing"], Exit.USAGE),
     "nothing to serve": (["serve", "nothing:nothing", "--listen", "tcp://127.0.0.1:0"], Exit.USAGE),
 }
@@ -110,7 +110,7 @@ async def test_a_missing_standard_stream_does_not_change_the_exit_code(name, red
     [
         *((name, "2>/dev/full") for name in FAILING),
         *(
-            ("nobody there", redirected)
+            ("no server", redirected)
             for redirected in (">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full")
         ),
     ],

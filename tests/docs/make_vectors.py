@@ -35,7 +35,7 @@ NOTATION = {
 }
 
 ABOUT = """Test vectors of the wire protocol, version 1; docs/protocol.md describes it. Hexadecimal \
-without blanks. "values": "hex" is what our encoder writes for "value", "also" other \
+without blanks. "values": "hex" is this implementation's encoding of "value", "also" are other \
 encodings that a decoder must accept. "messages": one message each. "packets": several. "streams": bytes of a stream, \
 and the packets in it. "exchanges": how a peer that serves "service" must react to the packets in \
 "send", sent one after the other. "state" is "new" (nothing has been sent before) or "open" (both ends have sent a Hello, \

@@ -109,7 +109,7 @@ CROSSINGS = {
 
 
 def test_each_crossing_of_the_page_has_a_vector_or_a_test():
-    rows = table(section("protocol.md", "10. Crossings"), "what crosses")
+    rows = table(section("protocol.md", "10. Crossings"), "crossing")
     assert [crossing for crossing, _ in rows] == list(CROSSINGS)
     sources = [
         path.read_text("utf-8")

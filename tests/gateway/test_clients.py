@@ -320,7 +320,7 @@ async def test_only_the_newest_of_several_connections_sends_messages(nursery):
     pipes[0].close()  # an old connection that ends late changes nothing
     pipes[1].close()
     await trio.testing.wait_all_tasks_blocked()
-    assert not client.is_away
+    assert not client.is_disconnected
 
 
 async def test_a_shielded_callback_ends_with_its_client(service, nursery):

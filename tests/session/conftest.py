@@ -1,6 +1,6 @@
 """Fixtures for the tests of sessions: a mock clock, and sessions over each transport.
 
-A test of what sessions do takes the fixture ``session_pair`` and calls it in place of
+A test of the behaviour of sessions takes the fixture ``session_pair`` and calls it in place of
 ``trio_rpc.testing.open_session_pair``, with the same arguments. It then runs once over each
 transport. All runs except those in memory are slow. ``--transport tcp`` chooses one. A test that
 makes its own channels, or that does not depend on the transport, calls ``open_session_pair``.

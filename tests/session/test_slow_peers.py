@@ -42,7 +42,8 @@ LARGE = 8 * 1024 * 1024
 """Bytes of the result: more than systems and channels hold."""
 
 TCP_READS, UNIX_READS = 128 * 1024, 20_000
-"""Bytes to read in each interval: a fraction of a packet, and of what makes a socket writable.
+"""Bytes to read in each interval: a fraction of a packet, and of the room that makes a socket
+writable.
 
 A system notices at least every third of these reads: it frees a whole segment, or a whole buffer.
 """

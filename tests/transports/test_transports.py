@@ -18,7 +18,7 @@ ALONE = {
     "test_costs.py": "counts packets, bytes, waits and steps",
     "test_garbage.py": "counts objects; Trio's TLS leaves a reference cycle",
     "test_interrupt.py": "runs Trio itself",
-    "test_options_checked.py": "about what is refused before there is a channel",
+    "test_options_checked.py": "about refusals before there is a channel",
     "test_pacing.py": "checks the messages of a hand-written peer",
     "test_too_costly.py": "about values, which are the same over each transport",
 }

@@ -161,7 +161,7 @@ async def close_forcefully(resource: trio.abc.AsyncResource) -> None:
 
 
 async def linger_for(channel: object, seconds: float) -> None:
-    """Let a peer that still sends read the end, if the channel has ``linger``, in bounded time."""
+    """Wait, in bounded time, until a peer that still sends has read the end: see ``linger``."""
     if (lingering := lingers(channel)) is not None:
         with trio.move_on_after(seconds):
             await lingering.linger()

@@ -1,4 +1,4 @@
-"""What is callable: decorators, method tables, signatures, proxies, errors. No tasks, no I/O."""
+"""Services: decorators, method tables, signatures, proxies, errors. No tasks, no I/O."""
 
 from trio_rpc.services.decorators import (
     Kind,

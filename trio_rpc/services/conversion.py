@@ -447,8 +447,8 @@ class _Adapting:
     def _union(self, annotation: Any) -> Any:
         functions = [one for one in get_args(annotation) if is_function(one)]
         kept = tuple(one for one in get_args(annotation) if one not in functions[1:])
-        # The first member accepts any function, so it is replaced by what all members have in
-        # common.
+        # The first member accepts any function, so it is replaced by the types that all members
+        # have in common.
         as_one = {functions[0]: self._function(annotation)} if functions[1:] else {}
         members = tuple(as_one.get(one) or self.adapt(one) for one in kept)
         union: Any = Union.__getitem__(members)

@@ -11,7 +11,7 @@ import trio
 __all__ = ["keep_connected"]
 
 MAX_DOUBLINGS = 30
-"""After this many failures the delay no longer grows, however long a server is away."""
+"""After this many failures the delay no longer grows, however long there is no server."""
 
 
 async def keep_connected(

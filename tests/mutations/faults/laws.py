@@ -431,7 +431,7 @@ FAULTS = (
         "",
         BOUNDS,
     ),
-    # ── 16: Trio's manners ──
+    # ── 16: Trio's conventions ──
     fault(
         "law 16: notify is not a checkpoint",
         "session/calls/outgoing.py",

@@ -12,16 +12,16 @@ The owner of a carrier lends it to the channel with :meth:`ResumableChannel.carr
 :meth:`ResumableChannel.accept`, which return when the carrier is no longer usable. The channel is
 in one of three states::
 
-                                                  all kept packets
-    AWAY ---- a carrier ----> CATCHING UP ------- have been sent again ------> CAUGHT UP
-      ^                        |       ^                                          |
-      |                        |       +------ a newer carrier takes its place ---+
-      +------------------------+------------- the carrier is lost ----------------+
+                                              all kept packets
+    DISCONNECTED -- a carrier --> CATCHING UP --- have been sent again --> CAUGHT UP
+      ^                            |       ^                                  |
+      |                            |       +-- a newer carrier replaces it ---+
+      +----------------------------+--------- the carrier is lost ------------+
 
 =============  ==============  ============  ====================================================
 state          ``_carrier``    ``_outlet``   a packet that is sent now
 =============  ==============  ============  ====================================================
-AWAY           None            None          is kept, and leaves over the next carrier
+DISCONNECTED   None            None          is kept, and leaves over the next carrier
 CATCHING UP    the carrier     None          waits for the send lock, until catching up is done
 CAUGHT UP      the carrier     an outlet     leaves through the outlet, and is kept
 =============  ==============  ============  ====================================================
@@ -233,7 +233,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                 return packet
 
     async def linger(self) -> None:
-        """Let a peer that still sends read the end, and everything before it.
+        """Wait until a peer that still sends has read the end, and everything before it.
 
         The channel must still be closed. Its carrier lingers as ``StreamChannel.linger`` says.
         """

@@ -505,7 +505,11 @@ class Gateway:
 
         This prevents clients that connect and leave from using up ``max_clients``.
         """
-        idle = [client for client in self._clients.values() if client.is_away and not client.works]
+        idle = [
+            client
+            for client in self._clients.values()
+            if client.is_disconnected and not client.works
+        ]
         if not idle:
             return False
         longest = min(idle, key=lambda client: client.deadline)

@@ -137,7 +137,7 @@ class Client:
         return self._nursery is None or self._nursery.cancel_scope.cancel_called
 
     @property
-    def is_away(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Whether the client is disconnected."""
         return self._connection is None
 
@@ -170,8 +170,8 @@ class Client:
 
     def _set_deadline(self) -> None:
         if self._nursery is not None:
-            away = self._connection is None
-            self._patience.deadline = trio.current_time() + self._grace if away else math.inf
+            seconds = self._grace if self._connection is None else math.inf
+            self._patience.deadline = trio.current_time() + seconds
 
     # ── its calls ────────────────────────────────────────────────────────────────────────────
 
