@@ -35,6 +35,7 @@ from trio_rpc.errors import (
     SessionClosed,
     Unavailable,
 )
+from trio_rpc.one_to_one.service_client import ServiceClient
 from trio_rpc.process import open_parent, open_process, serve_parent
 from trio_rpc.server import Server, open_server, serve
 from trio_rpc.services.decorators import duplex, method, notification, stream
@@ -78,6 +79,7 @@ __all__ = [
     "RpcError",
     "ScopeNode",
     "Server",
+    "ServiceClient",
     "Session",
     "SessionBroken",
     "SessionClosed",

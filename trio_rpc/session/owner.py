@@ -27,6 +27,12 @@ class Owner:
         self._root = current_root_task()
         self._thread = threading.current_thread().name
 
+    @property
+    def is_over(self) -> bool:
+        """Whether that run has ended."""
+        root = self._root
+        return root is not None and inspect.getcoroutinestate(root.coro) == inspect.CORO_CLOSED
+
     def check(self) -> None:
         """Raise RuntimeError in any other run, and outside of any run. It takes 0.2 us a call."""
         try:
@@ -34,8 +40,7 @@ class Owner:
         except RuntimeError:
             is_here = False
         if not is_here:
-            root = self._root
-            if root is not None and inspect.getcoroutinestate(root.coro) == inspect.CORO_CLOSED:
+            if self.is_over:
                 raise RuntimeError(
                     f"{self._what} ended with the Trio run that opened it, which is over:"
                     " nothing was done"

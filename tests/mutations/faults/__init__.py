@@ -8,6 +8,7 @@ from . import (
     gateway,
     laws,
     meanings,
+    one_to_one,
     races,
     resumable,
     security,
@@ -15,7 +16,19 @@ from . import (
     wire,
 )
 
-AREAS = (laws, security, bounds, races, channels, resumable, wire, services, meanings, gateway)
+AREAS = (
+    laws,
+    security,
+    bounds,
+    races,
+    channels,
+    resumable,
+    wire,
+    services,
+    meanings,
+    gateway,
+    one_to_one,
+)
 
 FAULTS = tuple(one for area in AREAS for one in area.FAULTS)
 """All faults. Their descriptions are unique."""

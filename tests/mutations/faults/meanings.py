@@ -52,7 +52,7 @@ FAULTS = (
     fault(
         "a session of a run that is over is reported as in use in another thread",
         "session/owner.py",
-        "            if root is not None and inspect.getcoroutinestate(root.coro) == inspect.CORO_CLOSED:\n",
+        "            if self.is_over:\n",
         "            if False:\n",
         "session/test_owner.py",
     ),

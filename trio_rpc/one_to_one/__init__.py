@@ -1,0 +1,1 @@
+"""One service at each end of a connection, as clients and handlers of connections use it."""
