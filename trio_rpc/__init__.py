@@ -35,6 +35,7 @@ from trio_rpc.errors import (
     SessionClosed,
     Unavailable,
 )
+from trio_rpc.one_to_one.connection_handler import ConnectionHandler, serve_connections
 from trio_rpc.one_to_one.service_client import ServiceClient
 from trio_rpc.process import open_parent, open_process, serve_parent
 from trio_rpc.server import Server, open_server, serve
@@ -55,6 +56,7 @@ __all__ = [
     "Authenticate",
     "Call",
     "CallError",
+    "ConnectionHandler",
     "ConnectionState",
     "DecodeError",
     "EncodeError",
@@ -101,6 +103,7 @@ __all__ = [
     "open_server",
     "open_session",
     "serve",
+    "serve_connections",
     "serve_parent",
     "serve_session",
     "stream",

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from typing import Unpack
 
 import trio
 
-from trio_rpc.channels import Resume, carrier_limits, open_channel, open_resumable
+from trio_rpc.channels import Resume
+from trio_rpc.channels.carriers import open_carrier, resume_settings
 from trio_rpc.session.core import Core
 from trio_rpc.session.opening import OnEnd, check_on_end, make_tables, run_session
 from trio_rpc.session.options import SessionOptions, check_options, make_options
 from trio_rpc.session.session import Session
-from trio_rpc.wire.limits import Limits
 
 __all__ = ["connect", "connect_in"]
 
@@ -64,23 +62,13 @@ async def connect(
     chosen = make_options(connect, options)
     check_on_end(on_end)
     tables = make_tables(services)
-    resumption = (Resume() if resume is True else resume) or None
     async with (
-        _open(url, ssl_context, chosen.limits, resumption) as channel,
+        open_carrier(
+            url, ssl_context=ssl_context, limits=chosen.limits, resume=resume_settings(resume)
+        ) as channel,
         run_session(Core(channel, tables, chosen, url), on_end=on_end) as session,
     ):
         yield session
-
-
-def _open(
-    url: str, ssl_context: ssl.SSLContext | None, limits: Limits, resume: Resume | None
-) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
-    if resume is None:
-        return open_channel(url, ssl_context=ssl_context, limits=limits)
-    again = functools.partial(
-        open_channel, url, ssl_context=ssl_context, limits=carrier_limits(limits)
-    )
-    return open_resumable(again, resume, handshake_timeout=limits.handshake_timeout)
 
 
 async def connect_in(

@@ -7,22 +7,13 @@ import functools
 import logging
 import ssl
 from collections.abc import AsyncIterator, Collection
-from types import TracebackType
 from typing import Unpack
 
 import trio
 
-from trio_rpc.channels import (
-    ChannelListener,
-    Connection,
-    ResumableChannel,
-    ResumableSessions,
-    Resume,
-    carrier_limits,
-    open_listeners,
-)
-from trio_rpc.channels.connection import close_forcefully
-from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken, SessionClosed
+from trio_rpc.channels import ChannelListener, Resume
+from trio_rpc.channels.carriers import CarrierServer, listening, resume_settings
+from trio_rpc.errors import SessionClosed
 from trio_rpc.session.core import Core, Tables
 from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
 from trio_rpc.session.options import Options, SessionOptions, check_options, make_options
@@ -30,7 +21,6 @@ from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared
 from trio_rpc.util.one_exception import one_exception
-from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["Server", "open_server", "serve"]
 
@@ -55,18 +45,17 @@ class Server:
         self.urls = [listener.url for listener in listeners]
         self.sessions: set[Session] = set()
         self._opening: set[Core] = set()
-        self._listeners = listeners
         self._tables = tables
         self._options = options
-        limits = options.limits
-        self._resumable: ResumableSessions | None = None
-        if resume is not None:
-            self._resumable = ResumableSessions(
-                resume,
-                handshake_timeout=limits.handshake_timeout,
-                shutdown_timeout=limits.shutdown_timeout,
-            )
         self._shared = Shared()
+        self._carriers = CarrierServer(
+            listeners,
+            self._serve,
+            what="session",
+            complaints=self._shared.complaints,
+            limits=options.limits,
+            resume=resume,
+        )
         self._owner = Owner("this server")
         self._accepting = trio.CancelScope()
 
@@ -97,57 +86,7 @@ class Server:
 
     async def _run(self, nursery: trio.Nursery) -> None:
         """Accept clients until :meth:`drain`; their sessions run in ``nursery``."""
-        with self._accepting:
-            async with trio.open_nursery() as acceptors:
-                for listener in self._listeners:
-                    acceptors.start_soon(self._accept, listener, nursery)
-        await _close_all(self._listeners)
-
-    async def _accept(self, listener: ChannelListener, nursery: trio.Nursery) -> None:
-        while True:
-            connection = await listener.accept()
-            nursery.start_soon(self._connected, connection, nursery)
-
-    async def _connected(self, connection: Connection, nursery: trio.Nursery) -> None:
-        """Own a connection: as the channel of its session, or as a resumable session's carrier."""
-        name = connection.name
-        with self._log_and_isolate_errors(name):
-            async with connection.prepared() as carrier:
-                if self._resumable is None:
-                    await self._serve(carrier, name)
-                else:
-                    await self._carry(carrier, name, self._resumable, nursery)
-
-    def _log_and_isolate_errors(self, name: str) -> _IsolatedErrors:
-        return _IsolatedErrors(self._shared.complaints, name)
-
-    async def _carry(
-        self,
-        carrier: trio.abc.Channel[bytes],
-        name: str,
-        sessions: ResumableSessions,
-        nursery: trio.Nursery,
-    ) -> None:
-        arrival = await sessions.receive(carrier)
-        if not isinstance(arrival.channel, ResumableChannel):
-            await self._serve(arrival.channel, name)
-            return
-        if arrival.is_new:
-            nursery.start_soon(self._serve_resumable, arrival.channel, name, sessions)
-        # The session, which is cancelled with the server, still has a Goodbye to send over this
-        # carrier, and closes it afterwards.
-        with trio.CancelScope(shield=True):
-            await arrival.channel.accept(carrier, arrival.received)
-
-    async def _serve_resumable(
-        self, channel: ResumableChannel, name: str, sessions: ResumableSessions
-    ) -> None:
-        with self._log_and_isolate_errors(name):
-            try:
-                async with sessions.own(channel):
-                    await self._serve(channel, name)
-            finally:
-                await close_forcefully(channel)
+        await self._carriers.accept(self._accepting, nursery)
 
     async def _serve(self, channel: trio.abc.Channel[bytes], name: str) -> None:
         core = Core(channel, self._tables, self._options, name, self._shared)
@@ -166,39 +105,6 @@ class Server:
         finally:
             self._opening.discard(core)
             self.sessions.discard(session)
-
-
-class _IsolatedErrors:
-    """Log the error of one client's block, so that it does not end the other clients (law 14).
-
-    This is a class, because a generator would keep a frame for each idle session.
-    """
-
-    __slots__ = ("_complaints", "_name")
-
-    def __init__(self, complaints: RateLimitedLog, name: str) -> None:
-        self._complaints = complaints
-        self._name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        exc: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> bool:
-        if isinstance(exc, OSError):
-            text = "the connection of %s did not become a session: %s"
-            self._complaints.log(logging.INFO, text, self._name, exc)
-        elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken | SessionClosed):
-            text = "the session with %s was not opened: %s"
-            self._complaints.log(logging.INFO, text, self._name, exc)
-        elif isinstance(exc, Exception):
-            text = "the session with %s failed"
-            self._complaints.log(logging.ERROR, text, self._name, exc_info=exc)
-        return isinstance(exc, Exception)
 
 
 @contextlib.asynccontextmanager
@@ -239,17 +145,15 @@ async def open_server(
         ...         await server.drain(grace=30)  # no new calls; running ones get 30 seconds
     """
     chosen = make_options(open_server, options)
-    if not urls:
-        raise ValueError("a server needs a URL to listen at, such as tcp://127.0.0.1:0")
     tables = make_tables(services)
-    resumption = (Resume() if resume is True else resume) or None
-    limits = carrier_limits(chosen.limits) if resumption is not None else chosen.limits
-    listeners: list[ChannelListener] = []
-    try:
-        for url in urls:
-            listeners += await open_listeners(
-                url, ssl_context=ssl_context, limits=limits, allowed_origins=allowed_origins
-            )
+    resumption = resume_settings(resume)
+    async with listening(
+        urls,
+        ssl_context=ssl_context,
+        allowed_origins=allowed_origins,
+        limits=chosen.limits,
+        resume=resumption,
+    ) as listeners:
         server = Server(listeners, tables, chosen, resumption)
         with one_exception() as body:
             async with trio.open_nursery() as nursery:
@@ -260,9 +164,6 @@ async def open_server(
                     body.append(exc)
                     raise
                 nursery.cancel_scope.cancel(reason="the server is closing")
-    finally:
-        with trio.CancelScope(shield=True):
-            await _close_all(listeners)
 
 
 async def serve(
@@ -319,8 +220,3 @@ async def serve(
 
 def _shutting_down() -> SessionClosed:
     return SessionClosed("the server is shutting down")
-
-
-async def _close_all(listeners: list[ChannelListener]) -> None:
-    for listener in listeners:
-        await listener.aclose()

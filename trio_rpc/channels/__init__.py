@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trio_rpc.channels.connection import Connection
+from trio_rpc.channels.forwarding.at_urls import connect_forwarding, serve_forwarding
 from trio_rpc.channels.forwarding.channel import Forwarding, ForwardingChannel, open_forwarding
 from trio_rpc.channels.forwarding.routes import ChannelHandler
 from trio_rpc.channels.listeners import ChannelListener
@@ -38,6 +39,7 @@ __all__ = [
     "StreamChannel",
     "WebSocketChannel",
     "carrier_limits",
+    "connect_forwarding",
     "memory_channel_pair",
     "open_channel",
     "open_forwarding",
@@ -45,4 +47,5 @@ __all__ = [
     "open_resumable",
     "parse_url",
     "relay",
+    "serve_forwarding",
 ]

@@ -180,6 +180,20 @@ class ServiceClient(Generic[T]):
                 is_refused = isinstance(core.lifecycle.cause, Refused)
                 self._calls.end(functools.partial(_error, core.lifecycle), is_refused=is_refused)
 
+    def prepare(self) -> None:
+        """Refuse calls of this task until :meth:`listen`: it makes the target.
+
+        :meta private:
+        """
+        self._calls.prepare()
+
+    def fail(self, error: Callable[[], RpcError], *, is_refused: bool = False) -> None:
+        """Let calls raise, or wait as long as they may, since there is no channel to listen to.
+
+        :meta private:
+        """
+        self._calls.end(error, is_refused=is_refused)
+
     def _make_session_table(self, session: Session) -> Table:
         # A copy, since a table may serve many sessions, and a new target changes this one.
         self._table = dict(self._make_table(session))

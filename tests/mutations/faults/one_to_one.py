@@ -5,6 +5,8 @@ from __future__ import annotations
 from ..fault import fault
 
 CLIENT = "session/test_service_client.py"
+HANDLERS = "session/test_connection_handlers.py"
+FORWARDED = "channels/test_forwarded_resuming.py"
 
 FAULTS = (
     fault(
@@ -86,6 +88,66 @@ FAULTS = (
         "        self._owner.check()\n",
         "",
         CLIENT,
+        hangs=True,
+    ),
+    fault(
+        "a function that makes a target may wait for its own client forever",
+        "one_to_one/waiting_calls.py",
+        "state.maker is trio.lowlevel.current_task():",
+        "False:",
+        HANDLERS,
+        hangs=True,
+    ),
+    fault(
+        "an async function that makes a target may take any time",
+        "one_to_one/connection_handler.py",
+        "            seconds = self._limits.handshake_timeout\n",
+        "            seconds = 1e9\n",
+        HANDLERS,
+        hangs=True,
+    ),
+    fault(
+        "a handler listens before it has a target",
+        "one_to_one/connection_handler.py",
+        "        client.target = await self._target(client, parameters)\n        await client.listen(",
+        "        await client.listen(",
+        HANDLERS,
+    ),
+    fault(
+        "the second of two handlers for one path replaces the first",
+        "one_to_one/connection_handler.py",
+        "        if handler.path in routes:\n",
+        "        if False:\n",
+        HANDLERS,
+        hangs=True,
+    ),
+    fault(
+        "a function that cannot make a target is noticed by the first client",
+        "one_to_one/connection_handler.py",
+        "        _check_target(make_target, path)\n",
+        "",
+        HANDLERS,
+    ),
+    fault(
+        "a session over a forwarded channel does not wait for its resumable carrier",
+        "channels/forwarding/driver.py",
+        "        if carrier is None or self._failure is not None:\n            return False\n",
+        "        if True:\n            return False\n",
+        FORWARDED,
+    ),
+    fault(
+        "each silent channel replaces the connection of all",
+        "channels/forwarding/driver.py",
+        "        if box.last_event == self._heard:",
+        "        if True:",
+        FORWARDED,
+    ),
+    fault(
+        "a channel that is silent alone is never given up",
+        "channels/forwarding/driver.py",
+        "        return not was_overtaken\n",
+        "        return True\n",
+        FORWARDED,
         hangs=True,
     ),
 )

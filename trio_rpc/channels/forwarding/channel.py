@@ -118,6 +118,17 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         """
         return self._driver.taken_of(self._box)
 
+    def renew(self) -> bool:
+        """Let the carrier connect again, since this channel has been silent for too long.
+
+        The connection is dropped only if it has been silent as long as this channel. So one silent
+        channel does not interrupt the others.
+
+        Return whether there is hope: the carrier can connect again, and no data has arrived for
+        other channels since the last time that this was called.
+        """
+        return self._driver.renew(self._box)
+
     @property
     def is_over(self) -> bool:
         """Whether the other end or the carrier ended it. Earlier packets can still be received."""

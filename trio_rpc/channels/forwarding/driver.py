@@ -25,6 +25,7 @@ from trio_rpc.channels.forwarding.frames import (
     Part,
     Refuse,
 )
+from trio_rpc.channels.optional import renews
 from trio_rpc.channels.packet_writer import PacketWriter
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.util.places import keep_all_places
@@ -50,17 +51,32 @@ class ForwardedInbox:
         over: None until the channel has ended; then makes the exception to raise.
         receivers: where a receiving task waits.
         is_midway: whether a packet has begun to arrive and is not complete.
+        last_event: the number of the carrier's last event that this channel knows of: the arrival
+            of its own data, or one that it has noticed while it was silent.
+        is_overtaken: whether it has been silent while data arrived for other channels.
         heard: how many times a packet or a part of one has arrived.
         senders: where a sending task waits while ``state.packet`` has not left.
     """
 
-    __slots__ = ("heard", "is_midway", "over", "packets", "receivers", "senders", "state")
+    __slots__ = (
+        "heard",
+        "is_midway",
+        "is_overtaken",
+        "last_event",
+        "over",
+        "packets",
+        "receivers",
+        "senders",
+        "state",
+    )
 
     def __init__(self, state: SubChannel) -> None:
         self.state = state
         self.packets: deque[bytes] = deque()
         self.over: _Failure | None = None
         self.is_midway = False
+        self.is_overtaken = False
+        self.last_event = 0
         self.heard = 0
         self.receivers = trio.lowlevel.ParkingLot()
         self.senders = trio.lowlevel.ParkingLot()
@@ -189,6 +205,18 @@ class Driver:
         state = box.state
         carrier = getattr(self._carrier, "taken", None) if state.queued else None
         return state.credit, len(state.packet or b""), carrier
+
+    def renew(self, box: ForwardedInbox) -> bool:
+        """Let the carrier reconnect if it seems to be dead; see :meth:`ForwardingChannel.renew`."""
+        carrier = renews(self._carrier)
+        if carrier is None or self._failure is not None:
+            return False
+        if box.last_event == self._heard:  # the carrier has been silent as long as this channel
+            return carrier.renew()
+        # Data has arrived for other channels. The carrier may have died since: look again later.
+        was_overtaken, box.is_overtaken = box.is_overtaken, True
+        box.last_event = self._heard
+        return not was_overtaken
 
     def taken(self, box: ForwardedInbox, size: int) -> None:
         """Record that the user has received a packet of this size."""
@@ -359,6 +387,8 @@ class Driver:
             assert isinstance(frame, Goodbye)  # noqa: S101 - the only one about no channel
             raise trio.BrokenResourceError(f"the other end refused a frame: {frame.reason}")
         box = self.inboxes.get(state.id)
+        if box is not None:
+            box.last_event, box.is_overtaken = self._heard + 1, False
         match frame:
             case Open():
                 self._on_open(self._add(state))

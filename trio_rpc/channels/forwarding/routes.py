@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
-__all__ = ["ChannelHandler", "Router"]
+__all__ = ["ChannelHandler", "Router", "parameters_of"]
 
 ChannelHandler: TypeAlias = Callable[..., Awaitable[object]]
 """``async def handler(channel, **parameters)``"""
@@ -39,6 +39,11 @@ class Router:
             if parameters is not None:
                 return handler, parameters
         return None
+
+
+def parameters_of(pattern: str) -> list[str]:
+    """Return the names of the parameters in a pattern. Raises ValueError for a bad pattern."""
+    return [name for _, name in _parse(pattern) if name]
 
 
 def _parse(pattern: str) -> list[tuple[str, str]]:

@@ -1,0 +1,234 @@
+"""The channel of a client or a server at URLs: one connection, or a resumable channel over several.
+
+A client calls :func:`open_carrier`. A server calls :func:`listening`, and runs a
+:class:`CarrierServer`. Sessions and forwarding both run over such channels.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import TypeAlias
+
+import trio
+
+from trio_rpc.channels.connection import Connection, close_forcefully
+from trio_rpc.channels.listeners import ChannelListener
+from trio_rpc.channels.opening import open_channel, open_listeners
+from trio_rpc.channels.resumable.channel import ResumableChannel
+from trio_rpc.channels.resumable.client import open_resumable
+from trio_rpc.channels.resumable.replay import carrier_limits
+from trio_rpc.channels.resumable.server import ResumableSessions
+from trio_rpc.channels.resumable.settings import Resume
+from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken, SessionClosed
+from trio_rpc.util.rate_limited_log import RateLimitedLog
+from trio_rpc.wire.limits import Limits
+
+__all__ = ["CarrierServer", "listening", "open_carrier", "resume_settings"]
+
+
+ServeChannel: TypeAlias = Callable[[trio.abc.Channel[bytes], str], Awaitable[None]]
+"""Serves a channel until it ends; the text is the client's name in logs."""
+
+
+def resume_settings(resume: bool | Resume) -> Resume | None:  # noqa: FBT001 - a user's argument
+    """Return the settings that the argument ``resume`` of a public function stands for."""
+    return (Resume() if resume is True else resume) or None
+
+
+def open_carrier(
+    url: str, *, ssl_context: ssl.SSLContext | None, limits: Limits, resume: Resume | None
+) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
+    """Connect to a server, and own the channel for a block.
+
+    Args:
+        url: as in :func:`open_channel`.
+        ssl_context: as in :func:`open_channel`.
+        limits: the limits of the channel's user.
+        resume: settings of a channel that reconnects, or None.
+
+    Raises:
+        Exception: the same errors as :func:`open_channel` and :func:`open_resumable`.
+    """
+    if resume is None:
+        return open_channel(url, ssl_context=ssl_context, limits=limits)
+    again = functools.partial(
+        open_channel, url, ssl_context=ssl_context, limits=carrier_limits(limits)
+    )
+    return open_resumable(again, resume, handshake_timeout=limits.handshake_timeout)
+
+
+@asynccontextmanager
+async def listening(
+    urls: Sequence[str],
+    *,
+    ssl_context: ssl.SSLContext | None,
+    allowed_origins: Collection[str] | None,
+    limits: Limits,
+    resume: Resume | None,
+) -> AsyncIterator[list[ChannelListener]]:
+    """Listen at URLs for a block.
+
+    Args:
+        urls: at least one.
+        ssl_context: as in :func:`open_listeners`.
+        allowed_origins: as in :func:`open_listeners`.
+        limits: the limits of the user of the channels.
+        resume: settings of channels that clients may resume, or None.
+
+    Raises:
+        ValueError: no URL is given, or a URL or an origin is bad.
+        OSError: an address cannot be bound.
+    """
+    if not urls:
+        raise ValueError("a server needs a URL to listen at, such as tcp://127.0.0.1:0")
+    limits = carrier_limits(limits) if resume is not None else limits
+    listeners: list[ChannelListener] = []
+    try:
+        for url in urls:
+            listeners += await open_listeners(
+                url, ssl_context=ssl_context, limits=limits, allowed_origins=allowed_origins
+            )
+        yield listeners
+    finally:
+        with trio.CancelScope(shield=True):
+            await _close_all(listeners)
+
+
+class CarrierServer:
+    """Accepts clients, and serves the channel of each in a task of its own.
+
+    An error of one client is logged, and ends no other client (law 14).
+
+    Args:
+        listeners: accept connections.
+        serve: serves a channel.
+        what: what a channel is served as, for the log: "session".
+        complaints: logs errors of clients.
+        limits: for ``handshake_timeout`` and ``shutdown_timeout``.
+        resume: settings of channels that clients may resume, or None.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[ChannelListener],
+        serve: ServeChannel,
+        *,
+        what: str,
+        complaints: RateLimitedLog,
+        limits: Limits,
+        resume: Resume | None,
+    ) -> None:
+        self._listeners = listeners
+        self._serve = serve
+        self._what = what
+        self._complaints = complaints
+        self._resumable: ResumableSessions | None = None
+        if resume is not None:
+            self._resumable = ResumableSessions(
+                resume,
+                handshake_timeout=limits.handshake_timeout,
+                shutdown_timeout=limits.shutdown_timeout,
+            )
+
+    async def accept(self, accepting: trio.CancelScope, nursery: trio.Nursery) -> None:
+        """Accept clients until ``accepting`` is cancelled, then close the listeners.
+
+        Args:
+            accepting: a scope that nothing else uses.
+            nursery: runs the tasks of the clients.
+        """
+        with accepting:
+            async with trio.open_nursery() as acceptors:
+                for listener in self._listeners:
+                    acceptors.start_soon(self._accept, listener, nursery)
+        await _close_all(self._listeners)
+
+    async def _accept(self, listener: ChannelListener, nursery: trio.Nursery) -> None:
+        while True:
+            connection = await listener.accept()
+            nursery.start_soon(self._connected, connection, nursery)
+
+    async def _connected(self, connection: Connection, nursery: trio.Nursery) -> None:
+        """Own a connection: as a channel, or as one of the connections of a resumable channel."""
+        name = connection.name
+        with self._log_and_isolate_errors(name):
+            async with connection.prepared() as carrier:
+                if self._resumable is None:
+                    await self._serve(carrier, name)
+                else:
+                    await self._carry(carrier, name, self._resumable, nursery)
+
+    def _log_and_isolate_errors(self, name: str) -> _IsolatedErrors:
+        return _IsolatedErrors(self._complaints, self._what, name)
+
+    async def _carry(
+        self,
+        carrier: trio.abc.Channel[bytes],
+        name: str,
+        sessions: ResumableSessions,
+        nursery: trio.Nursery,
+    ) -> None:
+        arrival = await sessions.receive(carrier)
+        if not isinstance(arrival.channel, ResumableChannel):
+            await self._serve(arrival.channel, name)
+            return
+        if arrival.is_new:
+            nursery.start_soon(self._serve_resumable, arrival.channel, name, sessions)
+        # The session, which is cancelled with the server, still has a Goodbye to send over this
+        # carrier, and closes it afterwards.
+        with trio.CancelScope(shield=True):
+            await arrival.channel.accept(carrier, arrival.received)
+
+    async def _serve_resumable(
+        self, channel: ResumableChannel, name: str, sessions: ResumableSessions
+    ) -> None:
+        with self._log_and_isolate_errors(name):
+            try:
+                async with sessions.own(channel):
+                    await self._serve(channel, name)
+            finally:
+                await close_forcefully(channel)
+
+
+class _IsolatedErrors:
+    """Log the error of one client's block, so that it does not end the other clients (law 14).
+
+    This is a class, because a generator would keep a frame for each idle session.
+    """
+
+    __slots__ = ("_complaints", "_name", "_what")
+
+    def __init__(self, complaints: RateLimitedLog, what: str, name: str) -> None:
+        self._complaints = complaints
+        self._what = what
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        exc: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> bool:
+        if isinstance(exc, OSError):
+            text = "the connection of %s did not become a %s: %s"
+            self._complaints.log(logging.INFO, text, self._name, self._what, exc)
+        elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken | SessionClosed):
+            text = "the %s with %s was not opened: %s"
+            self._complaints.log(logging.INFO, text, self._what, self._name, exc)
+        elif isinstance(exc, Exception):
+            text = "the %s with %s failed"
+            self._complaints.log(logging.ERROR, text, self._what, self._name, exc_info=exc)
+        return isinstance(exc, Exception)
+
+
+async def _close_all(listeners: Sequence[ChannelListener]) -> None:
+    for listener in listeners:
+        await listener.aclose()
