@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
@@ -29,6 +30,23 @@ async def test_no_other_handler_sees_a_context_variable_that_a_handler_sets():
             await browser.start(name)
             message = await browser.next()
         assert message["payload"] == "nobody"
+
+
+async def test_no_other_handler_sees_the_precision_of_decimals_that_a_handler_sets():
+    class Service:
+        @trio_rpc.method
+        def set_precision(self) -> int:
+            before = decimal.getcontext().prec
+            decimal.getcontext().prec = 3
+            return before
+
+    with decimal.localcontext() as context:
+        context.prec = 40
+        async with hosting(Gateway(Service())) as url, browsing(url) as browser:
+            for _ in range(2):
+                await browser.start("set_precision")
+                assert (await browser.next())["payload"] == 40
+        assert decimal.getcontext().prec == 40
 
 
 async def test_metadata_set_around_the_gateway_is_not_sent_with_calls_of_its_handlers():

@@ -387,3 +387,24 @@ async def test_the_error_of_a_cancelled_callback_says_how_its_call_ended(no_time
                 assert error["message"] == f"the call that this callback belongs to {text}"
             if end == "cancel":
                 peer.send(m.Reply(request.id, None))
+
+
+async def test_a_reference_of_an_unknown_kind_is_passed_on_and_harms_nothing():
+    seen = []
+
+    class Takes:
+        @method
+        async def take(self, value):
+            seen.append(value)
+
+    async with session_with_raw_peer(Takes()) as (session, peer):
+        peer.send(m.Request(1, "take", [Reference(9, 5)]))
+        assert (await peer.read(m.Reply)).id == 1
+        # In a remote scope, references live as long as the scope.
+        peer.send(m.Request(2, "trio_rpc.scope", []))
+        peer.send(m.Request(3, "take", [[Reference(3, 0)]], None, {"scope": 2}))
+        assert (await peer.read(m.Reply)).id == 3
+        peer.send(m.Cancel(2, None))
+        assert (await peer.read(m.ReplyErr)).error["code"] == "cancelled"
+        assert session.is_open
+    assert seen == [Reference(9, 5), [Reference(3, 0)]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 from contextvars import ContextVar
 
 import pytest
@@ -314,3 +315,105 @@ async def test_metadata_that_a_plain_handler_leaves_open_is_not_sent_with_other_
     async with session_pair(Careless(), None) as (_, session):
         await session.call("careless")
         assert await session.call("ask", reads) == {}
+
+
+class Precision:
+    """Reads and sets the precision of ``decimal``, which ``getcontext`` keeps in one object."""
+
+    def __init__(self):
+        self.notified = []
+
+    @trio_rpc.method
+    def plain(self):
+        return _set_precision()
+
+    @trio_rpc.method
+    async def at_once(self):
+        return _set_precision()
+
+    @trio_rpc.method
+    async def later(self):
+        await trio.lowlevel.checkpoint()
+        return _set_precision()
+
+    @trio_rpc.notification
+    def note(self):
+        self.notified.append(_set_precision())
+
+    @trio_rpc.stream
+    async def stream(self):
+        yield _set_precision()
+        yield decimal.getcontext().prec
+
+    @trio_rpc.method
+    async def ask(self, callback):
+        return [await callback(), await callback()]
+
+
+def _set_precision():
+    before = decimal.getcontext().prec
+    decimal.getcontext().prec = 3
+    return before
+
+
+async def precisions_seen(session, service):
+    await session.notify("note")
+    async with session.stream("stream") as items:
+        seen = [await items.receive() for _ in range(2)]
+    assert seen[1] == 3  # one handler keeps its own over all its steps
+    calls = [await session.call(name) for name in ("plain", "at_once", "later")]
+    await session.ping()
+    return {seen[0], *calls, *service.notified}
+
+
+@pytest.fixture
+def precision_of_40():
+    """Set a precision before the session is opened, as a program does at its start."""
+    with decimal.localcontext() as context:
+        context.prec = 40
+        yield
+
+
+@pytest.mark.parametrize("filters", [(), (passes_on,)])
+@pytest.mark.usefixtures("precision_of_40")
+async def test_no_other_handler_sees_the_precision_of_decimals_that_a_handler_sets(
+    session_pair, filters
+):
+    service = Precision()
+    options = {"filters": filters}
+    async with session_pair(service, None, options_a=options) as (_, session):
+        assert await precisions_seen(session, service) == {40}
+        assert await precisions_seen(session, service) == {40}
+    assert decimal.getcontext().prec == 40
+
+
+@pytest.mark.usefixtures("precision_of_40")
+async def test_a_callback_does_not_change_the_precision_of_its_caller(session_pair):
+    async with session_pair(Precision(), None) as (_, session):
+        assert await session.call("ask", _set_precision) == [40, 40]
+    assert decimal.getcontext().prec == 40
+
+
+@pytest.mark.usefixtures("precision_of_40")
+async def test_authenticate_and_a_services_function_do_not_change_the_precision(session_pair):
+    seen = []
+
+    async def authenticate(_session, _credentials):
+        seen.append(_set_precision())
+
+    def services(_session):
+        seen.append(_set_precision())
+        return Precision()
+
+    for options in ({}, {"authenticate": authenticate}):
+        async with session_pair(services, None, options_a=options) as (_, session):
+            assert await session.call("plain") == 40
+    assert seen == [40, 40, 40]
+    assert decimal.getcontext().prec == 40
+
+
+@pytest.mark.usefixtures("precision_of_40")
+async def test_handlers_keep_the_precision_with_which_their_session_was_opened(session_pair):
+    async with session_pair(Precision(), None) as (_, session):
+        decimal.getcontext().prec = 7  # the program sets it later, for itself
+        assert await session.call("plain") == 40

@@ -68,6 +68,7 @@ from trio_rpc.session.streams.items import ItemReceiver, ItemSender
 from trio_rpc.session.streams.open import DuplexChannel
 from trio_rpc.session.streams.scopes import SCOPE
 from trio_rpc.session.streams.task_status import RemoteTaskStatus
+from trio_rpc.util.contexts import copy_of
 from trio_rpc.wire import messages as m
 
 __all__ = ["IncomingCalls"]
@@ -197,14 +198,16 @@ class IncomingCalls:
         if method.name == SCOPE:
             call.held_scope = HeldScope(call)
         owner = self._enter_scope(call, context["scope"]) if "scope" in context else call
-        for reference in request.references:
+        # The application gets a reference of an unknown kind as it is, and nothing else uses it.
+        lent = [one for one in request.references if isinstance(one, Callback | ItemReceiver)]
+        for reference in lent:
             if isinstance(reference, Callback):
                 remote = self._lent(owner, f"callback {reference.number}")
                 reference.bind(owner, remote, self._call_back)
-            elif isinstance(reference, ItemReceiver):
+            else:
                 reference.bind(owner, self._calls, self._pull)
-        if request.references:
-            owner.references = (*owner.references, *request.references)
+        if lent:
+            owner.references = (*owner.references, *lent)
 
     def _enter_scope(self, call: IncomingCall, number: int) -> IncomingCall:
         """Add a call to a remote scope, and return that scope's call."""
@@ -316,7 +319,7 @@ class IncomingCalls:
 
         A callback gets a copy of its caller's context, and other handlers a copy of the session's.
         """
-        return (self.context if call.parent_call is None else call.parent_call.context).copy()
+        return copy_of(self.context if call.parent_call is None else call.parent_call.context)
 
     def _step(
         self,

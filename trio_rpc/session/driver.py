@@ -37,6 +37,7 @@ from trio_rpc.session.core import Core
 from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.session.reader import Actions, Reader, two_turns
 from trio_rpc.session.session import Session
+from trio_rpc.util.contexts import copy_of, own_decimal_context
 from trio_rpc.util.progress import wait_while_progressing
 from trio_rpc.util.time_limits import was_blocked
 from trio_rpc.wire import messages as m
@@ -121,7 +122,7 @@ class _Driver:
 
     def begin(self, *, looks_first: bool = False) -> None:
         """Queue Hello, and start the reader in a copy of this context."""
-        self._core.incoming.context = copy_context()
+        self._core.incoming.context = copy_of(copy_context())
         # Any task may be the first to need the writer's task, which must not inherit its context.
         self._core.writer.start(functools.partial(copy_context().run, self._start_writer))
         self._protocol.hello(self._core.options.credentials)
@@ -265,6 +266,7 @@ class _Driver:
         core = self._core
         authenticate = core.options.authenticate
         assert authenticate is not None  # noqa: S101 - checked by the caller
+        own_decimal_context()  # the other variables are this task's own already
         try:
             with self._authenticating:
                 result: Any = authenticate(session, self._protocol.peer.credentials)
@@ -280,7 +282,7 @@ class _Driver:
     def _accept_peer(self) -> None:
         # A function that makes services runs in its own context, as handlers do.
         incoming = self._core.incoming
-        incoming.table = incoming.context.copy().run(self._core.tables, incoming.session)
+        incoming.table = copy_of(incoming.context).run(self._core.tables, incoming.session)
         self._protocol.welcome()
         self._check_open()
 

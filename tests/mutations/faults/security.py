@@ -160,9 +160,37 @@ FAULTS = (
     fault(
         "a context variable set by a handler is visible to later handlers",
         "session/dispatch.py",
-        "        return (self.context if call.parent_call is None else call.parent_call.context).copy()\n",
+        "        return copy_of(self.context if call.parent_call is None else call.parent_call.context)\n",
         "        if call.parent_call is None:\n            return self.context\n"
-        "        return call.parent_call.context.copy()\n",
+        "        return copy_of(call.parent_call.context)\n",
         "session/test_contexts.py",
+    ),
+    fault(
+        "handlers share the context of decimal",
+        "util/contexts.py",
+        "    if _DECIMAL in context:\n",
+        "    if False:\n",
+        "session/test_contexts.py",
+    ),
+    fault(
+        "handlers see the precision of decimals that the program sets after it opened the session",
+        "session/driver.py",
+        "        self._core.incoming.context = copy_of(copy_context())\n",
+        "        self._core.incoming.context = copy_context()\n",
+        "session/test_contexts.py",
+    ),
+    fault(
+        "authenticate changes the precision of decimals for all",
+        "session/driver.py",
+        "        own_decimal_context()  # the other variables are this task's own already\n",
+        "",
+        "session/test_contexts.py",
+    ),
+    fault(
+        "handlers of a gateway share the context of decimal",
+        "gateway/server/call.py",
+        "        own_decimal_context()\n",
+        "",
+        "gateway/test_gateway_handlers.py",
     ),
 )

@@ -188,4 +188,11 @@ FAULTS = (
         "    return type(value) is int and value >= 0\n",
         "protocol/test_protocol_numbers.py",
     ),
+    fault(
+        "a reference of an unknown kind is used as a callback or a stream",
+        "session/dispatch.py",
+        "        lent = [one for one in request.references if isinstance(one, Callback | ItemReceiver)]\n",
+        "        lent = request.references\n",
+        "session/test_callbacks.py",
+    ),
 )

@@ -30,6 +30,7 @@ from trio_rpc.session.handler import (
 )
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Call, Filter
+from trio_rpc.util.contexts import own_decimal_context
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["CallSettings", "Caller", "GatewayCall", "call_back"]
@@ -157,6 +158,7 @@ class GatewayCall:
         # values in it that do not apply to this call.
         call = IncomingCall(None, 0, self._method, (), self._kwargs, None)
         outgoing_metadata.set(None)
+        own_decimal_context()
         current_work.set((self, call))
         filters = (*self._settings.filters, _checkpoint_before)
         try:
