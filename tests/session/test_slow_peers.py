@@ -135,7 +135,9 @@ class Peer:
                 return number
             if not self._is_silent:
                 self.session._core.protocol.counters.packets_received += 1
-            clock.jump(LIMITS.keepalive_interval)
+            for _ in range(10):  # in one step, the loop would seem to have been blocked
+                await wait_all_tasks_blocked()
+                clock.jump(LIMITS.keepalive_interval / 10)
         return intervals
 
     def close(self):

@@ -23,7 +23,7 @@ from __future__ import annotations
 import enum
 import functools
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -39,7 +39,7 @@ from trio_rpc.session.reader import Actions, Reader, two_turns
 from trio_rpc.session.session import Session
 from trio_rpc.util.contexts import copy_of, own_decimal_context
 from trio_rpc.util.progress import wait_while_progressing
-from trio_rpc.util.time_limits import was_blocked
+from trio_rpc.util.time_limits import PUNCTUAL, was_blocked
 from trio_rpc.wire import messages as m
 
 __all__ = ["run", "start"]
@@ -210,6 +210,7 @@ class _Driver:
             is_late = was_blocked(self._next_look, patience)  # (3)
             self._next_look = now + patience
             if is_late:
+                silence.listened = 0
                 continue
             if is_opening:  # (4)
                 text = f"no handshake within {core.limits.handshake_timeout:g} s"
@@ -217,7 +218,7 @@ class _Driver:
                 return
             await two_turns()  # (5)
             if not lifecycle.is_over:
-                silence.look()
+                self._next_look = now + silence.look()
 
     async def _finish(self) -> None:
         """Wait for handlers, send the last messages and close the channel, in bounded time.
@@ -326,27 +327,42 @@ class _Writing(enum.Enum):
     STUCK = "a packet has waited, and the other end has read nothing"
 
 
+LISTENING: Final = 10
+"""How often to look for an answer in the last tenth of the interval after which a peer is lost."""
+
+
 class _Silence:
     """Detects a silent peer: sends Pings, and ends the session if too many stay unanswered.
 
     A Ping cannot overtake the packet that waits for the channel. So while the peer takes parts of
     that packet, it is slow, and neither silent nor stalled.
+
+    This program may have been blocked for most of an interval and wake up in time all the same. The
+    answer is then still in a socket, or in a task below the channel. So a peer is lost only if this
+    program was awake and heard nothing in the last tenth of the last interval.
     """
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._heard: object = None
         self._unanswered = 0
+        self.listened = 0
+        """How often this program has looked again; reset if it was blocked."""
         self._sent = 0
         self._taken: object = None
         self._stuck = 0
 
-    def look(self) -> None:
-        """Check whether a byte has arrived since the last check, ``keepalive_interval`` ago."""
+    def look(self) -> float:
+        """Check whether a byte has arrived since the last check; return the time until the next."""
         core, limits = self._core, self._core.limits
-        writing = self._look_at_writing()
         # A part of a large packet is also a sign of life.
         heard = core.protocol.counters.packets_received, getattr(core.channel, "heard", None)
+        is_overdue = heard == self._heard and self._unanswered >= limits.keepalive_pings
+        if is_overdue and self.listened < LISTENING:
+            self.listened += 1
+            return limits.keepalive_interval * PUNCTUAL / LISTENING
+        self.listened = 0
+        writing = self._look_at_writing()
         if heard != self._heard:
             self._heard, self._unanswered = heard, 0
             if self._stuck > limits.keepalive_pings:
@@ -357,10 +373,13 @@ class _Silence:
             self._unanswered += 1
             core.protocol.ping()
             core.writer.write_now()  # before this program can be blocked
+            if self._unanswered == limits.keepalive_pings:
+                return limits.keepalive_interval * (1 - PUNCTUAL)
         elif (channel := renews(core.channel)) is not None and channel.renew():
             self._unanswered = 0
         else:
             self._lose("was silent for {:g} s", self._unanswered + 1)
+        return limits.keepalive_interval
 
     def _look_at_writing(self) -> _Writing:
         """Check whether the peer takes the bytes written to it."""

@@ -11,7 +11,7 @@ import trio
 from trio_rpc.util.one_exception import raise_alone
 from trio_rpc.util.places import catching
 
-__all__ = ["PacketTimer", "connect_limit", "time_limit", "was_blocked"]
+__all__ = ["PUNCTUAL", "PacketTimer", "connect_limit", "time_limit", "was_blocked"]
 
 PUNCTUAL: Final = 0.1
 """How late a program may notice the end of an interval without counting as blocked: a fraction."""

@@ -174,6 +174,27 @@ FAULTS = (
         hangs=True,
     ),
     fault(
+        "an interval in which this program was blocked counts as silence",
+        "session/driver.py",
+        "                silence.listened = 0\n                continue\n",
+        "                silence.listened = 0\n",
+        "session/test_opening.py",
+    ),
+    fault(
+        "a peer is lost although this program was blocked until just before",
+        "session/driver.py",
+        "        if is_overdue and self.listened < LISTENING:\n",
+        "        if False:\n",
+        "session/test_opening.py",
+    ),
+    fault(
+        "a peer is lost although this program was blocked while it listened for the answer",
+        "session/driver.py",
+        "                silence.listened = 0\n",
+        "",
+        "session/test_opening.py",
+    ),
+    fault(
         "a packet counts as late although this program was blocked",
         "util/time_limits.py",
         "        if was_blocked(deadline, self._seconds):\n",
