@@ -557,10 +557,34 @@ async def test_ordinary_requests():
         assert got == {"verb": "PUT", "query": {}, "body": '{"b":2}'}
         assert (await message.delete("/thing"))["verb"] == "DELETE"
         assert await message.get("/nothing") is None
-        with pytest.raises(trio_rpc.RpcError, match="oh no"):
-            await message.get("/broken")
-        with pytest.raises(trio_rpc.MethodNotFound):
+        with pytest.raises(trio_rpc.RpcError, match=r"^http://.*/broken was answered 418: oh no$"):
+            await message.get("/broken", {"a": 1})
+        with pytest.raises(trio_rpc.MethodNotFound, match=r"/nowhere was answered 404: Not Found$"):
             await message.get("/nowhere")
+        with pytest.raises(trio_rpc.MethodNotFound, match=r"/api/buy was answered 404: Not Found$"):
+            await message.post("buy")
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "was answered 404"),
+        (b'{"detail":"Not Found"}', 'was answered 404: {"detail":"Not Found"}'),
+        (b'{"error":""}', 'was answered 404: {"error":""}'),
+        (b"[1]", "was answered 404: [1]"),
+        (b"<h1>\nno\x1b</h1>", r"was answered 404: <h1>\nno\x1b</h1>"),
+        (b"x" * 1000, f"was answered 404: {'x' * 181}… (1000 characters)"),
+    ],
+)
+async def test_the_refusal_of_another_server_names_the_page_and_quotes_its_text(body, text):
+    async def page(_):
+        return Response(body, status_code=404)
+
+    async with hosting(Starlette(routes=[Route("/api/buy", page, methods=["POST"])])) as url:
+        message = Message("127.0.0.1", int(url.rpartition(":")[2]))
+        with pytest.raises(trio_rpc.MethodNotFound) as caught:
+            await message.post("buy")
+    assert str(caught.value) == f"{url}/api/buy {text}"
 
 
 async def test_a_client_can_use_a_mounted_gateway(scanner):

@@ -293,6 +293,28 @@ async def test_the_status_is_reported_even_if_the_server_closes_during_a_large_b
     assert reported == [["refused", 413], ["refused", 503], ["unreachable", 0]]
 
 
+async def test_the_refusal_of_another_server_names_the_page_and_quotes_its_text(tmp_path):
+    script = """
+    const message = new Message(host, port, { path: "/elsewhere" });
+    const base = `http://${host}:${port}`;
+    for (const use of [() => message.post("show"), () => message.get("/page", { a: 1 })]) {
+      const error = await use().catch((error) => error);
+      report([error.code, error.status, error.message.replace(base, "")]);
+    }
+    globalThis.fetch = async () => new Response(`{\n"detail": "${"x".repeat(300)}"}`, { status: 422 });
+    report((await message.get("page").catch((error) => error)).message.replace(base, "").slice(0, 40));
+    globalThis.fetch = async () => new Response("", { status: 404 });
+    report((await message.get("page").catch((error) => error)).message);
+    """
+    reported = await node.run(tmp_path, script, Gateway(Service()))
+    assert reported == [
+        ["refused", 404, "this gateway has no page '/elsewhere/api/show'"],
+        ["refused", 404, "this gateway has no page '/elsewhere/page'"],
+        ' was answered 422: { "detail": "xxxxxxxx',
+        " was answered 404",
+    ]
+
+
 # ── timers and listeners ─────────────────────────────────────────────────────────────────────
 
 WATCHED = """

@@ -168,7 +168,10 @@ async def test_law_13_only_decorated_methods_can_be_called_through_a_gateway(cou
 
 async def test_other_paths_and_verbs_are_refused(counter):
     async with hosting(Gateway(counter)) as url, httpx.AsyncClient(base_url=url) as http:
-        assert status_and_error(await http.get("/")) == (404, "Not Found")
+        assert status_and_error(await http.get("/")) == (404, "this gateway has no page '/'")
+        status, text = status_and_error(await http.post("/rpc/api/a%0Ab" + "x" * 200))
+        assert (status, text[:41]) == (404, r"this gateway has no page '/rpc/api/a\nbxx")
+        assert text.endswith("… (212 characters)'")
         assert status_and_error(await http.get("/api/add")) == (405, "Method Not Allowed")
 
 

@@ -27,6 +27,13 @@ FAULTS = (
         NODE_ODD,
     ),
     fault(
+        "the error of a POST to the wrong path does not say where it went",
+        "gateway/client/http.py",
+        '    text = f"{page} was answered {answer.status_code}"\n',
+        '    text = f"{answer.status_code}"\n',
+        "gateway/test_client.py",
+    ),
+    fault(
         "closing a page's client fails where there is no WebSocket",
         "gateway/static/message.js",
         "    if (socket?.readyState === OPEN) socket",

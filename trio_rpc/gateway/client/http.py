@@ -25,6 +25,7 @@ from trio_rpc.errors import (
 )
 from trio_rpc.gateway.json_messages import from_json, to_json
 from trio_rpc.session.owner import Owner
+from trio_rpc.util.text import one_line
 
 __all__ = ["WebClient"]
 
@@ -171,7 +172,14 @@ def _decoded(answer: httpx.Response) -> Any:
     except ValueError as exc:
         if answer.is_success:
             raise DecodeError(f"the gateway's answer is not JSON: {exc}") from None
-        return {"error": answer.text[:200]}
+        return None
+
+
+def _of_another_server(answer: httpx.Response) -> str:
+    """Describe a refusal that a gateway did not write: the page may be its host's, or missing."""
+    page = answer.url.copy_with(query=None)
+    text = f"{page} was answered {answer.status_code}"
+    return f"{text}: {one_line(answer.text, 200)}" if answer.content else text
 
 
 def _checked(answer: httpx.Response) -> Any:
@@ -180,7 +188,7 @@ def _checked(answer: httpx.Response) -> Any:
     error = body if isinstance(body, dict) else {}
     if answer.is_success and "error" not in error:
         return body
-    text = str(error.get("error") or f"{answer.status_code} {answer.reason_phrase}")
+    text = str(error.get("error") or _of_another_server(answer))
     kind = REFUSALS.get(answer.status_code)
     if kind is InvalidArguments:
         raise InvalidArguments(text, str(error.get("parameter", "")))

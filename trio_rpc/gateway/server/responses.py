@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from starlette.types import Scope
 
 from trio_rpc.gateway.json_messages import encode
 from trio_rpc.gateway.server.checks import Refusal
+from trio_rpc.util.text import quoted
 
 __all__ = [
     "answer_http_error",
@@ -69,10 +71,13 @@ async def answer_refusal(_request: HTTPConnection, exc: Exception) -> Response:
     return response
 
 
-async def answer_http_error(_request: Request, exc: Exception) -> Response:
+async def answer_http_error(request: Request, exc: Exception) -> Response:
     """Turn an error of the router, such as 404, into a response in JSON."""
     assert isinstance(exc, HTTPException)  # noqa: S101 - registered for nothing else
-    return Response(encode({"error": exc.detail}), exc.status_code, exc.headers, "application/json")
+    text = exc.detail
+    if exc.status_code == HTTPStatus.NOT_FOUND:
+        text = f"this gateway has no page {quoted(request.scope['path'])}"
+    return Response(encode({"error": text}), exc.status_code, exc.headers, "application/json")
 
 
 def json_response(status: int, value: Mapping[str, Any]) -> Response:
