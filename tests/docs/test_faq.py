@@ -583,9 +583,12 @@ async def bug_in_a_handler():
 async def handler_that_does_not_end():
     options = {"limits": trio_rpc.Limits(cancel_grace=0.01)}
     with logged("trio_rpc") as lines:
-        async with open_session_pair(Stubborn(), None, options_b=options) as (_, session):
+        async with (
+            trio_rpc.open_server({"shop": Stubborn()}, TCP) as server,
+            trio_rpc.connect(server.urls[0], **options) as session,
+        ):
             with trio.move_on_after(0.01):
-                await session.call("wait")
+                await session.call("shop.wait")
     return lines[0]
 
 

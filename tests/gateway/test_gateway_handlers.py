@@ -6,6 +6,7 @@ import decimal
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
+import httpx
 from helpers.gateway_tools import browsing, hosting
 
 import trio_rpc
@@ -120,6 +121,19 @@ async def test_a_handlers_bug_is_logged_with_its_traceback_and_a_declared_except
     assert [each.rpc_method for each in records] == ["bug", "plain_bug", "unsendable"]
     assert [each.rpc_call for each in records] == [requests[each.rpc_method] for each in records]
     assert "in plain_bug" in caplog.text
+    assert {each.rpc_session for each in records} == {f"the gateway's client {browser.id}"}
+
+
+async def test_a_bug_in_a_call_without_a_websocket_names_its_caller(caplog):
+    class Service:
+        @trio_rpc.method
+        async def bug(self) -> None:
+            raise LookupError("a bug")
+
+    async with hosting(Gateway(Service())) as url, httpx.AsyncClient(base_url=url) as http:
+        assert (await http.post("/api/bug", json={})).status_code == 500
+    text = "bug, called by a client without a WebSocket, raised LookupError"
+    assert [text in each.getMessage() for each in caplog.records] == [True]
 
 
 async def test_a_refusal_by_a_filter_arrives_as_such_and_is_not_logged_as_a_bug(

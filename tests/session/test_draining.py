@@ -132,7 +132,7 @@ class Client(RawPeer):
         await self.step(self.protocol.welcome, functools.partial(self.protocol.request, "work", []))
         await slow.begun.wait()
         goodbye = await self.hear(m.Goodbye)
-        assert (goodbye.code, goodbye.message) == ("done", "closed by the other end")
+        assert (goodbye.code, goodbye.message) == ("done", "it closed the session")
         await self.step(functools.partial(self.protocol.goodbye, "done"))
         slow.go.set()
         assert (await self.hear(m.Reply)).result == "done"

@@ -38,6 +38,34 @@ async def test_after_an_orderly_goodbye_in_flight_calls_may_end(code, no_time):
     assert (end.by, end.cause) == ("peer", None)
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "text"),
+    [
+        ("done", "gone fishing", "gone fishing"),
+        ("done", "", "(done)"),
+        ("later", "gone fishing", "gone fishing (later)"),
+        ("later", "", "(later)"),
+    ],
+)
+async def test_an_error_shows_the_text_of_the_goodbye_and_a_code_that_says_more(
+    code, message, text, no_time
+):
+    async with session_with_raw_peer() as (session, peer):
+        peer.send(m.Goodbye(code, message))
+        await peer.read(m.Goodbye)
+        with pytest.raises(SessionBroken) as caught:
+            await session.call("x")
+        assert str(caught.value) == f"the other end is leaving: {text}"
+    assert (await session.wait_closed()).reason == f"the other end has left: {text}"
+
+
+async def test_an_end_that_closes_in_order_says_so(session_pair, no_time):
+    async with session_pair(None, None, on_end="keep") as (a, b):
+        await a.aclose()
+        end = await b.wait_closed()
+    assert (end.by, end.reason) == ("peer", "the other end has left: it closed the session")
+
+
 @pytest.mark.parametrize("leaves_first", [False, True])
 async def test_a_goodbye_about_a_protocol_error_ends_the_session_with_that_error(
     leaves_first, no_time

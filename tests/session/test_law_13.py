@@ -117,6 +117,10 @@ async def test_law_13_a_notification_with_a_similar_name_is_dropped(
                 await a.notify(name)
         await wait_all_tasks_blocked()
         assert shop.called == []
+        [server] = {each.args[0] for each in caplog.records}
+        text = f"a notification from {server} was dropped: there is no method 'shop.unmarked'"
+        assert text in [each.getMessage() for each in caplog.records]
+        assert not server.startswith("<")
         with context():
             await a.notify("shop.tell")
         await wait_all_tasks_blocked()

@@ -71,6 +71,7 @@ class Core:
             self.receiver,
             self.owner,
             shared.complaints,
+            name,
         )
         self.incoming = IncomingCalls(self.protocol, self.lifecycle, self.outgoing, options, shared)
         self.resume: Callable[[], None]

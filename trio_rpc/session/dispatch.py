@@ -279,8 +279,8 @@ class IncomingCalls:
         return wrong_kind(method)
 
     def _drop_notification(self, reason: Exception) -> None:
-        text = "a notification from %r was dropped: %s"
-        self._complaints.log(logging.WARNING, text, self.session, reason)
+        text = "a notification from %s was dropped: %s"
+        self._complaints.log(logging.WARNING, text, self.session.name, reason)
         self._protocol.grant_notifications(1)
 
     def _start(self, call: IncomingCall) -> IncomingCall | None:
@@ -426,8 +426,9 @@ class IncomingCalls:
         if number < 0:
             self._end_notification()
             if is_refusal(call, exc):
-                text = "the notification %s from %r was refused by a filter: %s"
-                self._complaints.log(logging.WARNING, text, method.name, call.session, exc)
+                text = "the notification %s from %s was refused by a filter: %s"
+                name = _session_of(call).name
+                self._complaints.log(logging.WARNING, text, method.name, name, exc)
         elif not self._protocol.may_answer:
             self._answer_error(number, {**NOT_TAKEN, "started": call.has_begun})
         else:

@@ -310,7 +310,14 @@ class _Driver:
             text = f"the other end says that this end broke the protocol: {message.message}"
             core.lifecycle.lose(LocalProtocolError(text), "peer")
         else:
-            core.lifecycle.peer_closes(f"{message.message} ({message.code})")
+            core.lifecycle.peer_closes(_text_of(message))
+
+
+def _text_of(goodbye: m.Goodbye) -> str:
+    """Return the text of a Goodbye for people. The code "done" says nothing more than the text."""
+    if goodbye.code == "done" and goodbye.message:
+        return goodbye.message
+    return f"{goodbye.message} ({goodbye.code})".lstrip()
 
 
 def _check_answer(answer: object) -> None:

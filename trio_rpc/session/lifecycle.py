@@ -71,6 +71,9 @@ __all__ = ["NEXT", "Activities", "EndedBy", "Event", "Lifecycle", "SessionEnd", 
 T = TypeVar("T", bound=Exception)
 _PACKAGE: Final = __name__.rpartition(".")[0]
 
+CLOSED = "it closed the session"
+"""The text of an orderly Goodbye, as the other end shows it: the other end has left: …"""
+
 EndedBy: TypeAlias = Literal["us", "peer", "network"]
 
 
@@ -319,7 +322,7 @@ class Lifecycle:
             return
         self._set_grace(grace)
         if self._protocol.ours is Half.OPEN:
-            self._protocol.goodbye("done", "closed by the other end")
+            self._protocol.goodbye("done", CLOSED)
             self._writer.write_now()
         self._end_if_quiet()
 
@@ -504,7 +507,7 @@ class Lifecycle:
         if isinstance(self.cause, RemoteProtocolError):
             return "protocol_error", str(self.cause)
         if self.stage.was_open:
-            return "done", "closed by the other end"
+            return "done", CLOSED
         return "done", self._last_text
 
     def opening_error(self) -> RpcError:

@@ -92,8 +92,10 @@ class Client:
         # Bound: one task for each callback that the client's own calls are making.
         self._room = trio.lowlevel.ParkingLot()
 
-    def __repr__(self) -> str:
-        return f"<trio_rpc.gateway client {self.id}>"
+    @property
+    def name(self) -> str:
+        """The client's name in logs."""
+        return f"the gateway's client {self.id}"
 
     def owns(self, token: str) -> bool:
         """Return whether a token is this client's. The comparison always takes the same time."""

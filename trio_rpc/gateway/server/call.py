@@ -72,6 +72,10 @@ class Caller(Protocol):
     is_resumable: bool
 
     @property
+    def name(self) -> str:
+        """The client's name in logs."""
+
+    @property
     def is_over(self) -> bool:
         """Whether the client has ended and gets no more messages."""
 
@@ -178,7 +182,7 @@ class GatewayCall:
                 self._settings.bugs,
                 call,
                 outcome.error,
-                session=repr(client),
+                session=client.name,
                 number=self.uuid,
                 is_cancelled=self._scope.cancel_called or client.is_over,
             )
@@ -193,7 +197,7 @@ class GatewayCall:
         except Exception as exc:  # noqa: BLE001 - a value's own attributes may be code that fails
             text = f"the result of {self.name} cannot be sent: {exc}"
             self._end(client, self._error("internal", text))
-            self._settings.bugs.unsendable(exc, self.name, session=repr(client), call=self.uuid)
+            self._settings.bugs.unsendable(exc, self.name, session=client.name, call=self.uuid)
 
     def _end(self, client: Caller, message: dict[str, Any]) -> None:
         try:

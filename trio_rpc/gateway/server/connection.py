@@ -197,8 +197,8 @@ class Connection:
             self._has_complained = True
             self._client.complaints.log(
                 logging.WARNING,
-                "%r %s; this and later invalid messages on this connection are ignored",
-                self._client,
+                "%s %s; this and later invalid messages on this connection are ignored",
+                self._client.name,
                 of,
             )
 

@@ -51,8 +51,10 @@ class DirectCaller:
         self._status = 500
         self._is_over = False
 
-    def __repr__(self) -> str:
-        return "<trio_rpc.gateway client without a WebSocket>"
+    @property
+    def name(self) -> str:
+        """The client's name in logs."""
+        return "a client without a WebSocket"
 
     @property
     def is_over(self) -> bool:

@@ -71,6 +71,7 @@ class OutgoingCalls:
         receiver: lets the only caller in flight receive its own Reply.
         owner: the run in which calls may be made.
         complaints: logs errors of the peer.
+        name: the name of the other end in these lines.
     """
 
     def __init__(  # noqa: PLR0917 - made in one place
@@ -82,6 +83,7 @@ class OutgoingCalls:
         receiver: Receiver,
         owner: Owner,
         complaints: RateLimitedLog,
+        name: str,
     ) -> None:
         self.session: object | None = None
         self.calls: dict[int, OutgoingCall] = {}
@@ -95,6 +97,7 @@ class OutgoingCalls:
         self._lifecycle = lifecycle
         self._receiver = receiver
         self._complaints = complaints
+        self._name = name
         self._calls = Admission(self._room_for_calls)
         self._notifications = Admission(self._room_for_notifications)
         self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
@@ -436,8 +439,9 @@ class OutgoingCalls:
     def _abandon(self, call: OutgoingCall) -> None:
         self._complaints.log(
             logging.WARNING,
-            "%s did not end within %g s of its cancellation and is abandoned",
+            "%s at %s did not end within %g s of its cancellation and is abandoned",
             call.method.name,
+            self._name,
             self.limits.cancel_grace,
         )
         del self.calls[call.id]
