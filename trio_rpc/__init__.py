@@ -40,6 +40,7 @@ from trio_rpc.one_to_one.service_client import ServiceClient
 from trio_rpc.process import open_parent, open_process, serve_parent
 from trio_rpc.server import Server, open_server, serve
 from trio_rpc.services.decorators import duplex, method, notification, stream
+from trio_rpc.services.interfaces import Identifier
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.calls.context import metadata
 from trio_rpc.session.inspection import ScopeNode, SessionStatistics
@@ -62,6 +63,7 @@ __all__ = [
     "EncodeError",
     "Fate",
     "Filter",
+    "Identifier",
     "InvalidArguments",
     "Limits",
     "LocalProtocolError",

@@ -7,7 +7,8 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from trio_rpc import Limits, connect, open_process, open_server, open_session, serve
+import trio_rpc
+from trio_rpc import Identifier, Limits, connect, open_process, open_server, open_session, serve
 from trio_rpc.services import duplex, method, notification, stream
 
 T = TypeVar("T")
@@ -117,6 +118,14 @@ def wrong_proxies(session: Session) -> None:
     session.proxy("market", Market())  # E: arg-type
     session.proxy("market", "Market")  # E: arg-type
     session.proxy(Market, "market")  # E: arg-type
+
+
+async def wrong_identifiers(session: trio_rpc.Session) -> None:
+    market = session.proxy(Identifier("market", Market))
+    await market.price(3)  # E: arg-type
+    await market.missing()  # E: attr-defined
+    Identifier("market", Market())  # E: arg-type
+    session.proxy(Identifier("market", Market), Market)  # E: call-overload
 
 
 async def wrong_options(session: Session, channel: trio.abc.Channel[bytes]) -> None:

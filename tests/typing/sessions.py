@@ -88,6 +88,20 @@ async def later(session: trio_rpc.Session) -> None:
     await session.proxy("later", Later).log("hello")
 
 
+class Main:
+    market = trio_rpc.Identifier("market", Market)
+    later = trio_rpc.Identifier("later", Later)
+
+
+async def identifiers(session: trio_rpc.Session) -> None:
+    assert_type(Main.market, trio_rpc.Identifier[Market])
+    assert_type(session.proxy(Main.market), Market)
+    assert_type(await session.proxy(Main.market).price("BTC"), float)
+    assert_type(await session.call(session.proxy(Main.market).price, "BTC"), float)
+    async with session.open_scope() as scope:
+        assert_type(scope.proxy(Main.later), Later)
+
+
 async def show(done: float) -> None:
     pass
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from trio_rpc.cli.exits import Usage
 from trio_rpc.cli.terminal import safe
+from trio_rpc.services.interfaces import marked_methods
 from trio_rpc.services.introspection import with_introspection
-from trio_rpc.services.tables import build_table, is_per_session, marked_methods
+from trio_rpc.services.tables import build_table, is_per_session
 
 __all__ = ["load_services"]
 

@@ -26,6 +26,7 @@ __all__ = [
     "Kind",
     "MethodMark",
     "Raises",
+    "checked_raises",
     "duplex",
     "inside",
     "mark_of",
@@ -119,7 +120,7 @@ def method(function: F | None = None, /, *, raises: Raises = ()) -> F | Callable
         ...     def price(self, symbol: str) -> float:
         ...         raise UnknownSymbol(symbol)
     """
-    mark = MethodMark(Kind.METHOD, _checked_raises(raises))
+    mark = MethodMark(Kind.METHOD, checked_raises(raises))
     if function is None:
         return lambda function: _attach(function, mark)
     return _attach(function, mark)
@@ -164,7 +165,7 @@ def stream(function: Any = None, /, *, raises: Raises = ()) -> Any:
         ...         for number in range(end):
         ...             yield number
     """
-    mark = MethodMark(Kind.STREAM, _checked_raises(raises))
+    mark = MethodMark(Kind.STREAM, checked_raises(raises))
     if function is None:
         return lambda function: _attach(function, mark)
     return _attach(function, mark)
@@ -196,7 +197,7 @@ def duplex(function: Any = None, /, *, raises: Raises = ()) -> Any:
         ...         async for line in channel:
         ...             await channel.send(prefix + line)
     """
-    mark = MethodMark(Kind.DUPLEX, _checked_raises(raises))
+    mark = MethodMark(Kind.DUPLEX, checked_raises(raises))
     if function is None:
         return lambda function: _attach(function, mark)
     return _attach(function, mark)
@@ -274,7 +275,8 @@ def _takes(function: FunctionType, count: int) -> bool:
     return Parameter.VAR_POSITIONAL in kinds or sum(kind in by_position for kind in kinds) >= count
 
 
-def _checked_raises(raises: object) -> Raises:
+def checked_raises(raises: object) -> Raises:
+    """Return the declared exceptions of a method. Raises TypeError for an unsuitable one."""
     if not isinstance(raises, tuple):
         shown = raises.__name__ if isinstance(raises, type) else "ValueError"
         raise TypeError(f"raises= must be a tuple of exception classes: raises=({shown},)")

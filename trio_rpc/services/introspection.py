@@ -11,13 +11,12 @@ import functools
 from typing import Any, Final
 
 from trio_rpc.services.decorators import Kind
+from trio_rpc.services.interfaces import RESERVED
 from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import BoundMethod, Table, describe
 
-__all__ = ["DESCRIBE", "RESERVED", "with_introspection"]
+__all__ = ["DESCRIBE", "with_introspection"]
 
-RESERVED: Final = "trio_rpc"
-"""The service name that users cannot give to their own services."""
 DESCRIBE: Final = f"{RESERVED}.describe"
 
 

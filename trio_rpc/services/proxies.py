@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from trio_rpc.services.converters import Convert
 from trio_rpc.services.decorators import Kind, MethodMark, wire_name
-from trio_rpc.services.signatures import PrepareAll, signature_of
-from trio_rpc.services.tables import marked_methods
+from trio_rpc.services.interfaces import check_interface, methods_of
+from trio_rpc.services.lending import PrepareAll
+from trio_rpc.services.signatures import signature_of
 
 __all__ = ["Caller", "Proxy", "RemoteMethod"]
 
@@ -123,11 +124,8 @@ class Proxy:
         marked = None
         _check_name(service)
         if interface is not None:
-            if not isinstance(interface, type):
-                raise TypeError(f"an interface must be a class, not {interface!r}")
-            marked = _methods_of(interface)
-            if not marked:
-                raise TypeError(f"{interface.__name__} has no methods marked with @method")
+            check_interface(interface)
+            marked = methods_of(interface)
         vars(self).update(_caller=caller, _service=service, _interface=interface, _marked=marked)
 
     def __getattr__(self, name: str) -> RemoteMethod:
@@ -166,20 +164,10 @@ class Proxy:
         raise TypeError("a proxy cannot be pickled or copied")
 
 
-# Each session makes proxies of the same few interfaces. Results that depend only on the class are
-# cached: computing them took a quarter of the time to connect, call once and close.
-
-
 def _check_name(service: object) -> None:
     if not isinstance(service, str):
         shown = service.__name__ if isinstance(service, type) else "Interface"
         raise TypeError(f"a service's name must be a str, not {service!r}: proxy(name, {shown})")
-
-
-@functools.lru_cache(maxsize=256)
-def _methods_of(interface: type) -> dict[str, tuple[Callable[..., Any], MethodMark]]:
-    """Return the remote methods of a class. The result is cached: do not change it."""
-    return marked_methods(interface)
 
 
 @functools.lru_cache(maxsize=2048)
@@ -187,7 +175,7 @@ def _converters_of(
     interface: type, name: str, full_name: str
 ) -> tuple[dict[str, type[Exception]], Converters]:
     """Return a method's declared exceptions by wire name, and the converters of its values."""
-    function, mark = _methods_of(interface)[name]
+    function, mark = methods_of(interface)[name]
     signature = signature_of(function, function, interface, full_name)
     raises = {wire_name(cls): cls for cls in mark.raises}
     convert = (

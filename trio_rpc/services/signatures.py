@@ -11,9 +11,9 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
-from typing import Any, Final, Unpack, get_args, get_origin
+from typing import Any, Final, NamedTuple, Unpack, get_args, get_origin
 
 import msgspec
 import trio
@@ -37,7 +37,7 @@ from trio_rpc.services.lending import Prepare, PrepareAll, prepare_all, preparer
 from trio_rpc.services.records import record_of
 from trio_rpc.util.text import quoted
 
-__all__ = ["TASK_STATUS", "PrepareAll", "Signature", "checked", "complaint", "signature_of"]
+__all__ = ["TASK_STATUS", "Parameters", "Signature", "checked", "complaint", "signature_of"]
 
 TASK_STATUS: Final = "task_status"
 
@@ -61,6 +61,15 @@ class _Parameter:
         self.annotation = annotation
         self.adapted = adapted
         self.convert = make_reader(adapted)
+
+
+class Parameters(NamedTuple):
+    """The parameters that can be filled from the wire; ``*args`` and ``**kwargs`` come last."""
+
+    positional: Sequence[_Parameter]
+    named: Mapping[str, _Parameter]
+    more: _Parameter | None
+    others: _Parameter | None
 
 
 class Signature:
@@ -132,6 +141,12 @@ class Signature:
             self._add_given(given)
         self._plain, self._shapes = self._short_cuts()
         self.text = _shown(signature, parameters)
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters that can be filled from the wire."""
+        extra = self._extra_positional, self._extra_keywords
+        return Parameters(self._positional, self._named, *extra)
 
     def bind_names(self, kwargs: dict[str, Any], read: Read) -> dict[str, Any]:
         """Check and convert arguments that were all given by name, and not in the wire's format.

@@ -15,8 +15,10 @@ from typing import Any, Final, NoReturn, TypeAlias
 from trio_rpc.errors import MethodNotFound
 from trio_rpc.services.aliases import is_never
 from trio_rpc.services.annotations import is_unresolved
-from trio_rpc.services.decorators import NAME, Kind, MethodMark, Raises, inside, mark_of
+from trio_rpc.services.decorators import Kind, MethodMark, Raises, checked_raises
+from trio_rpc.services.fitting import check_signature, declared_methods
 from trio_rpc.services.functions import awaited
+from trio_rpc.services.interfaces import Identifier, check_service_name, marked_methods
 from trio_rpc.services.lending import is_reference_type, why_never_lent
 from trio_rpc.services.signatures import Signature, signature_of
 from trio_rpc.util.text import quoted
@@ -27,7 +29,6 @@ __all__ = [
     "build_table",
     "describe",
     "is_per_session",
-    "marked_methods",
     "missing",
     "resolve",
     "wrong_kind",
@@ -89,42 +90,20 @@ def build_table(services: object) -> Table:
     """Return the table of all marked methods of ``services``.
 
     Args:
-        services: a mapping from service names to objects, one object (the service ""), or None.
+        services: a mapping from service names or identifiers to objects, one object (the service
+            ""), or None.
 
     Raises:
-        TypeError: something is not a service, or an annotation cannot be checked.
-        ValueError: a service's name has characters other than ASCII letters, digits, '_' and '-'.
+        TypeError: something is not a service, or does not fit the interface of its identifier; or
+            an annotation cannot be checked.
+        ValueError: a service's name has characters other than ASCII letters, digits, '_' and '-',
+            or two services have the same name.
     """
     return {
         bound.name: bound
-        for service, obj in _named_services(services)
-        for bound in _bound_methods(service, obj)
+        for service, obj, interface in _named_services(services)
+        for bound in _bound_methods(service, obj, interface)
     }
-
-
-def marked_methods(cls: type) -> dict[str, tuple[Callable[..., Any], MethodMark]]:
-    """Map the names of a class's remote methods to the marked function and its mark.
-
-    A subclass may override a method without decorating it again: the mark nearest in the MRO
-    holds. Raises TypeError for a mark inside a staticmethod, classmethod or property.
-    """
-    found: dict[str, tuple[Callable[..., Any], MethodMark]] = {}
-    for base in cls.__mro__:
-        for name, attribute in vars(base).items():
-            if name in found or name.startswith("_"):
-                continue
-            mark = mark_of(attribute)
-            if mark is not None:
-                if not NAME.fullmatch(name):
-                    raise TypeError(f"{base.__name__}: {name!r} cannot name a remote method")
-                found[name] = (attribute, mark)
-            elif _hides_mark(attribute):
-                what = type(attribute).__name__
-                raise TypeError(
-                    f"{base.__name__}.{name}: a remote method cannot be a {what}: decorate a def"
-                    " that takes self, and call this one from there"
-                )
-    return found
 
 
 def missing(table: Table, name: str) -> MethodNotFound:
@@ -165,25 +144,33 @@ def describe(table: Table) -> list[dict[str, Any]]:
     ]
 
 
-def _named_services(services: object) -> Iterator[tuple[str, object]]:
+def _named_services(services: object) -> Iterator[tuple[str, object, type | None]]:
+    """Yield the name, the object and the interface, if it is known, of each service."""
     if services is None:
         return
     if not isinstance(services, Mapping) or _is_service(services):
-        yield "", services
+        yield "", services, None
         return
-    for name, obj in services.items():
-        if not isinstance(name, str) or not (name == "" or NAME.fullmatch(name)):
-            raise ValueError(
-                f"a service name must consist of ASCII letters, digits, '_' and '-', not {name!r}"
-            )
-        yield name, obj
+    seen: set[str] = set()
+    for key, obj in services.items():
+        name: Any = key.name if isinstance(key, Identifier) else key
+        check_service_name(name)
+        if name in seen:
+            raise ValueError(f"two services have the name {name!r}")
+        seen.add(name)
+        yield name, obj, interface_of(key)
+
+
+def interface_of(key: object) -> type | None:
+    """Return the interface of an identifier; None for a name."""
+    return key.interface if isinstance(key, Identifier) else None  # type: ignore[return-value]
 
 
 def _is_service(obj: object) -> bool:
     return bool(marked_methods(type(obj)))
 
 
-def _bound_methods(service: str, obj: object) -> Iterator[BoundMethod]:
+def _bound_methods(service: str, obj: object, interface: type | None) -> Iterator[BoundMethod]:
     label = f"service {service!r}"
     if isinstance(obj, type):
         raise TypeError(f"{label} is the class {obj.__name__}: give an instance of it")
@@ -194,8 +181,19 @@ def _bound_methods(service: str, obj: object) -> Iterator[BoundMethod]:
             f"{label} is of type {cls.__name__}, which has no methods marked with @method: give an"
             " object whose class has some, or a dict of such objects by name"
         )
-    for name, (interface, mark) in marked.items():
-        yield _bind(f"{service}.{name}" if service else name, obj, name, interface, mark)
+    declared = {} if interface is None else declared_methods(cls, marked, interface)
+    for name, (function, mark) in marked.items():
+        full_name = f"{service}.{name}" if service else name
+        if interface is None or name not in declared:
+            yield _bind(full_name, obj, name, function, mark)
+            continue
+        like, promised = declared[name]
+        raises = (*mark.raises, *(one for one in promised.raises if one not in mark.raises))
+        own_mark = MethodMark(mark.kind, checked_raises(raises))
+        is_own = vars(cls).get(name) is function
+        bound = _bind(full_name, obj, name, like if is_own else function, own_mark)
+        check_signature(cls, interface, name, bound.signature)
+        yield bound
 
 
 def _bind(
@@ -331,9 +329,3 @@ def _bound(attribute: Any, obj: object) -> Callable[..., Any] | None:
     get = getattr(type(attribute), "__get__", None)
     bound = attribute if get is None else get(attribute, obj, type(obj))
     return bound if callable(bound) else None
-
-
-def _hides_mark(attribute: object) -> bool:
-    if isinstance(attribute, functools.partialmethod):
-        return False  # it calls a marked method, but its own name is not marked
-    return mark_of(inside(attribute)) is not None

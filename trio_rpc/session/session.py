@@ -17,6 +17,7 @@ from trio_rpc.channels import ConnectionState, ConnectionStates, ResumableChanne
 from trio_rpc.errors import Fate, LocalProtocolError
 from trio_rpc.protocol import protocol
 from trio_rpc.services.decorators import Kind
+from trio_rpc.services.interfaces import Identifier, name_and_interface
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.calls.context import handled_call, outgoing_metadata
 from trio_rpc.session.calls.filters import Proceed, call_filtered, filtered
@@ -108,21 +109,25 @@ class Session:
     def proxy(self, service: str = "", interface: None = None) -> Proxy: ...
     @overload
     def proxy(self, service: str, interface: Callable[..., T]) -> T: ...
-    def proxy(self, service: str = "", interface: Any = None) -> Any:
+    @overload
+    def proxy(self, service: Identifier[T], interface: None = None) -> T: ...
+    def proxy(self, service: str | Identifier[Any] = "", interface: Any = None) -> Any:
         """Return a proxy of a service at the other end.
 
         Args:
-            service: its name there; "" for the service without a name.
+            service: its name there, "" for the service without a name; or an
+                :class:`Identifier`, which also has the interface.
             interface: the class that declares its methods. With it, editors and type checkers see
                 its signatures, and results are converted to its annotations.
 
         Raises:
-            TypeError: ``service`` is not a str, or ``interface`` has no decorated methods.
+            TypeError: ``service`` is neither a str nor an identifier, or ``interface`` has no
+                decorated methods.
         """
-        key = (service, interface)
+        key = name, interface = name_and_interface(service, interface)
         proxy = self._proxies.get(key)
         if proxy is None:
-            proxy = Proxy(self, service, interface)
+            proxy = Proxy(self, name, interface)
             if not self._core.lifecycle.closed.is_set():
                 self._proxies[key] = proxy
         return proxy

@@ -124,7 +124,7 @@ FAULTS = (
     ),
     fault(
         "an override without a decorator loses that of its interface",
-        "services/tables.py",
+        "services/interfaces.py",
         "    for base in cls.__mro__:\n        for name, attribute in vars(base).items():\n",
         "    for base in cls.__mro__[:1]:\n        for name, attribute in vars(base).items():\n",
         TABLES,
@@ -138,9 +138,9 @@ FAULTS = (
     ),
     fault(
         "a service may have any name",
-        "services/tables.py",
-        '        if not isinstance(name, str) or not (name == "" or NAME.fullmatch(name)):\n',
-        "        if not isinstance(name, str):\n",
+        "services/interfaces.py",
+        '    if not isinstance(name, str) or not (name == "" or NAME.fullmatch(name)):\n',
+        "    if not isinstance(name, str):\n",
         TABLES,
     ),
     fault(
@@ -226,5 +226,40 @@ FAULTS = (
         "        if self.message and self.type_name == _REMOTE_ERROR:\n",
         "        if False:\n",
         "services/test_faults.py",
+    ),
+    fault(
+        "a class that lacks a method of its identifier's interface is served",
+        "services/tables.py",
+        "    declared = {} if interface is None else declared_methods(cls, marked, interface)\n",
+        "    declared = {}\n",
+        "services/test_fitting.py",
+    ),
+    fault(
+        "a class whose method has another kind than its interface is served",
+        "services/fitting.py",
+        "        if kind is not mark.kind:\n",
+        "        if False:\n",
+        "services/test_fitting.py",
+    ),
+    fault(
+        "a class whose method has another signature than its interface is served",
+        "services/tables.py",
+        "        check_signature(cls, interface, name, bound.signature)\n",
+        "",
+        "services/test_fitting.py",
+    ),
+    fault(
+        "two services may have one name",
+        "services/tables.py",
+        "        if name in seen:\n",
+        "        if False:\n",
+        "services/test_fitting.py",
+    ),
+    fault(
+        "an identifier may have any name",
+        "services/interfaces.py",
+        "        check_service_name(self.name)\n",
+        "",
+        "services/test_fitting.py",
     ),
 )

@@ -17,7 +17,7 @@ import trio
 from trio_rpc.errors import RemoteCancelled
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.error_maps import from_error
-from trio_rpc.services.introspection import RESERVED
+from trio_rpc.services.interfaces import RESERVED, Identifier, name_and_interface
 from trio_rpc.services.proxies import Caller, Proxy, RemoteMethod
 from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import BoundMethod
@@ -111,7 +111,9 @@ class RemoteScope:
     def proxy(self, service: str = "", interface: None = None) -> Proxy: ...
     @overload
     def proxy(self, service: str, interface: Callable[..., T]) -> T: ...
-    def proxy(self, service: str = "", interface: Any = None) -> Any:
+    @overload
+    def proxy(self, service: Identifier[T], interface: None = None) -> T: ...
+    def proxy(self, service: str | Identifier[Any] = "", interface: Any = None) -> Any:
         """Return a proxy whose calls are made in this scope.
 
         Args:
@@ -119,9 +121,10 @@ class RemoteScope:
             interface: as in :meth:`Session.proxy`.
 
         Raises:
-            TypeError: ``service`` is not a str, or ``interface`` has no decorated methods.
+            TypeError: ``service`` is neither a str nor an identifier, or ``interface`` has no
+                decorated methods.
         """
-        return Proxy(self, service, interface)
+        return Proxy(self, *name_and_interface(service, interface))
 
     @overload
     async def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any: ...
