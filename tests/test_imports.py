@@ -152,7 +152,7 @@ def test_imports_between_folders_have_no_cycles(package):
 
 
 SESSION = (
-    {"io", "owner"},
+    {"io", "owner", "end", "peer"},
     {"lifecycle"},
     {"calls"},
     {"streams", "shared"},

@@ -43,10 +43,11 @@ from trio_rpc.services.decorators import duplex, method, notification, stream
 from trio_rpc.services.interfaces import Identifier
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.calls.context import metadata
+from trio_rpc.session.end import ClosedEvent, SessionEnd
 from trio_rpc.session.inspection import ScopeNode, SessionStatistics
-from trio_rpc.session.lifecycle import SessionEnd
 from trio_rpc.session.opening import open_session, serve_session
 from trio_rpc.session.options import Authenticate, Options, SessionOptions
+from trio_rpc.session.peer import Peer
 from trio_rpc.session.session import Call, Filter, Session, current_call
 from trio_rpc.session.streams.scopes import RemoteScope
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
@@ -57,6 +58,7 @@ __all__ = [
     "Authenticate",
     "Call",
     "CallError",
+    "ClosedEvent",
     "ConnectionHandler",
     "ConnectionState",
     "DecodeError",
@@ -70,6 +72,7 @@ __all__ = [
     "MethodNotFound",
     "Options",
     "Overloaded",
+    "Peer",
     "ProtocolError",
     "Proxy",
     "Refused",

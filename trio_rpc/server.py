@@ -15,6 +15,7 @@ from trio_rpc.channels import ChannelListener, Resume
 from trio_rpc.channels.carriers import CarrierServer, listening, resume_settings
 from trio_rpc.errors import SessionClosed
 from trio_rpc.session.core import Core, Tables
+from trio_rpc.session.end import check_reason
 from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
 from trio_rpc.session.options import Options, SessionOptions, check_options, make_options
 from trio_rpc.session.owner import Owner
@@ -58,11 +59,14 @@ class Server:
         )
         self._owner = Owner("this server")
         self._accepting = trio.CancelScope()
+        self._drain_reason = ""
 
     def __repr__(self) -> str:
         return f"<trio_rpc.Server at {', '.join(self.urls)}, {len(self.sessions)} sessions>"
 
-    async def drain(self, *, grace: float | None = None) -> None:
+    async def drain(
+        self, *, reason: str = "the server is shutting down", grace: float | None = None
+    ) -> None:
         """Stop listening, send Goodbye on all sessions, and wait for the in-flight calls.
 
         A client that has been accepted may already be calling, so its session opens first, even if
@@ -72,17 +76,25 @@ class Server:
         If cancelled, all sessions end at once.
 
         Args:
+            reason: why, for people; the clients get it, as :meth:`Session.aclose` says.
             grace: seconds that in-flight calls get to finish; ``limits.close_grace`` by default.
+
+        Raises:
+            TypeError: ``reason`` is not a str.
         """
         self._owner.check()
+        check_reason(reason)
+        self._drain_reason = reason
         self._accepting.cancel(reason="the server is draining")
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             for session in tuple(self.sessions):
-                nursery.start_soon(functools.partial(session.aclose, grace=grace))
+                nursery.start_soon(functools.partial(session.aclose, reason=reason, grace=grace))
             for core in tuple(self._opening):
-                core.lifecycle.turn_away_unwelcomed(_shutting_down())
-                nursery.start_soon(functools.partial(core.lifecycle.aclose, grace=grace))
+                core.lifecycle.turn_away_unwelcomed(SessionClosed(reason))
+                nursery.start_soon(
+                    functools.partial(core.lifecycle.aclose, reason=reason, grace=grace)
+                )
 
     async def _run(self, nursery: trio.Nursery) -> None:
         """Accept clients until :meth:`drain`; their sessions run in ``nursery``."""
@@ -99,7 +111,7 @@ class Server:
         core.lifecycle.when_open = opened
         self._opening.add(core)
         if self._accepting.cancel_called:  # it connected just before drain() began
-            core.lifecycle.turn_away_unwelcomed(_shutting_down())
+            core.lifecycle.turn_away_unwelcomed(SessionClosed(self._drain_reason))
         try:
             await run_in_this_task(core)
         finally:
@@ -216,7 +228,3 @@ async def serve(
     ) as server:
         task_status.started(server.urls)
         await trio.sleep_forever()
-
-
-def _shutting_down() -> SessionClosed:
-    return SessionClosed("the server is shutting down")

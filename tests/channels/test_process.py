@@ -12,8 +12,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_rpc.channels import ProcessChannel
+from trio_rpc.channels import ChannelBroken, ProcessChannel, ProcessExit
 from trio_rpc.channels import process as process_module
+from trio_rpc.channels.errors import detail_of
 from trio_rpc.channels.process import EXIT_TIME, Patience, describe_status
 
 
@@ -32,7 +33,9 @@ class Child:
     def __init__(self, status=None, after=0.0):
         ours, self.socket = socket.socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        self.channel = ProcessChannel(stream, name="child process 1 (x)", wait=self.wait)
+        self.channel = ProcessChannel(stream, self, name="child process 1 (x)")
+        self.pid = 1
+        self.returncode = None
         self.status = status
         self.after = after
 
@@ -40,14 +43,19 @@ class Child:
         await trio.sleep(self.after)
         if self.status is None:
             await trio.sleep_forever()
+        self.returncode = self.status
         return self.status
 
 
 async def ends(child):
+    """Return the kind of the channel's end and its text, and check what it says of the process."""
     with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)) as caught:
         await child.channel.receive()
     assert "\n" not in str(caught.value)
-    return type(caught.value).__name__, str(caught.value)
+    status = child.channel.returncode
+    assert detail_of(caught.value) == (None if status is None else ProcessExit(status))
+    kind = trio.EndOfChannel if isinstance(caught.value, trio.EndOfChannel) else None
+    return (kind or trio.BrokenResourceError).__name__, str(caught.value)
 
 
 async def test_the_error_contains_the_exit_status_even_if_the_socket_ends_first(
@@ -146,8 +154,9 @@ async def test_a_failed_write_says_how_the_process_ended(child, method):
         while not dying.channel.unsent:
             assert dying.channel.send_nowait(bytes(100_000))
     dying.socket.close()
-    with pytest.raises(trio.BrokenResourceError, match="ended with exit code 3"):
+    with pytest.raises(ChannelBroken, match="ended with exit code 3") as caught:
         await (dying.channel.flush() if method == "flush" else dying.channel.send(b"x"))
+    assert caught.value.detail == ProcessExit(3)
 
 
 async def test_race_the_channel_is_closed_while_it_waits_for_the_exit_status(

@@ -25,7 +25,13 @@ from helpers.websocket_peer import (
 )
 from trio.testing import wait_all_tasks_blocked
 
-from trio_rpc.channels import open_channel, open_listeners
+from trio_rpc.channels import (
+    ChannelBroken,
+    ChannelEnded,
+    WebSocketClose,
+    open_channel,
+    open_listeners,
+)
 from trio_rpc.errors import DecodeError
 from trio_rpc.wire.limits import Limits
 
@@ -612,23 +618,33 @@ async def test_packets_do_not_count_as_bytes_without_a_packet(at_once):
 # ---- closing
 
 
-@pytest.mark.parametrize("payload", [b"", (1000).to_bytes(2), (1001).to_bytes(2) + b"bye"])
-async def test_an_orderly_close_is_the_end_of_the_channel(at_once, payload):
+@pytest.mark.parametrize(
+    ("payload", "detail"),
+    [
+        (b"", WebSocketClose(1005, "")),
+        ((1000).to_bytes(2), WebSocketClose(1000, "")),
+        ((1001).to_bytes(2) + b"bye", WebSocketClose(1001, "bye")),
+    ],
+)
+async def test_an_orderly_close_is_the_end_of_the_channel(at_once, payload, detail):
     async with raw_to_channel() as (peer, channel):
         await peer.send(frame(BINARY, b"last") + frame(CLOSE, payload))
         assert await channel.receive() == b"last"
         for _ in range(2):
-            with pytest.raises(trio.EndOfChannel):
+            with pytest.raises(ChannelEnded) as caught:
                 await channel.receive()
-        with pytest.raises(trio.BrokenResourceError):
+            assert caught.value.detail == detail
+        with pytest.raises(ChannelBroken) as broken:
             await channel.send(b"x")
+        assert broken.value.detail == detail
 
 
 async def test_a_close_for_an_error_is_a_break_with_its_code(at_once):
     async with channel_to_raw() as (channel, peer):
         await peer.send(frame(CLOSE, (1011).to_bytes(2) + b"out of luck", masked=False))
-        with pytest.raises(trio.BrokenResourceError, match="1011 out of luck"):
+        with pytest.raises(ChannelBroken, match="1011 out of luck") as caught:
             await channel.receive()
+        assert caught.value.detail == WebSocketClose(1011, "out of luck")
         with pytest.raises(trio.BrokenResourceError, match="1011 out of luck"):
             await channel.send(b"x")
 

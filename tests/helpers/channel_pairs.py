@@ -102,15 +102,22 @@ async def child_channels(*limits: Limits) -> Pair:
     The child's exit code is always 0. tests/session/test_processes.py starts real child processes.
     """
 
-    async def wait() -> int:
-        await trio.lowlevel.checkpoint()
-        return 0
-
     ours, theirs = (
         trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair()
     )
     child = StreamChannel(theirs, limits[1].max_packet, packet_timeout=limits[1].packet_timeout)
-    return ProcessChannel(ours, limits[0], name="child process 0", wait=wait), child
+    return ProcessChannel(ours, Ended(), limits[0], name="child process 0"), child
+
+
+class Ended:
+    """A process that has ended with exit code 0."""
+
+    pid = 0
+    returncode = 0
+
+    async def wait(self) -> int:
+        await trio.lowlevel.checkpoint()
+        return 0
 
 
 def open_descriptors() -> set[str]:

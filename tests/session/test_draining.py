@@ -127,12 +127,12 @@ class Client(RawPeer):
         assert (goodbye.code, goodbye.message) == ("done", SHUTTING_DOWN)
         assert not any(isinstance(message, m.Welcome) for message in self.received)
 
-    async def calls_and_leaves(self, slow):
+    async def calls_and_leaves(self, slow, reason=SHUTTING_DOWN):
         """Open the session with a first call, get its answer, and leave in order."""
         await self.step(self.protocol.welcome, functools.partial(self.protocol.request, "work", []))
         await slow.begun.wait()
         goodbye = await self.hear(m.Goodbye)
-        assert (goodbye.code, goodbye.message) == ("done", "it closed the session")
+        assert (goodbye.code, goodbye.message) == ("done", reason)
         await self.step(functools.partial(self.protocol.goodbye, "done"))
         slow.go.set()
         assert (await self.hear(m.Reply)).result == "done"
@@ -291,7 +291,7 @@ async def test_a_session_that_a_service_closes_before_it_is_open_serves_the_clie
         await client.hear(m.Welcome)
         nursery.start_soon(sessions[0].aclose)
         await wait_all_tasks_blocked()
-        await client.calls_and_leaves(slow)
+        await client.calls_and_leaves(slow, "it closed the session")
 
 
 # ── as clients see it ────────────────────────────────────────────────────────────────────────

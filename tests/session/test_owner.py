@@ -81,6 +81,7 @@ USES = {
     "ping": lambda session: session.ping(),
     "aclose": lambda session: session.aclose(),
     "wait_closed": lambda session: session.wait_closed(),
+    "closed": lambda session: session.closed.wait(),
     "tree": lambda session: sync(session.tree),
     "connection_states": lambda session: sync(session.connection_states),
 }

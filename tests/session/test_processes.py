@@ -23,6 +23,7 @@ from helpers.handlers import Echo
 
 import trio_rpc
 from trio_rpc import DEFAULT_LIMITS, Limits, SessionBroken, open_process, serve_parent
+from trio_rpc.channels import ChannelBroken, ProcessExit
 
 TIME_LIMIT = 60.0
 """Seconds that each of these tests may take, on any machine."""
@@ -147,6 +148,29 @@ async def test_calls_in_flight_raise_an_error_with_the_exit_code():
         assert isinstance(error.__cause__, trio.BrokenResourceError)
         assert str(error.__cause__) == text
     assert not exists(pid)
+
+
+@pytest.mark.parametrize(
+    ("call", "returncode"), [(("exit", 3), 3), (("die", signal.SIGKILL), -signal.SIGKILL)]
+)
+async def test_the_record_of_the_end_and_the_peer_have_the_exit_code(call, returncode):
+    async with opened(name="plugin", on_end="keep") as session:
+        assert session.peer.pid == await session.call("pid")
+        assert session.peer.name == session.name
+        assert session.peer.returncode is None
+        await fails(session, *call)
+        end = await session.wait_closed()
+        assert (end.by, end.detail) == ("network", ProcessExit(returncode))
+        assert isinstance(end.cause, ChannelBroken)
+        assert session.peer.returncode == returncode
+
+
+@pytest.mark.parametrize("program", ["serve", "lingering"])
+async def test_a_child_that_ends_after_its_block_has_its_exit_code_in_the_peer(program):
+    async with opened(program, goodbye_time=0.1 if program == "lingering" else 5) as session:
+        await session.call("pid")
+    assert session.peer.returncode == (0 if program == "serve" else -signal.SIGTERM)
+    assert (await session.wait_closed()).by == "us"
 
 
 async def broken_call(session, method, *, task_status=trio.TASK_STATUS_IGNORED):

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from trio_rpc.channels.connection import Connection
+from trio_rpc.channels.errors import (
+    ChannelBroken,
+    ChannelEnded,
+    EndDetail,
+    ProcessExit,
+    WebSocketClose,
+)
 from trio_rpc.channels.forwarding.at_urls import connect_forwarding, serve_forwarding
 from trio_rpc.channels.forwarding.channel import Forwarding, ForwardingChannel, open_forwarding
 from trio_rpc.channels.forwarding.routes import ChannelHandler
@@ -24,20 +31,25 @@ from trio_rpc.channels.websocket.channel import WebSocketChannel
 __all__ = [
     "Address",
     "Arrival",
+    "ChannelBroken",
+    "ChannelEnded",
     "ChannelHandler",
     "ChannelListener",
     "Connection",
     "ConnectionState",
     "ConnectionStates",
+    "EndDetail",
     "Forwarding",
     "ForwardingChannel",
     "MemoryChannel",
     "ProcessChannel",
+    "ProcessExit",
     "ResumableChannel",
     "ResumableSessions",
     "Resume",
     "StreamChannel",
     "WebSocketChannel",
+    "WebSocketClose",
     "carrier_limits",
     "connect_forwarding",
     "memory_channel_pair",

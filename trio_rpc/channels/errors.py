@@ -1,12 +1,31 @@
-"""Errors that all channels share, and the guard that raises some of them."""
+"""Errors that all channels share, and the guard that raises some of them.
+
+A channel raises ``trio.EndOfChannel`` after an orderly end, and ``trio.BrokenResourceError`` after
+any other one. If its transport says more about the end, it raises a subclass, which carries that as
+``detail``: the code of a WebSocket's Close frame, or the exit status of a process.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import trio
 
 from trio_rpc.util.conflict_detector import ConflictDetector
 
-__all__ = ["CHANNEL_ENDS", "CHANNEL_ERRORS", "ChannelGuard", "closed_error"]
+__all__ = [
+    "CHANNEL_ENDS",
+    "CHANNEL_ERRORS",
+    "ChannelBroken",
+    "ChannelEnded",
+    "ChannelGuard",
+    "EndDetail",
+    "ProcessExit",
+    "WebSocketClose",
+    "closed_error",
+    "detail_of",
+]
 
 CHANNEL_ENDS = (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError)
 """The errors that a channel raises once it has ended."""
@@ -16,6 +35,66 @@ CHANNEL_ERRORS = (*CHANNEL_ENDS, OSError)
 
 ``DecodeError`` is not included: it means that the peer broke the protocol, not that it has left.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketClose:
+    """The Close frame that has ended a WebSocket.
+
+    Attributes:
+        code: its code, such as 1000 (done) or 1001 (going away); 1005 if it had none.
+        reason: its text, or ``""``.
+    """
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessExit:
+    """The end of the process at the other end.
+
+    Attributes:
+        returncode: its exit code; minus the number of the signal, if a signal has killed it.
+    """
+
+    returncode: int
+
+
+EndDetail: TypeAlias = WebSocketClose | ProcessExit
+
+
+class ChannelEnded(trio.EndOfChannel):
+    """The other end has closed the channel in an orderly way.
+
+    Attributes:
+        detail: what the transport says about the end.
+    """
+
+    def __init__(self, text: str, detail: EndDetail) -> None:
+        super().__init__(text)
+        self.detail = detail
+
+
+class ChannelBroken(trio.BrokenResourceError):
+    """The channel has ended, but not in an orderly way.
+
+    Attributes:
+        detail: what the transport says about the end.
+    """
+
+    def __init__(self, text: str, detail: EndDetail) -> None:
+        super().__init__(text)
+        self.detail = detail
+
+
+def detail_of(exc: BaseException | None) -> EndDetail | None:
+    """Return what a transport says about the end of a channel, in ``exc`` or one of its causes."""
+    while exc is not None:
+        if isinstance(exc, (ChannelEnded, ChannelBroken)):
+            return exc.detail
+        exc = exc.__cause__
+    return None
 
 
 def closed_error() -> trio.ClosedResourceError:

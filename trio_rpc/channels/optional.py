@@ -17,12 +17,14 @@ __all__ = [
     "NowaitSend",
     "Reconnectable",
     "StoppableReceive",
+    "ToProcess",
     "keeps",
     "lingers",
     "nowait_close",
     "nowait_send",
     "renews",
     "stoppable_receive",
+    "to_process",
 ]
 
 
@@ -71,6 +73,18 @@ class Keeps(Protocol):
         """Count the kept bytes in that share, and keep few while its budget is full."""
 
 
+class ToProcess(Protocol):
+    """A channel to a process that this program has started."""
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, as :mod:`subprocess` has it; None while it runs."""
+
+
 class Reconnectable(Protocol):
     """A channel that can replace a connection that seems to be dead."""
 
@@ -102,6 +116,12 @@ def lingers(channel: object) -> Lingers | None:
 def keeps(channel: object) -> Keeps | None:
     """Return the channel if it is a :class:`Keeps`."""
     return cast("Keeps", channel) if hasattr(channel, "keep_within") else None
+
+
+def to_process(channel: object) -> ToProcess | None:
+    """Return the channel if it is a :class:`ToProcess`."""
+    has_both = all(hasattr(channel, name) for name in ("pid", "returncode"))
+    return cast("ToProcess", channel) if has_both else None
 
 
 def renews(channel: object) -> Reconnectable | None:

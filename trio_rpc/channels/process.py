@@ -21,15 +21,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import trio
 
 from trio_rpc.channels.connecting import naming
 from trio_rpc.channels.connection import close_forcefully, owned_with_task
+from trio_rpc.channels.errors import ChannelBroken, ChannelEnded, ProcessExit
 from trio_rpc.channels.stream import StreamChannel
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.parts import BufferList
@@ -84,14 +85,27 @@ class Patience:
                 raise ValueError(f"{name} must not be negative: {seconds!r}")
 
 
+class Child(Protocol):
+    """The parts of a :class:`trio.Process` that a channel to it needs."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None:
+        """The status, as :mod:`subprocess` has it; None while the process runs."""
+
+    async def wait(self) -> int:
+        """Wait until the process has ended, and return its status."""
+
+
 class ProcessChannel(StreamChannel):
     """A channel to a child process, whose errors say how the process ended.
 
     Args:
         stream: this end of the socket.
+        process: the process.
         limits: max_packet and packet_timeout apply to the channel.
         name: the name of the process.
-        wait: waits until the process has ended, and returns its status as :mod:`subprocess` does.
 
     Attributes:
         name: the name of the process.
@@ -101,25 +115,38 @@ class ProcessChannel(StreamChannel):
     def __init__(
         self,
         stream: trio.SocketStream,
+        process: Child,
         limits: Limits = DEFAULT_LIMITS,
         *,
         name: str,
-        wait: Callable[[], Awaitable[int]],
     ) -> None:
         super().__init__(stream, limits.max_packet, packet_timeout=limits.packet_timeout)
         self.name = name
         self.closed = trio.Event()
         self._socket = stream.socket
-        self._wait = wait
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code of the process; minus the number of the signal, if one has killed it.
+
+        None while the process runs.
+        """
+        return self._process.returncode
 
     async def receive(self) -> bytes:
         """Return the next packet: see :meth:`StreamChannel.receive`.
 
         Raises:
             trio.EndOfChannel: the process closed its end after a whole packet. If the process has
-                ended, its exit code was 0.
-            trio.BrokenResourceError: the process ended in another way, or the channel broke for
-                another reason.
+                ended, this is a :class:`ChannelEnded`, and the exit code was 0.
+            trio.BrokenResourceError: the channel broke. If the process has ended, this is a
+                :class:`ChannelBroken`, whose ``detail`` is a :class:`ProcessExit`.
         """
         try:
             return await super().receive()
@@ -158,15 +185,14 @@ class ProcessChannel(StreamChannel):
         """Raise an error that names the process, and says how it ended if it has ended."""
         status = None
         with trio.move_on_after(EXIT_TIME):
-            status = await self._wait()
+            status = await self._process.wait()
         orderly = isinstance(exc, trio.EndOfChannel) and not status
         if status is not None:
             text = f"the {self.name} {describe_status(status)}"
-        elif orderly:
-            text = f"the {self.name} closed its end of the channel"
-        else:
-            text = f"{self.name}: {exc}"
-        raise (trio.EndOfChannel if orderly else trio.BrokenResourceError)(text) from exc
+            raise (ChannelEnded if orderly else ChannelBroken)(text, ProcessExit(status)) from exc
+        if orderly:
+            raise trio.EndOfChannel(f"the {self.name} closed its end of the channel") from exc
+        raise trio.BrokenResourceError(f"{self.name}: {exc}") from exc
 
 
 def describe_status(status: int) -> str:
@@ -215,7 +241,7 @@ async def open_child(
         with naming(f"cannot start {name}"):
             process, stream = await _start(command, env, cwd)
         title = f"child process {process.pid} ({name})"
-        channel = ProcessChannel(stream, limits, name=title, wait=process.wait)
+        channel = ProcessChannel(stream, process, limits, name=title)
         if trio.current_effective_deadline() == -math.inf:
             # Cancelled in the meantime: the caller never gets this channel, so we close it.
             ends.hurry(0)

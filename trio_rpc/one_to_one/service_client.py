@@ -13,7 +13,8 @@ from trio_rpc.one_to_one.waiting_calls import WaitingCalls
 from trio_rpc.services.proxies import Proxy
 from trio_rpc.services.tables import Table
 from trio_rpc.session.core import Core
-from trio_rpc.session.lifecycle import Lifecycle, SessionEnd
+from trio_rpc.session.end import SessionEnd
+from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.opening import make_tables, run_session
 from trio_rpc.session.options import SessionOptions, make_options
 from trio_rpc.session.session import Session

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import trio
 
-from trio_rpc.channels.errors import CHANNEL_ERRORS
+from trio_rpc.channels.errors import CHANNEL_ERRORS, detail_of
 from trio_rpc.channels.optional import lingers, nowait_close, renews
 from trio_rpc.errors import LocalProtocolError, Refused
 from trio_rpc.protocol.states import Half
@@ -176,7 +176,8 @@ class _Driver:
         """End the session, since its channel is lost and queued messages cannot leave."""
         # After a Goodbye it does not matter how the peer closes its socket.
         orderly = self._protocol.theirs is Half.LEAVING
-        self._core.lifecycle.lose(None if orderly else as_cause(exc), "network")
+        cause = None if orderly else as_cause(exc)
+        self._core.lifecycle.lose(cause, "network", detail_of(exc))
         self._protocol.end()
         if self._draining is not None:
             self._draining.cancel()

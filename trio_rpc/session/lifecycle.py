@@ -45,11 +45,11 @@ import enum
 import math
 import typing
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
+from trio_rpc.channels.errors import ChannelBroken, EndDetail, detail_of
 from trio_rpc.errors import (
     DecodeError,
     Fate,
@@ -62,37 +62,22 @@ from trio_rpc.errors import (
 )
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
+from trio_rpc.session.end import EndedBy, SessionEnd, check_reason
 from trio_rpc.session.io.writer import Writer
 from trio_rpc.util.places import keep_all_places
+from trio_rpc.util.text import one_line
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["NEXT", "Activities", "EndedBy", "Event", "Lifecycle", "SessionEnd", "Stage", "as_cause"]
+__all__ = ["NEXT", "Activities", "Event", "Lifecycle", "Stage", "as_cause"]
 
 T = TypeVar("T", bound=Exception)
+MAX_REASON: Final = 1200
+"""Characters of a reason: a Goodbye has a thousand, and the rest says who has sent it."""
+
+CLOSED: Final = "it closed the session"
+"""The text of a Goodbye without a reason, as the other end shows it: the other end has left: …"""
+
 _PACKAGE: Final = __name__.rpartition(".")[0]
-
-CLOSED = "it closed the session"
-"""The text of an orderly Goodbye, as the other end shows it: the other end has left: …"""
-
-EndedBy: TypeAlias = Literal["us", "peer", "network"]
-
-
-@dataclass(frozen=True, slots=True)
-class SessionEnd:
-    """The party that ended a session, and why. :meth:`Session.wait_closed` returns it.
-
-    Attributes:
-        by: ``"us"`` if this end closed it, refused it or failed; ``"peer"`` if the other end sent
-            Goodbye, refused it or broke the protocol; ``"network"`` if the connection was lost, or
-            the other end fell silent.
-        reason: one line of text, for people.
-        cause: the exception that ended it early; None after an orderly end. It is the ``__cause__``
-            of each :class:`SessionBroken` of the session.
-    """
-
-    by: EndedBy
-    reason: str
-    cause: Exception | None
 
 
 class Stage(enum.Enum):
@@ -217,6 +202,10 @@ class Lifecycle:
         self.cause: Exception | None = None
         """Why the session is over; None after an orderly end."""
         self.ended_by: EndedBy = "us"
+        self.detail: EndDetail | None = None
+        """How the other end has ended the channel, if the transport tells that."""
+        self._closing_reason = ""
+        """Why this end closes, in the words of its program; "" if it gave no reason."""
         self._last_text = "it was closed before it was open"
         """The text of the Goodbye of a session that was never open."""
         self._close_by = math.inf
@@ -278,18 +267,25 @@ class Lifecycle:
         self._move(Event.GOODBYE)
         self.activity_ended()
 
-    async def aclose(self, *, grace: float | None = None) -> None:
+    async def aclose(self, *, reason: str = "", grace: float | None = None) -> None:
         """Close the session: say Goodbye, let calls in flight end, then close the channel.
 
         If it is cancelled, it closes at once: handlers are cancelled, and calls in flight raise.
         If the other end may call, but the session is not open here yet, wait for that first.
 
         Args:
+            reason: why, for people at both ends; only the first close can give one.
             grace: seconds that calls in flight get; ``limits.close_grace`` by default.
+
+        Raises:
+            TypeError: ``reason`` is not a str.
         """
+        check_reason(reason)
         try:
             if self.is_over:
                 self._move(Event.CLOSE)  # so that its block is not cancelled (law 17)
+            elif reason and not self.stage.is_closed_by_us:
+                self._closing_reason = self._last_text = one_line(reason, 1000)
             await trio.lowlevel.checkpoint_if_cancelled()
             self._set_grace(grace)
             if self._has_welcomed:
@@ -322,9 +318,13 @@ class Lifecycle:
             return
         self._set_grace(grace)
         if self._protocol.ours is Half.OPEN:
-            self._protocol.goodbye("done", CLOSED)
+            self._protocol.goodbye("done", self._goodbye_text)
             self._writer.write_now()
         self._end_if_quiet()
+
+    @property
+    def _goodbye_text(self) -> str:
+        return self._closing_reason or CLOSED
 
     def _set_grace(self, grace: float | None) -> None:
         """Stop the session after ``grace`` seconds, or the default, unless it stops before."""
@@ -373,7 +373,9 @@ class Lifecycle:
         is_finished = self.stage.is_closing and self.is_quiet
         self._end(Event.FINISH if is_finished else Event.STOP)
 
-    def lose(self, cause: Exception | None, by: EndedBy = "us") -> None:
+    def lose(
+        self, cause: Exception | None, by: EndedBy = "us", detail: EndDetail | None = None
+    ) -> None:
         """End the session, which this end has not closed. The first cause counts.
 
         After the other end's Goodbye, the other end counts as having ended the session.
@@ -383,6 +385,7 @@ class Lifecycle:
                 keep_all_places(cause, _is_not_ours)  # their frames hold this object
             self.cause = cause
             self.ended_by = by
+            self.detail = detail
             self._end(Event.LOSE)
 
     def turn_away(self, cause: Exception, by: EndedBy = "us") -> None:
@@ -454,7 +457,7 @@ class Lifecycle:
     def error(self, fate: Fate) -> RpcError:
         """Make the error for a call that cannot be made, or was cut off."""
         if self.cause is None and self.goodbye_text is None:
-            return SessionClosed("this end has closed the session", fate=fate)
+            return SessionClosed(self._because("this end has closed the session"), fate=fate)
         if self.cause is None:
             return SessionBroken(
                 f"the other end has left: {self.goodbye_text}", fate=fate, orderly=True
@@ -487,7 +490,8 @@ class Lifecycle:
             if context is not None and context.get("parent") in incoming:
                 return None
             if self.goodbye_text is None and not is_unhandled:
-                return SessionClosed("this end is closing the session", fate=Fate.NOT_STARTED)
+                text = self._because("this end is closing the session")
+                return SessionClosed(text, fate=Fate.NOT_STARTED)
             why = "" if self.goodbye_text is None else f": {self.goodbye_text}"
             return SessionBroken(
                 f"the other end is leaving{why}", fate=Fate.NOT_STARTED, orderly=True
@@ -496,9 +500,13 @@ class Lifecycle:
             return LocalProtocolError("the session is not open yet")
         return self.error(Fate.NOT_STARTED)
 
+    def _because(self, text: str) -> str:
+        return f"{text}: {self._closing_reason}" if self._closing_reason else text
+
     def record(self) -> SessionEnd:
         """Return who ended the session, and why."""
-        return SessionEnd(self.ended_by, str(self.error(Fate.UNKNOWN)), self.cause)
+        text = one_line(str(self.error(Fate.UNKNOWN)), MAX_REASON)
+        return SessionEnd(self.ended_by, text, self.cause, self.detail)
 
     def goodbye(self) -> tuple[str, str]:
         """Return code and text of the last Goodbye, for the other end."""
@@ -506,9 +514,7 @@ class Lifecycle:
             return "refused", str(self.cause)
         if isinstance(self.cause, RemoteProtocolError):
             return "protocol_error", str(self.cause)
-        if self.stage.was_open:
-            return "done", CLOSED
-        return "done", self._last_text
+        return "done", self._goodbye_text if self.stage.was_open else self._last_text
 
     def opening_error(self) -> RpcError:
         """Make the error for the task that wanted to open this session."""
@@ -520,9 +526,11 @@ class Lifecycle:
 def as_cause(exc: Exception) -> Exception:
     """Turn an exception of the channel into the cause of the session's end."""
     if isinstance(exc, trio.EndOfChannel):
-        return trio.BrokenResourceError(
-            str(exc) or "the other end closed the connection without a Goodbye"
-        )
+        text = "the other end closed the connection without a Goodbye"
+        if str(exc):
+            text += f": {exc}"
+        detail = detail_of(exc)
+        return trio.BrokenResourceError(text) if detail is None else ChannelBroken(text, detail)
     if isinstance(exc, DecodeError):
         error = RemoteProtocolError(f"the other end broke the protocol: {exc}")
         error.__cause__ = exc

@@ -24,6 +24,7 @@ from trio_rpc.session.calls.filters import Proceed, call_filtered, filtered
 from trio_rpc.session.calls.incoming_call import HeldScope, IncomingCall
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
+from trio_rpc.session.end import ClosedEvent, SessionEnd
 from trio_rpc.session.inspection import (
     RunningHandlers,
     ScopeNode,
@@ -31,8 +32,9 @@ from trio_rpc.session.inspection import (
     scope_tree,
     take_statistics,
 )
-from trio_rpc.session.lifecycle import Lifecycle, SessionEnd
+from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.owner import Owner
+from trio_rpc.session.peer import Peer
 from trio_rpc.session.streams.open import open_duplex, open_stream
 from trio_rpc.session.streams.scopes import RemoteScope, open_scope
 from trio_rpc.wire.limits import Limits
@@ -102,6 +104,11 @@ class Session:
     def name(self) -> str:
         """The name of the other end in logs and errors."""
         return self._core.name
+
+    @property
+    def peer(self) -> Peer:
+        """The other end: its name, and the id and exit code of a child process."""
+        return Peer(self._core.name, self._core.channel)
 
     # ── calling ──────────────────────────────────────────────────────────────────────────────
 
@@ -414,16 +421,22 @@ class Session:
 
     # ── closing ──────────────────────────────────────────────────────────────────────────────
 
-    async def aclose(self, *, grace: float | None = None) -> None:
+    async def aclose(self, *, reason: str = "", grace: float | None = None) -> None:
         """Close the session: say Goodbye, let calls in flight end, then close the channel.
 
         If it is cancelled, it closes at once: handlers are cancelled, and calls in flight raise.
 
         Args:
+            reason: why, for people: the other end gets its first thousand characters with the
+                Goodbye, and errors and the :class:`SessionEnd` of both ends have it. If a session
+                is closed twice, the first reason counts.
             grace: seconds that calls in flight get; ``limits.close_grace`` by default.
+
+        Raises:
+            TypeError: ``reason`` is not a str.
         """
         self._core.owner.check()
-        await self._core.lifecycle.aclose(grace=grace)
+        await self._core.lifecycle.aclose(reason=reason, grace=grace)
 
     @property
     def is_open(self) -> bool:
@@ -432,9 +445,13 @@ class Session:
 
     async def wait_closed(self) -> SessionEnd:
         """Wait until the session is over and its channel closed; return who ended it, and why."""
-        self._core.owner.check()
-        await self._core.lifecycle.closed.wait()
-        return self._core.lifecycle.record()
+        return await self.closed.wait()
+
+    @property
+    def closed(self) -> ClosedEvent:
+        """The end of the session as an event: ``closed.is_set()``, ``await closed.wait()``."""
+        core = self._core
+        return ClosedEvent(core.lifecycle.closed, core.lifecycle.record, core.owner.check)
 
     def let_go(self) -> None:
         """Drop the references to this object, once the session is over.

@@ -17,6 +17,27 @@ FAULTS = (
         STREAM,
     ),
     fault(
+        "the code and the reason of a WebSocket's Close frame are lost",
+        "channels/websocket/channel.py",
+        "        if code in (NORMAL, GOING_AWAY, NO_STATUS):\n            return ChannelEnded(*self._closed_by_peer())\n",
+        "        if code in (NORMAL, GOING_AWAY, NO_STATUS):\n            return trio.EndOfChannel()\n",
+        "session/test_end_records.py",
+    ),
+    fault(
+        "what the transport says about the end of a carrier is lost",
+        "channels/errors.py",
+        "        exc = exc.__cause__\n",
+        "        exc = None\n",
+        "session/test_end_records.py",
+    ),
+    fault(
+        "the exit status of a child is only in the text of the channel's error",
+        "channels/process.py",
+        "            raise (ChannelEnded if orderly else ChannelBroken)(text, ProcessExit(status)) from exc\n",
+        "            raise (trio.EndOfChannel if orderly else trio.BrokenResourceError)(text) from exc\n",
+        "channels/test_process.py",
+    ),
+    fault(
         "the rest of a partly written packet is dropped",
         "channels/transports.py",
         "                self._rest = BufferList(whole.cut(sent, len(whole)))\n",

@@ -4,9 +4,38 @@ from __future__ import annotations
 
 from ..fault import fault
 
+END_RECORDS = "session/test_end_records.py"
 NEVER_CHECKED = "services/test_never_checked.py"
 
 FAULTS = (
+    fault(
+        "the reason that a session is closed with is not sent",
+        "session/lifecycle.py",
+        '            self._protocol.goodbye("done", self._goodbye_text)\n',
+        '            self._protocol.goodbye("done", "closed by the other end")\n',
+        END_RECORDS,
+    ),
+    fault(
+        "the last reason counts if a session is closed twice",
+        "session/lifecycle.py",
+        "            elif reason and not self.stage.is_closed_by_us:\n",
+        "            elif reason:\n",
+        END_RECORDS,
+    ),
+    fault(
+        "a close that is cancelled does not say why",
+        "session/lifecycle.py",
+        '        return "done", self._goodbye_text if self.stage.was_open else self._last_text\n',
+        '        return "done", self._last_text if not self.stage.was_open else "closed"\n',
+        END_RECORDS,
+    ),
+    fault(
+        "the reason of an end has as many lines as the other end sends",
+        "session/lifecycle.py",
+        "        text = one_line(str(self.error(Fate.UNKNOWN)), MAX_REASON)\n",
+        "        text = str(self.error(Fate.UNKNOWN))\n",
+        END_RECORDS,
+    ),
     fault(
         "a result that can never be checked is only refused at its caller",
         "services/tables.py",

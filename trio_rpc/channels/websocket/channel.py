@@ -42,7 +42,13 @@ import trio_websocket
 from trio_rpc.channels import tls
 from trio_rpc.channels.connecting import naming
 from trio_rpc.channels.connection import Connection, close_forcefully, owned_with_task
-from trio_rpc.channels.errors import ChannelGuard, closed_error
+from trio_rpc.channels.errors import (
+    ChannelBroken,
+    ChannelEnded,
+    ChannelGuard,
+    WebSocketClose,
+    closed_error,
+)
 from trio_rpc.channels.urls import Address
 from trio_rpc.channels.websocket.stream import WatchedStream
 from trio_rpc.errors import DecodeError
@@ -134,9 +140,10 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         """Return the next packet. If cancelled, no packet is lost.
 
         Raises:
-            trio.EndOfChannel: the peer closed in an orderly way.
-            trio.BrokenResourceError: the connection is lost, or the peer closed because of an
-                error, whose code is in the text.
+            ChannelEnded: the peer closed in an orderly way. The ``detail`` of this error and of the
+                next one is a :class:`WebSocketClose` with the code and the reason.
+            ChannelBroken: the peer closed because of an error.
+            trio.BrokenResourceError: the connection is lost.
             trio.ClosedResourceError: this end is closed, or was closed while waiting.
             trio.BusyResourceError: another task is receiving.
             DecodeError: a packet is too large, is text, or is empty, or the frames are malformed.
@@ -189,7 +196,7 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
             return closed_error()
         code, text = self._closing()
         if code in (NORMAL, GOING_AWAY, NO_STATUS):
-            return trio.EndOfChannel()
+            return ChannelEnded(*self._closed_by_peer())
         if code in (PROTOCOL_ERROR, INVALID_DATA):
             return DecodeError(f"the WebSocket's frames are malformed: {text}")
         if code == TOO_BIG and ours:
@@ -197,11 +204,17 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         return self._broken()
 
     def _broken(self) -> trio.BrokenResourceError:
-        code, text = self._closing()
-        if code != ABNORMAL:
-            return trio.BrokenResourceError(f"the peer closed the WebSocket: {code} {text}".strip())
+        if self._closing()[0] != ABNORMAL:
+            return ChannelBroken(*self._closed_by_peer())
         reason = self._stream.failure or "the connection ended without a Close frame"
         return trio.BrokenResourceError(str(reason))
+
+    def _closed_by_peer(self) -> tuple[str, WebSocketClose]:
+        """Return a text about the peer's Close frame, and its content."""
+        code, text = self._closing()
+        closed = self._websocket.closed
+        reason = (closed.reason if closed is not None else None) or ""
+        return f"the peer closed the WebSocket: {code} {text}", WebSocketClose(code, reason)
 
     def _closing(self) -> tuple[int, str]:
         closed = self._websocket.closed

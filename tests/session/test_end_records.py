@@ -1,0 +1,236 @@
+"""Who ended a session, and why: both ends can ask, and both get the reason that was given."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+
+import pytest
+import trio
+from helpers.handlers import Echo, Sleeper
+from helpers.raw_peer import HELLO, session_with_raw_peer
+from helpers.websocket_peer import BINARY, CLOSE, RawPeer, frame, request
+from trio.testing import wait_all_tasks_blocked
+
+from trio_rpc import SessionBroken, SessionClosed, SessionEnd, connect, open_server, open_session
+from trio_rpc.channels import (
+    ChannelBroken,
+    WebSocketClose,
+    open_channel,
+    open_forwarding,
+    open_listeners,
+)
+from trio_rpc.testing import memory_channel_pair, open_session_pair
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.codec import Codec
+
+REASON = "the disk is full"
+
+# ── the reason of a close ────────────────────────────────────────────────────────────────────
+
+
+async def test_both_ends_are_told_the_reason_that_a_session_is_closed_with(session_pair, no_time):
+    async with session_pair(Echo(), on_end="keep") as (a, b):
+        assert not a.closed.is_set()
+        await a.aclose(reason=REASON)
+        ours, theirs = await a.closed.wait(), await b.closed.wait()
+        assert a.closed.is_set()
+        assert b.closed.is_set()
+        assert ours == SessionEnd("us", f"this end has closed the session: {REASON}", None)
+        assert (theirs.by, theirs.cause) == ("peer", None)
+        assert theirs.reason == f"the other end has left: {REASON}"
+        assert await b.wait_closed() == theirs
+        with pytest.raises(SessionClosed, match=REASON):
+            await a.call("echo", 1)
+        with pytest.raises(SessionBroken, match=REASON) as caught:
+            await b.call("echo", 1)
+        assert caught.value.orderly
+
+
+async def test_while_a_session_closes_calls_are_refused_with_the_reason(no_time):
+    service = Sleeper()
+    async with open_session_pair(service, on_end="keep") as (a, b), trio.open_nursery() as nursery:
+        nursery.start_soon(b.call, "sleep")
+        await wait_all_tasks_blocked()
+        nursery.start_soon(functools.partial(a.aclose, reason=REASON))
+        await wait_all_tasks_blocked()
+        for session, error in ((a, SessionClosed), (b, SessionBroken)):
+            with pytest.raises(error, match=REASON):
+                await session.call("sleep")
+        service.go.set()
+
+
+async def test_an_aclose_that_is_cancelled_tells_its_reason(no_time):
+    async with open_session_pair(Echo(), on_end="keep") as (a, b):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await a.aclose(reason=REASON)
+        assert REASON in (await b.wait_closed()).reason
+        assert REASON in (await a.wait_closed()).reason
+
+
+async def test_if_a_session_is_closed_twice_the_first_reason_counts(no_time):
+    async with open_session_pair(Echo(), on_end="keep") as (a, b), trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(a.aclose, reason="first"))
+        await trio.lowlevel.checkpoint()
+        nursery.start_soon(functools.partial(a.aclose, reason="second"))
+        assert "first" in (await b.wait_closed()).reason
+        assert "first" in (await a.wait_closed()).reason
+
+
+async def test_closing_a_session_that_was_lost_does_not_change_the_record_of_its_end(no_time):
+    async with session_with_raw_peer() as (session, peer):
+        peer.channel.abort()
+        before = await session.wait_closed()
+        assert before.by == "network"
+        await session.aclose(reason=REASON)
+        assert await session.wait_closed() == before
+
+
+@pytest.mark.parametrize("reason", [None, b"full", 7])
+async def test_a_reason_that_is_not_text_is_refused_and_the_session_goes_on(no_time, reason):
+    async with (
+        open_session_pair(Echo()) as (a, b),
+        open_server(Echo(), "tcp://127.0.0.1:0") as server,
+        connect(server.urls[0]) as client,
+    ):
+        with pytest.raises(TypeError, match="the reason must be a str"):
+            await a.aclose(reason=reason)
+        assert await b.call("echo", 1) == 1
+        with pytest.raises(TypeError, match="the reason must be a str"):
+            await server.drain(reason=reason)
+        assert await client.call("echo", 1) == 1
+
+
+@pytest.mark.parametrize("reason", ["two\nlines", "a\x1b[2Jb", "\ud800", "x" * 5_000])
+async def test_any_reason_becomes_one_line_that_can_be_sent(no_time, reason):
+    async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(session.aclose, reason=reason))
+        message = (await peer.read(m.Goodbye)).message
+        peer.send(m.Goodbye("done", "answering a Goodbye"))
+        record = await session.wait_closed()
+    assert message.isprintable()
+    assert 1 < len(message) <= 1_000
+    assert message in record.reason
+
+
+async def test_a_goodbye_of_many_lines_is_one_line_in_the_record(no_time):
+    async with session_with_raw_peer() as (session, peer):
+        peer.send(m.Goodbye("done", "first\nsecond\x1b"))
+        peer.channel.close()
+        assert (await session.wait_closed()).reason.isprintable()
+
+
+async def test_a_session_that_is_closed_before_it_is_open_tells_its_reason(no_time):
+    ours, theirs = memory_channel_pair()
+
+    async def authenticate(session, _credentials):
+        await session.aclose(reason=REASON)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_is_turned_away, theirs)
+        with pytest.raises((SessionClosed, SessionBroken), match=REASON):
+            async with open_session(ours, authenticate=authenticate):
+                raise AssertionError("it must not open")
+
+
+async def _is_turned_away(channel):
+    with pytest.raises(SessionBroken, match=REASON):
+        async with open_session(channel):
+            raise AssertionError("it must not open")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "the server is shutting down"), ({"reason": "moving to b"}, "moving to b")],
+)
+async def test_clients_are_told_why_their_server_drains(no_time, given, expected):
+    async with (
+        open_server(Echo(), "tcp://127.0.0.1:0") as server,
+        connect(server.urls[0], on_end="keep") as client,
+    ):
+        await server.drain(**given)
+        end = await client.wait_closed()
+        assert (end.by, end.reason) == ("peer", f"the other end has left: {expected}")
+
+
+# ── what the transport says ──────────────────────────────────────────────────────────────────
+
+
+@contextlib.asynccontextmanager
+async def websocket_session():
+    """Serve a WebSocket, and open a session to it by hand; yields the frames' writer and more."""
+    sessions = []
+
+    def services(session):
+        sessions.append(session)
+        return Echo()
+
+    async with (
+        open_server(services, "ws://127.0.0.1:0") as server,
+        await trio.open_tcp_stream("127.0.0.1", int(server.urls[0].rpartition(":")[2])) as stream,
+    ):
+        peer = RawPeer(stream)
+        await peer.send(request())
+        await peer.read_head()
+        codec = Codec()
+        await peer.send(frame(BINARY, codec.encode(HELLO) + codec.encode(m.Welcome())))
+        while not sessions or not sessions[0].is_open:
+            await wait_all_tasks_blocked()
+        yield peer, sessions[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(1000, ""), (1001, "moving"), (1011, "out of luck"), (4242, "own code")]
+)
+async def test_the_code_and_reason_of_a_websocket_are_in_the_record(no_time, code, text):
+    async with websocket_session() as (peer, session):
+        await peer.send(frame(CLOSE, code.to_bytes(2) + text.encode()))
+        end = await session.wait_closed()
+    assert (end.by, end.detail) == ("network", WebSocketClose(code, text))
+    assert isinstance(end.cause, ChannelBroken)
+    assert end.cause.detail == end.detail
+    assert f"the peer closed the WebSocket: {code} {text}" in end.reason
+
+
+async def test_a_connection_that_ends_without_a_close_frame_has_no_detail(no_time):
+    async with websocket_session() as (peer, session):
+        await peer.stream.aclose()
+        end = await session.wait_closed()
+    assert (end.by, end.detail) == ("network", None)
+
+
+async def test_the_code_of_a_carriers_websocket_reaches_the_sessions_over_it(no_time, nursery):
+    [listener] = await open_listeners("ws://127.0.0.1:0")
+    ended = []
+
+    async def serve_channel(channel):
+        async with open_session(channel, Echo(), on_end="keep") as session:
+            ended.append(await session.wait_closed())
+
+    async def serve():
+        connection = await listener.accept()
+        async with (
+            connection.prepared() as carrier,
+            open_forwarding(carrier, {"echo": serve_channel}) as forwarding,
+        ):
+            await forwarding.wait_closed()
+
+    nursery.start_soon(serve)
+    async with open_channel(listener.url) as carrier:
+        carrier._close_with = (1013, "try again later")
+        async with open_forwarding(carrier, {}) as forwarding:
+            channel = await forwarding.open("echo")
+            async with open_session(channel, on_end="keep") as session:
+                assert await session.call("echo", 1) == 1
+                await carrier.aclose()
+    await wait_all_tasks_blocked()
+    assert [end.detail for end in ended] == [WebSocketClose(1013, "try again later")]
+    await listener.aclose()
+
+
+async def test_the_peer_of_a_session_without_a_child_process_has_no_process(session_pair, no_time):
+    async with session_pair(Echo()) as (a, b):
+        assert b.peer.name == "a"
+        assert repr(b.peer) == "<trio_rpc.Peer a>"
+        assert (a.peer.pid, a.peer.returncode) in ((None, None), (0, 0))  # 0: of the test's process

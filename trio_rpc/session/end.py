@@ -1,0 +1,77 @@
+"""The end of a session, as its users see it: the record, and the event that it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import trio
+
+from trio_rpc.channels.errors import EndDetail
+
+__all__ = ["ClosedEvent", "EndedBy", "SessionEnd", "check_reason"]
+
+EndedBy: TypeAlias = Literal["us", "peer", "network"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    """The party that ended a session, and why. :meth:`Session.wait_closed` returns it.
+
+    Attributes:
+        by: ``"us"`` if this end closed it, refused it or failed; ``"peer"`` if the other end sent
+            Goodbye, refused it or broke the protocol; ``"network"`` if the connection was lost, or
+            the other end fell silent.
+        reason: one line of text, for people. It has the reason that was given to
+            :meth:`Session.aclose` at the end that closed it.
+        cause: the exception that ended it early; None after an orderly end. It is the ``__cause__``
+            of each :class:`SessionBroken` of the session.
+        detail: how the other end has ended the channel, if the transport tells that: a
+            :class:`~trio_rpc.channels.WebSocketClose` with the code of its Close frame, or a
+            :class:`~trio_rpc.channels.ProcessExit` with the exit code of a child process. None
+            also if the session was over before that was known.
+    """
+
+    by: EndedBy
+    reason: str
+    cause: Exception | None
+    detail: EndDetail | None = None
+
+
+def check_reason(reason: object) -> None:
+    """Raise TypeError unless ``reason`` is a str."""
+    if not isinstance(reason, str):
+        raise TypeError(f"the reason must be a str, not {reason!r:.200}")
+
+
+class ClosedEvent:
+    """The end of one session, to ask for or to wait for; see :attr:`Session.closed`.
+
+    Args:
+        event: is set at the end.
+        record: returns who ended the session, and why; called after the end.
+        check: raises RuntimeError if the session belongs to another Trio run.
+    """
+
+    __slots__ = ("_check", "_event", "_record")
+
+    def __init__(
+        self, event: trio.Event, record: Callable[[], SessionEnd], check: Callable[[], None]
+    ) -> None:
+        self._event = event
+        self._record = record
+        self._check = check
+
+    def __repr__(self) -> str:
+        return f"<trio_rpc.ClosedEvent, {'set' if self._event.is_set() else 'not set'}>"
+
+    def is_set(self) -> bool:
+        """Return whether the session is over and its channel closed."""
+        return self._event.is_set()
+
+    async def wait(self) -> SessionEnd:
+        """Wait until the session is over and its channel closed; return who ended it, and why."""
+        self._check()
+        await self._event.wait()
+        return self._record()
