@@ -110,7 +110,7 @@ async def _loop(client: Calls, value: str, count: int) -> None:
         assert await echo(value) == value
 
 
-async def _flock(bench: Bench, client: Calls, count: int) -> None:
+async def _call_in_many_tasks(bench: Bench, client: Calls, count: int) -> None:
     callers, value = bench.load.callers, "x" * bench.load.size
     if client.many is not None:
         results = await client.many(value, count, callers)
@@ -130,12 +130,12 @@ async def in_flight(bench: Bench) -> None:
     async with bench.open() as client:
         while await bench.next():
             start = perf_counter()
-            await _flock(bench, client, warm_up)
+            await _call_in_many_tasks(bench, client, warm_up)
             some = (
                 affordable(count // callers, warm_up // callers, perf_counter() - start) * callers
             )
             start = perf_counter()
-            await _flock(bench, client, some)
+            await _call_in_many_tasks(bench, client, some)
             bench.turns.report({"rate": some / (perf_counter() - start)})
 
 

@@ -35,18 +35,18 @@ def _color(name: str, title: str) -> str:
 
 def _bars(axes: Any, outcome: Outcome) -> None:
     metric = outcome.part.metrics[0]
-    said = [
+    rows = [
         (name, title.removeprefix("floor: "), Spread.of(values(outcome, name, metric.key)))
         for name, title in outcome.titles.items()
     ]
     axes.set_title(outcome.part.title, loc="left", fontsize=10, fontweight="bold")
     better = "more is better" if outcome.part.more_is_better else "less is better"
     axes.set_xlabel(f"{metric.name}, {better}", fontsize=8)
-    axes.set_yticks(range(len(said)), [title for _, title, _ in said], fontsize=8)
+    axes.set_yticks(range(len(rows)), [title for _, title, _ in rows], fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    for place, (name, _, spread) in enumerate(said):
+    for place, (name, _, spread) in enumerate(rows):
         if spread is None:
             why = outcome.lacking.get(name, "failed")
             axes.text(0, place, f" {why}", va="center", fontsize=8, color="gray")

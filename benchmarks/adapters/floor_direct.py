@@ -18,7 +18,7 @@ import trio
 from benchmarks.adapter import trio_adapter
 from benchmarks.adapters.floor_wire import (
     Packets,
-    never_aborts,
+    end_wait,
     open_stream,
     packed,
     serve_streams,
@@ -89,7 +89,7 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
             number += 1
             writer.put([1, number, "bench.echo", [value]])
             waiting[number] = trio.lowlevel.current_task()
-            return await trio.lowlevel.wait_task_rescheduled(never_aborts)
+            return await trio.lowlevel.wait_task_rescheduled(end_wait)
 
         nursery.start_soon(read)
         yield Calls(echo=call)

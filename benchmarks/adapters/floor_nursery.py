@@ -18,7 +18,7 @@ from benchmarks.adapter import trio_adapter
 from benchmarks.adapters.floor_wire import (
     JoiningWriter,
     Packets,
-    never_aborts,
+    end_wait,
     open_stream,
     serve_streams,
 )
@@ -70,7 +70,7 @@ class Caller:
         self._number += 1
         self._writer.put([1, self._number, "bench.echo", [value]])
         self._waiting[self._number] = trio.lowlevel.current_task()
-        return await trio.lowlevel.wait_task_rescheduled(never_aborts)
+        return await trio.lowlevel.wait_task_rescheduled(end_wait)
 
     @classmethod
     @asynccontextmanager

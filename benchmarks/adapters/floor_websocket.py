@@ -16,7 +16,7 @@ import trio
 import trio_websocket
 
 from benchmarks.adapter import trio_adapter
-from benchmarks.adapters.floor_wire import never_aborts
+from benchmarks.adapters.floor_wire import end_wait
 from benchmarks.interface import Calls, Ready
 
 __all__ = ["ADAPTERS"]
@@ -58,7 +58,7 @@ class Caller:
         self._number += 1
         self._waiting[self._number] = trio.lowlevel.current_task()
         await self._websocket.send_message(self._pack([1, self._number, "bench.echo", [value]]))
-        return await trio.lowlevel.wait_task_rescheduled(never_aborts)
+        return await trio.lowlevel.wait_task_rescheduled(end_wait)
 
 
 @asynccontextmanager

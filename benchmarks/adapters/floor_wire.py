@@ -16,7 +16,7 @@ import trio
 
 from benchmarks.interface import Ready
 
-__all__ = ["JoiningWriter", "Packets", "never_aborts", "open_stream", "serve_streams"]
+__all__ = ["JoiningWriter", "Packets", "end_wait", "open_stream", "serve_streams"]
 
 
 def packed(body: bytes) -> bytes:
@@ -46,8 +46,8 @@ class Packets:
         return messages
 
 
-def never_aborts(_: object) -> trio.lowlevel.Abort:
-    """Refuse to end a wait early: it ends only with the connection."""
+def end_wait(_: object) -> trio.lowlevel.Abort:
+    """End a wait that is cancelled, which happens only when the connection ends."""
     return trio.lowlevel.Abort.SUCCEEDED
 
 
@@ -73,7 +73,7 @@ class JoiningWriter:
         while True:
             if self._empty:
                 self._parked = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(never_aborts)
+                await trio.lowlevel.wait_task_rescheduled(end_wait)
             body = self._packer.bytes()
             self._packer.reset()
             self._empty = True

@@ -624,14 +624,14 @@ def test_hostile_error_maps_give_an_exception_or_a_decode_error(error):
     assert len(str(rebuilt)) < 10_000
 
 
-class ZeroDivisionsOfOurs(Exception):
+class OwnZeroDivision(Exception):
     pass
 
 
 @pytest.mark.parametrize("calls", [1, 2, 60])
 def test_an_error_that_passes_through_several_calls_names_the_first_exception_once(calls):
-    error = ZeroDivisionsOfOurs("by zero")
+    error = OwnZeroDivision("by zero")
     for _ in range(calls):
         error = from_error(to_error(error))
     assert type(error) is RemoteError
-    assert str(error) == f"{__name__}.ZeroDivisionsOfOurs: by zero"
+    assert str(error) == f"{__name__}.OwnZeroDivision: by zero"

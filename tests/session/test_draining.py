@@ -67,7 +67,7 @@ class _MemoryConnection(Connection):
 
 
 class MemoryListener:
-    """Listens in memory: :meth:`connect` is the network."""
+    """Listens in memory: :meth:`connect` makes a connection to it."""
 
     url = "memory://"
 

@@ -14,7 +14,7 @@ from trio_rpc.testing import memory_channel_pair
 
 
 class Logger:
-    """Records what it is called with. It can call the other end, and can wait."""
+    """Records its arguments. It can call the other end, and can wait."""
 
     def __init__(self):
         self.lines = []

@@ -85,7 +85,7 @@ def test_an_object_that_gets_no_reference_is_refused():
         Codec().encode(Reply(1, object()), lambda _: None)
 
 
-def test_law_12_the_peers_limits_apply_and_not_ours():
+def test_law_12_the_limits_of_the_peer_apply_and_not_those_of_this_end():
     codec = Codec(limits=Limits(max_depth=5, max_nodes=50))
     deep, wide = Reply(1, [[[[[]]]]]), Reply(1, [0] * 100)
     for message in (deep, wide):

@@ -1,4 +1,4 @@
-"""A service client: one service at each end of a connection, which may not exist yet."""
+"""A service client: one service at each end of a connection that may not exist yet."""
 
 from __future__ import annotations
 

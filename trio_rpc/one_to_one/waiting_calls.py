@@ -110,7 +110,7 @@ class WaitingCalls:
         self._state = Waiting(trio.lowlevel.current_task())
 
     def begin(self) -> None:
-        """Let calls wait, since a session is being opened."""
+        """Make calls wait, since a session is being opened."""
         self._state = Waiting()
         self._wait_until(math.inf)
 
@@ -123,7 +123,7 @@ class WaitingCalls:
         self._queue.let_in()
 
     def end(self, error: Callable[[], RpcError], *, is_refused: bool = False) -> None:
-        """Let calls wait for another session as long as they may, or raise.
+        """Make calls wait for another session as long as they may, or raise.
 
         Attempts to open another session that fail do not prolong the grace time.
 
@@ -259,7 +259,7 @@ class _Turn:
         self.pass_on()
 
     def pass_on(self) -> None:
-        """Let the next call go."""
+        """Pass the turn to the next call."""
         self._is_over(self)
 
 

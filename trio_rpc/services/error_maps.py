@@ -188,7 +188,7 @@ def _code_of(exc: CallError) -> str | None:
 
 
 def set_fate(exc: BaseException, fate: Fate) -> None:
-    """Record in an error of this library, or in those of a group, what happened to the call."""
+    """Record the fate of a call in an error of this library, or in each such error of a group."""
     if isinstance(exc, RpcError):
         exc.fate = fate
     elif isinstance(exc, BaseExceptionGroup):

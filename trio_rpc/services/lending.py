@@ -259,15 +259,15 @@ def _of_name(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Pre
     """Return the preparer for an alias or a class, which may contain itself."""
     again = _Again()
     inside = {**within, identity(annotation): again}
-    how = _of_what_is_in(annotation, names, inside)
+    how = _of_contents(annotation, names, inside)
     if how is None or not again.is_met:
         return how
     again.prepare = lambda value: _prepared(again.whole, value)
-    again.whole = _of_what_is_in(annotation, names, inside)
+    again.whole = _of_contents(annotation, names, inside)
     return again.whole
 
 
-def _of_what_is_in(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Prepare | None:
+def _of_contents(annotation: Any, names: Names, within: Mapping[Any, _Again]) -> Prepare | None:
     meaning = aliased(annotation)
     if meaning is not None:
         return preparer(meaning, names, within)

@@ -117,7 +117,7 @@ class Core:
             self.lifecycle.activity_ended()  # an abandoned call may have been the last activity
 
     def progressed(self) -> None:
-        """A packet was taken by the channel: there may be room again."""
+        """Handle a packet that the channel has taken: there may be room again."""
         self.outgoing.let_in()
         self.sent()
 

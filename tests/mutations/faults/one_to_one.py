@@ -1,4 +1,4 @@
-"""Faults of service clients, of handlers of connections, and of what connects them."""
+"""Faults of service clients, of handlers of connections, and of the code that connects them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FAULTS = (
         hangs=True,
     ),
     fault(
-        "law 15: a call that was not made for want of a connection has an unknown fate",
+        "law 15: a call that was not made because there was no connection has an unknown fate",
         "one_to_one/service_client.py",
         "    error.fate = Fate.NOT_STARTED\n",
         "",

@@ -71,7 +71,7 @@ class _Show:
             await self._concurrent(session)
             await self._cancel_from_here(session)
             await self._cancel_from_there(session)
-            await self._what_lives(session)
+            await self._lasting_calls(session)
             await self._jobs(session)
             await self._measure(session)
 
@@ -113,11 +113,11 @@ class _Show:
         self.report["cancel_from_there"] = {**asdict(result), "ok": result.ok}
         self._check(views.cancelled_view(result, "server"), ok=result.ok)
 
-    async def _what_lives(self, session: Session) -> None:
+    async def _lasting_calls(self, session: Session) -> None:
         self._step(
             "Streams and tasks end with their scope", "a stream that is left, and a remote task"
         )
-        uses = await story.use_what_lives(session)
+        uses = await story.use_stream_and_task(session)
         self.report["what_lives"] = [asdict(use) for use in uses]
         self._check(views.plain_view(uses), ok=all(use.ok for use in uses))
 

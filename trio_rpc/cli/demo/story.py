@@ -28,7 +28,7 @@ __all__ = [
     "cancel_from_there",
     "measure",
     "run_jobs",
-    "use_what_lives",
+    "use_stream_and_task",
 ]
 
 CALLS_AT_ONCE = 200
@@ -203,7 +203,7 @@ async def _left(session: Session) -> int:
 # ── streams and tasks that end with their scope ──────────────────────────────────────────────
 
 
-async def use_what_lives(session: Session) -> list[Plain]:
+async def use_stream_and_task(session: Session) -> list[Plain]:
     """Receive a few items of an endless stream, and start a task at the other end."""
     lab = session.proxy("lab", Lab)
     await lab.forget()

@@ -112,7 +112,7 @@ class Client:
             self._set_deadline()
             try:
                 task_status.started()
-                await self._be_away_too_long()
+                await self._wait_until_grace_is_over()
                 self.end("it has been disconnected for too long")
             finally:
                 self._room.unpark_all()
@@ -121,7 +121,7 @@ class Client:
                 self.backlog.clear()
                 self._share.close()
 
-    async def _be_away_too_long(self) -> None:
+    async def _wait_until_grace_is_over(self) -> None:
         """Return when the client has been disconnected for ``grace`` seconds."""
         grace = self._grace
         while True:

@@ -192,7 +192,7 @@ class _Server:
     async def _serve(self, stream: trio.abc.Stream) -> None:
         self._streams.add(stream)
         try:
-            _find_out_who_has_gone(stream)
+            _detect_dead_clients(stream)
             await _Connection(
                 self._app,
                 self._config,
@@ -242,7 +242,7 @@ def _config() -> Config:
     return config
 
 
-def _find_out_who_has_gone(stream: trio.abc.Stream) -> None:
+def _detect_dead_clients(stream: trio.abc.Stream) -> None:
     """Make the system end a connection whose client does not answer probes or accepts no data."""
     if isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream

@@ -24,7 +24,7 @@ class Admission:
     Bound: one place for each waiting task, and a task waits only once at a time.
 
     Attributes:
-        tasks: those that wait, the first one first. None until a task waits, since an empty deque
+        tasks: the waiting tasks, the first one first. None until a task waits, since an empty deque
             has memory for 64 and most sessions are idle.
     """
 

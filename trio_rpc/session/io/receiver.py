@@ -34,13 +34,13 @@ from trio_rpc.wire import messages as m
 __all__ = ["Receiver"]
 
 
-class _Whose(enum.Enum):
+class _User(enum.Enum):
     NOBODY = "nobody"
     READER = "reader"
     CALLER = "caller"
 
 
-_NOBODY = _Whose.NOBODY  # looking it up in its class takes longer than everything done with it
+_NOBODY = _User.NOBODY  # looking it up in its class takes longer than everything done with it
 
 
 class Receiver:
@@ -62,7 +62,7 @@ class Receiver:
         self._protocol = protocol
         self._stops = stoppable_receive(channel)
         self._receive_nowait: Callable[[], bytes] | None = getattr(channel, "receive_nowait", None)
-        self._whose = _NOBODY
+        self._user = _NOBODY
         self._failure: Exception | None = None
         """The error of a caller's receive(), which the reader handles."""
         self._parked: trio.lowlevel.Task | None = None
@@ -71,7 +71,7 @@ class Receiver:
 
     async def receive(self) -> None:
         """Wait for ``events``, in the reader. Raises the errors of the channel."""
-        while self._whose is _Whose.CALLER:
+        while self._user is _User.CALLER:
             self._parked = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._unpark)
         if self._failure is not None:
@@ -81,11 +81,11 @@ class Receiver:
             finally:
                 del failure  # its traceback holds this frame
         if self.events is None:
-            self._whose = _Whose.READER
+            self._user = _User.READER
             try:
                 self._hold(self._protocol.receive(await self._channel.receive()))
             finally:
-                self._whose = _NOBODY
+                self._user = _NOBODY
 
     def receive_nowait(self) -> bool:
         """Handle a packet that has arrived, and return whether there was one.
@@ -109,7 +109,7 @@ class Receiver:
     def is_free(self) -> bool:
         """Whether a caller may receive now."""
         return (
-            self._whose is _NOBODY
+            self._user is _NOBODY
             and self.events is None
             and self._stops is not None
             and self._failure is None
@@ -126,7 +126,7 @@ class Receiver:
            taken nothing.
         4. However this ends, the reader is woken, unless the session is over.
         """
-        self._whose = _Whose.CALLER
+        self._user = _User.CALLER
         handled = sys.exception()
         try:
             packet = await self._channel.receive()
@@ -137,7 +137,7 @@ class Receiver:
                 self._failure = exc
             return None
         finally:
-            self._whose = _NOBODY
+            self._user = _NOBODY
             if self._failure is not None:
                 end_context(self._failure, handled)  # the caller's exception is not part of it
             # When the session is over, the reader will be cancelled. It must not take this for a
@@ -150,7 +150,7 @@ class Receiver:
         """Stop the caller that receives, since the session is over."""
         self._is_stopped = True
         self._failure = None
-        if self._whose is _Whose.CALLER and self._stops is not None:
+        if self._user is _User.CALLER and self._stops is not None:
             self._stops.stop_receiving()
 
     def _first_reply(self, events: Iterator[m.Message], call: int) -> m.Reply | m.ReplyErr | None:
