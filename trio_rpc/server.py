@@ -52,7 +52,7 @@ class Server:
         self._carriers = CarrierServer(
             listeners,
             self._serve,
-            what="session",
+            label="session",
             complaints=self._shared.complaints,
             limits=options.limits,
             resume=resume,

@@ -128,7 +128,7 @@ async def test_one_target_for_all_connections_receives_each_client():
     assert [screen.lines for screen in screens] == [["hello"], ["hello"]]
 
 
-async def test_a_path_that_no_handler_has_is_refused_at_the_one_who_opens_it():
+async def test_opening_a_path_that_no_handler_has_is_refused():
     handler = ConnectionHandler("plugins/{name}", Plugin, Screen)
     async with open_forwarding_pair(None, routes(handler)) as (forwarding, _):
         for wrong in ("plugin", "plugins", "plugins/a/b", "plugins/"):
@@ -199,7 +199,7 @@ async def test_an_async_factory_is_bounded_in_time(autojump_clock, caplog):
 
 
 async def test_a_factory_that_waits_for_a_call_of_its_own_client_gets_an_error(caplog):
-    """The connection begins after the target has been made, so it would wait forever."""
+    """The connection begins after the target has been made, so the call would wait forever."""
     errors = []
 
     async def make_target(proxy):

@@ -1,4 +1,4 @@
-"""A service client: its proxy exists before its connection, and calls made earlier go out later."""
+"""A service client: its proxy exists before its connection, and calls wait for the connection."""
 
 from __future__ import annotations
 
@@ -539,7 +539,7 @@ async def test_a_task_can_be_started_through_a_client_that_is_not_connected_yet(
     assert started == [7]
 
 
-async def test_a_client_may_be_used_in_one_trio_run_after_the_other():
+async def test_a_client_may_be_used_in_several_trio_runs_after_each_other():
     client = ServiceClient(Logger)
 
     async def use():

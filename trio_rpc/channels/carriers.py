@@ -56,10 +56,10 @@ def open_carrier(
     """
     if resume is None:
         return open_channel(url, ssl_context=ssl_context, limits=limits)
-    again = functools.partial(
+    reconnect = functools.partial(
         open_channel, url, ssl_context=ssl_context, limits=carrier_limits(limits)
     )
-    return open_resumable(again, resume, handshake_timeout=limits.handshake_timeout)
+    return open_resumable(reconnect, resume, handshake_timeout=limits.handshake_timeout)
 
 
 @asynccontextmanager
@@ -107,7 +107,7 @@ class CarrierServer:
     Args:
         listeners: accept connections.
         serve: serves a channel.
-        what: what a channel is served as, for the log: "session".
+        label: the noun for a served channel in the log, such as "session".
         complaints: logs errors of clients.
         limits: for ``handshake_timeout`` and ``shutdown_timeout``.
         resume: settings of channels that clients may resume, or None.
@@ -118,14 +118,14 @@ class CarrierServer:
         listeners: Sequence[ChannelListener],
         serve: ServeChannel,
         *,
-        what: str,
+        label: str,
         complaints: RateLimitedLog,
         limits: Limits,
         resume: Resume | None,
     ) -> None:
         self._listeners = listeners
         self._serve = serve
-        self._what = what
+        self._label = label
         self._complaints = complaints
         self._resumable: ResumableSessions | None = None
         if resume is not None:
@@ -164,7 +164,7 @@ class CarrierServer:
                     await self._carry(carrier, name, self._resumable, nursery)
 
     def _log_and_isolate_errors(self, name: str) -> _IsolatedErrors:
-        return _IsolatedErrors(self._complaints, self._what, name)
+        return _IsolatedErrors(self._complaints, self._label, name)
 
     async def _carry(
         self,
@@ -201,11 +201,11 @@ class _IsolatedErrors:
     This is a class, because a generator would keep a frame for each idle session.
     """
 
-    __slots__ = ("_complaints", "_name", "_what")
+    __slots__ = ("_complaints", "_label", "_name")
 
-    def __init__(self, complaints: RateLimitedLog, what: str, name: str) -> None:
+    def __init__(self, complaints: RateLimitedLog, label: str, name: str) -> None:
         self._complaints = complaints
-        self._what = what
+        self._label = label
         self._name = name
 
     def __enter__(self) -> None:
@@ -219,13 +219,13 @@ class _IsolatedErrors:
     ) -> bool:
         if isinstance(exc, OSError):
             text = "the connection of %s did not become a %s: %s"
-            self._complaints.log(logging.INFO, text, self._name, self._what, exc)
+            self._complaints.log(logging.INFO, text, self._name, self._label, exc)
         elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken | SessionClosed):
             text = "the %s with %s was not opened: %s"
-            self._complaints.log(logging.INFO, text, self._what, self._name, exc)
+            self._complaints.log(logging.INFO, text, self._label, self._name, exc)
         elif isinstance(exc, Exception):
             text = "the %s with %s failed"
-            self._complaints.log(logging.ERROR, text, self._what, self._name, exc_info=exc)
+            self._complaints.log(logging.ERROR, text, self._label, self._name, exc_info=exc)
         return isinstance(exc, Exception)
 
 

@@ -149,7 +149,7 @@ def _check_target(make_target: object, path: str) -> None:
     try:
         signature = inspect.signature(make_target)
     except ValueError:
-        return  # a class of an extension module: only its call can tell
+        return  # a class of an extension module, whose arguments only a call can check
     try:
         signature.bind(None, **parameters)
     except TypeError as exc:

@@ -44,7 +44,7 @@ class Waiting:
     """There is no session yet."""
 
     maker: trio.lowlevel.Task | None = None
-    """The task that makes the target. The session opens after that, so it must not wait for it."""
+    """The task that makes the target. It must not wait for the session, which opens afterwards."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -114,7 +114,7 @@ async def serve_forwarding(
         server = CarrierServer(
             listeners,
             functools.partial(_forward, routes, limits),
-            what="forwarding",
+            label="forwarding",
             complaints=RateLimitedLog(logger),
             limits=limits,
             resume=resumption,
