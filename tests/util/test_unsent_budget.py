@@ -69,7 +69,7 @@ def test_a_session_with_a_new_connection_is_not_ended():
     assert ended == []
 
 
-def test_a_share_that_has_left_counts_no_more_and_takes_no_results():
+def test_a_share_that_has_left_is_not_counted_and_is_full():
     budget = UnsentBudget()
     share = UnsentShare(budget, MOST)
     share.queue(10)

@@ -353,7 +353,7 @@ async def _read_errors(
             held += data
             while (line := _take_line(held)) is not None:
                 on_line(name, line)
-                # Yield after each line, so that a process that floods us delays no other task.
+                # Yield after each line, so that a process that always writes delays no other task.
                 await trio.lowlevel.checkpoint()
         if held:
             on_line(name, bytes(held))

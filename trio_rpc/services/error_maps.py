@@ -173,8 +173,8 @@ def not_started(
 ) -> ErrorMap:
     """Return the error map of an exception that a filter raised before the handler began.
 
-    A refusal arrives as the class of this library that it is, or as its own class if the method
-    declares it.
+    A refusal arrives as an exception of this library, such as Overloaded, or as an exception of its
+    own class if the method declares that class.
     """
     if isinstance(exc, CallError) and not isinstance(exc, raises) and _code_of(exc) is not None:
         return {**refusal(exc), **({"started": False} if isinstance(exc, RemoteCancelled) else {})}

@@ -48,7 +48,7 @@ async def time_limit(seconds: float, complaint: str) -> AsyncIterator[None]:
     If this program was blocked when the time was over, the block gets as much time again, because
     the peer's answer may lie unread.
     """
-    deadline = trio.current_time() + seconds  # first: outside Trio, this says so in plain words
+    deadline = trio.current_time() + seconds  # first: outside Trio, this raises a clear error
     body = trio.CancelScope()
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
@@ -69,7 +69,7 @@ async def time_limit(seconds: float, complaint: str) -> AsyncIterator[None]:
 
 
 async def _cancel_at(deadline: float, seconds: float, scope: trio.CancelScope) -> None:
-    """Cancel a scope when the time is over; as that cannot be undone, look first."""
+    """Cancel a scope when the time is over, but not if this program was blocked at that time."""
     await trio.sleep_until(deadline)
     while was_blocked(deadline, seconds):
         deadline = trio.current_time() + seconds

@@ -124,8 +124,8 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         The connection is dropped only if it has been silent as long as this channel. So one silent
         channel does not interrupt the others.
 
-        Return whether this channel may recover: the carrier can connect again, and no data has arrived for
-        other channels since the last time that this was called.
+        Return whether this channel may recover: the carrier can connect again, and no data has
+        arrived for other channels since the last time that this was called.
         """
         return self._driver.renew(self._box)
 
