@@ -23,11 +23,11 @@ class Order:
 
 class Shop:
     @trio_rpc.method
-    async def buy(self, order: Order, coupon: str = "") -> str:  # so has a new parameter
+    async def buy(self, order: Order, coupon: str = "") -> str:  # and a new parameter, too
         return f"1 {order.item}{' with a ribbon' * order.gift_wrap}{coupon and f', {coupon}'}"
 
     @trio_rpc.method
-    async def buy_many(self, order: Order, amount: int) -> str:  # a new meaning is a new method
+    async def buy_many(self, order: Order, amount: int) -> str:  # a new meaning needs a new method
         return f"{amount} {order.item}"
 
 

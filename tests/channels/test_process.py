@@ -77,7 +77,7 @@ async def test_exit_code_0_is_an_orderly_end(child):
     assert await ends(dying) == ("EndOfChannel", "the child process 1 (x) ended with exit code 0")
 
 
-async def test_exit_code_0_inside_a_packet_is_a_break(child):
+async def test_exit_code_0_inside_a_packet_is_an_error(child):
     dying = child(0)
     dying.socket.send(b"\0\0\0\x05hel")
     dying.socket.close()
@@ -97,7 +97,7 @@ async def test_a_child_may_close_its_end_and_go_on(child, autojump_clock):
     assert trio.current_time() == EXIT_TIME
 
 
-async def test_a_child_that_closes_its_end_inside_a_packet_is_a_break(child, autojump_clock):
+async def test_closing_the_childs_end_inside_a_packet_is_an_error(child, autojump_clock):
     living = child()
     living.socket.send(b"\0\0\0\x05hel")
     living.socket.close()
@@ -108,7 +108,7 @@ async def test_a_child_that_closes_its_end_inside_a_packet_is_a_break(child, aut
 
 
 @pytest.mark.parametrize("method", ["receive", "send", "flush"])
-async def test_a_child_that_closes_its_end_unread_and_lives_on_is_named(
+async def test_a_child_that_closes_its_end_with_unread_data_and_goes_on_is_named(
     child, autojump_clock, method
 ):
     living = child()

@@ -315,7 +315,7 @@ async def test_the_sessions_of_a_server_share_one_budget():
             assert (len(server.sessions), len(budgets)) == (2, 1)
 
 
-async def test_sessions_without_a_server_share_one_count(session_pair, no_time):
+async def test_sessions_without_a_server_share_one_budget(session_pair, no_time):
     async with session_pair(None, None) as first, session_pair(None, None) as second:
         budgets = {id(each._core.protocol.share._budget) for each in (*first, *second)}
         assert len(budgets) == 1
