@@ -11,6 +11,7 @@ import decimal
 import enum
 import fractions
 import inspect
+import io
 import ipaddress
 import os
 import pathlib
@@ -515,6 +516,12 @@ class Sentinel(enum.Enum):
     NOTHING = object()
 
 
+BINARY_FILES = [
+    *(io.IOBase, io.RawIOBase, io.BufferedIOBase, io.FileIO, io.BufferedReader),
+    *(io.BufferedWriter, io.BufferedRandom, io.BufferedRWPair),
+]
+
+
 class Odd(enum.Enum):
     WHERE = Where(PATH)
 
@@ -532,6 +539,9 @@ class Odd(enum.Enum):
         (os.PathLike[str], "write pathlib.Path"),
         (typing.TextIO, "write str"),
         (typing.IO[bytes], "write bytes"),
+        (io.TextIOWrapper, "a file cannot be sent: write str"),
+        (io.TextIOBase, "a file cannot be sent: write str"),
+        *((cls, "a file cannot be sent: write bytes") for cls in BINARY_FILES),
         (ValueError, "raise it"),
         (Exception | None, "raise it"),
         (list[Iterator[int]], "write list"),
@@ -548,6 +558,23 @@ def test_annotations_that_no_value_can_fit_are_refused_at_registration(annotatio
     cls = type("Service", (), {"put": trio_rpc.method(put)})
     with pytest.raises(TypeError, match=f"put: the annotation of parameter 'value' .*{text}"):
         trio_rpc.services.build_table(cls())
+
+
+@pytest.mark.parametrize("buffer", [io.BytesIO(b"x"), io.StringIO("x")])
+async def test_a_buffer_in_memory_may_be_registered(buffer):
+    cls = type(buffer)
+
+    async def put(self, value) -> str:
+        return value.read()
+
+    put.__annotations__["value"] = cls
+    service = type("Service", (), {"put": trio_rpc.method(put)})()
+    registry = trio_rpc.TypeRegistry()
+    registry.register(64, cls, cls.getvalue, cls)
+    put.__annotations__["return"] = bytes | str
+    options = {"registry": registry}
+    async with open_session_pair(service, options_a=options, options_b=options) as (_, client):
+        assert await client.call("put", buffer) == buffer.getvalue()
 
 
 class Extra(TypedDict):

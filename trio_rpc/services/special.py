@@ -7,6 +7,7 @@ import collections.abc
 import enum
 import fractions
 import inspect
+import io
 import os
 import pathlib
 import re
@@ -59,9 +60,18 @@ _NEVER: Final[dict[Any, str]] = {
     collections.abc.Awaitable: "an awaitable cannot be sent: write a Callable that returns one",
     collections.abc.Coroutine: "a coroutine cannot be sent: write a Callable that returns one",
     os.PathLike: "a path arrives as text: write pathlib.Path",
-    typing.IO: "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
-    typing.TextIO: "a file cannot be sent: write str, or AsyncIterator[str]",
-    typing.BinaryIO: "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
+    **dict.fromkeys(
+        (typing.TextIO, io.TextIOBase, io.TextIOWrapper),
+        "a file cannot be sent: write str, or AsyncIterator[str]",
+    ),
+    # io.BytesIO and io.StringIO are values in memory, which a registry may have.
+    **dict.fromkeys(
+        (
+            *(typing.IO, typing.BinaryIO, io.IOBase, io.RawIOBase, io.BufferedIOBase, io.FileIO),
+            *(io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.BufferedRWPair),
+        ),
+        "a file cannot be sent: write bytes, or AsyncIterator[bytes]",
+    ),
     types.FunctionType: "a function is described by its arguments and result: write Callable",
     types.MethodType: "a method is described by its arguments and result: write Callable",
     types.ModuleType: "a module cannot be sent: send its name",

@@ -37,6 +37,13 @@ FAULTS = (
         END_RECORDS,
     ),
     fault(
+        "a parameter that takes an open file is served",
+        "services/special.py",
+        "        (typing.TextIO, io.TextIOBase, io.TextIOWrapper),\n",
+        "        (typing.TextIO,),\n",
+        "services/test_types.py",
+    ),
+    fault(
         "a result that can never be checked is only refused at its caller",
         "services/tables.py",
         "        _resolved_or_any(signature.result_converter)\n",
