@@ -9,7 +9,6 @@ A full buffer discards nothing. Its owner waits before it appends more.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 
 __all__ = ["ReplayBuffer"]
@@ -24,18 +23,21 @@ class ReplayBuffer:
 
     Attributes:
         acknowledged: the number of the last message that the receiver has.
+        last: the number of the last message that was appended; 0 if none was.
         size: bytes of the messages that are kept.
     """
 
-    __slots__ = ("_kept", "_max_bytes", "_max_messages", "acknowledged", "size")
+    __slots__ = ("_kept", "_max_bytes", "_max_messages", "acknowledged", "last", "size")
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self.acknowledged = 0
+        self.last = 0
         self.size = 0
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         # Bound: has_room, which the owner asks before it appends.
-        self._kept: deque[bytes] = deque()
+        # A dict, since an empty deque has memory for 64, and most buffers keep few messages.
+        self._kept: dict[int, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -45,28 +47,23 @@ class ReplayBuffer:
         """Whether a message may be appended; an empty buffer accepts a message of any size."""
         return len(self._kept) < self._max_messages and self.size < self._max_bytes
 
-    @property
-    def last(self) -> int:
-        """The number of the last message that was appended; 0 if none was."""
-        return self.acknowledged + len(self._kept)
-
     def append(self, message: bytes) -> int:
         """Keep a message, and return its number."""
-        self._kept.append(message)
+        self.last += 1
+        self._kept[self.last] = message
         self.size += len(message)
         return self.last
 
     def acknowledge(self, number: int) -> None:
-        """Forget the messages up to that number; it is at most :attr:`last`."""
+        """Forget the messages up to that number; it is at most ``last``."""
         while self.acknowledged < number:
-            self.size -= len(self._kept.popleft())
             self.acknowledged += 1
+            self.size -= len(self._kept.pop(self.acknowledged))
 
     def after(self, number: int) -> Iterator[tuple[int, bytes]]:
         """Iterate over the messages after a number, each with its own number.
 
         Messages may be appended and acknowledged meanwhile. Acknowledged ones are skipped.
         """
-        while (index := max(number - self.acknowledged, 0)) < len(self._kept):
-            number = self.acknowledged + index + 1
-            yield number, self._kept[index]
+        while (number := max(number, self.acknowledged) + 1) <= self.last:
+            yield number, self._kept[number]

@@ -111,8 +111,8 @@ FAULTS = (
     fault(
         "a replay includes packets that were acknowledged meanwhile",
         "util/replay_buffer.py",
-        "            number = self.acknowledged + index + 1\n",
-        "            number += 1\n",
+        "(number := max(number, self.acknowledged) + 1)",
+        "(number := number + 1)",
         "util/test_replay_buffer.py",
     ),
     fault(

@@ -149,8 +149,8 @@ FAULTS = (
     fault(
         "a client that reads waits for those that do not",
         "gateway/server/memory_budget.py",
-        "return not self._budget.is_used_up or self.size + size <= ALWAYS",
-        "return not self._budget.is_used_up",
+        "return budget.size < budget.most or self.size + size <= ALWAYS",
+        "return budget.size < budget.most",
         TOGETHER,
     ),
     fault(
@@ -300,8 +300,8 @@ FAULTS = (
     fault(
         "callbacks run ahead of a client without a limit",
         "gateway/server/browser.py",
-        "        if self.backlog.is_full or call.ahead >= self.window:\n",
-        "        if self.backlog.is_full:\n",
+        "is_behind = self.backlog.is_full or call.ahead >= self.window\n",
+        "is_behind = self.backlog.is_full\n",
         CLIENTS,
         GATEWAY,
     ),

@@ -217,19 +217,17 @@ class Client:
         """
         await trio.lowlevel.checkpoint()
         text = encode(message)
-        while not self.is_over and not self._has_room(call, len(text)):
+        while not self._has_room(call, len(text)) and not self.is_over:
+            if not self._share.has_room(len(text)):
+                self._share.wait()
             await self._room.park()
             self.budget.pass_on()
         self._queue(call.uuid, text)
         call.ahead += 1
 
     def _has_room(self, call: GatewayCall, size: int) -> bool:
-        if self.backlog.is_full or call.ahead >= self.window:
-            return False
-        if self._share.has_room(size):
-            return True
-        self._share.wait()
-        return False
+        is_behind = self.backlog.is_full or call.ahead >= self.window
+        return not is_behind and self._share.has_room(size)
 
     @property
     def has_room_for_calls(self) -> bool:
@@ -253,8 +251,6 @@ class Client:
         return text
 
     def _queue(self, request: str | None, text: bytes) -> None:
-        if self.is_over:
-            return
         if len(text) <= PIECE or not self._takes_pieces:
             self._put(text)
             return

@@ -42,18 +42,19 @@ class MemoryBudget:
 
     Attributes:
         size: bytes that are held.
+        most: the same number of bytes.
     """
 
     def __init__(self, most: float) -> None:
         self.size = 0
-        self._most = most
+        self.most = most
         # In the order in which they began to wait. Bound: one entry for each client.
         self._waiting: dict[MemoryShare, None] = {}
 
     @property
     def is_used_up(self) -> bool:
         """Whether only small shares may take more."""
-        return self.size >= self._most
+        return self.size >= self.most
 
     def take(self, size: int) -> None:
         """Hold more bytes, without asking for room."""
@@ -96,6 +97,8 @@ class MemoryShare:
         size: bytes that the holder holds.
     """
 
+    __slots__ = ("_budget", "_is_closed", "_wake", "size")
+
     def __init__(self, budget: MemoryBudget, wake: Callable[[], bool] | None = None) -> None:
         self._wake = wake
         self.size = 0
@@ -108,7 +111,8 @@ class MemoryShare:
 
     def has_room(self, size: int) -> bool:
         """Return whether the holder may take a message of this size."""
-        return not self._budget.is_used_up or self.size + size <= ALWAYS
+        budget = self._budget
+        return budget.size < budget.most or self.size + size <= ALWAYS
 
     def check_room(self, size: int) -> None:
         """Raise Overloaded unless the message that ends a call, of this size, can be held."""
@@ -125,7 +129,7 @@ class MemoryShare:
         """Hold more bytes, without asking for room. A share that is closed holds none."""
         if not self._is_closed:
             self.size += size
-            self._budget.take(size)
+            self._budget.size += size
 
     def give_back(self, size: int) -> None:
         """Hold fewer bytes."""
