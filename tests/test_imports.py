@@ -17,7 +17,7 @@ PACKAGE = Path(trio_rpc.__file__).parent
 
 LAYERS = (
     {"errors", "util"},
-    {"wire"},
+    {"wire", "tracing"},
     {"protocol"},
     {"services", "channels"},
     {"session"},
@@ -157,10 +157,13 @@ SESSION = (
     {"calls"},
     {"streams", "shared"},
     {"inspection"},
+    {"core_view"},
     {"session"},
     {"options"},
     {"handler"},
     {"dispatch"},
+    {"traced"},
+    {"variants"},
     {"core"},
     {"reader"},
     {"driver"},

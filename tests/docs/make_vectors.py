@@ -189,6 +189,8 @@ MESSAGES = [
     message("a cancel", "Cancel", [5, 1], "920501", "930501c0"),
     message("a cancel with a reason", "Cancel", [5, 1, "why"], b("930501", "a3", text("why"))),
     message("Hello", "Hello", [10, 1, HELLO_INFO], HELLO),
+    message("Hello with a part of the session's id", "Hello", [10, 1, {**HELLO_INFO, "session": "5f3a"}],
+            b("930a0187", HELLO[4:].hex(), "a7", text("session"), "a4", text("5f3a"))),
     message("Welcome", "Welcome", [11], "910b"),
     message("Goodbye", "Goodbye", [12, "done", ""], b("930c", "a4", text("done"), "a0")),
     message("Ping", "Ping", [13, 0], "920d00"),
@@ -504,6 +506,12 @@ EXCHANGES = [
     # ── the handshake ──
     exchange("Hello and Welcome at once", hello() + fields(11), state="new", replies=[[11]]),
     exchange("an unknown key in Hello", hello(later=1) + fields(11), state="new", replies=[[11]]),
+    exchange("a part of the session's id in Hello", hello(session="5f3a-_Z") + fields(11), state="new",
+             replies=[[11]]),
+    *[exchange(f"a part of the session's id in Hello that is {what}", hello(session=value) + fields(11),
+               state="new", replies=[[11]])
+      for what, value in {"empty": "", "longer than 32 characters": "5" * 33,
+                          "not printable": "5\n", "an integer": 5}.items()],
     exchange("another version", fields(10, 2, {}), state="new", outcome="refused"),
     exchange("another version, and a Hello of another form", b("920a02"), state="new",
              outcome="refused"),

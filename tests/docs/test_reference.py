@@ -21,8 +21,15 @@ import trio_rpc
 import trio_rpc.channels
 import trio_rpc.gateway
 import trio_rpc.testing
+import trio_rpc.tracing
 
-PACKAGES = (trio_rpc, trio_rpc.channels, trio_rpc.gateway, trio_rpc.testing)
+PACKAGES = (
+    trio_rpc,
+    trio_rpc.channels,
+    trio_rpc.gateway,
+    trio_rpc.testing,
+    trio_rpc.tracing,
+)
 DIRECTIVE = re.compile(r"\.\. (currentmodule|auto\w+|py:\w+):: ([\w.]+)(\(\))?")
 
 

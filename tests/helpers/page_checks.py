@@ -149,7 +149,8 @@ def unknown_options(page):
         function = re.match(r"([\w.]+)\(", code[1])
         called = function[1].rpartition(".")[2] if function else ""
         for name in re.findall(r"(?<![-\w.$?&])(\w+)=(?!=)", code[1]):
-            if not _has_option(called, name):
+            is_environment_variable = name.isupper()
+            if not is_environment_variable and not _has_option(called, name):
                 yield f"{place}: no function has the option {name!r}"
         for owner, name in re.findall(r"\b([A-Z]\w+|limits)\.(?!py\b)(\w+)", code[1]):
             if owner in OWNERS and not _has_attribute(OWNERS[owner], name):

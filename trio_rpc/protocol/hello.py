@@ -1,7 +1,8 @@
-"""The content of a Hello: the sender's limits and its credentials."""
+"""The content of a Hello: the sender's limits, its credentials, its part of the session's id."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,12 @@ from trio_rpc.wire.limits import MIN_PACKET, Limits
 from trio_rpc.wire.messages import MAX_NUMBER, PROTOCOL_VERSION
 from trio_rpc.wire.scan import hello_version
 
-__all__ = ["Peer", "make_info", "read_info", "refusal_of"]
+__all__ = ["Peer", "make_info", "read_info", "refusal_of", "session_id"]
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The peer's limits and credentials, as its Hello stated them."""
+    """The peer's limits, credentials and part of the session's id, as its Hello stated them."""
 
     max_calls: int = 0
     max_notifications: int = 0
@@ -24,6 +25,7 @@ class Peer:
     max_depth: int = 64
     max_nodes: int = 250_000
     credentials: Any = None
+    session: str = ""
 
 
 # name on the wire -> (field of Peer and of Limits, least value that makes sense)
@@ -37,11 +39,17 @@ _NUMBERS = {
 }
 
 
-def make_info(limits: Limits, credentials: object) -> dict[str, Any]:
-    """Make the map that goes into Hello."""
+_PART = re.compile(r"[0-9A-Za-z_-]{1,32}")
+"""One end's part of the session's id, which can be printed in any log. Others count as absent."""
+
+
+def make_info(limits: Limits, credentials: object, session: str = "") -> dict[str, Any]:
+    """Make the map that goes into Hello. An empty ``session`` is left out."""
     info = {name: getattr(limits, field) for name, (field, _) in _NUMBERS.items()}
     if credentials is not None:
         info["credentials"] = credentials
+    if session:
+        info["session"] = session
     return info
 
 
@@ -58,7 +66,14 @@ def read_info(info: dict[str, Any]) -> Peer:
         if not least <= value <= MAX_NUMBER:
             raise DecodeError(f"Hello states {name!r} as {value!s:.40}, not {least} to 2**53 - 1")
         numbers[field] = value
-    return Peer(**numbers, credentials=info.get("credentials"))
+    part = info.get("session")
+    session = part if type(part) is str and _PART.fullmatch(part) else ""
+    return Peer(**numbers, credentials=info.get("credentials"), session=session)
+
+
+def session_id(ours: str, theirs: str) -> str | None:
+    """Return the id of a session from the parts in both Hellos; both ends get the same."""
+    return "-".join(sorted(filter(None, (ours, theirs)))) or None
 
 
 def refusal_of(packet: bytes) -> Refused | None:

@@ -369,9 +369,10 @@ class Protocol:
         """How many more Notifications the peer accepts."""
         return self._notifications_left
 
-    def hello(self, credentials: object = None) -> None:
+    def hello(self, credentials: object = None, session: str = "") -> None:
         """Queue Hello, the first message. Raises EncodeError if the credentials are too large."""
-        data = self._codec.encode(m.Hello(m.PROTOCOL_VERSION, make_info(self.limits, credentials)))
+        info = make_info(self.limits, credentials, session)
+        data = self._codec.encode(m.Hello(m.PROTOCOL_VERSION, info))
         if len(data) > MIN_PACKET - CONTROL_ROOM:
             raise EncodeError(
                 f"credentials must fit in a Hello of {MIN_PACKET - CONTROL_ROOM:,} bytes"

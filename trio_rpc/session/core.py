@@ -9,20 +9,17 @@ import trio
 
 from trio_rpc.channels.optional import keeps
 from trio_rpc.errors import Fate
-from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.services.tables import Table
 from trio_rpc.session.calls.callbacks import CALLBACK, STREAM, Callback
-from trio_rpc.session.calls.outgoing import OutgoingCalls
-from trio_rpc.session.dispatch import IncomingCalls
 from trio_rpc.session.io.pacer import Pacer
 from trio_rpc.session.io.receiver import Receiver
-from trio_rpc.session.io.writer import Writer
 from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.options import Options
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared, shared_of_this_run
 from trio_rpc.session.streams.items import ItemReceiver
+from trio_rpc.session.variants import choose_variant
 from trio_rpc.util.unsent_budget import UnsentShare
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
@@ -56,14 +53,16 @@ class Core:
         share = UnsentShare(shared.unsent, options.limits.max_unsent_total)
         if (keeping := keeps(channel)) is not None:
             keeping.keep_within(share)
-        self.protocol = Protocol(
+        parts = self.parts = choose_variant(options.trace, shared.complaints)
+        self.session_id = parts.session_id
+        self.protocol = parts.protocol(
             Codec(options.registry, options.limits, _make_reference), options.limits, share
         )
         self.receiver = Receiver(channel, self.protocol)
         self.pacer = Pacer(self.protocol)
-        self.writer = Writer(channel, self.protocol, self.pacer, self)
+        self.writer = parts.writer(channel, self.protocol, self.pacer, self)
         self.lifecycle = Lifecycle(self.protocol, self.writer, options.limits, self)
-        self.outgoing = OutgoingCalls(
+        self.outgoing = parts.outgoing(
             self.protocol,
             options.limits,
             self.writer,
@@ -73,7 +72,9 @@ class Core:
             shared.complaints,
             name,
         )
-        self.incoming = IncomingCalls(self.protocol, self.lifecycle, self.outgoing, options, shared)
+        self.incoming = parts.incoming(
+            self.protocol, self.lifecycle, self.outgoing, options, shared
+        )
         self.resume: Callable[[], None]
         """Begins handlers whose Requests have waited, if they may; set by the driver."""
         self._pongs: dict[int, trio.Event] = {}

@@ -120,7 +120,10 @@ class IncomingCalls:
         """The block that owns the session is cancelled, so no handler begins any more."""
         self._protocol = protocol
         self._filters = tuple(options.filters)
-        self._call = functools.partial(call_handler, self._filters)
+        self._call: Callable[[IncomingCall], Awaitable[Any]] = functools.partial(
+            call_handler, self._filters
+        )
+        self._call_plain: Callable[[IncomingCall], Any] = _call_plain
         self._detail = options.error_detail
         self._lifecycle = lifecycle
         self._calls = calls
@@ -203,7 +206,7 @@ class IncomingCalls:
         for reference in lent:
             if isinstance(reference, Callback):
                 remote = self._lent(owner, f"callback {reference.number}")
-                reference.bind(owner, remote, self._call_back)
+                reference.bind(owner, remote, _session_of(owner).call_back)
             else:
                 reference.bind(owner, self._calls, self._pull)
         if lent:
@@ -304,7 +307,7 @@ class IncomingCalls:
     def _run_inline(self, call: IncomingCall, context: ContextVars) -> IncomingCall | None:
         """Run a plain ``def`` to completion, here and now; its result may be an awaitable."""
         try:
-            result = context.run(_invoke_plain, call)
+            result = context.run(self._call_plain, call)
         except BaseException as exc:
             if not self.end_raised(call, exc):
                 raise
@@ -368,17 +371,6 @@ class IncomingCalls:
         method = RemoteMethod(_session_of(call), call.method.name, kind, raises)
         method.title = f"{name} of {call.method.name}"
         return method
-
-    async def _call_back(
-        self,
-        call: IncomingCall,
-        method: RemoteMethod,
-        number: int,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """Call a callback that arrived with ``call``, which is still running."""
-        return await self._calls.request(method, args, kwargs, callback=(call, number))
 
     # ── ending: exactly one terminal message for each Request ────────────────────────────────
 
@@ -545,6 +537,6 @@ def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:
     return awaitable
 
 
-def _invoke_plain(call: IncomingCall) -> Any:
+def _call_plain(call: IncomingCall) -> Any:
     handled_call.set(call)
     return invoke(call)

@@ -125,7 +125,7 @@ class _Driver:
         self._core.incoming.context = copy_of(copy_context())
         # Any task may be the first to need the writer's task, which must not inherit its context.
         self._core.writer.start(functools.partial(copy_context().run, self._start_writer))
-        self._protocol.hello(self._core.options.credentials)
+        self._protocol.hello(self._core.options.credentials, self._core.session_id)
         self._reader.looks_first = looks_first
         self._reader.start()
 

@@ -83,7 +83,20 @@ def outcome_of(exc: BaseException) -> Outcome:
     return CANCELLED if error is None else Outcome(error=error)
 
 
-def call_handler(filters: Sequence[Filter], call: IncomingCall) -> Awaitable[Any]:
+def invoke(call: IncomingCall) -> Any:
+    """Call the handler's function. If it makes a stream, its items go to the call's sender."""
+    call.has_begun = True
+    result = call.method.function(*call.args, **call.kwargs)
+    if call.sender is not None and call.method.kind is Kind.STREAM:
+        return pump(result, call.sender)
+    return result
+
+
+def call_handler(
+    filters: Sequence[Filter],
+    call: IncomingCall,
+    invoke: Callable[[IncomingCall], Any] = invoke,
+) -> Awaitable[Any]:
     """Call the handler inside all filters, as the current call; return an awaitable."""
     handled_call.set(call)
     if call.method.is_async and not filters:
@@ -96,15 +109,6 @@ def call_handler(filters: Sequence[Filter], call: IncomingCall) -> Awaitable[Any
         return await result if is_awaitable(result) else result
 
     return apply_filters(filters, call_of(call), proceed)
-
-
-def invoke(call: IncomingCall) -> Any:
-    """Call the handler's function. If it makes a stream, its items go to the call's sender."""
-    call.has_begun = True
-    result = call.method.function(*call.args, **call.kwargs)
-    if call.sender is not None and call.method.kind is Kind.STREAM:
-        return pump(result, call.sender)
-    return result
 
 
 async def run_handler(

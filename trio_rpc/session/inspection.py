@@ -1,4 +1,4 @@
-"""Inspection of a session: its statistics, and its live scope tree as data (law 1)."""
+"""Inspection of a session: its statistics, its connection, its live scope tree as data (law 1)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import trio
 
+from trio_rpc.channels import ConnectionState, ConnectionStates, ResumableChannel
 from trio_rpc.protocol import protocol
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.proxies import RemoteMethod
@@ -16,7 +17,14 @@ from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.streams.scopes import SCOPE
 
-__all__ = ["RunningHandlers", "ScopeNode", "SessionStatistics", "scope_tree", "take_statistics"]
+__all__ = [
+    "RunningHandlers",
+    "ScopeNode",
+    "SessionStatistics",
+    "connection_states",
+    "scope_tree",
+    "take_statistics",
+]
 
 
 class RunningHandlers(Protocol):
@@ -149,3 +157,16 @@ def _kind(method: RemoteMethod | BoundMethod) -> str:
     if method.name == SCOPE:
         return "scope"
     return "call" if method.kind is Kind.METHOD else method.kind.value
+
+
+def connection_states(channel: trio.abc.Channel[bytes], lifecycle: Lifecycle) -> ConnectionStates:
+    """Iterate over the states of a session's connection; see :meth:`Session.connection_states`."""
+    if isinstance(channel, ResumableChannel):
+        return channel.states()
+
+    def state() -> ConnectionState | None:
+        if not lifecycle.is_over:
+            return ConnectionState.CONNECTED
+        return ConnectionState.LOST if lifecycle.cause is not None else None
+
+    return ConnectionStates(state, lifecycle.wait_changed)

@@ -135,7 +135,8 @@ def _complete(services: object) -> Table:
 
 def make_session(core: Core) -> Session:
     """Make the Session object that users see."""
-    session = core.incoming.session = core.outgoing.session = Session(core, core.options.filters)
+    session = core.parts.session(core, core.options.filters)
+    core.incoming.session = core.outgoing.session = session
     return session
 
 

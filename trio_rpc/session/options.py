@@ -11,6 +11,8 @@ from typing import Any, TypeAlias, TypedDict
 from trio_rpc.services.error_maps import Detail, check_detail
 from trio_rpc.session.calls.filters import check_filters
 from trio_rpc.session.session import Filter, Session
+from trio_rpc.tracing.default import DEFAULT_TRACE
+from trio_rpc.tracing.events import Trace
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry
 
@@ -36,6 +38,7 @@ class SessionOptions(TypedDict, total=False):
     credentials: Any
     authenticate: Authenticate | None
     error_detail: Detail
+    trace: Trace | None
 
 
 _NAMES = SessionOptions.__annotations__
@@ -56,6 +59,10 @@ class Options:
         authenticate: checks the other end's credentials before the session opens.
         error_detail: how much of an undeclared exception is sent to the other end: ``"none"``,
             ``"message"`` or ``"traceback"``.
+        trace: a function that gets a :class:`trio_rpc.tracing.TraceEvent` for each step of each
+            call, such as :func:`trio_rpc.tracing.print_trace`. An exception that it raises is
+            logged once for each session, and otherwise ignored. By default there is none, unless
+            the environment variable ``TRIO_RPC_TRACE`` asks for one.
 
     Raises:
         TypeError: an option is of the wrong type.
@@ -81,6 +88,7 @@ class Options:
     credentials: Any = None
     authenticate: Authenticate | None = None
     error_detail: Detail = "message"
+    trace: Trace | None = DEFAULT_TRACE
 
     def __post_init__(self) -> None:
         _check_type("limits", self.limits, Limits, "a trio_rpc.Limits")
@@ -88,6 +96,7 @@ class Options:
         _check_type("registry", self.registry, registry, "a trio_rpc.TypeRegistry or None")
         asynchronous = "an async function or None"
         _check_type("authenticate", self.authenticate, Callable | None, asynchronous)
+        _check_type("trace", self.trace, Callable | None, "a function or None")
         check_filters(self.filters)
         check_detail(self.error_detail)
 

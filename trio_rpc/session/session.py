@@ -1,7 +1,7 @@
 """The public objects: a session, and a call as handlers and filters see it.
 
 Each of the two refers to the other, so they share this file. The core above does the work: it makes
-the session, and the session knows it only as a :class:`SessionCore`.
+the session, and the session knows it only as a :class:`SessionCore` (``core_view.py``).
 """
 
 from __future__ import annotations
@@ -9,37 +9,35 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 import trio
 
-from trio_rpc.channels import ConnectionState, ConnectionStates, ResumableChannel
+from trio_rpc.channels import ConnectionStates
 from trio_rpc.errors import Fate, LocalProtocolError
-from trio_rpc.protocol import protocol
+from trio_rpc.protocol.hello import session_id
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.interfaces import Identifier, name_and_interface
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.calls.context import handled_call, outgoing_metadata
 from trio_rpc.session.calls.filters import Proceed, call_filtered, filtered
-from trio_rpc.session.calls.incoming_call import HeldScope, IncomingCall
-from trio_rpc.session.calls.outgoing import OutgoingCalls
+from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
+from trio_rpc.session.core_view import SessionCore
 from trio_rpc.session.end import ClosedEvent, SessionEnd
 from trio_rpc.session.inspection import (
-    RunningHandlers,
     ScopeNode,
     SessionStatistics,
+    connection_states,
     scope_tree,
     take_statistics,
 )
-from trio_rpc.session.lifecycle import Lifecycle
-from trio_rpc.session.owner import Owner
 from trio_rpc.session.peer import Peer
 from trio_rpc.session.streams.open import open_duplex, open_stream
 from trio_rpc.session.streams.scopes import RemoteScope, open_scope
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["Call", "Filter", "Session", "SessionCore", "call_of", "current_call"]
+__all__ = ["Call", "Filter", "Session", "call_of", "current_call"]
 
 T = TypeVar("T")
 _METHOD = Kind.METHOD
@@ -49,25 +47,6 @@ _INSTEAD = {
     Kind.STREAM: "open it with stream()",
     Kind.DUPLEX: "open it with duplex()",
 }
-
-
-class SessionCore(Protocol):
-    """The methods of the core that a session needs."""
-
-    channel: trio.abc.Channel[bytes]
-    lifecycle: Lifecycle
-    limits: Limits
-    name: str
-    outgoing: OutgoingCalls
-    owner: Owner
-    protocol: protocol.Protocol
-
-    @property
-    def incoming(self) -> RunningHandlers:
-        """The incoming calls that are running."""
-
-    async def ping(self) -> float:
-        """Send a Ping, and return the seconds until its Pong."""
 
 
 class Session:
@@ -85,6 +64,7 @@ class Session:
         self._core = core
         self._outgoing = core.outgoing
         self._filters = filters
+        self._is_filtered = bool(filters)
         self._proxies: dict[tuple[str, type | None], Proxy] = {}
 
     def __repr__(self) -> str:
@@ -94,6 +74,11 @@ class Session:
     def credentials(self) -> Any:
         """The ``credentials`` that the other end gave when it opened the session, or None."""
         return self._core.protocol.peer.credentials
+
+    @property
+    def id(self) -> str | None:
+        """The id that both ends have agreed on, to join their traces; None if neither is traced."""
+        return session_id(self._core.session_id, self._core.protocol.peer.session)
 
     @property
     def limits(self) -> Limits:
@@ -180,7 +165,7 @@ class Session:
             SessionBroken: the other end or the network ended the session.
         """
         remote = self._remote(method, Kind.METHOD)
-        if self._filters:
+        if self._is_filtered:
             return await self._call(remote, args, kwargs, abandon_on_cancel=abandon_on_cancel)
         return await self._outgoing.request(
             remote, args, kwargs, abandon_on_cancel=abandon_on_cancel
@@ -300,7 +285,7 @@ class Session:
             if method.kind is Kind.NOTIFICATION:
                 return self._notify(method, args, kwargs)
             return self._open(method, args, kwargs)
-        if self._filters:
+        if self._is_filtered:
             return self._call(method, args, kwargs)
         return self._outgoing.request(method, args, kwargs)
 
@@ -327,6 +312,23 @@ class Session:
             return self._open(remote, args, kwargs, remote_scope)
         return self._call(remote, args, kwargs, remote_scope=remote_scope)
 
+    async def call_back(
+        self,
+        call: IncomingCall,
+        method: RemoteMethod,
+        number: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Call a callback that arrived with ``call``, which is still running.
+
+        :meta private:
+        """
+        callback = call, number
+        if self._is_filtered:
+            return await self._call(method, args, kwargs, callback=callback)
+        return await self._outgoing.request(method, args, kwargs, callback=callback)
+
     def _remote(self, method: object, kind: Kind) -> RemoteMethod:
         """Return the RemoteMethod for a name or a proxy's method, and check its kind."""
         if isinstance(method, str):
@@ -348,6 +350,7 @@ class Session:
         kwargs: dict[str, Any],
         *,
         abandon_on_cancel: bool = False,
+        callback: tuple[IncomingCall, int] | None = None,
         remote_scope: OutgoingCall | None = None,
     ) -> Any:
         call = self._outgoing_call(method, args, kwargs)
@@ -357,8 +360,13 @@ class Session:
             args,
             kwargs,
             abandon_on_cancel=abandon_on_cancel,
+            callback=callback,
             remote_scope=remote_scope,
+            view=call,
         )
+        return await self._call_filtered(call, proceed)
+
+    async def _call_filtered(self, call: Call, proceed: Proceed) -> Any:
         return await call_filtered(self._filters, call, proceed)
 
     def _open(
@@ -368,23 +376,27 @@ class Session:
         kwargs: dict[str, Any],
         remote_scope: OutgoingCall | None = None,
     ) -> AbstractAsyncContextManager[Any]:
+        call = self._outgoing_call(method, args, kwargs)
         opener = open_duplex if method.kind is Kind.DUPLEX else open_stream
-        opening = opener(self._outgoing, method, args, kwargs, remote_scope)
-        if not self._filters:
-            return opening
-        return filtered(self._filters, self._outgoing_call(method, args, kwargs), opening)
+        opening = opener(self._outgoing, method, args, kwargs, remote_scope=remote_scope, view=call)
+        return self._open_filtered(call, opening)
+
+    def _open_filtered(
+        self, call: Call, opening: AbstractAsyncContextManager[T]
+    ) -> AbstractAsyncContextManager[T]:
+        return filtered(self._filters, call, opening) if self._filters else opening
 
     async def _notify(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         call = self._outgoing_call(method, args, kwargs)
-        proceed = functools.partial(self._outgoing.notify, method, args, kwargs)
+        proceed = functools.partial(self._outgoing.notify, method, args, kwargs, call)
         await call_filtered(self._filters, call, proceed, done=Fate.UNKNOWN)
 
     def _outgoing_call(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Call:
-        return Call(self, method.name, args, kwargs, outgoing_metadata.get() or {})
+        return Call(self, method.title, args, kwargs, outgoing_metadata.get() or {})
 
     async def ping(self) -> float:
         """Send a Ping, wait for its Pong, and return the seconds that it took.
@@ -408,16 +420,7 @@ class Session:
             ...         print(state.value)
         """
         self._core.owner.check()
-        channel = self._core.channel
-        if isinstance(channel, ResumableChannel):
-            return channel.states()
-        return ConnectionStates(self._connection_state, self._core.lifecycle.wait_changed)
-
-    def _connection_state(self) -> ConnectionState | None:
-        lifecycle = self._core.lifecycle
-        if not lifecycle.is_over:
-            return ConnectionState.CONNECTED
-        return ConnectionState.LOST if lifecycle.cause is not None else None
+        return connection_states(self._core.channel, self._core.lifecycle)
 
     # ── closing ──────────────────────────────────────────────────────────────────────────────
 
@@ -477,14 +480,27 @@ class Call:
     """One call, as its handler (:func:`current_call`) or a filter sees it.
 
     Attributes:
+        id: its id, which names it at both ends. None for a notification and for a browser's call,
+            and at the calling end before its Request is queued.
+        is_incoming: whether the other end has made it.
         session_or_none: the session it arrived on or is made on; None for a browser's call.
-        method: its full name, ``"service.method"``.
+        method: its full name, ``"service.method"``. For a callback, ``"callback 0 of jobs.run"``.
         metadata: its metadata; see :func:`trio_rpc.metadata`.
         args: its positional arguments.
         kwargs: its keyword arguments.
     """
 
-    __slots__ = ("_remote_scope", "args", "kwargs", "metadata", "method", "session_or_none")
+    __slots__ = (
+        "_remote_scope",
+        "args",
+        "id",
+        "is_incoming",
+        "kwargs",
+        "metadata",
+        "method",
+        "number",
+        "session_or_none",
+    )
 
     def __init__(  # noqa: PLR0917 - made by us alone
         self,
@@ -493,9 +509,12 @@ class Call:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         metadata: Mapping[str, Any],
-        remote_scope: HeldScope | None = None,
+        handled: IncomingCall | None = None,
     ) -> None:
-        self._remote_scope = remote_scope
+        self.id = None if handled is None or handled.id <= 0 else handled.id
+        self.is_incoming = handled is not None
+        self.number = 0  # in the trace of the session, if there is one
+        self._remote_scope = None if handled is None else handled.remote_scope
         self.session_or_none = session
         self.method = method
         self.args = args
@@ -504,6 +523,11 @@ class Call:
 
     def __repr__(self) -> str:
         return f"<trio_rpc.Call {self.method} on {self.session_or_none or 'a gateway'}>"
+
+    @property
+    def peer(self) -> Peer | None:
+        """The other end, as ``Session.peer``; None for a browser, which has no session."""
+        return None if self.session_or_none is None else self.session_or_none.peer
 
     @property
     def session(self) -> Session:
@@ -542,7 +566,7 @@ def call_of(call: IncomingCall) -> Call:
     """Return the view of a call that handlers and filters get."""
     metadata = call.context.get("metadata", {}) if call.context else {}
     session = cast("Session | None", call.session)  # no other class implements CallSession
-    return Call(session, call.method.name, call.args, call.kwargs, metadata, call.remote_scope)
+    return Call(session, call.method.name, call.args, call.kwargs, metadata, call)
 
 
 def current_call() -> Call:

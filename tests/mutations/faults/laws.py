@@ -283,8 +283,8 @@ FAULTS = (
     fault(
         "law 11: calls are sent without credit",
         "session/calls/outgoing.py",
-        "        if not self._calls.is_free:\n            await self._wait_for_credit(context)\n        call = self._begin(method, args, kwargs, context, deadline, remote_scope)  # (2)\n        if abandon_on_cancel",
-        "        call = self._begin(method, args, kwargs, context, deadline, remote_scope)  # (2)\n        if abandon_on_cancel",
+        "        if not self._calls.is_free:\n            await self._wait_for_credit(context)\n        call = self._begin(method, args, kwargs, context, deadline, remote_scope, view)  # (2)\n        if abandon_on_cancel",
+        "        call = self._begin(method, args, kwargs, context, deadline, remote_scope, view)  # (2)\n        if abandon_on_cancel",
         ORDER,
     ),
     fault(

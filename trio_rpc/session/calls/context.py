@@ -8,10 +8,11 @@ from contextvars import ContextVar
 from typing import Any
 
 from trio_rpc.session.calls.incoming_call import IncomingCall
+from trio_rpc.session.calls.outgoing_call import OutgoingCall
 
 __all__ = [
+    "add_place",
     "call_context",
-    "callback_context",
     "handled_call",
     "metadata",
     "outgoing_metadata",
@@ -66,6 +67,22 @@ def call_context(session: object | None, incoming: Container[int]) -> dict[str, 
     return context
 
 
-def callback_context(call: IncomingCall, number: int) -> dict[str, Any]:
-    """Make the additional context of a callback: its call, and its number in that call."""
-    return {"parent": call.id, "callback": number, "depth": call.depth + 1}
+def add_place(
+    context: dict[str, Any] | None,
+    callback: tuple[IncomingCall, int] | None,
+    remote_scope: OutgoingCall | None,
+) -> dict[str, Any] | None:
+    """Add the place of a call to its context.
+
+    Args:
+        context: the context so far.
+        callback: the incoming call whose callback it is, and the callback's number in that call.
+        remote_scope: the remote scope that it is made in.
+    """
+    if callback is not None:
+        call, number = callback
+        place = {"parent": call.id, "callback": number, "depth": call.depth + 1}
+        context = {**(context or {}), **place}
+    if remote_scope is not None:
+        context = {**(context or {}), "scope": remote_scope.id}
+    return context

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import trio
 
-from trio_rpc.services.proxies import Caller
+from trio_rpc.services.proxies import Caller, RemoteMethod
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.eager import EagerCoroutine
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
@@ -25,6 +25,16 @@ class CallSession(Caller, Protocol):
     @property
     def name(self) -> str:
         """The name of the other end in logs and errors."""
+
+    async def call_back(
+        self,
+        call: IncomingCall,
+        method: RemoteMethod,
+        number: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Call a callback that arrived with ``call``."""
 
 
 class ItemSink(Protocol):

@@ -33,16 +33,18 @@ from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.admission import UNLIMITED, Admission
 from trio_rpc.session.calls.callbacks import lend, not_lent
-from trio_rpc.session.calls.context import call_context, callback_context
+from trio_rpc.session.calls.context import add_place, call_context
 from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.calls.outgoing_call import (
     NO_FUNCTIONS,
+    CallView,
     Failure,
     Listener,
     OutgoingCall,
     RaiseCancel,
     raise_cancelled,
     reason_of,
+    split_task_status,
 )
 from trio_rpc.session.io.receiver import Receiver
 from trio_rpc.session.io.writer import Writer
@@ -153,6 +155,7 @@ class OutgoingCalls:
         abandon_on_cancel: bool = False,
         callback: tuple[IncomingCall, int] | None = None,
         remote_scope: OutgoingCall | None = None,
+        view: CallView | None = None,
     ) -> Any:
         """Call ``method``: send a Request, wait for its end, and return its result or raise.
 
@@ -164,6 +167,7 @@ class OutgoingCalls:
             callback: an incoming call and the number of its callback, which is called in place of
                 ``method``; the ``raises`` of ``method`` still apply.
             remote_scope: the remote scope that the call is made in, or None.
+            view: the view of the call that filters have, or None.
 
         1. Nothing is sent if the deadline has passed. Then wait for credit, which can be cancelled.
         2. From ``_begin`` on the call is in flight, and must come to an end.
@@ -180,10 +184,10 @@ class OutgoingCalls:
             await trio.lowlevel.checkpoint()  # raises Cancelled, before anything is sent
         context = call_context(self.session, self.protocol.incoming)
         if callback is not None or remote_scope is not None:
-            context = _within(context, callback, remote_scope)
+            context = add_place(context, callback, remote_scope)
         if not self._calls.is_free:
             await self._wait_for_credit(context)
-        call = self._begin(method, args, kwargs, context, deadline, remote_scope)  # (2)
+        call = self._begin(method, args, kwargs, context, deadline, remote_scope, view)  # (2)
         if abandon_on_cancel:
             call.abandon_on_cancel = True
         self.writer.send()
@@ -237,6 +241,7 @@ class OutgoingCalls:
         listener: Listener,
         callback: tuple[IncomingCall, int] | None = None,
         remote_scope: OutgoingCall | None = None,
+        view: CallView | None = None,
     ) -> OutgoingCall:
         """Send a Request and return the call, which must be closed with :meth:`close`.
 
@@ -245,14 +250,14 @@ class OutgoingCalls:
         self.check_run()
         await trio.lowlevel.checkpoint()
         context = call_context(self.session, self.protocol.incoming)
-        context = _within(context, callback, remote_scope)
+        context = add_place(context, callback, remote_scope)
         if method.kind.is_opened:
             first = [self.limits.stream_items, self.limits.stream_bytes]
             context = {**(context or {}), "stream": first}
         if not self._calls.is_free:
             await self._wait_for_credit(context)
         deadline = trio.current_effective_deadline()
-        call = self._begin(method, args, kwargs, context, deadline, remote_scope)
+        call = self._begin(method, args, kwargs, context, deadline, remote_scope, view)
         call.listener = listener
         self.writer.send()
         return call
@@ -265,6 +270,7 @@ class OutgoingCalls:
         context: dict[str, Any] | None,
         deadline: float,
         remote_scope: OutgoingCall | None,
+        view: CallView | None,
     ) -> OutgoingCall:
         """Queue a Request. From here on the call is in flight."""
         self._lifecycle.check_may_call(context, self.protocol.incoming)
@@ -273,7 +279,7 @@ class OutgoingCalls:
             context = {**(context or {}), "deadline": max(0.0, deadline - now)}
         task_status = None
         if kwargs and TASK_STATUS in kwargs:
-            task_status, kwargs = _split_task_status(kwargs)
+            task_status, kwargs = split_task_status(kwargs)
             if task_status is not None:
                 context = {**(context or {}), TASK_STATUS: True}
         # References passed in a call of a remote scope belong to that scope (law 8).
@@ -294,6 +300,8 @@ class OutgoingCalls:
         finally:
             functions, self._functions, self._method = self._functions, NO_FUNCTIONS, None
         call = self.calls[call_id] = OutgoingCall(self, call_id, method, now, deadline)
+        if view is not None:
+            view.id = call_id
         if remote_scope is not None:
             call.remote_scope = remote_scope
         elif functions:
@@ -346,19 +354,34 @@ class OutgoingCalls:
         await self._calls.wait()
 
     async def notify(
-        self, method: RemoteMethod, args: Sequence[Any], kwargs: dict[str, Any]
+        self,
+        method: RemoteMethod,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        view: CallView | None = None,
     ) -> None:
-        """Send a Notification. It waits only for credit and room."""
+        """Send a Notification; args as for :meth:`request`. It waits only for credit and room."""
         self.check_run()
         await trio.lowlevel.checkpoint()
         context = call_context(self.session, self.protocol.incoming)
         if not self._notifications.is_free:
             await self._notifications.wait()
+        self._notify(method, args, kwargs, context, view)
+        self.writer.send()
+
+    def _notify(
+        self,
+        method: RemoteMethod,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        context: dict[str, Any] | None,
+        _view: CallView | None,
+    ) -> None:
+        """Queue a Notification."""
         self._lifecycle.check_may_call(context, self.protocol.incoming)
         if method.converters.prepare is not None:
             args, kwargs = method.converters.prepare(args, kwargs)
         self.protocol.notify(method.name, list(args), kwargs or None, context, not_lent)
-        self.writer.send()
 
     # ── the end of a call ────────────────────────────────────────────────────────────────────
 
@@ -527,32 +550,6 @@ class OutgoingCalls:
             raise_cancelled(call)
         assert isinstance(answer, Failure)  # noqa: S101 - nothing else ends a call
         raise answer.make()
-
-
-def _within(
-    context: dict[str, Any] | None,
-    callback: tuple[IncomingCall, int] | None,
-    remote_scope: OutgoingCall | None,
-) -> dict[str, Any] | None:
-    """Add the callback and the remote scope to a call's context."""
-    if callback is not None:
-        context = {**(context or {}), **callback_context(*callback)}
-    if remote_scope is not None:
-        context = {**(context or {}), "scope": remote_scope.id}
-    return context
-
-
-def _split_task_status(
-    kwargs: dict[str, Any],
-) -> tuple[trio.TaskStatus[Any] | None, dict[str, Any]]:
-    """Remove ``task_status`` from the arguments: the Request only says that there is one."""
-    rest = {name: value for name, value in kwargs.items() if name != TASK_STATUS}
-    status = kwargs[TASK_STATUS]
-    if status is trio.TASK_STATUS_IGNORED:
-        return None, rest
-    if not callable(getattr(status, "started", None)):
-        raise TypeError(f"task_status must come from nursery.start(), but is {status!r:.200}")
-    return status, rest
 
 
 def _raise(exc: BaseException) -> NoReturn:

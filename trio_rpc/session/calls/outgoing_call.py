@@ -16,11 +16,13 @@ from trio.lowlevel import Abort, reschedule
 
 from trio_rpc.errors import Fate, LocalProtocolError, RpcError
 from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.wire import messages as m
 
 __all__ = [
     "NO_FUNCTIONS",
+    "CallView",
     "Failure",
     "Listener",
     "OutgoingCall",
@@ -29,6 +31,7 @@ __all__ = [
     "describe_exception",
     "raise_cancelled",
     "reason_of",
+    "split_task_status",
 ]
 
 NO_FUNCTIONS: list[BoundMethod] = []
@@ -62,6 +65,12 @@ class RunningCallback(Protocol):
 
     def cancel(self, reason: str) -> None:
         """Cancel the handler."""
+
+
+class CallView(Protocol):
+    """The part of a filter's view of a call that is set when the call gets its id."""
+
+    id: int | None
 
 
 class Canceller(Protocol):
@@ -221,3 +230,16 @@ def _describe(exc: trio.Cancelled) -> str | None:
         # An abort function must not raise, even if str() of the given reason fails.
         return str(exc.reason)[:1000].encode(errors="backslashreplace").decode()
     return "deadline" if exc.source == "deadline" else None
+
+
+def split_task_status(
+    kwargs: dict[str, Any],
+) -> tuple[trio.TaskStatus[Any] | None, dict[str, Any]]:
+    """Remove ``task_status`` from the arguments: the Request only says that there is one."""
+    rest = {name: value for name, value in kwargs.items() if name != TASK_STATUS}
+    status = kwargs[TASK_STATUS]
+    if status is trio.TASK_STATUS_IGNORED:
+        return None, rest
+    if not callable(getattr(status, "started", None)):
+        raise TypeError(f"task_status must come from nursery.start(), but is {status!r:.200}")
+    return status, rest

@@ -12,7 +12,7 @@ from trio_rpc.services.converters import Convert
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.outgoing import OutgoingCalls
-from trio_rpc.session.calls.outgoing_call import OutgoingCall, describe_exception
+from trio_rpc.session.calls.outgoing_call import CallView, OutgoingCall, describe_exception
 from trio_rpc.session.streams.items import ItemReceiver, ItemSender
 from trio_rpc.wire import messages as m
 
@@ -85,11 +85,15 @@ async def open_stream(
     method: RemoteMethod,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    *,
     remote_scope: OutgoingCall | None = None,
+    view: CallView | None = None,
 ) -> AsyncIterator[ItemReceiver]:
     """Open a stream while the block lasts. Its generator has ended when the block ends."""
     receiver = ItemReceiver(method.name, method.convert, outgoing=outgoing)
-    call = await outgoing.open(method, args, kwargs, remote_scope=remote_scope, listener=receiver)
+    call = await outgoing.open(
+        method, args, kwargs, remote_scope=remote_scope, listener=receiver, view=view
+    )
     receiver.attach(call)
     async with _ending(outgoing, call, receiver):
         yield receiver
@@ -101,7 +105,9 @@ async def open_duplex(
     method: RemoteMethod,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    *,
     remote_scope: OutgoingCall | None = None,
+    view: CallView | None = None,
 ) -> AsyncIterator[DuplexChannel]:
     """Open a duplex while the block lasts. Its handler has ended when the block ends."""
     sender, receiver = (
@@ -110,7 +116,9 @@ async def open_duplex(
     )
     channel = DuplexChannel(sender, receiver)
     mine = (_served(sender), *args)
-    call = await outgoing.open(method, mine, kwargs, remote_scope=remote_scope, listener=channel)
+    call = await outgoing.open(
+        method, mine, kwargs, remote_scope=remote_scope, listener=channel, view=view
+    )
     receiver.attach(call)
     async with _ending(outgoing, call, receiver):
         yield channel

@@ -1,0 +1,37 @@
+"""The core of a session, as the session itself knows it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from trio_rpc.protocol import protocol
+from trio_rpc.session.calls.outgoing import OutgoingCalls
+from trio_rpc.session.inspection import RunningHandlers
+from trio_rpc.session.lifecycle import Lifecycle
+from trio_rpc.session.owner import Owner
+from trio_rpc.wire.limits import Limits
+
+__all__ = ["SessionCore"]
+
+
+class SessionCore(Protocol):
+    """The methods of the core that a session needs."""
+
+    channel: trio.abc.Channel[bytes]
+    lifecycle: Lifecycle
+    limits: Limits
+    name: str
+    outgoing: OutgoingCalls
+    owner: Owner
+    protocol: protocol.Protocol
+    session_id: str
+    """This end's part of the session's id; "" for none."""
+
+    @property
+    def incoming(self) -> RunningHandlers:
+        """The incoming calls that are running."""
+
+    async def ping(self) -> float:
+        """Send a Ping, and return the seconds until its Pong."""
