@@ -85,9 +85,9 @@ def peer(
     **functions: Any,
 ) -> Adapter:
     """Make the adapter of a peer. The tables of peers also show the parts that it lacks."""
-    said = {part.key: "-" for part in PARTS.values() if part.peers}
+    texts = {part.key: "-" for part in PARTS.values() if part.peers}
     if not_cancelled:
-        said["cancel"] = "not propagated"
-    said.update(lacks or {})
-    missing = {key: text for key, text in said.items() if key not in parts.split()}
+        texts["cancel"] = "not propagated"
+    texts.update(lacks or {})
+    missing = {key: text for key, text in texts.items() if key not in parts.split()}
     return adapter(loop, name, title, parts, lacks=missing, **functions)

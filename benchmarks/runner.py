@@ -109,8 +109,8 @@ class _Worker:
 
     def _failed(self, what: str) -> WorkerFailed:
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").splitlines()
-        lines = [line.strip(" |+-") for line in said]  # an exception group draws a frame
+        printed = self._errors.read().decode(errors="replace").splitlines()
+        lines = [line.strip(" |+-") for line in printed]  # an exception group draws a frame
         last = next((line for line in reversed(lines) if line), "")
         return WorkerFailed(f"{self._role} {what}" + (f": {last}" if last else ""))
 
@@ -320,5 +320,5 @@ def run(
             with ExitStack() as stack:
                 results = _Round(outcome, mine[part.key], patience, stack).play(show)
             outcome.turns.append(results)
-            outcome.rounds.append({name: _medians(part, said) for name, said in results.items()})
+            outcome.rounds.append({name: _medians(part, found) for name, found in results.items()})
     return outcomes

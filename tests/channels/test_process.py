@@ -77,7 +77,7 @@ async def test_exit_code_0_is_an_orderly_end(child):
     assert await ends(dying) == ("EndOfChannel", "the child process 1 (x) ended with exit code 0")
 
 
-async def test_exit_code_0_inside_a_packet_is_an_error(child):
+async def test_exit_code_0_inside_a_packet_breaks_the_channel(child):
     dying = child(0)
     dying.socket.send(b"\0\0\0\x05hel")
     dying.socket.close()
@@ -97,7 +97,7 @@ async def test_a_child_may_close_its_end_and_go_on(child, autojump_clock):
     assert trio.current_time() == EXIT_TIME
 
 
-async def test_closing_the_childs_end_inside_a_packet_is_an_error(child, autojump_clock):
+async def test_closing_the_childs_end_inside_a_packet_breaks_the_channel(child, autojump_clock):
     living = child()
     living.socket.send(b"\0\0\0\x05hel")
     living.socket.close()

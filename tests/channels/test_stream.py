@@ -86,7 +86,7 @@ async def test_ten_thousand_packets_may_arrive_in_one_segment():
 
 
 @pytest.mark.parametrize("size", range(1, 9))
-async def test_an_end_inside_a_packet_is_a_break(size):
+async def test_an_end_inside_a_packet_breaks_the_channel(size):
     channel, theirs = await channel_with(frame(b"hello")[:size])
     await theirs.aclose()
     for _ in range(2):
@@ -411,7 +411,7 @@ async def test_packets_can_be_sent_after_the_peer_has_half_closed(nursery):
     await right.aclose()
 
 
-async def test_a_reset_is_a_break_for_sending_and_receiving(nursery):
+async def test_a_reset_breaks_the_channel_for_sending_and_receiving(nursery):
     left, right = await connected(nursery, "tcp://127.0.0.1:0")
     left.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await left.aclose()

@@ -199,7 +199,7 @@ async def test_tls_to_a_plaintext_port_is_named_in_the_errors(certificates):
     assert "a TLS handshake: this is not a TLS port" in str(server)
 
 
-async def test_an_end_without_close_notify_is_a_break(nursery, certificates):
+async def test_an_end_without_close_notify_breaks_the_channel(nursery, certificates):
     left, right = await connected(
         nursery, "tls://127.0.0.1:0", certificates.server, certificates.client
     )

@@ -639,7 +639,7 @@ async def test_an_orderly_close_is_the_end_of_the_channel(at_once, payload, deta
         assert broken.value.detail == detail
 
 
-async def test_a_close_for_an_error_is_a_break_with_its_code(at_once):
+async def test_a_close_for_an_error_breaks_the_channel_with_its_code(at_once):
     async with channel_to_raw() as (channel, peer):
         await peer.send(frame(CLOSE, (1011).to_bytes(2) + b"out of luck", masked=False))
         with pytest.raises(ChannelBroken, match="1011 out of luck") as caught:
@@ -649,14 +649,14 @@ async def test_a_close_for_an_error_is_a_break_with_its_code(at_once):
             await channel.send(b"x")
 
 
-async def test_an_end_without_a_close_frame_is_a_break(at_once):
+async def test_an_end_without_a_close_frame_breaks_the_channel(at_once):
     async with raw_to_channel() as (peer, channel):
         await peer.stream.aclose()
         with pytest.raises(trio.BrokenResourceError, match="without a Close frame"):
             await channel.receive()
 
 
-async def test_an_end_inside_a_frame_is_a_break(at_once):
+async def test_an_end_inside_a_frame_breaks_the_channel(at_once):
     async with raw_to_channel() as (peer, channel):
         await peer.send(frame(BINARY, b"whole") + frame(BINARY, b"half")[:-2])
         await peer.stream.aclose()

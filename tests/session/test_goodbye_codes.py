@@ -59,7 +59,7 @@ async def test_an_error_shows_the_text_of_the_goodbye_and_a_code_that_says_more(
     assert (await session.wait_closed()).reason == f"the other end has left: {text}"
 
 
-async def test_an_end_that_closes_in_order_says_so(session_pair, no_time):
+async def test_a_close_without_a_reason_is_recorded_as_a_close(session_pair, no_time):
     async with session_pair(None, None, on_end="keep") as (a, b):
         await a.aclose()
         end = await b.wait_closed()

@@ -274,7 +274,7 @@ async def test_a_blocked_loop_does_not_drop_healthy_peers(session_pair, autojump
 
 
 async def test_an_answer_that_is_on_its_way_when_a_blocked_loop_goes_on_is_awaited(autojump_clock):
-    """A block that ends just before the interval does is not noticed by the time of waking up."""
+    """A program that was blocked until just before the end of an interval wakes up in time."""
     late = Faults(latency=0.3)  # as from a thread of this program, or through tasks of a channel
     hasty = {"limits": HASTY}
     async with (

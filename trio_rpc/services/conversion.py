@@ -146,7 +146,7 @@ def adapt(annotation: Any, names: Names | None = None) -> Any:
             or a name in a class that it uses cannot be resolved.
     """
     try:
-        return _Adapting(names or Names({}, {})).apart(annotation)
+        return _Adapting(names or Names({}, {})).adapt_separately(annotation)
     except RecursionError:
         raise TypeError("it has no end, because it contains itself") from None
 
@@ -169,7 +169,7 @@ class _Adapting:
         self._heaviest = 1
         """The units of the most expensive class that msgspec or Pydantic makes by itself."""
 
-    def apart(self, annotation: Any) -> Any:
+    def adapt_separately(self, annotation: Any) -> Any:
         """Adapt a whole annotation, or that of values which are converted separately."""
         adapted = self.adapt(annotation)
         return adapted if self._heaviest == 1 else _counted(adapted, self._heaviest)
@@ -200,7 +200,7 @@ class _Adapting:
         if origin is Unpack:  # arguments of a TypeVarTuple, which may be anything
             return Any
         if origin in STREAMS:
-            return stream_of(origin, self.apart((*args, Any)[0]))
+            return stream_of(origin, self.adapt_separately((*args, Any)[0]))
         if origin is CALLABLE or is_call_protocol(origin):
             return self._function(annotation)
         if is_alias(origin):  # the alias of a "type" statement, with its arguments
@@ -332,7 +332,7 @@ class _Adapting:
             return self._memo[key]
         cls = get_origin(annotation) or annotation
         mine = self._memo[key] = adapter(cls.__name__, _empty, OTHER)
-        make = _as_it_is if self._as_dicts else maker_of(annotation)
+        make = _unchanged if self._as_dicts else maker_of(annotation)
         with self._within(cls, config_of(cls)):
             convert = model_converter(annotation, make, self, self._names)
         define(mine, convert, MADE_BY_PYDANTIC + model_cost(cls))
@@ -347,7 +347,7 @@ class _Adapting:
         if key in self._memo:
             return self._memo[key]
         mine = self._memo[key] = adapter(cls.__name__, _empty, OTHER)
-        make = _as_it_is if self._as_dicts else maker_of_dataclass(annotation, self._model)
+        make = _unchanged if self._as_dicts else maker_of_dataclass(annotation, self._model)
         if make is None:
             del self._memo[key]
             return None
@@ -441,7 +441,7 @@ class _Adapting:
             self(one)
         name = getattr(get_origin(annotation) or annotation, "__name__", "Callable")
         return function_of(
-            name, self.apart(given.result), preparer_of_arguments(given, self._names)
+            name, self.adapt_separately(given.result), preparer_of_arguments(given, self._names)
         )
 
     def _union(self, annotation: Any) -> Any:
@@ -466,7 +466,7 @@ class _Adapting:
         )
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 

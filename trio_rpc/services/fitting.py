@@ -89,7 +89,7 @@ def _problem_of_positional(mine: Parameters, theirs: Parameters, first: int) -> 
             if found.required and not one.required:
                 return f"its parameter {one.name!r} has no default"
         if not fits(one.annotation, found.annotation):
-            return _of_another_type(one.name, found.annotation, one.annotation)
+            return _describe_types(one.name, found.annotation, one.annotation)
     return None
 
 
@@ -103,7 +103,7 @@ def _problem_of_named(mine: Parameters, theirs: Parameters, first: int) -> str |
         if found is not mine.others and found.required and not one.required:
             return f"its parameter {name!r} has no default"
         if not fits(one.annotation, found.annotation):
-            return _of_another_type(name, found.annotation, one.annotation)
+            return _describe_types(name, found.annotation, one.annotation)
     by_name = (one for one in mine.named.values() if one not in mine.positional)
     for one in (*mine.positional[len(theirs.positional) :], *by_name):
         if one.required and one.name not in theirs.named:
@@ -122,7 +122,7 @@ def _problem_of_rest(own: Signature, wanted: Signature) -> str | None:
     return None
 
 
-def _of_another_type(name: str, own: Any, wanted: Any) -> str:
+def _describe_types(name: str, own: Any, wanted: Any) -> str:
     return f"its parameter {name!r} is {_shown(own)}, and {_shown(wanted)} in the interface"
 
 

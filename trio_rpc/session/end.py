@@ -1,4 +1,4 @@
-"""The end of a session, as its users see it: the record, and the event that it has come."""
+"""The end of a session, as its users see it: a record and an event."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_reason(reason: object) -> None:
 
 
 class ClosedEvent:
-    """The end of one session, to ask for or to wait for; see :attr:`Session.closed`.
+    """The end of one session, as an event; see :attr:`Session.closed`.
 
     Args:
         event: is set at the end.

@@ -10,7 +10,7 @@ __all__ = ["Peer"]
 
 
 class Peer:
-    """The other end of a session, and its process, if this program has started that.
+    """The other end of a session, and its process, if this program has started it.
 
     Args:
         name: its name in logs and errors.

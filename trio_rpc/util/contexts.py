@@ -1,4 +1,4 @@
-"""Copies of contexts whose changes nobody else sees."""
+"""Copies of contexts that can be changed without a change to the original."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["copy_of", "own_decimal_context"]
 def _decimal_variable() -> ContextVar[decimal.Context] | None:
     """Return the variable that holds the current context of ``decimal``.
 
-    It has no public name, but it is the only one that this call sets.
+    It has no public name, but it is the only variable that ``decimal.getcontext`` sets.
     """
     context = Context()
     context.run(decimal.getcontext)

@@ -27,7 +27,7 @@ FAULTS = (
         "session/test_goodbye_codes.py",
     ),
     fault(
-        "an orderly end without a text has none at its reader",
+        "a Goodbye without a text and without a special code is shown as nothing",
         "session/driver.py",
         '    if goodbye.code == "done" and goodbye.message:\n',
         '    if goodbye.code == "done":\n',

@@ -175,8 +175,8 @@ def _decoded(answer: httpx.Response) -> Any:
         return None
 
 
-def _of_another_server(answer: httpx.Response) -> str:
-    """Describe a refusal that a gateway did not write: the page may be its host's, or missing."""
+def _describe_foreign_refusal(answer: httpx.Response) -> str:
+    """Describe a refusal that no gateway wrote by its page, its status and its text."""
     page = answer.url.copy_with(query=None)
     text = f"{page} was answered {answer.status_code}"
     return f"{text}: {one_line(answer.text, 200)}" if answer.content else text
@@ -188,7 +188,7 @@ def _checked(answer: httpx.Response) -> Any:
     error = body if isinstance(body, dict) else {}
     if answer.is_success and "error" not in error:
         return body
-    text = str(error.get("error") or _of_another_server(answer))
+    text = str(error.get("error") or _describe_foreign_refusal(answer))
     kind = REFUSALS.get(answer.status_code)
     if kind is InvalidArguments:
         raise InvalidArguments(text, str(error.get("parameter", "")))

@@ -1050,15 +1050,15 @@ function decoded({ answer, text }) {
   const details = body && typeof body === "object" ? body : {};
   const more = { status: answer.status, parameter: details.parameter };
   const code = answer.status === 410 ? "lost" : "refused";
-  throw new MessageError(code, details.error ?? ofAnotherServer(answer, text), more);
+  throw new MessageError(code, details.error ?? describeForeignRefusal(answer, text), more);
 }
 
 /**
- * Describe a refusal that a gateway did not write: the page may be its host's, or missing.
+ * Describe a refusal that no gateway wrote by its page, its status and its text.
  * @param {Response} answer
  * @param {string} text
  */
-function ofAnotherServer(answer, text) {
+function describeForeignRefusal(answer, text) {
   const page = String(answer.url).replace(/\?.*/, "");
   const beginning = text.slice(0, 200).replace(/\s+/g, " ");
   return `${page} was answered ${answer.status}${beginning && `: ${beginning}`}`;
