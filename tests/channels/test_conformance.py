@@ -12,6 +12,11 @@ from trio_rpc.wire.limits import Limits
 
 
 async def test_every_channel_conforms(maker):
+    """A channel receives, sends and closes.
+
+    Any number of transports have the same interface, and pass the same tests. Each channel
+    delivers whole packets, all of them and in order.
+    """
     await check_channel(maker)
 
 

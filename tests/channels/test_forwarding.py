@@ -27,6 +27,8 @@ async def echo(channel, **parameters):
 
 
 async def test_a_channel_is_opened_by_name_and_its_handler_gets_the_parameters():
+    """A part of a multiplexed channel is a channel, and is opened by name."""
+
     async def handler(channel, name, kind):
         await channel.send(f"{kind} {name}".encode())
 
@@ -112,6 +114,7 @@ async def test_a_long_reason_is_shortened():
 
 
 async def test_both_ends_open_the_same_name_at_once_and_get_two_channels():
+    """Both ends may open the same name at once, and get two channels."""
     opened = {}
 
     async def open_it(end, forwarding):

@@ -485,6 +485,7 @@ async def closed_with(peer, channel):
 
 
 async def test_one_packet_is_one_binary_frame(at_once):
+    """A WebSocket is a channel."""
     async with raw_to_channel() as (peer, channel):
         await channel.send(b"packet")
         assert await peer.read_frame() == (BINARY, b"packet")

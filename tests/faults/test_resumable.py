@@ -106,6 +106,7 @@ async def test_a_full_buffer_makes_the_sender_wait_and_loses_nothing(autojump_cl
 
 
 async def test_a_channel_fails_when_its_grace_time_is_over(network, autojump_clock):
+    """A session that cannot be resumed says that it is lost, and buffers have stated limits."""
     client, server = await network.pair()
     network.is_down = True
     network.cut()
@@ -375,4 +376,5 @@ async def exchange(cuts, sizes):
     st.lists(st.sampled_from([1, 100, 70_000]), max_size=20),
 )
 def test_every_packet_arrives_once_over_failing_connections(cuts, sizes):
+    """After a reconnection within the grace time nothing is lost and nothing comes twice."""
     trio.run(exchange, cuts, sizes, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -118,6 +118,12 @@ async def through_a_proxy(
 
 
 async def test_a_call_with_callbacks(scanner):
+    """The client is made from a host and a port.
+
+    Connecting opens the WebSocket, and is done when the client_id is known. A post sends the
+    request and returns the payload of the finish message. The callbacks are functions given
+    with the call, several by name, sync or async.
+    """
     async with gateway_for(scanner) as message, message.connect():
         assert message.state == "open"
         assert message.client_id
@@ -136,6 +142,7 @@ async def test_a_call_with_callbacks(scanner):
 
 
 async def test_the_connection_is_opened_when_needed_and_closed_when_unused(scanner):
+    """The connection is opened at first need, and closed when no call needs it."""
     async with gateway_for(scanner) as message:
         found = []
         assert await message.post("scan", {"count": 2}, {"found": found.append}) == {"count": 2}
@@ -165,6 +172,7 @@ async def test_the_connection_stays_open_for_a_call_that_outlives_the_block(scan
 
 
 async def test_a_post_without_callbacks_opens_no_websocket(scanner):
+    """A post without callbacks works without a WebSocket."""
     async with through_a_proxy(scanner) as (message, proxy):
         assert await message.post("budget") > 10
         assert message.client_id is None
@@ -186,6 +194,10 @@ async def test_an_exception_of_a_handler_is_raised_at_the_client(scanner):
 
 
 async def test_refusals_are_raised_as_their_classes(scanner):
+    """A refusal has an error and no request_uuid, and is raised with that text at the caller.
+
+    A failed HTTP request raises at the caller: its status, a refusal, an unreachable server.
+    """
     async with gateway_for(scanner) as message, message.connect():
         with pytest.raises(trio_rpc.MethodNotFound, match="'nope'"):
             await message.post("nope")
@@ -201,6 +213,7 @@ async def test_refusals_are_raised_as_their_classes(scanner):
 
 
 async def test_law_2_cancelling_a_post_cancels_the_handler_and_waits_for_its_end(scanner):
+    """A call may have a timeout and may be cancelled, which cancels the server's task."""
     async with gateway_for(scanner) as message, message.connect():
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -303,6 +316,7 @@ async def test_the_wait_for_the_confirmation_of_a_cancel_is_bounded_by_cancel_gr
 
 
 async def test_a_callback_that_raises_is_reported_and_the_call_goes_on(scanner, caplog):
+    """A callback that raises is reported, and neither the connection nor other calls end."""
     async with gateway_for(scanner) as message, message.connect():
 
         def found(number):
@@ -355,6 +369,7 @@ async def fake_gateway(post, ws) -> AsyncIterator[Message]:
 
 
 async def test_messages_that_overtake_the_response_are_delivered_in_order_after_it():
+    """A callback or finish that arrives before the HTTP answer is kept, and runs in order."""
     posted, sent = trio.Event(), trio.Event()
 
     async def slow(request):
@@ -377,6 +392,58 @@ async def test_messages_that_overtake_the_response_are_delivered_in_order_after_
         found = []
         assert await message.post("scan", {}, {"found": found.append}) == {"a": 1}
         assert found == [1, 2]
+
+
+async def test_the_client_puts_its_id_into_the_path_and_ignores_unknown_keys():
+    """The client library, and not its user, puts the client_id into the path of a POST.
+
+    Messages are JSON text in UTF-8, and unknown keys of messages are ignored.
+    """
+    paths, posted = [], trio.Event()
+
+    async def start(request):
+        paths.append(request.url.path)
+        posted.set()
+        text = '{"type": "start", "request_uuid": "r", "callbacks": ["found"], "more": {"ö": 1}}'
+        return Response(text.encode(), media_type="application/json")
+
+    async def ws(websocket):
+        await websocket.accept()
+        await websocket.send_text('{"type": "uuid", "uuid": "client-7", "more": [1]}')
+        await posted.wait()
+        await websocket.send_text('{"type": "news", "request_uuid": "r", "found": 1, "seq": 1}')
+        text = '{"type": "callback", "request_uuid": "r", "found": "räder 😀", "seq": 2}'
+        await websocket.send_text(text)
+        await websocket.send_text('{"type": "finish", "request_uuid": "r", "a": "ß", "seq": 3}')
+        await websocket.receive()
+
+    async with fake_gateway(start, ws) as message, message.connect():
+        assert message.client_id == "client-7"
+        found = []
+        assert await message.post("scan", {}, {"found": found.append}) == {"a": "ß"}
+        assert found == ["räder 😀"]
+        assert message._session.calls == {}
+    assert paths == ["/api/scan/client-7"]
+
+
+async def test_a_callback_is_found_by_the_uuid_of_its_call_and_by_its_name(scanner):
+    """The client finds the callback by request_uuid and name, and runs it.
+
+    When the final result has arrived, the call has ended and its entry is removed.
+    """
+    got = {}
+
+    async def post(count):
+        found, shares = got[count] = [], []
+        callbacks = {"found": found.append, "progress": shares.append}
+        assert await message.post("scan", {"count": count}, callbacks) == {"count": count}
+
+    async with gateway_for(scanner) as message, message.connect():
+        async with trio.open_nursery() as nursery:
+            for count in range(1, 6):
+                nursery.start_soon(post, count)
+        assert message._session.calls == {}
+    assert got == {count: (list(range(count)), [1.0]) for count in range(1, 6)}
 
 
 async def test_a_call_that_has_no_caller_is_cancelled():
@@ -403,6 +470,10 @@ async def test_a_call_that_has_no_caller_is_cancelled():
 
 
 async def test_no_message_is_lost_or_repeated_over_five_cuts(scanner):
+    """After a lost connection the client connects again by itself.
+
+    After a reconnection calls in flight go on, or fail with a clear error.
+    """
     limits = GatewayLimits(callbacks_ahead=50)
     async with through_a_proxy(scanner, limits=limits) as (message, proxy):
         found = []
@@ -531,6 +602,8 @@ async def test_a_post_that_is_repeated_after_a_lost_response_starts_one_call(sca
 
 
 async def test_ordinary_requests():
+    """The client also has helpers for get, put and delete."""
+
     async def any_verb(request):
         body = await request.body()
         told = {"verb": request.method, "query": dict(request.query_params), "body": body.decode()}

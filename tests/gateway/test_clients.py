@@ -305,6 +305,7 @@ async def test_race_no_message_is_lost_whenever_a_connection_is_replaced(service
 
 
 async def test_only_the_newest_of_several_connections_sends_messages(nursery):
+    """The messages of a client leave in order, through its newest writer only."""
     client = Client(limits(), resumable=True)
     pipes = [Pipe() for _ in range(3)]
     await nursery.start(client.run)

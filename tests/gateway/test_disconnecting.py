@@ -24,6 +24,7 @@ class Waiter:
 @pytest.mark.parametrize("query", ["", "resumable=1"])
 @pytest.mark.parametrize("is_busy", [False, True])
 async def test_a_client_that_disconnects_is_removed_from_the_gateways_table(query, is_busy):
+    """A client that disconnects is removed from the table."""
     gateway = Gateway(Waiter(), limits=GatewayLimits(grace=0.01))
     async with hosting(gateway) as url:
         async with browsing(url, query) as browser:

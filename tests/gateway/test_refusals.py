@@ -47,6 +47,7 @@ def status_and_error(got: httpx.Response) -> tuple[int, str]:
 
 
 async def test_the_token_and_not_the_id_authorises_a_client(counter):
+    """A client_id cannot be guessed, and only its owner can post with it."""
     async with hosting(Gateway(counter)) as url, browsing(url) as browser, browsing(url) as other:
         path = f"/api/add/{browser.id}"
         none = await browser.http.post(path, json={"number": 1})
@@ -102,6 +103,7 @@ async def test_only_json_is_accepted(counter, kind):
     ],
 )
 async def test_an_invalid_body_is_refused_with_an_error_that_says_why(counter, body, status, text):
+    """The body of a request is checked against the declared types, and a bad body is an error."""
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         headers = {"Trio-Rpc-Token": browser.token, "Content-Type": "application/json"}
         for path in (f"/api/add/{browser.id}", "/api/add"):
@@ -118,6 +120,7 @@ async def test_the_error_names_the_field_that_does_not_fit(counter):
 
 
 async def test_an_undeclared_callback_is_refused_before_the_handler_starts(counter):
+    """A callback that the client asks for and the method does not declare is refused."""
     async with hosting(Gateway(counter)) as url, browsing(url) as browser:
         got = await browser.post("add", headers={"Trio-Rpc-Callbacks": "found, lost"}, number=1)
         assert status_and_error(got) == (422, "add has no callback 'lost'")

@@ -78,6 +78,7 @@ TESTS = {
         "test_packets_sent_between_the_steps_of_a_reconnection_arrive_once_and_in_order",
         "test_race_an_action_happens_at_each_step_of_a_replay",
     },
+    "test_scan_models.py": {"test_the_sample_page_awaits_a_post_with_two_callbacks"},
     "test_session_model.py": {
         "test_sessions_over_a_channel_that_delays",
         "test_sessions_over_a_channel_that_delays_and_cuts",

@@ -184,6 +184,7 @@ MALFORMED = {
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_message_ends_the_session_in_every_state(state, name):
+    """A malformed message ends the session, by a stated rule."""
     protocol = state()
     ours = protocol.ours
     with pytest.raises(RemoteProtocolError):

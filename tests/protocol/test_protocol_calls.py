@@ -31,6 +31,7 @@ def pair():
 
 
 def test_a_call_and_its_reply(pair):
+    """The protocol has verbs to send each message, and gives each received one as an event."""
     call = pair.a.request("market.price", ["BTC"], {"at": 1}, {"deadline": 1.5})
     assert pair.a.outgoing == {call: OutgoingState.WAITING}
     assert pair.deliver(pair.a) == [
@@ -61,6 +62,7 @@ def test_the_ids_of_the_two_ends_are_independent(pair):
 
 
 def test_ids_always_grow_and_are_never_reused(pair):
+    """The ids of requests are never reused, so each reply has one request."""
     first = pair.a.request("method", [])
     assert pair.a.cancel(first)  # it was never sent, but its id is used up
     second = pair.call()
@@ -200,6 +202,7 @@ def test_a_cancel_may_arrive_in_one_packet_with_its_request(pair):
 
 
 def test_cancelling_a_finished_or_unknown_call_does_nothing(pair):
+    """No Cancel is sent for a call that has ended."""
     call = pair.call()
     pair.b.reply(call, None)
     pair.settle()

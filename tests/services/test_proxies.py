@@ -53,6 +53,7 @@ def session():
 
 
 async def test_a_method_call_is_passed_to_the_session(session):
+    """An attribute of a proxy is a function that sends a request or a notification."""
     proxy = Proxy(session, "market", Market)
     assert await proxy.order("BTC", count=2) == "market.order"
     await proxy.log("hello")
@@ -112,6 +113,7 @@ def test_an_interface_may_be_a_protocol(session):
     "name", ["once", "online", "on", "notify", "onChange", "log", "emit", "sendAll", "x1"]
 )
 def test_the_kind_of_a_method_does_not_depend_on_its_name(session, name):
+    """No name is a request in one place and a notification in another because of its spelling."""
     assert getattr(Proxy(session, "market"), name).kind is Kind.METHOD
 
 

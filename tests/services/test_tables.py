@@ -49,6 +49,7 @@ class Empty:
 
 
 def test_methods_of_a_mapping_have_full_names():
+    """A local service is registered by its name."""
     table = build_table({"market": Market(), "": Market(), "other-1_B": Market()})
     methods = ["price", "order", "log"]
     prefixes = ["market.", "", "other-1_B."]
@@ -356,6 +357,7 @@ HOSTILE_NAMES = [
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=lambda name: ascii(name)[:30])
 def test_law_13_names_from_the_wire_are_only_keys(name):
+    """No attribute or class is looked up by a name from the wire."""
     spy = Spy()
     table = build_table({"market": spy})
     del spy.looks[:]

@@ -29,6 +29,7 @@ def mypy(path: Path) -> list[str]:
 
 
 def test_mypy_accepts_typed_and_untyped_uses():
+    """A proxy has the type of its interface, and type checkers see it."""
     assert mypy(ROOT / "tests/typing") == []
 
 

@@ -52,6 +52,7 @@ async def no_hang():
 
 
 async def test_clients_can_call_a_server(endpoint):
+    """A remote call looks like a local one."""
     url, server_options, client_options = endpoint
     async with trio.open_nursery() as nursery:
         [bound] = await nursery.start(
@@ -68,6 +69,7 @@ async def test_clients_can_call_a_server(endpoint):
 
 
 async def test_a_server_can_call_its_client(endpoint):
+    """Both ends of one connection can call and serve."""
     url, server_options, client_options = endpoint
 
     class Asks:
@@ -290,6 +292,7 @@ async def test_drain_turns_a_client_away_that_is_still_in_its_handshake():
 )
 @pytest.mark.parametrize("end", ["fin", "rst"])
 async def test_invalid_bytes_from_one_client_do_not_affect_another(data, end):
+    """A misbehaving peer cannot break the other side, nor another peer."""
     limits = Limits(handshake_timeout=0.2)
     async with open_server(Echo(), LOCAL, limits=limits) as server, connect(server.urls[0]) as good:
         port = int(server.urls[0].rpartition(":")[2])

@@ -95,6 +95,7 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__.strip("_"))
 async def test_each_way_a_session_can_end_ends_every_call_with_its_fate(autojump_clock, tasks, end):
+    """Every call ends, with a value or an error, in whatever way its session ends."""
     kind, text = ENDS[end]
     before = tasks()
     sleeper = Sleeper()
@@ -527,6 +528,8 @@ async def test_no_keepalive_is_sent_while_a_session_ends(autojump_clock):
 
 
 async def test_finished_sessions_leave_no_tasks_or_objects(session_pair, tasks):
+    """A session that has ended answers no more, and leaves no task or object behind."""
+
     async def one():
         try:
             async with session_pair(Sleeper(), Sleeper()) as (a, b):

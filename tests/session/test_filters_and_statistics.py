@@ -137,6 +137,7 @@ async def test_statistics_count_traffic_and_calls_in_flight(session_pair, no_tim
 
 
 async def test_calls_of_one_tick_leave_in_one_packet(session_pair, no_time):
+    """A session over a channel is set up at once, and the messages of a tick share a packet."""
     async with session_pair(None, Echo()) as (a, b):
         before = a.statistics()
         async with trio.open_nursery() as nursery:
@@ -191,6 +192,7 @@ async def test_reprs_are_readable(session_pair, no_time):
 
 
 async def test_calls_by_name_and_by_proxy_are_equivalent(session_pair, no_time):
+    """A proxy of a remote service is a cheap object, and a session keeps it."""
     mixed = Mixed()
     async with session_pair(None, {"x": mixed}) as (a, b):
         proxy = a.proxy("x", Mixed)

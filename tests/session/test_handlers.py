@@ -140,6 +140,8 @@ async def test_a_result_that_cannot_be_encoded_is_an_error_reply(session_pair, n
 
 
 async def test_an_error_that_cannot_be_encoded_still_arrives(session_pair, no_time):
+    """An error that cannot be encoded still produces an error reply."""
+
     class Odd(Exception):
         pass
 
@@ -156,6 +158,8 @@ async def test_an_error_that_cannot_be_encoded_still_arrives(session_pair, no_ti
 
 @pytest.mark.parametrize("detail", ["none", "message", "traceback"])
 async def test_the_serving_end_decides_about_error_detail(session_pair, no_time, detail):
+    """The serving end decides how much detail of an error its peer gets."""
+
     async def work():
         raise LookupError("the secret") from ValueError("deeper")
 
@@ -276,6 +280,8 @@ async def test_a_task_is_named_after_the_handler_that_it_runs(session_pair, no_t
 
 
 async def test_a_service_may_keep_a_proxy_of_its_client(session_pair, no_time):
+    """A service may get the session when it is made, and call the other end through it."""
+
     class Client:
         @trio_rpc.method
         async def confirm(self, question: str) -> bool:

@@ -112,6 +112,7 @@ async def test_law_2_cancel_is_a_message_no_handler_still_runs_when_the_callers_
     session_pair,
     autojump_clock,
 ):
+    """When a cancelled caller goes on, the remote task has ended, or was abandoned by choice."""
     sleeper = Sleeper()
     async with session_pair(None, sleeper) as (a, _):
         with trio.move_on_after(1) as scope:
@@ -318,6 +319,8 @@ async def test_law_4_exactly_one_terminal_message_also_after_cancel(no_time):
 
 
 async def test_law_4_no_terminal_message_for_a_notification(no_time, caplog):
+    """A notification finds its service and its method, and has no reply."""
+
     class Listener:
         @trio_rpc.notification
         async def fine(self):
@@ -420,6 +423,7 @@ async def test_law_5_a_deadline_that_was_moved_after_the_call_raises_an_error_th
 async def test_law_6_handlers_are_cancelled_and_awaited_before_the_sessions_block_ends(
     autojump_clock, how, tasks
 ):
+    """Handlers live in their session's nursery; its end cancels them and waits for them."""
     sleeper = Sleeper()
     before = tasks()
     with trio.CancelScope() as scope:
@@ -490,6 +494,8 @@ class NoSuchUser(Exception):
 
 
 async def test_law_7_errors_go_to_the_parent_and_the_session_goes_on(session_pair, no_time):
+    """A handler that raises does not end its session."""
+
     class Faulty:
         @trio_rpc.method(raises=(NoSuchUser,))
         async def declared(self):

@@ -22,6 +22,8 @@ async def test_law_12_a_message_that_is_too_large_raises_at_its_sender_or_at_the
     session_pair,
     no_time,
 ):
+    """A message that is too large is a clear error, and larger data travels in pieces or streams."""
+
     class Big:
         @trio_rpc.method
         async def result(self, size):
@@ -37,6 +39,7 @@ async def test_law_12_a_message_that_is_too_large_raises_at_its_sender_or_at_the
 
 
 async def test_law_12_more_calls_at_once_than_allowed_are_a_protocol_error(no_time):
+    """A peer may have only so many handlers at once."""
     sleeper = Sleeper()
     async with session_with_raw_peer(sleeper, limits=Limits(max_calls=3)) as (session, peer):
         peer.send(*(m.Request(n, "sleep", []) for n in range(1, 5)))
@@ -80,6 +83,7 @@ async def test_law_12_the_silence_of_a_peer_is_bounded(autojump_clock):
 
 
 async def test_law_12_the_send_queue_is_bounded(autojump_clock):
+    """The queue of unsent messages is bounded, and senders wait."""
     limits = Limits(send_buffer=100_000)
     async with (
         session_with_raw_peer(Echo(), limits=limits, max_buffer=1) as (session, _),
@@ -198,6 +202,7 @@ async def test_law_13_only_decorated_methods_can_be_called(session_pair, no_time
 async def test_law_13_a_method_cannot_be_notified_nor_a_notification_called(
     session_pair, no_time, caplog
 ):
+    """Requests and notifications are handled by two separate entries, and are never exchanged."""
     called = []
 
     class Both:
@@ -271,6 +276,8 @@ async def test_law_14_bad_input_ends_only_its_senders_session(session_pair, no_t
 
 
 async def test_law_14_a_bad_call_gets_an_error_and_the_session_goes_on(no_time):
+    """A request with bad arguments gets an error reply, and the session goes on."""
+
     class Typed:
         @trio_rpc.method
         async def add(self, left: int, right: int) -> int:
@@ -480,6 +487,7 @@ async def test_law_16_a_sessions_block_raises_its_bodys_exception_when_cancelled
 
 
 async def test_law_16_cancelled_is_never_swallowed(session_pair, no_time):
+    """The library never swallows Cancelled."""
     for _ in range(5):
         with trio.CancelScope() as scope:
             async with session_pair(Sleeper(), Sleeper()) as (a, _):

@@ -65,6 +65,7 @@ def _mixed(count):
 async def test_law_9_handlers_start_in_the_order_in_which_their_messages_arrived(
     autojump_clock, together
 ):
+    """Handlers start in the order of arrival, notifications and requests together."""
     recorder = Recorder()
     async with session_with_raw_peer(recorder, max_buffer=10**6) as (_, peer):
         messages = list(_mixed(500))
@@ -156,6 +157,7 @@ class Watched(trio.abc.Channel[bytes]):
 async def test_law_10_only_the_writer_touches_the_channels_send_side(
     autojump_clock,
 ):
+    """One task writes, and a cancelled caller never leaves half a message."""
     left, right = memory_channel_pair(max_buffer=1)
     watched = Watched(left)
     async with (
@@ -244,6 +246,7 @@ async def test_law_11_calls_and_notifications_wait_for_credit_before_they_are_se
 
 
 async def test_law_11_control_messages_do_not_wait_behind_bulk_data(autojump_clock):
+    """Control messages do not wait behind bulk data."""
     limits = Limits(send_buffer=1024)
     async with session_with_raw_peer(Echo(), limits=limits, max_buffer=1) as (session, peer):
         async with trio.open_nursery() as nursery:

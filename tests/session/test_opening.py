@@ -17,6 +17,7 @@ from trio_rpc.wire import messages as m
 
 
 async def test_another_version_is_refused_with_both_versions_in_the_error(no_time):
+    """A handshake compares the versions, and a mismatch fails with an error that names both."""
     ours, theirs = memory_channel_pair()
     peer = RawPeer(theirs)
     peer.send(m.Hello(99, {}))
@@ -198,6 +199,7 @@ WATCHFUL = Limits(keepalive_interval=10, keepalive_pings=3)
 
 
 async def test_a_session_with_a_silent_peer_is_ended(autojump_clock):
+    """A silent peer is found by pings, and its session ends."""
     async with session_with_raw_peer(Sleeper(), limits=WATCHFUL) as (session, peer):
         peer.send(m.Request(1, "sleep", []))
         await session.wait_closed()

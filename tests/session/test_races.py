@@ -203,6 +203,7 @@ async def test_remote_deadline_fires_and_then_the_caller_is_cancelled_for_anothe
 
 
 async def test_reply_before_the_caller_sleeps(no_time):
+    """A reply that comes before its caller sleeps is not lost."""
     # See python-trio/trio issue 467. The other end answers while the Request is being sent.
     ours, theirs = memory_channel_pair()
     async with open_session_pair(None, None, channels=(ours, theirs)) as (a, _):

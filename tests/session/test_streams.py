@@ -529,6 +529,7 @@ async def test_law_14_items_without_credit_end_the_session(no_time):
 
 
 async def test_the_wrong_kind_of_call_is_refused_at_both_ends(session_pair, source, no_time):
+    """A method called as the wrong kind gets an error reply, and not silence."""
     async with opened(session_pair, source) as (_, b):
         proxy = b.proxy("", Source)
         with pytest.raises(LocalProtocolError, match="open it with stream"):

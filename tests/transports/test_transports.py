@@ -39,6 +39,7 @@ IN_MEMORY = {
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_each_transport_uses_its_own_kind_of_channel(kind, nursery, tmp_path):
+    """Sessions work between processes and over a network, by TCP, TLS, WebSockets and sockets."""
     transport = Transport(kind, nursery, tmp_path, make_contexts())
     async with transport.join(DEFAULT_LIMITS, DEFAULT_LIMITS) as ends:
         kinds = [type(end).__name__ for end in ends]

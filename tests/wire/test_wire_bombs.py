@@ -39,6 +39,7 @@ def peak_of(data, codec=None, *, refused=True):
 
 
 def test_deeply_nested_arrays_take_little_memory():
+    """Depth and lengths are checked before anything is allocated."""
     assert peak_of(b"\x91" * 100_000) < MIB
     assert peak_of(b"\x93\x03\x01" + b"\x91" * 100_000 + b"\x90") < MIB
 

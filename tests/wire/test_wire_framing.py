@@ -21,6 +21,7 @@ def drain(reader):
 @given(packets, st.data())
 @QUICK
 def test_any_split_of_the_stream_gives_the_same_packets(sent, data):
+    """Any split of the byte stream gives the same packets."""
     stream = b"".join(map(frame, sent))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))
     reader, received = FrameReader(300), []

@@ -88,6 +88,7 @@ def test_a_class_with_a_built_in_text_form_uses_it_unless_it_is_registered():
     ],
 )
 def test_a_bad_tag_is_refused(tag, error):
+    """Types of the user may be registered by a tag; one out of range or given twice is refused."""
     registry = make_registry()
     with pytest.raises(error):
         registry.register(tag, complex.__class__, str, str)
@@ -125,6 +126,7 @@ def test_a_registry_in_use_cannot_change_but_its_copy_can():
 
 
 def test_the_registries_of_two_sessions_are_independent():
+    """Registries belong to a connection and not to the process."""
     registry = make_registry()
     registry.register(65, Ratio, lambda r: r.value, Ratio)
     with pytest.raises(EncodeError, match="Ratio"):

@@ -1,0 +1,104 @@
+"""The sample of the HTTP and WebSocket design: a page starts a scan, which calls it back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+from fastapi import FastAPI
+from helpers import node
+from helpers.gateway_tools import hosting
+
+import trio_rpc
+from trio_rpc.gateway import Gateway, Message
+
+
+class Models:
+    """The back end of the sample, whose work runs in a thread."""
+
+    @trio_rpc.method(raises=(FileNotFoundError,))
+    async def scan_models(
+        self,
+        scan_dir: str,
+        callback1: Callable[[str], Awaitable[None]],
+        callback2: Callable[[float], Awaitable[None]],
+    ) -> dict[str, object]:
+        if not await trio.Path(scan_dir).is_dir():
+            raise FileNotFoundError("Scan directory not found")
+
+        def background_task() -> list[str]:
+            models = sorted(path.name for path in Path(scan_dir).iterdir())
+            for number, name in enumerate(models, 1):
+                trio.from_thread.run(callback1, name)
+                trio.from_thread.run(callback2, number / len(models))
+            return models
+
+        return {"models": await trio.to_thread.run_sync(background_task)}
+
+    @trio_rpc.method
+    async def start_task(
+        self,
+        data: str,
+        callback1: Callable[[str], Awaitable[None]],
+        callback2: Callable[[str], Awaitable[None]],
+    ) -> str:
+        await callback1(f"{data} has begun")
+        await callback2(f"{data} is nearly done")
+        return f"{data} is done"
+
+
+@pytest.fixture
+def models(tmp_path):
+    for name in ("large.bin", "small.bin"):
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+async def test_the_sample_scan_runs_in_a_thread_of_a_host_with_other_routes(models):
+    """The Python program of the first original design runs in our idiom."""
+    gateway = Gateway(Models())
+    app = FastAPI(lifespan=lambda _: gateway.run())
+
+    @app.get("/health")
+    async def health() -> str:
+        return "well"
+
+    app.mount("/", gateway)
+    async with hosting(app) as url:
+        message = Message("127.0.0.1", int(url.rpartition(":")[2]))
+        async with message.connect():
+            found, shares = [], []
+            callbacks = {"callback1": found.append, "callback2": shares.append}
+            result = await message.post("scan_models", {"scan_dir": str(models)}, callbacks)
+            assert result == {"models": ["large.bin", "small.bin"]}
+            assert found == ["large.bin", "small.bin"]
+            assert shares == [0.5, 1.0]
+            with pytest.raises(trio_rpc.RemoteError, match="Scan directory not found"):
+                await message.post("scan_models", {"scan_dir": str(models / "no")}, callbacks)
+        assert await message.get("/health") == "well"
+
+
+@node.needs_node
+async def test_the_sample_page_awaits_a_post_with_two_callbacks(tmp_path):
+    """The TypeScript program of the first original design runs in our idiom."""
+    script = """
+    const message = new Message(host, port);
+    await message.connect();
+    const result = await message.post("start_task", { data: "example" }, {
+      callback1: (data) => {
+        report(["received callback1", data]);
+      },
+      callback2: (data) => {
+        report(["received callback2", data]);
+      },
+    });
+    report(result);
+    message.close();
+    """
+    assert await node.run(tmp_path, script, Gateway(Models())) == [
+        ["received callback1", "example has begun"],
+        ["received callback2", "example is nearly done"],
+        "example is done",
+    ]
