@@ -37,6 +37,7 @@ from trio_rpc.errors import (
 )
 from trio_rpc.one_to_one.connection_handler import ConnectionHandler, serve_connections
 from trio_rpc.one_to_one.service_client import ServiceClient
+from trio_rpc.one_to_one.service_provider import ServiceProvider
 from trio_rpc.process import open_parent, open_process, serve_parent
 from trio_rpc.server import Server, open_server, serve
 from trio_rpc.services.decorators import duplex, method, notification, stream
@@ -87,6 +88,7 @@ __all__ = [
     "ScopeNode",
     "Server",
     "ServiceClient",
+    "ServiceProvider",
     "Session",
     "SessionBroken",
     "SessionClosed",

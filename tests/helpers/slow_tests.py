@@ -96,6 +96,9 @@ TESTS = {
         "test_bytes_without_a_packet_are_bounded",
     },
     "test_wire_bombs.py": {"test_a_claimed_length_of_4_gib_allocates_nothing"},
+    "test_waiting_calls.py": {
+        "test_a_cut_at_any_byte_ends_each_waiting_call_once_with_its_true_fate"
+    },
     "test_wire_framing.py": {
         "test_the_rest_of_a_large_packet_can_be_received_straight_into_its_buffer"
     },

@@ -8,7 +8,18 @@ from typing import Protocol, TypeVar
 import trio
 
 import trio_rpc
-from trio_rpc import Identifier, Limits, connect, open_process, open_server, open_session, serve
+from trio_rpc import (
+    ConnectionHandler,
+    Identifier,
+    Limits,
+    ServiceClient,
+    ServiceProvider,
+    connect,
+    open_process,
+    open_server,
+    open_session,
+    serve,
+)
 from trio_rpc.services import duplex, method, notification, stream
 
 T = TypeVar("T")
@@ -126,6 +137,19 @@ async def wrong_identifiers(session: trio_rpc.Session) -> None:
     await market.missing()  # E: attr-defined
     Identifier("market", Market())  # E: arg-type
     session.proxy(Identifier("market", Market), Market)  # E: call-overload
+
+
+async def wrong_clients(channel: trio.abc.Channel[bytes]) -> None:
+    client = ServiceClient(Market)
+    await client.proxy.price(3)  # E: arg-type
+    await client.proxy.missing()  # E: attr-defined
+    ServiceClient("Market")  # E: call-overload
+    ServiceClient(Market, limts=Limits())  # E: call-overload
+    provider = ServiceProvider("tcp://127.0.0.1:1")
+    await provider.proxy("market", Market).price()  # E: call-arg
+    provider.proxy(Market)  # E: call-overload
+    provider.proxy("market", Market).price("BTC")  # E: unused-coroutine
+    ConnectionHandler("market", "Market", Market)  # E: call-overload
 
 
 async def wrong_options(session: Session, channel: trio.abc.Channel[bytes]) -> None:

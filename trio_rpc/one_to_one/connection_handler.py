@@ -171,7 +171,7 @@ async def serve_connections(
 
     A client has one connection, over which it opens a channel for each path. The first handler
     whose path matches serves it. A path that no handler has is refused, and the client gets
-    :class:`Refused`.
+    :class:`Refused`. Clients use a :class:`ServiceProvider`.
 
     Args:
         handlers: the handlers.

@@ -178,8 +178,8 @@ class ServiceClient(Generic[T]):
                     task_status.started(session)
                     return await session.wait_closed()
             finally:
-                is_refused = isinstance(core.lifecycle.cause, Refused)
-                self._calls.end(functools.partial(_error, core.lifecycle), is_refused=is_refused)
+                is_final = isinstance(core.lifecycle.cause, Refused)
+                self._calls.end(functools.partial(_error, core.lifecycle), is_final=is_final)
 
     def prepare(self) -> None:
         """Refuse calls of this task until :meth:`listen`: it makes the target.
@@ -188,12 +188,19 @@ class ServiceClient(Generic[T]):
         """
         self._calls.prepare()
 
-    def fail(self, error: Callable[[], RpcError], *, is_refused: bool = False) -> None:
-        """Let calls raise, or wait as long as they may, since there is no channel to listen to.
+    def expect(self) -> None:
+        """Make calls wait, since a channel will be there soon.
 
         :meta private:
         """
-        self._calls.end(error, is_refused=is_refused)
+        self._calls.begin()
+
+    def fail(self, error: Callable[[], RpcError], *, is_final: bool = False) -> None:
+        """Make calls raise, or wait as long as they may, since there is no channel to listen to.
+
+        :meta private:
+        """
+        self._calls.end(error, is_final=is_final)
 
     def _make_session_table(self, session: Session) -> Table:
         # A copy, since a table may serve many sessions, and a new target changes this one.

@@ -110,7 +110,7 @@ class WaitingCalls:
         self._state = Waiting(trio.lowlevel.current_task())
 
     def begin(self) -> None:
-        """Make calls wait, since a session is being opened."""
+        """Make calls wait, since a session is being opened, or will be soon."""
         self._state = Waiting()
         self._wait_until(math.inf)
 
@@ -122,18 +122,18 @@ class WaitingCalls:
         self._wait_until(math.inf)
         self._queue.let_in()
 
-    def end(self, error: Callable[[], RpcError], *, is_refused: bool = False) -> None:
+    def end(self, error: Callable[[], RpcError], *, is_final: bool = False) -> None:
         """Make calls wait for another session as long as they may, or raise.
 
         Attempts to open another session that fail do not prolong the grace time.
 
         Args:
             error: makes the error that they raise.
-            is_refused: whether calls raise at once, since waiting does not help.
+            is_final: whether calls raise at once, since waiting does not help.
         """
         if math.isnan(self._lost_at):
             self._lost_at = trio.current_time()
-        self._state = Over(error, -math.inf if is_refused else self._lost_at + self._grace)
+        self._state = Over(error, -math.inf if is_final else self._lost_at + self._grace)
         if self._state.is_final:
             self._queue.let_in()
         else:

@@ -6,6 +6,7 @@ from ..fault import fault
 
 CLIENT = "session/test_service_client.py"
 HANDLERS = "session/test_connection_handlers.py"
+PROVIDER = "session/test_service_provider.py"
 FORWARDED = "channels/test_forwarded_resuming.py"
 
 FAULTS = (
@@ -148,6 +149,85 @@ FAULTS = (
         "        return not was_overtaken\n",
         "        return True\n",
         FORWARDED,
+        hangs=True,
+    ),
+    fault(
+        "a provider opens its paths over the first connection only",
+        "one_to_one/service_provider.py",
+        "                        for path, client in self._clients.items():\n",
+        "                        for path, client in [self._clients.popitem() for _ in list(self._clients)]:\n",
+        PROVIDER,
+        hangs=True,
+    ),
+    fault(
+        "a provider asks for a refused path again and again",
+        "one_to_one/service_provider.py",
+        "            await trio.sleep_forever()\n",
+        "            self.add(path, client)\n",
+        PROVIDER,
+        hangs=True,
+    ),
+    fault(
+        "a path that was removed stays open",
+        "one_to_one/service_provider.py",
+        '        self._clients[client].cancel(reason="its path has been removed")\n',
+        "        pass\n",
+        PROVIDER,
+        hangs=True,
+    ),
+    fault(
+        "calls of a removed path wait for the next connection",
+        "one_to_one/service_provider.py",
+        "            client.fail(_removed, is_final=True)\n\n    async def _use(",
+        "            client.fail(_removed)\n\n    async def _use(",
+        PROVIDER,
+        hangs=True,
+    ),
+    fault(
+        "a provider keeps a dead connection",
+        "one_to_one/service_provider.py",
+        '                self._nursery.cancel_scope.cancel(reason="the connection seems to be dead")\n',
+        "                pass\n",
+        PROVIDER,
+        hangs=True,
+    ),
+    fault(
+        "a provider opens a channel that ends at once again without growing delays",
+        "one_to_one/service_provider.py",
+        "        return trio.current_time() - begun > self._delays.max_delay\n",
+        "        return True\n",
+        PROVIDER,
+        hangs=True,
+    ),
+    fault(
+        "the first connection of a provider is tried for ever",
+        "one_to_one/service_provider.py",
+        "            if not self.have_connected:\n                raise\n",
+        "            pass\n",
+        PROVIDER,
+        hangs=True,
+    ),
+    fault(
+        "calls of a provider that has ended wait for ever",
+        "one_to_one/service_provider.py",
+        "                        client.fail(_ended)\n",
+        "                        pass\n",
+        PROVIDER,
+        hangs=True,
+    ),
+    fault(
+        "a provider opens two channels for one path",
+        "one_to_one/service_provider.py",
+        "        if path in self._clients:\n",
+        "        if False:\n",
+        PROVIDER,
+    ),
+    fault(
+        "a proxy that is made while a provider runs waits for the next connection",
+        "one_to_one/service_provider.py",
+        "        if self._connection is not None:\n            self._connection.add",
+        "        if False:\n            self._connection.add",
+        PROVIDER,
         hangs=True,
     ),
 )
