@@ -157,7 +157,11 @@ class InvalidArguments(CallError):
 
 
 class Overloaded(CallError):
-    """The call was refused because there is no room for it; the handler did not run."""
+    """The call was refused because there is no room for it.
+
+    The handler did not run, unless ``fate`` says that it has ended: then its result was dropped, or
+    it has raised this itself.
+    """
 
     fate = Fate.NOT_STARTED
 

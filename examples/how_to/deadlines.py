@@ -6,6 +6,12 @@ import trio_rpc
 
 T = TypeVar("T")
 
+WOULD_FAIL_AGAIN = (
+    trio_rpc.MethodNotFound,
+    trio_rpc.InvalidArguments,
+    trio_rpc.Unavailable,  # the other end is closing this session
+)
+
 
 async def retried(call: Callable[[], Awaitable[T]]) -> T:
     """Repeat a call whose handler has not run; the caller's deadline bounds the attempts."""
@@ -13,11 +19,11 @@ async def retried(call: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await call()
-        except trio_rpc.RpcError as exc:
+        except WOULD_FAIL_AGAIN:
+            raise
+        except trio_rpc.CallError as exc:
             if exc.fate is not trio_rpc.Fate.NOT_STARTED:
                 raise
-            if isinstance(exc, trio_rpc.MethodNotFound | trio_rpc.InvalidArguments):
-                raise  # it would fail again
         await trio.sleep(pause)
         pause *= 2
 

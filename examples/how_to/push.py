@@ -1,18 +1,25 @@
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import trio
 import trio_rpc
 
 
 class Board:
-    """The server's service: it returns the last text to a client that has just connected."""
+    """The server's service: it returns the last text to a new client, and pushes new texts."""
 
-    text = "welcome"
+    def __init__(self) -> None:
+        self.text = "welcome"
+        self.sessions: Collection[trio_rpc.Session] = ()
 
     @trio_rpc.method
     async def last(self) -> str:
         return self.text
+
+    @trio_rpc.method
+    async def post(self, text: str) -> None:
+        self.text = text
+        await push(self.sessions, text)
 
 
 class Screen:
@@ -29,7 +36,7 @@ class Screen:
             self.is_done.set()
 
 
-async def push(sessions: Iterable[trio_rpc.Session], text: str) -> None:
+async def push(sessions: Collection[trio_rpc.Session], text: str) -> None:
     """Show a text on the screens of all clients."""
 
     async def push_to(session: trio_rpc.Session) -> None:
@@ -51,19 +58,15 @@ async def client(url: str, screen: Screen, *, task_status: trio.TaskStatus[None]
 
 async def main() -> None:
     board, ann, bob = Board(), Screen(), Screen()
-
-    async def tell_all(text: str) -> None:
-        board.text = text
-        await push(server.sessions, text)
-
     async with (
         trio_rpc.open_server({"board": board}, "tcp://127.0.0.1:0") as server,
         trio.open_nursery() as nursery,
     ):
+        board.sessions = server.sessions  # from here on it has all sessions of the server
         await nursery.start(client, server.urls[0], ann)
-        await tell_all("lunch is ready")
+        await board.post("lunch is ready")
         await nursery.start(client, server.urls[0], bob)
-        await tell_all("closing time")
+        await board.post("closing time")
     print("ann saw", ann.shown)
     print("bob saw", bob.shown)
 

@@ -27,7 +27,7 @@ BAD = {
     "interval that is not finite": ["ping", URL, "--interval", "nan"],
     "timeout of zero": ["call", URL, "m", "[]", "--timeout", "0"],
     "timeout that is not a number": ["call", URL, "m", "[]", "--timeout", "nan"],
-    "unknown scheme": ["ping", "http://127.0.0.1:1"],
+    "unknown scheme": ["ping", "ftp://127.0.0.1:1"],
     "no port": ["ping", "tcp://127.0.0.1"],
     "control characters in the URL": ["ping", "tcp://\x1b[2J:1"],
     "not JSON": ["call", URL, "m", "{]"],

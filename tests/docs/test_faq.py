@@ -665,6 +665,17 @@ async def gateway_stream():
     Gateway(Adder())
 
 
+@mistake
+async def gateway_wrong_path():
+    from starlette.responses import JSONResponse
+
+    from trio_rpc.gateway import Message, open_http_server
+
+    not_found = JSONResponse({"detail": "Not Found"}, 404)  # as FastAPI does
+    async with open_http_server(not_found, "http://127.0.0.1:0") as [url]:
+        await Message("127.0.0.1", int(url.rpartition(":")[2])).post("render")
+
+
 # ── the command line ─────────────────────────────────────────────────────────────────────────────
 
 

@@ -94,6 +94,8 @@ def _parse(url: str) -> Address:
         raise ValueError("it has a query or a fragment")
     if parts.scheme == "unix":
         return _parse_unix(parts.netloc, unquote(parts.path))
+    if parts.scheme in ("http", "https"):
+        raise ValueError(f"sessions do not use {parts.scheme}, but trio_rpc.gateway does")
     if parts.scheme not in ("tcp", "tls", *DEFAULT_PORTS):
         raise ValueError(f"unknown scheme {parts.scheme!r}" if parts.scheme else "no scheme")
     path = parts.path if parts.path != "/" else ""
