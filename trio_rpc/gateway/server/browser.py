@@ -7,7 +7,6 @@ import logging
 import math
 import secrets
 import uuid
-from collections import OrderedDict
 from typing import Any, Protocol
 
 import trio
@@ -84,13 +83,14 @@ class Client:
             limits.backlog_messages, limits.backlog_bytes, keeps=resumable, share=self._share
         )
         # Keys of requests, each with its request_uuid. Bound: the last max_works of them.
-        self._started: OrderedDict[str, str] = OrderedDict()
+        self._started: dict[str, str] = {}
         self._connection: Connected | None = None
         self._nursery: trio.Nursery | None = None
         self._patience = trio.CancelScope()
         self._grace = limits.grace if resumable else 0
+        # Made when a callback waits, as most clients never need it.
         # Bound: one task for each callback that the client's own calls are making.
-        self._room = trio.lowlevel.ParkingLot()
+        self._room: trio.lowlevel.ParkingLot | None = None
 
     @property
     def name(self) -> str:
@@ -115,7 +115,7 @@ class Client:
                 await self._wait_until_grace_is_over()
                 self.end("it has been disconnected for too long")
             finally:
-                self._room.unpark_all()
+                self._wake()
                 if self._connection is not None:
                     self._connection.client_is_over()
                 self.backlog.clear()
@@ -194,7 +194,7 @@ class Client:
         if key is not None:
             self._started[key] = work.uuid
             if len(self._started) > self.limits.max_works:
-                self._started.popitem(last=False)
+                del self._started[next(iter(self._started))]
         nursery.start_soon(work.run, self, name=work.name)
 
     def forget(self, call: GatewayCall) -> None:
@@ -220,6 +220,8 @@ class Client:
         while not self._has_room(call, len(text)) and not self.is_over:
             if not self._share.has_room(len(text)):
                 self._share.wait()
+            if self._room is None:
+                self._room = trio.lowlevel.ParkingLot()
             await self._room.park()
             self.budget.pass_on()
         self._queue(call.uuid, text)
@@ -271,4 +273,4 @@ class Client:
         self._wake()
 
     def _wake(self) -> bool:
-        return bool(self._room.unpark_all())
+        return self._room is not None and bool(self._room.unpark_all())
