@@ -36,6 +36,7 @@ COMMANDS = {
     "haproxy -f": "test_clients_behind_haproxy_move_from_a_draining_server",
     "hypercorn --worker-class": "test_the_fastapi_page_is_served_and_called",
     "pytest -q": "test_the_tests_on_the_testing_page_pass",
+    "python -m": "test_commands_of_two_processes_call_each_other_through_a_crash_and_a_restart",
     "python rooms_client.py": "test_the_chat_works_in_three_terminals",
     "systemd-analyze verify": "test_the_systemd_unit_is_valid_and_its_command_serves",
     "trio-rpc describe": "test_describe_shows_the_methods_of_a_plugin",
@@ -101,6 +102,20 @@ def test_a_program_prints_what_its_page_shows(page, path, shown):
             run.stderr
         )
     assert run.returncode == 0
+
+
+def test_commands_of_two_processes_call_each_other_through_a_crash_and_a_restart():
+    """Each process has a command registry, and calls the other one's within calls."""
+    [shown] = [each for each in transcripts("docs/how-to/plugins.md") if "registry" in each.command]
+    run = subprocess.run(  # noqa: S603 - our own program
+        [*PYTHON, "-m", "examples.registry"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert (run.stdout, run.stderr, run.returncode) == (shown.output, "", 0)
 
 
 def without_numbers(text):

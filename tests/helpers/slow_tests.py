@@ -57,7 +57,10 @@ TESTS = {
         "test_listing_with_a_seed_is_reproducible",
     },
     "test_pasted_commands.py": {"test_the_pasted_commands_work"},
-    "test_programs.py": {"test_a_program_prints_what_its_page_shows"},
+    "test_programs.py": {
+        "test_a_program_prints_what_its_page_shows",
+        "test_commands_of_two_processes_call_each_other_through_a_crash_and_a_restart",
+    },
     "test_protocol_bad_input.py": {
         "test_messages_with_random_fields_are_harmless_or_a_protocol_error",
         "test_any_flipped_bit_is_harmless_or_a_protocol_error",
