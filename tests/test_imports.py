@@ -164,6 +164,7 @@ SESSION = (
     {"dispatch"},
     {"traced"},
     {"variants"},
+    {"live_services"},
     {"core"},
     {"reader"},
     {"driver"},

@@ -14,8 +14,9 @@ import trio
 from trio_rpc.channels import ChannelListener, Resume
 from trio_rpc.channels.carriers import CarrierServer, listening, resume_settings
 from trio_rpc.errors import SessionClosed
-from trio_rpc.session.core import Core, Tables
+from trio_rpc.session.core import Core
 from trio_rpc.session.end import check_reason
+from trio_rpc.session.live_services import MakeServices
 from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
 from trio_rpc.session.options import Options, SessionOptions, check_options, make_options
 from trio_rpc.session.owner import Owner
@@ -39,7 +40,7 @@ class Server:
     def __init__(
         self,
         listeners: list[ChannelListener],
-        tables: Tables,
+        tables: MakeServices,
         options: Options,
         resume: Resume | None,
     ) -> None:

@@ -11,7 +11,7 @@ import trio
 from trio_rpc.errors import Fate, Refused, RpcError
 from trio_rpc.one_to_one.waiting_calls import WaitingCalls
 from trio_rpc.services.proxies import Proxy
-from trio_rpc.services.tables import Table
+from trio_rpc.services.registration import Services
 from trio_rpc.session.core import Core
 from trio_rpc.session.end import SessionEnd
 from trio_rpc.session.lifecycle import Lifecycle
@@ -104,7 +104,7 @@ class ServiceClient(Generic[T]):
         self._proxy: Any = Proxy(self._calls, "", interface)
         self._interface = interface
         self._listening = ConflictDetector("this service client is listening to another channel")
-        self._table: Table = {}
+        self._target: object = None
         self.target = target
 
     def __repr__(self) -> str:
@@ -136,12 +136,13 @@ class ServiceClient(Generic[T]):
     @target.setter
     def target(self, target: object) -> None:
         made = make_tables(None if target is None else {"": target})
-        self._make_table, self._target = made, target
         session = self._calls.session
-        if session is not None:
-            table = made(session)
-            self._table.clear()
-            self._table.update(table)
+        if session is not None and session.is_open:
+            if self._target is not None:
+                session.remove("")
+            if target is not None:
+                session.set("", target)
+        self._make_services, self._target = made, target
 
     async def listen(
         self,
@@ -170,7 +171,7 @@ class ServiceClient(Generic[T]):
         """
         self._calls.check_run()
         with self._listening:
-            core = Core(channel, self._make_session_table, self._options, name or repr(channel))
+            core = Core(channel, self._services_of, self._options, name or repr(channel))
             self._calls.begin()
             try:
                 async with run_session(core, on_end="keep") as session:
@@ -202,10 +203,8 @@ class ServiceClient(Generic[T]):
         """
         self._calls.end(error, is_final=is_final)
 
-    def _make_session_table(self, session: Session) -> Table:
-        # A copy, since a table may serve many sessions, and a new target changes this one.
-        self._table = dict(self._make_table(session))
-        return self._table
+    def _services_of(self, session: Session) -> Services:
+        return self._make_services(session)  # of the target at this moment
 
 
 def _error(lifecycle: Lifecycle) -> RpcError:

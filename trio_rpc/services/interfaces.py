@@ -17,6 +17,7 @@ __all__ = [
     "Identifier",
     "check_interface",
     "check_service_name",
+    "is_service_name",
     "marked_methods",
     "methods_of",
     "name_and_interface",
@@ -85,10 +86,15 @@ def name_and_interface(service: Any, interface: Any) -> tuple[Any, Any]:
 
 def check_service_name(name: object) -> None:
     """Raise ValueError for a name that no service can have."""
-    if not isinstance(name, str) or not (name == "" or NAME.fullmatch(name)):
+    if not is_service_name(name):
         raise ValueError(
             f"a service name must consist of ASCII letters, digits, '_' and '-', not {name!r:.200}"
         )
+
+
+def is_service_name(name: object) -> bool:
+    """Return whether a service could have this name."""
+    return isinstance(name, str) and (name == "" or NAME.fullmatch(name) is not None)
 
 
 def check_interface(interface: Any) -> None:

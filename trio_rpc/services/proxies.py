@@ -10,15 +10,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
+from trio_rpc.errors import LocalProtocolError
 from trio_rpc.services.converters import Convert
 from trio_rpc.services.decorators import Kind, MethodMark, wire_name
 from trio_rpc.services.interfaces import check_interface, methods_of
 from trio_rpc.services.lending import PrepareAll
 from trio_rpc.services.signatures import signature_of
 
-__all__ = ["Caller", "Proxy", "RemoteMethod"]
+__all__ = ["Caller", "Proxy", "RemoteMethod", "remote_method"]
 
 
 class Caller(Protocol):
@@ -95,6 +96,35 @@ class RemoteMethod:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a remote method cannot be pickled or copied")
+
+
+_INSTEAD: Final = {
+    Kind.METHOD: "call it",
+    Kind.NOTIFICATION: "notify it",
+    Kind.STREAM: "open it with stream()",
+    Kind.DUPLEX: "open it with duplex()",
+}
+
+
+def remote_method(caller: Caller, method: object, kind: Kind) -> RemoteMethod:
+    """Return the RemoteMethod for a name or for a method of one of the caller's proxies.
+
+    Raises:
+        TypeError: ``method`` is neither.
+        ValueError: it belongs to another session.
+        LocalProtocolError: it is not of that kind.
+    """
+    if isinstance(method, str):
+        return RemoteMethod(caller, method, kind)
+    if not isinstance(method, RemoteMethod):
+        raise TypeError(f"a method's name or a proxy's method is needed, not {method!r}")
+    if method.caller is not caller:
+        raise ValueError(f"{method!r} belongs to another session")
+    if method.kind is not kind:
+        raise LocalProtocolError(
+            f"{method.name} is a {method.kind.value}: {_INSTEAD[method.kind]} instead"
+        )
+    return method
 
 
 class Proxy:

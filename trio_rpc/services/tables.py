@@ -30,6 +30,7 @@ __all__ = [
     "describe",
     "is_per_session",
     "missing",
+    "named_services",
     "resolve",
     "wrong_kind",
 ]
@@ -101,7 +102,7 @@ def build_table(services: object) -> Table:
     """
     return {
         bound.name: bound
-        for service, obj, interface in _named_services(services)
+        for service, obj, interface in named_services(services)
         for bound in _bound_methods(service, obj, interface)
     }
 
@@ -144,7 +145,7 @@ def describe(table: Table) -> list[dict[str, Any]]:
     ]
 
 
-def _named_services(services: object) -> Iterator[tuple[str, object, type | None]]:
+def named_services(services: object) -> Iterator[tuple[str, object, type | None]]:
     """Yield the name, the object and the interface, if it is known, of each service."""
     if services is None:
         return

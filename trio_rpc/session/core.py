@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any
 
 import trio
 
 from trio_rpc.channels.optional import keeps
 from trio_rpc.errors import Fate
-from trio_rpc.services.tables import Table
+from trio_rpc.services.interfaces import Identifier
 from trio_rpc.session.calls.callbacks import CALLBACK, STREAM, Callback
 from trio_rpc.session.io.pacer import Pacer
 from trio_rpc.session.io.receiver import Receiver
 from trio_rpc.session.lifecycle import Lifecycle
+from trio_rpc.session.live_services import LiveServices, MakeServices
 from trio_rpc.session.options import Options
 from trio_rpc.session.owner import Owner
-from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared, shared_of_this_run
 from trio_rpc.session.streams.items import ItemReceiver
 from trio_rpc.session.variants import choose_variant
@@ -24,9 +24,7 @@ from trio_rpc.util.unsent_budget import UnsentShare
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 
-__all__ = ["Core", "Tables"]
-
-Tables: TypeAlias = Callable[[Session], Table]
+__all__ = ["Core"]
 
 
 class Core:
@@ -38,14 +36,13 @@ class Core:
     def __init__(
         self,
         channel: trio.abc.Channel[bytes],
-        tables: Tables,
+        services: MakeServices,
         options: Options,
         name: str,
         shared: Shared | None = None,
     ) -> None:
         shared = shared or shared_of_this_run()
         self.channel = channel
-        self.tables = tables
         self.options = options
         self.limits = options.limits
         self.name = name
@@ -75,6 +72,7 @@ class Core:
         self.incoming = parts.incoming(
             self.protocol, self.lifecycle, self.outgoing, options, shared
         )
+        self.services = LiveServices(services, self.incoming, self.lifecycle)
         self.resume: Callable[[], None]
         """Begins handlers whose Requests have waited, if they may; set by the driver."""
         self._pongs: dict[int, trio.Event] = {}
@@ -131,6 +129,17 @@ class Core:
             if number <= message.number:
                 answered.set()
 
+    def set_service(self, key: str | Identifier[Any], service: object) -> None:
+        """Add a service, and begin the calls that wait for it; see :meth:`Session.set`."""
+        self.owner.check()
+        self.services.set(key, service)
+        self.resume()
+
+    def remove_service(self, key: str | Identifier[Any]) -> None:
+        """Remove a service; see :meth:`Session.remove`."""
+        self.owner.check()
+        self.services.remove(key)
+
     # ── the end ──────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -139,6 +148,7 @@ class Core:
         return (
             not self.incoming.running
             and not self.incoming.waiting
+            and not self.incoming.absent.waiting
             and not self.outgoing.calls
             and self.outgoing.has_room()  # answers that a slow peer still reads get ``close_grace``
         )
@@ -146,7 +156,8 @@ class Core:
     @property
     def notifications_are_over(self) -> bool:
         """Whether every notification that has arrived has been handled."""
-        return not self.incoming.notifications_running and not self.incoming.waiting
+        incoming = self.incoming
+        return not (incoming.notifications_running or incoming.waiting or incoming.absent.waiting)
 
     def end(self) -> None:
         """Cancel the handlers and end the calls, since the session is over (law 6)."""
@@ -165,6 +176,7 @@ class Core:
         self.incoming.session.let_go()
         self.outgoing.let_go()
         self.incoming.let_go()
+        self.services.let_go()
         self.writer.let_go()
         self.protocol.let_go()
         self.protocol.share.leave()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
 from trio_rpc.protocol import protocol
+from trio_rpc.services.interfaces import Identifier
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.inspection import RunningHandlers
 from trio_rpc.session.lifecycle import Lifecycle
@@ -35,3 +36,9 @@ class SessionCore(Protocol):
 
     async def ping(self) -> float:
         """Send a Ping, and return the seconds until its Pong."""
+
+    def set_service(self, key: str | Identifier[Any], service: object) -> None:
+        """Add a service for the other end."""
+
+    def remove_service(self, key: str | Identifier[Any]) -> None:
+        """Remove a service."""

@@ -9,10 +9,11 @@ one in the same packet (law 9).
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context as ContextVars
 from typing import Any
 
@@ -34,6 +35,7 @@ from trio_rpc.services.error_maps import refusal
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
+from trio_rpc.session.calls.absent import Arrived, CallsOfAbsentServices
 from trio_rpc.session.calls.callbacks import Callback
 from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.eager import begin, is_awaitable
@@ -108,11 +110,14 @@ class IncomingCalls:
         self.table: Table = {}
         self.running: dict[int, IncomingCall] = {}
         """Calls whose handler has begun and not ended, by a local number."""
-        self.waiting: OrderedDict[int, tuple[m.Request | m.Notification, float]] = OrderedDict()
+        self.waiting: OrderedDict[int, Arrived] = OrderedDict()
         """Calls whose handler may not begin yet, by a local number, with their time of arrival.
 
         Bound: they hold the slots and the credit of ``max_calls`` and ``max_notifications``.
         """
+        self.absent = CallsOfAbsentServices(
+            options.wait_for_service, options.limits.max_waiting_calls
+        )
         self.notifications_running = 0
         self.now = 0.0
         """The time when the current packet arrived."""
@@ -155,6 +160,8 @@ class IncomingCalls:
         else:
             parent_call, method = self._find(request.method, context)
             fits = method is not None and _fits(method, context)
+        if method is None and self._waits_for_service(request.id, request):
+            return None
         if method is None or not fits or request.problem is not None:
             self._answer_error(request.id, refusal(self._why_refused(method, request)))
             return None
@@ -231,6 +238,9 @@ class IncomingCalls:
 
     def _begin_notification(self, message: m.Notification) -> IncomingCall | None:
         method = self.table.get(message.method)
+        if method is None and self._waits_for_service(self._last_notification - 1, message):
+            self._last_notification -= 1
+            return None
         if method is None or method.kind is not _NOTIFICATION or message.problem is not None:
             self._drop_notification(self._why_not(method, message))
             return None
@@ -265,6 +275,35 @@ class IncomingCalls:
             if call is not None:
                 return call
         return None
+
+    def _waits_for_service(self, number: int, message: m.Request | m.Notification) -> bool:
+        """Keep a message whose service is not there, if it may wait; return whether it does."""
+        is_kept = self.absent.keeps(number, message, self.table, self.now)
+        if is_kept:
+            self._lifecycle.look_by(self.absent.first_to_expire)
+        return is_kept
+
+    def service_is_there(self, service: str) -> None:
+        """Let the calls of a service that has been set begin, before all others that wait."""
+        for number, arrived in reversed(self.absent.take_those_of(service)):
+            self.waiting[number] = arrived
+            self.waiting.move_to_end(number, last=False)
+
+    def refuse_late(self, now: float) -> bool:
+        """Refuse the calls that have waited for their service long enough, and tell if any has."""
+        expired = self.absent.take_expired(now)
+        for message in expired:
+            self._refuse(message)
+        if expired:
+            self._lifecycle.activity_ended()
+        return bool(expired)
+
+    def _refuse(self, message: m.Request | m.Notification) -> None:
+        error = missing(self.table, message.method)
+        if isinstance(message, m.Notification):
+            self._drop_notification(error)
+        else:
+            self._answer_error(message.id, refusal(error))
 
     def _why_refused(self, method: BoundMethod | None, request: m.Request) -> CallError:
         context = request.context or {}
@@ -487,19 +526,24 @@ class IncomingCalls:
         call = self.running.get(message.id)
         if call is not None:
             call.cancel(message.reason or "the caller cancelled this call")
-        elif message.id not in self.waiting:
+            is_scope = call.held_scope is not None
+        elif message.id in self.waiting or message.id in self.absent.waiting:
+            is_scope = self._drop_waiting(message.id, NOT_BEGUN).method == SCOPE
+        else:
             return
-        is_scope = self.waiting[message.id][0].method == SCOPE if call is None else call.held_scope
-        if call is None:
-            self._drop_waiting(message.id, NOT_BEGUN)
-        for number, (waiting, _) in list(self.waiting.items()) if is_scope else ():
-            if (waiting.context or {}).get("scope") == message.id:
+        for number, (each, _) in [*self._all_waiting()] if is_scope else ():
+            if (each.context or {}).get("scope") == message.id:
                 self._drop_waiting(number, "the remote scope that it was made in has ended")
 
-    def _drop_waiting(self, call_id: int, why: str) -> None:
-        del self.waiting[call_id]
+    def _all_waiting(self) -> Iterable[tuple[int, Arrived]]:
+        return itertools.chain(self.absent.waiting.items(), self.waiting.items())
+
+    def _drop_waiting(self, call_id: int, why: str) -> m.Request | m.Notification:
+        waiting = self.waiting if call_id in self.waiting else self.absent.waiting
+        message, _ = waiting.pop(call_id)
         if call_id > 0:
             self._answer_error(call_id, {"code": "cancelled", "message": why, "started": False})
+        return message
 
     def let_go(self) -> None:
         """Drop the references to this object. The session is over, and no handler begins."""
@@ -510,7 +554,7 @@ class IncomingCalls:
         """Cancel every handler, since the session is over (law 6)."""
         for call in self.running.values():
             call.cancel(reason)
-        for call_id in list(self.waiting):
+        for call_id, _ in [*self._all_waiting()]:
             self._drop_waiting(call_id, reason)
 
 

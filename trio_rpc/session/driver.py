@@ -186,8 +186,9 @@ class _Driver:
         """Wait for the end. Bound the handshake, then silence, and the time of cancelled calls.
 
         1. Sleep until the session ends, or the earliest of these: the next check for a sign of
-           life, the time to abandon a cancelled call, and the time to stop a closing session.
-        2. Abandon calls and stop the session, if it is time for that.
+           life, the time to abandon a cancelled call, the time to refuse a call that waits for its
+           service, and the time to stop a closing session.
+        2. Abandon and refuse calls, and stop the session, if it is time for that.
         3. If it is time for the next check, but this program was blocked until now, wait as long
            again: meanwhile it could not have noticed a sign of life.
         4. A session that is still opening has had its time for the handshake, and is lost.
@@ -197,10 +198,12 @@ class _Driver:
         silence = _Silence(core)
         self._next_look = trio.current_time() + core.limits.handshake_timeout
         while not lifecycle.is_over:
-            first = min(self._next_look, core.outgoing.first_to_expire)  # (1)
-            await lifecycle.watch(first, shield=self._shield)
+            first = min(core.outgoing.first_to_expire, core.incoming.absent.first_to_expire)
+            await lifecycle.watch(min(first, self._next_look), shield=self._shield)  # (1)
             now = trio.current_time()
             core.outgoing.abandon_late(now)  # (2)
+            if core.incoming.refuse_late(now):
+                core.writer.write_now()
             lifecycle.stop_if_late(now)
             if lifecycle.is_over or now < self._next_look:
                 continue
@@ -284,7 +287,7 @@ class _Driver:
     def _accept_peer(self) -> None:
         # A function that makes services runs in its own context, as handlers do.
         incoming = self._core.incoming
-        incoming.table = copy_of(incoming.context).run(self._core.tables, incoming.session)
+        copy_of(incoming.context).run(self._core.services.begin, incoming.session)
         self._protocol.welcome()
         self._check_open()
 

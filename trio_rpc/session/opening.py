@@ -10,10 +10,11 @@ from typing import Literal, TypeAlias, Unpack
 import trio
 
 from trio_rpc.errors import Fate
-from trio_rpc.services.introspection import with_introspection
-from trio_rpc.services.tables import Table, build_table, is_per_session, resolve
-from trio_rpc.session.core import Core, Tables
+from trio_rpc.services.registration import Services
+from trio_rpc.services.tables import is_per_session, resolve
+from trio_rpc.session.core import Core
 from trio_rpc.session.driver import run, start
+from trio_rpc.session.live_services import MakeServices
 from trio_rpc.session.options import SessionOptions, make_options
 from trio_rpc.session.session import Session
 from trio_rpc.session.streams.scopes import SCOPE, scope_method
@@ -106,31 +107,27 @@ async def serve_session(
         await session.wait_closed()
 
 
-def make_tables(services: object) -> Tables:
-    """Return the function that makes the method table of each session.
+def make_tables(services: object) -> MakeServices:
+    """Return the function that makes the services of each session.
 
-    One table serves all sessions unless ``services`` is a function of the session.
+    All sessions have the same ones unless ``services`` is a function of the session.
     """
     if services is None:
         return _nothing
     if not is_per_session(services):
-        table = _complete(services)
-        return lambda _session: table
-    return lambda session: _complete(resolve(services, session))
+        made = _no_services().having(services)
+        return lambda _session: made
+    return lambda session: _no_services().having(resolve(services, session))
 
 
-def _nothing(_session: object) -> Table:
-    return _table_of_nothing()
+def _nothing(_session: object) -> Services:
+    return _no_services()
 
 
 @functools.cache
-def _table_of_nothing() -> Table:
-    return _complete(None)
-
-
-def _complete(services: object) -> Table:
-    """Make the table of services, and of the methods that every session has."""
-    return {**with_introspection(build_table(services)), SCOPE: scope_method()}
+def _no_services() -> Services:
+    """Make the services of a session that has only the methods that every session has."""
+    return Services({SCOPE: scope_method()})
 
 
 def make_session(core: Core) -> Session:

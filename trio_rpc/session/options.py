@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict
@@ -39,6 +40,7 @@ class SessionOptions(TypedDict, total=False):
     authenticate: Authenticate | None
     error_detail: Detail
     trace: Trace | None
+    wait_for_service: float
 
 
 _NAMES = SessionOptions.__annotations__
@@ -63,10 +65,14 @@ class Options:
             call, such as :func:`trio_rpc.tracing.print_trace`. An exception that it raises is
             logged once for each session, and otherwise ignored. By default there is none, unless
             the environment variable ``TRIO_RPC_TRACE`` asks for one.
+        wait_for_service: seconds that a call of a service that is not there waits for
+            :meth:`Session.set`, before it fails with MethodNotFound; 0 lets it fail at once.
+            ``limits.max_waiting_calls`` bounds their number.
 
     Raises:
         TypeError: an option is of the wrong type.
-        ValueError: ``error_detail`` is not one of the three.
+        ValueError: ``error_detail`` is not one of the three, or ``wait_for_service`` is negative
+            or infinite.
 
     Example:
         >>> async def log(call: trio_rpc.Call, proceed: Any) -> Any:
@@ -89,6 +95,7 @@ class Options:
     authenticate: Authenticate | None = None
     error_detail: Detail = "message"
     trace: Trace | None = DEFAULT_TRACE
+    wait_for_service: float = 0.0
 
     def __post_init__(self) -> None:
         _check_type("limits", self.limits, Limits, "a trio_rpc.Limits")
@@ -99,6 +106,11 @@ class Options:
         _check_type("trace", self.trace, Callable | None, "a function or None")
         check_filters(self.filters)
         check_detail(self.error_detail)
+        _check_type("wait_for_service", self.wait_for_service, int | float, "a number of seconds")
+        if not 0 <= self.wait_for_service < math.inf:
+            raise ValueError(
+                f"wait_for_service must be a number of seconds, not {self.wait_for_service!r}"
+            )
 
 
 def make_options(function: Callable[..., Any], options: Mapping[str, Any]) -> Options:

@@ -14,11 +14,11 @@ from typing import Any, TypeAlias, TypeVar, cast, overload
 import trio
 
 from trio_rpc.channels import ConnectionStates
-from trio_rpc.errors import Fate, LocalProtocolError
+from trio_rpc.errors import Fate
 from trio_rpc.protocol.hello import session_id
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.interfaces import Identifier, name_and_interface
-from trio_rpc.services.proxies import Proxy, RemoteMethod
+from trio_rpc.services.proxies import Proxy, RemoteMethod, remote_method
 from trio_rpc.session.calls.context import handled_call, outgoing_metadata
 from trio_rpc.session.calls.filters import Proceed, call_filtered, filtered
 from trio_rpc.session.calls.incoming_call import IncomingCall
@@ -41,12 +41,6 @@ __all__ = ["Call", "Filter", "Session", "call_of", "current_call"]
 
 T = TypeVar("T")
 _METHOD = Kind.METHOD
-_INSTEAD = {
-    Kind.METHOD: "call it",
-    Kind.NOTIFICATION: "notify it",
-    Kind.STREAM: "open it with stream()",
-    Kind.DUPLEX: "open it with duplex()",
-}
 
 
 class Session:
@@ -164,7 +158,7 @@ class Session:
             SessionClosed: this end has closed the session, or closes it meanwhile.
             SessionBroken: the other end or the network ended the session.
         """
-        remote = self._remote(method, Kind.METHOD)
+        remote = remote_method(self, method, Kind.METHOD)
         if self._is_filtered:
             return await self._call(remote, args, kwargs, abandon_on_cancel=abandon_on_cancel)
         return await self._outgoing.request(
@@ -201,7 +195,7 @@ class Session:
             Exception: in the block, from ``receive``: the exceptions that :meth:`call` raises.
             LocalProtocolError: the method is not a stream.
         """
-        return self._open(self._remote(method, Kind.STREAM), args, kwargs)
+        return self._open(remote_method(self, method, Kind.STREAM), args, kwargs)
 
     @overload
     def duplex(
@@ -231,7 +225,7 @@ class Session:
             Exception: in the block, from ``receive``: the exceptions that :meth:`call` raises.
             LocalProtocolError: the method is not a duplex.
         """
-        return self._open(self._remote(method, Kind.DUPLEX), args, kwargs)
+        return self._open(remote_method(self, method, Kind.DUPLEX), args, kwargs)
 
     def open_scope(self) -> AbstractAsyncContextManager[RemoteScope]:
         """Open a remote scope: ``async with session.open_scope() as scope``.
@@ -272,7 +266,7 @@ class Session:
             SessionClosed: this end has closed the session.
             SessionBroken: the other end or the network ended the session.
         """
-        await self._notify(self._remote(method, Kind.NOTIFICATION), args, kwargs)
+        await self._notify(remote_method(self, method, Kind.NOTIFICATION), args, kwargs)
 
     def invoke(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -304,7 +298,7 @@ class Session:
         remote = (
             method
             if isinstance(method, RemoteMethod) and kind is None
-            else self._remote(method, kind or _METHOD)
+            else remote_method(self, method, kind or _METHOD)
         )
         if remote.kind is Kind.NOTIFICATION:
             return self._notify(remote, args, kwargs)
@@ -328,20 +322,6 @@ class Session:
         if self._is_filtered:
             return await self._call(method, args, kwargs, callback=callback)
         return await self._outgoing.request(method, args, kwargs, callback=callback)
-
-    def _remote(self, method: object, kind: Kind) -> RemoteMethod:
-        """Return the RemoteMethod for a name or a proxy's method, and check its kind."""
-        if isinstance(method, str):
-            return RemoteMethod(self, method, kind)
-        if not isinstance(method, RemoteMethod):
-            raise TypeError(f"a method's name or a proxy's method is needed, not {method!r}")
-        if method.caller is not self:
-            raise ValueError(f"{method!r} belongs to another session")
-        if method.kind is not kind:
-            raise LocalProtocolError(
-                f"{method.name} is a {method.kind.value}: {_INSTEAD[method.kind]} instead"
-            )
-        return method
 
     async def _call(
         self,
@@ -421,6 +401,37 @@ class Session:
         """
         self._core.owner.check()
         return connection_states(self._core.channel, self._core.lifecycle)
+
+    # ── serving ──────────────────────────────────────────────────────────────────────────────
+
+    def set(self, service: str | Identifier[Any], implementation: T) -> T:
+        """Add a service to this session, for the other end to call; return the service.
+
+        Calls that wait for it (``wait_for_service`` of :class:`trio_rpc.Options`) begin.
+
+        Args:
+            service: its name; or an :class:`Identifier`, whose interface its class must fit.
+            implementation: the service, an object with decorated methods.
+
+        Raises:
+            TypeError: ``implementation`` is not a service, or does not fit the interface.
+            ValueError: the name is not legal, or this session has a service with this name.
+            SessionClosed: this end has closed the session.
+            SessionBroken: the other end or the network ended the session.
+        """
+        self._core.set_service(service, implementation)
+        return implementation
+
+    def remove(self, service: str | Identifier[Any]) -> None:
+        """Remove a service from this session; its running calls go on.
+
+        Args:
+            service: its name, or its identifier.
+
+        Raises:
+            LookupError: the session is not over, and has no such service.
+        """
+        self._core.remove_service(service)
 
     # ── closing ──────────────────────────────────────────────────────────────────────────────
 

@@ -52,6 +52,10 @@ class Limits:
     max_call_depth: int = 64
     """Calls nested through any number of programs: an endless loop of calls ends here."""
 
+    max_waiting_calls: int = 64
+    """The peer's calls and notifications at once that wait for a service (``wait_for_service``).
+    Each holds its arguments. Further ones are refused at once."""
+
     stream_items: int = 1024
     """Items of one stream that may be buffered for their consumer."""
 

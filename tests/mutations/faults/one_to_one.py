@@ -70,17 +70,10 @@ FAULTS = (
         CLIENT,
     ),
     fault(
-        "a new target changes the table that other sessions use, too",
-        "one_to_one/service_client.py",
-        "self._table = dict(self._make_table(session))",
-        "self._table = self._make_table(session)",
-        CLIENT,
-    ),
-    fault(
         "a new target waits for the next connection",
         "one_to_one/service_client.py",
-        "        if session is not None:\n            table = made(session)",
-        "        if False:\n            table = made(session)",
+        "        if session is not None and session.is_open:\n",
+        "        if False:\n",
         CLIENT,
     ),
     fault(

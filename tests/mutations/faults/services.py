@@ -6,6 +6,7 @@ from ..fault import fault
 
 FAULTS_TEST = "services/test_faults.py"
 TABLES = "services/test_tables.py"
+LIVE = "session/test_live_services.py"
 
 FAULTS = (
     fault(
@@ -139,8 +140,8 @@ FAULTS = (
     fault(
         "a service may have any name",
         "services/interfaces.py",
-        '    if not isinstance(name, str) or not (name == "" or NAME.fullmatch(name)):\n',
-        "    if not isinstance(name, str):\n",
+        '    return isinstance(name, str) and (name == "" or NAME.fullmatch(name) is not None)\n',
+        "    return isinstance(name, str)\n",
         TABLES,
     ),
     fault(
@@ -261,5 +262,61 @@ FAULTS = (
         "        check_service_name(self.name)\n",
         "",
         "services/test_fitting.py",
+    ),
+    fault(
+        "a service replaces another that has its name",
+        "services/registration.py",
+        "            if name in self.objects:\n                raise ValueError",
+        "            if False:\n                raise ValueError",
+        LIVE,
+    ),
+    fault(
+        "a removed service can still be called",
+        "services/registration.py",
+        "if service_of(key) != name}",
+        "if True}",
+        LIVE,
+    ),
+    fault(
+        "a closed session takes a service",
+        "session/live_services.py",
+        "        if self._lifecycle.is_over:\n            raise",
+        "        if False:\n            raise",
+        LIVE,
+    ),
+    fault(
+        "calls that wait for a service wait for ever",
+        "session/driver.py",
+        "            if core.incoming.refuse_late(now):\n",
+        "            if False:\n",
+        LIVE,
+    ),
+    fault(
+        "any number of calls waits for services",
+        "session/calls/absent.py",
+        "            or len(self.waiting) >= self._most\n",
+        "",
+        LIVE,
+    ),
+    fault(
+        "calls of a service that is there wait for their method",
+        "session/calls/absent.py",
+        "            or any(service_of(name) == service for name in table)\n",
+        "",
+        LIVE,
+    ),
+    fault(
+        "calls that have waited for a service begin in reverse order",
+        "session/dispatch.py",
+        "reversed(self.absent.take_those_of(service))",
+        "iter(self.absent.take_those_of(service))",
+        LIVE,
+    ),
+    fault(
+        "a cancelled call that waits for its service begins all the same",
+        "session/dispatch.py",
+        "        elif message.id in self.waiting or message.id in self.absent.waiting:\n",
+        "        elif message.id in self.waiting:\n",
+        LIVE,
     ),
 )

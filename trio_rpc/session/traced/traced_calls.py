@@ -119,6 +119,16 @@ class TracedIncomingCalls(IncomingCalls):
         self._beginning = self._waiting.pop(id(message), None)
         return super()._begin_notification(message)
 
+    def _waits_for_service(self, number: int, message: m.Request | m.Notification) -> bool:
+        is_kept = super()._waits_for_service(number, message)
+        if is_kept and number < 0 and self._beginning is not None:
+            self._waiting[id(message)] = self._beginning
+        return is_kept
+
+    def _refuse(self, message: m.Request | m.Notification) -> None:
+        self._waiting.pop(id(message), None)
+        super()._refuse(message)
+
     def _start(self, call: IncomingCall) -> IncomingCall | None:
         if call.id < 0 and self._beginning is not None:
             self._notifications[call.id] = self._beginning

@@ -1,0 +1,89 @@
+"""The services of one end: a value that sessions share until one of them changes its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trio_rpc.services.interfaces import Identifier
+from trio_rpc.services.introspection import with_introspection
+from trio_rpc.services.tables import Table, build_table, named_services
+
+__all__ = ["Services", "name_of", "service_of"]
+
+
+def service_of(method: str) -> str:
+    """Return the service in the full name of a method; "" for the service without a name."""
+    return method.rpartition(".")[0]
+
+
+class Services:
+    """Services by name, and the table of the methods that the other end may call.
+
+    Never changed: :meth:`having` and :meth:`without` return others. So all sessions of a server may
+    have the same one.
+
+    Args:
+        built_in: the methods that every session has.
+        objects: the services by name.
+        methods: the methods of the services.
+
+    Attributes:
+        objects: the services by name.
+        table: the methods of the services, and those that every session has.
+
+    Raises:
+        ValueError: a service is named ``trio_rpc``.
+    """
+
+    __slots__ = ("_built_in", "_methods", "objects", "table")
+
+    def __init__(
+        self,
+        built_in: Table,
+        objects: Mapping[str, object] | None = None,
+        methods: Table | None = None,
+    ) -> None:
+        self.objects: Mapping[str, object] = objects or {}
+        self._built_in = built_in
+        self._methods = methods or {}
+        self.table: Table = {**with_introspection(self._methods), **built_in}
+
+    def having(self, services: object) -> Services:
+        """Return these services and others.
+
+        Args:
+            services: services as :func:`build_table` takes them.
+
+        Raises:
+            TypeError: one of them is not a service, or does not fit its interface.
+            ValueError: one of them has an illegal name, or the name of another.
+        """
+        objects = {name: obj for name, obj, _ in named_services(services)}
+        return self.joined(Services({}, objects, build_table(services)))
+
+    def joined(self, other: Services) -> Services:
+        """Return these services and those of ``other``. Raises ValueError for a common name."""
+        for name in other.objects:
+            if name in self.objects:
+                raise ValueError(f"there is already a service with the name {name!r}")
+        return Services(
+            self._built_in,
+            {**self.objects, **other.objects},
+            {**self._methods, **other._methods},
+        )
+
+    def without(self, name: str) -> Services:
+        """Return these services without one of them. Raises LookupError if it is not there."""
+        if name not in self.objects:
+            raise LookupError(f"there is no service with the name {name!r:.200}")
+        return Services(
+            self._built_in,
+            {key: obj for key, obj in self.objects.items() if key != name},
+            {key: one for key, one in self._methods.items() if service_of(key) != name},
+        )
+
+
+def name_of(service: str | Identifier[Any]) -> str:
+    """Return the name of a service that is given by name or by identifier."""
+    return service.name if isinstance(service, Identifier) else service
