@@ -435,6 +435,43 @@ def test_exception_groups_cannot_be_declared():
             method(raises=(group,))
 
 
+def test_an_exception_that_only_its_own_module_can_make_cannot_be_declared():
+    pydantic = pytest.importorskip("pydantic")
+    with pytest.raises(TypeError, match="ValidationError, which only its own module can make"):
+        method(raises=(KeyError, pydantic.ValidationError))
+    # Its base can be declared, and its text arrives.
+    try:
+        pydantic.TypeAdapter(int).validate_python("x")
+    except pydantic.ValidationError as exc:
+        arrived = travel(exc, (ValueError,))
+    assert type(arrived) is ValueError
+    assert "valid integer" in arrived.__notes__[0]
+
+
+class _Coded(Exception):
+    pass
+
+
+class _CodedBetter(_Coded):
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
+
+    def __str__(self):
+        return f"the code was {self.code}"
+
+
+def test_a_subclass_that_arrives_as_its_base_keeps_its_text_in_a_note():
+    arrived = travel(_CodedBetter(7), (_Coded,))
+    assert (type(arrived), str(arrived)) == (_Coded, "7")
+    assert arrived.__notes__[0].endswith("_CodedBetter: the code was 7")
+
+
+def test_the_text_of_a_subclass_is_not_repeated_if_its_base_has_the_same():
+    arrived = travel(type("Other", (_Coded,), {})(7), (_Coded,))
+    assert arrived.__notes__ == [f"raised as {__name__}.Other"]
+
+
 def test_a_note_names_a_lost_named_tuple_in_args():
     point = collections.namedtuple("point", "x")  # noqa: PYI024
     assert travel(ValueError(point(1)), ()).__notes__ == [

@@ -677,3 +677,62 @@ def test_annotations_may_use_a_variable_of_the_closure_that_is_assigned_later():
         return signature
 
     assert service().bind([5], None) == ([5], {})
+
+
+class Collects:
+    def plain(self, **kwargs): ...
+
+    def named_otherwise(me, first, **kwargs): ...  # noqa: N805
+
+    def positional_only(self, /, **kwargs): ...
+
+    @classmethod
+    def of_class(cls, **kwargs): ...
+
+    @staticmethod
+    def static(**kwargs): ...
+
+    def __call__(self, **kwargs): ...
+
+
+@functools.wraps(Collects.plain)
+def _wrapper(*args, **kwargs):
+    return Collects.plain(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("function", "refused"),
+    [
+        (Collects().plain, {"self"}),
+        (Collects().named_otherwise, {"me"}),
+        (Collects().positional_only, set()),
+        (Collects.of_class, {"cls"}),
+        (Collects.static, set()),
+        (Collects(), {"self"}),
+        (functools.partial(Collects().plain), {"self"}),
+        (functools.partial(Collects().named_otherwise, 1), {"me", "first"}),
+        (functools.partial(lambda a, b=1, **kwargs: None, 1), {"a"}),
+        (functools.partial(lambda a, /, **kwargs: None, 1), set()),
+        (functools.partial(_wrapper, Collects()), {"self"}),
+    ],
+)
+def test_a_name_that_binding_has_used_up_cannot_be_given_by_name(function, refused):
+    signature = Signature(function, skip_self=False, name="f")
+    for name in ("self", "cls", "me", "a", "first", "other"):
+        required = {} if "first" not in signature.text or name == "first" else {"first": 1}
+        arguments = {name: 1, **required}
+        if name in refused:
+            with pytest.raises(InvalidArguments, match=rf"^f\(\) has no parameter '{name}'$"):
+                signature.bind([], arguments)
+            with pytest.raises(TypeError):
+                function(**arguments)
+        else:
+            signature.bind([], arguments)
+            function(**arguments)
+
+
+def test_a_method_cannot_collect_self():
+    with pytest.raises(InvalidArguments, match="has no parameter 'self'") as caught:
+        Signature(Collects.plain).bind([], {"self": 1})
+    assert caught.value.parameter == "self"
+    Signature(Collects.positional_only).bind([], {"self": 1})

@@ -9,11 +9,21 @@ import itertools
 import unicodedata
 
 import pytest
+import trio
 
+import trio_rpc
 from trio_rpc.errors import Fate, InvalidArguments, MethodNotFound
 from trio_rpc.services.decorators import Kind, duplex, method, notification, stream
 from trio_rpc.services.proxies import Proxy
-from trio_rpc.services.tables import build_table, describe, missing, resolve, wrong_kind
+from trio_rpc.services.tables import (
+    build_table,
+    check_maker,
+    describe,
+    missing,
+    resolve,
+    wrong_kind,
+)
+from trio_rpc.testing import memory_channel_pair
 
 
 class Gone(Exception):
@@ -471,3 +481,68 @@ def test_a_result_annotation_that_cannot_be_hashed_is_refused():
             TypeError, match="numbers: the annotation of its result cannot be check"
         ):
             use()
+
+
+def _without_session(): ...
+
+
+def _with_two(session, name): ...
+
+
+class _MadeAlone(Market):
+    def __init__(self): ...
+
+
+class _MadeByName(Market):
+    def __init__(self, *, session): ...
+
+
+async def _async(session): ...
+
+
+def _generator(session):
+    yield {}
+
+
+@pytest.mark.parametrize(
+    ("services", "why"),
+    [
+        (_without_session, "must take the session: too many positional arguments"),
+        (_with_two, "must take the session: missing a required argument: 'name'"),
+        (functools.partial(_with_two, 1, 2), "must take the session: too many"),
+        (Market, "the class Market cannot be made with a session.*: give an instance of it"),
+        (_MadeAlone, "the class _MadeAlone cannot be made with a session"),
+        (_MadeByName, "the class _MadeByName cannot be made with a session"),
+        (_async, "must be a plain def"),
+        (functools.partial(_async), "must be a plain def"),
+        (_generator, "must be a plain def"),
+    ],
+)
+async def test_a_function_that_can_make_no_services_is_refused_before_there_is_a_session(
+    services, why
+):
+    ours, _theirs = memory_channel_pair()
+    with trio.fail_after(10):
+        with pytest.raises(TypeError, match=why):
+            await trio_rpc.serve(services, "tcp://127.0.0.1:0")
+        with pytest.raises(TypeError, match=why):
+            await trio_rpc.serve_session(ours, services)
+
+
+class _MadeWithSession(Market):
+    def __init__(self, session): ...
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _MadeWithSession,
+        functools.partial(_with_two, name=1),
+        lambda *args: Market(),
+        lambda session, other=1: Market(),
+        {"market": Market()}.get,  # Python cannot tell how some built-in functions are called
+        dict,
+    ],
+)
+def test_a_function_that_may_make_services_is_accepted(make):
+    check_maker(make)

@@ -790,3 +790,29 @@ async def test_a_method_that_dispatches_on_the_type_of_its_argument_may_be_a_cal
     async with session_pair(Tells(), None) as (_, session):
         await session.proxy("", Tells).one(dispatches.take)
     assert dispatches.got == ["a quote of 1.0"]
+
+
+class _Unsendable:
+    def __call__(self, _text):
+        return self
+
+
+async def _answers_later(_text):
+    await trio.lowlevel.checkpoint()
+    return object()
+
+
+async def _passes_on(_call, proceed):
+    return await proceed()
+
+
+@pytest.mark.parametrize("filters", [(), (_passes_on,)])
+@pytest.mark.parametrize(
+    "function", [lambda _: object(), _answers_later, _Unsendable(), MagicMock()]
+)
+async def test_a_callback_that_returns_none_may_return_what_cannot_be_sent(
+    session_pair, function, filters
+):
+    options = {"filters": filters}
+    async with session_pair(Desk(), None, options_b=options) as (_, session):
+        assert await session.proxy("", Desk).tell(function) == "None"

@@ -12,7 +12,7 @@ from trio_rpc.cli.exits import Usage
 from trio_rpc.cli.terminal import safe
 from trio_rpc.services.interfaces import marked_methods
 from trio_rpc.services.introspection import with_introspection
-from trio_rpc.services.tables import build_table, is_per_session
+from trio_rpc.services.tables import build_table, check_maker, is_per_session
 
 __all__ = ["load_services"]
 
@@ -47,12 +47,13 @@ def load_services(target: str) -> object:
 
 def _check(target: str, services: object) -> None:
     """Report now the faults of services that would otherwise fail each session."""
-    if is_per_session(services):
-        if isinstance(services, type) and not marked_methods(services):
-            raise Usage(f"{target} cannot be served: the class has no methods marked with @method")
-        return
     try:
-        with_introspection(build_table(services))
+        if not is_per_session(services):
+            with_introspection(build_table(services))
+        elif isinstance(services, type) and not marked_methods(services):
+            raise TypeError("the class has no methods marked with @method")  # noqa: TRY301
+        else:
+            check_maker(services)  # type: ignore[arg-type]  # it is a function
     except (TypeError, ValueError) as exc:
         raise Usage(f"{target} cannot be served: {safe(exc)}") from exc
 

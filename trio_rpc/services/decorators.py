@@ -21,6 +21,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, overl
 import trio
 
 from trio_rpc.services.annotations import remember_names
+from trio_rpc.services.exceptions import is_rebuildable
 
 __all__ = [
     "Kind",
@@ -291,6 +292,11 @@ def checked_raises(raises: object) -> Raises:
         if issubclass(cls, BaseExceptionGroup):
             raise TypeError(
                 f"raises= contains the group {cls.__name__}: declare the exceptions in it instead"
+            )
+        if not is_rebuildable(cls):
+            raise TypeError(
+                f"raises= contains {cls.__qualname__}, which only its own module can make, so it"
+                " cannot arrive as itself: catch it, and raise an exception of your own"
             )
     names = [wire_name(cls) for cls in raises]
     if len(set(names)) < len(set(raises)):

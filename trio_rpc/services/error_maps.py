@@ -246,7 +246,8 @@ class _Writer:
             return self._write_undeclared(exc)
         plan = plan_of(declared)
         args, replaced = self._sendable_args(exc)
-        error = self._raised_map(wire_name(declared), _text_of(exc))
+        text = _text_of(exc)
+        error = self._raised_map(wire_name(declared), text)
         error["args"] = args
         notes = _notes_of(exc)
         state, lost = plan.read(exc)
@@ -260,7 +261,7 @@ class _Writer:
         if lost:
             notes.insert(0, f"lost on its way: {', '.join(map(str, lost[:MAX_ARGS]))}")
         if declared is not type(exc):
-            notes.insert(0, f"raised as {_full_name(type(exc))}")
+            notes.insert(0, _raised_as(exc, declared, text))
         if replaced:
             notes.insert(0, "some arguments could not be sent and are shown as text")
         return self._with_notes(error, notes)
@@ -481,6 +482,19 @@ def _notes_of(exc: BaseException) -> list[str]:
 
 def _full_name(cls: type[BaseException]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _raised_as(exc: BaseException, declared: type[BaseException], text: str) -> str:
+    """Return the note of an exception that arrives as one of its base classes.
+
+    It has the exception's text, unless an instance of that base class has the same.
+    """
+    note = f"raised as {_full_name(type(exc))}"
+    try:
+        shown: object = declared.__str__(exc)
+    except Exception:  # noqa: BLE001 - it is the user's code
+        shown = None
+    return note if shown == text else f"{note}: {text}"
 
 
 def _text_of(exc: BaseException) -> str:

@@ -32,7 +32,7 @@ from trio_rpc.services.conversion import adapt
 from trio_rpc.services.converters import check_supported, make_reader
 from trio_rpc.services.costs import Read
 
-__all__ = ["Plan", "plan_of", "set_cause", "set_notes"]
+__all__ = ["Plan", "is_rebuildable", "plan_of", "set_cause", "set_notes"]
 
 HEAP_TYPE: Final = 1 << 9
 """The flag that all classes have except those built into Python."""
@@ -226,6 +226,18 @@ class Plan:
         return bound, {name: value for name, value in state.items() if name in self.fields}
 
 
+def is_rebuildable(cls: type[BaseException]) -> bool:
+    """Return whether instances of a class can be made without its own constructor.
+
+    A class of an extension module may hold values that only its own code can make.
+    """
+    try:
+        _built_in_base(cls).__new__(cls)
+    except TypeError:
+        return False
+    return True
+
+
 def plan_of(cls: type[BaseException]) -> Plan:
     """Return the plan of an exception class. It is made once."""
     return _plan_of(cls)  # type: ignore[arg-type]  # a class has a hash
@@ -234,9 +246,7 @@ def plan_of(cls: type[BaseException]) -> Plan:
 @functools.lru_cache(maxsize=512)
 def _plan_of(cls: type[BaseException]) -> Plan:
     """Make the plan of a class. Bounds: the size of the cache, and MAX_NAMES attributes each."""
-    base: Any = cls
-    while base.__flags__ & HEAP_TYPE:
-        base = base.__base__
+    base = _built_in_base(cls)
     built_in = next((one for one in base.__mro__ if one in _BUILT_IN), None)
     init = inspect.getattr_static(cls, "__init__")
     init = inspect.unwrap(init) if inspect.isfunction(init) else None
@@ -270,6 +280,13 @@ def _plan_of(cls: type[BaseException]) -> Plan:
         frozenset(one.name for one in named if one.default is Parameter.empty),
         has_constructor=init is not None,
     )
+
+
+def _built_in_base(cls: type[BaseException]) -> Any:
+    base: Any = cls
+    while base.__flags__ & HEAP_TYPE:
+        base = base.__base__
+    return base
 
 
 def set_notes(exc: BaseException, notes: list[str]) -> None:

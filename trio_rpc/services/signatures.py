@@ -105,6 +105,7 @@ class Signature:
         "_plain",
         "_positional",
         "_shapes",
+        "_taken",
         "callbacks",
         "method",
         "takes_task_status",
@@ -129,6 +130,7 @@ class Signature:
         self.callbacks: dict[str, bool] = {}
         """Parameters for callbacks that can be given by name, and whether each is required."""
         self._first = parameters[0].name if parameters else ""
+        self._taken = _taken(types.MethodType(function, _Unbound) if skip_self else function)
         self._positional: list[_Parameter] = []
         self._named: dict[str, _Parameter] = {}
         self._extra_positional: _Parameter | None = None
@@ -505,7 +507,7 @@ class Signature:
         return bound
 
     def _bind_extra(self, name: str, value: Any, read: Read) -> Any:
-        if self._extra_keywords is None or name == TASK_STATUS:
+        if self._extra_keywords is None or name == TASK_STATUS or name in self._taken:
             shown = quoted(name)
             text = f"{self.method}() has no parameter {shown}"
             if any(one.name == name and not one.by_name for one in self._positional):
@@ -566,6 +568,29 @@ def _signature(name: str, function: Callable[..., Any], *, skip_self: bool) -> i
     except ValueError as exc:
         why = "has no place for self: write (self, ...)" if skip_self else f"cannot be read: {exc}"
         raise TypeError(f"{name}: its signature {why}") from None
+
+
+def _taken(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names that ``**kwargs`` of a function cannot collect.
+
+    These are parameters that binding the function has filled by position, such as ``self``. Its
+    signature does not show them, but Python refuses arguments with their names.
+    """
+    if isinstance(function, functools.partial):
+        inner, count = function.func, len(function.args)
+    elif isinstance(function, types.MethodType):
+        inner, count = function.__func__, 1
+    elif not inspect.isroutine(function) and not isinstance(function, type):
+        call = getattr(function, "__call__", None)  # noqa: B004 - it is read, and not only tested
+        return _taken(call) if isinstance(call, types.MethodType) else frozenset()
+    else:
+        return frozenset()
+    try:
+        filled = list(inspect.signature(inner).parameters.values())[:count]
+    except (TypeError, ValueError):
+        filled = []
+    by_name = (one.name for one in filled if one.kind is Parameter.POSITIONAL_OR_KEYWORD)
+    return _taken(inner).union(by_name)
 
 
 class _Unbound:

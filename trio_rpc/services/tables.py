@@ -27,6 +27,7 @@ __all__ = [
     "BoundMethod",
     "Table",
     "build_table",
+    "check_maker",
     "describe",
     "is_per_session",
     "missing",
@@ -48,6 +49,7 @@ class BoundMethod:
         signature: checks the arguments.
         raises: the exception classes that reach the caller as themselves.
         doc: the docstring as written, or "" without one.
+        drops_result: whether its result is not sent, because its caller expects None.
     """
 
     name: str
@@ -57,9 +59,12 @@ class BoundMethod:
     signature: Signature = field(repr=False)
     raises: Raises = ()
     doc: str = field(default="", repr=False)
+    drops_result: bool = False
 
 
 Table: TypeAlias = dict[str, BoundMethod]
+
+_NOT_PLAIN: Final = "the function that makes a session's services must be a plain def"
 
 
 def is_per_session(services: object) -> bool:
@@ -73,6 +78,36 @@ def is_per_session(services: object) -> bool:
     return callable(services)
 
 
+def check_maker(make: Callable[..., Any]) -> None:
+    """Raise TypeError for a function that could not make the services of any session.
+
+    Args:
+        make: a function or class, of which :func:`is_per_session` is true.
+    """
+    kinds = (
+        inspect.iscoroutinefunction,
+        inspect.isgeneratorfunction,
+        inspect.isasyncgenfunction,
+    )
+    if any(is_kind(make) for is_kind in kinds):
+        raise TypeError(_NOT_PLAIN)
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):
+        return  # Python cannot tell how it is called
+    try:
+        signature.bind(None)
+    except TypeError as exc:
+        if isinstance(make, type):
+            raise TypeError(
+                f"the class {make.__name__} cannot be made with a session as its argument ({exc}):"
+                " give an instance of it"
+            ) from None
+        raise TypeError(
+            f"the function that makes a session's services must take the session: {exc}"
+        ) from None
+
+
 def resolve(services: object, session: object) -> object:
     """Return the services of one session, which a function may make.
 
@@ -83,7 +118,7 @@ def resolve(services: object, session: object) -> object:
     made = services(session)  # type: ignore[operator]
     if inspect.iscoroutine(made):
         made.close()
-        raise TypeError("the function that makes a session's services must be a plain def")
+        raise TypeError(_NOT_PLAIN)
     return made
 
 

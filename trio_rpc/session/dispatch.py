@@ -445,7 +445,7 @@ class IncomingCalls:
             self._answer_error(call.id, {**NOT_TAKEN})
         elif self._protocol.ours is not _ENDED:  # else the session's end was the answer
             try:
-                self._protocol.reply(call.id, result)
+                self._protocol.reply(call.id, None if call.method.drops_result else result)
             except EncodeError as exc:
                 message = f"the result of {call.method.name} cannot be sent: {exc}"
                 self._answer_error(call.id, {"code": "internal", "message": message})

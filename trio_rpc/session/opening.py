@@ -11,7 +11,7 @@ import trio
 
 from trio_rpc.errors import Fate
 from trio_rpc.services.registration import Services
-from trio_rpc.services.tables import is_per_session, resolve
+from trio_rpc.services.tables import check_maker, is_per_session, resolve
 from trio_rpc.session.core import Core
 from trio_rpc.session.driver import run, start
 from trio_rpc.session.live_services import MakeServices
@@ -117,6 +117,7 @@ def make_tables(services: object) -> MakeServices:
     if not is_per_session(services):
         made = _no_services().having(services)
         return lambda _session: made
+    check_maker(services)  # type: ignore[arg-type]  # it is a function
     return lambda session: _no_services().having(resolve(services, session))
 
 

@@ -153,8 +153,8 @@ FAULTS = (
     fault(
         "task_status can be passed as an argument by the peer",
         "services/signatures.py",
-        "        if self._extra_keywords is None or name == TASK_STATUS:\n",
-        "        if self._extra_keywords is None:\n",
+        "        if self._extra_keywords is None or name == TASK_STATUS or name in self._taken:\n",
+        "        if self._extra_keywords is None or name in self._taken:\n",
         "services/test_signatures.py",
     ),
     fault(

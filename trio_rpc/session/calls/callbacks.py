@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import AsyncIterable, Callable, Coroutine
 from typing import Any, NamedTuple, TypeAlias
 
@@ -201,6 +202,7 @@ def _as_method(
         is_async=inspect.iscoroutinefunction(function),
         signature=_signature_of(function, given),
         raises=raises,
+        drops_result=given.result in (None, types.NoneType),
     )
 
 
