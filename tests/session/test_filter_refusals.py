@@ -399,3 +399,52 @@ async def test_law_15_operations_on_a_duplex_of_a_broken_session_raise_with_fate
                             await operation()
                         found.append((caught.value.fate, type(caught.value.__cause__)))
     assert found == [(Fate.UNKNOWN, trio.BrokenResourceError)] * 3
+
+
+@pytest.mark.parametrize(
+    ("side", "name"),
+    [(a, b) for a in ("options_a", "options_b") for b in ("stream", "duplex", "scope")][:-1],
+)
+async def test_a_filter_that_returns_without_proceeding_opens_nothing(session_pair, name, side):
+    async def answers(_call, _proceed):
+        await trio.lowlevel.checkpoint()
+        return 1
+
+    service = Service()
+    async with session_pair(service, None, **{side: {"filters": [answers]}}) as (_, session):
+        with pytest.raises(RuntimeError, match="returned without proceeding, so nothing was"):
+            await use(session, name)
+        assert await session.call("work") == 1  # but a filter may answer a call
+    assert service.ran == 0
+
+
+@pytest.mark.parametrize("name", ["work", "plain", "stream", "duplex"])
+async def test_a_filter_cannot_proceed_after_it_has_answered(session_pair, name):
+    kept = []
+
+    async def keeps(_call, proceed):
+        kept.append(proceed)
+        return 1
+
+    service = Service()
+    async with session_pair(service, None, options_a={"filters": [keeps]}) as (_, session):
+        with contextlib.suppress(RuntimeError):
+            await use(session, name)
+        with pytest.raises(RuntimeError, match="proceeded after it had answered the call"):
+            await kept[0]()
+    assert service.ran == 0
+
+
+async def test_a_filter_of_the_caller_cannot_open_a_block_after_it_has_returned(session_pair):
+    kept = []
+
+    async def keeps(_call, proceed):
+        kept.append(proceed)
+
+    service = Service()
+    async with session_pair(service, None, options_b={"filters": [keeps]}) as (_, session):
+        with pytest.raises(RuntimeError, match="returned without proceeding"):
+            await use(session, "stream")
+        with pytest.raises(RuntimeError, match="proceeded after it had returned"):
+            await kept[0]()
+    assert service.ran == 0

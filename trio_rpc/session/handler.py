@@ -102,13 +102,33 @@ def call_handler(
     if call.method.is_async and not filters:
         return invoke(call)  # type: ignore[no-any-return]
 
+    return _call_filtered(filters, call) if filters else _proceed(call)
+
+
+async def _proceed(call: IncomingCall) -> Any:
+    result = invoke(call)
+    return await result if is_awaitable(result) else result
+
+
+async def _call_filtered(filters: Sequence[Filter], call: IncomingCall) -> Any:
+    """Call the handler inside all filters, unless they refuse it or answer in its place."""
+    name, is_over = call.method.name, False
+
     async def proceed() -> Any:
         if call.has_begun:
-            raise RuntimeError(f"{call.method.name}: a filter of the serving end proceeded twice")
-        result = invoke(call)
-        return await result if is_awaitable(result) else result
+            raise RuntimeError(f"{name}: a filter of the serving end proceeded twice")
+        if is_over:
+            raise RuntimeError(f"{name}: a filter proceeded after it had answered the call")
+        return await _proceed(call)
 
-    return apply_filters(filters, call_of(call), proceed)
+    try:
+        result = await apply_filters(filters, call_of(call), proceed)
+    finally:
+        is_over = True
+    if not call.has_begun and (call.sender is not None or call.held_scope is not None):
+        # Without this error, the caller would see a complete stream without items.
+        raise RuntimeError(f"{name}: a filter returned without proceeding, so nothing was opened")
+    return result
 
 
 async def run_handler(

@@ -113,4 +113,32 @@ FAULTS = (
         "    annotation = annotation\n",
         "gateway/test_values.py",
     ),
+    fault(
+        "the result of a callback that returns None is sent",
+        "session/calls/callbacks.py",
+        "        drops_result=given.result in (None, types.NoneType),\n",
+        "        drops_result=False,\n",
+        "session/test_callback_values.py",
+    ),
+    fault(
+        "a filter may run a handler after the call has been answered",
+        "session/handler.py",
+        "        if is_over:\n",
+        "        if False:\n",
+        "session/test_filter_refusals.py",
+    ),
+    fault(
+        "a stream that a filter has not opened looks complete",
+        "session/handler.py",
+        "    if not call.has_begun and (call.sender is not None or call.held_scope is not None):\n",
+        "    if False:\n",
+        "session/test_filter_refusals.py",
+    ),
+    fault(
+        "a filter of the caller may open a block after it has returned",
+        "session/calls/filters.py",
+        "            if is_over:\n",
+        "            if False:\n",
+        "session/test_filter_refusals.py",
+    ),
 )

@@ -94,10 +94,12 @@ async def filtered(
     left = trio.Event()
 
     async def run(*, task_status: trio.TaskStatus[T]) -> None:
-        has_begun = False
+        has_begun = is_over = False
 
         async def proceed() -> None:
             nonlocal has_begun
+            if is_over:
+                raise RuntimeError("a filter proceeded after it had returned")
             if has_begun:
                 raise RuntimeError("a filter proceeded twice, but a block is opened only once")
             has_begun = True
@@ -105,7 +107,12 @@ async def filtered(
                 task_status.started(opened)
                 await left.wait()
 
-        await call_filtered(filters, call, proceed)
+        try:
+            await call_filtered(filters, call, proceed)
+        finally:
+            is_over = True
+        if not has_begun:
+            raise RuntimeError("a filter returned without proceeding, so nothing was opened")
 
     with one_exception() as body:
         async with trio.open_nursery() as nursery:
