@@ -9,8 +9,6 @@ can name the parameter.
 from __future__ import annotations
 
 import functools
-import inspect
-import types
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Any, Final, NamedTuple, Unpack, get_args, get_origin
@@ -21,6 +19,7 @@ import trio
 from trio_rpc.errors import DecodeError, InvalidArguments
 from trio_rpc.services.aliases import UNIONS, bare, identity, is_never
 from trio_rpc.services.annotations import Annotations, Names
+from trio_rpc.services.binding import shown_signature, signature_as_bound, taken_names
 from trio_rpc.services.complaints import complaint
 from trio_rpc.services.conversion import adapt, is_function
 from trio_rpc.services.converters import (
@@ -123,14 +122,13 @@ class Signature:
         given: FunctionTypes | None = None,
     ) -> None:
         self.method: str = name or str(getattr(function, "__qualname__", function))
-        signature = _signature(self.method, function, skip_self=skip_self)
+        signature = signature_as_bound(self.method, function, skip_self=skip_self)
         parameters = list(signature.parameters.values())
         self._annotations = Annotations(function, like, owner, signature)
         self._given = given
         self.callbacks: dict[str, bool] = {}
         """Parameters for callbacks that can be given by name, and whether each is required."""
         self._first = parameters[0].name if parameters else ""
-        self._taken = _taken(types.MethodType(function, _Unbound) if skip_self else function)
         self._positional: list[_Parameter] = []
         self._named: dict[str, _Parameter] = {}
         self._extra_positional: _Parameter | None = None
@@ -141,8 +139,9 @@ class Signature:
             self._add(parameter)
         if given is not None:
             self._add_given(given)
+        self._taken = self._taken_names(function, skip_self=skip_self)
         self._plain, self._shapes = self._short_cuts()
-        self.text = _shown(signature, parameters)
+        self.text = shown_signature(signature, leave_out=TASK_STATUS)
 
     @property
     def parameters(self) -> Parameters:
@@ -369,6 +368,12 @@ class Signature:
             return given.positional[position]
         return given.named.get(parameter.name, given.more)
 
+    def _taken_names(self, function: Callable[..., Any], *, skip_self: bool) -> frozenset[str]:
+        """Return the names that ``**kwargs`` cannot collect, if there is one."""
+        if self._extra_keywords is None:
+            return frozenset()
+        return taken_names(function, skip_self=skip_self)
+
     def _add_given(self, given: FunctionTypes) -> None:
         """Apply the given types to the arguments that ``*args`` and ``**kwargs`` collect."""
         rest = self._extra_positional
@@ -559,64 +564,6 @@ def checked(name: str, convert: Convert | None, what: str = "result") -> Convert
             raise DecodeError(f"the {what} of {name}: {complaint(exc)}") from None
 
     return check
-
-
-def _signature(name: str, function: Callable[..., Any], *, skip_self: bool) -> inspect.Signature:
-    """Return the signature of a callable, without the parameter that binding it would fill."""
-    try:
-        return inspect.signature(types.MethodType(function, _Unbound) if skip_self else function)
-    except ValueError as exc:
-        why = "has no place for self: write (self, ...)" if skip_self else f"cannot be read: {exc}"
-        raise TypeError(f"{name}: its signature {why}") from None
-
-
-def _taken(function: Callable[..., Any]) -> frozenset[str]:
-    """Return the names that ``**kwargs`` of a function cannot collect.
-
-    These are parameters that binding the function has filled by position, such as ``self``. Its
-    signature does not show them, but Python refuses arguments with their names.
-    """
-    if isinstance(function, functools.partial):
-        inner, count = function.func, len(function.args)
-    elif isinstance(function, types.MethodType):
-        inner, count = function.__func__, 1
-    elif not inspect.isroutine(function) and not isinstance(function, type):
-        call = getattr(function, "__call__", None)  # noqa: B004 - it is read, and not only tested
-        return _taken(call) if isinstance(call, types.MethodType) else frozenset()
-    else:
-        return frozenset()
-    try:
-        filled = list(inspect.signature(inner).parameters.values())[:count]
-    except (TypeError, ValueError):
-        filled = []
-    by_name = (one.name for one in filled if one.kind is Parameter.POSITIONAL_OR_KEYWORD)
-    return _taken(inner).union(by_name)
-
-
-class _Unbound:
-    """Stands for the object that a method is bound to."""
-
-
-class _Unquoted(str):
-    """An annotation that was left as text, shown as it was written."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def _shown(signature: inspect.Signature, parameters: list[Parameter]) -> str:
-    def unquoted(annotation: Any) -> Any:
-        return _Unquoted(annotation) if isinstance(annotation, str) else annotation
-
-    shown = [
-        one.replace(annotation=unquoted(one.annotation))
-        for one in parameters
-        if one.name != TASK_STATUS
-    ]
-    result = unquoted(signature.return_annotation)
-    return str(signature.replace(parameters=shown, return_annotation=result))
 
 
 def _is_json(read: Read) -> bool:

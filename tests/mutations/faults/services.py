@@ -342,7 +342,7 @@ FAULTS = (
     ),
     fault(
         "arguments that a partial has filled may be given by name",
-        "services/signatures.py",
+        "services/binding.py",
         "        inner, count = function.func, len(function.args)\n",
         "        inner, count = function.func, 0\n",
         "services/test_signatures.py",
