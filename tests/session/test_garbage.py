@@ -548,7 +548,17 @@ async def fail_in_a_handshake():
         raise ConnectionError("it has failed")
 
 
-@pytest.mark.parametrize("wait", [wait_for_a_packet, wait_for_a_handshake, fail_in_a_handshake])
+async def be_cancelled_in_a_handshake():
+    with trio.CancelScope() as scope:
+        async with time_limit(1, "no handshake"):
+            scope.cancel()
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [wait_for_a_packet, wait_for_a_handshake, fail_in_a_handshake, be_cancelled_in_a_handshake],
+)
 async def test_an_expired_or_failed_time_limit_leaves_no_garbage(autojump_clock, wait):
     async def scenario():
         with contextlib.suppress(OSError, trio.BrokenResourceError):

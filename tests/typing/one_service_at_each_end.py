@@ -10,6 +10,7 @@ import trio
 
 import trio_rpc
 from trio_rpc import ConnectionHandler, ServiceClient, ServiceProvider
+from trio_rpc.channels import serve_forwarding
 
 
 class Market:
@@ -73,7 +74,7 @@ async def handlers(channel: trio.abc.Channel[bytes]) -> None:
     await handler(channel, name="crypto")
     await trio_rpc.serve_connections([handler, untyped, from_class], "tcp://127.0.0.1:0")
     route: Callable[..., Awaitable[object]] = handler
-    await trio_rpc.channels.serve_forwarding({"markets/{name}": route}, "tcp://127.0.0.1:0")
+    await serve_forwarding({"markets/{name}": route}, "tcp://127.0.0.1:0")
 
 
 async def providers() -> None:

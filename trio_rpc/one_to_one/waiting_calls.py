@@ -72,6 +72,29 @@ class Over:
 State: TypeAlias = Waiting | Open | Over
 
 
+class _Gate:
+    """Tells how many of the waiting calls may go on.
+
+    The queue of calls refers to this object, and not to the one that owns the queue, so no cycle is
+    left for the garbage collector.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.state: State = Waiting()
+        self.turn: _Turn | None = None
+        self._grace = grace
+
+    def room(self) -> int:
+        """Return how many of the waiting calls may go on."""
+        state = self.state
+        if isinstance(state, Over):
+            return UNLIMITED if state.is_final else 0
+        if isinstance(state, Waiting) or self.turn is not None:
+            return 0
+        # A session that is closing takes no new calls: they wait for the next one, if they may.
+        return 1 if self._grace == 0 or state.session.is_open else 0
+
+
 class WaitingCalls:
     """Makes the calls of a proxy on the current session, or lets them wait for one.
 
@@ -83,11 +106,10 @@ class WaitingCalls:
     def __init__(self, max_waiting: int, grace: float) -> None:
         self._max_waiting = max_waiting
         self._grace = grace
-        self._state: State = Waiting()
-        self._queue = Admission(self._room)
+        self._gate = _Gate(grace)
+        self._queue = Admission(self._gate.room)
         self._scopes: set[trio.CancelScope] = set()
         """One for each waiting call, to end its wait."""
-        self._turn: _Turn | None = None
         self._lost_at = math.nan
         """The time since which there has been no session; nan before the first, and during one."""
         self._owner: Owner | None = None
@@ -95,7 +117,7 @@ class WaitingCalls:
     @property
     def session(self) -> Session | None:
         """The current session, if there is one."""
-        return self._state.session if isinstance(self._state, Open) else None
+        return self._gate.state.session if isinstance(self._gate.state, Open) else None
 
     # ── from state to state ──────────────────────────────────────────────────────────────────
 
@@ -107,18 +129,18 @@ class WaitingCalls:
 
     def prepare(self) -> None:
         """Refuse calls of this task, which makes the target before a session is opened."""
-        self._state = Waiting(trio.lowlevel.current_task())
+        self._gate.state = Waiting(trio.lowlevel.current_task())
 
     def begin(self) -> None:
         """Make calls wait, since a session is being opened, or will be soon."""
-        self._state = Waiting()
+        self._gate.state = Waiting()
         self._wait_until(math.inf)
 
     def open(self, session: Session) -> None:
         """Make the calls on ``session`` from now on, first those that have waited."""
-        self._state = Open(session)
+        self._gate.state = Open(session)
         self._lost_at = math.nan
-        self._turn = None  # it was a turn of an earlier session
+        self._gate.turn = None  # it was a turn of an earlier session
         self._wait_until(math.inf)
         self._queue.let_in()
 
@@ -133,11 +155,11 @@ class WaitingCalls:
         """
         if math.isnan(self._lost_at):
             self._lost_at = trio.current_time()
-        self._state = Over(error, -math.inf if is_final else self._lost_at + self._grace)
-        if self._state.is_final:
+        self._gate.state = Over(error, -math.inf if is_final else self._lost_at + self._grace)
+        if self._gate.state.is_final:
             self._queue.let_in()
         else:
-            self._wait_until(self._state.until)
+            self._wait_until(self._gate.state.until)
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────
 
@@ -186,9 +208,9 @@ class WaitingCalls:
                     await self._queue.wait()
                 finally:
                     self._scopes.discard(scope)
-                if isinstance(self._state, Open):
-                    self._turn = _Turn(self._state.session, self._turn_is_over)
-                    return self._turn
+                if isinstance(self._gate.state, Open):
+                    self._gate.turn = _Turn(self._gate.state.session, self._turn_is_over)
+                    return self._gate.turn
 
     def _turn_without_waiting(self) -> _Turn | None:
         session = self.session
@@ -201,7 +223,7 @@ class WaitingCalls:
         return None
 
     def _check_may_wait(self) -> None:
-        state = self._state
+        state = self._gate.state
         if isinstance(state, Over) and state.is_final:
             raise state.error()
         if isinstance(state, Waiting) and state.maker is trio.lowlevel.current_task():
@@ -215,23 +237,13 @@ class WaitingCalls:
                 "allows no more"
             )
 
-    def _room(self) -> int:
-        """Return how many of the waiting calls may go on."""
-        state = self._state
-        if isinstance(state, Over):
-            return UNLIMITED if state.is_final else 0
-        if isinstance(state, Waiting) or self._turn is not None:
-            return 0
-        # A session that is closing takes no new calls: they wait for the next one, if they may.
-        return 1 if self._grace == 0 or state.session.is_open else 0
-
     def _turn_is_over(self, turn: _Turn) -> None:
-        if self._turn is turn:
-            self._turn = None
+        if self._gate.turn is turn:
+            self._gate.turn = None
             self._queue.let_in()
 
     def _deadline(self) -> float:
-        return self._state.until if isinstance(self._state, Over) else math.inf
+        return self._gate.state.until if isinstance(self._gate.state, Over) else math.inf
 
     def _wait_until(self, deadline: float) -> None:
         for scope in self._scopes:

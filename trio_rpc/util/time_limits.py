@@ -51,17 +51,17 @@ async def time_limit(seconds: float, complaint: str) -> AsyncIterator[None]:
     deadline = trio.current_time() + seconds  # first: outside Trio, this raises a clear error
     body = trio.CancelScope()
     failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_at, deadline, seconds, body)
-        try:
-            with catching(body):
-                yield
-        except BaseException as exc:  # noqa: BLE001 - the nursery would make a group of it
-            failure = exc
-        nursery.cancel_scope.cancel(reason="the block has ended")
-    if body.cancelled_caught:
-        raise TimeoutError(f"{complaint} within {seconds:g} s")
     try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_at, deadline, seconds, body)
+            try:
+                with catching(body):
+                    yield
+            except BaseException as exc:  # noqa: BLE001 - the nursery would make a group of it
+                failure = exc
+            nursery.cancel_scope.cancel(reason="the block has ended")
+        if body.cancelled_caught:
+            raise TimeoutError(f"{complaint} within {seconds:g} s")
         if failure is not None:
             raise_alone(failure)
     finally:

@@ -7,13 +7,14 @@ from ..fault import fault
 CLIENT = "session/test_service_client.py"
 HANDLERS = "session/test_connection_handlers.py"
 PROVIDER = "session/test_service_provider.py"
+GARBAGE = "session/test_one_to_one_garbage.py"
 FORWARDED = "channels/test_forwarded_resuming.py"
 
 FAULTS = (
     fault(
         "calls that waited for a connection go out in no particular order",
         "one_to_one/waiting_calls.py",
-        "        if isinstance(state, Waiting) or self._turn is not None:\n            return 0\n",
+        "        if isinstance(state, Waiting) or self.turn is not None:\n            return 0\n",
         "        if isinstance(state, Waiting):\n            return 0\n        return UNLIMITED\n",
         CLIENT,
     ),
@@ -34,7 +35,7 @@ FAULTS = (
     fault(
         "a waiting call is not ended when the grace time is over",
         "one_to_one/waiting_calls.py",
-        "            self._wait_until(self._state.until)\n",
+        "            self._wait_until(self._gate.state.until)\n",
         "            pass\n",
         CLIENT,
         hangs=True,
@@ -222,5 +223,26 @@ FAULTS = (
         "        if False:\n            self._connection.add",
         PROVIDER,
         hangs=True,
+    ),
+    fault(
+        "a channel that is refused leaves a cycle for the garbage collector",
+        "channels/forwarding/driver.py",
+        "        try:\n            raise failure\n        finally:\n            del failure  # its",
+        "        try:\n            raise failure\n        finally:\n            pass  # its",
+        GARBAGE,
+    ),
+    fault(
+        "a waiting call leaves a cycle for the garbage collector",
+        "one_to_one/waiting_calls.py",
+        "Admission(self._gate.room)",
+        "Admission(lambda: self._gate.room())",
+        GARBAGE,
+    ),
+    fault(
+        "a time limit that is cancelled leaves a cycle for the garbage collector",
+        "util/time_limits.py",
+        "    finally:\n        del failure  # its",
+        "    finally:\n        pass  # its",
+        "session/test_garbage.py",
     ),
 )

@@ -209,10 +209,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         if not packet:
             raise ValueError("a packet has at least one byte")
         if self._box.over is not None:
-            failure = self._box.over()
-            if isinstance(failure, (trio.EndOfChannel, DecodeError)):
-                failure = trio.BrokenResourceError(str(failure) or "the other end has closed it")
-            raise failure
+            raise _as_broken(self._box.over())
         self._accept()
 
     def _can_receive(self) -> bool:
@@ -230,6 +227,13 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             self._is_new = False
             if self._box.over is None and not self._guard.is_closed:
                 self._driver.accept(self._box)
+
+
+def _as_broken(failure: Exception) -> Exception:
+    """Return what a send raises when receiving would raise ``failure``."""
+    if isinstance(failure, (trio.EndOfChannel, DecodeError)):
+        return trio.BrokenResourceError(str(failure) or "the other end has closed it")
+    return failure
 
 
 class Forwarding:

@@ -177,7 +177,10 @@ class Driver:
         if failure is None or isinstance(failure, trio.EndOfChannel):
             return box  # an orderly end follows an Accept, so ``receive`` reports it
         self.close(box)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback holds this frame
 
     def accept(self, box: ForwardedInbox) -> None:
         """Accept a channel that the other end has opened."""
