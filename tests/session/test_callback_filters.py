@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import trio
 
 import trio_rpc
 
@@ -48,6 +51,29 @@ async def test_a_filter_may_refuse_a_callback_before_it_is_sent(session_pair, no
         with pytest.raises(PermissionError, match="no callbacks"):
             await session.call("run", called.append)
     assert called == []
+
+
+async def test_a_filter_bounds_the_time_of_all_calls_that_this_end_makes(
+    session_pair, autojump_clock
+):
+    """A time limit for all calls of a connection is a filter of five lines."""
+
+    async def limited(call, proceed):
+        with trio.fail_after(math.inf if call.is_incoming else 30):
+            return await proceed()
+
+    class Slow:
+        @trio_rpc.method
+        async def sleep(self, seconds: float) -> str:
+            await trio.sleep(seconds)
+            return "done"
+
+    options = {"filters": [limited]}
+    async with session_pair(Slow(), Slow(), options_a=options) as (limited_end, other):
+        with pytest.raises(trio.TooSlowError):
+            await limited_end.call("sleep", 40)
+        assert await limited_end.call("sleep", 20) == "done"
+        assert await other.call("sleep", 40) == "done"
 
 
 async def test_the_directions_of_calls_can_be_told_apart_in_a_filter(session_pair, no_time):

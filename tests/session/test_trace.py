@@ -15,6 +15,7 @@ from trio_rpc.tracing import STEPS
 
 
 async def test_a_trace_of_a_logging_call_shows_its_nineteen_steps_in_order(session_pair, no_time):
+    """A call has nineteen steps, from the proxy to the caller that continues; a trace shows each."""
     events = []
     service = Logger()
     async with session_pair({"logger": service}, **both(events.append)) as (_, session):
@@ -98,6 +99,31 @@ async def test_a_stream_and_a_duplex_have_the_steps_of_a_call(session_pair, no_t
             async with session.stream(kind) as stream:
                 assert [line async for line in stream] == ["one", "two"]
     assert steps(events, kind) == ALL
+
+
+async def test_a_late_answer_is_shown_and_counted(session_pair, no_time):
+    """A late reply is counted and shown, and harms nothing."""
+    events = []
+    service = Logger()
+    async with session_pair(service, **both(events.append)) as (_, session):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_call_and_leave, session)
+                while 10 not in steps(events, "hangs"):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+        while 16 not in steps(events, "hangs"):
+            await trio.lowlevel.checkpoint()
+        assert session.statistics().late_replies == 1
+        await session.call("plain", "x")
+    found = {event.step: event.state for event in events if event.method == "hangs"}
+    assert found[16] == "late"
+    assert found[19] == "Cancelled"
+    assert not {17, 18} & {*found}
+
+
+async def _call_and_leave(session):
+    await session.call("hangs", abandon_on_cancel=True)
 
 
 async def test_a_callback_has_all_steps_within_those_of_its_call(session_pair, no_time):

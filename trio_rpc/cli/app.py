@@ -132,6 +132,7 @@ def serve(
     pages: Path | None = None,
     resume: Switch = False,
     until_stdin_closes: Switch = False,
+    trace: Switch = False,
     verbose: Switch = False,
     json: Json = False,
 ) -> int:
@@ -158,6 +159,8 @@ def serve(
         resume: Allow clients to resume their session on a new connection. Browsers always can.
         until_stdin_closes: Stop gracefully when standard input ends, for a parent process that
             holds its other end.
+        trace: Print each step of the sessions' calls on standard error. Calls of browsers have no
+            trace.
         verbose: Also log connections that did not become sessions.
         json: Print one JSON object per event, for scripts.
     """
@@ -174,6 +177,7 @@ def serve(
         pages=pages,
         resume=resume,
         until_stdin_closes=until_stdin_closes,
+        trace=trace,
     )
     with serving.logging_to_stderr(verbose=verbose):
         result: int = _trio_run(
@@ -192,6 +196,7 @@ def call(
     timeout: float = math.inf,
     ca: Ca = None,
     credentials: Credentials = None,
+    trace: Switch = False,
     json: Json = False,
 ) -> None:
     """Call one method and print its result as JSON.
@@ -208,11 +213,12 @@ def call(
         timeout: Cancel the call after this many seconds, at both ends.
         ca: Certificates to trust for tls and wss, a PEM file. Default: the system's.
         credentials: JSON, for a server that requires credentials.
+        trace: Print each step of the call on standard error.
         json: Print the result on one line, in ASCII; an error as one JSON object on standard error.
     """
     if not timeout > 0:
         raise Usage("--timeout must be more than 0 seconds")
-    target = Target(url=url, ca=ca, credentials=credentials)
+    target = Target(url=url, ca=ca, credentials=credentials, trace=trace)
     _trio_run(calling.call, target, method, arguments, Output(as_json=json), patience=timeout)
 
 
@@ -227,6 +233,7 @@ def stream(
     timeout: float = math.inf,
     ca: Ca = None,
     credentials: Credentials = None,
+    trace: Switch = False,
     json: Json = False,
 ) -> None:
     """Open one stream and print its items as JSON, as they arrive.
@@ -241,11 +248,12 @@ def stream(
         timeout: Leave after this many seconds.
         ca: Certificates to trust for tls and wss, a PEM file. Default: the system's.
         credentials: JSON, for a server that requires credentials.
+        trace: Print each step of the call on standard error.
         json: Print each item on one line, in ASCII; an error as one JSON object on standard error.
     """
     if not (timeout > 0 and count > 0):
         raise Usage("--timeout and --count must be more than 0")
-    target = Target(url=url, ca=ca, credentials=credentials)
+    target = Target(url=url, ca=ca, credentials=credentials, trace=trace)
     output = Output(as_json=json)
     _trio_run(calling.stream, target, method, arguments, output, count=count, patience=timeout)
 

@@ -17,6 +17,7 @@ from trio_rpc.client import connect
 from trio_rpc.errors import RpcError
 from trio_rpc.process import open_process
 from trio_rpc.session.session import Session
+from trio_rpc.tracing import print_trace
 from trio_rpc.util.exact_json import exact_float, no_constant, unique_keys
 
 __all__ = ["Target", "connected", "parse_json"]
@@ -35,11 +36,13 @@ class Target:
         ca: a PEM file with the certificates to trust for ``tls`` and ``wss``; None for the
             system's.
         credentials: JSON text, or None.
+        trace: whether to print each step of the session's calls on standard error.
     """
 
     url: str
     ca: Path | None = None
     credentials: str | None = None
+    trace: bool = False
 
 
 @contextlib.asynccontextmanager
@@ -55,6 +58,8 @@ async def connected(target: Target) -> AsyncIterator[Session]:
         options["ssl_context"] = _trusting(target.ca)
     if target.credentials is not None:
         options["credentials"] = parse_json(target.credentials, "--credentials")
+    if target.trace:
+        options["trace"] = print_trace
     async with contextlib.AsyncExitStack() as stack:
         try:
             session = await stack.enter_async_context(_session(target.url, options))

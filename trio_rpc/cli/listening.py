@@ -15,6 +15,7 @@ from trio_rpc.cli.exits import Unreachable, Usage
 from trio_rpc.cli.terminal import safe
 from trio_rpc.server import Server, open_server
 from trio_rpc.services.tables import is_per_session
+from trio_rpc.tracing import print_trace
 from trio_rpc.util.extras import needs_extra
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class ServeOptions:
     pages: Path | None = None
     resume: bool = False
     until_stdin_closes: bool = False
+    trace: bool = False
 
 
 class Listening:
@@ -114,6 +116,8 @@ def _server(
         "allowed_origins": options.allowed_origins,
         "resume": options.resume,
     }
+    if options.trace:
+        given["trace"] = print_trace
     if context is not None:
         given["ssl_context"] = context
     return open_server(services, *urls, **given)

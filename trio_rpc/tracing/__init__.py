@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from trio_rpc.tracing.diagrams import draw_sequence, sequence_text
 from trio_rpc.tracing.events import STEPS, Trace, TraceEvent, WireEvent
+from trio_rpc.tracing.joining import JoinedCall, clock_offset, join
 from trio_rpc.tracing.printing import (
     WireLog,
     all_of,
@@ -13,12 +15,17 @@ from trio_rpc.tracing.printing import (
 
 __all__ = [
     "STEPS",
+    "JoinedCall",
     "Trace",
     "TraceEvent",
     "WireEvent",
     "WireLog",
     "all_of",
+    "clock_offset",
+    "draw_sequence",
     "format_event",
     "format_message",
+    "join",
     "print_trace",
+    "sequence_text",
 ]

@@ -17,9 +17,9 @@ The steps 1 to 5 and 15 to 19 happen at the caller, the steps 6 to 14 at the cal
                                                   13 answer queued
     15 answer arrived  <-------------------------  14 answer sent
     16 answer decoded
-    17 caller found
-    18 caller woken
-    19 caller continues
+    17 waiter found
+    18 waiter woken
+    19 continues
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ STEPS: Final[Mapping[int, str]] = MappingProxyType(
         14: "answer sent",
         15: "answer arrived",
         16: "answer decoded",
-        17: "caller found",
-        18: "caller woken",
-        19: "caller continues",
+        17: "waiter found",
+        18: "waiter woken",
+        19: "continues",
     }
 )
 """The name of each step."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from trio_rpc.tracing.events import STEPS, Trace, TraceEvent, WireEvent
 
-__all__ = ["WireLog", "all_of", "format_event", "format_message", "print_trace"]
+__all__ = ["WireLog", "all_of", "format_event", "format_message", "print_trace", "shown"]
 
 MOST: Final = 60
 """Characters of a name that are shown: the other end may choose long ones."""
@@ -37,9 +37,9 @@ def format_event(event: TraceEvent) -> str:
     which = f"({event.number})" if event.call is None else str(event.call)
     size = f"{event.size:,} B" if event.size else ""
     return (
-        f"{_clock(event.time)} {_shown(event.session)} {direction} {which:>5} "
-        f"{_shown(event.method):20} {event.step:2} {STEPS[event.step]:21} {size:>9} "
-        f"{_shown(event.state)}"
+        f"{_clock(event.time)} {shown(event.session)} {direction} {which:>5} "
+        f"{shown(event.method):20} {event.step:2} {STEPS[event.step]:21} {size:>9} "
+        f"{shown(event.state)}"
     ).rstrip()
 
 
@@ -52,8 +52,8 @@ def format_message(event: WireEvent) -> str:
     direction = ">" if event.is_sent else "<"
     which = "" if event.call is None else str(event.call)
     line = (
-        f"{_clock(event.time)} {_shown(event.session)} {direction} {event.size:>9,} B "
-        f"{event.message:12} {which:>5} {_shown(event.method)}"
+        f"{_clock(event.time)} {shown(event.session)} {direction} {event.size:>9,} B "
+        f"{event.message:12} {which:>5} {shown(event.method)}"
     ).rstrip()
     if event.payload:
         more = "..." if len(event.payload) > SHOWN_PAYLOAD else ""
@@ -148,7 +148,7 @@ def _clock(when: float) -> str:
     return f"{time.strftime('%H:%M:%S', time.localtime(when))}.{int(when % 1 * 1e6):06}"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Return a text on one line, without control characters: the other end may have chosen it."""
     text = text if len(text) <= MOST else text[: MOST - 3] + "..."
     return text if text.isprintable() else ascii(text)[1:-1]
