@@ -86,6 +86,7 @@ class Calls:
 
 
 async def test_a_proxy_can_be_made_before_there_is_a_connection():
+    """A proxy can be made, and called, before there is a connection."""
     client = ServiceClient(Logger)
     logger = Logger()
 
@@ -102,6 +103,7 @@ async def test_a_proxy_can_be_made_before_there_is_a_connection():
 
 
 async def test_calls_made_before_the_connection_go_out_in_the_order_in_which_they_were_made():
+    """Listening to a channel builds the session, and the calls made earlier then go out."""
     client, logger = ServiceClient(Logger), Logger()
 
     async def tail(line):
@@ -187,6 +189,7 @@ async def test_the_number_of_waiting_calls_is_bounded():
 
 
 async def test_the_target_may_be_set_before_the_connection_during_it_and_not_at_all():
+    """A client is made with a target or without one, and its target may be set afterwards."""
     client = ServiceClient(Logger)
     async with listening(client) as session:
         screen = session.proxy("", Screen)
@@ -498,6 +501,7 @@ async def test_a_handler_may_call_back_while_the_session_closes_even_with_a_grac
 
 
 async def test_filters_and_metadata_apply_to_calls_that_waited():
+    """A client is made with the options of its sessions, which apply to calls that waited, too."""
     seen = []
 
     async def watch(call, proceed):
