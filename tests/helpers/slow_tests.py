@@ -61,6 +61,7 @@ TESTS = {
         "test_a_program_prints_what_its_page_shows",
         "test_commands_of_two_processes_call_each_other_through_a_crash_and_a_restart",
     },
+    "test_provider_cuts.py": {"test_calls_end_with_their_true_fate_whenever_the_connection_is_cut"},
     "test_protocol_bad_input.py": {
         "test_messages_with_random_fields_are_harmless_or_a_protocol_error",
         "test_any_flipped_bit_is_harmless_or_a_protocol_error",
