@@ -402,7 +402,7 @@ UPGRADE = (
 
 
 def unfinished_frame(size: int) -> bytes:
-    """Return a text frame whose message goes on, and never does."""
+    """Return the first frame of a text message that has more frames, which are never sent."""
     return b"\x01\xfe" + size.to_bytes(2, "big") + bytes(4) + b"x" * size
 
 

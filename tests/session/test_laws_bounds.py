@@ -39,7 +39,7 @@ async def test_law_12_a_message_that_is_too_large_raises_at_its_sender_or_at_the
 
 
 async def test_law_12_more_calls_at_once_than_allowed_are_a_protocol_error(no_time):
-    """A peer may have only so many handlers at once."""
+    """The number of handlers that run for a peer at once is bounded."""
     sleeper = Sleeper()
     async with session_with_raw_peer(sleeper, limits=Limits(max_calls=3)) as (session, peer):
         peer.send(*(m.Request(n, "sleep", []) for n in range(1, 5)))

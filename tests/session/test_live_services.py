@@ -67,7 +67,7 @@ async def test_a_service_without_a_name_is_set_and_removed(session_pair):
         assert await b.call("named.tell") == "named"
 
 
-async def test_calls_in_flight_of_a_removed_service_end_as_they_are(session_pair):
+async def test_calls_in_flight_of_a_removed_service_go_on_to_their_end(session_pair):
     sleeper = Sleeper()
     results = []
 
@@ -259,7 +259,7 @@ async def test_a_call_that_comes_before_its_service_waits_for_it(session_pair, a
     assert trio.current_time() < 6
 
 
-async def test_a_call_waits_for_its_service_no_longer_than_the_session_says(
+async def test_a_call_waits_for_its_service_no_longer_than_wait_for_service(
     session_pair, autojump_clock
 ):
     async with session_pair(options_a=WAITS) as (_, b):
@@ -294,7 +294,7 @@ async def test_calls_that_wait_begin_in_the_order_of_their_arrival(session_pair,
     assert order.seen == [*range(21)]
 
 
-async def test_only_so_many_calls_wait_for_services(session_pair, autojump_clock):
+async def test_the_number_of_calls_that_wait_for_services_is_bounded(session_pair, autojump_clock):
     options = {**WAITS, "limits": trio_rpc.Limits(max_waiting_calls=3)}
     outcomes = []
 
@@ -362,7 +362,7 @@ async def test_a_notification_waits_too_and_is_dropped_with_a_log_line(
     assert caplog.text.count("there is no service 'work'") == 4
 
 
-async def test_a_session_that_closes_lets_waiting_calls_have_their_time(
+async def test_closing_a_session_waits_for_calls_that_wait_for_a_service(
     session_pair, autojump_clock
 ):
     options = {"wait_for_service": 3}

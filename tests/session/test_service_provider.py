@@ -246,7 +246,7 @@ async def test_with_resume_calls_in_flight_survive_a_lost_connection(clock):
         assert len(place.made) == 1
 
 
-async def test_a_refused_path_fails_its_calls_and_is_asked_for_after_a_reconnect(unix, clock):
+async def test_a_refused_path_fails_its_calls_and_is_opened_after_a_reconnect(unix, clock):
     async with place_at(unix) as place:
         place.refused.add("spell")
         provider = ServiceProvider(unix, grace=600)
@@ -307,7 +307,7 @@ async def test_a_channel_that_lasted_is_opened_again_soon(unix, clock):
     assert len(times) > 600 / 21
 
 
-async def test_a_server_that_answers_no_open_is_connected_to_again(unix, clock):
+async def test_the_connection_to_a_server_that_answers_no_open_is_made_again(unix, clock):
     """A relay to a program that hangs, or a connection that is dead, gives no answer."""
     opened = []
 

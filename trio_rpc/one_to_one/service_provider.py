@@ -38,14 +38,14 @@ T = TypeVar("T")
 class ServiceProvider:
     """Proxies of services by path, all over one connection, which is made again when it is lost.
 
-    The server calls :func:`serve_connections`. A proxy can be had at once, before there is a
-    connection. :meth:`run` connects, and opens a channel for each path.
+    The server calls :func:`serve_connections`. A proxy can be made before there is a connection.
+    :meth:`run` connects, and opens a channel for each path.
 
     When the connection is lost, it is made again, after a random delay that grows with each
     failure, and a channel is opened for each path again. The same holds for a channel that ends by
     itself. Calls in flight raise with their fate, unless ``resume`` carries them over. Calls made
-    meanwhile raise, or wait for at most ``grace`` seconds. A path that the server refuses is asked
-    for again after the next connection; until then its calls raise :class:`Refused`.
+    meanwhile raise, or wait for at most ``grace`` seconds. A path that the server refuses is opened
+    again after the next connection; until then its calls raise :class:`Refused`.
 
     Args:
         url: the server's address, as in :func:`connect`.
@@ -172,7 +172,7 @@ class ServiceProvider:
         connection has been made. A cancellation ends all sessions.
 
         Args:
-            task_status: is told of the first connection.
+            task_status: gets None when the first connection has been made.
 
         Raises:
             OSError: the first connection could not be made; calls that wait still wait. Later ones
@@ -223,7 +223,7 @@ class _Attempts:
 
     Args:
         connect: makes a connection, says when it has, and uses it until it is lost.
-        task_status: is told of the first connection.
+        task_status: gets None when the first connection has been made.
 
     Attributes:
         have_connected: whether any attempt has made a connection.
@@ -262,7 +262,7 @@ class _Connection:
     Args:
         forwarding: opens the channels.
         nursery: runs a task for each path. Its cancellation ends the connection.
-        delays: when to open a channel again that has ended by itself.
+        delays: the delays before a channel that has ended by itself is opened again.
         limits: for ``handshake_timeout``.
     """
 
@@ -293,7 +293,7 @@ class _Connection:
                     first_delay=self._delays.first_delay,
                     max_delay=self._delays.max_delay,
                 )
-            except Refused as exc:  # it is asked for again after the next connection
+            except Refused as exc:  # it is opened again over the next connection
                 client.fail(functools.partial(Refused, str(exc)), is_final=True)
             await trio.sleep_forever()
         if removed.cancelled_caught:

@@ -1,4 +1,4 @@
-"""The core of a session, as the session itself knows it."""
+"""The part of the core that a session uses."""
 
 from __future__ import annotations
 

@@ -283,14 +283,14 @@ class IncomingCalls:
             self._lifecycle.look_by(self.absent.first_to_expire)
         return is_kept
 
-    def service_is_there(self, service: str) -> None:
+    def begin_calls_of(self, service: str) -> None:
         """Let the calls of a service that has been set begin, before all others that wait."""
-        for number, arrived in reversed(self.absent.take_those_of(service)):
+        for number, arrived in reversed(self.absent.take_calls_of(service)):
             self.waiting[number] = arrived
             self.waiting.move_to_end(number, last=False)
 
     def refuse_late(self, now: float) -> bool:
-        """Refuse the calls that have waited for their service long enough, and tell if any has."""
+        """Refuse the calls that have waited for their service too long; return whether any has."""
         expired = self.absent.take_expired(now)
         for message in expired:
             self._refuse(message)

@@ -51,7 +51,7 @@ class LiveServices:
         _check_key(key)
         self._use(self._now.having({key: service}))
         if self._make is None:
-            self._incoming.service_is_there(name_of(key))
+            self._incoming.begin_calls_of(name_of(key))
 
     def remove(self, key: str | Identifier[Any]) -> None:
         """Remove a service. Raises as :meth:`Session.remove` does."""

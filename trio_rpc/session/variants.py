@@ -23,7 +23,7 @@ __all__ = ["Variant", "choose_variant"]
 
 
 class Variant(NamedTuple):
-    """Makes the parts of one session. The choice is made once, so a plain part asks nothing."""
+    """Makes the parts of one session, so that the plain ones need not check for a trace."""
 
     protocol: Callable[..., Protocol] = Protocol
     writer: Callable[..., Writer] = Writer
@@ -42,7 +42,7 @@ def choose_variant(trace: Trace | None, complaints: RateLimitedLog) -> Variant:
 
     Args:
         trace: the user's function, or None.
-        complaints: logs that it has failed.
+        complaints: logs errors of the trace.
     """
     if trace is None:
         return _PLAIN

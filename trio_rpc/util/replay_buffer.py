@@ -36,7 +36,7 @@ class ReplayBuffer:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         # Bound: has_room, which the owner asks before it appends.
-        # A dict, since an empty deque has memory for 64, and most buffers keep few messages.
+        # A dict, since an empty deque has memory for 64 items, and most buffers keep few messages.
         self._kept: dict[int, bytes] = {}
 
     def __len__(self) -> int:

@@ -154,7 +154,7 @@ FAULTS = (
         hangs=True,
     ),
     fault(
-        "a provider asks for a refused path again and again",
+        "a provider opens a refused path again and again",
         "one_to_one/service_provider.py",
         "            await trio.sleep_forever()\n",
         "            self.add(path, client)\n",
@@ -194,7 +194,7 @@ FAULTS = (
         hangs=True,
     ),
     fault(
-        "the first connection of a provider is tried for ever",
+        "a provider tries to make its first connection forever",
         "one_to_one/service_provider.py",
         "            if not self.have_connected:\n                raise\n",
         "            pass\n",
@@ -202,7 +202,7 @@ FAULTS = (
         hangs=True,
     ),
     fault(
-        "calls of a provider that has ended wait for ever",
+        "calls of a provider that has ended wait forever",
         "one_to_one/service_provider.py",
         "                        client.fail(_ended)\n",
         "                        pass\n",

@@ -285,7 +285,7 @@ FAULTS = (
         LIVE,
     ),
     fault(
-        "calls that wait for a service wait for ever",
+        "calls that wait for a service wait forever",
         "session/driver.py",
         "            if core.incoming.refuse_late(now):\n",
         "            if False:\n",
@@ -308,8 +308,8 @@ FAULTS = (
     fault(
         "calls that have waited for a service begin in reverse order",
         "session/dispatch.py",
-        "reversed(self.absent.take_those_of(service))",
-        "iter(self.absent.take_those_of(service))",
+        "reversed(self.absent.take_calls_of(service))",
+        "iter(self.absent.take_calls_of(service))",
         LIVE,
     ),
     fault(

@@ -1,4 +1,4 @@
-"""Calls of services that are not there yet, which wait for them in bounded time and number."""
+"""Calls that wait for services that have not been set yet, in bounded time and number."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class CallsOfAbsentServices:
         ]
         return [self.waiting.pop(number)[0] for number in expired]
 
-    def take_those_of(self, service: str) -> list[tuple[int, Arrived]]:
-        """Remove and return the messages of a service, which is there now."""
+    def take_calls_of(self, service: str) -> list[tuple[int, Arrived]]:
+        """Remove and return the messages of a service that has been set."""
         found = [
             (number, arrived)
             for number, arrived in self.waiting.items()

@@ -214,12 +214,12 @@ class TracedProtocol(Protocol):
 
 
 class _TracedOutbox(Outbox):
-    """A queue that notes the messages that it gives up."""
+    """A queue that notes the messages that are taken from it."""
 
     def __init__(self, tracer: Tracer, max_packet: int) -> None:
         super().__init__(max_packet)
         self._tracer = tracer
-        # Notifications have no ids. Each lane keeps their order, and gives all of them up.
+        # Notifications have no ids. Each lane keeps their order, and none of them is withdrawn.
         self._small_notifications: deque[Traced] = deque()
         self._large_notifications: deque[Traced] = deque()
         self._was_large = False

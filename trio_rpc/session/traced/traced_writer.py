@@ -53,7 +53,7 @@ class _TracedNowait:
 
 
 class _TracedSource:
-    """The queue. Its task says how many bytes it holds before it passes a packet to the channel.
+    """The queue. ``hold`` is called with a size just before a packet is passed to the channel.
 
     The packet counts as sent then, and not after ``send``: meanwhile the peer may have answered it.
     """

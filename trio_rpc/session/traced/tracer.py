@@ -4,8 +4,8 @@ The parts of a traced session note each step here, with its time. They call :met
 once their own state is consistent, because the trace is a function of the user, which may cancel
 scopes and so call back into the session.
 
-A message that leaves is noted when the queue gives it up, and reported when its packet has been
-passed to the channel (:meth:`Tracer.passed_on`): only then may more packets be written.
+A message that leaves is noted when it is taken from the queue. It is reported when its packet has
+been passed to the channel (:meth:`Tracer.passed_on`): only then may more packets be written.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Tracer:
 
     Args:
         trace: the user's function; see :data:`trio_rpc.tracing.Trace`.
-        complaints: logs that it has failed.
+        complaints: logs errors of the trace.
 
     Attributes:
         part: this end's part of the session's id.
@@ -155,13 +155,13 @@ class Tracer:
             self._note_message(False, kind, call, method, size, payload, self.now())
 
     def note_leaving(self, step: int, traced: Traced) -> None:
-        """Note a step of a call whose message the queue has given up."""
+        """Note a step of a call whose message was taken from the queue."""
         self._leaving.append(functools.partial(self.note, step, traced))
 
     def note_leaving_message(
         self, kind: type[Any], call: int | None, method: str, size: int, payload: Any
     ) -> None:
-        """Note a message that the queue has given up."""
+        """Note a message that was taken from the queue."""
         if self.sees_messages:
             method = method or self._method_of(kind, call, is_sent=True)
             note = functools.partial(self._note_message, True, kind, call, method, size, payload)
