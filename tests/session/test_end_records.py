@@ -20,7 +20,7 @@ from trio_rpc.channels import (
     open_forwarding,
     open_listeners,
 )
-from trio_rpc.testing import memory_channel_pair, open_session_pair
+from trio_rpc.testing import memory_channel_pair
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 
@@ -47,9 +47,9 @@ async def test_both_ends_are_told_the_reason_that_a_session_is_closed_with(sessi
         assert caught.value.orderly
 
 
-async def test_while_a_session_closes_calls_are_refused_with_the_reason(no_time):
+async def test_while_a_session_closes_calls_are_refused_with_the_reason(session_pair, no_time):
     service = Sleeper()
-    async with open_session_pair(service, on_end="keep") as (a, b), trio.open_nursery() as nursery:
+    async with session_pair(service, on_end="keep") as (a, b), trio.open_nursery() as nursery:
         nursery.start_soon(b.call, "sleep")
         await wait_all_tasks_blocked()
         nursery.start_soon(functools.partial(a.aclose, reason=REASON))
@@ -60,8 +60,8 @@ async def test_while_a_session_closes_calls_are_refused_with_the_reason(no_time)
         service.go.set()
 
 
-async def test_an_aclose_that_is_cancelled_tells_its_reason(no_time):
-    async with open_session_pair(Echo(), on_end="keep") as (a, b):
+async def test_an_aclose_that_is_cancelled_tells_its_reason(session_pair, no_time):
+    async with session_pair(Echo(), on_end="keep") as (a, b):
         with trio.CancelScope() as scope:
             scope.cancel()
             await a.aclose(reason=REASON)
@@ -69,8 +69,8 @@ async def test_an_aclose_that_is_cancelled_tells_its_reason(no_time):
         assert REASON in (await a.wait_closed()).reason
 
 
-async def test_if_a_session_is_closed_twice_the_first_reason_counts(no_time):
-    async with open_session_pair(Echo(), on_end="keep") as (a, b), trio.open_nursery() as nursery:
+async def test_if_a_session_is_closed_twice_the_first_reason_counts(session_pair, no_time):
+    async with session_pair(Echo(), on_end="keep") as (a, b), trio.open_nursery() as nursery:
         nursery.start_soon(functools.partial(a.aclose, reason="first"))
         await trio.lowlevel.checkpoint()
         nursery.start_soon(functools.partial(a.aclose, reason="second"))
@@ -88,9 +88,11 @@ async def test_closing_a_session_that_was_lost_does_not_change_the_record_of_its
 
 
 @pytest.mark.parametrize("reason", [None, b"full", 7])
-async def test_a_reason_that_is_not_text_is_refused_and_the_session_goes_on(no_time, reason):
+async def test_a_reason_that_is_not_text_is_refused_and_the_session_goes_on(
+    session_pair, no_time, reason
+):
     async with (
-        open_session_pair(Echo()) as (a, b),
+        session_pair(Echo()) as (a, b),
         open_server(Echo(), "tcp://127.0.0.1:0") as server,
         connect(server.urls[0]) as client,
     ):
