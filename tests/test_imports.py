@@ -155,7 +155,7 @@ SESSION = (
     {"io", "owner", "end", "peer"},
     {"lifecycle"},
     {"calls"},
-    {"streams", "shared"},
+    {"streams", "shared", "answers"},
     {"inspection"},
     {"core_view"},
     {"session"},

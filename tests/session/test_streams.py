@@ -450,7 +450,7 @@ async def test_law_1_a_stream_is_in_the_tree_at_both_ends(session_pair, source, 
             "stream",
             "out",
             "tidy",
-            "waiting",
+            "running",
         )
         assert (into.kind, into.direction, into.method, into.state) == (
             "stream",

@@ -124,6 +124,11 @@ class Outbox:
         """How many small messages are queued."""
         return len(self._small)
 
+    @property
+    def large_requests(self) -> list[int]:
+        """The ids of the large Requests of which a part has not left."""
+        return [-large.tag for large in self._large if large.tag < NOTHING]
+
     def resize(self, max_packet: int) -> None:
         """Set the size of packets in bytes. It never shrinks below the size of queued messages."""
         self.max_packet = max_packet

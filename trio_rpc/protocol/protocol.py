@@ -23,6 +23,7 @@ from trio_rpc.protocol.counters import Counters
 from trio_rpc.protocol.hello import Peer, make_info, read_info, refusal_of
 from trio_rpc.protocol.outbox import CONTROL_ROOM, NOTHING, Outbox
 from trio_rpc.protocol.pieces import Pieces
+from trio_rpc.protocol.read_requests import ReadRequests
 from trio_rpc.protocol.states import (
     IN_PIECES,
     LEGAL,
@@ -32,6 +33,7 @@ from trio_rpc.protocol.states import (
     step,
 )
 from trio_rpc.protocol.streams import Streams
+from trio_rpc.util.text import for_people
 from trio_rpc.util.unsent_budget import UnsentBudget, UnsentShare
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
@@ -84,6 +86,7 @@ class Protocol:
         self._outbox = Outbox(MIN_PACKET)
         self._pieces = Pieces(limits.max_message)
         self._last_id = 0
+        self.read_requests = ReadRequests()
         self._notifications_left = 0
         """How many Notifications we may still send."""
         self._notifications_granted = limits.max_notifications
@@ -249,6 +252,7 @@ class Protocol:
             self._outbox.put_pong(message.number)
 
     def _accept_pong(self, message: m.Pong) -> m.Message | None:
+        self.read_requests.ponged(message.number)
         return message if message.number <= self._last_ping else None
 
     def _accept_credit(self, message: m.Credit) -> m.Message | None:
@@ -390,7 +394,7 @@ class Protocol:
             code: one of the codes in docs/protocol.md.
             message: for people; its first thousand characters are sent.
         """
-        data = self._codec.encode(m.Goodbye(code, _short(message)))
+        data = self._codec.encode(m.Goodbye(code, for_people(message)))
         self.ours = step(self.ours, self.theirs, m.Goodbye)
         self._outbox.put_goodbye(data)
 
@@ -457,7 +461,7 @@ class Protocol:
             return False
         if self.never_left(call):
             return True
-        self._put(m.Cancel(call, None if reason is None else _short(reason)))
+        self._put(m.Cancel(call, None if reason is None else for_people(reason)))
         self.outgoing[call] = OutgoingState.CANCELLING
         return False
 
@@ -540,6 +544,7 @@ class Protocol:
         """Queue a Ping and return its number. A Pong answers all Pings up to the one it names."""
         self._last_ping += 1
         self._put(m.Ping(self._last_ping))
+        self.read_requests.pinged(self._last_ping, self._last_id, self._outbox.large_requests)
         return self._last_ping
 
     def grant_notifications(self, count: int) -> None:
@@ -593,8 +598,3 @@ class Protocol:
 
     def _count(self) -> None:
         self.share.queue(self._outbox.size)
-
-
-def _short(text: object) -> str:
-    """Return at most 1,000 characters of a text for people, safe to encode."""
-    return str(text)[:1000].encode(errors="replace").decode()

@@ -10,6 +10,7 @@ import trio
 from trio_rpc.channels.optional import keeps
 from trio_rpc.errors import Fate
 from trio_rpc.services.interfaces import Identifier
+from trio_rpc.session.answers import Answers
 from trio_rpc.session.calls.callbacks import CALLBACK, STREAM, Callback
 from trio_rpc.session.io.pacer import Pacer
 from trio_rpc.session.io.receiver import Receiver
@@ -73,6 +74,15 @@ class Core:
             self.protocol, self.lifecycle, self.outgoing, options, shared
         )
         self.services = LiveServices(services, self.incoming, self.lifecycle)
+        self.answers = Answers(
+            channel,
+            self.protocol,
+            self.outgoing,
+            self.writer,
+            after=options.unresponsive_after,
+            complaints=shared.complaints,
+            name=name,
+        )
         self.resume: Callable[[], None]
         """Begins handlers whose Requests have waited, if they may; set by the driver."""
         self._pongs: dict[int, trio.Event] = {}

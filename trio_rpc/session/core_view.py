@@ -8,6 +8,7 @@ import trio
 
 from trio_rpc.protocol import protocol
 from trio_rpc.services.interfaces import Identifier
+from trio_rpc.session.answers import Answers
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.inspection import RunningHandlers
 from trio_rpc.session.lifecycle import Lifecycle
@@ -20,6 +21,7 @@ __all__ = ["SessionCore"]
 class SessionCore(Protocol):
     """The methods of the core that a session needs."""
 
+    answers: Answers
     channel: trio.abc.Channel[bytes]
     lifecycle: Lifecycle
     limits: Limits

@@ -199,12 +199,16 @@ class _Driver:
         self._next_look = trio.current_time() + core.limits.handshake_timeout
         while not lifecycle.is_over:
             first = min(core.outgoing.first_to_expire, core.incoming.absent.first_to_expire)
-            await lifecycle.watch(min(first, self._next_look), shield=self._shield)  # (1)
+            first = min(first, self._next_look, core.answers.next_look)
+            await lifecycle.watch(first, shield=self._shield)  # (1)
             now = trio.current_time()
             core.outgoing.abandon_late(now)  # (2)
             if core.incoming.refuse_late(now):
                 core.writer.write_now()
             lifecycle.stop_if_late(now)
+            if not lifecycle.is_over and now >= core.answers.next_look:
+                await two_turns()
+                core.answers.look()
             if lifecycle.is_over or now < self._next_look:
                 continue
             is_opening = lifecycle.stage is Stage.OPENING
@@ -295,7 +299,9 @@ class _Driver:
         core = self._core
         if self._protocol.ours is self._protocol.theirs is Half.OPEN:
             self._next_look = trio.current_time() + core.limits.keepalive_interval
-            core.lifecycle.look_by(self._next_look)
+            if core.answers.is_watched:
+                core.answers.begin()
+            core.lifecycle.look_by(min(self._next_look, core.answers.next_look))
             self._reader.has_opened = core.lifecycle.when_open is None
             core.lifecycle.open()
 
@@ -376,6 +382,7 @@ class _Silence:
         writing = self._look_at_writing()
         if heard != self._heard:
             self._heard, self._unanswered = heard, 0
+            self._ask_about_calls()
             if self._stuck > limits.keepalive_pings:
                 self._lose("has taken nothing for {:g} s, though it is not silent", self._stuck)
         elif writing is _Writing.SLOW:
@@ -391,6 +398,21 @@ class _Silence:
         else:
             self._lose("was silent for {:g} s", self._unanswered + 1)
         return limits.keepalive_interval
+
+    def _ask_about_calls(self) -> None:
+        """Send a Ping if a call has waited for long and is not known to have been read.
+
+        Its Pong shows that to :meth:`Session.tree`. Calls that end sooner cost nothing.
+        """
+        core = self._core
+        before = trio.current_time() - core.limits.keepalive_interval
+        outgoing = core.outgoing
+        if any(
+            call.started <= before and not outgoing.is_running(call)
+            for call in outgoing.calls.values()
+        ):
+            core.protocol.ping()
+            core.writer.write_now()
 
     def _look_at_writing(self) -> _Writing:
         """Check whether the peer takes the bytes written to it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -12,8 +13,10 @@ from trio_rpc.protocol import protocol
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.tables import BoundMethod
+from trio_rpc.session.answers import Answers
 from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.calls.outgoing import OutgoingCalls
+from trio_rpc.session.calls.outgoing_call import OutgoingCall
 from trio_rpc.session.lifecycle import Lifecycle
 from trio_rpc.session.streams.scopes import SCOPE
 
@@ -102,7 +105,11 @@ class ScopeNode:
     age: float
     """Seconds since it began at this end."""
     state: str
-    """"waiting", "cancelling" or "running"."""
+    """"running", "cancelling" or "waiting".
+
+    A call that this end makes is "waiting" until the other end is known to have read it: by a
+    message of its handler, or by the Pong for a later Ping.
+    """
     parent: tuple[Direction, int] | None
     """Direction and id of the call that this one is made in, if that is on this session."""
     kind: str = "call"
@@ -118,7 +125,7 @@ def scope_tree(outgoing: OutgoingCalls, incoming: RunningHandlers) -> list[Scope
             id=call.id,
             method=call.method.title,
             age=now - call.started,
-            state="cancelling" if outgoing.is_cancelling(call) else "waiting",
+            state=_state(outgoing, call),
             parent=_parent(
                 "out",
                 None if call.remote_scope is None else call.remote_scope.id,
@@ -144,6 +151,12 @@ def scope_tree(outgoing: OutgoingCalls, incoming: RunningHandlers) -> list[Scope
     return sorted(nodes, key=lambda node: -node.age)
 
 
+def _state(outgoing: OutgoingCalls, call: OutgoingCall) -> str:
+    if outgoing.is_cancelling(call):
+        return "cancelling"
+    return "running" if outgoing.is_running(call) else "waiting"
+
+
 def _parent(
     own: Direction, scope: int | None, other: Direction, call: int | None
 ) -> tuple[Direction, int] | None:
@@ -159,14 +172,18 @@ def _kind(method: RemoteMethod | BoundMethod) -> str:
     return "call" if method.kind is Kind.METHOD else method.kind.value
 
 
-def connection_states(channel: trio.abc.Channel[bytes], lifecycle: Lifecycle) -> ConnectionStates:
+def connection_states(
+    channel: trio.abc.Channel[bytes], lifecycle: Lifecycle, answers: Answers
+) -> ConnectionStates:
     """Iterate over the states of a session's connection; see :meth:`Session.connection_states`."""
     if isinstance(channel, ResumableChannel):
-        return channel.states()
+        states = channel.states()
+    else:
+        states = ConnectionStates(functools.partial(_state_of, lifecycle), lifecycle.wait_changed)
+    return states.while_answering(answers) if answers.is_watched else states
 
-    def state() -> ConnectionState | None:
-        if not lifecycle.is_over:
-            return ConnectionState.CONNECTED
-        return ConnectionState.LOST if lifecycle.cause is not None else None
 
-    return ConnectionStates(state, lifecycle.wait_changed)
+def _state_of(lifecycle: Lifecycle) -> ConnectionState | None:
+    if not lifecycle.is_over:
+        return ConnectionState.CONNECTED
+    return ConnectionState.LOST if lifecycle.cause is not None else None

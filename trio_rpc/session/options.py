@@ -41,6 +41,7 @@ class SessionOptions(TypedDict, total=False):
     error_detail: Detail
     trace: Trace | None
     wait_for_service: float
+    unresponsive_after: float
 
 
 _NAMES = SessionOptions.__annotations__
@@ -68,11 +69,15 @@ class Options:
         wait_for_service: seconds that a call of a service that is not there waits for
             :meth:`Session.set`, before it fails with MethodNotFound; 0 lets it fail at once.
             ``limits.max_waiting_calls`` bounds their number.
+        unresponsive_after: seconds without an answer of the other end, while calls wait for it,
+            after which it counts as unresponsive: a warning is logged, and
+            :meth:`Session.connection_states` gives ``unresponsive``. The session goes on. By
+            default this is turned off.
 
     Raises:
         TypeError: an option is of the wrong type.
-        ValueError: ``error_detail`` is not one of the three, or ``wait_for_service`` is negative
-            or infinite.
+        ValueError: ``error_detail`` is not one of the three, ``wait_for_service`` is negative or
+            infinite, or ``unresponsive_after`` is not positive.
 
     Example:
         >>> async def log(call: trio_rpc.Call, proceed: Any) -> Any:
@@ -96,6 +101,7 @@ class Options:
     error_detail: Detail = "message"
     trace: Trace | None = DEFAULT_TRACE
     wait_for_service: float = 0.0
+    unresponsive_after: float = math.inf
 
     def __post_init__(self) -> None:
         _check_type("limits", self.limits, Limits, "a trio_rpc.Limits")
@@ -104,6 +110,9 @@ class Options:
         asynchronous = "an async function or None"
         _check_type("authenticate", self.authenticate, Callable | None, asynchronous)
         _check_type("trace", self.trace, Callable | None, "a function or None")
+        _check_type("unresponsive_after", self.unresponsive_after, float | int, "seconds")
+        if not self.unresponsive_after > 0:
+            raise ValueError(f"unresponsive_after must be positive: {self.unresponsive_after}")
         check_filters(self.filters)
         check_detail(self.error_detail)
         _check_type("wait_for_service", self.wait_for_service, int | float, "a number of seconds")

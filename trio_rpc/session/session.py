@@ -390,9 +390,9 @@ class Session:
     def connection_states(self) -> ConnectionStates:
         """Iterate over the states of the connection: the current one, then each change, to the end.
 
-        The states are ``connected``, ``reconnecting``, ``resumed``, and ``lost`` at the end unless
-        this end has closed the session. Only a session opened with ``resume`` reconnects. A slow
-        reader misses intermediate states.
+        The states are ``connected``, ``unresponsive`` (with that option), ``reconnecting``,
+        ``resumed``, and ``lost`` at the end unless this end has closed the session. Only a session
+        opened with ``resume`` reconnects. A slow reader misses intermediate states.
 
         Example:
             >>> async def show(session: trio_rpc.Session) -> None:
@@ -400,7 +400,8 @@ class Session:
             ...         print(state.value)
         """
         self._core.owner.check()
-        return connection_states(self._core.channel, self._core.lifecycle)
+        core = self._core
+        return connection_states(core.channel, core.lifecycle, core.answers)
 
     # ── serving ──────────────────────────────────────────────────────────────────────────────
 

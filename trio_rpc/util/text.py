@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["clip", "one_line", "quoted"]
+__all__ = ["clip", "for_people", "one_line", "quoted"]
 
 
 def clip(text: str, most: int) -> str:
@@ -18,6 +18,11 @@ def clip(text: str, most: int) -> str:
     if text.isascii():
         return text
     return text.encode("utf-8", "backslashreplace").decode()[:most]
+
+
+def for_people(text: object) -> str:
+    """Return at most 1,000 characters of a text that is sent for people, safe to encode."""
+    return str(text)[:1000].encode(errors="replace").decode()
 
 
 def one_line(text: str, most: int = 500) -> str:

@@ -76,7 +76,7 @@ FAULTS = (
     fault(
         "law 2: the reason of a cancellation is not sent",
         "protocol/protocol.py",
-        "m.Cancel(call, None if reason is None else _short(reason))",
+        "m.Cancel(call, None if reason is None else for_people(reason))",
         "m.Cancel(call, None)",
         LAWS,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import trio
 
@@ -15,12 +16,23 @@ class ConnectionState(enum.Enum):
 
     CONNECTED = "connected"
     """The first connection is in use."""
+    UNRESPONSIVE = "unresponsive"
+    """Calls wait, and the other end has not answered for ``Options.unresponsive_after`` seconds."""
     RECONNECTING = "reconnecting"
     """The connection is lost, but the session is not, so far."""
     RESUMED = "resumed"
     """The session has a new connection, and has sent all unconfirmed packets again over it."""
     LOST = "lost"
     """There will be no new connection: the session is over."""
+
+
+class Answering(Protocol):
+    """Knows whether the other end answers."""
+
+    is_missing: bool
+
+    async def wait_changed(self) -> None:
+        """Wait until that changes."""
 
 
 class ConnectionStates:
@@ -40,6 +52,34 @@ class ConnectionStates:
         self._current = current
         self._wait_changed = wait_changed
         self._seen: ConnectionState | None = None
+
+    def while_answering(self, answers: Answering) -> ConnectionStates:
+        """Return an iterator that also reports when the other end does not answer.
+
+        Args:
+            answers: knows whether it answers.
+
+        :meta private:
+        """
+        current, wait_changed = self._current, self._wait_changed
+
+        def state() -> ConnectionState | None:
+            state = current()
+            if answers.is_missing and state in (ConnectionState.CONNECTED, ConnectionState.RESUMED):
+                return ConnectionState.UNRESPONSIVE
+            return state
+
+        async def wait() -> None:
+            async with trio.open_nursery() as nursery:
+
+                async def wait_for(change: Callable[[], Awaitable[None]]) -> None:
+                    await change()
+                    nursery.cancel_scope.cancel(reason="the state may have changed")
+
+                nursery.start_soon(wait_for, wait_changed)
+                nursery.start_soon(wait_for, answers.wait_changed)
+
+        return ConnectionStates(state, wait)
 
     def __aiter__(self) -> ConnectionStates:
         return self

@@ -109,6 +109,10 @@ class OutgoingCalls:
         """Return whether Cancel has been sent for a call that has not ended."""
         return self.protocol.outgoing.get(call.id) is OutgoingState.CANCELLING
 
+    def is_running(self, call: OutgoingCall) -> bool:
+        """Return whether the other end is known to have read the Request of a call."""
+        return call.is_running or self.protocol.read_requests.has_read(call.id)
+
     def is_abandoned(self, call: int) -> bool:
         """Return whether a call that has not ended has been abandoned."""
         return self.protocol.outgoing.get(call) is OutgoingState.ABANDONED
@@ -335,6 +339,7 @@ class OutgoingCalls:
         number = context["callback"]
         if call is None or number >= len(call.functions):
             return None, None
+        call.is_running = True
         return call, call.functions[number]
 
     async def _end_callbacks(self, call: OutgoingCall) -> None:
@@ -477,7 +482,9 @@ class OutgoingCalls:
 
     def item(self, message: m.Item) -> None:
         """Handle an Item."""
-        self.calls[message.id].listener.item(message)
+        call = self.calls[message.id]
+        call.is_running = True
+        call.listener.item(message)
 
     def end_of_items(self, message: m.EndOfItems) -> None:
         """Handle the end of a stream's items."""
@@ -492,6 +499,7 @@ class OutgoingCalls:
     def started(self, message: m.Started) -> None:
         """Call the local ``task_status.started()``, since the handler has called its own."""
         call = self.calls[message.id]
+        call.is_running = True
         try:
             value = _started_value(call.method, message, self.limits.max_nodes)
         except DecodeError as exc:

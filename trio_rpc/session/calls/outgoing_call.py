@@ -94,6 +94,7 @@ class OutgoingCall:
         "functions",
         "id",
         "interrupted",
+        "is_running",
         "listener",
         "method",
         "parent",
@@ -128,6 +129,8 @@ class OutgoingCall:
         self.task: trio.lowlevel.Task | None = None
         self.functions: list[BoundMethod] = NO_FUNCTIONS
         """The functions and streams that were lent to this call."""
+        self.is_running = False
+        """Whether a message of its handler has arrived."""
         self.listener: Any = None
         """A :class:`Listener`, if it is a call that was opened and not awaited."""
         self.remote_scope: OutgoingCall | None = None
