@@ -38,6 +38,7 @@ class Chat:
                 tell(members, f"{name} has joined")
                 async for line in channel:
                     tell(members, f"{name}: {line}", but=name)
+                    await trio.sleep(0.01)  # so that a pasted text fills no outbox
                 nursery.cancel_scope.cancel()
             finally:
                 del members[name]
