@@ -40,7 +40,7 @@ class ConnectionHandler(Generic[T]):
 
     Args:
         path: the name by which clients open the channel. ``"plugins/{name}"`` has a parameter, as
-            in :func:`open_forwarding`.
+            in :func:`trio_rpc.channels.open_forwarding`.
         make_target: a function of the proxy, and of the parameters by name, that returns the
             target. It may be async, and may then take ``limits.handshake_timeout`` seconds. To
             refuse the connection it raises :class:`Refused`; the client gets the reason.
