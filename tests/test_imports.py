@@ -21,7 +21,7 @@ LAYERS = (
     {"protocol"},
     {"services", "channels"},
     {"session"},
-    {"client", "server", "process", "one_to_one"},
+    {"client", "server", "process", "thread", "one_to_one"},
     {""},  # trio_rpc/__init__.py, which gathers the public names
     {"testing"},
     {"gateway"},

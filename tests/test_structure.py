@@ -34,6 +34,7 @@ SAME_NAMES = {
     "limits.py": {"gateway", "wire"},
     "opening.py": {"channels", "session"},
     "process.py": {"", "channels"},
+    "thread.py": {"", "channels"},
     "session.py": {"gateway/client", "session"},
     "stream.py": {"channels", "channels/websocket"},
     "streams.py": {"cli", "protocol"},

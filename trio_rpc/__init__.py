@@ -51,6 +51,7 @@ from trio_rpc.session.options import Authenticate, Options, SessionOptions
 from trio_rpc.session.peer import Peer
 from trio_rpc.session.session import Call, Filter, Session, current_call
 from trio_rpc.session.streams.scopes import RemoteScope
+from trio_rpc.thread import open_thread
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry
 
@@ -109,6 +110,7 @@ __all__ = [
     "open_process",
     "open_server",
     "open_session",
+    "open_thread",
     "serve",
     "serve_connections",
     "serve_parent",

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Unpack
 
 import trio
 
-from trio_rpc.channels import StreamChannel
-from trio_rpc.channels.connection import owned
-from trio_rpc.channels.process import Patience, inherited_stream, open_child
+from trio_rpc.channels.process import open_parent_channel, open_process_channel
 from trio_rpc.session.core import Core
 from trio_rpc.session.opening import OnEnd, check_on_end, make_tables, run_session
 from trio_rpc.session.options import SessionOptions, check_options, make_options
 from trio_rpc.session.session import Session
-from trio_rpc.util.text import one_line
 
 __all__ = ["open_parent", "open_process", "serve_parent"]
-
-logger = logging.getLogger("trio_rpc.process")
-
-NAME_MOST = 100
-"""Characters of the command that a process's name in logs has at most."""
 
 
 @contextlib.asynccontextmanager
@@ -78,23 +68,17 @@ async def open_process(
         ValueError: an option has a value that is not allowed.
     """
     chosen = make_options(open_process, options)
-    if isinstance(command, str | bytes):
-        raise TypeError("a command is a list: the program, then each of its arguments")
     check_on_end(on_end)
-    words = [os.fspath(word) for word in command]
-    if not words:
-        raise ValueError("the command is empty: a program has to be named")
     tables = make_tables(services)
-    patience = Patience(goodbye=goodbye_time, terminate=terminate_time)
     async with (
-        open_child(
-            words,
-            name=one_line(name or shlex.join(words), NAME_MOST),
+        open_process_channel(
+            command,
+            name=name,
             env=env,
             cwd=cwd,
             limits=chosen.limits,
-            patience=patience,
-            on_line=_log_line,
+            goodbye_time=goodbye_time,
+            terminate_time=terminate_time,
         ) as channel,
         run_session(Core(channel, tables, chosen, channel.name), on_end=on_end) as session,
     ):
@@ -125,12 +109,8 @@ async def open_parent(
     chosen = make_options(open_parent, options)
     check_on_end(on_end)
     tables = make_tables(services)
-    limits = chosen.limits
-    channel = StreamChannel(
-        inherited_stream(), limits.max_packet, packet_timeout=limits.packet_timeout
-    )
     async with (
-        owned(channel),
+        open_parent_channel(limits=chosen.limits) as channel,
         run_session(Core(channel, tables, chosen, "the parent process"), on_end=on_end) as session,
     ):
         yield session
@@ -158,9 +138,3 @@ async def serve_parent(
     async with open_parent(services, on_end="keep", **options) as session:
         task_status.started(session)
         await session.wait_closed()
-
-
-def _log_line(name: str, line: bytes) -> None:
-    # A byte that is not UTF-8 becomes an escape of four characters, so nothing is truncated here.
-    text = line.decode("utf-8", "backslashreplace")
-    logger.warning("%s: %s", name, one_line(text, 4 * len(line)))

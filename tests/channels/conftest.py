@@ -7,7 +7,14 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trustme
-from helpers.channel_pairs import Certificates, Held, Pair, child_channels, connected
+from helpers.channel_pairs import (
+    Certificates,
+    Held,
+    Pair,
+    child_channels,
+    connected,
+    thread_channels,
+)
 from helpers.forwarding_pairs import open_channel_pair
 from helpers.tls import make_contexts
 
@@ -23,7 +30,18 @@ def certificates() -> Certificates:
 
 
 @pytest.fixture(
-    params=["memory", "tcp", "unix", "tls", "ws", "wss", "process", "stream", "forwarding"]
+    params=[
+        "memory",
+        "tcp",
+        "unix",
+        "tls",
+        "ws",
+        "wss",
+        "process",
+        "thread",
+        "stream",
+        "forwarding",
+    ]
 )
 async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaitable[Pair]]:
     """Return a function that makes connected pairs of one kind of channel."""
@@ -38,6 +56,8 @@ async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaita
                 return await connected(nursery, "ws://127.0.0.1:0/path")
             case "process":
                 return await child_channels(DEFAULT_LIMITS, DEFAULT_LIMITS)
+            case "thread":
+                return await thread_channels(DEFAULT_LIMITS, DEFAULT_LIMITS)
             case "unix":
                 return await connected(nursery, f"unix://{tmp_path}/socket")
             case "forwarding":

@@ -13,8 +13,8 @@ from helpers.channel_pairs import child_channels
 
 import trio_rpc
 from trio_rpc import Limits, SessionBroken
-from trio_rpc import process as processes
 from trio_rpc.channels import StreamChannel
+from trio_rpc.channels import process as processes
 from trio_rpc.channels.process import VARIABLE
 from trio_rpc.testing import memory_channel_pair
 

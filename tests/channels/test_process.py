@@ -15,7 +15,8 @@ from trio.testing import wait_all_tasks_blocked
 from trio_rpc.channels import ChannelBroken, ProcessChannel, ProcessExit
 from trio_rpc.channels import process as process_module
 from trio_rpc.channels.errors import detail_of
-from trio_rpc.channels.process import EXIT_TIME, Patience, describe_status
+from trio_rpc.channels.process import describe_status
+from trio_rpc.channels.supervised import EXIT_TIME, Ends, Patience
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ class Unkillable:
 
 async def test_a_process_that_survives_sigkill_is_waited_for_a_bounded_time(autojump_clock, caplog):
     process = Unkillable()
-    ends = process_module._Ends(Patience(goodbye=2, terminate=3))
+    ends = Ends(Patience(goodbye=2, terminate=3))
     await process_module._end(process, "x", ends)
     assert process.signals == [(2, "SIGTERM"), (5, "SIGKILL")]
     assert trio.current_time() == 5 + process_module.KILL_TIME
@@ -236,7 +237,7 @@ async def test_hurry_shortens_the_time_and_never_lengthens_it(autojump_clock):
     for goodbye, hurry in ((10, 1), (1, 10)):
         started = trio.current_time()
         process = Unkillable()
-        ends = process_module._Ends(Patience(goodbye=goodbye, terminate=0))
+        ends = Ends(Patience(goodbye=goodbye, terminate=0))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(process_module._end, process, "x", ends)
             await wait_all_tasks_blocked()

@@ -11,6 +11,7 @@ import trio
 import trustme
 
 from trio_rpc.channels import ProcessChannel, StreamChannel, open_channel, open_listeners
+from trio_rpc.channels.thread import Thread, ThreadChannel
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 Pair = tuple[trio.abc.Channel[bytes], trio.abc.Channel[bytes]]
@@ -107,6 +108,21 @@ async def child_channels(*limits: Limits) -> Pair:
     )
     child = StreamChannel(theirs, limits[1].max_packet, packet_timeout=limits[1].packet_timeout)
     return ProcessChannel(ours, Ended(), limits[0], name="child process 0"), child
+
+
+async def thread_channels(*limits: Limits) -> Pair:
+    """Make both ends of the channel between two threads, in one thread.
+
+    tests/channels/test_thread.py and tests/session/test_threads.py start real threads.
+    """
+    ours, theirs = socket.socketpair()
+    thread = Thread(trio.sleep, theirs, limits[0], "thread 0")
+    thread.ended.set()
+    stream, other = (
+        trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (ours, theirs)
+    )
+    end = StreamChannel(other, limits[1].max_packet, packet_timeout=limits[1].packet_timeout)
+    return ThreadChannel(stream, thread, limits[0]), end
 
 
 class Ended:

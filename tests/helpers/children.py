@@ -109,6 +109,39 @@ def leaving() -> None:
     trio.run(main)
 
 
+def forwarding() -> None:
+    """Serve a channel for each name over the parent's channel, and open one back."""
+
+    async def serve_named(channel: trio.abc.Channel[bytes], name: str) -> None:
+        if name == "secret":
+            raise trio_rpc.Refused("not for you")
+        await trio_rpc.serve_session(channel, {name: Plugin()})
+
+    async def main() -> None:
+        async with (
+            trio_rpc.channels.open_parent_channel() as carrier,
+            trio_rpc.channels.open_forwarding(
+                carrier, {"plugins/{name}": serve_named}
+            ) as forwarding,
+            await forwarding.open("back") as back,
+        ):
+            await back.send(b"from the child")
+            await forwarding.wait_closed()
+
+    trio.run(main)
+
+
+def echo() -> None:
+    """Send each packet of the parent back."""
+
+    async def main() -> None:
+        async with trio_rpc.channels.open_parent_channel() as channel:
+            async for packet in channel:
+                await channel.send(packet)
+
+    trio.run(main)
+
+
 def parent() -> None:
     """Start a child, print its process id, and hang."""
 
@@ -120,7 +153,9 @@ def parent() -> None:
     trio.run(main)
 
 
-PROGRAMS = {each.__name__: each for each in (serve, lingering, stubborn, leaving, parent)}
+PROGRAMS = {
+    each.__name__: each for each in (serve, lingering, stubborn, leaving, forwarding, echo, parent)
+}
 
 if __name__ == "__main__":
     PROGRAMS[sys.argv[1]]()

@@ -18,6 +18,7 @@ MODULES = {
     "test_interrupted_loading.py",
     "test_node.py",
     "test_node_odd.py",
+    "test_process_channels.py",
     "test_processes.py",
     "test_programs_together.py",
     "test_resumption_drill.py",

@@ -9,7 +9,7 @@ import contextlib
 
 import trio
 
-from helpers.channel_pairs import Held, child_channels, connected_by
+from helpers.channel_pairs import Held, child_channels, connected_by, thread_channels
 from helpers.forwarding_pairs import open_channel_pair
 from helpers.resumable_network import ResumableNetwork
 from trio_rpc.channels import carrier_limits
@@ -19,7 +19,20 @@ from trio_rpc.util.one_exception import one_exception
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 
 IN_MEMORY = ("memory", "forwarding", "resumable")
-KINDS = ("memory", "tcp", "tls", "unix", "ws", "wss", "process", "forwarding", "resumable")
+KINDS = (
+    "memory",
+    "tcp",
+    "tls",
+    "unix",
+    "ws",
+    "wss",
+    "process",
+    "thread",
+    "forwarding",
+    "resumable",
+)
+
+WITHOUT_URLS = {"process": child_channels, "thread": thread_channels}
 
 
 @contextlib.asynccontextmanager
@@ -62,8 +75,8 @@ class Transport:
             return
         held = Held(self._nursery), Held(self._nursery)
         try:
-            if self.kind == "process":
-                ends = await child_channels(*limits)
+            if self.kind in WITHOUT_URLS:
+                ends = await WITHOUT_URLS[self.kind](*limits)
                 yield [await each.enter(owned(end)) for each, end in zip(held, ends, strict=True)]
             else:
                 yield await connected_by(held, self._url, *self._contexts, limits)

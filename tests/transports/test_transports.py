@@ -50,8 +50,8 @@ async def test_each_transport_uses_its_own_kind_of_channel(kind, nursery, tmp_pa
         "forwarding": "ForwardingChannel",
         "resumable": "ResumableChannel",
     }
-    if kind == "process":
-        assert kinds == ["ProcessChannel", "StreamChannel"]
+    if kind in ("process", "thread"):
+        assert kinds == [f"{kind.capitalize()}Channel", "StreamChannel"]
         return
     assert kinds == [expected.get(kind, "StreamChannel")] * 2
 

@@ -16,7 +16,11 @@ from trio_rpc.channels.forwarding.routes import ChannelHandler
 from trio_rpc.channels.listeners import ChannelListener
 from trio_rpc.channels.memory import MemoryChannel, memory_channel_pair
 from trio_rpc.channels.opening import open_channel, open_listeners
-from trio_rpc.channels.process import ProcessChannel
+from trio_rpc.channels.process import (
+    ProcessChannel,
+    open_parent_channel,
+    open_process_channel,
+)
 from trio_rpc.channels.relay import relay
 from trio_rpc.channels.resumable.channel import ResumableChannel
 from trio_rpc.channels.resumable.client import open_resumable
@@ -25,6 +29,7 @@ from trio_rpc.channels.resumable.replay import carrier_limits
 from trio_rpc.channels.resumable.server import Arrival, ResumableSessions
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.channels.stream import StreamChannel
+from trio_rpc.channels.thread import ThreadChannel, ThreadMain, open_thread_channel
 from trio_rpc.channels.urls import Address, parse_url
 from trio_rpc.channels.websocket.channel import WebSocketChannel
 
@@ -48,6 +53,8 @@ __all__ = [
     "ResumableSessions",
     "Resume",
     "StreamChannel",
+    "ThreadChannel",
+    "ThreadMain",
     "WebSocketChannel",
     "WebSocketClose",
     "carrier_limits",
@@ -56,7 +63,10 @@ __all__ = [
     "open_channel",
     "open_forwarding",
     "open_listeners",
+    "open_parent_channel",
+    "open_process_channel",
     "open_resumable",
+    "open_thread_channel",
     "parse_url",
     "relay",
     "serve_forwarding",

@@ -14,42 +14,40 @@ down ``EXIT_TIME`` later.
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import math
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
 
 import trio
 
 from trio_rpc.channels.connecting import naming
-from trio_rpc.channels.connection import close_forcefully, owned_with_task
+from trio_rpc.channels.connection import close_forcefully, owned, owned_with_task
 from trio_rpc.channels.errors import ChannelBroken, ChannelEnded, ProcessExit
 from trio_rpc.channels.stream import StreamChannel
+from trio_rpc.channels.supervised import EXIT_TIME, Ends, Patience, SupervisedChannel
+from trio_rpc.util.text import one_line
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
-from trio_rpc.wire.parts import BufferList
 
 __all__ = [
-    "EXIT_TIME",
     "VARIABLE",
-    "Patience",
     "ProcessChannel",
     "describe_status",
     "inherited_stream",
-    "open_child",
+    "open_parent_channel",
+    "open_process_channel",
 ]
 
 VARIABLE = "TRIO_RPC_CHANNEL_FD"
 """The environment variable with the descriptor number of the child's end of the socket."""
-
-EXIT_TIME = 1.0
-"""Seconds to wait for the child's exit after its socket has closed, and the other way round."""
 
 KILL_TIME = 5.0
 """Seconds that the system may take to end a process after SIGKILL."""
@@ -60,29 +58,13 @@ DRAIN_TIME = 1.0
 Usually the pipe ends at once. It does not end while another process, started by the child, has it.
 """
 
+NAME_MOST = 100
+"""Characters of the command that a process's name in logs has at most."""
+
 LINE_MOST = 4096
 """Bytes of a line on standard error that are buffered; a longer line is split."""
 
 logger = logging.getLogger("trio_rpc.process")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """The seconds that a process gets to end, once its channel is closed."""
-
-    goodbye: float
-    """Seconds to end by itself, before SIGTERM."""
-
-    terminate: float
-    """Seconds to end after SIGTERM, before SIGKILL."""
-
-    def __post_init__(self) -> None:
-        for name, seconds in (
-            ("goodbye_time", self.goodbye),
-            ("terminate_time", self.terminate),
-        ):
-            if not seconds >= 0:
-                raise ValueError(f"{name} must not be negative: {seconds!r}")
 
 
 class Child(Protocol):
@@ -98,7 +80,7 @@ class Child(Protocol):
         """Wait until the process has ended, and return its status."""
 
 
-class ProcessChannel(StreamChannel):
+class ProcessChannel(SupervisedChannel):
     """A channel to a child process, whose errors say how the process ended.
 
     Args:
@@ -120,10 +102,8 @@ class ProcessChannel(StreamChannel):
         *,
         name: str,
     ) -> None:
-        super().__init__(stream, limits.max_packet, packet_timeout=limits.packet_timeout)
-        self.name = name
-        self.closed = trio.Event()
-        self._socket = stream.socket
+        explain = functools.partial(_explain, process, name)
+        super().__init__(stream, limits, name=name, explain=explain)
         self._process = process
 
     @property
@@ -139,60 +119,19 @@ class ProcessChannel(StreamChannel):
         """
         return self._process.returncode
 
-    async def receive(self) -> bytes:
-        """Return the next packet: see :meth:`StreamChannel.receive`.
 
-        Raises:
-            trio.EndOfChannel: the process closed its end after a whole packet. If the process has
-                ended, this is a :class:`ChannelEnded`, and the exit code was 0.
-            trio.BrokenResourceError: the channel broke. If the process has ended, this is a
-                :class:`ChannelBroken`, whose ``detail`` is a :class:`ProcessExit`.
-        """
-        try:
-            return await super().receive()
-        except (trio.EndOfChannel, trio.BrokenResourceError) as exc:
-            await self._raise_named(exc)
-
-    async def send(self, value: bytes | BufferList) -> None:
-        """Send one packet: see :meth:`StreamChannel.send`.
-
-        Args:
-            value: the packet; at least one byte.
-        """
-        try:
-            await super().send(value)
-        except trio.BrokenResourceError as exc:
-            await self._raise_named(exc)
-
-    async def flush(self) -> None:
-        """Send the rest of a packet: see :meth:`StreamChannel.flush`."""
-        try:
-            await super().flush()
-        except trio.BrokenResourceError as exc:
-            await self._raise_named(exc)
-
-    async def aclose(self) -> None:
-        """Close this end. Packets for which ``send`` has returned are still delivered."""
-        self.closed.set()
-        await super().aclose()
-
-    def shut(self) -> None:
-        """End the channel, even if another process still holds the other end of the socket."""
-        with suppress(OSError):  # the connection has already ended
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    async def _raise_named(self, exc: Exception) -> NoReturn:
-        """Raise an error that names the process, and says how it ended if it has ended."""
-        status = None
-        with trio.move_on_after(EXIT_TIME):
-            status = await self._process.wait()
-        orderly = isinstance(exc, trio.EndOfChannel) and not status
-        if status is not None:
-            text = f"the {self.name} {describe_status(status)}"
-            raise (ChannelEnded if orderly else ChannelBroken)(text, ProcessExit(status)) from exc
-        if orderly:
-            raise trio.EndOfChannel(f"the {self.name} closed its end of the channel") from exc
-        raise trio.BrokenResourceError(f"{self.name}: {exc}") from exc
+async def _explain(process: Child, name: str, exc: Exception) -> Exception:
+    """Make an error that names the process, and says how it ended if it has ended."""
+    status = None
+    with trio.move_on_after(EXIT_TIME):
+        status = await process.wait()
+    orderly = isinstance(exc, trio.EndOfChannel) and not status
+    if status is not None:
+        text = f"the {name} {describe_status(status)}"
+        return (ChannelEnded if orderly else ChannelBroken)(text, ProcessExit(status))
+    if orderly:
+        return trio.EndOfChannel(f"the {name} closed its end of the channel")
+    return trio.BrokenResourceError(f"{name}: {exc}")
 
 
 def describe_status(status: int) -> str:
@@ -206,40 +145,49 @@ def describe_status(status: int) -> str:
 
 
 @asynccontextmanager
-async def open_child(
-    command: Sequence[str],
+async def open_process_channel(
+    command: Sequence[str | os.PathLike[str]],
     *,
-    name: str,
+    name: str = "",
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     limits: Limits = DEFAULT_LIMITS,
-    patience: Patience,
-    on_line: Callable[[str, bytes], None],
+    goodbye_time: float = 5.0,
+    terminate_time: float = 5.0,
 ) -> AsyncIterator[ProcessChannel]:
-    """Start a process, and own it and the channel to it for a block.
+    """Start a program that calls :func:`open_parent_channel`, and own it and the channel to it.
 
-    Closing the channel starts ending the process. When the block is over, the process has ended
-    and been reaped, or (if it hangs inside the kernel) an error has been logged.
+    :func:`trio_rpc.open_process` opens a session over such a channel. By itself it serves as a
+    carrier of :func:`open_forwarding`, or as one side of a :func:`relay`.
+
+    Closing the channel starts ending the process, as the end of the session does there. When the
+    block is over, the process has ended and been reaped, or (if it hangs inside the kernel) an
+    error has been logged. Lines that it writes on standard error go to the logger
+    ``trio_rpc.process`` as warnings.
 
     Args:
-        command: the program and its arguments.
-        name: the name of the process in logs and errors, beside its process id.
-        env: the environment of the process (default: the environment of this process).
+        command: the program and its arguments, which are not passed through a shell.
+        name: the name of the process in logs and errors, beside its process id; its command by
+            default.
+        env: its environment variables, to which we add one; those of this process by default.
         cwd: the working directory of the process (default: the one of this process).
-        limits: the limits of the channel. If the block raises, ``shutdown_timeout`` replaces a
-            longer ``patience.goodbye``.
-        patience: how long to wait for the process to end.
-        on_line: called with the channel's name and each line that the process writes on standard
-            error. A line has at most ``LINE_MOST`` bytes, without its line end.
+        limits: max_packet and packet_timeout of the channel. If the block raises or is cancelled,
+            ``shutdown_timeout`` replaces a longer ``goodbye_time``.
+        goodbye_time: seconds from the close of the channel to SIGTERM.
+        terminate_time: seconds from SIGTERM to SIGKILL.
 
     Raises:
         OSError: the process cannot be started. The text is one line.
+        TypeError: ``command`` is a str.
+        ValueError: ``command`` is empty, or a time is negative.
     """
-    ends = _Ends(patience)
+    words = _checked(command)
+    name = one_line(name or shlex.join(words), NAME_MOST)
+    ends = Ends(Patience(goodbye=goodbye_time, terminate=terminate_time))
 
     async def run(*, task_status: trio.TaskStatus[ProcessChannel]) -> None:
         with naming(f"cannot start {name}"):
-            process, stream = await _start(command, env, cwd)
+            process, stream = await _start(words, env, cwd)
         title = f"child process {process.pid} ({name})"
         channel = ProcessChannel(stream, process, limits, name=title)
         if trio.current_effective_deadline() == -math.inf:
@@ -247,7 +195,7 @@ async def open_child(
             ends.hurry(0)
             await close_forcefully(channel)
         with trio.CancelScope(shield=True):
-            await _run(process, channel, ends, on_line, task_status)
+            await _run(process, channel, ends, task_status)
 
     async with owned_with_task(run) as channel:
         try:
@@ -255,6 +203,35 @@ async def open_child(
         except BaseException:
             ends.hurry(limits.shutdown_timeout)
             raise
+
+
+@asynccontextmanager
+async def open_parent_channel(*, limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[StreamChannel]:
+    """Open the channel to the process that started this one with :func:`open_process_channel`.
+
+    Can be called only once. Processes started by this one do not inherit the channel. When the
+    parent dies, the channel ends.
+
+    Args:
+        limits: max_packet and packet_timeout of the channel.
+
+    Raises:
+        RuntimeError: this process was not started by :func:`open_process_channel` or
+            :func:`trio_rpc.open_process`, or has opened this channel before.
+    """
+    stream = inherited_stream()
+    channel = StreamChannel(stream, limits.max_packet, packet_timeout=limits.packet_timeout)
+    async with owned(channel):
+        yield channel
+
+
+def _checked(command: Sequence[str | os.PathLike[str]]) -> list[str]:
+    if isinstance(command, str | bytes):
+        raise TypeError("a command is a list: the program, then each of its arguments")
+    words = [os.fspath(word) for word in command]
+    if not words:
+        raise ValueError("the command is empty: a program has to be named")
+    return words
 
 
 async def _start(
@@ -280,33 +257,15 @@ async def _start(
     return process, trio.SocketStream(trio.socket.from_stdlib_socket(ours))
 
 
-class _Ends:
-    """The time limit for a process to end by itself."""
-
-    def __init__(self, patience: Patience) -> None:
-        self.patience = patience
-        self._scope = trio.CancelScope()
-
-    def hurry(self, seconds: float) -> None:
-        """Shorten the limit to this many seconds from now."""
-        self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
-
-    async def wait(self, process: trio.Process) -> None:
-        self.hurry(self.patience.goodbye)
-        with self._scope:
-            await process.wait()
-
-
 async def _run(
     process: trio.Process,
     channel: ProcessChannel,
-    ends: _Ends,
-    on_line: Callable[[str, bytes], None],
+    ends: Ends,
     task_status: trio.TaskStatus[ProcessChannel],
 ) -> None:
     """Supervise a process until it has been reaped. The caller shields this from cancellation."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_read_errors, process, channel.name, on_line)
+        nursery.start_soon(_read_errors, process, channel.name)
         nursery.start_soon(_notice_end, process, channel)
         try:
             task_status.started(channel)
@@ -325,9 +284,9 @@ async def _notice_end(process: trio.Process, channel: ProcessChannel) -> None:
     channel.shut()
 
 
-async def _end(process: trio.Process, name: str, ends: _Ends) -> None:
+async def _end(process: trio.Process, name: str, ends: Ends) -> None:
     """Wait for a process to end, then send SIGTERM, then SIGKILL, and reap it."""
-    await ends.wait(process)
+    await ends.wait(process.wait)
     if process.returncode is not None:
         return
     process.terminate()
@@ -342,21 +301,25 @@ async def _end(process: trio.Process, name: str, ends: _Ends) -> None:
     logger.error("%s has not ended within %g s of SIGKILL", name, KILL_TIME)
 
 
-async def _read_errors(
-    process: trio.Process, name: str, on_line: Callable[[str, bytes], None]
-) -> None:
-    """Pass the standard error of a process to ``on_line``, line by line, until its end."""
+async def _read_errors(process: trio.Process, name: str) -> None:
+    """Log the standard error of a process, line by line, until its end."""
     assert process.stderr is not None  # noqa: S101 - it was started with a pipe
     held = bytearray()
     async with process.stderr:
         while data := await process.stderr.receive_some(LINE_MOST):
             held += data
             while (line := _take_line(held)) is not None:
-                on_line(name, line)
+                _log_line(name, line)
                 # Yield after each line, so that a process that always writes delays no other task.
                 await trio.lowlevel.checkpoint()
         if held:
-            on_line(name, bytes(held))
+            _log_line(name, bytes(held))
+
+
+def _log_line(name: str, line: bytes) -> None:
+    # A byte that is not UTF-8 becomes an escape of four characters, so nothing is truncated here.
+    text = line.decode("utf-8", "backslashreplace")
+    logger.warning("%s: %s", name, one_line(text, 4 * len(line)))
 
 
 def _take_line(held: bytearray) -> bytes | None:
@@ -370,7 +333,7 @@ def _take_line(held: bytearray) -> bytes | None:
 
 
 def inherited_stream() -> trio.SocketStream:
-    """Return this process's end of the socket that its parent made with :func:`open_child`.
+    """Return this process's end of the socket that its parent made at its start.
 
     Can be called only once. Processes that are started later do not inherit the socket.
 

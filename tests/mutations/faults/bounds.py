@@ -356,14 +356,14 @@ FAULTS = (
     ),
     fault(
         "packet_timeout does not apply to child processes",
-        "channels/process.py",
+        "channels/supervised.py",
         "limits.max_packet, packet_timeout=limits.packet_timeout",
         "limits.max_packet",
         "channels/test_channel_bounds.py::test_packet_timeout_bounds_a_packet_that_a_real_child_process_does_not_finish",
     ),
     fault(
         "packet_timeout does not apply to the parent process",
-        "process.py",
+        "channels/process.py",
         "limits.max_packet, packet_timeout=limits.packet_timeout",
         "limits.max_packet",
         "channels/test_channel_bounds.py::test_packet_timeout_bounds_a_packet_that_a_parent_does_not_finish",

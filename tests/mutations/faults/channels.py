@@ -17,6 +17,41 @@ FAULTS = (
         STREAM,
     ),
     fault(
+        "a thread whose function goes on is not cancelled",
+        "channels/thread.py",
+        '    thread.cancel("the block that owns the thread is over")\n',
+        "",
+        "channels/test_thread.py",
+    ),
+    fault(
+        "what ends a thread is not raised by its block",
+        "channels/thread.py",
+        "            body.is_caused_by(error)\n            raise error\n",
+        "            pass\n",
+        "channels/test_thread.py",
+    ),
+    fault(
+        "an error of a thread that was given up is lost",
+        "channels/thread.py",
+        "            if self.is_given_up:\n",
+        "            if False:\n",
+        "channels/test_thread.py",
+    ),
+    fault(
+        "a block that only saw the break hides the error of its thread",
+        "channels/thread.py",
+        "            self.error.__cause__ = error\n",
+        "            pass\n",
+        "session/test_threads.py",
+    ),
+    fault(
+        "a session with a thread has other limits at the thread's end",
+        "thread.py",
+        "{**shared, **(thread_options or {})}",
+        "{**(thread_options or {})}",
+        "session/test_threads.py",
+    ),
+    fault(
         "the code and the reason of a WebSocket's Close frame are lost",
         "channels/websocket/channel.py",
         "        if code in (NORMAL, GOING_AWAY, NO_STATUS):\n            return ChannelEnded(*self._closed_by_peer())\n",
@@ -33,8 +68,8 @@ FAULTS = (
     fault(
         "the exit status of a child is only in the text of the channel's error",
         "channels/process.py",
-        "            raise (ChannelEnded if orderly else ChannelBroken)(text, ProcessExit(status)) from exc\n",
-        "            raise (trio.EndOfChannel if orderly else trio.BrokenResourceError)(text) from exc\n",
+        "        return (ChannelEnded if orderly else ChannelBroken)(text, ProcessExit(status))\n",
+        "        return (trio.EndOfChannel if orderly else trio.BrokenResourceError)(text)\n",
         "channels/test_process.py",
     ),
     fault(
