@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import decimal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +23,9 @@ from trio_rpc.services.converters import convert_to
 from trio_rpc.testing import open_session_pair
 
 Positive = Annotated[int, at.Gt(0)]
+NOON = "2026-07-01T12:00:00"
+NEW_YEAR = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+IN_BERLIN = Annotated[dt.datetime, at.Timezone("Europe/Berlin")]
 
 
 @dataclass
@@ -63,7 +67,37 @@ CONSTRAINTS = [
     (Pair, [1], [5], "less than 5"),
     (Struct, {"count": 1}, {"count": 0}, "greater than 0"),
     (Annotated[int, pydantic.BeforeValidator(int)], "1", "x", "invalid literal"),
+    (Annotated[dt.datetime, at.Timezone(...)], NOON + "Z", NOON, "a time with an offset"),
+    (Annotated[dt.datetime, at.Timezone(None)], NOON, NOON + "Z", "a time without an offset"),
+    (Annotated[dt.time, at.Timezone(...)], "12:00:00Z", "12:00:00", "a time with an offset"),
+    (IN_BERLIN, NOON + "+02:00", NOON + "+01:00", "in the zone Europe/Berlin"),
+    (IN_BERLIN, "2026-01-01T12:00:00+01:00", NOON, "in the zone Europe/Berlin"),
+    (Annotated[dt.datetime, at.Timezone(dt.UTC)], NOON + "Z", NOON + "+01:00", "zone UTC"),
+    (list[IN_BERLIN | None], [None], [NOON], r"zone Europe/Berlin.*at `\$\[0\]`"),
+    (Annotated[dt.datetime, at.Timezone(...), at.Gt(NEW_YEAR)], NOON + "Z", NOON, "an offset"),
+    (
+        Annotated[dt.datetime, at.Timezone(...), at.Gt(NEW_YEAR)],
+        NOON + "Z",
+        "2025-07-01T12:00:00Z",
+        r"greater than datetime.datetime\(2026",
+    ),
 ]
+
+
+def test_both_offsets_of_an_hour_that_occurs_twice_are_in_its_zone():
+    for offset in ("+01:00", "+02:00"):
+        convert_to(f"2026-10-25T02:30:00{offset}", adapt(IN_BERLIN))
+
+
+def test_an_unknown_zone_is_refused_at_registration():
+    with pytest.raises(TypeError, match="there is no time zone 'Nowhere/At_All'"):
+        adapt(Annotated[dt.datetime, at.Timezone("Nowhere/At_All")])
+
+
+def test_a_zone_is_checked_without_pydantic(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(ValueError, match="with an offset"):
+        convert_to(NOON, adapt(Annotated[dt.datetime, at.Timezone(...)]))
 
 
 @pytest.mark.parametrize("read", [convert_to, read_json], ids=["wire", "JSON"])

@@ -1,13 +1,16 @@
 """Constraints that ``Annotated`` adds to a type: those of Pydantic and of annotated_types.
 
-Pydantic checks them, after the value has been converted to the type as any other. msgspec checks
-its own ``Meta``. Other metadata is ignored, as type checkers ignore it.
+Pydantic checks them, after the value has been converted to the type as any other. It ignores
+``annotated_types.Timezone``, which is checked here. msgspec checks its own ``Meta``. Other metadata
+is ignored, as type checkers ignore it.
 
 In a field of a model, Pydantic checks the whole field, so this module is not used.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import zoneinfo
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Final, get_origin
 
@@ -66,6 +69,12 @@ def constrained(bare: Any, adapted: Any, constraints: list[Any]) -> Any:
     Raises:
         TypeError: Pydantic is not installed, or cannot check this constraint of this type.
     """
+    zones = [_zone_check(one.tz) for one in constraints if type(one).__name__ == "Timezone"]
+    constraints = [one for one in constraints if type(one).__name__ != "Timezone"]
+    if zones:
+        adapted = adapter("a time", _in_zones(reader(adapted), zones), OTHER)
+    if not constraints:
+        return adapted
     shown = f"the constraint {constraints[0]!r}"
     refuse_unsendable(constraints, "a value")
     try:
@@ -106,3 +115,48 @@ def _converter(
             raise Verdict(complaint_of(exc), count_of(exc)) from None
 
     return convert
+
+
+def _in_zones(
+    read_bare: Callable[[Any, Read], Any], checks: list[Callable[[Any], None]]
+) -> Callable[[Any, Read], Any]:
+    def convert(value: Any, read: Read) -> Any:
+        value = read_bare(value, read)
+        for check in checks:
+            check(value)
+        return value
+
+    return convert
+
+
+def _zone_check(wanted: Any) -> Callable[[Any], None]:
+    """Return a function that raises ValueError for a time that does not satisfy ``Timezone``.
+
+    Names of zones do not travel, so a time fits a zone if it has the zone's offset at that time.
+
+    Args:
+        wanted: None for a time without an offset, ``...`` for one with an offset, or the zone.
+
+    Raises TypeError for an unknown zone.
+    """
+    zone: Any = wanted
+    if isinstance(wanted, str):
+        try:
+            zone = zoneinfo.ZoneInfo(wanted)
+        except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+            raise TypeError(f"there is no time zone {wanted!r}") from None
+
+    def fits(value: Any) -> bool:
+        offset = value.utcoffset()
+        if zone is None or zone is ... or offset is None:
+            return (offset is None) is (zone is None)
+        either = {value.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1)}
+        return offset in either or either == {None}  # a time without a date may have no offset
+
+    where = {None: "without an offset", ...: "with an offset"}.get(wanted, f"in the zone {wanted}")
+
+    def check(value: Any) -> None:
+        if isinstance(value, (dt.datetime, dt.time)) and not fits(value):
+            raise ValueError(f"Expected a time {where}, got `{value.isoformat()}`")
+
+    return check

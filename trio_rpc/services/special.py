@@ -30,6 +30,7 @@ from trio_rpc.services.costs import (
     Read,
     text_cost,
 )
+from trio_rpc.services.flags import maker_of_flags
 from trio_rpc.services.records import is_typed_dict, unpacked
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.simpler import ADDRESSES, MAX_FRACTION
@@ -318,7 +319,9 @@ def is_plain_enum(cls: type[enum.Enum]) -> bool:
 
 def enumeration(cls: type[enum.Enum]) -> Any:
     """Return the adapter of an enum that msgspec does not support."""
-    if not issubclass(cls, enum.Flag):
+    is_flag = issubclass(cls, enum.Flag)
+    make: Callable[[Any], Any] = maker_of_flags(cls) if issubclass(cls, enum.Flag) else cls
+    if not is_flag:
         for member in cls:
             if not keeps_its_type(member.value) and not _is_bare(member.value):
                 kind = type(member.value).__name__
@@ -327,16 +330,18 @@ def enumeration(cls: type[enum.Enum]) -> Any:
                     " another type: give the members values of built-in types"
                 )
 
+    lists = [member.value for member in cls if type(member.value) is list]
+
     def convert(value: Any, _read: Read) -> Any:
         if isinstance(value, cls):
             return value
         if type(value) is list:  # a tuple often arrives as a list
-            value = _tuples(value)
-        if issubclass(cls, enum.Flag) and type(value) is not int:
+            value = value if value in lists else _tuples(value)
+        if is_flag and type(value) is not int:
             raise TypeError(f"Expected `{cls.__name__}`, got `{type(value).__name__}`")
-        return cls(value)
+        return make(value)
 
-    members = len(cls.__members__) if issubclass(cls, enum.Flag) or not _are_hashed(cls) else 0
+    members = len(cls.__members__) if is_flag or not _are_hashed(cls) else 0
     return adapter(cls.__name__, convert, ENUM + members)
 
 

@@ -12,6 +12,20 @@ PACKETS = "channels/test_packet_timeout.py"
 
 FAULTS = (
     fault(
+        "a peer can make a flag's class keep all combinations",
+        "services/flags.py",
+        "        if len(kept) > limit:\n",
+        "        if False:\n",
+        "services/test_enums.py",
+    ),
+    fault(
+        "combinations of flags that are in use are removed",
+        "services/flags.py",
+        "        if value not in declared and sys.getrefcount(kept[value]) <= _UNUSED:\n",
+        "        if value not in declared:\n",
+        "services/test_enums.py",
+    ),
+    fault(
         "the nodes of a packet's second message are not counted",
         "wire/scan.py",
         "        if may_have_more(part, max_nodes):\n",

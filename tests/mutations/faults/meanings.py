@@ -9,6 +9,20 @@ NEVER_CHECKED = "services/test_never_checked.py"
 
 FAULTS = (
     fault(
+        "the zone of a time is not checked",
+        "services/constraints.py",
+        "    if zones:\n",
+        "    if False:\n",
+        "services/test_constraints.py",
+    ),
+    fault(
+        "a member of an enum whose value is a list never arrives",
+        "services/special.py",
+        "            value = value if value in lists else _tuples(value)\n",
+        "            value = _tuples(value)\n",
+        "services/test_enums.py",
+    ),
+    fault(
         "the reason that a session is closed with is not sent",
         "session/lifecycle.py",
         '            self._protocol.goodbye("done", self._goodbye_text)\n',
