@@ -165,6 +165,19 @@ class Frozen:
     side: Literal[Side.BUY] = Side.BUY
 
 
+class FrozenModel(pydantic.BaseModel, frozen=True):
+    x: int
+
+
+class FrozenStruct(msgspec.Struct, frozen=True):
+    path: pathlib.Path
+
+
+@attrs.frozen
+class FrozenAttrs:
+    path: pathlib.Path
+
+
 @dataclass
 class Box(Generic[T]):
     content: T
@@ -327,6 +340,12 @@ TABLE: list[tuple[Any, list[Any], list[Any]]] = [
     (Scaled, [Scaled(5, 3), Scaled(1)], [{"value": "a"}]),
     (Counted, [Counted(collections.Counter("aab"))], [{"counts": {"a": "b"}}]),
     (Frozen, [Frozen(path=PATH)], [{"path": "a", "side": "sell"}]),
+    (set[Frozen], [{Frozen(path=PATH)}, set()], [[{"path": 1}], [3]]),
+    (frozenset[frozenset[Frozen]], [frozenset({frozenset({Frozen(path=PATH)})})], [[[3]]]),
+    (set[tuple[int, Frozen]], [{(1, Frozen(path=PATH))}], [[(1, 2)]]),
+    (set[FrozenModel], [{FrozenModel(x=1), FrozenModel(x=2)}], [[{"x": "a"}]]),
+    (collections.abc.Set[FrozenStruct], [{FrozenStruct(PATH)}], [[{"path": 1}]]),
+    (dict[str, set[FrozenAttrs]], [{"a": {FrozenAttrs(PATH)}}], [{"a": [1]}]),
     (Box[pathlib.Path], [Box(PATH, [PATH])], [{"content": 1}]),
     (Box[Box[Where]], [Box(Box(Where(PATH)))], [{"content": {"content": 1}}]),
     (Box[int], [Box(1, [2])], [{"content": "a"}]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import datetime as dt
 import decimal
 import enum
@@ -14,6 +15,7 @@ import attrs
 import msgspec
 import pytest
 
+from trio_rpc import DEFAULT_LIMITS
 from trio_rpc.errors import EncodeError
 from trio_rpc.wire import Codec
 from trio_rpc.wire.messages import Reply
@@ -224,11 +226,18 @@ def test_the_value_of_an_enum_may_be_of_any_type():
     assert through(Place.HERE) == (1, (2, 3))
 
 
+class Frozen(list):
+    __hash__ = object.__hash__
+
+
+FIELDS = {"pair": (1, "a"), "_hidden": b""}
+
+
 UNHASHABLE_ON_ARRIVAL = [
-    {Slotted((1, "a"))},
     {Slotted((1, "a")): 1},
-    {(1, Slotted((1, "a")))},
-    frozenset({frozenset({Slotted((1, "a"))})}),
+    {(1, Slotted((1, "a"))): 1},
+    {frozenset({Slotted((1, "a"))}): 1},
+    {Frozen(): 1},
 ]
 
 
@@ -238,12 +247,27 @@ def test_a_key_that_would_be_unhashable_on_arrival_is_not_sent(value):
         Codec().encode(Reply(1, value))
 
 
-def test_hashable_subclasses_of_list_are_refused_as_keys():
-    class Frozen(list):
-        __hash__ = object.__hash__
+@pytest.mark.parametrize(
+    ("value", "arrives"),
+    [
+        ({Slotted((1, "a"))}, [FIELDS]),
+        ({(1, Slotted((1, "a")))}, [(1, FIELDS)]),
+        (frozenset({frozenset({Slotted((1, "a"))})}), [[FIELDS]]),
+        ([{Frozen([2])}, {1: frozenset({Slotted((1, "a"))})}], [[[2]], {1: [FIELDS]}]),
+    ],
+)
+def test_a_set_of_elements_that_would_be_unhashable_on_arrival_is_sent_as_an_array(value, arrives):
+    assert through(value) == arrives
 
-    with pytest.raises(EncodeError, match="cannot be a key"):
-        Codec().encode(Reply(1, {Frozen()}))
+
+def test_the_attempt_to_send_such_a_set_as_a_set_does_not_count_towards_the_limits():
+    @dataclass(frozen=True)
+    class Point:
+        x: int
+
+    limits = dataclasses.replace(DEFAULT_LIMITS, max_nodes=1024)
+    points = {Point(x) for x in range(300)}  # 3 + 300 * 3 values
+    assert len(through(points, Codec(None, limits))) == 300
 
 
 def test_different_keys_that_would_be_equal_on_arrival_are_refused():

@@ -103,6 +103,10 @@ def keeps_its_type(value: Any) -> bool:
     return True
 
 
+class _NotHashableError(EncodeError):
+    """A key of a dict, or an element of a set, arrives as something that has no hash."""
+
+
 class Converter:
     """Converts the values of one message, and counts its cost against the limits."""
 
@@ -200,16 +204,15 @@ class Converter:
         if collide(keys):
             raise EncodeError("too many keys with the same hash in a dict or set")
         outside, self._in_key = self._in_key, True
-        lowered = [self.value(key, depth) for key in keys]
-        self._in_key = outside
-        return lowered
+        try:
+            return [self.value(key, depth) for key in keys]
+        finally:
+            self._in_key = outside
 
     def _refuse_in_key(self, cls: type) -> None:
         if self._in_key:
             name = cls.__name__
-            raise EncodeError(
-                f"a value that arrives as a {name} cannot be a key or an element of a set"
-            )
+            raise _NotHashableError(f"a value that arrives as a {name} cannot be a key")
 
     def _extension(self, code: int, value: Any) -> msgpack.ExtType:
         payload = self._pack(value)
@@ -247,10 +250,20 @@ class Converter:
         """Convert a tuple. The extension is one level, and the array in it another."""
         return self._extension(TUPLE, self.items(value, depth + 2))
 
-    def set(self, code: int, value: Any, depth: int) -> msgpack.ExtType:
-        """Convert a set or frozenset."""
-        self._enter(len(value), depth + 2)
-        return self._extension(code, self._keys(value, depth + 2))
+    def set(self, code: int, value: Any, depth: int) -> Any:
+        """Convert a set or frozenset; to an array if elements arrive as maps or arrays.
+
+        The receiver makes a set of that array if its annotation says so, and knows the elements.
+        """
+        before = self._nodes, self._extension_bytes, self._references
+        try:
+            self._enter(len(value), depth + 2)
+            return self._extension(code, self._keys(value, depth + 2))
+        except _NotHashableError:
+            if self._in_key:
+                raise
+            self._nodes, self._extension_bytes, self._references = before
+            return self.items(value, depth + 1)
 
     def record(self, value: Any, depth: int) -> Any:
         """Convert a named tuple to an array, or to a tuple where the receiver needs a hash."""

@@ -9,6 +9,20 @@ NEVER_CHECKED = "services/test_never_checked.py"
 
 FAULTS = (
     fault(
+        "a set of dataclasses cannot be sent",
+        "wire/to_msgpack.py",
+        "            if self._in_key:\n                raise\n            self._nodes",
+        "            raise\n            self._nodes",
+        "wire/test_wire_lowering.py",
+    ),
+    fault(
+        "the attempt to send a set as a set counts towards the limits",
+        "wire/to_msgpack.py",
+        "            self._nodes, self._extension_bytes, self._references = before\n",
+        "",
+        "wire/test_wire_lowering.py",
+    ),
+    fault(
         "the zone of a time is not checked",
         "services/constraints.py",
         "    if zones:\n",
