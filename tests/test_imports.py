@@ -152,7 +152,7 @@ def test_imports_between_folders_have_no_cycles(package):
 
 
 SESSION = (
-    {"io", "owner", "end", "peer"},
+    {"io", "owner", "end", "peer", "held_services"},
     {"lifecycle"},
     {"calls"},
     {"streams", "shared", "answers"},

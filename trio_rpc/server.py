@@ -16,13 +16,15 @@ from trio_rpc.channels.carriers import CarrierServer, listening, resume_settings
 from trio_rpc.errors import SessionClosed
 from trio_rpc.session.core import Core
 from trio_rpc.session.end import check_reason
+from trio_rpc.session.held_services import held_services
 from trio_rpc.session.live_services import MakeServices
-from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
+from trio_rpc.session.opening import make_session, make_shared_tables, run_in_this_task
 from trio_rpc.session.options import Options, SessionOptions, check_options, make_options
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.rate_limited_log import RateLimitedLog
 
 __all__ = ["Server", "open_server", "serve"]
 
@@ -134,7 +136,9 @@ async def open_server(
     Leaving the block ends all sessions at once.
 
     Args:
-        services: the services that clients may call, as in :func:`open_session`.
+        services: the services that clients may call, as in :func:`open_session`. Those that all
+            sessions share, and that are async context managers, are entered before the server
+            listens, and left when all sessions are over.
         *urls: ``tcp://host:port`` (port 0: any free port), ``tls://host:port``,
             ``unix:///path``, ``ws://host:port/path``, ``wss://host:port/path``.
         ssl_context: the context with the server's certificate, for ``tls`` and ``wss``.
@@ -158,15 +162,19 @@ async def open_server(
         ...         await server.drain(grace=30)  # no new calls; running ones get 30 seconds
     """
     chosen = make_options(open_server, options)
-    tables = make_tables(services)
+    tables, shared_services = make_shared_tables(services)
     resumption = resume_settings(resume)
-    async with listening(
-        urls,
-        ssl_context=ssl_context,
-        allowed_origins=allowed_origins,
-        limits=chosen.limits,
-        resume=resumption,
-    ) as listeners:
+    patience, complaints = chosen.limits.shutdown_timeout, RateLimitedLog(logger)
+    async with (
+        held_services(shared_services, patience, complaints),
+        listening(
+            urls,
+            ssl_context=ssl_context,
+            allowed_origins=allowed_origins,
+            limits=chosen.limits,
+            resume=resumption,
+        ) as listeners,
+    ):
         server = Server(listeners, tables, chosen, resumption)
         with one_exception() as body:
             async with trio.open_nursery() as nursery:

@@ -9,12 +9,17 @@ from trio_rpc.services.interfaces import Identifier
 from trio_rpc.services.introspection import with_introspection
 from trio_rpc.services.tables import Table, build_table, named_services
 
-__all__ = ["Services", "name_of", "service_of"]
+__all__ = ["Services", "is_context_manager", "name_of", "service_of"]
 
 
 def service_of(method: str) -> str:
     """Return the service in the full name of a method; "" for the service without a name."""
     return method.rpartition(".")[0]
+
+
+def is_context_manager(service: object) -> bool:
+    """Return whether a service is an async context manager."""
+    return hasattr(type(service), "__aenter__") and hasattr(type(service), "__aexit__")
 
 
 class Services:
@@ -27,24 +32,31 @@ class Services:
         built_in: the methods that every session has.
         objects: the services by name.
         methods: the methods of the services.
+        managers: the services that each session enters and leaves, by name; by default, those that
+            are async context managers.
 
     Attributes:
         objects: the services by name.
+        managers: the services that each session enters and leaves, by name.
         table: the methods of the services, and those that every session has.
 
     Raises:
         ValueError: a service is named ``trio_rpc``.
     """
 
-    __slots__ = ("_built_in", "_methods", "objects", "table")
+    __slots__ = ("_built_in", "_methods", "managers", "objects", "table")
 
     def __init__(
         self,
         built_in: Table,
         objects: Mapping[str, object] | None = None,
         methods: Table | None = None,
+        managers: Mapping[str, object] | None = None,
     ) -> None:
         self.objects: Mapping[str, object] = objects or {}
+        if managers is None:
+            managers = {name: one for name, one in self.objects.items() if is_context_manager(one)}
+        self.managers = managers
         self._built_in = built_in
         self._methods = methods or {}
         self.table: Table = {**with_introspection(self._methods), **built_in}
@@ -71,7 +83,12 @@ class Services:
             self._built_in,
             {**self.objects, **other.objects},
             {**self._methods, **other._methods},
+            {**self.managers, **other.managers},
         )
+
+    def entered(self) -> Services:
+        """Return these services for sessions that share them, and neither enter nor leave any."""
+        return Services(self._built_in, self.objects, self._methods, {})
 
     def without(self, name: str) -> Services:
         """Return these services without one of them. Raises LookupError if it is not there."""
@@ -81,6 +98,7 @@ class Services:
             self._built_in,
             {key: obj for key, obj in self.objects.items() if key != name},
             {key: one for key, one in self._methods.items() if service_of(key) != name},
+            {key: one for key, one in self.managers.items() if key != name},
         )
 
 

@@ -73,7 +73,13 @@ class Core:
         self.incoming = parts.incoming(
             self.protocol, self.lifecycle, self.outgoing, options, shared
         )
-        self.services = LiveServices(services, self.incoming, self.lifecycle)
+        self.services = LiveServices(
+            services,
+            self.incoming,
+            self.lifecycle,
+            options.limits.shutdown_timeout,
+            shared.complaints,
+        )
         self.answers = Answers(
             channel,
             self.protocol,
@@ -143,7 +149,6 @@ class Core:
         """Add a service, and begin the calls that wait for it; see :meth:`Session.set`."""
         self.owner.check()
         self.services.set(key, service)
-        self.resume()
 
     def remove_service(self, key: str | Identifier[Any]) -> None:
         """Remove a service; see :meth:`Session.remove`."""
@@ -173,6 +178,7 @@ class Core:
         """Cancel the handlers and end the calls, since the session is over (law 6)."""
         self.incoming.cancel_all(f"the session with {self.name} is over")
         self.outgoing.fail_all()
+        self.services.end()
         self.receiver.stop()
         for answered in self._pongs.values():
             answered.set()

@@ -118,7 +118,8 @@ class _Driver:
             m.Started: outgoing.started,
         }
         self._reader = Reader(core, nursery, actions, self._lose)
-        core.resume = self._reader.resume
+        core.resume = core.services.resume = self._reader.resume
+        core.services.nursery = nursery
 
     def begin(self, *, looks_first: bool = False) -> None:
         """Queue Hello, and start the reader in a copy of this context."""
@@ -291,7 +292,19 @@ class _Driver:
     def _accept_peer(self) -> None:
         # A function that makes services runs in its own context, as handlers do.
         incoming = self._core.incoming
-        copy_of(incoming.context).run(self._core.services.begin, incoming.session)
+        services = self._core.services
+        if copy_of(incoming.context).run(services.begin, incoming.session):
+            self._nursery.start_soon(self._enter_services, name="trio_rpc services")
+        else:
+            self._welcome()
+
+    async def _enter_services(self) -> None:
+        await self._core.services.enter()
+        if self._core.lifecycle.stage is Stage.OPENING:
+            self._welcome()
+            self._core.writer.write_now()
+
+    def _welcome(self) -> None:
         self._protocol.welcome()
         self._check_open()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Literal, TypeAlias, Unpack
 
 import trio
@@ -26,6 +26,7 @@ __all__ = [
     "cancelled_at_end",
     "check_on_end",
     "make_session",
+    "make_shared_tables",
     "make_tables",
     "open_session",
     "run_in_this_task",
@@ -57,8 +58,10 @@ async def open_session(
 
     Args:
         channel: a fresh channel of whole packets; the session owns it from now on.
-        services: the services for the other end: a mapping of names to objects, one object (the
-            service ""), a function of the new session that returns either, or None.
+        services: the services for the other end: a mapping of names or identifiers to objects, one
+            object (the service ""), a function of the new session that returns either, or None.
+            Services that are async context managers are entered before the session opens, and left
+            when it is over, after its handlers and before the block ends.
         name: the name of the other end in logs and errors.
         on_end: ``"keep"`` does not cancel the body when the session ends; calls still raise, and
             :meth:`Session.wait_closed` still returns.
@@ -119,6 +122,18 @@ def make_tables(services: object) -> MakeServices:
         return lambda _session: made
     check_maker(services)  # type: ignore[arg-type]  # it is a function
     return lambda session: _no_services().having(resolve(services, session))
+
+
+def make_shared_tables(services: object) -> tuple[MakeServices, Sequence[object]]:
+    """Return the same for sessions of a server, and the services that the server itself enters.
+
+    The server enters those async context managers that its sessions share.
+    """
+    if is_per_session(services):
+        return make_tables(services), ()
+    made = _no_services().having(services)
+    entered = made.entered()
+    return lambda _session: entered, tuple(made.managers.values())
 
 
 def _nothing(_session: object) -> Services:

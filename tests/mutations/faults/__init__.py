@@ -10,6 +10,7 @@ from . import (
     meanings,
     one_to_one,
     races,
+    registration,
     resumable,
     security,
     services,
@@ -28,6 +29,7 @@ AREAS = (
     meanings,
     gateway,
     one_to_one,
+    registration,
 )
 
 FAULTS = tuple(one for area in AREAS for one in area.FAULTS)

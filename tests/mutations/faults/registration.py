@@ -1,0 +1,67 @@
+"""Faults of services that are entered and left, of fallbacks, and of what a server tells."""
+
+from __future__ import annotations
+
+from ..fault import fault
+
+HELD = "session/test_held_services.py"
+
+FAULTS = (
+    fault(
+        "a service is left before the handlers have ended",
+        "session/live_services.py",
+        "        while self._incoming.running:\n",
+        "        while False:\n",
+        HELD,
+    ),
+    fault(
+        "services are left in any order",
+        "session/live_services.py",
+        "            await later.has_left.wait()\n",
+        "            pass\n",
+        HELD,
+    ),
+    fault(
+        "a cancelled session leaves its services at once",
+        "session/held_services.py",
+        "trio.CancelScope(shield=True)",
+        "trio.CancelScope()",
+        HELD,
+    ),
+    fault(
+        "a service may be left for ever",
+        "session/held_services.py",
+        "            self._scope.deadline = trio.current_time() + self._patience\n",
+        "            pass\n",
+        HELD,
+        hangs=True,
+    ),
+    fault(
+        "a service is not told that its session broke",
+        "session/live_services.py",
+        "        if self._lifecycle.is_over and self._lifecycle.cause is not None:\n",
+        "        if False:\n",
+        HELD,
+    ),
+    fault(
+        "the other end may call before a service has been entered",
+        "session/driver.py",
+        "        if copy_of(incoming.context).run(services.begin, incoming.session):\n",
+        "        copy_of(incoming.context).run(services.begin, incoming.session)\n        if False:\n",
+        HELD,
+    ),
+    fault(
+        "a removed service is left before its own handlers have ended",
+        "session/live_services.py",
+        "            ).wait()\n            return\n",
+        "            )\n            return\n",
+        HELD,
+    ),
+    fault(
+        "each session of a server enters a shared service again",
+        "session/opening.py",
+        "    return lambda _session: entered, tuple",
+        "    return lambda _session: made, tuple",
+        HELD,
+    ),
+)
