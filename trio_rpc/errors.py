@@ -80,7 +80,7 @@ class RpcError(Exception):
 
 
 class ProtocolError(RpcError):
-    """One end broke the rules of docs/protocol.md."""
+    """One end violated docs/protocol.md."""
 
 
 class LocalProtocolError(ProtocolError):

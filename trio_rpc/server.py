@@ -94,7 +94,7 @@ class Server:
             for session in tuple(self.sessions):
                 nursery.start_soon(functools.partial(session.aclose, reason=reason, grace=grace))
             for core in tuple(self._opening):
-                core.lifecycle.turn_away_unwelcomed(SessionClosed(reason))
+                core.lifecycle.end_unwelcomed(SessionClosed(reason))
                 nursery.start_soon(
                     functools.partial(core.lifecycle.aclose, reason=reason, grace=grace)
                 )
@@ -114,7 +114,7 @@ class Server:
         core.lifecycle.when_open = opened
         self._opening.add(core)
         if self._accepting.cancel_called:  # it connected just before drain() began
-            core.lifecycle.turn_away_unwelcomed(SessionClosed(self._drain_reason))
+            core.lifecycle.end_unwelcomed(SessionClosed(self._drain_reason))
         try:
             await run_in_this_task(core)
         finally:

@@ -23,7 +23,7 @@ class Desk:
 
     @trio_rpc.method
     async def total(self, prices: AsyncIterator[float]) -> float:
-        return sum([price async for price in prices])  # pulls a stream of the caller's
+        return sum([price async for price in prices])  # pulls a stream of the caller
 
     @trio_rpc.duplex
     async def chat(self, channel: trio.abc.Channel[str], room: str) -> None:

@@ -716,7 +716,7 @@ def _wrapper(*args, **kwargs):
         (functools.partial(_wrapper, Collects()), {"self"}),
     ],
 )
-def test_a_name_that_binding_has_used_up_cannot_be_given_by_name(function, refused):
+def test_a_parameter_that_binding_has_filled_cannot_be_given_by_name(function, refused):
     signature = Signature(function, skip_self=False, name="f")
     for name in ("self", "cls", "me", "a", "first", "other"):
         required = {} if "first" not in signature.text or name == "first" else {"first": 1}

@@ -810,7 +810,7 @@ async def _passes_on(_call, proceed):
 @pytest.mark.parametrize(
     "function", [lambda _: object(), _answers_later, _Unsendable(), MagicMock()]
 )
-async def test_a_callback_that_returns_none_may_return_what_cannot_be_sent(
+async def test_a_callback_that_is_declared_to_return_none_may_return_any_object(
     session_pair, function, filters
 ):
     options = {"filters": filters}

@@ -121,7 +121,7 @@ class Client(RawPeer):
                 if isinstance(message, kind):
                     return message
 
-    async def is_turned_away(self):
+    async def expect_goodbye(self):
         """Check that the server closes without a Welcome, and gives the reason."""
         goodbye = await self.hear(m.Goodbye)
         assert (goodbye.code, goodbye.message) == ("done", SHUTTING_DOWN)
@@ -169,18 +169,18 @@ async def test_a_client_that_has_sent_nothing_is_refused(serving):
         await client.hear(m.Hello)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.drain)
-            await client.is_turned_away()
+            await client.expect_goodbye()
             await client.channel.aclose()
 
 
-async def test_a_client_whose_credentials_are_being_checked_is_turned_away(serving):
+async def test_a_client_whose_credentials_are_being_checked_gets_a_goodbye_and_no_welcome(serving):
     gate = Gate()
     async with serving(Slow(), authenticate=gate) as (server, client):
         await client.step(client.protocol.hello)
         await gate.reached.wait()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.drain)
-            await client.is_turned_away()
+            await client.expect_goodbye()
             await client.channel.aclose()
         assert gate.was_cancelled
 
@@ -235,13 +235,13 @@ async def test_a_client_whose_welcome_is_queued_has_its_first_call_served(no_tim
             await client.calls_and_leaves(slow)
 
 
-async def test_a_client_that_is_accepted_while_the_server_begins_to_drain_is_turned_away(no_time):
+async def test_a_client_that_is_accepted_while_the_server_begins_to_drain_gets_no_welcome(no_time):
     async with open_memory_server(Slow()) as (server, listener):
         await wait_all_tasks_blocked()
         client = Client(listener.connect())
         await client.step(client.protocol.hello)
         await server.drain()
-        await client.is_turned_away()
+        await client.expect_goodbye()
 
 
 async def test_a_client_that_does_not_open_its_session_has_the_grace_time(autojump_clock, caplog):
@@ -297,7 +297,7 @@ async def test_a_session_that_a_service_closes_before_it_is_open_serves_the_clie
 # ── as clients see it ────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_client_that_is_turned_away_gets_an_orderly_session_broken(no_time):
+async def test_a_client_without_a_welcome_gets_an_orderly_session_broken(no_time):
     gate = Gate()
     async with open_memory_server(Slow(), authenticate=gate) as (server, listener):
         async with trio.open_nursery() as nursery:

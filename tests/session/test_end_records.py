@@ -130,13 +130,13 @@ async def test_a_session_that_is_closed_before_it_is_open_tells_its_reason(no_ti
         await session.aclose(reason=REASON)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_is_turned_away, theirs)
+        nursery.start_soon(_expect_orderly_end, theirs)
         with pytest.raises((SessionClosed, SessionBroken), match=REASON):
             async with open_session(ours, authenticate=authenticate):
                 raise AssertionError("it must not open")
 
 
-async def _is_turned_away(channel):
+async def _expect_orderly_end(channel):
     with pytest.raises(SessionBroken, match=REASON):
         async with open_session(channel):
             raise AssertionError("it must not open")

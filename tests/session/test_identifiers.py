@@ -51,8 +51,8 @@ class LiveWindow(Window):
         return len(text)
 
 
-async def test_typed_identifiers_made_by_a_helper_are_grouped_in_contexts(session_pair):
-    """Each end serves and calls by identifiers: those of the main program, and the plugin's."""
+async def test_both_ends_serve_and_call_by_identifiers_that_are_grouped_in_classes(session_pair):
+    """One class has the identifiers of the main program, and the other those of the plugin."""
     services = {Main.commands: MainCommands(), Main.window: LiveWindow()}
     async with session_pair(services, {Plugin.commands: PluginCommands()}) as (_, plugin):
         assert await plugin.proxy(Main.commands).run("save") == "main: plugin: save"

@@ -101,7 +101,7 @@ class Protocol:
         The messages are decoded lazily, one at a time.
 
         Raises:
-            RemoteProtocolError: the peer broke the rules (law 14). Its half has ENDED; ours can
+            RemoteProtocolError: the peer broke the protocol (law 14). Its half has ENDED; ours can
                 still say how its calls ended, and Goodbye.
             Refused: the peer speaks another version, or its limits do not fit. Its half has ENDED.
         """

@@ -1,4 +1,4 @@
-"""What binding a function leaves of its parameters, as Python does it."""
+"""The parameters of a function that remain after it has been bound, as in Python."""
 
 from __future__ import annotations
 

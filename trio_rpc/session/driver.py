@@ -223,7 +223,7 @@ class _Driver:
                 continue
             if is_opening:  # (4)
                 text = f"no handshake within {core.limits.handshake_timeout:g} s"
-                lifecycle.turn_away(TimeoutError(text), "network")
+                lifecycle.end_unopened(TimeoutError(text), "network")
                 return
             await two_turns()  # (5)
             if not lifecycle.is_over:

@@ -388,7 +388,7 @@ class Lifecycle:
             self.detail = detail
             self._end(Event.LOSE)
 
-    def turn_away(self, cause: Exception, by: EndedBy = "us") -> None:
+    def end_unopened(self, cause: Exception, by: EndedBy = "us") -> None:
         """End a session that is not open, and tell the other end the text of ``cause``.
 
         :meth:`lose` does not tell it, since the cause may be a bug.
@@ -396,10 +396,10 @@ class Lifecycle:
         self._last_text = str(cause)
         self.lose(cause, by)
 
-    def turn_away_unwelcomed(self, cause: Exception) -> None:
+    def end_unwelcomed(self, cause: Exception) -> None:
         """End the session if the other end cannot have called yet, because it has no Welcome."""
         if self.stage is Stage.OPENING and not self._has_welcomed:
-            self.turn_away(cause)
+            self.end_unopened(cause)
 
     def _end(self, event: Event) -> None:
         """Cancel the handlers and end the calls, since the session is over (law 6)."""

@@ -18,7 +18,7 @@ class Shared:
     """Bounds that hold for many sessions together.
 
     Sessions without a server are those of clients and child processes, over forwarded channels and
-    over listeners of the user's own. A peer may be able to open as many of them as it likes.
+    over listeners that the user made. A peer may be able to open as many of them as it likes.
 
     Attributes:
         bugs: logs undeclared exceptions of handlers.

@@ -102,7 +102,7 @@ def join(
 
 
 def clock_offset(calls: Iterable[JoinedCall]) -> float:
-    """Estimate by how many seconds the clock of the second trace is ahead of the first one's.
+    """Estimate by how many seconds the second trace's clock is ahead of the first trace's clock.
 
     It assumes that a message takes as long in one direction as in the other, and is the median over
     all complete calls. Two programs on one machine have the same clock.

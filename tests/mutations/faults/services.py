@@ -355,7 +355,7 @@ FAULTS = (
         "services/test_tables.py",
     ),
     fault(
-        "the function that makes services is first looked at when a session opens",
+        "the function that makes services is checked only when a session opens",
         "session/opening.py",
         "    check_maker(services)  # type: ignore[arg-type]  # it is a function\n",
         "",

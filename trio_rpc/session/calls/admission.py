@@ -25,7 +25,7 @@ class Admission:
 
     Attributes:
         tasks: the waiting tasks, the first one first. None until a task waits, since an empty deque
-            has memory for 64 and most sessions are idle.
+            has memory for 64 items and most sessions are idle.
     """
 
     def __init__(self, room: Callable[[], int]) -> None:

@@ -29,7 +29,7 @@ class TracedSession(Session):
     def _outgoing_call(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Call:
-        self._core.owner.check()  # elsewhere there is no clock for the first step
+        self._core.owner.check()  # another thread has no clock for the first step
         call = super()._outgoing_call(method, args, kwargs)
         call.number = self._tracer.begin(method.title, is_incoming=False).number
         self._note(1, call, "new")
