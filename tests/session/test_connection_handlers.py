@@ -56,7 +56,7 @@ def routes(*handlers):
 
 
 async def test_a_handler_makes_a_client_then_its_proxy_then_the_target_then_listens():
-    """On a connection a handler makes, in this order: client, proxy, target, session."""
+    """For a connection a handler makes client, proxy, target and session, in this order."""
     steps = []
 
     class Watched:
@@ -104,7 +104,7 @@ async def test_the_target_calls_its_client_and_each_connection_has_its_own():
 
 
 async def test_one_target_for_all_connections_receives_each_client():
-    """The server's object receives the proxy of its client (set_client) and can call it."""
+    """The server's object receives the proxy of its client, and can call it."""
 
     class Shared:
         def __init__(self):
@@ -133,7 +133,7 @@ async def test_one_target_for_all_connections_receives_each_client():
 
 
 async def test_opening_a_path_that_no_handler_has_is_refused():
-    """Handlers are found by their paths."""
+    """Handlers of connections are found by their paths."""
     handler = ConnectionHandler("plugins/{name}", Plugin, Screen)
     async with open_forwarding_pair(None, routes(handler)) as (forwarding, _):
         for wrong in ("plugin", "plugins", "plugins/a/b", "plugins/"):
@@ -329,7 +329,7 @@ async def test_wrong_handlers_are_refused_when_they_are_made():
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "ws://127.0.0.1:0", "unix"])
 @pytest.mark.parametrize("resume", [False, True])
 async def test_handlers_are_served_by_path_over_one_port(url, resume, tmp_path):
-    """Each session has one service; several services have several channels over one port."""
+    """One session has one service; several services have several channels over one port."""
     url = f"unix:{tmp_path}/socket" if url == "unix" else url
     handlers = [
         ConnectionHandler("plugins/{name}", Plugin, Screen),

@@ -103,7 +103,7 @@ async def test_a_proxy_can_be_made_before_there_is_a_connection():
 
 
 async def test_calls_made_before_the_connection_go_out_in_the_order_in_which_they_were_made():
-    """Listening to a channel builds the session, and the calls made earlier then go out."""
+    """Listening to a channel begins the session, and calls made earlier then go out."""
     client, logger = ServiceClient(Logger), Logger()
 
     async def tail(line):
@@ -189,7 +189,7 @@ async def test_the_number_of_waiting_calls_is_bounded():
 
 
 async def test_the_target_may_be_set_before_the_connection_during_it_and_not_at_all():
-    """A client is made with a target or without one, and its target may be set afterwards."""
+    """A client is made with a target or without one, and its target may be set later."""
     client = ServiceClient(Logger)
     async with listening(client) as session:
         screen = session.proxy("", Screen)
@@ -210,6 +210,28 @@ async def test_the_target_may_be_set_before_the_connection_during_it_and_not_at_
         client.target = Screen("third")
     async with listening(client) as session:
         assert await session.proxy("", Screen).show("e") == "third shows e"
+
+
+async def test_a_target_that_is_set_while_the_session_opens_is_served():
+    """This end has accepted the other one, which has not answered yet."""
+    client, go = ServiceClient(Logger), trio.Event()
+
+    async def authenticate(_session, _credentials):
+        await go.wait()
+
+    ours, theirs = memory_channel_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.listen, ours)
+        calls = Calls(nursery)
+
+        async def call():
+            async with trio_rpc.open_session(theirs, authenticate=authenticate) as session:
+                return await session.proxy("", Screen).show("a")
+
+        await calls.start(1, call)
+        client.target = Screen("late")
+        go.set()
+    assert calls.outcomes == {1: "late shows a"}
 
 
 async def test_a_target_that_is_not_a_service_is_refused_and_the_previous_one_remains():
@@ -501,7 +523,7 @@ async def test_a_handler_may_call_back_while_the_session_closes_even_with_a_grac
 
 
 async def test_filters_and_metadata_apply_to_calls_that_waited():
-    """A client is made with the options of its sessions, which apply to calls that waited, too."""
+    """A client is made with the options of its sessions, such as filters."""
     seen = []
 
     async def watch(call, proceed):

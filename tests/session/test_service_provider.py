@@ -133,7 +133,7 @@ def unix(tmp_path):
 
 @pytest.mark.parametrize("resume", [False, True])
 async def test_a_provider_gives_proxies_by_path_before_it_is_connected(url, resume):
-    """A proxy is made from a path, with a target or without one; its channel is opened then."""
+    """A proxy is made from a path, with a target or without one; its channel is opened."""
     async with place_at(url, resume=resume) as place:
         provider = ServiceProvider(place.url, resume=resume)
         screen = Screen()
@@ -429,7 +429,7 @@ async def test_a_removed_path_is_closed_and_may_be_used_again(unix, when, clock)
 
 
 async def test_a_client_of_ones_own_can_be_added(unix):
-    """In place of a target, a client of one's own can be connected with a path."""
+    """In place of a target, a client of one's own can be given for a path."""
     async with place_at(unix):
         provider = ServiceProvider(unix)
         client = provider.add("plugins/spell", ServiceClient(Plugin, max_waiting=1))

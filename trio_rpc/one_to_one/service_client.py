@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, Unpack, overload
 
 import trio
 
-from trio_rpc.errors import Fate, Refused, RpcError
+from trio_rpc.errors import Fate, Refused, RpcError, SessionBroken, SessionClosed
 from trio_rpc.one_to_one.waiting_calls import WaitingCalls
 from trio_rpc.services.proxies import Proxy
 from trio_rpc.services.registration import Services
@@ -104,6 +105,7 @@ class ServiceClient(Generic[T]):
         self._proxy: Any = Proxy(self._calls, "", interface)
         self._interface = interface
         self._listening = ConflictDetector("this service client is listening to another channel")
+        self._served: Session | None = None
         self._target: object = None
         self.target = target
 
@@ -136,13 +138,13 @@ class ServiceClient(Generic[T]):
     @target.setter
     def target(self, target: object) -> None:
         made = make_tables(None if target is None else {"": target})
-        session = self._calls.session
-        if session is not None and session.is_open:
-            if self._target is not None:
-                session.remove("")
-            if target is not None:
-                session.set("", target)
-        self._make_services, self._target = made, target
+        previous, self._target, self._make_services = self._target, target, made
+        if self._served is not None:
+            with contextlib.suppress(SessionClosed, SessionBroken):  # it is just over
+                if previous is not None:
+                    self._served.remove("")
+                if target is not None:
+                    self._served.set("", target)
 
     async def listen(
         self,
@@ -179,6 +181,7 @@ class ServiceClient(Generic[T]):
                     task_status.started(session)
                     return await session.wait_closed()
             finally:
+                self._served = None
                 is_final = isinstance(core.lifecycle.cause, Refused)
                 self._calls.end(functools.partial(_error, core.lifecycle), is_final=is_final)
 
@@ -204,7 +207,8 @@ class ServiceClient(Generic[T]):
         self._calls.end(error, is_final=is_final)
 
     def _services_of(self, session: Session) -> Services:
-        return self._make_services(session)  # of the target at this moment
+        self._served = session  # from now on, a new target is set in this session, too
+        return self._make_services(session)
 
 
 def _error(lifecycle: Lifecycle) -> RpcError:

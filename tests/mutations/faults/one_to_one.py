@@ -71,10 +71,10 @@ FAULTS = (
         CLIENT,
     ),
     fault(
-        "a new target waits for the next connection",
+        "a target that is set while the session opens waits for the next connection",
         "one_to_one/service_client.py",
-        "        if session is not None and session.is_open:\n",
-        "        if False:\n",
+        "        if self._served is not None:\n",
+        "        if self._calls.session is not None:\n",
         CLIENT,
     ),
     fault(
