@@ -322,6 +322,9 @@ async def test_wrong_handlers_are_refused_when_they_are_made():
         ConnectionHandler("plugins/{name}", Plugin, Screen, limts=None)
     with pytest.raises(ValueError, match="two handlers for the path 'a'"):
         await serve_connections([ConnectionHandler("a", Plugin)] * 2, "tcp://127.0.0.1:0")
+    large = ConnectionHandler("a", Plugin, limits=Limits(max_packet=1_000_000))
+    with pytest.raises(ValueError, match="'a' has max_packet=1000000, and the connection only"):
+        await serve_connections([large], "tcp://127.0.0.1:0")
     with pytest.raises(ValueError, match="URL"):
         await serve_connections([])
 

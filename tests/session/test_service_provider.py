@@ -428,6 +428,23 @@ async def test_a_removed_path_is_closed_and_may_be_used_again(unix, when, clock)
         assert type(errors[0]) is kinds[when]
 
 
+async def test_large_packets_pass_if_the_connection_has_the_same_limits(unix):
+    class Echo:
+        @trio_rpc.method
+        async def echo(self, data: bytes) -> bytes:
+            return data
+
+    limits = trio_rpc.Limits(max_packet=1_000_000)
+    handler = ConnectionHandler("echo", lambda _proxy: Echo(), limits=limits)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(functools.partial(serve_connections, [handler], unix, limits=limits))
+        provider = ServiceProvider(unix, limits=limits)
+        echo = provider.proxy("echo", Echo)
+        async with running(provider):
+            assert len(await echo.echo(bytes(900_000))) == 900_000
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_client_of_ones_own_can_be_added(unix):
     """In place of a target, a client of one's own can be given for a path."""
     async with place_at(unix):
@@ -448,6 +465,9 @@ async def test_wrong_uses_are_refused_at_once(unix):
         provider.proxy("", Plugin)
     with pytest.raises(TypeError):
         provider.proxy("plugins/lint", object)
+    large = ServiceClient(Plugin, limits=trio_rpc.Limits(max_packet=1_000_000))
+    with pytest.raises(ValueError, match="the client for 'plugins/lint' has max_packet=1000000"):
+        provider.add("plugins/lint", large)
     provider.proxy("plugins/lint", Plugin)  # the refused one is not kept
     with pytest.raises(TypeError, match="limts"):
         ServiceProvider(unix, limts=None)

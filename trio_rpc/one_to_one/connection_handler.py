@@ -11,9 +11,9 @@ import trio
 
 from trio_rpc.channels import ChannelHandler, Resume, serve_forwarding
 from trio_rpc.channels.forwarding.routes import parameters_of
-from trio_rpc.one_to_one.service_client import ServiceClient
+from trio_rpc.one_to_one.service_client import ServiceClient, check_packets
 from trio_rpc.services.proxies import Proxy
-from trio_rpc.session.options import SessionOptions, make_options
+from trio_rpc.session.options import SessionOptions, check_options
 from trio_rpc.util.time_limits import time_limit
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
@@ -50,6 +50,7 @@ class ConnectionHandler(Generic[T]):
 
     Attributes:
         path: the path.
+        limits: the limits of this end, for each session.
 
     Raises:
         ValueError: ``path`` is not valid.
@@ -101,12 +102,12 @@ class ConnectionHandler(Generic[T]):
     ) -> None:
         _check_target(make_target, path)
         self.path = path
-        self._limits = make_options(ConnectionHandler, options).limits
+        check_options(ConnectionHandler, options)
         self._make_target = make_target
         self._make_client = make_client
         self._interface = interface
         self._options = options
-        self._client()  # so that a wrong argument raises here
+        self.limits = self._client().limits  # a wrong argument raises here
 
     def __repr__(self) -> str:
         return f"<trio_rpc.ConnectionHandler of {self.path!r}>"
@@ -135,7 +136,7 @@ class ConnectionHandler(Generic[T]):
         client.prepare()
         target = self._make_target(client.proxy, **parameters)
         if inspect.isawaitable(target):
-            seconds = self._limits.handshake_timeout
+            seconds = self.limits.handshake_timeout
             async with time_limit(seconds, f"no target for {self.path!r}"):
                 target = await cast("Awaitable[object]", target)
         return target
@@ -180,17 +181,20 @@ async def serve_connections(
         allowed_origins: as in :func:`open_server`.
         resume: allow clients to continue after a lost connection, with all sessions. True means the
             defaults of :class:`Resume`.
-        limits: the limits of the connections. Each handler has those of its sessions.
+        limits: the limits of the connections. Each handler has those of its sessions. Their
+            ``max_packet`` may not be more than the connections'.
         task_status: gets the bound addresses once clients can connect.
 
     Raises:
-        ValueError: two handlers have the same path, or a URL is not valid.
+        ValueError: two handlers have the same path, a handler accepts larger packets than the
+            connections, or a URL is not valid.
         OSError: an address cannot be bound.
     """
     routes: dict[str, ChannelHandler] = {}
     for handler in handlers:
         if handler.path in routes:
             raise ValueError(f"there are two handlers for the path {handler.path!r}")
+        check_packets(f"the handler of {handler.path!r}", handler.limits, limits)
         routes[handler.path] = handler
     await serve_forwarding(
         routes,

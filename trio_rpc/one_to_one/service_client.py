@@ -20,8 +20,9 @@ from trio_rpc.session.opening import make_tables, run_session
 from trio_rpc.session.options import SessionOptions, make_options
 from trio_rpc.session.session import Session
 from trio_rpc.util.conflict_detector import ConflictDetector
+from trio_rpc.wire.limits import Limits
 
-__all__ = ["ServiceClient"]
+__all__ = ["ServiceClient", "check_packets"]
 
 T = TypeVar("T")
 
@@ -117,6 +118,11 @@ class ServiceClient(Generic[T]):
     def proxy(self) -> T:
         """The proxy of the service at the other end, which can be used before it is connected."""
         return self._proxy  # type: ignore[no-any-return]
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of this end, for each session."""
+        return self._options.limits
 
     @property
     def session(self) -> Session | None:
@@ -218,3 +224,18 @@ def _error(lifecycle: Lifecycle) -> RpcError:
     error = lifecycle.opening_error()
     error.fate = Fate.NOT_STARTED
     return error
+
+
+def check_packets(what: str, limits: Limits, connection: Limits) -> None:
+    """Raise ValueError if a session accepts packets that its connection does not carry.
+
+    Args:
+        what: the owner of the session, for the text.
+        limits: the limits of the session.
+        connection: the limits of the connection.
+    """
+    if limits.max_packet > connection.max_packet:
+        raise ValueError(
+            f"{what} has max_packet={limits.max_packet}, and the connection only "
+            f"max_packet={connection.max_packet}: give the connection larger limits"
+        )

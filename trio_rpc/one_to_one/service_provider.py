@@ -21,7 +21,7 @@ from trio_rpc.errors import (
     SessionBroken,
     SessionClosed,
 )
-from trio_rpc.one_to_one.service_client import ServiceClient
+from trio_rpc.one_to_one.service_client import ServiceClient, check_packets
 from trio_rpc.services.proxies import Proxy
 from trio_rpc.session.options import SessionOptions, make_options
 from trio_rpc.util.conflict_detector import ConflictDetector
@@ -136,9 +136,11 @@ class ServiceProvider:
             client: a client that is connected with nothing else.
 
         Raises:
-            ValueError: there is a proxy for this path, or the path is empty or too long.
+            ValueError: there is a proxy for this path, the path is empty or too long, or the client
+                accepts larger packets than the provider's connection.
         """
         check_name(path)
+        check_packets(f"the client for {path!r}", client.limits, self._limits)
         if path in self._clients:
             raise ValueError(f"there is a proxy for the path {path!r}")
         self._clients[path] = client

@@ -96,7 +96,7 @@ FAULTS = (
     fault(
         "an async function that makes a target may take any time",
         "one_to_one/connection_handler.py",
-        "            seconds = self._limits.handshake_timeout\n",
+        "            seconds = self.limits.handshake_timeout\n",
         "            seconds = 1e9\n",
         HANDLERS,
         hangs=True,
@@ -244,5 +244,13 @@ FAULTS = (
         "    finally:\n        del failure  # its",
         "    finally:\n        pass  # its",
         "session/test_garbage.py",
+    ),
+    fault(
+        "a handler accepts larger packets than its connection carries",
+        "one_to_one/service_client.py",
+        "    if limits.max_packet > connection.max_packet:\n",
+        "    if False:\n",
+        HANDLERS,
+        hangs=True,
     ),
 )
