@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from trio_rpc.util.one_exception import raise_alone
-from trio_rpc.util.places import catching
+from trio_rpc.util.places import catching, keep_places
 
 __all__ = ["PUNCTUAL", "PacketTimer", "connect_limit", "time_limit", "was_blocked"]
 
@@ -52,14 +52,19 @@ async def time_limit(seconds: float, complaint: str) -> AsyncIterator[None]:
     body = trio.CancelScope()
     failure: BaseException | None = None
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_at, deadline, seconds, body)
-            try:
-                with catching(body):
-                    yield
-            except BaseException as exc:  # noqa: BLE001 - the nursery would make a group of it
-                failure = exc
-            nursery.cancel_scope.cancel(reason="the block has ended")
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_at, deadline, seconds, body)
+                try:
+                    with catching(body):
+                        yield
+                except BaseException as exc:  # noqa: BLE001 - the nursery would make a group of it
+                    failure = exc
+                nursery.cancel_scope.cancel(reason="the block has ended")
+        except BaseException:  # a cancellation from outside replaces the block's own exception
+            if failure is not None:
+                keep_places(failure)
+            raise
         if body.cancelled_caught:
             raise TimeoutError(f"{complaint} within {seconds:g} s")
         if failure is not None:
