@@ -480,3 +480,53 @@ async def test_the_callbacks_of_a_call_that_was_not_sent_are_not_kept_by_its_sco
         [numbers] = [call.functions for call in a._core.outgoing.calls.values()]
         assert len(numbers) == 1
     assert ran == ["second"]
+
+
+class Shut(Exception):
+    pass
+
+
+class Uses:
+    @method(raises=(Shut,))
+    async def call(self, function: Callable[[], Awaitable[None]]) -> str:
+        try:
+            await function()
+        except Exception as exc:  # noqa: BLE001 - its class is the result
+            return type(exc).__name__
+        return repr(function)
+
+    @method(raises=(Shut,))
+    async def pull(self, items: AsyncIterator[int]) -> str:
+        try:
+            return repr([item async for item in items])
+        except Exception as exc:  # noqa: BLE001 - likewise
+            return type(exc).__name__
+
+
+async def test_what_a_callback_or_stream_given_in_a_scope_raises_arrives_as_the_method_declares(
+    session_pair,
+):
+    async def fails():
+        raise Shut
+
+    async def items():
+        yield 1
+        raise Shut
+
+    seen = []
+
+    async def watch(call, proceed):
+        seen.append(call.method)
+        return await proceed()
+
+    options = {"filters": [watch]}
+    async with session_pair(Uses(), None, options_a=options) as (_, session):
+        uses = session.proxy("", Uses)
+        async with session.open_scope() as scope:
+            assert await scope.call(uses.call, fails) == "Shut"
+            assert await scope.call(uses.pull, items()) == "Shut"
+            assert await scope.proxy("", Uses).call(fails) == "Shut"
+            assert "of call" in await scope.call("call", trio.lowlevel.checkpoint)
+    # Filters of both ends see the callback under one name.
+    assert "callback 0 of call" in seen
+    assert not any("trio_rpc.scope" in name for name in seen if name != "trio_rpc.scope")

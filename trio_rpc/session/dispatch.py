@@ -212,10 +212,12 @@ class IncomingCalls:
         lent = [one for one in request.references if isinstance(one, Callback | ItemReceiver)]
         for reference in lent:
             if isinstance(reference, Callback):
-                remote = self._lent(owner, f"callback {reference.number}")
+                remote = self._lent(call, f"callback {reference.number}")
                 reference.bind(owner, remote, _session_of(owner).call_back)
             else:
-                reference.bind(owner, self._calls, self._pull)
+                remote = self._lent(call, f"stream {reference.number}", Kind.STREAM)
+                pull = functools.partial(self._pull, remote)
+                reference.bind(owner, method.name, self._calls, pull)
         if lent:
             owner.references = (*owner.references, *lent)
 
@@ -397,15 +399,19 @@ class IncomingCalls:
         assert suspended is not None  # noqa: S101 - else it would have ended in its first step
         return await suspended.rest()
 
-    async def _pull(self, call: IncomingCall, receiver: ItemReceiver) -> OutgoingCall:
-        """Open a stream that arrived with ``call``, which is still running."""
-        method = self._lent(call, f"stream {receiver.number}", Kind.STREAM)
+    async def _pull(
+        self, method: RemoteMethod, call: IncomingCall, receiver: ItemReceiver
+    ) -> OutgoingCall:
+        """Open a stream that lives as long as ``call``, which is still running."""
         return await self._calls.open(
             method, (), {}, listener=receiver, callback=(call, receiver.number)
         )
 
     def _lent(self, call: IncomingCall, name: str, kind: Kind = Kind.METHOD) -> RemoteMethod:
-        """Make the local object for a function or stream that arrived with ``call``."""
+        """Make the local object for a function or stream that arrived with ``call``.
+
+        It may live longer than that call, in a remote scope.
+        """
         raises = {wire_name(cls): cls for cls in call.method.raises}
         method = RemoteMethod(_session_of(call), call.method.name, kind, raises)
         method.title = f"{name} of {call.method.name}"

@@ -79,7 +79,7 @@ class Callback:
         if self._prepare is not None:
             method.converters = method.converters._replace(prepare=self._prepare)
         self._within_call = call
-        self._owner = call.method.name
+        self._owner = method.name
         self._method = method
         self._call_back = call_back
 

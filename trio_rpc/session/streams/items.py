@@ -84,9 +84,16 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         """Set the function that checks and converts items."""
         self._convert = convert
 
-    def bind(self, owner: IncomingCall, outgoing: OutgoingCalls, pull: Pull) -> None:
-        """Bind it to the call that it arrived with; ``pull`` opens it as an outgoing call."""
-        self.name = f"{self.name} given to {owner.method.name}"
+    def bind(self, owner: IncomingCall, name: str, outgoing: OutgoingCalls, pull: Pull) -> None:
+        """Bind it to the call that it lives with; ``pull`` opens it as an outgoing call.
+
+        Args:
+            owner: the call.
+            name: the method that it was given to.
+            outgoing: the outgoing calls.
+            pull: opens it.
+        """
+        self.name = f"{self.name} given to {name}"
         self._owner, self._outgoing, self._pull = owner, outgoing, pull
 
     def attach(self, call: OutgoingCall) -> None:
