@@ -160,7 +160,7 @@ SESSION = (
     {"core_view"},
     {"session"},
     {"options"},
-    {"handler"},
+    {"handler", "fallback_calls"},
     {"dispatch"},
     {"traced"},
     {"variants"},

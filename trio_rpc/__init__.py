@@ -41,6 +41,7 @@ from trio_rpc.one_to_one.service_provider import ServiceProvider
 from trio_rpc.process import open_parent, open_process, serve_parent
 from trio_rpc.server import Server, open_server, serve
 from trio_rpc.services.decorators import duplex, method, notification, stream
+from trio_rpc.services.fallbacks import fallback
 from trio_rpc.services.interfaces import Identifier
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.calls.context import metadata
@@ -103,6 +104,7 @@ __all__ = [
     "connect_in",
     "current_call",
     "duplex",
+    "fallback",
     "metadata",
     "method",
     "notification",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trio_rpc.services.fallbacks import fallback_of
 from trio_rpc.services.interfaces import Identifier
 from trio_rpc.services.introspection import with_introspection
 from trio_rpc.services.tables import Table, build_table, named_services
@@ -36,6 +37,7 @@ class Services:
             are async context managers.
 
     Attributes:
+        fallbacks: the fallbacks of the services, by the names of the services.
         objects: the services by name.
         managers: the services that each session enters and leaves, by name.
         table: the methods of the services, and those that every session has.
@@ -44,7 +46,7 @@ class Services:
         ValueError: a service is named ``trio_rpc``.
     """
 
-    __slots__ = ("_built_in", "_methods", "managers", "objects", "table")
+    __slots__ = ("_built_in", "_methods", "fallbacks", "managers", "objects", "table")
 
     def __init__(
         self,
@@ -54,6 +56,8 @@ class Services:
         managers: Mapping[str, object] | None = None,
     ) -> None:
         self.objects: Mapping[str, object] = objects or {}
+        found = {name: fallback_of(name, obj) for name, obj in self.objects.items()}
+        self.fallbacks = {name: one for name, one in found.items() if one is not None}
         if managers is None:
             managers = {name: one for name, one in self.objects.items() if is_context_manager(one)}
         self.managers = managers

@@ -16,6 +16,7 @@ from trio_rpc.errors import MethodNotFound
 from trio_rpc.services.aliases import is_never
 from trio_rpc.services.annotations import is_unresolved
 from trio_rpc.services.decorators import Kind, MethodMark, Raises, checked_raises
+from trio_rpc.services.fallbacks import has_fallback
 from trio_rpc.services.fitting import check_signature, declared_methods
 from trio_rpc.services.functions import awaited
 from trio_rpc.services.interfaces import Identifier, check_service_name, marked_methods
@@ -50,6 +51,7 @@ class BoundMethod:
         raises: the exception classes that reach the caller as themselves.
         doc: the docstring as written, or "" without one.
         drops_result: whether its result is not sent, because its caller expects None.
+        service: the service whose fallback it is, or None for a method with its own name.
     """
 
     name: str
@@ -60,6 +62,7 @@ class BoundMethod:
     raises: Raises = ()
     doc: str = field(default="", repr=False)
     drops_result: bool = False
+    service: str | None = None
 
 
 Table: TypeAlias = dict[str, BoundMethod]
@@ -203,7 +206,7 @@ def interface_of(key: object) -> type | None:
 
 
 def _is_service(obj: object) -> bool:
-    return bool(marked_methods(type(obj)))
+    return bool(marked_methods(type(obj))) or has_fallback(type(obj))
 
 
 def _bound_methods(service: str, obj: object, interface: type | None) -> Iterator[BoundMethod]:
@@ -212,7 +215,7 @@ def _bound_methods(service: str, obj: object, interface: type | None) -> Iterato
         raise TypeError(f"{label} is the class {obj.__name__}: give an instance of it")
     cls = type(obj)
     marked = marked_methods(cls)
-    if not marked:
+    if not marked and not has_fallback(cls):
         raise TypeError(
             f"{label} is of type {cls.__name__}, which has no methods marked with @method: give an"
             " object whose class has some, or a dict of such objects by name"

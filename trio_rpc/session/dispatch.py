@@ -32,6 +32,7 @@ from trio_rpc.protocol.states import Half, IncomingState
 from trio_rpc.services.converters import SCALARS
 from trio_rpc.services.decorators import Kind, wire_name
 from trio_rpc.services.error_maps import refusal
+from trio_rpc.services.fallbacks import Fallback, fallback_for
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
@@ -50,6 +51,7 @@ from trio_rpc.session.calls.refusals import (
     SMALL,
     TOO_LATE,
 )
+from trio_rpc.session.fallback_calls import fallback_method
 from trio_rpc.session.handler import (
     CANCELLED,
     Outcome,
@@ -108,6 +110,7 @@ class IncomingCalls:
         self.context: ContextVars
         """The context that each handler runs in a copy of. No code runs in the original."""
         self.table: Table = {}
+        self.fallbacks: Mapping[str, Fallback] = {}
         self.running: dict[int, IncomingCall] = {}
         """Calls whose handler has begun and not ended, by a local number."""
         self.waiting: OrderedDict[int, Arrived] = OrderedDict()
@@ -155,7 +158,7 @@ class IncomingCalls:
         context = request.context
         parent_call = None
         if context is None:
-            method = self.table.get(request.method)
+            method = self.table.get(request.method) or self._fallback(request.method, _METHOD)
             fits = method is not None and method.kind is _METHOD
         else:
             parent_call, method = self._find(request.method, context)
@@ -194,7 +197,7 @@ class IncomingCalls:
         """Find the callback, with the outgoing call that it belongs to, or the method."""
         if "callback" in context:
             return self._calls.callback(context)
-        return None, self.table.get(name)
+        return None, self.table.get(name) or self._fallback(name, _METHOD)
 
     def _equip(self, call: IncomingCall, request: m.Request) -> None:
         """Set up a call's scope, references and task_status. Raises InvalidArguments."""
@@ -239,7 +242,8 @@ class IncomingCalls:
         return self._begin_notification(message)
 
     def _begin_notification(self, message: m.Notification) -> IncomingCall | None:
-        method = self.table.get(message.method)
+        name = message.method
+        method = self.table.get(name) or self._fallback(name, _NOTIFICATION)
         if method is None and self._waits_for_service(self._last_notification - 1, message):
             self._last_notification -= 1
             return None
@@ -277,6 +281,10 @@ class IncomingCalls:
             if call is not None:
                 return call
         return None
+
+    def _fallback(self, name: str, kind: Kind) -> BoundMethod | None:
+        found = fallback_for(self.fallbacks, name) if self.fallbacks else None
+        return None if found is None else fallback_method(found, name, kind)
 
     def _waits_for_service(self, number: int, message: m.Request | m.Notification) -> bool:
         """Keep a message whose service is not there, if it may wait; return whether it does."""
@@ -554,7 +562,7 @@ class IncomingCalls:
     def let_go(self) -> None:
         """Drop the references to this object. The session is over, and no handler begins."""
         del self.session
-        self.table = {}
+        self.table, self.fallbacks = {}, {}
 
     def cancel_all(self, reason: str) -> None:
         """Cancel every handler, since the session is over (law 6)."""

@@ -125,7 +125,7 @@ class LiveServices:
 
     def _use(self, services: Services) -> None:
         self._now = services
-        self._incoming.table = services.table
+        self._incoming.table, self._incoming.fallbacks = services.table, services.fallbacks
 
     # ── context managers ─────────────────────────────────────────────────────────────────────
 
@@ -160,7 +160,7 @@ class LiveServices:
             await _EndOfCalls(
                 call
                 for call in self._incoming.running.values()
-                if call.parent_call is None and service_of(call.method.name) == name
+                if call.parent_call is None and _service_of(call) == name
             ).wait()
             return
         while self._incoming.running:
@@ -209,6 +209,11 @@ class _EndOfCalls:
         """Wait until all have ended."""
         if self._left:
             await self._over.wait()
+
+
+def _service_of(call: IncomingCall) -> str:
+    service = call.method.service
+    return service_of(call.method.name) if service is None else service
 
 
 def _check_key(key: object) -> None:

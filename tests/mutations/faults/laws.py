@@ -358,21 +358,21 @@ FAULTS = (
     fault(
         "law 13: a name is looked up without regard to case",
         "session/dispatch.py",
-        "            method = self.table.get(request.method)\n",
-        "            method = self.table.get(request.method) or self.table.get(request.method.lower())\n",
+        "self.table.get(request.method) or self._fallback(request.method, _METHOD)",
+        "self.table.get(request.method) or self.table.get(request.method.lower())",
         NAMES,
     ),
     fault(
         "law 13: dots and spaces round a name are ignored",
         "session/dispatch.py",
-        "            method = self.table.get(request.method)\n",
-        '            method = self.table.get(request.method.strip(". \\t\\n"))\n',
+        "self.table.get(request.method) or self._fallback(request.method, _METHOD)",
+        'self.table.get(request.method.strip(". \\t\\n"))',
         NAMES,
     ),
     fault(
         "law 13: a name that is not in the table is looked up as an attribute",
         "session/dispatch.py",
-        "        return None, self.table.get(name)\n",
+        "        return None, self.table.get(name) or self._fallback(name, _METHOD)\n",
         "        found = self.table.get(name)\n"
         "        if found is None and self.table:\n"
         "            import dataclasses\n"

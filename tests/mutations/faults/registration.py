@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..fault import fault
 
+FALLBACKS = "session/test_fallbacks.py"
 HELD = "session/test_held_services.py"
 
 FAULTS = (
@@ -63,5 +64,34 @@ FAULTS = (
         "    return lambda _session: entered, tuple",
         "    return lambda _session: made, tuple",
         HELD,
+    ),
+    fault(
+        "a name that cannot be shown reaches a fallback",
+        "services/fallbacks.py",
+        "    if service == RESERVED or len(name) > MAX_NAME or not name.isprintable():\n",
+        "    if service == RESERVED:\n",
+        FALLBACKS,
+    ),
+    fault(
+        "the fallback of the service without a name gets no names of other services",
+        "services/fallbacks.py",
+        '    return fallbacks.get(service) or fallbacks.get("")\n',
+        "    return fallbacks.get(service)\n",
+        FALLBACKS,
+    ),
+    fault(
+        "a fallback that refuses a name counts as a handler that has run",
+        "session/fallback_calls.py",
+        "            handled.has_begun = False",
+        "            pass",
+        FALLBACKS,
+    ),
+    fault(
+        "a fallback keeps its names when its service is removed",
+        "session/live_services.py",
+        "        self._incoming.table, self._incoming.fallbacks = services.table, services.fallbacks\n",
+        "        self._incoming.table = services.table\n"
+        "        self._incoming.fallbacks = {**self._incoming.fallbacks, **services.fallbacks}\n",
+        FALLBACKS,
     ),
 )
