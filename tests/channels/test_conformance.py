@@ -144,6 +144,8 @@ class SendsHalfWhenCancelled(Proxy):
 
 @pytest.mark.parametrize("broken", Proxy.__subclasses__(), ids=lambda cls: cls.__name__)
 async def test_a_broken_channel_is_found(broken):
+    """Any channel can be checked by one suite, which finds a channel that is wrong."""
+
     async def make():
         left, right = memory_channel_pair()
         return broken(left), broken(right)

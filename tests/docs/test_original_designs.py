@@ -8,6 +8,8 @@ from collections import defaultdict
 import pytest
 from helpers.pages import ROOT, codes, read, table
 
+from trio_rpc.tracing.events import STEPS
+
 PAGE = "docs/original-designs.md"
 
 
@@ -37,6 +39,12 @@ def test_each_sentence_is_the_docstring_of_a_test(sentence, tests):
     assert named
     assert set(named) <= set(DOCSTRINGS)
     assert any(sentence in text for name in named for text in DOCSTRINGS[name])
+
+
+def test_the_steps_of_a_call_have_the_names_of_the_trace():
+    [part] = [part for part in PARTS if part.startswith("Layered RPC: the steps of a call")]
+    steps = [row[1] for row in table(part, "the original")][: len(STEPS)]
+    assert steps == [f"step {number}: *{name}*" for number, name in STEPS.items()]
 
 
 def test_each_sentence_is_there_once():

@@ -76,6 +76,7 @@ def test_ids_always_grow_and_are_never_reused(pair):
 
 
 def test_all_queued_messages_leave_in_one_packet(pair):
+    """Encoding does not send: several messages may be encoded before one packet is sent."""
     calls = [pair.a.request("method", []) for _ in range(3)]
     pair.a.notify("method", [])
     (packet,) = packets(pair.a)

@@ -126,6 +126,7 @@ def test_private_names_are_not_methods(session, interface):
 
 @pytest.mark.parametrize("interface", [None, Market])
 def test_a_proxy_has_no_attributes_that_other_libraries_look_for(session, interface):
+    """Proxies are not mistaken for awaitables, iterables or values that can be pickled."""
     proxy = Proxy(session, "market", interface)
     assert not isinstance(proxy, Awaitable)
     assert not callable(proxy)

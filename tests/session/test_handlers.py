@@ -306,6 +306,8 @@ async def test_a_service_may_keep_a_proxy_of_its_client(session_pair, no_time):
 async def test_a_failing_notification_is_logged_and_has_no_other_effect(
     session_pair, no_time, caplog
 ):
+    """A notification that fails is logged, and has no other effect."""
+
     class Listener:
         @trio_rpc.notification
         async def later(self):

@@ -52,7 +52,10 @@ class LiveWindow(Window):
 
 
 async def test_both_ends_serve_and_call_by_identifiers_that_are_grouped_in_classes(session_pair):
-    """One class has the identifiers of the main program, and the other those of the plugin."""
+    """One class has the identifiers of the main program, and the other those of the plugin.
+
+    Typed identifiers are made by a helper, and grouped in contexts.
+    """
     services = {Main.commands: MainCommands(), Main.window: LiveWindow()}
     async with session_pair(services, {Plugin.commands: PluginCommands()}) as (_, plugin):
         assert await plugin.proxy(Main.commands).run("save") == "main: plugin: save"

@@ -356,6 +356,7 @@ class NestedClock(Clock):
 async def test_law_5_deadlines_travel_to_the_handler_and_the_calls_it_makes(
     session_pair, autojump_clock
 ):
+    """There is no timeout by default, and the caller's deadline travels to the handler."""
     async with session_pair(Clock(), NestedClock) as (a, _):
         assert await a.call("seconds_left") is None
         with trio.fail_after(10):

@@ -34,6 +34,10 @@ NAMED = Identifier("named", Named)
 
 
 async def test_a_service_is_set_on_a_live_session_and_returned(session_pair):
+    """A service is set on a live session, which returns it.
+
+    A call of a service that is not registered fails at once, with its name.
+    """
     async with session_pair() as (a, b):
         with pytest.raises(MethodNotFound, match="there is no service 'named'") as refused:
             await b.call("named.tell")

@@ -256,6 +256,7 @@ async def test_a_running_handler_of_the_previous_target_goes_on():
 
 
 async def test_after_the_end_calls_fail_at_once_with_the_reason():
+    """Calls after the end fail at once, with the reason."""
     client = ServiceClient(Logger)
     async with listening(client, Logger()):
         await client.proxy.info("a")
@@ -298,6 +299,7 @@ async def test_with_a_grace_time_calls_after_the_end_wait_for_the_next_connectio
 
 
 async def test_the_grace_time_is_bounded_and_counts_from_the_end_of_the_connection(autojump_clock):
+    """Where waiting for a new connection was chosen, it is bounded in time."""
     client = ServiceClient(Logger, grace=10)
     async with listening(client, Logger()):
         pass

@@ -15,7 +15,19 @@ from trio_rpc.tracing import STEPS
 
 
 async def test_a_trace_of_a_logging_call_shows_its_nineteen_steps_in_order(session_pair, no_time):
-    """A call has nineteen steps, from the proxy to the caller that continues; a trace shows each."""
+    """A call has nineteen steps, from the proxy to the caller that continues; a trace shows each.
+
+    The program calls a method of a proxy. The method and its arguments become a request with an id
+    of its own. The request is encoded as a message. The message is queued for the channel. The
+    bytes of the request are sent. The bytes arrive at the other end. They are decoded, and
+    dispatched by the type of the message. The message is handled as a request. The method of the
+    service is found by its name. The method runs, and may wait. It returns a result or raises an
+    exception. A Reply or a ReplyErr is encoded. The answer is queued for the channel. The bytes of
+    the answer are sent. The bytes arrive at the caller's end. They are decoded, and recognised as
+    the answer to an own request. The waiter is found by the id of the request. The waiter is woken
+    with the result or the error. The awaiting caller continues, with the value or the exception.
+    `await logger.info("app start")` works as written, and a trace shows all its steps.
+    """
     events = []
     service = Logger()
     async with session_pair({"logger": service}, **both(events.append)) as (_, session):
@@ -213,6 +225,7 @@ async def test_a_trace_may_cancel_the_call_that_it_sees(session_pair, no_time):
 
 
 async def test_a_wire_log_has_each_message_with_its_call_and_method(session_pair, no_time):
+    """A log of all messages has direction, size, id and method, and no payload unless asked."""
     sent, received = Messages(), Messages()
     async with session_pair(Logger(), options_a={"trace": received}, options_b={"trace": sent}) as (
         _,

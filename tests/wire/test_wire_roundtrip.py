@@ -32,6 +32,7 @@ def fields_of(message):
 @given(values)
 @settings(QUICK, max_examples=300)
 def test_every_value_is_decoded_equal(value):
+    """Bytes travel as they are, and every other value by its type."""
     assert same(through(value), value)
 
 
