@@ -415,9 +415,11 @@ async def test_a_removed_path_is_closed_and_may_be_used_again(unix, when, clock)
                     provider.remove("plugins/spell")
                 await trio.sleep(1)
                 assert len(errors) == 1
+                now = trio.current_time()
                 with pytest.raises(SessionClosed, match="its path was removed") as info:
                     await spell.name_of()
                 assert info.value.fate is Fate.NOT_STARTED
+                assert trio.current_time() - now < 60, "it waited for the next connection"
                 with pytest.raises(ValueError, match="no proxy for the path 'plugins/spell'"):
                     provider.remove("plugins/spell")
                 place.refused.clear()
