@@ -159,7 +159,7 @@ SESSION = (
     {"inspection"},
     {"core_view"},
     {"session"},
-    {"options"},
+    {"options", "session_events"},
     {"handler", "fallback_calls"},
     {"dispatch"},
     {"traced"},

@@ -51,6 +51,7 @@ from trio_rpc.session.opening import open_session, serve_session
 from trio_rpc.session.options import Authenticate, Options, SessionOptions
 from trio_rpc.session.peer import Peer
 from trio_rpc.session.session import Call, Filter, Session, current_call
+from trio_rpc.session.session_events import SessionEvent
 from trio_rpc.session.streams.scopes import RemoteScope
 from trio_rpc.thread import open_thread
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
@@ -95,6 +96,7 @@ __all__ = [
     "SessionBroken",
     "SessionClosed",
     "SessionEnd",
+    "SessionEvent",
     "SessionOptions",
     "SessionStatistics",
     "TypeRegistry",

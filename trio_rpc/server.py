@@ -8,6 +8,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Collection
 from typing import Unpack
+from weakref import WeakSet
 
 import trio
 
@@ -22,6 +23,7 @@ from trio_rpc.session.opening import make_session, make_shared_tables, run_in_th
 from trio_rpc.session.options import Options, SessionOptions, check_options, make_options
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
+from trio_rpc.session.session_events import SessionEvent, SessionEvents
 from trio_rpc.session.shared import Shared
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.rate_limited_log import RateLimitedLog
@@ -63,6 +65,9 @@ class Server:
         self._owner = Owner("this server")
         self._accepting = trio.CancelScope()
         self._drain_reason = ""
+        self._readers: WeakSet[SessionEvents] = WeakSet()
+        """The iterators over the events of the sessions, as long as somebody has them."""
+        self._is_over = False
 
     def __repr__(self) -> str:
         return f"<trio_rpc.Server at {', '.join(self.urls)}, {len(self.sessions)} sessions>"
@@ -99,6 +104,41 @@ class Server:
                     functools.partial(core.lifecycle.aclose, reason=reason, grace=grace)
                 )
 
+    def session_events(self) -> AsyncIterator[SessionEvent]:
+        """Iterate over the sessions: those that are open, then each that opens or is over.
+
+        The iteration ends with the server. A slow reader misses sessions that have opened and ended
+        before it reads, but gets the end of each session whose opening it has read.
+
+        Example:
+            >>> async def show(server: trio_rpc.Server) -> None:
+            ...     async for event in server.session_events():
+            ...         print(event.session.name, event.kind, event.end and event.end.reason)
+        """
+        self._owner.check()
+        reader = SessionEvents(self.sessions, is_over=self._is_over)
+        self._readers.add(reader)
+        return reader
+
+    def _end(self) -> None:
+        """End the iterations, since all sessions are over."""
+        self._is_over = True
+        for reader in self._readers:
+            reader.server_is_over()
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        """Accept clients, and own their sessions, while the block lasts."""
+        with one_exception() as body:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._run, nursery)
+                try:
+                    yield
+                except BaseException as exc:
+                    body.append(exc)
+                    raise
+                nursery.cancel_scope.cancel(reason="the server is closing")
+
     async def _run(self, nursery: trio.Nursery) -> None:
         """Accept clients until :meth:`drain`; their sessions run in ``nursery``."""
         await self._carriers.accept(self._accepting, nursery)
@@ -110,6 +150,8 @@ class Server:
         def opened() -> None:
             self._opening.discard(core)
             self.sessions.add(session)
+            for reader in self._readers:
+                reader.opened(session)
 
         core.lifecycle.when_open = opened
         self._opening.add(core)
@@ -119,7 +161,10 @@ class Server:
             await run_in_this_task(core)
         finally:
             self._opening.discard(core)
-            self.sessions.discard(session)
+            if session in self.sessions:
+                self.sessions.discard(session)
+                for reader in self._readers:
+                    reader.closed(session, core.lifecycle.record())
 
 
 @contextlib.asynccontextmanager
@@ -176,15 +221,11 @@ async def open_server(
         ) as listeners,
     ):
         server = Server(listeners, tables, chosen, resumption)
-        with one_exception() as body:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(server._run, nursery)  # noqa: SLF001 - only run here
-                try:
-                    yield server
-                except BaseException as exc:
-                    body.append(exc)
-                    raise
-                nursery.cancel_scope.cancel(reason="the server is closing")
+        try:
+            async with server._running():  # noqa: SLF001 - only run here
+                yield server
+        finally:
+            server._end()  # noqa: SLF001 - and ended here
 
 
 async def serve(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..fault import fault
 
+EVENTS = "session/test_session_events.py"
 FALLBACKS = "session/test_fallbacks.py"
 HELD = "session/test_held_services.py"
 
@@ -93,5 +94,34 @@ FAULTS = (
         "        self._incoming.table = services.table\n"
         "        self._incoming.fallbacks = {**self._incoming.fallbacks, **services.fallbacks}\n",
         FALLBACKS,
+    ),
+    fault(
+        "a reader of events gets the end of a session that it does not know",
+        "session/session_events.py",
+        "        if self._unread.pop(session, None) is None:\n",
+        "        if True:\n",
+        EVENTS,
+    ),
+    fault(
+        "a server tells of sessions that never opened",
+        "server.py",
+        "            if session in self.sessions:\n",
+        "            if True:\n",
+        EVENTS,
+    ),
+    fault(
+        "the events of sessions go on when the server is over",
+        "session/session_events.py",
+        "        self._is_over = True\n        self._changed.set()\n",
+        "        self._is_over = True\n",
+        EVENTS,
+        hangs=True,
+    ),
+    fault(
+        "a reader of events does not learn of sessions that were open before",
+        "session/session_events.py",
+        "        for session in open_now:\n",
+        "        for session in ():\n",
+        EVENTS,
     ),
 )
