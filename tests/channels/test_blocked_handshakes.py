@@ -50,7 +50,7 @@ def contexts():
     return make_contexts("example.org")
 
 
-async def test_a_tls_handshake_of_a_server(blocked, contexts, autojump_clock):
+async def test_a_tls_handshake_of_a_blocked_server_is_not_late(blocked, contexts, autojump_clock):
     ours, theirs = memory_stream_pair()
     client = trio.SSLStream(theirs, contexts[1], server_hostname="example.org")
     server = trio.SSLStream(ours, contexts[0], server_side=True)
@@ -59,7 +59,9 @@ async def test_a_tls_handshake_of_a_server(blocked, contexts, autojump_clock):
         assert trio.current_time() >= 1009
 
 
-async def test_a_tls_handshake_of_a_client(blocked, contexts, monkeypatch, autojump_clock):
+async def test_a_tls_handshake_of_a_blocked_client_is_not_late(
+    blocked, contexts, monkeypatch, autojump_clock
+):
     ours, theirs = memory_stream_pair()
     server = trio.SSLStream(theirs, contexts[0], server_side=True)
 
@@ -73,33 +75,35 @@ async def test_a_tls_handshake_of_a_client(blocked, contexts, monkeypatch, autoj
         assert trio.current_time() >= 1009
 
 
-async def test_a_websocket_handshake_of_a_server(blocked, autojump_clock):
+async def test_a_websocket_handshake_of_a_blocked_server_is_not_late(blocked, autojump_clock):
     ours, theirs = memory_stream_pair()
     blocked(theirs.send_all, request())
     async with WebSocketConnection(ours, LIMITS, name="client").prepared():
         assert trio.current_time() >= 1009
 
 
-async def test_a_websocket_handshake_of_a_client(blocked, autojump_clock):
+async def test_a_websocket_handshake_of_a_blocked_client_is_not_late(blocked, autojump_clock):
     ours, theirs = memory_stream_pair()
     peer = RawPeer(theirs)
 
-    async def let_in():
+    async def accept():
         await peer.send(answer(key_of(await peer.read_head())))
 
-    blocked(let_in)
+    blocked(accept)
     async with open_websocket(ours, parse_url("ws://example.org:8000"), LIMITS):
         assert trio.current_time() >= 1009
 
 
-async def test_the_first_packet_at_a_server_that_resumes(blocked, autojump_clock):
+async def test_the_first_packet_at_a_blocked_server_that_resumes_is_not_late(
+    blocked, autojump_clock
+):
     ours, theirs = memory_channel_pair()
     blocked(theirs.send, encode_resumable(Frame(Kind.OPEN, rest=b"\1")))
     arrival = await ResumableSessions(Resume(), handshake_timeout=10).receive(ours)
     assert arrival.is_new
 
 
-async def test_the_answer_to_a_client_that_resumes(blocked, autojump_clock):
+async def test_the_answer_to_a_blocked_client_that_resumes_is_not_late(blocked, autojump_clock):
     ours, theirs = memory_channel_pair()
 
     @contextlib.asynccontextmanager
@@ -112,7 +116,7 @@ async def test_the_answer_to_a_client_that_resumes(blocked, autojump_clock):
     await theirs.aclose()
 
 
-async def test_the_hello_of_a_carrier(blocked, autojump_clock):
+async def test_the_hello_of_a_carrier_is_not_late_at_a_blocked_end(blocked, autojump_clock):
     ours, theirs = memory_channel_pair()
     blocked(theirs.send, encode(Hello(1, 20_000, 10)))
     async with open_forwarding(ours, limits=LIMITS) as forwarding:

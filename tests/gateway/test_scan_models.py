@@ -57,7 +57,7 @@ def models(tmp_path):
 
 
 async def test_the_sample_scan_runs_in_a_thread_of_a_host_with_other_routes(models):
-    """The Python program of the first original design runs in our idiom."""
+    """The Python program of the first original design runs with this library."""
     gateway = Gateway(Models())
     app = FastAPI(lifespan=lambda _: gateway.run())
 
@@ -82,7 +82,7 @@ async def test_the_sample_scan_runs_in_a_thread_of_a_host_with_other_routes(mode
 
 @node.needs_node
 async def test_the_sample_page_awaits_a_post_with_two_callbacks(tmp_path):
-    """The TypeScript program of the first original design runs in our idiom."""
+    """The TypeScript program of the first original design runs with this library."""
     script = """
     const message = new Message(host, port);
     await message.connect();

@@ -45,7 +45,7 @@ class Logger:
 
 
 async def test_command_registries_at_both_ends_call_each_other(session_pair, no_time):
-    """The TypeScript program of the second original design runs in our idiom.
+    """The TypeScript program of the second original design runs with this library.
 
     One session serves many local services and many remote ones. Both ends use it in the same
     way. A request finds its service and its method, and an unknown one is an error reply.

@@ -1,7 +1,4 @@
-"""Law 16: when the body of a block and its background fail at once, one exception is raised.
-
-It is the body's own.
-"""
+"""Law 16: when the body of a block and its background fail at once, the body's error is raised."""
 
 from __future__ import annotations
 

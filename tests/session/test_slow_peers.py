@@ -1,4 +1,4 @@
-"""Law 12 over every transport: a peer that takes a little is slow; one that takes nothing ends.
+"""Law 12 over every transport: a peer that takes nothing loses its session; a slow peer keeps it.
 
 Once a session is open, the test takes the peer's socket away from the peer. So the test decides how
 many bytes are read, below TLS, WebSockets and forwarding. It moves the clock by hand.

@@ -19,7 +19,7 @@ from trio_rpc.wire.codec import Codec
 
 UNDECODABLE = msgpack.ExtType(64, b"\xa1a")
 WHY = "a value of type Token could not be decoded: ValueError('no token')"
-SET_OF_THEM = {msgpack.ExtType(65, b"\x90")}
+UNDECODABLE_SET = {msgpack.ExtType(65, b"\x90")}
 WHY_NO_SET = "a set or map of users' values could not be decoded"
 
 
@@ -65,7 +65,7 @@ def registry():
         ({"credentials": UNDECODABLE}, WHY),
         ({"credentials": ["ann", {"token": UNDECODABLE}]}, WHY),
         ({"credentials": (UNDECODABLE,)}, WHY),
-        ({"credentials": SET_OF_THEM}, WHY_NO_SET),
+        ({"credentials": UNDECODABLE_SET}, WHY_NO_SET),
         ({"later": UNDECODABLE}, WHY),
     ],
     ids=["alone", "inside", "in a tuple", "in a set", "beside the credentials"],
@@ -97,7 +97,7 @@ async def test_credentials_that_cannot_be_decoded_refuse_the_session(
     [
         m.Request(1, "take", [UNDECODABLE]),
         m.Request(1, "take", [[{"a": UNDECODABLE}]]),
-        m.Request(1, "take", [SET_OF_THEM]),
+        m.Request(1, "take", [UNDECODABLE_SET]),
         m.Request(1, "take", [], {"key": UNDECODABLE}),
         m.Request(1, "take", [], None, {"metadata": {"user": UNDECODABLE}}),
     ],
@@ -174,7 +174,7 @@ def raised_error(**more):
     [
         raised_error(args=[UNDECODABLE]),
         raised_error(args=[1], fields={"token": UNDECODABLE}),
-        raised_error(args=[SET_OF_THEM]),
+        raised_error(args=[UNDECODABLE_SET]),
     ],
     ids=["args", "fields", "a set in args"],
 )

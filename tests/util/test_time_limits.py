@@ -9,7 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_rpc.util.time_limits import time_limit
 
 
-async def test_a_block_in_time_is_left_at_once(autojump_clock):
+async def test_a_block_that_ends_in_time_is_left_at_once(autojump_clock):
     async with time_limit(10, "no answer"):
         await trio.sleep(9)
     assert trio.current_time() == 9
@@ -56,7 +56,7 @@ async def test_a_cancellation_from_outside_is_not_a_timeout(autojump_clock):
     assert scope.cancelled_caught
 
 
-async def test_its_task_ends_with_the_block(autojump_clock):
+async def test_the_task_of_a_time_limit_ends_with_its_block(autojump_clock):
     before = trio.lowlevel.current_statistics().tasks_living
     async with time_limit(10, "no answer"):
         await wait_all_tasks_blocked()

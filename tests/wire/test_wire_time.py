@@ -35,7 +35,7 @@ The largest ratio measured was 5. An ordinary message takes a fifth of the 0.2 s
 docs/performance.md states for an ordinary machine; on a slow or busy machine, both take longer."""
 
 REFUSED_RATIO = 60
-"""The same for a deep value that does not fit: Pydantic describes the errors."""
+"""The same ratio for a deep value that does not fit, and whose errors Pydantic describes."""
 
 MODELS_RATIO = 12
 """How much more work a model may take than with Pydantic alone. The largest measured was 4."""
@@ -178,7 +178,7 @@ class Flags(enum.Flag):
 
 
 VALUES = 25_000
-"""Values that a message may have, and units that its conversion may cost: a tenth of the default"""
+"""Values that a message may have, and units that its conversion may cost: a tenth of the default."""
 
 
 def nested_models(values):

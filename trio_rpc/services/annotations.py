@@ -32,7 +32,7 @@ LOCALS: Final = ".<locals>."
 
 
 class Names:
-    """The names that an annotation may use: the module's, and those of inner scopes, which win."""
+    """The names that an annotation may use: those of inner scopes, before those of the module."""
 
     def __init__(
         self, module: Mapping[str, Any], nearby: Mapping[str, Any], owner: type | None = None

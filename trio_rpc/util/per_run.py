@@ -1,4 +1,4 @@
-"""An object that each Trio run has one of, made when it is first needed."""
+"""One object for each Trio run, made when it is first needed."""
 
 from __future__ import annotations
 

@@ -265,7 +265,7 @@ class Codec:
         if not FIRST_TAG <= code <= LAST_TAG:
             return msgpack.ExtType(code, data)
         registration = self._registry.for_tag(code)
-        value = self._payload(data)  # the rules apply to it even if the tag is unknown
+        value = self._payload(data)  # the limits apply to it even if the tag is unknown
         if registration is None:
             return msgpack.ExtType(code, data)
         return self._registered(registration, value)
