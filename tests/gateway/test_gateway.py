@@ -374,14 +374,21 @@ async def test_a_handler_that_fails_after_its_client_has_left_does_not_affect_ot
         assert (await browser.next())["payload"] == 2
 
 
+BAD_SECONDS = ["soon", "1_0", "nan", "inf", "infinity", "-1", "+1", "1e999", "0x1", ".", "e5", ""]
+
+
 async def test_the_timeout_header_sets_the_handlers_deadline(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
         await browser.post("hold", headers={"Trio-Rpc-Timeout": "0.05"})
         end = await browser.next()
         assert (end["type"], end["code"]) == ("error", "deadline")
         assert scanner.ended.is_set()
-        bad = await browser.post("hold", headers={"Trio-Rpc-Timeout": "soon"})
-        assert bad.status_code == 400
+        for text in BAD_SECONDS:
+            bad = await browser.post("hold", headers={"Trio-Rpc-Timeout": text})
+            assert bad.status_code == 400
+        for text in ("0", "0.", ".0", "0e5", "1e-9999"):
+            await browser.post("hold", headers={"Trio-Rpc-Timeout": text})
+            assert (await browser.next())["code"] == "deadline"
 
 
 async def test_a_thread_of_a_handler_can_call_back(scanner):

@@ -20,6 +20,13 @@ NODE_ODD = "gateway/test_node_odd.py"
 
 FAULTS = (
     fault(
+        "a time limit may be written in any way that Python reads",
+        "gateway/server/checks.py",
+        "    seconds = float(header) if _NUMBER.fullmatch(header) else math.inf\n",
+        "    seconds = float(header) if header[:1].isdigit() else math.inf\n",
+        "gateway/test_gateway.py",
+    ),
+    fault(
         "a page whose WebSocket cannot be made waits forever",
         "gateway/static/message.js",
         "      this.#failed(textOf(error)); // Node before 22 has none; a page's policy may forbid this one\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ __all__ = [
     "used_up",
 ]
 
+_NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 KEY = 100
 """The most characters of a request's key. A client holds several keys for as long as it lives."""
 
@@ -155,11 +157,9 @@ def header_seconds(header: str | None) -> float:
     """Parse a header with a time limit in seconds. Returns infinity if the header is missing."""
     if header is None:
         return math.inf
-    try:
-        seconds = float(header)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
+    # Python's own parser also accepts "1_0", "infinity" and digits of other scripts.
+    seconds = float(header) if _NUMBER.fullmatch(header) else math.inf
+    if seconds == math.inf:
         raise Refusal(400, "Trio-Rpc-Timeout must be a number of seconds, 0 or more")
     return seconds
 
