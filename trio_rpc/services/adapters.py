@@ -28,6 +28,8 @@ __all__ = [
 
 _PATHS: Final = re.compile(r"((?: - at (?:`key` in )?`\$[^`]*`)+)\Z")
 _IN_PART: Final = re.compile(r" - at (`key` in )?`\$\[0\]([^`]*)`\Z")
+_LONGEST_PATHS: Final = 10_000
+"""The end of a text in which paths are sought. Before it may be 16 MiB of the value itself."""
 _PATH: Final = re.compile(r"(`key` in )?`\$([^`]*)`")
 
 
@@ -105,7 +107,7 @@ def reader(adapted: Any) -> Callable[[Any, Read], Any]:
         try:
             return read((value,), shape).value
         except msgspec.ValidationError as exc:
-            raise _without_path(exc, _IN_PART.sub(_of_part, str(exc))) from None
+            raise _without_path(exc, _of_value(str(exc))) from None
 
     return convert
 
@@ -122,9 +124,13 @@ def _without_path(exc: Exception, text: str) -> TypeError:
     return Verdict(text, cause.count) if isinstance(cause, Verdict) else TypeError(text)
 
 
-def _of_part(found: re.Match[str]) -> str:
+def _of_value(text: str) -> str:
+    """Return the text of an error in a ``Part`` as that of an error in its value."""
+    found = _IN_PART.search(text, max(0, len(text) - _LONGEST_PATHS))
+    if found is None:
+        return text
     key, path = found.groups("")
-    return f" - at {key}`${path}`" if key or path else ""
+    return text[: found.start()] + (f" - at {key}`${path}`" if key or path else "")
 
 
 def joined_paths(text: str) -> str:
@@ -132,7 +138,7 @@ def joined_paths(text: str) -> str:
 
     Each path starts at the part of the value that the next path leads to.
     """
-    found = _PATHS.search(text)
+    found = _PATHS.search(text, max(0, len(text) - _LONGEST_PATHS))
     if found is None:
         return text
     whole, key = "", ""

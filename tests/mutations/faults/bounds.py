@@ -12,6 +12,20 @@ PACKETS = "channels/test_packet_timeout.py"
 
 FAULTS = (
     fault(
+        "the whole text of an error is searched for paths",
+        "services/adapters.py",
+        "    found = _PATHS.search(text, max(0, len(text) - _LONGEST_PATHS))\n",
+        "    found = _PATHS.search(text)\n",
+        "services/test_conversion_costs.py",
+    ),
+    fault(
+        "the whole text of an error in a part is searched for its path",
+        "services/adapters.py",
+        "    found = _IN_PART.search(text, max(0, len(text) - _LONGEST_PATHS))\n",
+        "    found = _IN_PART.search(text)\n",
+        "services/test_conversion_costs.py",
+    ),
+    fault(
         "a peer can make a flag's class keep all combinations",
         "services/flags.py",
         "        if len(kept) > limit:\n",
