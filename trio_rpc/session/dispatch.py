@@ -30,10 +30,9 @@ from trio_rpc.errors import (
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half, IncomingState
 from trio_rpc.services.converters import SCALARS
-from trio_rpc.services.decorators import Kind, wire_name
+from trio_rpc.services.decorators import Kind
 from trio_rpc.services.error_maps import refusal
 from trio_rpc.services.fallbacks import Fallback, fallback_for
-from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
 from trio_rpc.session.calls.absent import Arrived, CallsOfAbsentServices
@@ -70,6 +69,7 @@ from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared
 from trio_rpc.session.streams.items import ItemReceiver, ItemSender
 from trio_rpc.session.streams.open import DuplexChannel
+from trio_rpc.session.streams.references import ReceivedReferences
 from trio_rpc.session.streams.scopes import SCOPE
 from trio_rpc.session.streams.task_status import RemoteTaskStatus
 from trio_rpc.util.contexts import copy_of
@@ -122,6 +122,7 @@ class IncomingCalls:
             options.wait_for_service, options.limits.max_waiting_calls
         )
         self.notifications_running = 0
+        self.references = ReceivedReferences(calls)
         self.now = 0.0
         """The time when the current packet arrived."""
         self.is_cancelled = False
@@ -213,14 +214,7 @@ class IncomingCalls:
         owner = self._enter_scope(call, context["scope"]) if "scope" in context else call
         # The application gets a reference of an unknown kind as it is, and nothing else uses it.
         lent = [one for one in request.references if isinstance(one, Callback | ItemReceiver)]
-        for reference in lent:
-            if isinstance(reference, Callback):
-                remote = self._lent(call, f"callback {reference.number}")
-                reference.bind(owner, remote, _session_of(owner).call_back)
-            else:
-                remote = self._lent(call, f"stream {reference.number}", Kind.STREAM)
-                pull = functools.partial(self._pull, remote)
-                reference.bind(owner, method.name, self._calls, pull)
+        self.references.bind(lent, call, owner)
         if lent:
             owner.references = (*owner.references, *lent)
 
@@ -406,24 +400,6 @@ class IncomingCalls:
         suspended, call.suspended = call.suspended, None  # they would hold each other
         assert suspended is not None  # noqa: S101 - else it would have ended in its first step
         return await suspended.rest()
-
-    async def _pull(
-        self, method: RemoteMethod, call: IncomingCall, receiver: ItemReceiver
-    ) -> OutgoingCall:
-        """Open a stream that lives as long as ``call``, which is still running."""
-        return await self._calls.open(
-            method, (), {}, listener=receiver, callback=(call, receiver.number)
-        )
-
-    def _lent(self, call: IncomingCall, name: str, kind: Kind = Kind.METHOD) -> RemoteMethod:
-        """Make the local object for a function or stream that arrived with ``call``.
-
-        It may live longer than that call, in a remote scope.
-        """
-        raises = {wire_name(cls): cls for cls in call.method.raises}
-        method = RemoteMethod(_session_of(call), call.method.name, kind, raises)
-        method.title = f"{name} of {call.method.name}"
-        return method
 
     # ── ending: exactly one terminal message for each Request ────────────────────────────────
 

@@ -120,6 +120,7 @@ class _Driver:
         self._reader = Reader(core, nursery, actions, self._lose)
         core.resume = core.services.resume = self._reader.resume
         core.services.nursery = nursery
+        incoming.references.nursery = nursery
 
     def begin(self, *, looks_first: bool = False) -> None:
         """Queue Hello, and start the reader in a copy of this context."""

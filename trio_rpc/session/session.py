@@ -306,45 +306,37 @@ class Session:
             return self._open(remote, args, kwargs, remote_scope)
         return self._call(remote, args, kwargs, remote_scope=remote_scope)
 
-    async def call_back(
-        self,
-        call: IncomingCall,
-        method: RemoteMethod,
-        number: int,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """Call a callback that arrived with ``call``, which is still running.
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the calls that this end makes need :meth:`around`.
 
         :meta private:
         """
-        callback = call, number
-        if self._is_filtered:
-            return await self._call(method, args, kwargs, callback=callback)
-        return await self._outgoing.request(method, args, kwargs, callback=callback)
+        return self._is_filtered
+
+    async def around(
+        self,
+        method: RemoteMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        make_call: Callable[..., Awaitable[Any]],
+    ) -> Any:
+        """Make a call inside the filters; ``make_call`` gets their view of it as ``view``.
+
+        :meta private:
+        """
+        call = self._outgoing_call(method, args, kwargs)
+        return await self._call_filtered(call, functools.partial(make_call, view=call))
 
     async def _call(
         self,
         method: RemoteMethod,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        *,
-        abandon_on_cancel: bool = False,
-        callback: tuple[IncomingCall, int] | None = None,
-        remote_scope: OutgoingCall | None = None,
+        **settings: Any,
     ) -> Any:
-        call = self._outgoing_call(method, args, kwargs)
-        proceed = functools.partial(
-            self._outgoing.request,
-            method,
-            args,
-            kwargs,
-            abandon_on_cancel=abandon_on_cancel,
-            callback=callback,
-            remote_scope=remote_scope,
-            view=call,
-        )
-        return await self._call_filtered(call, proceed)
+        request = functools.partial(self._outgoing.request, method, args, kwargs, **settings)
+        return await self.around(method, args, kwargs, request)
 
     async def _call_filtered(self, call: Call, proceed: Proceed) -> Any:
         return await call_filtered(self._filters, call, proceed)

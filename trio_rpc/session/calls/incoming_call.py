@@ -6,7 +6,7 @@ are made. Each of the two refers to the other, so they share this file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import trio
@@ -26,15 +26,18 @@ class CallSession(Caller, Protocol):
     def name(self) -> str:
         """The name of the other end in logs and errors."""
 
-    async def call_back(
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the calls that this end makes need :meth:`around`."""
+
+    async def around(
         self,
-        call: IncomingCall,
         method: RemoteMethod,
-        number: int,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        make_call: Callable[..., Awaitable[Any]],
     ) -> Any:
-        """Call a callback that arrived with ``call``."""
+        """Make a call inside the filters; ``make_call`` gets their view of it as ``view``."""
 
 
 class ItemSink(Protocol):

@@ -25,6 +25,7 @@ from trio_rpc.session.calls.eager import is_awaitable
 from trio_rpc.session.calls.incoming_call import IncomingCall, ItemSink
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import Failure, OutgoingCall
+from trio_rpc.session.streams.pulls import FilteredPull
 from trio_rpc.wire import messages as m
 
 __all__ = ["ItemReceiver", "ItemSender", "pump"]
@@ -63,6 +64,8 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         self._pull: Pull | None = None
         self._owner: IncomingCall | None = None
         self._pending: OutgoingCall | None = None
+        self.filtered: FilteredPull | None = None
+        """The filters around it, if it is an argument that is pulled, and there are filters."""
         self._items: deque[m.Item] = deque()
         self._why_not: Callable[[], Exception] | None = None
         """Makes the error for every later receive, or None while items can be received."""
@@ -144,6 +147,8 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
 
     def ended(self) -> None:
         """Handle the end of the call. Items that have arrived can still be taken."""
+        if self.filtered is not None:
+            self.filtered.end()
 
     # ── leaving ──────────────────────────────────────────────────────────────────────────────
 
@@ -152,6 +157,9 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         self._close(partial(trio.ClosedResourceError, "this end has left the stream"))
         if self._pending is not None:
             await self._bound.close(self._pending, reason)
+            if self.filtered is not None:
+                self.filtered.end()  # a pull that was withdrawn has no end of its own
+                await self.filtered.wait_over()
 
     def expire(self, owner: str) -> None:
         """End it, since the call that it was passed to has ended (law 8)."""
@@ -160,6 +168,8 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         self._owner = self._pull = None  # they refer to this stream
         if self._pending is not None:
             self._bound.drop(self._pending, f"the handler of {owner} has ended")
+        if self.filtered is not None:
+            self.filtered.cancel(f"the handler of {owner} has ended")
 
     def _close(self, why_not: Callable[[], Exception]) -> None:
         if self._why_not is None:
@@ -201,6 +211,9 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         if call.answer is not None or self._has_ended:
             await trio.lowlevel.checkpoint()
             await self._raise_end(call)
+        if self.filtered is not None and self.filtered.is_closing:
+            await self.filtered.wait_over()
+            return
         if call.task is not None:
             await self._raise_busy()
         call.task = current_task()
@@ -211,6 +224,8 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         raise trio.BusyResourceError("another task is receiving from this stream")
 
     async def _raise_end(self, call: OutgoingCall) -> NoReturn:
+        if self.filtered is not None and call.answer is not None:
+            await self.filtered.wait_over()
         if call.answer is None or isinstance(call.answer, m.Reply):
             raise trio.EndOfChannel
         self.has_raised = True
