@@ -14,6 +14,7 @@ from . import (
     resumable,
     security,
     services,
+    traces,
     wire,
 )
 
@@ -26,6 +27,7 @@ AREAS = (
     resumable,
     wire,
     services,
+    traces,
     meanings,
     gateway,
     one_to_one,

@@ -14,16 +14,16 @@ GARBAGE = "session/test_garbage.py"
 FAULTS = (
     fault(
         "a callback given in a remote scope loses the exceptions that its method declares",
-        "session/dispatch.py",
-        '                remote = self._lent(call, f"callback {reference.number}")\n',
-        '                remote = self._lent(owner, f"callback {reference.number}")\n',
+        "session/streams/references.py",
+        '                method = _method(call, f"callback {reference.number}")\n',
+        '                method = _method(owner, f"callback {reference.number}")\n',
         "session/test_remote_scopes.py",
     ),
     fault(
         "a stream given in a remote scope loses the exceptions that its method declares",
-        "session/dispatch.py",
-        '                remote = self._lent(call, f"stream {reference.number}", Kind.STREAM)\n',
-        '                remote = self._lent(owner, f"stream {reference.number}", Kind.STREAM)\n',
+        "session/streams/references.py",
+        '                method = _method(call, f"stream {reference.number}", Kind.STREAM)\n',
+        '                method = _method(owner, f"stream {reference.number}", Kind.STREAM)\n',
         "session/test_remote_scopes.py",
     ),
     fault(
