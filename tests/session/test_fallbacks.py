@@ -50,7 +50,7 @@ class Dynamic:
 
 
 async def test_a_call_of_a_name_that_no_table_has_reaches_the_fallback(session_pair):
-    """An incoming request is overridden by one function, which gets its method and arguments."""
+    """What a request does can be overridden: one function gets its method and arguments."""
     dynamic = Dynamic()
     async with session_pair({"dynamic": dynamic, "other": Echo()}) as (_, b):
         assert await b.call("dynamic.add", 1, 2, base=10) == ["add", 1, 2]
@@ -64,7 +64,10 @@ async def test_a_call_of_a_name_that_no_table_has_reaches_the_fallback(session_p
 
 
 async def test_a_notification_of_a_name_that_no_table_has_reaches_the_fallback(session_pair):
-    """An incoming notification is, too; it has no id, and gets no answer."""
+    """What a notification does can be overridden in the same way.
+
+    It has no id, and gets no answer.
+    """
     dynamic = Dynamic()
     async with session_pair({"dynamic": dynamic}) as (a, b):
         await b.notify("dynamic.changed", "file")

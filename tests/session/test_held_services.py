@@ -73,14 +73,21 @@ class WithNursery(Held):
 async def test_a_service_is_entered_when_the_session_opens_and_left_before_its_block_ends(
     cls, session_pair
 ):
+    """The end of a session clears its proxies and services, and disposes services that can be
+    disposed.
+    """
     events = []
-    async with session_pair({"held": cls(events)}) as (_, b):
+    async with session_pair({"held": cls(events)}) as (a, b):
+        proxies = {end: end.proxy("held") for end in (a, b)}
+        assert b.proxy("held") is proxies[b]
         assert events == ["held entered"]
         assert await b.call("held.work") == "held"
         assert events == ["held entered", "handler ended"]
         events.clear()
     events = [each for each in events if each != "task ended"]
     assert events == ["held left"]
+    for end in (a, b):
+        assert end.proxy("held") is not proxies[end]
 
 
 async def test_services_are_entered_in_order_and_left_in_reverse(session_pair):
