@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_rpc.util.time_limits import time_limit
+from trio_rpc.util.time_limits import LISTENING, SilenceTimer, time_limit
 
 
 async def test_a_block_that_ends_in_time_is_left_at_once(autojump_clock):
@@ -62,3 +62,34 @@ async def test_the_task_of_a_time_limit_ends_with_its_block(autojump_clock):
         await wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living == before + 1
     assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+async def until_over(timer):
+    """Look whenever it is time to, and return how long it takes until the time is over."""
+    started = trio.current_time()
+    while True:
+        await trio.sleep_until(timer.deadline)
+        if timer.is_over():
+            return trio.current_time() - started
+
+
+async def test_a_silence_timer_listens_during_the_last_tenth(autojump_clock):
+    timer = SilenceTimer(10)
+    assert await until_over(timer) == pytest.approx(10)
+    timer.heard()
+    await trio.sleep_until(timer.deadline)
+    assert trio.current_time() == pytest.approx(19)
+    autojump_clock.jump(0.999)  # a small delay, after which it still listens for a tenth
+    assert not timer.is_over()
+    assert await until_over(timer) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("looks", [0, 1, LISTENING])
+async def test_a_silence_timer_begins_anew_after_this_program_was_blocked(autojump_clock, looks):
+    timer = SilenceTimer(10)
+    for _ in range(looks):
+        await trio.sleep_until(timer.deadline)
+        assert not timer.is_over()
+    autojump_clock.jump(15)
+    assert not timer.is_over()
+    assert await until_over(timer) == pytest.approx(10)

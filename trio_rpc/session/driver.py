@@ -23,7 +23,7 @@ from __future__ import annotations
 import enum
 import functools
 from contextvars import copy_context
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -39,7 +39,7 @@ from trio_rpc.session.reader import Actions, Reader, two_turns
 from trio_rpc.session.session import Session
 from trio_rpc.util.contexts import copy_of, own_decimal_context
 from trio_rpc.util.progress import wait_while_progressing
-from trio_rpc.util.time_limits import PUNCTUAL, was_blocked
+from trio_rpc.util.time_limits import LISTENING, PUNCTUAL, was_blocked
 from trio_rpc.wire import messages as m
 
 __all__ = ["run", "start"]
@@ -356,10 +356,6 @@ class _Writing(enum.Enum):
     FREE = "no packet has waited for the channel since the last check"
     SLOW = "a packet has waited, and the other end has read a part of the written data"
     STUCK = "a packet has waited, and the other end has read nothing"
-
-
-LISTENING: Final = 10
-"""How often to look for an answer in the last tenth of the interval after which a peer is lost."""
 
 
 class _Silence:

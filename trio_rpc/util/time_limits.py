@@ -11,10 +11,21 @@ import trio
 from trio_rpc.util.one_exception import raise_alone
 from trio_rpc.util.places import catching, keep_places
 
-__all__ = ["PUNCTUAL", "PacketTimer", "connect_limit", "time_limit", "was_blocked"]
+__all__ = [
+    "LISTENING",
+    "PUNCTUAL",
+    "PacketTimer",
+    "SilenceTimer",
+    "connect_limit",
+    "time_limit",
+    "was_blocked",
+]
 
 PUNCTUAL: Final = 0.1
 """How late a program may notice the end of an interval without counting as blocked: a fraction."""
+
+LISTENING: Final = 10
+"""How often to look for an answer in the last tenth of the time after which a peer is given up."""
 
 
 def was_blocked(deadline: float, interval: float) -> bool:
@@ -80,6 +91,36 @@ async def _cancel_at(deadline: float, seconds: float, scope: trio.CancelScope) -
         deadline = trio.current_time() + seconds
         await trio.sleep_until(deadline)
     scope.cancel(reason="the time is over")
+
+
+class SilenceTimer:
+    """The seconds that a peer may be silent; this program must listen during the last tenth.
+
+    A program that was blocked until just before the end wakes up in time, although an answer is
+    still in a socket or in other tasks. So the last tenth has ``LISTENING`` looks.
+
+    Args:
+        seconds: the time that the peer has.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.heard()
+
+    def heard(self) -> None:
+        """Begin anew."""
+        self._looks = 0
+        self.deadline = trio.current_time() + self._seconds * (1 - PUNCTUAL)
+        """The time of the next look."""
+
+    def is_over(self) -> bool:
+        """Return whether the peer's time is over, at the time of a look that has found nothing."""
+        if was_blocked(self.deadline, self._seconds):
+            self.heard()
+            return False
+        self._looks += 1
+        self.deadline = trio.current_time() + self._seconds * PUNCTUAL / LISTENING
+        return self._looks > LISTENING
 
 
 class PacketTimer:

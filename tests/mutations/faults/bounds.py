@@ -265,6 +265,21 @@ FAULTS = (
         "protocol/test_protocol_read_requests.py",
     ),
     fault(
+        "a client or gateway is given up although this program was blocked until just before",
+        "util/time_limits.py",
+        "        return self._looks > LISTENING\n",
+        "        return True\n",
+        "util/test_time_limits.py",
+        "gateway/test_gateway_limits.py",
+    ),
+    fault(
+        "a client or gateway is given up although this program was blocked while it listened",
+        "util/time_limits.py",
+        "        if was_blocked(self.deadline, self._seconds):\n",
+        "        if False:\n",
+        "util/test_time_limits.py",
+    ),
+    fault(
         "a packet counts as late although this program was blocked",
         "util/time_limits.py",
         "        if was_blocked(deadline, self._seconds):\n",

@@ -315,7 +315,7 @@ FAULTS = (
     fault(
         "a silent gateway client is never disconnected",
         "gateway/server/connection.py",
-        "                if pinged:\n",
+        "                if answer.is_over():\n",
         "                if False:\n",
         CLIENTS,
         GATEWAY,
@@ -419,8 +419,8 @@ FAULTS = (
     fault(
         "the gateway pings clients at a fixed interval",
         "gateway/server/connection.py",
-        "trio.current_time() + self._client.limits.keepalive\n",
-        "trio.current_time() + 20\n",
+        "trio.current_time() + keepalive if answer",
+        "trio.current_time() + 20 if answer",
         LIMITS,
     ),
     fault(

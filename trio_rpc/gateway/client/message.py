@@ -22,7 +22,7 @@ from trio_rpc.gateway.json_messages import ENVELOPE, SPREAD, finish_payload, fro
 from trio_rpc.services.error_maps import from_error, set_fate
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.reconnect import keep_connected
-from trio_rpc.util.time_limits import time_limit, was_blocked
+from trio_rpc.util.time_limits import SilenceTimer, time_limit
 
 __all__ = ["Message"]
 
@@ -272,10 +272,12 @@ class Message:
 
     async def _read(self, socket: TextSocket, session: ClientSession) -> None:
         silence = session.keepalive * 2 or math.inf
+        timer = SilenceTimer(silence)
         while True:
-            with trio.move_on_after(silence) as scope:
+            with trio.CancelScope(deadline=timer.deadline) as scope:
                 session.hear(await socket.receive())
-            if scope.cancelled_caught and not was_blocked(scope.deadline, silence):
+                timer.heard()
+            if scope.cancelled_caught and timer.is_over():
                 raise TimeoutError(f"nothing was heard for {silence:g} s")
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -12,7 +13,7 @@ import trio
 
 from trio_rpc.gateway.json_messages import encode, from_json
 from trio_rpc.gateway.server.browser import Client
-from trio_rpc.util.time_limits import was_blocked
+from trio_rpc.util.time_limits import SilenceTimer, was_blocked
 
 __all__ = ["Connection", "End"]
 
@@ -159,23 +160,24 @@ class Connection:
     # ── from the client ──────────────────────────────────────────────────────────────────────
 
     async def _read(self) -> None:
-        pinged = False
+        keepalive = self._client.limits.keepalive if self._client.is_resumable else math.inf
+        answer: SilenceTimer | None = None  # while a ping is unanswered
         while True:
-            with trio.CancelScope() as patience:
-                if self._client.is_resumable:
-                    patience.deadline = trio.current_time() + self._client.limits.keepalive
+            until = trio.current_time() + keepalive if answer is None else answer.deadline
+            with trio.CancelScope(deadline=until) as patience:
                 text = await self._receive()
                 if text is None:
                     return
                 self._hear(text)
-                pinged = False
-            if patience.cancelled_caught:
-                if was_blocked(patience.deadline, self._client.limits.keepalive):
-                    continue  # messages that came meanwhile may still be unread
-                if pinged:
+                answer = None
+            if not patience.cancelled_caught:
+                continue
+            if answer is not None:
+                if answer.is_over():
                     self._stop(End.SILENT)
+            elif not was_blocked(until, keepalive):  # messages that came meanwhile may be unread
                 self._say_aside({"type": "ping"})
-                pinged = True
+                answer = SilenceTimer(keepalive)
 
     def _hear(self, text: str) -> None:
         """Act on one message from the client. Unknown messages are ignored."""
