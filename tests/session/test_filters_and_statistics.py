@@ -230,3 +230,81 @@ async def test_sessions_with_different_limits_respect_each_others(session_pair, 
             await a.call("echo", b"x" * 200_000)
         with pytest.raises(trio_rpc.RemoteError):  # the result is too large for the caller
             await b.call("echo", b"x" * 200_000)
+
+
+class AllKinds(Mixed):
+    @trio_rpc.method
+    async def ask(self, callback):
+        return await callback()
+
+    @trio_rpc.method
+    async def pull(self, items):
+        return [item async for item in items]
+
+    @trio_rpc.stream
+    async def ticks(self):
+        yield 1
+
+    @trio_rpc.duplex
+    async def chat(self, channel):
+        await channel.send(await channel.receive())
+
+
+async def _items():
+    yield 1
+
+
+async def _open_scope(session):
+    async with session.open_scope():
+        pass
+
+
+async def _chat(session):
+    async with session.duplex("chat") as channel:
+        await channel.send(1)
+        assert await channel.receive() == 1
+
+
+async def _ticks(session):
+    async with session.stream("ticks") as ticks:
+        assert [item async for item in ticks] == [1]
+
+
+@pytest.mark.parametrize(
+    ("use", "of_caller", "of_callee"),
+    [
+        (lambda a: a.call("echo", 1), ["echo"], ["echo"]),
+        (lambda a: a.notify("note", 1), ["note"], ["note"]),
+        (_ticks, ["ticks"], ["ticks"]),
+        (_chat, ["chat", "stream 0 of chat"], ["chat", "stream 0 of chat"]),
+        (
+            lambda a: a.call("ask", lambda: 1),
+            ["ask", "callback 0 of ask"],
+            ["ask", "callback 0 of ask"],
+        ),
+        (
+            lambda a: a.call("pull", _items()),
+            ["pull", "stream 0 of pull"],
+            ["pull", "stream 0 of pull"],
+        ),
+        (_open_scope, [], ["trio_rpc.scope"]),
+    ],
+)
+async def test_the_filters_of_each_end_see_calls_of_these_kinds(
+    session_pair, no_time, use, of_caller, of_callee
+):
+    ours, theirs = [], []
+
+    def watching(seen):
+        async def watch(call, proceed):
+            seen.append(call.method)
+            return await proceed()
+
+        return {"filters": [watch]}
+
+    async with session_pair(
+        None, AllKinds(), options_a=watching(ours), options_b=watching(theirs)
+    ) as (a, _):
+        await use(a)
+        await a.ping()
+    assert (ours, theirs) == (of_caller, of_callee)

@@ -90,7 +90,7 @@ async def filtered(
     call: C,
     opening: AbstractAsyncContextManager[T],
 ) -> AsyncIterator[T]:
-    """Open a stream, duplex or scope inside all filters, as a call as long as the block."""
+    """Open a stream or duplex inside all filters, as a call that lasts as long as the block."""
     left = trio.Event()
 
     async def run(*, task_status: trio.TaskStatus[T]) -> None:
