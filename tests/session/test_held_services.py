@@ -92,7 +92,17 @@ async def test_a_service_is_entered_when_the_session_opens_and_left_before_its_b
 
 async def test_services_are_entered_in_order_and_left_in_reverse(session_pair):
     events = []
-    services = {name: Held(events, name) for name in ("one", "two", "three")}
+
+    class Slowly(Held):
+        """Takes the longer to leave, the later it was entered."""
+
+        async def __aexit__(self, *exc):
+            for _ in range(3 * order.index(self.name)):
+                await trio.lowlevel.checkpoint()
+            self.events.append(f"{self.name} left")
+
+    order = ["one", "two", "three"]
+    services = {name: Slowly(events, name) for name in order}
     async with session_pair(services):
         assert events == ["one entered", "two entered", "three entered"]
         events.clear()
@@ -311,7 +321,7 @@ async def test_a_server_goes_on_after_a_session_whose_service_failed(nursery, ca
 
 async def test_a_server_enters_the_services_that_its_sessions_share_once(autojump_clock):
     events = []
-    services = {"one": WithNursery(events, "one"), "two": Held(events, "two")}
+    services = {"one": Held(events, "one"), "two": WithNursery(events, "two")}
     async with trio_rpc.open_server(services, "tcp://127.0.0.1:0") as server:
         assert events == ["one entered", "two entered"]
         for _ in range(2):
@@ -319,7 +329,7 @@ async def test_a_server_enters_the_services_that_its_sessions_share_once(autojum
                 assert await session.call("two.work") == "two"
         assert events == ["one entered", "two entered", "handler ended", "handler ended"]
         events.clear()
-    assert events == ["two left", "task ended", "one left"]
+    assert events == ["task ended", "two left", "one left"]
 
 
 async def test_a_cancelled_server_leaves_its_services_after_its_sessions(autojump_clock):

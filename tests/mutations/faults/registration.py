@@ -124,4 +124,11 @@ FAULTS = (
         "        for session in ():\n",
         EVENTS,
     ),
+    fault(
+        "a server leaves its shared services in any order",
+        "session/held_services.py",
+        "            await other.has_left.wait()\n",
+        "            pass\n",
+        HELD,
+    ),
 )
