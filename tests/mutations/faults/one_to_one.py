@@ -239,13 +239,6 @@ FAULTS = (
         GARBAGE,
     ),
     fault(
-        "a time limit that is cancelled leaves a cycle for the garbage collector",
-        "util/time_limits.py",
-        "    finally:\n        del failure  # its",
-        "    finally:\n        pass  # its",
-        "session/test_garbage.py",
-    ),
-    fault(
         "a handler accepts larger packets than its connection carries",
         "one_to_one/service_client.py",
         "    if limits.max_packet > connection.max_packet:\n",
