@@ -19,7 +19,7 @@ LAYERS = (
     {"errors", "util"},
     {"wire", "tracing"},
     {"protocol"},
-    {"services", "channels"},
+    {"services", "channels", "codecs"},
     {"session"},
     {"client", "server", "process", "thread", "one_to_one"},
     {""},  # trio_rpc/__init__.py, which gathers the public names

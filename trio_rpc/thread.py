@@ -19,7 +19,7 @@ from trio_rpc.session.session import Session
 
 __all__ = ["open_thread"]
 
-SHARED = ("limits", "registry", "error_detail")
+SHARED = ("limits", "registry", "codec", "error_detail")
 """Options that the thread's end has from this end, unless it has its own."""
 
 
@@ -56,8 +56,8 @@ async def open_thread(
         goodbye_time: seconds from the end of the session until the thread's run is cancelled. If
             the block raises or is cancelled, ``limits.shutdown_timeout`` replaces a longer time.
         cancel_time: seconds from that until a thread that blocks is given up.
-        thread_options: options of the thread's end, as those of :func:`open_session`. Its
-            ``limits``, ``registry`` and ``error_detail`` are by default those of this end.
+        thread_options: options of the thread's end, as those of :func:`open_session`. By default,
+            its ``limits``, ``registry``, ``codec`` and ``error_detail`` are those of this end.
         on_end: as in :func:`open_session`.
         **options: as in :func:`open_session`.
 

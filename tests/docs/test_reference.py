@@ -19,6 +19,7 @@ from helpers.pages import DOCS, blocks_of
 
 import trio_rpc
 import trio_rpc.channels
+import trio_rpc.codecs
 import trio_rpc.gateway
 import trio_rpc.testing
 import trio_rpc.tracing
@@ -26,6 +27,7 @@ import trio_rpc.tracing
 PACKAGES = (
     trio_rpc,
     trio_rpc.channels,
+    trio_rpc.codecs,
     trio_rpc.gateway,
     trio_rpc.testing,
     trio_rpc.tracing,

@@ -12,7 +12,7 @@ from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.testing import memory_channel_pair
 from trio_rpc.wire import messages as m
-from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.codec import Codec, Forms
 
 HELLO = m.Hello(
     m.PROTOCOL_VERSION,
@@ -107,10 +107,14 @@ async def session_with_raw_peer(
 ):
     """Open a session whose other end is a :class:`RawPeer` that has been welcomed.
 
+    The peer says that it has registered the types of the session, and sends their bytes by hand.
+
     If the peer ends the session, the body is not cancelled, so that a test can inspect the session.
     """
     ours, theirs = memory_channel_pair(max_buffer)
     peer = RawPeer(theirs, peer_limits)
+    if (registry := options.get("registry")) is not None:
+        peer.protocol._codec.forms = Forms(tags=registry.tags)
     peer.protocol.hello()
     peer.protocol.welcome()
     peer.flush()

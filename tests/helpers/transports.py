@@ -1,5 +1,6 @@
 """Connect two ends over each transport that a session can use.
 
+``json`` is in memory, with :class:`trio_rpc.codecs.JsonCodec` in place of MessagePack.
 To add one, add its name to ``KINDS``, and a branch to ``Transport.join`` if it has no URL.
 """
 
@@ -18,9 +19,10 @@ from trio_rpc.testing import memory_channel_pair
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.wire.limits import DEFAULT_LIMITS
 
-IN_MEMORY = ("memory", "forwarding", "resumable")
+IN_MEMORY = ("memory", "json", "forwarding", "resumable")
 KINDS = (
     "memory",
+    "json",
     "tcp",
     "tls",
     "unix",
@@ -62,7 +64,7 @@ class Transport:
     @contextlib.asynccontextmanager
     async def join(self, *limits):
         """Open both ends of a connection for the block. Exceptions of its body pass through."""
-        if self.kind == "memory":
+        if self.kind in ("memory", "json"):
             yield memory_channel_pair()
             return
         if self.kind == "forwarding":

@@ -18,13 +18,22 @@ from helpers.transports import IN_MEMORY, KINDS, Transport
 from trio.testing import MockClock
 
 from trio_rpc import DEFAULT_LIMITS
+from trio_rpc.codecs import JsonCodec
 from trio_rpc.testing import open_session_pair
+
+NOT_IN_JSON = {
+    "test_a_large_call_is_sent_and_arrives_with_its_last_piece": "counts bytes, as the next one",
+    "test_the_bytes_of_unread_items_pause_the_generator": "counts bytes, which are more in base64",
+}
+"""Tests that do not hold over JSON, with the reason."""
 
 
 def pytest_generate_tests(metafunc):
     """Run each test that takes ``session_pair`` over each transport, or over the chosen ones."""
     if "session_pair" in metafunc.fixturenames:
         kinds = metafunc.config.getoption("--transport") or KINDS
+        if metafunc.function.__name__ in NOT_IN_JSON:
+            kinds = [kind for kind in kinds if kind != "json"]
         if unknown := set(kinds) - set(KINDS):
             raise pytest.UsageError(f"--transport: {unknown} are not among {KINDS}")
         slow = [pytest.mark.slow] if len(kinds) > 1 else []
@@ -45,6 +54,9 @@ async def session_pair(request, nursery, tmp_path, server_tls):
 
     @contextlib.asynccontextmanager
     async def open_over_transport(services_a=None, services_b=None, **options):
+        if request.param == "json":
+            for end in ("options_a", "options_b"):
+                options[end] = {"codec": JsonCodec(), **options.get(end, {})}
         limits = [options.get(f"options_{end}", {}).get("limits", DEFAULT_LIMITS) for end in "ab"]
         async with (
             transport.join(*limits) as channels,

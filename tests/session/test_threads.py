@@ -107,6 +107,7 @@ def worker():
 
 
 async def test_calls_callbacks_and_streams_cross_between_two_threads(worker):
+    """Sessions work between threads."""
     names = []
 
     async def double(number):

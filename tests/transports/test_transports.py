@@ -45,6 +45,7 @@ async def test_each_transport_uses_its_own_kind_of_channel(kind, nursery, tmp_pa
         kinds = [type(end).__name__ for end in ends]
     expected = {
         "memory": "MemoryChannel",
+        "json": "MemoryChannel",
         "ws": "WebSocketChannel",
         "wss": "WebSocketChannel",
         "forwarding": "ForwardingChannel",

@@ -1,4 +1,7 @@
-"""The content of a Hello: the sender's limits, its credentials, its part of the session's id."""
+"""The content of a Hello: limits, credentials, a part of the session's id, codec, registered types.
+
+A Hello that states no codec or no types means MessagePack, and none.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from trio_rpc.errors import DecodeError, Refused
+from trio_rpc.util.text import one_line
+from trio_rpc.wire.codec import Forms
 from trio_rpc.wire.limits import MIN_PACKET, Limits
-from trio_rpc.wire.messages import MAX_NUMBER, PROTOCOL_VERSION
+from trio_rpc.wire.messages import MAX_NUMBER, PROTOCOL_VERSION, Hello
 from trio_rpc.wire.scan import hello_version
 
-__all__ = ["Peer", "make_info", "read_info", "refusal_of", "session_id"]
+__all__ = ["Peer", "accept_hello", "make_info", "read_info", "refusal_of", "session_id"]
+
+
+_DEFAULT_FORMS = Forms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,7 @@ class Peer:
     max_nodes: int = 250_000
     credentials: Any = None
     session: str = ""
+    forms: Forms = _DEFAULT_FORMS
 
 
 # name on the wire -> (field of Peer and of Limits, least value that makes sense)
@@ -43,13 +52,19 @@ _PART = re.compile(r"[0-9A-Za-z_-]{1,32}")
 """One end's part of the session's id, which can be printed in any log. Others count as absent."""
 
 
-def make_info(limits: Limits, credentials: object, session: str = "") -> dict[str, Any]:
-    """Make the map that goes into Hello. An empty ``session`` is left out."""
+def make_info(
+    limits: Limits, credentials: object, session: str = "", forms: Forms = _DEFAULT_FORMS
+) -> dict[str, Any]:
+    """Make the map that goes into Hello. An empty ``session`` and the usual forms are left out."""
     info = {name: getattr(limits, field) for name, (field, _) in _NUMBERS.items()}
     if credentials is not None:
         info["credentials"] = credentials
     if session:
         info["session"] = session
+    if forms[:2] != _DEFAULT_FORMS[:2]:
+        info["codec"] = [forms.codec, forms.version]
+    if forms.tags:
+        info["tags"] = list(forms.tags)
     return info
 
 
@@ -68,7 +83,52 @@ def read_info(info: dict[str, Any]) -> Peer:
         numbers[field] = value
     part = info.get("session")
     session = part if type(part) is str and _PART.fullmatch(part) else ""
-    return Peer(**numbers, credentials=info.get("credentials"), session=session)
+    forms = Forms(*_read_codec(info), _read_tags(info))
+    return Peer(**numbers, credentials=info.get("credentials"), session=session, forms=forms)
+
+
+def _read_codec(info: dict[str, Any]) -> tuple[str, int]:
+    match info.get("codec", [*_DEFAULT_FORMS[:2]]):
+        case [str() as name, int() as version] if type(version) is int and version >= 0:
+            return name, version
+    raise DecodeError("Hello states a 'codec' that is not a name and a version")
+
+
+def _read_tags(info: dict[str, Any]) -> tuple[int, ...]:
+    tags = info.get("tags", [])
+    if type(tags) is not list or any(type(tag) is not int for tag in tags):
+        raise DecodeError("Hello states 'tags' that are not an array of integers")
+    return tuple(sorted(tags))
+
+
+def accept_hello(message: Hello, forms: Forms) -> Peer:
+    """Return the peer that a Hello describes; raises Refused if it does not fit this end."""
+    try:
+        peer = read_info(message.info)
+    except DecodeError as exc:
+        raise Refused(f"the limits do not fit: {exc}") from exc
+    if message.problem is not None:  # unreadable credentials must not pass as missing ones
+        raise Refused(f"the Hello has a value that cannot be read: {message.problem}")
+    theirs = peer.forms
+    if theirs[:2] != forms[:2]:
+        raise Refused(
+            f"this end uses the codec {_codec(forms)}, the other end the codec {_codec(theirs)}"
+        )
+    if theirs.tags != forms.tags:
+        raise Refused(
+            f"this end has registered {_tags(forms)}, the other end {_tags(theirs)}: both ends "
+            "need a TypeRegistry with the same tags"
+        )
+    return peer
+
+
+def _codec(forms: Forms) -> str:
+    return f"{one_line(forms.codec, 64)} version {forms.version}"
+
+
+def _tags(forms: Forms) -> str:
+    listed = ", ".join(map(str, forms.tags))
+    return f"the tags {one_line(listed, 300)}" if listed else "no tags"
 
 
 def session_id(ours: str, theirs: str) -> str | None:

@@ -20,7 +20,7 @@ from trio_rpc.errors import (
 )
 from trio_rpc.protocol.context import check_context, is_within
 from trio_rpc.protocol.counters import Counters
-from trio_rpc.protocol.hello import Peer, make_info, read_info, refusal_of
+from trio_rpc.protocol.hello import Peer, accept_hello, make_info, refusal_of
 from trio_rpc.protocol.outbox import CONTROL_ROOM, NOTHING, Outbox
 from trio_rpc.protocol.pieces import Pieces
 from trio_rpc.protocol.read_requests import ReadRequests
@@ -36,7 +36,7 @@ from trio_rpc.protocol.streams import Streams
 from trio_rpc.util.text import for_people
 from trio_rpc.util.unsent_budget import UnsentBudget, UnsentShare
 from trio_rpc.wire import messages as m
-from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.coded import MessageCodec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
 from trio_rpc.wire.parts import BufferList
 
@@ -64,7 +64,9 @@ class Protocol:
         share: counts the bytes queued for sending, in a budget that other sessions share.
     """
 
-    def __init__(self, codec: Codec, limits: Limits, share: UnsentShare | None = None) -> None:
+    def __init__(
+        self, codec: MessageCodec, limits: Limits, share: UnsentShare | None = None
+    ) -> None:
         self.limits = limits
         self.share = share or UnsentShare(UnsentBudget(), limits.max_unsent_total)
         self.peer = Peer()
@@ -228,13 +230,10 @@ class Protocol:
 
     def _accept_hello(self, message: m.Hello) -> m.Message:
         try:
-            self.peer = read_info(message.info)
-        except DecodeError as exc:
+            self.peer = accept_hello(message, self._codec.forms)
+        except Refused:
             self.theirs = Half.ENDED
-            raise Refused(f"the limits do not fit: {exc}") from exc
-        if message.problem is not None:  # unreadable credentials must not pass as missing ones
-            self.theirs = Half.ENDED
-            raise Refused(f"the Hello has a value that cannot be read: {message.problem}")
+            raise
         self._outbox.resize(min(self.limits.max_packet, self.peer.max_packet))
         self._notifications_left = self.peer.max_notifications
         limits, peer = self.limits, self.peer
@@ -375,7 +374,7 @@ class Protocol:
 
     def hello(self, credentials: object = None, session: str = "") -> None:
         """Queue Hello, the first message. Raises EncodeError if the credentials are too large."""
-        info = make_info(self.limits, credentials, session)
+        info = make_info(self.limits, credentials, session, self._codec.forms)
         data = self._codec.encode(m.Hello(m.PROTOCOL_VERSION, info))
         if len(data) > MIN_PACKET - CONTROL_ROOM:
             raise EncodeError(

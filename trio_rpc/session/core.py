@@ -24,6 +24,7 @@ from trio_rpc.session.variants import choose_variant
 from trio_rpc.util.unsent_budget import UnsentShare
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.coded import CodedCodec, MessageCodec
 
 __all__ = ["Core"]
 
@@ -53,9 +54,7 @@ class Core:
             keeping.keep_within(share)
         parts = self.parts = choose_variant(options.trace, shared.complaints)
         self.session_id = parts.session_id
-        self.protocol = parts.protocol(
-            Codec(options.registry, options.limits, _make_reference), options.limits, share
-        )
+        self.protocol = parts.protocol(_make_codec(options), options.limits, share)
         self.receiver = Receiver(channel, self.protocol)
         self.pacer = Pacer(self.protocol)
         self.writer = parts.writer(channel, self.protocol, self.pacer, self)
@@ -197,6 +196,11 @@ class Core:
         self.protocol.let_go()
         self.protocol.share.leave()
         self.resume = _nothing
+
+
+def _make_codec(options: Options) -> MessageCodec:
+    inner = Codec(options.registry, options.limits, _make_reference)
+    return inner if options.codec is None else CodedCodec(inner, options.codec)
 
 
 def _make_reference(kind: int, number: int) -> Callback | ItemReceiver | m.Reference:

@@ -14,6 +14,7 @@ from trio_rpc.session.calls.filters import check_filters
 from trio_rpc.session.session import Filter, Session
 from trio_rpc.tracing.default import DEFAULT_TRACE
 from trio_rpc.tracing.events import Trace
+from trio_rpc.wire.coded import UserCodec, check_codec
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.registry import TypeRegistry
 
@@ -42,6 +43,7 @@ class SessionOptions(TypedDict, total=False):
     trace: Trace | None
     wait_for_service: float
     unresponsive_after: float
+    codec: UserCodec | None
 
 
 _NAMES = SessionOptions.__annotations__
@@ -73,10 +75,14 @@ class Options:
             after which it counts as unresponsive: a warning is logged, and
             :meth:`Session.connection_states` gives ``unresponsive``. The session goes on. By
             default this is turned off.
+        codec: writes and reads the messages with values of the application, in place of
+            MessagePack: see :class:`trio_rpc.codecs.Codec`. Both ends need the same name and
+            version; otherwise both raise Refused.
 
     Raises:
         TypeError: an option is of the wrong type.
-        ValueError: ``error_detail`` is not one of the three, ``wait_for_service`` is negative or
+        ValueError: ``error_detail`` is not one of the three, ``codec`` has an invalid name or
+            version, ``wait_for_service`` is negative or
             infinite, or ``unresponsive_after`` is not positive.
 
     Example:
@@ -102,6 +108,7 @@ class Options:
     trace: Trace | None = DEFAULT_TRACE
     wait_for_service: float = 0.0
     unresponsive_after: float = math.inf
+    codec: UserCodec | None = None
 
     def __post_init__(self) -> None:
         _check_type("limits", self.limits, Limits, "a trio_rpc.Limits")
@@ -113,6 +120,7 @@ class Options:
         _check_type("unresponsive_after", self.unresponsive_after, float | int, "seconds")
         if not self.unresponsive_after > 0:
             raise ValueError(f"unresponsive_after must be positive: {self.unresponsive_after}")
+        check_codec(self.codec)
         check_filters(self.filters)
         check_detail(self.error_detail)
         _check_type("wait_for_service", self.wait_for_service, int | float, "a number of seconds")

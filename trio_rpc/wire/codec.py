@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -39,7 +39,22 @@ from trio_rpc.wire.scan import (
 )
 from trio_rpc.wire.to_msgpack import EXTENSION_FACTOR, SHORT, Converter, is_plain
 
-__all__ = ["Codec"]
+__all__ = ["Codec", "Forms"]
+
+
+class Forms(NamedTuple):
+    """The codec and the registered types, which must be the same at both ends of a session.
+
+    Attributes:
+        codec: the name of the codec.
+        version: its version.
+        tags: the codes of the registered types, in order.
+    """
+
+    codec: str = "msgpack"
+    version: int = 1
+    tags: tuple[int, ...] = ()
+
 
 _CONTAINERS = frozenset({TUPLE, SET, FROZENSET, MAP})
 _NO_TYPES = TypeRegistry()
@@ -51,6 +66,7 @@ class Codec:
     Attributes:
         limits: the limits of this end, which bound what :meth:`decode` builds.
         peer_limits: the limits that the peer has stated, which bound :meth:`encode`.
+        forms: the forms that the other end must also have.
     """
 
     def __init__(
@@ -62,6 +78,7 @@ class Codec:
         """Freeze ``registry``. ``make_reference`` makes the objects of references that arrive."""
         self._registry = _NO_TYPES if registry is None else registry
         self._registry.freeze()
+        self.forms = Forms(tags=self._registry.tags)
         self._make_reference = make_reference
         self.limits = limits
         self.peer_limits = limits

@@ -27,8 +27,8 @@ class Registration(NamedTuple):
 class TypeRegistry:
     """Your own classes that may be arguments and results.
 
-    Both ends of a session must register the same tags. A session freezes its registry: nothing can
-    be added to it afterwards, but a :meth:`copy` can be extended.
+    Both ends of a session must register the same tags; otherwise both raise Refused. A session
+    freezes its registry: nothing can be added to it afterwards, but a :meth:`copy` can be extended.
 
     Example:
         >>> from ipaddress import IPv4Address
@@ -82,6 +82,14 @@ class TypeRegistry:
         :meta private:
         """
         self._frozen = True
+
+    @property
+    def tags(self) -> tuple[int, ...]:
+        """The registered numbers, in order.
+
+        :meta private:
+        """
+        return tuple(sorted(self._by_tag))
 
     def for_class(self, cls: type) -> Registration | None:
         """Return the registration of exactly this class, or None.

@@ -14,7 +14,7 @@ from trio_rpc.protocol.protocol import Protocol, References
 from trio_rpc.session.traced.tracer import Traced, Tracer
 from trio_rpc.util.unsent_budget import UnsentShare
 from trio_rpc.wire import messages as m
-from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.coded import CODED_TYPE, MessageCodec
 from trio_rpc.wire.limits import MIN_PACKET, Limits
 from trio_rpc.wire.parts import Buffer, BufferList
 
@@ -37,7 +37,7 @@ class TracedProtocol(Protocol):
     """
 
     def __init__(
-        self, tracer: Tracer, codec: Codec, limits: Limits, share: UnsentShare | None = None
+        self, tracer: Tracer, codec: MessageCodec, limits: Limits, share: UnsentShare | None = None
     ) -> None:
         super().__init__(codec, limits, share)
         self.beginning: Traced
@@ -306,7 +306,10 @@ def _read_head(data: bytes | BufferList) -> tuple[type[Any], int | None]:
     unpacker = msgpack.Unpacker()
     unpacker.feed(bytes(first[:HEAD]))
     fields = unpacker.read_array_header()
-    kind = _KINDS[unpacker.unpack()]
+    number = unpacker.unpack()
+    if number == CODED_TYPE:  # the type and the id of its content follow
+        return _KINDS[unpacker.unpack()], unpacker.unpack()
+    kind = _KINDS[number]
     if kind in _WITH_ID:
         return kind, unpacker.unpack()
     if kind is m.Credit and fields > 2:
