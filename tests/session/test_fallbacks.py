@@ -171,7 +171,7 @@ async def test_a_function_that_is_passed_to_a_fallback_can_be_called(session_pai
 
 async def test_a_stream_has_no_fallback(session_pair):
     async with session_pair({"dynamic": Dynamic()}) as (_, b):
-        with pytest.raises(MethodNotFound):
+        with pytest.raises(MethodNotFound, match=r"^there is no method 'dynamic\.x'$"):
             async with b.stream("dynamic.x") as stream:
                 await stream.receive()
         async with trio.open_nursery() as nursery:

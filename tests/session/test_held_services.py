@@ -407,6 +407,47 @@ async def test_a_service_that_is_removed_while_it_is_being_entered_is_never_ther
             break
 
 
+class _Prompt(Held):
+    """Is entered without waiting."""
+
+    async def __aenter__(self):
+        self.events.append(f"{self.name} entered")
+        return self
+
+
+async def test_a_service_that_is_removed_at_once_is_neither_entered_nor_left(session_pair, caplog):
+    events = []
+    async with session_pair() as (a, b):
+        a.set("held", _Prompt(events, "first"))
+        a.remove("held")
+        a.set("held", Held(events, "second"))
+        await wait_all_tasks_blocked()
+        assert await b.call("held.work") == "second"
+    assert events == ["second entered", "handler ended", "second left"]
+    assert caplog.text == ""
+
+
+class _Stubborn(Held):
+    """Cannot be interrupted while it is being entered."""
+
+    async def __aenter__(self):
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        return self
+
+
+async def test_a_service_that_was_entered_in_spite_of_its_removal_is_not_said_to_leave_late(
+    session_pair, autojump_clock, caplog
+):
+    events = []
+    async with session_pair() as (a, _):
+        a.set("held", _Stubborn(events))
+        await trio.sleep(0.5)
+        a.remove("held")
+        await trio.sleep(1)
+    assert "was not left" not in caplog.text
+
+
 async def test_a_service_that_is_set_and_cannot_be_entered_ends_the_session(session_pair):
     with pytest.raises(ZeroDivisionError):
         async with session_pair(on_end="keep") as (a, _):

@@ -81,11 +81,15 @@ def _problem_of_positional(mine: Parameters, theirs: Parameters, first: int) -> 
     own = mine.positional[first:]
     for index, one in enumerate(theirs.positional[first:]):
         found = own[index] if index < len(own) else mine.more
+        if found is None and one.name in mine.named:
+            return f"its parameter {one.name!r} cannot be passed by position"
         if found is None:
             return f"it lacks the parameter {one.name!r}"
         if found is not mine.more:
-            if one.by_name and (found.name != one.name or not found.by_name):
+            if one.by_name and found.name != one.name:
                 return f"its parameter {found.name!r} is {one.name!r} in the interface"
+            if one.by_name and not found.by_name:
+                return f"its parameter {one.name!r} cannot be passed by name"
             if found.required and not one.required:
                 return f"its parameter {one.name!r} has no default"
         if not fits(one.annotation, found.annotation):

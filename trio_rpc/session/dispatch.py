@@ -322,6 +322,8 @@ class IncomingCalls:
             return missing(self.table, message.method)
         if message.problem is not None:
             return InvalidArguments(message.problem)
+        if method.service is not None:  # a fallback, which handles neither streams nor duplexes
+            return missing(self.table, message.method)
         return wrong_kind(method)
 
     def _drop_notification(self, reason: Exception) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -53,10 +54,10 @@ class HeldService:
         self._error: Exception | None = None
 
     def leave(self) -> None:
-        """Leave the service once it is free; give up entering it."""
+        """Leave the service once it is free; give up entering it, or do not begin to."""
         self._leaving.set()
         if not self._is_entered:
-            self._scope.cancel(reason="the session is over")
+            self._scope.cancel(reason="the service is no longer wanted")
 
     async def hold(
         self,
@@ -76,7 +77,8 @@ class HeldService:
         """
         try:
             with self._scope:
-                await self._hold(entered, until_free, why_broken)
+                if not self._leaving.is_set():
+                    await self._hold(entered, until_free, why_broken)
         except BaseException as exc:
             rest = _without(exc, self._error)
             if rest is exc:
@@ -87,7 +89,7 @@ class HeldService:
             self._error = None  # its traceback holds frames that hold this object
             self.has_begun.set()
             self.has_left.set()
-        if self._scope.cancelled_caught and self._is_entered:
+        if self._scope.cancelled_caught and self._scope.deadline < math.inf:
             text = "a service of type %s was not left within %g s, and is cancelled"
             kind = type(self._service).__name__
             self._complaints.log(logging.WARNING, text, kind, self._patience)
