@@ -87,6 +87,16 @@ async def test_an_invalid_name_raises_at_the_opener(name):
             await a.open(name)
 
 
+async def test_the_reason_of_a_refused_channel_is_one_line_at_the_other_end():
+    async def refuses(channel):
+        await trio.lowlevel.checkpoint()
+        raise Refused("members\nERROR only\x1b[2J")
+
+    async with open_forwarding_pair(None, {"refuses": refuses}) as (a, _):
+        with pytest.raises(Refused, match=r"^members\\nERROR only\\x1b\[2J$"):
+            await a.open("refuses")
+
+
 async def test_a_channel_is_refused_with_a_reason():
     async def refuses(channel, name):
         await trio.lowlevel.checkpoint()

@@ -304,6 +304,19 @@ async def test_a_first_connection_that_is_closed_at_once_raises_connection_error
             raise AssertionError("it must not open")
 
 
+async def test_the_text_of_a_server_that_does_not_resume_is_one_line(autojump_clock):
+    a, b = memory_channel_pair()
+
+    @asynccontextmanager
+    async def open_carrier():
+        await b.send(encode(Frame(Kind.REFUSE, rest=b"not\nERROR now\x1b[2J")))
+        yield a
+
+    with pytest.raises(Refused, match=r"^not\\nERROR now\\x1b\[2J$"):
+        async with open_resumable(open_carrier, Resume(), handshake_timeout=1):
+            raise AssertionError("it must not open")
+
+
 @pytest.mark.parametrize(
     "data",
     [b"\x44" + bytes(16), encode(Frame(Kind.ACK)), encode(Frame(Kind.OPEN, rest=b"\2"))],

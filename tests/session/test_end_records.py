@@ -183,7 +183,8 @@ async def websocket_session():
 
 
 @pytest.mark.parametrize(
-    ("code", "text"), [(1000, ""), (1001, "moving"), (1011, "out of luck"), (4242, "own code")]
+    ("code", "text"),
+    [(1000, ""), (1001, "moving"), (1011, "out of luck"), (4242, "own code"), (4000, "a\nb\x1b")],
 )
 async def test_the_code_and_reason_of_a_websocket_are_in_the_record(no_time, code, text):
     """The record of the end says who closed the channel and why, with a WebSocket's code."""
@@ -193,7 +194,9 @@ async def test_the_code_and_reason_of_a_websocket_are_in_the_record(no_time, cod
     assert (end.by, end.detail) == ("network", WebSocketClose(code, text))
     assert isinstance(end.cause, ChannelBroken)
     assert end.cause.detail == end.detail
-    assert f"the peer closed the WebSocket: {code} {text}" in end.reason
+    shown = text.replace("\n", r"\n").replace("\x1b", r"\x1b")
+    assert f"the peer closed the WebSocket: {code} {shown}" in end.reason
+    assert str(end.cause).endswith(f"{code} {shown}") or not text
 
 
 async def test_a_connection_that_ends_without_a_close_frame_has_no_detail(no_time):

@@ -45,6 +45,8 @@ async def test_after_an_orderly_goodbye_in_flight_calls_may_end(code, no_time):
         ("done", "", "(done)"),
         ("later", "gone fishing", "gone fishing (later)"),
         ("later", "", "(later)"),
+        ("done", "gone\nERROR fishing\x1b[2J", "gone\\nERROR fishing\\x1b[2J"),
+        ("la\nter", "gone", "gone (la\\nter)"),
     ],
 )
 async def test_an_error_shows_the_text_of_the_goodbye_and_a_code_that_says_more(

@@ -66,6 +66,39 @@ async def test_a_refusal_raises_refused_with_the_peers_message(no_time):
             raise AssertionError("it must not open")
 
 
+async def test_the_text_of_a_refusal_is_one_line_in_the_error(no_time):
+    ours, theirs = memory_channel_pair()
+    RawPeer(theirs).send(HELLO, m.Goodbye("refused", "members\nERROR only\x1b[2J"))
+    with pytest.raises(trio_rpc.Refused) as caught:
+        async with open_session(ours):
+            raise AssertionError("it must not open")
+    refused = r"the other end refused the session: members\nERROR only\x1b[2J"
+    assert str(caught.value) == refused
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+async def test_a_client_cannot_forge_lines_of_the_log_with_a_session_that_is_not_opened(
+    who, caplog
+):
+    """A client refuses with such a text; or its credentials have it, and the server shows them."""
+    caplog.set_level("INFO")
+    forged = "guest\nERROR forged\x1b[2J"
+
+    async def refuse(_session, credentials):
+        raise trio_rpc.Refused(f"no place for {credentials or forged}")
+
+    here = {"authenticate": refuse} if who == "client" else {"credentials": forged}
+    there = {"authenticate": refuse} if who == "server" else {}
+    async with trio_rpc.open_server(Echo(), "tcp://127.0.0.1:0", **there) as server:
+        with pytest.raises(trio_rpc.Refused):
+            async with trio_rpc.connect(server.urls[0], **here):
+                raise AssertionError("it must not open")
+        while not caplog.messages:
+            await wait_all_tasks_blocked()
+    [line] = caplog.messages
+    assert line.endswith(r"no place for guest\nERROR forged\x1b[2J")
+
+
 async def test_cancelling_the_handshake_closes_the_channel(autojump_clock, tasks):
     before = tasks()
     ours, theirs = memory_channel_pair()

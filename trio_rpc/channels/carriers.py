@@ -26,6 +26,7 @@ from trio_rpc.channels.resumable.server import ResumableSessions
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken, SessionClosed
 from trio_rpc.util.rate_limited_log import RateLimitedLog
+from trio_rpc.util.text import one_line
 from trio_rpc.wire.limits import Limits
 
 __all__ = ["CarrierServer", "listening", "open_carrier", "resume_settings"]
@@ -222,7 +223,8 @@ class _IsolatedErrors:
             self._complaints.log(logging.INFO, text, self._name, self._label, exc)
         elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken | SessionClosed):
             text = "the %s with %s was not opened: %s"
-            self._complaints.log(logging.INFO, text, self._label, self._name, exc)
+            why = one_line(str(exc))  # a text of the application may contain what its client sent
+            self._complaints.log(logging.INFO, text, self._label, self._name, why)
         elif isinstance(exc, Exception):
             text = "the %s with %s failed"
             self._complaints.log(logging.ERROR, text, self._label, self._name, exc_info=exc)

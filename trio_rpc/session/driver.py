@@ -39,6 +39,7 @@ from trio_rpc.session.reader import Actions, Reader, two_turns
 from trio_rpc.session.session import Session
 from trio_rpc.util.contexts import copy_of, own_decimal_context
 from trio_rpc.util.progress import wait_while_progressing
+from trio_rpc.util.text import one_line
 from trio_rpc.util.time_limits import LISTENING, PUNCTUAL, was_blocked
 from trio_rpc.wire import messages as m
 
@@ -327,21 +328,21 @@ class _Driver:
 
     def _on_goodbye(self, message: m.Goodbye) -> None:
         core = self._core
+        why = one_line(message.message, 1000)  # it goes into errors and logs
         if self._protocol.theirs is Half.ENDED and message.code in ("refused", "protocol_error"):
-            refused = Refused(f"the other end refused the session: {message.message}")
-            core.lifecycle.lose(refused, "peer")
+            core.lifecycle.lose(Refused(f"the other end refused the session: {why}"), "peer")
         elif message.code == "protocol_error":
-            text = f"the other end says that this end broke the protocol: {message.message}"
+            text = f"the other end says that this end broke the protocol: {why}"
             core.lifecycle.lose(LocalProtocolError(text), "peer")
         else:
-            core.lifecycle.peer_closes(_text_of(message))
+            core.lifecycle.peer_closes(_text_of(message.code, why))
 
 
-def _text_of(goodbye: m.Goodbye) -> str:
+def _text_of(code: str, why: str) -> str:
     """Return the text of a Goodbye for people. The code "done" says nothing more than the text."""
-    if goodbye.code == "done" and goodbye.message:
-        return goodbye.message
-    return f"{goodbye.message} ({goodbye.code})".lstrip()
+    if code == "done" and why:
+        return why
+    return f"{why} ({one_line(code, 100)})".lstrip()
 
 
 def _check_answer(answer: object) -> None:

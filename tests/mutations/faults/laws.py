@@ -36,15 +36,15 @@ FAULTS = (
     fault(
         "an orderly end is shown with the code done, which says nothing",
         "session/driver.py",
-        '    if goodbye.code == "done" and goodbye.message:\n',
+        '    if code == "done" and why:\n',
         "    if False:\n",
         "session/test_goodbye_codes.py",
     ),
     fault(
         "a Goodbye without a text and without a special code is shown as nothing",
         "session/driver.py",
-        '    if goodbye.code == "done" and goodbye.message:\n',
-        '    if goodbye.code == "done":\n',
+        '    if code == "done" and why:\n',
+        '    if code == "done":\n',
         "session/test_goodbye_codes.py",
     ),
     # ── 1: one tree ──

@@ -11,6 +11,41 @@ FAULTS_TEST = "services/test_faults.py"
 
 FAULTS = (
     fault(
+        "the text of a Goodbye forges lines of the log",
+        "session/driver.py",
+        "why = one_line(message.message, 1000)",
+        "why = message.message",
+        "session/test_opening.py",
+    ),
+    fault(
+        "credentials that a refusal shows forge lines of the log",
+        "channels/carriers.py",
+        "why = one_line(str(exc))",
+        "why = str(exc)",
+        "session/test_opening.py",
+    ),
+    fault(
+        "the reason of a refused channel forges lines of the log",
+        "channels/forwarding/driver.py",
+        "_failing(Refused, one_line(reason, MAX_TEXT))",
+        "_failing(Refused, reason)",
+        "channels/test_forwarding.py",
+    ),
+    fault(
+        "the text of a server that does not resume forges lines of the log",
+        "channels/resumable/client.py",
+        'one_line(answer.rest.decode(errors="replace"))',
+        'answer.rest.decode(errors="replace")',
+        "faults/test_resumable.py",
+    ),
+    fault(
+        "the reason of a WebSocket's end forges lines of the log",
+        "channels/websocket/channel.py",
+        "one_line(closed.reason or closed.name)",
+        "closed.reason or closed.name",
+        "session/test_end_records.py",
+    ),
+    fault(
         "an authenticate that returns False admits the peer",
         "session/driver.py",
         "    if answer is not None:\n",

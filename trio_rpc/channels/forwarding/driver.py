@@ -16,6 +16,7 @@ from trio_rpc.channels.connection import linger_for
 from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.channels.forwarding.core import Event, ForwardingCore, Half, SubChannel, TooLarge
 from trio_rpc.channels.forwarding.frames import (
+    MAX_TEXT,
     Abort,
     Accept,
     Close,
@@ -30,6 +31,7 @@ from trio_rpc.channels.packet_writer import PacketWriter
 from trio_rpc.errors import DecodeError, Refused, RemoteProtocolError
 from trio_rpc.util.places import keep_all_places
 from trio_rpc.util.progress import wait_while_progressing
+from trio_rpc.util.text import one_line
 from trio_rpc.util.time_limits import time_limit
 from trio_rpc.wire.limits import Limits
 
@@ -388,7 +390,9 @@ class Driver:
         state, frame = event
         if state is None:
             assert isinstance(frame, Goodbye)  # noqa: S101 - the only one about no channel
-            raise trio.BrokenResourceError(f"the other end refused a frame: {frame.reason}")
+            raise trio.BrokenResourceError(
+                f"the other end refused a frame: {one_line(frame.reason, MAX_TEXT)}"
+            )
         box = self.inboxes.get(state.id)
         if box is not None:
             box.last_event, box.is_overtaken = self._heard + 1, False
@@ -404,11 +408,11 @@ class Driver:
             case Accept():
                 box.wake()
             case Refuse(reason=reason):
-                box.end(_failing(Refused, reason))
+                box.end(_failing(Refused, one_line(reason, MAX_TEXT)))
             case Close():
                 box.end(trio.EndOfChannel)
             case Abort(reason=reason):
-                box.end(_failing(trio.BrokenResourceError, reason))
+                box.end(_failing(trio.BrokenResourceError, one_line(reason, MAX_TEXT)))
             case TooLarge(limit=limit):
                 box.end(_failing(DecodeError, f"a packet of more than {limit} bytes"))
 

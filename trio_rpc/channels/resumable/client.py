@@ -23,6 +23,7 @@ from trio_rpc.channels.resumable.replay import (
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.errors import DecodeError, Refused
 from trio_rpc.util.reconnect import keep_connected
+from trio_rpc.util.text import one_line
 from trio_rpc.util.time_limits import time_limit
 
 __all__ = ["open_resumable"]
@@ -120,7 +121,7 @@ class _Client:
             raise Refused("the server does not resume sessions: its serve() lacks resume=True")
         answer = decode(data)
         if answer.kind is Kind.REFUSE:
-            raise Refused(answer.rest.decode(errors="replace"))
+            raise Refused(one_line(answer.rest.decode(errors="replace")))
         if answer.kind is not Kind.ACCEPT:
             raise DecodeError(f"the server answered with {answer.kind.name}, not ACCEPT or REFUSE")
         return answer

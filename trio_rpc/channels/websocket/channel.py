@@ -53,6 +53,7 @@ from trio_rpc.channels.urls import Address
 from trio_rpc.channels.websocket.stream import WatchedStream
 from trio_rpc.errors import DecodeError
 from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.text import one_line
 from trio_rpc.util.time_limits import time_limit
 from trio_rpc.wire.limits import Limits
 
@@ -218,7 +219,9 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
 
     def _closing(self) -> tuple[int, str]:
         closed = self._websocket.closed
-        return (ABNORMAL, "") if closed is None else (closed.code, closed.reason or closed.name)
+        if closed is None:
+            return ABNORMAL, ""
+        return closed.code, one_line(closed.reason or closed.name)
 
 
 def open_websocket(
