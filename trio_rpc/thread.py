@@ -68,8 +68,8 @@ async def open_thread(
             also possible.
         TypeError: an option does not exist, or it or a service has the wrong type.
         ValueError: an option or a service has an invalid value.
-        BaseException: what ended the thread's run, for example a SystemExit of a handler, or the
-            exception of a function that makes services.
+        BaseException: the exception that ended the thread's run, for example a SystemExit of a
+            handler, or an exception of a function that makes services.
 
     Example:
         >>> class Words:
@@ -102,7 +102,7 @@ async def open_thread(
 
 
 async def _serve(tables: MakeServices, options: Options, channel: trio.abc.Channel[bytes]) -> None:
-    """Serve the other run until the session ends. Its own end reports how that was."""
+    """Serve the other run until the session ends. The other end of the session reports errors."""
     with contextlib.suppress(RpcError):
         core = Core(channel, tables, options, "the other thread")
         async with run_session(core, on_end="keep") as session:

@@ -126,7 +126,7 @@ async def test_a_function_that_returns_ends_the_channel():
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), SystemExit(3)])
-async def test_what_the_function_raises_breaks_the_channel_and_is_raised_by_the_block(error):
+async def test_an_exception_of_the_function_breaks_the_channel_and_is_raised_by_the_block(error):
     async def main(channel):
         await channel.receive()
         raise error

@@ -1,4 +1,4 @@
-"""The chat of docs/how-to/rooms.md keeps the members that read, and lets those leave that do not."""
+"""The chat of docs/how-to/rooms.md removes members that do not read, and no others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def chat():
     return runpy.run_path(str(ROOT / "examples/how_to/rooms.py"))["Chat"]()
 
 
-async def test_a_member_that_pastes_a_long_text_makes_no_other_one_leave(chat, autojump_clock):
+async def test_a_long_text_that_one_member_pastes_makes_no_other_member_leave(chat, autojump_clock):
     async with (
         open_session_pair({"chat": chat}) as (_, session),
         session.duplex("chat.join", "lobby", "ann") as ann,

@@ -1,4 +1,4 @@
-"""What an end knows of the Requests that the other end has read."""
+"""The Requests that the other end is known to have read."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def _flags(kind):
 
 @pytest.mark.parametrize("kind", [enum.Flag, enum.IntFlag])
 @pytest.mark.parametrize("read", [convert_to, read_json], ids=["wire", "JSON"])
-def test_law_12_the_combinations_that_a_peer_sends_are_not_kept_for_ever(kind, read):
+def test_law_12_the_combinations_that_a_peer_sends_are_not_kept_forever(kind, read):
     cls = _flags(kind)
     adapted = adapt(cls)
     for value in range(2**16):

@@ -161,7 +161,9 @@ async def test_an_end_that_does_not_answer_is_a_log_line_and_a_state(log, autoju
         nursery.cancel_scope.cancel()
 
 
-async def test_a_handler_that_takes_long_is_no_missing_answer(session_pair, log, autojump_clock):
+async def test_a_handler_that_takes_long_does_not_make_its_end_unresponsive(
+    session_pair, log, autojump_clock
+):
     options = {"unresponsive_after": 3}
     async with (
         session_pair(None, Sleeper(), options_a=options) as (a, _),
@@ -176,8 +178,10 @@ async def test_a_handler_that_takes_long_is_no_missing_answer(session_pair, log,
 
 
 @pytest.mark.parametrize("seconds", [0.74, 0.75, 2, 3, 30])
-async def test_an_end_that_was_blocked_itself_misses_no_answer(log, autojump_clock, seconds):
-    """It does not fire while this end was blocked itself."""
+async def test_an_end_that_was_blocked_itself_does_not_report_the_other_end(
+    log, autojump_clock, seconds
+):
+    """There is no warning about time in which this end was blocked itself."""
     late = Faults(latency=0.1)
     options = {"unresponsive_after": 3}
     async with (
@@ -218,7 +222,7 @@ async def test_time_in_which_both_ends_were_blocked_does_not_count(log, autojump
         peer.send(m.Reply(1, None))
 
 
-async def test_an_answer_that_is_unread_at_the_last_look_is_no_missing_one(log, autojump_clock):
+async def test_an_answer_that_is_unread_at_the_last_look_counts(log, autojump_clock):
     async with (
         session_with_raw_peer(limits=SILENT, unresponsive_after=3) as (session, peer),
         trio.open_nursery() as nursery,
@@ -234,7 +238,7 @@ async def test_an_answer_that_is_unread_at_the_last_look_is_no_missing_one(log, 
 
 
 async def test_by_default_no_answer_is_missed(log, autojump_clock):
-    """It is off by default."""
+    """By default there is no time after which an end counts as unresponsive."""
     async with (
         session_with_raw_peer(limits=SILENT) as (session, peer),
         trio.open_nursery() as nursery,

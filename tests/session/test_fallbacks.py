@@ -17,7 +17,7 @@ class Unknown(Exception):
 
 
 class Dynamic:
-    """Records what reaches it, and answers with it."""
+    """Records the calls that reach it, and answers with them."""
 
     def __init__(self):
         self.seen = []
@@ -204,7 +204,7 @@ async def test_a_fallback_relays_calls_to_another_session(session_pair):
         assert refused.value.fate is Fate.NOT_STARTED
 
 
-async def test_without_a_fallback_there_is_none_and_a_removed_service_takes_its_own_with_it(
+async def test_the_fallback_of_a_service_is_removed_with_the_service(
     session_pair,
 ):
     async with session_pair() as (a, b):

@@ -393,7 +393,9 @@ async def test_a_removed_service_is_left_after_its_own_handlers(session_pair, au
         assert others == ["other entered", "new entered"]
 
 
-async def test_a_service_that_is_removed_while_it_is_being_entered_is_never_there(session_pair):
+async def test_a_service_that_is_removed_while_it_is_being_entered_can_never_be_called(
+    session_pair,
+):
     async with session_pair() as (a, b):
         a.set("held", Hanging([]))
         await trio.lowlevel.checkpoint()
@@ -472,7 +474,9 @@ async def test_a_service_that_a_handler_sets_does_not_run_in_the_call_of_that_ha
         assert await b.call("held.work") == "held"
 
 
-async def test_the_scope_tree_stays_one_with_a_held_service(session_pair, autojump_clock):
+async def test_a_cancelled_caller_waits_for_its_handler_beside_a_held_service(
+    session_pair, autojump_clock
+):
     """A cancelled caller waits for its handler, which runs beside the task that holds the service."""
     events = []
     async with session_pair({"held": WithNursery(events)}) as (a, b):

@@ -100,7 +100,7 @@ async def test_a_client_over_tcp_is_relayed_to_a_child(nursery):
     assert returncodes == [0]
 
 
-async def test_a_child_that_closes_its_end_is_an_end_and_one_that_fails_a_break():
+async def test_a_child_that_succeeds_ends_its_channel_and_a_child_that_fails_breaks_it():
     async with open_process_channel([sys.executable, "-c", ""]) as channel:
         with pytest.raises(trio.EndOfChannel, match="ended with exit code 0"):
             await channel.receive()

@@ -503,7 +503,7 @@ class Uses:
             return type(exc).__name__
 
 
-async def test_what_a_callback_or_stream_given_in_a_scope_raises_arrives_as_the_method_declares(
+async def test_exceptions_of_callbacks_and_streams_given_in_a_scope_arrive_as_the_method_declares(
     session_pair,
 ):
     async def fails():

@@ -1,4 +1,4 @@
-"""A server tells of its sessions: when one opens, and when one is over, and why."""
+"""A server's session events: a session has opened, or is over, and why."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Reader:
         return self.events
 
 
-async def test_a_server_tells_when_a_session_opens_and_when_it_is_over_and_why(
+async def test_a_server_reports_that_a_session_opens_and_that_it_is_over_and_why(
     open_server, nursery
 ):
     reader = Reader()
@@ -153,8 +153,8 @@ async def test_a_session_that_never_opened_makes_no_event(nursery):
     assert reader.is_over
 
 
-async def test_a_table_kept_by_a_slow_reader_stays_true():
-    """What waits for a reader is bounded, and no end arrives without its opening."""
+async def test_a_slow_reader_can_keep_a_correct_table_of_sessions():
+    """The number of waiting events is bounded, and no end arrives without its opening."""
     sessions = [object() for _ in range(100)]
     end = SessionEnd("peer", "left", None)
     reader = SessionEvents(sessions[:10], is_over=False)
@@ -175,7 +175,7 @@ async def test_a_table_kept_by_a_slow_reader_stays_true():
     assert known == {*sessions[5:10], late}
 
 
-async def test_an_iterator_that_nobody_has_any_more_is_forgotten():
+async def test_an_iterator_without_references_is_forgotten():
     async with trio_rpc.open_server(Echo(), URLS[0]) as server:
         events = server.session_events()
         assert len(server._readers) == 1

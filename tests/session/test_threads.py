@@ -268,7 +268,7 @@ async def test_a_frozen_thread_is_silent_and_ends_the_session(worker):
     assert isinstance(caught.value.__cause__, TimeoutError)
 
 
-async def test_law_7_what_ends_the_threads_run_ends_the_block(worker):
+async def test_law_7_an_exception_that_ends_the_threads_run_ends_the_block(worker):
     with pytest.raises(SystemExit) as caught:
         async with open_thread(worker, limits=SLOW) as session:
             with pytest.raises(RemoteError):

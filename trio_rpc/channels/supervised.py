@@ -1,4 +1,4 @@
-"""A channel to a part of this program, or to a child of it, that this end has started.
+"""A channel to a thread or a child process that this end has started.
 
 The socket is one end of a pair. When the channel ends, the other end may be known to have ended
 only a moment later, so an error waits for that, and says how it ended.

@@ -6,7 +6,7 @@ no code that wakes one run from the other, and has all bounds of a byte stream.
 How a thread ends
 -----------------
 1. The channel is closed, so that the function in the thread can return by itself.
-2. When its time is up, its Trio run is cancelled. That is the only message that takes another way
+2. When its time is over, its Trio run is cancelled. That is the only message that takes another way
    than the channel.
 3. A thread cannot be killed. If the function blocks, its thread is given up: an error is logged
    that says where it blocks. The thread goes on until the function returns, or the program ends.
@@ -246,8 +246,8 @@ class _Body:
         self.left = trio.Event()
         self.error: BaseException | None = None
 
-    def is_caused_by(self, error: BaseException) -> None:
-        """Make the error of a thread the cause of an error that only says that it has left.
+    def set_cause(self, error: BaseException) -> None:
+        """Make the error of a thread the cause of an error that only says that the thread has left.
 
         The block then raises the thread's error.
         """
@@ -275,7 +275,7 @@ async def _supervise(
     error, thread.error = thread.error, None
     try:
         if error is not None:
-            body.is_caused_by(error)
+            body.set_cause(error)
             raise error
     finally:
         body.error = None

@@ -146,7 +146,7 @@ class ServiceClient(Generic[T]):
         made = make_tables(None if target is None else {"": target})
         previous, self._target, self._make_services = self._target, target, made
         if self._served is not None:
-            with contextlib.suppress(SessionClosed, SessionBroken):  # it is just over
+            with contextlib.suppress(SessionClosed, SessionBroken):  # the session has just ended
                 if previous is not None:
                     self._served.remove("")
                 if target is not None:

@@ -25,7 +25,7 @@ class ReadRequests:
 
     @property
     def is_asking(self) -> bool:
-        """Whether a Pong is awaited that tells more."""
+        """Whether a Pong is awaited that will show more Requests to be read."""
         return self._ping > 0
 
     def pinged(self, number: int, last: int, large: Collection[int]) -> None:

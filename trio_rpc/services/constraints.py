@@ -1,8 +1,8 @@
 """Constraints that ``Annotated`` adds to a type: those of Pydantic and of annotated_types.
 
-Pydantic checks them, after the value has been converted to the type as any other. It ignores
-``annotated_types.Timezone``, which is checked here. msgspec checks its own ``Meta``. Other metadata
-is ignored, as type checkers ignore it.
+Pydantic checks them, after the value has been converted to the type like any other value. It
+ignores ``annotated_types.Timezone``, which is checked here. msgspec checks its own ``Meta``. Other
+metadata is ignored, as type checkers ignore it.
 
 In a field of a model, Pydantic checks the whole field, so this module is not used.
 """

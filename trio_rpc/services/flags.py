@@ -1,4 +1,4 @@
-"""Combinations of flags that arrive, without keeping all of them for ever.
+"""Combinations of flags that arrive, without keeping all of them forever.
 
 Python keeps each combination of a ``Flag`` that it has ever made in a dict of the class, so that
 equal combinations are one object. A peer can send any of them, and there are 2^n for n members, or
@@ -19,7 +19,7 @@ MOST: Final = 1024
 
 _HELD_ONCE: Final = [object()]
 _UNUSED: Final = sys.getrefcount(_HELD_ONCE[0])
-"""What Python counts for an object to which only one container refers."""
+"""The reference count of an object to which only one container refers."""
 
 
 def maker_of_flags(cls: type[enum.Flag]) -> Callable[[int], Any]:

@@ -36,7 +36,7 @@ class Answers:
         outgoing: the calls that wait.
         writer: writes the Ping.
         after: seconds without an answer; infinity turns this off.
-        complaints: logs what it finds.
+        complaints: logs that the other end is unresponsive, or answers again.
         name: the name of the other end.
     """
 

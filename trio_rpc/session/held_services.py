@@ -7,9 +7,9 @@ A service may open a nursery when it is entered. So one task enters it, waits, a
 2. It enters the service. The owner, which bounds that in time, may cancel it.
 3. It waits until the owner says :meth:`HeldService.leave`, and then until the service is free: its
    handlers have ended, and the services that were entered after it have been left.
-4. It leaves the service within a bounded time. If its owner broke, ``__aexit__`` gets the error.
+4. It leaves the service within a bounded time. If the session broke, ``__aexit__`` gets the error.
 
-If the service itself breaks, such as a task in its nursery, the error is raised in the task.
+An error of the service itself, such as that of a task in its nursery, is raised in the task.
 """
 
 from __future__ import annotations

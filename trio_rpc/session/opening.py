@@ -125,7 +125,7 @@ def make_tables(services: object) -> MakeServices:
 
 
 def make_shared_tables(services: object) -> tuple[MakeServices, Sequence[object]]:
-    """Return the same for sessions of a server, and the services that the server itself enters.
+    """Return a maker of services for a server's sessions, and the services that the server enters.
 
     The server enters those async context managers that its sessions share.
     """

@@ -1,4 +1,4 @@
-"""What a server tells of its sessions: an event when one opens, and another when it is over."""
+"""The events of a server's sessions: one when a session opens, and one when it is over."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ class SessionEvents:
     """An async iterator over the events of a server's sessions; one task reads it.
 
     It begins with an event for each session that is open, and ends with the server. A slow reader
-    misses sessions that open and close before it has read of them, but never sees a session close
-    of whose opening it does not know, or misses the end of one that it knows. So what it keeps for
-    each session stays true, and what waits for it is bounded by the sessions that are open, and
-    those that were when it read last.
+    misses sessions that open and end before it reads. But it gets the end of each session whose
+    opening it has read, and no other ends, so it can keep a correct table of the sessions. At most
+    as many events wait as sessions are open, or were open when it last read.
     """
 
     def __init__(self, open_now: Collection[Session], *, is_over: bool) -> None:

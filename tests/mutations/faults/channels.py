@@ -24,7 +24,7 @@ FAULTS = (
         "channels/test_thread.py",
     ),
     fault(
-        "what ends a thread is not raised by its block",
+        "the exception that ends a thread is not raised by its block",
         "channels/thread.py",
         "            body.is_caused_by(error)\n            raise error\n",
         "            pass\n",

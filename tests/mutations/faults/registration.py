@@ -1,4 +1,4 @@
-"""Faults of services that are entered and left, of fallbacks, and of what a server tells."""
+"""Faults of services that are entered and left, of fallbacks, and of the events of a server."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ FAULTS = (
         HELD,
     ),
     fault(
-        "a service may be left for ever",
+        "leaving a service may take forever",
         "session/held_services.py",
         "            self._scope.deadline = trio.current_time() + self._patience\n",
         "            pass\n",
@@ -131,7 +131,7 @@ FAULTS = (
         EVENTS,
     ),
     fault(
-        "a server tells of sessions that never opened",
+        "a server reports sessions that never opened",
         "server.py",
         "            if session in self.sessions:\n",
         "            if True:\n",
