@@ -71,7 +71,7 @@ class End:
     protocol: Protocol
     link: deque[bytes] = field(default_factory=deque)
     calls: dict[int, Call] = field(default_factory=dict)
-    """Its own."""
+    """The calls that it has made."""
     running: list[int] = field(default_factory=list)
     """Calls by the peer whose handlers run at this end."""
     notifications_sent: Counter = field(default_factory=Counter)

@@ -51,7 +51,7 @@ EXAMPLES = {
     m.EndOfItems: m.EndOfItems(1),
     m.Started: m.Started(1, None),
 }
-LIVELY = {"stream": [2, 100], "task_status": True}
+WITH_ITEMS = {"stream": [2, 100], "task_status": True}
 TRAFFIC = set(KINDS) - {m.Hello, m.Welcome, m.Goodbye}
 CALLS = {m.Request, m.Notification}
 
@@ -82,9 +82,9 @@ def put_into(protocol: Protocol, ours: Half, theirs: Half) -> Protocol:
     received(protocol, HELLO)
     protocol.welcome()
     received(protocol, m.Welcome())
-    protocol.request("method", [], None, LIVELY)
+    protocol.request("method", [], None, WITH_ITEMS)
     protocol.notify("method", [])
-    call = m.Request(1, "method", [], None, LIVELY)
+    call = m.Request(1, "method", [], None, WITH_ITEMS)
     received(protocol, call, m.Notification("method", []), m.Item(1, None))
     protocol.item(1, None)
     packets(protocol)

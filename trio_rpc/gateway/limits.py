@@ -25,7 +25,7 @@ class GatewayLimits:
     """
 
     body_timeout: float = 30.0
-    """Seconds that this body may take to arrive; a slower one is answered 408."""
+    """Seconds that the body of a POST may take to arrive; a slower one is answered 408."""
 
     max_clients: int = 10_000
     """The most clients at once, including disconnected ones.
@@ -51,7 +51,7 @@ class GatewayLimits:
     """
 
     shutdown_timeout: float = 1.0
-    """Seconds that the socket of such a connection stays open, so that the client can read the
+    """Seconds that the socket of a connection that was ended stays open for the client to read the
     reason."""
 
     callbacks_ahead: int = 1_000
@@ -104,7 +104,10 @@ class GatewayLimits:
     """
 
     result_bytes: int = 64 * 1024 * 1024
-    """The most bytes of the results of these calls; one more replaces those that ended first."""
+    """The most bytes of the results of calls that may outlive their clients.
+
+    Another result replaces those of the calls that ended first.
+    """
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -52,16 +52,16 @@ def _differ(keys: Collection[Any]) -> bool:
     comparisons = MAX_COLLISIONS**2 + 2 * len(keys)
     found = 0
     for _, same in groupby(sorted(keys, key=hash), hash):
-        apart: list[Any] = []
+        unequal: list[Any] = []
         for key in same:
-            for number, one in enumerate(apart, 1):
+            for number, one in enumerate(unequal, 1):
                 if one is key or one == key:
                     comparisons -= number
                     break
             else:
-                comparisons -= len(apart)
-                found += bool(apart)
-                apart.append(key)
+                comparisons -= len(unequal)
+                found += bool(unequal)
+                unequal.append(key)
             if found > MAX_COLLISIONS or comparisons < 0:
                 return True
     return False
@@ -75,7 +75,7 @@ class KeyBuilder:
     def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
         self._clock = clock
         self._spare = BASE_SECONDS
-        """Seconds that keys may still be late. Fast keys refill it, up to the full allowance."""
+        """Seconds by which keys may still exceed their time. Fast keys refill it, up to the base."""
 
     def set(self, items: list[Any]) -> set[Any]:
         """Make a set. Raises DecodeError for chosen hashes, TypeError for an unhashable value."""

@@ -26,7 +26,7 @@ FAULTS = (
     fault(
         "the exception that ends a thread is not raised by its block",
         "channels/thread.py",
-        "            body.is_caused_by(error)\n            raise error\n",
+        "            body.set_cause(error)\n            raise error\n",
         "            pass\n",
         "channels/test_thread.py",
     ),

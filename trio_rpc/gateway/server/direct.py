@@ -17,12 +17,12 @@ __all__ = ["DirectCaller", "HeldResponse"]
 
 
 class HeldResponse(Response):
-    """A response in JSON whose body counts until the client has accepted it.
+    """A response in JSON whose body is counted until the client has accepted it.
 
     Args:
         status: the status.
         body: the body, which is not copied.
-        share: counts the body; it is closed when the response was sent.
+        share: counts the body; it is closed when the response has been sent.
     """
 
     def __init__(self, status: int, body: bytes, share: MemoryShare) -> None:
