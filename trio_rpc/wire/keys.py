@@ -75,7 +75,7 @@ class KeyBuilder:
     def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
         self._clock = clock
         self._spare = BASE_SECONDS
-        """Seconds by which keys may still exceed their time. Fast keys refill it, up to the base."""
+        """Seconds by which keys may still exceed their time. Fast keys refill it up to the base."""
 
     def set(self, items: list[Any]) -> set[Any]:
         """Make a set. Raises DecodeError for chosen hashes, TypeError for an unhashable value."""
