@@ -282,6 +282,42 @@ async def _open_and_expect_its_end(forwarding, path):
         await forwarding.open(path)
 
 
+class Held(Plugin):
+    """A target that is held while its session lasts."""
+
+    def __init__(self, screen):
+        super().__init__(screen)
+        self.steps = []
+
+    async def __aenter__(self):
+        self.steps.append("entered")
+        return self
+
+    async def __aexit__(self, *_exc_info):
+        self.steps.append("left")
+
+
+async def test_a_target_that_is_a_context_manager_is_held_while_its_session_lasts():
+    made = []
+
+    def make_target(screen):
+        made.append(Held(screen))
+        return made[-1]
+
+    handler = ConnectionHandler("plugin", make_target, Screen)
+    async with open_forwarding_pair(None, routes(handler)) as (forwarding, server):
+        async with connected(forwarding, "plugin", Screen()) as client:
+            await client.proxy.greet()
+            assert made[0].steps == ["entered"]
+        await forwarding.open("plugin")  # its session is never opened
+        await wait_all_tasks_blocked()
+        forwarding._driver._carrier.close()
+        await server.wait_closed()
+    assert made[0].steps == ["entered", "left"]
+    assert len(made) == 2
+    assert made[1].steps in ([], ["entered", "left"])
+
+
 async def test_a_handler_can_serve_a_plain_channel():
     handler = ConnectionHandler("plugin", Plugin, Screen)
     ours, theirs = memory_channel_pair()

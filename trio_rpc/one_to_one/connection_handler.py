@@ -36,7 +36,8 @@ class ConnectionHandler(Generic[T]):
     3. the target, by ``make_target(proxy, **parameters)``,
     4. the session, which lasts until the channel ends.
 
-    ``make_target`` can keep the proxy, and the target can call it once the session is open.
+    ``make_target`` can keep the proxy, and the target can call it once the session is open. A
+    target that is an async context manager is entered before, and left when the session is over.
 
     Args:
         path: the name by which clients open the channel. ``"plugins/{name}"`` has a parameter, as

@@ -136,6 +136,9 @@ class ServiceClient(Generic[T]):
         It may be set at any time. While a session is open, the next call of the other end uses the
         new target, and calls that are running go on.
 
+        A target that is an async context manager is entered before a session opens, and left when
+        the session is over. If it is set while a session is open, it serves once it is entered.
+
         Raises:
             TypeError: when it is set: it is not a service. The previous target remains.
         """
