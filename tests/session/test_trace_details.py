@@ -153,3 +153,55 @@ async def test_a_session_without_a_trace_has_none_of_its_parts(no_time):
 async def test_a_trace_must_be_a_function():
     with pytest.raises(TypeError, match="trace must be a function or None, not 5"):
         trio_rpc.Options(trace=5)
+
+
+async def test_a_trace_may_write_to_the_session_while_an_answer_is_queued(no_time):
+    """It cancels a call of this end, which sends a Cancel, and all that is queued before it."""
+    scope = trio.CancelScope()
+
+    def cancel(event):
+        if event.step == 13 and event.method == "plain":
+            scope.cancel()
+
+    async def call(session):
+        with scope:
+            await session.call("hangs")
+
+    async with (
+        open_session_pair(Logger(), Logger(), options_a={"trace": cancel}) as (here, there),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(call, here)
+        await wait_all_tasks_blocked()
+        await there.call("plain", "x")
+        await wait_all_tasks_blocked()
+        assert scope.cancelled_caught
+        assert here._core.protocol.incoming == {}
+
+
+class SlowToReturn(trio.abc.Channel[bytes]):
+    """A channel whose ``send`` returns when the peer has long received the packet."""
+
+    def __init__(self, channel):
+        self._channel = channel
+
+    async def send(self, value):
+        await self._channel.send(value)
+        await wait_all_tasks_blocked()
+
+    async def receive(self):
+        return await self._channel.receive()
+
+    async def aclose(self):
+        await self._channel.aclose()
+
+
+async def test_a_message_is_sent_before_it_arrives_over_any_channel(no_time):
+    events = []
+    channels = [SlowToReturn(each) for each in memory_channel_pair()]
+    async with open_session_pair(Logger(), channels=channels, **both(events.append)) as (
+        _,
+        session,
+    ):
+        await session.call("plain", "x")
+    assert steps(events) == ALL

@@ -30,14 +30,14 @@ FAULTS = (
         "        self._tracer.note(4 if kind in _CALLS else 13, traced)\n",
         "        self._tracer.note(4 if kind in _CALLS else 13, traced)\n"
         "        self._tracer.passed_on()\n",
-        TRACE,
+        DETAILS,
     ),
     fault(
         "a message counts as sent only after send has returned",
         "session/traced/traced_writer.py",
         "        if size:\n",
         "        if not size:\n",
-        TRACE,
+        DETAILS,
     ),
     fault(
         "the last piece of a call does not send it",
