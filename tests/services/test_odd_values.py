@@ -28,6 +28,11 @@ class Shade(enum.Enum):
     RED = "r"
 
 
+class Maybe(enum.Enum):
+    YES = "yes"
+    NOT = None
+
+
 class Level(enum.IntEnum):
     ONE = 1
 
@@ -58,6 +63,8 @@ def _received(annotation: Any, value: Any) -> Any:
         Color | Literal["r"],
         Color | Shade,
         Union[Color, Shade, int],  # noqa: UP007 - as it is written
+        Maybe | None,
+        Literal[Maybe.NOT, "a"] | None,
         list[Literal[Color.R, "r"]],
         Callable[[Literal[Color.R, "r"]], Awaitable[None]],
         AsyncIterator[Color | Shade],

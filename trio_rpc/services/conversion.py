@@ -454,11 +454,11 @@ class _Adapting:
         union: Any = Union.__getitem__(members)
         if any(member in (Any, object) for member in members):
             return Any
+        check_apart(get_args(annotation))
         if _is_supported(union):
             return union
         for member in members:
             check_supported(member)
-        check_apart(get_args(annotation))
         return adapter(
             names_of(get_args(annotation)),
             union_converter(members, get_args(annotation), self._names),

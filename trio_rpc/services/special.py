@@ -122,6 +122,8 @@ def _listed(annotation: Any) -> Sequence[Any]:
     """Return all values of an annotation that lists them, or nothing."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
+    if annotation in (None, types.NoneType):
+        return (None,)
     is_enum = isinstance(annotation, type) and issubclass(annotation, enum.Enum)
     return list(annotation) if is_enum and not issubclass(annotation, enum.Flag) else ()
 

@@ -9,6 +9,13 @@ NEVER_CHECKED = "services/test_never_checked.py"
 
 FAULTS = (
     fault(
+        "an enum that has None as a value may be optional",
+        "services/special.py",
+        "    if annotation in (None, types.NoneType):\n",
+        "    if False:\n",
+        "services/test_odd_values.py",
+    ),
+    fault(
         "a set of dataclasses cannot be sent",
         "wire/to_msgpack.py",
         "            if self._in_key:\n                raise\n            self._nodes",
