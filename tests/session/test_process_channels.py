@@ -27,6 +27,7 @@ from trio_rpc.channels import (
 
 
 async def test_packets_go_to_a_child_and_back():
+    """The pipe to a child process is a channel, and so is the way to a thread."""
     async with open_process_channel(command("echo"), name="echo") as channel:
         assert exists(channel.pid)
         assert channel.name == f"child process {channel.pid} (echo)"
