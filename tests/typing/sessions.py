@@ -100,6 +100,24 @@ async def identifiers(session: trio_rpc.Session) -> None:
     assert_type(await session.call(session.proxy(Main.market).price, "BTC"), float)
     async with session.open_scope() as scope:
         assert_type(scope.proxy(Main.later), Later)
+    assert_type(session.set(Main.market, Overriding()), Overriding)
+    assert_type(session.set("later", Sooner()), Sooner)
+
+
+class Dynamic:
+    @trio_rpc.fallback
+    async def anything(self, call: trio_rpc.Call) -> str:
+        return call.method
+
+    @trio_rpc.fallback(raises=(KeyError,))
+    def plain(self, call: trio_rpc.Call) -> None:
+        pass
+
+
+async def events(server: trio_rpc.Server) -> None:
+    async for event in server.session_events():
+        assert_type(event, trio_rpc.SessionEvent)
+        assert_type(event.end, trio_rpc.SessionEnd | None)
 
 
 async def show(done: float) -> None:
