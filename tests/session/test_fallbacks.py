@@ -10,6 +10,8 @@ from helpers.handlers import Echo
 
 import trio_rpc
 from trio_rpc import Call, Fate, Identifier, MethodNotFound
+from trio_rpc.cli.exits import Usage
+from trio_rpc.cli.target import load_services
 
 
 class Unknown(Exception):
@@ -286,3 +288,21 @@ async def test_a_class_has_at_most_one_fallback(session_pair):
     async with session_pair() as (a, _):
         with pytest.raises(TypeError, match="Two has two fallbacks: anything and other"):
             a.set("two", Two())
+
+
+@pytest.mark.parametrize("cls", ["Only", "Nothing"])
+async def test_a_class_with_nothing_but_a_fallback_can_be_served_from_the_command_line(
+    cls, tmp_path, monkeypatch
+):
+    source = (
+        "import trio_rpc\nclass Nothing: ...\nclass Only:\n    def __init__(self, session): ...\n"
+    )
+    source += "    @trio_rpc.fallback\n    async def handle(self, call): ...\n"
+    name = f"fallbacks_of_{cls.lower()}"
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    if cls == "Only":
+        assert load_services(f"{name}:Only").__name__ == "Only"
+        return
+    with pytest.raises(Usage, match="the class has no methods marked"):
+        load_services(f"{name}:Nothing")

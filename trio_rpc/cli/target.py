@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trio_rpc.cli.exits import Usage
 from trio_rpc.cli.terminal import safe
+from trio_rpc.services.fallbacks import has_fallback
 from trio_rpc.services.interfaces import marked_methods
 from trio_rpc.services.introspection import with_introspection
 from trio_rpc.services.tables import build_table, check_maker, is_per_session
@@ -50,7 +51,9 @@ def _check(target: str, services: object) -> None:
     try:
         if not is_per_session(services):
             with_introspection(build_table(services))
-        elif isinstance(services, type) and not marked_methods(services):
+        elif isinstance(services, type) and not (
+            marked_methods(services) or has_fallback(services)
+        ):
             raise TypeError("the class has no methods marked with @method")  # noqa: TRY301
         else:
             check_maker(services)  # type: ignore[arg-type]  # it is a function

@@ -6,6 +6,7 @@ means. It never chooses an attribute (law 13).
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import FunctionType
@@ -96,7 +97,7 @@ def fallback_of(service: str, obj: object) -> Fallback | None:
         service: the name of the service.
         obj: the service.
     """
-    cls = type(obj)
+    cls: type = type(obj)
     found = _found(cls)
     if found is None:
         return None
@@ -107,6 +108,7 @@ def fallback_of(service: str, obj: object) -> Fallback | None:
     return Fallback(service, function.__get__(obj, cls), raises)
 
 
+@functools.lru_cache(maxsize=256)  # each session may have service objects of its own
 def _found(cls: type) -> tuple[str, Raises] | None:
     """Return the name of the fallback of a class, and the exceptions that it declares."""
     found: dict[str, Raises] = {}
