@@ -18,7 +18,7 @@ import trio_rpc
 
 
 class Unknown(Exception):
-    """An error that travels."""
+    """An error that a method declares."""
 
 
 class Service:

@@ -141,7 +141,7 @@ class Client(RawPeer):
 
 @pytest.fixture(params=["memory", "tcp", "resumable"])
 def serving(request):
-    """Return a function that runs a server for a block, and yields it with such a client."""
+    """Return a function that runs a server for a block, and yields it and a Client of it."""
 
     @contextlib.asynccontextmanager
     async def serving(services, **options):

@@ -170,7 +170,7 @@ async def session_with_peer(nursery, tmp_path, tls, clock, kind, *, is_silent):
 
 @pytest.fixture
 def open_peer(nursery, tmp_path, server_tls, autojump_clock):
-    """Return a function that opens such a session over one kind of channel."""
+    """Return a function that opens a session with a slow peer over one kind of channel."""
     return partial(session_with_peer, nursery, tmp_path, server_tls, autojump_clock)
 
 
