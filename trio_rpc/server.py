@@ -25,6 +25,7 @@ from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.session_events import SessionEvent, SessionEvents
 from trio_rpc.session.shared import Shared
+from trio_rpc.util.numbers import check_not_negative
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
@@ -88,10 +89,13 @@ class Server:
             grace: seconds that in-flight calls get to finish; ``limits.close_grace`` by default.
 
         Raises:
-            TypeError: ``reason`` is not a str.
+            TypeError: ``reason`` is not a str, or ``grace`` is not a number.
+            ValueError: ``grace`` is negative. In both cases the server goes on.
         """
         self._owner.check()
         check_reason(reason)
+        if grace is not None:
+            check_not_negative("grace", grace)
         self._drain_reason = reason
         self._accepting.cancel(reason="the server is draining")
         await trio.lowlevel.checkpoint()

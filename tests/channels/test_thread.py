@@ -309,6 +309,9 @@ async def test_a_time_that_is_negative_or_nan_is_refused(name):
         with pytest.raises(ValueError, match=f"{name} must not be negative"):
             async with open_thread_channel(echo, **{name: value}):
                 raise AssertionError("it must not open")
+    with pytest.raises(TypeError, match=f"{name} must be a number, not 'soon'"):
+        async with open_thread_channel(echo, **{name: "soon"}):
+            raise AssertionError("it must not open")
 
 
 async def test_the_limits_apply_at_both_ends():

@@ -104,6 +104,23 @@ async def test_a_reason_that_is_not_text_is_refused_and_the_session_goes_on(
         assert await client.call("echo", 1) == 1
 
 
+@pytest.mark.parametrize("grace", ["soon", -1, float("nan")])
+async def test_a_grace_that_is_not_a_time_is_refused_and_the_session_goes_on(
+    session_pair, no_time, grace
+):
+    async with (
+        session_pair(Echo()) as (a, b),
+        open_server(Echo(), "tcp://127.0.0.1:0") as server,
+        connect(server.urls[0]) as client,
+    ):
+        with pytest.raises((TypeError, ValueError), match="grace must"):
+            await a.aclose(grace=grace)
+        assert await b.call("echo", 1) == 1
+        with pytest.raises((TypeError, ValueError), match="grace must"):
+            await server.drain(grace=grace)
+        assert await client.call("echo", 1) == 1
+
+
 @pytest.mark.parametrize("reason", ["two\nlines", "a\x1b[2Jb", "\ud800", "x" * 5_000])
 async def test_any_reason_becomes_one_line_that_can_be_sent(no_time, reason):
     async with session_with_raw_peer() as (session, peer), trio.open_nursery() as nursery:

@@ -154,6 +154,45 @@ async def test_a_trace_must_be_a_function():
     with pytest.raises(TypeError, match="trace must be a function or None, not 5"):
         trio_rpc.Options(trace=5)
 
+    async def waits(event): ...
+
+    with pytest.raises(TypeError, match="trace must be a plain def"):
+        trio_rpc.Options(trace=waits)
+    with pytest.raises(TypeError, match="a trace must be a function, not 5"):
+        tracing.all_of(tracing.print_trace, 5)
+
+
+async def test_of_several_traces_one_that_raises_takes_nothing_from_the_others(no_time, caplog):
+    steps, messages = [], []
+
+    class Raises:
+        def __call__(self, event):
+            raise ZeroDivisionError
+
+        def on_message(self, event):
+            raise ZeroDivisionError
+
+    log = tracing.WireLog(messages.append)
+    several = tracing.all_of(Raises(), steps.append, log)
+    async with open_session_pair(Logger(), options_b={"trace": several}) as (_, b):
+        await b.call("info", "app start")
+    assert [each.step for each in steps if each.step != 0][:5] == [1, 2, 3, 4, 5]
+    assert any("Request" in line for line in messages)
+    assert len([each for each in caplog.messages if "a trace raised" in each]) == 1
+
+
+async def test_of_several_traces_only_those_that_ask_for_payloads_get_them(no_time):
+    plain, full = [], []
+    several = tracing.all_of(
+        tracing.WireLog(plain.append), tracing.WireLog(full.append, payloads=True)
+    )
+    async with open_session_pair(Logger(), options_b={"trace": several}) as (_, b):
+        await b.call("info", "app start")
+    secret = b"app start".hex()
+    assert any(secret in line for line in full)
+    assert not any(secret in line for line in plain)
+    assert len(plain) == len(full)
+
 
 async def test_a_trace_may_write_to_the_session_while_an_answer_is_queued(no_time):
     """It cancels a call of this end, which sends a Cancel, and all that is queued before it."""

@@ -15,6 +15,7 @@ from typing import NoReturn
 import trio
 
 from trio_rpc.channels.stream import StreamChannel
+from trio_rpc.util.numbers import check_not_negative
 from trio_rpc.wire.limits import Limits
 from trio_rpc.wire.parts import BufferList
 
@@ -43,8 +44,7 @@ class Patience:
 
     def __post_init__(self) -> None:
         for name, seconds in zip(self.names, (self.goodbye, self.terminate), strict=True):
-            if not seconds >= 0:
-                raise ValueError(f"{name} must not be negative: {seconds!r}")
+            check_not_negative(name, seconds)
 
 
 class Ends:

@@ -20,6 +20,7 @@ from trio_rpc.session.opening import make_tables, run_session
 from trio_rpc.session.options import SessionOptions, make_options
 from trio_rpc.session.session import Session
 from trio_rpc.util.conflict_detector import ConflictDetector
+from trio_rpc.util.numbers import check_not_negative
 from trio_rpc.wire.limits import Limits
 
 __all__ = ["ServiceClient", "check_packets"]
@@ -49,7 +50,7 @@ class ServiceClient(Generic[T]):
 
     Raises:
         TypeError: ``interface`` has no decorated methods, or ``target`` is not a service; or an
-            option does not exist.
+            option does not exist, or ``max_waiting`` or ``grace`` is not a number.
         ValueError: ``max_waiting`` or ``grace`` is negative.
 
     Example:
@@ -99,9 +100,8 @@ class ServiceClient(Generic[T]):
         **options: Unpack[SessionOptions],
     ) -> None:
         self._options = make_options(ServiceClient, options)
-        for name, value in (("max_waiting", max_waiting), ("grace", grace)):
-            if not value >= 0:
-                raise ValueError(f"{name} must not be negative, and is {value!r}")
+        check_not_negative("max_waiting", max_waiting)
+        check_not_negative("grace", grace)
         self._calls = WaitingCalls(max_waiting, grace)
         self._proxy: Any = Proxy(self._calls, "", interface)
         self._interface = interface

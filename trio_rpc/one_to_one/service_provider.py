@@ -113,7 +113,7 @@ class ServiceProvider:
 
         Raises:
             ValueError: as for :meth:`add`.
-            TypeError: as for :class:`ServiceClient`.
+            TypeError: the path is not a str; or as for :class:`ServiceClient`.
         """
         return self.add(path, self._new_client(interface, target)).proxy
 
@@ -136,6 +136,7 @@ class ServiceProvider:
             client: a client that is connected with nothing else.
 
         Raises:
+            TypeError: the path is not a str.
             ValueError: there is a proxy for this path, the path is empty or too long, or the client
                 accepts larger packets than the provider's connection.
         """

@@ -64,6 +64,7 @@ from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half
 from trio_rpc.session.end import EndedBy, SessionEnd, check_reason
 from trio_rpc.session.io.writer import Writer
+from trio_rpc.util.numbers import check_not_negative
 from trio_rpc.util.places import keep_all_places
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.limits import Limits
@@ -278,9 +279,12 @@ class Lifecycle:
             grace: seconds that calls in flight get; ``limits.close_grace`` by default.
 
         Raises:
-            TypeError: ``reason`` is not a str.
+            TypeError: ``reason`` is not a str, or ``grace`` is not a number.
+            ValueError: ``grace`` is negative.
         """
         check_reason(reason)
+        if grace is not None:
+            check_not_negative("grace", grace)
         try:
             if self.is_over:
                 self._move(Event.CLOSE)  # so that its block is not cancelled (law 17)

@@ -117,6 +117,8 @@ class Options:
         asynchronous = "an async function or None"
         _check_type("authenticate", self.authenticate, Callable | None, asynchronous)
         _check_type("trace", self.trace, Callable | None, "a function or None")
+        if inspect.iscoroutinefunction(self.trace):
+            raise TypeError(f"trace must be a plain def, which cannot wait: {self.trace!r}")
         _check_type("unresponsive_after", self.unresponsive_after, float | int, "seconds")
         if not self.unresponsive_after > 0:
             raise ValueError(f"unresponsive_after must be positive: {self.unresponsive_after}")

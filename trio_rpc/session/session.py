@@ -440,7 +440,8 @@ class Session:
             grace: seconds that calls in flight get; ``limits.close_grace`` by default.
 
         Raises:
-            TypeError: ``reason`` is not a str.
+            TypeError: ``reason`` is not a str, or ``grace`` is not a number.
+            ValueError: ``grace`` is negative. In both cases the session goes on.
         """
         self._core.owner.check()
         await self._core.lifecycle.aclose(reason=reason, grace=grace)

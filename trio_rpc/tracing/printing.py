@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final, TypeVar
 
 from trio_rpc.tracing.events import STEPS, Trace, TraceEvent, WireEvent
 
 __all__ = ["WireLog", "all_of", "format_event", "format_message", "print_trace", "shown"]
+
+E = TypeVar("E")
 
 MOST: Final = 60
 """Characters of a name that are shown: the other end may choose long ones."""
@@ -97,21 +100,33 @@ class WireLog:
 
 
 def all_of(*traces: Trace) -> Trace:
-    """Return a trace that passes what it gets to each of ``traces``, in this order.
+    """Return a trace that passes each event to each of ``traces``.
+
+    If one of them raises, the others still get the same event.
 
     Args:
-        *traces: functions, or objects with ``on_message``.
+        *traces: functions, which may also have ``on_message``.
+
+    Raises:
+        TypeError: one of them cannot be called.
 
     Example:
         >>> both = trio_rpc.tracing.all_of(
         ...     trio_rpc.tracing.print_trace, trio_rpc.tracing.WireLog()
         ... )
     """
-    listeners = [getattr(each, "on_message", None) for each in traces]
-    if not any(listeners):
+    for each in traces:
+        if not callable(each):
+            raise TypeError(f"a trace must be a function, not {each!r:.200}")
+    plain: list[Callable[[WireEvent], None]] = []
+    with_payloads: list[Callable[[WireEvent], None]] = []
+    for each in traces:
+        on_message = getattr(each, "on_message", None)
+        if on_message is not None:
+            (with_payloads if getattr(each, "payloads", False) else plain).append(on_message)
+    if not plain and not with_payloads:
         return _Several(traces)
-    payloads = any(getattr(each, "payloads", False) for each in traces)
-    return _SeveralWithMessages(traces, [each for each in listeners if each], payloads=payloads)
+    return _SeveralWithMessages(traces, plain, with_payloads)
 
 
 class _Several:
@@ -119,25 +134,40 @@ class _Several:
         self._traces = traces
 
     def __call__(self, event: TraceEvent) -> None:
-        for each in self._traces:
-            each(event)
+        _pass_to_each(self._traces, event)
 
 
 class _SeveralWithMessages(_Several):
     def __init__(
         self,
         traces: tuple[Trace, ...],
-        listeners: list[Callable[[WireEvent], None]],
-        *,
-        payloads: bool,
+        plain: list[Callable[[WireEvent], None]],
+        with_payloads: list[Callable[[WireEvent], None]],
     ) -> None:
         super().__init__(traces)
-        self._listeners = listeners
-        self.payloads = payloads
+        self.payloads = bool(with_payloads)
+        self._plain = [_without_payload(each) for each in plain] if with_payloads else plain
+        self._with_payloads = with_payloads
 
     def on_message(self, event: WireEvent) -> None:
-        for each in self._listeners:
-            each(event)
+        _pass_to_each([*self._plain, *self._with_payloads], event)
+
+
+def _without_payload(on_message: Callable[[WireEvent], None]) -> Callable[[WireEvent], None]:
+    """Return a listener that does not get the users' data, which it has not asked for."""
+    return lambda event: on_message(replace(event, payload=b""))
+
+
+def _pass_to_each(functions: Iterable[Callable[[E], None]], event: E) -> None:
+    """Call all functions, and then raise the first error."""
+    errors: list[Exception] = []
+    for function in functions:
+        try:
+            function(event)
+        except Exception as exc:  # noqa: BLE001 - raised below, for the tracer to log
+            errors.append(exc)
+    if errors:
+        raise errors[0]
 
 
 def _print(line: str) -> None:

@@ -11,6 +11,34 @@ JOINING = "tracing/test_joining.py"
 
 FAULTS = (
     fault(
+        "a trace that raises takes events from the next one",
+        "tracing/printing.py",
+        "            errors.append(exc)\n",
+        "            raise\n",
+        "session/test_trace_details.py",
+    ),
+    fault(
+        "of several traces all get the payloads that one has asked for",
+        "tracing/printing.py",
+        'replace(event, payload=b"")',
+        "event",
+        "session/test_trace_details.py",
+    ),
+    fault(
+        "an async function is accepted as a trace",
+        "session/options.py",
+        "        if inspect.iscoroutinefunction(self.trace):\n",
+        "        if False:\n",
+        "session/test_trace_details.py",
+    ),
+    fault(
+        "a session is closed with a grace that is not a time",
+        "session/lifecycle.py",
+        '            check_not_negative("grace", grace)\n',
+        "            pass\n",
+        "session/test_end_records.py",
+    ),
+    fault(
         "a trace that raises breaks the session",
         "session/traced/tracer.py",
         "            except Exception as exc:  # noqa: BLE001 - a trace must not break the session\n",

@@ -184,7 +184,9 @@ def _parse(fields: object) -> Frame:
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError if this cannot be the name of a channel."""
+    """Raise TypeError or ValueError if this cannot be the name of a channel."""
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a channel must be a str, not {name!r:.200}")
     if not 0 < len(name.encode("utf-8", "replace")) <= MAX_TEXT:
         raise ValueError(f"the name of a channel has 1 to {MAX_TEXT} bytes in UTF-8")
     name.encode()  # raises UnicodeEncodeError, a ValueError, for half a surrogate pair

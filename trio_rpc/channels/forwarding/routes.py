@@ -48,6 +48,8 @@ def parameters_of(pattern: str) -> list[str]:
 
 def _parse(pattern: str) -> list[tuple[str, str]]:
     """Return the parts of a pattern, each as a literal or as the name of a parameter."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"a route must be a str, not {pattern!r:.200}")
     if not pattern:
         raise ValueError("a route needs a pattern, such as 'plugins/{name}'")
     parts: list[tuple[str, str]] = []
