@@ -79,6 +79,16 @@ async def test_law_12_the_silence_of_a_peer_is_bounded(autojump_clock):
         assert trio.current_time() == pytest.approx(40, abs=0.001)
         assert caught.value.fate is Fate.UNKNOWN
         await peer.read_until_closed()
+        # The first asks whether the call has been read, the other two whether the peer is alive.
+        assert sum(isinstance(each, m.Ping) for each in peer.received) == 1 + 2
+
+
+async def test_law_12_a_silent_peer_gets_as_many_pings_as_the_limits_say(autojump_clock):
+    limits = Limits(keepalive_interval=10, keepalive_pings=2)
+    async with session_with_raw_peer(limits=limits, on_end="keep") as (session, peer):
+        assert (await session.wait_closed()).by == "network"
+        assert trio.current_time() == pytest.approx(40, abs=0.001)
+        await peer.read_until_closed()
         assert sum(isinstance(each, m.Ping) for each in peer.received) == 2
 
 
