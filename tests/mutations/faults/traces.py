@@ -114,7 +114,7 @@ FAULTS = (
         "protocol/hello.py",
         '    return "-".join(sorted(filter(None, (ours, theirs)))) or None\n',
         '    return "-".join(filter(None, (ours, theirs))) or None\n',
-        TRACE,
+        "protocol/test_protocol_session_id.py",
     ),
     fault(
         "any text may be a part of a session's id",
