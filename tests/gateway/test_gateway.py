@@ -379,7 +379,7 @@ BAD_SECONDS = ["soon", "1_0", "nan", "inf", "infinity", "-1", "+1", "1e999", "0x
 
 async def test_the_timeout_header_sets_the_handlers_deadline(scanner):
     async with hosting(Gateway(scanner)) as url, browsing(url) as browser:
-        await browser.post("hold", headers={"Trio-Rpc-Timeout": "0.05"})
+        await browser.post("hold", headers={"Trio-Rpc-Timeout": "0.5"})
         end = await browser.next()
         assert (end["type"], end["code"]) == ("error", "deadline")
         assert scanner.ended.is_set()
