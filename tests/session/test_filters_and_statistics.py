@@ -255,8 +255,8 @@ async def _items():
 
 
 async def _open_scope(session):
-    async with session.open_scope():
-        pass
+    async with session.open_scope() as scope:
+        await scope.call("echo", 1)  # it needs the scope, which an early Cancel would stop
 
 
 async def _chat(session):
@@ -287,7 +287,7 @@ async def _ticks(session):
             ["pull", "stream 0 of pull"],
             ["pull", "stream 0 of pull"],
         ),
-        (_open_scope, [], ["trio_rpc.scope"]),
+        (_open_scope, ["echo"], ["trio_rpc.scope", "echo"]),
     ],
 )
 async def test_the_filters_of_each_end_see_calls_of_these_kinds(
