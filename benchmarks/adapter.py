@@ -49,7 +49,9 @@ def adapter(
     open_client: Callable[[str], AbstractAsyncContextManager[Calls]],
     lacks: Mapping[str, str] | None = None,
 ) -> Adapter:
-    """Make an adapter of functions that run under that loop. `parts` are keys between spaces.
+    """Make an adapter from functions that run under that loop.
+
+    `parts` holds the keys of the parts, separated by spaces.
 
     `serve` and `open_client` are async, also under the blocking loop.
     """

@@ -145,14 +145,14 @@ FIGURES = (
         at_least=0.9,
     ),
     Figure(
-        text="small calls while 64 MiB are sent: median, against the median without",
+        text="small calls while 64 MiB are sent: median, against the median with nothing else sent",
         part="mixed",
         adapter="trio_rpc",
         metric="times",
         at_most=5,
     ),
     Figure(
-        text="64 in flight on a WebSocket: calls/s against bare trio-websocket, a message each",
+        text="64 in flight on a WebSocket: calls/s against bare trio-websocket, one message a call",
         part="websocket",
         adapter="trio_rpc-ws",
         metric="rate",

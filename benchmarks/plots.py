@@ -1,7 +1,7 @@
 """Plots of a run: a PNG and an SVG for each part, and two plots that compare the peers.
 
-A bar shows the median of the rounds, with a line from the least to the greatest. The number after
-its figure is the ratio to the floor.
+A bar shows the median of the rounds, with a line from the lowest round to the highest. Its label
+is the median, and after it the ratio to the floor.
 """
 
 from __future__ import annotations

@@ -381,7 +381,7 @@ def test_packets_arrive_once_and_in_order_in_many_more_examples(number):
 @pytest.mark.parametrize("which", [0, 1], ids=["client", "server"])
 @pytest.mark.parametrize("steps", range(14))
 def test_race_an_action_happens_at_each_step_of_a_replay(kind, which, steps):
-    """Both ends have packets to replay. One more action happens after each number of steps."""
+    """Both ends have packets to replay. After ``steps`` steps, the action happens twice."""
     queued = [(("send", end), True) for _ in range(3) for end in (0, 1)]
     cut, connect = (("cut", 0), True), (("connect", 0), True)
     now = [((kind, which), True), ((kind, which), True)]
@@ -392,7 +392,7 @@ def test_race_an_action_happens_at_each_step_of_a_replay(kind, which, steps):
 @pytest.mark.parametrize("which", [0, 1], ids=["client", "server"])
 @pytest.mark.parametrize("steps", range(3))
 def test_race_a_send_is_cancelled_inside_its_carrier(which, steps):
-    """No end knows whether the packet was sent, so it is sent again before the next one."""
+    """Neither end knows whether the packet was sent, so it is sent again before the next one."""
     send = (("send", which), True)
     trio.run(
         play,

@@ -335,7 +335,7 @@ async def test_a_callback_is_cancelled_when_the_session_ends(session_pair, no_ti
 
 @pytest.mark.parametrize("then", ["returns", "raises", "waits"])
 async def test_race_a_callback_cancels_its_own_call_in_its_first_step(session_pair, no_time, then):
-    """The reader makes the first step, and is not cancelled with the callback."""
+    """The reader runs the callback's first step, and is not cancelled with the callback."""
     ended = []
 
     async def found(_item):

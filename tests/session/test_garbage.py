@@ -1,7 +1,7 @@
 """Finished work leaves no objects that only the garbage collector can free.
 
-Each scenario runs twice to create whatever is created only once. It then runs again with the
-collector off, and the collector must find nothing afterwards.
+Each scenario first runs twice, so that caches and other objects that are made once exist. It then
+runs again with the collector off, and the collector must find nothing afterwards.
 """
 
 from __future__ import annotations

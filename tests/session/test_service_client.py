@@ -14,7 +14,7 @@ from trio_rpc.testing import memory_channel_pair
 
 
 class Logger:
-    """Records its arguments. It can call the other end, and can wait."""
+    """Records its arguments. Its ``wait`` blocks until ``go`` is set."""
 
     def __init__(self):
         self.lines = []
@@ -188,7 +188,7 @@ async def test_the_number_of_waiting_calls_is_bounded():
     assert logger.lines == ["0", "1"]
 
 
-async def test_the_target_may_be_set_before_the_connection_during_it_and_not_at_all():
+async def test_the_target_may_be_set_before_or_during_the_connection_or_never():
     """A client is made with a target or without one, and its target may be set later."""
     client = ServiceClient(Logger)
     async with listening(client) as session:
@@ -299,7 +299,7 @@ async def test_with_a_grace_time_calls_after_the_end_wait_for_the_next_connectio
 
 
 async def test_the_grace_time_is_bounded_and_counts_from_the_end_of_the_connection(autojump_clock):
-    """Where waiting for a new connection was chosen, it is bounded in time."""
+    """With ``grace``, a call waits only that long for a new connection."""
     client = ServiceClient(Logger, grace=10)
     async with listening(client, Logger()):
         pass

@@ -66,7 +66,7 @@ class Overriding(Market):
 
 
 class Later:
-    """A plain def whose callers await it is declared so, as an interface and as a service."""
+    """A plain def that callers await is annotated with Awaitable. Interfaces and services may be."""
 
     @trio_rpc.method
     def price(self, symbol: str) -> Awaitable[float]:

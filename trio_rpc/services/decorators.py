@@ -58,7 +58,7 @@ NAME: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 SIGNALS: Final = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
-"""Exceptions that signal an end to their caller. So does everything that is not an Exception."""
+"""Exceptions by which Python and Trio signal an end. Classes outside of Exception are signals too."""
 
 
 class Kind(enum.Enum):
@@ -286,8 +286,8 @@ def checked_raises(raises: object) -> Raises:
             raise TypeError(f"raises= contains {cls!r}, which is not a subclass of Exception")
         if issubclass(cls, SIGNALS) or not issubclass(cls, (Exception, BaseExceptionGroup)):
             raise TypeError(
-                f"raises= contains {cls.__qualname__}, which signals an end to Python or Trio, and"
-                " would also do so at the caller: declare an exception of your own, and raise that"
+                f"raises= contains {cls.__qualname__}, which Python or Trio uses as a signal, and"
+                " the caller's code would take it for one: declare an exception of your own, and raise that"
             )
         if issubclass(cls, BaseExceptionGroup):
             raise TypeError(

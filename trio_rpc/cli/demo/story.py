@@ -238,7 +238,8 @@ class JobScreen(Screen):
     Half-way through the first job it asks for the scope tree, from inside a callback: this end
     calls the child, which calls back, and inside that callback this end calls again.
 
-    Args:
+    Attributes:
+        picture: called with the live calls of both ends.
         show: called with the job, the steps done and the total number of steps.
     """
 

@@ -265,7 +265,7 @@ class _Place:
         self.call = 0
 
     def room(self) -> int:
-        """The number of items that may be sent now: 0 or at least 1."""
+        """Return 1 if an item may be sent now, else 0."""
         return 1 if self.call and self._protocol.may_send_item(self.call) else 0
 
 
