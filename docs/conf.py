@@ -40,6 +40,7 @@ nitpick_ignore_regex = [
     ("py:class", r"([\w.]+\.)?[A-Z](_co)?"),  # type variables
     ("py:class", r"trio_rpc\.wire\.parts\.BufferList"),  # packets that only sessions make
     ("py:class", r"trio_rpc\.util\.unsent_budget\.UnsentShare"),  # likewise
+    ("py:class", r"trio_rpc\.wire\.coded\.UserCodec"),  # trio_rpc.codecs.Codec, as users call it
 ]
 
 # The few names of other libraries in our docstrings, so that builds need no network.

@@ -286,8 +286,8 @@ def checked_raises(raises: object) -> Raises:
             raise TypeError(f"raises= contains {cls!r}, which is not a subclass of Exception")
         if issubclass(cls, SIGNALS) or not issubclass(cls, (Exception, BaseExceptionGroup)):
             raise TypeError(
-                f"raises= contains {cls.__qualname__}, which Python or Trio uses as a signal, and"
-                " the caller's code would take it for one: declare an exception of your own, and raise that"
+                f"raises= contains {cls.__qualname__}, which signals something to Python or Trio, and"
+                " would do so at the caller, too: declare an exception of your own, and raise that"
             )
         if issubclass(cls, BaseExceptionGroup):
             raise TypeError(
