@@ -58,7 +58,7 @@ NAME: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 SIGNALS: Final = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
-"""Exceptions by which Python and Trio signal an end. Classes outside of Exception are signals too."""
+"""Exceptions by which Python and Trio signal an end; so do classes outside of Exception."""
 
 
 class Kind(enum.Enum):
@@ -286,8 +286,8 @@ def checked_raises(raises: object) -> Raises:
             raise TypeError(f"raises= contains {cls!r}, which is not a subclass of Exception")
         if issubclass(cls, SIGNALS) or not issubclass(cls, (Exception, BaseExceptionGroup)):
             raise TypeError(
-                f"raises= contains {cls.__qualname__}, which signals something to Python or Trio, and"
-                " would do so at the caller, too: declare an exception of your own, and raise that"
+                f"raises= contains {cls.__qualname__}, which signals something to Python or Trio,"
+                " and would do so at the caller, too: declare an exception of your own, and raise that"
             )
         if issubclass(cls, BaseExceptionGroup):
             raise TypeError(
