@@ -287,7 +287,8 @@ def checked_raises(raises: object) -> Raises:
         if issubclass(cls, SIGNALS) or not issubclass(cls, (Exception, BaseExceptionGroup)):
             raise TypeError(
                 f"raises= contains {cls.__qualname__}, which signals something to Python or Trio,"
-                " and would do so at the caller, too: declare an exception of your own, and raise that"
+                " and would do so at the caller, too: declare an exception of your own, and raise"
+                " that"
             )
         if issubclass(cls, BaseExceptionGroup):
             raise TypeError(
