@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import ssl
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Unpack
 from weakref import WeakSet
 
@@ -127,8 +127,13 @@ class Server:
     def _end(self) -> None:
         """End the iterations, since all sessions are over."""
         self._is_over = True
-        for reader in self._readers:
-            reader.server_is_over()
+        self._tell(SessionEvents.server_is_over)
+
+    def _tell(self, event: Callable[[SessionEvents], None]) -> None:
+        """Pass an event to the iterators over the events of the sessions."""
+        if self._readers:  # most servers have none, and iterating over weak references takes longer
+            for reader in self._readers:
+                event(reader)
 
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
@@ -154,8 +159,7 @@ class Server:
         def opened() -> None:
             self._opening.discard(core)
             self.sessions.add(session)
-            for reader in self._readers:
-                reader.opened(session)
+            self._tell(lambda reader: reader.opened(session))
 
         core.lifecycle.when_open = opened
         self._opening.add(core)
@@ -167,8 +171,7 @@ class Server:
             self._opening.discard(core)
             if session in self.sessions:
                 self.sessions.discard(session)
-                for reader in self._readers:
-                    reader.closed(session, core.lifecycle.record())
+                self._tell(lambda reader: reader.closed(session, core.lifecycle.record()))
 
 
 @contextlib.asynccontextmanager

@@ -88,14 +88,18 @@ def read_info(info: dict[str, Any]) -> Peer:
 
 
 def _read_codec(info: dict[str, Any]) -> tuple[str, int]:
-    match info.get("codec", [*_DEFAULT_FORMS[:2]]):
+    if "codec" not in info:
+        return _DEFAULT_FORMS[:2]
+    match info["codec"]:
         case [str() as name, int() as version] if type(version) is int and version >= 0:
             return name, version
     raise DecodeError("Hello states a 'codec' that is not a name and a version")
 
 
 def _read_tags(info: dict[str, Any]) -> tuple[int, ...]:
-    tags = info.get("tags", [])
+    if "tags" not in info:
+        return ()
+    tags = info["tags"]
     if type(tags) is not list or any(type(tag) is not int for tag in tags):
         raise DecodeError("Hello states 'tags' that are not an array of integers")
     return tuple(sorted(tags))

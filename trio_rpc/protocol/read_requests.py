@@ -7,6 +7,10 @@ from collections.abc import Collection
 __all__ = ["ReadRequests"]
 
 
+_NONE: tuple[int, frozenset[int]] = 0, frozenset()
+"""The last of the Requests, and the large ones that have not left, if there are none."""
+
+
 class ReadRequests:
     """Learns from Pongs which Requests have been read; no message is sent for that.
 
@@ -20,7 +24,7 @@ class ReadRequests:
     def __init__(self) -> None:
         self._ping = 0
         """The number of the Ping whose Pong is awaited, or 0."""
-        self._asked = 0, frozenset[int]()
+        self._asked = _NONE
         self._last, self._unread = self._asked
 
     @property

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from trio_rpc.services.fallbacks import fallback_of
 from trio_rpc.services.interfaces import Identifier
 from trio_rpc.services.introspection import with_introspection
 from trio_rpc.services.tables import Table, build_table, named_services
 
-__all__ = ["Services", "is_context_manager", "name_of", "service_of"]
+__all__ = ["NO_SERVICES", "Services", "is_context_manager", "name_of", "service_of"]
 
 
 def service_of(method: str) -> str:
@@ -104,6 +104,10 @@ class Services:
             {key: one for key, one in self._methods.items() if service_of(key) != name},
             {key: one for key, one in self.managers.items() if key != name},
         )
+
+
+NO_SERVICES: Final = Services({})
+"""The services of a session that has not made its own yet, or is over."""
 
 
 def name_of(service: str | Identifier[Any]) -> str:

@@ -10,7 +10,13 @@ import trio
 
 from trio_rpc.errors import Fate, Refused
 from trio_rpc.services.interfaces import Identifier
-from trio_rpc.services.registration import Services, is_context_manager, name_of, service_of
+from trio_rpc.services.registration import (
+    NO_SERVICES,
+    Services,
+    is_context_manager,
+    name_of,
+    service_of,
+)
 from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.dispatch import IncomingCalls
 from trio_rpc.session.held_services import HeldService
@@ -51,7 +57,7 @@ class LiveServices:
         self.resume: Callable[[], None]
         """Begins calls that wait."""
         self._make: MakeServices | None = make
-        self._now = Services({})
+        self._now = NO_SERVICES
         self._coming: dict[str, HeldService] = {}
         """The services that are being entered after the session opened."""
         self._held: dict[HeldService, str] = {}
@@ -185,7 +191,7 @@ class LiveServices:
     def let_go(self) -> None:
         """Drop the references to services, which may refer to the session. It is over."""
         self._make = None
-        self._now = Services({})
+        self._now = NO_SERVICES
         self.resume = _nothing
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -143,8 +144,15 @@ def make_options(function: Callable[..., Any], options: Mapping[str, Any]) -> Op
         TypeError: as :func:`check_options`, or as :class:`Options`.
         ValueError: as :class:`Options`.
     """
+    if not options:
+        return _defaults()  # most sessions have no options, and checking them takes longer
     check_options(function, options)
     return Options(**options)
+
+
+@functools.cache
+def _defaults() -> Options:
+    return Options()
 
 
 def check_options(function: Callable[..., Any], options: Mapping[str, object]) -> None:

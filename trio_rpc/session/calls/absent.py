@@ -61,11 +61,15 @@ class CallsOfAbsentServices:
     @property
     def first_to_expire(self) -> float:
         """The time when the first of them has waited long enough."""
+        if not self.waiting:
+            return math.inf
         arrivals = (arrived for _, arrived in self.waiting.values())
-        return min(arrivals, default=math.inf) + self._patience
+        return min(arrivals) + self._patience
 
     def take_expired(self, now: float) -> list[m.Request | m.Notification]:
         """Remove and return the messages that have waited long enough."""
+        if not self.waiting:
+            return []
         expired = [
             number
             for number, (_, arrived) in self.waiting.items()
