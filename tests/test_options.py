@@ -14,6 +14,7 @@ from trio_rpc import Options, SessionOptions
 OPENERS = (
     trio_rpc.connect,
     trio_rpc.connect_in,
+    trio_rpc.keep_process,
     trio_rpc.open_parent,
     trio_rpc.open_process,
     trio_rpc.open_server,

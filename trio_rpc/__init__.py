@@ -36,6 +36,9 @@ from trio_rpc.errors import (
     Unavailable,
 )
 from trio_rpc.one_to_one.connection_handler import ConnectionHandler, serve_connections
+from trio_rpc.one_to_one.kept_process import KeptProcess, keep_process
+from trio_rpc.one_to_one.process_states import ProcessState
+from trio_rpc.one_to_one.restart import Restart
 from trio_rpc.one_to_one.service_client import ServiceClient
 from trio_rpc.one_to_one.service_provider import ServiceProvider
 from trio_rpc.process import open_parent, open_process, serve_parent
@@ -71,12 +74,14 @@ __all__ = [
     "Filter",
     "Identifier",
     "InvalidArguments",
+    "KeptProcess",
     "Limits",
     "LocalProtocolError",
     "MethodNotFound",
     "Options",
     "Overloaded",
     "Peer",
+    "ProcessState",
     "ProtocolError",
     "Proxy",
     "Refused",
@@ -86,6 +91,7 @@ __all__ = [
     "RemoteProtocolError",
     "RemoteScope",
     "RemoteTraceback",
+    "Restart",
     "Resume",
     "RpcError",
     "ScopeNode",
@@ -107,6 +113,7 @@ __all__ = [
     "current_call",
     "duplex",
     "fallback",
+    "keep_process",
     "metadata",
     "method",
     "notification",

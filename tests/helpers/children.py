@@ -77,6 +77,11 @@ class Plugin:
     async def ask_parent(self, value: object) -> object:
         return await trio_rpc.current_call().session.call("parent.echo", value)
 
+    @trio_rpc.method
+    async def ask_target(self, value: object) -> object:
+        """Ask the parent's service without a name."""
+        return await trio_rpc.current_call().session.call("echo", value)
+
 
 def serve() -> None:
     trio.run(trio_rpc.serve_parent, Plugin())

@@ -16,6 +16,7 @@ MODULES = {
     "test_extra.py",
     "test_gateway_serving.py",
     "test_interrupted_loading.py",
+    "test_kept_children.py",
     "test_node.py",
     "test_node_odd.py",
     "test_process_channels.py",

@@ -15,6 +15,7 @@ from trio_rpc import (
     ServiceClient,
     ServiceProvider,
     connect,
+    keep_process,
     open_process,
     open_server,
     open_session,
@@ -150,6 +151,8 @@ async def wrong_clients(channel: trio.abc.Channel[bytes]) -> None:
     provider.proxy(Market)  # E: call-overload
     provider.proxy("market", Market).price("BTC")  # E: unused-coroutine
     ConnectionHandler("market", "Market", Market)  # E: call-overload
+    keep_process(["market"], Market, restart=3)  # E: call-overload
+    keep_process(["market"], Market, limts=Limits())  # E: call-overload
 
 
 async def wrong_options(session: Session, channel: trio.abc.Channel[bytes]) -> None:

@@ -8,8 +8,10 @@ import logging
 
 import pytest
 import trio
+from helpers import kept_children
 from helpers.forwarding_pairs import open_forwarding_pair
 from helpers.garbage import collecting_garbage
+from helpers.kept_children import Program
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
@@ -131,6 +133,43 @@ async def provider_that_is_cancelled(url):
         nursery.cancel_scope.cancel()
 
 
+async def kept_process_that(how):
+    async with trio.open_nursery() as nursery:
+        program = Program(nursery)
+        if how == "cannot be started":
+            program.error = FileNotFoundError("there is no such program")
+        if how == "is refused":
+            program.before_serving = refuse
+        with contextlib.suppress(trio_rpc.RpcError, FileNotFoundError), trio.CancelScope() as scope:
+            async with program.kept(
+                target=kept_children.Screen(), restart=trio_rpc.Restart(times=1, max_delay=0)
+            ) as kept:
+                if how in ("cannot be started", "is refused"):
+                    await trio.sleep_forever()
+                await kept.proxy.show("hello")
+                nursery.start_soon(_wait, kept)
+                await program.children[0].crash()
+                assert await kept.proxy.number_of() == 1
+                if how == "crashes too often":
+                    await program.children[1].crash()
+                    await trio.sleep_forever()
+                elif how == "is cancelled":
+                    scope.cancel()
+                    await trio.sleep_forever()
+        with contextlib.suppress(trio_rpc.RpcError):
+            await kept.proxy.number_of()
+        nursery.cancel_scope.cancel()
+
+
+async def refuse(channel):
+    async def refuse_all(_session, _credentials):
+        raise trio_rpc.Refused("not you")
+
+    with contextlib.suppress(trio_rpc.Refused):
+        await trio_rpc.serve_session(channel, Screen(), authenticate=refuse_all)
+    return False
+
+
 @pytest.mark.parametrize("grace", [0, 60])
 async def test_a_client_that_goes_from_one_connection_to_the_next_leaves_no_garbage(grace):
     assert await left_by(client_from_one_connection_to_the_next, grace) == []
@@ -142,3 +181,11 @@ async def test_handlers_of_connections_leave_no_garbage():
 
 async def test_a_provider_leaves_no_garbage(tmp_path):
     assert await left_by(provider_that_is_cancelled, f"unix:{tmp_path}/socket") == []
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["is closed", "is cancelled", "crashes too often", "cannot be started", "is refused"],
+)
+async def test_a_process_that_is_kept_leaves_no_garbage(how):
+    assert await left_by(kept_process_that, how) == []

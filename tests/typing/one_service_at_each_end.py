@@ -56,6 +56,20 @@ async def clients(channel: trio.abc.Channel[bytes]) -> None:
     await untyped.proxy.anything(1)
 
 
+async def kept_processes() -> None:
+    async with trio_rpc.keep_process(["market"], Market, Screen(), name="market") as market:
+        assert_type(market, trio_rpc.KeptProcess[Market])
+        assert_type(await market.proxy.price("BTC"), float)
+        assert_type(market.session, trio_rpc.Session | None)
+        async for state in market.states():
+            assert_type(state, trio_rpc.ProcessState)
+            assert_type(state.end, trio_rpc.SessionEnd | None)
+    restart = trio_rpc.Restart(times=3, within=60)
+    async with trio_rpc.keep_process(["market"], restart=restart) as untyped:
+        assert_type(untyped, trio_rpc.KeptProcess[trio_rpc.Proxy])
+        await untyped.proxy.anything(1)
+
+
 def make_market(screen: Screen, name: str) -> Market:
     return Market(screen, name)
 

@@ -40,6 +40,7 @@ from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 __all__ = [
     "VARIABLE",
     "ProcessChannel",
+    "check_command",
     "describe_status",
     "inherited_stream",
     "open_parent_channel",
@@ -181,7 +182,7 @@ async def open_process_channel(
         TypeError: ``command`` is a str.
         ValueError: ``command`` is empty, or a time is negative.
     """
-    words = _checked(command)
+    words = check_command(command)
     name = one_line(name or shlex.join(words), NAME_MOST)
     ends = Ends(Patience(goodbye=goodbye_time, terminate=terminate_time))
 
@@ -225,7 +226,13 @@ async def open_parent_channel(*, limits: Limits = DEFAULT_LIMITS) -> AsyncIterat
         yield channel
 
 
-def _checked(command: Sequence[str | os.PathLike[str]]) -> list[str]:
+def check_command(command: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return the words of a command.
+
+    Raises:
+        TypeError: ``command`` is a str.
+        ValueError: ``command`` is empty.
+    """
     if isinstance(command, str | bytes):
         raise TypeError("a command is a list: the program, then each of its arguments")
     words = [os.fspath(word) for word in command]

@@ -180,14 +180,27 @@ class ServiceClient(Generic[T]):
             SessionBroken: the connection was lost, or the other end left, before the session was
                 open.
         """
+        return await self.run(self.new_core(channel, name or repr(channel)), task_status.started)
+
+    def new_core(self, channel: trio.abc.Channel[bytes], name: str) -> Core:
+        """Make a session over ``channel`` that does not run yet.
+
+        :meta private:
+        """
+        return Core(channel, self._services_of, self._options, name)
+
+    async def run(self, core: Core, opened: Callable[[Session], None]) -> SessionEnd:
+        """Run a session until it ends, as :meth:`listen` does.
+
+        :meta private:
+        """
         self._calls.check_run()
         with self._listening:
-            core = Core(channel, self._services_of, self._options, name or repr(channel))
             self._calls.begin()
             try:
                 async with run_session(core, on_end="keep") as session:
                     self._calls.open(session)
-                    task_status.started(session)
+                    opened(session)
                     return await session.wait_closed()
             finally:
                 self._served = None
