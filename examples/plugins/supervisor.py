@@ -11,6 +11,7 @@ import trio_rpc
 from interface import Plugin
 
 COMMAND = [sys.executable, str(Path(__file__).parent / "moody.py")]
+RESTART = trio_rpc.Restart(times=3, within=60)  # at most three restarts in any 60 s
 
 
 async def ignore(share: float) -> None:
@@ -18,17 +19,14 @@ async def ignore(share: float) -> None:
 
 
 async def render_all(texts: list[str]) -> None:
-    waiting = iter(texts)
-    while True:
-        try:
-            async with trio_rpc.open_process(COMMAND, name="moody") as session:
-                plugin = session.proxy("", Plugin)
-                for text in waiting:
-                    print(await plugin.render(text, ignore))
-                return
-        except trio_rpc.SessionBroken as exc:
-            print("once more:", exc)
-            await trio.sleep(0.1)  # do not keep the machine busy with a plugin that cannot start
+    async with trio_rpc.keep_process(COMMAND, Plugin, restart=RESTART, name="moody") as plugin:
+        for text in texts:
+            try:
+                print(await plugin.proxy.render(text, ignore))
+            except trio_rpc.SessionBroken as exc:
+                if plugin.state.kind == "failed":
+                    raise
+                print(f"{text} is {exc.fate.value}:", exc)
 
 
 if __name__ == "__main__":

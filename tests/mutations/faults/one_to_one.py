@@ -7,6 +7,7 @@ from ..fault import fault
 CLIENT = "session/test_service_client.py"
 HANDLERS = "session/test_connection_handlers.py"
 PROVIDER = "session/test_service_provider.py"
+KEPT = "session/test_kept_processes.py"
 GARBAGE = "session/test_one_to_one_garbage.py"
 FORWARDED = "channels/test_forwarded_resuming.py"
 
@@ -245,5 +246,130 @@ FAULTS = (
         "    if False:\n",
         HANDLERS,
         hangs=True,
+    ),
+    fault(
+        "a process is started again any number of times",
+        "one_to_one/restart.py",
+        "return len(self._times) >= self._policy.times",
+        "return False",
+        KEPT,
+        hangs=True,
+    ),
+    fault(
+        "restarts count forever, however long ago they were",
+        "one_to_one/restart.py",
+        "            self._times.popleft()\n",
+        "            break\n",
+        KEPT,
+    ),
+    fault(
+        "restarts are counted in periods that begin at the first of them",
+        "one_to_one/restart.py",
+        "            self._times.popleft()\n",
+        "            self._times.clear()\n",
+        KEPT,
+    ),
+    fault(
+        "calls raise while a process is started again",
+        "one_to_one/kept_process.py",
+        "grace=math.inf",
+        "grace=0",
+        "session/test_kept_children.py",
+    ),
+    fault(
+        "law 17: a block goes on although its process is not started again",
+        "one_to_one/kept_process.py",
+        "            self.body.cancel()\n",
+        "            pass\n",
+        KEPT,
+        hangs=True,
+    ),
+    fault(
+        "law 17: a body that has finished raises that its process has failed",
+        "one_to_one/kept_process.py",
+        "self._scope.cancelled_caught or self._only_reports(exc)",
+        "True",
+        KEPT,
+    ),
+    fault(
+        "the error of a call hides why no process can serve",
+        "one_to_one/kept_process.py",
+        "return cause is not None and cause is self._replaced",
+        "return False",
+        KEPT,
+    ),
+    fault(
+        "calls wait forever after the process has failed",
+        "one_to_one/kept_process.py",
+        "        self._client.fail(functools.partial(error, Fate.NOT_STARTED), is_final=True)\n"
+        "        self.current.enter(",
+        "        self.current.enter(",
+        KEPT,
+        hangs=True,
+    ),
+    fault(
+        "calls that are made after the block wait forever",
+        "one_to_one/kept_process.py",
+        "        error = self._error or _closed\n"
+        "        self._client.fail(functools.partial(error, Fate.NOT_STARTED), is_final=True)\n",
+        "",
+        KEPT,
+        hangs=True,
+    ),
+    fault(
+        "a refused session is tried again",
+        "one_to_one/kept_process.py",
+        "        except (Refused, RemoteProtocolError) as exc:\n"
+        "            self._cannot_serve(exc, core.lifecycle.record())\n",
+        "        except (Refused, RemoteProtocolError):\n"
+        "            self._ended(core.lifecycle.record())\n",
+        KEPT,
+        hangs=True,
+    ),
+    fault(
+        "a process that ends while its block is left is started again",
+        "one_to_one/kept_process.py",
+        "        self._is_leaving = True\n",
+        "",
+        KEPT,
+        hangs=True,
+    ),
+    fault(
+        "leaving a block cuts off the calls in flight",
+        "one_to_one/kept_process.py",
+        "if (session := self._client.session) is None:",
+        "if (session := self._client.session) is not None:",
+        KEPT,
+        hangs=True,
+    ),
+    fault(
+        "the delays between restarts stay long after a process that lasted",
+        "one_to_one/kept_process.py",
+        "        return lasted\n",
+        "        return False\n",
+        KEPT,
+    ),
+    fault(
+        "a reader of the states of a process is not told of a change",
+        "one_to_one/process_states.py",
+        "        self.changed.set()\n",
+        "",
+        KEPT,
+        hangs=True,
+    ),
+    fault(
+        "the states of a process do not end with its block",
+        "one_to_one/process_states.py",
+        "        self._wake(is_over=True)\n",
+        "        pass\n",
+        KEPT,
+        hangs=True,
+    ),
+    fault(
+        "a process that cannot be started leaves a cycle for the garbage collector",
+        "one_to_one/kept_process.py",
+        "            del failure, exc, traceback  # they",
+        "            pass  # they",
+        GARBAGE,
     ),
 )
