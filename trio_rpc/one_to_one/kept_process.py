@@ -107,7 +107,7 @@ class KeptProcess(Generic[T]):
         The iteration ends after "failed", or when the block is over. A slow reader misses states.
 
         Example:
-            >>> async def watch(plugin: trio_rpc.KeptProcess[Plugin]) -> None:
+            >>> async def watch(plugin: trio_rpc.KeptProcess[trio_rpc.Proxy]) -> None:
             ...     async for state in plugin.states():
             ...         print(state.kind, state.end.reason if state.end else "")
         """
@@ -180,8 +180,8 @@ async def keep_process(
         name: as in :func:`open_process`.
         env: as in :func:`open_process`.
         cwd: as in :func:`open_process`.
-        goodbye_time: as in :func:`open_process`.
-        terminate_time: as in :func:`open_process`.
+        goodbye_time: seconds from the end of a session to SIGTERM.
+        terminate_time: seconds from SIGTERM to SIGKILL.
         max_waiting: the number of calls that may wait, as in :class:`ServiceClient`.
         **options: as in :func:`open_process`, for each session.
 
