@@ -239,15 +239,22 @@ async def test_no_period_has_more_restarts_than_allowed(autojump_clock, children
             assert await kept.proxy.number_of() == number
             await children.children[number].crash()
     assert len(children.times) == 6
-    children.children.clear()
+    for pauses in ([0, 30, 29], [0, 59, 2, 1]):
+        children.children.clear()
+        children.times.clear()
+        await crash_after(children, pauses)
+        assert len(children.times) == len(pauses)
+
+
+async def crash_after(children, pauses):
+    """End one process after each pause, and check that the last end is one too many."""
     with pytest.raises(SessionBroken):
         async with children.kept(restart=Restart(times=2, within=60, max_delay=0)) as kept:
-            for number, pause in enumerate([0, 30, 29]):
+            for number, pause in enumerate(pauses):
                 await trio.sleep(pause)
                 assert await kept.proxy.number_of() == number
                 await children.children[number].crash()
             await trio.sleep_forever()
-    assert len(children.times) == 6 + 3
 
 
 async def test_the_delays_grow_up_to_a_bound_and_are_spread(autojump_clock, children):
@@ -467,6 +474,7 @@ async def test_a_body_that_has_finished_when_the_process_fails_raises_nothing(
         await kept.proxy.number_of()
         with trio.CancelScope(shield=True):
             await children.children[0].crash()
+            assert (await outcome(kept.proxy.number_of)).fate is Fate.NOT_STARTED
         assert kept.state.kind == "failed"
 
 
