@@ -75,6 +75,15 @@ def test_for_a_client_that_cannot_resume_no_message_is_kept():
     assert not backlog.has_news
 
 
+def test_for_a_client_that_can_resume_a_sent_message_is_kept_until_it_is_acknowledged():
+    backlog = filled(b"a", b"b")
+    assert backlog.take(100) == [b"a", b"b"]
+    backlog.were_sent()
+    assert backlog.acknowledge(1)
+    assert backlog.rewind(1)
+    assert backlog.take(100) == [b"b"]
+
+
 def test_rewinding_to_a_message_that_is_not_kept_is_refused():
     backlog = filled(b"a", b"b")
     backlog.take(100)

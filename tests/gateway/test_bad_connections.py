@@ -231,6 +231,18 @@ async def test_max_message_is_the_limit_of_a_gateways_websockets(is_mounted, mos
             assert await closed_with(browser.ws) == 1009
 
 
+async def test_a_message_that_is_too_large_is_refused_before_it_ends():
+    """The server that buffers the message has the gateway's limit."""
+    async with hosting(Gateway(Service(), limits=GatewayLimits(max_message=1000))) as url:
+        async with await trio.open_tcp_stream("127.0.0.1", port_of(url)) as stream:
+            await stream.send_all(UPGRADE)
+            received = await stream.receive_some()
+            await stream.send_all(b"\x01\xfe\x10\x00\0\0\0\0" + b"x" * 4096)  # FIN is not set
+            with trio.fail_after(5):
+                while b"\x03\xf1" not in received:  # a Close frame with 1009
+                    received += await stream.receive_some()
+
+
 @pytest.mark.parametrize("size", [70_000, 900_000])
 async def test_the_gateways_limits_do_not_apply_to_other_websockets_of_its_host(size):
     async with mounted() as url, websocket(url) as ws:
