@@ -27,7 +27,6 @@ import functools
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack, overload
 
@@ -101,7 +100,7 @@ class KeptProcess(Generic[T]):
         """The current state."""
         return self._current.state
 
-    def states(self) -> ProcessStates:
+    def states(self) -> AsyncIterator[ProcessState]:
         """Iterate over the states of the process, from the current one on.
 
         The iteration ends after "failed", or when the block is over. A slow reader misses states.
@@ -128,7 +127,7 @@ def keep_process(
     terminate_time: float = 5.0,
     max_waiting: int = 1024,
     **options: Unpack[SessionOptions],
-) -> AbstractAsyncContextManager[KeptProcess[Proxy]]: ...
+) -> contextlib.AbstractAsyncContextManager[KeptProcess[Proxy]]: ...
 @overload
 def keep_process(
     command: Sequence[str | os.PathLike[str]],
@@ -143,7 +142,7 @@ def keep_process(
     terminate_time: float = 5.0,
     max_waiting: int = 1024,
     **options: Unpack[SessionOptions],
-) -> AbstractAsyncContextManager[KeptProcess[T]]: ...
+) -> contextlib.AbstractAsyncContextManager[KeptProcess[T]]: ...
 @contextlib.asynccontextmanager
 async def keep_process(
     command: Sequence[str | os.PathLike[str]],
@@ -218,7 +217,7 @@ async def keep_process(
 
 @contextlib.asynccontextmanager
 async def keep_open(
-    open_channel: Callable[[], AbstractAsyncContextManager[ProcessChannel]],
+    open_channel: Callable[[], contextlib.AbstractAsyncContextManager[ProcessChannel]],
     client: ServiceClient[T],
     restart: Restart,
 ) -> AsyncIterator[KeptProcess[T]]:
@@ -307,7 +306,7 @@ class _Keeper:
 
     def __init__(
         self,
-        open_channel: Callable[[], AbstractAsyncContextManager[ProcessChannel]],
+        open_channel: Callable[[], contextlib.AbstractAsyncContextManager[ProcessChannel]],
         client: ServiceClient[Any],
         restart: Restart,
     ) -> None:
