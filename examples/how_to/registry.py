@@ -44,17 +44,16 @@ class Unfit:
 
 async def main() -> None:
     plugin_waits = {"wait_for_service": 5.0}
-    async with (
-        open_session_pair({Main.commands: MainCommands()}, options_b=plugin_waits) as (_, plugin),
-        trio.open_nursery() as nursery,
-    ):
+    services = {Main.commands: MainCommands()}
+    async with open_session_pair(services, options_b=plugin_waits) as (_, plugin):
 
         async def save() -> None:
             print(await plugin.proxy(Main.commands).run("save"))
 
-        nursery.start_soon(save)  # reaches the plugin before it has its commands, and waits there
-        await trio.sleep(0.1)
-        plugin.set(Plugin.commands, PluginCommands())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(save)  # the plugin has no commands yet, so the call waits there
+            await trio.sleep(0.1)
+            plugin.set(Plugin.commands, PluginCommands())
         await save()
         plugin.remove(Plugin.commands)
         try:
