@@ -19,6 +19,17 @@ class Echo:
         return value
 
 
+class Screen:
+    """A service that a handler of the other end calls back."""
+
+    def __init__(self):
+        self.lines = []
+
+    @trio_rpc.method
+    async def show(self, text: str) -> None:
+        self.lines.append(text)
+
+
 class Sleeper:
     """Handlers that run until ``go`` is set, and record how they ended."""
 

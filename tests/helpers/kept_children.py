@@ -8,20 +8,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
+from helpers.handlers import Screen
 from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.one_to_one.kept_process import keep_open
 from trio_rpc.testing import memory_channel_pair
-
-
-class Screen:
-    """The parent's service."""
-
-    def __init__(self):
-        self.lines = []
-
-    @trio_rpc.method
-    async def show(self, text: str) -> None:
-        self.lines.append(text)
 
 
 class Plugin:

@@ -8,7 +8,7 @@ import math
 import pytest
 import trio
 from helpers.handlers import Echo
-from helpers.raw_peer import session_with_raw_peer
+from helpers.raw_peer import HELLO, session_with_raw_peer
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
@@ -108,16 +108,6 @@ async def test_registries_with_the_same_tags_fit_in_any_order_and_with_other_cla
         assert await b.call("echo", 1) == 1
 
 
-INFO = {
-    "calls": 100,
-    "notifications": 100,
-    "max_message": 10**6,
-    "max_packet": 20_000,
-    "max_depth": 64,
-    "max_nodes": 10_000,
-}
-
-
 @pytest.mark.parametrize(
     "extra",
     [
@@ -136,7 +126,7 @@ INFO = {
 )
 async def test_a_malformed_codec_or_tags_in_a_hello_are_refused_in_one_line(extra, no_time):
     ours, theirs = memory_channel_pair()
-    await theirs.send(Codec().encode(m.Hello(1, INFO | extra)))
+    await theirs.send(Codec().encode(m.Hello(1, HELLO.info | extra)))
     with pytest.raises(Refused) as caught:
         async with open_session(ours):
             raise AssertionError("it must not open")
@@ -331,7 +321,7 @@ async def test_law_14_bad_input_in_a_codec_ends_that_session(packet, no_time):
     with pytest.raises(DecodeError):
         list(CodedCodec(Codec(None, limits), JsonCodec()).decode(packet))
     ours, theirs = memory_channel_pair()
-    hello = m.Hello(1, INFO | {"codec": ["json", 1]})
+    hello = m.Hello(1, HELLO.info | {"codec": ["json", 1]})
     await theirs.send(PLAIN.encode(hello) + PLAIN.encode(m.Welcome()))
     async with open_session(
         ours, Echo(), codec=JsonCodec(), limits=limits, on_end="keep"

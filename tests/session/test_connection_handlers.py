@@ -9,23 +9,13 @@ import logging
 import pytest
 import trio
 from helpers.forwarding_pairs import open_forwarding_pair
+from helpers.handlers import Screen
 from trio.testing import wait_all_tasks_blocked
 
 import trio_rpc
 from trio_rpc import ConnectionHandler, Limits, Refused, ServiceClient, serve_connections
 from trio_rpc.channels import connect_forwarding
 from trio_rpc.testing import memory_channel_pair
-
-
-class Screen:
-    """The client's own service."""
-
-    def __init__(self):
-        self.lines = []
-
-    @trio_rpc.method
-    async def show(self, text: str) -> None:
-        self.lines.append(text)
 
 
 class Plugin:

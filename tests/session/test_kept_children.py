@@ -16,6 +16,7 @@ import trio
 from helpers import children
 from helpers.children import Plugin
 from helpers.handlers import Echo
+from helpers.processes import descriptors, exists
 
 from trio_rpc import DEFAULT_LIMITS, Fate, Restart, SessionBroken, SessionClosed, keep_process
 from trio_rpc.channels import ProcessExit
@@ -40,18 +41,9 @@ async def bounded():
 @pytest.fixture(autouse=True)
 def check_leaks():
     """Check that each test has closed its descriptors."""
-    before = set(Path("/dev/fd").iterdir())
+    before = descriptors()
     yield
-    assert set(Path("/dev/fd").iterdir()) == before
-
-
-def exists(pid):
-    """Tell whether a process exists. One that has ended exists until it is reaped."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    assert descriptors() == before
 
 
 async def test_a_child_that_crashes_is_started_again_until_it_has_crashed_too_often():

@@ -7,7 +7,8 @@ import itertools
 
 import pytest
 import trio
-from helpers.kept_children import Program, Screen, crash_at_once
+from helpers.handlers import Screen
+from helpers.kept_children import Program, crash_at_once
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import trio_rpc

@@ -20,6 +20,7 @@ import trio
 from helpers import children
 from helpers.children import Plugin
 from helpers.handlers import Echo
+from helpers.processes import descriptors, exists
 
 import trio_rpc
 from trio_rpc import DEFAULT_LIMITS, Limits, SessionBroken, open_process, serve_parent
@@ -51,20 +52,6 @@ def check_leaks():
     before = descriptors()
     yield
     assert descriptors() == before
-
-
-def descriptors():
-    """Return the open descriptors by number, without the one that lists them."""
-    return {each.name: each.readlink() for each in Path("/dev/fd").iterdir() if each.is_symlink()}
-
-
-def exists(pid):
-    """Tell whether a process exists. One that has ended exists until it is reaped."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def fails(session, *call):

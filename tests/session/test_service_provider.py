@@ -7,6 +7,7 @@ import functools
 
 import pytest
 import trio
+from helpers.handlers import Screen
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_rpc
@@ -30,17 +31,6 @@ AT_ONCE = Resume(first_delay=0.001, max_delay=0.01)
 def clock():
     """Make a mock clock that lets the system deliver bytes in transit before it jumps."""
     return MockClock(autojump_threshold=0.05)
-
-
-class Screen:
-    """The client's own service."""
-
-    def __init__(self):
-        self.lines = []
-
-    @trio_rpc.method
-    async def show(self, text: str) -> None:
-        self.lines.append(text)
 
 
 class Plugin:
