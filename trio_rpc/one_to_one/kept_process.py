@@ -5,7 +5,7 @@ Theory of operation
 
 One task starts the process, runs a session with it until that ends, reaps it, waits, and starts
 the next one. The :class:`ServiceClient` has one proxy for all of these sessions, and its calls wait
-while there is none. Calls in flight belong to their session, and raise with their fate.
+while no session is open. A call in flight raises with its fate when its session ends.
 
 The task ends in three ways:
 

@@ -8,7 +8,7 @@ __all__ = ["ReadRequests"]
 
 
 _NONE: tuple[int, frozenset[int]] = 0, frozenset()
-"""The last of the Requests, and the large ones that have not left, if there are none."""
+"""The id of the last Request and of the large ones, before a Ping was sent."""
 
 
 class ReadRequests:

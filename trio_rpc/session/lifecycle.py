@@ -73,7 +73,7 @@ __all__ = ["NEXT", "Activities", "Event", "Lifecycle", "Stage", "as_cause"]
 
 T = TypeVar("T", bound=Exception)
 MAX_REASON: Final = 1200
-"""Characters of a reason: a Goodbye has a thousand, and the rest says who has sent it."""
+"""Characters of a reason: a Goodbye has 1,000, and the text that names its sender the rest."""
 
 CLOSED: Final = "it closed the session"
 """The text of a Goodbye without a reason, as the other end shows it: the other end has left: …"""

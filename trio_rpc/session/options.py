@@ -67,8 +67,8 @@ class Options:
             ``"message"`` or ``"traceback"``.
         trace: a function that gets a :class:`trio_rpc.tracing.TraceEvent` for each step of each
             call, such as :func:`trio_rpc.tracing.print_trace`. An exception that it raises is
-            logged once for each session, and otherwise ignored. By default there is none, unless
-            the environment variable ``TRIO_RPC_TRACE`` asks for one.
+            logged once for each session, and otherwise ignored. By default a session has none,
+            unless the environment variable ``TRIO_RPC_TRACE`` asks for one.
         wait_for_service: seconds that a call of a service that is not there waits for
             :meth:`Session.set`, before it fails with MethodNotFound; 0 lets it fail at once.
             ``limits.max_waiting_calls`` bounds their number.
@@ -83,8 +83,8 @@ class Options:
     Raises:
         TypeError: an option is of the wrong type.
         ValueError: ``error_detail`` is not one of the three, ``codec`` has an invalid name or
-            version, ``wait_for_service`` is negative or
-            infinite, or ``unresponsive_after`` is not positive.
+            version, ``wait_for_service`` is negative or infinite, or
+            ``unresponsive_after`` is not positive.
 
     Example:
         >>> async def log(call: trio_rpc.Call, proceed: Any) -> Any:

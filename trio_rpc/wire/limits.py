@@ -53,7 +53,7 @@ class Limits:
     """Calls nested through any number of programs: an endless loop of calls ends here."""
 
     max_waiting_calls: int = 64
-    """How many of the peer's calls and notifications may wait for services (``wait_for_service``).
+    """The most calls and notifications of the peer that wait for services (``wait_for_service``).
     Each holds its arguments. Further ones are refused at once."""
 
     stream_items: int = 1024
