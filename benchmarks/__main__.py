@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import adapters, compare, machine, plots, report, runner
-from benchmarks.parts import PARTS, Part
+from benchmarks.parts import GROUPS, PARTS, Part, expand
 from benchmarks.runner import Outcome, Row
 
 DEFAULT_ROUNDS = 5
@@ -27,7 +27,11 @@ def _rounds(text: str) -> int:
 def _common(**defaults: Any) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, **defaults)
     parser.add_argument(
-        "--only", action="append", choices=list(PARTS), help="run only this part; may be repeated"
+        "--only",
+        action="append",
+        choices=[*PARTS, *GROUPS],
+        metavar="PART",
+        help="run only this part, or this group of parts; may be repeated",
     )
     parser.add_argument(
         "--adapter",
@@ -156,13 +160,14 @@ def _compare(options: argparse.Namespace, parts: list[Part], how: dict[str, Any]
         outcomes = compare.run(parts, rows, revision, step=step, **how)
     print(compare.as_text(outcomes, about, revision[0], quick=quick))
     _write(options.json, compare.as_json(outcomes, about, revision[0], quick=quick))
-    return outcomes
+    return [outcome for outcome in outcomes if not compare.is_skipped(outcome)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. Return 1 if a measurement failed. A missed target is not a failure."""
     options = _options(arguments)
-    parts = [part for key, part in PARTS.items() if not options.only or key in options.only]
+    only = set(expand(options.only or PARTS))
+    parts = [part for key, part in PARTS.items() if key in only]
     patience = DEFAULT_PATIENCE if options.patience is None else options.patience
     how = {
         "rounds": options.rounds or (1 if options.quick else DEFAULT_ROUNDS),

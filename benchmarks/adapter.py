@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import loads, streaming
 from benchmarks.interface import Calls, Ready, Target, Turns
 from benchmarks.loops import TRIO, Loop
-from benchmarks.parts import PARTS, Load
+from benchmarks.parts import PARTS, Load, expand
 
 __all__ = ["Adapter", "adapter", "peer", "trio_adapter"]
 
@@ -51,7 +51,7 @@ def adapter(
 ) -> Adapter:
     """Make an adapter from functions that run under that loop.
 
-    `parts` holds the keys of the parts, separated by spaces.
+    `parts` holds the keys of the parts, or names of groups of them, separated by spaces.
 
     `serve` and `open_client` are async, also under the blocking loop.
     """
@@ -66,7 +66,7 @@ def adapter(
     return Adapter(
         name=name,
         title=title,
-        parts=frozenset(parts.split()),
+        parts=frozenset(expand(parts.split())),
         serve=serve_in_loop,
         drive=drive_in_loop,
         lacks=lacks or {},
@@ -90,6 +90,8 @@ def peer(
     texts = {part.key: "-" for part in PARTS.values() if part.peers}
     if not_cancelled:
         texts["cancel"] = "not propagated"
-    texts.update(lacks or {})
-    missing = {key: text for key, text in texts.items() if key not in parts.split()}
+    for group, text in (lacks or {}).items():
+        texts.update(dict.fromkeys(expand([group]), text))
+    runs = set(expand(parts.split()))
+    missing = {key: text for key, text in texts.items() if key not in runs}
     return adapter(loop, name, title, parts, lacks=missing, **functions)

@@ -1,7 +1,8 @@
 """`python -m benchmarks compare REV`: measure a revision of the library and this tree, in turns.
 
 Both run the benchmarks of this tree. The revision's library is unpacked into a temporary folder, so
-this tree does not change. Uncommitted changes are measured as part of this tree.
+this tree does not change. Uncommitted changes are measured as part of this tree. A row whose feature
+the revision lacks is skipped, with the error as the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks import adapters, report, runner
 from benchmarks.parts import Part
 from benchmarks.runner import ROOT, Outcome, Row
 
-__all__ = ["MODULES", "as_json", "as_text", "checkout", "run"]
+__all__ = ["MODULES", "as_json", "as_text", "checkout", "is_skipped", "run"]
 
 MODULES = [name for name in adapters.MODULES if not name.startswith(("floor_", "peer_"))]
 """The adapters that measure the library. The others are the same at any revision."""
@@ -66,21 +67,37 @@ def run(
     return outcomes
 
 
+def is_skipped(outcome: Outcome) -> bool:
+    """Whether only the revision could not run this row: it may lack the feature."""
+    before, _ = outcome.titles
+    return set(outcome.failures) == {before}
+
+
 def _line(outcome: Outcome) -> list[str]:
     part = outcome.part
     before, now = outcome.titles
     what = f"{part.key}: {now}"
+    if is_skipped(outcome):
+        return [what, f"skipped: the revision cannot run it: {outcome.failures[before]}"]
     if outcome.failures:
         return [what, "; ".join(f"{name} failed: {why}" for name, why in outcome.failures.items())]
     metric = part.metrics[0]
-    ratio = report.Spread.of(report.values(outcome, now, metric.key, before))
-    assert ratio is not None
-    cells = [what, ratio.text("{:.3f}"), _verdict(ratio, more_is_better=part.more_is_better)]
+    cells = [what, *_ratio(outcome, metric.key, more_is_better=part.more_is_better)]
+    cells += _ratio(outcome, "cpu", more_is_better=False) if part.has_cpu else ["", ""]
     for name in (before, now):
         spread = report.Spread.of(report.values(outcome, name, metric.key))
         assert spread is not None
         cells.append(spread.text(metric.form))
     return [*cells, metric.name]
+
+
+def _ratio(outcome: Outcome, metric: str, *, more_is_better: bool) -> list[str]:
+    """Return the ratio of this tree to the revision, and the verdict on it."""
+    before, now = outcome.titles
+    ratio = report.Spread.of(report.values(outcome, now, metric, before))
+    if ratio is None:
+        return ["-", ""]
+    return [ratio.text("{:.3f}"), _verdict(ratio, more_is_better=more_is_better)]
 
 
 def _verdict(ratio: report.Spread, *, more_is_better: bool) -> str:
@@ -97,7 +114,7 @@ def as_text(
 ) -> str:
     """Return a table of the ratios of this tree to the revision."""
     rounds = max((len(outcome.rounds) for outcome in outcomes), default=0)
-    head = ["", "ratio", "verdict of all rounds", revision, "this tree", ""]
+    head = ["", "ratio", "in all rounds", "CPU ratio", "in all rounds", revision, "this tree", ""]
     lines = [*report.about_machine(about)]
     lines += [f"Median of {rounds} rounds [least .. most]; ratios are formed within each.", ""]
     lines += report.aligned([head, *map(_line, outcomes)])
@@ -119,6 +136,7 @@ def as_json(
                 "rounds": outcome.rounds,
                 "turns": outcome.turns,
                 "failures": outcome.failures,
+                "skipped": is_skipped(outcome),
             }
             for outcome in outcomes
         ],

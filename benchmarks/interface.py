@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from benchmarks.payloads import Order, Quote
+
 __all__ = ["Calls", "Exchange", "Measurement", "Ready", "Target", "Turns"]
 
 Measurement = dict[str, float]
@@ -60,3 +62,15 @@ class Calls:
     many: Callable[[str, int, int], Awaitable[list[str]]] | None = None
     """Echoes a string: how often, how many at once. For peers that do this without a task or a
     thread for each concurrent call."""
+
+    value: Callable[[Any], Awaitable[Any]] | None = None
+    """Echoes a dict, or a list of dicts."""
+
+    quote: Callable[[Quote], Awaitable[Quote]] | None = None
+    """Echoes a small dataclass: the handler gets it, and returns it, as a dataclass."""
+
+    orders: Callable[[list[Order]], Awaitable[list[Order]]] | None = None
+    """Echoes a list of dataclasses of 10 fields, likewise."""
+
+    server_pid: int | None = None
+    """The process that serves, if it is not the harness's server."""

@@ -10,13 +10,16 @@ import statistics
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
+from benchmarks import payloads
 from benchmarks.interface import Calls, Measurement, Target, Turns
 from benchmarks.loops import Group, Loop
 from benchmarks.machine import raise_open_files, resident_bytes
-from benchmarks.parts import Load
+from benchmarks.meter import Meter, Used
+from benchmarks.parts import GROUPS, Load
 
 __all__ = ["LOADS", "SPARE_FILES", "Bench", "affordable"]
 
@@ -50,6 +53,10 @@ class Bench:
         """Open one client."""
         return self.open_client(self.target.urls[0])
 
+    def meter(self, client: Calls | None = None) -> Meter:
+        """Start to measure the time of the clock, and the CPU time of both ends."""
+        return Meter(self.target.pid if client is None else client.server_pid or self.target.pid)
+
     async def next(self) -> bool:
         """Wait for this client's turn. Return False if there will be no other turn."""
         found: bool = await self.loop.in_thread(self.turns.wait)
@@ -64,44 +71,58 @@ def affordable(count: int, warm_up: int, seconds: float) -> int:
     return max(1, min(count, int(warm_up / seconds * LONGEST)))
 
 
-async def _timed(call: Callable[[Any], Awaitable[Any]], value: object, load: Load) -> list[float]:
-    """Make calls one at a time. Return the seconds of each call after the warm-up."""
-    for _ in range(load.warm_up):
+async def _timed(
+    bench: Bench, call: Callable[[Any], Awaitable[Any]], value: object
+) -> tuple[list[float], Used]:
+    """Make calls one at a time. Return the seconds of each after the warm-up, and the CPU time.
+
+    The checks of the results are in neither.
+    """
+    for _ in range(bench.load.warm_up):
         assert await call(value) == value
     samples = []
-    for _ in range(load.count):
+    meter = bench.meter()
+    for _ in range(bench.load.count):
         start = perf_counter()
         result = await call(value)
         samples.append(perf_counter() - start)
-        assert result == value
-    return samples
+        with meter.paused():
+            assert result == value
+    return samples, meter.stop(bench.load.count)
 
 
-async def one_at_a_time(bench: Bench) -> None:
-    """Measure the latency of one call at a time, in microseconds."""
-    load = bench.load
+async def one_at_a_time(function: str, make: Callable[[Load], Any], bench: Bench) -> None:
+    """Measure the latency of one call at a time, in microseconds.
+
+    Arguments: the name of a function of `Calls`, and what makes the value for it to echo.
+    """
+    value = make(bench.load)
     async with bench.open() as client:
+        echo = getattr(client, function)
         while await bench.next():
-            samples = await _timed(client.echo, "x" * load.size, load)
+            samples, used = await _timed(bench, echo, value)
             p99 = statistics.quantiles(samples, n=100)[98]
             bench.turns.report(
                 {
                     "p50": statistics.median(samples) * 1e6,
                     "mean": statistics.fmean(samples) * 1e6,
                     "p99": p99 * 1e6,
+                    **used,
                 }
             )
 
 
 async def large(bench: Bench) -> None:
-    """Measure large payloads one at a time: MB/s, and the milliseconds of one."""
+    """Measure large payloads one at a time: MB/s, also of CPU time, and the ms of one."""
     load = bench.load
     async with bench.open() as client:
         assert client.large is not None
         while await bench.next():
-            samples = await _timed(client.large, bytes(load.size), load)
+            samples, used = await _timed(bench, client.large, bytes(load.size))
+            if used:
+                used["cpu_rate"] = load.size / used["cpu"]
             rate = load.size * load.count / sum(samples) / 1e6
-            bench.turns.report({"rate": rate, "p50": statistics.median(samples) * 1e3})
+            bench.turns.report({"rate": rate, "p50": statistics.median(samples) * 1e3, **used})
 
 
 async def _loop(client: Calls, value: str, count: int) -> None:
@@ -134,9 +155,9 @@ async def in_flight(bench: Bench) -> None:
             some = (
                 affordable(count // callers, warm_up // callers, perf_counter() - start) * callers
             )
-            start = perf_counter()
+            meter = bench.meter(client)
             await _call_in_many_tasks(bench, client, some)
-            bench.turns.report({"rate": some / (perf_counter() - start)})
+            bench.turns.report({"rate": some / meter.seconds(), **meter.stop(some)})
 
 
 async def connecting(bench: Bench) -> None:
@@ -149,10 +170,10 @@ async def connecting(bench: Bench) -> None:
     while await bench.next():
         for _ in range(bench.load.warm_up):
             await once()
-        start = perf_counter()
-        for _ in range(bench.load.count):
+        count, meter = bench.load.count, bench.meter()
+        for _ in range(count):
             await once()
-        bench.turns.report({"rate": bench.load.count / (perf_counter() - start)})
+        bench.turns.report({"rate": count / meter.seconds(), **meter.stop(count)})
 
 
 class _Sessions:
@@ -171,23 +192,27 @@ class _Sessions:
         self._started += 1
         return self._bench.open_client(url)
 
-    async def _hold(self, opening: AbstractAsyncContextManager[Calls]) -> None:
-        async with opening as client:
+    async def _hold(self, enough: int) -> None:
+        async with self._open_next() as client:
             assert await client.echo("hello") == "hello"
             self._opened += 1
+            if self._started < enough:
+                self._group.start_soon(self._hold, enough)
             await self._bench.loop.sleep(FOREVER)
 
     async def open(self, count: int) -> None:
+        """Open that many more sessions, some of them at the same time."""
         enough = self._opened + count
         if not self._bench.loop.holds_in_tasks:
             while self._opened < enough:
                 client = await self._stack.enter_async_context(self._open_next())
                 assert await client.echo("hello") == "hello"
                 self._opened += 1
+        elif count:
+            for _ in range(min(count, self._bench.load.callers)):
+                self._group.start_soon(self._hold, enough)
         while self._opened < enough:
-            while self._started < min(enough, self._opened + self._bench.load.callers):
-                self._group.start_soon(self._hold, self._open_next())
-            await self._bench.loop.sleep(0.001)  # takes less memory than an Event in each session
+            await self._bench.loop.sleep(0.01)
 
 
 async def _grow(bench: Bench) -> Measurement:
@@ -199,14 +224,15 @@ async def _grow(bench: Bench) -> Measurement:
         await sessions.open(load.warm_up)
         await bench.loop.sleep(SETTLING)
         before = resident_bytes(pid)
-        start = perf_counter()
+        meter = bench.meter()
         await sessions.open(measured)
-        seconds = perf_counter() - start
+        seconds, used = meter.seconds(), meter.stop(measured)
         await bench.loop.sleep(SETTLING)
         grown = resident_bytes(pid) - before
         if bench.loop.holds_in_tasks:
             group.cancel()
-    return {"kib": grown / measured / 1024, "count": count, "opening": seconds / measured * 1e3}
+    opening = seconds / measured * 1e3
+    return {"kib": grown / measured / 1024, "count": count, "opening": opening, **used}
 
 
 async def idle(bench: Bench) -> None:
@@ -223,14 +249,14 @@ async def _cancel(bench: Bench, client: Calls, count: int) -> Measurement:
             group.start_soon(client.hang)
         while await client.running() < count:
             await bench.loop.sleep(0.01)  # asks the server
-        start = perf_counter()
+        meter = bench.meter()
         group.cancel()
-    returned = perf_counter()
+    returned = meter.seconds()
     left = await client.running()
-    while left and perf_counter() < start + PATIENCE:
+    while left and meter.seconds() < PATIENCE:
         left = await client.running()
-    stopped = perf_counter()
-    return {"ms": (stopped - start) * 1e3, "returned": (returned - start) * 1e3, "left": left}
+    stopped, used = meter.seconds(), meter.stop(count)
+    return {"ms": stopped * 1e3, "returned": returned * 1e3, "left": left, **used}
 
 
 async def cancelled(bench: Bench) -> None:
@@ -241,13 +267,21 @@ async def cancelled(bench: Bench) -> None:
             bench.turns.report(await _cancel(bench, client, bench.load.count))
 
 
-LOADS = {
-    "one": one_at_a_time,
-    "flight": in_flight,
-    "crowd": in_flight,
-    "large": large,
+def _text(load: Load) -> str:
+    return "x" * load.size
+
+
+LOADS: dict[str, Callable[[Bench], Awaitable[None]]] = {
+    "one": partial(one_at_a_time, "echo", _text),
+    "ws-one": partial(one_at_a_time, "echo", _text),
+    "one-dict": partial(one_at_a_time, "value", lambda _: payloads.PAIR),
+    "one-dataclass": partial(one_at_a_time, "quote", lambda _: payloads.Quote(**payloads.PAIR)),
+    "values": partial(one_at_a_time, "value", lambda load: payloads.dicts(load.size)),
+    "dataclasses": partial(one_at_a_time, "orders", lambda load: payloads.orders(load.size)),
+    **dict.fromkeys(GROUPS["flights"], in_flight),
+    **dict.fromkeys(GROUPS["sizes"], large),
+    **dict.fromkeys(GROUPS["sessions"], idle),
     "connect": connecting,
-    "idle": idle,
     "cancel": cancelled,
     "websocket": in_flight,
     "transports": in_flight,

@@ -6,9 +6,10 @@ compared with the part's floor of the same round.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["HOSTS", "PARTS", "Load", "Metric", "Part"]
+__all__ = ["GROUPS", "HOSTS", "PARTS", "Load", "Metric", "Part", "expand"]
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
 """Addresses at which servers listen if one address has too few ports for all clients."""
@@ -53,6 +54,11 @@ class Metric:
     """Whether a round's value is the greatest of its turns, not the median."""
 
 
+def _cpu(operation: str) -> Metric:
+    """Return the metric of the CPU time that both ends together use for one operation."""
+    return Metric("cpu", f"CPU µs, {operation}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One kind of work."""
@@ -74,6 +80,82 @@ class Part:
     hosts: tuple[str, ...] = HOSTS[:1]
     note: str = ""
 
+    @property
+    def has_cpu(self) -> bool:
+        """Whether CPU time is measured, in addition to the metric of the first ratio."""
+        return any(metric.key == "cpu" for metric in self.metrics[1:])
+
+
+def _flight(callers: int, count: int, key: str) -> Part:
+    turns = 10 if callers == 64 else 5
+    quick = max(640, callers)
+    return Part(
+        key=key,
+        title=f"{callers:,} calls in flight on one connection",
+        metrics=(Metric("rate", "calls/s", "{:,.0f}"), _cpu("call")),
+        more_is_better=True,
+        floor="nursery",
+        peers=True,
+        load=Load(turns=turns, count=count, warm_up=max(640, callers), callers=callers),
+        quick=Load(turns=2, spare=0, count=quick, warm_up=callers, callers=callers, limit=20),
+        note="16-character string there and back; ratio of calls/s, more is better",
+    )
+
+
+def _large(text: str, size: int, count: int, key: str) -> Part:
+    return Part(
+        key=key,
+        title=f"{text} of bytes, echoed",
+        metrics=(
+            Metric("rate", "MB/s", "{:,.0f}"),
+            Metric("p50", "p50 ms", "{:.2f}"),
+            Metric("cpu_rate", "MB/s of CPU time", "{:,.0f}"),
+            _cpu("call"),
+        ),
+        more_is_better=True,
+        floor="echo",
+        peers=True,
+        load=Load(turns=5, count=count, warm_up=max(2, count // 10), size=size),
+        quick=Load(turns=2, spare=0, count=3, warm_up=1, size=size, limit=20),
+        note="one at a time; every byte goes there and back and is counted once; more is better",
+    )
+
+
+def _value(key: str, title: str, note: str, count: int) -> Part:
+    return Part(
+        key=key,
+        title=title,
+        metrics=(
+            Metric("p50", "p50 µs", "{:,.1f}"),
+            Metric("p99", "p99 µs", "{:,.1f}"),
+            Metric("cpu", "CPU µs, call", "{:,.1f}"),
+        ),
+        floor="msgspec",
+        peers=True,
+        load=Load(turns=5, count=count, warm_up=max(2, count // 10), size=1_000),
+        quick=Load(turns=2, spare=0, count=3, warm_up=1, size=1_000, limit=20),
+        note=f"{note}; ratio of p50, less is better",
+    )
+
+
+def _sessions(count: int) -> Part:
+    return Part(
+        key=f"sessions-{count}",
+        title=f"{count:,} sessions opened, each with one call, and kept open",
+        metrics=(
+            _cpu("session"),
+            Metric("client_cpu", "of it the client's"),
+            Metric("kib", "KiB/session"),
+            Metric("opening", "ms to open, call", "{:.2f}"),
+        ),
+        floor="nursery",
+        peers=True,
+        load=Load(turns=1, spare=1, count=count, warm_up=20, callers=8, limit=120),
+        quick=Load(turns=1, spare=0, count=40, warm_up=10, callers=8, limit=20),
+        hosts=HOSTS,
+        note="KiB are the growth of the server's resident memory; ratio of CPU, less is better",
+    )
+
 
 PARTS = {
     part.key: part
@@ -81,57 +163,47 @@ PARTS = {
         Part(
             key="one",
             title="One call at a time",
-            metrics=(Metric("p50", "p50 µs"), Metric("mean", "mean µs"), Metric("p99", "p99 µs")),
+            metrics=(
+                Metric("p50", "p50 µs"),
+                Metric("mean", "mean µs"),
+                Metric("p99", "p99 µs"),
+                _cpu("call"),
+            ),
             floor="echo",
             peers=True,
             load=Load(count=500, warm_up=50),
             quick=Load(turns=2, spare=0, count=100, warm_up=10, limit=20),
             note="16-character string there and back; ratio of p50, less is better",
         ),
-        Part(
-            key="flight",
-            title="64 calls in flight on one connection",
-            metrics=(Metric("rate", "calls/s", "{:,.0f}"),),
-            more_is_better=True,
-            floor="nursery",
-            peers=True,
-            load=Load(count=6_400, warm_up=640, callers=64),
-            quick=Load(turns=2, spare=0, count=640, warm_up=64, callers=64, limit=20),
-            note="16-character string there and back; ratio of calls/s, more is better",
+        _value("one-dict", "One call with a dict of two values", "there and back", 500),
+        _value("one-dataclass", "One call with a dataclass of two fields", "the same", 500),
+        _value("values", "1,000 dicts of 10 values, echoed", "one at a time, untyped", 10),
+        _value(
+            "dataclasses",
+            "1,000 dataclasses of 10 fields, echoed",
+            "one at a time, dataclasses at both ends",
+            10,
         ),
-        Part(
-            key="crowd",
-            title="500 calls in flight on one connection",
-            metrics=(Metric("rate", "calls/s", "{:,.0f}"),),
-            more_is_better=True,
-            floor="nursery",
-            peers=True,
-            load=Load(count=10_000, warm_up=1_000, callers=500),
-            quick=Load(turns=2, spare=0, count=1_000, warm_up=500, callers=500, limit=20),
-            note="16-character string there and back; ratio of calls/s, more is better",
-        ),
-        Part(
-            key="large",
-            title="1 MiB of bytes, echoed",
-            metrics=(Metric("rate", "MB/s", "{:,.0f}"), Metric("p50", "p50 ms", "{:.2f}")),
-            more_is_better=True,
-            floor="echo",
-            peers=True,
-            load=Load(count=40, warm_up=4, size=1 << 20),
-            quick=Load(turns=2, spare=0, count=5, warm_up=1, size=1 << 20, limit=20),
-            note="one at a time; every byte goes there and back and is counted once; more is better",
-        ),
+        _flight(8, 3_200, "flight-8"),
+        _flight(64, 6_400, "flight"),
+        _flight(500, 10_000, "flight-500"),
+        _flight(2_000, 10_000, "flight-2000"),
+        _large("16 KiB", 16 << 10, 200, "large-16k"),
+        _large("256 KiB", 256 << 10, 80, "large-256k"),
+        _large("1 MiB", 1 << 20, 40, "large"),
+        _large("15 MiB", 15 << 20, 4, "large-15m"),
         Part(
             key="connect",
             title="Connect, call, close",
-            metrics=(Metric("rate", "a second", "{:,.0f}"),),
+            metrics=(Metric("rate", "a second", "{:,.0f}"), _cpu("session")),
             more_is_better=True,
-            floor="echo",
+            floor="nursery",
             peers=True,
             load=Load(turns=5, count=200, warm_up=20),
             quick=Load(turns=2, spare=0, count=20, warm_up=2, limit=20),
             note="one session after the other; more is better",
         ),
+        *(_sessions(count) for count in (100, 1_000, 5_000)),
         Part(
             key="idle",
             title="Idle sessions",
@@ -139,6 +211,7 @@ PARTS = {
                 Metric("kib", "KiB/session"),
                 Metric("count", "sessions", "{:,.0f}"),
                 Metric("opening", "ms to open, call", "{:.2f}"),
+                _cpu("session"),
             ),
             floor="echo",
             peers=True,
@@ -154,6 +227,7 @@ PARTS = {
                 Metric("ms", "ms until stopped"),
                 Metric("returned", "ms until callers returned"),
                 Metric("left", "handlers left", "{:.0f}", greatest=True),
+                _cpu("call"),
             ),
             floor="scopes",
             peers=True,
@@ -167,7 +241,7 @@ PARTS = {
         Part(
             key="stream",
             title="A stream of small items, server to client",
-            metrics=(Metric("rate", "items/s", "{:,.0f}"),),
+            metrics=(Metric("rate", "items/s", "{:,.0f}"), _cpu("item")),
             more_is_better=True,
             floor="items",
             peers=True,
@@ -178,7 +252,7 @@ PARTS = {
         Part(
             key="exchange",
             title="Items there and back, one at a time, on one stream both ways",
-            metrics=(Metric("p50", "p50 µs"), Metric("p99", "p99 µs")),
+            metrics=(Metric("p50", "p50 µs"), Metric("p99", "p99 µs"), _cpu("item")),
             floor="echo",
             peers=True,
             load=Load(turns=7, count=500, warm_up=50),
@@ -192,6 +266,7 @@ PARTS = {
                 Metric("rate", "64 at once, calls/s", "{:,.0f}"),
                 Metric("one", "one at a time, calls/s", "{:,.0f}"),
                 Metric("share", "share of plain calls' rate", "{:.2f}"),
+                _cpu("callback"),
             ),
             more_is_better=True,
             floor="trio_rpc",
@@ -207,6 +282,7 @@ PARTS = {
                 Metric("rate", "MB/s", "{:,.0f}"),
                 Metric("client", "MB growth of the client", "{:.1f}", greatest=True),
                 Metric("server", "MB growth of the server", "{:.1f}", greatest=True),
+                _cpu("item"),
             ),
             more_is_better=True,
             floor="items",
@@ -220,6 +296,7 @@ PARTS = {
             metrics=(
                 Metric("share", "share of the speed without it", "{:.2f}"),
                 Metric("rate", "items/s", "{:,.0f}"),
+                _cpu("item"),
             ),
             more_is_better=True,
             floor="trio_rpc",
@@ -234,6 +311,7 @@ PARTS = {
                 Metric("times", "times as long"),
                 Metric("busy", "µs meanwhile"),
                 Metric("idle", "µs without"),
+                _cpu("64 MiB and the calls beside"),
             ),
             floor="trio_rpc",
             load=Load(turns=3, count=4, warm_up=500, size=64 << 20),
@@ -247,6 +325,7 @@ PARTS = {
                 Metric("busy", "µs meanwhile"),
                 Metric("idle", "µs without"),
                 Metric("times", "times as long"),
+                _cpu("1 MiB and the calls beside"),
             ),
             floor="trio_rpc",
             peers=True,
@@ -255,11 +334,22 @@ PARTS = {
             note="medians, on one connection; less is better",
         ),
         Part(
+            key="ws-one",
+            title="One call at a time on one WebSocket",
+            metrics=(Metric("p50", "p50 µs"), Metric("p99", "p99 µs"), _cpu("call")),
+            floor="ws-bare",
+            peers=True,
+            load=Load(turns=5, count=300, warm_up=30),
+            quick=Load(turns=2, spare=0, count=100, warm_up=10, limit=20),
+            note="16-character string there and back; ratio of p50, less is better",
+        ),
+        Part(
             key="websocket",
             title="64 calls in flight on one WebSocket",
-            metrics=(Metric("rate", "calls/s", "{:,.0f}"),),
+            metrics=(Metric("rate", "calls/s", "{:,.0f}"), _cpu("call")),
             more_is_better=True,
             floor="ws-echo",
+            peers=True,
             load=Load(count=6_400, warm_up=640, callers=64),
             quick=Load(turns=2, spare=0, count=640, warm_up=64, callers=64, limit=20),
             note="16-character string there and back; ratio of calls/s, more is better",
@@ -267,7 +357,7 @@ PARTS = {
         Part(
             key="transports",
             title="64 calls in flight on one connection of each transport",
-            metrics=(Metric("rate", "calls/s", "{:,.0f}"),),
+            metrics=(Metric("rate", "calls/s", "{:,.0f}"), _cpu("call")),
             more_is_better=True,
             floor="trio_rpc-tcp",
             load=Load(count=6_400, warm_up=640, callers=64),
@@ -281,6 +371,7 @@ PARTS = {
                 Metric("p50", "p50 ms", "{:.2f}"),
                 Metric("p99", "p99 ms", "{:.2f}"),
                 Metric("rate", "calls/s, 8 at once", "{:,.0f}"),
+                _cpu("call"),
             ),
             floor="web-floor",
             load=Load(turns=5, count=200, warm_up=20, callers=8),
@@ -293,7 +384,7 @@ PARTS = {
         Part(
             key="web-callbacks",
             title="The gateway: callbacks to one client",
-            metrics=(Metric("rate", "callbacks/s", "{:,.0f}"),),
+            metrics=(Metric("rate", "callbacks/s", "{:,.0f}"), _cpu("callback")),
             more_is_better=True,
             floor="web-floor",
             load=Load(turns=5, count=10_000, warm_up=1_000),
@@ -323,3 +414,18 @@ PARTS = {
         ),
     )
 }
+
+GROUPS = {
+    "structures": ("one-dict", "one-dataclass", "values", "dataclasses"),
+    "flights": ("flight-8", "flight", "flight-500", "flight-2000"),
+    "sizes": ("large-16k", "large-256k", "large", "large-15m"),
+    "sessions": ("connect", "sessions-100", "sessions-1000", "sessions-5000", "idle"),
+    "websockets": ("ws-one", "websocket"),
+}
+"""Names for several parts."""
+
+
+def expand(names: Iterable[str]) -> Iterator[str]:
+    """Return the keys of parts, with the parts of a group for its name."""
+    for name in names:
+        yield from GROUPS.get(name, (name,))

@@ -123,7 +123,8 @@ def _overview(outcomes: Sequence[Outcome], path: Path) -> None:
     axes.set_xlabel("times as fast (or as small) as trio_rpc, async def handler", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    if axes.collections:
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     for form in FORMATS:
         figure.savefig(path.with_suffix(f".{form}"), dpi=150)
 

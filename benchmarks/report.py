@@ -52,7 +52,7 @@ def values(outcome: Outcome, adapter: str, metric: str, against: str | None = No
     return [
         one[adapter][metric] / (one[against][metric] if against else 1)
         for one in outcome.rounds
-        if adapter in one and (against is None or one.get(against, {}).get(metric))
+        if metric in one.get(adapter, {}) and (against is None or one.get(against, {}).get(metric))
     ]
 
 
@@ -65,6 +65,9 @@ def _row(outcome: Outcome, name: str) -> list[str]:
         return [title, "failed: " + outcome.failures[name]]
     ratio = Spread.of(values(outcome, name, part.metrics[0].key, part.floor))
     cells = [title, ratio.text("{:.2f}") if ratio else "-"]
+    if part.has_cpu:
+        by_cpu = Spread.of(values(outcome, name, "cpu", part.floor))
+        cells.append(by_cpu.text("{:.2f}") if by_cpu else "-")
     for metric in part.metrics:
         spread = Spread.of(values(outcome, name, metric.key))
         cells.append(spread.text(metric.form) if spread else "-")
@@ -90,7 +93,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _table(outcome: Outcome) -> Iterator[str]:
     part = outcome.part
     yield f"{part.title} ({part.note})"
-    head = ["", "ratio to floor", *(metric.name for metric in part.metrics)]
+    ratios = ["ratio to floor", "CPU to floor"] if part.has_cpu else ["ratio to floor"]
+    head = ["", *ratios, *(metric.name for metric in part.metrics)]
     yield from aligned([head, *(_row(outcome, name) for name in outcome.titles)])
     yield ""
 
@@ -172,6 +176,7 @@ def as_text(
     lines = [
         *about_machine(about),
         f"Median of {len(outcomes[0].rounds)} rounds [least .. most].",
+        "CPU is the time that client and server together use of their cores; less is better.",
         "",
     ]
     for outcome in outcomes:
@@ -224,6 +229,8 @@ def as_json(
         "parts": {
             outcome.part.key: {
                 "title": outcome.part.title,
+                "floor": outcome.part.floor,
+                "rows": outcome.titles,
                 "load": asdict(outcome.load),
                 "rounds": outcome.rounds,
                 "turns": outcome.turns,

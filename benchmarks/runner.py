@@ -26,7 +26,7 @@ from typing import Any, Self
 from benchmarks import machine
 from benchmarks.adapter import Adapter
 from benchmarks.interface import Measurement
-from benchmarks.parts import Load, Part
+from benchmarks.parts import GROUPS, Load, Part
 
 __all__ = ["DISTURBED", "ROOT", "Outcome", "Patience", "Row", "WorkerFailed", "run", "turns"]
 
@@ -194,7 +194,7 @@ class _Round:
             "core": server_core,
             "lifetime": self._lifetime,
             "hosts": part.hosts,
-            "files": load.count if part.key == "idle" else 0,
+            "files": load.count if part.key in GROUPS["sessions"] else 0,
         }
         server = self._stack.enter_context(_Worker("serve", row, load, options))
         options = {
@@ -260,11 +260,13 @@ class _Round:
 
 
 def _medians(part: Part, turns: Sequence[Measurement]) -> Measurement:
+    """Return the round's value of each metric. Some systems do not tell the CPU time."""
     return {
         metric.key: (max if metric.greatest else statistics.median)(
             turn[metric.key] for turn in turns
         )
         for metric in part.metrics
+        if all(metric.key in turn for turn in turns)
     }
 
 

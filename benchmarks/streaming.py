@@ -46,9 +46,9 @@ async def stream(bench: Bench) -> None:
             start = perf_counter()
             await _consume(client.items, load.warm_up, 0)
             count = affordable(load.count, load.warm_up, perf_counter() - start)
-            start = perf_counter()
+            meter = bench.meter()
             await _consume(client.items, count, 0)
-            bench.turns.report({"rate": count / (perf_counter() - start)})
+            bench.turns.report({"rate": count / meter.seconds(), **meter.stop(count)})
 
 
 async def exchange(bench: Bench) -> None:
@@ -57,14 +57,17 @@ async def exchange(bench: Bench) -> None:
         assert client.exchange is not None
         while await bench.next():
             async with client.exchange() as send_and_receive:
+                for number in range(bench.load.warm_up):
+                    assert await send_and_receive(number) == number
                 samples = []
-                for number in range(bench.load.warm_up + bench.load.count):
+                meter = bench.meter()
+                for number in range(bench.load.count):
                     start = perf_counter()
                     assert await send_and_receive(number) == number
                     samples.append(perf_counter() - start)
-            del samples[: bench.load.warm_up]
+                used = meter.stop(bench.load.count)
             p99 = statistics.quantiles(samples, n=100)[98]
-            bench.turns.report({"p50": statistics.median(samples) * 1e6, "p99": p99 * 1e6})
+            bench.turns.report({"p50": statistics.median(samples) * 1e6, "p99": p99 * 1e6, **used})
 
 
 async def bulk(bench: Bench) -> None:
@@ -77,12 +80,13 @@ async def bulk(bench: Bench) -> None:
             async with bench.loop.group() as group:
                 grown = {os.getpid(): 0.0, pid: 0.0}
                 group.start_soon(_watch_memory, bench.loop.sleep, grown)
-                start = perf_counter()
+                meter = bench.meter()
                 await _consume(client.items, load.count, load.size)
-                seconds = perf_counter() - start
+                seconds, used = meter.seconds(), meter.stop(load.count)
                 group.cancel()
             bench.turns.report(
                 {
+                    **used,
                     "rate": load.count * load.size / seconds / 1e6,
                     "client": grown[os.getpid()],
                     "server": grown[pid],
@@ -118,16 +122,17 @@ async def callbacks(bench: Bench) -> None:
                 ("many", load.count, load.callers),
             ):
                 await call_back(on_call, load.warm_up, callers)
-                seen, start = 0, perf_counter()
+                seen, meter = 0, bench.meter()
                 await call_back(on_call, count, callers)
-                rates[key] = count / (perf_counter() - start)
+                rates[key] = count / meter.seconds()
+                used = meter.stop(count)
                 assert seen == count
             start = perf_counter()
             for _ in range(load.warm_up):
                 await client.echo("x" * load.size)
             calls = load.warm_up / (perf_counter() - start)
             bench.turns.report(
-                {"rate": rates["many"], "one": rates["one"], "share": rates["one"] / calls}
+                {"rate": rates["many"], "one": rates["one"], "share": rates["one"] / calls, **used}
             )
 
 
@@ -140,8 +145,10 @@ async def fairness(bench: Bench) -> None:
             alone = await _rate_of_others(bench, items)
             async with items(bench.load.count * STREAMS, 0) as stopped:
                 assert await anext(stopped) == 0
+                meter = bench.meter()
                 beside = await _rate_of_others(bench, items)
-            bench.turns.report({"share": beside / alone, "rate": beside})
+                used = meter.stop((STREAMS - 1) * bench.load.count)
+            bench.turns.report({"share": beside / alone, "rate": beside, **used})
 
 
 async def _rate_of_others(bench: Bench, items: Items) -> float:
@@ -183,11 +190,13 @@ async def _beside(
             await work(*arguments)
         left[0] -= 1
 
+    meter = bench.meter()
     async with bench.loop.group() as group:
         for _ in range(loops):
             group.start_soon(loop)
-        busy = statistics.median(await _call_until(client.echo, 0, left))
-    bench.turns.report({"times": busy / idle, "busy": busy * 1e6, "idle": idle * 1e6})
+        samples = await _call_until(client.echo, 0, left)
+    used, busy = meter.stop(loops * bench.load.count), statistics.median(samples)
+    bench.turns.report({"times": busy / idle, "busy": busy * 1e6, "idle": idle * 1e6, **used})
 
 
 async def _get(get: Callable[[int], Awaitable[bytes]], size: int) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from benchmarks import adapters, compare, plots, report  # noqa: E402 - needs th
 from benchmarks.adapter import adapter, peer  # noqa: E402 - likewise
 from benchmarks.figures import FIGURES  # noqa: E402 - likewise
 from benchmarks.loops import ASYNCIO, BLOCKING, TRIO, run_blocking  # noqa: E402 - likewise
-from benchmarks.parts import PARTS  # noqa: E402 - likewise
+from benchmarks.meter import Meter  # noqa: E402 - likewise
+from benchmarks.parts import GROUPS, PARTS, expand  # noqa: E402 - likewise
 from benchmarks.runner import Outcome  # noqa: E402 - likewise
 
 ABOUT = {
@@ -64,6 +66,77 @@ def test_a_quick_run_measures_every_kind_of_loop_and_writes_a_file(tmp_path):
     for key in ("one", "flight"):
         assert found["parts"][key]["failures"] == {}
         assert {*names, PARTS[key].floor} <= {*found["parts"][key]["rounds"][0]}
+
+
+def test_a_quick_run_measures_structures_sizes_and_sessions_by_clock_and_by_cpu(tmp_path):
+    file = tmp_path / "figures.json"
+    keys = {"dataclasses", "large-256k", "sessions-100", "ws-one"}
+    chosen = [argument for key in keys for argument in ("--only", key)]
+    names = ("--adapter", "trio_rpc", "--adapter", "trio_rpc-ws")
+    done = run_benchmarks(*names, "--json", str(file), *chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = json.loads(file.read_text())["parts"]
+    assert set(parts) == keys
+    for key, part in parts.items():
+        assert part["failures"] == {}
+        for name in ("trio_rpc-ws" if key == "ws-one" else "trio_rpc", PARTS[key].floor):
+            one = part["turns"][0][name][0]
+            assert one["cpu"] > one["client_cpu"] > 0 or sys.platform != "linux"
+
+
+def test_a_meter_counts_the_cpu_time_of_both_processes_and_not_of_pauses():
+    program = (
+        "import time\nwhile time.process_time() < 0.2: pass\nprint('done', flush=True)\ninput()"
+    )
+    with subprocess.Popen(  # noqa: S603 - it is this program
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as server:
+        meter = Meter(server.pid)
+        with meter.paused():
+            server.stdout.readline()
+            end = time.process_time() + 0.2
+            while time.process_time() < end:
+                pass
+        used = meter.stop(10)
+        server.communicate(b"\n")
+    if sys.platform == "linux":
+        assert used["cpu"] - used["client_cpu"] >= 0.1 / 10 * 1e6
+        assert used["client_cpu"] < 0.1 / 10 * 1e6
+
+
+def test_the_cpu_time_of_a_process_that_has_ended_is_missing():
+    meter = Meter(os.getpid())
+    meter._server = 2**22 + 1  # above the greatest number of a process
+    assert meter.stop(1) == {}
+
+
+def test_ratios_by_cpu_have_their_own_column_and_may_be_missing():
+    outcome = outcome_of([{"echo": 1.0, "a": 2.0}])
+    for one in outcome.rounds:
+        one["a"]["cpu"] = 3.0
+    text = report.as_text([outcome], ABOUT, {}, quick=True)
+    assert "2.00 [2.00 .. 2.00]   3.00 [3.00 .. 3.00]" in text
+    del outcome.rounds[0]["a"]["cpu"]
+    assert "2.00 [2.00 .. 2.00]                     -" in report.as_text(
+        [outcome], ABOUT, {}, quick=True
+    )
+
+
+def test_a_row_that_only_the_old_revision_cannot_run_is_skipped():
+    outcome = outcome_of([{"a@old": 1.0, "a": 2.0}])
+    outcome.part = replace(outcome.part, floor="a@old")
+    outcome.failures["a@old"] = "client ended: no attribute 'new'"
+    assert compare.is_skipped(outcome)
+    assert "skipped: the revision cannot run it: client ended" in compare.as_text(
+        [outcome], ABOUT, "old", quick=False
+    )
+    outcome.failures["a"] = "broken"
+    assert not compare.is_skipped(outcome)
+
+
+def test_a_group_stands_for_its_parts():
+    assert list(expand(["one", "websockets"])) == ["one", "ws-one", "websocket"]
+    assert all(key in PARTS for keys in GROUPS.values() for key in keys)
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")

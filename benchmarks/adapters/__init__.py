@@ -17,6 +17,7 @@ MODULES = (
     "floor_asyncio",
     "floor_uvloop",
     "floor_echo",
+    "floor_msgspec",
     "floor_direct",
     "floor_nursery",
     "floor_inline",

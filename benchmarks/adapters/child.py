@@ -31,7 +31,7 @@ async def _open_client(cores: str) -> AsyncGenerator[Calls]:
     command = [sys.executable, "-m", "benchmarks.adapters.child", *cores.split()]
     async with open_process(command) as session:
         bench = session.proxy("bench", Bench)
-        yield Calls(echo=bench.echo, large=bench.large)
+        yield Calls(echo=bench.echo, large=bench.large, server_pid=session.peer.pid)
 
 
 ADAPTERS = (

@@ -86,7 +86,7 @@ ADAPTERS = (
         ASYNCIO,
         "asyncio",
         "floor: asyncio streams",
-        "one flight crowd large connect idle",
+        "one flights sizes sessions",
         serve=serve,
         open_client=open_client,
     ),

@@ -106,7 +106,7 @@ ADAPTERS = (
         BLOCKING,
         "sockets",
         "floor: blocking sockets (at once: in one packet)",
-        "one flight crowd large connect idle",
+        "one flights sizes sessions",
         serve=serve,
         open_client=open_client,
     ),

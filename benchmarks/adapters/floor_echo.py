@@ -65,7 +65,7 @@ ADAPTERS = (
     trio_adapter(
         "echo",
         "floor: bare trio echo",
-        "one large connect idle exchange",
+        "one sizes sessions exchange",
         serve=serve_streams(handle),
         open_client=open_client,
     ),

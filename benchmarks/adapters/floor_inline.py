@@ -39,7 +39,7 @@ ADAPTERS = (
     trio_adapter(
         "inline",
         "floor: answered inline, no task",
-        "one flight crowd",
+        "one flights",
         serve=serve_streams(handle),
         open_client=Caller.open,
     ),

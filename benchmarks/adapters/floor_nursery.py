@@ -80,7 +80,7 @@ class Caller:
             caller = cls(stream)
             nursery.start_soon(caller._read)
             nursery.start_soon(caller._writer.run)
-            yield Calls(echo=caller.echo)
+            yield Calls(echo=caller.echo, value=caller.echo)
             nursery.cancel_scope.cancel()
 
 
@@ -88,7 +88,7 @@ ADAPTERS = (
     trio_adapter(
         "nursery",
         "floor: a nursery task per request",
-        "one flight crowd",
+        "one one-dict values flights sessions",
         serve=serve_streams(handle),
         open_client=Caller.open,
     ),

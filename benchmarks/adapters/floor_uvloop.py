@@ -23,7 +23,7 @@ ADAPTERS = (
         replace(ASYNCIO, run=_run),
         "uvloop",
         "floor: uvloop streams",
-        "one flight crowd large connect idle",
+        "one flights sizes sessions",
         serve=serve,
         open_client=open_client,
     ),

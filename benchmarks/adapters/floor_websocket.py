@@ -1,7 +1,8 @@
 """The floor of WebSockets: plain trio-websocket, one message for each call.
 
 The server answers each message before it reads the next one, without a task. At the client, a
-reader wakes the callers, and each caller sends its own message.
+reader wakes the callers, and each caller sends its own message. With one call at a time, a caller
+can also receive its own reply, which is the first row.
 """
 
 from __future__ import annotations
@@ -73,11 +74,34 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def open_bare_client(url: str) -> AsyncGenerator[Calls]:
+    """Make one call at a time: the caller receives the reply by itself."""
+    async with trio_websocket.open_websocket_url(url) as websocket:
+        pack = msgpack.Packer().pack
+        number = 0
+
+        async def echo(value: Any) -> Any:
+            nonlocal number
+            number += 1
+            await websocket.send_message(pack([1, number, "bench.echo", [value]]))
+            return msgpack.unpackb(await websocket.get_message())[2]
+
+        yield Calls(echo=echo)
+
+
 ADAPTERS = (
+    trio_adapter(
+        "ws-bare",
+        "floor: bare trio-websocket echo, without a reader",
+        "ws-one",
+        serve=serve,
+        open_client=open_bare_client,
+    ),
     trio_adapter(
         "ws-echo",
         "floor: bare trio-websocket echo, a message per call",
-        "websocket",
+        "websockets",
         serve=serve,
         open_client=open_client,
     ),

@@ -26,6 +26,7 @@ import trio_rpc
 from benchmarks.adapter import Adapter
 from benchmarks.interface import Ready, Target, Turns
 from benchmarks.machine import raise_open_files, resident_bytes
+from benchmarks.meter import Meter
 from benchmarks.parts import Load
 from trio_rpc.gateway import Gateway, Message, open_http_server
 
@@ -146,15 +147,18 @@ class Client:
                 for _ in range(self.load.warm_up):
                     await scan(1)
                 samples = []
+                meter = Meter(self.target.pid)
                 for _ in range(self.load.count):
                     start = perf_counter()
                     await scan(1)
                     samples.append(perf_counter() - start)
+                used = meter.stop(self.load.count)
                 self.turns.report(
                     {
                         "p50": statistics.median(samples) * 1e3,
                         "p99": statistics.quantiles(samples, n=100)[98] * 1e3,
                         "rate": await self._rate(scan),
+                        **used,
                     }
                 )
 
@@ -175,9 +179,9 @@ class Client:
         async with self.open(self.target.urls[0]) as scan:
             while await self.next():
                 await scan(self.load.warm_up)
-                start = perf_counter()
-                await scan(self.load.count)
-                self.turns.report({"rate": self.load.count / (perf_counter() - start)})
+                count, meter = self.load.count, Meter(self.target.pid)
+                await scan(count)
+                self.turns.report({"rate": count / meter.seconds(), **meter.stop(count)})
 
     async def clients(self) -> None:
         """Measure the server's memory for each client that has a running call."""

@@ -13,6 +13,7 @@ import trio
 
 from benchmarks.adapter import trio_adapter
 from benchmarks.interface import Calls, Exchange, Ready
+from benchmarks.payloads import Order, Quote
 from trio_rpc import Limits, connect, duplex, method, serve, stream
 
 __all__ = ["ADAPTERS"]
@@ -34,6 +35,30 @@ class Bench:
 
     @method
     def echo_inline(self, value: str) -> str:
+        return value
+
+    @method
+    async def value(self, value: Any) -> Any:
+        return value
+
+    @method
+    def value_inline(self, value: Any) -> Any:
+        return value
+
+    @method
+    async def quote(self, value: Quote) -> Quote:
+        return value
+
+    @method
+    def quote_inline(self, value: Quote) -> Quote:
+        return value
+
+    @method
+    async def orders(self, value: list[Order]) -> list[Order]:
+        return value
+
+    @method
+    def orders_inline(self, value: list[Order]) -> list[Order]:
         return value
 
     @method
@@ -107,6 +132,9 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
 
         yield Calls(
             echo=bench.echo,
+            value=bench.value,
+            quote=bench.quote,
+            orders=bench.orders,
             large=bench.large,
             hang=bench.hang,
             running=bench.running,
@@ -123,21 +151,28 @@ async def open_inline_client(url: str) -> AsyncGenerator[Calls]:
         bench: Any = session.proxy(
             "bench", Bench
         )  # a plain def at the server is awaited by its caller
-        yield Calls(echo=bench.echo_inline, large=bench.large_inline)
+        yield Calls(
+            echo=bench.echo_inline,
+            value=bench.value_inline,
+            quote=bench.quote_inline,
+            orders=bench.orders_inline,
+            large=bench.large_inline,
+        )
 
 
 ADAPTERS = (
     trio_adapter(
         "trio_rpc",
         "trio_rpc, async def handler",
-        "one flight crowd large connect idle cancel stream exchange callbacks bulk fairness mixed beside",
+        "one structures flights sizes sessions cancel stream exchange callbacks bulk fairness mixed"
+        " beside",
         serve=serve_bench,
         open_client=open_client,
     ),
     trio_adapter(
         "trio_rpc-inline",
         "trio_rpc, plain def handler",
-        "one flight crowd large",
+        "one structures flights sizes",
         serve=serve_bench,
         open_client=open_inline_client,
     ),

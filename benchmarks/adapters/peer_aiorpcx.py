@@ -94,7 +94,7 @@ ADAPTERS = (
         ASYNCIO,
         "aiorpcx",
         "aiorpcX (JSON)",
-        "one flight crowd large connect idle callbacks beside",
+        "one flights sizes sessions callbacks beside",
         not_cancelled=True,
         serve=serve,
         open_client=open_client,

@@ -24,7 +24,7 @@ from benchmarks.loops import ASYNCIO
 
 __all__ = ["ADAPTERS"]
 
-LARGEST = 8 * 1024 * 1024
+LARGEST = 64 * 1024 * 1024
 """The largest WebSocket message, in bytes."""
 
 logging_config.set_mode(LoggingModes.NO_LOGS)
@@ -75,7 +75,9 @@ class Callbacks(RpcMethodsBase):  # type: ignore[misc] # likewise
 async def serve(hosts: Sequence[str], ready: Ready) -> None:
     app = FastAPI()
     WebsocketRPCEndpoint(Bench()).register_route(app, "/ws")
-    config = uvicorn.Config(app, log_level="warning", ws_per_message_deflate=False)
+    config = uvicorn.Config(
+        app, log_level="warning", ws_per_message_deflate=False, ws_max_size=LARGEST
+    )
     listeners = [socket.create_server((host, 0), backlog=1024) for host in hosts]
     names = [listener.getsockname() for listener in listeners]
     ready([f"ws://{host}:{port}/ws" for host, port in names])
@@ -110,7 +112,7 @@ ADAPTERS = (
         ASYNCIO,
         "fastapi-websocket-rpc",
         "fastapi-websocket-rpc (JSON)",
-        "one flight crowd large connect idle callbacks beside",
+        "one ws-one flights websocket sizes sessions callbacks beside",
         not_cancelled=True,
         serve=serve,
         open_client=open_client,

@@ -160,7 +160,7 @@ ADAPTERS = (
         ASYNCIO,
         "grpcio",
         "grpcio (asyncio)",
-        "one flight crowd large connect idle cancel stream exchange mixed beside",
+        "one flights sizes sessions cancel stream exchange mixed beside",
         serve=serve,
         open_client=open_client,
     ),

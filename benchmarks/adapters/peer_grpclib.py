@@ -120,7 +120,7 @@ ADAPTERS = (
         ASYNCIO,
         "grpclib",
         "grpclib",
-        "one flight crowd large connect idle stream exchange mixed beside",
+        "one flights sizes sessions stream exchange mixed beside",
         lacks={"cancel": "at most 100 calls at once"},
         serve=serve,
         open_client=open_client,

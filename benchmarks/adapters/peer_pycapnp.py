@@ -165,7 +165,7 @@ ADAPTERS = (
         replace(ASYNCIO, run=_run),
         "pycapnp",
         "pycapnp",
-        "one flight crowd large connect idle cancel stream callbacks beside",
+        "one flights sizes sessions cancel stream callbacks beside",
         serve=serve,
         open_client=open_client,
     ),

@@ -107,7 +107,7 @@ ADAPTERS = (
         BLOCKING,
         "rpyc",
         "RPyC",
-        "one flight crowd large connect idle stream callbacks",
+        "one flights sizes sessions stream callbacks",
         not_cancelled=True,
         serve=serve,
         open_client=open_client,

@@ -99,7 +99,7 @@ ADAPTERS = (
         GEVENT,
         "zerorpc",
         "zerorpc (gevent)",
-        "one flight crowd large connect stream beside",
+        "one flights sizes connect stream beside",
         not_cancelled=True,
         serve=serve,
         open_client=open_client,

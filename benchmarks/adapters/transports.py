@@ -82,10 +82,10 @@ PLAIN = (
     _adapter("tcp", "TCP", "transports"),
     _adapter("resumable", "TCP, resumable", "transports"),
     _adapter("unix", "a Unix socket", "transports"),
-    _adapter("ws", "a WebSocket", "websocket transports"),
+    _adapter("ws", "a WebSocket", "websockets transports"),
 )
 ENCRYPTED = (
     _adapter("tls", "TLS", "transports"),
-    _adapter("wss", "a WebSocket under TLS", "websocket transports"),
+    _adapter("wss", "a WebSocket under TLS", "websockets transports"),
 )
 ADAPTERS = PLAIN + ENCRYPTED if find_spec("trustme") else PLAIN
