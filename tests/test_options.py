@@ -16,6 +16,7 @@ OPENERS = (
     trio_rpc.connect_in,
     trio_rpc.keep_process,
     trio_rpc.open_parent,
+    trio_rpc.open_pool,
     trio_rpc.open_process,
     trio_rpc.open_server,
     trio_rpc.open_session,

@@ -41,6 +41,9 @@ from trio_rpc.one_to_one.process_states import ProcessState
 from trio_rpc.one_to_one.restart import Restart
 from trio_rpc.one_to_one.service_client import ServiceClient
 from trio_rpc.one_to_one.service_provider import ServiceProvider
+from trio_rpc.pool.instances import Instance, Instances, InstanceStatus
+from trio_rpc.pool.open_pool import open_pool
+from trio_rpc.pool.pool import Pool
 from trio_rpc.process import open_parent, open_process, serve_parent
 from trio_rpc.server import Server, open_server, serve
 from trio_rpc.services.decorators import duplex, method, notification, stream
@@ -48,12 +51,14 @@ from trio_rpc.services.fallbacks import fallback
 from trio_rpc.services.interfaces import Identifier
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.calls.context import metadata
+from trio_rpc.session.current import current_call
+from trio_rpc.session.draining import DrainingEvent
 from trio_rpc.session.end import ClosedEvent, SessionEnd
 from trio_rpc.session.inspection import ScopeNode, SessionStatistics
 from trio_rpc.session.opening import open_session, serve_session
 from trio_rpc.session.options import Authenticate, Options, SessionOptions
 from trio_rpc.session.peer import Peer
-from trio_rpc.session.session import Call, Filter, Session, current_call
+from trio_rpc.session.session import Call, Filter, Session
 from trio_rpc.session.session_events import SessionEvent
 from trio_rpc.session.streams.scopes import RemoteScope
 from trio_rpc.thread import open_thread
@@ -69,10 +74,14 @@ __all__ = [
     "ConnectionHandler",
     "ConnectionState",
     "DecodeError",
+    "DrainingEvent",
     "EncodeError",
     "Fate",
     "Filter",
     "Identifier",
+    "Instance",
+    "InstanceStatus",
+    "Instances",
     "InvalidArguments",
     "KeptProcess",
     "Limits",
@@ -81,6 +90,7 @@ __all__ = [
     "Options",
     "Overloaded",
     "Peer",
+    "Pool",
     "ProcessState",
     "ProtocolError",
     "Proxy",
@@ -118,6 +128,7 @@ __all__ = [
     "method",
     "notification",
     "open_parent",
+    "open_pool",
     "open_process",
     "open_server",
     "open_session",

@@ -193,9 +193,24 @@ class Refused(RpcError):
 
     An ``authenticate`` function raises it to refuse a peer; its text is sent to the peer. The
     handler of a forwarded channel raises it to refuse the channel.
+
+    Args:
+        *args: the text.
+        fate: the fate of the call.
+        retry_after: see below.
+
+    Attributes:
+        retry_after: seconds after which another attempt may succeed, if the other end has said
+            that: it has as many sessions as it allows. None if another attempt will be refused too.
     """
 
     fate = Fate.NOT_STARTED
+
+    def __init__(
+        self, *args: object, fate: Fate | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(*args, fate=fate)
+        self.retry_after = retry_after
 
 
 class SessionClosed(RpcError, trio.ClosedResourceError):

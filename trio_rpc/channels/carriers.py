@@ -42,7 +42,12 @@ def resume_settings(resume: bool | Resume) -> Resume | None:  # noqa: FBT001 - a
 
 
 def open_carrier(
-    url: str, *, ssl_context: ssl.SSLContext | None, limits: Limits, resume: Resume | None
+    url: str,
+    *,
+    ssl_context: ssl.SSLContext | None,
+    limits: Limits,
+    resume: Resume | None,
+    address: str | None = None,
 ) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
     """Connect to a server, and own the channel for a block.
 
@@ -51,14 +56,19 @@ def open_carrier(
         ssl_context: as in :func:`open_channel`.
         limits: the limits of the channel's user.
         resume: settings of a channel that reconnects, or None.
+        address: as in :func:`open_channel`.
 
     Raises:
         Exception: the same errors as :func:`open_channel` and :func:`open_resumable`.
     """
     if resume is None:
-        return open_channel(url, ssl_context=ssl_context, limits=limits)
+        return open_channel(url, ssl_context=ssl_context, limits=limits, address=address)
     reconnect = functools.partial(
-        open_channel, url, ssl_context=ssl_context, limits=carrier_limits(limits)
+        open_channel,
+        url,
+        ssl_context=ssl_context,
+        limits=carrier_limits(limits),
+        address=address,
     )
     return open_resumable(reconnect, resume, handshake_timeout=limits.handshake_timeout)
 

@@ -27,7 +27,11 @@ __all__ = ["open_channel", "open_listeners"]
 
 @asynccontextmanager
 async def open_channel(
-    url: str, *, ssl_context: ssl.SSLContext | None = None, limits: Limits = DEFAULT_LIMITS
+    url: str,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    address: str | None = None,
 ) -> AsyncIterator[trio.abc.Channel[bytes]]:
     """Connect to a URL, and own the channel and all its tasks for the duration of a block.
 
@@ -40,6 +44,8 @@ async def open_channel(
             with the system's CAs and the host name, and TLS is 1.2 or later.
         limits: max_packet and packet_timeout apply to this channel. handshake_timeout bounds the
             time to connect (with TLS), and separately the time of a WebSocket handshake.
+        address: the address to connect to, in place of asking for those of the URL's host. The
+            certificate is still compared with the host.
 
     Raises:
         ValueError: the URL is bad, its port is 0, or ssl_context is given without TLS.
@@ -47,13 +53,15 @@ async def open_channel(
             fails (ssl.SSLError), or the server does not speak WebSocket. The text is one line that
             names the URL, and the class is that of the first reason.
     """
-    address = parse_url(url)
-    _check_context(address, ssl_context)
-    if address.scheme != "unix" and address.port == 0:
-        raise ValueError(f"cannot connect to {address}: port 0 is only for listening")
-    with connecting.naming(f"cannot connect to {address}"):
-        stream = await _open_in_time(address, ssl_context, limits.handshake_timeout)
-    async with _own(stream, address, limits) as channel:
+    target = parse_url(url)
+    _check_context(target, ssl_context)
+    if target.scheme != "unix" and target.port == 0:
+        raise ValueError(f"cannot connect to {target}: port 0 is only for listening")
+    host = address or target.host
+    at = f" at {address}" if address else ""
+    with connecting.naming(f"cannot connect to {target}{at}"):
+        stream = await _open_in_time(target, host, ssl_context, limits.handshake_timeout)
+    async with _own(stream, target, limits) as channel:
         yield channel
 
 
@@ -122,20 +130,22 @@ def _check_context(address: Address, ssl_context: ssl.SSLContext | None) -> None
 
 
 async def _open_in_time(
-    address: Address, ssl_context: ssl.SSLContext | None, seconds: float
+    address: Address, host: str, ssl_context: ssl.SSLContext | None, seconds: float
 ) -> trio.abc.Stream:
     if address.is_encrypted:
         async with time_limit(seconds, "no answer"):
-            return await _open_stream(address, ssl_context)
+            return await _open_stream(address, host, ssl_context)
     with connect_limit(seconds, "no answer"):
-        return await _open_stream(address, ssl_context)
+        return await _open_stream(address, host, ssl_context)
 
 
-async def _open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
+async def _open_stream(
+    address: Address, host: str, ssl_context: ssl.SSLContext | None
+) -> trio.abc.Stream:
     """Connect, and do the TLS handshake if the URL is encrypted."""
     if address.scheme == "unix":
         return await connecting.connect_unix(address.path)
-    stream = await connecting.connect_tcp(address.host, address.port)
+    stream = await connecting.connect_tcp(host, address.port)
     if not address.is_encrypted:
         return stream
     try:

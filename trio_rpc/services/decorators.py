@@ -85,13 +85,16 @@ class MethodMark:
 
     kind: Kind
     raises: Raises = ()
+    idempotent: bool = False
 
 
 @overload
 def method(function: F, /) -> F: ...
 @overload
-def method(*, raises: Raises = ()) -> Callable[[F], F]: ...
-def method(function: F | None = None, /, *, raises: Raises = ()) -> F | Callable[[F], F]:
+def method(*, raises: Raises = (), idempotent: bool = False) -> Callable[[F], F]: ...
+def method(
+    function: F | None = None, /, *, raises: Raises = (), idempotent: bool = False
+) -> F | Callable[[F], F]:
     """Make a method callable from the other end: ``@method`` or ``@method(raises=(…,))``.
 
     ``async def`` handlers run as tasks. A plain ``def`` runs to completion at once, in arrival
@@ -105,9 +108,13 @@ def method(function: F | None = None, /, *, raises: Raises = ()) -> F | Callable
             fields, parameters of ``__init__``). Others arrive as RemoteError. Exceptions that mean
             the end of something to Python or Trio (StopIteration, trio.EndOfChannel) cannot be
             declared.
+        idempotent: calling it twice has the same effect as calling it once. So a pool may call it
+            again at another instance when it is unknown whether the first call ran: see
+            :func:`trio_rpc.open_pool`. The interface that the client uses must say this.
 
     Raises:
-        TypeError: the function, or an entry of ``raises``, is not suitable.
+        TypeError: the function, or an entry of ``raises``, is not suitable; or ``idempotent`` is
+            not a bool.
 
     Example:
         >>> class UnknownSymbol(Exception):
@@ -121,7 +128,9 @@ def method(function: F | None = None, /, *, raises: Raises = ()) -> F | Callable
         ...     def price(self, symbol: str) -> float:
         ...         raise UnknownSymbol(symbol)
     """
-    mark = MethodMark(Kind.METHOD, checked_raises(raises))
+    if not isinstance(idempotent, bool):
+        raise TypeError(f"idempotent must be True or False, not {idempotent!r:.200}")
+    mark = MethodMark(Kind.METHOD, checked_raises(raises), idempotent)
     if function is None:
         return lambda function: _attach(function, mark)
     return _attach(function, mark)

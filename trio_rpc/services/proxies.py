@@ -55,6 +55,7 @@ class RemoteMethod:
         title: the name shown to people.
         kind: how it is used.
         raises: the declared exception classes, by the names under which they are sent.
+        idempotent: whether the interface declares that it may be called again.
     """
 
     # caller: the session. converters: those that the interface declares. convert: the same as
@@ -65,6 +66,7 @@ class RemoteMethod:
         "caller",
         "convert",
         "converters",
+        "idempotent",
         "kind",
         "name",
         "raises",
@@ -78,6 +80,8 @@ class RemoteMethod:
         kind: Kind = Kind.METHOD,
         raises: dict[str, type[Exception]] | None = None,
         converters: Converters | None = None,
+        *,
+        idempotent: bool = False,
     ) -> None:
         self.caller = caller
         self.name = self.title = name
@@ -85,6 +89,7 @@ class RemoteMethod:
         self.raises = {} if raises is None else raises
         self.converters = converters = converters or _NOTHING
         self.convert = converters.convert
+        self.idempotent = idempotent
         self._invoke = caller.invoke
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -177,7 +182,9 @@ class Proxy:
             )
         _, mark = self._marked[name]
         raises, converters = _converters_of(self._interface, name, prefix + name)
-        return RemoteMethod(self._caller, prefix + name, mark.kind, raises, converters)
+        return RemoteMethod(
+            self._caller, prefix + name, mark.kind, raises, converters, idempotent=mark.idempotent
+        )
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("a proxy's attributes are remote methods and cannot be set")

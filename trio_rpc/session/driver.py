@@ -33,7 +33,9 @@ from trio_rpc.errors import LocalProtocolError, Refused
 from trio_rpc.protocol.states import Half
 from trio_rpc.session.calls.context import handled_call, outgoing_metadata
 from trio_rpc.session.calls.eager import is_awaitable
+from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.core import Core
+from trio_rpc.session.draining import DRAINING
 from trio_rpc.session.lifecycle import Stage, as_cause
 from trio_rpc.session.reader import Actions, Reader, two_turns
 from trio_rpc.session.session import Session
@@ -105,7 +107,7 @@ class _Driver:
         incoming, outgoing = core.incoming, core.outgoing
         actions: Actions = {
             m.Request: incoming.start_request,
-            m.Notification: incoming.start_notification,
+            m.Notification: self._on_notification,
             m.Cancel: incoming.cancel,
             m.Reply: outgoing.finish,
             m.ReplyErr: outgoing.finish,
@@ -319,6 +321,13 @@ class _Driver:
             core.lifecycle.look_by(min(self._next_look, core.answers.next_look))
             self._reader.has_opened = core.lifecycle.when_open is None
             core.lifecycle.open()
+
+    def _on_notification(self, message: m.Notification) -> IncomingCall | None:
+        if message.method != DRAINING:
+            return self._core.incoming.start_notification(message)
+        self._core.lifecycle.peer_begins_to_drain()
+        self._protocol.grant_notifications(1)
+        return None
 
     def _on_credit(self, message: m.Credit) -> None:
         if message.id is None:

@@ -12,7 +12,7 @@ from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.eager import is_awaitable
-from trio_rpc.session.session import current_call
+from trio_rpc.session.current import current_call
 
 __all__ = ["fallback_method"]
 

@@ -29,7 +29,8 @@ from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.eager import is_awaitable
 from trio_rpc.session.calls.filters import apply_filters
 from trio_rpc.session.calls.incoming_call import IncomingCall
-from trio_rpc.session.session import Filter, call_of
+from trio_rpc.session.current import call_of
+from trio_rpc.session.session import Filter
 from trio_rpc.session.streams.items import pump
 
 __all__ = [

@@ -198,6 +198,8 @@ class Lifecycle:
         """Called when the session opens, if no task waits for that."""
         self.when_closed: Callable[[], None] | None = None
         """Called when the session is over and its channel closed, to end its block (law 17)."""
+        self.peer_drains = False
+        """Whether the other end has said that it will send Goodbye soon."""
         self.goodbye_text: str | None = None
         """The text of the other end's Goodbye, if it was sent first."""
         self.cause: Exception | None = None
@@ -256,6 +258,11 @@ class Lifecycle:
         self._move(Event.OPENED)
         if self.stage is _OPEN and self.when_open is not None:
             self.when_open()
+
+    def peer_begins_to_drain(self) -> None:
+        """Record that the other end will send Goodbye soon. Calls can still be made."""
+        self.peer_drains = True
+        self._wake()
 
     def peer_closes(self, text: str) -> None:
         """Record the other end's Goodbye; ``text`` says why."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeAlias, TypeVar, cast, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import trio
 
@@ -19,11 +19,12 @@ from trio_rpc.protocol.hello import session_id
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.interfaces import Identifier, name_and_interface
 from trio_rpc.services.proxies import Proxy, RemoteMethod, remote_method
-from trio_rpc.session.calls.context import handled_call, outgoing_metadata
+from trio_rpc.session.calls.context import outgoing_metadata
 from trio_rpc.session.calls.filters import Proceed, call_filtered, filtered
 from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
 from trio_rpc.session.core_view import SessionCore
+from trio_rpc.session.draining import DrainingEvent
 from trio_rpc.session.end import ClosedEvent, SessionEnd
 from trio_rpc.session.inspection import (
     ScopeNode,
@@ -34,10 +35,10 @@ from trio_rpc.session.inspection import (
 )
 from trio_rpc.session.peer import Peer
 from trio_rpc.session.streams.open import open_duplex, open_stream
-from trio_rpc.session.streams.scopes import RemoteScope, open_scope
+from trio_rpc.session.streams.scopes import RemoteScope, ScopedCaller, open_scope
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["Call", "Filter", "Session", "call_of", "current_call"]
+__all__ = ["Call", "Filter", "Session"]
 
 T = TypeVar("T")
 _METHOD = Kind.METHOD
@@ -159,11 +160,7 @@ class Session:
             SessionBroken: the other end or the network ended the session.
         """
         remote = remote_method(self, method, Kind.METHOD)
-        if self._is_filtered:
-            return await self._call(remote, args, kwargs, abandon_on_cancel=abandon_on_cancel)
-        return await self._outgoing.request(
-            remote, args, kwargs, abandon_on_cancel=abandon_on_cancel
-        )
+        return await self.request(remote, args, kwargs, abandon_on_cancel=abandon_on_cancel)
 
     @overload
     def stream(
@@ -247,7 +244,14 @@ class Session:
             ...         await scope.call("market.subscribe", "BTC", print)
             ...         await trio.sleep(10)  # the market calls print until the block ends
         """
-        return open_scope(self, self._outgoing)
+        return self.open_scope_for(self)
+
+    def open_scope_for(self, caller: ScopedCaller) -> AbstractAsyncContextManager[RemoteScope]:
+        """Open a remote scope whose calls ``caller`` makes.
+
+        :meta private:
+        """
+        return open_scope(caller, self._outgoing)
 
     async def notify(
         self, method: str | Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any
@@ -267,6 +271,21 @@ class Session:
             SessionBroken: the other end or the network ended the session.
         """
         await self._notify(remote_method(self, method, Kind.NOTIFICATION), args, kwargs)
+
+    def request(
+        self,
+        method: RemoteMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        abandon_on_cancel: bool,
+    ) -> Coroutine[Any, Any, Any]:
+        """Call a method, which may be one of another caller's proxy.
+
+        :meta private:
+        """
+        make = self._call if self._is_filtered else self._outgoing.request
+        return make(method, args, kwargs, abandon_on_cancel=abandon_on_cancel)
 
     def invoke(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -451,6 +470,16 @@ class Session:
         """Whether calls can be made: the session is open, and neither end has sent Goodbye."""
         return self._core.lifecycle.is_open
 
+    @property
+    def draining(self) -> DrainingEvent:
+        """An event: the other end leaves soon, or has left. ``await session.draining.wait()``."""
+        return DrainingEvent(self._core.lifecycle, self._core.owner.check)
+
+    @property
+    def calls_in_flight(self) -> int:
+        """The number of calls that this end has made, and that have not ended."""
+        return len(self._outgoing.calls)
+
     async def wait_closed(self) -> SessionEnd:
         """Wait until the session is over and its channel closed; return who ended it, and why."""
         return await self.closed.wait()
@@ -565,29 +594,3 @@ class Call:
 
 Filter: TypeAlias = Callable[[Call, Proceed], Awaitable[Any]]
 """An async function ``(call, proceed)`` that runs around each call."""
-
-
-def call_of(call: IncomingCall) -> Call:
-    """Return the view of a call that handlers and filters get."""
-    metadata = call.context.get("metadata", {}) if call.context else {}
-    session = cast("Session | None", call.session)  # no other class implements CallSession
-    return Call(session, call.method.name, call.args, call.kwargs, metadata, call)
-
-
-def current_call() -> Call:
-    """Return the call that this task is handling.
-
-    Raises:
-        RuntimeError: this task was not started by a handler.
-
-    Example:
-        >>> class Log:
-        ...     @trio_rpc.notification
-        ...     def write(self, line: str) -> None:
-        ...         call = trio_rpc.current_call()
-        ...         print(call.session.name, call.metadata.get("user"), line)
-    """
-    call = handled_call.get()
-    if call is None:
-        raise RuntimeError("no remote call is being handled here")
-    return call_of(call)

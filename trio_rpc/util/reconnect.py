@@ -15,7 +15,11 @@ MAX_DOUBLINGS = 30
 
 
 async def keep_connected(
-    connect: Callable[[], Awaitable[bool]], *, first_delay: float, max_delay: float
+    connect: Callable[[], Awaitable[bool]],
+    *,
+    first_delay: float,
+    max_delay: float,
+    adjust: Callable[[float], float] | None = None,
 ) -> NoReturn:
     """Connect whenever there is no connection, until cancelled.
 
@@ -28,9 +32,12 @@ async def keep_connected(
             Its exceptions are raised here, so it handles errors that another attempt may overcome.
         first_delay: seconds that the first delay may take.
         max_delay: seconds that no delay exceeds.
+        adjust: is told each delay, and returns the one to use, such as a longer one that the server
+            has asked for.
     """
     failures = 0
     while True:
         failures = 0 if await connect() else failures + 1
         longest = min(max_delay, first_delay * 2 ** min(failures, MAX_DOUBLINGS))
-        await trio.sleep(random.uniform(0, longest))  # noqa: S311 - it is not a secret
+        delay = random.uniform(0, longest)  # noqa: S311 - it is not a secret
+        await trio.sleep(delay if adjust is None else adjust(delay))

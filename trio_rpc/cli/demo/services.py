@@ -14,8 +14,9 @@ from typing import TypeAlias
 import trio
 
 from trio_rpc.services.decorators import method, notification, stream
+from trio_rpc.session.current import current_call
 from trio_rpc.session.inspection import ScopeNode
-from trio_rpc.session.session import Session, current_call
+from trio_rpc.session.session import Session
 
 __all__ = ["Diary", "Entry", "Lab", "Reading", "Screen", "services"]
 

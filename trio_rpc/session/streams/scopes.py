@@ -28,7 +28,7 @@ from trio_rpc.util.one_exception import raise_alone
 from trio_rpc.util.places import catching, keep_places
 from trio_rpc.wire import messages as m
 
-__all__ = ["SCOPE", "RemoteScope", "open_scope", "scope_method"]
+__all__ = ["SCOPE", "RemoteScope", "ScopedCaller", "open_scope", "scope_method"]
 
 SCOPE = f"{RESERVED}.scope"
 T = TypeVar("T")

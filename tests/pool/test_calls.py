@@ -1,0 +1,283 @@
+"""Calls of a pool: each kind of call, the choice of an instance, and repetition."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+
+import pytest
+import trio
+from helpers.instances import FakeInstance, told
+from trio.testing import wait_all_tasks_blocked
+
+import trio_rpc
+from trio_rpc import Fate, SessionBroken, Unavailable
+
+
+def pool_of(*fakes, **options):
+    return trio_rpc.open_pool(told([each.instance for each in fakes]), **options)
+
+
+async def all_open(pool):
+    async for statuses in pool.states():
+        if all(each.state == "open" for each in statuses):
+            return
+
+
+def proxy_of(pool):
+    return pool.proxy("", FakeInstance)
+
+
+async def test_each_kind_of_call(autojump_clock, three):
+    async with pool_of(*three) as pool:
+        proxy = proxy_of(pool)
+        assert await proxy.where() in "abc"
+        assert await pool.call("where") in "abc"
+        assert await pool.call(proxy.where, abandon_on_cancel=True) in "abc"
+        async with proxy.count(3) as numbers:
+            assert [await numbers.receive() for _ in range(3)] == [0, 1, 2]
+        async with pool.stream("count", 1) as numbers:
+            assert await numbers.receive() == 0
+        async with pool.duplex("echo") as channel:
+            await channel.send("hello")
+            assert await channel.receive() == "hello"
+        await pool.notify("note", "n")
+        await proxy.note("m")
+        await wait_all_tasks_blocked()
+        assert sum(each.runs.get(key, 0) for each in three for key in "nm") == 2
+        async with trio.open_nursery() as nursery:
+            assert await nursery.start(proxy.task) in "abc"
+            nursery.cancel_scope.cancel()
+        async with pool.open_scope() as scope:
+            assert len({await scope.call(proxy.where) for _ in range(10)}) == 1
+        async with pool.session() as session:
+            names = {await session.proxy("", FakeInstance).where() for _ in range(10)}
+            assert len(names) == 1
+        assert await proxy.where() in "abc"
+
+
+async def test_calls_are_shared_among_the_instances(autojump_clock, three):
+    random.seed(1)
+    async with pool_of(*three) as pool:
+        await all_open(pool)
+        names = Counter([await pool.call("where") for _ in range(900)])
+        assert all(250 <= names[name] <= 350 for name in "abc")
+        assert [each.calls for each in pool.instances()] == [names[name] for name in "abc"]
+
+
+async def test_of_two_instances_the_one_with_fewer_calls_in_flight_is_called(
+    autojump_clock, nursery, three
+):
+    async with pool_of(*three[:2]) as pool:
+        await all_open(pool)
+        async with trio.open_nursery() as callers:
+            for _ in range(100):
+                callers.start_soon(pool.call, "wait")
+            await wait_all_tasks_blocked()
+            assert [each.calls_in_flight for each in pool.instances()] == [50, 50]
+            callers.cancel_scope.cancel()
+
+
+async def test_a_call_that_an_instance_refuses_is_made_at_another_one(autojump_clock, three):
+    async def full(call, proceed):
+        raise trio_rpc.Overloaded("full")
+
+    busy = FakeInstance("busy", filters=[full])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(busy.serve)
+        async with pool_of(busy, three[0]) as pool:
+            await all_open(pool)
+            assert {await pool.call("where") for _ in range(50)} == {"a"}
+            status = next(each for each in pool.instances() if each.name == "busy")
+            assert status.failures > 0
+            assert not busy.runs
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_any_instance_would_refuse_is_raised_with_a_note(autojump_clock, three):
+    async with pool_of(*three) as pool:
+        with pytest.raises(trio_rpc.MethodNotFound) as caught:
+            await pool.call("nothing")
+        assert caught.value.__notes__[0] in [f"called at {name}" for name in "abc"]
+        with pytest.raises(trio_rpc.InvalidArguments):
+            await pool.call("sleep", "soon")
+        with pytest.raises(trio_rpc.EncodeError):
+            await pool.call("where", object())
+        with pytest.raises(ValueError, match="no"):
+            await pool.call("fail")
+        assert sum(each.calls for each in pool.instances()) == 4
+
+
+async def test_an_unknown_fate_is_raised(autojump_clock, nursery, three):
+    async with pool_of(three[0]) as pool:
+        nursery.start_soon(kill_when_begun, three[0])
+        with pytest.raises(SessionBroken) as caught:
+            await pool.call("wait", "k")
+        assert caught.value.fate is Fate.UNKNOWN
+        assert three[0].runs == {"k": 1}
+
+
+async def kill_when_begun(fake):
+    await fake.begun.wait()
+    fake.kill()
+
+
+async def test_an_idempotent_method_is_called_again_after_an_unknown_fate(
+    autojump_clock, nursery, three
+):
+    for each in three[1:]:
+        each.go.set()
+    async with pool_of(*three) as pool:
+        await all_open(pool)
+        nursery.start_soon(kill_when_begun, three[0])
+        proxy = proxy_of(pool)
+        assert {await proxy.wait_again(str(key)) for key in range(20)} == {"b", "c"}
+
+
+async def test_an_idempotent_call_is_repeated_three_times_at_most(autojump_clock):
+    fakes = [FakeInstance(str(number)) for number in range(6)]
+    async with trio.open_nursery() as serving:
+        for each in fakes:
+            await serving.start(each.serve)
+            serving.start_soon(kill_when_begun, each)
+        async with pool_of(*fakes) as pool:
+            await all_open(pool)
+            with pytest.raises(SessionBroken) as caught:
+                await proxy_of(pool).wait_again()
+            assert caught.value.fate is Fate.UNKNOWN
+            assert len(caught.value.__notes__) == 4
+            assert sum(len(each.runs) for each in fakes) == 4
+        serving.cancel_scope.cancel()
+
+
+async def test_the_budget_bounds_repetitions(autojump_clock, nursery, three):
+    three[1].go.set()
+    async with pool_of(three[0], three[1], budget=0) as pool:
+        await all_open(pool)
+        nursery.start_soon(kill_when_begun, three[0])
+        with pytest.raises(SessionBroken):
+            for _ in range(30):
+                await proxy_of(pool).wait_again()
+
+
+async def test_an_async_generator_among_the_arguments_rules_repetition_out(autojump_clock, three):
+    async def full(call, proceed):
+        raise trio_rpc.Overloaded("full")
+
+    async def numbers():
+        yield 1
+
+    busy = FakeInstance("busy", filters=[full])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(busy.serve)
+        async with pool_of(busy) as pool:
+            with pytest.raises(trio_rpc.Overloaded):
+                await pool.call("add_up", numbers())
+            with pytest.raises(trio_rpc.Overloaded):
+                await pool.call("add_up", [{"n": numbers()}])
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_call_waits_for_an_instance_and_then_runs(autojump_clock, nursery, three):
+    async with pool_of(three[0]) as pool:
+        three[0].kill()
+        await trio.sleep(1)
+        assert pool.instances()[0].state == "connecting"
+        assert "not there" in pool.instances()[0].error
+        assert 0 <= pool.instances()[0].retry_in <= 5
+        async with trio.open_nursery() as callers:
+            callers.start_soon(pool.call, "where", "late")
+            await trio.sleep(3)
+            await nursery.start(three[0].serve)
+        assert three[0].runs == {"late": 1}
+
+
+async def test_patience_bounds_the_wait(autojump_clock, nursery, three):
+    async with pool_of(three[0], patience=7) as pool:
+        three[0].kill()
+        await trio.sleep(1)
+        began = trio.current_time()
+        with pytest.raises(Unavailable, match="no instance within 7 s for where: a: ") as caught:
+            await pool.call("where")
+        assert trio.current_time() - began == pytest.approx(7)
+        assert caught.value.fate is Fate.NOT_STARTED
+
+
+async def test_the_number_of_waiting_calls_is_bounded(autojump_clock, nursery, three):
+    async with pool_of(three[0], max_waiting=2) as pool:
+        three[0].kill()
+        await trio.sleep(1)
+        async with trio.open_nursery() as callers:
+            callers.start_soon(pool.call, "where")
+            callers.start_soon(pool.call, "where")
+            await wait_all_tasks_blocked()
+            with pytest.raises(trio_rpc.Overloaded):
+                await pool.call("where")
+            callers.cancel_scope.cancel()
+
+
+async def test_one_deadline_holds_for_all_attempts(autojump_clock, nursery, three):
+    async with pool_of(three[0]) as pool:
+        three[0].kill()
+        await trio.sleep(1)
+        with trio.move_on_after(2) as scope:
+            await pool.call("where")
+        assert scope.cancelled_caught
+
+
+async def test_cancelling_waits_for_the_end_of_the_present_attempt(autojump_clock, three):
+    class Slow(FakeInstance):
+        @trio_rpc.method
+        async def leave_slowly(self) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(3)
+
+    slow = Slow("slow")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(slow.serve)
+        async with pool_of(slow) as pool:
+            with trio.move_on_after(1):
+                await pool.call("leave_slowly")
+            assert trio.current_time() >= 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_suspect_instance_is_called_only_if_there_is_no_other(autojump_clock, three):
+    async with pool_of(*three[:2]) as pool:
+        await all_open(pool)
+        async with trio.open_nursery() as callers:
+            for _ in range(2):
+                callers.start_soon(pool.call, "wait")
+            await wait_all_tasks_blocked()
+            three[0].links[0].freeze()
+            await trio.sleep(2)
+            assert pool.instances()[0].state == "suspect"
+            assert {await pool.call("where") for _ in range(20)} == {"b"}
+            three[0].links[0].thaw()
+            await trio.sleep(2)
+            assert pool.instances()[0].state == "open"
+            callers.cancel_scope.cancel()
+
+
+async def test_a_pool_of_no_url_and_of_odd_ones(autojump_clock):
+    with pytest.raises(ValueError, match="a pool needs a URL"):
+        async with trio_rpc.open_pool():
+            pass
+    for odd in ("localhost:5000", "dns+tcp://name", "exec:", "http://a"):
+        with pytest.raises(ValueError):
+            async with trio_rpc.open_pool(odd):
+                pass
+    for odd in (5, None, ["tcp://localhost:1"], b"tcp://localhost:1"):
+        with pytest.raises(TypeError):
+            async with trio_rpc.open_pool(odd):
+                pass
+    with pytest.raises(TypeError):
+        async with trio_rpc.open_pool("tcp://localhost:1", patience="long"):
+            pass
+    with pytest.raises(ValueError):
+        async with trio_rpc.open_pool("tcp://localhost:1", patience=math.nan):
+            pass

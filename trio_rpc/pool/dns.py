@@ -1,0 +1,101 @@
+"""The addresses of a name in the DNS, each of which is an instance."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from trio_rpc.channels.urls import Address, parse_url
+from trio_rpc.pool.instances import Instance
+from trio_rpc.util.rate_limited_log import RateLimitedLog
+
+__all__ = ["DNS", "DnsName", "DnsSource", "parse_dns"]
+
+DNS: Final = ("dns+tcp://", "dns+tls://")
+PERIOD: Final = 30.0
+"""Seconds between two questions."""
+LEAST_PERIOD: Final = 1.0
+"""Seconds between two questions when sessions are lost, so that the resolver is not flooded."""
+PATIENCE: Final = 3
+"""Answers in a row that must lack an address before it is dropped.
+
+Some servers answer with a part of the addresses, another part each time.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsName:
+    """A name and a port, whose addresses are instances."""
+
+    url: str
+    """The URL without ``dns+``."""
+    address: Address
+
+
+def parse_dns(text: str) -> DnsName:
+    """Parse ``dns+tcp://name:port`` or ``dns+tls://name:port``. Raises ValueError."""
+    url = text.removeprefix("dns+")
+    address = parse_url(url)
+    if address.port == 0:
+        raise ValueError(f"cannot connect to {address}: port 0 is only for listening")
+    return DnsName(url, address)
+
+
+class DnsSource:
+    """Asks for the addresses of a name, every 30 s and when a session is lost.
+
+    Args:
+        name: the name.
+        instance: makes the instance of an address.
+    """
+
+    is_fixed = False
+
+    def __init__(self, name: DnsName, instance: Callable[[str], Instance]) -> None:
+        self._name = name
+        self._instance = instance
+        self._is_wanted = trio.Event()
+        # Bound: one for each address in the last PATIENCE answers.
+        self._missing: dict[str, int] = {}
+        """How many answers in a row have lacked each address."""
+        self.error = ""
+
+    def ask_again(self) -> None:
+        """Ask soon, since a session is lost."""
+        self._is_wanted.set()
+
+    async def run(
+        self, update: Callable[[Iterable[Instance]], None], complaints: RateLimitedLog
+    ) -> None:
+        """Ask until cancelled; call ``update`` with the instances after each answer."""
+        while True:
+            try:
+                self._hear(await self._ask())
+            except OSError as exc:
+                self.error = f"{self._name.address.host} does not resolve: {exc.strerror or exc}"
+                complaints.log(logging.WARNING, "%s", self.error)
+            else:
+                self.error = ""
+                update([self._instance(address) for address in self._missing])
+            await trio.sleep(LEAST_PERIOD)
+            if self._missing:
+                with trio.move_on_after(PERIOD - LEAST_PERIOD):
+                    await self._is_wanted.wait()
+            self._is_wanted = trio.Event()
+
+    def _hear(self, addresses: list[str]) -> None:
+        self._missing = {
+            address: 0 if address in addresses else count + 1
+            for address, count in self._missing.items()
+            if address in addresses or count + 1 < PATIENCE
+        } | dict.fromkeys(addresses, 0)
+
+    async def _ask(self) -> list[str]:
+        host, port = self._name.address.host, self._name.address.port
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(each[4][0]) for each in found))

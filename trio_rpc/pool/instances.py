@@ -1,0 +1,92 @@
+"""The instances of a pool: how users name them, and how a pool shows them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import trio
+
+from trio_rpc.one_to_one.restart import Restart
+from trio_rpc.wire.limits import Limits
+
+__all__ = ["Instance", "InstanceState", "InstanceStatus", "Instances"]
+
+InstanceState: TypeAlias = Literal["connecting", "open", "suspect", "draining", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance of a service, and how to reach it. Most instances are given as URLs instead.
+
+    Attributes:
+        name: its name in :meth:`Pool.instances`, logs and errors. A pool has one session with each
+            name.
+        open: returns a block that owns a fresh channel to the instance. It gets the limits of the
+            session, of which ``max_packet`` and the times concern a channel. If it raises OSError,
+            :class:`RpcError` or an error of Trio's channels, the pool tries again later.
+        restart: how often the pool opens it again, and after which delays; None for always.
+    """
+
+    name: str
+    open: Callable[[Limits], AbstractAsyncContextManager[trio.abc.Channel[bytes]]]
+    restart: Restart | None = None
+
+
+class Instances(Protocol):
+    """The instances that there are now, and later: an async iterable of all of them.
+
+    Each item is the whole collection: URLs (``"tcp://10.0.0.1:5000"``), commands
+    (``"exec:python worker.py"``) or :class:`Instance` objects. An instance that an item lacks is
+    drained: its calls end, and its session is closed. The pool takes the newest item, and reads
+    each as soon as it comes. If the iteration ends, the last item stays valid.
+
+    If the iteration raises OSError or an error of this library, the pool logs that, keeps the
+    instances that it knows, and iterates again after a pause. Any other exception is a bug, and is
+    raised by the block of :func:`open_pool`.
+
+    An async generator, or the receiving end of ``trio.open_memory_channel``, is such an object.
+
+    Example:
+        >>> async def from_file(path: trio.Path) -> AsyncGenerator[list[str], None]:
+        ...     while True:
+        ...         yield (await path.read_text()).split()
+        ...         await trio.sleep(10)
+        >>> async def main() -> None:
+        ...     async with trio_rpc.open_pool(from_file(trio.Path("market.txt"))) as pool:
+        ...         print(await pool.call("market.price", "BTC"))
+    """
+
+    def __aiter__(self) -> AsyncIterator[Collection[str | Instance]]:
+        """Begin to iterate over the collections of instances."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceStatus:
+    """One instance of a pool at this moment. :meth:`Pool.instances` returns it.
+
+    Attributes:
+        name: its URL, command or name. If one is given several times, ``#2`` and so on follow.
+        state: ``"connecting"`` while there is no session, also between two attempts; ``"open"``;
+            ``"suspect"`` if it owes an answer and has been silent for about a second, or its
+            session has lost its connection and may resume; ``"draining"`` if it leaves soon, or has
+            left and calls are in flight; ``"failed"`` if the pool makes no further attempt.
+        calls_in_flight: calls of this pool that it has not answered.
+        calls: calls that it was given so far.
+        failures: those that failed with an error of this library, and that it had not begun, or of
+            which that is unknown.
+        error: why there is no session, in one line; "" if there is one.
+        retry_in: seconds until the next attempt to open a session; None if none is planned.
+        pid: the id of its process, if the pool has started it.
+    """
+
+    name: str
+    state: InstanceState
+    calls_in_flight: int
+    calls: int
+    failures: int
+    error: str = ""
+    retry_in: float | None = None
+    pid: int | None = None

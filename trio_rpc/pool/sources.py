@@ -1,0 +1,115 @@
+"""Sources of instances: they tell a pool which instances there are, now and later."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import trio
+
+from trio_rpc.errors import RpcError
+from trio_rpc.pool.instances import Instance, Instances
+from trio_rpc.util.rate_limited_log import RateLimitedLog
+from trio_rpc.util.reconnect import keep_connected
+
+__all__ = ["FixedSource", "GivenSource", "Source"]
+
+FIRST_DELAY = 0.1
+MAX_DELAY = 10.0
+
+
+class Source(Protocol):
+    """Tells a pool which instances there are."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there will be no other instances."""
+
+    @property
+    def error(self) -> str:
+        """Why it has not told anything new, in one line; "" if it has."""
+
+    def ask_again(self) -> None:
+        """Look for instances now, since a session is lost."""
+
+    async def run(
+        self, update: Callable[[Iterable[Instance]], None], complaints: RateLimitedLog
+    ) -> None:
+        """Call ``update`` with all instances, now and after each change.
+
+        Args:
+            update: takes the whole collection.
+            complaints: logs errors that may pass.
+        """
+
+
+class FixedSource:
+    """The instances that were given as URLs and commands.
+
+    Args:
+        instances: the instances.
+    """
+
+    is_fixed = True
+    error = ""
+
+    def __init__(self, instances: list[Instance]) -> None:
+        self._instances = instances
+
+    def ask_again(self) -> None:
+        """Do nothing."""
+
+    async def run(
+        self, update: Callable[[Iterable[Instance]], None], _complaints: RateLimitedLog
+    ) -> None:
+        """Tell the instances once."""
+        update(self._instances)
+        await trio.lowlevel.checkpoint()
+
+
+class GivenSource:
+    """The instances that an object of the user tells: see :class:`Instances`.
+
+    Args:
+        given: the object.
+        instances: makes instances of one of its collections.
+    """
+
+    def __init__(
+        self, given: Instances, instances: Callable[[Iterable[Any]], list[Instance]]
+    ) -> None:
+        self.is_fixed = False
+        self.error = ""
+        self._given = given
+        self._instances = instances
+
+    def ask_again(self) -> None:
+        """Do nothing, since the object tells each change."""
+
+    async def run(
+        self, update: Callable[[Iterable[Instance]], None], complaints: RateLimitedLog
+    ) -> None:
+        """Read collections until there are no more."""
+
+        async def read() -> bool:
+            collections = aiter(self._given)
+            try:
+                async for collection in collections:
+                    update(self._instances(collection))
+                    self.error = ""
+            except (OSError, RpcError, trio.BrokenResourceError) as exc:
+                self.error = f"the instances are not known: {exc}"
+                complaints.log(logging.WARNING, "%s", self.error)
+                return False
+            finally:
+                if inspect.isasyncgen(collections):
+                    with trio.CancelScope(shield=True):  # a generator that waits is over already
+                        await collections.aclose()
+            scope.cancel(reason="there will be no other instances")
+            return True
+
+        with trio.CancelScope() as scope:
+            await keep_connected(read, first_delay=FIRST_DELAY, max_delay=MAX_DELAY)
+        self.is_fixed = True
