@@ -1,0 +1,75 @@
+"""The soak itself notices what it is there to notice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.soak.ledger import compare
+from tests.soak.levels import Levels
+
+
+def lines(path, *texts):
+    path.write_text("".join(f"{text} somewhere\n" for text in texts))
+    return path
+
+
+def faults(tmp_path, *, asked, ran):
+    return compare(lines(tmp_path / "asked", *asked), lines(tmp_path / "ran", *ran)).faults
+
+
+def test_calls_whose_handlers_ran_once_and_ended_in_time_are_right(tmp_path):
+    asked = ["1 returned 30", "2 not_started 31", "3 unknown 32", "4 stopped 33", "5 raised 34"]
+    ran = [f"{label} {what}" for label in (1, 3, 5) for what in ("begin 10", "end 20")]
+    assert faults(tmp_path, asked=asked, ran=ran) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "ran", "fault"),
+    [
+        (["1 returned 30"], ["1 begin 1", "1 end 2"] * 2, "call 1 ran 2 times"),
+        (["1 unknown 30"], ["1 begin 1", "1 end 2"] * 2, "call 1 ran 2 times"),
+        (["1 returned 3"], ["1 begin 1", "1 end 4"], "before its handler had ended"),
+        (["1 stopped 3"], ["1 begin 1"], "before its handler had ended"),
+        (["1 returned 3"], [], "its handler did not run"),
+        (["1 not_started 3"], ["1 begin 1", "1 end 2"], "was told that it did not"),
+        (["1 unknown 3", "1 returned 4"], ["1 begin 1", "1 end 2"], "has 2 outcomes"),
+        ([], ["1 begin 1", "1 end 2"], "call 1 has no outcome"),
+        (["1 went_on 3", "1 stopped 9"], ["1 begin 1", "1 end 4"], "before its handler had ended"),
+    ],
+)
+def test_each_fault_of_the_ledgers_is_told(tmp_path, asked, ran, fault):
+    (told,) = faults(tmp_path, asked=asked, ran=ran)
+    assert fault in told
+
+
+def levels_of(function):
+    levels = Levels(pid=0)
+    levels.samples = [(at, function(at)) for at in range(600)]
+    return levels
+
+
+def test_memory_that_grows_all_the_time_is_told():
+    assert not levels_of(lambda at: 100 + at / 30).is_level(60)
+
+
+def test_memory_that_grows_first_or_comes_and_goes_is_level():
+    assert levels_of(lambda at: 100 + min(at, 60)).is_level(60)
+    assert levels_of(lambda at: 100 + at % 5 * 10).is_level(60)
+
+
+@pytest.mark.slow
+def test_a_few_seconds_of_it_run_without_a_fault():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak", "--minutes", "0.1", "--seed", "1", "--json"],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert result["faults"] == []
+    assert result["outcomes"]["returned"] > 0
