@@ -447,7 +447,7 @@ EXCHANGES = [
     ends("an Item after the EndOfItems", GIVEN, fields(21, 1), fields(20, 1, 4),
          replies=[PULLED, [5, 1], [3, 1, 0]]),
     ends("an Item without credit", fields(1, 1, "test.chat", [msgpack.ExtType(32, fields(2, 0))], {}, {"stream": [1, 99]}),
-         fields(20, 1, "a") * 1100, replies=[CHAT_PULLED, [20, 1, "a"], STOPPED]),
+         fields(20, 1, "a"), fields(20, 1, "a") * 1100, replies=[CHAT_PULLED, [20, 1, "a"], STOPPED]),
     ends("a second EndOfItems", GIVEN, fields(21, 1), fields(21, 1),
          replies=[PULLED, [5, 1], [3, 1, 0]]),
     ends("a reference in an Item", GIVEN, fields(20, 1, msgpack.ExtType(32, fields(1, 0))),

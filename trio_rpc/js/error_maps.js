@@ -1,0 +1,86 @@
+/** Errors to the maps of docs/protocol.md, section 13, and back. */
+
+import * as e from "./errors.js";
+import { forPeople } from "./protocol.js";
+
+const CLASSES = {
+  method_not_found: e.MethodNotFound,
+  overloaded: e.Overloaded,
+  unavailable: e.Unavailable,
+  cancelled: e.RemoteCancelled,
+  deadline: e.RemoteCancelled,
+};
+/** The codes of errors that a handler cannot have caused, with their classes. */
+const BEGUN = new Set(["raised", "cancelled", "deadline", "internal"]);
+const BAD_MAP = "the other end described its error in a way that cannot be understood";
+
+/** Makes the error that a ReplyErr stands for. */
+export function fromMap(map) {
+  if (!isMap(map)) return new e.DecodeError(BAD_MAP);
+  const { code, message, parameter = "" } = map;
+  const begun = map.started ?? (BEGUN.has(code) || !CLASSES[code] && code !== "invalid_arguments");
+  const fate = begun ? (isKnown(code) ? e.Fate.STOPPED : e.Fate.UNKNOWN) : e.Fate.NOT_STARTED;
+  if (code === "raised") return raised(map, fate) ?? new e.DecodeError(BAD_MAP);
+  if (code === "invalid_arguments") return new e.InvalidArguments(message, parameter, { fate });
+  if (Object.hasOwn(CLASSES, code)) return new CLASSES[code](message, { fate });
+  return new e.RemoteError("internal", message, { fate, remoteTraceback: map.traceback });
+}
+
+function isKnown(code) {
+  return BEGUN.has(code) || code === "invalid_arguments" || Object.hasOwn(CLASSES, code);
+}
+
+const isText = (value) => typeof value === "string";
+const optional = (value, test) => value === undefined || test(value);
+
+function isMap(map) {
+  return isText(map.code) && isText(map.message) && optional(map.traceback, isText) &&
+    optional(map.started, (value) => typeof value === "boolean") && optional(map.parameter, isText);
+}
+
+function raised(map, fate, depth = 0) {
+  const { type, message, args, fields, notes = [], errors } = map;
+  const fits = isText(type) && Array.isArray(notes) && notes.every(isText) &&
+    optional(args, Array.isArray) && depth < 16;
+  if (!fits) return null;
+  const more = { fate, args, fields, notes, remoteTraceback: map.traceback };
+  if (errors !== undefined) {
+    if (!Array.isArray(errors) || errors.length === 0) return null;
+    more.errors = errors.map((part) =>
+      part?.code === "raised" && isMap(part) ? raised(part, fate, depth + 1) : null);
+    if (more.errors.includes(null)) return null;
+  }
+  return new e.RemoteError(type, message, more);
+}
+
+/** Makes the map for arguments that do not fit. */
+export function invalidArguments({ message, parameter }) {
+  return { code: "invalid_arguments", message, ...(parameter ? { parameter } : {}) };
+}
+
+/** Makes the map that a handler's error is sent as. */
+export function toMap(error) {
+  if (error instanceof e.RemoteError) {
+    const { typeName: type, message, args, fields, errors } = error;
+    const rest = errors ? { errors: errors.map(toMap) } : {};
+    return { code: "raised", type, message, args, fields, ...rest, ...notesOf(error) };
+  }
+  if (error instanceof Error) {
+    return { code: "raised", type: String(error.name), message: String(error.message), ...notesOf(error) };
+  }
+  return { code: "raised", type: "thrown", message: shown(error) };
+}
+
+function shown(value) {
+  try {
+    return String(value);
+  } catch {
+    return "an object that cannot be shown";
+  }
+}
+
+function notesOf(error) {
+  const notes = Array.isArray(error.notes) ? error.notes.map(shown) : [];
+  if (error.cause !== undefined) notes.push(`caused by ${shown(error.cause)}`);
+  return notes.length ? { notes: notes.slice(0, 100).map((note) => forPeople(note, 1000)) } : {};
+}

@@ -1,0 +1,425 @@
+/** The calls and notifications that this end serves. */
+
+import { LocalProtocolError } from "./errors.js";
+import { invalidArguments, toMap } from "./error_maps.js";
+import { ItemStream, iteratorOf, sendItems } from "./items.js";
+import { Caller, OutgoingCall, readableOf } from "./outgoing.js";
+import { Window } from "./protocol.js";
+import { buildTable, DUPLEX, entryOf, NOTIFICATION, STREAM } from "./services.js";
+import { Timer } from "./timer.js";
+import { Reference } from "./values.js";
+
+const CREDIT = [1024, 1024 * 1024];
+/** The errors by which a stopped handler ends: its own signal, or that of a call that it waited for. */
+const STOPS = new Set(["AbortError", "TimeoutError", "SessionBroken", "SessionClosed"]);
+
+/** What a handler knows of its call, and how it makes calls of its own within it. */
+export class Call extends Caller {
+  #incoming;
+
+  constructor(incoming) {
+    super(incoming.place());
+    this.#incoming = incoming;
+  }
+
+  get session() {
+    return this.#incoming.session.facade;
+  }
+
+  get method() {
+    return this.#incoming.request.method;
+  }
+
+  /** Aborted when the caller cancels, its deadline passes, or the session ends. */
+  get signal() {
+    return this.#incoming.signal;
+  }
+
+  get metadata() {
+    return this.#incoming.request.context.metadata ?? {};
+  }
+
+  /** The milliseconds that are left, or Infinity. */
+  get timeLeft() {
+    return this.#incoming.timeLeft();
+  }
+
+  /** Reports that a `startable` method is ready. */
+  started(value) {
+    this.#incoming.started(value);
+  }
+}
+
+/**
+ * A call that the other end has made, or a notification (without an id).
+ *
+ * Its handler begins at once, in the order of arrival (law 9). When it has ended, the calls that it
+ * has made and not awaited are cancelled, and only then is the terminal message sent (laws 1 and 4).
+ */
+export class IncomingCall {
+  #controller = null;
+  #timer = null;
+  #due = Infinity;
+  #children = new Set();
+  #wake = null;
+  #resolveEnded;
+  #hasEnded = false;
+  isStopped = false;
+  stopCode = "";
+  reason;
+  window = null;
+  awaitsStarted = false;
+  /** The calls that are made in this one, if it is a scope. */
+  members = null;
+  /** Closes the source of the items, if it is a stream. */
+  close = null;
+
+  constructor(session, request) {
+    this.session = session;
+    this.request = request;
+    this.ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+    const { deadline, stream, task_status: isAwaited } = request.context;
+    if (stream) this.window = new Window(stream);
+    this.awaitsStarted = isAwaited === true;
+    if (deadline !== undefined) {
+      this.#due = performance.now() + deadline * 1000;
+      const passed = new DOMException("the deadline of the call has passed", "TimeoutError");
+      this.#timer = new Timer(deadline * 1000, () => this.stop("deadline", passed));
+    }
+  }
+
+  get signal() {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.isStopped) this.#controller.abort(this.reason);
+    }
+    return this.#controller.signal;
+  }
+
+  timeLeft() {
+    return this.#due === Infinity ? Infinity : Math.max(0, this.#due - performance.now());
+  }
+
+  /** The place from which the handler calls. */
+  place() {
+    const { context } = this.request;
+    return {
+      session: this.session,
+      signals: [this.signal],
+      context: { depth: (context.depth ?? 0) + 1, ...(this.request.id ? { parent: this.request.id } : {}) },
+      metadata: context.metadata,
+      deadline: () => this.timeLeft(),
+      add: (call) => this.add(call),
+    };
+  }
+
+  /** Makes the call of a function or a stream that came with this call, or with its scope. */
+  use(number, args, stream) {
+    const { method, context } = this.request;
+    const owner = context.scope === undefined ? this : this.session.protocol.incoming.get(context.scope);
+    if (!owner || owner.#hasEnded) throw new LocalProtocolError("the call that this came with has ended");
+    const { context: basis, metadata } = this.place();
+    const entries = { ...basis, parent: owner.request.id, callback: number };
+    if (stream) entries.stream = CREDIT;
+    if (metadata) entries.metadata = metadata;
+    if (this.timeLeft() !== Infinity) entries.deadline = this.timeLeft() / 1000;
+    const signals = owner === this || this.#hasEnded ? [owner.signal] : [this.signal, owner.signal];
+    const call = new OutgoingCall(this.session, { method, args, kwargs: {}, context: entries }, { signals });
+    call.isPull = stream;
+    (this.#hasEnded ? owner : this).add(call);
+    return call;
+  }
+
+  add(call) {
+    this.#children.add(call);
+    const remove = () => this.#children.delete(call);
+    call.settled.then(remove, remove);
+  }
+
+  // ── running ──
+
+  /** Runs the handler. @param {object} entry of the table, or of a callback */
+  run(entry, iterator = null) {
+    let [args, result] = [[], null];
+    try {
+      if (!entry.isScope) args = entry.bind(this.request.args, this.request.kwargs);
+    } catch (error) {
+      return this.refuse(invalidArguments(error));
+    }
+    try {
+      result = this.#invoke(entry, args, iterator);
+    } catch (error) {
+      return this.#finish(true, error);
+    }
+    if (typeof result?.then === "function") {
+      result.then((value) => this.#finish(false, value), (error) => this.#finish(true, error));
+    } else {
+      this.#finish(false, result);
+    }
+  }
+
+  #invoke(entry, args, iterator) {
+    if (entry.isScope) return this.#holdScope();
+    if (iterator !== null) return sendItems(this, iterator);
+    const run = (...given) => (entry.takesCall ? entry.run(new Call(this), ...given) : entry.run(...given));
+    if (entry.kind === DUPLEX) return this.#runDuplex(run, args);
+    if (entry.kind !== STREAM) return run(...args);
+    const source = run(...args);
+    if (typeof source?.then !== "function") return sendItems(this, iteratorOf(source));
+    return source.then((found) => sendItems(this, iteratorOf(found)));
+  }
+
+  async #holdScope() {
+    this.members = new Set();
+    await new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+    await Promise.all([...this.members].map((call) => call.ended));
+    throw this.reason;
+  }
+
+  async #runDuplex(run, [incoming, ...args]) {
+    const writable = new WritableStream({
+      write: async (value) => {
+        while (!this.mayPass && !this.isStopped) await this.wait();
+        if (this.isStopped) throw this.reason;
+        this.item(value);
+      },
+      close: () => {
+        this.window = null;
+        this.session.protocol.endOfItems(this.request.id);
+        this.session.wake();
+      },
+    });
+    await run({ readable: readableOf(incoming), writable }, ...args);
+  }
+
+  get mayPass() {
+    return this.window.isOpen && this.session.protocol.hasRoom;
+  }
+
+  /** Waits for credit, for room in the queue, or until the call is stopped. */
+  async wait() {
+    if (!this.session.protocol.hasRoom) return this.session.room();
+    await new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
+  rouse() {
+    this.#wake?.();
+  }
+
+  item(value) {
+    this.session.protocol.item(this.request.id, this.window, value);
+    this.session.wake();
+  }
+
+  started(value = null) {
+    if (!this.awaitsStarted) return; // the caller does not wait for it
+    this.awaitsStarted = false;
+    this.#timer?.stop();
+    this.#due = Infinity;
+    this.session.protocol.started(this.request.id, value);
+    this.session.wake();
+  }
+
+  // ── its end ──
+
+  /** Tells the handler to stop. @param {string} code of the error that its caller then gets */
+  stop(code, reason) {
+    if (this.isStopped || this.#hasEnded) return;
+    Object.assign(this, { isStopped: true, stopCode: code, reason });
+    this.#controller?.abort(reason);
+    for (const member of this.members ?? []) member.stop(code, reason);
+    this.close?.().catch(() => {}); // `sendItems` gets the same error
+    this.rouse();
+  }
+
+  async #finish(isFailed, value) {
+    this.#timer?.stop();
+    if (this.#children.size) await this.#endChildren();
+    this.#hasEnded = true;
+    this.session.calls.answer(this, isFailed, value);
+    this.#resolveEnded();
+  }
+
+  /** Answers a call whose handler has not begun. */
+  refuse(map) {
+    this.#timer?.stop();
+    this.#hasEnded = true;
+    this.session.calls.answerWith(this, map);
+    this.#resolveEnded();
+  }
+
+  async #endChildren() {
+    const over = new LocalProtocolError("the handler that made this call has ended");
+    const children = [...this.#children];
+    for (const child of children) child.cancel(over);
+    // Streams that were pulled are not awaited: their source belongs to the caller of this call.
+    await Promise.all(children.filter((child) => !child.isPull).map((child) => child.settled.catch(() => {})));
+  }
+
+  isStop(error) {
+    return this.isStopped && (error === this.reason || STOPS.has(error?.name));
+  }
+}
+
+/** All calls and notifications of the other end, from their arrival until they are answered. */
+export class IncomingCalls {
+  #session;
+  #table;
+  #holder = null;
+  /** Bound: the notifications that Hello grants. */
+  notifications = new Set();
+
+  constructor(session, services) {
+    this.#session = session;
+    this.#table = buildTable(services);
+  }
+
+  /** Returns what makes the functions and streams that stand for the references of a Request. */
+  refer(id) {
+    const holder = (this.#holder = { id, call: null });
+    return (kind, number) => {
+      if (kind === 1) {
+        return async (...args) => {
+          const call = holder.call.use(number, args.map((value) => value ?? null), false);
+          call.begin();
+          return call.settled;
+        };
+      }
+      if (kind === 2) return new ItemStream((items) => this.#pull(holder.call, number, items));
+      return new Reference(kind, number);
+    };
+  }
+
+  #pull(incoming, number, items) {
+    const call = incoming.use(number, [], true);
+    call.items = items;
+    call.begin();
+    return call;
+  }
+
+  request(request) {
+    const { id, context } = request;
+    const call = new IncomingCall(this.#session, request);
+    this.#session.protocol.incoming.set(id, call);
+    if (this.#holder?.id === id) this.#holder.call = call;
+    const refusal = context.callback === undefined ? this.#runMethod(call) : this.#runCallback(call);
+    if (!refusal) return;
+    const [code, message, more] = refusal;
+    call.refuse({ code, message, ...more });
+  }
+
+  /** Runs a method of the table, or returns code and text of the error that refuses it. */
+  #runMethod(call) {
+    const { method, context, args, kwargs, unreadable } = call.request;
+    const entry = this.#table.get(method);
+    const isOpened = entry?.kind === STREAM || entry?.kind === DUPLEX;
+    if (entry === undefined || entry.kind === NOTIFICATION || isOpened !== (context.stream !== undefined)) {
+      return ["method_not_found", `there is no ${context.stream ? "stream" : "method"} '${method}'`];
+    }
+    if (unreadable) return ["invalid_arguments", `an argument cannot be read: ${unreadable.message}`];
+    if (context.task_status && !entry.isStartable) return ["invalid_arguments", "it does not report its start"];
+    if (entry.isScope && (args.length || Object.keys(kwargs ?? {}).length)) {
+      return ["invalid_arguments", "a scope has no arguments"];
+    }
+    if (entry.kind === DUPLEX && !(args[0] instanceof ItemStream)) {
+      return ["invalid_arguments", "the first argument of a duplex is a stream"];
+    }
+    if (context.scope !== undefined && !this.#join(call, context.scope)) {
+      return ["invalid_arguments", "its scope has ended, or is not a scope"];
+    }
+    call.run(entry);
+  }
+
+  #join(call, id) {
+    const scope = this.#session.protocol.incoming.get(id);
+    if (!scope?.members || scope.isStopped) return false;
+    scope.members.add(call);
+    call.ended.then(() => scope.members.delete(call));
+    return true;
+  }
+
+  #runCallback(call) {
+    const { parent: id, callback, stream } = call.request.context;
+    const parent = this.#session.protocol.outgoing.get(id);
+    const reference = parent?.references.get(callback);
+    if (reference?.kind !== (stream ? 2 : 1)) return ["method_not_found", "there is no such callback"];
+    if (parent.isCancelling) return ["cancelled", "the call of this callback is cancelled", { started: false }];
+    if (stream && call.request.args.length) return ["invalid_arguments", "a stream has no arguments"];
+    if (reference.isBusy) {
+      const busy = { type: "trio.BusyResourceError", started: false };
+      return ["raised", "another task pulls this stream", busy];
+    }
+    parent.callbacks.add(call);
+    call.ended.then(() => parent.callbacks.delete(call));
+    if (!stream) return call.run(entryOf(reference.target));
+    reference.iterator ??= iteratorOf(reference.target);
+    reference.isBusy = true;
+    call.ended.then(() => (reference.isBusy = false));
+    call.run(entryOf(() => {}), reference.iterator);
+  }
+
+  notification(message) {
+    const entry = this.#table.get(message.method);
+    const call = new IncomingCall(this.#session, message);
+    this.notifications.add(call);
+    if (entry?.kind === NOTIFICATION && !message.unreadable) call.run(entry);
+    else call.refuse({ message: "it is unknown, or its arguments cannot be read" });
+  }
+
+  #endNotification(call, problem) {
+    this.notifications.delete(call);
+    if (problem !== undefined) this.#session.report(`the notification ${call.request.method} failed`, problem);
+    this.#session.protocol.grantNotification();
+    this.#session.wake();
+    this.#session.settle();
+  }
+
+  // ── answering ──
+
+  answer(call, isFailed, value) {
+    const { id, context } = call.request;
+    if (!id) return this.#endNotification(call, isFailed && !call.isStop(value) ? value : undefined);
+    if (isFailed) return this.answerWith(call, this.#mapOf(call, value));
+    try {
+      this.#session.protocol.reply(id, context.stream ? null : value ?? null);
+    } catch (error) {
+      return this.answerWith(call, { code: "internal", message: `the result cannot be sent: ${error.message}` });
+    }
+    this.#session.wake();
+    this.#session.settle();
+  }
+
+  #mapOf(call, error) {
+    if (!call.isStop(error)) return toMap(error);
+    const message = call.stopCode === "deadline" ? "the deadline has passed" : "cancelled by the caller";
+    return { code: call.stopCode, message, started: true };
+  }
+
+  answerWith(call, map) {
+    const { id } = call.request;
+    if (!id) return this.#endNotification(call, map.message);
+    const { protocol } = this.#session;
+    try {
+      protocol.replyError(id, map);
+    } catch (error) { // its arguments, fields or notes cannot be sent
+      const { code, message, type } = map;
+      const notes = [`the rest of the error cannot be sent: ${error.message}`];
+      protocol.replyError(id, { code, message, ...(type ? { type, notes } : {}) });
+    }
+    this.#session.wake();
+    this.#session.settle();
+  }
+
+  /** Stops everything, and returns a promise of its end. */
+  stop(reason) {
+    const running = [...this.#session.protocol.incoming.values(), ...this.notifications].filter(Boolean);
+    for (const call of running) call.stop("cancelled", reason);
+    return Promise.all(running.map((call) => call.ended));
+  }
+}
