@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import loads, streaming
 from benchmarks.interface import Calls, Ready, Target, Turns
 from benchmarks.loops import TRIO, Loop
-from benchmarks.parts import PARTS, Load, expand
+from benchmarks.parts import GROUPS, PARTS, Load, expand
 
 __all__ = ["Adapter", "adapter", "peer", "trio_adapter"]
 
@@ -87,7 +87,8 @@ def peer(
     **functions: Any,
 ) -> Adapter:
     """Make the adapter of a peer. The tables of peers also show the parts that it lacks."""
-    texts = {part.key: "-" for part in PARTS.values() if part.peers}
+    others = GROUPS["websockets"]  # only for those that use WebSockets
+    texts = {part.key: "-" for part in PARTS.values() if part.peers and part.key not in others}
     if not_cancelled:
         texts["cancel"] = "not propagated"
     for group, text in (lacks or {}).items():

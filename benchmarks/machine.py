@@ -34,6 +34,10 @@ PEERS = (
     "Pyro5",
     "zerorpc",
     "pycapnp",
+    "protobuf",
+    "pyzmq",
+    "websockets",
+    "trio-jsonrpc",
 )
 """Packages whose versions the report names, if they are installed."""
 

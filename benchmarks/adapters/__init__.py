@@ -33,12 +33,22 @@ MODULES = (
     "peer_pyro5",
     "peer_zerorpc",
     "peer_pycapnp",
+    "peer_pyzmq",
+    "peer_multiprocessing",
+    "peer_jsonrpc_websockets",
+    "peer_trio_jsonrpc",
     "transports",
     "child",
     "forwarded",
     "gateway",
     "browser",
 )
+
+UNUSABLE = {
+    "tractor": "its newest release, 0.1.0a5, imports trio.MultiError, which Trio has removed",
+    "purerpc": "its newest release, 0.8.0, requires h2 3, which lacks what hypercorn requires of h2",
+}
+"""Libraries that cannot be measured beside the others, with the reason."""
 
 
 def _adapters(module: str) -> tuple[Adapter, ...]:
@@ -54,7 +64,7 @@ def find(module: str, name: str) -> Adapter:
 def available() -> tuple[list[tuple[str, Adapter]], dict[str, str]]:
     """Return (module, adapter) of all importable modules, and module -> reason of the others."""
     found: list[tuple[str, Adapter]] = []
-    absent: dict[str, str] = {}
+    absent = dict(UNUSABLE)
     for module in MODULES:
         try:
             found += [(module, adapter) for adapter in _adapters(module)]

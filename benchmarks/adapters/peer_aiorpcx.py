@@ -1,6 +1,6 @@
 """aiorpcX: JSON-RPC on asyncio, with a line for each message. Both ends may call.
 
-Bytes are sent as base64, because JSON has no bytes. The limits that protect a public server are
+Bytes are sent as base64, because JSON has no bytes, and dataclasses as objects. The limits that protect a public server are
 lifted: its cost accounting, the size of a line, and the number of concurrent requests.
 """
 
@@ -18,6 +18,7 @@ import aiorpcx
 from benchmarks.adapter import peer
 from benchmarks.interface import Calls, Ready
 from benchmarks.loops import ASYNCIO
+from benchmarks.payloads import Order, Quote, plain
 
 __all__ = ["ADAPTERS"]
 
@@ -36,11 +37,24 @@ class Bench(Session):
     """The service."""
 
     async def handle_request(self, request: Any) -> Any:
-        handlers = {"echo": self.echo, "call_back": self.call_back}
+        handlers = {
+            "echo": self.echo,
+            "quote": self.quote,
+            "orders": self.orders,
+            "call_back": self.call_back,
+        }
         return await aiorpcx.handler_invocation(handlers.get(request.method), request)()
 
     async def echo(self, value: str) -> str:
         return value
+
+    async def quote(self, value: dict[str, Any]) -> dict[str, Any]:
+        quote = Quote(**value)
+        return plain(quote)
+
+    async def orders(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        orders = [Order(**one) for one in value]
+        return [plain(one) for one in orders]
 
     async def call_back(self, count: int, callers: int) -> None:
         async def loop() -> None:
@@ -80,13 +94,22 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
         async def large(value: bytes) -> bytes:
             return b64decode(await session.send_request("echo", [b64encode(value).decode()]))
 
+        async def quote(value: Quote) -> Quote:
+            return Quote(**await session.send_request("quote", [plain(value)]))
+
+        async def orders(value: list[Order]) -> list[Order]:
+            objects = [plain(one) for one in value]
+            return [Order(**one) for one in await session.send_request("orders", [objects])]
+
         async def call_back(
             function: Callable[[str], Awaitable[str]], count: int, callers: int
         ) -> None:
             session.function = function
             await session.send_request("call_back", [count, callers])
 
-        yield Calls(echo=echo, large=large, call_back=call_back)
+        yield Calls(
+            echo=echo, value=echo, quote=quote, orders=orders, large=large, call_back=call_back
+        )
 
 
 ADAPTERS = (
@@ -94,7 +117,7 @@ ADAPTERS = (
         ASYNCIO,
         "aiorpcx",
         "aiorpcX (JSON)",
-        "one flights sizes sessions callbacks beside",
+        "one structures flights sizes sessions callbacks beside",
         not_cancelled=True,
         serve=serve,
         open_client=open_client,

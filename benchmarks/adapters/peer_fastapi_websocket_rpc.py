@@ -21,6 +21,7 @@ from fastapi_websocket_rpc.logger import LoggingModes, logging_config
 from benchmarks.adapter import peer
 from benchmarks.interface import Calls, Ready
 from benchmarks.loops import ASYNCIO
+from benchmarks.payloads import Order, Quote, plain
 
 __all__ = ["ADAPTERS"]
 
@@ -39,6 +40,19 @@ class Bench(RpcMethodsBase):  # type: ignore[misc] # it has no types
 
     async def echo(self, value: str) -> str:
         return value
+
+    # Results are validated by these annotations, which may only name built-in types.
+    async def value(self, value: Any) -> dict | list:  # type: ignore[type-arg]
+        found: dict[str, Any] = value
+        return found
+
+    async def quote(self, value: dict[str, Any]) -> dict:  # type: ignore[type-arg]
+        quote = Quote(**value)
+        return plain(quote)
+
+    async def orders(self, value: list[dict[str, Any]]) -> list:  # type: ignore[type-arg]
+        orders = [Order(**one) for one in value]
+        return [plain(one) for one in orders]
 
     async def call_back(self, count: int, callers: int) -> str:
         async def loop() -> None:
@@ -92,6 +106,17 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
         async def echo(value: str) -> Any:
             return (await client.call("echo", {"value": value})).result
 
+        async def value(value: Any) -> Any:
+            return (await client.call("value", {"value": value})).result
+
+        async def quote(value: Quote) -> Quote:
+            return Quote(**(await client.call("quote", {"value": plain(value)})).result)
+
+        async def orders(value: list[Order]) -> list[Order]:
+            objects = [plain(one) for one in value]
+            reply = await client.call("orders", {"value": objects})
+            return [Order(**one) for one in reply.result]
+
         async def large(value: bytes) -> bytes:
             return b64decode(await echo(b64encode(value).decode()))
 
@@ -104,7 +129,9 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
             await client.call("call_back", {"count": count, "callers": callers})
             await mine.done.wait()
 
-        yield Calls(echo=echo, large=large, call_back=call_back)
+        yield Calls(
+            echo=echo, value=value, quote=quote, orders=orders, large=large, call_back=call_back
+        )
 
 
 ADAPTERS = (
@@ -112,7 +139,7 @@ ADAPTERS = (
         ASYNCIO,
         "fastapi-websocket-rpc",
         "fastapi-websocket-rpc (JSON)",
-        "one ws-one flights websocket sizes sessions callbacks beside",
+        "one structures websockets flights sizes sessions callbacks beside",
         not_cancelled=True,
         serve=serve,
         open_client=open_client,

@@ -1,12 +1,14 @@
 """grpcio with its asyncio API, and with generic handlers instead of generated code.
 
 Serializers do as little as possible: strings as UTF-8, bytes unchanged, numbers as eight bytes.
-Each client gets its own connection. The server cannot call its client.
+Each client gets its own connection. The server cannot call its client. Dataclasses travel as Protocol
+Buffers, and dicts as JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +18,7 @@ import grpc
 import grpc.aio
 
 from benchmarks.adapter import peer
+from benchmarks.adapters import protobuf_messages as protobuf
 from benchmarks.interface import Calls, Exchange, Ready
 from benchmarks.loops import ASYNCIO
 
@@ -44,6 +47,10 @@ def from_number(number: int) -> bytes:
 
 def to_number(data: bytes) -> int:
     return int.from_bytes(data, "big")
+
+
+def from_json(value: Any) -> bytes:
+    return json.dumps(value).encode()
 
 
 def same(data: bytes) -> bytes:
@@ -87,6 +94,9 @@ class Bench:
             "Bench",
             {
                 "echo": unary(self.echo, to_text, from_text),
+                "value": unary(self.echo, json.loads, from_json),
+                "quote": unary(self.echo, protobuf.to_quote, protobuf.from_quote),
+                "orders": unary(self.echo, protobuf.to_orders, protobuf.from_orders),
                 "large": unary(self.echo, same, same),
                 "hang": unary(self.hang, same, same),
                 "running": unary(self.running, same, from_number),
@@ -146,6 +156,9 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
 
         yield Calls(
             echo=channel.unary_unary("/Bench/echo", str.encode, to_text),
+            value=channel.unary_unary("/Bench/value", from_json, json.loads),
+            quote=channel.unary_unary("/Bench/quote", protobuf.from_quote, protobuf.to_quote),
+            orders=channel.unary_unary("/Bench/orders", protobuf.from_orders, protobuf.to_orders),
             large=channel.unary_unary("/Bench/large", same, same),
             hang=hang_once,
             running=count,
@@ -160,7 +173,7 @@ ADAPTERS = (
         ASYNCIO,
         "grpcio",
         "grpcio (asyncio)",
-        "one flights sizes sessions cancel stream exchange mixed beside",
+        "one structures flights sizes sessions cancel stream exchange mixed beside",
         serve=serve,
         open_client=open_client,
     ),

@@ -1,6 +1,7 @@
 """grpclib: gRPC in Python on asyncio, with a small codec instead of generated code.
 
-Its codec does as little as possible: strings as UTF-8, bytes unchanged, numbers as eight bytes.
+Its codec does as little as possible: strings as UTF-8, bytes unchanged, numbers as eight bytes, dicts
+as JSON and dataclasses as Protocol Buffers.
 The server cannot call its client. A connection has at most 100 streams at once, which no setting
 changes. Further callers wait.
 """
@@ -8,7 +9,8 @@ changes. Further callers wait.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,10 +21,26 @@ from grpclib.encoding.base import CodecBase
 from grpclib.server import Server
 
 from benchmarks.adapter import peer
+from benchmarks.adapters import protobuf_messages as protobuf
 from benchmarks.interface import Calls, Exchange, Ready
 from benchmarks.loops import ASYNCIO
+from benchmarks.payloads import Order, Quote
 
 __all__ = ["ADAPTERS"]
+
+
+FROM: dict[Any, Callable[[Any], bytes]] = {
+    int: lambda number: number.to_bytes(8, "big"),
+    dict: lambda value: json.dumps(value).encode(),
+    Quote: protobuf.from_quote,
+    Order: protobuf.from_orders,
+}
+TO: dict[Any, Callable[[bytes], Any]] = {
+    int: lambda data: int.from_bytes(data, "big"),
+    dict: json.loads,
+    Quote: protobuf.to_quote,
+    Order: protobuf.to_orders,
+}
 
 
 class Codec(CodecBase):  # type: ignore[misc] # its base has no types if it is not installed
@@ -33,13 +51,15 @@ class Codec(CodecBase):  # type: ignore[misc] # its base has no types if it is n
     def encode(self, message: Any, message_type: Any) -> bytes:
         if message_type is str:
             return str.encode(message)
-        data: bytes = message.to_bytes(8, "big") if message_type is int else message
-        return data
+        if message_type is bytes:
+            raw: bytes = message
+            return raw
+        return FROM[message_type](message)
 
     def decode(self, data: bytes, message_type: Any) -> Any:
         if message_type is str:
             return str(data, "utf-8")
-        return int.from_bytes(data, "big") if message_type is int else data
+        return data if message_type is bytes else TO[message_type](data)
 
 
 class Bench:
@@ -63,6 +83,9 @@ class Bench:
         unary, stream = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
         return {
             "/Bench/echo": Handler(self.echo, unary, str, str),
+            "/Bench/value": Handler(self.echo, unary, dict, dict),
+            "/Bench/quote": Handler(self.echo, unary, Quote, Quote),
+            "/Bench/orders": Handler(self.echo, unary, Order, Order),
             "/Bench/large": Handler(self.echo, unary, bytes, bytes),
             "/Bench/items": Handler(self.items, stream, int, int),
             "/Bench/exchange": Handler(self.exchange, Cardinality.STREAM_STREAM, int, int),
@@ -108,6 +131,9 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
 
         yield Calls(
             echo=UnaryUnaryMethod(channel, "/Bench/echo", str, str),
+            value=UnaryUnaryMethod(channel, "/Bench/value", dict, dict),
+            quote=UnaryUnaryMethod(channel, "/Bench/quote", Quote, Quote),
+            orders=UnaryUnaryMethod(channel, "/Bench/orders", Order, Order),
             large=UnaryUnaryMethod(channel, "/Bench/large", bytes, bytes),
             items=items,
             exchange=exchange,
@@ -120,7 +146,7 @@ ADAPTERS = (
         ASYNCIO,
         "grpclib",
         "grpclib",
-        "one flights sizes sessions stream exchange mixed beside",
+        "one structures flights sizes sessions stream exchange mixed beside",
         lacks={"cancel": "at most 100 calls at once"},
         serve=serve,
         open_client=open_client,

@@ -19,6 +19,7 @@ import capnp
 from benchmarks.adapter import peer
 from benchmarks.interface import Calls, Ready
 from benchmarks.loops import ASYNCIO, Work
+from benchmarks.payloads import Order, Quote
 
 __all__ = ["ADAPTERS"]
 
@@ -27,6 +28,33 @@ SCHEMA: Any = capnp.load(str(Path(__file__).with_suffix(".capnp")), imports=[str
 
 UNREAD = 1000
 """The most items that a stream buffers for its reader."""
+
+
+def fill(struct: Any, value: Quote | Order) -> None:
+    """Write a dataclass into a struct of the message, whose text may be missing."""
+    for name, field in vars(value).items():
+        if field is not None:
+            setattr(struct, name.replace("is_open", "isOpen"), field)
+
+
+def fill_all(structs: Any, orders: list[Order]) -> None:
+    for number, order in enumerate(orders):
+        fill(structs[number], order)
+
+
+def to_order(one: Any) -> Order:
+    return Order(
+        one.number,
+        one.symbol,
+        one.side,
+        one.quantity,
+        one.price,
+        one.isOpen,
+        one.account,
+        one.filled,
+        one.average,
+        one.note if one._has("note") else None,  # noqa: SLF001 - its public name for structs
+    )
 
 
 class Bench(SCHEMA.Bench.Server):  # type: ignore[misc] # made at run time
@@ -40,6 +68,13 @@ class Bench(SCHEMA.Bench.Server):  # type: ignore[misc] # made at run time
 
     async def large(self, value: bytes, **_: Any) -> bytes:
         return value
+
+    async def quote(self, value: Any, _context: Any, **_: Any) -> None:
+        fill(_context.results.init("value"), Quote(value.symbol, value.price))
+
+    async def orders(self, value: Any, _context: Any, **_: Any) -> None:
+        orders = [to_order(one) for one in value]
+        fill_all(_context.results.init("value", len(orders)), orders)
 
     async def hang(self, **_: Any) -> None:
         self._running += 1
@@ -113,6 +148,17 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
     async def large(value: bytes) -> Any:
         return (await bench.large(value)).value
 
+    async def quote(value: Quote) -> Quote:
+        request = bench.quote_request()
+        fill(request.init("value"), value)
+        found = (await request.send()).value
+        return Quote(found.symbol, found.price)
+
+    async def orders(value: list[Order]) -> list[Order]:
+        request = bench.orders_request()
+        fill_all(request.init("value", len(value)), value)
+        return [to_order(one) for one in (await request.send()).value]
+
     async def hang() -> None:
         await bench.hang()
 
@@ -141,7 +187,14 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
 
     try:
         yield Calls(
-            echo=echo, large=large, hang=hang, running=running, items=items, call_back=call_back
+            echo=echo,
+            quote=quote,
+            orders=orders,
+            large=large,
+            hang=hang,
+            running=running,
+            items=items,
+            call_back=call_back,
         )
     finally:
         client.close()
@@ -165,7 +218,7 @@ ADAPTERS = (
         replace(ASYNCIO, run=_run),
         "pycapnp",
         "pycapnp",
-        "one flights sizes sessions cancel stream callbacks beside",
+        "one one-dataclass dataclasses flights sizes sessions cancel stream callbacks beside",
         serve=serve,
         open_client=open_client,
     ),

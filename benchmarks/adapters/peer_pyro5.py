@@ -21,11 +21,28 @@ from Pyro5 import config
 from benchmarks.adapter import adapter, peer
 from benchmarks.interface import Calls, Ready
 from benchmarks.loops import BLOCKING, run_blocking
+from benchmarks.payloads import Order, Quote
 
 __all__ = ["ADAPTERS"]
 
 config.SERIALIZER = "msgpack"
 config.SERVERTYPE = "multiplex"
+
+
+def register(kind: type[Quote | Order]) -> None:
+    """Register a dataclass, so that Pyro5 sends it as a dict that names its class."""
+    name = kind.__name__
+    Pyro5.api.register_class_to_dict(kind, lambda value: {"__class__": name, **vars(value)})
+
+    def rebuild(_: str, value: dict[str, Any]) -> Any:
+        del value["__class__"]
+        return kind(**value)
+
+    Pyro5.api.register_dict_to_class(name, rebuild)
+
+
+register(Quote)
+register(Order)
 
 
 def call_many(proxy: Any, method: str, value: str, count: int, callers: int) -> list[str]:
@@ -45,6 +62,12 @@ class Bench:
     """The service."""
 
     def echo(self, value: Any) -> Any:
+        return value
+
+    def quote(self, value: Quote) -> Quote:
+        return value
+
+    def orders(self, value: list[Order]) -> list[Order]:
         return value
 
     def items(self, count: int) -> Iterator[int]:
@@ -87,6 +110,12 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
         async def echo(value: Any) -> Any:
             return proxy.echo(value)
 
+        async def quote(value: Quote) -> Any:
+            return proxy.quote(value)
+
+        async def orders(value: list[Order]) -> Any:
+            return proxy.orders(value)
+
         @asynccontextmanager
         async def items(count: int, _size: int) -> AsyncGenerator[AsyncIterator[Any]]:
             async def take() -> AsyncGenerator[Any]:
@@ -106,7 +135,15 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
                 daemon.shutdown()
                 thread.join()
 
-        yield Calls(echo=echo, large=echo, items=items, call_back=call_back)
+        yield Calls(
+            echo=echo,
+            value=echo,
+            quote=quote,
+            orders=orders,
+            large=echo,
+            items=items,
+            call_back=call_back,
+        )
 
 
 @asynccontextmanager
@@ -137,7 +174,7 @@ ADAPTERS = (
         BLOCKING,
         "pyro5",
         "Pyro5 (msgpack)",
-        "one sizes sessions stream callbacks",
+        "one structures sizes sessions stream callbacks",
         not_cancelled=True,
         lacks={"flights": "see below"},
         serve=serve,

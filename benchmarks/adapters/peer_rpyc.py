@@ -109,6 +109,7 @@ ADAPTERS = (
         "RPyC",
         "one flights sizes sessions stream callbacks",
         not_cancelled=True,
+        lacks={"structures": "sent by reference"},
         serve=serve,
         open_client=open_client,
     ),

@@ -19,6 +19,7 @@ import zerorpc
 from benchmarks.adapter import peer
 from benchmarks.interface import Calls, Ready
 from benchmarks.loops import BLOCKING, Group, Work, run_blocking
+from benchmarks.payloads import Order, Quote, plain
 
 __all__ = ["ADAPTERS"]
 
@@ -60,6 +61,14 @@ class Bench:
     def echo(self, value: Any) -> Any:
         return value
 
+    def quote(self, value: dict[str, Any]) -> dict[str, Any]:
+        quote = Quote(**value)
+        return plain(quote)
+
+    def orders(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        orders = [Order(**one) for one in value]
+        return [plain(one) for one in orders]
+
     @zerorpc.stream  # type: ignore[untyped-decorator] # it has no types
     def items(self, count: int) -> Iterator[int]:
         return iter(range(count))
@@ -80,6 +89,12 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
     async def echo(value: Any) -> Any:
         return client.echo(value)
 
+    async def quote(value: Quote) -> Quote:
+        return Quote(**client.quote(plain(value)))
+
+    async def orders(value: list[Order]) -> list[Order]:
+        return [Order(**one) for one in client.orders([plain(one) for one in value])]
+
     @asynccontextmanager
     async def items(count: int, _size: int) -> AsyncGenerator[AsyncIterator[Any]]:
         async def take() -> AsyncGenerator[Any]:
@@ -89,7 +104,7 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
         yield take()
 
     try:
-        yield Calls(echo=echo, large=echo, items=items)
+        yield Calls(echo=echo, value=echo, quote=quote, orders=orders, large=echo, items=items)
     finally:
         client.close()
 
@@ -99,7 +114,7 @@ ADAPTERS = (
         GEVENT,
         "zerorpc",
         "zerorpc (gevent)",
-        "one flights sizes connect stream beside",
+        "one structures flights sizes connect stream beside",
         not_cancelled=True,
         serve=serve,
         open_client=open_client,
