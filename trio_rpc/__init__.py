@@ -54,7 +54,7 @@ from trio_rpc.session.calls.context import metadata
 from trio_rpc.session.current import current_call
 from trio_rpc.session.draining import DrainingEvent
 from trio_rpc.session.end import ClosedEvent, SessionEnd
-from trio_rpc.session.inspection import ScopeNode, SessionStatistics
+from trio_rpc.session.inspection import ScopeNode, ServerStatistics, SessionStatistics
 from trio_rpc.session.opening import open_session, serve_session
 from trio_rpc.session.options import Authenticate, Options, SessionOptions
 from trio_rpc.session.peer import Peer
@@ -62,7 +62,7 @@ from trio_rpc.session.session import Call, Filter, Session
 from trio_rpc.session.session_events import SessionEvent
 from trio_rpc.session.streams.scopes import RemoteScope
 from trio_rpc.thread import open_thread
-from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
+from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits, ServerLimits
 from trio_rpc.wire.registry import TypeRegistry
 
 __all__ = [
@@ -106,6 +106,8 @@ __all__ = [
     "RpcError",
     "ScopeNode",
     "Server",
+    "ServerLimits",
+    "ServerStatistics",
     "ServiceClient",
     "ServiceProvider",
     "Session",

@@ -161,9 +161,24 @@ class Overloaded(CallError):
 
     The handler did not run, unless ``fate`` says that it has ended: then its result was dropped, or
     it has raised this itself.
+
+    Args:
+        *args: the text.
+        fate: the fate of the call.
+        retry_after: see below.
+
+    Attributes:
+        retry_after: seconds after which the call may be repeated, or None if the end that refused
+            it has not said so.
     """
 
     fate = Fate.NOT_STARTED
+
+    def __init__(
+        self, *args: object, fate: Fate | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(*args, fate=fate)
+        self.retry_after = retry_after
 
 
 class Unavailable(CallError):
@@ -200,8 +215,9 @@ class Refused(RpcError):
         retry_after: see below.
 
     Attributes:
-        retry_after: seconds after which another attempt may succeed, if the other end has said
-            that: it has as many sessions as it allows. None if another attempt will be refused too.
+        retry_after: None if another try would be refused as well. Otherwise the other end has no
+            room now, and may accept a try after this many seconds. If ``authenticate`` raises it
+            with a ``retry_after``, the peer learns that it may try again, and gets 1 second.
     """
 
     fate = Fate.NOT_STARTED

@@ -14,20 +14,24 @@ import trio
 
 from trio_rpc.channels import ChannelListener, Resume
 from trio_rpc.channels.carriers import CarrierServer, listening, resume_settings
-from trio_rpc.errors import SessionClosed
+from trio_rpc.channels.clients import Client, Clients
+from trio_rpc.errors import Refused, SessionClosed
 from trio_rpc.session.core import Core
 from trio_rpc.session.end import check_reason
 from trio_rpc.session.held_services import held_services
+from trio_rpc.session.inspection import ServerStatistics
 from trio_rpc.session.live_services import MakeServices
 from trio_rpc.session.opening import make_session, make_shared_tables, run_in_this_task
 from trio_rpc.session.options import Options, SessionOptions, check_options, make_options
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.session_events import SessionEvent, SessionEvents
+from trio_rpc.session.session_places import SessionPlaces
 from trio_rpc.session.shared import Shared
 from trio_rpc.util.numbers import check_not_negative
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.rate_limited_log import RateLimitedLog
+from trio_rpc.wire.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 
 __all__ = ["Server", "open_server", "serve"]
 
@@ -48,13 +52,17 @@ class Server:
         tables: MakeServices,
         options: Options,
         resume: Resume | None,
+        limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     ) -> None:
         self.urls = [listener.url for listener in listeners]
         self.sessions: set[Session] = set()
         self._opening: set[Core] = set()
         self._tables = tables
         self._options = options
+        self._limits = limits
         self._shared = Shared()
+        self._clients = Clients(limits.max_handshakes, limits.accept_rate)
+        self._places = SessionPlaces(limits, self._clients)
         self._carriers = CarrierServer(
             listeners,
             self._serve,
@@ -62,6 +70,7 @@ class Server:
             complaints=self._shared.complaints,
             limits=options.limits,
             resume=resume,
+            clients=self._clients,
         )
         self._owner = Owner("this server")
         self._accepting = trio.CancelScope()
@@ -108,6 +117,21 @@ class Server:
                     functools.partial(core.lifecycle.aclose, reason=reason, grace=grace)
                 )
 
+    def statistics(self) -> ServerStatistics:
+        """Return the numbers of sessions, handshakes and refusals, and the size of the queues.
+
+        Example:
+            >>> def is_busy(server: trio_rpc.Server) -> bool:
+            ...     return server.statistics().sessions_refused > 0
+        """
+        return ServerStatistics(
+            sessions=len(self.sessions),
+            opening=len(self._clients),
+            sessions_refused=self._places.refused,
+            handshakes_given_up=self._clients.given_up,
+            bytes_unsent=self._shared.unsent.size,
+        )
+
     def session_events(self) -> AsyncIterator[SessionEvent]:
         """Iterate over the sessions: those that are open, then each that opens or is over.
 
@@ -135,6 +159,11 @@ class Server:
             for reader in self._readers:
                 event(reader)
 
+    def _give_up(self, core: Core) -> None:
+        """End the handshake of a session, whose place a newer client needs."""
+        text = "its handshake was not finished when newer clients needed its place"
+        core.lifecycle.end_unopened(Refused(text, retry_after=self._limits.retry_after))
+
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         """Accept clients, and own their sessions, while the block lasts."""
@@ -152,23 +181,30 @@ class Server:
         """Accept clients until :meth:`drain`; their sessions run in ``nursery``."""
         await self._carriers.accept(self._accepting, nursery)
 
-    async def _serve(self, channel: trio.abc.Channel[bytes], name: str) -> None:
-        core = Core(channel, self._tables, self._options, name, self._shared)
+    async def _serve(self, channel: trio.abc.Channel[bytes], client: Client) -> None:
+        core = Core(channel, self._tables, self._options, client.name, self._shared)
         session = make_session(core)
+        refusal = self._places.take(client)
 
         def opened() -> None:
+            self._places.opened(client)
             self._opening.discard(core)
             self.sessions.add(session)
             self._tell(lambda reader: reader.opened(session))
 
         core.lifecycle.when_open = opened
         self._opening.add(core)
-        if self._accepting.cancel_called:  # it connected just before drain() began
+        client.give_up = functools.partial(self._give_up, core)
+        if refusal is not None:
+            core.lifecycle.end_unwelcomed(refusal)
+        elif self._accepting.cancel_called:  # it connected just before drain() began
             core.lifecycle.end_unwelcomed(SessionClosed(self._drain_reason))
         try:
             await run_in_this_task(core)
         finally:
             self._opening.discard(core)
+            if refusal is None:
+                self._places.leave(client)
             if session in self.sessions:
                 self.sessions.discard(session)
                 self._tell(lambda reader: reader.closed(session, core.lifecycle.record()))
@@ -181,6 +217,7 @@ async def open_server(
     ssl_context: ssl.SSLContext | None = None,
     allowed_origins: Collection[str] | None = None,
     resume: bool | Resume = False,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Server]:
     """Listen at ``urls`` and serve for the duration of a block.
@@ -200,6 +237,7 @@ async def open_server(
             and are accepted.
         resume: allow clients that ask for it to resume their session after a lost connection.
             True means the defaults of :class:`Resume`.
+        server_limits: the bounds for all sessions together.
         **options: as in :func:`open_session`, for each session.
 
     Raises:
@@ -227,7 +265,7 @@ async def open_server(
             resume=resumption,
         ) as listeners,
     ):
-        server = Server(listeners, tables, chosen, resumption)
+        server = Server(listeners, tables, chosen, resumption, server_limits)
         try:
             async with server._running():  # noqa: SLF001 - only run here
                 yield server
@@ -241,6 +279,7 @@ async def serve(
     ssl_context: ssl.SSLContext | None = None,
     allowed_origins: Collection[str] | None = None,
     resume: bool | Resume = False,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[SessionOptions],
 ) -> None:
@@ -254,6 +293,7 @@ async def serve(
         ssl_context: as in :func:`open_server`.
         allowed_origins: as in :func:`open_server`.
         resume: as in :func:`open_server`.
+        server_limits: as in :func:`open_server`.
         task_status: gets the bound addresses once clients can connect.
         **options: as in :func:`open_session`, for each session.
 
@@ -281,6 +321,7 @@ async def serve(
         ssl_context=ssl_context,
         allowed_origins=allowed_origins,
         resume=resume,
+        server_limits=server_limits,
         **options,
     ) as server:
         task_status.started(server.urls)

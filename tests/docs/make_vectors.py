@@ -193,6 +193,8 @@ MESSAGES = [
             b("930a0187", HELLO[4:].hex(), "a7", text("session"), "a4", text("5f3a"))),
     message("Welcome", "Welcome", [11], "910b"),
     message("Goodbye", "Goodbye", [12, "done", ""], b("930c", "a4", text("done"), "a0")),
+    message("a Goodbye for want of room", "Goodbye", [12, "overloaded", ""],
+            b("930c", "aa", text("overloaded"), "a0")),
     message("Ping", "Ping", [13, 0], "920d00"),
     message("Pong", "Pong", [14, 7], "920e07"),
     message("Credit", "Credit", [15, 3], "920f03"),
@@ -506,6 +508,9 @@ EXCHANGES = [
     # ── the handshake ──
     exchange("Hello and Welcome at once", hello() + fields(11), state="new", replies=[[11]]),
     exchange("an unknown key in Hello", hello(later=1) + fields(11), state="new", replies=[[11]]),
+    *[exchange(f"a Hello whose retry_after is {what}", hello(retry_after=value) + fields(11),
+               state="new", replies=[[11]])
+      for what, value in {"a number": 2.5, "an integer": 60, "negative": -1, "text": "60"}.items()],
     exchange("a part of the session's id in Hello", hello(session="5f3a-_Z") + fields(11), state="new",
              replies=[[11]]),
     *[exchange(f"a part of the session's id in Hello that is {what}", hello(session=value) + fields(11),

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import trio
 
+from trio_rpc.channels.clients import Client, Clients, address_of
 from trio_rpc.channels.connection import Connection, close_forcefully
 from trio_rpc.channels.listeners import ChannelListener
 from trio_rpc.channels.opening import open_channel, open_listeners
@@ -32,8 +33,8 @@ from trio_rpc.wire.limits import Limits
 __all__ = ["CarrierServer", "listening", "open_carrier", "resume_settings"]
 
 
-ServeChannel: TypeAlias = Callable[[trio.abc.Channel[bytes], str], Awaitable[None]]
-"""Serves a channel until it ends; the text is the client's name in logs."""
+ServeChannel: TypeAlias = Callable[[trio.abc.Channel[bytes], Client], Awaitable[None]]
+"""Serves a channel until it ends, and says when the client's handshake is finished."""
 
 
 def resume_settings(resume: bool | Resume) -> Resume | None:  # noqa: FBT001 - a user's argument
@@ -122,6 +123,7 @@ class CarrierServer:
         complaints: logs errors of clients.
         limits: for ``handshake_timeout`` and ``shutdown_timeout``.
         resume: settings of channels that clients may resume, or None.
+        clients: bounds the unfinished handshakes.
     """
 
     def __init__(
@@ -133,8 +135,10 @@ class CarrierServer:
         complaints: RateLimitedLog,
         limits: Limits,
         resume: Resume | None,
+        clients: Clients,
     ) -> None:
         self._listeners = listeners
+        self._clients = clients
         self._serve = serve
         self._label = label
         self._complaints = complaints
@@ -161,18 +165,23 @@ class CarrierServer:
 
     async def _accept(self, listener: ChannelListener, nursery: trio.Nursery) -> None:
         while True:
+            await self._clients.pace()
             connection = await listener.accept()
             nursery.start_soon(self._connected, connection, nursery)
 
     async def _connected(self, connection: Connection, nursery: trio.Nursery) -> None:
         """Own a connection: as a channel, or as one of the connections of a resumable channel."""
         name = connection.name
-        with self._log_and_isolate_errors(name):
-            async with connection.prepared() as carrier:
-                if self._resumable is None:
-                    await self._serve(carrier, name)
-                else:
-                    await self._carry(carrier, name, self._resumable, nursery)
+        client = self._clients.add(name, address_of(connection.host), connection.give_up)
+        try:
+            with self._log_and_isolate_errors(name):
+                async with connection.prepared() as carrier:
+                    if self._resumable is None:
+                        await self._serve(carrier, client)
+                    else:
+                        await self._carry(carrier, client, self._resumable, nursery)
+        finally:
+            client.finish()
 
     def _log_and_isolate_errors(self, name: str) -> _IsolatedErrors:
         return _IsolatedErrors(self._complaints, self._label, name)
@@ -180,28 +189,32 @@ class CarrierServer:
     async def _carry(
         self,
         carrier: trio.abc.Channel[bytes],
-        name: str,
+        client: Client,
         sessions: ResumableSessions,
         nursery: trio.Nursery,
     ) -> None:
-        arrival = await sessions.receive(carrier)
+        scope = trio.CancelScope()
+        client.give_up = functools.partial(scope.cancel, reason="newer clients need its place")
+        arrival = await sessions.receive(carrier, scope)
         if not isinstance(arrival.channel, ResumableChannel):
-            await self._serve(arrival.channel, name)
+            await self._serve(arrival.channel, client)
             return
         if arrival.is_new:
-            nursery.start_soon(self._serve_resumable, arrival.channel, name, sessions)
+            nursery.start_soon(self._serve_resumable, arrival.channel, client, sessions)
+        else:
+            client.finish()
         # The session, which is cancelled with the server, still has a Goodbye to send over this
         # carrier, and closes it afterwards.
         with trio.CancelScope(shield=True):
             await arrival.channel.accept(carrier, arrival.received)
 
     async def _serve_resumable(
-        self, channel: ResumableChannel, name: str, sessions: ResumableSessions
+        self, channel: ResumableChannel, client: Client, sessions: ResumableSessions
     ) -> None:
-        with self._log_and_isolate_errors(name):
+        with self._log_and_isolate_errors(client.name):
             try:
                 async with sessions.own(channel):
-                    await self._serve(channel, name)
+                    await self._serve(channel, client)
             finally:
                 await close_forcefully(channel)
 

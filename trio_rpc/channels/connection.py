@@ -41,10 +41,19 @@ class Connection(trio.abc.AsyncResource):
 
     Attributes:
         name: the client's name in logs: its address, if it has one.
+        host: its IP address, or "" for a Unix socket.
+        shaking_hands: the scope of the transport's handshake, while that runs.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, host: str = "") -> None:
         self.name = name
+        self.host = host
+        self.shaking_hands: trio.CancelScope | None = None
+
+    def give_up(self) -> None:
+        """End the transport's handshake, if it still runs: :meth:`prepared` then raises OSError."""
+        if self.shaking_hands is not None:
+            self.shaking_hands.cancel(reason="newer clients need its place")
 
     @abstractmethod
     def prepared(self) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
@@ -80,10 +89,13 @@ class StreamConnection(Connection):
         stream: the stream, before any data was read or written.
         limits: max_packet and packet_timeout of the channel, handshake_timeout of its handshake.
         name: see :class:`Connection`.
+        host: see :class:`Connection`.
     """
 
-    def __init__(self, stream: trio.abc.Stream, limits: Limits, *, name: str) -> None:
-        super().__init__(name)
+    def __init__(
+        self, stream: trio.abc.Stream, limits: Limits, *, name: str, host: str = ""
+    ) -> None:
+        super().__init__(name, host)
         self._stream = stream
         self._limits = limits
 
@@ -96,8 +108,10 @@ class StreamConnection(Connection):
         )
         async with owned(channel):
             if is_shaking_hands(self._stream):
-                async with time_limit(limits.handshake_timeout, "no TLS handshake"):
+                self.shaking_hands = scope = trio.CancelScope()
+                async with time_limit(limits.handshake_timeout, "no TLS handshake", scope):
                     await channel.prepare()
+                self.shaking_hands = None
             yield channel
 
     async def aclose(self) -> None:
@@ -167,10 +181,12 @@ async def linger_for(channel: object, seconds: float) -> None:
             await lingering.linger()
 
 
-def peer_name(stream: trio.SocketStream, url: str) -> str:
-    """Return a name for a client accepted at ``url``: its address, if it has one."""
+def peer_name(stream: trio.SocketStream, url: str) -> tuple[str, str]:
+    """Return a name for a client accepted at ``url``, and its IP address, or ""."""
     try:
         peer = stream.socket.getpeername()
     except OSError:  # the client has already disconnected
         peer = ""
-    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else f"a client of {url}"
+    if not isinstance(peer, tuple):
+        return f"a client of {url}", ""
+    return f"{peer[0]}:{peer[1]}", peer[0]

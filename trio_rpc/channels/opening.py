@@ -95,12 +95,12 @@ async def open_listeners(
     origins = check_origins(allowed_origins)
 
     def connection(stream: trio.SocketStream, url: str) -> Connection:
-        name = peer_name(stream, url)
+        name, host = peer_name(stream, url)
         over = _server_stream(stream, address, ssl_context)
         if not address.is_websocket:
-            return StreamConnection(over, limits, name=name)
+            return StreamConnection(over, limits, name=name, host=host)
         return WebSocketConnection(
-            over, limits, name=name, path=address.path, allowed_origins=origins
+            over, limits, name=name, host=host, path=address.path, allowed_origins=origins
         )
 
     with connecting.naming(f"cannot listen at {address}"):

@@ -1,5 +1,7 @@
 """The content of a Hello: limits, credentials, a part of the session's id, codec, registered types.
 
+A Hello with ``retry_after`` announces that its sender has no room for a session now.
+
 A Hello that states no codec or no types means MessagePack, and none.
 """
 
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trio_rpc.errors import DecodeError, Refused
+from trio_rpc.util.numbers import read_delay
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.codec import Forms
 from trio_rpc.wire.limits import MIN_PACKET, Limits
@@ -20,6 +23,9 @@ __all__ = ["Peer", "accept_hello", "make_info", "read_info", "refusal_of", "sess
 
 
 _DEFAULT_FORMS = Forms()
+
+RETRY_AFTER = 1.0
+"""Seconds until another try, for a peer that was refused as overloaded and not told how long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class Peer:
     credentials: Any = None
     session: str = ""
     forms: Forms = _DEFAULT_FORMS
+    retry_after: float = RETRY_AFTER
+    """Seconds after which another session may be opened, if this one is refused as overloaded."""
 
 
 # name on the wire -> (field of Peer and of Limits, least value that makes sense)
@@ -53,7 +61,11 @@ _PART = re.compile(r"[0-9A-Za-z_-]{1,32}")
 
 
 def make_info(
-    limits: Limits, credentials: object, session: str = "", forms: Forms = _DEFAULT_FORMS
+    limits: Limits,
+    credentials: object,
+    session: str = "",
+    forms: Forms = _DEFAULT_FORMS,
+    retry_after: float | None = None,
 ) -> dict[str, Any]:
     """Make the map that goes into Hello. An empty ``session`` and the usual forms are left out."""
     info = {name: getattr(limits, field) for name, (field, _) in _NUMBERS.items()}
@@ -65,6 +77,8 @@ def make_info(
         info["codec"] = [forms.codec, forms.version]
     if forms.tags:
         info["tags"] = list(forms.tags)
+    if retry_after is not None:
+        info["retry_after"] = retry_after
     return info
 
 
@@ -84,7 +98,13 @@ def read_info(info: dict[str, Any]) -> Peer:
     part = info.get("session")
     session = part if type(part) is str and _PART.fullmatch(part) else ""
     forms = Forms(*_read_codec(info), _read_tags(info))
-    return Peer(**numbers, credentials=info.get("credentials"), session=session, forms=forms)
+    return Peer(
+        **numbers,
+        credentials=info.get("credentials"),
+        session=session,
+        forms=forms,
+        retry_after=read_delay(info.get("retry_after"), RETRY_AFTER),
+    )
 
 
 def _read_codec(info: dict[str, Any]) -> tuple[str, int]:

@@ -42,6 +42,7 @@ from trio_rpc.wire.parts import BufferList
 
 __all__ = ["Protocol"]
 
+MAX_HELLO = MIN_PACKET - CONTROL_ROOM
 ALONE = 4 * 1024 * 1024
 """Bytes sent for a single call after which its pieces fill whole packets."""
 
@@ -372,14 +373,14 @@ class Protocol:
         """How many more Notifications the peer accepts."""
         return self._notifications_left
 
-    def hello(self, credentials: object = None, session: str = "") -> None:
+    def hello(
+        self, credentials: object = None, session: str = "", retry_after: float | None = None
+    ) -> None:
         """Queue Hello, the first message. Raises EncodeError if the credentials are too large."""
-        info = make_info(self.limits, credentials, session, self._codec.forms)
+        info = make_info(self.limits, credentials, session, self._codec.forms, retry_after)
         data = self._codec.encode(m.Hello(m.PROTOCOL_VERSION, info))
-        if len(data) > MIN_PACKET - CONTROL_ROOM:
-            raise EncodeError(
-                f"credentials must fit in a Hello of {MIN_PACKET - CONTROL_ROOM:,} bytes"
-            )
+        if len(data) > MAX_HELLO:
+            raise EncodeError(f"credentials must fit in a Hello of {MAX_HELLO:,} bytes")
         self._queue(m.Hello, data)
 
     def welcome(self) -> None:

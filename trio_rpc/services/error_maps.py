@@ -38,6 +38,7 @@ from trio_rpc.services.converters import WireRead
 from trio_rpc.services.costs import MOST, Read
 from trio_rpc.services.decorators import wire_name
 from trio_rpc.services.exceptions import Plan, plan_of, set_cause, set_notes
+from trio_rpc.util.numbers import read_delay
 from trio_rpc.util.text import clip, quoted
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.messages import Notification
@@ -162,7 +163,11 @@ def refusal(exc: CallError) -> ErrorMap:
     if isinstance(exc, RemoteCancelled):
         started = exc.fate is not Fate.NOT_STARTED
         return {"code": "cancelled", "message": message, "started": started}
-    error = {"code": _code_of(exc) or "internal", "message": message}
+    error: ErrorMap = {"code": _code_of(exc) or "internal", "message": message}
+    if isinstance(exc, Overloaded):
+        retry_after = read_delay(exc.retry_after, None)
+        if retry_after is not None:
+            error["retry_after"] = retry_after
     if isinstance(exc, InvalidArguments) and exc.parameter:
         error["parameter"] = clip(exc.parameter, 100)
     return error
@@ -367,6 +372,8 @@ class _Reader:
             exc = InvalidArguments(message, _text(error, "parameter", ""))
         elif code in _REFUSALS:
             exc = _REFUSALS[code](message)
+            if isinstance(exc, Overloaded):
+                exc.retry_after = read_delay(error.get("retry_after"), None)
         else:  # "internal", or a code of a later version
             exc = RemoteError(code, message)
         started = _has_started(error, code)

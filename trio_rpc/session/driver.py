@@ -47,6 +47,9 @@ from trio_rpc.wire import messages as m
 
 __all__ = ["run", "start"]
 
+_REFUSALS = ("refused", "overloaded", "protocol_error")
+"""The codes of a Goodbye in place of Welcome that refuse the session."""
+
 
 def start(core: Core, nursery: trio.Nursery) -> None:
     """Begin a session; a task in ``nursery`` runs it until it is over and its channel is closed.
@@ -130,7 +133,11 @@ class _Driver:
         self._core.incoming.context = copy_of(copy_context())
         # Any task may be the first to need the writer's task, which must not inherit its context.
         self._core.writer.start(functools.partial(copy_context().run, self._start_writer))
-        self._protocol.hello(self._core.options.credentials, self._core.session_id)
+        self._protocol.hello(
+            self._core.options.credentials,
+            self._core.session_id,
+            self._core.lifecycle.retry_after,
+        )
         self._reader.looks_first = looks_first
         self._reader.start()
 
@@ -338,8 +345,11 @@ class _Driver:
     def _on_goodbye(self, message: m.Goodbye) -> None:
         core = self._core
         why = one_line(message.message, 1000)  # it goes into errors and logs
-        if self._protocol.theirs is Half.ENDED and message.code in ("refused", "protocol_error"):
-            core.lifecycle.lose(Refused(f"the other end refused the session: {why}"), "peer")
+        if self._protocol.theirs is Half.ENDED and message.code in _REFUSALS:
+            is_for_now = message.code == "overloaded"
+            retry_after = self._protocol.peer.retry_after if is_for_now else None
+            text = f"the other end refused the session: {why}"
+            core.lifecycle.lose(Refused(text, retry_after=retry_after), "peer")
         elif message.code == "protocol_error":
             text = f"the other end says that this end broke the protocol: {why}"
             core.lifecycle.lose(LocalProtocolError(text), "peer")

@@ -23,6 +23,7 @@ from trio_rpc.session.streams.scopes import SCOPE
 __all__ = [
     "RunningHandlers",
     "ScopeNode",
+    "ServerStatistics",
     "SessionStatistics",
     "connection_states",
     "scope_tree",
@@ -69,6 +70,22 @@ class SessionStatistics:
     """Tasks that wait for credit, or for room in the queue."""
     bytes_waiting: int
     """Bytes queued for sending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    """The sessions of a server, and the queues of all of them together, at this moment."""
+
+    sessions: int
+    """Open sessions."""
+    opening: int
+    """Connections whose handshakes are not finished."""
+    sessions_refused: int
+    """Sessions refused so far, for want of a place."""
+    handshakes_given_up: int
+    """Unfinished handshakes that had to give up their place to newer clients so far."""
+    bytes_unsent: int
+    """Bytes that all sessions hold for their peers."""
 
 
 def take_statistics(

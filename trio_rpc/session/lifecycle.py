@@ -521,11 +521,18 @@ class Lifecycle:
 
     def goodbye(self) -> tuple[str, str]:
         """Return code and text of the last Goodbye, for the other end."""
+        if self.retry_after is not None:
+            return "overloaded", str(self.cause)
         if isinstance(self.cause, Refused):
             return "refused", str(self.cause)
         if isinstance(self.cause, RemoteProtocolError):
             return "protocol_error", str(self.cause)
         return "done", self._goodbye_text if self.stage.was_open else self._last_text
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which the other end may try again, if this end has no room for it now."""
+        return self.cause.retry_after if isinstance(self.cause, Refused) else None
 
     def opening_error(self) -> RpcError:
         """Make the error for the task that wanted to open this session."""

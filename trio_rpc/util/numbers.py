@@ -1,8 +1,15 @@
-"""Checks of numbers that a user passes as arguments."""
+"""Checks of numbers that a user passes as arguments, or a peer sends."""
 
 from __future__ import annotations
 
-__all__ = ["check_not_negative"]
+from typing import Final, TypeVar
+
+__all__ = ["check_not_negative", "read_delay"]
+
+T = TypeVar("T")
+
+LONGEST: Final = 86400.0
+"""The longest delay that a peer may ask for, in seconds."""
 
 
 def check_not_negative(name: str, value: object) -> None:
@@ -16,3 +23,10 @@ def check_not_negative(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a number, not {value!r:.200}")
     if not value >= 0:
         raise ValueError(f"{name} must not be negative: {value!r}")
+
+
+def read_delay(value: object, default: T) -> float | T:
+    """Return a delay that a peer asks for, in seconds; the default if it is not a usable number."""
+    if type(value) in (int, float) and 0 <= value <= LONGEST:  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
+    return default

@@ -53,14 +53,21 @@ def connect_limit(seconds: float, complaint: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def time_limit(seconds: float, complaint: str) -> AsyncIterator[None]:
+async def time_limit(
+    seconds: float, complaint: str, body: trio.CancelScope | None = None
+) -> AsyncIterator[None]:
     """Raise TimeoutError (an OSError) with the text ``complaint`` if the block takes longer.
 
     If this program was blocked when the time was over, the block gets as much time again, because
     the peer's answer may lie unread.
+
+    Args:
+        seconds: the time for the block.
+        complaint: the text, without the time.
+        body: a fresh scope; if it is cancelled, the block ends early with the same error.
     """
     deadline = trio.current_time() + seconds  # first: outside Trio, this raises a clear error
-    body = trio.CancelScope()
+    body = body or trio.CancelScope()
     failure: BaseException | None = None
     try:
         try:
@@ -77,7 +84,9 @@ async def time_limit(seconds: float, complaint: str) -> AsyncIterator[None]:
                 keep_places(failure)
             raise
         if body.cancelled_caught:
-            raise TimeoutError(f"{complaint} within {seconds:g} s")
+            is_late = trio.current_time() >= deadline
+            until = f"within {seconds:g} s" if is_late else "until newer clients needed its place"
+            raise TimeoutError(f"{complaint} {until}")
         if failure is not None:
             raise_alone(failure)
     finally:

@@ -6,9 +6,10 @@ before it sends. Each field names the resource that it protects.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
-__all__ = ["DEFAULT_LIMITS", "MIN_PACKET", "Limits"]
+__all__ = ["DEFAULT_LIMITS", "DEFAULT_SERVER_LIMITS", "MIN_PACKET", "Limits", "ServerLimits"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -101,18 +102,10 @@ class Limits:
 
     def __repr__(self) -> str:
         """Show the fields that differ from the defaults."""
-        values = [(field, getattr(self, field.name)) for field in fields(self)]
-        changed = [f"{field.name}={value!r}" for field, value in values if value != field.default]
-        return f"Limits({', '.join(changed)})"
+        return _changed(self)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise ValueError(f"Limits.{field.name} must be positive")
-        for name in _WHOLE:
-            value = getattr(self, name)
-            if type(value) is not int or value > 2**53 - 1:
-                raise ValueError(f"Limits.{name} must be an integer of at most 2**53 - 1")
+        _check(self, _WHOLE)
         if self.max_packet < MIN_PACKET:
             raise ValueError(f"Limits.max_packet must be at least {MIN_PACKET}: a Hello has to fit")
         if self.max_message < self.max_packet:
@@ -131,5 +124,67 @@ _WHOLE = (
     "stream_bytes",
 )
 
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ServerLimits:
+    """The bounds of one server, for all its clients together (law 12).
+
+    Times are seconds. ``Limits`` has the bounds of each session, and ``max_unsent_total``, which
+    also holds for all sessions of a server.
+
+    Raises:
+        ValueError: a value is not positive, or is not an integer where it must be.
+
+    Example:
+        >>> small = trio_rpc.ServerLimits(max_sessions=100, max_sessions_per_address=10)
+    """
+
+    max_sessions: int = 10_000
+    """Sessions at once, those that are still opening included: each costs a file descriptor, and
+    memory for its queues. Further clients get ``Refused`` with ``retry_after``."""
+
+    max_sessions_per_address: int = 10_000
+    """Sessions at once from one IP address, or one IPv6 network of 64 bits, so that one host cannot
+    take all places. Behind a proxy all clients have the proxy's address. Refused as above."""
+
+    max_handshakes: int = 1000
+    """Connections whose handshakes are not finished. For one more, the oldest gives up its place,
+    so that silent clients keep nobody out."""
+
+    accept_rate: float = math.inf
+    """Connections accepted in a second, against the work of many handshakes when all clients of a
+    server reconnect at once. The others wait in the system's queue."""
+
+    retry_after: float = 1.0
+    """Seconds until a refused client may try again. Clients should add a random time."""
+
+    def __repr__(self) -> str:
+        """Show the fields that differ from the defaults."""
+        return _changed(self)
+
+    def __post_init__(self) -> None:
+        _check(self, ("max_sessions", "max_sessions_per_address", "max_handshakes"))
+
+
+def _changed(limits: Limits | ServerLimits) -> str:
+    values = [(field, getattr(limits, field.name)) for field in fields(limits)]
+    changed = [f"{field.name}={value!r}" for field, value in values if value != field.default]
+    return f"{type(limits).__name__}({', '.join(changed)})"
+
+
+def _check(limits: Limits | ServerLimits, whole: tuple[str, ...]) -> None:
+    kind = type(limits).__name__
+    for field in fields(limits):
+        if not getattr(limits, field.name) > 0:
+            raise ValueError(f"{kind}.{field.name} must be positive")
+    for name in whole:
+        value = getattr(limits, name)
+        if type(value) is not int or value > 2**53 - 1:
+            raise ValueError(f"{kind}.{name} must be an integer of at most 2**53 - 1")
+
+
 DEFAULT_LIMITS = Limits()
 """The limits of sessions and channels by default."""
+
+DEFAULT_SERVER_LIMITS = ServerLimits()
+"""The limits of servers by default."""

@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 import trio
 
 from trio_rpc.channels.carriers import CarrierServer, listening, open_carrier, resume_settings
+from trio_rpc.channels.clients import Client, Clients
 from trio_rpc.channels.forwarding.channel import Forwarding, open_forwarding
 from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.rate_limited_log import RateLimitedLog
-from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
+from trio_rpc.wire.limits import DEFAULT_LIMITS, DEFAULT_SERVER_LIMITS, Limits, ServerLimits
 
 __all__ = ["connect_forwarding", "serve_forwarding"]
 
@@ -73,6 +74,7 @@ async def serve_forwarding(
     allowed_origins: Collection[str] | None = None,
     resume: bool | Resume = False,
     limits: Limits = DEFAULT_LIMITS,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the channels that clients open by name, until cancelled.
@@ -88,6 +90,7 @@ async def serve_forwarding(
         resume: allow clients to continue after a lost connection, with all channels. True means the
             defaults of :class:`trio_rpc.Resume`. Clients that do not ask for it are served, too.
         limits: the limits of this end for each client, as in :func:`open_forwarding`.
+        server_limits: ``max_handshakes`` and ``accept_rate`` apply.
         task_status: gets the bound addresses once clients can connect.
 
     Raises:
@@ -118,6 +121,7 @@ async def serve_forwarding(
             complaints=RateLimitedLog(logger),
             limits=limits,
             resume=resumption,
+            clients=Clients(server_limits.max_handshakes, server_limits.accept_rate),
         )
         with one_exception():
             async with trio.open_nursery() as nursery:
@@ -129,7 +133,8 @@ async def _forward(
     routes: Mapping[str, ChannelHandler],
     limits: Limits,
     carrier: trio.abc.Channel[bytes],
-    _name: str,
+    client: Client,
 ) -> None:
+    client.finish()  # a forwarding has no handshake of its own
     async with open_forwarding(carrier, routes, limits=limits) as forwarding:
         await forwarding.wait_closed()

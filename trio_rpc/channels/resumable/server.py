@@ -70,18 +70,21 @@ class ResumableSessions:
         # Bounded: channels with a connection by the connections, and the others by max_waiting.
         self._channels: dict[bytes, ResumableChannel] = {}
 
-    async def receive(self, carrier: trio.abc.Channel[bytes]) -> Arrival:
+    async def receive(
+        self, carrier: trio.abc.Channel[bytes], scope: trio.CancelScope | None = None
+    ) -> Arrival:
         """Return the channel of a new connection. A resumable one must then ``accept`` the carrier.
 
         Args:
             carrier: the channel of a new connection that has not been used yet.
+            scope: a fresh scope, whose cancellation ends the wait as if the time was over.
 
         Raises:
             OSError: the client sent nothing in time, asked for something that is refused, or has
                 left (ConnectionError).
         """
         try:
-            async with time_limit(self._timeout, "no packet from the client"):
+            async with time_limit(self._timeout, "no packet from the client", scope):
                 data = await carrier.receive()
                 if not is_frame(data):
                     return Arrival(_Begun(carrier, data), 0, is_new=True)

@@ -268,6 +268,7 @@ class WebSocketConnection(Connection):
         limits: max_packet and packet_timeout of the channel, handshake_timeout of all handshakes
             together.
         name: see :class:`Connection`.
+        host: see :class:`Connection`.
         path: the path of the server; requests for other paths get 404.
         allowed_origins: the result of :func:`check_origins`.
     """
@@ -278,10 +279,11 @@ class WebSocketConnection(Connection):
         limits: Limits,
         *,
         name: str,
+        host: str = "",
         path: str = "",
         allowed_origins: frozenset[str] | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, host)
         self._stream = stream
         self._limits = limits
         self._path = path
@@ -290,7 +292,9 @@ class WebSocketConnection(Connection):
     def prepared(self) -> AbstractAsyncContextManager[WebSocketChannel]:
         """Do the TLS and the WebSocket handshake: see :meth:`Connection.prepared`."""
         watched = _watched(self._stream, self._limits, is_client=False)
-        return owned_with_task(partial(_run, watched, self._shake_hands, self._limits, ""))
+        self.shaking_hands = scope = trio.CancelScope()
+        run = partial(_run, watched, self._shake_hands, self._limits, "", scope)
+        return owned_with_task(run)
 
     async def aclose(self) -> None:
         """Close the connection at once, without telling the client why."""
@@ -378,16 +382,20 @@ async def _run(
     shake_hands: Handshake,
     limits: Limits,
     action: str,
+    scope: trio.CancelScope | None = None,
     *,
     task_status: trio.TaskStatus[WebSocketChannel],
 ) -> None:
-    """Open a WebSocket and run the library's task as long as it lasts."""
+    """Open a WebSocket and run the library's task as long as it lasts.
+
+    ``scope`` is the scope of the handshake.
+    """
     channel: WebSocketChannel | None = None
     failure: Exception | None = None
     try:
         with one_exception():
             async with trio.open_nursery() as nursery:
-                async with time_limit(limits.handshake_timeout, "no WebSocket handshake"):
+                async with time_limit(limits.handshake_timeout, "no WebSocket handshake", scope):
                     websocket = await shake_hands(nursery, stream)
                 stream.opened()
                 channel = WebSocketChannel(websocket, stream, limits.max_packet)

@@ -1,0 +1,71 @@
+"""The places that a server has for sessions: how many there are, in all and for each address."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from trio_rpc.channels.clients import Client, Clients
+from trio_rpc.errors import Refused
+from trio_rpc.wire.limits import ServerLimits
+
+__all__ = ["SessionPlaces"]
+
+
+class SessionPlaces:
+    """Gives places to the sessions of a server, from their first moment to their end.
+
+    A session that is still opening has a place as well. When all places are taken, the oldest of
+    those gives up its place to a newer client, so that silent clients keep nobody out. Open
+    sessions keep theirs. If all are open, newer clients are refused.
+
+    Args:
+        limits: the limits.
+        clients: the clients whose handshakes are not finished.
+
+    Attributes:
+        refused: how many sessions were refused so far.
+    """
+
+    def __init__(self, limits: ServerLimits, clients: Clients) -> None:
+        self._limits = limits
+        self._clients = clients
+        # Bound: together ``max_sessions``. The first is a dict, for its order.
+        self._opening: dict[Client, None] = {}
+        self._open: set[Client] = set()
+        # Bound: one key for each session, and for each that gave up its place and has not ended.
+        self._by_address: Counter[str] = Counter()
+        self.refused = 0
+
+    def take(self, client: Client) -> Refused | None:
+        """Take a place for a new session, which must :meth:`leave` it; return why there is none."""
+        most = self._limits.max_sessions_per_address
+        if client.address and self._by_address[client.address] >= most:
+            return self._refuse(f"this address has {most} sessions (max_sessions_per_address)")
+        most = self._limits.max_sessions
+        if len(self._open) + len(self._opening) >= most:
+            if not self._opening:
+                return self._refuse(f"the server has {most} sessions (max_sessions)")
+            oldest = next(iter(self._opening))
+            del self._opening[oldest]
+            self._clients.drop(oldest)
+        self._opening[client] = None
+        self._by_address[client.address] += 1
+        return None
+
+    def _refuse(self, text: str) -> Refused:
+        self.refused += 1
+        return Refused(text, retry_after=self._limits.retry_after)
+
+    def opened(self, client: Client) -> None:
+        """Keep the place of a session that has opened."""
+        del self._opening[client]
+        self._open.add(client)
+        client.finish()
+
+    def leave(self, client: Client) -> None:
+        """Give back the place of a session that has ended."""
+        self._opening.pop(client, None)
+        self._open.discard(client)
+        self._by_address[client.address] -= 1
+        if not self._by_address[client.address]:
+            del self._by_address[client.address]
