@@ -14,7 +14,7 @@ from trio_rpc import Fate, Overloaded, Refused, ServerLimits
 from trio_rpc.channels import open_channel
 from trio_rpc.channels.clients import Clients, address_of
 from trio_rpc.session.session_places import SessionPlaces
-from trio_rpc.testing import memory_channel_pair, open_session_pair
+from trio_rpc.testing import memory_channel_pair
 from trio_rpc.wire import messages as m
 
 TCP = "tcp://127.0.0.1:0"
@@ -232,11 +232,11 @@ async def test_a_hello_without_a_usable_time_means_one_second(sent):
 
 
 @pytest.mark.parametrize("delay", [2.5, 3, 0, None])
-async def test_a_refused_call_says_when_to_try_again(delay):
+async def test_a_refused_call_says_when_to_try_again(session_pair, delay):
     async def refuse(call, proceed):
         raise Overloaded("too many of yours", retry_after=delay)
 
-    pair = open_session_pair(None, Clock(), options_b={"filters": [refuse]})
+    pair = session_pair(None, Clock(), options_b={"filters": [refuse]})
     async with pair as (session, _):
         with pytest.raises(Overloaded, match="too many of yours") as caught:
             await session.call("now")

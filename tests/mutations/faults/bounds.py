@@ -12,6 +12,35 @@ PACKETS = "channels/test_packet_timeout.py"
 
 FAULTS = (
     fault(
+        "silent clients keep newer ones out of a full server",
+        "session/session_places.py",
+        "            if not self._opening:\n",
+        "            if True:\n",
+        "session/test_session_places.py",
+    ),
+    fault(
+        "unfinished handshakes are not bounded",
+        "channels/clients.py",
+        "        if len(self._unfinished) >= self._most:\n",
+        "        if False:\n",
+        "session/test_session_places.py",
+        hangs=True,
+    ),
+    fault(
+        "a session that has ended keeps its place in a server",
+        "session/session_places.py",
+        "        self._open.discard(client)\n",
+        "",
+        "session/test_session_places.py",
+    ),
+    fault(
+        "a server that is full does not say when to try again",
+        "session/driver.py",
+        "            self._core.lifecycle.retry_after,\n",
+        "            None,\n",
+        "session/test_session_places.py",
+    ),
+    fault(
         "the whole text of an error is searched for paths",
         "services/adapters.py",
         "    found = _PATHS.search(text, max(0, len(text) - _LONGEST_PATHS))\n",

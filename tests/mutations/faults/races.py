@@ -138,8 +138,8 @@ FAULTS = (
     fault(
         "a client still in its handshake when the server drains is welcomed",
         "server.py",
-        "        if self._accepting.cancel_called:  #",
-        "        if False:  #",
+        "        elif self._accepting.cancel_called:  #",
+        "        elif False:  #",
         "session/test_draining.py",
     ),
     fault(

@@ -161,8 +161,8 @@ FAULTS = (
     fault(
         "a server waits for a silent resuming client without a limit",
         SERVER,
-        'with time_limit(self._timeout, "no packet from the client"):',
-        'with time_limit(float("inf"), "no packet from the client"):',
+        'with time_limit(self._timeout, "no packet from the client", scope):',
+        'with time_limit(float("inf"), "no packet from the client", scope):',
         RACES,
     ),
     fault(
