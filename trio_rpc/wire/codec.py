@@ -24,6 +24,7 @@ from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.messages import Item, Message, Reference, parse_message
 from trio_rpc.wire.parts import LARGE, BufferList, SplitMessage, pack_parts
+from trio_rpc.wire.plain import ENCODER, is_plain
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
 from trio_rpc.wire.scan import (
     SMALL,
@@ -37,7 +38,7 @@ from trio_rpc.wire.scan import (
     may_have_more,
     walk,
 )
-from trio_rpc.wire.to_msgpack import EXTENSION_FACTOR, SHORT, Converter, is_plain
+from trio_rpc.wire.to_msgpack import EXTENSION_FACTOR, Converter
 
 __all__ = ["Codec", "Forms"]
 
@@ -136,33 +137,42 @@ class Codec:
         fields = message.to_wire()
         most = self.peer_limits.max_nodes
         try:
-            for value in fields:
-                if type(value) not in SHORT and not is_plain(value):
-                    lowering = Converter(
-                        self._registry, self.peer_limits, self._pack, references, self._check_opaque
-                    )
-                    fields = lowering.items(fields, 1)
-                    if lowering.has_opaque:
-                        packed = self._pack(fields)
-                        walk(memoryview(packed), most, self.peer_limits.max_depth)
-                        return packed
-                    parts = pack_parts(fields, self._packer, most // 2)
-                    if parts is not None:
-                        return parts
-                    break
-            packed = self._pack(fields)
-            if len(packed) > LARGE:
-                # A kept packer would hold the memory of this message, in each session.
-                self._packer = _make_packer()
-                self._pack = self._packer.pack
-            if may_have_more(packed, most):
-                walk(memoryview(packed), most)
+            if not is_plain(fields, self._registry, self.peer_limits):
+                return self._encode_converted(fields, references)
+            try:
+                packed = ENCODER.encode(fields)
+                if len(packed) > most // 2 and may_have_more(packed, most):
+                    walk(memoryview(packed), most)
+            except Exception:  # noqa: BLE001 - a large int, text that is not Unicode, or too many
+                return self._encode_converted(fields, references)
+            return packed
         except EncodeError:
             raise
         except RecursionError:
             raise EncodeError("nested too deeply, or contains itself") from None
         except Exception as error:
             raise EncodeError(f"cannot be sent: {str(error) or repr(error):.200}") from error
+
+    def _encode_converted(
+        self, fields: list[Any], references: Callable[[Any], Reference | None] | None
+    ) -> bytes | BufferList:
+        limits, most = self.peer_limits, self.peer_limits.max_nodes
+        lowering = Converter(self._registry, limits, self._pack, references, self._check_opaque)
+        fields = lowering.items(fields, 1)
+        if lowering.has_opaque:
+            packed = self._pack(fields)
+            walk(memoryview(packed), most, limits.max_depth)
+            return packed
+        parts = pack_parts(fields, self._packer, most // 2)
+        if parts is not None:
+            return parts
+        packed = self._pack(fields)
+        if len(packed) > LARGE:
+            # A kept packer would hold the memory of this message, in each session.
+            self._packer = _make_packer()
+            self._pack = self._packer.pack
+        if may_have_more(packed, most):
+            walk(memoryview(packed), most)
         return packed
 
     def decode(self, packet: bytes) -> Iterable[Message]:

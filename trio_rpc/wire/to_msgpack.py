@@ -1,7 +1,7 @@
 """Convert Python values to MessagePack types.
 
-Nearly every call carries scalars, or lists and dicts of scalars. One look at the set of their
-types recognises them, and they go to the packer as they are. All other values are converted here.
+Nearly every call carries plain values only, which ``plain.py`` recognises. A message with another
+value is converted here.
 """
 
 from __future__ import annotations
@@ -33,12 +33,10 @@ from trio_rpc.wire.simpler import simplifier
 
 __all__ = [
     "EXTENSION_FACTOR",
-    "SHORT",
     "AsData",
     "Converter",
     "InPlaceOf",
     "has_data",
-    "is_plain",
     "keeps_its_type",
 ]
 
@@ -48,9 +46,6 @@ EXTENSION_FACTOR = 4
 A nested extension is copied once for each level when it is read. This bounds the work and the
 memory that nesting large extensions costs.
 """
-
-SHORT = SCALARS - {bytes, bytearray, memoryview}
-"""Types that go to the packer as they are. Bytes are not among them, since there may be many."""
 
 _PLAIN_KEYS = frozenset({str, bytes})
 
@@ -72,18 +67,6 @@ class InPlaceOf(NamedTuple):
 
 
 Lowerer: TypeAlias = "Callable[[Converter, Any, int], Any]"
-
-
-def is_plain(value: Any) -> bool:
-    """Return whether a value is a list or dict that can go to the packer as it is."""
-    cls = type(value)
-    if cls is list:
-        return SHORT.issuperset(map(type, value))
-    return (
-        cls is dict
-        and SCALARS.issuperset(map(type, value.values()))
-        and _PLAIN_KEYS.issuperset(map(type, value))
-    )
 
 
 def keeps_its_type(value: Any) -> bool:
