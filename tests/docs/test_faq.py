@@ -608,21 +608,14 @@ async def gateway_extra_missing():
 
 @mistake
 async def gateway_on_asyncio():
-    from trio_rpc.gateway import Gateway
+    from trio_rpc.gateway import Gateway, serve
 
-    sent = []
+    def main():
+        asyncio.run(serve(Gateway(Shop4Pages()), "http://127.0.0.1:0"))
 
-    async def main():
-        async def send(message):
-            sent.append(message)
-
-        async def receive():
-            return {"type": "lifespan.startup"}
-
-        await Gateway(Shop4Pages())({"type": "lifespan"}, receive, send)
-
-    await trio.to_thread.run_sync(lambda: asyncio.run(main()))
-    return sent[0]["message"]
+    with pytest.raises(RuntimeError) as caught:
+        await trio.to_thread.run_sync(main)
+    return str(caught.value)
 
 
 class Shop4Pages:

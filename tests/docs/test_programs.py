@@ -34,12 +34,12 @@ COMMANDS = {
     "docker build": "test_the_files_and_the_command_of_the_image_work",
     "docker run": "test_the_files_and_the_command_of_the_image_work",
     "haproxy -f": "test_clients_behind_haproxy_move_from_a_draining_server",
-    "hypercorn --worker-class": "test_the_fastapi_page_is_served_and_called",
     "pytest -q": "test_the_tests_on_the_testing_page_pass",
     "python -m": "test_commands_of_two_processes_call_each_other_through_a_crash_and_a_restart",
     "python rooms_client.py": "test_the_chat_works_in_three_terminals",
     "systemd-analyze verify": "test_the_systemd_unit_is_valid_and_its_command_serves",
     "trio-rpc describe": "test_describe_shows_the_methods_of_a_plugin",
+    "uvicorn app:app": "test_the_fastapi_page_is_served_and_called",
     "trio-rpc serve": "test_clients_behind_haproxy_move_from_a_draining_server",
 }
 """The first words of other commands, and the tests that run them."""

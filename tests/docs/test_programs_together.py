@@ -116,11 +116,12 @@ class Page:
         words = next(
             each.command.split()
             for each in transcripts("docs/how-to/fastapi.md")
-            if each.command.startswith("hypercorn ")
+            if each.command.startswith("uvicorn ")
         )
         words = [self.copy.here(word) for word in words]
         async with self.copy.running(sys.executable, "-m", *words) as server:
-            assert "Running on http://127.0.0.1" in await server.line()
+            while "running on http://127.0.0.1" not in await server.line():
+                pass
             yield server
 
     async def running_jobs(self):

@@ -119,7 +119,7 @@ async def hosted(**limits):
             yield host
             nursery.cancel_scope.cancel()
     assert host.gateway.unsent == 0
-    assert host.gateway._bodies.size == 0
+    assert host.gateway._state.bodies.size == 0
 
 
 async def test_law_12_unread_direct_answers_are_bounded_in_bytes_together():
@@ -304,7 +304,7 @@ async def test_a_result_is_kept_for_a_client_that_has_left_while_others_have_use
         await host.use_up()
         host.service.go_on.set()
         await wait_all_tasks_blocked()
-        held = host.gateway._results.get(started.answer["request_uuid"])
+        held = host.gateway._state.results.get(started.answer["request_uuid"])
         assert held is not None
         assert json.loads(held.work.outcome)["payload"] == "x" * SIZE
 
@@ -317,12 +317,12 @@ async def test_result_bytes_bounds_the_results_that_are_held_for_later():
             await host.run(call)
             client.acknowledge()
             await wait_all_tasks_blocked()
-        held = [host.gateway._results.get(call.answer["request_uuid"]) for call in calls]
+        held = [host.gateway._state.results.get(call.answer["request_uuid"]) for call in calls]
         assert [each is not None for each in held] == [False, False, True, True, True]
         large = client.post("report", {"size": 10 * SIZE})
         await host.run(large)
-        assert host.gateway._results.get(large.answer["request_uuid"]) is not None
-        assert host.gateway._results.get(calls[-1].answer["request_uuid"]) is None
+        assert host.gateway._state.results.get(large.answer["request_uuid"]) is not None
+        assert host.gateway._state.results.get(calls[-1].answer["request_uuid"]) is None
 
 
 # ── bodies of requests ───────────────────────────────────────────────────────────────────────
@@ -336,7 +336,7 @@ async def test_law_12_slow_bodies_are_bounded_in_bytes_together_and_short_ones_g
             peer.sends(b" " * SIZE, more=True)
         await wait_all_tasks_blocked()
         assert sorted(peer.status for peer in slow) == [0] * 5 + [503] * 15
-        assert host.gateway._bodies.size == MOST
+        assert host.gateway._state.bodies.size == MOST
         short = HttpPeer("/api/hold", {"data": "x" * 10_000}, reads=True)
         await host.run(short)
         assert host.service.started == 1
@@ -357,12 +357,12 @@ async def test_a_body_counts_until_its_call_has_ended(has_websocket):
         client = await host.connect()
         post = client.post("hold", data) if has_websocket else HttpPeer("/api/hold", data)
         await host.run(post)
-        assert SIZE <= host.gateway._bodies.size < SIZE + SLACK
+        assert SIZE <= host.gateway._state.bodies.size < SIZE + SLACK
         if has_websocket:
             assert post.status == 200  # the call is running
         host.service.go_on.set()
         await wait_all_tasks_blocked()
-        assert host.gateway._bodies.size == 0
+        assert host.gateway._state.bodies.size == 0
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ async def test_the_body_of_a_refused_request_is_released(path, body, status):
         post.sends(body, more=False)
         await host.run(post)
         assert post.status == status
-        assert host.gateway._bodies.size == 0
+        assert host.gateway._state.bodies.size == 0
 
 
 async def test_a_repeated_request_does_not_count_its_body_again():
@@ -390,7 +390,7 @@ async def test_a_repeated_request_does_not_count_its_body_again():
             post.scope["headers"].append((b"idempotency-key", b"same"))
             await host.run(post)
             assert post.status == 200
-            assert SIZE <= host.gateway._bodies.size < SIZE + SLACK
+            assert SIZE <= host.gateway._state.bodies.size < SIZE + SLACK
 
 
 # ── WebSockets ───────────────────────────────────────────────────────────────────────────────
@@ -419,23 +419,23 @@ async def test_law_12_messages_that_clients_never_finish_are_bounded_in_bytes_to
             await stream.send_all(UPGRADE % query)
             await stream.receive_some()
             await stream.send_all(unfinished_frame(40_000))
-            while gateway._bodies.size < 40_000 * min(number, 3):
+            while gateway._state.bodies.size < 40_000 * min(number, 3):
                 await wait_all_tasks_blocked(0.01)
         refused = b""
         while more := await streams[3].receive_some():
             refused += more
         assert b"\x88\x02\x03\xf1" in refused  # a Close frame with 1009
-        assert gateway._bodies.size == 120_000
+        assert gateway._state.bodies.size == 120_000
         small = await trio.open_tcp_stream(host, int(port))
         await stack.enter_async_context(small)
         await small.send_all(UPGRADE % query)
         await small.receive_some()
         await small.send_all(unfinished_frame(ALWAYS - 1_000))
-        while gateway._bodies.size < 120_000 + ALWAYS - 1_000:
+        while gateway._state.bodies.size < 120_000 + ALWAYS - 1_000:
             await wait_all_tasks_blocked(0.01)
         for stream in streams:
             await stream.aclose()
-        while gateway._bodies.size >= ALWAYS:
+        while gateway._state.bodies.size >= ALWAYS:
             await wait_all_tasks_blocked(0.01)
 
 
@@ -443,14 +443,14 @@ async def test_max_clients_bounds_the_websockets_that_have_not_sent_resume(autoj
     async with hosted(max_clients=3, handshake_timeout=10) as host:
         waiting = [await host.connect("resume=1") for _ in range(5)]
         assert [peer.status for peer in waiting] == [0, 0, 0, 503, 503]
-        assert host.gateway._unidentified == 3
+        assert host.gateway._state.unidentified == 3
         client = await host.connect()
         assert client.messages[0]["type"] == "uuid"  # a new client is not one of them
         waiting[0].disconnect()
         await wait_all_tasks_blocked()
         assert (await host.connect("resume=1")).status == 0
         await trio.sleep(11)
-        assert host.gateway._unidentified == 0
+        assert host.gateway._state.unidentified == 0
         assert [peer.close_code for peer in waiting[1:3]] == [4404, 4404]
 
 
@@ -482,7 +482,7 @@ class Filler:
     @trio_rpc.method
     async def large(self, found: Callable[[int], Awaitable[None]] | None = None) -> str:
         self.started += 1
-        self.gateway._unsent.take(2 * MOST)
+        self.gateway._state.unsent.take(2 * MOST)
         return "x" * SIZE
 
 
@@ -503,7 +503,7 @@ async def test_law_15_a_call_that_is_refused_for_the_bytes_of_others_has_not_sta
     gateway = service.gateway = Gateway(service, limits=GatewayLimits(max_unsent=MOST))
     async with hosting(gateway) as url:
         host, _, port = url.rpartition("/")[2].partition(":")
-        gateway._unsent.take(MOST)
+        gateway._state.unsent.take(MOST)
         with pytest.raises(trio_rpc.Unavailable) as caught:
             await Message(host, int(port)).post("large")
         assert (caught.value.fate, service.started) == (Fate.NOT_STARTED, 0)

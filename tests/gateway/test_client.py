@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from helpers.gateway_tools import hosting, until_it_fails
+from helpers.gateway_tools import hosting, hosting_on_trio, until_it_fails
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -364,7 +364,7 @@ async def fake_gateway(post, ws) -> AsyncIterator[Message]:
             WebSocketRoute("/ws", ws),
         ]
     )
-    async with hosting(app) as url:
+    async with hosting_on_trio(app) as url:
         yield Message("127.0.0.1", int(url.rpartition(":")[2]))
 
 

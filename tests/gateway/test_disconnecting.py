@@ -34,7 +34,7 @@ async def test_a_client_that_disconnects_is_removed_from_the_gateways_table(quer
         with trio.fail_after(5):
             while gateway.clients or gateway.works:  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.01)
-        assert gateway._clients == {}
+        assert gateway._state.clients == {}
 
 
 async def test_race_a_writer_that_is_woken_and_replaced_in_one_tick_takes_no_message():

@@ -365,7 +365,7 @@ async def test_a_new_client_replaces_a_disconnected_one_without_calls_when_the_g
             async with browsing(url) as browser:
                 gone.append(browser)
                 browser.cut()
-                while not gateway._clients[browser.id].is_disconnected:
+                while not gateway._state.clients[browser.id].is_disconnected:
                     await trio.lowlevel.checkpoint()
         async with browsing(url) as one, browsing(url) as two:
             assert gateway.clients == 2

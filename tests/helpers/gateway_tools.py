@@ -12,6 +12,7 @@ import httpx
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from helpers.asyncio_hosts import host_loop, serving_with_uvicorn
 from trio_rpc import RemoteError
 from trio_rpc.gateway import open_http_server
 
@@ -21,7 +22,19 @@ TIME_LIMIT = 120
 
 @contextlib.asynccontextmanager
 async def hosting(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI application with hypercorn during the block, and yield its URL."""
+    """Serve an ASGI application during the block, and yield its URL.
+
+    It is served with hypercorn on Trio; or with uvicorn, if this Trio run is a guest of asyncio.
+    """
+    with trio.fail_after(TIME_LIMIT):
+        serving = hosting_on_trio if host_loop() is None else serving_with_uvicorn
+        async with serving(app) as url:
+            yield url
+
+
+@contextlib.asynccontextmanager
+async def hosting_on_trio(app: Any) -> AsyncIterator[str]:
+    """Serve an ASGI application that needs Trio itself, such as a gateway that a test fakes."""
     with trio.fail_after(TIME_LIMIT):
         async with open_http_server(app, "http://127.0.0.1:0") as urls:
             yield urls[0]

@@ -9,6 +9,7 @@ try:
     from trio_rpc.gateway.client.message import Message
     from trio_rpc.gateway.limits import GatewayLimits
     from trio_rpc.gateway.server.app import Gateway
+    from trio_rpc.gateway.server.asyncio_host import run_in_asyncio, run_in_trio
     from trio_rpc.gateway.server.call import call_back
     from trio_rpc.gateway.server.results import outlives
     from trio_rpc.gateway.server.standalone import open_http_server, serve, without_deflate
@@ -25,6 +26,8 @@ __all__ = [
     "call_back",
     "open_http_server",
     "outlives",
+    "run_in_asyncio",
+    "run_in_trio",
     "serve",
     "without_deflate",
 ]

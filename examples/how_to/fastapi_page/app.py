@@ -5,7 +5,7 @@ import trio
 import trio_rpc
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
-from trio_rpc.gateway import Gateway, without_deflate
+from trio_rpc.gateway import Gateway
 
 PAGE = Path(__file__).parent / "page.html"
 
@@ -28,18 +28,15 @@ class Jobs:
 
 jobs = Jobs()
 gateway = Gateway(jobs)
-api = FastAPI(lifespan=lambda _: gateway.run())
-api.mount("/rpc", gateway)
+app = FastAPI(lifespan=lambda _: gateway.run())
+app.mount("/rpc", gateway)
 
 
-@api.get("/")
+@app.get("/")
 async def page() -> FileResponse:
     return FileResponse(PAGE)
 
 
-@api.get("/running")
+@app.get("/running")
 async def running() -> int:
     return jobs.running
-
-
-app = without_deflate(api)  # no compressed WebSocket messages, which could fill the memory

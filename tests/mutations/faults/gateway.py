@@ -13,6 +13,7 @@ BAD = "gateway/test_bad_connections.py"
 RUNS = "gateway/test_other_runs.py"
 STANDALONE = "gateway/test_standalone.py"
 
+UNDER_ASYNCIO = "gateway/test_under_asyncio.py"
 TOGETHER = "gateway/test_bytes_together.py"
 
 PIECES = "gateway/test_pieces.py"
@@ -71,8 +72,8 @@ FAULTS = (
     ),
     fault(
         "law 12: any number of WebSockets may wait with their first message",
-        "gateway/server/app.py",
-        "        if not is_new and self._unidentified >= self.limits.max_clients:\n",
+        "gateway/server/websocket_endpoint.py",
+        "        if not is_new and self._state.unidentified >= self._limits.max_clients:\n",
         "        if False:\n",
         TOGETHER,
     ),
@@ -197,16 +198,16 @@ FAULTS = (
     ),
     fault(
         "a gateway that has ended reports that its host never ran it",
-        "gateway/server/app.py",
-        "                    self._is_draining = True\n                    nursery",
-        "                    nursery",
+        "gateway/server/gateway_state.py",
+        "        nursery, self.nursery = self.nursery, None\n        self.is_draining = True\n",
+        "        nursery, self.nursery = self.nursery, None\n",
         STANDALONE,
     ),
     fault(
         "a client that disconnects stays in the gateway's table",
-        "gateway/server/app.py",
-        "        if self._clients.pop(client.id, None) is not None:\n",
-        "        if client.id in self._clients:\n",
+        "gateway/server/gateway_state.py",
+        "        if self.clients.pop(client.id, None) is not None:\n",
+        "        if client.id in self.clients:\n",
         "gateway/test_bad_connections.py",
         "gateway/test_disconnecting.py",
     ),
@@ -265,7 +266,7 @@ FAULTS = (
     ),
     fault(
         "a request repeated with the same key starts a second call",
-        "gateway/server/app.py",
+        "gateway/server/http_endpoints.py",
         "        started = client.started_with(key)\n",
         "        started = None\n",
         GATEWAY,
@@ -273,8 +274,8 @@ FAULTS = (
     ),
     fault(
         "a client may have any number of calls running",
-        "gateway/server/app.py",
-        "        if len(client.works) >= self.limits.max_works:\n",
+        "gateway/server/http_endpoints.py",
+        "        if len(client.works) >= self._limits.max_works:\n",
         "        if False:\n",
         REFUSALS,
         CLIENTS,
@@ -282,8 +283,8 @@ FAULTS = (
     ),
     fault(
         "there may be any number of clients",
-        "gateway/server/app.py",
-        "        if is_new and len(self._clients) >= self.limits.max_clients and not self._make_room():\n",
+        "gateway/server/websocket_endpoint.py",
+        "        if is_new and is_full and not self._state.make_room():\n",
         "        if False:\n",
         REFUSALS,
         CLIENTS,
@@ -346,7 +347,7 @@ FAULTS = (
     ),
     fault(
         "a stream can be posted to",
-        "gateway/server/app.py",
+        "gateway/server/gateway_state.py",
         "        if method is None or method.kind.is_opened:\n",
         "        if method is None:\n",
         REFUSALS,
@@ -355,22 +356,22 @@ FAULTS = (
     # ── other fields of GatewayLimits ──
     fault(
         "any number of calls may wait for a reply in their own request",
-        "gateway/server/app.py",
-        "        if self._direct >= self.limits.max_direct:\n",
+        "gateway/server/http_endpoints.py",
+        "        if self._state.direct >= self._limits.max_direct:\n",
         "        if False:\n",
         LIMITS,
     ),
     fault(
         "a call answered in its own request keeps its slot",
-        "gateway/server/app.py",
-        "            self._direct -= 1\n",
+        "gateway/server/http_endpoints.py",
+        "            self._state.direct -= 1\n",
         "            pass\n",
         LIMITS,
     ),
     fault(
         "any number of calls may outlive their clients",
-        "gateway/server/app.py",
-        "            if not self._results.make_room():\n",
+        "gateway/server/http_endpoints.py",
+        "            if not self._state.results.make_room():\n",
         "            if False:\n",
         LIMITS,
     ),
@@ -390,8 +391,8 @@ FAULTS = (
     ),
     fault(
         "max_message and shutdown_timeout are not passed to the HTTP server",
-        "gateway/server/app.py",
-        "            limit(self.limits.max_message, self.limits.shutdown_timeout, share)\n",
+        "gateway/server/websocket_endpoint.py",
+        "            limit(self._limits.max_message, self._limits.shutdown_timeout, share)\n",
         "            pass\n",
         BAD,
     ),
@@ -425,10 +426,41 @@ FAULTS = (
     ),
     fault(
         "a client that reconnects may stay silent forever",
-        "gateway/server/app.py",
-        '            async with time_limit(self.limits.handshake_timeout, "no first message"):\n',
+        "gateway/server/websocket_endpoint.py",
+        '            async with time_limit(self._limits.handshake_timeout, "no first message"):\n',
         '            async with time_limit(math.inf, "no first message"):\n',
         REFUSALS,
+        hangs=True,
+    ),
+    # ── as a guest of asyncio ──
+    fault(
+        "law 2: a cancelled method goes on while its coroutine still runs",
+        "gateway/server/asyncio_host.py",
+        "            return trio.lowlevel.Abort.FAILED  # it goes",
+        "            task.remove_done_callback(wake)\n"
+        "            return trio.lowlevel.Abort.SUCCEEDED  # it goes",
+        UNDER_ASYNCIO,
+    ),
+    fault(
+        "law 3: the result of a coroutine that won the race is thrown away",
+        "gateway/server/asyncio_host.py",
+        "        if not task.cancelled():\n",
+        "        if not task.cancelled() and raise_cancelled is None:\n",
+        UNDER_ASYNCIO,
+    ),
+    fault(
+        "a request whose task of asyncio is cancelled leaves its call running",
+        "gateway/server/asyncio_host.py",
+        '        await _until(done, lambda: scope.cancel(reason="its task of asyncio was cancelled"))',
+        "        await done",
+        UNDER_ASYNCIO,
+    ),
+    fault(
+        "the guest run ends with the first gateway that leaves",
+        "gateway/server/asyncio_host.py",
+        "        if not host.users:\n",
+        "        if True:\n",
+        UNDER_ASYNCIO,
         hangs=True,
     ),
     # ── use in another Trio run ──
@@ -448,16 +480,16 @@ FAULTS = (
     ),
     fault(
         "a running gateway answers requests from another Trio run",
-        "gateway/server/app.py",
-        "        self._owner.check()  # a server in another run would wake this one's tasks\n",
+        "gateway/server/gateway_state.py",
+        "        self.owner.check()  # a server in another run would wake this one's tasks\n",
         "",
         RUNS,
     ),
     fault(
         "a running gateway can be drained from another Trio run",
-        "gateway/server/app.py",
-        "            self._owner.check()\n        self._is_draining",
-        "            pass\n        self._is_draining",
+        "gateway/server/gateway_state.py",
+        "            self.owner.check()\n        self.is_draining",
+        "            pass\n        self.is_draining",
         RUNS,
     ),
     fault(

@@ -30,7 +30,7 @@ from trio_rpc.channels.connection import close_forcefully
 from trio_rpc.channels.listeners import bound_to, listen_tcp
 from trio_rpc.gateway.server.app import Gateway
 from trio_rpc.gateway.server.hypercorn import QuietLog, without_deflate
-from trio_rpc.gateway.server.trio_check import check_trio
+from trio_rpc.gateway.server.serving_mistakes import check_trio
 from trio_rpc.util.one_exception import one_exception
 
 __all__ = ["open_http_server", "serve", "without_deflate"]

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 __all__ = ["WITHOUT_DEFLATE", "receiving", "sending"]
 
 WITHOUT_DEFLATE = "trio_rpc.without_deflate"
-"""A key in the scope of a WebSocket that is certainly not compressed.
+"""A key in the scope of a WebSocket whose messages are not compressed, or bounded once inflated.
 
 Its value is a function that sets the size limit of the client's messages, and the share of a budget
 that counts a message while it arrives.
