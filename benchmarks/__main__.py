@@ -51,6 +51,13 @@ def _common(**defaults: Any) -> argparse.ArgumentParser:
         f"(default {DEFAULT_PATIENCE:g})",
     )
     parser.add_argument(
+        "--turns",
+        type=_rounds,
+        metavar="N",
+        help="turns of each row in a round, of which none is repeated, for a machine that is always "
+        "busy (default: the part's own number)",
+    )
+    parser.add_argument(
         "--quick",
         action="store_true",
         help="run one round of tiny loads, to check that the benchmark works",
@@ -75,7 +82,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="write the table that compares the libraries to this file",
     )
-    commands = parser.add_subparsers(dest="command", metavar="compare REV")
+    commands = parser.add_subparsers(dest="command", metavar="{compare REV, show FILE ...}")
     # An option may stand before or after the command, so a missing one must not set a default.
     comparing = commands.add_parser(
         "compare",
@@ -83,6 +90,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parents=[_common(argument_default=argparse.SUPPRESS)],
     )
     comparing.add_argument("revision", metavar="REV", help="a commit, a tag or a branch")
+    showing = commands.add_parser("show", help="report and draw what --json has written")
+    showing.add_argument("files", nargs="+", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
     if options.plot and not plots.possible():
         parser.error("--plot needs matplotlib: it is in the dependency group `plots`")
@@ -138,16 +147,35 @@ def _measure(options: argparse.Namespace, parts: list[Part], how: dict[str, Any]
     found, absent = adapters.available()
     rows = [Row(module, adapter) for module, adapter in found]
     rows = _chosen(rows, options.adapter, [part.floor for part in PARTS.values()])
-    about, quick = machine.describe(), options.quick
-    with _progress(how["rounds"] * runner.turns(parts, rows, quick=quick)) as step:
+    about = machine.describe()
+    with _progress(how["rounds"] * runner.turns(parts, rows, how["loads"])) as step:
         outcomes = runner.run(parts, rows, step=step, **how)
+    _publish(options, outcomes, about, absent)
+    return outcomes
+
+
+def _show(options: argparse.Namespace) -> list[Outcome]:
+    """Report what several runs have written, as if it were one run."""
+    found = [json.loads(file.read_text()) for file in options.files]
+    outcomes = [outcome for one in found for outcome in report.from_json(one)]
+    options.quick = any(one["quick"] for one in found)
+    _publish(options, outcomes, found[0]["machine"], found[0]["left_out"])
+    return outcomes
+
+
+def _publish(
+    options: argparse.Namespace,
+    outcomes: list[Outcome],
+    about: dict[str, Any],
+    absent: dict[str, str],
+) -> None:
+    quick = options.quick
     print(report.as_text(outcomes, about, absent, quick=quick))
     _write(options.json, report.as_json(outcomes, about, absent, quick=quick))
     if options.markdown:
         options.markdown.write_text(report.as_markdown(outcomes))
     if options.plot:
         plots.draw(outcomes, options.plot)
-    return outcomes
 
 
 def _compare(options: argparse.Namespace, parts: list[Part], how: dict[str, Any]) -> list[Outcome]:
@@ -155,7 +183,7 @@ def _compare(options: argparse.Namespace, parts: list[Part], how: dict[str, Any]
     rows = [Row(module, adapter) for module, adapter in found if module in compare.MODULES]
     rows = _chosen(rows, options.adapter, ())
     about, quick = machine.describe(), options.quick
-    turns = 2 * how["rounds"] * runner.turns(parts, rows, quick=quick)
+    turns = 2 * how["rounds"] * runner.turns(parts, rows, how["loads"])
     with compare.checkout(options.revision) as revision, _progress(turns) as step:
         outcomes = compare.run(parts, rows, revision, step=step, **how)
     print(compare.as_text(outcomes, about, revision[0], quick=quick))
@@ -166,12 +194,14 @@ def _compare(options: argparse.Namespace, parts: list[Part], how: dict[str, Any]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. Return 1 if a measurement failed. A missed target is not a failure."""
     options = _options(arguments)
+    if options.command == "show":
+        return int(any(outcome.failures for outcome in _show(options)))
     only = set(expand(options.only or PARTS))
     parts = [part for key, part in PARTS.items() if key in only]
     patience = DEFAULT_PATIENCE if options.patience is None else options.patience
     how = {
         "rounds": options.rounds or (1 if options.quick else DEFAULT_ROUNDS),
-        "quick": options.quick,
+        "loads": runner.Loads(quick=options.quick, turns=options.turns),
         "patience": runner.Patience(0 if options.quick else patience),
     }
     do = _compare if options.command else _measure

@@ -15,8 +15,9 @@ class Figure:
     part: str
     adapter: str
     metric: str
-    against: str | None = None
-    """The adapter whose value of the same round is the divisor. None: the value itself."""
+    against: str | tuple[str, ...] | None = None
+    """The adapter whose value of the same round is the divisor: of several, the one with the least
+    median. None: the value itself."""
 
     at_most: float | None = None
     at_least: float | None = None
@@ -24,7 +25,153 @@ class Figure:
     """Whether the worst round is judged, not the median."""
 
 
+SUSPENDING = (
+    "grpcio",
+    "grpclib",
+    "aiorpcx",
+    "fastapi-websocket-rpc",
+    "zerorpc",
+    "pycapnp",
+    "pyzmq",
+    "jsonrpc-websockets",
+    "trio-jsonrpc",
+)
+"""The peers whose callers do not block their thread."""
+
+BLOCKING = ("rpyc", "pyro5-threads", "multiprocessing-threads")
+"""The peers whose callers block, with many separate calls at the same time."""
+
+
+def _by_cpu(  # one row of the tables by CPU time
+    text: str,
+    part: str,
+    at_most: float,
+    against: str | tuple[str, ...],
+    adapter: str = "trio_rpc",
+) -> Figure:
+    return Figure(
+        text=f"{text}: CPU time",
+        part=part,
+        adapter=adapter,
+        metric="cpu",
+        against=against,
+        at_most=at_most,
+    )
+
+
+STRUCTURES = (
+    _by_cpu("1,000 dataclasses, against msgspec over bare Trio", "dataclasses", 1.6, "msgspec"),
+    _by_cpu("1,000 dataclasses, against the cheapest peer", "dataclasses", 1.0, SUSPENDING),
+    _by_cpu("1,000 dicts of 10 values, against msgspec over bare Trio", "values", 2.0, "msgspec"),
+    _by_cpu("1,000 dicts of 10 values, against the cheapest peer", "values", 1.0, SUSPENDING),
+)
+ONE_CALL = tuple(
+    figure
+    for part, what, floor in (
+        ("one", "a string", "echo"),
+        ("one-dict", "a dict", "msgspec"),
+        ("one-dataclass", "a dataclass", "msgspec"),
+    )
+    for figure in (
+        _by_cpu(
+            f"one call with {what}, plain def, against the bare echo",
+            part,
+            1.05,
+            floor,
+            "trio_rpc-inline",
+        ),
+        _by_cpu(f"one call with {what}, async def, against the bare echo", part, 1.15, floor),
+        Figure(
+            text=f"one call with {what}, async def, against the bare echo: p50",
+            part=part,
+            adapter="trio_rpc",
+            metric="p50",
+            against=floor,
+            at_most=1.25,
+        ),
+        _by_cpu(
+            f"one call with {what}, against the cheapest peer that does not block",
+            part,
+            1.0,
+            SUSPENDING,
+        ),
+    )
+)
+FLIGHTS = tuple(
+    figure
+    for part, count in (("flight-8", "8"), ("flight", "64"), ("flight-500", "500"))
+    for figure in (
+        _by_cpu(f"{count} in flight, against RPC by hand in a nursery", part, 1.0, "nursery"),
+        _by_cpu(f"{count} in flight, against the cheapest peer", part, 1.0, SUSPENDING + BLOCKING),
+    )
+)
+SIZES = tuple(
+    Figure(
+        text=f"{size} echoed: MB/s of CPU time",
+        part=part,
+        adapter="trio_rpc",
+        metric="cpu_rate",
+        at_least=1_000,
+    )
+    for part, size in (("large-256k", "256 KiB"), ("large", "1 MiB"), ("large-15m", "15 MiB"))
+)
+SESSIONS = (
+    _by_cpu("connect, call, close, against RPC by hand", "connect", 1.3, "nursery"),
+    *(
+        _by_cpu(
+            f"{count} sessions opened, against RPC by hand", f"sessions-{count}", 1.3, "nursery"
+        )
+        for count in (100, 1000, 5000)
+    ),
+    Figure(
+        text="10,000 idle sessions: KiB of server memory each",
+        part="idle",
+        adapter="trio_rpc",
+        metric="kib",
+        at_most=16,
+    ),
+    Figure(
+        text="10,000 idle sessions over WebSockets: KiB of server memory each",
+        part="idle",
+        adapter="trio_rpc-ws",
+        metric="kib",
+        at_most=30,
+    ),
+)
+OTHERS = (
+    _by_cpu("a stream, item by item, against the bare stream", "stream", 1.0, "items"),
+    _by_cpu("1,000 cancels, against pycapnp", "cancel", 1.0, "pycapnp"),
+    Figure(
+        text="1,000 cancels, against pycapnp: ms",
+        part="cancel",
+        adapter="trio_rpc",
+        metric="ms",
+        against="pycapnp",
+        at_most=1.0,
+    ),
+    _by_cpu(
+        "one call over a WebSocket, against bare trio-websocket",
+        "ws-one",
+        1.25,
+        "ws-bare",
+        "trio_rpc-ws",
+    ),
+    _by_cpu(
+        "64 in flight on a WebSocket, against JSON-RPC by hand",
+        "websocket",
+        1.0,
+        "jsonrpc-websockets",
+        "trio_rpc-ws",
+    ),
+)
+
 FIGURES = (
+    *STRUCTURES,
+    *ONE_CALL,
+    *FLIGHTS,
+    *SIZES,
+    *SESSIONS,
+    *OTHERS,
     Figure(
         text="one call at a time, async def handler: time against the bare echo",
         part="one",
@@ -70,13 +217,6 @@ FIGURES = (
         adapter="trio_rpc",
         metric="rate",
         at_least=3_333,
-    ),
-    Figure(
-        text="10,000 idle sessions: KiB of server memory each",
-        part="idle",
-        adapter="trio_rpc",
-        metric="kib",
-        at_most=40,
     ),
     Figure(
         text="1,000 calls cancelled: ms until all handlers and callers have ended",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["GROUPS", "HOSTS", "PARTS", "Load", "Metric", "Part", "expand"]
+__all__ = ["GROUPS", "HOSTS", "PARTS", "THEMES", "Load", "Metric", "Part", "expand"]
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
 """Addresses at which servers listen if one address has too few ports for all clients."""
@@ -79,11 +79,23 @@ class Part:
 
     hosts: tuple[str, ...] = HOSTS[:1]
     note: str = ""
+    own: str = "trio_rpc"
+    """The row of the library with which the overview compares the peers."""
+
+    by_clock: bool = False
+    """Whether the overview compares by the first metric, although CPU time is measured."""
 
     @property
     def has_cpu(self) -> bool:
         """Whether CPU time is measured, in addition to the metric of the first ratio."""
         return any(metric.key == "cpu" for metric in self.metrics[1:])
+
+    @property
+    def compared(self) -> tuple[Metric, bool]:
+        """The metric by which the overview compares the peers, and whether more of it is better."""
+        if self.has_cpu and not self.by_clock:
+            return next(metric for metric in self.metrics if metric.key == "cpu"), False
+        return self.metrics[0], self.more_is_better
 
 
 def _flight(callers: int, count: int, key: str) -> Part:
@@ -141,7 +153,7 @@ def _value(key: str, title: str, note: str, count: int) -> Part:
 def _sessions(count: int) -> Part:
     return Part(
         key=f"sessions-{count}",
-        title=f"{count:,} sessions opened, each with one call, and kept open",
+        title=f"{count:,} sessions opened",
         metrics=(
             _cpu("session"),
             Metric("client_cpu", "of it the client's"),
@@ -153,7 +165,10 @@ def _sessions(count: int) -> Part:
         load=Load(turns=1, spare=1, count=count, warm_up=20, callers=8, limit=120),
         quick=Load(turns=1, spare=0, count=40, warm_up=10, callers=8, limit=20),
         hosts=HOSTS,
-        note="KiB are the growth of the server's resident memory; ratio of CPU, less is better",
+        note=(
+            "each with one call, and kept open; KiB are the growth of the server's resident memory; "
+            "ratio of CPU, less is better"
+        ),
     )
 
 
@@ -219,6 +234,7 @@ PARTS = {
             quick=Load(turns=1, spare=0, count=200, warm_up=20, callers=64, limit=20),
             hosts=HOSTS,
             note="growth of the server's resident memory, each session after one call; less is better",
+            by_clock=True,
         ),
         Part(
             key="cancel",
@@ -332,12 +348,14 @@ PARTS = {
             load=Load(turns=3, count=100, warm_up=200, size=1 << 20),
             quick=Load(turns=1, spare=0, count=3, warm_up=50, size=1 << 20, limit=20),
             note="medians, on one connection; less is better",
+            by_clock=True,
         ),
         Part(
             key="ws-one",
             title="One call at a time on one WebSocket",
             metrics=(Metric("p50", "p50 µs"), Metric("p99", "p99 µs"), _cpu("call")),
             floor="ws-bare",
+            own="trio_rpc-ws",
             peers=True,
             load=Load(turns=5, count=300, warm_up=30),
             quick=Load(turns=2, spare=0, count=100, warm_up=10, limit=20),
@@ -349,6 +367,7 @@ PARTS = {
             metrics=(Metric("rate", "calls/s", "{:,.0f}"), _cpu("call")),
             more_is_better=True,
             floor="ws-echo",
+            own="trio_rpc-ws",
             peers=True,
             load=Load(count=6_400, warm_up=640, callers=64),
             quick=Load(turns=2, spare=0, count=640, warm_up=64, callers=64, limit=20),
@@ -423,6 +442,17 @@ GROUPS = {
     "websockets": ("ws-one", "websocket"),
 }
 """Names for several parts."""
+
+THEMES = {
+    "One call at a time": ("one", "one-dict", "one-dataclass"),
+    "Structured data": ("values", "dataclasses"),
+    "Calls in flight on one connection": GROUPS["flights"],
+    "Large payloads": GROUPS["sizes"],
+    "Sessions": GROUPS["sessions"],
+    "Cancelling and streams": ("cancel", "stream", "batches", "exchange", "callbacks", "beside"),
+    "WebSockets": GROUPS["websockets"],
+}
+"""The tables that compare the libraries: the title of each, and its parts."""
 
 
 def expand(names: Iterable[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Plots of a run: a PNG and an SVG for each part, and two plots that compare the peers.
+"""Plots of a run: a PNG and an SVG for each part, two that compare the peers, and the growth.
 
 A bar shows the median of the rounds, with a line from the lowest round to the highest. Its label
 is the median, and after it the ratio to the floor.
@@ -12,6 +12,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from benchmarks.growth import draw_growth
 from benchmarks.report import Spread, values
 from benchmarks.runner import Outcome
 
@@ -80,10 +81,10 @@ def _save(outcomes: Sequence[Outcome], columns: int, path: Path) -> None:
 
 def _speeds(outcome: Outcome) -> dict[str, float]:
     """Return, by title, how many times as fast or as small as the library each peer is."""
-    key, more_is_better = outcome.part.metrics[0].key, outcome.part.more_is_better
+    metric, more_is_better = outcome.part.compared
     found = {}
     for name, title in outcome.titles.items():
-        ratio = Spread.of(values(outcome, name, key, "trio_rpc"))
+        ratio = Spread.of(values(outcome, name, metric.key, outcome.part.own))
         if ratio and not title.startswith("floor:"):
             found[title] = ratio.median if more_is_better else 1 / ratio.median
     return found
@@ -93,7 +94,7 @@ def _overview(outcomes: Sequence[Outcome], path: Path) -> None:
     """Draw all parts in one plot: a dot for each peer, left of the line if it is worse."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - only plots need it
 
-    figure = Figure(figsize=(9, 1.6 + 0.42 * len(outcomes)), layout="constrained")
+    figure = Figure(figsize=(9.5, 1.4 + 0.3 * len(outcomes)), layout="constrained")
     axes = figure.subplots()
     titles = dict.fromkeys(title for outcome in outcomes for title in outcome.titles.values())
     for number, title in enumerate(title for title in titles if not title.startswith("floor:")):
@@ -115,13 +116,21 @@ def _overview(outcomes: Sequence[Outcome], path: Path) -> None:
             )
     axes.axvline(1, color=LIBRARY, linewidth=1, zorder=0)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.grid(axis="x", which="both", color="#e5e7eb", linewidth=0.5)
+    low, high = axes.get_xlim()
+    ticks = [one * 10**power for power in range(-4, 4) for one in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=8)
+    axes.minorticks_off()
+    axes.grid(color="#e5e7eb", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.set_yticks(range(len(outcomes)), [outcome.part.title for outcome in outcomes], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("times as fast (or as small) as trio_rpc, async def handler", fontsize=8)
-    axes.tick_params(axis="x", labelsize=8)
+    axes.set_ylim(len(outcomes) - 0.4, -0.6)
+    axes.set_xlabel(
+        "\N{LEFTWARDS ARROW} costs more          times as cheap as trio_rpc with an async def handler"
+        "          costs less \N{RIGHTWARDS ARROW}\n"
+        "CPU time of both ends; memory of an idle session; time of a small call beside large ones",
+        fontsize=8,
+    )
     axes.spines[["top", "right"]].set_visible(False)
     if axes.collections:
         axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
@@ -137,3 +146,4 @@ def draw(outcomes: Sequence[Outcome], folder: Path) -> None:
     if compared := [outcome for outcome in outcomes if outcome.part.peers]:
         _save(compared, min(2, len(compared)), folder / "peers")
         _overview(compared, folder / "overview")
+    draw_growth(outcomes, folder / "growth")

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.figures import FIGURES, Figure
 from benchmarks.interface import Measurement
+from benchmarks.parts import PARTS, THEMES, Load, Metric
 from benchmarks.runner import DISTURBED, Outcome
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "as_json",
     "as_markdown",
     "as_text",
+    "from_json",
     "remarks",
     "values",
     "verdicts",
@@ -45,8 +47,19 @@ class Spread:
         return f"{middle} [{low} .. {high}]"
 
 
-def values(outcome: Outcome, adapter: str, metric: str, against: str | None = None) -> list[float]:
-    """Return one value per round. With `against`, divide it by the value of that adapter."""
+def values(
+    outcome: Outcome,
+    adapter: str,
+    metric: str,
+    against: str | Sequence[str] | None = None,
+) -> list[float]:
+    """Return one value per round. With `against`, divide it by the value of that adapter.
+
+    Of several, the one with the least median counts.
+    """
+    if against is not None and not isinstance(against, str):
+        found = [(values(outcome, name, metric), name) for name in against]
+        against = min((statistics.median(all_), name) for all_, name in found if all_)[1]
     if adapter in outcome.failures or against in outcome.failures:
         return []
     return [
@@ -99,9 +112,16 @@ def _table(outcome: Outcome) -> Iterator[str]:
     yield ""
 
 
+def _is_there(outcome: Outcome, against: str | Sequence[str]) -> bool:
+    names = [against] if isinstance(against, str) else against
+    return any(name in one for name in names for one in outcome.rounds)
+
+
 def _judged(figure: Figure, outcome: Outcome | None) -> dict[str, Any]:
     """Return a figure with its measured value and a verdict: met, missed or not measured."""
-    found = values(outcome, figure.adapter, figure.metric, figure.against) if outcome else []
+    found = []
+    if outcome and (not figure.against or _is_there(outcome, figure.against)):
+        found = values(outcome, figure.adapter, figure.metric, figure.against)
     spread = Spread.of(found)
     judged: dict[str, Any] = {"figure": asdict(figure), "measured": None, "verdict": "not measured"}
     if spread is None:
@@ -169,13 +189,18 @@ def about_machine(about: dict[str, Any]) -> Iterator[str]:
     yield ", ".join(f"{name} {version}" for name, version in about["packages"].items())
 
 
+def _rounds(outcomes: Sequence[Outcome]) -> str:
+    counts = sorted({len(outcome.rounds) for outcome in outcomes})
+    return f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+
+
 def as_text(
     outcomes: Sequence[Outcome], about: dict[str, Any], absent: dict[str, str], *, quick: bool
 ) -> str:
     """Return the whole report."""
     lines = [
         *about_machine(about),
-        f"Median of {len(outcomes[0].rounds)} rounds [least .. most].",
+        f"Median of {_rounds(outcomes)} rounds [least .. most].",
         "CPU is the time that client and server together use of their cores; less is better.",
         "",
     ]
@@ -191,20 +216,45 @@ def as_text(
 
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
-    """Return one table of all parts in which peers are compared, with a row for each adapter."""
-    parts = [outcome for outcome in outcomes if outcome.part.peers]
+    """Return the tables that compare the libraries, with a row for each adapter."""
+    by_key = {outcome.part.key: outcome for outcome in outcomes}
+    tables = []
+    for title, keys in THEMES.items():
+        if parts := [by_key[key] for key in keys if key in by_key]:
+            tables.append(f"### {title}\n\n{_markdown_table(parts)}")
+    return "\n".join(tables)
+
+
+def _markdown_table(parts: Sequence[Outcome]) -> str:
     titles = {name: title for outcome in parts for name, title in outcome.titles.items()}
-    columns = [_column(outcome) for outcome in parts]
-    metrics = [f"{outcome.part.title}: {outcome.part.metrics[0].name}" for outcome in parts]
-    lines = [["", *metrics], ["---", *("---:" for _ in parts)]]
+    columns = [column for outcome in parts for column in _columns(outcome)]
+    lines = [["", *(head for head, _ in columns)], ["---", *("---:" for _ in columns)]]
     for name, title in titles.items():
-        lines.append([title, *(column.get(name, "") for column in columns)])
+        cells = [cells.get(name, "") for _, cells in columns]
+        if any(cell.strip("-") for cell in cells):
+            lines.append([title, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _column(outcome: Outcome) -> dict[str, str]:
-    """Return the cells of one part for all adapters. The best one that is not a floor is bold."""
-    metric, part = outcome.part.metrics[0], outcome.part
+def _columns(outcome: Outcome) -> Iterator[tuple[str, dict[str, str]]]:
+    """Return the columns of one part: its first metric, and the CPU time with its ratio."""
+    part = outcome.part
+    first = part.metrics[0]
+    yield (
+        f"{part.title}: {first.name}",
+        outcome.lacking | _cells(outcome, first, more_is_better=part.more_is_better),
+    )
+    if part.has_cpu:
+        cpu = next(metric for metric in part.metrics if metric.key == "cpu")
+        cells = _cells(outcome, cpu, more_is_better=False)
+        for name in cells:
+            if ratio := Spread.of(values(outcome, name, "cpu", part.floor)):
+                cells[name] += f" ({ratio.median:.2f})"
+        yield f"{cpu.name} (to floor)", cells
+
+
+def _cells(outcome: Outcome, metric: Metric, *, more_is_better: bool) -> dict[str, str]:
+    """Return the cells of all adapters. The best one that is not a floor is bold."""
     medians = {name: Spread.of(values(outcome, name, metric.key)) for name in outcome.titles}
     cells = {name: metric.form.format(one.median) for name, one in medians.items() if one}
     ranked = [
@@ -213,9 +263,9 @@ def _column(outcome: Outcome) -> dict[str, str]:
         if one and not outcome.titles[name].startswith("floor:")
     ]
     if ranked:
-        best = max(ranked)[1] if part.more_is_better else min(ranked)[1]
+        best = max(ranked)[1] if more_is_better else min(ranked)[1]
         cells[best] = f"**{cells[best]}**"
-    return outcome.lacking | cells
+    return cells
 
 
 def as_json(
@@ -241,3 +291,19 @@ def as_json(
         },
         "figures": verdicts(outcomes),
     }
+
+
+def from_json(found: dict[str, Any]) -> list[Outcome]:
+    """Return the outcomes that `as_json` has written."""
+    return [
+        Outcome(
+            PARTS[key],
+            load=Load(**one["load"]),
+            titles=one["rows"],
+            rounds=one["rounds"],
+            turns=one["turns"],
+            failures=one["failures"],
+            lacking=one["lacking"],
+        )
+        for key, one in found["parts"].items()
+    ]

@@ -9,14 +9,16 @@ used the cores is repeated. The attempt with the least disturbance counts, whate
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from time import perf_counter, sleep
@@ -28,10 +30,23 @@ from benchmarks.adapter import Adapter
 from benchmarks.interface import Measurement
 from benchmarks.parts import GROUPS, Load, Part
 
-__all__ = ["DISTURBED", "ROOT", "Outcome", "Patience", "Row", "WorkerFailed", "run", "turns"]
+__all__ = [
+    "DISTURBED",
+    "ROOT",
+    "Loads",
+    "Outcome",
+    "Patience",
+    "Row",
+    "WorkerFailed",
+    "run",
+    "turns",
+]
 
 DISTURBED = 0.05
 """The share of a turn for which other programs may keep its processes from their cores."""
+
+STARTING = 4
+"""Rows whose processes are started at the same time, before the first turn."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -111,7 +126,8 @@ class _Worker:
         self._errors.seek(0)
         printed = self._errors.read().decode(errors="replace").splitlines()
         lines = [line.strip(" |+-") for line in printed]  # an exception group draws a frame
-        last = next((line for line in reversed(lines) if line), "")
+        told = (line for line in reversed(lines) if re.search("[a-z]", line) and line[0] != "[")
+        last = next((line for line in told if "more exception" not in line), "")
         return WorkerFailed(f"{self._role} {what}" + (f": {last}" if last else ""))
 
     def seconds_waited(self) -> float:
@@ -245,8 +261,9 @@ class _Round:
     def play(self, step: Callable[[str], None]) -> dict[str, list[Measurement]]:
         """Play the round, and return the metrics of each adapter's turns."""
         names = [row.name for row in self._rows]
-        for row in self._rows:
-            self._attempt(row.name, self._open_pair, row)
+        with ThreadPoolExecutor(STARTING) as pool:
+            for row in self._rows:
+                pool.submit(self._attempt, row.name, self._open_pair, row)
         results: dict[str, list[Measurement]] = {name: [] for name in names}
         for turn in range(self._outcome.load.turns):
             start = turn % len(names)
@@ -270,13 +287,24 @@ def _medians(part: Part, turns: Sequence[Measurement]) -> Measurement:
     }
 
 
-def turns(parts: Sequence[Part], rows: Sequence[Row], *, quick: bool) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loads:
+    """Which loads the parts get."""
+
+    quick: bool = False
+    turns: int | None = None
+    """The turns of each row in a round, of which none is repeated. None: those of the part."""
+
+    def of(self, part: Part) -> Load:
+        """Return the load of a part."""
+        load = part.quick if self.quick else part.load
+        return load if self.turns is None else replace(load, turns=self.turns, spare=0)
+
+
+def turns(parts: Sequence[Part], rows: Sequence[Row], loads: Loads) -> int:
     """Return the number of turns in a round."""
     return sum(
-        (part.quick if quick else part.load).turns
-        for part in parts
-        for row in rows
-        if part.key in row.adapter.parts
+        loads.of(part).turns for part in parts for row in rows if part.key in row.adapter.parts
     )
 
 
@@ -285,7 +313,7 @@ def run(
     rows: Sequence[Row],
     *,
     rounds: int,
-    quick: bool,
+    loads: Loads,
     patience: Patience,
     step: Callable[[str], None],
 ) -> list[Outcome]:
@@ -297,7 +325,7 @@ def run(
     outcomes = [
         Outcome(
             part,
-            load=part.quick if quick else part.load,
+            load=loads.of(part),
             titles={
                 row.name: row.adapter.title
                 for row in rows

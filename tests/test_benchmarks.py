@@ -15,13 +15,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import adapters, compare, plots, report  # noqa: E402 - needs the path above
+from benchmarks import adapters, compare, growth, plots, report  # noqa: E402 - needs the path above
+from benchmarks.__main__ import main  # noqa: E402 - likewise
 from benchmarks.adapter import adapter, peer  # noqa: E402 - likewise
 from benchmarks.figures import FIGURES  # noqa: E402 - likewise
 from benchmarks.loops import ASYNCIO, BLOCKING, TRIO, run_blocking  # noqa: E402 - likewise
 from benchmarks.meter import Meter  # noqa: E402 - likewise
 from benchmarks.parts import GROUPS, PARTS, expand  # noqa: E402 - likewise
-from benchmarks.runner import Outcome  # noqa: E402 - likewise
+from benchmarks.runner import Loads, Outcome  # noqa: E402 - likewise
 
 ABOUT = {
     "processor": "",
@@ -260,6 +261,49 @@ def test_plots_show_measured_and_lacking_parts(tmp_path):
     }
 
 
+def test_growth_is_drawn_from_two_points_or_more(tmp_path):
+    pytest.importorskip("matplotlib", reason="only plots need it")
+    two = [
+        outcome_of(
+            [{"nursery": 10.0, "trio_rpc": 12.0}, {"nursery": 11.0, "trio_rpc": 15.0}], part=part
+        )
+        for part in ("flight-8", "flight")
+    ]
+    assert not growth.draw_growth(two[:1], tmp_path / "growth")
+    assert growth.draw_growth(two, tmp_path / "growth")
+    assert {file.name for file in tmp_path.iterdir()} == {"growth.png", "growth.svg"}
+    assert all(key in PARTS for panel in growth.PANELS for key in panel.points)
+
+
+def test_figures_of_runs_are_reported_again_from_their_files(tmp_path, capsys):
+    files = []
+    for part in ("one", "flight"):
+        outcome = outcome_of([{"echo": 1.0, "nursery": 1.0, "trio_rpc": 2.0}], part=part)
+        files.append(tmp_path / f"{part}.json")
+        files[-1].write_text(json.dumps(report.as_json([outcome], ABOUT, {}, quick=False)))
+    assert main(["--markdown", str(tmp_path / "table.md"), "show", *map(str, files)]) == 0
+    text = capsys.readouterr().out
+    assert PARTS["one"].title in text
+    assert PARTS["flight"].title in text
+    assert "2.0 (2.00)" in (tmp_path / "table.md").read_text()
+
+
+def test_fewer_turns_are_not_repeated():
+    load = Loads(turns=3).of(PARTS["one"])
+    assert (load.turns, load.spare) == (3, 0)
+    assert Loads().of(PARTS["one"]) == PARTS["one"].load
+    assert Loads(quick=True).of(PARTS["one"]) == PARTS["one"].quick
+
+
+def test_a_figure_against_several_peers_takes_the_best_one_that_was_measured():
+    outcome = outcome_of([{"a": 3.0, "b": 2.0, "c": 4.0}, {"a": 3.0, "b": 6.0, "c": 3.5}])
+    assert report.values(outcome, "a", "cpu", ("b", "c", "absent")) == [3 / 4, 3 / 3.5]
+    names = {
+        name for figure in FIGURES if isinstance(figure.against, tuple) for name in figure.against
+    }
+    assert names <= {one.name for _, one in adapters.available()[0]} or adapters.available()[1]
+
+
 @pytest.mark.parametrize("loop", [TRIO, ASYNCIO, BLOCKING])
 def test_a_group_ends_when_its_tasks_have(loop):
     ran = []
@@ -318,11 +362,13 @@ def test_the_table_of_peers_marks_the_best_library_and_ignores_floors():
     outcome.titles = {name: name for name in outcome.titles} | {"scopes": "floor: scopes"}
     lines = report.as_markdown([outcome]).splitlines()
     shown = {
-        cells[1].strip(): cells[2].strip() for cells in (line.split("|") for line in lines[2:])
+        cells[1].strip(): (cells[2].strip(), cells[3].strip())
+        for cells in (line.split("|") for line in lines[4:])
     }
+    assert lines[0] == "### Cancelling and streams"
     assert shown == {
-        "floor: scopes": "1.0",
-        "trio_rpc": "3.0",
-        "grpcio": "**2.0**",
-        "p": "not propagated",
+        "floor: scopes": ("1.0", "1.0 (1.00)"),
+        "trio_rpc": ("3.0", "3.0 (3.00)"),
+        "grpcio": ("**2.0**", "**2.0** (2.00)"),
+        "p": ("not propagated", ""),
     }

@@ -82,7 +82,7 @@ PLAIN = (
     _adapter("tcp", "TCP", "transports"),
     _adapter("resumable", "TCP, resumable", "transports"),
     _adapter("unix", "a Unix socket", "transports"),
-    _adapter("ws", "a WebSocket", "websockets transports"),
+    _adapter("ws", "a WebSocket", "websockets sessions transports"),
 )
 ENCRYPTED = (
     _adapter("tls", "TLS", "transports"),
