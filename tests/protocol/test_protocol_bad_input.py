@@ -300,6 +300,7 @@ def test_a_packet_may_be_as_large_as_the_announced_limit():
 
 CONTEXTS = {
     "deadline": [-1, -0.1, math.nan, math.inf, -math.inf, True, None, "1", [], 2**70],
+    "sent": [-1, -0.1, math.nan, math.inf, -math.inf, True, None, "1", [], 2**70],
     "parent": [-1, 1.0, True, None, "1", []],
     "depth": [-1, 1.0, True, None, "1", {}],
     "metadata": [None, [], "text", {1: 2}, {b"k": 1}],
@@ -323,7 +324,7 @@ def test_a_malformed_context_ends_the_session(name, value, kind):
     "context",
     [
         {"deadline": 0},
-        {"deadline": 1.7e308},
+        {"deadline": 1.7e308, "sent": 1.7e308},
         {"parent": 0, "depth": 0, "metadata": {}},
         {"metadata": {"user": [1, {"a": None}]}},
         {"from the future": 1},

@@ -43,6 +43,7 @@ NUMBERS = [
 ]
 CONTEXTS = {
     "deadline": lambda number: number,
+    "sent": lambda number: number,
     "parent": lambda number: number,
     "depth": lambda number: number,
     "callback": lambda number: number,

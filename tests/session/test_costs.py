@@ -225,7 +225,7 @@ async def test_the_cost_of_connecting_calling_and_closing(nursery, monkeypatch):
             for _ in range(count):
                 await connect_call_and_close(url)
     nursery.cancel_scope.cancel()
-    once = Cost(packets=6, bytes=334, writes=6, reads=7, waits=14, steps=21, tasks=4)
+    once = Cost(packets=6, bytes=348, writes=6, reads=7, waits=14, steps=21, tasks=4)
     assert meter.cost() == once * count
 
 

@@ -51,6 +51,7 @@ _COUNT = (_is_count, "an integer from 0 to 2**53 - 1")
 
 KNOWN: dict[str, tuple[Callable[[object], bool], str]] = {
     "deadline": (_is_time_left, "seconds from now, finite and not negative"),
+    "sent": (_is_time_left, "seconds of a clock, finite and not negative"),
     "parent": _COUNT,
     "depth": _COUNT,
     "callback": _COUNT,

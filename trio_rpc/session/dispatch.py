@@ -36,6 +36,7 @@ from trio_rpc.services.fallbacks import Fallback, fallback_for
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
 from trio_rpc.session.calls.absent import Arrived, CallsOfAbsentServices
+from trio_rpc.session.calls.ages import CallAges
 from trio_rpc.session.calls.callbacks import Callback
 from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.eager import begin, is_awaitable
@@ -137,6 +138,7 @@ class IncomingCalls:
         self._lifecycle = lifecycle
         self._calls = calls
         self._most = calls.limits.max_nodes
+        self._ages = CallAges()
         self._bugs = shared.bugs
         self._last_notification = 0
         self._complaints = shared.complaints
@@ -150,10 +152,22 @@ class IncomingCalls:
 
         Returns the call if its handler has to wait. The handler then keeps this task.
         """
+        if request.context is not None and self._is_late(request.context):
+            self._answer_error(request.id, {**TOO_LATE})
+            return None
         if self.waiting or not self._protocol.may_begin:
             self.waiting[request.id] = request, self.now
             return None
         return self._begin_request(request)
+
+    def _is_late(self, context: dict[str, Any]) -> bool:
+        """Return whether a Request arrives after its deadline; correct the rest of its time."""
+        left, sent = context.get("deadline"), context.get("sent")
+        if left is None or sent is None:
+            return False
+        left -= self._ages.age_of(sent, self.now)
+        context["deadline"] = left
+        return bool(left <= 0)
 
     def _begin_request(self, request: m.Request) -> IncomingCall | None:
         context = request.context

@@ -142,9 +142,23 @@ FAULTS = (
     fault(
         "law 5: a deadline is not sent",
         "session/calls/outgoing.py",
-        'context = {**(context or {}), "deadline": max(0.0, deadline - now)}',
+        'context = {**(context or {}), "deadline": max(0.0, deadline - now), "sent": now}',
         "pass",
         LAWS,
+    ),
+    fault(
+        "law 5: a Request that has waited for its whole deadline is run",
+        "session/dispatch.py",
+        "        return bool(left <= 0)\n",
+        "        return False\n",
+        "session/test_ages.py",
+    ),
+    fault(
+        "law 5: the sleep of a caller's computer makes its Requests old",
+        "session/calls/ages.py",
+        "        if silence >= SILENCE and silence >= age:  # (2)\n",
+        "        if False:\n",
+        "session/test_ages.py",
     ),
     fault(
         "law 5: the handler's scope does not get the deadline",

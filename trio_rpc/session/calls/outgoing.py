@@ -280,7 +280,7 @@ class OutgoingCalls:
         self._lifecycle.check_may_call(context, self.protocol.incoming)
         now = trio.current_time()
         if deadline != math.inf:
-            context = {**(context or {}), "deadline": max(0.0, deadline - now)}
+            context = {**(context or {}), "deadline": max(0.0, deadline - now), "sent": now}
         task_status = None
         if kwargs and TASK_STATUS in kwargs:
             task_status, kwargs = split_task_status(kwargs)
