@@ -52,7 +52,7 @@ class Core:
         share = UnsentShare(shared.unsent, options.limits.max_unsent_total)
         if (keeping := keeps(channel)) is not None:
             keeping.keep_within(share)
-        parts = self.parts = choose_variant(options.trace, shared.complaints)
+        parts = self.parts = choose_variant(options.trace, shared.complaints, name)
         self.session_id = parts.session_id
         self.protocol = parts.protocol(_make_codec(options), options.limits, share)
         self.receiver = Receiver(channel, self.protocol)

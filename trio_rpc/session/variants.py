@@ -37,16 +37,17 @@ class Variant(NamedTuple):
 _PLAIN = Variant()
 
 
-def choose_variant(trace: Trace | None, complaints: RateLimitedLog) -> Variant:
+def choose_variant(trace: Trace | None, complaints: RateLimitedLog, name: str) -> Variant:
     """Return the classes for a session with that trace.
 
     Args:
         trace: the user's function, or None.
         complaints: logs errors of the trace.
+        name: the other end's name in logs.
     """
     if trace is None:
         return _PLAIN
-    tracer = Tracer(trace, complaints)
+    tracer = Tracer(trace, complaints, name)
     return Variant(
         functools.partial(TracedProtocol, tracer),
         functools.partial(TracedWriter, tracer),

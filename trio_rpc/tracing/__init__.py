@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trio_rpc.tracing.access import AccessLog
 from trio_rpc.tracing.diagrams import draw_sequence, sequence_text
 from trio_rpc.tracing.events import STEPS, Trace, TraceEvent, WireEvent
 from trio_rpc.tracing.joining import JoinedCall, clock_offset, join
@@ -15,6 +16,7 @@ from trio_rpc.tracing.printing import (
 
 __all__ = [
     "STEPS",
+    "AccessLog",
     "JoinedCall",
     "Trace",
     "TraceEvent",

@@ -74,7 +74,10 @@ class TraceEvent:
         size: the bytes of the encoded message, from step 3 to 7 and from step 12 to 16; else 0.
         state: the state of the call: ``"new"``, ``"waiting"``, ``"running"``. From step 11 on, how
             it ended: ``"result"``, or the code of its error such as ``"raised"`` or
-            ``"cancelled"``. In step 19, ``"result"`` or the class of the caller's exception.
+            ``"cancelled"``. In step 19, ``"result"`` or the class of the caller's exception. A
+            call that the end of its session leaves without an answer ends with a step 11 whose
+            state is ``"session over"``.
+        peer: the other end's name in logs.
     """
 
     step: int
@@ -86,6 +89,7 @@ class TraceEvent:
     method: str
     size: int
     state: str
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,11 @@
 """A log of handlers' bugs for the operators of the program.
 
 Only the caller of a failed call gets the handler's exception. So the logger ``trio_rpc.handlers``
-logs every undeclared exception with its traceback, including a built-in exception that travels as
-itself.
+logs every undeclared exception at ERROR with its traceback, including a built-in exception that
+travels as itself. A declared exception is expected: its class is logged at DEBUG.
 
-These are not bugs, and are not logged: a declared exception; a cancellation; this library's own
-answer to a bad call; and, once the call is cancelled or its session over, the error that tells the
-handler so.
+These are not logged: a cancellation; this library's own answer to a bad call; and, once the call is
+cancelled or its session over, the error that tells the handler so.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class Bugs:
         call: int | str | None,
         is_cancelled: bool = False,
     ) -> None:
-        """Log the undeclared exceptions in ``exc``, if any.
+        """Log the undeclared exceptions in ``exc``, or else the class of a declared one.
 
         Args:
             exc: the handler's exception, or a group.
@@ -80,6 +79,8 @@ class Bugs:
         if bug is not None:
             what = "raised %s, which it does not declare"
             self._log(method, what, type(bug).__qualname__, session, call, bug)
+        elif isinstance(exc, (BaseExceptionGroup, *raises)) and logger.isEnabledFor(logging.DEBUG):
+            self._log(method, "raised %s", type(exc).__qualname__, session, call)
 
     def unsendable(
         self, exc: Exception, method: str, *, session: str, call: int | str | None
@@ -94,7 +95,7 @@ class Bugs:
         detail: object,
         session: str,
         call: int | str | None,
-        exc: BaseException,
+        exc: BaseException | None = None,
     ) -> None:
         key = method if method in self._limits or len(self._limits) < MAX_METHODS else ""
         limit = self._limits.get(key)
@@ -102,4 +103,5 @@ class Bugs:
             limit = self._limits[key] = RateLimitedLog(logger)
         extra = {"rpc_session": session, "rpc_method": method, "rpc_call": call}
         text = f"%s, called by %s, {what}"
-        limit.log(logging.ERROR, text, method, session, detail, exc_info=exc, extra=extra)
+        level = logging.DEBUG if exc is None else logging.ERROR
+        limit.log(level, text, method, session, detail, exc_info=exc, extra=extra)

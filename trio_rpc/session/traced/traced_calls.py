@@ -126,8 +126,13 @@ class TracedIncomingCalls(IncomingCalls):
         return is_kept
 
     def _refuse(self, message: m.Request | m.Notification) -> None:
-        self._waiting.pop(id(message), None)
+        self._beginning = self._waiting.pop(id(message), None)
         super()._refuse(message)
+
+    def _drop_notification(self, reason: Exception) -> None:
+        if self._beginning is not None:
+            self._tracer.note_dropped(self._beginning)
+        super()._drop_notification(reason)
 
     def _start(self, call: IncomingCall) -> IncomingCall | None:
         if call.id < 0 and self._beginning is not None:
@@ -143,6 +148,12 @@ class TracedIncomingCalls(IncomingCalls):
             self._note(11, call, "cancelled" if outcome.is_cancelled else "result")
         self._notifications.pop(call.id, None)
         super().end(call, outcome)
+
+    def let_go(self) -> None:
+        """Drop the references to this object. The session is over, and no handler begins."""
+        super().let_go()
+        self._tracer.end(self._waiting.values())
+        self._waiting.clear()
 
     def _note(self, step: int, call: IncomingCall, state: str | None = None) -> None:
         calls = self._tracer.incoming if call.id > 0 else self._notifications

@@ -73,8 +73,11 @@ class TracedProtocol(Protocol):
                 self._note_answer(message, size, is_late=event is None)
             elif isinstance(message, m.Cancel) and event is not None:
                 self._cancelled(message)
-            elif isinstance(message, m.Notification) and event is not None and traced is not None:
-                tracer.notifications.append(traced)
+            elif isinstance(message, m.Notification) and traced is not None:
+                if event is not None:
+                    tracer.notifications.append(traced)
+                else:
+                    tracer.note_dropped(traced)
             elif isinstance(message, m.Hello):
                 tracer.session = session_id(tracer.part, self.peer.session) or tracer.part
         finally:

@@ -15,7 +15,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import trio
@@ -23,6 +23,7 @@ import trio
 from trio_rpc.tracing.events import Trace, TraceEvent, WireEvent
 from trio_rpc.util.per_run import PerRun
 from trio_rpc.util.rate_limited_log import RateLimitedLog
+from trio_rpc.util.text import one_line
 from trio_rpc.wire import messages as m
 
 __all__ = ["Traced", "Tracer"]
@@ -81,6 +82,7 @@ class Tracer:
     Args:
         trace: the user's function; see :data:`trio_rpc.tracing.Trace`.
         complaints: logs errors of the trace.
+        peer: the other end's name in logs.
 
     Attributes:
         part: this end's part of the session's id.
@@ -90,7 +92,8 @@ class Tracer:
         notifications: the peer's Notifications that have been decoded and not handled.
     """
 
-    def __init__(self, trace: Trace, complaints: RateLimitedLog) -> None:
+    def __init__(self, trace: Trace, complaints: RateLimitedLog, peer: str = "") -> None:
+        self._peer = one_line(peer)
         self.part = self.session = secrets.token_hex(4)
         self.incoming: dict[int, Traced] = {}
         self.outgoing: dict[int, Traced] = {}
@@ -143,6 +146,7 @@ class Tracer:
             traced.method,
             traced.size if step in _WITH_SIZE else 0,
             traced.state,
+            self._peer,
         )
         self._notes.append(functools.partial(self._trace, event))
 
@@ -188,6 +192,24 @@ class Tracer:
         return "" if traced is None else traced.method
 
     # ── reporting ────────────────────────────────────────────────────────────────────────────
+
+    def note_dropped(self, notification: Traced) -> None:
+        """Note that no handler runs for a notification."""
+        notification.state = "dropped"
+        self.note(11, notification)
+        self.flush()
+
+    def end(self, notifications: Iterable[Traced]) -> None:
+        """Note the end of the session for the peer's calls that it leaves without an answer.
+
+        Args:
+            notifications: those whose handlers have not begun.
+        """
+        for traced in (*self.incoming.values(), *self.notifications, *notifications):
+            traced.state = "session over"
+            self.note(11, traced)
+        self.incoming.clear()
+        self.flush()
 
     def passed_on(self) -> None:
         """Report the messages that have left: their packet has been passed to the channel."""
