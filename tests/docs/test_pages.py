@@ -63,7 +63,7 @@ def test_tests_named_on_a_page_exist(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_names_of_the_package_exist(page):
     for name in re.findall(r"`trio_rpc\.(\w+)", prose(page)):
-        assert hasattr(trio_rpc, name) or name in {"describe", "handlers", "scope"}, name
+        assert hasattr(trio_rpc, name) or name in {"access", "describe", "handlers", "scope"}, name
 
 
 def test_the_laws_are_numbered_without_a_gap():
