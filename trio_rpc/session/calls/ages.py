@@ -1,8 +1,8 @@
 """The age of a Request that arrives: how long it has waited since its caller made the call.
 
-The two clocks need not agree. A Request says when it was made, on its caller's clock, and it is read
-at a time on ours. The difference of the two is the difference of the clocks, and the time that the
-Request was on its way. The smallest difference seen lately stands for a Request that did not wait.
+The two clocks need not agree. A Request says when it was made, on its caller's clock, and it is
+read at a time on ours. The difference of the two is the difference of the clocks, and the time that
+the Request was on its way. The smallest difference seen lately stands for a Request that did not wait.
 So a larger one has waited for as long as it exceeds it: in a queue at either end, or in a socket
 that this program has not read.
 
