@@ -2,15 +2,15 @@
 
 The two clocks need not agree. A Request says when it was made, on its caller's clock, and it is
 read at a time on ours. The difference of the two is the difference of the clocks, and the time that
-the Request was on its way. The smallest difference seen lately stands for a Request that did not wait.
-So a larger one has waited for as long as it exceeds it: in a queue at either end, or in a socket
-that this program has not read.
+the Request was on its way. The smallest difference seen lately stands for a Request that did not
+wait. So a larger one has waited for as long as it exceeds it: in a queue at either end, or in a
+socket that this program has not read.
 
 1. Clocks drift, so an old minimum is forgotten, after one to two times ``WINDOW`` seconds.
 2. A computer that sleeps stops its clock, which makes all later Requests look old. But it sends
-   nothing meanwhile. So after a silence of at least ``SILENCE`` seconds, and as long as the Request
-   seems to have waited, that Request is the new minimum. The age of a rare Request is therefore not
-   known.
+   nothing meanwhile. So after a silence of at least ``SILENCE`` seconds, and as long as the
+   Request seems to have waited, that Request is the new minimum. The age of a rare Request is
+   therefore not known.
 """
 
 from __future__ import annotations
