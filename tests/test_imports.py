@@ -20,6 +20,7 @@ LAYERS = (
     {"wire", "tracing"},
     {"protocol"},
     {"services", "channels", "codecs"},
+    {"nats"},
     {"session"},
     {"client", "server", "process", "thread", "one_to_one"},
     {"pool"},
@@ -89,6 +90,8 @@ FORBIDDEN_IN = {
     "protocol": IO | {"time", "datetime"},
     "trio_rpc.channels.forwarding.core": IO | {"time", "datetime"},
     "trio_rpc.channels.forwarding.frames": IO | {"time", "datetime"},
+    "trio_rpc.nats.core": IO | {"time", "datetime"},
+    "trio_rpc.nats.parser": IO | {"time", "datetime"},
 }
 
 

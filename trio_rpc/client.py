@@ -11,6 +11,8 @@ import trio
 
 from trio_rpc.channels import Resume
 from trio_rpc.channels.carriers import open_carrier, resume_settings
+from trio_rpc.nats.any_url import ChannelOpener
+from trio_rpc.nats.nats_options import NatsOptions
 from trio_rpc.session.core import Core
 from trio_rpc.session.opening import OnEnd, check_on_end, make_tables, run_session
 from trio_rpc.session.options import SessionOptions, check_options, make_options
@@ -26,6 +28,7 @@ async def connect(
     *,
     ssl_context: ssl.SSLContext | None = None,
     resume: bool | Resume = False,
+    nats: NatsOptions | None = None,
     on_end: OnEnd = "cancel",
     **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Session]:
@@ -35,14 +38,15 @@ async def connect(
     raises SessionBroken (law 17), as :func:`open_session` does.
 
     Args:
-        url: ``tcp://host:port``, ``tls://host:port``, ``unix:///path``, ``ws://host:port/path`` or
-            ``wss://host:port/path``.
+        url: ``tcp://host:port``, ``tls://host:port``, ``unix:///path``, ``ws://host:port/path``,
+            ``wss://host:port/path`` or ``nats://host,host/service``.
         services: the services that the server may call, as in :func:`open_session`.
-        ssl_context: for ``tls`` and ``wss``. The default context verifies the server with the
-            system's CAs.
+        ssl_context: for ``tls``, ``wss`` and ``nats``. The default context verifies the server with
+            the system's CAs.
         resume: connect again when the connection is lost, and continue with all running calls.
             True means the defaults of :class:`Resume`. The server must also allow this. Without
             it, the session ends with its connection.
+        nats: settings for ``nats``: credentials, and when the other end counts as gone.
         on_end: as in :func:`open_session`.
         **options: as in :func:`open_session`. ``limits.handshake_timeout`` bounds the time to make
             the connection, and separately the time to open the session.
@@ -64,7 +68,10 @@ async def connect(
     tables = make_tables(services)
     async with (
         open_carrier(
-            url, ssl_context=ssl_context, limits=chosen.limits, resume=resume_settings(resume)
+            ChannelOpener(url, nats),
+            ssl_context=ssl_context,
+            limits=chosen.limits,
+            resume=resume_settings(resume),
         ) as channel,
         run_session(Core(channel, tables, chosen, url), on_end=on_end) as session,
     ):
@@ -78,6 +85,7 @@ async def connect_in(
     *,
     ssl_context: ssl.SSLContext | None = None,
     resume: bool | Resume = False,
+    nats: NatsOptions | None = None,
     **options: Unpack[SessionOptions],
 ) -> Session:
     """Connect to a server, and return a session that ends with ``nursery`` at the latest.
@@ -93,6 +101,7 @@ async def connect_in(
         services: as in :func:`connect`.
         ssl_context: as in :func:`connect`.
         resume: as in :func:`connect`.
+        nats: as in :func:`connect`.
         **options: as in :func:`connect`.
 
     Raises:
@@ -102,7 +111,13 @@ async def connect_in(
 
     async def own(*, task_status: trio.TaskStatus[Session]) -> None:
         async with connect(
-            url, services, ssl_context=ssl_context, resume=resume, on_end="keep", **options
+            url,
+            services,
+            ssl_context=ssl_context,
+            resume=resume,
+            nats=nats,
+            on_end="keep",
+            **options,
         ) as session:
             task_status.started(session)
             await session.wait_closed()

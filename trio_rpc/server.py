@@ -12,10 +12,12 @@ from weakref import WeakSet
 
 import trio
 
-from trio_rpc.channels import ChannelListener, Resume
-from trio_rpc.channels.carriers import CarrierServer, listening, resume_settings
+from trio_rpc.channels import Resume
+from trio_rpc.channels.carriers import CarrierServer, Listener, resume_settings
 from trio_rpc.channels.clients import Client, Clients
 from trio_rpc.errors import Refused, SessionClosed
+from trio_rpc.nats.any_url import listen_at
+from trio_rpc.nats.nats_options import NatsOptions
 from trio_rpc.session.core import Core
 from trio_rpc.session.end import check_reason
 from trio_rpc.session.held_services import held_services
@@ -48,7 +50,7 @@ class Server:
 
     def __init__(
         self,
-        listeners: list[ChannelListener],
+        listeners: list[Listener],
         tables: MakeServices,
         options: Options,
         resume: Resume | None,
@@ -218,6 +220,7 @@ async def open_server(
     allowed_origins: Collection[str] | None = None,
     resume: bool | Resume = False,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+    nats: NatsOptions | None = None,
     **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Server]:
     """Listen at ``urls`` and serve for the duration of a block.
@@ -229,7 +232,8 @@ async def open_server(
             sessions share, and that are async context managers, are entered before the server
             listens, and left when all sessions are over.
         *urls: ``tcp://host:port`` (port 0: any free port), ``tls://host:port``,
-            ``unix:///path``, ``ws://host:port/path``, ``wss://host:port/path``.
+            ``unix:///path``, ``ws://host:port/path``, ``wss://host:port/path``,
+            ``nats://host,host/service`` or ``nats://host,host/service/instance``.
         ssl_context: the context with the server's certificate, for ``tls`` and ``wss``.
         allowed_origins: for ``ws`` and ``wss``: the origins of pages whose scripts may connect,
             each in the form that a browser sends, ``https://example.org``. By default, pages that
@@ -238,6 +242,7 @@ async def open_server(
         resume: allow clients that ask for it to resume their session after a lost connection.
             True means the defaults of :class:`Resume`.
         server_limits: the bounds for all sessions together.
+        nats: settings for ``nats``: credentials, and when a client counts as gone.
         **options: as in :func:`open_session`, for each session.
 
     Raises:
@@ -257,12 +262,13 @@ async def open_server(
     patience, complaints = chosen.limits.shutdown_timeout, RateLimitedLog(logger)
     async with (
         held_services(shared_services, patience, complaints),
-        listening(
+        listen_at(
             urls,
             ssl_context=ssl_context,
             allowed_origins=allowed_origins,
             limits=chosen.limits,
             resume=resumption,
+            options=nats,
         ) as listeners,
     ):
         server = Server(listeners, tables, chosen, resumption, server_limits)
@@ -280,6 +286,7 @@ async def serve(
     allowed_origins: Collection[str] | None = None,
     resume: bool | Resume = False,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+    nats: NatsOptions | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[SessionOptions],
 ) -> None:
@@ -294,6 +301,7 @@ async def serve(
         allowed_origins: as in :func:`open_server`.
         resume: as in :func:`open_server`.
         server_limits: as in :func:`open_server`.
+        nats: as in :func:`open_server`.
         task_status: gets the bound addresses once clients can connect.
         **options: as in :func:`open_session`, for each session.
 
@@ -322,6 +330,7 @@ async def serve(
         allowed_origins=allowed_origins,
         resume=resume,
         server_limits=server_limits,
+        nats=nats,
         **options,
     ) as server:
         task_status.started(server.urls)

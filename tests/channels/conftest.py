@@ -16,6 +16,7 @@ from helpers.channel_pairs import (
     thread_channels,
 )
 from helpers.forwarding_pairs import open_channel_pair
+from helpers.nats_server import open_nats_pair
 from helpers.tls import make_contexts
 
 from trio_rpc.channels import StreamChannel
@@ -41,6 +42,7 @@ def certificates() -> Certificates:
         "thread",
         "stream",
         "forwarding",
+        "nats",
     ]
 )
 async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaitable[Pair]]:
@@ -62,6 +64,8 @@ async def maker(request, nursery, tmp_path, certificates) -> Callable[[], Awaita
                 return await connected(nursery, f"unix://{tmp_path}/socket")
             case "forwarding":
                 return await Held(nursery).enter(open_channel_pair())
+            case "nats":
+                return await Held(nursery).enter(open_nats_pair())
             case "tls" | "wss" as scheme:
                 return await connected(
                     nursery, f"{scheme}://127.0.0.1:0", certificates.server, certificates.client

@@ -12,6 +12,7 @@ import trio
 
 from helpers.channel_pairs import Held, child_channels, connected_by, thread_channels
 from helpers.forwarding_pairs import open_channel_pair
+from helpers.nats_broker import open_broker_pair
 from helpers.resumable_network import ResumableNetwork
 from trio_rpc.channels import carrier_limits
 from trio_rpc.channels.connection import owned
@@ -32,6 +33,7 @@ KINDS = (
     "thread",
     "forwarding",
     "resumable",
+    "nats",
 )
 
 WITHOUT_URLS = {"process": child_channels, "thread": thread_channels}
@@ -73,6 +75,10 @@ class Transport:
             return
         if self.kind == "resumable":
             async with open_resumable_pair(*limits) as ends:
+                yield ends
+            return
+        if self.kind == "nats":
+            async with open_broker_pair(*limits) as ends:
                 yield ends
             return
         held = Held(self._nursery), Held(self._nursery)

@@ -50,6 +50,7 @@ async def test_each_transport_uses_its_own_kind_of_channel(kind, nursery, tmp_pa
         "wss": "WebSocketChannel",
         "forwarding": "ForwardingChannel",
         "resumable": "ResumableChannel",
+        "nats": "NatsChannel",
     }
     if kind in ("process", "thread"):
         assert kinds == [f"{kind.capitalize()}Channel", "StreamChannel"]

@@ -12,14 +12,13 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import trio
 
 from trio_rpc.channels.clients import Client, Clients, address_of
 from trio_rpc.channels.connection import Connection, close_forcefully
-from trio_rpc.channels.listeners import ChannelListener
-from trio_rpc.channels.opening import open_channel, open_listeners
+from trio_rpc.channels.opening import open_listeners
 from trio_rpc.channels.resumable.channel import ResumableChannel
 from trio_rpc.channels.resumable.client import open_resumable
 from trio_rpc.channels.resumable.replay import carrier_limits
@@ -30,7 +29,15 @@ from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["CarrierServer", "listening", "open_carrier", "resume_settings"]
+__all__ = [
+    "CarrierServer",
+    "Listener",
+    "OpenChannel",
+    "carrying",
+    "listening",
+    "open_carrier",
+    "resume_settings",
+]
 
 
 ServeChannel: TypeAlias = Callable[[trio.abc.Channel[bytes], Client], Awaitable[None]]
@@ -42,36 +49,58 @@ def resume_settings(resume: bool | Resume) -> Resume | None:  # noqa: FBT001 - a
     return (Resume() if resume is True else resume) or None
 
 
+class OpenChannel(Protocol):
+    """Opens a channel to a server that was chosen before, each time that it is called."""
+
+    def __call__(
+        self, *, ssl_context: ssl.SSLContext | None, limits: Limits
+    ) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
+        """Open a channel, and own it for a block: see :func:`open_channel`."""
+
+
+class Listener(Protocol):
+    """Accepts clients; a :class:`ChannelListener` of a socket, or another one."""
+
+    @property
+    def url(self) -> str:
+        """The URL where it listens."""
+
+    async def accept(self) -> Connection:
+        """Wait for a client. Raises trio.ClosedResourceError once this listener is closed."""
+
+    async def aclose(self) -> None:
+        """Stop listening. Accepted connections stay open."""
+
+
 def open_carrier(
-    url: str,
+    open_channel: OpenChannel,
     *,
     ssl_context: ssl.SSLContext | None,
     limits: Limits,
     resume: Resume | None,
-    address: str | None = None,
 ) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
     """Connect to a server, and own the channel for a block.
 
     Args:
-        url: as in :func:`open_channel`.
+        open_channel: opens a channel to the server.
         ssl_context: as in :func:`open_channel`.
         limits: the limits of the channel's user.
         resume: settings of a channel that reconnects, or None.
-        address: as in :func:`open_channel`.
 
     Raises:
         Exception: the same errors as :func:`open_channel` and :func:`open_resumable`.
     """
     if resume is None:
-        return open_channel(url, ssl_context=ssl_context, limits=limits, address=address)
+        return open_channel(ssl_context=ssl_context, limits=limits)
     reconnect = functools.partial(
-        open_channel,
-        url,
-        ssl_context=ssl_context,
-        limits=carrier_limits(limits),
-        address=address,
+        open_channel, ssl_context=ssl_context, limits=carrier_limits(limits)
     )
     return open_resumable(reconnect, resume, handshake_timeout=limits.handshake_timeout)
+
+
+def carrying(limits: Limits, resume: Resume | None) -> Limits:
+    """Return the limits of the channels that carry those of the user."""
+    return limits if resume is None else carrier_limits(limits)
 
 
 @asynccontextmanager
@@ -82,7 +111,7 @@ async def listening(
     allowed_origins: Collection[str] | None,
     limits: Limits,
     resume: Resume | None,
-) -> AsyncIterator[list[ChannelListener]]:
+) -> AsyncIterator[list[Listener]]:
     """Listen at URLs for a block.
 
     Args:
@@ -98,8 +127,8 @@ async def listening(
     """
     if not urls:
         raise ValueError("a server needs a URL to listen at, such as tcp://127.0.0.1:0")
-    limits = carrier_limits(limits) if resume is not None else limits
-    listeners: list[ChannelListener] = []
+    limits = carrying(limits, resume)
+    listeners: list[Listener] = []
     try:
         for url in urls:
             listeners += await open_listeners(
@@ -128,7 +157,7 @@ class CarrierServer:
 
     def __init__(
         self,
-        listeners: Sequence[ChannelListener],
+        listeners: Sequence[Listener],
         serve: ServeChannel,
         *,
         label: str,
@@ -163,7 +192,7 @@ class CarrierServer:
                     acceptors.start_soon(self._accept, listener, nursery)
         await _close_all(self._listeners)
 
-    async def _accept(self, listener: ChannelListener, nursery: trio.Nursery) -> None:
+    async def _accept(self, listener: Listener, nursery: trio.Nursery) -> None:
         while True:
             await self._clients.pace()
             connection = await listener.accept()
@@ -254,6 +283,6 @@ class _IsolatedErrors:
         return isinstance(exc, Exception)
 
 
-async def _close_all(listeners: Sequence[ChannelListener]) -> None:
+async def _close_all(listeners: Sequence[Listener]) -> None:
     for listener in listeners:
         await listener.aclose()

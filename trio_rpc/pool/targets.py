@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from trio_rpc.channels.carriers import open_carrier
+from trio_rpc.channels.opening import open_channel
 from trio_rpc.channels.process import check_command, open_process_channel
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.channels.urls import parse_url
@@ -105,7 +106,10 @@ class Targets:
         return Instance(
             given,
             lambda limits: open_carrier(
-                given, ssl_context=context, limits=limits, resume=self.resume
+                functools.partial(open_channel, given),
+                ssl_context=context,
+                limits=limits,
+                resume=self.resume,
             ),
         )
 
@@ -114,6 +118,9 @@ class Targets:
         return Instance(
             f"{url} at {address}",
             lambda limits: open_carrier(
-                url, ssl_context=context, limits=limits, resume=self.resume, address=address
+                functools.partial(open_channel, url, address=address),
+                ssl_context=context,
+                limits=limits,
+                resume=self.resume,
             ),
         )

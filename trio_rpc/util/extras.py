@@ -8,7 +8,11 @@ from typing import Final
 __all__ = ["needs_extra"]
 
 MODULES: Final = MappingProxyType(
-    {"cli": ("cyclopts", "rich"), "gateway": ("h11", "httpx", "hypercorn", "starlette", "wsproto")}
+    {
+        "cli": ("cyclopts", "rich"),
+        "gateway": ("h11", "httpx", "hypercorn", "starlette", "wsproto"),
+        "nats": ("nkeys", "nacl"),
+    }
 )
 """The modules that are imported from the packages of each extra."""
 

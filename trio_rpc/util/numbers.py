@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-__all__ = ["check_not_negative", "read_delay"]
+__all__ = ["check_not_negative", "is_whole", "read_delay"]
 
 T = TypeVar("T")
 
@@ -30,3 +30,8 @@ def read_delay(value: object, default: T) -> float | T:
     if type(value) in (int, float) and 0 <= value <= LONGEST:  # type: ignore[operator]
         return float(value)  # type: ignore[arg-type]
     return default
+
+
+def is_whole(value: object, least: int = 0, most: int = 2**53 - 1) -> bool:
+    """Return whether a value that a peer has sent is an integer within bounds."""
+    return type(value) is int and least <= value <= most

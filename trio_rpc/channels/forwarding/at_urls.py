@@ -14,6 +14,7 @@ from trio_rpc.channels.carriers import CarrierServer, listening, open_carrier, r
 from trio_rpc.channels.clients import Client, Clients
 from trio_rpc.channels.forwarding.channel import Forwarding, open_forwarding
 from trio_rpc.channels.forwarding.routes import ChannelHandler, Router
+from trio_rpc.channels.opening import open_channel
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.rate_limited_log import RateLimitedLog
@@ -60,7 +61,10 @@ async def connect_forwarding(
     Router(routes or {})  # a bad pattern raises before anything is opened
     async with (
         open_carrier(
-            url, ssl_context=ssl_context, limits=limits, resume=resume_settings(resume)
+            functools.partial(open_channel, url),
+            ssl_context=ssl_context,
+            limits=limits,
+            resume=resume_settings(resume),
         ) as carrier,
         open_forwarding(carrier, routes, limits=limits) as forwarding,
     ):
