@@ -82,6 +82,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="write the table that compares the libraries to this file",
     )
+    parser.add_argument(
+        "--peer-rounds",
+        type=_rounds,
+        metavar="N",
+        help="let the peers take part only in the first N rounds, which saves most of the time",
+    )
     commands = parser.add_subparsers(dest="command", metavar="{compare REV, show FILE ...}")
     # An option may stand before or after the command, so a missing one must not set a default.
     comparing = commands.add_parser(
@@ -148,6 +154,7 @@ def _measure(options: argparse.Namespace, parts: list[Part], how: dict[str, Any]
     rows = [Row(module, adapter) for module, adapter in found]
     rows = _chosen(rows, options.adapter, [part.floor for part in PARTS.values()])
     about = machine.describe()
+    how["peer_rounds"] = options.peer_rounds
     with _progress(how["rounds"] * runner.turns(parts, rows, how["loads"])) as step:
         outcomes = runner.run(parts, rows, step=step, **how)
     _publish(options, outcomes, about, absent)

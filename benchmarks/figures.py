@@ -140,6 +140,7 @@ SESSIONS = (
 )
 OTHERS = (
     _by_cpu("a stream, item by item, against the bare stream", "stream", 1.0, "items"),
+    _by_cpu("a stream in batches, against the bare stream item by item", "batches", 0.5, "items"),
     _by_cpu("1,000 cancels, against pycapnp", "cancel", 1.0, "pycapnp"),
     Figure(
         text="1,000 cancels, against pycapnp: ms",

@@ -50,6 +50,11 @@ class Calls:
     items: Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[Any]]] | None = None
     """Opens a stream. Arguments: number of items, bytes of each (0: counted numbers)."""
 
+    batches: Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[list[Any]]]] | None = (
+        None
+    )
+    """The same, with lists of all items that have arrived."""
+
     exchange: Callable[[], AbstractAsyncContextManager[Exchange]] | None = None
     """Opens a duplex. Yields a function that sends an item and returns the one sent back."""
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,20 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def _revision() -> str | None:
+    """Return the short hash of the checkout's commit, if git tells it."""
+    with contextlib.suppress(OSError):
+        done = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 - likewise
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.strip() or None
+    return None
+
+
 def describe() -> dict[str, Any]:
     """Describe the machine for readers of the figures, without identifying it."""
     server, client = pick_cores()
@@ -130,5 +145,6 @@ def describe() -> dict[str, Any]:
         "pinned": None if server is None else {"server": server, "client": client},
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "packages": _versions(),
+        "revision": _revision(),
         "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
     }

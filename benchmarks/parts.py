@@ -266,6 +266,16 @@ PARTS = {
             note="numbers, each checked; ratio of items/s, more is better",
         ),
         Part(
+            key="batches",
+            title="A stream of small items, received in batches",
+            metrics=(Metric("rate", "items/s", "{:,.0f}"), _cpu("item")),
+            more_is_better=True,
+            floor="items",
+            load=Load(turns=7, count=60_000, warm_up=6_000),
+            quick=Load(turns=2, spare=0, count=2_000, warm_up=200, limit=20),
+            note="numbers, each checked; the floor takes them one by one; more is better",
+        ),
+        Part(
             key="exchange",
             title="Items there and back, one at a time, on one stream both ways",
             metrics=(Metric("p50", "p50 µs"), Metric("p99", "p99 µs"), _cpu("item")),

@@ -186,6 +186,8 @@ def remarks(
 def about_machine(about: dict[str, Any]) -> Iterator[str]:
     """Return a description of the machine and the versions of the packages."""
     yield f"{about['processor']}, {about['cores']} cores; {about['system']}; {about['python']}"
+    if about.get("revision"):
+        yield f"trio_rpc at {about['revision']}"
     yield ", ".join(f"{name} {version}" for name, version in about["packages"].items())
 
 

@@ -66,6 +66,11 @@ class Row:
         """Return its name in outcomes."""
         return f"{self.adapter.name}@{self.revision}" if self.revision else self.adapter.name
 
+    @property
+    def is_peer(self) -> bool:
+        """Whether it measures another library."""
+        return self.module.startswith("peer_")
+
 
 class WorkerFailed(Exception):
     """Raised if a process ended early, was too slow, or ended with an error."""
@@ -313,13 +318,15 @@ def run(
     rows: Sequence[Row],
     *,
     rounds: int,
+    peer_rounds: int | None = None,
     loads: Loads,
     patience: Patience,
     step: Callable[[str], None],
 ) -> list[Outcome]:
     """Measure all parts. `step` is called with the next turn before each one.
 
-    An adapter that fails is not tried again in that part, and has no figures there.
+    An adapter that fails is not tried again in that part, and has no figures there. Peers take part
+    only in the first `peer_rounds`.
     """
     mine = {part.key: [row for row in rows if part.key in row.adapter.parts] for part in parts}
     outcomes = [
@@ -347,8 +354,13 @@ def run(
             def show(name: str, place: str = f"round {number + 1} of {rounds}, {part.key}") -> None:
                 step(f"{place}: {name}")
 
+            taking_part = [
+                row
+                for row in mine[part.key]
+                if peer_rounds is None or number < peer_rounds or not row.is_peer
+            ]
             with ExitStack() as stack:
-                results = _Round(outcome, mine[part.key], patience, stack).play(show)
+                results = _Round(outcome, taking_part, patience, stack).play(show)
             outcome.turns.append(results)
             outcome.rounds.append({name: _medians(part, found) for name, found in results.items()})
     return outcomes

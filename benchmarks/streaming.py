@@ -51,6 +51,33 @@ async def stream(bench: Bench) -> None:
             bench.turns.report({"rate": count / meter.seconds(), **meter.stop(count)})
 
 
+async def _consume_batches(client: Calls, count: int) -> None:
+    """Receive that many numbers in batches, or one by one if the client has no batches."""
+    if client.batches is None:
+        assert client.items is not None
+        await _consume(client.items, count, 0)
+        return
+    expected = 0
+    async with client.batches(count, 0) as stream:
+        async for batch in stream:
+            assert batch == list(range(expected, expected + len(batch)))
+            expected += len(batch)
+    assert expected == count
+
+
+async def batches(bench: Bench) -> None:
+    """Measure small items per second, received in batches."""
+    load = bench.load
+    async with bench.open() as client:
+        while await bench.next():
+            start = perf_counter()
+            await _consume_batches(client, load.warm_up)
+            count = affordable(load.count, load.warm_up, perf_counter() - start)
+            meter = bench.meter()
+            await _consume_batches(client, count)
+            bench.turns.report({"rate": count / meter.seconds(), **meter.stop(count)})
+
+
 async def exchange(bench: Bench) -> None:
     """Measure the round trip of an item on one duplex, in microseconds."""
     async with bench.open() as client:
@@ -221,6 +248,7 @@ async def _call_until(
 
 STREAMING = {
     "stream": stream,
+    "batches": batches,
     "exchange": exchange,
     "callbacks": callbacks,
     "bulk": bulk,

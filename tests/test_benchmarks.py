@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import adapters, compare, growth, plots, report  # noqa: E402 - needs the path above
+from benchmarks import adapters, compare, growth, plots, report, runner  # noqa: E402 - needs the path above
 from benchmarks.__main__ import main  # noqa: E402 - likewise
 from benchmarks.adapter import adapter, peer  # noqa: E402 - likewise
 from benchmarks.figures import FIGURES  # noqa: E402 - likewise
@@ -293,6 +293,26 @@ def test_fewer_turns_are_not_repeated():
     assert (load.turns, load.spare) == (3, 0)
     assert Loads().of(PARTS["one"]) == PARTS["one"].load
     assert Loads(quick=True).of(PARTS["one"]) == PARTS["one"].quick
+
+
+def test_peers_take_part_only_in_their_rounds(monkeypatch):
+    played = []
+
+    class Round:
+        def __init__(self, outcome, rows, patience, stack):
+            played.append([row.name for row in rows])
+
+        def play(self, step):
+            return {}
+
+    monkeypatch.setattr(runner, "_Round", Round)
+    rows = [
+        runner.Row(module, peer(TRIO, name, name, "one", serve=None, open_client=None))
+        for module, name in (("library", "trio_rpc"), ("peer_p", "p"))
+    ]
+    options = {"loads": Loads(quick=True), "patience": None, "step": None}
+    runner.run([PARTS["one"]], rows, rounds=3, peer_rounds=1, **options)
+    assert played == [["trio_rpc", "p"], ["trio_rpc"], ["trio_rpc"]]
 
 
 def test_a_figure_against_several_peers_takes_the_best_one_that_was_measured():

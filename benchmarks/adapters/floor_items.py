@@ -2,7 +2,8 @@
 
 The client sends the number and the size of the items. The server packs each as a separate message,
 and only TCP slows it down. The client unpacks with one streaming Unpacker and yields the items one
-by one, with a checkpoint for each, as an async iterator under Trio must.
+by one, with a checkpoint for each, as an async iterator under Trio must. In the second row, it yields
+a list of all items that have arrived.
 """
 
 from __future__ import annotations
@@ -64,6 +65,31 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
         yield Calls(echo=_nothing, items=items)
 
 
+@asynccontextmanager
+async def open_batches(url: str) -> AsyncGenerator[Calls]:
+    async with await open_stream(url) as stream:
+
+        @asynccontextmanager
+        async def batches(count: int, size: int) -> AsyncGenerator[AsyncIterator[list[Any]]]:
+            await stream.send_all(packed(msgpack.packb([count, size])))
+
+            async def receive() -> AsyncGenerator[list[Any]]:
+                packets, left = Packets(), count
+                while left:
+                    data = await stream.receive_some(READ)
+                    if batch := [message[2] for message in packets.feed(data)]:
+                        left -= len(batch)
+                        yield batch
+
+            received = receive()
+            try:
+                yield received
+            finally:
+                await received.aclose()
+
+        yield Calls(echo=_nothing, batches=batches)
+
+
 READ = 256 * 1024
 
 
@@ -75,8 +101,15 @@ ADAPTERS = (
     trio_adapter(
         "items",
         "floor: frames one way, without credit",
-        "stream bulk",
+        "stream batches bulk",
         serve=serve_streams(handle),
         open_client=open_client,
+    ),
+    trio_adapter(
+        "items-batches",
+        "floor: the same, a list for each packet",
+        "batches",
+        serve=serve_streams(handle),
+        open_client=open_batches,
     ),
 )

@@ -5,7 +5,7 @@ There are two rows: `async def` handlers, and plain `def` handlers, which do not
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -130,6 +130,11 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
 
                 yield there_and_back
 
+        @asynccontextmanager
+        async def batches(count: int, size: int) -> AsyncGenerator[AsyncIterator[list[Any]]]:
+            async with bench.items(count, size) as items:
+                yield items.batches()
+
         yield Calls(
             echo=bench.echo,
             value=bench.value,
@@ -139,6 +144,7 @@ async def open_client(url: str) -> AsyncGenerator[Calls]:
             hang=bench.hang,
             running=bench.running,
             items=bench.items,
+            batches=batches,
             exchange=exchange,
             call_back=bench.call_back,
             get=bench.get,
@@ -164,7 +170,7 @@ ADAPTERS = (
     trio_adapter(
         "trio_rpc",
         "trio_rpc, async def handler",
-        "one structures flights sizes sessions cancel stream exchange callbacks bulk fairness mixed"
+        "one structures flights sizes sessions cancel stream batches exchange callbacks bulk fairness mixed"
         " beside",
         serve=serve_bench,
         open_client=open_client,

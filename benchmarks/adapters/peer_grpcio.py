@@ -29,6 +29,8 @@ OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.so_reuseport", 0),
+    ("grpc.server.max_pending_requests", 10_000),  # of 2,000 at once, it refuses some by default
+    ("grpc.server.max_pending_requests_hard_limit", 10_000),
 )
 
 
