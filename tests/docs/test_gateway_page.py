@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
-from collections.abc import Awaitable, Callable
 
 import pytest
 from helpers.pages import ROOT, blocks_of, codes, read, section, table
@@ -68,54 +66,34 @@ class SoldOut(Exception):
     pass
 
 
-def shop(user):
-    class Shop:
-        @trio_rpc.method(raises=(SoldOut,))
-        async def buy(self, stock: dict[str, int], item: str) -> int:
-            if not stock[item]:
-                raise SoldOut(item)
-            return stock[item]
-
-        @trio_rpc.method
-        async def who(self, tell: Callable[[str], Awaitable[None]] | None = None) -> str:
-            if tell is not None:
-                await tell(user.get())
-            return user.get()
-
-    return Shop()
+class Shop:
+    @trio_rpc.method(raises=(SoldOut,))
+    async def buy(self, stock: dict[str, int], item: str) -> int:
+        if not stock[item]:
+            raise SoldOut(item)
+        return stock[item]
 
 
-@contextlib.asynccontextmanager
-async def served_to_ann():
-    """Serve a gateway behind the middleware of the page, and open a client of it."""
-    [block] = [each for each in blocks_of(PAGE) if "class KnowsUsers" in each.text]
+async def test_the_example_of_authenticate_names_the_user_and_refuses_others():
+    [block] = [each for each in blocks_of(PAGE) if "class Orders" in each.text]
     names = {}
     exec(block.text, names)  # noqa: S102 - our own page
-    seen = []
-
-    async def authorise(call, proceed):
-        if call.method == "buy":
-            seen.append(names["user"].get())
-        return await proceed()
-
-    inner = gateway.Gateway(shop(names["user"]), filters=[authorise])
-    app = names["KnowsUsers"](inner, lambda scope: "ann")
-    async with gateway.open_http_server(app, "http://127.0.0.1:0") as (url,):
-        yield gateway.Message("127.0.0.1", int(url.rpartition(":")[2])), seen
-
-
-async def test_a_middleware_passes_the_user_to_methods_and_filters():
-    async with served_to_ann() as (message, seen):
-        assert await message.post("who") == "ann"
-        received = []
-        assert await message.post("who", callbacks={"tell": received.append}) == "ann"
-        assert received == ["ann"]
-        await message.post("buy", {"stock": {"tea": 1}, "item": "tea"})
-        assert seen == ["ann"]
+    async with gateway.open_http_server(names["gateway"], "http://127.0.0.1:0") as (url,):
+        port = int(url.rpartition(":")[2])
+        ann = gateway.Message("127.0.0.1", port, cookies={"session": "secret-of-ann"})
+        assert (await ann.post("mine")).startswith("the orders of ann, asked by python-httpx/")
+        with pytest.raises(trio_rpc.Refused, match="log in first"):
+            await gateway.Message("127.0.0.1", port).post("mine")
+        names["USERS"]["secret-of-bob"] = "bob"
+        bob = gateway.Message("127.0.0.1", port, cookies={"session": "secret-of-bob"})
+        with pytest.raises(trio_rpc.Unavailable, match="mine is not for bob"):
+            await bob.post("mine")
 
 
 async def test_errors_are_identified_by_their_type_name():
-    async with served_to_ann() as (message, _):
+    server = gateway.open_http_server(gateway.Gateway(Shop()), "http://127.0.0.1:0")
+    async with server as (url,):
+        message = gateway.Message("127.0.0.1", int(url.rpartition(":")[2]))
         for item, name in (("tea", "SoldOut"), ("milk", "builtins.KeyError")):
             with pytest.raises(trio_rpc.RemoteError) as info:
                 await message.post("buy", {"stock": {"tea": 0}, "item": item})

@@ -13,6 +13,7 @@ try:
     from trio_rpc.gateway.server.call import call_back
     from trio_rpc.gateway.server.results import outlives
     from trio_rpc.gateway.server.standalone import open_http_server, serve, without_deflate
+    from trio_rpc.session.http_request import HttpRequest
 except ModuleNotFoundError as exc:
     text = needs_extra("trio_rpc.gateway", "gateway", exc)
     if text is None:
@@ -22,6 +23,7 @@ except ModuleNotFoundError as exc:
 __all__ = [
     "Gateway",
     "GatewayLimits",
+    "HttpRequest",
     "Message",
     "call_back",
     "open_http_server",

@@ -50,9 +50,8 @@ class Session:
     Functions such as :func:`trio_rpc.connect`, :func:`trio_rpc.serve` and
     :func:`trio_rpc.open_session` make it; never make one directly.
 
-    It belongs to the Trio run that opened it. In another run or thread, its methods, its proxies
-    and the callbacks and streams of its calls raise RuntimeError; :meth:`statistics` and the
-    attributes can be read anywhere.
+    It belongs to the Trio run that opened it. Elsewhere its methods, proxies, callbacks and streams
+    raise RuntimeError; :meth:`statistics` and the attributes can be read anywhere.
     """
 
     def __init__(self, core: SessionCore, filters: Sequence[Filter]) -> None:
@@ -522,17 +521,21 @@ class Call:
         metadata: its metadata; see :func:`trio_rpc.metadata`.
         args: its positional arguments.
         kwargs: its keyword arguments.
+        request: the HTTP request of a browser's call; None for a call on a session.
+        identity: the value that the gateway's ``authenticate`` returned for it, or None.
     """
 
     __slots__ = (
         "_remote_scope",
         "args",
         "id",
+        "identity",
         "is_incoming",
         "kwargs",
         "metadata",
         "method",
         "number",
+        "request",
         "session_or_none",
     )
 
@@ -549,6 +552,8 @@ class Call:
         self.is_incoming = handled is not None
         self.number = 0  # in the trace of the session, if there is one
         self._remote_scope = None if handled is None else handled.remote_scope
+        self.request = None if handled is None else handled.request
+        self.identity = None if self.request is None else self.request.identity
         self.session_or_none = session
         self.method = method
         self.args = args
@@ -572,8 +577,7 @@ class Call:
         """
         if self.session_or_none is None:
             raise RuntimeError(
-                f"{self.method} was called by a browser, which has no session: call back by its "
-                "callbacks"
+                f"{self.method} was called by a browser, which has no session: use its callbacks"
             )
         return self.session_or_none
 

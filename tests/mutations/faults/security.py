@@ -142,8 +142,8 @@ FAULTS = (
     fault(
         "Origin and Host are not checked on a WebSocket that resumes",
         "gateway/server/websocket_endpoint.py",
-        "        self._state.checks.check(websocket.headers)\n",
-        "        if is_new:\n            self._state.checks.check(websocket.headers)\n",
+        "            self._state.checks.check(websocket.headers)\n",
+        "            if is_new:\n                self._state.checks.check(websocket.headers)\n",
         REFUSALS,
         "gateway/test_gateway.py",
         "gateway/test_clients.py",
@@ -170,6 +170,29 @@ FAULTS = (
         "            if not self._state.legacy_clients:\n",
         "            if False:\n",
         REFUSALS,
+    ),
+    fault(
+        "a WebSocket opens without an identity",
+        "gateway/server/websocket_endpoint.py",
+        "            await self._state.authenticate(websocket)\n",
+        "",
+        "gateway/test_identity.py",
+    ),
+    fault(
+        "results are given to callers without an identity",
+        "gateway/server/http_endpoints.py",
+        "        await self._state.authenticate(request)\n        held",
+        "        held",
+        "gateway/test_identity.py",
+    ),
+    fault(
+        "the identity is checked for pages of other sites as well",
+        "gateway/server/http_endpoints.py",
+        "        self._state.checks.check(request.headers)\n"
+        "        seen = await self._state.authenticate(request)\n        method",
+        "        seen = await self._state.authenticate(request)\n"
+        "        self._state.checks.check(request.headers)\n        method",
+        "gateway/test_identity.py",
     ),
     fault(
         "an undeclared exception is sent with its arguments",

@@ -55,15 +55,24 @@ class WebClient:
         port: the gateway's port.
         path: the path at which the gateway is mounted.
         ssl_context: the context for https; None for http.
+        headers: headers of each request.
     """
 
-    def __init__(self, host: str, port: int, path: str, ssl_context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        path: str,
+        ssl_context: ssl.SSLContext | None,
+        headers: Mapping[str, str],
+    ) -> None:
         scheme = "http" if ssl_context is None else "https"
         netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._url = f"{scheme}://{netloc}{path}"
         # For http an empty context: by default httpx loads certificates that it would never use,
         # and that takes longer than a call.
         self._ssl_context = ssl_context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._headers = headers
         self._users = 0
         self._owner: Owner
         self._client: httpx.AsyncClient | None = None
@@ -76,7 +85,11 @@ class WebClient:
         self._users += 1
         if self._client is None:
             self._client = httpx.AsyncClient(
-                base_url=self._url, verify=self._ssl_context, trust_env=False, timeout=ANSWER
+                base_url=self._url,
+                headers=self._headers,
+                verify=self._ssl_context,
+                trust_env=False,
+                timeout=ANSWER,
             )
         return self
 

@@ -15,6 +15,7 @@ import trio
 from trio_rpc.channels import tls
 from trio_rpc.channels.connecting import naming
 from trio_rpc.errors import Fate, RemoteError, RpcError, SessionBroken
+from trio_rpc.gateway.client.headers import request_headers
 from trio_rpc.gateway.client.http import WebClient
 from trio_rpc.gateway.client.session import Call, ClientSession
 from trio_rpc.gateway.client.socket import TextSocket, open_text_socket
@@ -78,9 +79,13 @@ class Message:
         ssl_context: verifies the gateway's certificate; by default by the system's authorities.
         cancel_grace: seconds that a cancelled post waits for the gateway to confirm that the call
             has ended.
+        headers: headers to send with each request and with the WebSocket, such as
+            ``{"Authorization": "Bearer …"}``.
+        cookies: cookies to send with them.
 
     Raises:
-        ValueError: the host is a URL, or has a port.
+        ValueError: the host is a URL, or has a port; or HTTP cannot carry a header or a cookie, or
+            the client itself sets it.
     """
 
     def __init__(
@@ -92,13 +97,16 @@ class Message:
         secure: bool = False,
         ssl_context: ssl.SSLContext | None = None,
         cancel_grace: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        cookies: Mapping[str, str] | None = None,
     ) -> None:
         _check_host(host)
         self._place = (host, port)
         self._path = path.rstrip("/")
         self._ssl_context = (ssl_context or tls.client_context()) if secure else None
         self._cancel_grace = cancel_grace
-        self._web = WebClient(host, port, self._path, self._ssl_context)
+        self._headers = request_headers(headers or {}, cookies or {})
+        self._web = WebClient(host, port, self._path, self._ssl_context, self._headers)
         self._session: ClientSession | None = None
         self._socket: TextSocket | None = None
         # Bound: the blocks and posts that are in progress.
@@ -195,7 +203,14 @@ class Message:
         host, port = self._place
         query = "resumable=1&pieces=1" if self._session is None else "resume=1"
         path = f"{self._path}/ws?{query}"
-        async with open_text_socket(host, port, path, self._ssl_context, HANDSHAKE) as socket:
+        async with open_text_socket(
+            host,
+            port,
+            path,
+            self._ssl_context,
+            patience=HANDSHAKE,
+            headers=self._headers,
+        ) as socket:
             async with time_limit(
                 HANDSHAKE, f"the gateway at {host}:{port} sends no first message"
             ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import trio
@@ -67,7 +67,13 @@ class TextSocket:
 
 @asynccontextmanager
 async def open_text_socket(
-    host: str, port: int, path: str, ssl_context: ssl.SSLContext | None, patience: float
+    host: str,
+    port: int,
+    path: str,
+    ssl_context: ssl.SSLContext | None,
+    *,
+    patience: float,
+    headers: Mapping[str, str],
 ) -> AsyncIterator[TextSocket]:
     """Open a WebSocket for a block, and close it forcefully when the block ends.
 
@@ -77,6 +83,7 @@ async def open_text_socket(
         path: the path of the URL.
         ssl_context: the context for ``wss``; None for ``ws``.
         patience: seconds that all handshakes together may take.
+        headers: more headers of the request.
 
     Raises:
         OSError: the WebSocket cannot be opened; one line of text.
@@ -92,7 +99,7 @@ async def open_text_socket(
                         stream = tls.wrap_client(stream, ssl_context, host, https_compatible=True)
                         await tls.shake_hands(stream)
                     watched = WatchedStream(stream, is_client=True, max_unread=2 * MAX_MESSAGE)
-                    websocket = await _shake_hands(nursery, watched, netloc, path)
+                    websocket = await _shake_hands(nursery, watched, netloc, path, headers)
                 try:
                     yield TextSocket(websocket, watched)
                 except BaseException as exc:
@@ -108,7 +115,11 @@ async def open_text_socket(
 
 
 async def _shake_hands(
-    nursery: trio.Nursery, watched: WatchedStream, netloc: str, path: str
+    nursery: trio.Nursery,
+    watched: WatchedStream,
+    netloc: str,
+    path: str,
+    headers: Mapping[str, str],
 ) -> trio_websocket.WebSocketConnection:
     try:
         websocket = await trio_websocket.wrap_client_stream(
@@ -116,6 +127,7 @@ async def _shake_hands(
             watched,  # type: ignore[arg-type]  # annotated as SocketStream, works with any
             netloc,
             path,
+            extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],
             max_message_size=MAX_MESSAGE,
             receive_buffer_size=256 * 1024,
         )

@@ -27,7 +27,7 @@ from trio_rpc.gateway.server.asyncio_host import (
     run_in_asyncio,
 )
 from trio_rpc.gateway.server.checks import Refusal, RequestChecks
-from trio_rpc.gateway.server.gateway_state import HOW_TO_RUN, GatewayState
+from trio_rpc.gateway.server.gateway_state import HOW_TO_RUN, AuthenticateRequest, GatewayState
 from trio_rpc.gateway.server.http_endpoints import HttpEndpoints
 from trio_rpc.gateway.server.responses import (
     answer_http_error,
@@ -78,12 +78,17 @@ class Gateway:
         legacy_clients: whether a client may call without a token, by its unguessable id alone.
         error_detail: how much of an undeclared exception clients see: "none", "message" or
             "traceback".
+        authenticate: an async function that gets the :class:`HttpRequest` of each POST, of each
+            WebSocket that opens, and of each result that is collected. It returns the identity:
+            any value, which ``current_call().identity`` has. It raises :class:`trio_rpc.Refused`
+            to answer with 401. It is asked anew for each request, and a running call does not
+            notice that a user logs out.
         pages: a folder whose files browsers get unchanged; its ``index.html`` is the first page.
 
     Raises:
-        TypeError: a service or a filter is not valid, or a browser could never pass one of a
-            method's parameters: it is positional-only, or a stream, or a callback whose name a
-            header cannot carry.
+        TypeError: a service, a filter or ``authenticate`` is not valid, or a browser could never
+            pass one of a method's parameters: it is positional-only, or a stream, or a callback
+            whose name a header cannot carry.
         ValueError: ``pages`` is not a directory, ``allowed_origins`` has an entry that is not an
             origin, or ``error_detail`` is not one of the three values.
     """
@@ -98,10 +103,13 @@ class Gateway:
         allowed_hosts: Sequence[str] | None = None,
         legacy_clients: bool = False,
         error_detail: Detail = "message",
+        authenticate: AuthenticateRequest | None = None,
         pages: Path | str | None = None,
     ) -> None:
         check_filters(filters)
         check_detail(error_detail)
+        if not (authenticate is None or callable(authenticate)):
+            raise TypeError(f"authenticate must be an async function or None: {authenticate!r}")
         self.limits = limits or GatewayLimits()
         self._checks = RequestChecks(check_origins(allowed_origins) or frozenset(), allowed_hosts)
         self._state = GatewayState(
@@ -111,6 +119,7 @@ class Gateway:
             checks=self._checks,
             legacy_clients=legacy_clients,
             error_detail=error_detail,
+            authenticate=authenticate,
         )
         self._host: AsyncioHost | None = None
         self._app = self._make_app(allowed_origins, pages)

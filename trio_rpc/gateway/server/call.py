@@ -28,6 +28,7 @@ from trio_rpc.session.handler import (
     log_bug,
     run_handler,
 )
+from trio_rpc.session.http_request import HttpRequest
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Call, Filter
 from trio_rpc.util.contexts import own_decimal_context
@@ -103,6 +104,7 @@ class GatewayCall:
         settings: the gateway's settings.
         on_end: called with this call when it has ended.
         forms: the forms of the method, if the creator has them already.
+        request: the request that started it.
 
     Raises:
         InvalidArguments: ``data`` does not fit the method's signature.
@@ -123,6 +125,7 @@ class GatewayCall:
         settings: CallSettings,
         on_end: Callable[[GatewayCall], None],
         forms: Forms | None = None,
+        request: HttpRequest | None = None,
     ) -> None:
         self.uuid = str(uuid.uuid4())
         self.outcome: bytes | None = None
@@ -135,6 +138,7 @@ class GatewayCall:
         self._settings = settings
         self._names = names
         self._on_end = on_end
+        self._request = request
         self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
         self._client: Caller | None = None
         self._skipped: set[str] = set()
@@ -161,6 +165,7 @@ class GatewayCall:
         # This task has its own copy of the context in which the gateway was opened. Replace the
         # values in it that do not apply to this call.
         call = IncomingCall(None, 0, self._method, (), self._kwargs, None)
+        call.request = self._request
         outgoing_metadata.set(None)
         own_decimal_context()
         current_work.set((self, call))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 
 import trio
+from starlette.requests import HTTPConnection
 
+from trio_rpc.errors import Refused
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.gateway.server.call import CallSettings, GatewayCall
@@ -17,10 +21,11 @@ from trio_rpc.gateway.server.memory_budget import MemoryBudget, MemoryShare
 from trio_rpc.gateway.server.results import Results
 from trio_rpc.services.error_maps import Detail
 from trio_rpc.services.tables import BoundMethod, build_table, missing
+from trio_rpc.session.http_request import HttpRequest
 from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Filter
 
-__all__ = ["HOW_TO_RUN", "GatewayState"]
+__all__ = ["HOW_TO_RUN", "AuthenticateRequest", "GatewayState"]
 
 logger = logging.getLogger("trio_rpc.gateway")
 
@@ -33,6 +38,10 @@ HOW_TO_RUN = (
 )
 
 
+AuthenticateRequest: TypeAlias = Callable[[HttpRequest], Awaitable[Any]]
+"""An async function that returns the identity of a request, or raises :class:`trio_rpc.Refused`."""
+
+
 class GatewayState:
     """The clients and the calls of a gateway, while it runs and between two runs.
 
@@ -43,6 +52,7 @@ class GatewayState:
         checks: the checks of Host and Origin.
         legacy_clients: whether a client may call without a token.
         error_detail: how much of an undeclared exception clients see.
+        authenticate: checks each request.
 
     Attributes:
         limits: the limits.
@@ -69,6 +79,7 @@ class GatewayState:
         checks: RequestChecks,
         legacy_clients: bool,
         error_detail: Detail,
+        authenticate: AuthenticateRequest | None = None,
     ) -> None:
         self.limits = limits
         self.table = build_table(services)
@@ -78,6 +89,7 @@ class GatewayState:
         self.settings = CallSettings(tuple(filters), error_detail, most=limits.max_nodes)
         self.checks = checks
         self.legacy_clients = legacy_clients
+        self._authenticate = authenticate
         self.nursery: trio.Nursery | None = None
         self.owner: Owner
         self.is_draining = False
@@ -140,6 +152,27 @@ class GatewayState:
         if of not in self._complaints:
             self._complaints.add(of)
             logger.error(of)
+
+    async def authenticate(self, connection: HTTPConnection) -> HttpRequest:
+        """Return a request with its identity. Raises Refusal if ``authenticate`` refuses it."""
+        request = HttpRequest(
+            method=connection.scope.get("method", "GET"),
+            path=connection.scope["path"].removeprefix(connection.scope.get("root_path", "")),
+            headers=connection.headers,
+            cookies=connection.cookies,
+            address=None if connection.client is None else connection.client.host,
+        )
+        if self._authenticate is None:
+            return request
+        try:
+            identity = await self._authenticate(request)
+        except Refused as exc:
+            raise Refusal(401, str(exc)) from None
+        except Exception as exc:  # noqa: BLE001 - it is a bug of the application
+            text = "authenticate failed, so a request was refused"
+            self.settings.complaints.log(logging.ERROR, text, exc_info=exc)
+            raise Refusal(500, "the identity could not be checked") from None
+        return dataclasses.replace(request, identity=identity)
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────
 

@@ -30,6 +30,7 @@ from trio_rpc.gateway.server.memory_budget import MemoryShare
 from trio_rpc.gateway.server.responses import json_response
 from trio_rpc.gateway.server.results import is_outliving
 from trio_rpc.services.tables import BoundMethod
+from trio_rpc.session.http_request import HttpRequest
 
 __all__ = ["HttpEndpoints"]
 
@@ -49,6 +50,7 @@ class HttpEndpoints:
         """Start a call that sends its callbacks and its end over the client's WebSocket."""
         self._state.accepting()
         self._state.checks.check(request.headers)
+        seen = await self._state.authenticate(request)
         client = self._client_of(request)
         method = self._state.method(request.path_params["method"])
         with contextlib.ExitStack() as stack:
@@ -60,7 +62,7 @@ class HttpEndpoints:
             key = request_key(request)
             started = client.started_with(key)
             if started is None:
-                work = self._make_work(request, method, data, body)
+                work = self._make_work(request, seen, method, data, body)
                 self._start(client, method, work, key, nursery)
                 started = work.uuid
                 stack.pop_all()  # the call holds its body until it has ended
@@ -104,6 +106,7 @@ class HttpEndpoints:
         """Run a method without required callbacks within its request; no WebSocket is needed."""
         self._state.accepting()
         self._state.checks.check(request.headers)
+        seen = await self._state.authenticate(request)
         method = self._state.method(request.path_params["method"])
         if any(method.signature.callbacks.values()):
             raise Refusal(422, f"{method.name} has required callbacks: call it over a WebSocket")
@@ -116,7 +119,7 @@ class HttpEndpoints:
                 raise Refusal(503, text)
             if self._state.unsent.is_used_up:
                 raise used_up()
-            work = self._make_work(request, method, data, body, names=())
+            work = self._make_work(request, seen, method, data, body, names=())
             stack.pop_all()
         caller = DirectCaller(self._state.unsent)
         self._state.works.add(work)
@@ -131,6 +134,7 @@ class HttpEndpoints:
         """Answer with the result of a call that may outlive its client."""
         self._state.running()
         self._state.checks.check(request.headers)
+        await self._state.authenticate(request)
         held = self._state.results.get(request.path_params["uuid"])
         if held is None:
             raise Refusal(404, "there is no such call, or its result is no longer held")
@@ -173,9 +177,10 @@ class HttpEndpoints:
             raise Refusal(422, "the body must be an object: the method's arguments by name")
         return data
 
-    def _make_work(
+    def _make_work(  # noqa: PLR0917 - made in two places
         self,
         request: Request,
+        seen: HttpRequest,
         method: BoundMethod,
         data: dict[str, Any],
         body: MemoryShare,
@@ -200,6 +205,7 @@ class HttpEndpoints:
                 self._state.settings,
                 functools.partial(self._state.ended, body),
                 self._state.forms[method.name],
+                seen,
             )
         except InvalidArguments as exc:
             raise Refusal(422, str(exc), exc.parameter) from None

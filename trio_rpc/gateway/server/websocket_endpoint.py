@@ -41,6 +41,9 @@ class WebSocketEndpoint:
     async def _carry(self, websocket: WebSocket, share: MemoryShare) -> None:
         is_new = "resume" not in websocket.query_params
         try:
+            self._state.running()
+            self._state.checks.check(websocket.headers)
+            await self._state.authenticate(websocket)
             nursery = self._admit(websocket, share, is_new=is_new)
         except Refusal as exc:
             await websocket.send_denial_response(await answer_refusal(websocket, exc))
@@ -53,7 +56,6 @@ class WebSocketEndpoint:
 
     def _admit(self, websocket: WebSocket, share: MemoryShare, *, is_new: bool) -> trio.Nursery:
         nursery = self._state.accepting() if is_new else self._state.running()
-        self._state.checks.check(websocket.headers)
         limit = websocket.scope.get(WITHOUT_DEFLATE)
         if limit is not None:
             limit(self._limits.max_message, self._limits.shutdown_timeout, share)

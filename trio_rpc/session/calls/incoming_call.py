@@ -15,6 +15,7 @@ from trio_rpc.services.proxies import Caller, RemoteMethod
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.eager import EagerCoroutine
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
+from trio_rpc.session.http_request import HttpRequest
 
 __all__ = ["CallSession", "HeldScope", "IncomingCall", "ItemSink"]
 
@@ -69,6 +70,7 @@ class IncomingCall:
         "parent_call",
         "references",
         "remote_scope",
+        "request",
         "result",
         "scope",
         "sender",
@@ -111,6 +113,8 @@ class IncomingCall:
         """The sender of its items, if it is a stream or a duplex."""
         self.remote_scope: HeldScope | None = None
         """The remote scope that it was made in."""
+        self.request: HttpRequest | None = None
+        """The HTTP request that it came with, if a browser made it."""
         self.held_scope: HeldScope | None = None
         """The scope that it holds, if it is a call of ``trio_rpc.scope``."""
 
