@@ -234,7 +234,8 @@ async def open_server(
         *urls: ``tcp://host:port`` (port 0: any free port), ``tls://host:port``,
             ``unix:///path``, ``ws://host:port/path``, ``wss://host:port/path``,
             ``nats://host,host/service`` or ``nats://host,host/service/instance``.
-        ssl_context: the context with the server's certificate, for ``tls`` and ``wss``.
+        ssl_context: the context with the server's certificate, for the URLs with ``tls`` or
+            ``wss``.
         allowed_origins: for ``ws`` and ``wss``: the origins of pages whose scripts may connect,
             each in the form that a browser sends, ``https://example.org``. By default, pages that
             were loaded from the same host and port. Programs other than browsers send no origin,

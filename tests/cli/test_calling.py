@@ -22,7 +22,7 @@ from helpers.cli_tools import COMMAND, run_cli, running_cli
 
 import trio_rpc
 from trio_rpc.cli import calling
-from trio_rpc.cli.connecting import Target
+from trio_rpc.cli.connecting import Connection, Target
 from trio_rpc.cli.exits import CallFailed, Exit, Unreachable, Usage
 from trio_rpc.cli.output import Output
 
@@ -237,7 +237,11 @@ async def test_credentials_are_sent_when_connecting():
     async with shop(authenticate=check) as (_, target):
         with pytest.raises(Unreachable, match=r"who are you\?"):
             await call(target, "shop.add", "[1]")
-        await call(Target(url=target.url, credentials='{"token": "t"}'), "shop.add", "[1]")
+        await call(
+            Target(url=target.url, connection=Connection(credentials='{"token": "t"}')),
+            "shop.add",
+            "[1]",
+        )
 
 
 async def test_a_value_that_cannot_be_encoded_is_a_usage_error():
@@ -431,4 +435,6 @@ async def test_a_certificate_for_a_child_process_is_refused(tmp_path):
     certificate = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(certificate)
     with pytest.raises(Usage, match="has no certificate"):
-        await calling.describe(Target(url="exec:true", ca=certificate), Output(as_json=False))
+        await calling.describe(
+            Target(url="exec:true", connection=Connection(ca=certificate)), Output(as_json=False)
+        )

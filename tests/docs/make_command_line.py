@@ -45,9 +45,7 @@ def section(name):
     """Return the section of one command."""
     command = app[name]
     about = inspect.getdoc(command.default_command).partition("\nArgs:")[0].strip()
-    rows = [
-        row(argument) for argument in command.assemble_argument_collection(parse_docstring=True)
-    ]
+    rows = [row(argument) for argument in arguments_of(command)]
     examples = [line for what, typed in EXAMPLES[name] for line in (f"# {what}", f"$ {typed}")]
     return "\n".join(
         [
@@ -65,6 +63,12 @@ def section(name):
             "",
         ]
     )
+
+
+def arguments_of(command):
+    """Return the arguments and options of a command, without the groups of options."""
+    found = command.assemble_argument_collection(parse_docstring=True)
+    return [argument for argument in found if not argument.children]
 
 
 def row(argument):

@@ -44,7 +44,7 @@ def test_help_shows_the_examples_in_80_columns(name, capsys, monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_argument_has_a_description(name):
-    for argument in app[name].assemble_argument_collection(parse_docstring=True):
+    for argument in make_command_line.arguments_of(app[name]):
         assert argument.parameter.help, argument.name
 
 

@@ -53,9 +53,9 @@ def test_the_pasted_commands_work():
                     assert run.stdout.readline().startswith("listening at ")
                     continue
                 printed = run.communicate(timeout=100)[0]
-                # One call of the page ends with a timeout.
+                # Calls of the page with a timeout end with it.
                 assert run.returncode == (1 if "--timeout" in command else 0), (command, printed)
-                assert printed
+                assert printed or " notify " in command
                 assert "Traceback" not in printed
 
 

@@ -122,22 +122,32 @@ async def listening(
         resume: settings of channels that clients may resume, or None.
 
     Raises:
-        ValueError: no URL is given, or a URL or an origin is bad.
+        ValueError: no URL is given, or a URL or an origin is bad, or an ``ssl_context`` is given
+            though no URL is encrypted.
         OSError: an address cannot be bound.
     """
     if not urls:
         raise ValueError("a server needs a URL to listen at, such as tcp://127.0.0.1:0")
+    has_encrypted = any(map(_is_encrypted, urls))
     limits = carrying(limits, resume)
     listeners: list[Listener] = []
     try:
         for url in urls:
+            is_plain = has_encrypted and not _is_encrypted(url)
             listeners += await open_listeners(
-                url, ssl_context=ssl_context, limits=limits, allowed_origins=allowed_origins
+                url,
+                ssl_context=None if is_plain else ssl_context,
+                limits=limits,
+                allowed_origins=allowed_origins,
             )
         yield listeners
     finally:
         with trio.CancelScope(shield=True):
             await _close_all(listeners)
+
+
+def _is_encrypted(url: str) -> bool:
+    return url.startswith(("tls:", "wss:"))
 
 
 class CarrierServer:

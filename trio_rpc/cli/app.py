@@ -13,8 +13,10 @@ import cyclopts
 import trio
 from cyclopts import Parameter
 
-from trio_rpc.cli import calling, serving
-from trio_rpc.cli.connecting import Target
+from trio_rpc.cli import benching, calling, serving
+from trio_rpc.cli.arguments import parse_arguments
+from trio_rpc.cli.connecting import Connection, Target, parse_metadata
+from trio_rpc.cli.defaults import words_of
 from trio_rpc.cli.demo import demo as run_demo
 from trio_rpc.cli.examples import epilogue
 from trio_rpc.cli.exits import CommandError, Exit, Usage
@@ -34,13 +36,19 @@ app = cyclopts.App(
     group_parameters="Options",
 )
 
+app.register_install_completion_command()
+
 Switch: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 Json: TypeAlias = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
-Ca: TypeAlias = Annotated[Path | None, Parameter(name="--ca")]
-Credentials: TypeAlias = Annotated[
-    str | None, Parameter(name="--credentials", env_var="TRIO_RPC_CREDENTIALS")
-]
+Metadata: TypeAlias = Annotated[list[str] | None, Parameter(name="--metadata", negative="")]
 
+DEFAULT_CONNECTION = Connection()
+
+TAKING_URL = frozenset({"call", "stream", "notify", "describe", "ping", "bench"})
+"""The commands whose first argument is a URL."""
+
+DEFAULT_DURATION = 5.0
+"""Seconds of ``bench`` if neither its duration nor the number of calls is given."""
 
 NEGATIVE = ("false", "no", "n", "0", "f")
 """The values that turn a switch off."""
@@ -72,7 +80,9 @@ def _asks_for_json(argument: str) -> bool:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        command, bound, _ = app.parse_args(list(arguments), exit_on_error=False, print_error=False)
+        command, bound, _ = app.parse_args(
+            words_of(arguments, taking_url=TAKING_URL), exit_on_error=False, print_error=False
+        )
     except cyclopts.CycloptsError as exc:
         raise Usage(f"{safe(exc)} (trio-rpc --help says more)") from exc
     if command in (app.help_print, app.version_print):  # these write to standard output
@@ -131,6 +141,7 @@ def serve(
     allow_host: Annotated[list[str] | None, Parameter(name="--allow-host", negative="")] = None,
     pages: Path | None = None,
     resume: Switch = False,
+    require_credentials_file: Path | None = None,
     until_stdin_closes: Switch = False,
     trace: Switch = False,
     verbose: Switch = False,
@@ -157,6 +168,8 @@ def serve(
         pages: For http and https: a folder of files to serve to browsers; index.html is the first
             page.
         resume: Allow clients to resume their session on a new connection. Browsers always can.
+        require_credentials_file: Refuse sessions without one of the credentials in this file, which
+            has a JSON value a line. What is on a line is what a client gives as its credentials.
         until_stdin_closes: Stop gracefully when standard input ends, for a parent process that
             holds its other end.
         trace: Print each step of the sessions' calls on standard error. Calls of browsers have no
@@ -176,6 +189,7 @@ def serve(
         allowed_hosts=allow_host,
         pages=pages,
         resume=resume,
+        credentials_file=require_credentials_file,
         until_stdin_closes=until_stdin_closes,
         trace=trace,
     )
@@ -194,8 +208,9 @@ def call(
     /,
     *,
     timeout: float = math.inf,
-    ca: Ca = None,
-    credentials: Credentials = None,
+    callback: Annotated[list[str] | None, Parameter(name="--callback", negative="")] = None,
+    metadata: Metadata = None,
+    connection: Connection = DEFAULT_CONNECTION,
     trace: Switch = False,
     json: Json = False,
 ) -> None:
@@ -209,17 +224,29 @@ def call(
             wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
             'exec:python plugin.py'.
         method: service.method, or a method of the service without a name.
-        arguments: JSON: a list of positional arguments, or an object of named ones.
+        arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
+            from a file, and - from standard input.
         timeout: Cancel the call after this many seconds, at both ends.
-        ca: Certificates to trust for tls and wss, a PEM file. Default: the system's.
-        credentials: JSON, for a server that requires credentials.
+        callback: A parameter that takes a function. What it is called with is printed; numbers from
+            0 to 1 move a bar. May be repeated.
+        metadata: Metadata of the call, as NAME=VALUE. May be repeated.
+        connection: How to connect.
         trace: Print each step of the call on standard error.
         json: Print the result on one line, in ASCII; an error as one JSON object on standard error.
     """
     if not timeout > 0:
         raise Usage("--timeout must be more than 0 seconds")
-    target = Target(url=url, ca=ca, credentials=credentials, trace=trace)
-    _trio_run(calling.call, target, method, arguments, Output(as_json=json), patience=timeout)
+    target = _target(url, connection, metadata, trace=trace)
+    output = Output(as_json=json)
+    _trio_run(
+        calling.call,
+        target,
+        method,
+        arguments,
+        output,
+        patience=timeout,
+        callbacks=callback or (),
+    )
 
 
 @app.command(help_epilogue=epilogue("stream"))
@@ -231,8 +258,8 @@ def stream(
     *,
     count: float = math.inf,
     timeout: float = math.inf,
-    ca: Ca = None,
-    credentials: Credentials = None,
+    metadata: Metadata = None,
+    connection: Connection = DEFAULT_CONNECTION,
     trace: Switch = False,
     json: Json = False,
 ) -> None:
@@ -243,24 +270,55 @@ def stream(
             wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
             'exec:python plugin.py'.
         method: service.method, or a stream of the service without a name.
-        arguments: JSON: a list of positional arguments, or an object of named ones.
+        arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
+            from a file, and - from standard input.
         count: Leave after this many items, which closes the generator at the other end.
         timeout: Leave after this many seconds.
-        ca: Certificates to trust for tls and wss, a PEM file. Default: the system's.
-        credentials: JSON, for a server that requires credentials.
+        metadata: Metadata of the call, as NAME=VALUE. May be repeated.
+        connection: How to connect.
         trace: Print each step of the call on standard error.
         json: Print each item on one line, in ASCII; an error as one JSON object on standard error.
     """
     if not (timeout > 0 and count > 0):
         raise Usage("--timeout and --count must be more than 0")
-    target = Target(url=url, ca=ca, credentials=credentials, trace=trace)
+    target = _target(url, connection, metadata, trace=trace)
     output = Output(as_json=json)
     _trio_run(calling.stream, target, method, arguments, output, count=count, patience=timeout)
 
 
+@app.command(help_epilogue=epilogue("notify"))
+def notify(
+    url: str,
+    method: str,
+    arguments: str = "[]",
+    /,
+    *,
+    metadata: Metadata = None,
+    connection: Connection = DEFAULT_CONNECTION,
+    trace: Switch = False,
+    json: Json = False,
+) -> None:
+    """Send one notification. It has no answer: nothing tells whether its handler succeeded.
+
+    Args:
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
+            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+            'exec:python plugin.py'.
+        method: service.method, or a notification of the service without a name.
+        arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
+            from a file, and - from standard input.
+        metadata: Metadata of the notification, as NAME=VALUE. May be repeated.
+        connection: How to connect.
+        trace: Print each step on standard error.
+        json: Print an error as one JSON object on standard error.
+    """
+    del json  # only ``run`` looks at it
+    _trio_run(calling.notify, _target(url, connection, metadata, trace=trace), method, arguments)
+
+
 @app.command(help_epilogue=epilogue("describe"))
 def describe(
-    url: str, /, *, ca: Ca = None, credentials: Credentials = None, json: Json = False
+    url: str, /, *, connection: Connection = DEFAULT_CONNECTION, json: Json = False
 ) -> None:
     """List the methods that a server offers.
 
@@ -268,11 +326,10 @@ def describe(
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
             wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
             'exec:python plugin.py'.
-        ca: Certificates to trust for tls and wss, a PEM file. Default: the system's.
-        credentials: JSON, for a server that requires credentials.
+        connection: How to connect.
         json: Print one JSON list, for scripts.
     """
-    target = Target(url=url, ca=ca, credentials=credentials)
+    target = Target(url=url, connection=connection)
     _trio_run(calling.describe, target, Output(as_json=json))
 
 
@@ -283,8 +340,7 @@ def ping(
     *,
     count: int = 4,
     interval: float = 0.5,
-    ca: Ca = None,
-    credentials: Credentials = None,
+    connection: Connection = DEFAULT_CONNECTION,
     json: Json = False,
 ) -> None:
     """Measure how long a server takes to answer. Ctrl-C prints the summary so far.
@@ -295,18 +351,79 @@ def ping(
             'exec:python plugin.py'.
         count: Number of pings.
         interval: Seconds between an answer and the next ping.
-        ca: Certificates to trust for tls and wss, a PEM file. Default: the system's.
-        credentials: JSON, for a server that requires credentials.
+        connection: How to connect.
         json: Print one JSON object, for scripts.
     """
     if count < 1:
         raise Usage("--count must be at least 1")
     if not (math.isfinite(interval) and interval >= 0):
         raise Usage("--interval must be a number of seconds, 0 or more")
-    target = Target(url=url, ca=ca, credentials=credentials)
+    target = Target(url=url, connection=connection)
     output, latencies = Output(as_json=json), Latencies()
     try:
         _trio_run(calling.ping, target, output, latencies, count=count, interval=interval)
     except KeyboardInterrupt:
         calling.sum_up(target, output, latencies)
         raise
+
+
+@app.command(help_epilogue=epilogue("bench"))
+def bench(
+    url: str,
+    method: str,
+    arguments: str = "[]",
+    /,
+    *,
+    callers: Annotated[int, Parameter(name=("--callers", "-c"))] = 1,
+    count: Annotated[float, Parameter(name=("--count", "-n"))] = math.inf,
+    duration: float = math.inf,
+    plot: Path | None = None,
+    metadata: Metadata = None,
+    connection: Connection = DEFAULT_CONNECTION,
+    json: Json = False,
+) -> None:
+    """Call one method many times over one session, and print how long the calls took.
+
+    Ctrl-C prints the summary so far.
+
+    Args:
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
+            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+            'exec:python plugin.py'.
+        method: service.method, or a method of the service without a name.
+        arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
+            from a file, and - from standard input.
+        callers: Number of calls in flight at a time.
+        count: Number of calls. Default: as many as fit into the duration.
+        duration: Seconds after which no further call is made. Default: 5, unless --count is given.
+        plot: Draw the latencies into this file, such as latency.svg. This requires matplotlib.
+        metadata: Metadata of each call, as NAME=VALUE. May be repeated.
+        connection: How to connect.
+        json: Print one JSON object, for scripts.
+    """
+    if callers < 1:
+        raise Usage("--callers must be at least 1")
+    if not (count >= 1 and duration > 0):
+        raise Usage("--count must be at least 1, and --duration more than 0 seconds")
+    if math.isinf(count) and math.isinf(duration):
+        duration = DEFAULT_DURATION
+    args, kwargs = parse_arguments(arguments)
+    run = benching.Bench(
+        _target(url, connection, metadata), method, args, kwargs, callers, count, duration
+    )
+    output = Output(as_json=json)
+    try:
+        _trio_run(run.run, output)
+    except KeyboardInterrupt:
+        run.sum_up(output)
+        raise
+    run.sum_up(output)
+    if plot is not None:
+        run.plot(plot)
+
+
+def _target(
+    url: str, connection: Connection, metadata: Sequence[str] | None, *, trace: bool = False
+) -> Target:
+    entries = parse_metadata(metadata or ())
+    return Target(url=url, connection=connection, metadata=entries, trace=trace)

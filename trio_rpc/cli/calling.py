@@ -1,16 +1,17 @@
-"""The commands ``call``, ``stream``, ``describe`` and ``ping``, each in one session."""
+"""The commands ``call``, ``stream``, ``notify``, ``describe`` and ``ping``, each in one session."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import trio
 from rich.text import Text
 
-from trio_rpc.cli.connecting import Target, connected, parse_json
+from trio_rpc.cli.arguments import Callbacks, parse_arguments
+from trio_rpc.cli.connecting import Target, connected
 from trio_rpc.cli.exits import (
     CallFailed,
     CommandError,
@@ -34,7 +35,7 @@ from trio_rpc.services.decorators import Kind
 from trio_rpc.services.introspection import DESCRIBE
 from trio_rpc.services.proxies import RemoteMethod
 
-__all__ = ["call", "describe", "ping", "stream"]
+__all__ = ["call", "describe", "failing_as_one_line", "notify", "ping", "stream", "sum_up"]
 
 MOST_SHOWN = 100_000
 """Characters of a result that a terminal shows; pipes and ``--json`` get all."""
@@ -56,23 +57,46 @@ class MethodInfo(NamedTuple):
 
 
 async def call(
-    target: Target, method: str, arguments: str, output: Output, *, patience: float
+    target: Target,
+    method: str,
+    arguments: str,
+    output: Output,
+    *,
+    patience: float,
+    callbacks: Sequence[str] = (),
 ) -> None:
     """Call one method and print its result.
 
     Args:
         target: the server.
         method: its full name.
-        arguments: JSON: a list of positional arguments, or an object of named ones.
+        arguments: as for :func:`trio_rpc.cli.arguments.parse_arguments`.
         output: prints the result.
         patience: seconds until the call is cancelled; ``inf`` for never.
+        callbacks: the parameters that get a function, which prints what it is called with.
+    """
+    printed = Callbacks(callbacks, output)
+    args, kwargs = parse_arguments(arguments)
+    named = printed.added_to(kwargs)
+    async with connected(target) as session:
+        with failing_as_one_line(method), printed, trio.fail_after(patience):
+            # Not session.call(), whose own keyword arguments could clash with the method's.
+            result = await RemoteMethod(session, method)(*args, **named)
+    _print_value(result, output)
+
+
+async def notify(target: Target, method: str, arguments: str) -> None:
+    """Send one notification, which has no answer.
+
+    Args:
+        target: the server.
+        method: the notification's full name.
+        arguments: as for :func:`call`.
     """
     args, kwargs = parse_arguments(arguments)
     async with connected(target) as session:
-        with failing_as_one_line(method), trio.fail_after(patience):
-            # Not session.call(), whose own keyword arguments could clash with the method's.
-            result = await RemoteMethod(session, method)(*args, **kwargs)
-    _print_value(result, output)
+        with failing_as_one_line(method):
+            await RemoteMethod(session, method, Kind.NOTIFICATION)(*args, **kwargs)
 
 
 async def stream(
@@ -113,19 +137,6 @@ def _print_value(value: Any, output: Output) -> None:
         output.line(f"… {len(text):,} characters in all; --json prints them", "dim")
     else:
         output.line(text)
-
-
-def parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
-    """Read the arguments of a call. Raises Usage."""
-    arguments = parse_json(text, "the arguments")
-    if isinstance(arguments, list):
-        return arguments, {}
-    if isinstance(arguments, dict):
-        return [], arguments
-    raise Usage(
-        "the arguments must be a JSON list (by position) or object (by name),"
-        f" not {safe(text, 60)}: did you mean '[{safe(text, 60)}]'?"
-    )
 
 
 @contextlib.contextmanager

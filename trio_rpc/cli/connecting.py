@@ -6,42 +6,144 @@ import contextlib
 import json
 import shlex
 import ssl
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from trio_rpc.cli.exits import Unreachable, Usage
 from trio_rpc.cli.terminal import safe
 from trio_rpc.client import connect
 from trio_rpc.errors import RpcError
 from trio_rpc.process import open_process
+from trio_rpc.session.calls.context import metadata
 from trio_rpc.session.session import Session
 from trio_rpc.tracing import print_trace
 from trio_rpc.util.exact_json import exact_float, no_constant, unique_keys
 
-__all__ = ["Target", "connected", "parse_json"]
+__all__ = ["Connection", "Target", "connected", "parse_json", "parse_metadata"]
 
 
 EXEC = "exec:"
 """The prefix of a command, in place of a URL, for a program that serves its parent."""
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """How to connect, for every command that calls a server; each field is an option."""
+
+    ca: Annotated[
+        Path | None,
+        Parameter(
+            name="--ca",
+            help="Certificates to trust for tls and wss, a PEM file. Default: the system's.",
+        ),
+    ] = None
+    cert: Annotated[
+        Path | None,
+        Parameter(
+            name="--cert",
+            help="Certificate of this client, for a server that requires one, a PEM file.",
+        ),
+    ] = None
+    key: Annotated[
+        Path | None,
+        Parameter(name="--key", help="Private key of the certificate, if it is in another file."),
+    ] = None
+    server_name: Annotated[
+        str | None,
+        Parameter(
+            name="--server-name",
+            help="Name that the server's certificate must have. Default: the host of the URL.",
+        ),
+    ] = None
+    insecure: Annotated[
+        bool,
+        Parameter(
+            name="--insecure",
+            negative="",
+            show_default=False,
+            help="Accept any certificate. Anybody on the way can then read and change all data.",
+        ),
+    ] = False
+    credentials: Annotated[
+        str | None,
+        Parameter(
+            name="--credentials",
+            env_var="TRIO_RPC_CREDENTIALS",
+            help="JSON, for a server that requires credentials.",
+        ),
+    ] = None
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return the context for TLS, or None if every option has its default. Raises Usage."""
+        if self.key is not None and self.cert is None:
+            raise Usage("--key requires --cert, the certificate that the key belongs to")
+        if self.insecure and (self.ca is not None or self.server_name is not None):
+            raise Usage("--insecure accepts any certificate, so --ca and --server-name say nothing")
+        chosen = self.ca, self.cert, self.server_name
+        if not self.insecure and all(each is None for each in chosen):
+            return None
+        context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.server_name = self.server_name
+        with _reading(f"--ca {self.ca}"):
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+            else:
+                context.load_default_certs()
+        if self.cert is not None:
+            with _reading(f"--cert {self.cert}"):
+                context.load_cert_chain(self.cert, self.key)
+        if self.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+class _NamedContext(ssl.SSLContext):
+    """A context that asks for, and checks, a name other than the one it connects to."""
+
+    server_name: str | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,  # noqa: FBT001, FBT002 - as in the class above
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """Start TLS with ``server_name``, if there is one."""
+        name = server_hostname if self.server_name is None else self.server_name
+        return super().wrap_bio(incoming, outgoing, server_side, name, session)
+
+
+@contextlib.contextmanager
+def _reading(option: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:  # SSLError is one
+        raise Usage(f"{safe(option)}: {safe(exc.strerror or exc)}") from exc
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A server, and the credentials for it.
+    """A server, and how to connect to it.
 
     Attributes:
         url: its URL, or ``exec:`` and the command that starts it.
-        ca: a PEM file with the certificates to trust for ``tls`` and ``wss``; None for the
-            system's.
-        credentials: JSON text, or None.
+        connection: the options of the connection.
+        metadata: the metadata of each call.
         trace: whether to print each step of the session's calls on standard error.
     """
 
     url: str
-    ca: Path | None = None
-    credentials: str | None = None
+    connection: Connection = field(default_factory=Connection)
+    metadata: Mapping[str, str] = field(default_factory=dict)
     trace: bool = False
 
 
@@ -49,33 +151,40 @@ class Target:
 async def connected(target: Target) -> AsyncIterator[Session]:
     """Connect, or start the server as a child process; the block owns the session.
 
+    Calls that are made in the block carry the metadata of ``target``.
+
     Raises:
         Usage: the URL, the file or the credentials are invalid.
         Unreachable: the session cannot be opened.
     """
     options: dict[str, Any] = {}
-    if target.ca is not None:
-        options["ssl_context"] = _trusting(target.ca)
-    if target.credentials is not None:
-        options["credentials"] = parse_json(target.credentials, "--credentials")
+    connection = target.connection
+    if (context := connection.context()) is not None:
+        options["ssl_context"] = context
+    if connection.credentials is not None:
+        options["credentials"] = parse_json(connection.credentials, "--credentials")
     if target.trace:
         options["trace"] = print_trace
     async with contextlib.AsyncExitStack() as stack:
         try:
             session = await stack.enter_async_context(_session(target.url, options))
-        except ValueError as exc:
-            raise Usage(safe(exc)) from exc
-        except (OSError, RpcError) as exc:
+        except (OSError, RpcError) as exc:  # first: a certificate's error is also a ValueError
             text = safe(exc)
             raise Unreachable(text if target.url in text else f"{target.url}: {text}") from exc
-        yield session
+        except ValueError as exc:
+            raise Usage(safe(exc)) from exc
+        with metadata(**target.metadata):
+            yield session
 
 
 def _session(url: str, options: dict[str, Any]) -> contextlib.AbstractAsyncContextManager[Session]:
     if not url.startswith(EXEC):
         return connect(url, **options)
     if "ssl_context" in options:
-        raise ValueError("a child process has no certificate, so --ca cannot be used with it")
+        raise ValueError(
+            "a child process has no certificate: --ca, --cert, --key, --server-name and --insecure"
+            " are for tls and wss"
+        )
     return open_process(shlex.split(url.removeprefix(EXEC)), **options)
 
 
@@ -97,8 +206,14 @@ def parse_json(text: str, what: str) -> Any:
         raise Usage(f"{what} must be JSON that can be read: {safe(exc, 100)}") from exc
 
 
-def _trusting(ca: Path) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except OSError as exc:  # SSLError is one
-        raise Usage(f"--ca {safe(ca)}: {safe(exc.strerror or exc)}") from exc
+def parse_metadata(entries: Sequence[str]) -> dict[str, str]:
+    """Read ``name=value`` entries. Raises Usage."""
+    parsed: dict[str, str] = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not (name and equals):
+            raise Usage(f"--metadata must be name=value, not {safe(entry, 60)}")
+        if name in parsed:
+            raise Usage(f"--metadata has the name {safe(name, 60)} twice")
+        parsed[name] = value
+    return parsed

@@ -43,6 +43,13 @@ EXAMPLES = {
             "trio-rpc stream ws://127.0.0.1:8000/rpc log.lines --timeout 10 --json",
         ),
     ),
+    "notify": (
+        ("a server", "trio-rpc notify tcp://127.0.0.1:5000 log.note '[\"hello\"]'"),
+        (
+            "arguments from a file",
+            "trio-rpc notify tcp://127.0.0.1:5000 log.note @note.json",
+        ),
+    ),
     "describe": (
         ("a server", "trio-rpc describe tcp://127.0.0.1:5000"),
         ("a program that serves its parent", "trio-rpc describe 'exec:python plugin.py'"),
@@ -52,6 +59,16 @@ EXAMPLES = {
         (
             "a server whose certificate the system does not know",
             "trio-rpc ping tls://example.org:5000 --ca ca.pem",
+        ),
+    ),
+    "bench": (
+        (
+            "64 calls at a time, with arguments from a file",
+            "trio-rpc bench tcp://127.0.0.1:5000 market.price @btc.json -c 64",
+        ),
+        (
+            "10,000 calls, one after the other, for scripts",
+            "trio-rpc bench unix:///run/app.sock health.check -n 10000 --json",
         ),
     ),
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from trio_rpc.cli.credentials_file import check_against
 from trio_rpc.cli.exits import Unreachable, Usage
 from trio_rpc.cli.terminal import safe
 from trio_rpc.server import Server, open_server
@@ -37,6 +38,7 @@ class ServeOptions:
     allowed_hosts: Sequence[str] | None = None
     pages: Path | None = None
     resume: bool = False
+    credentials_file: Path | None = None
     until_stdin_closes: bool = False
     trace: bool = False
 
@@ -87,6 +89,8 @@ async def listening(services: object, options: ServeOptions) -> AsyncIterator[Li
     for option, given in (("--pages", options.pages), ("--allow-host", options.allowed_hosts)):
         if given is not None and not web:
             raise Usage(f"{option} requires an http:// or https:// URL to listen at")
+    if web and options.credentials_file is not None:
+        raise Usage("--require-credentials-file is for sessions, not for http:// and https:// URLs")
     opened = Listening()
     async with AsyncExitStack() as stack:
         try:
@@ -98,10 +102,10 @@ async def listening(services: object, options: ServeOptions) -> AsyncIterator[Li
             if web:
                 opened.gateway, server = _gateway(services, web, options, context)
                 opened.urls += await stack.enter_async_context(server)
+        except OSError as exc:  # first: some are also ValueErrors
+            raise Unreachable(safe(exc)) from exc
         except (ValueError, TypeError) as exc:
             raise Usage(safe(exc)) from exc
-        except OSError as exc:
-            raise Unreachable(safe(exc)) from exc
         yield opened
 
 
@@ -118,6 +122,8 @@ def _server(
     }
     if options.trace:
         given["trace"] = print_trace
+    if options.credentials_file is not None:
+        given["authenticate"] = check_against(options.credentials_file)
     if context is not None:
         given["ssl_context"] = context
     return open_server(services, *urls, **given)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
 
 __all__ = ["Latencies"]
+
+SHARES: Final = MappingProxyType({"min": 0.0, "p50": 0.5, "p99": 0.99, "max": 1.0})
+"""The quantiles of a summary."""
 
 
 class Latencies:
@@ -21,28 +26,37 @@ class Latencies:
         """Add one latency, in seconds."""
         self._seconds.append(seconds)
 
-    def quantile(self, share: float) -> float:
-        """Return the quantile ``share``, in seconds; NaN without latencies."""
-        if not self._seconds:
-            return math.nan
-        ordered = sorted(self._seconds)
-        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+    def ordered(self) -> list[float]:
+        """Return all latencies in seconds, the least first."""
+        return sorted(self._seconds)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return count, minimum, median, 99th percentile and maximum; the times in milliseconds.
+    def as_dict(self, shares: Mapping[str, float] = SHARES) -> dict[str, Any]:
+        """Return the count, and the quantiles in milliseconds, which are None without latencies.
 
-        The times are None without latencies.
+        Args:
+            shares: each quantile by its name.
         """
+        found = self._quantiles(shares)
         return {
             "count": len(self),
             **{
-                f"{name}_ms": round(self.quantile(share) * 1e3, 4) if self._seconds else None
-                for name, share in (("min", 0.0), ("p50", 0.5), ("p99", 0.99), ("max", 1.0))
+                f"{name}_ms": None if math.isnan(value) else round(value * 1e3, 4)
+                for name, value in found.items()
             },
         }
 
+    def summary(self, shares: Mapping[str, float] = SHARES) -> str:
+        """Return the quantiles in one line."""
+        found = self._quantiles(shares)
+        return " · ".join(f"{name} {value * 1e3:.2f} ms" for name, value in found.items())
+
     def __str__(self) -> str:
-        shown = self.as_dict()
-        return " · ".join(
-            f"{name} {shown[f'{name}_ms']:.2f} ms" for name in ("min", "p50", "p99", "max")
-        )
+        return self.summary()
+
+    def _quantiles(self, shares: Mapping[str, float]) -> dict[str, float]:
+        ordered = self.ordered()
+        return {name: _quantile(ordered, share) for name, share in shares.items()}
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan

@@ -1,0 +1,80 @@
+"""The URL and options that a command takes from the environment and from pyproject.toml."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_rpc.cli.defaults import words_of
+from trio_rpc.cli.exits import Usage
+
+TAKING_URL = {"call", "ping"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    monkeypatch.delenv("TRIO_RPC_URL", raising=False)
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n", "utf-8")
+    return tmp_path
+
+
+def write(folder, text):
+    (folder / "pyproject.toml").write_text(text, "utf-8")
+
+
+def words(*arguments):
+    return words_of(arguments, taking_url=TAKING_URL)
+
+
+def test_a_url_that_is_given_wins(folder, monkeypatch):
+    monkeypatch.setenv("TRIO_RPC_URL", "tcp://env:1")
+    write(folder, "[tool.trio-rpc]\nurl = 'tcp://table:1'\nca = 'ca.pem'\n")
+    for url in ("tcp://given:1", "exec:python plugin.py"):
+        assert words("call", url, "m") == ["call", url, "m"]
+
+
+def test_the_environment_comes_before_the_table(folder, monkeypatch):
+    write(folder, "[tool.trio-rpc]\nurl = 'tcp://table:1'\n")
+    assert words("call", "m", "[1]") == ["call", "tcp://table:1", "m", "[1]"]
+    monkeypatch.setenv("TRIO_RPC_URL", "tcp://env:1")
+    assert words("ping") == ["ping", "tcp://env:1"]
+
+
+def test_options_of_the_table_are_added_unless_given(folder):
+    write(folder, "[tool.trio-rpc]\nurl = 'tls://a:1'\nca = 'ca.pem'\nserver-name = 'b'\n")
+    added = ["--ca", str(folder / "ca.pem"), "--server-name", "b"]
+    assert words("ping") == ["ping", "tls://a:1", *added]
+    assert words("ping", "--ca=x") == ["ping", "tls://a:1", "--ca=x", *added[2:]]
+
+
+def test_other_commands_and_help_take_nothing(folder):
+    write(folder, "[tool.trio-rpc]\nurl = 'tcp://table:1'\n")
+    assert words("serve", "a:b") == ["serve", "a:b"]
+    assert words("call", "--help") == ["call", "--help"]
+    assert words() == []
+
+
+def test_without_a_url_anywhere_the_words_stay():
+    assert words("call", "m") == ["call", "m"]
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("[tool]\ntrio-rpc = 1", "must be a table"),
+        ("[tool.trio-rpc]\nurls = 'x'", "has the key urls: known are url"),
+        ("[tool.trio-rpc]\nurl = 1", "url must be text"),
+        ("[tool.trio-rpc]\ncredentials = 'x'", "has the key credentials"),
+        ("[tool", "cannot be read"),
+    ],
+)
+def test_a_bad_table_is_a_usage_error(folder, table, text):
+    write(folder, table)
+    with pytest.raises(Usage, match=text):
+        words("ping")
+
+
+def test_a_lone_hyphen_stays_an_argument():
+    assert words("call", "tcp://a:1", "m", "-") == ["call", "tcp://a:1", "m", "@-"]
