@@ -12,6 +12,7 @@ from trio_rpc.util.interrupts import exit_on_interrupt as _exit_on_interrupt
 _exit_on_interrupt()  # before the other modules, which take most of the time
 
 # isort: split
+from trio_rpc.channels.instance import Instance
 from trio_rpc.channels.resumable.connection_states import ConnectionState
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.client import connect, connect_in
@@ -41,7 +42,7 @@ from trio_rpc.one_to_one.process_states import ProcessState
 from trio_rpc.one_to_one.restart import Restart
 from trio_rpc.one_to_one.service_client import ServiceClient
 from trio_rpc.one_to_one.service_provider import ServiceProvider
-from trio_rpc.pool.instances import Instance, Instances, InstanceStatus
+from trio_rpc.pool.instances import Instances, InstanceStatus
 from trio_rpc.pool.open_pool import open_pool
 from trio_rpc.pool.pool import Pool
 from trio_rpc.process import open_parent, open_process, serve_parent

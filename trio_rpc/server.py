@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
+import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection
-from typing import Unpack
+from typing import Final, Unpack
 from weakref import WeakSet
 
 import trio
@@ -19,6 +21,7 @@ from trio_rpc.errors import Refused, SessionClosed
 from trio_rpc.nats.any_url import listen_at
 from trio_rpc.nats.nats_options import NatsOptions
 from trio_rpc.session.core import Core
+from trio_rpc.session.draining import announce
 from trio_rpc.session.end import check_reason
 from trio_rpc.session.held_services import held_services
 from trio_rpc.session.inspection import ServerStatistics
@@ -39,6 +42,9 @@ __all__ = ["Server", "open_server", "serve"]
 
 logger = logging.getLogger("trio_rpc")
 
+ANNOUNCING: Final = 1.0
+"""Seconds in which clients may read that the server drains, before it says Goodbye."""
+
 
 class Server:
     """Listeners and the sessions of their clients; made by :func:`open_server`.
@@ -55,10 +61,14 @@ class Server:
         options: Options,
         resume: Resume | None,
         limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+        *,
+        max_session_age: float = math.inf,
     ) -> None:
         self.urls = [listener.url for listener in listeners]
         self.sessions: set[Session] = set()
+        self._cores: dict[Session, Core] = {}
         self._opening: set[Core] = set()
+        self._max_age = max_session_age
         self._tables = tables
         self._options = options
         self._limits = limits
@@ -87,7 +97,11 @@ class Server:
     async def drain(
         self, *, reason: str = "the server is shutting down", grace: float | None = None
     ) -> None:
-        """Stop listening, send Goodbye on all sessions, and wait for the in-flight calls.
+        """Stop listening, say Goodbye on all sessions, and wait for the in-flight calls.
+
+        Before the Goodbye, each client is told that this server drains, and has a second at most to
+        read that. So a client that has another instance, such as a pool, makes its calls there, and
+        none of them crosses the Goodbye.
 
         A client that has been accepted may already be calling, so its session opens first, even if
         the client has not finished the handshake. A client that has not been accepted yet is
@@ -110,14 +124,25 @@ class Server:
         self._drain_reason = reason
         self._accepting.cancel(reason="the server is draining")
         await trio.lowlevel.checkpoint()
-        async with trio.open_nursery() as nursery:
-            for session in tuple(self.sessions):
-                nursery.start_soon(functools.partial(session.aclose, reason=reason, grace=grace))
-            for core in tuple(self._opening):
-                core.lifecycle.end_unwelcomed(SessionClosed(reason))
-                nursery.start_soon(
-                    functools.partial(core.lifecycle.aclose, reason=reason, grace=grace)
-                )
+        try:
+            await self._announce(self._options.limits.close_grace if grace is None else grace)
+        finally:  # a cancellation ends the sessions at once
+            async with trio.open_nursery() as nursery:
+                for session in tuple(self.sessions):
+                    close = functools.partial(session.aclose, reason=reason, grace=grace)
+                    nursery.start_soon(close)
+                for core in tuple(self._opening):
+                    core.lifecycle.end_unwelcomed(SessionClosed(reason))
+                    nursery.start_soon(
+                        functools.partial(core.lifecycle.aclose, reason=reason, grace=grace)
+                    )
+
+    async def _announce(self, grace: float) -> None:
+        """Tell the clients that this server drains, and let them read that."""
+        with trio.move_on_after(min(ANNOUNCING, grace)):
+            async with trio.open_nursery() as nursery:
+                for session, core in tuple(self._cores.items()):
+                    nursery.start_soon(announce, core, session)
 
     def statistics(self) -> ServerStatistics:
         """Return the numbers of sessions, handshakes and refusals, and the size of the queues.
@@ -192,6 +217,7 @@ class Server:
             self._places.opened(client)
             self._opening.discard(core)
             self.sessions.add(session)
+            self._cores[session] = core
             self._tell(lambda reader: reader.opened(session))
 
         core.lifecycle.when_open = opened
@@ -202,14 +228,34 @@ class Server:
         elif self._accepting.cancel_called:  # it connected just before drain() began
             core.lifecycle.end_unwelcomed(SessionClosed(self._drain_reason))
         try:
-            await run_in_this_task(core)
+            if self._max_age < math.inf:
+                await self._run_until_old(core, session)
+            else:
+                await run_in_this_task(core)
         finally:
             self._opening.discard(core)
             if refusal is None:
                 self._places.leave(client)
             if session in self.sessions:
                 self.sessions.discard(session)
+                del self._cores[session]
                 self._tell(lambda reader: reader.closed(session, core.lifecycle.record()))
+
+    async def _run_until_old(self, core: Core, session: Session) -> None:
+        """Run a session, and drain it when it is old."""
+
+        async def drain() -> None:
+            age = self._max_age * random.uniform(0.9, 1.1)  # noqa: S311 - it is not a secret
+            await trio.sleep(age)
+            with trio.move_on_after(ANNOUNCING):
+                await announce(core, session)
+            await session.aclose(reason="the session has reached its age", grace=math.inf)
+
+        with one_exception():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(drain)
+                await run_in_this_task(core)
+                nursery.cancel_scope.cancel(reason="the session is over")
 
 
 @contextlib.asynccontextmanager
@@ -221,6 +267,7 @@ async def open_server(
     resume: bool | Resume = False,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     nats: NatsOptions | None = None,
+    max_session_age: float = math.inf,
     **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Server]:
     """Listen at ``urls`` and serve for the duration of a block.
@@ -244,10 +291,14 @@ async def open_server(
             True means the defaults of :class:`Resume`.
         server_limits: the bounds for all sessions together.
         nats: settings for ``nats``: credentials, and when a client counts as gone.
+        max_session_age: seconds after which a session is drained, more or less by up to a tenth.
+            Its calls in flight may end. Pools open another session, so that load evens out after
+            instances were added behind one address.
         **options: as in :func:`open_session`, for each session.
 
     Raises:
-        ValueError: no URL is given, or a URL is not one of these.
+        ValueError: no URL is given, or a URL is not one of these; or ``max_session_age``
+            is not positive.
         OSError: an address cannot be bound.
         TypeError: an option does not exist, or ``services`` has an object that is not a service.
 
@@ -258,6 +309,7 @@ async def open_server(
         ...         await server.drain(grace=30)  # no new calls; running ones get 30 seconds
     """
     chosen = make_options(open_server, options)
+    _check_age(max_session_age)
     tables, shared_services = make_shared_tables(services)
     resumption = resume_settings(resume)
     patience, complaints = chosen.limits.shutdown_timeout, RateLimitedLog(logger)
@@ -272,7 +324,14 @@ async def open_server(
             options=nats,
         ) as listeners,
     ):
-        server = Server(listeners, tables, chosen, resumption, server_limits)
+        server = Server(
+            listeners,
+            tables,
+            chosen,
+            resumption,
+            server_limits,
+            max_session_age=max_session_age,
+        )
         try:
             async with server._running():  # noqa: SLF001 - only run here
                 yield server
@@ -288,6 +347,7 @@ async def serve(
     resume: bool | Resume = False,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     nats: NatsOptions | None = None,
+    max_session_age: float = math.inf,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[SessionOptions],
 ) -> None:
@@ -303,6 +363,7 @@ async def serve(
         resume: as in :func:`open_server`.
         server_limits: as in :func:`open_server`.
         nats: as in :func:`open_server`.
+        max_session_age: seconds, as in :func:`open_server`.
         task_status: gets the bound addresses once clients can connect.
         **options: as in :func:`open_session`, for each session.
 
@@ -332,7 +393,14 @@ async def serve(
         resume=resume,
         server_limits=server_limits,
         nats=nats,
+        max_session_age=max_session_age,
         **options,
     ) as server:
         task_status.started(server.urls)
         await trio.sleep_forever()
+
+
+def _check_age(max_session_age: object) -> None:
+    check_not_negative("max_session_age", max_session_age)
+    if max_session_age == 0:
+        raise ValueError("max_session_age must be positive")

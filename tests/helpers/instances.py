@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import AsyncIterator
 
 import trio
@@ -53,6 +54,8 @@ class FakeInstance:
         self.links = []
         self.attempts = 0
         self.server: Server | None = None
+        self.places = options.pop("server_limits", trio_rpc.ServerLimits())
+        self.age = options.pop("max_session_age", math.inf)
         self.options = options
         self.go = trio.Event()
         """``wait`` returns when this is set."""
@@ -125,7 +128,14 @@ class FakeInstance:
     async def serve(self, *, task_status=trio.TASK_STATUS_IGNORED) -> None:
         """Serve until :meth:`stop` or the end of :meth:`drain`."""
         self._listener = _Listener()
-        self.server = Server([self._listener], make_tables(self), Options(**self.options), None)
+        self.server = Server(
+            [self._listener],
+            make_tables(self),
+            Options(**self.options),
+            None,
+            self.places,
+            max_session_age=self.age,
+        )
         with trio.CancelScope() as self._stop:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.server._run, nursery)

@@ -17,6 +17,7 @@ The rules (laws 2, 3, 5 and 15)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -93,6 +94,8 @@ class Attempts:
     Attributes:
         tried: the sessions that were tried in this round.
         fate: the worst fate of the attempts.
+        retry_after: the least seconds after which an instance that was tried in this round may take
+            the call, if all of them have said that.
         pauses: how often each session had been tried, so that there was a pause.
     """
 
@@ -106,6 +109,7 @@ class Attempts:
         self.method = method
         self.tried: set[Seat] = set()
         self.fate = Fate.NOT_STARTED
+        self.retry_after = math.inf
         self.pauses = 0
         self._args = args
         self._kwargs = kwargs
@@ -122,12 +126,20 @@ class Attempts:
             self._until = latest
         return self._until
 
+    def begin_round(self) -> float:
+        """Forget the sessions that were tried; return the seconds to wait that they asked for."""
+        self.tried.clear()
+        retry_after, self.retry_after = self.retry_after, math.inf
+        return 0.0 if retry_after == math.inf else retry_after
+
     def may_follow(self, seat: Seat, exc: Exception) -> bool:
         """Record that an attempt has failed, and return whether another one may follow."""
         self.tried.add(seat)
         fate = exc.fate if isinstance(exc, RpcError) else Fate.STOPPED
         if isinstance(exc, RpcError) and fate is not Fate.STOPPED:
             seat.counts.failures += 1
+        asked = exc.retry_after if isinstance(exc, Overloaded) else None
+        self.retry_after = min(self.retry_after, asked or 0.0)
         self._note(seat, exc, fate)
         may = self._may_follow(seat, exc, fate)
         if fate is Fate.UNKNOWN:

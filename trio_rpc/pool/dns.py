@@ -11,10 +11,10 @@ from typing import Final
 import trio
 
 from trio_rpc.channels.urls import Address, parse_url
-from trio_rpc.pool.instances import Instance
+from trio_rpc.pool.instances import Reachable
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
-__all__ = ["DNS", "DnsName", "DnsSource", "parse_dns"]
+__all__ = ["DNS", "DnsName", "DnsSource", "check_port", "parse_dns"]
 
 DNS: Final = ("dns+tcp://", "dns+tls://")
 PERIOD: Final = 30.0
@@ -41,9 +41,14 @@ def parse_dns(text: str) -> DnsName:
     """Parse ``dns+tcp://name:port`` or ``dns+tls://name:port``. Raises ValueError."""
     url = text.removeprefix("dns+")
     address = parse_url(url)
-    if address.port == 0:
-        raise ValueError(f"cannot connect to {address}: port 0 is only for listening")
+    check_port(address)
     return DnsName(url, address)
+
+
+def check_port(address: Address) -> None:
+    """Raise ValueError for port 0, to which no client can connect."""
+    if address.scheme != "unix" and address.port == 0:
+        raise ValueError(f"cannot connect to {address}: port 0 is only for listening")
 
 
 class DnsSource:
@@ -56,7 +61,7 @@ class DnsSource:
 
     is_fixed = False
 
-    def __init__(self, name: DnsName, instance: Callable[[str], Instance]) -> None:
+    def __init__(self, name: DnsName, instance: Callable[[str], Reachable]) -> None:
         self._name = name
         self._instance = instance
         self._is_wanted = trio.Event()
@@ -70,7 +75,7 @@ class DnsSource:
         self._is_wanted.set()
 
     async def run(
-        self, update: Callable[[Iterable[Instance]], None], complaints: RateLimitedLog
+        self, update: Callable[[Iterable[Reachable]], None], complaints: RateLimitedLog
     ) -> None:
         """Ask until cancelled; call ``update`` with the instances after each answer."""
         while True:

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-import trio
-
+from trio_rpc.channels.instance import Instance, OpenInstance
 from trio_rpc.one_to_one.restart import Restart
-from trio_rpc.wire.limits import Limits
 
-__all__ = ["Instance", "InstanceState", "InstanceStatus", "Instances"]
+__all__ = ["InstanceState", "InstanceStatus", "Instances", "Reachable"]
 
 InstanceState: TypeAlias = Literal["connecting", "open", "suspect", "draining", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
-    """One instance of a service, and how to reach it. Most instances are given as URLs instead.
+class Reachable:
+    """An instance, and how often the pool opens it again.
 
     Attributes:
-        name: its name in :meth:`Pool.instances`, logs and errors. A pool has one session with each
-            name.
-        open: returns a block that owns a fresh channel to the instance. It gets the limits of the
-            session, of which ``max_packet`` and the times concern a channel. If it raises OSError,
-            :class:`RpcError` or an error of Trio's channels, the pool tries again later.
-        restart: how often the pool opens it again, and after which delays; None for always.
+        name: its name, which no other instance of the pool has.
+        open: as in :class:`Instance`.
+        restart: how often it is started again, and after which delays; None for always.
     """
 
     name: str
-    open: Callable[[Limits], AbstractAsyncContextManager[trio.abc.Channel[bytes]]]
+    open: OpenInstance
     restart: Restart | None = None
 
 

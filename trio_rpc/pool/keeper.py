@@ -30,7 +30,7 @@ from trio_rpc.channels import ConnectionState
 from trio_rpc.channels.errors import CHANNEL_ERRORS
 from trio_rpc.errors import Refused, RemoteProtocolError, RpcError
 from trio_rpc.one_to_one.restart import Restart, Restarts
-from trio_rpc.pool.instances import Instance, InstanceState, InstanceStatus
+from trio_rpc.pool.instances import InstanceState, InstanceStatus, Reachable
 from trio_rpc.pool.seats import Balancer, Seat
 from trio_rpc.session.core import Core
 from trio_rpc.session.live_services import MakeServices
@@ -77,7 +77,7 @@ class Opener:
         self._options = options
 
     @contextlib.asynccontextmanager
-    async def open(self, instance: Instance) -> AsyncIterator[Session]:
+    async def open(self, instance: Reachable) -> AsyncIterator[Session]:
         """Open a session with an instance, and own it for a block."""
         async with instance.open(self._options.limits) as channel:
             core = Core(channel, self._services, self._options, instance.name)
@@ -98,7 +98,7 @@ class Keeper:
 
     def __init__(
         self,
-        instance: Instance,
+        instance: Reachable,
         opener: Opener,
         balancer: Balancer,
         lost: Callable[[], None],
@@ -137,7 +137,7 @@ class Keeper:
         """Whether it has no session, and waiting will not help."""
         return not self.seats and (self.has_failed or self.was_refused)
 
-    def want(self, instance: Instance) -> None:
+    def want(self, instance: Reachable) -> None:
         """Keep a session open again."""
         self.instance = instance
         self._wanted.set()
@@ -254,7 +254,7 @@ class Keeper:
 
     # ── the task of one session ──────────────────────────────────────────────────────────────
 
-    async def _hold(self, instance: Instance, *, task_status: trio.TaskStatus[Seat]) -> None:
+    async def _hold(self, instance: Reachable, *, task_status: trio.TaskStatus[Seat]) -> None:
         """Open a session, and hold it until it ends."""
         seat = None
         try:

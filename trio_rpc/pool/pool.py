@@ -28,6 +28,7 @@ from trio_rpc.session.owner import Owner
 from trio_rpc.session.session import Session
 from trio_rpc.session.streams.scopes import RemoteScope
 from trio_rpc.util.places import catching
+from trio_rpc.util.reconnect import full_jitter
 
 __all__ = ["Pool"]
 
@@ -390,15 +391,14 @@ class Pool:
         raise self._unavailable(attempts, f"no instance within {self._patience:g} s")
 
     async def _pause(self, attempts: Attempts) -> None:
+        """Wait for an instance; or for some time, if each was tried in this round."""
         if self._balancer.is_empty:
-            attempts.tried.clear()
+            attempts.begin_round()
             await self._balancer.wait_changed()
             return
-        longest = min(MAX_PAUSE, FIRST_PAUSE * 2 ** min(attempts.pauses, 10))
+        asked = attempts.begin_round() * random.uniform(1, 1.5)  # noqa: S311 - it is not a secret
+        await trio.sleep(max(asked, full_jitter(attempts.pauses, FIRST_PAUSE, MAX_PAUSE)))
         attempts.pauses += 1
-        with trio.move_on_after(random.uniform(0, longest)):  # noqa: S311 - it is not a secret
-            await trio.sleep_forever()
-        attempts.tried.clear()
 
     def _check_hope(self, attempts: Attempts) -> None:
         """Raise if waiting is of no use."""

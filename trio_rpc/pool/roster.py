@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import trio
 
-from trio_rpc.pool.instances import Instance, InstanceStatus
+from trio_rpc.pool.instances import InstanceStatus, Reachable
 from trio_rpc.pool.keeper import Keeper, Opener
 from trio_rpc.pool.seats import Balancer, Seat
 from trio_rpc.pool.sources import Source
@@ -45,7 +45,7 @@ class Roster:
         self._complaints = complaints
         # Bound: the instances that the sources tell, and those that have gone and still end.
         self._keepers: dict[str, Keeper] = {}
-        self._told: dict[Source, dict[str, Instance]] = {}
+        self._told: dict[Source, dict[str, Reachable]] = {}
 
     def start(self) -> None:
         """Start the sources."""
@@ -53,7 +53,7 @@ class Roster:
             self._nursery.start_soon(self._run_source, source, name="trio_rpc pool source")
 
     async def _run_source(self, source: Source) -> None:
-        def update(instances: Iterable[Instance]) -> None:
+        def update(instances: Iterable[Reachable]) -> None:
             self._told[source] = {each.name: each for each in instances}
             self._meet()
 

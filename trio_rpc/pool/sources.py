@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import trio
 
 from trio_rpc.errors import RpcError
-from trio_rpc.pool.instances import Instance, Instances
+from trio_rpc.pool.instances import Instances, Reachable
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.reconnect import keep_connected
 
@@ -35,7 +35,7 @@ class Source(Protocol):
         """Look for instances now, since a session is lost."""
 
     async def run(
-        self, update: Callable[[Iterable[Instance]], None], complaints: RateLimitedLog
+        self, update: Callable[[Iterable[Reachable]], None], complaints: RateLimitedLog
     ) -> None:
         """Call ``update`` with all instances, now and after each change.
 
@@ -55,14 +55,14 @@ class FixedSource:
     is_fixed = True
     error = ""
 
-    def __init__(self, instances: list[Instance]) -> None:
+    def __init__(self, instances: list[Reachable]) -> None:
         self._instances = instances
 
     def ask_again(self) -> None:
         """Do nothing."""
 
     async def run(
-        self, update: Callable[[Iterable[Instance]], None], _complaints: RateLimitedLog
+        self, update: Callable[[Iterable[Reachable]], None], _complaints: RateLimitedLog
     ) -> None:
         """Tell the instances once."""
         update(self._instances)
@@ -78,7 +78,7 @@ class GivenSource:
     """
 
     def __init__(
-        self, given: Instances, instances: Callable[[Iterable[Any]], list[Instance]]
+        self, given: Instances, instances: Callable[[Iterable[Any]], list[Reachable]]
     ) -> None:
         self.is_fixed = False
         self.error = ""
@@ -89,7 +89,7 @@ class GivenSource:
         """Do nothing, since the object tells each change."""
 
     async def run(
-        self, update: Callable[[Iterable[Instance]], None], complaints: RateLimitedLog
+        self, update: Callable[[Iterable[Reachable]], None], complaints: RateLimitedLog
     ) -> None:
         """Read collections until there are no more."""
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import functools
 import shlex
 import ssl
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trio_rpc.channels.carriers import open_carrier
+import trio
+
+from trio_rpc.channels.carriers import OpenChannel, open_carrier
+from trio_rpc.channels.instance import Instance, OpenInstance
 from trio_rpc.channels.opening import open_channel
 from trio_rpc.channels.process import check_command, open_process_channel
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.channels.urls import parse_url
+from trio_rpc.nats.addresses import is_nats
+from trio_rpc.nats.any_url import ChannelOpener
 from trio_rpc.one_to_one.restart import Restart
-from trio_rpc.pool.dns import DNS, DnsSource, parse_dns
-from trio_rpc.pool.instances import Instance
+from trio_rpc.pool.dns import DNS, DnsSource, check_port, parse_dns
+from trio_rpc.pool.instances import Reachable
 from trio_rpc.pool.sources import FixedSource, GivenSource, Source
 from trio_rpc.wire.limits import Limits
 
@@ -69,7 +75,7 @@ class Targets:
             sources.insert(0, FixedSource(self.instances(fixed)))
         return sources
 
-    def instances(self, given: Iterable[Any]) -> list[Instance]:
+    def instances(self, given: Iterable[Any]) -> list[Reachable]:
         """Return the instances of one collection, with different names.
 
         Raises:
@@ -80,47 +86,42 @@ class Targets:
             raise TypeError(
                 f"instances are given as a list of URLs, not as the text {given!r:.200}"
             )
-        made: dict[str, Instance] = {}
+        made: dict[str, Reachable] = {}
         for each in given:
             instance = self.instance(each)
             name, number = instance.name, 1
             while name in made:
                 number += 1
                 name = f"{instance.name} #{number}"
-            made[name] = Instance(name, instance.open, instance.restart)
+            made[name] = Reachable(name, instance.open, instance.restart)
         return list(made.values())
 
-    def instance(self, given: object) -> Instance:
+    def instance(self, given: object) -> Reachable:
         """Return the instance that a URL or a command names."""
         if isinstance(given, Instance):
-            return given
+            return Reachable(given.name, given.open)
         if not isinstance(given, str):
             raise TypeError(f"an instance is a URL or an Instance, not {given!r:.200}")
         if given.startswith(EXEC):
             words = check_command(shlex.split(given.removeprefix(EXEC)))
-            return Instance(
+            return Reachable(
                 given, lambda limits: open_process_channel(words, limits=limits), self.restart
             )
-        address = parse_url(given)
-        context = self.ssl_context if address.is_encrypted else None
-        return Instance(
-            given,
-            lambda limits: open_carrier(
-                functools.partial(open_channel, given),
-                ssl_context=context,
-                limits=limits,
-                resume=self.resume,
-            ),
-        )
+        if not is_nats(given):
+            check_port(parse_url(given))
+        return Reachable(given, self._opening(lambda: ChannelOpener(given, None), given))
 
-    def _at_address(self, url: str, address: str) -> Instance:
-        context = self.ssl_context if parse_url(url).is_encrypted else None
-        return Instance(
-            f"{url} at {address}",
-            lambda limits: open_carrier(
-                functools.partial(open_channel, url, address=address),
-                ssl_context=context,
-                limits=limits,
-                resume=self.resume,
-            ),
-        )
+    def _at_address(self, url: str, address: str) -> Reachable:
+        opener = functools.partial(open_channel, url, address=address)
+        return Reachable(f"{url} at {address}", self._opening(lambda: opener, url))
+
+    def _opening(self, make_opener: Callable[[], OpenChannel], url: str) -> OpenInstance:
+        """Return the function that opens a fresh channel to a URL."""
+        context = None if url.startswith(("tcp:", "unix:", "ws:")) else self.ssl_context
+
+        def open_with(limits: Limits) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
+            return open_carrier(
+                make_opener(), ssl_context=context, limits=limits, resume=self.resume
+            )
+
+        return open_with

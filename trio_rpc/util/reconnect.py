@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import trio
 
-__all__ = ["keep_connected"]
+__all__ = ["full_jitter", "keep_connected"]
 
 MAX_DOUBLINGS = 30
 """After this many failures the delay no longer grows, however long there is no server."""
@@ -38,6 +38,17 @@ async def keep_connected(
     failures = 0
     while True:
         failures = 0 if await connect() else failures + 1
-        longest = min(max_delay, first_delay * 2 ** min(failures, MAX_DOUBLINGS))
-        delay = random.uniform(0, longest)  # noqa: S311 - it is not a secret
+        delay = full_jitter(failures, first_delay, max_delay)
         await trio.sleep(delay if adjust is None else adjust(delay))
+
+
+def full_jitter(failures: int, first_delay: float, max_delay: float) -> float:
+    """Return a random delay, whose bound doubles with each failure.
+
+    Args:
+        failures: the number of failed attempts.
+        first_delay: the bound without a failure.
+        max_delay: the greatest bound.
+    """
+    longest = min(max_delay, first_delay * 2 ** min(failures, MAX_DOUBLINGS))
+    return random.uniform(0, longest)  # noqa: S311 - it is not a secret

@@ -131,8 +131,8 @@ FAULTS = (
     fault(
         "draining ends one session after the other",
         "server.py",
-        "                nursery.start_soon(functools.partial(session.aclose, reason=reason, grace=grace))\n",
-        "                await session.aclose(grace=grace)\n",
+        "                    nursery.start_soon(close)\n",
+        "                    await session.aclose(grace=grace)\n",
         "session/test_connect_and_serve.py",
     ),
     fault(
