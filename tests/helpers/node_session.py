@@ -16,6 +16,8 @@ FOLDER = Path(trio_rpc.__file__).parent / "js"
 HEAD = """
 import * as rpc from "%s";
 const url = process.argv[2];
+"""
+TOOLS = """
 const reported = [];
 const report = (value) => reported.push(value);
 /** Returns how a promise ends: its value, or its error's name, text and fate. */
@@ -33,7 +35,7 @@ console.log("REPORT" + JSON.stringify(reported, shown));
 async def run_node(folder: Path, script: str, *arguments: str) -> list[Any]:
     """Run a script as a module, and return the values that it reports."""
     page = folder / "page.mjs"
-    page.write_text(HEAD % (FOLDER / "session.js").as_uri() + script + TAIL)
+    page.write_text(HEAD % (FOLDER / "session.js").as_uri() + TOOLS + script + TAIL)
     command = [str(NODE), "--experimental-websocket", str(page), *arguments]
     with trio.fail_after(60):
         done = await trio.run_process(command, capture_stdout=True)

@@ -174,7 +174,7 @@ async def test_calls_errors_and_names(tmp_path):
         {"user": "ann"},
         {"user": "bob"},
         ["EncodeError", "undefined cannot be sent inside an array; use null", "not started"],
-        ["EncodeError", "text has half of a surrogate pair", "not started"],
+        ["EncodeError", "text with half of a surrogate pair", "not started"],
         3_000_000,
         3_000_000,
     ]

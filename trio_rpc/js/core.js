@@ -9,7 +9,9 @@
  *    written, and the channel is closed. `closed` resolves after that (law 6).
  */
 
-import { abortReason, Fate, LocalProtocolError, Overloaded, Refused, RemoteProtocolError, SessionBroken, SessionClosed } from "./errors.js";
+import {
+  abortReason, Fate, LocalProtocolError, Overloaded, Refused, RemoteProtocolError, SessionBroken, SessionClosed,
+} from "./errors.js";
 import { IncomingCalls } from "./incoming.js";
 import { Keepalive } from "./keepalive.js";
 import { Notifications } from "./notifications.js";
@@ -20,6 +22,7 @@ import { readTypes } from "./types.js";
 
 /** Milliseconds that handlers, and then the last packets, get when a session ends. */
 const SHUTDOWN = 1000;
+const CLOSED = "this end has closed the session";
 /** Lines about errors that nobody awaits, in a minute. */
 const REPORTS = 20;
 
@@ -38,6 +41,8 @@ export class Core {
   #closed;
   #leftToReport = REPORTS;
   #pings = new Map();
+  events = new EventTarget();
+  state = "connecting";
 
   constructor(channel, options) {
     this.#channel = channel;
@@ -46,6 +51,7 @@ export class Core {
     this.cancelGraceMs = options.cancelGraceMs ?? 30_000;
     this.protocol = new Protocol(limits, readTypes(options.types));
     this.facade = new Session(this);
+    channel.onstate = (state) => this.setState(state);
     const { services = {} } = options;
     this.calls = new IncomingCalls(this, typeof services === "function" ? services(this.facade) : services);
     this.notifications = new Notifications(this);
@@ -56,7 +62,7 @@ export class Core {
     this.keepalive = new Keepalive(options.keepaliveMs ?? 15_000, {
       ping: () => this.#isOpened && this.ping().catch(() => {}),
       renew: () => this.#channel.renew?.() ?? false,
-      lost: () => this.#end(new SessionBroken("the other end has been silent for too long")),
+      lost: () => this.#end(new SessionBroken("the other end is silent")),
     });
   }
 
@@ -66,7 +72,7 @@ export class Core {
       this.#opened = { resolve, reject };
     });
     const timer = new Timer(this.#options.handshakeTimeoutMs ?? 10_000, () =>
-      this.#end(new Refused("the handshake has taken too long")));
+      this.#end(new Refused("the handshake took too long")));
     const { signal } = this.#options;
     if (signal?.aborted) throw abortReason(signal);
     signal?.addEventListener("abort", this);
@@ -101,7 +107,7 @@ export class Core {
         if (this.protocol.hasData) this.wake(); // a Pong, for instance
       }
       const isOrderly = this.protocol.theirs === LEAVING || this.protocol.theirs === ENDED;
-      const text = isOrderly ? "the other end has closed the session" : "the connection has ended without a Goodbye";
+      const text = isOrderly ? "the other end has closed the session" : "the connection ended without a Goodbye";
       this.#end(new SessionBroken(text, { orderly: isOrderly }));
     } catch (error) {
       const isFault = error instanceof RemoteProtocolError || error instanceof Refused;
@@ -121,6 +127,13 @@ export class Core {
     } catch {
       // It has ended.
     }
+  }
+
+  /** Tells the listeners of the session that the state of its connection has changed. */
+  setState(state) {
+    if (state === this.state || !this.#isOpened) return;
+    this.state = state;
+    this.events.dispatchEvent(new CustomEvent("state", { detail: state }));
   }
 
   // ── events of the protocol ──
@@ -147,6 +160,7 @@ export class Core {
   #checkOpen() {
     if (this.#isOpened || !this.protocol.isOpen) return;
     this.#isOpened = true;
+    this.setState("connected");
     this.#opened.resolve();
   }
 
@@ -219,7 +233,7 @@ export class Core {
     if (problem !== null) return call.fail(() => problem);
     if (!this.#waiting.length && this.#mayCall) return call.send();
     if (!this.protocol.hasCallCredit && call.what.context?.parent !== undefined) {
-      return call.fail((fate) => new Overloaded("the other end allows no further call at the same time", { fate }));
+      return call.fail((fate) => new Overloaded("the other end allows no further call now", { fate }));
     }
     this.#waiting.push(call);
   }
@@ -233,7 +247,7 @@ export class Core {
     if (this.protocol.isOpen || this.protocol.incoming.has(context?.parent)) return null;
     if (!this.#isOpened) return new LocalProtocolError("the session is not open yet");
     return this.protocol.ours === LEAVING && this.#weLeftFirst
-      ? new SessionClosed("this end is closing the session", { fate: Fate.NOT_STARTED })
+      ? new SessionClosed(CLOSED, { fate: Fate.NOT_STARTED })
       : new SessionBroken(`the other end is leaving: ${this.goodbyeText}`, { fate: Fate.NOT_STARTED, orderly: true });
   }
 
@@ -330,7 +344,7 @@ export class Core {
         this.wake();
       }
     } else if (this.#weLeftFirst && outgoing.size === 0 && incoming.size === 0) {
-      this.#end(new SessionClosed("this end has closed the session"));
+      this.#end(new SessionClosed(CLOSED));
     }
   }
 
@@ -343,7 +357,7 @@ export class Core {
       this.#failWaiting();
       await within(graceMs, this.closed);
     }
-    await this.#end(new SessionClosed("this end has closed the session"));
+    await this.#end(new SessionClosed(CLOSED));
   }
 
   #error(fate) {
@@ -363,6 +377,8 @@ export class Core {
   }
 
   async #finish(error) {
+    this.setState(error instanceof SessionClosed ? "closed" : "lost");
+    this.#channel.onstate = () => {};
     this.keepalive.stop();
     this.#options.signal?.removeEventListener("abort", this);
     const pending = [...this.#waiting.splice(0), ...this.protocol.outgoing.values()];
@@ -372,7 +388,7 @@ export class Core {
     this.#giveRoom();
     await within(SHUTDOWN, stopped);
     await this.#sayGoodbye(error);
-    this.#channel.close(error);
+    await this.#channel.close();
     if (!this.#isOpened) this.#opened?.reject(error);
     this.#closed({ error, orderly: error instanceof SessionClosed || error.orderly === true });
   }
@@ -412,6 +428,20 @@ export class Session extends Caller {
   /** Resolves with `{ error, orderly }` when the session is over and nothing of it runs any more. */
   get closed() {
     return this.#core.closed;
+  }
+
+  /** "connected", "reconnecting", "resumed", "closed" (by this end) or "lost". */
+  get state() {
+    return this.#core.state;
+  }
+
+  /** Listens to "state": an event whose `detail` is the new state. */
+  addEventListener(...of) {
+    this.#core.events.addEventListener(...of);
+  }
+
+  removeEventListener(...of) {
+    this.#core.events.removeEventListener(...of);
   }
 
   /** Whether calls can be made. */

@@ -60,7 +60,7 @@ export class Decoder {
     if (tag >= 0x90 && tag < 0xa0) return this.#container(tag & 15, 1, depth);
     if (tag === 0xdc) return this.#container(this.#uint16(), 1, depth);
     if (tag === 0xdd) return this.#container(this.#uint32(), 1, depth);
-    throw new DecodeError("an array is required here");
+    throw new DecodeError("not an array");
   }
 
   /** Reads the header of a map, and returns its length. */
@@ -69,7 +69,7 @@ export class Decoder {
     if (tag >= 0x80 && tag < 0x90) return this.#container(tag & 15, 2, depth);
     if (tag === 0xde) return this.#container(this.#uint16(), 2, depth);
     if (tag === 0xdf) return this.#container(this.#uint32(), 2, depth);
-    throw new DecodeError("a map is required here");
+    throw new DecodeError("not a map");
   }
 
   /** Tells whether the next value is an integer: 1.0 is none, though JavaScript has one type. */
@@ -82,20 +82,20 @@ export class Decoder {
   int(least = 0) {
     const number = this.isInt ? this.value(0) : NaN;
     if (!(typeof number === "number" && number >= least && number <= MAX_NUMBER)) {
-      throw new DecodeError(`an integer from ${least} to 2**53 - 1 is required here`);
+      throw new DecodeError(`not an integer from ${least} to 2**53 - 1`);
     }
     return number;
   }
 
   text() {
     const value = this.value(0);
-    if (typeof value !== "string") throw new DecodeError("text is required here");
+    if (typeof value !== "string") throw new DecodeError("not text");
     return value;
   }
 
   bin() {
     const value = this.value(0);
-    if (!(value instanceof Uint8Array)) throw new DecodeError("bytes are required here");
+    if (!(value instanceof Uint8Array)) throw new DecodeError("not bytes");
     return value;
   }
 
@@ -148,12 +148,12 @@ export class Decoder {
       case 0xde: return this.#map(this.#uint16(), depth);
       case 0xdf: return this.#map(this.#uint32(), depth);
     }
-    throw new DecodeError("the byte c1 is not MessagePack");
+    throw new DecodeError("the byte c1");
   }
 
   #take(size) {
     const at = this.at;
-    if (size > this.#end - at) throw new DecodeError("the bytes end inside a value");
+    if (size > this.#end - at) throw new DecodeError("a length exceeds the bytes");
     this.at = at + size;
     return at;
   }
@@ -166,7 +166,7 @@ export class Decoder {
   #count(nodes) {
     this.#nodes += nodes;
     if (this.#nodes > this.#limits.maxNodes) {
-      throw new DecodeError(`a message has more than ${this.#limits.maxNodes} values`);
+      throw new DecodeError("too many values");
     }
   }
 
@@ -184,13 +184,13 @@ export class Decoder {
 
   #level(depth) {
     if (depth >= this.#limits.maxDepth) {
-      throw new DecodeError(`a message has more than ${this.#limits.maxDepth} levels`);
+      throw new DecodeError("too many levels");
     }
   }
 
   #container(length, each, depth) {
     this.#level(depth);
-    if (length * each > this.#end - this.at) throw new DecodeError("a count exceeds the bytes");
+    if (length * each > this.#end - this.at) throw new DecodeError("a length exceeds the bytes");
     return length;
   }
 
@@ -215,7 +215,7 @@ export class Decoder {
   #mapKey() {
     const key = this.value(MAX_NUMBER);
     if (typeof key === "string" || key instanceof Uint8Array) return key;
-    throw new DecodeError("the keys of a map must be text or bytes");
+    throw new DecodeError("a key that is not text or bytes");
   }
 
   #mixed(object, first, left, depth) {
@@ -244,7 +244,7 @@ export class Decoder {
     try {
       return utf8.decode(this.#bytes.subarray(at, at + size));
     } catch {
-      throw new DecodeError("text is not UTF-8");
+      throw new DecodeError("not UTF-8");
     }
   }
 
@@ -257,7 +257,7 @@ export class Decoder {
 
   #extension(size, depth) {
     const code = this.#view.getInt8(this.#take(1));
-    if (size > this.#end - this.at) throw new DecodeError("an extension exceeds the bytes");
+    if (size > this.#end - this.at) throw new DecodeError("a length exceeds the bytes");
     this.#count(3);
     const end = this.at + size;
     const value = (code >= 1 && code <= 3) || code === 12 || code >= 64
@@ -270,11 +270,11 @@ export class Decoder {
   #ofValues(code, end, depth) {
     this.#level(depth);
     this.#inside += end - this.at;
-    if (this.#inside > 4 * this.#limits.maxMessage) throw new DecodeError("extensions are too large");
+    if (this.#inside > 4 * this.#limits.maxMessage) throw new DecodeError("too large");
     const [outer, data] = [this.#end, this.#bytes.slice(this.at, end)];
     this.#end = end;
     const value = code >= 64 ? this.#users(code, data, depth) : this.#collection(code, depth);
-    if (!this.isDone) throw new DecodeError("an extension has more than one value");
+    if (!this.isDone) throw new DecodeError("not one value");
     this.#end = outer;
     return value;
   }
@@ -283,7 +283,7 @@ export class Decoder {
     const items = this.#array(this.array(depth + 1), depth + 1, code === 1 ? new v.Tuple() : []);
     if (code === 1) return items;
     if (code === 12) {
-      if (items.length % 2) throw new DecodeError("a map has a key without a value");
+      if (items.length % 2) throw new DecodeError("a key without a value");
       return distinctMap(items.flatMap((key, at) => (at % 2 ? [] : [[key, items[at + 1]]])));
     }
     const found = new Map(items.map((item) => [v.keyOf(item), item]));
@@ -315,7 +315,7 @@ export class Decoder {
       case 32: return this.#reference(data);
       case -1: return timestamp(data);
     }
-    if (code < 0) throw new DecodeError(`MessagePack reserves the extension ${code}`);
+    if (code < 0) throw new DecodeError(`the extension ${code}`);
     return new v.Extension(code, data.slice());
   }
 
@@ -334,9 +334,9 @@ export class Decoder {
   #reference(data) {
     const numbers = this.#numbers(data, 2);
     if (!numbers.every((number) => number >= 0 && number <= MAX_NUMBER)) {
-      throw new DecodeError("a reference has two integers from 0 to 2**53 - 1");
+      throw new DecodeError("not a reference");
     }
-    if (this.refer === null) throw new DecodeError("a reference is not allowed here");
+    if (this.refer === null) throw new DecodeError("a reference here");
     return this.refer(...numbers);
   }
 }
@@ -348,7 +348,7 @@ function exact(big) {
 
 /** Adds to an object. The key `__proto__` becomes a property like any other. */
 function add(object, key, value) {
-  if (Object.hasOwn(object, key)) throw new DecodeError(`a map has the key ${JSON.stringify(key)} twice`);
+  if (Object.hasOwn(object, key)) throw new DecodeError("a key twice");
   if (key === "__proto__") {
     Object.defineProperty(object, key, { value, enumerable: true, writable: true, configurable: true });
   } else {
@@ -358,7 +358,7 @@ function add(object, key, value) {
 
 function distinctMap(pairs) {
   if (new Set(pairs.map(([key]) => v.keyOf(key))).size !== pairs.length) {
-    throw new DecodeError("a map has a key twice");
+    throw new DecodeError("a key twice");
   }
   return new Map(pairs);
 }
@@ -368,7 +368,7 @@ function ascii(data) {
 }
 
 function uuid(data) {
-  if (data.length !== 16) throw new DecodeError("a UUID has 16 bytes");
+  if (data.length !== 16) throw new DecodeError("not 16 bytes");
   const text = hex(data);
   return new v.UUID([0, 8, 12, 16, 20].map((at, index, all) => text.slice(at, all[index + 1])).join("-"));
 }
@@ -378,12 +378,12 @@ function hex(data) {
 }
 
 function bigInteger(data) {
-  if (data.length < 1 || data.length > 1024) throw new DecodeError("an integer has 1 to 1,024 bytes");
+  if (data.length < 1 || data.length > 1024) throw new DecodeError("not 1 to 1,024 bytes");
   return exact(BigInt.asIntN(8 * data.length, BigInt(`0x${hex(data)}`)));
 }
 
 function complex(data) {
-  if (data.length !== 16) throw new DecodeError("a complex number has 16 bytes");
+  if (data.length !== 16) throw new DecodeError("not 16 bytes");
   const view = new DataView(data.buffer, data.byteOffset, 16);
   return new v.Complex(view.getFloat64(0), view.getFloat64(8));
 }
@@ -401,11 +401,11 @@ function timestamp(data) {
     nanoseconds = view.getUint32(0);
     seconds = view.getBigInt64(4);
   } else {
-    throw new DecodeError("a timestamp has 4, 8 or 12 bytes");
+    throw new DecodeError("not a timestamp");
   }
   // The years 1 to 9999.
   if (nanoseconds > 999_999_999 || seconds < -62_135_596_800n || seconds > 253_402_300_799n) {
-    throw new DecodeError("a timestamp is out of range");
+    throw new DecodeError("not a timestamp");
   }
   const whole = new Date(Number(seconds) * 1000).toISOString().slice(0, 19);
   const micro = Math.floor(nanoseconds / 1000);

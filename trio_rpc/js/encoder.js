@@ -79,21 +79,24 @@ export class Encoder {
     if (reference) return this.#extension(...scalarOf(reference));
     const what = typeof value === "function" ? "a function" : `an object of the class ${value.constructor?.name}`;
     throw new EncodeError(
-      `${what} cannot be sent here: functions and async iterables are arguments of calls, ` +
-      "and other objects are plain, or of a registered type",
+      `${what} cannot be sent here: only arguments of calls are functions or streams; other objects are plain`,
     );
+  }
+
+  #tooMuch(limit) {
+    return `the message exceeds the other end's ${limit} of ${this.#limits[limit]}`;
   }
 
   #count(nodes) {
     this.#nodes += nodes;
     if (this.#nodes > this.#limits.maxNodes) {
-      throw new EncodeError(`the other end allows ${this.#limits.maxNodes} values in a message`);
+      throw new EncodeError(this.#tooMuch("maxNodes"));
     }
   }
 
   #level(depth) {
     if (depth >= this.#limits.maxDepth) {
-      throw new EncodeError(`the other end allows ${this.#limits.maxDepth} levels; is an object inside itself?`);
+      throw new EncodeError(this.#tooMuch("maxDepth"));
     }
   }
 
@@ -102,7 +105,7 @@ export class Encoder {
     const at = this.#at;
     const needed = at + size;
     if (needed > this.#limits.maxMessage) {
-      throw new EncodeError(`the other end allows ${this.#limits.maxMessage} bytes in a message`);
+      throw new EncodeError(this.#tooMuch("maxMessage"));
     }
     if (needed > this.#buffer.length) this.#grow(Math.max(needed, 2 * this.#buffer.length));
     this.#at = needed;
@@ -212,7 +215,7 @@ export class Encoder {
   #anyMap(map, depth) {
     const pairs = [...map];
     if (new Set(pairs.map(([key]) => v.keyOf(key))).size !== pairs.length) {
-      throw new EncodeError("a Map has two keys that are one key in Python");
+      throw new EncodeError("a Map has two keys that are one in Python");
     }
     if (pairs.every(([key]) => typeof key === "string" || key instanceof Uint8Array)) {
       return this.#map(pairs, depth);
@@ -284,7 +287,7 @@ function scalarOf(value) {
 
 function dateText(date) {
   if (!(date.getTime() >= -62_135_596_800_000 && date.getTime() < 253_402_300_800_000)) {
-    throw new EncodeError("a Date must be valid, and of the years 1 to 9999");
+    throw new EncodeError("a Date that is not of the years 1 to 9999");
   }
   return new v.DateTime(date.toISOString().replace(/\.(\d+)Z$/, (_, ms) => `${+ms ? `.${ms}000` : ""}+00:00`)).text;
 }
@@ -315,7 +318,7 @@ function byteLength(text) {
     size += unit < 0x800 ? 1 : 2;
     if (unit < 0xd800 || unit > 0xdfff) continue;
     const next = unit < 0xdc00 ? text.charCodeAt(++index) : 0;
-    if (!(next >= 0xdc00 && next <= 0xdfff)) throw new EncodeError("text has half of a surrogate pair");
+    if (!(next >= 0xdc00 && next <= 0xdfff)) throw new EncodeError("text with half of a surrogate pair");
   }
   return size;
 }

@@ -12,7 +12,7 @@ const CLASSES = {
 };
 /** The codes of errors that a handler cannot have caused, with their classes. */
 const BEGUN = new Set(["raised", "cancelled", "deadline", "internal"]);
-const BAD_MAP = "the other end described its error in a way that cannot be understood";
+const BAD_MAP = "an error that cannot be read";
 
 /** Makes the error that a ReplyErr stands for. */
 export function fromMap(map) {

@@ -85,7 +85,7 @@ export class IncomingCall {
     this.awaitsStarted = isAwaited === true;
     if (deadline !== undefined) {
       this.#due = performance.now() + deadline * 1000;
-      const passed = new DOMException("the deadline of the call has passed", "TimeoutError");
+      const passed = new DOMException("the deadline has passed", "TimeoutError");
       this.#timer = new Timer(deadline * 1000, () => this.stop("deadline", passed));
     }
   }
@@ -119,7 +119,7 @@ export class IncomingCall {
   use(number, args, stream) {
     const { method, context } = this.request;
     const owner = context.scope === undefined ? this : this.session.protocol.incoming.get(context.scope);
-    if (!owner || owner.#hasEnded) throw new LocalProtocolError("the call that this came with has ended");
+    if (!owner || owner.#hasEnded) throw new LocalProtocolError("the call of this callback has ended");
     const { context: basis, metadata } = this.place();
     const entries = { ...basis, parent: owner.request.id, callback: number };
     if (stream) entries.stream = CREDIT;
@@ -255,7 +255,7 @@ export class IncomingCall {
   }
 
   async #endChildren() {
-    const over = new LocalProtocolError("the handler that made this call has ended");
+    const over = new LocalProtocolError("its handler has ended");
     const children = [...this.#children];
     for (const child of children) child.cancel(over);
     // Streams that were pulled are not awaited: their source belongs to the caller of this call.
@@ -322,16 +322,16 @@ export class IncomingCalls {
     if (entry === undefined || entry.kind === NOTIFICATION || isOpened !== (context.stream !== undefined)) {
       return ["method_not_found", `there is no ${context.stream ? "stream" : "method"} '${method}'`];
     }
-    if (unreadable) return ["invalid_arguments", `an argument cannot be read: ${unreadable.message}`];
-    if (context.task_status && !entry.isStartable) return ["invalid_arguments", "it does not report its start"];
+    if (unreadable) return ["invalid_arguments", `not readable: ${unreadable.message}`];
+    if (context.task_status && !entry.isStartable) return ["invalid_arguments", "it has no task_status"];
     if (entry.isScope && (args.length || Object.keys(kwargs ?? {}).length)) {
       return ["invalid_arguments", "a scope has no arguments"];
     }
     if (entry.kind === DUPLEX && !(args[0] instanceof ItemStream)) {
-      return ["invalid_arguments", "the first argument of a duplex is a stream"];
+      return ["invalid_arguments", "no stream"];
     }
     if (context.scope !== undefined && !this.#join(call, context.scope)) {
-      return ["invalid_arguments", "its scope has ended, or is not a scope"];
+      return ["invalid_arguments", "no such scope"];
     }
     call.run(entry);
   }
@@ -348,8 +348,8 @@ export class IncomingCalls {
     const { parent: id, callback, stream } = call.request.context;
     const parent = this.#session.protocol.outgoing.get(id);
     const reference = parent?.references.get(callback);
-    if (reference?.kind !== (stream ? 2 : 1)) return ["method_not_found", "there is no such callback"];
-    if (parent.isCancelling) return ["cancelled", "the call of this callback is cancelled", { started: false }];
+    if (reference?.kind !== (stream ? 2 : 1)) return ["method_not_found", "no such callback"];
+    if (parent.isCancelling) return ["cancelled", "the call of this callback has ended", { started: false }];
     if (stream && call.request.args.length) return ["invalid_arguments", "a stream has no arguments"];
     if (reference.isBusy) {
       const busy = { type: "trio.BusyResourceError", started: false };
@@ -369,7 +369,7 @@ export class IncomingCalls {
     const call = new IncomingCall(this.#session, message);
     this.notifications.add(call);
     if (entry?.kind === NOTIFICATION && !message.unreadable) call.run(entry);
-    else call.refuse({ message: "it is unknown, or its arguments cannot be read" });
+    else call.refuse({ message: "it is unknown, or cannot be read" });
   }
 
   #endNotification(call, problem) {
@@ -409,7 +409,7 @@ export class IncomingCalls {
       protocol.replyError(id, map);
     } catch (error) { // its arguments, fields or notes cannot be sent
       const { code, message, type } = map;
-      const notes = [`the rest of the error cannot be sent: ${error.message}`];
+      const notes = [`not sent: ${error.message}`];
       protocol.replyError(id, { code, message, ...(type ? { type, notes } : {}) });
     }
     this.#session.wake();

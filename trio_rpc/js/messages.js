@@ -56,11 +56,11 @@ export function parse(d, refer) {
   d.begin();
   const from = d.at;
   const size = d.array(0);
-  if (size === 0) throw new DecodeError("a message is an array that begins with its type");
+  if (size === 0) throw new DecodeError("not a message");
   const type = d.int();
   const [least, most] = SIZES[type] ?? [];
   if (!(least <= size && size <= most)) {
-    throw new DecodeError(`type ${type} with ${size} elements is not a message`);
+    throw new DecodeError(`type ${type} with ${size} elements`);
   }
   const message = { type, ...READ[type](d, size, refer) };
   message.size = d.at - from;
@@ -87,7 +87,7 @@ const READ = {
   [CANCEL](d, size) {
     const id = d.int(1);
     const reason = size > 2 ? d.value(1) : null;
-    if (reason !== null && typeof reason !== "string") throw new DecodeError("a reason is text or nil");
+    if (reason !== null && typeof reason !== "string") throw new DecodeError("not text");
     return { id, reason };
   },
   [HELLO](d) {
@@ -142,18 +142,18 @@ function readEntry(d, key) {
     case "deadline": {
       const seconds = d.isInt ? d.int() : d.value(2);
       if (!(typeof seconds === "number" && seconds >= 0 && seconds < Infinity)) {
-        throw new DecodeError("a deadline is a finite number of seconds");
+        throw new DecodeError("not a deadline");
       }
       return seconds;
     }
     case "metadata":
       return d.named(2);
     case "stream":
-      if (d.array(2) !== 2) throw new DecodeError("a stream has two numbers");
+      if (d.array(2) !== 2) throw new DecodeError("not two numbers");
       return [d.int(1), d.int(1)];
     case "task_status": {
       const isWanted = d.value(2);
-      if (typeof isWanted !== "boolean") throw new DecodeError("a task_status is a bool");
+      if (typeof isWanted !== "boolean") throw new DecodeError("not a bool");
       return isWanted;
     }
   }

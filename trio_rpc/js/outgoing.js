@@ -145,7 +145,7 @@ export class OutgoingCall {
   async #endCallbacks() {
     if (this.callbacks.size === 0) return;
     const running = [...this.callbacks];
-    const over = new LocalProtocolError("the call that this callback belongs to has ended");
+    const over = new LocalProtocolError("the call of this callback has ended");
     for (const callback of running) callback.stop("cancelled", over);
     await Promise.all(running.map((callback) => callback.ended));
   }
@@ -207,7 +207,7 @@ export class Caller {
   /** Returns what is sent, and the milliseconds that the call has. */
   #describe(method, args, options, context) {
     const place = this.#place;
-    if (!Array.isArray(args)) throw new TypeError("the arguments of a call are an array");
+    if (!Array.isArray(args)) throw new TypeError("args is not an array");
     const timeoutMs = Math.min(options.timeoutMs ?? Infinity, place.deadline?.() ?? Infinity);
     if (timeoutMs !== timeoutMs) throw new TypeError("timeoutMs is not a number");
     const entries = { ...place.context, ...context };
@@ -277,7 +277,7 @@ export class Caller {
     const call = this.#make(method, args, options, { task_status: true });
     return new Promise((resolve, reject) => {
       call.onStarted = (value) => resolve({ value, ended: call.settled });
-      call.settled.then(() => reject(new RpcError(`${method} ended without having started`)), reject);
+      call.settled.then(() => reject(new RpcError(`${method} has not started`)), reject);
       call.begin();
     });
   }
@@ -391,7 +391,7 @@ class ProxiedCall {
   }
 
   #called() {
-    if (this.#isStream) throw new TypeError("this is a stream already: it cannot also be awaited");
+    if (this.#isStream) throw new TypeError("this is a stream: it cannot also be awaited");
     return (this.#promise ??= this.#make());
   }
 
@@ -409,7 +409,7 @@ class ProxiedCall {
 
   [Symbol.asyncIterator]() {
     if (this.#promise !== null) {
-      throw new TypeError("this has been called as a method: use proxy.method.stream(...)");
+      throw new TypeError("this was called as a method: use proxy.method.stream()");
     }
     this.#isStream = true;
     return this.#open()[Symbol.asyncIterator]();

@@ -37,6 +37,8 @@ export const DEFAULT_LIMITS = Object.freeze({
   maxNodes: 250_000,
 });
 
+const NO_ITEMS = "a call without Items";
+
 /** A count of Items and of their bytes that may still pass, in one direction of one call. */
 export class Window {
   constructor([items, bytes]) {
@@ -58,7 +60,7 @@ export class Window {
     this.items += count;
     this.bytes += bytes;
     if (this.items > this.mostItems || this.bytes > this.mostBytes) {
-      throw new DecodeError("a Credit for more Items than were sent");
+      throw new DecodeError("too much credit");
     }
   }
 }
@@ -142,18 +144,18 @@ export class Protocol {
     for (const [key, [field, least]] of Object.entries(m.NUMBERS)) {
       peer[field] = info[key];
       if (!(Number.isSafeInteger(info[key]) && info[key] >= least)) {
-        throw new Refused(`the limits do not fit: Hello states no valid ${key}`);
+        throw new Refused(`Hello states no valid ${key}`);
       }
     }
-    if (message.unreadable) throw new Refused("the Hello has a value that cannot be read");
+    if (message.unreadable) throw new Refused("Hello cannot be read");
     const codes = [...this.#types.readers.keys()].sort((a, b) => a - b);
     const tags = info.tags ?? [];
     const same = Array.isArray(tags) && `${[...tags].sort((a, b) => a - b)}` === `${codes}` &&
       tags.every((tag) => typeof tag === "number");
-    if (!same) throw new Refused(`this end has registered the codes [${codes}], the other end [${String(tags)}]`);
+    if (!same) throw new Refused(`this end has the types [${codes}], the other end [${String(tags)}]`);
     const [codec, version, ...more] = Array.isArray(info.codec ?? []) ? info.codec ?? ["msgpack", 1] : [];
     if (codec !== "msgpack" || version !== 1 || more.length) {
-      throw new Refused(`this end uses the codec msgpack version 1, the other end ${String(info.codec)}`);
+      throw new Refused(`this end has the codec msgpack,1, the other end ${String(info.codec)}`);
     }
     this.#peer = peer;
     this.notificationCredit = peer.maxNotifications;
@@ -163,8 +165,8 @@ export class Protocol {
 
   acceptRequest(request, on) {
     const { id, context } = request;
-    if (this.incoming.has(id)) throw new DecodeError(`Request ${id} is already in flight`);
-    if (this.incoming.size >= this.#limits.maxCalls) throw new DecodeError("too many calls at once");
+    if (this.incoming.has(id)) throw new DecodeError(`the id ${id} is in flight`);
+    if (this.incoming.size >= this.#limits.maxCalls) throw new DecodeError("too many calls");
     this.incoming.set(id, null);
     if (context.depth > MAX_DEPTH_OF_CALLS) {
       this.replyError(id, { code: "overloaded", message: "calls are nested too deeply" });
@@ -180,7 +182,7 @@ export class Protocol {
     if (this.ours === OPEN && this.theirs === OPEN) return false;
     if (this.outgoing.has(context.parent)) return false;
     if (this.theirs !== OPEN && context.parent === undefined) {
-      throw new DecodeError("a call after Goodbye that is not made within a call");
+      throw new DecodeError("a call after Goodbye");
     }
     return true;
   }
@@ -195,7 +197,7 @@ export class Protocol {
   /** @returns the record of the call that a message belongs to */
   callOf(message) {
     const call = this.outgoing.get(message.id);
-    if (call === undefined) throw new DecodeError(`a message for call ${message.id}, which is not in flight`);
+    if (call === undefined) throw new DecodeError(`call ${message.id} is not in flight`);
     return call;
   }
 
@@ -207,14 +209,14 @@ export class Protocol {
 
   acceptItem(message, on) {
     const call = this.callOf(message);
-    if (!call.window) throw new DecodeError("an Item in a call without Items");
+    if (!call.window) throw new DecodeError(NO_ITEMS);
     call.window.use(message.size);
     on.item(call, message);
   }
 
   acceptEndOfItems(message, on) {
     const call = this.callOf(message);
-    if (!call.window) throw new DecodeError("an EndOfItems in a call without Items");
+    if (!call.window) throw new DecodeError(NO_ITEMS);
     call.window = null;
     on.endOfItems(call);
   }
@@ -235,7 +237,7 @@ export class Protocol {
     }
     this.notificationCredit += count;
     if (this.notificationCredit > this.#peer.maxNotifications) {
-      throw new DecodeError("a Credit for more Notifications than were sent");
+      throw new DecodeError("too much credit");
     }
     on.notificationCredit();
   }
@@ -250,7 +252,7 @@ export class Protocol {
 
   acceptPiece({ type, data }, on) {
     if (data.length === 0) { // a LastPiece: it withdraws the message
-      if (!this.#pieces.length) throw new DecodeError("a LastPiece that withdraws no message");
+      if (!this.#pieces.length) throw new DecodeError("a LastPiece of nothing");
       this.#pieces = [];
       this.#piecesSize = 0;
       return;
@@ -269,7 +271,7 @@ export class Protocol {
     const decoder = new Decoder(this.#limits, this.#types.readers);
     decoder.load(whole);
     const message = m.parse(decoder, on.refer);
-    if (!decoder.isDone) throw new DecodeError("two messages in pieces");
+    if (!decoder.isDone) throw new DecodeError("not one message in pieces");
     if (!m.IN_PIECES.has(message.type)) throw new DecodeError(`type ${message.type} in pieces`);
     this.#accept(message, on);
   }
@@ -347,7 +349,7 @@ export class Protocol {
 
   #checkMayCall(context) {
     if (this.ours === ENDED || this.theirs === ENDED || !this.incoming.has(context?.parent)) {
-      throw new LocalProtocolError("one end is leaving: only calls within a call are possible");
+      throw new LocalProtocolError("an end is leaving: only calls within a call are possible");
     }
   }
 
@@ -377,7 +379,7 @@ export class Protocol {
 
   reply(id, result) {
     if (this.#outbox.size > MAX_UNSENT) {
-      const message = "too many bytes wait to be sent: the answer was dropped";
+      const message = "too many bytes wait: the answer was dropped";
       return this.replyError(id, { code: "overloaded", message, started: true });
     }
     this.#answer(id, m.REPLY, result);

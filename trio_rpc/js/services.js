@@ -38,7 +38,7 @@ function marked(target, changes) {
 
 /** Returns a new entry of a function, or a copy of the entry of a marked one. */
 export function entryOf(target) {
-  if (typeof target !== "function") throw new TypeError("a method of a service is a function");
+  if (typeof target !== "function") throw new TypeError("a method is a function");
   const entry = target[ENTRY];
   return entry ? Object.assign(new Entry(entry.run), entry) : new Entry(target);
 }
@@ -115,7 +115,7 @@ export function buildTable(services = {}) {
     const prototype = Object.getPrototypeOf(methods);
     if (prototype !== null && Object.getPrototypeOf(prototype) !== null) {
       throw new TypeError(
-        `the service ${service} is not a plain object: list its methods, as in { show: (text) => page.show(text) }`,
+        `the service ${service} is not a plain object such as { show: (text) => page.show(text) }`,
       );
     }
     for (const [name, target] of Object.entries(methods)) {

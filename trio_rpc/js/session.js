@@ -10,6 +10,7 @@
  */
 
 import { openSession } from "./core.js";
+import { Timer, within } from "./timer.js";
 import { WebSocketChannel } from "./websocket.js";
 
 /**
@@ -18,12 +19,14 @@ import { WebSocketChannel } from "./websocket.js";
  * @param {object} [options] see session.d.ts
  */
 export async function connect(url, options = {}) {
-  const channel = await WebSocketChannel.open(url, options);
-  return openSession(channel, options);
+  const open = () => WebSocketChannel.open(url, options);
+  if (!options.resume) return openSession(await open(), options);
+  const { ResumableChannel } = await import("./resumable.js"); // most pages do without it
+  return openSession(await new ResumableChannel(open, options.resume).open(), options);
 }
 
-export { openSession };
-export { WebSocketChannel };
+export { openSession, Timer, WebSocketChannel, within };
+export { PortChannel } from "./port.js";
 export { named } from "./outgoing.js";
 export { duplex, method, notification, startable, stream, withCall } from "./services.js";
 export * from "./errors.js";

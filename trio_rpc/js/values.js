@@ -39,7 +39,7 @@ function isDay(text) {
 
 /** A date and a time of day, with microseconds; without an offset it is a local time. */
 export class DateTime extends Text {
-  static what = "date and time, such as 2026-01-02T03:04:05+00:00";
+  static what = "date and time";
   static form = new RegExp(`^${DATE}T${TIME}$`);
 
   static accepts(text) {
@@ -53,7 +53,7 @@ export class DateTime extends Text {
 }
 
 export class PlainDate extends Text {
-  static what = "date, such as 2026-01-02";
+  static what = "date";
   static form = new RegExp(`^${DATE}$`);
 
   static accepts(text) {
@@ -62,12 +62,12 @@ export class PlainDate extends Text {
 }
 
 export class PlainTime extends Text {
-  static what = "time of day, such as 03:04:05";
+  static what = "time of day";
   static form = new RegExp(`^${TIME}$`);
 }
 
 export class Decimal extends Text {
-  static what = "decimal, such as 1.50";
+  static what = "decimal";
   static form = /^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[Ee][+-]?\d{1,9})?|NaN|sNaN|Infinity)$/;
 }
 
@@ -84,7 +84,7 @@ export class TimeSpan {
       !within(seconds, 0, 86_399) ||
       !within(microseconds, 0, 999_999)
     ) {
-      throw new DecodeError("a time span has days, 0 to 86,399 seconds and 0 to 999,999 microseconds");
+      throw new DecodeError("not days, 0 to 86,399 seconds and 0 to 999,999 microseconds");
     }
     Object.assign(this, { days, seconds, microseconds });
     Object.freeze(this);
@@ -166,7 +166,7 @@ function objectKey(value) {
 }
 
 function notAKey() {
-  return new DecodeError("arrays, maps, sets and sNaN cannot be keys, or elements of sets");
+  return new DecodeError("not a key or an element: arrays, maps, sets, sNaN");
 }
 
 /** Tells whether a value is an object literal, or an object without a prototype. */

@@ -29,7 +29,7 @@ export class WebSocketChannel {
    */
   static open(url, { WebSocket = globalThis.WebSocket, signal, timeoutMs = 10_000 } = {}) {
     if (WebSocket === undefined) {
-      throw new TypeError("there is no WebSocket here: give its class as the option WebSocket");
+      throw new TypeError("no WebSocket here: give its class as the option WebSocket");
     }
     const socket = new WebSocket(url, SUBPROTOCOL);
     socket.binaryType = "arraybuffer";
@@ -40,7 +40,7 @@ export class WebSocketChannel {
         reject(error);
       };
       const aborted = () => fail(signal.reason);
-      const timer = new Timer(timeoutMs, () => fail(new Refused(`no connection to ${url} within ${timeoutMs} ms`)));
+      const timer = new Timer(timeoutMs, () => fail(new Refused(`no connection to ${url} in ${timeoutMs} ms`)));
       const failed = () => fail(new Refused(`no connection to ${url}: is a server there that allows this origin?`));
       const clean = () => {
         timer.stop();

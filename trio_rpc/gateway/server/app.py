@@ -30,6 +30,7 @@ from trio_rpc.gateway.server.checks import Refusal, RequestChecks
 from trio_rpc.gateway.server.gateway_state import HOW_TO_RUN, AuthenticateRequest, GatewayState
 from trio_rpc.gateway.server.http_endpoints import HttpEndpoints
 from trio_rpc.gateway.server.responses import (
+    SESSION_JS,
     answer_http_error,
     answer_refusal,
     pages_below,
@@ -139,6 +140,13 @@ class Gateway:
             ("/api/{method}", http.post_alone, "POST"),
             ("/message.js", static_file("message.js", "text/javascript"), "GET"),
             ("/message.d.ts", static_file("message.d.ts", "text/plain"), "GET"),
+            ("/session.js", static_file("served/session.js", "text/javascript", SESSION_JS), "GET"),
+            (
+                "/resumable.js",
+                static_file("served/resumable.js", "text/javascript", SESSION_JS),
+                "GET",
+            ),
+            ("/session.d.ts", static_file("session.d.ts", "text/plain", SESSION_JS), "GET"),
         ]
         # Each path also works with a trailing slash. Starlette would redirect it instead, to
         # http:// and the name in the Host header.

@@ -20,6 +20,7 @@ from trio_rpc.gateway.server.checks import Refusal
 from trio_rpc.util.text import quoted
 
 __all__ = [
+    "SESSION_JS",
     "answer_http_error",
     "answer_refusal",
     "json_response",
@@ -28,7 +29,8 @@ __all__ = [
 ]
 
 STATIC = Path(__file__).parents[1] / "static"
-"""The folder of the files that browsers download unchanged."""
+SESSION_JS = Path(__file__).parents[2] / "js"
+"""The folders of the files that browsers download unchanged."""
 
 
 def pages_below(folder: Path | str | None) -> list[Mount]:
@@ -51,11 +53,11 @@ class _Pages(StaticFiles):
         return response
 
 
-def static_file(name: str, kind: str) -> Any:
+def static_file(name: str, kind: str, folder: Path = STATIC) -> Any:
     """Return an endpoint that sends one of the files that browsers download unchanged."""
 
     async def send(_request: Request) -> Response:
-        text = (STATIC / name).read_text("utf-8")
+        text = (folder / name).read_text("utf-8")
         return Response(text, media_type=kind, headers={"Cache-Control": "no-cache"})
 
     return send
