@@ -27,6 +27,7 @@ WITH_OTHERS = {
     "drain_at_sigterm.py": "test_a_server_that_gets_sigterm_finishes_its_call",
     "rooms.py": "test_the_chat_works_in_three_terminals",
     "call_page.py": "test_the_fastapi_page_is_served_and_called",
+    "app.py": "test_the_page_that_is_an_end_of_a_session_works_in_a_browser",
 }
 """Programs that need others, and the tests that run them."""
 

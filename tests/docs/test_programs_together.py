@@ -168,3 +168,46 @@ async def test_the_fastapi_page_works_in_a_browser(tmp_path):
             assert await page.running_jobs() == 0
     finally:
         await trio.to_thread.run_sync(chromium.stop)
+
+
+async def test_the_page_that_is_an_end_of_a_session_works_in_a_browser(tmp_path):
+    if why_not() and not os.environ.get("CI"):
+        pytest.skip(f"no browser: {why_not()}")
+    copy = Copy(f"{FOLDER}/peer_page", tmp_path)
+    chromium = Chromium()
+
+    def use(url):
+        tab = chromium.new_page(url)
+        answers = []
+
+        def answer(dialog):
+            answers.append(dialog.message)
+            if len(answers) == 2:
+                dialog.dismiss()
+            else:
+                dialog.accept()
+
+        tab.on("dialog", answer)
+        outcome = tab.locator("#outcome")
+        tab.locator("#state").filter(has_text="connected").wait_for()
+        tab.locator("#temperature").filter(has_text="220").wait_for()
+        tab.click("#bake")
+        outcome.filter(has_text="10 loaves").wait_for()
+        assert tab.evaluate("document.getElementById('bar').value") == 1
+        tab.click("#bake")
+        outcome.filter(has_text="nothing was baked").wait_for()
+        tab.click("#bake")
+        tab.wait_for_function("document.getElementById('bar').value < 1")
+        tab.click("#cancel")
+        outcome.filter(has_text="cancelled").wait_for()
+        assert answers == ["Bake 10 loaves?"] * 3
+        assert tab.errors == []
+        tab.close()
+
+    try:
+        async with copy.running(*PYTHON, "app.py") as server:
+            [line] = output_of("docs/how-to/peer-page.md", "python app.py")
+            assert await server.line() == copy.here(line)
+            await chromium.run(use, copy.here("http://127.0.0.1:8000/"))
+    finally:
+        await trio.to_thread.run_sync(chromium.stop)

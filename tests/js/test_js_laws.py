@@ -193,7 +193,9 @@ async def run(end, tmp_path, script, **options):
     return reported, mains[0]
 
 
-async def test_law_1_one_tree_an_abort_of_the_root_ends_every_level_from_the_leaf_up(end, tmp_path):
+async def test_law_1_one_tree_an_abort_of_the_root_ends_every_level_from_the_leaf_up_with_javascript(
+    end, tmp_path
+):
     script = """
     const stop = new AbortController();
     const root = outcome(session.call("main.descend", [4], { signal: stop.signal }));
@@ -209,7 +211,7 @@ async def test_law_1_one_tree_an_abort_of_the_root_ends_every_level_from_the_lea
     assert main.log == [0, 2, 4]
 
 
-async def test_law_2_cancel_is_a_message_the_caller_goes_on_when_the_handler_has_ended(
+async def test_law_2_cancel_is_a_message_the_caller_goes_on_when_the_handler_has_ended_with_javascript(
     end, tmp_path
 ):
     script = """
@@ -226,7 +228,7 @@ async def test_law_2_cancel_is_a_message_the_caller_goes_on_when_the_handler_has
     assert reported == ["the user pressed stop", ["ended"], ["began", "ended"]]
 
 
-async def test_law_3_a_result_that_won_the_race_is_returned(end, tmp_path):
+async def test_law_3_a_result_that_won_the_race_is_returned_with_javascript(end, tmp_path):
     script = """
     const stop = new AbortController();
     const call = session.call("main.return_all_the_same", [], { signal: stop.signal });
@@ -240,7 +242,7 @@ async def test_law_3_a_result_that_won_the_race_is_returned(end, tmp_path):
     assert reported == ["done all the same", "done all the same"]
 
 
-async def test_law_5_deadlines_travel_also_through_the_page(end, tmp_path):
+async def test_law_5_deadlines_travel_also_through_the_page_with_javascript(end, tmp_path):
     script = """
     report(await session.call("main.seconds", [], { timeoutMs: 30_000 }));
     report(await main.with_deadline());
@@ -252,7 +254,7 @@ async def test_law_5_deadlines_travel_also_through_the_page(end, tmp_path):
     assert 0 < back <= in_page <= 20
 
 
-async def test_law_6_handlers_belong_to_the_session(end, tmp_path):
+async def test_law_6_handlers_belong_to_the_session_with_javascript(end, tmp_path):
     script = """
     const waiting = outcome(main.wait());
     const driven = outcome(main.cancel_page(1)).catch(() => {});
@@ -273,7 +275,7 @@ async def test_law_6_handlers_belong_to_the_session(end, tmp_path):
     assert main.log == ["ended"]
 
 
-async def test_law_7_errors_go_to_the_parent(end, tmp_path):
+async def test_law_7_errors_go_to_the_parent_with_javascript(end, tmp_path):
     script = """
     report(await main.failure_of_page());
     report(await main.logged());
@@ -283,7 +285,7 @@ async def test_law_7_errors_go_to_the_parent(end, tmp_path):
     assert reported == [["RangeError", "too far", ["a note"], "stopped"], []]
 
 
-async def test_law_8_references_die_with_their_call(end, tmp_path):
+async def test_law_8_references_die_with_their_call_with_javascript(end, tmp_path):
     script = """
     report(await main.keep((number) => number + 1));
     report(await main.use_kept());
@@ -297,7 +299,7 @@ async def test_law_8_references_die_with_their_call(end, tmp_path):
     assert reported[2] == "LocalProtocolError"
 
 
-async def test_law_9_handlers_begin_in_the_order_of_arrival(end, tmp_path):
+async def test_law_9_handlers_begin_in_the_order_of_arrival_with_javascript(end, tmp_path):
     script = """
     report(await main.in_order(300));
     await Promise.all(Array.from({ length: 300 }, (_, number) => main.add(number)));
@@ -308,7 +310,9 @@ async def test_law_9_handlers_begin_in_the_order_of_arrival(end, tmp_path):
     assert reported == [True, True]
 
 
-async def test_law_11_calls_wait_for_credit_and_the_reader_for_nothing(end, tmp_path):
+async def test_law_11_calls_wait_for_credit_and_the_reader_for_nothing_with_javascript(
+    end, tmp_path
+):
     script = """
     const stop = new AbortController();
     const waiting = Array.from({ length: 3 }, () =>
@@ -327,7 +331,7 @@ async def test_law_11_calls_wait_for_credit_and_the_reader_for_nothing(end, tmp_
     assert main.log == ["ended", "ended", "ended", 2]
 
 
-async def test_law_13_nobody_gets_in_by_name(end, tmp_path):
+async def test_law_13_nobody_gets_in_by_name_with_javascript(end, tmp_path):
     script = """
     const names = ["__proto__", "page.__proto__", "page.constructor", "page.toString", "toString",
       "constructor.constructor", "page", "page.echo.call", "window.alert", "page.hasOwnProperty"];
@@ -342,7 +346,7 @@ async def test_law_13_nobody_gets_in_by_name(end, tmp_path):
     ]
 
 
-async def test_law_14_what_cannot_be_sent_raises_at_its_sender(end, tmp_path):
+async def test_law_14_what_cannot_be_sent_raises_at_its_sender_with_javascript(end, tmp_path):
     script = """
     const endless = [];
     endless.push(endless);

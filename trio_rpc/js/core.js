@@ -13,6 +13,7 @@ import {
   abortReason, Fate, LocalProtocolError, Overloaded, Refused, RemoteProtocolError, SessionBroken, SessionClosed,
 } from "./errors.js";
 import { IncomingCalls } from "./incoming.js";
+import { DISPOSE } from "./items.js";
 import { Keepalive } from "./keepalive.js";
 import { Notifications } from "./notifications.js";
 import { Caller } from "./outgoing.js";
@@ -218,7 +219,7 @@ export class Core {
   }
 
   pong(number) {
-    for (const [asked, resolve] of this.#pings) {
+    for (const [asked, { resolve }] of this.#pings) {
       if (asked > number) break;
       this.#pings.delete(asked);
       resolve();
@@ -325,10 +326,7 @@ export class Core {
     const began = performance.now();
     const number = this.protocol.ping();
     this.wake();
-    await new Promise((resolve, reject) => {
-      this.#pings.set(number, resolve);
-      this.closed.then(() => reject(this.#error(Fate.UNKNOWN)));
-    });
+    await new Promise((resolve, reject) => this.#pings.set(number, { resolve, reject }));
     return performance.now() - began;
   }
 
@@ -384,6 +382,7 @@ export class Core {
     const pending = [...this.#waiting.splice(0), ...this.protocol.outgoing.values()];
     const stopped = this.calls.stop(this.#error(Fate.UNKNOWN));
     for (const call of pending) call.fail((fate) => this.#error(fate));
+    for (const { reject } of this.#pings.values()) reject(this.#error(Fate.UNKNOWN));
     this.notifications.sendWaiting();
     this.#giveRoom();
     await within(SHUTDOWN, stopped);
@@ -465,14 +464,17 @@ export class Session extends Caller {
     return this.#core.close(options);
   }
 
-  async [Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose")]() {
+  async [DISPOSE]() {
     await this.close();
   }
 }
 
-/** Opens a session over a channel. */
+/** Opens a session over a channel. A page that is left says Goodbye, so that nothing waits for its return. */
 export async function openSession(channel, options = {}) {
   const core = new Core(channel, options);
   await core.open();
+  const leave = (event) => event.persisted || core.close({ graceMs: 0 });
+  globalThis.addEventListener?.("pagehide", leave);
+  core.closed.then(() => globalThis.removeEventListener?.("pagehide", leave));
   return core.facade;
 }

@@ -3,13 +3,12 @@
 import { LocalProtocolError } from "./errors.js";
 import { invalidArguments, toMap } from "./error_maps.js";
 import { ItemStream, iteratorOf, sendItems } from "./items.js";
-import { Caller, OutgoingCall, readableOf } from "./outgoing.js";
+import { Caller, readableOf } from "./outgoing.js";
 import { Window } from "./protocol.js";
 import { buildTable, DUPLEX, entryOf, NOTIFICATION, STREAM } from "./services.js";
 import { Timer } from "./timer.js";
 import { Reference } from "./values.js";
 
-const CREDIT = [1024, 1024 * 1024];
 /** The errors by which a stopped handler ends: its own signal, or that of a call that it waited for. */
 const STOPS = new Set(["AbortError", "TimeoutError", "SessionBroken", "SessionClosed"]);
 
@@ -115,21 +114,14 @@ export class IncomingCall {
     };
   }
 
-  /** Makes the call of a function or a stream that came with this call, or with its scope. */
-  use(number, args, stream) {
-    const { method, context } = this.request;
-    const owner = context.scope === undefined ? this : this.session.protocol.incoming.get(context.scope);
+  /** Makes calls of the function or the stream of that number, which came with this call or its scope. */
+  borrowed(number) {
+    const { scope } = this.request.context;
+    const owner = scope === undefined ? this : this.session.protocol.incoming.get(scope);
     if (!owner || owner.#hasEnded) throw new LocalProtocolError("the call of this callback has ended");
-    const { context: basis, metadata } = this.place();
-    const entries = { ...basis, parent: owner.request.id, callback: number };
-    if (stream) entries.stream = CREDIT;
-    if (metadata) entries.metadata = metadata;
-    if (this.timeLeft() !== Infinity) entries.deadline = this.timeLeft() / 1000;
-    const signals = owner === this || this.#hasEnded ? [owner.signal] : [this.signal, owner.signal];
-    const call = new OutgoingCall(this.session, { method, args, kwargs: {}, context: entries }, { signals });
-    call.isPull = stream;
-    (this.#hasEnded ? owner : this).add(call);
-    return call;
+    const place = (this.#hasEnded ? owner : this).place();
+    const context = { ...place.context, parent: owner.request.id, callback: number };
+    return new Caller({ ...place, context, signals: [...place.signals, owner.signal] });
   }
 
   add(call) {
@@ -259,7 +251,8 @@ export class IncomingCall {
     const children = [...this.#children];
     for (const child of children) child.cancel(over);
     // Streams that were pulled are not awaited: their source belongs to the caller of this call.
-    await Promise.all(children.filter((child) => !child.isPull).map((child) => child.settled.catch(() => {})));
+    const awaited = children.filter((child) => !(child.items && child.what.context.callback !== undefined));
+    await Promise.all(awaited.map((child) => child.settled.catch(() => {})));
   }
 
   isStop(error) {
@@ -284,23 +277,10 @@ export class IncomingCalls {
   refer(id) {
     const holder = (this.#holder = { id, call: null });
     return (kind, number) => {
-      if (kind === 1) {
-        return async (...args) => {
-          const call = holder.call.use(number, args.map((value) => value ?? null), false);
-          call.begin();
-          return call.settled;
-        };
-      }
-      if (kind === 2) return new ItemStream((items) => this.#pull(holder.call, number, items));
-      return new Reference(kind, number);
+      if (kind === 1) return async (...args) => holder.call.borrowed(number).call(holder.call.request.method, args);
+      if (kind !== 2) return new Reference(kind, number);
+      return new ItemStream((items) => holder.call.borrowed(number).open(items, holder.call.request.method));
     };
-  }
-
-  #pull(incoming, number, items) {
-    const call = incoming.use(number, [], true);
-    call.items = items;
-    call.begin();
-    return call;
   }
 
   request(request) {

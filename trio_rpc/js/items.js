@@ -1,5 +1,8 @@
 /** Items of streams: the side that takes them, and the side that makes them. */
 
+/** The method that `await using` calls; it is not in every browser yet. */
+export const DISPOSE = Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose");
+
 /**
  * The items of one call, as an async iterable. Leaving the loop cancels the call, and waits until
  * the other end has closed the source of the items.
@@ -107,7 +110,7 @@ export class ItemStream {
     return this;
   }
 
-  async [Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose")]() {
+  async [DISPOSE]() {
     await this.return();
   }
 }

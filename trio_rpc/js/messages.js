@@ -139,10 +139,10 @@ function readEntry(d, key) {
   switch (key) {
     case "parent": case "depth": case "callback": case "scope":
       return d.int();
-    case "deadline": {
+    case "deadline": case "sent": {
       const seconds = d.isInt ? d.int() : d.value(2);
       if (!(typeof seconds === "number" && seconds >= 0 && seconds < Infinity)) {
-        throw new DecodeError("not a deadline");
+        throw new DecodeError("not a time");
       }
       return seconds;
     }

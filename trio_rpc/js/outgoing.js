@@ -2,7 +2,7 @@
 
 import { abortReason, Fate, LocalProtocolError, RpcError } from "./errors.js";
 import { fromMap } from "./error_maps.js";
-import { ItemStream } from "./items.js";
+import { DISPOSE, ItemStream } from "./items.js";
 import { Window } from "./protocol.js";
 import { Timer } from "./timer.js";
 import { Reference } from "./values.js";
@@ -211,7 +211,9 @@ export class Caller {
     const timeoutMs = Math.min(options.timeoutMs ?? Infinity, place.deadline?.() ?? Infinity);
     if (timeoutMs !== timeoutMs) throw new TypeError("timeoutMs is not a number");
     const entries = { ...place.context, ...context };
-    if (timeoutMs !== Infinity) entries.deadline = Math.max(timeoutMs, 0) / 1000;
+    if (timeoutMs !== Infinity) {
+      Object.assign(entries, { deadline: Math.max(timeoutMs, 0) / 1000, sent: performance.now() / 1000 });
+    }
     const metadata = { ...place.metadata, ...options.metadata };
     if (Object.keys(metadata).length) entries.metadata = metadata;
     const last = args.at(-1);
@@ -248,25 +250,22 @@ export class Caller {
 
   /** Returns the items of a stream. The call is made when the first item is requested. */
   stream(method, args = [], options = {}) {
-    return new ItemStream((items) => {
-      const call = this.#make(method, args, options, { stream: options.credit ?? CREDIT });
-      call.items = items;
-      call.begin();
-      return call;
-    });
+    return new ItemStream((items) => this.open(items, method, args, options));
+  }
+
+  /** Makes the call of a stream whose items an ItemStream takes. */
+  open(items, method, args = [], options = {}) {
+    const call = this.#make(method, args, options, { stream: options.credit ?? CREDIT });
+    call.items = items;
+    call.begin();
+    return call;
   }
 
   /** Opens a duplex: a pair of Web Streams, and `ended`, a promise of the end of the call. */
   duplex(method, args = [], options = {}) {
     const { readable: outgoing, writable } = new TransformStream();
-    const stop = new AbortController();
-    const call = this.#make(method, [outgoing, ...args], {
-      ...options, signal: options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal,
-    }, { stream: options.credit ?? CREDIT });
-    const items = new ItemStream(() => call);
-    call.items = items;
-    items.begin();
-    call.begin();
+    const items = this.stream(method, [outgoing, ...args], options);
+    const call = items.begin();
     const drop = () => outgoing.cancel().catch(() => {}); // nobody pulls it any more
     call.settled.then(drop, drop);
     return { readable: readableOf(items), writable, ended: call.settled, close: () => items.return() };
@@ -324,7 +323,7 @@ export class RemoteScope extends Caller {
     return this.#call.settled;
   }
 
-  async [Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose")]() {
+  async [DISPOSE]() {
     await this.close();
   }
 }

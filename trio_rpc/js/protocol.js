@@ -135,7 +135,7 @@ export class Protocol {
   #accept(message, on) {
     if (message.size > this.#limits.maxMessage) throw new DecodeError("a message is too large");
     this.theirs = step(this.theirs, this.ours, message.type);
-    ACCEPT[message.type](this, message, on);
+    ACCEPT[message.type].call(this, message, on);
   }
 
   acceptHello(message, on) {
@@ -417,23 +417,24 @@ export class Protocol {
   }
 }
 
+const { prototype: does } = Protocol;
 const ACCEPT = {
-  [m.REQUEST]: (p, message, on) => p.acceptRequest(message, on),
-  [m.NOTIFICATION]: (p, message, on) => p.acceptNotification(message, on),
-  [m.REPLY]: (p, message, on) => p.acceptTerminal(message, on),
-  [m.REPLY_ERR]: (p, message, on) => p.acceptTerminal(message, on),
-  [m.CANCEL]: (p, message, on) => on.cancel(message),
-  [m.HELLO]: (p, message, on) => p.acceptHello(message, on),
-  [m.WELCOME]: (p, message, on) => on.welcome(),
-  [m.GOODBYE]: (p, message, on) => on.goodbye(message),
-  [m.PING]: (p, message) => p.acceptPing(message),
-  [m.PONG]: (p, message, on) => p.acceptPong(message, on),
-  [m.CREDIT]: (p, message, on) => p.acceptCredit(message, on),
-  [m.PIECE]: (p, message, on) => p.acceptPiece(message, on),
-  [m.LAST_PIECE]: (p, message, on) => p.acceptPiece(message, on),
-  [m.ITEM]: (p, message, on) => p.acceptItem(message, on),
-  [m.END_OF_ITEMS]: (p, message, on) => p.acceptEndOfItems(message, on),
-  [m.STARTED]: (p, message, on) => p.acceptStarted(message, on),
+  [m.REQUEST]: does.acceptRequest,
+  [m.NOTIFICATION]: does.acceptNotification,
+  [m.REPLY]: does.acceptTerminal,
+  [m.REPLY_ERR]: does.acceptTerminal,
+  [m.CANCEL]: (message, on) => on.cancel(message),
+  [m.HELLO]: does.acceptHello,
+  [m.WELCOME]: (_, on) => on.welcome(),
+  [m.GOODBYE]: (message, on) => on.goodbye(message),
+  [m.PING]: does.acceptPing,
+  [m.PONG]: does.acceptPong,
+  [m.CREDIT]: does.acceptCredit,
+  [m.PIECE]: does.acceptPiece,
+  [m.LAST_PIECE]: does.acceptPiece,
+  [m.ITEM]: does.acceptItem,
+  [m.END_OF_ITEMS]: does.acceptEndOfItems,
+  [m.STARTED]: does.acceptStarted,
 };
 
 // The tables of section 4: what a half may send, and what must not be sent to one.

@@ -15,13 +15,14 @@ export const DUPLEX = "duplex";
 const AsyncGeneratorFunction = (async function* () {}).constructor;
 
 class Entry {
+  takesCall = false;
+  isStartable = false;
+  isScope = false;
+  parameters = null;
+
   constructor(run) {
     this.run = run;
     this.kind = run instanceof AsyncGeneratorFunction ? STREAM : METHOD;
-    this.takesCall = false;
-    this.isStartable = false;
-    this.isScope = false;
-    this.parameters = null;
   }
 
   /** Returns the arguments of the function. @throws {InvalidArguments} they do not fit */

@@ -2,15 +2,14 @@
 
 import { DecodeError } from "./errors.js";
 
-class Text {
-  static form = /^/;
+const fix = (value, fields) => Object.freeze(Object.assign(value, fields));
 
+class Text {
   constructor(text) {
     if (typeof text !== "string" || text.length > 1024 || !new.target.accepts(text)) {
       throw new DecodeError(`${JSON.stringify(String(text).slice(0, 60))} is not a ${new.target.what}`);
     }
-    this.text = text;
-    Object.freeze(this);
+    fix(this, { text });
   }
 
   static accepts(text) {
@@ -86,8 +85,7 @@ export class TimeSpan {
     ) {
       throw new DecodeError("not days, 0 to 86,399 seconds and 0 to 999,999 microseconds");
     }
-    Object.assign(this, { days, seconds, microseconds });
-    Object.freeze(this);
+    fix(this, { days, seconds, microseconds });
   }
 
   get milliseconds() {
@@ -101,24 +99,21 @@ function within(number, least, most) {
 
 export class Complex {
   constructor(real, imaginary) {
-    Object.assign(this, { real, imaginary });
-    Object.freeze(this);
+    fix(this, { real, imaginary });
   }
 }
 
 /** Stands for a function or a stream of the other end; the session makes functions of them. */
 export class Reference {
   constructor(kind, number) {
-    Object.assign(this, { kind, number });
-    Object.freeze(this);
+    fix(this, { kind, number });
   }
 }
 
 /** A MessagePack extension without a meaning here. */
 export class Extension {
   constructor(code, data) {
-    Object.assign(this, { code, data });
-    Object.freeze(this);
+    fix(this, { code, data });
   }
 }
 
@@ -130,6 +125,9 @@ export class Tuple extends Array {
 }
 
 export class FrozenSet extends Set {}
+
+/** Their fields are their values. */
+const SCALARS = [DateTime, PlainDate, PlainTime, Decimal, UUID, TimeSpan, Complex, Reference, Extension];
 
 let distinct = 0;
 
@@ -148,17 +146,13 @@ export function keyOf(value) {
 }
 
 function objectKey(value) {
-  const name = value.constructor?.what;
   if (value instanceof Uint8Array) return `b${Array.from(value)}`;
   if (value instanceof Tuple) return `t${JSON.stringify(Array.from(value, keyOf))}`;
   if (value instanceof FrozenSet) return `f${JSON.stringify(Array.from(value, keyOf).sort())}`;
   if (value instanceof Decimal && value.text.includes("sNaN")) throw notAKey();
-  if (value instanceof Text) return `x${name} ${value.text}`;
+  const scalar = SCALARS.indexOf(value.constructor);
+  if (scalar >= 0) return `${scalar} ${Object.values(value)}`;
   if (value instanceof Date) return `d${value.getTime()}`;
-  if (value instanceof TimeSpan) return `p${value.days} ${value.seconds} ${value.microseconds}`;
-  if (value instanceof Complex) return `c${value.real} ${value.imaginary}`;
-  if (value instanceof Reference) return `r${value.kind} ${value.number}`;
-  if (value instanceof Extension) return `e${value.code} ${Array.from(value.data)}`;
   if (Array.isArray(value) || value instanceof Set || value instanceof Map || isPlain(value)) {
     throw notAKey();
   }
