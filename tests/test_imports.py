@@ -156,7 +156,8 @@ def test_imports_between_folders_have_no_cycles(package):
 
 
 SESSION = (
-    {"io", "owner", "end", "peer", "http_request", "held_services", "session_places"},
+    {"owner"},
+    {"io", "end", "peer", "http_request", "held_services", "session_places"},
     {"lifecycle"},
     {"calls"},
     {"streams", "shared", "answers", "draining"},

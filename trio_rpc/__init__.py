@@ -50,6 +50,7 @@ from trio_rpc.server import Server, open_server, serve
 from trio_rpc.services.decorators import duplex, method, notification, stream
 from trio_rpc.services.fallbacks import fallback
 from trio_rpc.services.interfaces import Identifier
+from trio_rpc.services.item_stream import ItemStream
 from trio_rpc.services.proxies import Proxy, RemoteMethod
 from trio_rpc.session.calls.context import metadata
 from trio_rpc.session.current import current_call
@@ -84,6 +85,7 @@ __all__ = [
     "InstanceStatus",
     "Instances",
     "InvalidArguments",
+    "ItemStream",
     "KeptProcess",
     "Limits",
     "LocalProtocolError",

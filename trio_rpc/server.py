@@ -212,15 +212,7 @@ class Server:
         core = Core(channel, self._tables, self._options, client.name, self._shared)
         session = make_session(core)
         refusal = self._places.take(client)
-
-        def opened() -> None:
-            self._places.opened(client)
-            self._opening.discard(core)
-            self.sessions.add(session)
-            self._cores[session] = core
-            self._tell(lambda reader: reader.opened(session))
-
-        core.lifecycle.when_open = opened
+        core.lifecycle.when_open = functools.partial(self._opened, core, session, client)
         self._opening.add(core)
         client.give_up = functools.partial(self._give_up, core)
         if refusal is not None:
@@ -239,7 +231,17 @@ class Server:
             if session in self.sessions:
                 self.sessions.discard(session)
                 del self._cores[session]
-                self._tell(lambda reader: reader.closed(session, core.lifecycle.record()))
+                self._closed(core, session)
+
+    def _opened(self, core: Core, session: Session, client: Client) -> None:
+        self._places.opened(client)
+        self._opening.discard(core)
+        self.sessions.add(session)
+        self._cores[session] = core
+        self._tell(lambda reader: reader.opened(session))
+
+    def _closed(self, core: Core, session: Session) -> None:
+        self._tell(lambda reader: reader.closed(session, core.lifecycle.record()))
 
     async def _run_until_old(self, core: Core, session: Session) -> None:
         """Run a session, and drain it when it is old."""

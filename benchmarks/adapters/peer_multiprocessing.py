@@ -7,8 +7,6 @@ at the receiver: it is only for ends that trust each other.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -30,14 +28,7 @@ def echo(value: Any) -> Any:
 METHODS = {"echo": echo}
 
 
-def no_delay(connection: Connection[Any, Any]) -> None:
-    """Send large messages without a pause of 40 ms between their length and their body."""
-    with socket.socket(fileno=os.dup(connection.fileno())) as same:
-        same.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 def handle(connection: Connection[Any, Any]) -> None:
-    no_delay(connection)
     try:
         with connection:
             while True:
@@ -69,9 +60,7 @@ def connect(url: str) -> Connection[Any, Any]:
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
-    connection = Client((parts.hostname, parts.port))
-    no_delay(connection)
-    return connection
+    return Client((parts.hostname, parts.port))
 
 
 @asynccontextmanager

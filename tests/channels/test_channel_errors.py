@@ -29,11 +29,14 @@ def test_a_detector_is_free_after_an_error_inside():
 
 def test_a_guard_distinguishes_sending_from_receiving():
     guard = ChannelGuard()
-    with guard.sending, guard.receiving:
-        with pytest.raises(trio.BusyResourceError, match="another task is sending"), guard.sending:
-            pytest.fail("two tasks send")
-        with pytest.raises(trio.BusyResourceError, match="another task is receiving"):
-            guard.receiving.__enter__()
+    guard.begin_sending()
+    guard.begin_receiving()
+    with pytest.raises(trio.BusyResourceError, match="another task is sending"):
+        guard.begin_sending()
+    with pytest.raises(trio.BusyResourceError, match="another task is receiving"):
+        guard.begin_receiving()
+    guard.is_sending = False
+    guard.begin_sending()
     guard.check_open()
 
 

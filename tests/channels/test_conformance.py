@@ -96,7 +96,7 @@ class LetsTwoTasksReceive(Proxy):
     found_by = "one_receiver"
 
     async def receive(self):
-        self.inner._guard.receiving.is_held = False
+        self.inner._guard.is_receiving = False
         return await self.inner.receive()
 
 

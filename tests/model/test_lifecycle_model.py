@@ -214,8 +214,7 @@ class Sessions(RuleBasedStateMachine):
     @invariant()
     def it_ends_once(self):
         assert self.work.ends == self.over
-        assert self.lifecycle.ended.is_set() == self.over
-        assert self.lifecycle.closed.is_set() == bool(self.notified)
+        assert self.lifecycle.is_closed == bool(self.notified)
 
     @invariant()
     def goodbye_is_sent_once_and_not_too_early(self):

@@ -453,7 +453,7 @@ class TwoEnds(RuleBasedStateMachine):
             protocol, other = end.protocol, self.other(side)
             assert protocol.outgoing == protocol.incoming == {}
             assert protocol.bytes_waiting == 0
-            assert protocol._pieces._size == 0
+            assert protocol._pieces is None
             assert not protocol._taken._windows
             assert not protocol._given._windows
             assert not protocol._taken._to_start

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import logging
 import os
+import socket
 import sys
 import tracemalloc
 from collections import Counter
@@ -17,13 +18,18 @@ from dataclasses import asdict, dataclass, field
 
 import pytest
 import trio
+import trio.lowlevel
+from helpers.garbage import collecting_garbage
 from trio.testing import wait_all_tasks_blocked
 
-from trio_rpc import connect, method, serve
+from trio_rpc import DEFAULT_LIMITS, connect, method, open_server, serve
+from trio_rpc.protocol.hello import make_info
 from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
 from trio_rpc.testing import open_session_pair
-from trio_rpc.wire.framing import PREFIX
+from trio_rpc.wire import messages as m
+from trio_rpc.wire.codec import Codec
+from trio_rpc.wire.framing import PREFIX, frame
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="other systems use other system calls"
@@ -290,3 +296,86 @@ async def test_many_cancels_of_one_tick_are_sent_before_its_end(autojump_clock):
         before = session.statistics().packets_sent
         nursery.cancel_scope.cancel()
         assert session.statistics().packets_sent - before == 200 // 64
+
+
+# ── idle sessions ────────────────────────────────────────────────────────────────────────────
+
+SESSIONS = 20
+AT_SERVER, AT_CLIENT = 114, 142
+"""The most objects of one idle session that the garbage collector follows, in these tests.
+
+Trio's own share, for a socket that a task waits for, is about 30. The collector looks at all of
+them again and again, so that connecting becomes slower with each open session.
+"""
+
+
+def _tracked():
+    gc.collect()
+    return len(gc.get_objects())
+
+
+async def test_an_idle_session_of_a_server_has_few_objects_for_the_garbage_collector():
+    codec = Codec()
+    hello = codec.encode(m.Hello(m.PROTOCOL_VERSION, make_info(DEFAULT_LIMITS, None)))
+    welcome = codec.encode(m.Welcome())
+    request = codec.encode(m.Request(1, "bench.echo", [PAYLOAD]))
+
+    async def connect_some(count):
+        """Connect clients that are only sockets, so that all counted objects are the server's."""
+        for _ in range(count):
+            client = socket.create_connection(("127.0.0.1", port))
+            stack.callback(client.close)
+            client.sendall(frame(hello) + frame(welcome + request))
+        while len(server.sessions) < len(clients) + count:
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        clients.extend([None] * count)
+
+    clients = []
+    with trio.fail_after(60), contextlib.ExitStack() as stack:
+        async with open_server({"bench": Bench()}, "tcp://127.0.0.1:0") as server:
+            port = int(server.urls[0].rpartition(":")[2])
+            await connect_some(2)
+            before = _tracked()
+            await connect_some(SESSIONS)
+            sockets = SESSIONS
+            # Less than one object of each session may belong to the server, such as a larger table.
+            assert (_tracked() - before - sockets) // SESSIONS <= AT_SERVER
+
+
+async def test_an_idle_session_of_a_client_has_few_objects_for_the_garbage_collector():
+    async def hold(url, *, task_status):
+        async with connect(url) as session:
+            assert await session.call("bench.echo", PAYLOAD) == PAYLOAD
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def open_some(nursery, count):
+        for _ in range(count):
+            await nursery.start(hold, url)
+        await wait_all_tasks_blocked()
+
+    with trio.fail_after(60):
+        async with (
+            open_server({"bench": Bench()}, "tcp://127.0.0.1:0") as server,
+            trio.open_nursery() as nursery,
+        ):
+            [url] = server.urls
+            await open_some(nursery, 2)
+            before = _tracked()
+            await open_some(nursery, SESSIONS)
+            # The task that holds the block is the user's own: about ten objects.
+            assert (_tracked() - before) // SESSIONS <= AT_SERVER + AT_CLIENT + 10
+            nursery.cancel_scope.cancel()
+
+
+async def test_connections_leave_no_objects_to_the_garbage_collector(nursery):
+    with trio.fail_after(60):
+        [url] = await nursery.start(serve, {"bench": Bench()}, "tcp://127.0.0.1:0")
+        await connect_call_and_close(url)
+        with collecting_garbage() as left:
+            await connect_call_and_close(url)
+            for _ in range(10):
+                await connect_call_and_close(url)
+    assert not left
+    nursery.cancel_scope.cancel()

@@ -63,10 +63,18 @@ class Observer:
         self.progress += 1
 
 
+class Starter:
+    def __init__(self, nursery, writer):
+        self.nursery, self.writer = nursery, writer
+
+    def start_writer(self):
+        self.nursery.start_soon(self.writer.run)
+
+
 async def test_packets_written_early_neither_replace_nor_overtake_a_held_packet(nursery):
     queue, channel = Queue(), Channel()
-    writer = Writer(channel, queue, None, Observer())
-    writer.start(lambda: nursery.start_soon(writer.run))
+    writer = Writer(channel, queue, Observer())
+    writer.start(Starter(nursery, writer))
     channel.accepts = False
     queue.packets.append(b"1")
     writer.write_now()  # the channel does not accept it, so the writer holds it
@@ -80,8 +88,8 @@ async def test_packets_written_early_neither_replace_nor_overtake_a_held_packet(
 
 async def test_a_packet_that_is_written_at_once_is_progress_for_tasks_that_wait_for_room():
     queue, channel, observer = Queue(), Channel(), Observer()
-    writer = Writer(channel, queue, None, observer)
-    writer.start(lambda: None)
+    writer = Writer(channel, queue, observer)
+    writer.start(Starter(None, writer))
     queue.packets.append(b"1")
     writer.write_now()
     assert (channel.sent, observer.progress) == ([b"1"], 1)

@@ -42,9 +42,7 @@ async def clients(channel: trio.abc.Channel[bytes]) -> None:
     assert_type(client, ServiceClient[Market])
     assert_type(client.proxy, Market)
     assert_type(await client.proxy.price("BTC"), float)
-    assert_type(
-        client.proxy.ticks("BTC"), AbstractAsyncContextManager[trio.abc.ReceiveChannel[float]]
-    )
+    assert_type(client.proxy.ticks("BTC"), AbstractAsyncContextManager[trio_rpc.ItemStream[float]])
     client.target = Screen()
     assert_type(await client.listen(channel), trio_rpc.SessionEnd)
     async with trio.open_nursery() as nursery:

@@ -153,7 +153,10 @@ async def some_prices() -> AsyncGenerator[float, None]:
 async def references(session: trio_rpc.Session, nursery: trio.Nursery) -> None:
     market = session.proxy("market", Market)
     async with market.ticks("BTC") as ticks:
-        assert_type(ticks, trio.abc.ReceiveChannel[float])
+        assert_type(ticks, trio_rpc.ItemStream[float])
+        async for batch in ticks.batches():
+            assert_type(batch, list[float])
+        assert_type(await ticks.receive_many(), list[float])
         async for tick in ticks:
             assert_type(tick, float)
         assert_type(await ticks.receive(), float)

@@ -11,7 +11,6 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
 from typing import Protocol, TypeAlias
 
 import trio
@@ -213,17 +212,15 @@ class CarrierServer:
         name = connection.name
         client = self._clients.add(name, address_of(connection.host), connection.give_up)
         try:
-            with self._log_and_isolate_errors(name):
-                async with connection.prepared() as carrier:
-                    if self._resumable is None:
-                        await self._serve(carrier, client)
-                    else:
-                        await self._carry(carrier, client, self._resumable, nursery)
+            async with connection.prepared() as carrier:
+                if self._resumable is None:
+                    await self._serve(carrier, client)
+                else:
+                    await self._carry(carrier, client, self._resumable, nursery)
+        except Exception as exc:  # noqa: BLE001 - the error of one client ends no other (law 14)
+            self._log(exc, name)
         finally:
             client.finish()
-
-    def _log_and_isolate_errors(self, name: str) -> _IsolatedErrors:
-        return _IsolatedErrors(self._complaints, self._label, name)
 
     async def _carry(
         self,
@@ -250,47 +247,27 @@ class CarrierServer:
     async def _serve_resumable(
         self, channel: ResumableChannel, client: Client, sessions: ResumableSessions
     ) -> None:
-        with self._log_and_isolate_errors(client.name):
+        try:
             try:
                 async with sessions.own(channel):
                     await self._serve(channel, client)
             finally:
                 await close_forcefully(channel)
+        except Exception as exc:  # noqa: BLE001 - the error of one client ends no other (law 14)
+            self._log(exc, client.name)
 
-
-class _IsolatedErrors:
-    """Log the error of one client's block, so that it does not end the other clients (law 14).
-
-    This is a class, because a generator would keep a frame for each idle session.
-    """
-
-    __slots__ = ("_complaints", "_label", "_name")
-
-    def __init__(self, complaints: RateLimitedLog, label: str, name: str) -> None:
-        self._complaints = complaints
-        self._label = label
-        self._name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        exc: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> bool:
+    def _log(self, exc: Exception, name: str) -> None:
+        """Log the error of one client, which ends no other client."""
         if isinstance(exc, OSError):
             text = "the connection of %s did not become a %s: %s"
-            self._complaints.log(logging.INFO, text, self._name, self._label, exc)
+            self._complaints.log(logging.INFO, text, name, self._label, exc)
         elif isinstance(exc, Refused | RemoteProtocolError | SessionBroken | SessionClosed):
             text = "the %s with %s was not opened: %s"
             why = one_line(str(exc))  # a text of the application may contain what its client sent
-            self._complaints.log(logging.INFO, text, self._label, self._name, why)
-        elif isinstance(exc, Exception):
+            self._complaints.log(logging.INFO, text, self._label, name, why)
+        else:
             text = "the %s with %s failed"
-            self._complaints.log(logging.ERROR, text, self._label, self._name, exc_info=exc)
-        return isinstance(exc, Exception)
+            self._complaints.log(logging.ERROR, text, self._label, name, exc_info=exc)
 
 
 async def _close_all(listeners: Sequence[Listener]) -> None:

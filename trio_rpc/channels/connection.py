@@ -7,7 +7,7 @@ channel that is opened by URL or accepted by a listener lives in a block.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol, TypeVar
 
@@ -99,20 +99,19 @@ class StreamConnection(Connection):
         self._stream = stream
         self._limits = limits
 
-    @asynccontextmanager
-    async def prepared(self) -> AsyncIterator[StreamChannel]:
+    def prepared(self) -> AbstractAsyncContextManager[StreamChannel]:
         """Finish the TLS handshake, if the stream uses TLS: see :meth:`Connection.prepared`."""
         limits = self._limits
         channel = StreamChannel(
             self._stream, limits.max_packet, packet_timeout=limits.packet_timeout
         )
-        async with owned(channel):
-            if is_shaking_hands(self._stream):
-                self.shaking_hands = scope = trio.CancelScope()
-                async with time_limit(limits.handshake_timeout, "no TLS handshake", scope):
-                    await channel.prepare()
-                self.shaking_hands = None
-            yield channel
+        return owned(channel, self._shake_hands if is_shaking_hands(self._stream) else None)
+
+    async def _shake_hands(self, channel: StreamChannel) -> None:
+        self.shaking_hands = scope = trio.CancelScope()
+        async with time_limit(self._limits.handshake_timeout, "no TLS handshake", scope):
+            await channel.prepare()
+        self.shaking_hands = None
 
     async def aclose(self) -> None:
         """Close the connection at once, without telling the client why."""
@@ -120,13 +119,35 @@ class StreamConnection(Connection):
 
 
 class owned(AbstractAsyncContextManager[StreamChannel]):  # noqa: N801 - it is used as a function
-    """Own a channel that needs no tasks, and close it at the end of the block at the latest."""
+    """Own a channel that needs no tasks, and close it at the end of the block at the latest.
 
-    def __init__(self, channel: StreamChannel) -> None:
+    This is a class, because a generator would keep a frame for each idle session.
+
+    Args:
+        channel: the channel.
+        shake_hands: does its handshake, if it still has to be done.
+    """
+
+    __slots__ = ("_channel", "_shake_hands")
+
+    def __init__(
+        self,
+        channel: StreamChannel,
+        shake_hands: Callable[[StreamChannel], Awaitable[None]] | None = None,
+    ) -> None:
         self._channel = channel
+        self._shake_hands = shake_hands
 
     async def __aenter__(self) -> StreamChannel:
-        return self._channel
+        channel = self._channel
+        shake_hands, self._shake_hands = self._shake_hands, None
+        if shake_hands is not None:
+            try:
+                await shake_hands(channel)
+            except BaseException:
+                await close_forcefully(channel)
+                raise
+        return channel
 
     async def __aexit__(self, *_exc: object) -> None:
         if not self._channel.is_closed:

@@ -12,8 +12,6 @@ from typing import TypeAlias
 
 import trio
 
-from trio_rpc.util.conflict_detector import ConflictDetector
-
 __all__ = [
     "CHANNEL_ENDS",
     "CHANNEL_ERRORS",
@@ -105,18 +103,30 @@ def closed_error() -> trio.ClosedResourceError:
 class ChannelGuard:
     """Allow one task to send and one to receive, and neither once the channel is closed.
 
+    These are flags and not context managers, because every idle session is inside a ``receive``.
+
     Attributes:
         is_closed: whether this end was closed; set by the channel.
-        sending: held by the task that sends.
-        receiving: held by the task that receives.
+        is_sending: whether a task sends; the channel resets it.
+        is_receiving: whether a task receives; the channel resets it.
     """
 
-    __slots__ = ("is_closed", "receiving", "sending")
+    __slots__ = ("is_closed", "is_receiving", "is_sending")
 
     def __init__(self) -> None:
-        self.is_closed = False
-        self.sending = ConflictDetector("another task is sending on this channel")
-        self.receiving = ConflictDetector("another task is receiving from this channel")
+        self.is_closed = self.is_sending = self.is_receiving = False
+
+    def begin_sending(self) -> None:
+        """Set ``is_sending``, or raise ``trio.BusyResourceError`` if another task sends."""
+        if self.is_sending:
+            raise trio.BusyResourceError("another task is sending on this channel")
+        self.is_sending = True
+
+    def begin_receiving(self) -> None:
+        """Set ``is_receiving``, or raise ``trio.BusyResourceError`` if another task receives."""
+        if self.is_receiving:
+            raise trio.BusyResourceError("another task is receiving from this channel")
+        self.is_receiving = True
 
     def check_open(self) -> None:
         """Raise ``trio.ClosedResourceError`` if this end was closed."""

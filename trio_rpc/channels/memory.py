@@ -86,7 +86,8 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             trio.ClosedResourceError: this end is closed, or was closed while waiting.
             trio.BusyResourceError: another task is sending.
         """
-        with self._guard.sending:
+        self._guard.begin_sending()
+        try:
             self._check_send(value)
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
@@ -97,6 +98,8 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             self._put(value)
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
+        finally:
+            self._guard.is_sending = False
 
     def send_nowait(self, value: bytes) -> bool:
         """Send one packet if there is room and no task is sending; return whether it was sent.
@@ -108,7 +111,7 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             Exception: the same errors as :meth:`send`.
         """
         self._check_send(value)
-        if self._guard.sending.is_held or not self._outbox.has_room(len(value)):
+        if self._guard.is_sending or not self._outbox.has_room(len(value)):
             return False
         self._put(value)
         return True
@@ -133,7 +136,8 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is receiving.
             DecodeError: the packet is larger than this end allows.
         """
-        with self._guard.receiving:
+        self._guard.begin_receiving()
+        try:
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
             while not self._can_receive():
@@ -143,6 +147,8 @@ class MemoryChannel(trio.abc.Channel[bytes]):
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return packet
+        finally:
+            self._guard.is_receiving = False
 
     def stop_receiving(self) -> None:
         """Make a waiting ``receive`` raise ``trio.ClosedResourceError``."""

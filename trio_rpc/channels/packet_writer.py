@@ -13,7 +13,6 @@ No task is needed until a packet is refused for the first time. So the owner say
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -21,14 +20,14 @@ from trio.lowlevel import Abort
 
 from trio_rpc.channels.optional import NowaitSend, nowait_send
 
-__all__ = ["PacketSource", "PacketWriter"]
+__all__ = ["PacketSource", "PacketWriter", "StartsWriter"]
 
 BURST = 512 * 1024
 """Bytes written at most in one turn of the loop. A turn costs as much as writing 64 KiB."""
 
 
 class PacketSource(Protocol):
-    """The queue that packets are taken from."""
+    """The queue that packets are taken from, and its owner."""
 
     @property
     def has_data(self) -> bool:
@@ -40,6 +39,16 @@ class PacketSource(Protocol):
     def hold(self, size: int) -> None:
         """Record that ``size`` bytes of a taken packet wait for the channel; 0 if none do."""
 
+    def progressed(self) -> None:
+        """React to a packet that the channel has taken: there may be room again."""
+
+
+class StartsWriter(Protocol):
+    """Starts the task of a writer, when it is needed for the first time."""
+
+    def start_writer(self) -> None:
+        """Start a task for :meth:`PacketWriter.run`."""
+
 
 class PacketWriter:
     """Writes the queued packets of a source, one at a time.
@@ -47,19 +56,12 @@ class PacketWriter:
     Args:
         channel: the channel.
         source: the queue.
-        progressed: called after the channel has taken a packet, since there may be room again.
     """
 
-    def __init__(
-        self,
-        channel: trio.abc.Channel[bytes],
-        source: PacketSource,
-        progressed: Callable[[], None],
-    ) -> None:
+    def __init__(self, channel: trio.abc.Channel[bytes], source: PacketSource) -> None:
         self._channel = channel
         self._source = source
-        self._progressed = progressed
-        self._start: Callable[[], None] | None = None
+        self._starter: StartsWriter | None = None
         self._nowait = nowait_send(channel)
         self._held: bytes | None = None
         self._is_idle = False
@@ -67,25 +69,26 @@ class PacketWriter:
         self._is_woken = False
         """Whether the task has been woken but does not run yet."""
         self._parked: trio.lowlevel.Task | None = None
-        self._drained = trio.Event()
+        self._drained: trio.Event | None = None
+        """Set when the channel has taken the whole queue, if a task waits for that."""
 
-    def start(self, task: Callable[[], None]) -> None:
-        """Allow writing; ``task`` is called once, when a task for :meth:`run` is needed.
+    def start(self, starter: StartsWriter) -> None:
+        """Allow writing; ``starter`` starts the task for :meth:`run` when it is needed.
 
         No task is needed while the system takes every packet at once.
         """
-        self._start = task
+        self._starter = starter
         self._is_idle = True
 
     def stop(self) -> bool:
         """Stop writing; return whether there is a task, which the caller then cancels."""
-        has_task, self._start = self._start is None, None
+        has_task, self._starter = self._starter is None, None
         self._is_idle = self._is_woken = False
         return has_task
 
     def let_go(self) -> None:
         """Drop the references to the owner. Nothing is written any more."""
-        self._source, self._progressed = _Empty(), _nothing
+        self._source = _EMPTY
 
     def wake(self) -> None:
         """Wake the task, which writes the queue, including messages queued in this tick."""
@@ -95,9 +98,9 @@ class PacketWriter:
         if self._parked is not None:
             task, self._parked = self._parked, None
             trio.lowlevel.reschedule(task)
-        elif self._start is not None:
-            start, self._start = self._start, None
-            start()
+        elif self._starter is not None:
+            starter, self._starter = self._starter, None
+            starter.start_writer()
 
     def write_now(self) -> None:
         """Write the queue as far as possible without blocking; the task writes the rest."""
@@ -114,7 +117,7 @@ class PacketWriter:
         if self._held is not None or self._nowait.unsent or self._source.has_data:
             self.wake()
         else:
-            self._progressed()
+            self._source.progressed()
 
     def write_before_the_task(self) -> None:
         """Write one packet without blocking, although the task has been woken to do so."""
@@ -122,7 +125,7 @@ class PacketWriter:
             packet = self._source.next_packet()
             if packet is not None:
                 self._held = _left_of(packet, self._nowait)
-                self._progressed()
+                self._source.progressed()
 
     async def run(self) -> None:
         """Write until cancelled, or until the channel fails, whose error it raises."""
@@ -136,7 +139,7 @@ class PacketWriter:
                 self._source.hold(len(packet))
                 await self._channel.send(packet)
                 self._source.hold(0)
-                self._progressed()
+                self._source.progressed()
             elif self._nowait is not None and self._nowait.unsent:
                 self._source.hold(self._nowait.unsent)
                 await self._nowait.flush()
@@ -155,13 +158,14 @@ class PacketWriter:
             left -= len(packet)
             if left < 0 or _left_of(packet, channel) is not None:
                 return packet
-            self._progressed()
+            self._source.progressed()
         return None
 
     async def _park(self) -> None:
         self._parked = trio.lowlevel.current_task()
         self._is_idle = True
-        self._drained.set()
+        if self._drained is not None:
+            self._drained.set()
         await trio.lowlevel.wait_task_rescheduled(self._unpark)
 
     def _unpark(self, _raise_cancel: object) -> Abort:
@@ -198,9 +202,11 @@ class _Empty:
     def hold(self, size: int) -> None:
         pass
 
+    def progressed(self) -> None:
+        pass
 
-def _nothing() -> None:
-    """Do nothing."""
+
+_EMPTY = _Empty()
 
 
 def _left_of(packet: bytes, channel: NowaitSend) -> bytes | None:

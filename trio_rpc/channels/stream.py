@@ -83,7 +83,9 @@ class StreamChannel(trio.abc.Channel[bytes]):
         self.heard = 0
         self._transport = choose_transport(stream)
         self._frames = FrameReader(max_packet)
-        self._timer = PacketTimer(packet_timeout)
+        self._packet_timeout = packet_timeout
+        self._timer: PacketTimer | None = None
+        """The time of the packet that has begun, once its rest is waited for."""
         self._greeting = b""
         self._guard = ChannelGuard()
 
@@ -118,8 +120,11 @@ class StreamChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is sending.
         """
         self._check_send(value)
-        with self._guard.sending:
+        self._guard.begin_sending()
+        try:
             await self._transport.write(value)
+        finally:
+            self._guard.is_sending = False
 
     def send_nowait(self, value: bytes | BufferList) -> bool:
         """Accept a packet if that needs no waiting, and return whether it was accepted.
@@ -136,7 +141,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
             Exception: the same errors as :meth:`send`.
         """
         self._check_send(value)
-        return not self._guard.sending.is_held and self._transport.write_nowait(value)
+        return not self._guard.is_sending and self._transport.write_nowait(value)
 
     async def flush(self) -> None:
         """Send the rest of a packet that ``send_nowait`` or a cancelled ``send`` took.
@@ -147,8 +152,11 @@ class StreamChannel(trio.abc.Channel[bytes]):
             Exception: the same errors as :meth:`send`.
         """
         self._guard.check_open()
-        with self._guard.sending:
+        self._guard.begin_sending()
+        try:
             await self._transport.flush()
+        finally:
+            self._guard.is_sending = False
 
     @property
     def unsent(self) -> int:
@@ -171,12 +179,31 @@ class StreamChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is receiving.
             DecodeError: the peer announced a packet that is empty or too large.
         """
-        self._guard.check_open()
-        with self._guard.receiving:
-            try:
-                return await self._receive()
-            except DecodeError as exc:
-                raise self._explained(exc) from None
+        # 1. Between packets, no packet can be late, so no timed cancel scope is needed. One read
+        #    mostly brings a whole packet. If a large packet begins, as much of it as has arrived is
+        #    read next.
+        # 2. If bytes are buffered, the packet may be complete already. It is removed from the
+        #    buffer between the two halves of a checkpoint, so that a cancellation cannot lose it.
+        # 3. Otherwise a packet has begun, and its timer bounds the wait for its rest.
+        guard = self._guard
+        guard.check_open()
+        guard.begin_receiving()
+        try:
+            if not self._frames.partial:  # (1)
+                packet = self._take_in(await self._transport.read(READ_SIZE))
+                if packet is None and self._read_arrived():
+                    packet = self._frames.next_frame()
+                return packet if packet is not None else await self._receive_rest()  # (3)
+            await trio.lowlevel.checkpoint_if_cancelled()  # (2)
+            packet = self._frames.next_frame()
+            if packet is None:
+                return await self._receive_rest()  # (3)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return packet
+        except DecodeError as exc:
+            raise self._explained(exc) from None
+        finally:
+            guard.is_receiving = False
 
     def receive_nowait(self) -> bytes:
         """Return the next packet if all of it has arrived, or raise ``trio.WouldBlock``.
@@ -188,17 +215,18 @@ class StreamChannel(trio.abc.Channel[bytes]):
             trio.WouldBlock: no whole packet has arrived.
             Exception: the same errors as :meth:`receive`.
         """
-        if type(self).receive is not StreamChannel.receive or self._guard.receiving.is_held:
+        if type(self).receive is not StreamChannel.receive or self._guard.is_receiving:
             raise trio.WouldBlock
         self._guard.check_open()
-        if not self._frames.partial:
-            space = memoryview(bytearray(SMALL_READ))
-            count = self._transport.read_nowait(space)
-            if count is None:
-                raise trio.WouldBlock
-            self._take_in(bytes(space[:count]))
         try:
-            packet = self._frames.next_frame()
+            if self._frames.partial:
+                packet = self._frames.next_frame()
+            else:
+                space = memoryview(bytearray(SMALL_READ))
+                count = self._transport.read_nowait(space)
+                if count is None:
+                    raise trio.WouldBlock
+                packet = self._take_in(bytes(space[:count]))
         except DecodeError as exc:
             raise self._explained(exc) from None
         if packet is None:
@@ -224,9 +252,9 @@ class StreamChannel(trio.abc.Channel[bytes]):
         This does nothing over a stream that cannot do it.
         """
         self._guard.is_closed = True  # no other task may begin to receive while this one reads
-        if self._guard.receiving.is_held:
+        if self._guard.is_receiving:
             self.stop_receiving()
-        while self._guard.receiving.is_held:
+        while self._guard.is_receiving:
             await trio.lowlevel.checkpoint()
         await self._transport.linger(MOST_DROPPED)
 
@@ -239,7 +267,7 @@ class StreamChannel(trio.abc.Channel[bytes]):
         self._guard.is_closed = self.is_closed = True
         # Sending close_notify requires a finished handshake, and that no other task is sending.
         # Without them it would wait for a peer that may never do its part.
-        if self._guard.sending.is_held or is_shaking_hands(self.stream):
+        if self._guard.is_sending or is_shaking_hands(self.stream):
             await trio.aclose_forcefully(self.stream)
             return
         try:
@@ -275,43 +303,26 @@ class StreamChannel(trio.abc.Channel[bytes]):
         if not 0 < len(packet) < 2**32:
             raise ValueError(f"a packet has 1 to 4294967295 bytes, not {len(packet)}")
 
-    # 1. Between packets, no packet can be late, so no timed cancel scope is needed. One read mostly
-    #    brings a whole packet. If a large packet begins, as much of it as has arrived is read next.
-    # 2. If bytes are buffered, the packet may be complete already. It is removed from the buffer
-    #    between the two halves of a checkpoint, so that a cancellation cannot lose it.
-    # 3. Otherwise a packet has begun, and its timer bounds the wait for its rest.
-    async def _receive(self) -> bytes:
-        if not self._frames.partial:  # (1)
-            self._take_in(await self._transport.read(READ_SIZE))
-            packet = self._frames.next_frame()
-            if packet is None and self._read_arrived():
-                packet = self._frames.next_frame()
-            return packet if packet is not None else await self._receive_rest()  # (3)
-        await trio.lowlevel.checkpoint_if_cancelled()  # (2)
-        packet = self._frames.next_frame()
-        if packet is None:
-            return await self._receive_rest()  # (3)
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return packet
-
     async def _receive_rest(self) -> bytes:
         """Wait for the rest of a packet that has begun, as long as its timer allows."""
+        timer = self._timer = self._timer or PacketTimer(self._packet_timeout)
         packet = None
         while packet is None:
-            with self._timer.bound():
-                while (packet := self._frames.next_frame()) is None:
-                    await self._read_more()
-        self._timer.renew()
+            with timer.bound():
+                packet = self._frames.next_frame()
+                while packet is None:
+                    packet = await self._read_more()
+        self._timer = None
         return packet
 
-    async def _read_more(self) -> None:
+    async def _read_more(self) -> bytes | None:
         space = self._frames.space()
         if space is None:
-            self._take_in(await self._transport.read(READ_SIZE))
-        else:
-            count = await self._transport.read_into(space)
-            self._frames.filled(count)
-            self._count(count)
+            return self._take_in(await self._transport.read(READ_SIZE))
+        count = await self._transport.read_into(space)
+        self._frames.filled(count)
+        self._count(count)
+        return self._frames.next_frame()
 
     def _read_arrived(self) -> bool:
         """Read as much of the rest of a large packet as has arrived; return whether any had."""
@@ -323,11 +334,14 @@ class StreamChannel(trio.abc.Channel[bytes]):
         self.heard += 1
         return True
 
-    def _take_in(self, data: bytes) -> None:
+    def _take_in(self, data: bytes) -> bytes | None:
+        """Add bytes that have arrived, and return the next packet if it is complete."""
         if not self._greeting:
             self._greeting = data[:2]
-        self._frames.feed(data)
-        self._count(len(data))
+        if not data:
+            self._count(0)
+        self.heard += 1
+        return self._frames.first_of(data)
 
     def _count(self, count: int) -> None:
         if count:

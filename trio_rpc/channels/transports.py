@@ -215,18 +215,21 @@ if sys.platform != "win32":
             return 0 if self._rest is None else len(self._rest)
 
         async def read(self, at_most: int) -> bytes:
-            waited = self._drained
-            if waited:
-                await self._wait_readable()
-            else:
+            waited = False
+            if not self._drained:
                 await trio.lowlevel.checkpoint_if_cancelled()
             while True:
+                if self._drained:
+                    # As _wait_readable, whose coroutine every idle session would also keep.
+                    if self._stopped or (fileno := self._socket.fileno()) < 0:
+                        raise closed_error()
+                    await trio.lowlevel.wait_readable(fileno)
+                    waited = True
                 try:
                     data = os.read(self._socket.fileno(), at_most)
                     break
                 except BlockingIOError:
-                    await self._wait_readable()
-                    waited = True
+                    self._drained = True
                 except OSError as exc:
                     raise _translated(exc) from exc
             if not waited:

@@ -148,7 +148,8 @@ class NatsChannel(trio.abc.Channel[bytes]):
             trio.ClosedResourceError: this end is closed, or was closed while waiting.
             trio.BusyResourceError: another task is sending.
         """
-        with self._guard.sending:
+        self._guard.begin_sending()
+        try:
             self._check_send(value)
             await trio.lowlevel.checkpoint_if_cancelled()
             core, waited = self._core, False
@@ -169,6 +170,8 @@ class NatsChannel(trio.abc.Channel[bytes]):
                 raise
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
+        finally:
+            self._guard.is_sending = False
 
     def send_nowait(self, value: bytes) -> bool:
         """Send one packet, if its first part can be sent now; return whether it was taken.
@@ -183,7 +186,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
         """
         self._check_send(value)
         core = self._core
-        if self._guard.sending.is_held or core.is_sending():
+        if self._guard.is_sending or core.is_sending():
             return False
         core.start(value)
         self._pump()
@@ -198,12 +201,15 @@ class NatsChannel(trio.abc.Channel[bytes]):
         Raises:
             Exception: the same errors as :meth:`send`.
         """
-        with self._guard.sending:
+        self._guard.begin_sending()
+        try:
             await trio.lowlevel.checkpoint()
             self._check_send(b"-")
             while self._core.is_sending():
                 await self._senders.park()
                 self._check_send(b"-")
+        finally:
+            self._guard.is_sending = False
 
     @property
     def unsent(self) -> int:
@@ -264,7 +270,8 @@ class NatsChannel(trio.abc.Channel[bytes]):
             DecodeError: the other end has broken the rules, or sent a packet of more than
                 ``limits.max_packet`` bytes.
         """
-        with self._guard.receiving:
+        self._guard.begin_receiving()
+        try:
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
             while (packet := self._take()) is None:
@@ -273,6 +280,8 @@ class NatsChannel(trio.abc.Channel[bytes]):
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return packet
+        finally:
+            self._guard.is_receiving = False
 
     def receive_nowait(self) -> bytes:
         """Return the next packet if all of it has arrived, or raise ``trio.WouldBlock``.
@@ -281,7 +290,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
             trio.WouldBlock: no whole packet has arrived.
             Exception: the same errors as :meth:`receive`.
         """
-        if self._guard.receiving.is_held:
+        if self._guard.is_receiving:
             raise trio.WouldBlock
         packet = self._take()
         if packet is None:

@@ -7,6 +7,7 @@ A Hello that states no codec or no types means MessagePack, and none.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,8 @@ def read_info(info: dict[str, Any]) -> Peer:
         if not least <= value <= MAX_NUMBER:
             raise DecodeError(f"Hello states {name!r} as {value!s:.40}, not {least} to 2**53 - 1")
         numbers[field] = value
+    if info.keys() == _NUMBERS.keys():
+        return _plain_peer(*(numbers[field] for field, _ in _NUMBERS.values()))
     part = info.get("session")
     session = part if type(part) is str and _PART.fullmatch(part) else ""
     forms = Forms(*_read_codec(info), _read_tags(info))
@@ -105,6 +108,14 @@ def read_info(info: dict[str, Any]) -> Peer:
         forms=forms,
         retry_after=read_delay(info.get("retry_after"), RETRY_AFTER),
     )
+
+
+@functools.lru_cache(16)
+def _plain_peer(*numbers: int) -> Peer:
+    """Return the peer with these numbers and nothing else. Most sessions share a few of them."""
+    names = (field for field, _ in _NUMBERS.values())
+    fields: dict[str, Any] = dict(zip(names, numbers, strict=True))
+    return Peer(**fields)
 
 
 def _read_codec(info: dict[str, Any]) -> tuple[str, int]:

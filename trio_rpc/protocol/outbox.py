@@ -73,6 +73,11 @@ class _ItemCredit:
         return data
 
 
+_NO_SMALL: deque[tuple[bytes | BufferList | _ItemCredit, int, int]] = deque()
+_NO_LARGE: deque[_Large] = deque()
+"""Stand for empty queues: an empty deque has memory for 64 items, and most sessions are idle."""
+
+
 class Outbox:
     """The queue between the tasks that send and the task that writes.
 
@@ -90,10 +95,10 @@ class Outbox:
     def __init__(self, max_packet: int) -> None:
         self.size = 0
         """Bytes in the queue."""
-        self._small: deque[tuple[bytes | BufferList | _ItemCredit, int, int]] = deque()
+        self._small = _NO_SMALL
         """Each with its tag and its number; numbers increase."""
         self._last_number = 0
-        self._large: deque[_Large] = deque()
+        self._large = _NO_LARGE
         self._last_small_request = 0
         """The id of the last small Request that has left. Requests leave in order of their ids."""
         self._pong = _NO_PONG
@@ -149,10 +154,11 @@ class Outbox:
         if len(data) > self._max_small or (call and self._large and self._is_behind(call)):
             behind = self._last_number if call else 0
             parts = data if isinstance(data, BufferList) else BufferList([data])
+            if self._large is _NO_LARGE:
+                self._large = deque()
             self._large.append(_Large(parts, tag, call, behind))
         else:
-            self._last_number += 1
-            self._small.append((data, tag, self._last_number))
+            self._add_small(data, tag)
 
     def put_pong(self, number: int) -> None:
         """Queue a Pong. It replaces one that has not left yet, and answers that Ping also."""
@@ -171,8 +177,13 @@ class Outbox:
             return
         credit = self._item_credits[call] = _ItemCredit(call, items, size)
         self.size += len(credit)
+        self._add_small(credit, NOTHING)
+
+    def _add_small(self, data: bytes | BufferList | _ItemCredit, tag: int) -> None:
         self._last_number += 1
-        self._small.append((credit, NOTHING, self._last_number))
+        if self._small is _NO_SMALL:
+            self._small = deque()
+        self._small.append((data, tag, self._last_number))
 
     def put_goodbye(self, data: bytes) -> None:
         """Queue a small message behind all calls, including large ones."""
@@ -242,9 +253,8 @@ class Outbox:
     def _take_small(self, parts: list[Buffer], answered: list[int], limit: int, share: int) -> int:
         """Remove small messages: the first of at most ``limit`` bytes, all of at most ``share``."""
         used = 0
-        small = self._small
-        while small:
-            size = len(small[0][0])
+        while self._small:
+            size = len(self._small[0][0])
             if used + size > limit:
                 break
             data = self._take_next(answered)
@@ -260,6 +270,8 @@ class Outbox:
         """Remove and return the first small message."""
         self._has_spoken = True
         data, tag, _ = self._small.popleft()
+        if not self._small:
+            self._small = _NO_SMALL
         self.size -= len(data)
         if tag < 0:
             self._last_small_request = -tag
@@ -300,6 +312,8 @@ class Outbox:
         for index, (data, tag, _) in enumerate(self._small):
             if tag == -call:
                 del self._small[index]
+                if not self._small:
+                    self._small = _NO_SMALL
                 self.size -= len(data)
                 return True
         return False
@@ -316,9 +330,8 @@ class Outbox:
 
     def clear(self) -> None:
         """Forget all queued messages, which will not be sent."""
-        self._small.clear()
+        self._small, self._large = _NO_SMALL, _NO_LARGE
         self._item_credits.clear()
-        self._large.clear()
         self._goodbye = self._dropped = b""
         self.size = self._credit = 0
         self._pong = _NO_PONG
@@ -335,7 +348,7 @@ class Outbox:
     def _remove(self, large: _Large) -> None:
         self._large.remove(large)
         if not self._large:
-            self._large_is_owed = False
+            self._large, self._large_is_owed = _NO_LARGE, False
         if self._goodbye:
             goodbye, self._goodbye = self._goodbye, b""
             self.put_goodbye(goodbye)

@@ -24,15 +24,8 @@ from trio_rpc.protocol.hello import Peer, accept_hello, make_info, refusal_of
 from trio_rpc.protocol.outbox import CONTROL_ROOM, NOTHING, Outbox
 from trio_rpc.protocol.pieces import Pieces
 from trio_rpc.protocol.read_requests import ReadRequests
-from trio_rpc.protocol.states import (
-    IN_PIECES,
-    LEGAL,
-    Half,
-    IncomingState,
-    OutgoingState,
-    step,
-)
-from trio_rpc.protocol.streams import Streams
+from trio_rpc.protocol.states import IN_PIECES, LEGAL, Half, IncomingState, OutgoingState, step
+from trio_rpc.protocol.streams import NO_STREAMS, expecting
 from trio_rpc.util.text import for_people
 from trio_rpc.util.unsent_budget import UnsentBudget, UnsentShare
 from trio_rpc.wire import messages as m
@@ -76,9 +69,9 @@ class Protocol:
         self.counters = Counters()
         self.outgoing: dict[int, OutgoingState] = {}
         self.incoming: dict[int, IncomingState] = {}
-        self._taken = Streams()
+        self._taken = NO_STREAMS
         """Items and Started that may arrive in our calls."""
-        self._given = Streams()
+        self._given = NO_STREAMS
         """Items and Started that we may send in the peer's calls."""
         self._alone = ALONE
         """Bytes that have left since more than one call was in flight."""
@@ -87,7 +80,8 @@ class Protocol:
         """The number of the Ping whose Pong further short pieces wait for, or 0."""
         self._codec = codec
         self._outbox = Outbox(MIN_PACKET)
-        self._pieces = Pieces(limits.max_message)
+        self._pieces: Pieces | None = None
+        """The large message that is arriving."""
         self._last_id = 0
         self.read_requests = ReadRequests()
         self._notifications_left = 0
@@ -152,7 +146,7 @@ class Protocol:
             self._refuse(request, "unavailable", "the other end is closing")
             return None
         if context:
-            self._given.expect(request.id, context)
+            self._given = expecting(self._given, request.id, context)
         return request
 
     def _is_late(self, context: dict[str, Any] | None) -> bool:
@@ -199,7 +193,8 @@ class Protocol:
 
     def _forget_outgoing(self, call: int) -> None:
         del self.outgoing[call]
-        self._taken.forget(call)
+        if self._taken is not NO_STREAMS:
+            self._taken.forget(call)
 
     def _accept_item(self, message: m.Item) -> m.Message | None:
         state = self._state_of(message)
@@ -265,14 +260,16 @@ class Protocol:
         return message
 
     def _accept_piece(self, message: m.Piece) -> None:
+        self._pieces = self._pieces or Pieces(self.limits.max_message)
         self._pieces.add(message.data)
 
     def _accept_last_piece(self, message: m.LastPiece) -> m.Message | None:
+        pieces, self._pieces = self._pieces or Pieces(self.limits.max_message), None
         if not message.data:
-            self._pieces.drop()
+            pieces.drop()
             return None
-        self._pieces.add(message.data)
-        whole = self._codec.decode_message(self._pieces.take())
+        pieces.add(message.data)
+        whole = self._codec.decode_message(pieces.take())
         if type(whole) not in IN_PIECES:
             raise DecodeError(f"a {type(whole).__name__} must not come in pieces")
         return self._accept(whole)
@@ -422,7 +419,7 @@ class Protocol:
         self._last_id = call
         self.outgoing[call] = _WAITING
         if context:
-            self._taken.expect(call, context)
+            self._taken = expecting(self._taken, call, context)
         return call
 
     def notify(
@@ -538,7 +535,8 @@ class Protocol:
 
     def _answered(self, call: int) -> None:
         self.incoming[call] = _ANSWERED
-        self._given.forget(call)
+        if self._given is not NO_STREAMS:
+            self._given.forget(call)
 
     def ping(self) -> int:
         """Queue a Ping and return its number. A Pong answers all Pings up to the one it names."""
@@ -560,12 +558,11 @@ class Protocol:
         self.ours = self.theirs = Half.ENDED
         self.outgoing.clear()
         self.incoming.clear()
-        self._taken.clear()
-        self._given.clear()
+        self._taken = self._given = NO_STREAMS
         self._outbox.clear()
         self.share.hold(0)
         self._count()
-        self._pieces = Pieces(self.limits.max_message)
+        self._pieces = None
 
     def let_go(self) -> None:
         """Break the codec's reference cycle. Nothing can be decoded after this."""

@@ -21,6 +21,8 @@ class ReadRequests:
     Bound: one Ping at a time is remembered, with at most ``max_calls`` large Requests.
     """
 
+    __slots__ = ("_asked", "_last", "_ping", "_unread")
+
     def __init__(self) -> None:
         self._ping = 0
         """The number of the Ping whose Pong is awaited, or 0."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from trio_rpc.errors import LocalProtocolError
 
-__all__ = ["Streams"]
+__all__ = ["NO_STREAMS", "Streams", "expecting"]
 
 
 class _Window:
@@ -35,6 +35,8 @@ class Streams:
 
     Bound: at most one entry of each kind for a call in flight.
     """
+
+    __slots__ = ("_to_start", "_windows")
 
     def __init__(self) -> None:
         self._windows: dict[int, _Window] = {}
@@ -100,3 +102,16 @@ class Streams:
         if call not in self._to_start:
             raise LocalProtocolError(f"a Started in call {call}, which does not expect one")
         self._to_start.remove(call)
+
+
+NO_STREAMS = Streams()
+"""Stands for no calls, since most sessions have no streams. :func:`expecting` replaces it."""
+
+
+def expecting(streams: Streams, call: int, context: Mapping[str, Any]) -> Streams:
+    """Add what the context of a Request asks for to the streams of a direction; return them."""
+    if "stream" in context or context.get("task_status"):
+        if streams is NO_STREAMS:
+            streams = Streams()
+        streams.expect(call, context)
+    return streams

@@ -22,6 +22,7 @@ import trio
 
 from trio_rpc.services.annotations import remember_names
 from trio_rpc.services.exceptions import is_rebuildable
+from trio_rpc.services.item_stream import ItemStream
 
 __all__ = [
     "Kind",
@@ -45,9 +46,7 @@ Raises: TypeAlias = tuple[type[Exception], ...]
 
 # The functions that stream decorators are given, and the type that a checker sees on a proxy.
 Generates: TypeAlias = Callable[Concatenate[S, P], AsyncIterable[T]]
-OpensStream: TypeAlias = Callable[
-    Concatenate[S, P], AbstractAsyncContextManager[trio.abc.ReceiveChannel[T]]
-]
+OpensStream: TypeAlias = Callable[Concatenate[S, P], AbstractAsyncContextManager[ItemStream[T]]]
 Converses: TypeAlias = Callable[Concatenate[S, trio.abc.Channel[T], P], Awaitable[None]]
 OpensChannel: TypeAlias = Callable[
     Concatenate[S, P], AbstractAsyncContextManager[trio.abc.Channel[T]]

@@ -32,6 +32,7 @@ import trio
 
 from trio_rpc.services.aliases import UNIONS, bare, stands_for, substitute, type_arguments
 from trio_rpc.services.annotations import Annotations, is_unresolved
+from trio_rpc.services.item_stream import ItemStream
 from trio_rpc.services.records import record_of, unpacked
 
 __all__ = [
@@ -52,6 +53,7 @@ STREAMS: Final = frozenset(
         collections.abc.AsyncIterable,
         collections.abc.AsyncIterator,
         collections.abc.AsyncGenerator,
+        ItemStream,
         trio.abc.ReceiveChannel,
         trio.MemoryReceiveChannel,
         trio.abc.Channel,

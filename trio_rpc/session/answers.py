@@ -35,7 +35,7 @@ class Answers:
         protocol: the queue.
         outgoing: the calls that wait.
         writer: writes the Ping.
-        after: seconds without an answer; infinity turns this off.
+        after: seconds without an answer.
         complaints: logs that the other end is unresponsive, or answers again.
         name: the name of the other end.
     """
@@ -65,11 +65,6 @@ class Answers:
         self._is_asked = False
         self._looks = 0
         self._changed = trio.Event()
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether this is turned on."""
-        return self._after < math.inf
 
     def begin(self) -> None:
         """Begin to watch, since the session is open."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any
 
 import trio
@@ -12,12 +12,11 @@ from trio_rpc.errors import Fate
 from trio_rpc.services.interfaces import Identifier
 from trio_rpc.session.answers import Answers
 from trio_rpc.session.calls.callbacks import CALLBACK, STREAM, Callback
-from trio_rpc.session.io.pacer import Pacer
 from trio_rpc.session.io.receiver import Receiver
 from trio_rpc.session.lifecycle import Lifecycle
-from trio_rpc.session.live_services import LiveServices, MakeServices
+from trio_rpc.session.live_services import NO_READER, LiveServices, MakeServices, Resumes
 from trio_rpc.session.options import Options
-from trio_rpc.session.owner import Owner
+from trio_rpc.session.owner import owner_of_sessions
 from trio_rpc.session.shared import Shared, shared_of_this_run
 from trio_rpc.session.streams.items import ItemReceiver
 from trio_rpc.session.variants import choose_variant
@@ -48,7 +47,7 @@ class Core:
         self.options = options
         self.limits = options.limits
         self.name = name
-        self.owner = Owner("this session")
+        self.owner = owner_of_sessions()
         share = UnsentShare(shared.unsent, options.limits.max_unsent_total)
         if (keeping := keeps(channel)) is not None:
             keeping.keep_within(share)
@@ -56,8 +55,7 @@ class Core:
         self.session_id = parts.session_id
         self.protocol = parts.protocol(_make_codec(options), options.limits, share)
         self.receiver = Receiver(channel, self.protocol)
-        self.pacer = Pacer(self.protocol)
-        self.writer = parts.writer(channel, self.protocol, self.pacer, self)
+        self.writer = parts.writer(channel, self.protocol, self)
         self.lifecycle = Lifecycle(self.protocol, self.writer, options.limits, self)
         self.outgoing = parts.outgoing(
             self.protocol,
@@ -79,17 +77,20 @@ class Core:
             options.limits.shutdown_timeout,
             shared.complaints,
         )
-        self.answers = Answers(
-            channel,
-            self.protocol,
-            self.outgoing,
-            self.writer,
-            after=options.unresponsive_after,
-            complaints=shared.complaints,
-            name=name,
-        )
-        self.resume: Callable[[], None]
-        """Begins handlers whose Requests have waited, if they may; set by the driver."""
+        self.answers: Answers | None = None
+        """Watches for answers of the other end, if the options ask for that."""
+        if options.unresponsive_after < math.inf:
+            self.answers = Answers(
+                channel,
+                self.protocol,
+                self.outgoing,
+                self.writer,
+                after=options.unresponsive_after,
+                complaints=shared.complaints,
+                name=name,
+            )
+        self.reader: Resumes = NO_READER
+        """Begins handlers whose Requests have waited; set by the driver."""
         self._pongs: dict[int, trio.Event] = {}
 
     async def ping(self) -> float:
@@ -126,7 +127,7 @@ class Core:
     def sent(self) -> None:
         """Handle progress of the writer: the queue may have room again."""
         if self.incoming.waiting:
-            self.resume()
+            self.reader.resume()
         if self.lifecycle.stage.is_closing:
             self.lifecycle.activity_ended()  # an abandoned call may have been the last activity
 
@@ -138,8 +139,7 @@ class Core:
     def on_pong(self, message: m.Pong) -> None:
         """Wake the pings that this Pong answers. No task waits for the keepalive's."""
         if self.protocol.is_paced_by(message):
-            self.pacer.answered(trio.current_time())
-            self.writer.wake()
+            self.writer.answered()
         for number, answered in self._pongs.items():
             if number <= message.number:
                 answered.set()
@@ -195,7 +195,7 @@ class Core:
         self.writer.let_go()
         self.protocol.let_go()
         self.protocol.share.leave()
-        self.resume = _nothing
+        self.reader = NO_READER
 
 
 def _make_codec(options: Options) -> MessageCodec:
@@ -210,7 +210,3 @@ def _make_reference(kind: int, number: int) -> Callback | ItemReceiver | m.Refer
     if kind == STREAM:
         return ItemReceiver("a stream", number=number)
     return m.Reference(kind, number)
-
-
-def _nothing() -> None:
-    """Do nothing, because the session is over."""

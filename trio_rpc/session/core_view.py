@@ -21,7 +21,7 @@ __all__ = ["SessionCore"]
 class SessionCore(Protocol):
     """The methods of the core that a session needs."""
 
-    answers: Answers
+    answers: Answers | None
     channel: trio.abc.Channel[bytes]
     lifecycle: Lifecycle
     limits: Limits

@@ -12,7 +12,6 @@ import functools
 import itertools
 import logging
 import math
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context as ContextVars
 from typing import Any
@@ -35,7 +34,7 @@ from trio_rpc.services.error_maps import refusal
 from trio_rpc.services.fallbacks import Fallback, fallback_for
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod, Table, missing, wrong_kind
-from trio_rpc.session.calls.absent import Arrived, CallsOfAbsentServices
+from trio_rpc.session.calls.absent import NO_CALLS, Arrived, CallsOfAbsentServices
 from trio_rpc.session.calls.ages import CallAges
 from trio_rpc.session.calls.callbacks import Callback
 from trio_rpc.session.calls.context import handled_call
@@ -114,25 +113,29 @@ class IncomingCalls:
         self.fallbacks: Mapping[str, Fallback] = {}
         self.running: dict[int, IncomingCall] = {}
         """Calls whose handler has begun and not ended, by a local number."""
-        self.waiting: OrderedDict[int, Arrived] = OrderedDict()
+        self.waiting: dict[int, Arrived] = {}
         """Calls whose handler may not begin yet, by a local number, with their time of arrival.
 
         Bound: they hold the slots and the credit of ``max_calls`` and ``max_notifications``.
         """
-        self.absent = CallsOfAbsentServices(
-            options.wait_for_service, options.limits.max_waiting_calls
-        )
+        self.absent = NO_CALLS
+        """Calls that wait until their service is set, if the options allow that."""
+        if options.wait_for_service:
+            self.absent = CallsOfAbsentServices(
+                options.wait_for_service, options.limits.max_waiting_calls
+            )
         self.notifications_running = 0
-        self.references = ReceivedReferences(calls)
+        self.nursery: trio.Nursery
+        """The nursery of the session's tasks, set before the first message is read."""
         self.now = 0.0
         """The time when the current packet arrived."""
         self.is_cancelled = False
         """The block that owns the session is cancelled, so no handler begins any more."""
         self._protocol = protocol
         self._filters = tuple(options.filters)
-        self._call: Callable[[IncomingCall], Awaitable[Any]] = functools.partial(
-            call_handler, self._filters
-        )
+        self._call: Callable[[IncomingCall], Awaitable[Any]] = _call_unfiltered
+        if self._filters:
+            self._call = functools.partial(call_handler, self._filters)
         self._call_plain: Callable[[IncomingCall], Any] = _call_plain
         self._detail = options.error_detail
         self._lifecycle = lifecycle
@@ -228,8 +231,8 @@ class IncomingCalls:
         owner = self._enter_scope(call, context["scope"]) if "scope" in context else call
         # The application gets a reference of an unknown kind as it is, and nothing else uses it.
         lent = [one for one in request.references if isinstance(one, Callback | ItemReceiver)]
-        self.references.bind(lent, call, owner)
         if lent:
+            ReceivedReferences(self._calls, self.nursery).bind(lent, call, owner)
             owner.references = (*owner.references, *lent)
 
     def _enter_scope(self, call: IncomingCall, number: int) -> IncomingCall:
@@ -275,7 +278,7 @@ class IncomingCalls:
         for _ in range(most):
             if not self.waiting or not self._protocol.may_begin:
                 break
-            _, (message, self.now) = self.waiting.popitem(last=False)
+            message, self.now = self.waiting.pop(next(iter(self.waiting)))
             left = (
                 math.inf if message.context is None else message.context.get("deadline", math.inf)
             )
@@ -303,9 +306,7 @@ class IncomingCalls:
 
     def begin_calls_of(self, service: str) -> None:
         """Let the calls of a service that has been set begin, before all others that wait."""
-        for number, arrived in reversed(self.absent.take_calls_of(service)):
-            self.waiting[number] = arrived
-            self.waiting.move_to_end(number, last=False)
+        self.waiting = {**dict(self.absent.take_calls_of(service)), **self.waiting}
 
     def refuse_late(self, now: float) -> bool:
         """Refuse the calls that have waited for their service too long; return whether any has."""
@@ -585,6 +586,10 @@ def _with_channel(method: BoundMethod, args: list[Any], sender: ItemSender) -> l
 
 def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:
     return awaitable
+
+
+def _call_unfiltered(call: IncomingCall) -> Awaitable[Any]:
+    return call_handler((), call)
 
 
 def _call_plain(call: IncomingCall) -> Any:

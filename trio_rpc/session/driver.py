@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import enum
 import functools
+import math
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
-from typing import Any
+from typing import Any, ClassVar
 
 import trio
 
@@ -37,7 +39,7 @@ from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.core import Core
 from trio_rpc.session.draining import DRAINING
 from trio_rpc.session.lifecycle import Stage, as_cause
-from trio_rpc.session.reader import Actions, Reader, two_turns
+from trio_rpc.session.reader import Reader, two_turns
 from trio_rpc.session.session import Session
 from trio_rpc.util.contexts import copy_of, own_decimal_context
 from trio_rpc.util.progress import wait_while_progressing
@@ -90,8 +92,10 @@ def _forget_caller() -> None:
     Handlers run the peer's calls. The call and the metadata of the task that opened the session do
     not concern them.
     """
-    handled_call.set(None)
-    outgoing_metadata.set(None)
+    if handled_call.get() is not None:  # setting a variable makes the context larger
+        handled_call.set(None)
+    if outgoing_metadata.get() is not None:
+        outgoing_metadata.set(None)
 
 
 class _Driver:
@@ -106,33 +110,16 @@ class _Driver:
         """The time of the next check for a missing handshake or a silent peer."""
         self._writing: trio.CancelScope
         self._draining: trio.CancelScope | None = None
-        self._authenticating = trio.CancelScope()
-        incoming, outgoing = core.incoming, core.outgoing
-        actions: Actions = {
-            m.Request: incoming.start_request,
-            m.Notification: self._on_notification,
-            m.Cancel: incoming.cancel,
-            m.Reply: outgoing.finish,
-            m.ReplyErr: outgoing.finish,
-            m.Hello: self._on_hello,
-            m.Welcome: lambda _: self._check_open(),
-            m.Goodbye: self._on_goodbye,
-            m.Pong: core.on_pong,
-            m.Credit: self._on_credit,
-            m.Item: outgoing.item,
-            m.EndOfItems: outgoing.end_of_items,
-            m.Started: outgoing.started,
-        }
-        self._reader = Reader(core, nursery, actions, self._lose)
-        core.resume = core.services.resume = self._reader.resume
-        core.services.nursery = nursery
-        incoming.references.nursery = nursery
+        self._authenticating: trio.CancelScope | None = None
+        self._silence: _Silence | None = None
+        self._reader = Reader(core, nursery, self)
+        core.reader = core.services.reader = self._reader
+        core.services.nursery = core.incoming.nursery = nursery
 
     def begin(self, *, looks_first: bool = False) -> None:
         """Queue Hello, and start the reader in a copy of this context."""
         self._core.incoming.context = copy_of(copy_context())
-        # Any task may be the first to need the writer's task, which must not inherit its context.
-        self._core.writer.start(functools.partial(copy_context().run, self._start_writer))
+        self._core.writer.start(self)
         self._protocol.hello(
             self._core.options.credentials,
             self._core.session_id,
@@ -149,7 +136,8 @@ class _Driver:
             self._core.lifecycle.stop()
             self._reader.stop()
             # A server's nursery is not cancelled when its session ends; it would wait for the task.
-            self._authenticating.cancel(reason="the session is over")
+            if self._authenticating is not None:
+                self._authenticating.cancel(reason="the session is over")
             try:
                 await self._finish()
             finally:
@@ -161,9 +149,12 @@ class _Driver:
 
     # ── the tasks ────────────────────────────────────────────────────────────────────────────
 
-    def _start_writer(self) -> None:
+    def start_writer(self) -> None:
+        """Start the task that writes."""
         self._writing = trio.CancelScope(shield=True)
-        self._nursery.start_soon(self._write, name="trio_rpc writer")
+        # Any task may be the first to need it, and it must not inherit that task's context.
+        start = functools.partial(self._nursery.start_soon, self._write, name="trio_rpc writer")
+        self._core.incoming.context.copy().run(start)
 
     async def _write(self) -> None:
         try:
@@ -171,9 +162,9 @@ class _Driver:
                 await self._core.writer.run()
         except CHANNEL_ERRORS as exc:
             await self._hear_out()
-            self._lose(exc)
+            self.lost(exc)
         except Exception as exc:
-            self._lose(exc)
+            self.lost(exc)
             raise  # it is a bug in the channel
 
     async def _hear_out(self) -> None:
@@ -184,7 +175,7 @@ class _Driver:
             lambda: counters.messages_received, self._core.limits.shutdown_timeout
         )
 
-    def _lose(self, exc: Exception) -> None:
+    def lost(self, exc: Exception) -> None:
         """End the session, since its channel is lost and queued messages cannot leave."""
         # After a Goodbye it does not matter how the peer closes its socket.
         orderly = self._protocol.theirs is Half.LEAVING
@@ -207,18 +198,17 @@ class _Driver:
         5. Otherwise let the reader handle packets that have arrived. Then check for silence.
         """
         core, lifecycle = self._core, self._core.lifecycle
-        silence = _Silence(core)
         self._next_look = trio.current_time() + core.limits.handshake_timeout
         while not lifecycle.is_over:
             first = min(core.outgoing.first_to_expire, core.incoming.absent.first_to_expire)
-            first = min(first, self._next_look, core.answers.next_look)
+            first = min(first, self._next_look, self._next_look_for_answers)
             await lifecycle.watch(first, shield=self._shield)  # (1)
             now = trio.current_time()
             core.outgoing.abandon_late(now)  # (2)
             if core.incoming.refuse_late(now):
                 core.writer.write_now()
             lifecycle.stop_if_late(now)
-            if not lifecycle.is_over and now >= core.answers.next_look:
+            if not lifecycle.is_over and core.answers and now >= core.answers.next_look:
                 await two_turns()
                 core.answers.look()
             if lifecycle.is_over or now < self._next_look:
@@ -230,7 +220,8 @@ class _Driver:
             is_late = was_blocked(self._next_look, patience)  # (3)
             self._next_look = now + patience
             if is_late:
-                silence.listened = 0
+                if self._silence is not None:
+                    self._silence.listened = 0
                 continue
             if is_opening:  # (4)
                 text = f"no handshake within {core.limits.handshake_timeout:g} s"
@@ -238,7 +229,13 @@ class _Driver:
                 return
             await two_turns()  # (5)
             if not lifecycle.is_over:
-                self._next_look = now + silence.look()
+                self._silence = self._silence or _Silence(core)
+                self._next_look = now + self._silence.look()
+
+    @property
+    def _next_look_for_answers(self) -> float:
+        answers = self._core.answers
+        return math.inf if answers is None else answers.next_look
 
     async def _finish(self) -> None:
         """Wait for handlers, send the last messages and close the channel, in bounded time.
@@ -273,6 +270,28 @@ class _Driver:
             with trio.move_on_after(core.limits.shutdown_timeout, shield=True):
                 await self._channel.aclose()
 
+    # ── actions ──────────────────────────────────────────────────────────────────────────────
+
+    def act(self, event: Any) -> IncomingCall | None:
+        """Act on a message; return a call if its handler has to wait."""
+        return self._ACTIONS[type(event)](self, event)
+
+    _ACTIONS: ClassVar[Mapping[type[m.Message], Callable[[_Driver, Any], IncomingCall | None]]] = {
+        m.Request: lambda self, event: self._core.incoming.start_request(event),
+        m.Notification: lambda self, event: self._on_notification(event),
+        m.Cancel: lambda self, event: self._core.incoming.cancel(event),
+        m.Reply: lambda self, event: self._core.outgoing.finish(event),
+        m.ReplyErr: lambda self, event: self._core.outgoing.finish(event),
+        m.Hello: lambda self, event: self._on_hello(event),
+        m.Welcome: lambda self, _: self._check_open(),
+        m.Goodbye: lambda self, event: self._on_goodbye(event),
+        m.Pong: lambda self, event: self._core.on_pong(event),
+        m.Credit: lambda self, event: self._on_credit(event),
+        m.Item: lambda self, event: self._core.outgoing.item(event),
+        m.EndOfItems: lambda self, event: self._core.outgoing.end_of_items(event),
+        m.Started: lambda self, event: self._core.outgoing.started(event),
+    }
+
     # ── the handshake and the Goodbye ────────────────────────────────────────────────────────
 
     def _on_hello(self, message: m.Hello) -> None:
@@ -281,12 +300,14 @@ class _Driver:
             self._accept_peer()
         else:
             session = core.incoming.session
+            self._authenticating = trio.CancelScope()
             self._nursery.start_soon(self._authenticate, session, name="trio_rpc authenticate")
 
     async def _authenticate(self, session: Session) -> None:
         core = self._core
         authenticate = core.options.authenticate
         assert authenticate is not None  # noqa: S101 - checked by the caller
+        assert self._authenticating is not None  # noqa: S101 - made by the caller
         own_decimal_context()  # the other variables are this task's own already
         try:
             with self._authenticating:
@@ -323,9 +344,9 @@ class _Driver:
         core = self._core
         if self._protocol.ours is self._protocol.theirs is Half.OPEN:
             self._next_look = trio.current_time() + core.limits.keepalive_interval
-            if core.answers.is_watched:
+            if core.answers is not None:
                 core.answers.begin()
-            core.lifecycle.look_by(min(self._next_look, core.answers.next_look))
+            core.lifecycle.look_by(min(self._next_look, self._next_look_for_answers))
             self._reader.has_opened = core.lifecycle.when_open is None
             core.lifecycle.open()
 

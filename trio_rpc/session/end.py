@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
-
-import trio
+from typing import Literal, Protocol, TypeAlias
 
 from trio_rpc.channels.errors import EndDetail
+from trio_rpc.session.owner import Owner
 
 __all__ = ["ClosedEvent", "EndedBy", "SessionEnd", "check_reason"]
 
@@ -45,33 +43,41 @@ def check_reason(reason: object) -> None:
         raise TypeError(f"the reason must be a str, not {reason!r:.200}")
 
 
+class Ending(Protocol):
+    """The part of a session's lifecycle that its :class:`ClosedEvent` needs."""
+
+    is_closed: bool
+
+    async def wait_closed(self) -> None:
+        """Wait until the session is over and its channel closed."""
+
+    def record(self) -> SessionEnd:
+        """Return who ended the session, and why."""
+
+
 class ClosedEvent:
     """The end of one session, as an event; see :attr:`Session.closed`.
 
     Args:
-        event: is set at the end.
-        record: returns who ended the session, and why; called after the end.
-        check: raises RuntimeError if the session belongs to another Trio run.
+        ending: knows whether the session is closed, and who ended it.
+        owner: the Trio run that the session belongs to.
     """
 
-    __slots__ = ("_check", "_event", "_record")
+    __slots__ = ("_ending", "_owner")
 
-    def __init__(
-        self, event: trio.Event, record: Callable[[], SessionEnd], check: Callable[[], None]
-    ) -> None:
-        self._event = event
-        self._record = record
-        self._check = check
+    def __init__(self, ending: Ending, owner: Owner) -> None:
+        self._ending = ending
+        self._owner = owner
 
     def __repr__(self) -> str:
-        return f"<trio_rpc.ClosedEvent, {'set' if self._event.is_set() else 'not set'}>"
+        return f"<trio_rpc.ClosedEvent, {'set' if self._ending.is_closed else 'not set'}>"
 
     def is_set(self) -> bool:
         """Return whether the session is over and its channel closed."""
-        return self._event.is_set()
+        return self._ending.is_closed
 
     async def wait(self) -> SessionEnd:
         """Wait until the session is over and its channel closed; return who ended it, and why."""
-        self._check()
-        await self._event.wait()
-        return self._record()
+        self._owner.check()
+        await self._ending.wait_closed()
+        return self._ending.record()

@@ -190,14 +190,14 @@ def _kind(method: RemoteMethod | BoundMethod) -> str:
 
 
 def connection_states(
-    channel: trio.abc.Channel[bytes], lifecycle: Lifecycle, answers: Answers
+    channel: trio.abc.Channel[bytes], lifecycle: Lifecycle, answers: Answers | None
 ) -> ConnectionStates:
     """Iterate over the states of a session's connection; see :meth:`Session.connection_states`."""
     if isinstance(channel, ResumableChannel):
         states = channel.states()
     else:
         states = ConnectionStates(functools.partial(_state_of, lifecycle), lifecycle.wait_changed)
-    return states.while_answering(answers) if answers.is_watched else states
+    return states if answers is None else states.while_answering(answers)
 
 
 def _state_of(lifecycle: Lifecycle) -> ConnectionState | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import trio
 
@@ -25,16 +25,33 @@ from trio_rpc.session.session import Session
 from trio_rpc.util.contexts import copy_of
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 
-__all__ = ["LiveServices", "MakeServices"]
+__all__ = ["NO_READER", "LiveServices", "MakeServices", "Resumes"]
 
 MakeServices: TypeAlias = Callable[[Session], Services]
 """Makes the services of each session; all sessions may get the same ones."""
 
 
+class Resumes(Protocol):
+    """Begins calls that wait."""
+
+    def resume(self) -> None:
+        """Begin handlers whose Requests have waited, if they may."""
+
+
+class _NoReader:
+    """Stands for the reader of a session that is over, or has not begun."""
+
+    def resume(self) -> None:
+        pass
+
+
+NO_READER = _NoReader()
+
+
 class LiveServices:
     """The services of one session.
 
-    ``nursery`` and ``resume`` are set before the session begins.
+    ``nursery`` and ``reader`` are set before the session begins.
 
     Args:
         make: makes those that the session opens with.
@@ -54,7 +71,7 @@ class LiveServices:
     ) -> None:
         self.nursery: trio.Nursery
         """The nursery of the tasks that hold services."""
-        self.resume: Callable[[], None]
+        self.reader: Resumes = NO_READER
         """Begins calls that wait."""
         self._make: MakeServices | None = make
         self._now = NO_SERVICES
@@ -114,7 +131,7 @@ class LiveServices:
         self._use(services)
         if self._make is None:
             self._incoming.begin_calls_of(name)
-            self.resume()
+            self.reader.resume()
 
     def remove(self, key: str | Identifier[Any]) -> None:
         """Remove a service. Raises as :meth:`Session.remove` does."""
@@ -192,7 +209,7 @@ class LiveServices:
         """Drop the references to services, which may refer to the session. It is over."""
         self._make = None
         self._now = NO_SERVICES
-        self.resume = _nothing
+        self.reader = NO_READER
 
 
 class _EndOfCalls:

@@ -18,7 +18,7 @@ from trio_rpc.session.live_services import MakeServices
 from trio_rpc.session.options import SessionOptions, make_options
 from trio_rpc.session.session import Session
 from trio_rpc.session.streams.scopes import SCOPE, scope_method
-from trio_rpc.util.one_exception import one_exception
+from trio_rpc.util.one_exception import one_exception, raise_one
 from trio_rpc.util.places import catching
 
 __all__ = [
@@ -175,7 +175,7 @@ def cancelled_at_end(*cores: Core) -> Iterator[None]:
     for core in cores:
         core.lifecycle.when_closed = ended
     try:
-        if any(core.lifecycle.closed.is_set() for core in cores):
+        if any(core.lifecycle.is_closed for core in cores):
             ended()
         with catching(body):
             yield
@@ -184,7 +184,7 @@ def cancelled_at_end(*cores: Core) -> Iterator[None]:
             core.lifecycle.when_closed = None
     if body.cancelled_caught:
         error = next(
-            core.lifecycle.error(Fate.UNKNOWN) for core in cores if core.lifecycle.closed.is_set()
+            core.lifecycle.error(Fate.UNKNOWN) for core in cores if core.lifecycle.is_closed
         )
         try:
             raise error from error.__cause__  # not from our own Cancelled
@@ -218,8 +218,10 @@ async def run_in_this_task(core: Core) -> None:
 
     A cancellation ends the session. Raises as :func:`open_session` does.
     """
-    with one_exception():
+    try:
         async with trio.open_nursery() as nursery:
             await run(core, nursery)
+    except BaseException as exc:  # noqa: BLE001 - of a group, one exception is raised
+        raise_one(exc)
     if not core.lifecycle.stage.was_open:
         raise core.lifecycle.opening_error()

@@ -10,7 +10,9 @@ import threading
 
 from trio.lowlevel import current_root_task
 
-__all__ = ["Owner"]
+from trio_rpc.util.per_run import PerRun
+
+__all__ = ["Owner", "owner_of_sessions"]
 
 
 class Owner:
@@ -52,3 +54,11 @@ class Owner:
                 "from another thread, "
                 "use trio.from_thread.run()"
             )
+
+
+_of_this_run = PerRun("trio_rpc owner", lambda: Owner("this session"))
+
+
+def owner_of_sessions() -> Owner:
+    """Return the owner that all sessions of this Trio run share."""
+    return _of_this_run.get()

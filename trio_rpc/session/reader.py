@@ -33,8 +33,8 @@ The session is correct without these. Each saves some per cent of a call or of a
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
 
 import trio
 
@@ -48,6 +48,9 @@ from trio_rpc.wire import messages as m
 
 __all__ = ["Actions", "Reader", "two_turns"]
 
+# Looking a class up in its module takes longer than everything done with it.
+_REQUEST, _REPLY, _ITEM = m.Request, m.Reply, m.Item
+
 EVENTS_PER_TURN = 24
 """Messages after which the reader lets other tasks run; a packet can hold tens of thousands.
 
@@ -56,8 +59,28 @@ while this end reads the next messages. Reading a whole packet first made 64 cal
 back and forth in one block, with one end always idle, and took 1.7 times as long.
 """
 
-Actions = dict[type[m.Message], Callable[[Any], IncomingCall | None]]
-"""The action for each message. It returns a call if that call's handler has to wait."""
+
+class Actions(Protocol):
+    """The reader's owner, which acts on most messages."""
+
+    def act(self, event: Any) -> IncomingCall | None:
+        """Act on one message; return a call if its handler has to wait."""
+
+    def lost(self, exc: Exception) -> None:
+        """End the session, since its channel is lost."""
+
+
+class _NoActions:
+    """The actions of a session that is over, which cannot be lost."""
+
+    def act(self, event: Any) -> IncomingCall | None:
+        pass
+
+    def lost(self, exc: Exception) -> None:
+        pass
+
+
+_NO_ACTIONS = _NoActions()
 
 
 class Reader:
@@ -66,21 +89,13 @@ class Reader:
     Args:
         core: the session.
         nursery: the nursery of the tasks that read and run handlers.
-        actions: the action for each class of message.
-        lost: called when the channel is lost.
+        actions: acts on messages other than Request and Reply, and on a lost channel.
     """
 
-    def __init__(
-        self,
-        core: Core,
-        nursery: trio.Nursery,
-        actions: Actions,
-        lost: Callable[[Exception], None],
-    ) -> None:
+    def __init__(self, core: Core, nursery: trio.Nursery, actions: Actions) -> None:
         self._core = core
         self._nursery = nursery
         self._actions = actions
-        self._lost = lost
         self._left = EVENTS_PER_TURN
         self._scope: trio.CancelScope | None = None
         """The cancel scope of the task that reads."""
@@ -104,14 +119,13 @@ class Reader:
 
     def let_go(self) -> None:
         """Drop the references to this object. Nothing is read now, but handlers may still end."""
-        self._actions = {}
-        self._lost = _ignore
+        self._actions = _NO_ACTIONS
 
     async def _lead(self) -> None:
         """Read until a handler has to wait; then start another reader, and run that handler."""
         scope = trio.CancelScope(shield=self._core.incoming.is_cancelled)
         self._core.incoming.scope = self._scope = scope
-        if await self._handle(scope, self._read, self.start) is None:
+        if await self._handle(scope, Reader._read, Reader.start) is None:
             self._scope = None
 
     def resume(self) -> None:
@@ -125,7 +139,7 @@ class Reader:
             incoming.context.copy().run(start)  # not in the context of the task that made room
 
     async def _resume(self) -> None:
-        await self._handle(trio.CancelScope(), self._begin_waiting, self.resume)
+        await self._handle(trio.CancelScope(), Reader._begin_waiting, Reader.resume)
 
     async def _begin_waiting(self, scope: trio.CancelScope) -> IncomingCall | None:
         """Begin waiting handlers; return the first that has to wait again, or None."""
@@ -146,8 +160,8 @@ class Reader:
     async def _handle(
         self,
         scope: trio.CancelScope,
-        begin: Callable[[trio.CancelScope], Awaitable[IncomingCall | None]],
-        go_on: Callable[[], None],
+        begin: Callable[[Reader, trio.CancelScope], Awaitable[IncomingCall | None]],
+        go_on: Callable[[Reader], None],
     ) -> IncomingCall | None:
         """Begin handlers until one has to wait; call ``go_on``, which begins others; run it.
 
@@ -163,9 +177,9 @@ class Reader:
         call = result = None
         try:
             with scope:
-                call = await begin(scope)
+                call = await begin(self, scope)
                 if call is not None:
-                    go_on()
+                    go_on(self)
                     result = await incoming.finish(call)
         except BaseException as exc:
             if call is None:
@@ -173,7 +187,7 @@ class Reader:
                     # A bug in the channel, or in a function that makes services.
                     self._core.lifecycle.lose(exc)
                 else:
-                    go_on()  # (4)
+                    go_on(self)  # (4)
                 raise
             if not incoming.end_raised(call, exc):
                 raise
@@ -208,7 +222,7 @@ class Reader:
                         if not self._has_looked():
                             await receiver.receive()
                     except CHANNEL_ERRORS as exc:
-                        self._lost(exc)
+                        self._actions.lost(exc)
                         return None
                 core.incoming.now = receiver.arrived
                 was_alone = len(core.outgoing.calls) == 1
@@ -243,13 +257,23 @@ class Reader:
 
     def _act(self) -> IncomingCall | None:
         """Act on one turn's events; forget the packet when it has no more."""
-        lifecycle, receiver = self._core.lifecycle, self._core.receiver
+        core = self._core
+        lifecycle, receiver = core.lifecycle, core.receiver
+        incoming, outgoing = core.incoming, core.outgoing
         # After the end of the session nothing more is decoded.
-        events = () if lifecycle.is_over else receiver.events or ()
+        events: Iterable[Any] = () if lifecycle.is_over else receiver.events or ()
         for event in events:
             if lifecycle.is_over:
                 return None  # it crossed the end: no caller waits, and no handler may start
-            call = self._actions[type(event)](event)
+            kind, call = type(event), None
+            if kind is _REQUEST:
+                call = incoming.start_request(event)
+            elif kind is _REPLY:
+                outgoing.finish(event)
+            elif kind is _ITEM:
+                outgoing.item(event)
+            else:
+                call = self._actions.act(event)
             self._left -= 1
             if call is not None:
                 return call
@@ -258,7 +282,7 @@ class Reader:
                 return None
         receiver.events = None
         self._left = EVENTS_PER_TURN
-        self._core.outgoing.let_callers_in()
+        outgoing.let_callers_in()
         if lifecycle.stage.is_closing:
             lifecycle.activity_ended()  # the close may be waiting for this Reply
         return None
@@ -268,7 +292,3 @@ async def two_turns() -> None:
     """Wait two turns: all runnable tasks run, and then the tasks that they wake."""
     await trio.lowlevel.cancel_shielded_checkpoint()
     await trio.lowlevel.cancel_shielded_checkpoint()
-
-
-def _ignore(_exc: Exception) -> None:
-    """Do nothing, since a session that is over cannot be lost."""

@@ -18,6 +18,7 @@ from trio_rpc.errors import Fate
 from trio_rpc.protocol.hello import session_id
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.interfaces import Identifier, name_and_interface
+from trio_rpc.services.item_stream import ItemStream
 from trio_rpc.services.proxies import Proxy, RemoteMethod, remote_method
 from trio_rpc.session.calls.context import outgoing_metadata
 from trio_rpc.session.calls.filters import Proceed, call_filtered, filtered
@@ -114,7 +115,7 @@ class Session:
         proxy = self._proxies.get(key)
         if proxy is None:
             proxy = Proxy(self, name, interface)
-            if not self._core.lifecycle.closed.is_set():
+            if not self._core.lifecycle.is_closed:
                 self._proxies[key] = proxy
         return proxy
 
@@ -164,7 +165,7 @@ class Session:
     @overload
     def stream(
         self, method: str, /, *args: Any, **kwargs: Any
-    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Any]]: ...
+    ) -> AbstractAsyncContextManager[ItemStream[Any]]: ...
     @overload
     def stream(
         self,
@@ -172,14 +173,13 @@ class Session:
         /,
         *args: Any,
         **kwargs: Any,
-    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[T]]: ...
+    ) -> AbstractAsyncContextManager[ItemStream[T]]: ...
     def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Open a stream of the other end: ``async with session.stream("ticks") as ticks``.
 
-        Iterate over the stream with ``async for``, or take items one by one with ``receive()``. The
-        generator is paused when this end is slow: ``limits.stream_items`` and
-        ``limits.stream_bytes`` bound how far it may run ahead. An exception of the generator is
-        raised after the items that preceded it. The generator has been closed when the block ends.
+        The block gets an :class:`ItemStream`. The generator is paused when this end is slow:
+        ``limits.stream_items`` and ``limits.stream_bytes`` bound how far it may run ahead. Its
+        exception is raised after the items that preceded it. It is closed when the block ends.
 
         Args:
             method: its full name, or a stream of a proxy; ``proxy.ticks("BTC")`` does the same.
@@ -409,8 +409,8 @@ class Session:
             ...     async for state in session.connection_states():
             ...         print(state.value)
         """
-        self._core.owner.check()
         core = self._core
+        core.owner.check()
         return connection_states(core.channel, core.lifecycle, core.answers)
 
     # ── serving ──────────────────────────────────────────────────────────────────────────────
@@ -486,8 +486,7 @@ class Session:
     @property
     def closed(self) -> ClosedEvent:
         """The end of the session as an event: ``closed.is_set()``, ``await closed.wait()``."""
-        core = self._core
-        return ClosedEvent(core.lifecycle.closed, core.lifecycle.record, core.owner.check)
+        return ClosedEvent(self._core.lifecycle, self._core.owner)
 
     def let_go(self) -> None:
         """Drop the references to this object, once the session is over.

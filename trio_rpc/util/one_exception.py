@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import NoReturn
 
 import trio
 
-__all__ = ["one_exception", "raise_alone"]
+__all__ = ["one_exception", "raise_alone", "raise_one"]
 
 
 def one_exception() -> AbstractContextManager[list[BaseException]]:
@@ -42,12 +42,25 @@ class _OneException:
     ) -> None:
         if exc is None:
             return
-        failure = _choose(exc, self._body)
         try:
-            raise_alone(failure)
+            raise_one(exc, self._body)
         finally:
             self._body.clear()
-            del failure, exc, _traceback  # they hold this frame
+            del exc, _traceback  # they hold this frame
+
+
+def raise_one(exc: BaseException, body: Sequence[BaseException] = ()) -> NoReturn:
+    """Raise the one exception of a nursery's group, as :func:`one_exception` does.
+
+    Args:
+        exc: the exception that the nursery has raised.
+        body: the exception of the nursery's own block, if it has raised one.
+    """
+    failure = _choose(exc, [*body])
+    try:
+        raise_alone(failure)
+    finally:
+        del failure, exc, body  # they hold this frame
 
 
 def raise_alone(exc: BaseException) -> NoReturn:

@@ -25,6 +25,8 @@ WORTH = 16 * 1024
 REACH = 8
 """The most bytes of a packet that are reserved for each byte of it that has arrived."""
 
+_NO_SPACE = memoryview(b"")
+
 
 def prefix(packet: Sized) -> bytes:
     """Return the length prefix of a packet. Raises ValueError for an empty packet."""
@@ -60,8 +62,8 @@ class FrameReader:
         while (packet := reader.next_frame()) is not None:
             ...
 
-    The reader keeps each piece as it was fed and copies it once, into its packet. A piece that is
-    exactly one packet is not copied at all. A length alone reserves no memory.
+    The reader keeps each piece as it was fed and copies it once, into its packet. A length alone
+    reserves no memory.
 
     When part of a large packet has arrived, the rest can be read straight into the packet::
 
@@ -74,25 +76,37 @@ class FrameReader:
     def __init__(self, max_frame: int) -> None:
         """``max_frame``: bytes of the largest packet that is accepted."""
         self._max_frame = max_frame
-        self._pieces: deque[bytes] = deque()
+        # None while nothing is buffered: an empty deque has memory for 64 pieces.
+        self._pieces: deque[bytes] | None = None
         self._start = 0  # where the unread part of the first piece begins
         self._have = 0  # unread bytes in all pieces
         self._length = 0  # of the frame whose prefix has been read; 0 before that
         # The whole of that packet, and where the rest of it goes. A BytesIO hands out the bytes
         # that were written to its buffer without a copy.
         self._whole: BytesIO | None = None
-        self._space = memoryview(b"")
+        self._space = _NO_SPACE
 
     def feed(self, data: bytes) -> None:
         """Add bytes that have arrived."""
         if not data:
             return
+        if self._pieces is None:
+            self._pieces = deque()
         self._pieces.append(data)
         self._have += len(data)
         if len(self._pieces) > MANY_PIECES and self._have < len(self._pieces) * SMALL_PIECE:
             whole = b"".join(self._pieces)
             self._pieces.clear()
             self._pieces.append(whole)
+
+    def first_of(self, data: bytes) -> bytes | None:
+        """Add bytes that have arrived; return the next whole packet, as :meth:`next_frame` does."""
+        if not self._have and not self._length:
+            size = len(data) - PREFIX  # most often the data is exactly one packet
+            if 0 < size <= self._max_frame and int.from_bytes(data[:PREFIX], "big") == size:
+                return data[PREFIX:]
+        self.feed(data)
+        return self.next_frame()
 
     def next_frame(self) -> bytes | None:
         """Return the next whole packet, or None if it has not arrived.
@@ -102,10 +116,6 @@ class FrameReader:
         if not self._length:
             if self._have < PREFIX:
                 return None
-            if not self._start and self._have == len(self._pieces[0]):
-                packet = self._sole_frame(self._pieces[0])
-                if packet is not None:
-                    return packet
             self._length = frame_length(self._peek(), self._max_frame)
             self._take(PREFIX)
         if self._have < self._length:
@@ -114,7 +124,8 @@ class FrameReader:
             packet = self._take(self._length)
         else:
             self._space.release()
-            packet, self._whole, self._have = self._whole.getvalue(), None, 0
+            packet = self._whole.getvalue()
+            self._whole, self._have, self._space = None, 0, _NO_SPACE
         self._length = 0
         return packet
 
@@ -142,15 +153,6 @@ class FrameReader:
         self._space, filled = self._space[count:], self._space
         filled.release()
 
-    def _sole_frame(self, data: bytes) -> bytes | None:
-        """Accept a piece that is exactly one packet, as most are."""
-        length = int.from_bytes(data[:PREFIX], "big")
-        if PREFIX + length != len(data) or not 0 < length <= self._max_frame:
-            return None
-        self._pieces.clear()
-        self._have = 0
-        return data[PREFIX:]
-
     @property
     def partial(self) -> bool:
         """Whether a frame is incomplete: if the stream ends here, data is lost."""
@@ -158,35 +160,46 @@ class FrameReader:
 
     def _peek(self) -> bytes:
         """Return the first bytes, at least a prefix, without removing them."""
-        head = self._pieces[0][self._start : self._start + PREFIX]
+        pieces = self._buffered
+        head = pieces[0][self._start : self._start + PREFIX]
         if len(head) == PREFIX:
             return head
-        rest = list(self._pieces)[1:PREFIX]  # none is empty, so these hold enough
+        rest = list(pieces)[1:PREFIX]  # none is empty, so these hold enough
         return head + b"".join(rest)
 
     def _take(self, size: int) -> bytes:
         """Remove and return the first bytes."""
+        pieces = self._buffered
         self._have -= size
-        first = self._pieces[0]
+        first = pieces[0]
         end = self._start + size
         if end < len(first):
             taken = first[self._start : end]
             self._start = end
             return taken
         if self._start:
-            self._pieces[0] = first[self._start :]
+            pieces[0] = first[self._start :]
             self._start = 0
-        return self._take_pieces(size)
+        taken = self._take_pieces(pieces, size)
+        if not pieces:
+            self._pieces = None
+        return taken
 
-    def _take_pieces(self, size: int) -> bytes:
+    def _take_pieces(self, pieces: deque[bytes], size: int) -> bytes:
         """Join pieces, and part of the last one, into the next ``size`` bytes."""
-        if len(self._pieces[0]) == size:
-            return self._pieces.popleft()
+        if len(pieces[0]) == size:
+            return pieces.popleft()
         parts = []
-        while size and len(self._pieces[0]) <= size:
-            parts.append(self._pieces.popleft())
+        while size and len(pieces[0]) <= size:
+            parts.append(pieces.popleft())
             size -= len(parts[-1])
         if size:
-            parts.append(self._pieces[0][:size])
+            parts.append(pieces[0][:size])
             self._start = size
         return b"".join(parts)
+
+    @property
+    def _buffered(self) -> deque[bytes]:
+        """The pieces, of which there is at least one."""
+        assert self._pieces is not None  # noqa: S101 - only asked for bytes that have arrived
+        return self._pieces

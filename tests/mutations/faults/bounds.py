@@ -233,8 +233,8 @@ FAULTS = (
     fault(
         "an interval in which this program was blocked counts as silence",
         "session/driver.py",
-        "                silence.listened = 0\n                continue\n",
-        "                silence.listened = 0\n",
+        "                    self._silence.listened = 0\n                continue\n",
+        "                    self._silence.listened = 0\n",
         "session/test_opening.py",
     ),
     fault(
@@ -247,8 +247,8 @@ FAULTS = (
     fault(
         "a peer is lost although this program was blocked while it listened for the answer",
         "session/driver.py",
-        "                silence.listened = 0\n",
-        "",
+        "                    self._silence.listened = 0\n",
+        "                    pass\n",
         "session/test_opening.py",
     ),
     fault(
@@ -333,8 +333,8 @@ FAULTS = (
     fault(
         "packets of a byte stream share one packet_timeout",
         "channels/stream.py",
-        "        self._timer.renew()\n",
-        "",
+        "        self._timer = None\n        return packet\n",
+        "        return packet\n",
         "channels/test_stream.py",
     ),
     fault(
@@ -443,8 +443,8 @@ FAULTS = (
     fault(
         "packet_timeout does not apply to a channel made by the user",
         "channels/stream.py",
-        "        self._timer = PacketTimer(packet_timeout)\n",
-        "        self._timer = PacketTimer(DEFAULT_LIMITS.packet_timeout)\n",
+        "PacketTimer(self._packet_timeout)",
+        "PacketTimer(DEFAULT_LIMITS.packet_timeout)",
         "channels/test_channel_bounds.py::test_the_packet_timeout_of_a_users_own_stream_channel_bounds_its_session",
     ),
     fault(
@@ -628,7 +628,7 @@ FAULTS = (
     fault(
         "a task that waits is not woken by a packet that is written at once",
         "channels/packet_writer.py",
-        "        else:\n            self._progressed()\n",
+        "        else:\n            self._source.progressed()\n",
         "",
         "session/test_writer.py",
     ),

@@ -187,7 +187,7 @@ FAULTS = (
     fault(
         "law 5: a caller gets an error for its own deadline",
         "session/calls/outgoing.py",
-        '            if code == "deadline":\n                await _wait_for_own_deadline(call)\n',
+        '            if code == "deadline":\n                await wait_for_own_deadline(call)\n',
         "",
         LAWS,
     ),
@@ -287,7 +287,7 @@ FAULTS = (
     fault(
         "law 10: two tasks write packets at the same time",
         "channels/stream.py",
-        "return not self._guard.sending.is_held and self._transport.write_nowait(value)",
+        "return not self._guard.is_sending and self._transport.write_nowait(value)",
         "return self._transport.write_nowait(value)",
         "channels/test_stream.py",
         "session/test_laws_edges.py",
@@ -303,7 +303,7 @@ FAULTS = (
     fault(
         "law 11: the reader waits for handlers",
         "session/reader.py",
-        "                if call is not None:\n                    go_on()\n",
+        "                if call is not None:\n                    go_on(self)\n",
         "                if call is not None:\n                    pass\n",
         ORDER,
         hangs=True,
@@ -311,7 +311,7 @@ FAULTS = (
     fault(
         "law 11: calls are sent without credit",
         "session/calls/outgoing.py",
-        "        if not self._calls.is_free:\n            await self._wait_for_credit(context)\n        call = self._begin(method, args, kwargs, context, deadline, remote_scope, view)  # (2)\n        if abandon_on_cancel",
+        "        if not self._may_call:\n            await self._wait_for_credit(context)\n        call = self._begin(method, args, kwargs, context, deadline, remote_scope, view)  # (2)\n        if abandon_on_cancel",
         "        call = self._begin(method, args, kwargs, context, deadline, remote_scope, view)  # (2)\n        if abandon_on_cancel",
         ORDER,
     ),
@@ -335,8 +335,8 @@ FAULTS = (
     fault(
         "law 11: the late end of an abandoned call does not admit a waiting caller",
         "session/reader.py",
-        "        self._core.outgoing.let_callers_in()\n",
-        "",
+        "        outgoing.let_callers_in()\n        if lifecycle",
+        "        if lifecycle",
         "session/test_laws_edges.py",
     ),
     # ── 12: everything is bounded ──
@@ -467,7 +467,7 @@ FAULTS = (
     ),
     fault(
         "law 15: a started value that cannot be decoded has no fate",
-        "session/calls/outgoing.py",
+        "session/calls/outgoing_call.py",
         "        raise DecodeError(message.problem, fate=Fate.STOPPED)\n    convert",
         "        raise DecodeError(message.problem)\n    convert",
         "session/test_task_status.py",
@@ -475,7 +475,7 @@ FAULTS = (
     ),
     fault(
         "law 15: a result of the wrong type has no fate",
-        "session/calls/outgoing.py",
+        "session/calls/outgoing_call.py",
         "        exc.fate = Fate.STOPPED  # the handler has returned, or called started()\n",
         "",
         BOUNDS,
@@ -484,8 +484,8 @@ FAULTS = (
     fault(
         "law 16: notify is not a checkpoint",
         "session/calls/outgoing.py",
-        "        await trio.lowlevel.checkpoint()\n        context = call_context(self.session, self.protocol.incoming)\n        if not self._notifications.is_free:",
-        "        context = call_context(self.session, self.protocol.incoming)\n        if not self._notifications.is_free:",
+        "        await trio.lowlevel.checkpoint()\n        context = call_context(self.session, self.protocol.incoming)\n        if self._notifications is None",
+        "        context = call_context(self.session, self.protocol.incoming)\n        if self._notifications is None",
         BOUNDS,
     ),
     fault(
@@ -499,8 +499,8 @@ FAULTS = (
     fault(
         "law 16: aclose, cancelled, leaves the session open",
         "session/lifecycle.py",
-        "            await self.closed.wait()\n        finally:\n            self.stop()\n",
-        "            await self.closed.wait()\n        finally:\n            pass\n",
+        "            await self.wait_closed()\n        finally:\n            self.stop()\n",
+        "            await self.wait_closed()\n        finally:\n            pass\n",
         BOUNDS,
     ),
     # ── 17: no block outlives its session ──

@@ -28,7 +28,7 @@ FAULTS = (
     fault(
         "send_nowait overtakes a packet that waits for room",
         CHANNEL,
-        "            or self._guard.sending.is_held\n            or self._sending.locked()\n",
+        "            or self._guard.is_sending\n            or self._sending.locked()\n",
         "            or self._sending.locked()\n",
         TURNS,
     ),

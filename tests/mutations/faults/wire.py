@@ -222,7 +222,7 @@ FAULTS = (
     fault(
         "an empty LastPiece does not withdraw its message",
         "protocol/protocol.py",
-        "            self._pieces.drop()\n            return None\n",
+        "            pieces.drop()\n            return None\n",
         "            return None\n",
         "protocol/test_protocol_bad_input.py",
     ),

@@ -68,7 +68,8 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             trio.ClosedResourceError: this end is closed, or was closed while waiting.
             trio.BusyResourceError: another task is sending.
         """
-        with self._guard.sending:
+        self._guard.begin_sending()
+        try:
             self._check_send(value)
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
@@ -79,6 +80,8 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             self._driver.send(self._box, value)
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
+        finally:
+            self._guard.is_sending = False
 
     def send_nowait(self, value: bytes) -> bool:
         """Queue one packet if none waits and no task is sending; return whether it was taken.
@@ -90,7 +93,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             Exception: the same errors as :meth:`send`.
         """
         self._check_send(value)
-        if self._guard.sending.is_held or self._box.state.packet is not None:
+        if self._guard.is_sending or self._box.state.packet is not None:
             return False
         self._driver.send_now(self._box, value)
         return True
@@ -152,7 +155,8 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is receiving.
             DecodeError: the other end has sent a packet of more than ``limits.max_packet`` bytes.
         """
-        with self._guard.receiving:
+        self._guard.begin_receiving()
+        try:
             self._accept()
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
@@ -165,6 +169,8 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return packet
+        finally:
+            self._guard.is_receiving = False
 
     async def _wait_for_packet(self) -> None:
         if not self._box.is_midway:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import TypeAlias
 
 import trio
@@ -156,8 +155,9 @@ class Driver:
         self._ended = trio.Event()
         self._greeted = trio.Event()
         self._openers = trio.lowlevel.ParkingLot()
-        self._writer = PacketWriter(carrier, self, _nothing)
+        self._writer = PacketWriter(carrier, self)
         self._draining = trio.CancelScope()
+        self._tasks: trio.Nursery
 
     # ── for channels ─────────────────────────────────────────────────────────────────────────
 
@@ -259,9 +259,8 @@ class Driver:
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(self._read, name="trio_rpc forwarding reader")
-                self._writer.start(
-                    partial(tasks.start_soon, self._write, name="trio_rpc forwarding writer")
-                )
+                self._tasks = tasks
+                self._writer.start(self)
                 self._wake_writer()  # there is a Hello
                 tasks.start_soon(self._watch, name="trio_rpc forwarding watch")
                 try:
@@ -275,6 +274,10 @@ class Driver:
         # them.
         self._on_open = _ignore
         self._writer.let_go()
+
+    def start_writer(self) -> None:
+        """Start the task that writes."""
+        self._tasks.start_soon(self._write, name="trio_rpc forwarding writer")
 
     def stop(self) -> None:
         """End the driver, because the block is over."""
@@ -333,6 +336,9 @@ class Driver:
 
     def hold(self, size: int) -> None:
         """Do nothing: the carrier holds one packet at most."""
+
+    def progressed(self) -> None:
+        """Do nothing: senders are woken when their packets are taken."""
 
     async def _read(self) -> None:
         try:

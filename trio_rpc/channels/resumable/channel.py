@@ -149,7 +149,8 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is sending.
         """
         self._check_send(value)
-        with self._guard.sending:
+        self._guard.begin_sending()
+        try:
             await trio.lowlevel.checkpoint_if_cancelled()
             while not self._resumption.has_room:
                 await self._changed.wait()
@@ -159,6 +160,8 @@ class ResumableChannel(trio.abc.Channel[bytes]):
                 frame = self._resumption.frame(value)
                 self._resumption.keep(value)
                 await self._pass(frame)
+        finally:
+            self._guard.is_sending = False
 
     def send_nowait(self, value: bytes) -> bool:
         """Send one packet if that needs no waiting, and return whether it was taken.
@@ -174,7 +177,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         if (
             outlet is None
             or outlet.now is None
-            or self._guard.sending.is_held
+            or self._guard.is_sending
             or self._sending.locked()
             or not self._resumption.has_room
         ):
@@ -216,12 +219,15 @@ class ResumableChannel(trio.abc.Channel[bytes]):
             trio.BusyResourceError: another task is receiving.
             DecodeError: the other end violated the protocol.
         """
-        with self._guard.receiving:
+        self._guard.begin_receiving()
+        try:
             self._check_open()
             try:
                 return await self._receive()
             finally:
                 self._hand_over()
+        finally:
+            self._guard.is_receiving = False
 
     async def _receive(self) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -505,7 +511,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
     async def _see_all_arrive(self) -> None:
         with suppress(trio.BrokenResourceError, DecodeError):
             while not self._has_all_arrived:
-                await (self._changed.wait() if self._guard.receiving.is_held else self._pull())
+                await (self._changed.wait() if self._guard.is_receiving else self._pull())
 
     def _hand_over(self) -> None:
         """Wake ``aclose``, if it waits, so that it receives the remaining acknowledgements."""
@@ -549,7 +555,7 @@ class ResumableChannel(trio.abc.Channel[bytes]):
         if self._resumption.is_ack_due:
             self._ack_wanted.set()
         if self._resumption.unconfirmed < before and (
-            self._guard.sending.is_held or self._stage is not _Stage.OPEN
+            self._guard.is_sending or self._stage is not _Stage.OPEN
         ):
             self._wake()
         return packet

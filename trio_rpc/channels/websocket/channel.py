@@ -129,13 +129,15 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         self._guard.check_open()
         if not value:
             raise ValueError("a packet has at least one byte")
-        with self._guard.sending:
-            try:
-                await self._websocket.send_message(value)
-            except trio_websocket.ConnectionClosed:
-                if self._guard.is_closed:
-                    raise closed_error() from None
-                raise self._broken() from self._stream.failure
+        self._guard.begin_sending()
+        try:
+            await self._websocket.send_message(value)
+        except trio_websocket.ConnectionClosed:
+            if self._guard.is_closed:
+                raise closed_error() from None
+            raise self._broken() from self._stream.failure
+        finally:
+            self._guard.is_sending = False
 
     async def receive(self) -> bytes:
         """Return the next packet. If cancelled, no packet is lost.
@@ -150,13 +152,15 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
             DecodeError: a packet is too large, is text, or is empty, or the frames are malformed.
         """
         self._guard.check_open()
-        with self._guard.receiving:
-            try:
-                message = await self._websocket.get_message()
-            except trio_websocket.ConnectionClosed as exc:
-                # The library closes its queue at this end only if a message is too large.
-                ours = isinstance(exc.__context__, trio.ClosedResourceError)
-                raise self._end(ours=ours) from self._stream.failure
+        self._guard.begin_receiving()
+        try:
+            message = await self._websocket.get_message()
+        except trio_websocket.ConnectionClosed as exc:
+            # The library closes its queue at this end only if a message is too large.
+            ours = isinstance(exc.__context__, trio.ClosedResourceError)
+            raise self._end(ours=ours) from self._stream.failure
+        finally:
+            self._guard.is_receiving = False
         self._stream.unread = 0
         if not isinstance(message, bytes):
             self._close_with = UNSUPPORTED, "packets are binary"
@@ -171,7 +175,7 @@ class WebSocketChannel(trio.abc.Channel[bytes]):
         first, self._guard.is_closed = not self._guard.is_closed, True
         try:
             # While another task sends, a Close frame would have to wait for its frame.
-            if first and not self._guard.sending.is_held:
+            if first and not self._guard.is_sending:
                 with self._close_handshake:
                     await self._websocket.aclose(*self._close_with)
         finally:

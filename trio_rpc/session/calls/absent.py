@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from typing import TypeAlias
 
 from trio_rpc.services.interfaces import RESERVED, is_service_name
@@ -11,7 +10,7 @@ from trio_rpc.services.registration import service_of
 from trio_rpc.services.tables import Table
 from trio_rpc.wire import messages as m
 
-__all__ = ["Arrived", "CallsOfAbsentServices"]
+__all__ = ["NO_CALLS", "Arrived", "CallsOfAbsentServices"]
 
 Arrived: TypeAlias = tuple[m.Request | m.Notification, float]
 """A message, and the time of its arrival."""
@@ -29,7 +28,7 @@ class CallsOfAbsentServices:
     """
 
     def __init__(self, patience: float, most: int) -> None:
-        self.waiting: OrderedDict[int, Arrived] = OrderedDict()
+        self.waiting: dict[int, Arrived] = {}
         self._patience = patience
         self._most = most
 
@@ -87,3 +86,7 @@ class CallsOfAbsentServices:
         for number, _ in found:
             del self.waiting[number]
         return found
+
+
+NO_CALLS = CallsOfAbsentServices(0.0, 0)
+"""Keeps no calls: shared by all sessions in which none waits."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import trio
 from trio.lowlevel import Abort
 
-__all__ = ["UNLIMITED", "Admission"]
+__all__ = ["OPEN", "UNLIMITED", "Admission"]
 
 UNLIMITED = sys.maxsize
 
@@ -64,5 +64,13 @@ class Admission:
 
     def open(self) -> None:
         """Admit every task from now on."""
-        self._room = lambda: UNLIMITED
+        self._room = _unlimited
         self.let_in()
+
+
+def _unlimited() -> int:
+    return UNLIMITED
+
+
+OPEN = Admission(_unlimited)
+"""Admits every task, so no task ever waits in it."""

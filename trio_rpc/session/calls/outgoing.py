@@ -22,16 +22,14 @@ from trio_rpc.errors import (
     Fate,
     LocalProtocolError,
     Overloaded,
-    RemoteCancelled,
 )
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import OutgoingState
-from trio_rpc.services.converters import Convert
 from trio_rpc.services.error_maps import from_error
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
-from trio_rpc.session.calls.admission import UNLIMITED, Admission
+from trio_rpc.session.calls.admission import OPEN, UNLIMITED, Admission
 from trio_rpc.session.calls.callbacks import lend, not_lent
 from trio_rpc.session.calls.context import add_place, call_context
 from trio_rpc.session.calls.incoming_call import IncomingCall
@@ -42,9 +40,12 @@ from trio_rpc.session.calls.outgoing_call import (
     Listener,
     OutgoingCall,
     RaiseCancel,
+    converted,
     raise_cancelled,
     reason_of,
     split_task_status,
+    started_value,
+    wait_for_own_deadline,
 )
 from trio_rpc.session.io.receiver import Receiver
 from trio_rpc.session.io.writer import Writer
@@ -90,7 +91,7 @@ class OutgoingCalls:
         self.session: object | None = None
         self.calls: dict[int, OutgoingCall] = {}
         self.limits = limits
-        self.check_run = owner.check
+        self._owner = owner
         self.protocol = protocol
         self.writer = writer
         self._functions = NO_FUNCTIONS
@@ -100,10 +101,14 @@ class OutgoingCalls:
         self._receiver = receiver
         self._complaints = complaints
         self._name = name
-        self._calls = Admission(self._room_for_calls)
-        self._notifications = Admission(self._room_for_notifications)
-        self._room = Admission(lambda: UNLIMITED if self.has_room() else 0)
-        self._queues = (self._calls, self._notifications, self._room)
+        # Made when a task has to wait for the first time, since most sessions are idle.
+        self._calls: Admission | None = None
+        self._notifications: Admission | None = None
+        self._room: Admission | None = None
+
+    def check_run(self) -> None:
+        """Raise RuntimeError outside of the run in which calls may be made."""
+        self._owner.check()
 
     def is_cancelling(self, call: OutgoingCall) -> bool:
         """Return whether Cancel has been sent for a call that has not ended."""
@@ -132,6 +137,14 @@ class OutgoingCalls:
     def _room_for_notifications(self) -> int:
         return self.protocol.notification_credit if self.has_room() else 0
 
+    def _room_for_items(self) -> int:
+        return UNLIMITED if self.has_room() else 0
+
+    @property
+    def _queues(self) -> list[Admission]:
+        queues = (self._calls, self._notifications, self._room)
+        return [queue for queue in queues if queue is not None]
+
     @property
     def waiting(self) -> int:
         """The number of callers that wait for credit or room."""
@@ -139,14 +152,23 @@ class OutgoingCalls:
 
     def let_in(self) -> None:
         """Wake the callers that wait, since there may be credit or room."""
-        for queue in self._queues:
-            if queue.tasks:  # this is asked for each packet, and costs less than a call
+        for queue in (self._calls, self._notifications, self._room):
+            if queue is not None and queue.tasks:
                 queue.let_in()
 
     async def wait_for_room(self) -> None:
         """Wait while the queue has no room. A checkpoint only if it waits."""
+        if self._room is None:
+            if self.has_room():
+                return
+            self._room = Admission(self._room_for_items)
         if not self._room.is_free:
             await self._room.wait()
+
+    @property
+    def _may_call(self) -> bool:
+        """Whether a call may be made now, without overtaking others."""
+        return self._room_for_calls() > 0 if self._calls is None else self._calls.is_free
 
     # ── calling ──────────────────────────────────────────────────────────────────────────────
 
@@ -189,7 +211,7 @@ class OutgoingCalls:
         context = call_context(self.session, self.protocol.incoming)
         if callback is not None or remote_scope is not None:
             context = add_place(context, callback, remote_scope)
-        if not self._calls.is_free:
+        if not self._may_call:
             await self._wait_for_credit(context)
         call = self._begin(method, args, kwargs, context, deadline, remote_scope, view)  # (2)
         if abandon_on_cancel:
@@ -214,7 +236,7 @@ class OutgoingCalls:
         convert = method.convert
         if convert is None:
             return answer.result
-        return _converted(convert, answer.result, self.limits.max_nodes)
+        return converted(convert, answer.result, self.limits.max_nodes)
 
     # If Ctrl-C interrupted this between taking a Reply and recording it, it would wait forever.
     @trio.lowlevel.enable_ki_protection
@@ -258,7 +280,7 @@ class OutgoingCalls:
         if method.kind.is_opened:
             first = [self.limits.stream_items, self.limits.stream_bytes]
             context = {**(context or {}), "stream": first}
-        if not self._calls.is_free:
+        if not self._may_call:
             await self._wait_for_credit(context)
         deadline = trio.current_effective_deadline()
         call = self._begin(method, args, kwargs, context, deadline, remote_scope, view)
@@ -356,6 +378,7 @@ class OutgoingCalls:
             # The calls that hold the credit may be waiting for this very call, perhaps in handlers
             # of the other end. Two ends that call each other and call back would wait forever.
             raise Overloaded("no credit is left for a nested call, and waiting might never end")
+        self._calls = self._calls or Admission(self._room_for_calls)
         await self._calls.wait()
 
     async def notify(
@@ -369,7 +392,9 @@ class OutgoingCalls:
         self.check_run()
         await trio.lowlevel.checkpoint()
         context = call_context(self.session, self.protocol.incoming)
-        if not self._notifications.is_free:
+        if self._notifications is None and not self._room_for_notifications():
+            self._notifications = Admission(self._room_for_notifications)
+        if self._notifications is not None and not self._notifications.is_free:
             await self._notifications.wait()
         self._notify(method, args, kwargs, context, view)
         self.writer.send()
@@ -400,7 +425,7 @@ class OutgoingCalls:
 
         Called after each packet: the late end of an abandoned call frees credit without an event.
         """
-        if self._calls.tasks:
+        if self._calls is not None and self._calls.tasks:
             self._calls.let_in()
 
     def fail_all(self) -> None:
@@ -412,6 +437,7 @@ class OutgoingCalls:
             call.end(Failure(fate, functools.partial(self._lifecycle.error, fate)))
         for queue in self._queues:
             queue.open()
+        self._calls = self._notifications = self._room = OPEN
 
     def let_go(self) -> None:
         """Drop the references to this object. The session is over, and calls only raise."""
@@ -501,7 +527,7 @@ class OutgoingCalls:
         call = self.calls[message.id]
         call.is_running = True
         try:
-            value = _started_value(call.method, message, self.limits.max_nodes)
+            value = started_value(call.method, message, self.limits.max_nodes)
         except DecodeError as exc:
             self.drop(call, "the started value does not fit its annotation")
             make = functools.partial(DecodeError, *exc.args, fate=exc.fate)
@@ -552,7 +578,7 @@ class OutgoingCalls:
             if code in _CANCELLED_CODES and call.raise_cancel is not None:
                 raise_cancelled(call)
             if code == "deadline":
-                await _wait_for_own_deadline(call)
+                await wait_for_own_deadline(call)
             return answer
         if call.raise_cancel is not None:
             raise_cancelled(call)
@@ -569,31 +595,3 @@ def _raise(exc: BaseException) -> NoReturn:
 
 def _never_aborts(_raise_cancel: RaiseCancel) -> Abort:
     return Abort.FAILED  # the callbacks that it waits for have been cancelled
-
-
-def _started_value(method: RemoteMethod, message: m.Started, most: int) -> Any:
-    if message.problem is not None:
-        raise DecodeError(message.problem, fate=Fate.STOPPED)
-    convert = method.converters.started
-    return message.value if convert is None else _converted(convert, message.value, most)
-
-
-def _converted(convert: Convert, value: object, most: int) -> Any:
-    try:
-        return convert(value, most)
-    except DecodeError as exc:
-        exc.fate = Fate.STOPPED  # the handler has returned, or called started()
-        raise
-
-
-async def _wait_for_own_deadline(call: OutgoingCall) -> NoReturn:
-    """Wait until the caller's own scope ends the call, since its deadline has passed (law 5).
-
-    Clocks drift and messages take time, so the handler's copy of the deadline can pass first.
-    """
-    if call.deadline != math.inf:
-        await trio.sleep_until(call.deadline)
-        await trio.lowlevel.checkpoint()
-    raise RemoteCancelled(
-        "the deadline that was sent with this call has passed, and this end has moved its own since"
-    )

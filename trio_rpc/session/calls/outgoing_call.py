@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import trio
 from trio.lowlevel import Abort, reschedule
 
-from trio_rpc.errors import Fate, LocalProtocolError, RpcError
+from trio_rpc.errors import DecodeError, Fate, LocalProtocolError, RemoteCancelled, RpcError
+from trio_rpc.services.converters import Convert
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.services.signatures import TASK_STATUS
 from trio_rpc.services.tables import BoundMethod
@@ -28,10 +29,13 @@ __all__ = [
     "OutgoingCall",
     "RaiseCancel",
     "RunningCallback",
+    "converted",
     "describe_exception",
     "raise_cancelled",
     "reason_of",
     "split_task_status",
+    "started_value",
+    "wait_for_own_deadline",
 ]
 
 NO_FUNCTIONS: list[BoundMethod] = []
@@ -246,3 +250,33 @@ def split_task_status(
     if not callable(getattr(status, "started", None)):
         raise TypeError(f"task_status must come from nursery.start(), but is {status!r:.200}")
     return status, rest
+
+
+def started_value(method: RemoteMethod, message: m.Started, most: int) -> Any:
+    """Return the value of a Started, as its annotation says."""
+    if message.problem is not None:
+        raise DecodeError(message.problem, fate=Fate.STOPPED)
+    convert = method.converters.started
+    return message.value if convert is None else converted(convert, message.value, most)
+
+
+def converted(convert: Convert, value: object, most: int) -> Any:
+    """Convert a value of a handler that has returned, or called ``started()``."""
+    try:
+        return convert(value, most)
+    except DecodeError as exc:
+        exc.fate = Fate.STOPPED  # the handler has returned, or called started()
+        raise
+
+
+async def wait_for_own_deadline(call: OutgoingCall) -> NoReturn:
+    """Wait until the caller's own scope ends the call, since its deadline has passed (law 5).
+
+    Clocks drift and messages take time, so the handler's copy of the deadline can pass first.
+    """
+    if call.deadline != math.inf:
+        await trio.sleep_until(call.deadline)
+        await trio.lowlevel.checkpoint()
+    raise RemoteCancelled(
+        "the deadline that was sent with this call has passed, and this end has moved its own since"
+    )

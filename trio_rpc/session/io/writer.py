@@ -38,34 +38,33 @@ class _NoWatcher:
         pass
 
 
+_NO_WATCHER = _NoWatcher()
+
+
 class Writer(PacketWriter):
     """Writes the messages that the protocol has queued.
 
     Args:
         channel: the channel.
         protocol: the queue.
-        pacer: is notified when a batch of pieces and its Ping have left.
         watcher: is notified of progress.
     """
 
     def __init__(
-        self,
-        channel: trio.abc.Channel[bytes],
-        protocol: Protocol,
-        pacer: Pacer,
-        watcher: Watcher,
+        self, channel: trio.abc.Channel[bytes], protocol: Protocol, watcher: Watcher
     ) -> None:
-        # Whether it accepts a BufferList in place of bytes, so that large bytes need no copy.
-        takes_parts: bool = getattr(channel, "takes_parts", False)
-        packets = _Packets(protocol, pacer, takes_parts=takes_parts)
-        super().__init__(channel, packets, watcher.progressed)
+        super().__init__(channel, self)
         self._protocol = protocol
         self._watcher = watcher
+        self._pacer: Pacer | None = None
+        """Sets the size of batches, once pieces have been paced."""
+        self._takes_parts: bool = getattr(channel, "takes_parts", False)
+        """Whether the channel accepts a BufferList, so that large bytes need no copy."""
 
     def let_go(self) -> None:
         """Drop the references to this object. Nothing is written any more."""
         super().let_go()
-        self._watcher = _NoWatcher()
+        self._watcher = _NO_WATCHER
 
     def send(self) -> None:
         """Write the message just queued: at once if no other is expected, else together with it."""
@@ -81,17 +80,17 @@ class Writer(PacketWriter):
         if self._protocol.messages_waiting >= MANY:
             self.write_before_the_task()
 
+    def answered(self) -> None:
+        """Allow the next batch of pieces, since the Pong of the last one has arrived."""
+        if self._pacer is not None:
+            self._pacer.answered(trio.current_time())
+            self.wake()
 
-class _Packets:
-    """The protocol's packets, in the form that the channel accepts."""
-
-    def __init__(self, protocol: Protocol, pacer: Pacer, *, takes_parts: bool) -> None:
-        self._protocol = protocol
-        self._pacer = pacer
-        self._takes_parts = takes_parts
+    # ── the source of packets ────────────────────────────────────────────────────────────────
 
     @property
     def has_data(self) -> bool:
+        """Whether a message is queued."""
         return self._protocol.has_data
 
     def next_packet(self) -> bytes | None:
@@ -99,10 +98,16 @@ class _Packets:
         was_paced = self._protocol.is_paced
         packet = self._protocol.next_packet()
         if self._protocol.is_paced and not was_paced:
+            self._pacer = self._pacer or Pacer(self._protocol)
             self._pacer.sent(trio.current_time())
         if isinstance(packet, BufferList) and not self._takes_parts:
             return bytes(packet)
         return cast("bytes | None", packet)
 
     def hold(self, size: int) -> None:
+        """Record how many bytes of a taken packet wait for the channel."""
         self._protocol.share.hold(size)
+
+    def progressed(self) -> None:
+        """Notify the session that there may be room again."""
+        self._watcher.progressed()

@@ -19,6 +19,7 @@ from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 from trio_rpc.errors import DecodeError, Fate, LocalProtocolError, RpcError
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.services.converters import Convert
+from trio_rpc.services.item_stream import ItemStream
 from trio_rpc.services.signatures import complaint
 from trio_rpc.session.calls.admission import Admission
 from trio_rpc.session.calls.eager import is_awaitable
@@ -36,7 +37,7 @@ ITEMS_PER_TURN = 32
 """Items after which a generator that never waits lets other tasks run, such as the writer."""
 
 
-class ItemReceiver(trio.abc.ReceiveChannel[Any]):
+class ItemReceiver(ItemStream[Any]):
     """The consumer's end of a stream: ``async for`` over it, or ``await receive()``.
 
     Bound: the window that the Request gave, ``Limits.stream_items`` and ``stream_bytes``. A
@@ -115,6 +116,14 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
             trio.ClosedResourceError: this end has left the stream.
             trio.BusyResourceError: another task is receiving.
         """
+        return self._take(await self._wait_for_items())
+
+    async def receive_many(self) -> list[Any]:
+        """Return all items that have arrived, at least one; see :meth:`ItemStream.receive_many`."""
+        return self._take_many(await self._wait_for_items())
+
+    async def _wait_for_items(self) -> OutgoingCall:
+        """Wait until an item has arrived, and return the call; a checkpoint in any case."""
         self._bound.check_run()
         if self._items or self._why_not is not None:
             await trio.lowlevel.checkpoint()
@@ -123,7 +132,7 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
             call = await self._open()
         while not self._items:  # another task may have taken the item that woke this one
             await self._wait(call)
-        return self._take(call)
+        return call
 
     async def aclose(self) -> None:
         """Leave the stream: cancel its producer, and wait until it has ended (law 2)."""
@@ -233,8 +242,32 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
 
     def _take(self, call: OutgoingCall) -> Any:
         message = self._items.popleft()
-        self._used_items += 1
-        self._used_size += message.size
+        self._used(call, 1, message.size)
+        return self._value_of(message)
+
+    def _take_many(self, call: OutgoingCall) -> list[Any]:
+        """Take all items; but one that cannot be returned stays, behind those that can."""
+        items, values, size = self._items, [], 0
+        try:
+            for message in items:
+                values.append(self._value_of(message))
+                size += message.size
+        except RpcError:
+            if not values:
+                self._used(call, 1, items.popleft().size)
+                raise
+        if len(values) == len(items):
+            items.clear()
+        else:
+            for _ in values:
+                items.popleft()
+        self._used(call, len(values), size)
+        return values
+
+    def _used(self, call: OutgoingCall, items: int, size: int) -> None:
+        """Count items that were taken, and give credit back once half of it is used."""
+        self._used_items += items
+        self._used_size += size
         outgoing = self._bound
         limits = outgoing.limits
         if (
@@ -243,12 +276,14 @@ class ItemReceiver(trio.abc.ReceiveChannel[Any]):
         ):
             outgoing.grant_items(call, self._used_items, self._used_size)
             self._used_items = self._used_size = 0
+
+    def _value_of(self, message: m.Item) -> Any:
         if message.problem is not None:
             raise DecodeError(f"an item of {self.name}: {message.problem}")
         if self._convert is None:
             return message.value
         try:
-            return self._convert(message.value, limits.max_nodes)
+            return self._convert(message.value, self._bound.limits.max_nodes)
         except RpcError:
             raise
         except Exception as exc:  # noqa: BLE001 - a class's own checks may raise anything

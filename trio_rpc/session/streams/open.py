@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from trio_rpc.services.converters import Convert
+from trio_rpc.services.item_stream import ItemStream
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.outgoing import OutgoingCalls
@@ -22,7 +23,7 @@ __all__ = ["DuplexChannel", "open_duplex", "open_stream"]
 NOTHING: tuple[Any, ...] = ()
 
 
-class DuplexChannel(trio.abc.Channel[Any]):
+class DuplexChannel(trio.abc.Channel[Any], ItemStream[Any]):
     """One end of a duplex: items go both ways, and each direction ends separately.
 
     Two tasks may use it at once if one sends and the other receives.
@@ -64,6 +65,10 @@ class DuplexChannel(trio.abc.Channel[Any]):
             trio.BusyResourceError: another task is receiving.
         """
         return await self._receiver.receive()
+
+    async def receive_many(self) -> list[Any]:
+        """Return all items that have arrived, at least one; see :meth:`ItemStream.receive_many`."""
+        return await self._receiver.receive_many()
 
     async def aclose(self) -> None:
         """Close both halves. At the caller, the handler has ended when this returns."""

@@ -25,14 +25,12 @@ class ReceivedReferences:
 
     Args:
         calls: the outgoing calls, which the uses of references are.
-
-    Attributes:
         nursery: the nursery of the session's tasks, for the filters of pulls.
     """
 
-    def __init__(self, calls: OutgoingCalls) -> None:
-        self.nursery: trio.Nursery
+    def __init__(self, calls: OutgoingCalls, nursery: trio.Nursery) -> None:
         self._calls = calls
+        self._nursery = nursery
 
     def bind(
         self,
@@ -85,7 +83,7 @@ class ReceivedReferences:
             return await open_pull()
         run_filters = functools.partial(session.around, method, (), {})
         receiver.filtered = FilteredPull(self._calls, open_pull, run_filters)
-        opened: OutgoingCall = await self.nursery.start(receiver.filtered.run)
+        opened: OutgoingCall = await self._nursery.start(receiver.filtered.run)
         return opened
 
 

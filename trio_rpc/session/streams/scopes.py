@@ -18,6 +18,7 @@ from trio_rpc.errors import RemoteCancelled
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.error_maps import from_error
 from trio_rpc.services.interfaces import RESERVED, Identifier, name_and_interface
+from trio_rpc.services.item_stream import ItemStream
 from trio_rpc.services.proxies import Caller, Proxy, RemoteMethod
 from trio_rpc.services.signatures import Signature
 from trio_rpc.services.tables import BoundMethod
@@ -153,7 +154,7 @@ class RemoteScope:
     @overload
     def stream(
         self, method: str, /, *args: Any, **kwargs: Any
-    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Any]]: ...
+    ) -> AbstractAsyncContextManager[ItemStream[Any]]: ...
     @overload
     def stream(
         self,
@@ -161,7 +162,7 @@ class RemoteScope:
         /,
         *args: Any,
         **kwargs: Any,
-    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[T]]: ...
+    ) -> AbstractAsyncContextManager[ItemStream[T]]: ...
     def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Open a stream in this scope, as :meth:`Session.stream` does.
 
