@@ -22,10 +22,10 @@ LAYERS = (
     {"services", "channels", "codecs"},
     {"nats"},
     {"session"},
-    {"client", "server", "process", "thread", "one_to_one"},
+    {"client", "server", "process", "thread", "one_to_one", "health"},
     {"pool"},
     {""},  # trio_rpc/__init__.py, which gathers the public names
-    {"testing"},
+    {"testing", "otel"},
     {"gateway"},
     {"cli"},
     {"__main__"},

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from trio_rpc.cli import benching, calling, serving
 from trio_rpc.cli.arguments import parse_arguments
+from trio_rpc.cli.checking import check_health
 from trio_rpc.cli.connecting import Connection, Target, parse_metadata
 from trio_rpc.cli.defaults import words_of
 from trio_rpc.cli.demo import demo as run_demo
@@ -331,6 +332,39 @@ def describe(
     """
     target = Target(url=url, connection=connection)
     _trio_run(calling.describe, target, Output(as_json=json))
+
+
+@app.command(help_epilogue=epilogue("health"))
+def health(
+    url: str,
+    /,
+    *,
+    service: str = "",
+    named: str = "health",
+    timeout: float = 5.0,
+    connection: Connection = DEFAULT_CONNECTION,
+    json: Json = False,
+) -> None:
+    """Ask a server whether it can do its work, for probes.
+
+    The exit code is 0 if it is serving, 1 if it is not serving, draining, or does not know the
+    service, or if it has no answer in time, and 3 if there is no session with it.
+
+    Args:
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
+            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+            'exec:python plugin.py'.
+        service: The service to ask for. Default: the server as a whole.
+        named: The name under which the server offers its trio_rpc.health.Health.
+        timeout: Seconds until the command fails.
+        connection: How to connect.
+        json: Print one JSON object, for scripts.
+    """
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise Usage("--timeout must be a number of seconds, more than 0")
+    target = Target(url=url, connection=connection)
+    output = Output(as_json=json)
+    _trio_run(check_health, target, output, service=service, named=named, patience=timeout)
 
 
 @app.command(help_epilogue=epilogue("ping"))

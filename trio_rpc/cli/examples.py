@@ -54,6 +54,13 @@ EXAMPLES = {
         ("a server", "trio-rpc describe tcp://127.0.0.1:5000"),
         ("a program that serves its parent", "trio-rpc describe 'exec:python plugin.py'"),
     ),
+    "health": (
+        ("a server as a whole", "trio-rpc health tcp://127.0.0.1:5000"),
+        (
+            "one service, within a second",
+            "trio-rpc health tcp://127.0.0.1:5000 --service market --timeout 1",
+        ),
+    ),
     "ping": (
         ("ten times", "trio-rpc ping tcp://127.0.0.1:5000 --count 10"),
         (

@@ -12,6 +12,7 @@ MODULES: Final = MappingProxyType(
         "cli": ("cyclopts", "rich"),
         "gateway": ("h11", "httpx", "hypercorn", "starlette", "wsproto"),
         "nats": ("nkeys", "nacl"),
+        "otel": ("opentelemetry",),
     }
 )
 """The modules that are imported from the packages of each extra."""

@@ -26,7 +26,7 @@ from trio_rpc.gateway.server.asyncio_host import (
     is_asyncio,
     run_in_asyncio,
 )
-from trio_rpc.gateway.server.checks import Refusal, RequestChecks
+from trio_rpc.gateway.server.checks import TRACE_HEADERS, Refusal, RequestChecks
 from trio_rpc.gateway.server.gateway_state import HOW_TO_RUN, AuthenticateRequest, GatewayState
 from trio_rpc.gateway.server.http_endpoints import HttpEndpoints
 from trio_rpc.gateway.server.responses import (
@@ -52,6 +52,7 @@ HEADERS = (
     "Trio-Rpc-Callbacks",
     "Trio-Rpc-Timeout",
     "Idempotency-Key",
+    *TRACE_HEADERS,
 )
 """Request headers that pages of allowed origins may send."""
 

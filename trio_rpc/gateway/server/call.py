@@ -14,6 +14,7 @@ import trio
 
 from trio_rpc.errors import LocalProtocolError, Overloaded, RemoteError
 from trio_rpc.gateway.json_messages import SPREAD, finish
+from trio_rpc.gateway.server.checks import header_trace
 from trio_rpc.gateway.server.forms import CallbackForm, Forms
 from trio_rpc.services.costs import MOST
 from trio_rpc.services.error_maps import Detail
@@ -164,7 +165,9 @@ class GatewayCall:
         self._client = client
         # This task has its own copy of the context in which the gateway was opened. Replace the
         # values in it that do not apply to this call.
-        call = IncomingCall(None, 0, self._method, (), self._kwargs, None)
+        trace = None if self._request is None else header_trace(self._request.headers)
+        context = {"metadata": trace} if trace else None
+        call = IncomingCall(None, 0, self._method, (), self._kwargs, context)
         call.request = self._request
         outgoing_metadata.set(None)
         own_decimal_context()

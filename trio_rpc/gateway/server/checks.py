@@ -14,18 +14,26 @@ from trio_rpc.gateway.server.memory_budget import MemoryShare
 from trio_rpc.util.time_limits import time_limit
 
 __all__ = [
+    "TRACE_HEADERS",
     "Refusal",
     "RequestChecks",
     "closing",
     "gone",
     "header_names",
     "header_seconds",
+    "header_trace",
     "read_body",
     "request_key",
     "used_up",
 ]
 
 _NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
+"""The headers of W3C Trace Context and Baggage, by which a call joins a trace."""
+
+MOST_TRACE = 8192
+"""The most characters of each of them; a longer one is ignored."""
+
 KEY = 100
 """The most characters of a request's key. A client holds several keys for as long as it lives."""
 
@@ -162,6 +170,12 @@ def header_seconds(header: str | None) -> float:
     if seconds == math.inf:
         raise Refusal(400, "Trio-Rpc-Timeout must be a number of seconds, 0 or more")
     return seconds
+
+
+def header_trace(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that say which trace a request belongs to, as metadata of its call."""
+    found = {name: headers.get(name) for name in TRACE_HEADERS}
+    return {name: value for name, value in found.items() if value and len(value) <= MOST_TRACE}
 
 
 def _name_of(host: str) -> str:
