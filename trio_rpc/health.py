@@ -12,8 +12,8 @@ from trio_rpc.services.decorators import method, stream
 __all__ = ["Health", "HealthStatus"]
 
 HealthStatus: TypeAlias = Literal["serving", "not_serving", "draining", "unknown"]
-"""``"serving"``: it can do its work. ``"not_serving"``: it cannot, now. ``"draining"``: it ends what
-it has begun, and should get nothing new. ``"unknown"``: there is no service of that name."""
+"""``"serving"``: it can do its work. ``"not_serving"``: it cannot, now. ``"draining"``: it ends
+what it has begun, and should get nothing new. ``"unknown"``: there is no service of that name."""
 
 
 class Health:
@@ -61,12 +61,20 @@ class Health:
         changed.set()
 
     def get(self, service: str = "") -> HealthStatus:
-        """Return the status of a service, as :meth:`check` does for the other end."""
+        """Return the status of a service, as :meth:`check` does for the other end.
+
+        Args:
+            service: its name; ``""`` for the program as a whole.
+        """
         return self._statuses.get(service, "unknown")
 
     @method
     def check(self, service: str = "") -> HealthStatus:
-        """Return the status of a service; ``""`` is the program as a whole."""
+        """Return the status of a service.
+
+        Args:
+            service: its name; ``""`` for the program as a whole.
+        """
         return self.get(service)
 
     @stream
@@ -74,6 +82,9 @@ class Health:
         """Yield the status of a service now, and each time that it changes.
 
         A slow reader misses statuses that were replaced before it read them.
+
+        Args:
+            service: its name; ``""`` for the program as a whole.
         """
         shown = None
         while True:

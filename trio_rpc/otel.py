@@ -209,7 +209,7 @@ def _finish(
 def observe_server(
     server: trio_rpc.Server, meter_provider: metrics.MeterProvider | None = None
 ) -> None:
-    """Make the figures of ``server.statistics()`` observable: ``trio_rpc.server.sessions`` and so on.
+    """Make the figures of ``server.statistics()`` observable, as ``trio_rpc.server.sessions`` etc.
 
     Figures that only grow are counters, and the others gauges. They end with the server.
 

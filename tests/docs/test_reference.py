@@ -21,6 +21,8 @@ import trio_rpc
 import trio_rpc.channels
 import trio_rpc.codecs
 import trio_rpc.gateway
+import trio_rpc.health
+import trio_rpc.otel
 import trio_rpc.testing
 import trio_rpc.tracing
 
@@ -29,6 +31,8 @@ PACKAGES = (
     trio_rpc.channels,
     trio_rpc.codecs,
     trio_rpc.gateway,
+    trio_rpc.health,
+    trio_rpc.otel,
     trio_rpc.testing,
     trio_rpc.tracing,
 )
