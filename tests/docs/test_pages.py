@@ -60,7 +60,16 @@ def test_tests_named_on_a_page_exist(page):
     assert {name for name in named if name not in TESTS and name != "test_law_"} == set()
 
 
-NAMES = {"access", "cancel_reason", "cancelled", "describe", "draining", "fate", "handlers", "scope"}
+NAMES = {
+    "access",
+    "cancel_reason",
+    "cancelled",
+    "describe",
+    "draining",
+    "fate",
+    "handlers",
+    "scope",
+}
 """Names of loggers, attributes of spans and built-in methods, which no module has."""
 
 
