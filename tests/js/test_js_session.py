@@ -269,3 +269,130 @@ async def test_python_calls_the_services_of_the_page(tmp_path):
         connect=services,
     )
     assert reported == ["Please: proceed? yes", 4_498_500]
+
+
+class Driver:
+    """Calls the odd functions of the page, and says what came of each."""
+
+    def __init__(self, session):
+        self.page = session.proxy("page")
+        self.session = session
+
+    @trio_rpc.method
+    async def calls(self, names: list[str]) -> list[str]:
+        return [await self.outcome(self.session.call, f"page.{name}") for name in names]
+
+    @trio_rpc.method
+    async def streams(self, names: list[str]) -> list[str]:
+        async def pull(name):
+            async with self.session.stream(name) as items:
+                async for item in items:
+                    return item
+            return None
+
+        return [await self.outcome(pull, f"page.{name}") for name in names]
+
+    @trio_rpc.method
+    async def apply(self, function: Callable[[], Awaitable[object]]) -> str:
+        return await self.outcome(function)
+
+    @trio_rpc.method
+    async def first(self, items: AsyncIterator[object]) -> str:
+        async def pull():
+            async for item in items:
+                return item
+            return None
+
+        return await self.outcome(pull)
+
+    async def outcome(self, function, *args):
+        try:
+            return repr(await function(*args))
+        except trio_rpc.RpcError as exc:
+            return f"{type(exc).__name__} {exc}"
+
+
+async def test_whatever_a_page_throws_is_the_answer_of_that_call_alone(tmp_path):
+    script = """
+    const iterable = (iterator) => ({ [Symbol.asyncIterator]: () => iterator() });
+    const session = await rpc.connect(url, { services: { page: {
+      throws() { throw new RangeError("now"); },
+      rejects: () => Promise.reject(new RangeError("later")),
+      nothing() { throw undefined; },
+      bare() { throw Object.create(null); },
+      thenable: () => ({ get then() { throw new RangeError("odd"); } }),
+      unsendable: () => Symbol("a"),
+      unsendableError() { throw new rpc.RemoteError("builtins.ValueError", "x", { args: [Symbol("a")] }); },
+      fine: () => 1,
+      noIterator: rpc.stream(() => iterable(() => { throw new RangeError("none"); })),
+      number: rpc.stream(() => 5),
+      badNext: rpc.stream(() => iterable(() => ({ next() { throw new RangeError("next"); } }))),
+      badReturn: rpc.stream(() => iterable(() => ({
+        next: async () => ({ done: false, value: 1 }), return() { throw new RangeError("return"); } }))),
+      badItem: rpc.stream(async function* () { yield Symbol("a"); }),
+    } } });
+    const driver = session.proxy();
+    const calls = ["throws", "rejects", "nothing", "bare", "thenable", "unsendable", "unsendableError", "fine"];
+    report(await driver.calls(calls));
+    report(await driver.streams(["noIterator", "number", "badNext", "badReturn", "badItem"]));
+    report(await driver.apply(() => { throw new RangeError("callback"); }));
+    report(await driver.first(iterable(() => { throw new RangeError("argument"); })));
+    report(await driver.calls(["fine"]));
+    report(session.statistics);
+    await session.close();
+    """
+    reported = await run_session(tmp_path, script, Driver)
+    calls, streams, callback, argument, fine, left = reported
+    assert calls[:5] == [
+        "RemoteError RangeError: now",
+        "RemoteError RangeError: later",
+        "RemoteError thrown: undefined",
+        "RemoteError thrown: an object that cannot be shown",
+        "RemoteError RangeError: odd",
+    ]
+    assert "cannot be sent" in calls[5]
+    assert calls[6] == "RemoteError ValueError: x"
+    assert calls[7] == "1"
+    assert streams[0] == "RemoteError RangeError: none"
+    assert streams[1].startswith("RemoteError TypeError")
+    assert streams[2] == "RemoteError RangeError: next"
+    assert streams[3] in {"1", "RemoteError RangeError: return"}
+    assert "cannot be sent" in streams[4]
+    assert callback == "RemoteError RangeError: callback"
+    assert argument == "RemoteError RangeError: argument"
+    assert fine == ["1"]
+    assert left == {"callsOut": 0, "callsIn": 0}
+
+
+async def test_a_call_that_a_handler_has_not_awaited_ends_before_its_answer(tmp_path):
+    script = """
+    const session = await rpc.connect(url, { services: { page: {
+      lazy: rpc.withCall(async (call) => {
+        call.call("wait").catch((error) => report(error.name));
+        await session.ping(); // the other end has begun it
+        return "done";
+      }),
+    } } });
+    report(await session.call("lazy"));
+    report(session.statistics);
+    await session.close();
+    """
+    ended = []
+
+    class Service:
+        def __init__(self, session):
+            self.page = session.proxy("page")
+
+        @trio_rpc.method
+        async def wait(self) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append("wait")
+
+        @trio_rpc.method
+        async def lazy(self) -> list[str]:
+            return [await self.page.lazy(), *ended]
+
+    reported = await run_session(tmp_path, script, Service)
+    assert reported == ["LocalProtocolError", ["done", "wait"], {"callsOut": 0, "callsIn": 0}]

@@ -348,7 +348,7 @@ export class Core {
 
   /** Says Goodbye, lets calls in flight end for `graceMs`, then closes the channel. */
   async close({ reason = "", graceMs = 5000 } = {}) {
-    if (this.#ending === null && this.protocol.isOpen) {
+    if (graceMs > 0 && this.#ending === null && this.protocol.isOpen) {
       this.#weLeftFirst = true;
       this.protocol.goodbye("done", reason);
       this.wake();

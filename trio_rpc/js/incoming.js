@@ -132,29 +132,35 @@ export class IncomingCall {
 
   // ── running ──
 
-  /** Runs the handler. @param {object} entry of the table, or of a callback */
-  run(entry, iterator = null) {
-    let [args, result] = [[], null];
+  /**
+   * Runs the handler. What it throws is its answer; nothing reaches the reader.
+   * @param {object} entry of the table, or of a callback
+   * @param {(() => object) | null} getIterator gets the iterator of a stream that is pulled
+   */
+  run(entry, getIterator = null) {
+    let [args, result, isPromise] = [[], null, false];
     try {
       if (!entry.isScope) args = entry.bind(this.request.args, this.request.kwargs);
     } catch (error) {
       return this.refuse(invalidArguments(error));
     }
     try {
-      result = this.#invoke(entry, args, iterator);
+      result = this.#invoke(entry, args, getIterator);
+      isPromise = typeof result?.then === "function";
     } catch (error) {
-      return this.#finish(true, error);
+      this.#finish(true, error);
+      return;
     }
-    if (typeof result?.then === "function") {
-      result.then((value) => this.#finish(false, value), (error) => this.#finish(true, error));
+    if (isPromise) {
+      Promise.resolve(result).then((value) => this.#finish(false, value), (error) => this.#finish(true, error));
     } else {
       this.#finish(false, result);
     }
   }
 
-  #invoke(entry, args, iterator) {
+  #invoke(entry, args, getIterator) {
     if (entry.isScope) return this.#holdScope();
-    if (iterator !== null) return sendItems(this, iterator);
+    if (getIterator !== null) return sendItems(this, getIterator());
     const run = (...given) => (entry.takesCall ? entry.run(new Call(this), ...given) : entry.run(...given));
     if (entry.kind === DUPLEX) return this.#runDuplex(run, args);
     if (entry.kind !== STREAM) return run(...args);
@@ -289,7 +295,7 @@ export class IncomingCalls {
     this.#session.protocol.incoming.set(id, call);
     if (this.#holder?.id === id) this.#holder.call = call;
     const refusal = context.callback === undefined ? this.#runMethod(call) : this.#runCallback(call);
-    if (!refusal) return;
+    if (refusal === null) return;
     const [code, message, more] = refusal;
     call.refuse({ code, message, ...more });
   }
@@ -314,6 +320,7 @@ export class IncomingCalls {
       return ["invalid_arguments", "no such scope"];
     }
     call.run(entry);
+    return null;
   }
 
   #join(call, id) {
@@ -337,11 +344,14 @@ export class IncomingCalls {
     }
     parent.callbacks.add(call);
     call.ended.then(() => parent.callbacks.delete(call));
-    if (!stream) return call.run(entryOf(reference.target));
-    reference.iterator ??= iteratorOf(reference.target);
+    if (!stream) {
+      call.run(entryOf(reference.target));
+      return null;
+    }
     reference.isBusy = true;
     call.ended.then(() => (reference.isBusy = false));
-    call.run(entryOf(() => {}), reference.iterator);
+    call.run(entryOf(() => {}), () => (reference.iterator ??= iteratorOf(reference.target)));
+    return null;
   }
 
   notification(message) {

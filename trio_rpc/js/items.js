@@ -143,7 +143,7 @@ function readerOf(reader) {
 export async function sendItems(call, iterator) {
   let closed = null;
   // A call that is stopped closes its source at once: that may end a `next` that waits.
-  call.close = () => (closed ??= Promise.resolve(iterator.return?.()));
+  call.close = () => (closed ??= (async () => iterator.return?.())());
   try {
     while (!call.isStopped) {
       if (!call.mayPass) {

@@ -131,7 +131,7 @@ export class OutgoingCall {
 
   /** Ends the call with its terminal message. */
   async end(message) {
-    await this.#endCallbacks();
+    if (this.callbacks.size) await this.#endCallbacks();
     if (message.unreadable) return this.#settle(message.unreadable);
     if (message.error === undefined) return this.#settle(undefined, message.result);
     const { code } = message.error;
@@ -143,7 +143,6 @@ export class OutgoingCall {
   }
 
   async #endCallbacks() {
-    if (this.callbacks.size === 0) return;
     const running = [...this.callbacks];
     const over = new LocalProtocolError("the call of this callback has ended");
     for (const callback of running) callback.stop("cancelled", over);

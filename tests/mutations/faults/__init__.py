@@ -6,6 +6,7 @@ from . import (
     bounds,
     channels,
     gateway,
+    javascript,
     laws,
     meanings,
     one_to_one,
@@ -30,6 +31,7 @@ AREAS = (
     traces,
     meanings,
     gateway,
+    javascript,
     one_to_one,
     registration,
 )
