@@ -15,6 +15,7 @@ from helpers.gateway_tools import hosting
 import trio_rpc
 from trio_rpc import Limits
 from trio_rpc.gateway import Gateway
+from trio_rpc.testing import open_chaos_proxy
 
 pytestmark = pytest.mark.slow
 if why_not() and not os.environ.get("CI"):
@@ -158,3 +159,28 @@ async def test_a_frozen_tab_is_given_up_and_learns_it_when_it_returns(site):
         "not started",
     ]
     await site.do(page.close)
+
+
+@pytest.mark.parametrize("site", [{"resume": True}], indirect=True)
+@pytest.mark.parametrize(
+    "event",
+    [
+        "window.dispatchEvent(new Event('online'))",
+        "document.dispatchEvent(new Event('visibilitychange'))",
+    ],
+    ids=["online", "visible"],
+)
+async def test_a_page_connects_at_once_when_the_network_is_back_or_it_is_shown(site, event):
+    endless = {"firstDelayMs": 10**9, "maxDelayMs": 10**9, "graceMs": 10**9}
+    async with open_chaos_proxy(site.server.urls[0]) as proxy:
+        page = await site.open(url=proxy.url, resume=endless)
+        await site.do(page.evaluate, "() => { Math.random = () => 0.9; }")
+        proxy.cut()
+        await site.do(page.wait_for_function, "session.state === 'reconnecting'")
+        await site.do(
+            page.evaluate, "() => { window.called = outcome(service.call_back(() => 1)); }"
+        )
+        await site.do(page.evaluate, f"() => {{ {event}; }}")
+        assert await site.do(page.evaluate, "() => called") == ["ok", "it did not fail"]
+        assert await site.do(page.evaluate, "() => session.state") == "resumed"
+        await site.do(page.close)

@@ -396,3 +396,33 @@ async def test_a_call_that_a_handler_has_not_awaited_ends_before_its_answer(tmp_
 
     reported = await run_session(tmp_path, script, Service)
     assert reported == ["LocalProtocolError", ["done", "wait"], {"callsOut": 0, "callsIn": 0}]
+
+
+async def test_a_session_that_is_not_opened_says_why(tmp_path):
+    script = """
+    report((await outcome(rpc.connect("ws://127.0.0.1:1"))).toSpliced(1, 1));
+    report(await outcome(rpc.connect(url, { credentials: { token: "wrong" } })));
+    report(await outcome(rpc.connect(url, { signal: AbortSignal.abort() })).then(([name]) => name));
+    const stop = new AbortController();
+    const session = await rpc.connect(url, { credentials: { token: "right" }, signal: stop.signal });
+    const waiting = outcome(session.call("market.sleep"));
+    await session.ping();
+    stop.abort();
+    report((await waiting)[0]);
+    report((await session.closed).error.name);
+    """
+
+    def check(session, credentials):
+        if credentials != {"token": "right"}:
+            raise trio_rpc.Refused("who are you?")
+
+    market = Market()
+    reported = await run_session(tmp_path, script, market.for_session, authenticate=check)
+    assert reported == [
+        ["SessionBroken", "not started"],
+        ["Refused", "the other end did not open the session: refused: who are you?", "not started"],
+        "AbortError",
+        "SessionClosed",
+        "SessionClosed",
+    ]
+    assert market.log == ["sleep ended"]

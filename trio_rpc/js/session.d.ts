@@ -164,7 +164,10 @@ export interface ConnectOptions extends SessionOptions {
   timeoutMs?: number;
 }
 
-/** Connects to a session server, at ws:// or wss://. */
+/**
+ * Connects to a session server, at ws:// or wss://. Rejects with Refused if the server does not accept this
+ * end, with SessionBroken if there is no connection, and with the reason of an aborted signal.
+ */
 export function connect(url: string, options?: ConnectOptions): Promise<Session>;
 
 /** A channel carries whole packets. `receive` resolves with null at the end, and rejects when it breaks. */

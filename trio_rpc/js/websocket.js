@@ -1,6 +1,6 @@
 /** A channel over a WebSocket: each packet is one binary message. */
 
-import { Refused } from "./errors.js";
+import { Fate, SessionBroken } from "./errors.js";
 import { Timer } from "./timer.js";
 
 const SUBPROTOCOL = "trio-rpc.v1";
@@ -40,8 +40,9 @@ export class WebSocketChannel {
         reject(error);
       };
       const aborted = () => fail(signal.reason);
-      const timer = new Timer(timeoutMs, () => fail(new Refused(`no connection to ${url} in ${timeoutMs} ms`)));
-      const failed = () => fail(new Refused(`no connection to ${url}: is a server there that allows this origin?`));
+      const broken = (why) => fail(new SessionBroken(`no connection to ${url}${why}`, { fate: Fate.NOT_STARTED }));
+      const timer = new Timer(timeoutMs, () => broken(` in ${timeoutMs} ms`));
+      const failed = () => broken(": is a server there that allows this origin?");
       const clean = () => {
         timer.stop();
         signal?.removeEventListener("abort", aborted);

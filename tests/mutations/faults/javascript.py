@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from ..fault import fault
 
-VECTORS = "js/test_js_vectors.py"
-LAWS = "js/test_js_laws.py"
+VECTORS = "js/test_js_vectors.py::test_all_vectors_hold_in_javascript"
 SESSION = "js/test_js_session.py"
-RESUMING = "js/test_js_resuming.py"
+ABORT = f"{SESSION}::test_an_abort_settles_when_the_handler_has_ended"
+VALUES = f"{SESSION}::test_values_pass_through_python_unchanged"
+LAZY = f"{SESSION}::test_a_call_that_a_handler_has_not_awaited_ends_before_its_answer"
+ODD = f"{SESSION}::test_whatever_a_page_throws_is_the_answer_of_that_call_alone"
+RESUMING = "js/test_js_resuming.py::test_calls_streams_and_callbacks_notice_only_the_delay"
 
 FAULTS = (
     fault(
@@ -15,21 +18,21 @@ FAULTS = (
         "js/outgoing.js",
         "    if (this.#options.abandonOnAbort) this.#settle(reason);\n",
         "    this.#settle(reason);\n",
-        LAWS,
+        ABORT,
     ),
     fault(
         "law 3: a result that crosses the abort of its call is thrown away in JavaScript",
         "js/outgoing.js",
         "    if (message.error === undefined) return this.#settle(undefined, message.result);\n",
         "    if (message.error === undefined) return this.#settle(this.reason, message.result);\n",
-        LAWS,
+        ABORT,
     ),
     fault(
         "a map's key __proto__ sets the prototype in JavaScript",
         "js/decoder.js",
         '  if (key === "__proto__") {\n',
         '  if (key === "__proto") {\n',
-        SESSION,
+        VALUES,
     ),
     fault(
         "an integer beyond 2**53 is rounded in JavaScript",
@@ -43,7 +46,7 @@ FAULTS = (
         "js/incoming.js",
         "    if (this.#children.size) await this.#endChildren();\n",
         "",
-        SESSION,
+        LAZY,
     ),
     fault(
         "an iterator that throws in JavaScript ends its session",
@@ -51,7 +54,7 @@ FAULTS = (
         "    call.run(entryOf(() => {}), () => (reference.iterator ??= iteratorOf(reference.target)));\n",
         "    reference.iterator ??= iteratorOf(reference.target);\n"
         "    call.run(entryOf(() => {}), () => reference.iterator);\n",
-        SESSION,
+        ODD,
     ),
     fault(
         "a resumed session in JavaScript sends a packet twice",
