@@ -171,8 +171,12 @@ def draw_growth(outcomes: Sequence[Outcome], path: Path) -> bool:
     from matplotlib.figure import Figure  # noqa: PLC0415 - only plots need it
     from matplotlib.lines import Line2D  # noqa: PLC0415 - likewise
 
+    first = sum(
+        name.startswith("trio_rpc") or title.startswith("floor:") for name, title in titles.items()
+    )
     styles = {
-        name: _style(name, title, number) for number, (name, title) in enumerate(titles.items())
+        name: _style(name, title, (number - first) % len(titles))
+        for number, (name, title) in enumerate(titles.items())
     }
     figure = Figure(figsize=(4.2 * len(panels) + 3.2, 4.6), layout="constrained")
     for axes, panel in zip(

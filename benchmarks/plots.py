@@ -21,6 +21,13 @@ __all__ = ["draw", "possible"]
 FLOOR, LIBRARY, PEER = "#b8bec6", "#c2410c", "#4f7cac"
 FORMATS = ("png", "svg")
 MARKERS = "osv^<>pPX*dhH"
+LABELS = {
+    "Pyro5 (msgpack), a connection for each caller": "Pyro5, a connection for each caller",
+    "multiprocessing.connection (pickle), a connection for each caller": (
+        "multiprocessing, a connection for each caller"
+    ),
+}
+"""Shorter names in legends."""
 
 
 def possible() -> bool:
@@ -82,19 +89,27 @@ def _save(outcomes: Sequence[Outcome], columns: int, path: Path) -> None:
 def _speeds(outcome: Outcome) -> dict[str, float]:
     """Return, by title, how many times as fast or as small as the library each peer is."""
     metric, more_is_better = outcome.part.compared
-    found = {}
-    for name, title in outcome.titles.items():
-        ratio = Spread.of(values(outcome, name, metric.key, outcome.part.own))
-        if ratio and not title.startswith("floor:"):
-            found[title] = ratio.median if more_is_better else 1 / ratio.median
-    return found
+    # Through the floor, because a peer may have taken part in other rounds than the library.
+    ratios = {
+        name: ratio.median
+        for name in outcome.titles
+        if (ratio := Spread.of(values(outcome, name, metric.key, outcome.part.floor)))
+    }
+    own = ratios.get(outcome.part.own)
+    if own is None:
+        return {}
+    return {
+        title: ratios[name] / own if more_is_better else own / ratios[name]
+        for name, title in outcome.titles.items()
+        if name in ratios and not title.startswith("floor:")
+    }
 
 
 def _overview(outcomes: Sequence[Outcome], path: Path) -> None:
     """Draw all parts in one plot: a dot for each peer, left of the line if it is worse."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - only plots need it
 
-    figure = Figure(figsize=(9.5, 1.4 + 0.3 * len(outcomes)), layout="constrained")
+    figure = Figure(figsize=(12, 1.4 + 0.3 * len(outcomes)), layout="constrained")
     axes = figure.subplots()
     titles = dict.fromkeys(title for outcome in outcomes for title in outcome.titles.values())
     for number, title in enumerate(title for title in titles if not title.startswith("floor:")):
@@ -108,11 +123,12 @@ def _overview(outcomes: Sequence[Outcome], path: Path) -> None:
             color = LIBRARY if ours else f"C{number % 10}"
             axes.scatter(
                 *zip(*dots, strict=True),
-                label=title,
                 edgecolor=color,
                 facecolor="none" if "plain def" in title else color,
                 marker="D" if ours else MARKERS[number % len(MARKERS)],
-                s=42,
+                s=46 if ours else 30,
+                zorder=3 if ours else 2,
+                label=LABELS.get(title, title),
             )
     axes.axvline(1, color=LIBRARY, linewidth=1, zorder=0)
     axes.set_xscale("log")
