@@ -62,7 +62,7 @@ class NatsServer:
         text = f'server_name: "{self.name}"\nlisten: "127.0.0.1:{self.port or -1}"\n'
         text += f'ports_file_dir: "{self.place}"\nlogfile: "{self.place}/log"\n'
         if self.cluster_port is not None:
-            routes = " ".join(f'"nats-route://127.0.0.1:{port}"' for port in self.routes)
+            routes = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in self.routes)
             text += f'cluster {{ name: test, listen: "127.0.0.1:{self.cluster_port or -1}"\n'
             text += f"  routes: [{routes}] }}\n"
         path = self.place / "config"

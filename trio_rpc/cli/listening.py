@@ -14,6 +14,7 @@ import trio
 from trio_rpc.cli.credentials_file import check_against
 from trio_rpc.cli.exits import Unreachable, Usage
 from trio_rpc.cli.terminal import safe
+from trio_rpc.errors import Refused
 from trio_rpc.server import Server, open_server
 from trio_rpc.services.tables import is_per_session
 from trio_rpc.tracing import print_trace
@@ -102,7 +103,7 @@ async def listening(services: object, options: ServeOptions) -> AsyncIterator[Li
             if web:
                 opened.gateway, server = _gateway(services, web, options, context)
                 opened.urls += await stack.enter_async_context(server)
-        except OSError as exc:  # first: some are also ValueErrors
+        except (OSError, Refused) as exc:  # first: some are also ValueErrors
             raise Unreachable(safe(exc)) from exc
         except (ValueError, TypeError) as exc:
             raise Usage(safe(exc)) from exc

@@ -12,8 +12,10 @@ from trio_rpc.nats.credentials import Credentials, NKey, Token, UserPassword
 from trio_rpc.nats.discovery import InstanceInfo
 from trio_rpc.nats.listener import NatsListener
 from trio_rpc.nats.nats import Nats, open_nats
+from trio_rpc.nats.nats_instances import NatsInstance, NatsInstances
 from trio_rpc.nats.nats_options import NatsOptions
 from trio_rpc.nats.parser import Msg
+from trio_rpc.nats.topics import Topic, TopicSubscription
 
 __all__ = [
     "Credentials",
@@ -22,11 +24,15 @@ __all__ = [
     "NKey",
     "Nats",
     "NatsChannel",
+    "NatsInstance",
+    "NatsInstances",
     "NatsListener",
     "NatsOptions",
     "OnMessage",
     "Subscription",
     "Token",
+    "Topic",
+    "TopicSubscription",
     "UserPassword",
     "open_nats",
 ]

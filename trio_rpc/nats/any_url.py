@@ -14,13 +14,15 @@ from trio_rpc.channels.carriers import Listener, carrying, listening
 from trio_rpc.channels.opening import open_channel
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.nats.addresses import NatsAddress, is_nats, parse_nats_url
+from trio_rpc.nats.discovery import InstanceInfo
 from trio_rpc.nats.listener import NatsListener
 from trio_rpc.nats.nats import Nats, own_nats
+from trio_rpc.nats.nats_instances import NatsInstance
 from trio_rpc.nats.nats_options import NatsOptions
 from trio_rpc.util.text import one_line
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["ChannelOpener", "listen_at"]
+__all__ = ["ChannelOpener", "InstancesAt", "listen_at"]
 
 
 class ChannelOpener:
@@ -32,12 +34,13 @@ class ChannelOpener:
     Args:
         url: any URL of a server.
         options: the settings of a connection to NATS.
+        instance: the instance of the service, in place of NATS's choice.
     """
 
-    def __init__(self, url: str, options: NatsOptions | None) -> None:
+    def __init__(self, url: str, options: NatsOptions | None, *, instance: str = "") -> None:
         self._url = url
         self._options = options
-        self._instance = ""
+        self._instance = instance
         self._address = parse_nats_url(url, needs_service=True) if is_nats(url) else None
         if options is not None and self._address is None:
             raise ValueError(f"NatsOptions are only for nats:// URLs, not for {one_line(url)!r}")
@@ -65,6 +68,37 @@ class ChannelOpener:
         ):
             self._instance = channel.instance
             yield channel
+
+
+class InstancesAt:
+    """The instances of the service at a URL: see :class:`NatsInstances`.
+
+    The session with each instance has a connection to NATS of its own.
+
+    Args:
+        url: ``nats://host,host/service``.
+        options: the settings of the connection.
+
+    Raises:
+        ValueError: the URL is bad.
+    """
+
+    def __init__(self, url: str, options: NatsOptions | None) -> None:
+        self._url = url
+        self._address = parse_nats_url(url, needs_service=True)
+        self._options = options
+
+    async def __aiter__(self) -> AsyncIterator[list[str | NatsInstance]]:
+        """Yield the instances that there are, and again whenever that changes."""
+        service = self._address.service
+
+        def instance_of(info: InstanceInfo) -> NatsInstance:
+            opener = ChannelOpener(self._url, self._options, instance=info.instance)
+            return NatsInstance(f"{service}/{info.instance}", opener)
+
+        async with own_nats(self._address, self._options or NatsOptions()) as nats:
+            async for instances in nats.instances_by(service, instance_of):
+                yield instances
 
 
 @asynccontextmanager

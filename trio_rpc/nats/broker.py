@@ -25,9 +25,11 @@ class Subscription:
         queue: the queue group, or ``""``.
         denied: the server's complaint, if this client may not subscribe; otherwise ``""``.
         is_draining: whether the server was told to choose no more messages for it.
+        on_end: called when there will be no connection any more, with the reason if the servers
+            refuse this client.
     """
 
-    __slots__ = ("denied", "is_draining", "on_message", "queue", "sid", "subject")
+    __slots__ = ("denied", "is_draining", "on_end", "on_message", "queue", "sid", "subject")
 
     def __init__(self, subject: str, on_message: OnMessage, queue: str, sid: int) -> None:
         self.subject = subject
@@ -36,6 +38,11 @@ class Subscription:
         self.sid = sid
         self.denied = ""
         self.is_draining = False
+        self.on_end: Callable[[Exception | None], object] = _nothing
+
+
+def _nothing(_failure: Exception | None) -> None:
+    """Do nothing, since nobody waits for the messages of the subscription."""
 
 
 class Broker(Protocol):

@@ -291,7 +291,7 @@ class NatsClient:
                 with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await self.flush()
         self._is_closed = True
-        self._subscriptions.clear()
+        self._end_subscriptions(None)
         self._wake()
         await trio.lowlevel.checkpoint()
 
@@ -472,7 +472,13 @@ class NatsClient:
         self._failure = exc
         for question in self._questions:
             question.done.set()
+        self._end_subscriptions(exc)
         self._wake()
+
+    def _end_subscriptions(self, failure: Exception | None) -> None:
+        ended, self._subscriptions = list(self._subscriptions.values()), {}
+        for each in ended:
+            each.on_end(failure)
 
     def _wake(self) -> None:
         self._room.unpark_all()

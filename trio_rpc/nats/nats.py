@@ -20,8 +20,10 @@ from trio_rpc.nats.discovery import InstanceInfo, find_instances
 from trio_rpc.nats.hub import Hub
 from trio_rpc.nats.listener import NatsListener
 from trio_rpc.nats.names import check_name, new_token
+from trio_rpc.nats.nats_instances import NatsInstance, NatsInstances
 from trio_rpc.nats.nats_options import NatsOptions
 from trio_rpc.nats.parser import Msg
+from trio_rpc.nats.topics import Topic
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["Nats", "open_nats", "own_nats"]
@@ -223,6 +225,55 @@ class Nats:
             raise
         return listener
 
+    def topic(self, name: str) -> Topic:
+        """Return a topic, to publish to and to subscribe to.
+
+        Args:
+            name: its name.
+
+        Raises:
+            ValueError: the name is not valid.
+        """
+        return Topic(self._client, check_name(name, "a topic"))
+
+    def instances(self, service: str, *, direct: bool = False) -> NatsInstances:
+        """Return the instances of a service, now and later, for :func:`trio_rpc.open_pool`.
+
+        Args:
+            service: the name of the service.
+            direct: NATS says who is there, and the calls go to the URLs at which the instances
+                listen without NATS, such as ``tcp://10.0.0.5:5000``. By default, they go through
+                NATS. Instances that listen nowhere else are then left out.
+
+        Raises:
+            ValueError: the name is not valid.
+
+        Example:
+            >>> async def main(nats: trio_rpc.nats.Nats) -> None:
+            ...     async with trio_rpc.open_pool(nats.instances("market", direct=True)) as pool:
+            ...         print(await pool.call("market.price", "BTC"))
+        """
+        return self.instances_by(service, _url_of if direct else self._instance_of)
+
+    def instances_by(
+        self, service: str, instance_of: Callable[[InstanceInfo], str | NatsInstance | None]
+    ) -> NatsInstances:
+        """Return the instances of a service, now and later, each as a function makes it."""
+        return NatsInstances(self._client, check_name(service, "a service"), instance_of)
+
+    def _instance_of(self, info: InstanceInfo) -> NatsInstance:
+        open_channel = functools.partial(self._open_for_pool, info)
+        return NatsInstance(f"{info.service}/{info.instance}", open_channel)
+
+    def _open_for_pool(
+        self,
+        info: InstanceInfo,
+        *,
+        ssl_context: ssl.SSLContext | None,
+        limits: Limits,
+    ) -> AbstractAsyncContextManager[trio.abc.Channel[bytes]]:
+        return self.open_channel(info.service, info.instance, limits=limits)
+
     async def find_instances(self, service: str, *, seconds: float = 0.5) -> list[InstanceInfo]:
         """Return the instances that serve, by name.
 
@@ -235,6 +286,10 @@ class Nats:
             Exception: the same errors as :meth:`gather`.
         """
         return await find_instances(self._client, service, seconds=seconds)
+
+
+def _url_of(info: InstanceInfo) -> str | None:
+    return info.urls[0] if info.urls else None
 
 
 class _Owned(trio.abc.AsyncResource):

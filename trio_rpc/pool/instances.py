@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from trio_rpc.channels.instance import Instance, OpenInstance
+from trio_rpc.nats.nats_instances import NatsInstance
 from trio_rpc.one_to_one.restart import Restart
 
 __all__ = ["InstanceState", "InstanceStatus", "Instances", "Reachable"]
@@ -33,9 +34,9 @@ class Instances(Protocol):
     """The instances that there are now, and later: an async iterable of all of them.
 
     Each item is the whole collection: URLs (``"tcp://10.0.0.1:5000"``), commands
-    (``"exec:python worker.py"``) or :class:`Instance` objects. An instance that an item lacks is
-    drained: its calls end, and its session is closed. The pool takes the newest item, and reads
-    each as soon as it comes. If the iteration ends, the last item stays valid.
+    (``"exec:python worker.py"``), :class:`Instance` objects, or those of NATS. An instance that an
+    item lacks is drained: its calls end, and its session is closed. The pool takes the newest item,
+    and reads each as soon as it comes. If the iteration ends, the last item stays valid.
 
     If the iteration raises OSError or an error of this library, the pool logs that, keeps the
     instances that it knows, and iterates again after a pause. Any other exception is a bug, and is
@@ -53,7 +54,7 @@ class Instances(Protocol):
         ...         print(await pool.call("market.price", "BTC"))
     """
 
-    def __aiter__(self) -> AsyncIterator[Collection[str | Instance]]:
+    def __aiter__(self) -> AsyncIterator[Collection[str | Instance | NatsInstance]]:
         """Begin to iterate over the collections of instances."""
 
 

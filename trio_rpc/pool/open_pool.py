@@ -14,6 +14,7 @@ import trio
 from trio_rpc.channels import Resume
 from trio_rpc.channels.carriers import resume_settings
 from trio_rpc.errors import Refused, SessionBroken, Unavailable
+from trio_rpc.nats.nats_options import NatsOptions
 from trio_rpc.one_to_one.restart import Restart
 from trio_rpc.pool.instances import Instances
 from trio_rpc.pool.keeper import Opener
@@ -47,6 +48,7 @@ async def open_pool(
     restart: Restart = Restart(),  # noqa: B008 - it is frozen
     ssl_context: ssl.SSLContext | None = None,
     resume: bool | Resume = False,
+    nats: NatsOptions | None = None,
     **options: Unpack[SessionOptions],
 ) -> AsyncIterator[Pool]:
     """Keep a session with each instance of a service, and share calls among them, for a block.
@@ -69,7 +71,8 @@ async def open_pool(
     Args:
         *where: the instances. URLs, as for :func:`connect`; ``dns+tcp://name:port`` or
             ``dns+tls://name:port`` for each address of a name, asked again every 30 s and when a
-            session is lost; ``exec:`` and a command, for a program that calls
+            session is lost; ``nats://host,host/service`` for each instance that NATS knows, asked
+            again every 5 s; ``exec:`` and a command, for a program that calls
             :func:`serve_parent`; or an :class:`Instances`.
         services: the services that the instances may call, as in :func:`open_session`. Those that
             are async context managers are entered once, before the first session opens.
@@ -81,6 +84,7 @@ async def open_pool(
         restart: how often each command is started again, and after which delays.
         ssl_context: as in :func:`connect`, for ``tls`` and ``wss``.
         resume: as in :func:`connect`.
+        nats: as in :func:`connect`.
         **options: as in :func:`open_session`, for each session. Filters run around each attempt.
             ``unresponsive_after`` is at most a second.
 
@@ -106,6 +110,7 @@ async def open_pool(
         limits=chosen.limits,
         resume=resume_settings(resume),
         restart=restart,
+        nats=nats,
     )
     sources = targets.sources(where)
     tables, shared_services = make_shared_tables(services)

@@ -18,8 +18,10 @@ from trio_rpc.channels.opening import open_channel
 from trio_rpc.channels.process import check_command, open_process_channel
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.channels.urls import parse_url
-from trio_rpc.nats.addresses import is_nats
-from trio_rpc.nats.any_url import ChannelOpener
+from trio_rpc.nats.addresses import is_nats, parse_nats_url
+from trio_rpc.nats.any_url import ChannelOpener, InstancesAt
+from trio_rpc.nats.nats_instances import NatsInstance
+from trio_rpc.nats.nats_options import NatsOptions
 from trio_rpc.one_to_one.restart import Restart
 from trio_rpc.pool.dns import DNS, DnsSource, check_port, parse_dns
 from trio_rpc.pool.instances import Reachable
@@ -41,12 +43,14 @@ class Targets:
         limits: the limits of the sessions.
         resume: settings of sessions that reconnect, or None.
         restart: how often a process is started again.
+        nats: the settings for ``nats``, or None.
     """
 
     ssl_context: ssl.SSLContext | None
     limits: Limits
     resume: Resume | None
     restart: Restart
+    nats: NatsOptions | None
 
     def sources(self, where: Collection[Any]) -> list[Source]:
         """Return the sources of the instances of a pool.
@@ -63,6 +67,8 @@ class Targets:
             if isinstance(each, str) and each.startswith(DNS):
                 name = parse_dns(each)
                 sources.append(DnsSource(name, functools.partial(self._at_address, name.url)))
+            elif isinstance(each, str) and is_nats(each) and not parse_nats_url(each).instance:
+                sources.append(GivenSource(InstancesAt(each, self.nats), self.instances))
             elif isinstance(each, str | Instance):
                 fixed.append(each)
             elif hasattr(type(each), "__aiter__"):
@@ -100,6 +106,8 @@ class Targets:
         """Return the instance that a URL or a command names."""
         if isinstance(given, Instance):
             return Reachable(given.name, given.open)
+        if isinstance(given, NatsInstance):
+            return Reachable(given.name, self._opening(lambda: given.open_channel, "nats:"))
         if not isinstance(given, str):
             raise TypeError(f"an instance is a URL or an Instance, not {given!r:.200}")
         if given.startswith(EXEC):
@@ -109,7 +117,7 @@ class Targets:
             )
         if not is_nats(given):
             check_port(parse_url(given))
-        return Reachable(given, self._opening(lambda: ChannelOpener(given, None), given))
+        return Reachable(given, self._opening(lambda: ChannelOpener(given, self.nats if is_nats(given) else None), given))
 
     def _at_address(self, url: str, address: str) -> Reachable:
         opener = functools.partial(open_channel, url, address=address)
