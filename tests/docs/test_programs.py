@@ -26,12 +26,17 @@ ALONE = [
 WITH_OTHERS = {
     "drain_at_sigterm.py": "test_a_server_that_gets_sigterm_finishes_its_call",
     "rooms.py": "test_the_chat_works_in_three_terminals",
+    "nats_topic.py": "test_nats_topic_py_prints_what_the_page_shows",
     "call_page.py": "test_the_fastapi_page_is_served_and_called",
     "app.py": "test_the_page_that_is_an_end_of_a_session_works_in_a_browser",
 }
 """Programs that need others, and the tests that run them."""
 
 COMMANDS = {
+    "for n": "test_a_cluster_of_three_starts_with_the_pages_commands_and_serves",
+    "pip install": "test_a_cluster_of_three_starts_with_the_pages_commands_and_serves",
+    "trio-rpc call": "test_a_cluster_of_three_starts_with_the_pages_commands_and_serves",
+    "trio-rpc instances": "test_a_cluster_of_three_starts_with_the_pages_commands_and_serves",
     "docker build": "test_the_files_and_the_command_of_the_image_work",
     "docker run": "test_the_files_and_the_command_of_the_image_work",
     "haproxy -f": "test_clients_behind_haproxy_move_from_a_draining_server",

@@ -19,7 +19,7 @@ import textwrap
 
 import trio_rpc
 from helpers.pages import ROOT, blocks_of, found_in_prose, prose
-from trio_rpc import channels, gateway, testing
+from trio_rpc import channels, gateway, nats, testing
 
 NOTES = r"continues|file: \S+|not run: .+|"
 SHELL = ("|", "&", "&&", ";", ">", "2>", "<")
@@ -85,7 +85,7 @@ def _is_in(text, path):
 
 def _callables():
     """Yield (name, function) for all public functions, classes and methods."""
-    for module in (trio_rpc, channels, gateway, testing):
+    for module in (trio_rpc, channels, gateway, nats, testing):
         for name in module.__all__:
             value = getattr(module, name)
             if inspect.isclass(value):

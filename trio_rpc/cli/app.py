@@ -13,7 +13,7 @@ import cyclopts
 import trio
 from cyclopts import Parameter
 
-from trio_rpc.cli import benching, calling, serving
+from trio_rpc.cli import behind_nats, benching, calling, serving
 from trio_rpc.cli.arguments import parse_arguments
 from trio_rpc.cli.checking import check_health
 from trio_rpc.cli.connecting import Connection, Target, parse_metadata
@@ -156,8 +156,8 @@ def serve(
         services: module:object, from the working directory or an installed module: an object with
             decorated methods, a mapping of names to such objects, or a function of the session.
         listen: URL to listen at: tcp://host:port (port 0: any free one), tls://host:port,
-            unix:///path, ws://host:port/path, wss://host:port/path; http://host:port or
-            https://host:port for browsers. May be repeated.
+            unix:///path, ws://host:port/path, wss://host:port/path, nats://host,host/service;
+            http://host:port or https://host:port for browsers. May be repeated.
         grace: Seconds that calls in flight get to finish after the first signal.
         error_detail: How much of an undeclared exception is sent to its caller.
         cert: Certificate chain for tls, wss and https, a PEM file.
@@ -221,8 +221,8 @@ def call(
     timedelta in seconds. A result whose keys would become the same text is an error.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
-            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
             'exec:python plugin.py'.
         method: service.method, or a method of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
@@ -267,8 +267,8 @@ def stream(
     """Open one stream and print its items as JSON, as they arrive.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
-            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
             'exec:python plugin.py'.
         method: service.method, or a stream of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
@@ -302,8 +302,8 @@ def notify(
     """Send one notification. It has no answer: nothing tells whether its handler succeeded.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
-            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
             'exec:python plugin.py'.
         method: service.method, or a notification of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
@@ -324,8 +324,8 @@ def describe(
     """List the methods that a server offers.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
-            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
             'exec:python plugin.py'.
         connection: How to connect.
         json: Print one JSON list, for scripts.
@@ -367,6 +367,20 @@ def health(
     _trio_run(check_health, target, output, service=service, named=named, patience=timeout)
 
 
+@app.command(help_epilogue=epilogue("instances"))
+def instances(url: str, /, *, wait: float = 0.5, json: Json = False) -> None:
+    """List the instances of a service behind NATS, with the URLs at which they listen without it.
+
+    Args:
+        url: nats://host,host/service; a user and a password, or a token, may stand before the host.
+        wait: Seconds in which instances answer.
+        json: Print one JSON object for each instance, for scripts.
+    """
+    if not (math.isfinite(wait) and wait > 0):
+        raise Usage("--wait must be a number of seconds, more than 0")
+    _trio_run(behind_nats.instances, url, Output(as_json=json), wait=wait)
+
+
 @app.command(help_epilogue=epilogue("ping"))
 def ping(
     url: str,
@@ -380,8 +394,8 @@ def ping(
     """Measure how long a server takes to answer. Ctrl-C prints the summary so far.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
-            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
             'exec:python plugin.py'.
         count: Number of pings.
         interval: Seconds between an answer and the next ping.
@@ -421,8 +435,8 @@ def bench(
     Ctrl-C prints the summary so far.
 
     Args:
-        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path or
-            wss://host:port/path; or exec:COMMAND for a program that serves its parent, such as
+        url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
             'exec:python plugin.py'.
         method: service.method, or a method of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it

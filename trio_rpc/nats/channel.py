@@ -96,7 +96,8 @@ class NatsChannel(trio.abc.Channel[bytes]):
         self._line = b""
         self._guard = ChannelGuard()
         self._senders = trio.lowlevel.ParkingLot()
-        self._receivers = trio.lowlevel.ParkingLot()
+        self._receiver: trio.lowlevel.Task | None = None
+        """The task that waits in receive()."""
         self._partial: list[bytes] = []
         """The parts of a packet that were taken; bound: ``max_packet``, as _take checks."""
         self._partial_size = 0
@@ -300,18 +301,31 @@ class NatsChannel(trio.abc.Channel[bytes]):
     def stop_receiving(self) -> None:
         """Make a waiting ``receive`` raise ``trio.ClosedResourceError``."""
         self._is_stopped = True
-        self._receivers.unpark_all()
+        self._wake_receiver()
 
     async def _wait_for_part(self) -> None:
         if not self._partial:
-            await self._receivers.park()
+            await self._park()
             return
         try:
             with self._timer.bound():
-                await self._receivers.park()
+                await self._park()
         except trio.BrokenResourceError as exc:
             self._break(str(exc), tell=True)
             raise
+
+    async def _park(self) -> None:
+        self._receiver = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._unpark)
+
+    def _unpark(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._receiver = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake_receiver(self) -> None:
+        if self._receiver is not None:
+            task, self._receiver = self._receiver, None
+            trio.lowlevel.reschedule(task)
 
     def _take(self) -> bytes | None:
         """Take the parts of a packet; return it if it is complete, or raise the channel's end."""
@@ -400,7 +414,11 @@ class NatsChannel(trio.abc.Channel[bytes]):
         self._ended(self)
 
     def fail(self, reason: str) -> None:
-        """Break the channel, since there will be no broker any more."""
+        """Break the channel, since there will be no broker any more.
+
+        Args:
+            reason: the text of the error.
+        """
         self._break(reason)
 
     def _refuse(self, exc: DecodeError) -> None:
@@ -410,7 +428,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
 
     def _wake(self) -> None:
         self._senders.unpark_all()
-        self._receivers.unpark_all()
+        self._wake_receiver()
 
     # ------------------------------------------------------------------ what the hub reports
 
@@ -435,7 +453,7 @@ class NatsChannel(trio.abc.Channel[bytes]):
     def _act(self, arrival: c.Arrival) -> None:
         core = self._core
         if arrival.has_data or core.peer_ended:
-            self._receivers.unpark_all()
+            self._wake_receiver()
         if arrival.reset is not None:
             self._break(f"the other end has given up the channel: {one_line(arrival.reset)}")
             return
@@ -485,13 +503,21 @@ class NatsChannel(trio.abc.Channel[bytes]):
             self._pump()
 
     def was_blocked(self, seconds: float) -> None:
-        """Do not count time in which this program was blocked."""
+        """Do not count time in which this program was blocked.
+
+        Args:
+            seconds: the time.
+        """
         self._heard_at += seconds
         if self._absent_at is not None:
             self._absent_at += seconds
 
     def look(self, now: float) -> None:
-        """Do what is due; see the module's docstring."""
+        """Do what is due; see the module's docstring.
+
+        Args:
+            now: Trio's time in seconds.
+        """
         broker, patience = self._broker, self._patience
         if not self.peer or self._over is not None:
             return

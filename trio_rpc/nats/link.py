@@ -13,6 +13,7 @@ import trio
 
 from trio_rpc.channels import connecting, tls
 from trio_rpc.channels.connection import close_forcefully
+from trio_rpc.channels.transports import choose_transport
 from trio_rpc.errors import DecodeError, Refused
 from trio_rpc.nats import parser as p
 from trio_rpc.nats.addresses import Server
@@ -60,6 +61,7 @@ class Link:
         self.heard_at = trio.current_time()
         self.local_host = _local_host(stream)
         self._stream = stream
+        self._transport = choose_transport(stream)
         self._parser = parser
         # Bound: senders wait above MAX_UNSENT. A caller that does not ask has_room() is the
         # client itself, with lines whose number is bounded by subscriptions and open channels.
@@ -126,11 +128,11 @@ class Link:
             trio.BrokenResourceError: the connection is lost.
             DecodeError: the server does not follow the protocol.
         """
-        data = await self._stream.receive_some(READ_SIZE)
+        data = await self._transport.read(READ_SIZE)
         if not data:
             raise trio.BrokenResourceError("the NATS server closed the connection")
         self.heard_at = trio.current_time()
-        return self._parser.feed(bytes(data))
+        return self._parser.feed(data)
 
     def learn(self, info: Mapping[str, Any]) -> None:
         """Take in a later INFO of the server."""

@@ -258,7 +258,15 @@ class Nats:
     def instances_by(
         self, service: str, instance_of: Callable[[InstanceInfo], str | NatsInstance | None]
     ) -> NatsInstances:
-        """Return the instances of a service, now and later, each as a function makes it."""
+        """Return the instances of a service, now and later, each as a function makes it.
+
+        Args:
+            service: the name of the service.
+            instance_of: makes what a pool gets for an instance; None leaves it out.
+
+        Raises:
+            ValueError: the name is not valid.
+        """
         return NatsInstances(self._client, check_name(service, "a service"), instance_of)
 
     def _instance_of(self, info: InstanceInfo) -> NatsInstance:

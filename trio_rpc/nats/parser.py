@@ -90,7 +90,11 @@ class Msg(NamedTuple):
         return int(digits) if digits.isdigit() else 0
 
     def header(self, name: str) -> str | None:
-        """Return the first value of a header, or None. Names are case-sensitive in NATS."""
+        """Return the first value of a header, or None.
+
+        Args:
+            name: the name; upper and lower case differ in NATS.
+        """
         for line in self.headers.split(b"\r\n")[1:]:
             key, colon, value = line.partition(b":")
             if colon and key.strip() == name.encode():

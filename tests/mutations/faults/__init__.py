@@ -9,6 +9,7 @@ from . import (
     javascript,
     laws,
     meanings,
+    nats,
     one_to_one,
     races,
     registration,
@@ -34,6 +35,7 @@ AREAS = (
     javascript,
     one_to_one,
     registration,
+    nats,
 )
 
 FAULTS = tuple(one for area in AREAS for one in area.FAULTS)
