@@ -117,7 +117,12 @@ class Targets:
             )
         if not is_nats(given):
             check_port(parse_url(given))
-        return Reachable(given, self._opening(lambda: ChannelOpener(given, self.nats if is_nats(given) else None), given))
+        return Reachable(
+            given,
+            self._opening(
+                lambda: ChannelOpener(given, self.nats if is_nats(given) else None), given
+            ),
+        )
 
     def _at_address(self, url: str, address: str) -> Reachable:
         opener = functools.partial(open_channel, url, address=address)
