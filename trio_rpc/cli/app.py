@@ -222,8 +222,8 @@ def call(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
-            'exec:python plugin.py'.
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that
+            serves its parent, such as 'exec:python plugin.py'.
         method: service.method, or a method of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
             from a file, and - from standard input.
@@ -268,8 +268,8 @@ def stream(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
-            'exec:python plugin.py'.
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that
+            serves its parent, such as 'exec:python plugin.py'.
         method: service.method, or a stream of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
             from a file, and - from standard input.
@@ -303,8 +303,8 @@ def notify(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
-            'exec:python plugin.py'.
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that
+            serves its parent, such as 'exec:python plugin.py'.
         method: service.method, or a notification of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
             from a file, and - from standard input.
@@ -325,8 +325,8 @@ def describe(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
-            'exec:python plugin.py'.
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that
+            serves its parent, such as 'exec:python plugin.py'.
         connection: How to connect.
         json: Print one JSON list, for scripts.
     """
@@ -395,8 +395,8 @@ def ping(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
-            'exec:python plugin.py'.
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that
+            serves its parent, such as 'exec:python plugin.py'.
         count: Number of pings.
         interval: Seconds between an answer and the next ping.
         connection: How to connect.
@@ -436,8 +436,8 @@ def bench(
 
     Args:
         url: tcp://host:port, tls://host:port, unix:///path, ws://host:port/path,
-            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that serves its parent, such as
-            'exec:python plugin.py'.
+            wss://host:port/path or nats://host,host/service; or exec:COMMAND for a program that
+            serves its parent, such as 'exec:python plugin.py'.
         method: service.method, or a method of the service without a name.
         arguments: JSON: a list of positional arguments, or an object of named ones. @FILE reads it
             from a file, and - from standard input.
