@@ -38,6 +38,7 @@ MODULES = (
     "peer_jsonrpc_websockets",
     "peer_trio_jsonrpc",
     "transports",
+    "nats",
     "child",
     "forwarded",
     "gateway",

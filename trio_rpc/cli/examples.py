@@ -60,6 +60,7 @@ EXAMPLES = {
             "one service, within a second",
             "trio-rpc health tcp://127.0.0.1:5000 --service market --timeout 1",
         ),
+    ),
     "instances": (
         ("who serves the market", "trio-rpc instances nats://10.0.0.1,10.0.0.2/market"),
         ("one line of JSON each", "trio-rpc instances nats://127.0.0.1/market --json"),
