@@ -22,8 +22,8 @@ import trio_rpc.channels
 import trio_rpc.codecs
 import trio_rpc.gateway
 import trio_rpc.health
-import trio_rpc.otel
 import trio_rpc.nats
+import trio_rpc.otel
 import trio_rpc.testing
 import trio_rpc.tracing
 
