@@ -10,8 +10,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-LARGEST_WHEEL = 600_000
-LARGEST_SDIST = 1_500_000
+LARGEST_WHEEL = 1_100_000
+LARGEST_SDIST = 2_300_000
 """Bytes: about 1.5 times the present sizes. A file packed by mistake is likely to exceed them."""
 
 BESIDE_THE_PACKAGE = {
