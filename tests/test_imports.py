@@ -157,7 +157,7 @@ def test_imports_between_folders_have_no_cycles(package):
 
 SESSION = (
     {"owner"},
-    {"io", "end", "peer", "http_request", "held_services", "session_places"},
+    {"io", "end", "peer", "http_request", "held_services", "load", "session_places"},
     {"lifecycle"},
     {"calls"},
     {"streams", "shared", "answers", "draining"},

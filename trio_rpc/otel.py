@@ -233,12 +233,21 @@ def observe_server(
         create(f"{NAME}.server.{name}", [observe], unit=unit, description=description)
 
 
-_COUNTERS: Final = ("sessions_refused", "handshakes_given_up")
+_COUNTERS: Final = (
+    "sessions_refused",
+    "handshakes_given_up",
+    "calls_refused",
+    "calls_too_late",
+)
 _SERVER: Final[Mapping[str, tuple[str, str]]] = {
     "sessions": ("{session}", "Open sessions"),
     "opening": ("{connection}", "Connections whose handshakes are not finished"),
     "sessions_refused": ("{session}", "Sessions refused for want of a place"),
     "handshakes_given_up": ("{connection}", "Handshakes that newer clients have displaced"),
+    "handlers": ("{call}", "Handlers that have begun and not ended"),
+    "calls_queued": ("{call}", "Calls that wait for their turn"),
+    "calls_refused": ("{call}", "Calls refused because they would have waited for too long"),
+    "calls_too_late": ("{call}", "Calls refused because their deadline had passed"),
     "bytes_unsent": ("By", "Bytes held for the peers of all sessions"),
 }
 """The figures of a server, by the names in its statistics."""

@@ -72,7 +72,7 @@ class Server:
         self._tables = tables
         self._options = options
         self._limits = limits
-        self._shared = Shared()
+        self._shared = Shared(limits)
         self._clients = Clients(limits.max_handshakes, limits.accept_rate)
         self._places = SessionPlaces(limits, self._clients)
         self._carriers = CarrierServer(
@@ -156,6 +156,10 @@ class Server:
             opening=len(self._clients),
             sessions_refused=self._places.refused,
             handshakes_given_up=self._clients.given_up,
+            handlers=self._shared.load.running,
+            calls_queued=self._shared.load.queued,
+            calls_refused=self._shared.load.refused,
+            calls_too_late=self._shared.load.late,
             bytes_unsent=self._shared.unsent.size,
         )
 

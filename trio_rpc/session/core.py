@@ -43,6 +43,7 @@ class Core:
         shared: Shared | None = None,
     ) -> None:
         shared = shared or shared_of_this_run()
+        self.load = shared.load
         self.channel = channel
         self.options = options
         self.limits = options.limits

@@ -12,6 +12,7 @@ import functools
 import itertools
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context as ContextVars
 from typing import Any
@@ -26,6 +27,7 @@ from trio_rpc.errors import (
     MethodNotFound,
     RemoteCancelled,
 )
+from trio_rpc.protocol.context import is_within
 from trio_rpc.protocol.protocol import Protocol
 from trio_rpc.protocol.states import Half, IncomingState
 from trio_rpc.services.converters import SCALARS
@@ -42,12 +44,14 @@ from trio_rpc.session.calls.eager import begin, is_awaitable
 from trio_rpc.session.calls.incoming_call import CallSession, HeldScope, IncomingCall
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import OutgoingCall
+from trio_rpc.session.calls.queued import QueuedCalls, time_of
 from trio_rpc.session.calls.refusals import (
     CALLED_TOO_LATE,
     NOT_BEGUN,
     NOT_TAKEN,
     PULLED_TWICE,
     SMALL,
+    TOO_BUSY,
     TOO_LATE,
 )
 from trio_rpc.session.fallback_calls import fallback_method
@@ -64,11 +68,12 @@ from trio_rpc.session.handler import (
     outcome_of,
 )
 from trio_rpc.session.lifecycle import Lifecycle
+from trio_rpc.session.load import BEHIND, SLICE
 from trio_rpc.session.options import Options
 from trio_rpc.session.session import Session
 from trio_rpc.session.shared import Shared
 from trio_rpc.session.streams.items import ItemReceiver, ItemSender
-from trio_rpc.session.streams.open import DuplexChannel
+from trio_rpc.session.streams.open import fits, with_channel
 from trio_rpc.session.streams.references import ReceivedReferences
 from trio_rpc.session.streams.scopes import SCOPE
 from trio_rpc.session.streams.task_status import RemoteTaskStatus
@@ -113,11 +118,8 @@ class IncomingCalls:
         self.fallbacks: Mapping[str, Fallback] = {}
         self.running: dict[int, IncomingCall] = {}
         """Calls whose handler has begun and not ended, by a local number."""
-        self.waiting: dict[int, Arrived] = {}
-        """Calls whose handler may not begin yet, by a local number, with their time of arrival.
-
-        Bound: they hold the slots and the credit of ``max_calls`` and ``max_notifications``.
-        """
+        self.waiting = QueuedCalls(shared.load)
+        """Calls whose handler may not begin yet."""
         self.absent = NO_CALLS
         """Calls that wait until their service is set, if the options allow that."""
         if options.wait_for_service:
@@ -142,6 +144,7 @@ class IncomingCalls:
         self._calls = calls
         self._most = calls.limits.max_nodes
         self._ages = CallAges()
+        self._load = shared.load
         self._bugs = shared.bugs
         self._last_notification = 0
         self._complaints = shared.complaints
@@ -152,38 +155,44 @@ class IncomingCalls:
         """Start the handler of a Request, or answer it with the reason why not.
 
         While too many bytes are queued for sending, the Request waits, and so do all later ones.
+        It also waits while the server is overloaded (``load.py``), unless it is made within a call
+        of this end, which may hold the place of a handler until it ends.
 
         Returns the call if its handler has to wait. The handler then keeps this task.
         """
-        if request.context is not None and self._is_late(request.context):
-            self._answer_error(request.id, {**TOO_LATE})
-            return None
-        if self.waiting or not self._protocol.may_begin:
-            self.waiting[request.id] = request, self.now
+        context, waits = request.context, bool(self.waiting) or not self._load.is_free
+        if context is not None:
+            waits |= self._ages.subtract(context, self.now) > BEHIND
+            waits = waits and not is_within(context, self._protocol.outgoing)
+        if waits or not self._protocol.may_begin:
+            self._put_in_queue(request)
             return None
         return self._begin_request(request)
 
-    def _is_late(self, context: dict[str, Any]) -> bool:
-        """Return whether a Request arrives after its deadline; correct the rest of its time."""
-        left, sent = context.get("deadline"), context.get("sent")
-        if left is None or sent is None:
-            return False
-        left -= self._ages.age_of(sent, self.now)
-        context["deadline"] = left
-        return bool(left <= 0)
+    def _put_in_queue(self, request: m.Request) -> None:
+        """Queue a Request, or refuse it if it cannot be answered in time."""
+        left = time_of(request)
+        if left <= 0:
+            self._load.late += 1
+            self._answer_error(request.id, {**TOO_LATE})
+        elif self._load.admits(left, len(self.waiting)):
+            self.waiting.put(request.id, (request, self.now))
+        else:
+            self._load.refused += 1
+            self._answer_error(request.id, {**TOO_BUSY, "retry_after": self._load.retry_after})
 
     def _begin_request(self, request: m.Request) -> IncomingCall | None:
         context = request.context
         parent_call = None
         if context is None:
             method = self.table.get(request.method) or self._fallback(request.method, _METHOD)
-            fits = method is not None and method.kind is _METHOD
+            is_fitting = method is not None and method.kind is _METHOD
         else:
             parent_call, method = self._find(request.method, context)
-            fits = method is not None and _fits(method, context)
+            is_fitting = method is not None and fits(method, context)
         if method is None and self._waits_for_service(request.id, request):
             return None
-        if method is None or not fits or request.problem is not None:
+        if method is None or not is_fitting or request.problem is not None:
             self._answer_error(request.id, refusal(self._why_refused(method, request)))
             return None
         if parent_call is not None and method.kind is _STREAM and parent_call.is_using(method):
@@ -195,7 +204,7 @@ class IncomingCalls:
                 sender = ItemSender(self._calls)
                 sender.bind(request.id)
                 if method.kind is Kind.DUPLEX:
-                    args = _with_channel(method, args, sender)
+                    args = with_channel(method, args, sender)
             bound, kwargs = method.signature.bind(args, request.kwargs, self._most)
             call = IncomingCall(self.session, request.id, method, bound, kwargs, context)
             if context is not None or request.references or method.name == SCOPE:
@@ -246,9 +255,9 @@ class IncomingCalls:
 
     def start_notification(self, message: m.Notification) -> IncomingCall | None:
         """Start the handler of a Notification, or log why not; returns as for a Request."""
-        if self.waiting:
+        if self.waiting or not self._load.is_free:
             self._last_notification -= 1
-            self.waiting[self._last_notification] = message, self.now
+            self.waiting.put(self._last_notification, (message, self.now))
             return None
         return self._begin_notification(message)
 
@@ -274,23 +283,28 @@ class IncomingCalls:
         )
 
     def begin_waiting(self, most: int) -> IncomingCall | None:
-        """Start at most that many waiting handlers; return one that has to wait again, or None."""
+        """Start waiting handlers, for one turn; return one that has to wait again, or None.
+
+        At most ``most`` may start, and they have the time of one slice.
+        """
+        until = time.perf_counter() + SLICE
         for _ in range(most):
-            if not self.waiting or not self._protocol.may_begin:
+            if not (self.waiting and self._protocol.may_begin and self._load.may_begin):
                 break
-            message, self.now = self.waiting.pop(next(iter(self.waiting)))
-            left = (
-                math.inf if message.context is None else message.context.get("deadline", math.inf)
-            )
+            message, self.now = self.waiting.take_first()
             if isinstance(message, m.Notification):
                 call = self._begin_notification(message)
-            elif self.now + left <= trio.current_time():
+            elif self._load.is_too_late(self.now + time_of(message) - trio.current_time()):
+                self._load.late += 1
                 self._answer_error(message.id, {**TOO_LATE})
                 call = None
             else:
+                self._load.began()
                 call = self._begin_request(message)
             if call is not None:
                 return call
+            if time.perf_counter() >= until:
+                break
         return None
 
     def _fallback(self, name: str, kind: Kind) -> BoundMethod | None:
@@ -306,7 +320,7 @@ class IncomingCalls:
 
     def begin_calls_of(self, service: str) -> None:
         """Let the calls of a service that has been set begin, before all others that wait."""
-        self.waiting = {**dict(self.absent.take_calls_of(service)), **self.waiting}
+        self.waiting.put_first(self.absent.take_calls_of(service))
 
     def refuse_late(self, now: float) -> bool:
         """Refuse the calls that have waited for their service too long; return whether any has."""
@@ -348,11 +362,11 @@ class IncomingCalls:
 
     def _start(self, call: IncomingCall) -> IncomingCall | None:
         call.started = self.now
+        self.running[call.id] = call
+        self._load.running += 1
         if self.is_cancelled or self._is_called_too_late(call):
-            self.running[call.id] = call
             self.end(call, CANCELLED)
             return None
-        self.running[call.id] = call
         context = self._context_of(call)
         if not call.method.is_async and not self._filters:
             return self._run_inline(call, context)
@@ -423,6 +437,7 @@ class IncomingCalls:
     def end(self, call: IncomingCall, outcome: Outcome) -> None:
         """End a call with the outcome of its handler."""
         del self.running[call.id]
+        self._load.handler_ends()
         if call.sender is not None:
             call.sender.stop()
         for reference in call.references:
@@ -546,8 +561,8 @@ class IncomingCalls:
         return itertools.chain(self.absent.waiting.items(), self.waiting.items())
 
     def _drop_waiting(self, call_id: int, why: str) -> m.Request | m.Notification:
-        waiting = self.waiting if call_id in self.waiting else self.absent.waiting
-        message, _ = waiting.pop(call_id)
+        is_queued = call_id in self.waiting
+        message, _ = (self.waiting.take if is_queued else self.absent.waiting.pop)(call_id)
         if call_id > 0:
             self._answer_error(call_id, {"code": "cancelled", "message": why, "started": False})
         return message
@@ -568,20 +583,6 @@ class IncomingCalls:
 def _session_of(call: IncomingCall) -> CallSession:
     assert call.session is not None  # noqa: S101 - only the gateway's calls have none
     return call.session
-
-
-def _fits(method: BoundMethod, context: Mapping[str, Any]) -> bool:
-    """Return whether a method is used according to its kind."""
-    if method.kind is _NOTIFICATION:
-        return False
-    return method.kind.is_opened is ("stream" in context)
-
-
-def _with_channel(method: BoundMethod, args: list[Any], sender: ItemSender) -> list[Any]:
-    """Replace the stream on which the caller of a duplex sends by a channel."""
-    if not args or not isinstance(args[0], ItemReceiver):
-        raise InvalidArguments(f"{method.name} is a duplex: a stream comes first")
-    return [DuplexChannel(sender, args[0]), *args[1:]]
 
 
 def _itself(awaitable: Awaitable[Any]) -> Awaitable[Any]:

@@ -84,6 +84,14 @@ class ServerStatistics:
     """Sessions refused so far, for want of a place."""
     handshakes_given_up: int
     """Unfinished handshakes that had to give up their place to newer clients so far."""
+    handlers: int
+    """Handlers that have begun and not ended, in all sessions."""
+    calls_queued: int
+    """Calls and notifications that wait for their turn, or until their session may begin them."""
+    calls_refused: int
+    """Calls refused so far, because they would have waited for too long."""
+    calls_too_late: int
+    """Calls refused so far, because their deadline had passed before they could begin."""
     bytes_unsent: int
     """Bytes that all sessions hold for their peers."""
 

@@ -155,15 +155,33 @@ class ServerLimits:
     """Connections accepted in a second, against the work of many handshakes when all clients of a
     server reconnect at once. The others wait in the system's queue."""
 
+    max_handlers: int = 10_000
+    """Handlers at once, which have begun and not ended, in all sessions together. Further calls
+    wait. A server that shares a scarce resource sets what that can bear."""
+
+    max_queued: int = 20_000
+    """Calls that wait, in all sessions together: each holds its arguments. Further ones get
+    ``Overloaded`` with ``retry_after``, and so do calls that would wait for more than half of the
+    time until their deadline."""
+
     retry_after: float = 1.0
-    """Seconds until a refused client may try again. Clients should add a random time."""
+    """Seconds until a refused client, or call, may try again. Clients should add a random time."""
 
     def __repr__(self) -> str:
         """Show the fields that differ from the defaults."""
         return _changed(self)
 
     def __post_init__(self) -> None:
-        _check(self, ("max_sessions", "max_sessions_per_address", "max_handshakes"))
+        _check(self, _WHOLE_OF_SERVER)
+
+
+_WHOLE_OF_SERVER = (
+    "max_sessions",
+    "max_sessions_per_address",
+    "max_handshakes",
+    "max_handlers",
+    "max_queued",
+)
 
 
 def _changed(limits: Limits | ServerLimits) -> str:

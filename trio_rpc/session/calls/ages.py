@@ -16,7 +16,7 @@ socket that this program has not read.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["CallAges"]
 
@@ -35,6 +35,19 @@ class CallAges:
         self._before = math.inf
         """The smallest difference in the window before."""
         self._since = self._read = -math.inf
+
+    def subtract(self, context: dict[str, Any], now: float) -> float:
+        """Return how long a Request has waited, and subtract that from its deadline.
+
+        Args:
+            context: its context.
+            now: when it was read, on our clock.
+        """
+        if "sent" not in context or "deadline" not in context:
+            return 0.0
+        age = self.age_of(context["sent"], now)
+        context["deadline"] -= age
+        return age
 
     def age_of(self, sent: float, now: float) -> float:
         """Return how long a Request has waited, in seconds.

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["CALLED_TOO_LATE", "NOT_BEGUN", "NOT_TAKEN", "PULLED_TWICE", "SMALL", "TOO_LATE"]
+__all__ = [
+    "CALLED_TOO_LATE",
+    "NOT_BEGUN",
+    "NOT_TAKEN",
+    "PULLED_TWICE",
+    "SMALL",
+    "TOO_BUSY",
+    "TOO_LATE",
+]
 
 NOT_TAKEN: Final[dict[str, Any]] = {
     "code": "overloaded",
     "message": "too much data is queued for this caller, so the handler's outcome was dropped",
     "started": True,
+}
+TOO_BUSY: Final[dict[str, Any]] = {
+    "code": "overloaded",
+    "message": "this end is overloaded: the call would have waited for too long",
+    "started": False,
 }
 TOO_LATE: Final[dict[str, Any]] = {
     "code": "deadline",

@@ -92,7 +92,7 @@ class Receiver:
 
         Raises the errors of the channel.
         """
-        if self._receive_nowait is None:
+        if self._receive_nowait is None or self._user is not _NOBODY or self._failure is not None:
             return False
         try:
             self._hold(self._protocol.receive(self._receive_nowait()))

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import trio
 
+from trio_rpc.errors import InvalidArguments
 from trio_rpc.services.converters import Convert
+from trio_rpc.services.decorators import Kind
 from trio_rpc.services.item_stream import ItemStream
 from trio_rpc.services.proxies import RemoteMethod
+from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.outgoing import OutgoingCalls
 from trio_rpc.session.calls.outgoing_call import CallView, OutgoingCall, describe_exception
 from trio_rpc.session.streams.items import ItemReceiver, ItemSender
 from trio_rpc.wire import messages as m
 
-__all__ = ["DuplexChannel", "open_duplex", "open_stream"]
+__all__ = ["DuplexChannel", "fits", "open_duplex", "open_stream", "with_channel"]
 
 
 NOTHING: tuple[Any, ...] = ()
@@ -184,3 +187,17 @@ async def _error_of(outgoing: OutgoingCalls, call: OutgoingCall) -> Exception | 
     if not isinstance(answer, m.ReplyErr) or answer.error.get("code") in ("cancelled", "deadline"):
         return None
     return await outgoing.failure(call)
+
+
+def fits(method: BoundMethod, context: Mapping[str, Any]) -> bool:
+    """Return whether a method is used according to its kind."""
+    if method.kind is Kind.NOTIFICATION:
+        return False
+    return method.kind.is_opened is ("stream" in context)
+
+
+def with_channel(method: BoundMethod, args: list[Any], sender: ItemSender) -> list[Any]:
+    """Replace the stream on which the caller of a duplex sends by a channel."""
+    if not args or not isinstance(args[0], ItemReceiver):
+        raise InvalidArguments(f"{method.name} is a duplex: a stream comes first")
+    return [DuplexChannel(sender, args[0]), *args[1:]]
