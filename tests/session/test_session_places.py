@@ -13,6 +13,7 @@ import trio_rpc
 from trio_rpc import Fate, Overloaded, Refused, ServerLimits
 from trio_rpc.channels import open_channel
 from trio_rpc.channels.clients import Clients, address_of
+from trio_rpc.session import session_places
 from trio_rpc.session.session_places import SessionPlaces
 from trio_rpc.testing import memory_channel_pair
 from trio_rpc.wire import messages as m
@@ -131,7 +132,10 @@ async def test_silent_clients_keep_nobody_out(start, scheme):
 
 
 @pytest.mark.parametrize("says", ["nothing", "Hello"])
-async def test_a_session_that_does_not_open_gives_its_place_to_a_newer_client(start, says):
+async def test_a_session_that_does_not_open_gives_its_place_to_a_newer_client(
+    start, says, monkeypatch
+):
+    monkeypatch.setattr(session_places, "HANDSHAKE", 0.0)
     server = await start(max_sessions=1)
     [url] = server.urls
     async with open_channel(url) as channel:
@@ -193,7 +197,21 @@ async def test_without_a_rate_nothing_waits(autojump_clock):
         await clients.pace()
 
 
-async def test_a_place_that_was_given_up_is_counted_once():
+async def test_a_session_that_has_just_begun_to_open_keeps_its_place(start):
+    """To its client it may be open already."""
+    server = await start(max_sessions=1)
+    async with open_channel(server.urls[0]) as channel:
+        while not server.statistics().opening:
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        assert "max_sessions)" in str(await refusal(server.urls[0]))
+        peer = await open_raw_peer(channel, trio_rpc.DEFAULT_LIMITS)
+        peer.protocol.request("now", [])
+        await channel.send(peer.protocol.next_packet())
+        assert (await peer.read(m.Reply)).result == 12.5
+
+
+async def test_a_place_that_was_given_up_is_counted_once(autojump_clock):
     clients = Clients(10, math.inf)
     places = SessionPlaces(ServerLimits(max_sessions=2, max_sessions_per_address=2), clients)
     gone = []
@@ -204,6 +222,7 @@ async def test_a_place_that_was_given_up_is_counted_once():
     assert places.take(one) is None
     assert places.take(two) is None
     places.opened(two)
+    await trio.sleep(1)
     assert places.take(three) is None  # one gives up
     assert (len(gone), len(clients)) == (1, 1)
     places.leave(one)

@@ -114,7 +114,7 @@ class Load:
     # ── turns ────────────────────────────────────────────────────────────────────────────────
 
     def want_turn(self, take: Callable[[], None]) -> None:
-        """Wait for a turn. ``take`` is called when it begins, and must lead to :meth:`turn_over`."""
+        """Wait for a turn. ``take`` is called when it begins; then comes :meth:`turn_over`."""
         self._turns[take] = None
         self._next()
 

@@ -136,7 +136,7 @@ class Reader:
             self._scope = None
 
     def resume(self) -> None:
-        """Begin handlers whose Requests have waited, if they may, when it is this session's turn."""
+        """Begin handlers whose Requests have waited, if they may, in this session's next turn."""
         incoming = self._core.incoming
         if incoming.waiting and self._core.protocol.may_begin and not self._is_resuming:
             self._is_resuming = True

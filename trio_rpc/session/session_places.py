@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
+
+import trio
 
 from trio_rpc.channels.clients import Client, Clients
 from trio_rpc.errors import Refused
@@ -10,13 +13,16 @@ from trio_rpc.wire.limits import ServerLimits
 
 __all__ = ["SessionPlaces"]
 
+HANDSHAKE: Final = 1.0
+
 
 class SessionPlaces:
     """Gives places to the sessions of a server, from their first moment to their end.
 
     A session that is still opening has a place as well. When all places are taken, the oldest of
-    those gives up its place to a newer client, so that silent clients keep nobody out. Open
-    sessions keep theirs. If all are open, newer clients are refused.
+    those gives up its place to a newer client, so that silent clients keep nobody out. But it has
+    at least ``HANDSHAKE`` seconds, since to its client it may be open already. Open sessions keep
+    their places. Otherwise newer clients are refused.
 
     Args:
         limits: the limits.
@@ -29,8 +35,8 @@ class SessionPlaces:
     def __init__(self, limits: ServerLimits, clients: Clients) -> None:
         self._limits = limits
         self._clients = clients
-        # Bound: together ``max_sessions``. The first is a dict, for its order.
-        self._opening: dict[Client, None] = {}
+        # Bound: together ``max_sessions``. The first has the times of their beginnings, in order.
+        self._opening: dict[Client, float] = {}
         self._open: set[Client] = set()
         # Bound: one key for each session, and for each that gave up its place and has not ended.
         self._by_address: Counter[str] = Counter()
@@ -43,12 +49,12 @@ class SessionPlaces:
             return self._refuse(f"this address has {most} sessions (max_sessions_per_address)")
         most = self._limits.max_sessions
         if len(self._open) + len(self._opening) >= most:
-            if not self._opening:
+            oldest, began = next(iter(self._opening.items()), (client, trio.current_time()))
+            if trio.current_time() - began < HANDSHAKE:
                 return self._refuse(f"the server has {most} sessions (max_sessions)")
-            oldest = next(iter(self._opening))
             del self._opening[oldest]
             self._clients.drop(oldest)
-        self._opening[client] = None
+        self._opening[client] = trio.current_time()
         self._by_address[client.address] += 1
         return None
 

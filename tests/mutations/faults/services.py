@@ -308,8 +308,8 @@ FAULTS = (
     fault(
         "calls that have waited for a service begin in reverse order",
         "session/dispatch.py",
-        "{**dict(self.absent.take_calls_of(service)), **self.waiting}",
-        "{**self.waiting, **dict(self.absent.take_calls_of(service))}",
+        "put_first(self.absent.take_calls_of(service))",
+        "put_first(reversed(self.absent.take_calls_of(service)))",
         LIVE,
     ),
     fault(
