@@ -155,6 +155,14 @@ def message(kind, seq=0, consumed=0, rest=b""):
     return struct.pack(">BQQ", ord(kind), seq, consumed) + rest
 
 
+@pytest.mark.parametrize("kind", ["D", "P", "K", "C", "X"])
+def test_a_gap_is_noticed_with_whatever_arrives_next(kind):
+    core = c.ChannelCore(1000)
+    assert not core.receive(message("D", 0, 0, b"first")).has_gap
+    assert core.receive(message(kind, 2, 0, b"later")).has_gap
+    assert core.ask_again() == message("S", 0, 0, (1).to_bytes(8))
+
+
 BAD = {
     "too short": message("K")[:-1],
     "unknown kind": message("Z"),
@@ -206,10 +214,11 @@ async def test_lost_messages_are_sent_again():
         assert lost
 
 
-async def test_the_last_message_and_the_end_are_sent_again_if_lost(autojump_clock):
+@pytest.mark.parametrize("lost", ["DX", "D", "X"])
+async def test_the_last_message_and_the_end_are_sent_again_if_lost(lost, autojump_clock):
     options = NatsOptions()
     async with open_broker() as broker, open_channels(broker, options=options) as (ours, theirs):
-        broker.lose = lambda published: published.data[:1] in (b"D", b"X")
+        broker.lose = lambda published: published.data[:1].decode() in lost
         await ours.send(b"last words")
         await ours.aclose()
         await wait_all_tasks_blocked(0.05)
