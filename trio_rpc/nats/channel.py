@@ -461,8 +461,8 @@ class NatsChannel(trio.abc.Channel[bytes]):
             self._ask_again()
         if arrival.again is not None:
             self._send_again(arrival.again)
-        if arrival.wants_answer:  # the end that a closed channel has sent may be lost
-            self._publish(core.control(c.END if self._guard.is_closed else c.KEEPALIVE))
+        if arrival.wants_answer:
+            self._keep_alive()
         if core.is_sending():
             self._pump()
         if core.peer_ended:
@@ -487,6 +487,10 @@ class NatsChannel(trio.abc.Channel[bytes]):
             self._publish(message)
         if self._guard.is_closed:
             self._publish(self._core.control(c.END))
+
+    def _keep_alive(self) -> None:
+        """Tell the peer that this end is there, or once more that it was closed."""
+        self._publish(self._core.control(c.END if self._guard.is_closed else c.KEEPALIVE))
 
     def _ask(self) -> None:
         self._asked_at = trio.current_time()
@@ -539,4 +543,4 @@ class NatsChannel(trio.abc.Channel[bytes]):
             if now - self._asked_at >= PROBE_INTERVAL:
                 self._ask()
         elif self._opened_here and now - self._sent_at >= PROBE_INTERVAL:
-            self._publish(self._core.control(c.KEEPALIVE))
+            self._keep_alive()

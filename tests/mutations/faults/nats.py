@@ -43,8 +43,8 @@ FAULTS = (
     fault(
         "a lost end is not sent again",
         "nats/channel.py",
-        "self._publish(core.control(c.END if self._guard.is_closed else c.KEEPALIVE))",
-        "self._publish(core.control(c.KEEPALIVE))",
+        "self._publish(self._core.control(c.END if self._guard.is_closed else c.KEEPALIVE))",
+        "self._publish(self._core.control(c.KEEPALIVE))",
         CHANNEL,
     ),
     fault(
