@@ -426,3 +426,35 @@ async def test_a_session_that_is_not_opened_says_why(tmp_path):
         "SessionClosed",
     ]
     assert market.log == ["sleep ended"]
+
+
+async def test_a_duplex_or_a_scope_that_is_left_early_leaves_nothing_behind(tmp_path):
+    reported, _ = await run(
+        tmp_path,
+        """
+        const chat = market.chat.duplex("hall");
+        await chat.writable.getWriter().write("a");
+        report((await chat.readable.getReader().read()).value);
+        await chat.close();
+        const unused = session.duplex("market.chat", ["hall"]);
+        await unused.close();
+        report((await outcome(unused.ended))[0]);
+        const idle = new ReadableStream({ cancel: () => report("cancelled") });
+        report((await outcome(session.call("market.total", [idle], { timeoutMs: 100 })))[0]);
+        const scope = session.openScope({ signal: AbortSignal.timeout(20) });
+        report((await outcome(scope.call("market.sleep")))[0]);
+        await scope.close();
+        report((await outcome(session.call("market.price", "BTC")))[0]);
+        await session.ping();
+        report(session.statistics);
+        """,
+    )
+    assert reported == [
+        "hall: a",
+        "AbortError",
+        "cancelled",
+        "TimeoutError",
+        "RemoteCancelled",
+        "TypeError",
+        {"callsOut": 0, "callsIn": 0},
+    ]

@@ -97,7 +97,7 @@ export class ItemStream {
     if (this.#call !== null && !this.#isOver) {
       this.#call.cancel(LEFT);
       await this.#call.settled.catch((error) => {
-        if (error !== LEFT) throw error;
+        if (error !== this.#call.reason) throw error;
       });
     }
     this.finish();
@@ -120,12 +120,15 @@ export const LEFT = new DOMException("the consumer has left the stream", "AbortE
 
 /** Returns the iterator over what the other end pulls. */
 export function iteratorOf(source) {
-  if (typeof source[Symbol.asyncIterator] === "function") return source[Symbol.asyncIterator]();
   if (typeof source.getReader === "function") return readerOf(source.getReader());
+  if (typeof source[Symbol.asyncIterator] === "function") return source[Symbol.asyncIterator]();
   return source[Symbol.iterator]();
 }
 
-/** A ReadableStream is not iterable in every browser. */
+/**
+ * Iterates over a ReadableStream. Its own iterator is not in every browser, and its `return` would wait
+ * for a `next` that waits for an item.
+ */
 function readerOf(reader) {
   return {
     next: () => reader.read(),

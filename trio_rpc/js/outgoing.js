@@ -242,9 +242,13 @@ export class Caller {
 
   /** Calls a method, and returns a promise of its result. */
   call(method, args = [], options = {}) {
-    const call = this.#make(method, args, options);
-    call.begin();
-    return call.settled;
+    try {
+      const call = this.#make(method, args, options);
+      call.begin();
+      return call.settled;
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /** Returns the items of a stream. The call is made when the first item is requested. */
@@ -271,7 +275,7 @@ export class Caller {
   }
 
   /** Calls a method that reports its start. Resolves with `value`, and `ended`, a promise. */
-  start(method, args = [], options = {}) {
+  async start(method, args = [], options = {}) {
     const call = this.#make(method, args, options, { task_status: true });
     return new Promise((resolve, reject) => {
       call.onStarted = (value) => resolve({ value, ended: call.settled });
@@ -310,10 +314,9 @@ export class RemoteScope extends Caller {
 
   /** Cancels all calls in the scope, and waits until they have ended. */
   async close() {
-    const over = new DOMException("the scope was left", "AbortError");
-    this.#call.cancel(over);
+    this.#call.cancel(new DOMException("the scope was left", "AbortError"));
     await this.#call.settled.catch((error) => {
-      if (error !== over) throw error;
+      if (error !== this.#call.reason) throw error; // its own signal may have cancelled it before
     });
   }
 
