@@ -52,6 +52,7 @@ from trio_rpc.services.fallbacks import fallback
 from trio_rpc.services.interfaces import Identifier
 from trio_rpc.services.item_stream import ItemStream
 from trio_rpc.services.proxies import Proxy, RemoteMethod
+from trio_rpc.services.schemas import schema
 from trio_rpc.session.calls.context import metadata
 from trio_rpc.session.current import current_call
 from trio_rpc.session.draining import DrainingEvent
@@ -138,6 +139,7 @@ __all__ = [
     "open_server",
     "open_session",
     "open_thread",
+    "schema",
     "serve",
     "serve_connections",
     "serve_parent",

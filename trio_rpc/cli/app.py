@@ -14,6 +14,9 @@ import trio
 from cyclopts import Parameter
 
 from trio_rpc.cli import behind_nats, benching, calling, serving
+
+
+from trio_rpc.cli import benching, calling, describing, serving
 from trio_rpc.cli.arguments import parse_arguments
 from trio_rpc.cli.checking import check_health
 from trio_rpc.cli.connecting import Connection, Target, parse_metadata
@@ -379,6 +382,38 @@ def instances(url: str, /, *, wait: float = 0.5, json: Json = False) -> None:
     if not (math.isfinite(wait) and wait > 0):
         raise Usage("--wait must be a number of seconds, more than 0")
     _trio_run(behind_nats.instances, url, Output(as_json=json), wait=wait)
+
+
+@app.command(help_epilogue=epilogue("typescript"))
+def typescript(
+    services: str,
+    /,
+    *,
+    gateway: Switch = False,
+    module: Annotated[str | None, Parameter(name="--import")] = None,
+) -> None:
+    """Print TypeScript types of services, for clients in JavaScript.
+
+    Args:
+        services: module:object, as for serve; not a function of the session.
+        gateway: For message.js, the client of a gateway. Default: for session.js.
+        module: Where the client is imported from. Default: ./message.js or ./session.js.
+    """
+    text = describing.typescript_text(services, gateway=gateway, module=module)
+    Output(as_json=False).text(text.rstrip())
+
+
+@app.command(help_epilogue=epilogue("openapi"))
+def openapi(services: str, /, *, title: str = "Services", api_version: str = "1") -> None:
+    """Print an OpenAPI 3.1 document of services that a gateway offers.
+
+    Args:
+        services: module:object, as for serve; not a function of the session.
+        title: The title of the document.
+        api_version: The version of the services.
+    """
+    text = describing.openapi_text(services, title=title, version=api_version)
+    Output(as_json=False).text(text)
 
 
 @app.command(help_epilogue=epilogue("ping"))

@@ -130,7 +130,7 @@ def _print_value(value: Any, output: Output) -> None:
     except ValueError as exc:
         raise CallFailed(f"the result cannot be shown as JSON: {safe(exc)}") from exc
     if output.as_json:
-        output.json_text(text)
+        output.text(text)
         return
     if output.is_terminal and len(text) > MOST_SHOWN:
         output.line(text[:MOST_SHOWN])

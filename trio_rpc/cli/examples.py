@@ -64,6 +64,15 @@ EXAMPLES = {
     "instances": (
         ("who serves the market", "trio-rpc instances nats://10.0.0.1,10.0.0.2/market"),
         ("one line of JSON each", "trio-rpc instances nats://127.0.0.1/market --json"),
+    "typescript": (
+        ("for session.js", "trio-rpc typescript market:services > api.d.ts"),
+        (
+            "for message.js, the client of a gateway",
+            "trio-rpc typescript market:services --gateway > api.d.ts",
+        ),
+    ),
+    "openapi": (
+        ("the POST routes of a gateway", "trio-rpc openapi market:services > openapi.json"),
     ),
     "ping": (
         ("ten times", "trio-rpc ping tcp://127.0.0.1:5000 --count 10"),

@@ -60,10 +60,10 @@ class Output:
 
     def json(self, value: Any) -> None:
         """Write a value as one line of JSON, and flush it."""
-        self.json_text(script_json(value))
+        self.text(script_json(value))
 
-    def json_text(self, text: str) -> None:
-        """Write one line of JSON text, and flush it."""
+    def text(self, text: str) -> None:
+        """Write a text as it is, such as one line of JSON, and flush it."""
         with writing():
             sys.stdout.write(text + "\n")
             sys.stdout.flush()

@@ -8,6 +8,7 @@ from trio_rpc.util.extras import needs_extra
 try:
     from trio_rpc.gateway.client.message import Message
     from trio_rpc.gateway.limits import GatewayLimits
+    from trio_rpc.gateway.openapi import openapi
     from trio_rpc.gateway.server.app import Gateway
     from trio_rpc.gateway.server.asyncio_host import run_in_asyncio, run_in_trio
     from trio_rpc.gateway.server.call import call_back
@@ -27,6 +28,7 @@ __all__ = [
     "Message",
     "call_back",
     "open_http_server",
+    "openapi",
     "outlives",
     "run_in_asyncio",
     "run_in_trio",

@@ -108,7 +108,7 @@ from trio_rpc.services.special import (
 )
 from trio_rpc.services.unions import field_names, names_of, union_converter
 
-__all__ = ["adapt", "is_function"]
+__all__ = ["QUALIFIERS", "adapt", "is_function"]
 
 # The generics whose arguments msgspec checks.
 COLLECTIONS = frozenset(

@@ -80,19 +80,34 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class MethodMark:
-    """The record that a decorator leaves on a function."""
+    """The record that a decorator leaves on a function.
+
+    Attributes:
+        kind: how it is used.
+        raises: the exception classes that reach the caller as themselves.
+        idempotent: whether a caller may call it again.
+        name: the name by which it is called, if that is not the function's own.
+    """
 
     kind: Kind
     raises: Raises = ()
     idempotent: bool = False
+    name: str | None = None
 
 
 @overload
 def method(function: F, /) -> F: ...
 @overload
-def method(*, raises: Raises = (), idempotent: bool = False) -> Callable[[F], F]: ...
 def method(
-    function: F | None = None, /, *, raises: Raises = (), idempotent: bool = False
+    *, name: str | None = None, raises: Raises = (), idempotent: bool = False
+) -> Callable[[F], F]: ...
+def method(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    raises: Raises = (),
+    idempotent: bool = False,
 ) -> F | Callable[[F], F]:
     """Make a method callable from the other end: ``@method`` or ``@method(raises=(…,))``.
 
@@ -102,6 +117,9 @@ def method(
 
     Args:
         function: a function in a class body whose name does not begin with an underscore.
+        name: the name by which the other end calls it, of ASCII letters, digits, ``_`` and ``-``,
+            such as ``"start-task"``; by default the function's own. A proxy with an interface
+            has it under the function's own name in any case.
         raises: the exception classes that reach the caller as themselves, with their ``args`` and
             attributes, as far as those can be sent and the class declares them (annotations,
             fields, parameters of ``__init__``). Others arrive as RemoteError. Exceptions that mean
@@ -114,6 +132,7 @@ def method(
     Raises:
         TypeError: the function, or an entry of ``raises``, is not suitable; or ``idempotent`` is
             not a bool.
+        ValueError: ``name`` has other characters.
 
     Example:
         >>> class UnknownSymbol(Exception):
@@ -129,29 +148,40 @@ def method(
     """
     if not isinstance(idempotent, bool):
         raise TypeError(f"idempotent must be True or False, not {idempotent!r:.200}")
-    mark = MethodMark(Kind.METHOD, checked_raises(raises), idempotent)
+    mark = MethodMark(Kind.METHOD, checked_raises(raises), idempotent, _checked_name(name))
     if function is None:
         return lambda function: _attach(function, mark)
     return _attach(function, mark)
 
 
-def notification(function: F, /) -> F:
+@overload
+def notification(function: F, /) -> F: ...
+@overload
+def notification(*, name: str | None = None) -> Callable[[F], F]: ...
+def notification(function: F | None = None, /, *, name: str | None = None) -> F | Callable[[F], F]:
     """Make a method callable one way: the caller continues once its message is on its way.
 
     Args:
         function: as for :func:`method`.
+        name: as for :func:`method`.
 
     Raises:
         TypeError: the function is not suitable.
+        ValueError: ``name`` has other characters than :func:`method` allows.
     """
-    return _attach(function, MethodMark(Kind.NOTIFICATION))
+    mark = MethodMark(Kind.NOTIFICATION, name=_checked_name(name))
+    if function is None:
+        return lambda function: _attach(function, mark)
+    return _attach(function, mark)
 
 
 @overload
 def stream(function: Generates[S, P, T], /) -> OpensStream[S, P, T]: ...
 @overload
-def stream(*, raises: Raises = ()) -> Callable[[Generates[S, P, T]], OpensStream[S, P, T]]: ...
-def stream(function: Any = None, /, *, raises: Raises = ()) -> Any:
+def stream(
+    *, name: str | None = None, raises: Raises = ()
+) -> Callable[[Generates[S, P, T]], OpensStream[S, P, T]]: ...
+def stream(function: Any = None, /, *, name: str | None = None, raises: Raises = ()) -> Any:
     """Make an async generator available as a stream: ``async with proxy.ticks() as ticks``.
 
     It is paused while its consumer is slow. When the consumer leaves, the generator is closed, and
@@ -162,10 +192,12 @@ def stream(function: Any = None, /, *, raises: Raises = ()) -> Any:
     Args:
         function: an async generator function in a class body, or a plain ``def`` that returns an
             async iterable.
+        name: as for :func:`method`.
         raises: as for :func:`method`.
 
     Raises:
         TypeError: the function, or an entry of ``raises``, is not suitable.
+        ValueError: ``name`` has other characters than :func:`method` allows.
 
     Example:
         >>> class Counter:
@@ -174,7 +206,7 @@ def stream(function: Any = None, /, *, raises: Raises = ()) -> Any:
         ...         for number in range(end):
         ...             yield number
     """
-    mark = MethodMark(Kind.STREAM, checked_raises(raises))
+    mark = MethodMark(Kind.STREAM, checked_raises(raises), name=_checked_name(name))
     if function is None:
         return lambda function: _attach(function, mark)
     return _attach(function, mark)
@@ -183,8 +215,10 @@ def stream(function: Any = None, /, *, raises: Raises = ()) -> Any:
 @overload
 def duplex(function: Converses[S, T, P], /) -> OpensChannel[S, P, T]: ...
 @overload
-def duplex(*, raises: Raises = ()) -> Callable[[Converses[S, T, P]], OpensChannel[S, P, T]]: ...
-def duplex(function: Any = None, /, *, raises: Raises = ()) -> Any:
+def duplex(
+    *, name: str | None = None, raises: Raises = ()
+) -> Callable[[Converses[S, T, P]], OpensChannel[S, P, T]]: ...
+def duplex(function: Any = None, /, *, name: str | None = None, raises: Raises = ()) -> Any:
     """Make an async method available as a channel: ``async with proxy.chat("lobby") as channel``.
 
     Its first parameter is the handler's end of that channel, a ``trio.abc.Channel``, and the caller
@@ -194,10 +228,12 @@ def duplex(function: Any = None, /, *, raises: Raises = ()) -> Any:
 
     Args:
         function: an ``async def`` in a class body.
+        name: as for :func:`method`.
         raises: as for :func:`method`.
 
     Raises:
         TypeError: the function, or an entry of ``raises``, is not suitable.
+        ValueError: ``name`` has other characters than :func:`method` allows.
 
     Example:
         >>> class Echo:
@@ -206,7 +242,7 @@ def duplex(function: Any = None, /, *, raises: Raises = ()) -> Any:
         ...         async for line in channel:
         ...             await channel.send(prefix + line)
     """
-    mark = MethodMark(Kind.DUPLEX, checked_raises(raises))
+    mark = MethodMark(Kind.DUPLEX, checked_raises(raises), name=_checked_name(name))
     if function is None:
         return lambda function: _attach(function, mark)
     return _attach(function, mark)
@@ -227,6 +263,14 @@ def wire_name(cls: type[BaseException]) -> str:
     """
     name = cls.__name__
     return f"builtins.{name}" if getattr(builtins, name, None) is cls else name
+
+
+def _checked_name(name: object) -> str | None:
+    if name is not None and not (isinstance(name, str) and NAME.fullmatch(name)):
+        raise ValueError(
+            f"name= must consist of ASCII letters, digits, '_' and '-', not {name!r:.200}"
+        )
+    return name
 
 
 def inside(attribute: Any) -> Any:

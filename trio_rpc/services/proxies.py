@@ -181,9 +181,10 @@ class Proxy:
                 f"{self._interface.__name__} has no remote method {name!r}; it has {names}"
             )
         _, mark = self._marked[name]
-        raises, converters = _converters_of(self._interface, name, prefix + name)
+        full_name = prefix + (mark.name or name)
+        raises, converters = _converters_of(self._interface, name, full_name)
         return RemoteMethod(
-            self._caller, prefix + name, mark.kind, raises, converters, idempotent=mark.idempotent
+            self._caller, full_name, mark.kind, raises, converters, idempotent=mark.idempotent
         )
 
     def __setattr__(self, name: str, value: object) -> NoReturn:

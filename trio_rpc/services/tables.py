@@ -136,13 +136,15 @@ def build_table(services: object) -> Table:
         TypeError: something is not a service, or does not fit the interface of its identifier; or
             an annotation cannot be checked.
         ValueError: a service's name has characters other than ASCII letters, digits, '_' and '-',
-            or two services have the same name.
+            or two services or two methods have the same name.
     """
-    return {
-        bound.name: bound
-        for service, obj, interface in named_services(services)
-        for bound in _bound_methods(service, obj, interface)
-    }
+    table: Table = {}
+    for service, obj, interface in named_services(services):
+        for bound in _bound_methods(service, obj, interface):
+            if bound.name in table:
+                raise ValueError(f"two methods have the name {bound.name!r}")
+            table[bound.name] = bound
+    return table
 
 
 def missing(table: Table, name: str) -> MethodNotFound:
@@ -222,11 +224,17 @@ def _bound_methods(service: str, obj: object, interface: type | None) -> Iterato
         )
     declared = {} if interface is None else declared_methods(cls, marked, interface)
     for name, (function, mark) in marked.items():
-        full_name = f"{service}.{name}" if service else name
+        called = mark.name or name
+        full_name = f"{service}.{called}" if service else called
         if interface is None or name not in declared:
             yield _bind(full_name, obj, name, function, mark)
             continue
         like, promised = declared[name]
+        if (promised.name or name) != called:
+            raise TypeError(
+                f"{cls.__name__}.{name} is called {called!r}, and in the interface"
+                f" {interface.__name__} {promised.name or name!r}: give both the same name="
+            )
         raises = (*mark.raises, *(one for one in promised.raises if one not in mark.raises))
         own_mark = MethodMark(mark.kind, checked_raises(raises))
         is_own = vars(cls).get(name) is function

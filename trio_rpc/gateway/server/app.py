@@ -85,6 +85,8 @@ class Gateway:
             any value, which ``current_call().identity`` has. It raises :class:`trio_rpc.Refused`
             to answer with 401. It is asked anew for each request, and a running call does not
             notice that a user logs out.
+        openapi: whether ``/openapi.json`` describes the POST routes as an OpenAPI 3.1 document,
+            to callers that ``authenticate`` accepts.
         pages: a folder whose files browsers get unchanged; its ``index.html`` is the first page.
 
     Raises:
@@ -106,6 +108,7 @@ class Gateway:
         legacy_clients: bool = False,
         error_detail: Detail = "message",
         authenticate: AuthenticateRequest | None = None,
+        openapi: bool = False,
         pages: Path | str | None = None,
     ) -> None:
         check_filters(filters)
@@ -124,9 +127,11 @@ class Gateway:
             authenticate=authenticate,
         )
         self._host: AsyncioHost | None = None
-        self._app = self._make_app(allowed_origins, pages)
+        self._app = self._make_app(allowed_origins, pages, openapi=openapi)
 
-    def _make_app(self, allowed_origins: Sequence[str], pages: Path | str | None) -> Starlette:
+    def _make_app(
+        self, allowed_origins: Sequence[str], pages: Path | str | None, *, openapi: bool
+    ) -> Starlette:
         cors = Middleware(
             CORSMiddleware,
             allow_origins=[origin.rstrip("/") for origin in allowed_origins],
@@ -149,6 +154,8 @@ class Gateway:
             ),
             ("/session.d.ts", static_file("session.d.ts", "text/plain", SESSION_JS), "GET"),
         ]
+        if openapi:
+            api.append(("/openapi.json", http.describing(), "GET"))
         # Each path also works with a trailing slash. Starlette would redirect it instead, to
         # http:// and the name in the Host header.
         both = ("", "/")

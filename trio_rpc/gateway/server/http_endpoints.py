@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import trio
@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from trio_rpc.errors import InvalidArguments
-from trio_rpc.gateway.json_messages import from_json_exactly
+from trio_rpc.gateway.json_messages import encode, from_json_exactly
+from trio_rpc.gateway.openapi import table_openapi
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.gateway.server.call import GatewayCall
 from trio_rpc.gateway.server.checks import (
@@ -147,6 +148,18 @@ class HttpEndpoints:
             raise used_up()
         share.take(len(outcome))
         return HeldResponse(200, outcome, share)
+
+    def describing(self) -> Callable[[Request], Awaitable[Response]]:
+        """Return the endpoint that sends the OpenAPI document of the POST routes."""
+        document = encode(table_openapi(self._state.table, title="Services", version="1"))
+
+        async def send(request: Request) -> Response:
+            self._state.running()
+            self._state.checks.check(request.headers)
+            await self._state.authenticate(request)
+            return Response(document, media_type="application/json")
+
+        return send
 
     def _client_of(self, request: Request) -> Client:
         name = request.path_params["client_id"]
