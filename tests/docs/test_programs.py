@@ -45,6 +45,8 @@ COMMANDS = {
     "python rooms_client.py": "test_the_chat_works_in_three_terminals",
     "systemd-analyze verify": "test_the_systemd_unit_is_valid_and_its_command_serves",
     "trio-rpc describe": "test_describe_shows_the_methods_of_a_plugin",
+    "trio-rpc openapi": "test_the_pasted_commands_work",
+    "trio-rpc typescript": "test_the_pasted_commands_work",
     "uvicorn app:app": "test_the_fastapi_page_is_served_and_called",
     "trio-rpc serve": "test_clients_behind_haproxy_move_from_a_draining_server",
 }

@@ -65,14 +65,15 @@ EXAMPLES = {
         ("who serves the market", "trio-rpc instances nats://10.0.0.1,10.0.0.2/market"),
         ("one line of JSON each", "trio-rpc instances nats://127.0.0.1/market --json"),
     "typescript": (
-        ("for session.js", "trio-rpc typescript market:services > api.d.ts"),
+        ("for session.js", "trio-rpc typescript market:services"),
         (
             "for message.js, the client of a gateway",
-            "trio-rpc typescript market:services --gateway > api.d.ts",
+            "trio-rpc typescript market:services --gateway",
         ),
     ),
     "openapi": (
-        ("the POST routes of a gateway", "trio-rpc openapi market:services > openapi.json"),
+        ("the POST routes of a gateway", "trio-rpc openapi market:services"),
+        ("with a title", "trio-rpc openapi market:services --title Market"),
     ),
     "ping": (
         ("ten times", "trio-rpc ping tcp://127.0.0.1:5000 --count 10"),
