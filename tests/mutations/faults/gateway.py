@@ -348,8 +348,8 @@ FAULTS = (
     fault(
         "a stream can be posted to",
         "gateway/server/gateway_state.py",
-        "        if method is None or method.kind.is_opened:\n",
-        "        if method is None:\n",
+        "        if method.kind.is_opened:\n",
+        "        if False:\n",
         REFUSALS,
         GATEWAY,
     ),

@@ -144,6 +144,8 @@ class Gateway:
             ("/api/result/{uuid}", http.collect, "GET"),
             ("/api/{method}/{client_id}", http.post, "POST"),
             ("/api/{method}", http.post_alone, "POST"),
+            ("/healthz", http.health, "GET"),
+            ("/readyz", http.readiness, "GET"),
             ("/message.js", static_file("message.js", "text/javascript"), "GET"),
             ("/message.d.ts", static_file("message.d.ts", "text/plain"), "GET"),
             ("/session.js", static_file("served/session.js", "text/javascript", SESSION_JS), "GET"),

@@ -147,6 +147,11 @@ class GatewayState:
             raise closing()
         return nursery
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether new clients and new calls are accepted."""
+        return self.nursery is not None and not self.is_draining
+
     def complain(self, of: str) -> None:
         """Log a mistake in how the gateway is hosted. Log it once, because requests repeat it."""
         if of not in self._complaints:
@@ -179,8 +184,14 @@ class GatewayState:
     def method(self, name: str) -> BoundMethod:
         """Return the method with this full name. Raises Refusal if it cannot be called."""
         method = self.table.get(name)
-        if method is None or method.kind.is_opened:
+        if method is None:
             raise Refusal(404, str(missing(self.table, name)))
+        if method.kind.is_opened:
+            raise Refusal(
+                404,
+                f"{method.name} is a {method.kind.value}, which a gateway does not carry: open it"
+                " over a session, with session.js in a browser or with trio_rpc.connect",
+            )
         return method
 
     def ended(self, body: MemoryShare, work: GatewayCall) -> None:

@@ -149,6 +149,16 @@ class HttpEndpoints:
         share.take(len(outcome))
         return HeldResponse(200, outcome, share)
 
+    async def health(self, _request: Request) -> Response:
+        """Answer that this program handles requests. It is the same for every caller."""
+        return json_response(200, {"status": "ok"})
+
+    async def readiness(self, _request: Request) -> Response:
+        """Answer whether new calls are accepted, for a load balancer."""
+        if self._state.is_ready:
+            return json_response(200, {"status": "ready"})
+        return json_response(503, {"error": "this gateway is closing"})
+
     def describing(self) -> Callable[[Request], Awaitable[Response]]:
         """Return the endpoint that sends the OpenAPI document of the POST routes."""
         document = encode(table_openapi(self._state.table, title="Services", version="1"))
