@@ -55,6 +55,34 @@ async def test_the_arguments_of_a_callback_arrive_one_by_one(tmp_path):
     ]
 
 
+class Asks:
+    @trio_rpc.method
+    async def ask(self, sure: Callable[[str, int], Awaitable[bool]]) -> list[str]:
+        got = []
+        for number in range(4):
+            try:
+                got.append(repr(await sure("proceed?", number)))
+            except trio_rpc.RpcError as exc:
+                got.append(f"{type(exc).__name__}: {exc}")
+        return got
+
+
+async def test_a_callback_returns_its_value_to_the_handler(tmp_path):
+    script = """
+    const sure = (text, number) => [
+      () => text.length > number,
+      async () => false,
+      () => { throw new Error("not now"); },
+      () => "x".repeat(70_000),
+    ][number]();
+    report(await new Message(host, port).post("ask", {}, { sure }));
+    """
+    [got] = await node.run(tmp_path, script, Gateway(Asks()))
+    assert got[:2] == ["True", "False"]
+    assert got[2] == "RemoteError: Error: sure: Error: not now"
+    assert "its value is too large" in got[3]
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [

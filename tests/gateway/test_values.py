@@ -467,10 +467,6 @@ def test_call_back_with_several_arguments_requires_a_tuple():
     assert none.write_whole(None) == (None, True)
 
 
-class Asked(Protocol):
-    async def __call__(self, found: int) -> int | str: ...
-
-
 class Refused:
     """Methods that a browser could never call."""
 
@@ -480,9 +476,7 @@ class Refused:
     async def taken(self, spread: Callable[[int], Awaitable[None]]) -> None: ...
     async def many(self, **callbacks: Callable[[int], Awaitable[None]]) -> None: ...
     async def inside(self, callbacks: list[Callable[[int], Awaitable[None]]]) -> None: ...
-    async def asked(self, found: Callable[[int], Awaitable[bool]]) -> None: ...
     async def asked_plainly(self, found: Callable[[int], bool] | None = None) -> None: ...
-    async def asked_by_protocol(self, found: Asked) -> None: ...
     async def bound(self, found: Callable[[Missing], Awaitable[None]]) -> None: ...  # noqa: F821
     async def unknown(self) -> Missing: ...  # noqa: F821
 
@@ -527,18 +521,6 @@ def test_methods_that_a_browser_can_call_partly_are_accepted():
         ) -> None: ...
 
     assert Gateway(Service())
-
-
-def test_a_callback_that_must_return_a_value_is_refused_with_an_error_that_says_what_to_write():
-    class Service:
-        @trio_rpc.method
-        async def ask(self, sure: Callable[[str], Awaitable[bool]]) -> None: ...
-
-    with pytest.raises(
-        TypeError,
-        match=r"ask, in a gateway: 'sure' is declared to return 'bool'.*Awaitable\[None\]",
-    ):
-        Gateway(Service())
 
 
 def test_converting_the_arguments_of_a_call_has_a_bounded_cost():

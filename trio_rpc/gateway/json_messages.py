@@ -12,6 +12,7 @@ from trio_rpc.gateway.json_values import MAX_INTEGER, UNTYPED
 from trio_rpc.util.exact_json import exact_float, unique_keys
 
 __all__ = [
+    "ANSWER",
     "ENVELOPE",
     "RESERVED",
     "SPREAD",
@@ -38,7 +39,14 @@ SPREAD: Final = "spread"
 The value of any other callback is its one argument.
 """
 
-ENVELOPE: Final = frozenset({"type", "request_uuid", "seq", SPREAD})
+ANSWER: Final = "answer"
+"""A callback message's key: its handler waits for the value that the callback returns.
+
+Its value is an array: the number of the answer, and the lowest number for which a handler still
+waits. The client keeps its answers from that one on, and repeats them after a reconnection.
+"""
+
+ENVELOPE: Final = frozenset({"type", "request_uuid", "seq", SPREAD, ANSWER})
 """Keys of a callback message that are not callbacks."""
 
 

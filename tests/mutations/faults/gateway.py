@@ -432,6 +432,22 @@ FAULTS = (
         REFUSALS,
         hangs=True,
     ),
+    # ── values of callbacks ──
+    fault(
+        "a handler that outlives its client waits for a value forever",
+        "gateway/server/browser.py",
+        "                    work.client_is_over()\n",
+        "                    pass\n",
+        "gateway/test_answers.py",
+        hangs=True,
+    ),
+    fault(
+        "the value of a callback is not checked",
+        "gateway/server/call.py",
+        "        return form.read(answer.value, self._settings.most)\n",
+        "        return answer.value\n",
+        "gateway/test_answers.py",
+    ),
     # ── as a guest of asyncio ──
     fault(
         "law 2: a cancelled method goes on while its coroutine still runs",

@@ -17,9 +17,16 @@ from trio_rpc.channels.connecting import naming
 from trio_rpc.errors import Fate, RemoteError, RpcError, SessionBroken
 from trio_rpc.gateway.client.headers import request_headers
 from trio_rpc.gateway.client.http import WebClient
-from trio_rpc.gateway.client.session import Call, ClientSession
+from trio_rpc.gateway.client.session import Call, ClientSession, error_text
 from trio_rpc.gateway.client.socket import TextSocket, open_text_socket
-from trio_rpc.gateway.json_messages import ENVELOPE, SPREAD, finish_payload, from_json
+from trio_rpc.gateway.json_messages import (
+    ANSWER,
+    ENVELOPE,
+    SPREAD,
+    finish_payload,
+    from_json,
+)
+from trio_rpc.gateway.json_values import UNTYPED
 from trio_rpc.services.error_maps import from_error, set_fate
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.reconnect import keep_connected
@@ -201,7 +208,7 @@ class Message:
         Its end raises OSError. Returns only if the gateway no longer knows the session.
         """
         host, port = self._place
-        query = "resumable=1&pieces=1" if self._session is None else "resume=1"
+        query = "resumable=1&pieces=1&answers=1" if self._session is None else "resume=1"
         path = f"{self._path}/ws?{query}"
         async with open_text_socket(
             host,
@@ -408,7 +415,7 @@ class Message:
         callbacks: Mapping[str, Callback],
         skipped: set[str],
     ) -> None:
-        spread = message.get(SPREAD)
+        spread, ticket = message.get(SPREAD), _ticket(message.get(ANSWER))
         for name, payload in message.items():
             if name in ENVELOPE:
                 continue
@@ -417,15 +424,23 @@ class Message:
                 if name not in skipped:
                     skipped.add(name)
                     logger.warning("the gateway calls %r, but post got no such callback", name)
+                if ticket is not None:
+                    call.answered(ticket, {"error": f"{name}: post got no such callback"})
                 continue
             try:
                 is_spread = type(spread) is list and name in spread
                 result = _call(callback, payload) if is_spread else callback(payload)
                 if isinstance(result, Awaitable):
-                    await result
+                    result = await result
+                if ticket is not None:
+                    call.answered(ticket, {"value": UNTYPED.write(result)})
             except Exception as exc:  # it is reported to the handler
                 logger.warning("the callback %r failed", name, exc_info=exc)
-                call.failed(name, f"{type(exc).__name__}: {exc}")
+                text = f"{type(exc).__name__}: {exc}"
+                if ticket is None:
+                    call.failed(name, text)
+                else:
+                    call.answered(ticket, {"error": error_text(f"{name}: {text}")})
 
     async def _settle(self, end: dict[str, Any] | RpcError | None) -> Any:
         if isinstance(end, dict) and end.get("code") == "deadline":
@@ -495,6 +510,13 @@ class Message:
     async def _ask(self, verb: str, path: str, **given: Any) -> Any:
         async with self._web:
             return await self._web.ask(verb, path, **given)
+
+
+def _ticket(value: Any) -> tuple[int, int] | None:
+    """Return the numbers by which a value is awaited; None if the handler awaits none."""
+    if type(value) is list and len(value) == 2 and all(type(one) is int for one in value):
+        return value[0], value[1]
+    return None
 
 
 def _call(callback: Callback, payload: Any) -> Awaitable[object] | object:

@@ -16,7 +16,7 @@ import trio
 from trio_rpc.errors import RemoteProtocolError, RpcError
 from trio_rpc.gateway.json_messages import encode, from_json
 
-__all__ = ["Call", "ClientSession"]
+__all__ = ["Call", "ClientSession", "error_text"]
 
 ACK_MESSAGES: Final = 64
 ACK_BYTES: Final = 8 * 1024
@@ -34,6 +34,9 @@ A gateway holds fewer for one client.
 
 MAX_WHOLE: Final = 64 * 1024 * 1024
 """The most characters of a message that arrives in pieces. A larger one fails its call."""
+
+MARGIN: Final = 1024
+"""Bytes of a message in addition to the value that it carries."""
 
 TERMINAL: Final = ("finish", "error")
 
@@ -66,6 +69,8 @@ class Call:
         self._cancelled: str | None = None
         # Bound: one for each name of a callback.
         self._errors: dict[str, str] = {}
+        # Bound: the tasks of the handler that wait for a value.
+        self._answers: dict[int, dict[str, Any]] = {}
 
     def hear(self, message: dict[str, Any]) -> None:
         """Accept one callback message or the message that ends the call."""
@@ -126,8 +131,23 @@ class Call:
 
     def failed(self, name: str, error: str) -> None:
         """Record that a callback has raised, to report it to the gateway."""
-        text = error[:1000].encode(errors="backslashreplace")  # its text may be anything
-        self._errors[name] = text.decode()
+        self._errors[name] = error_text(error)
+        self._session.has_news(self)
+
+    def answered(self, ticket: tuple[int, int], outcome: dict[str, Any]) -> None:
+        """Record the value or the error of a callback whose handler waits for it.
+
+        Args:
+            ticket: its number, and the lowest number for which a handler still waits.
+            outcome: the value, or the error.
+        """
+        number, lowest = ticket
+        for old in [each for each in self._answers if each < lowest]:
+            del self._answers[old]
+        text = encode(outcome)
+        if len(text) > self._session.max_message - MARGIN:
+            outcome = {"error": f"its value is too large: {len(text):,} bytes of JSON"}
+        self._answers[number] = {"type": "callback_result", "answer": number, **outcome}
         self._session.has_news(self)
 
     def cancel(self, reason: str) -> None:
@@ -141,7 +161,8 @@ class Call:
 
     def state(self) -> list[dict[str, Any]]:
         """Return messages that describe the call's state; they may repeat earlier ones."""
-        messages: list[dict[str, Any]] = [
+        messages: list[dict[str, Any]] = list(self._answers.values())
+        messages += [
             {"type": "callback_error", "name": name, "error": error}
             for name, error in self._errors.items()
         ]
@@ -171,6 +192,7 @@ class ClientSession:
             self.grace = _seconds(hello.get("grace", 0))
             self.keepalive = _seconds(hello.get("keepalive", 0))
             self.window = int(hello.get("window") or 1000)
+            self.max_message = int(hello.get("max_message") or 65536)
         except (KeyError, TypeError, ValueError):
             raise RemoteProtocolError("the server is not a trio_rpc gateway") from None
         self.seen = 0
@@ -338,6 +360,11 @@ class ClientSession:
                 messages.append({"type": "cancel", "request_uuid": request, "reason": reason})
         self._news.clear()
         return [encode(message).decode() for message in messages]
+
+
+def error_text(error: str) -> str:
+    """Return the text of an error, which may be anything, as JSON can carry it."""
+    return error[:1000].encode(errors="backslashreplace").decode()
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class Client:
         resumable: whether the client acknowledges the messages that it has seen and the callbacks
             that it has handled, and can reconnect.
         pieces: whether the client accepts large messages in pieces.
+        answers: whether its callbacks can return values.
         complaints: logs the client's mistakes; all clients of a gateway share one.
         budget: bounds the bytes that are held for all clients of a gateway together.
 
@@ -66,6 +67,7 @@ class Client:
         *,
         resumable: bool,
         pieces: bool = False,
+        answers: bool = False,
         complaints: RateLimitedLog | None = None,
         budget: MemoryBudget | None = None,
     ) -> None:
@@ -78,6 +80,7 @@ class Client:
         self.limits = limits
         self.is_resumable = resumable
         self._takes_pieces = resumable and pieces
+        self.answers = resumable and answers
         self.window = limits.callbacks_ahead if resumable else math.inf
         self.backlog = Backlog(
             limits.backlog_messages, limits.backlog_bytes, keeps=resumable, share=self._share
@@ -116,6 +119,8 @@ class Client:
                 self.end("it has been disconnected for too long")
             finally:
                 self._wake()
+                for work in self.works.values():
+                    work.client_is_over()
                 if self._connection is not None:
                     self._connection.client_is_over()
                 self.backlog.clear()

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import trio
 
-from trio_rpc.errors import LocalProtocolError, Overloaded, RemoteError
-from trio_rpc.gateway.json_messages import SPREAD, finish
+from trio_rpc.errors import Fate, LocalProtocolError, Overloaded, RemoteError, SessionBroken
+from trio_rpc.gateway.json_messages import ANSWER, SPREAD, finish
 from trio_rpc.gateway.server.checks import header_trace
 from trio_rpc.gateway.server.forms import CallbackForm, Forms
 from trio_rpc.services.costs import MOST
@@ -69,9 +69,11 @@ class Caller(Protocol):
 
     Attributes:
         is_resumable: whether the client uses the newer protocol.
+        answers: whether its callbacks can return values.
     """
 
     is_resumable: bool
+    answers: bool
 
     @property
     def name(self) -> str:
@@ -92,6 +94,15 @@ class Caller(Protocol):
 
     def forget(self, call: GatewayCall) -> None:
         """Remove a call that has ended from the running calls."""
+
+
+class _Answer:
+    """The value of a callback, or the error in its place, once ``has_come`` is set."""
+
+    def __init__(self) -> None:
+        self.has_come = trio.Event()
+        self.value: Any = None
+        self.error: Exception | None = None
 
 
 class GatewayCall:
@@ -144,6 +155,9 @@ class GatewayCall:
         self._client: Caller | None = None
         self._skipped: set[str] = set()
         self._failed: set[str] = set()
+        # Bound: the tasks of the handler that wait for the value of a callback.
+        self._answers: dict[int, _Answer] = {}
+        self._asked = 0
         self._reported: dict[str, str] = {}
         """Errors of callbacks in the client, by name, that the handler has not seen yet."""
         callbacks = {
@@ -259,12 +273,56 @@ class GatewayCall:
                 self._settings.complaints.log(logging.WARNING, text, name, self.name, error)
             self._reported[name] = error
 
-    def _callback(self, name: str, form: CallbackForm) -> Callable[..., Coroutine[Any, Any, None]]:
-        async def callback(*args: Any, **kwargs: Any) -> None:
-            await self._call_back({name: form.write(args, kwargs)})
+    def _callback(self, name: str, form: CallbackForm) -> Callable[..., Coroutine[Any, Any, Any]]:
+        async def callback(*args: Any, **kwargs: Any) -> Any:
+            written = {name: form.write(args, kwargs)}
+            if form.asks:
+                return await self._ask(name, form, written)
+            await self._call_back(written)
+            return None
 
         callback.__name__ = name
         return callback
+
+    async def _ask(self, name: str, form: CallbackForm, written: Mapping[str, Any]) -> Any:
+        """Make a callback, and wait for the value that it returns in the client."""
+        if self._client is not None and not self._client.answers:
+            if form.may_be_none:
+                await self._call_back(written)
+                return None
+            raise LocalProtocolError(f"{name}: the callbacks of this client return no values")
+        if not (self._names is None or name in self._names):
+            raise RemoteError("Error", f"{name}: the client did not provide this callback")
+        self._asked = number = self._asked + 1
+        answer = self._answers[number] = _Answer()
+        try:
+            await self._call_back(written, [number, min(self._answers)])
+            if self._client is None or self._client.is_over:
+                self.client_is_over()
+            await answer.has_come.wait()
+        finally:
+            del self._answers[number]
+        if answer.error is not None:
+            raise answer.error
+        return form.read(answer.value, self._settings.most)
+
+    def answered(self, number: int, value: Any, error: str | None) -> None:
+        """Record the value that a callback has returned, or its error; ignore a repeated one."""
+        answer = self._answers.get(number)
+        if answer is None or answer.has_come.is_set():
+            return
+        answer.value = value
+        if error is not None:
+            answer.error = RemoteError("Error", error)
+        answer.has_come.set()
+
+    def client_is_over(self) -> None:
+        """Fail the callbacks whose values the handler waits for: their client has ended."""
+        for answer in self._answers.values():
+            if not answer.has_come.is_set():
+                text = "the client has disconnected before its callback returned a value"
+                answer.error = SessionBroken(text, fate=Fate.UNKNOWN)
+                answer.has_come.set()
 
     async def call_back(self, payloads: Mapping[str, Any]) -> None:
         """Make several callbacks in one message; see :func:`call_back`."""
@@ -276,7 +334,9 @@ class GatewayCall:
             {name: forms[name].write_whole(value) for name, value in payloads.items()}
         )
 
-    async def _call_back(self, written: Mapping[str, tuple[Any, bool]]) -> None:
+    async def _call_back(
+        self, written: Mapping[str, tuple[Any, bool]], answer: list[int] | None = None
+    ) -> None:
         self._owner.check()
         if self._client is None or self.outcome is not None:
             raise LocalProtocolError(
@@ -294,6 +354,8 @@ class GatewayCall:
             else:
                 self._skip(name)
         if len(message) > 2:
+            if answer is not None:
+                message[ANSWER] = answer
             if spread and self._client.is_resumable:  # older clients do not know this key
                 message[SPREAD] = spread
             await self._client.call_back(self, message)

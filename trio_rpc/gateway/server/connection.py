@@ -222,6 +222,10 @@ class Connection:
                 client.made_room()
             elif kind == "cancel":
                 work.cancel(_short(message.get("reason")) or "cancelled by the client")
+            elif kind == "callback_result":
+                error = message.get("error")
+                text = None if error is None else _short(error)
+                work.answered(_number(message.get("answer")), message.get("value"), text)
             elif kind == "callback_error":
                 work.callback_failed(_short(message.get("name")), _short(message.get("error")))
 

@@ -45,6 +45,7 @@ class DirectCaller:
     """
 
     is_resumable = False
+    answers = False
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._share = MemoryShare(budget)

@@ -9,14 +9,16 @@ from collections.abc import Set as AbstractSet
 from inspect import Parameter
 from typing import Any, TypeVar, get_args, get_origin
 
+import msgspec
 import trio
 
-from trio_rpc.errors import InvalidArguments
+from trio_rpc.errors import DecodeError, Fate, InvalidArguments
 from trio_rpc.gateway.json_messages import ENVELOPE, RESERVED
-from trio_rpc.gateway.json_values import Form, JsonRead, lower
+from trio_rpc.gateway.json_values import Form, JsonRead, lower, read_json
 from trio_rpc.services.aliases import UNIONS, bare, stands_for
 from trio_rpc.services.conversion import adapt, is_function
-from trio_rpc.services.costs import MOST
+from trio_rpc.services.costs import MOST, TooCostly
+from trio_rpc.services.error_maps import set_fate
 from trio_rpc.services.functions import FunctionTypes, function_types
 from trio_rpc.services.lending import is_reference_type
 from trio_rpc.services.signatures import TASK_STATUS
@@ -94,7 +96,11 @@ class CallbackForm:
         annotation: the annotation of the parameter that takes the callback.
 
     Raises:
-        TypeError: the annotation of one of its arguments cannot be checked.
+        TypeError: the annotation of one of its arguments, or of its result, cannot be checked.
+
+    Attributes:
+        asks: whether its handler waits for a value.
+        may_be_none: whether None is such a value, for clients that return none.
     """
 
     def __init__(self, name: str, annotation: Any) -> None:
@@ -110,7 +116,21 @@ class CallbackForm:
         """The forms of its positional parameters; empty if it has others."""
         if len(self._positional) < len(kinds):
             self._positional = []
+        asked = _asked_type(annotation)
+        self.asks = asked is not None
+        self.may_be_none = types.NoneType in get_args(asked)
+        self._answer = adapt(asked, names)
         self._takes_one = Parameter.VAR_POSITIONAL in kinds or len(kinds) == 1
+
+    def read(self, value: Any, most: int) -> Any:
+        """Check and convert the value that the callback has returned. Raises DecodeError."""
+        try:
+            return read_json(value, self._answer, most)
+        except (msgspec.ValidationError, TooCostly) as exc:
+            text = f"the callback {self._name!r} returned a value that does not fit: {exc}"
+            error = DecodeError(text)
+            set_fate(error, Fate.STOPPED)  # the callback has run
+            raise error from None
 
     def write_whole(self, value: Any) -> tuple[Any, bool]:
         """Write the value that :func:`~trio_rpc.gateway.call_back` was given for this callback.
@@ -232,26 +252,18 @@ def _why_never_given(parameter: Parameter, annotation: Any) -> str | None:
             return "cannot be the name of a callback: it travels in a header, so use ASCII"
         if name in RESERVED | ENVELOPE:
             return "cannot be the name of a callback: messages use this key themselves"
-        return _why_never_answered(annotation)
+        return None
     if is_reference_type(annotation):
         return "can never be passed: JSON has no streams, and no functions inside other values"
     return None
 
 
-def _why_never_answered(annotation: Any) -> str | None:
-    """Return why a browser could never return the declared result of a callback.
-
-    None if the callback is declared to return nothing.
-    """
+def _asked_type(annotation: Any) -> Any:
+    """Return the declared result of a callback; None if its handler expects no value."""
     given = function_types(annotation)
-    result = Any if given is None else given.result
+    result = None if given is None else given.result
     members = get_args(result) if get_origin(result) in UNIONS else (result,)
-    if any(
-        one in (None, types.NoneType, Any, object) or isinstance(one, TypeVar) for one in members
-    ):
+    nothing = (None, types.NoneType, Any, object)
+    if all(one in nothing or isinstance(one, TypeVar) for one in members):
         return None
-    name = getattr(result, "__name__", None) or str(result)
-    return (
-        f"is declared to return {name!r}, but a browser's callbacks return nothing: write"
-        " Awaitable[None], and let the browser answer with another call"
-    )
+    return result

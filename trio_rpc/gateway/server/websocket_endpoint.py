@@ -76,6 +76,7 @@ class WebSocketEndpoint:
             self._limits,
             resumable="resumable" in websocket.query_params,
             pieces="pieces" in websocket.query_params,
+            answers="answers" in websocket.query_params,
             complaints=self._state.settings.complaints,
             budget=self._state.unsent,
         )
@@ -85,6 +86,7 @@ class WebSocketEndpoint:
             "token": client.token,
             "grace": _finite(self._limits.grace),
             "keepalive": _finite(self._limits.keepalive),
+            "max_message": self._limits.max_message,
             "window": _finite(self._limits.callbacks_ahead),
         }
         connection = _connection(client, hello, websocket)

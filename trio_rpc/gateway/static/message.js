@@ -30,8 +30,11 @@ const ACK_SIZE = 8 * 1024;
 const MAX_HELD = 20_000;
 /** The most characters of a message that arrives in pieces. A larger one fails its call. */
 const MAX_WHOLE = 256 * 1024 * 1024;
+/** Bytes of a message in addition to the value that it carries. */
+const MARGIN = 1024;
+
 /** Keys of a callback message that are not callbacks. */
-const ENVELOPE = new Set(["type", "request_uuid", "seq", "spread"]);
+const ENVELOPE = new Set(["type", "request_uuid", "seq", "spread", "answer"]);
 const RESERVED = new Set([
   ...["type", "request_uuid", "seq"],
   ...["uuid", "payload", "error", "code", "error_type"],
@@ -113,6 +116,12 @@ class Call {
     /** @type {Map<string, string>} */
     this.errors = new Map();
     this.skipped = new Set();
+    /**
+     * Values of callbacks for which the handler waits, by number, with the name that failed.
+     * Bound: the tasks of the handler that wait for one.
+     * @type {Map<number, any>}
+     */
+    this.answers = new Map();
     /** @type {(end: any) => void} */
     this.settle = () => {};
     /** Resolves with the last message, once all callbacks before it have run. */
@@ -148,12 +157,21 @@ class Call {
       for (const name of Object.keys(message)) {
         if (ENVELOPE.has(name)) continue;
         try {
-          const running = this.callback(name)?.(...argumentsOf(message, name));
-          if (running && typeof (/** @type {any} */ (running).then) === "function") await running;
+          const callback = this.callback(name);
+          let value = callback?.(...argumentsOf(message, name));
+          if (value && typeof (/** @type {any} */ (value).then) === "function") value = await value;
+          if (message.answer) {
+            if (!callback) throw new Error("post got no such callback");
+            this.answer(message.answer, value);
+          }
         } catch (error) {
           console.warn(`trio_rpc: the callback ${name} failed`, error);
-          this.errors.set(name, shortText(error));
-          this.session.hasNews(this);
+          if (message.answer) {
+            this.keep(message.answer, { error: `${name}: ${shortText(error)}` });
+          } else {
+            this.errors.set(name, shortText(error));
+            this.session.hasNews(this);
+          }
         }
       }
       this.count();
@@ -161,6 +179,30 @@ class Call {
     }
     this.isRunning = false;
     if (this.end !== null) this.settle(this.end);
+  }
+
+  /**
+   * Return a value to the handler that waits for it.
+   * @param {number[]} ticket its number, and the lowest number for which a handler still waits
+   * @param {unknown} value
+   */
+  answer(ticket, value) {
+    const text = encoded(value === undefined ? null : value);
+    const size = new TextEncoder().encode(text).length;
+    if (size > this.session.maxMessage - MARGIN) {
+      throw new TypeError(`its value is too large: ${size} bytes of JSON`);
+    }
+    this.keep(ticket, { value: JSON.parse(text) });
+  }
+
+  /**
+   * @param {number[]} ticket
+   * @param {{value: unknown} | {error: string}} outcome
+   */
+  keep([number, lowest], outcome) {
+    for (const old of this.answers.keys()) if (old < lowest) this.answers.delete(old);
+    this.answers.set(number, { type: "callback_result", answer: number, ...outcome });
+    this.session.hasNews(this);
   }
 
   clear() {
@@ -199,7 +241,7 @@ class Call {
   /** Return messages that describe the state of the call; they may repeat earlier ones. */
   state() {
     /** @type {any[]} */
-    const messages = [];
+    const messages = [...this.answers.values()];
     for (const [name, error] of this.errors) messages.push({ type: "callback_error", name, error });
     this.errors.clear();
     if (this.handled) messages.push({ type: "handled", count: this.handled });
@@ -220,6 +262,7 @@ class Session {
     this.grace = milliseconds(hello.grace);
     this.keepalive = milliseconds(hello.keepalive) || Infinity;
     this.window = Number(hello.window) || 1000;
+    this.maxMessage = Number(hello.max_message) || 65536;
     this.wake = wake;
     /** @type {{type: string, error: string} | null} */
     this.over = null;
@@ -707,7 +750,7 @@ export class Message extends EventTarget {
   #connect() {
     this.#change("connecting");
     if (this.#state !== "connecting") return; // a listener has called close
-    const query = this.#session ? "resume=1" : "resumable=1&pieces=1";
+    const query = this.#session ? "resume=1" : "resumable=1&pieces=1&answers=1";
     const url = this.#url(`ws?${query}`);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     /** @type {WebSocket} */
