@@ -424,6 +424,30 @@ async def test_the_page_shows_the_files_that_are_found(chromium, tmp_path):
         await chromium.run(look)
 
 
+async def test_the_page_numbers_all_rows_and_fits_a_phone(chromium, tmp_path):
+    for number in range(600):
+        (tmp_path / f"{number:03}.txt").write_text("x")
+    long_name = "z" * 200
+    (tmp_path / long_name).write_bytes(b"x" * 5_000_000)
+    async with serving(Scanner(tmp_path)) as proxy:
+
+        def look() -> None:
+            page = chromium.new_page(url_of(proxy))
+            page.set_viewport_size({"width": 360, "height": 640})
+            page.wait_for_selector('#state[data-state="open"]')
+            page.click("#start")
+            page.wait_for_selector("#start:enabled")
+            assert page.inner_text("#outcome").startswith("601 files of 4.8 MiB in ")
+            numbers = page.evaluate("[...document.querySelectorAll('li')].map((li) => li.value)")
+            assert numbers == list(range(102, 602))
+            assert page.inner_text("#found li:last-child") == f"{long_name} 4.8 MiB"
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+            assert page.errors == []
+            page.close()
+
+        await chromium.run(look)
+
+
 async def test_the_page_can_cancel_and_goes_on_after_a_cut(chromium, tmp_path):
     for number in range(500):
         (tmp_path / f"{number:03}.txt").write_text("x")

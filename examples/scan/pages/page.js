@@ -8,8 +8,9 @@ let scan = null;
 message.addEventListener("state", ({ detail }) => {
   at("state").textContent = detail.state;
   at("state").dataset.state = detail.state;
+  if (detail.state === "open" && at("outcome").dataset.of === "connection") outcome("");
 });
-message.connect().catch((error) => outcome(error.message, true));
+message.connect().catch((error) => outcome(error.message, true, "connection"));
 
 at("form").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -19,7 +20,7 @@ at("form").addEventListener("submit", async (event) => {
   try {
     const summary = await message.post("scan", data, { found, progress }, { signal: scan.signal });
     const { files, bytes, seconds } = summary;
-    outcome(`${files} files of ${bytes} bytes in ${seconds.toFixed(2)} s`);
+    outcome(`${files} files of ${human(bytes)} in ${seconds.toFixed(2)} s`);
   } catch (error) {
     const isCancelled = error.name === "AbortError";
     outcome(isCancelled ? "cancelled; the scan has ended" : error.message, !isCancelled);
@@ -41,11 +42,13 @@ function begin() {
 }
 
 function found({ path, size }) {
-  at("count").textContent = String(Number(at("count").textContent) + 1);
+  const number = Number(at("count").textContent) + 1;
+  at("count").textContent = String(number);
   const row = document.createElement("li");
+  row.value = number; // also when earlier rows are gone
   const bytes = document.createElement("span");
   row.textContent = path; // text, never markup: a file name may contain anything
-  bytes.textContent = ` ${size}`;
+  bytes.textContent = ` ${human(size)}`;
   row.append(bytes);
   at("found").append(row);
   if (at("found").childElementCount > SHOWN) at("found").firstElementChild.remove();
@@ -55,7 +58,18 @@ function progress(share) {
   at("progress").value = share;
 }
 
-function outcome(text, isFailure = false) {
+function human(bytes) {
+  const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+  let unit = 0;
+  while (bytes >= 1024 && unit < units.length - 1) {
+    bytes /= 1024;
+    unit += 1;
+  }
+  return `${unit && bytes < 100 ? bytes.toFixed(1) : Math.round(bytes)} ${units[unit]}`;
+}
+
+function outcome(text, isFailure = false, of = "scan") {
+  at("outcome").dataset.of = of;
   at("outcome").textContent = text;
   at("outcome").classList.toggle("failed", isFailure);
 }
