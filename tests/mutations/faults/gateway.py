@@ -438,7 +438,7 @@ FAULTS = (
         "gateway/server/browser.py",
         "                    work.client_is_over()\n",
         "                    pass\n",
-        "gateway/test_answers.py",
+        "gateway/test_callback_answers.py",
         hangs=True,
     ),
     fault(
@@ -446,7 +446,7 @@ FAULTS = (
         "gateway/server/call.py",
         "        return form.read(answer.value, self._settings.most)\n",
         "        return answer.value\n",
-        "gateway/test_answers.py",
+        "gateway/test_callback_answers.py",
     ),
     # ── as a guest of asyncio ──
     fault(
