@@ -13,10 +13,7 @@ import cyclopts
 import trio
 from cyclopts import Parameter
 
-from trio_rpc.cli import behind_nats, benching, calling, serving
-
-
-from trio_rpc.cli import benching, calling, describing, serving
+from trio_rpc.cli import behind_nats, benching, calling, describing, serving
 from trio_rpc.cli.arguments import parse_arguments
 from trio_rpc.cli.checking import check_health
 from trio_rpc.cli.connecting import Connection, Target, parse_metadata
