@@ -64,6 +64,7 @@ EXAMPLES = {
     "instances": (
         ("who serves the market", "trio-rpc instances nats://10.0.0.1,10.0.0.2/market"),
         ("one line of JSON each", "trio-rpc instances nats://127.0.0.1/market --json"),
+    ),
     "typescript": (
         ("for session.js", "trio-rpc typescript market:services"),
         (
