@@ -65,7 +65,7 @@ async def main(service: str, *urls: str) -> None:
     """Serve until killed."""
     linger = float(os.environ.get("LINGER", "1"))
     async with trio.open_nursery() as nursery:
-        options = NatsOptions(linger=linger)
+        options = NatsOptions(linger=linger, silence=float(os.environ.get("SILENCE", "5")))
         bound = await nursery.start(
             lambda task_status: trio_rpc.serve(
                 {service: Market()}, *urls, nats=options, task_status=task_status

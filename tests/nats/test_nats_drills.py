@@ -242,7 +242,7 @@ async def test_sessions_survive_a_blocked_loop(seconds, linger, count, tmp_path)
     options = NatsOptions(linger=float(linger), silence=30)
     async with (
         nats_server(tmp_path) as server,
-        instance(f"{server.url}/market", LINGER=linger),
+        instance(f"{server.url}/market", LINGER=linger, SILENCE="30"),
         open_nats(server.url, options=options) as nats,
     ):
         sessions = []
