@@ -172,6 +172,7 @@ SESSION = (
     {"live_services"},
     {"core"},
     {"reader"},
+    {"watch"},
     {"driver"},
     {"opening"},
 )

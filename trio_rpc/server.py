@@ -33,6 +33,7 @@ from trio_rpc.session.session import Session
 from trio_rpc.session.session_events import SessionEvent, SessionEvents
 from trio_rpc.session.session_places import SessionPlaces
 from trio_rpc.session.shared import Shared
+from trio_rpc.session.watch import Watchman
 from trio_rpc.util.numbers import check_not_negative
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.rate_limited_log import RateLimitedLog
@@ -85,6 +86,7 @@ class Server:
             clients=self._clients,
         )
         self._owner = Owner("this server")
+        self._watchman = Watchman()
         self._accepting = trio.CancelScope()
         self._drain_reason = ""
         self._readers: WeakSet[SessionEvents] = WeakSet()
@@ -210,6 +212,7 @@ class Server:
 
     async def _run(self, nursery: trio.Nursery) -> None:
         """Accept clients until :meth:`drain`; their sessions run in ``nursery``."""
+        nursery.start_soon(self._watchman.run, name="trio_rpc watch")
         await self._carriers.accept(self._accepting, nursery)
 
     async def _serve(self, channel: trio.abc.Channel[bytes], client: Client) -> None:
@@ -227,7 +230,7 @@ class Server:
             if self._max_age < math.inf:
                 await self._run_until_old(core, session)
             else:
-                await run_in_this_task(core)
+                await run_in_this_task(core, self._watchman)
         finally:
             self._opening.discard(core)
             if refusal is None:
@@ -260,7 +263,7 @@ class Server:
         with one_exception():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(drain)
-                await run_in_this_task(core)
+                await run_in_this_task(core, self._watchman)
                 nursery.cancel_scope.cancel(reason="the session is over")
 
 

@@ -12,6 +12,7 @@ import trio_rpc
 from trio_rpc import Limits, Options
 from trio_rpc.session.core import Core
 from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
+from trio_rpc.session.watch import Watchman
 from trio_rpc.testing import memory_channel_pair
 from trio_rpc.wire import messages as m
 
@@ -38,14 +39,18 @@ async def _server_session(services=None, **options):
     core = Core(ours, make_tables(services), Options(**options), "somebody")
     make_session(core)
     raised: list[Exception] = []
+    watchman = Watchman()
 
     async def serve():
         try:
-            await run_in_this_task(core)
+            await run_in_this_task(core, watchman)
         except (trio_rpc.RpcError, ZeroDivisionError, TimeoutError) as exc:
             raised.append(exc)
+        finally:
+            watchman.stop()
 
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(watchman.run)
         nursery.start_soon(serve)
         peer = RawPeer(theirs)
         peer.send(HELLO)

@@ -221,7 +221,7 @@ async def connect_call_and_close(url):
 async def test_the_cost_of_connecting_calling_and_closing(nursery, monkeypatch):
     """Packets: Hello; Hello and Welcome; Welcome and Request; Reply; two Goodbyes.
 
-    Tasks: a driver and a reader at the client, the connection's task and a reader at the server.
+    Tasks: a watchman and a reader at the client, the connection's task at the server, which reads.
     """
     count = 5
     with trio.fail_after(60):
@@ -231,7 +231,7 @@ async def test_the_cost_of_connecting_calling_and_closing(nursery, monkeypatch):
             for _ in range(count):
                 await connect_call_and_close(url)
     nursery.cancel_scope.cancel()
-    once = Cost(packets=6, bytes=348, writes=6, reads=7, waits=14, steps=21, tasks=4)
+    once = Cost(packets=6, bytes=348, writes=6, reads=6, waits=11, steps=19, tasks=3)
     assert meter.cost() == once * count
 
 

@@ -482,8 +482,8 @@ async def test_a_session_may_be_opened_and_broken_by_one_packet(no_time):
     ours, theirs = memory_channel_pair()
     peer = RawPeer(theirs)
     assert theirs.send_nowait(peer.bytes_of(HELLO, m.Welcome()) + b"\xc1")
-    async with open_session(ours) as session:
-        with pytest.raises(trio_rpc.SessionBroken, match="broke the protocol"):
+    with pytest.raises(trio_rpc.SessionBroken, match="broke the protocol"):
+        async with open_session(ours) as session:
             await session.call("anything")
 
 

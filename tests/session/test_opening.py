@@ -350,7 +350,7 @@ async def test_a_keepalive_ping_is_written_at_once_and_not_by_another_task(autoj
         tasks = {task.name for task in nursery.parent_task.parent_nursery.child_tasks}
         for nested in nursery.parent_task.child_nurseries:
             tasks |= {task.name for task in nested.child_tasks}
-        assert "trio_rpc driver" in tasks
+        assert "trio_rpc watch" in tasks
         assert "trio_rpc writer" not in tasks
 
 

@@ -174,8 +174,13 @@ class Core:
         incoming = self.incoming
         return not (incoming.notifications_running or incoming.waiting or incoming.absent.waiting)
 
+    def leave(self) -> None:
+        """Let a cancellation end the session at once, since its block only waits for it."""
+        self.reader.unshield()
+
     def end(self) -> None:
-        """Cancel the handlers and end the calls, since the session is over (law 6)."""
+        """Stop reading, cancel the handlers and end the calls: the session is over (law 6)."""
+        self.reader.stop()
         self.incoming.cancel_all(f"the session with {self.name} is over")
         self.outgoing.fail_all()
         self.services.end()

@@ -1,18 +1,21 @@
-"""Runs a session: its tasks, the handshake, the watch over silence, and the orderly end.
+"""Runs a session: its tasks, the handshake, and the orderly end.
 
 Who owns which task
 ===================
 
 The block that opened the session owns one nursery. It runs the block's body, the handlers, the
-reader, :func:`run`, and the writer, once a packet could not be written at once. ``run``, the reader
-and the writer are shielded. When the block is cancelled, the calls in its body still have to send
-their Cancels and wait for the confirmation (law 2), and cancelled handlers still owe their terminal
-messages (law 4). These tasks end when the session does, within ``Limits.shutdown_timeout``. The
-block ensures that in its ``finally``, so the shield never delays the block for longer.
+reader, the watchman (``watch.py``), and the writer, once a packet could not be written at once. The
+task that reads when the session ends also ends it in order (:meth:`_Driver.end`). When the block is
+cancelled, the calls in its body still have to send their Cancels and wait for the confirmation
+(law 2), and cancelled handlers still owe their terminal messages (law 4). So the watchman and the
+writer are shielded, and the reader reads on under a shield. These tasks end when the session does,
+within ``Limits.shutdown_timeout``. The block ensures that in its ``finally``, so the shield never
+delays the block for longer.
 
-A server's session has no body, and its task runs ``run`` unshielded, so that cancelling the task
-ends the session. When a body has finished, ``run`` is unshielded as well: the block only waits for
-it, so a cancellation ends the session at once.
+A server's session has no body, and its task is the first reader, without a shield, so that
+cancelling the task ends the session. Its server has one watchman for all sessions. When a body has
+finished, its reader is unshielded as well: the block only waits for it, so a cancellation ends the
+session at once.
 
 Only the writer waits to write, and only the reader acts on messages, though a caller may receive
 its own Reply (``receiver.py``). Neither can be cancelled from outside.
@@ -20,9 +23,7 @@ its own Reply (``receiver.py``). Neither can be cancelled from outside.
 
 from __future__ import annotations
 
-import enum
 import functools
-import math
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from typing import Any, ClassVar
@@ -30,7 +31,7 @@ from typing import Any, ClassVar
 import trio
 
 from trio_rpc.channels.errors import CHANNEL_ERRORS, detail_of
-from trio_rpc.channels.optional import lingers, nowait_close, renews
+from trio_rpc.channels.optional import lingers, nowait_close
 from trio_rpc.errors import LocalProtocolError, Refused
 from trio_rpc.protocol.states import Half
 from trio_rpc.session.calls.context import handled_call, outgoing_metadata
@@ -39,12 +40,12 @@ from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.core import Core
 from trio_rpc.session.draining import DRAINING
 from trio_rpc.session.lifecycle import Stage, as_cause
-from trio_rpc.session.reader import Reader, two_turns
+from trio_rpc.session.reader import Reader
 from trio_rpc.session.session import Session
+from trio_rpc.session.watch import Watch, Watchman
 from trio_rpc.util.contexts import copy_of, own_decimal_context
 from trio_rpc.util.progress import wait_while_progressing
 from trio_rpc.util.text import one_line
-from trio_rpc.util.time_limits import LISTENING, PUNCTUAL, was_blocked
 from trio_rpc.wire import messages as m
 
 __all__ = ["run", "start"]
@@ -54,36 +55,43 @@ _REFUSALS = ("refused", "overloaded", "protocol_error")
 
 
 def start(core: Core, nursery: trio.Nursery) -> None:
-    """Begin a session; a task in ``nursery`` runs it until it is over and its channel is closed.
+    """Begin a session; tasks in ``nursery`` run it until it is over and its channel is closed.
 
     Args:
         core: a fresh session.
-        nursery: the nursery of its handlers, its reader, its writer and its driver.
+        nursery: the nursery of its handlers, its reader, its writer and its watchman.
 
     Raises EncodeError if the credentials are too large. The caller then stops the session.
     """
-    driver = _Driver(core, nursery, shield=True)
-
-    def start_tasks() -> None:
-        _forget_caller()
-        nursery.start_soon(driver.run, name="trio_rpc driver")
-        driver.begin()
-
-    copy_context().run(start_tasks)
+    watchman = Watchman(is_shielded=True)
+    driver = _Driver(core, nursery, watchman, own_watchman=watchman)
+    copy_context().run(driver.start)
     core.writer.write_now()
 
 
-async def run(core: Core, nursery: trio.Nursery) -> None:
-    """Run a session in this task, whose cancellation ends it; arguments as for :func:`start`."""
+async def run(core: Core, nursery: trio.Nursery, watchman: Watchman) -> None:
+    """Run a session, at first in this task, until a handler keeps it, or until its end.
+
+    A cancellation ends the session.
+
+    Args:
+        core: a fresh session.
+        nursery: the nursery of its handlers, its other readers and its writer.
+        watchman: looks after the sessions of a server.
+    """
     _forget_caller()
-    driver = _Driver(core, nursery, shield=False)
+    driver = _Driver(core, nursery, watchman)
     try:
-        driver.begin(looks_first=True)
+        reader = driver.begin(looks_first=True)
     except BaseException:
-        core.lifecycle.stop()
+        await driver.end()
         raise
+    task = trio.lowlevel.current_task()
+    name = task.name
+    try:
+        await reader.lead()
     finally:
-        await driver.run()
+        task.name = name  # a handler may have had the task
 
 
 def _forget_caller() -> None:
@@ -99,53 +107,69 @@ def _forget_caller() -> None:
 
 
 class _Driver:
-    def __init__(self, core: Core, nursery: trio.Nursery, *, shield: bool) -> None:
+    def __init__(
+        self,
+        core: Core,
+        nursery: trio.Nursery,
+        watchman: Watchman,
+        *,
+        own_watchman: Watchman | None = None,
+    ) -> None:
         self._core = core
         self._protocol = core.protocol
-        self._channel = core.channel
-        self._closes_now = nowait_close(core.channel)
         self._nursery = nursery
-        self._shield = shield
-        self._next_look = 0.0
-        """The time of the next check for a missing handshake or a silent peer."""
+        self._watch = core.lifecycle.watch = Watch(core, watchman)
+        self._watchman = watchman
+        self._own_watchman = own_watchman
+        """The watchman of a session whose block may be cancelled, and which then goes on."""
         self._writing: trio.CancelScope
         self._draining: trio.CancelScope | None = None
         self._authenticating: trio.CancelScope | None = None
-        self._silence: _Silence | None = None
-        self._reader = Reader(core, nursery, self)
+        self._reader = Reader(core, nursery, self, is_stoppable=own_watchman is None)
         core.reader = core.services.reader = self._reader
         core.services.nursery = core.incoming.nursery = nursery
 
-    def begin(self, *, looks_first: bool = False) -> None:
-        """Queue Hello, and start the reader in a copy of this context."""
+    def start(self) -> None:
+        """Start the tasks of a session with a block; the reader runs in a copy of this context."""
+        _forget_caller()
+        if self._own_watchman is not None:
+            self._nursery.start_soon(self._own_watchman.run, name="trio_rpc watch")
+        self._reader.start()  # so that the session ends in order, whatever happens next
+        self.begin()
+
+    def begin(self, *, looks_first: bool = False) -> Reader:
+        """Queue Hello; return the reader, which may then begin."""
         self._core.incoming.context = copy_of(copy_context())
         self._core.writer.start(self)
+        self._watchman.begin(self._watch)
         self._protocol.hello(
             self._core.options.credentials,
             self._core.session_id,
             self._core.lifecycle.retry_after,
         )
         self._reader.looks_first = looks_first
-        self._reader.start()
+        return self._reader
 
-    async def run(self) -> None:
-        """Run the session until it is over and its channel is closed."""
+    async def end(self) -> None:
+        """End the session: finish in order, close the channel, and drop what refers to it."""
+        core = self._core
+        core.lifecycle.stop()
+        # A server's nursery is not cancelled when its session ends; it would wait for the task.
+        if self._authenticating is not None:
+            self._authenticating.cancel(reason="the session is over")
         try:
-            await self._watch()
+            await self._finish()
         finally:
-            self._core.lifecycle.stop()
-            self._reader.stop()
-            # A server's nursery is not cancelled when its session ends; it would wait for the task.
-            if self._authenticating is not None:
-                self._authenticating.cancel(reason="the session is over")
-            try:
-                await self._finish()
-            finally:
-                if self._core.writer.stop():
-                    self._writing.cancel(reason="the session is over")
-                self._reader.let_go()
-                self._core.lifecycle.channel_closed()
-                self._core.let_go()
+            if core.writer.stop():
+                self._writing.cancel(reason="the session is over")
+            self._reader.let_go()
+            self._watch.end()
+            if self._own_watchman is not None:
+                self._own_watchman.stop()
+            core.lifecycle.channel_closed()
+            core.let_go()
+        if self._watch.bug is not None:
+            raise self._watch.bug
 
     # ── the tasks ────────────────────────────────────────────────────────────────────────────
 
@@ -185,58 +209,6 @@ class _Driver:
         if self._draining is not None:
             self._draining.cancel()
 
-    async def _watch(self) -> None:
-        """Wait for the end. Bound the handshake, then silence, and the time of cancelled calls.
-
-        1. Sleep until the session ends, or the earliest of these: the next check for a sign of
-           life, the time to abandon a cancelled call, the time to refuse a call that waits for its
-           service, and the time to stop a closing session.
-        2. Abandon and refuse calls, and stop the session, if it is time for that.
-        3. If it is time for the next check, but this program was blocked until now, wait as long
-           again: meanwhile it could not have noticed a sign of life.
-        4. A session that is still opening has had its time for the handshake, and is lost.
-        5. Otherwise let the reader handle packets that have arrived. Then check for silence.
-        """
-        core, lifecycle = self._core, self._core.lifecycle
-        self._next_look = trio.current_time() + core.limits.handshake_timeout
-        while not lifecycle.is_over:
-            first = min(core.outgoing.first_to_expire, core.incoming.absent.first_to_expire)
-            first = min(first, self._next_look, self._next_look_for_answers)
-            await lifecycle.watch(first, shield=self._shield)  # (1)
-            now = trio.current_time()
-            core.outgoing.abandon_late(now)  # (2)
-            if core.incoming.refuse_late(now):
-                core.writer.write_now()
-            lifecycle.stop_if_late(now)
-            if not lifecycle.is_over and core.answers and now >= core.answers.next_look:
-                await two_turns()
-                core.answers.look()
-            if lifecycle.is_over or now < self._next_look:
-                continue
-            is_opening = lifecycle.stage is Stage.OPENING
-            patience = (
-                core.limits.handshake_timeout if is_opening else core.limits.keepalive_interval
-            )
-            is_late = was_blocked(self._next_look, patience)  # (3)
-            self._next_look = now + patience
-            if is_late:
-                if self._silence is not None:
-                    self._silence.listened = 0
-                continue
-            if is_opening:  # (4)
-                text = f"no handshake within {core.limits.handshake_timeout:g} s"
-                lifecycle.end_unopened(TimeoutError(text), "network")
-                return
-            await two_turns()  # (5)
-            if not lifecycle.is_over:
-                self._silence = self._silence or _Silence(core)
-                self._next_look = now + self._silence.look()
-
-    @property
-    def _next_look_for_answers(self) -> float:
-        answers = self._core.answers
-        return math.inf if answers is None else answers.next_look
-
     async def _finish(self) -> None:
         """Wait for handlers, send the last messages and close the channel, in bounded time.
 
@@ -254,7 +226,7 @@ class _Driver:
                     await core.lifecycle.wait_changed()
         lingering = None
         if protocol.ours is not Half.ENDED:  # (2)
-            lingering = None if core.lifecycle.stage is Stage.FINISHED else lingers(self._channel)
+            lingering = None if core.lifecycle.stage is Stage.FINISHED else lingers(core.channel)
             if protocol.ours in (Half.GREETED, Half.OPEN):
                 protocol.goodbye(*core.lifecycle.goodbye())  # a refusal, if this end was GREETED
             core.writer.write_now()
@@ -266,9 +238,10 @@ class _Driver:
         if lingering is not None and may_linger:  # (3)
             with trio.move_on_after(core.limits.shutdown_timeout, shield=True):
                 await lingering.linger()
-        if not self._closes_now or not self._closes_now.close_nowait():  # (4)
+        closing = nowait_close(core.channel)
+        if closing is None or not closing.close_nowait():  # (4)
             with trio.move_on_after(core.limits.shutdown_timeout, shield=True):
-                await self._channel.aclose()
+                await core.channel.aclose()
 
     # ── actions ──────────────────────────────────────────────────────────────────────────────
 
@@ -343,10 +316,7 @@ class _Driver:
     def _check_open(self) -> None:
         core = self._core
         if self._protocol.ours is self._protocol.theirs is Half.OPEN:
-            self._next_look = trio.current_time() + core.limits.keepalive_interval
-            if core.answers is not None:
-                core.answers.begin()
-            core.lifecycle.look_by(min(self._next_look, self._next_look_for_answers))
+            self._watch.opened()
             self._reader.has_opened = core.lifecycle.when_open is None
             core.lifecycle.open()
 
@@ -391,92 +361,3 @@ def _check_answer(answer: object) -> None:
         kind = type(answer).__name__
         text = f"authenticate returned a {kind}: it must raise Refused to refuse the peer"
         raise TypeError(f"{text}, and return None to accept it")
-
-
-class _Writing(enum.Enum):
-    FREE = "no packet has waited for the channel since the last check"
-    SLOW = "a packet has waited, and the other end has read a part of the written data"
-    STUCK = "a packet has waited, and the other end has read nothing"
-
-
-class _Silence:
-    """Detects a silent peer: sends Pings, and ends the session if too many stay unanswered.
-
-    A Ping cannot overtake the packet that waits for the channel. So while the peer takes parts of
-    that packet, it is slow, and neither silent nor stalled.
-
-    This program may have been blocked for most of an interval and wake up in time all the same. The
-    answer is then still in a socket, or in a task below the channel. So a peer is lost only if this
-    program was awake and heard nothing in the last tenth of the last interval.
-    """
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._heard: object = None
-        self._unanswered = 0
-        self.listened = 0
-        """How often this program has looked again; reset if it was blocked."""
-        self._sent = 0
-        self._taken: object = None
-        self._stuck = 0
-
-    def look(self) -> float:
-        """Check whether a byte has arrived since the last check; return the time until the next."""
-        core, limits = self._core, self._core.limits
-        # A part of a large packet is also a sign of life.
-        heard = core.protocol.counters.packets_received, getattr(core.channel, "heard", None)
-        is_overdue = heard == self._heard and self._unanswered >= limits.keepalive_pings
-        if is_overdue and self.listened < LISTENING:
-            self.listened += 1
-            return limits.keepalive_interval * PUNCTUAL / LISTENING
-        self.listened = 0
-        writing = self._look_at_writing()
-        if heard != self._heard:
-            self._heard, self._unanswered = heard, 0
-            self._ask_about_calls()
-            if self._stuck > limits.keepalive_pings:
-                self._lose("has taken nothing for {:g} s, though it is not silent", self._stuck)
-        elif writing is _Writing.SLOW:
-            self._unanswered = 0
-        elif self._unanswered < limits.keepalive_pings:
-            self._unanswered += 1
-            core.protocol.ping()
-            core.writer.write_now()  # before this program can be blocked
-            if self._unanswered == limits.keepalive_pings:
-                return limits.keepalive_interval * (1 - PUNCTUAL)
-        elif (channel := renews(core.channel)) is not None and channel.renew():
-            self._unanswered = 0
-        else:
-            self._lose("was silent for {:g} s", self._unanswered + 1)
-        return limits.keepalive_interval
-
-    def _ask_about_calls(self) -> None:
-        """Send a Ping if a call has waited for long and is not known to have been read.
-
-        Its Pong shows that to :meth:`Session.tree`. Calls that end sooner cost nothing.
-        """
-        core = self._core
-        before = trio.current_time() - core.limits.keepalive_interval
-        outgoing = core.outgoing
-        if any(
-            call.started <= before and not outgoing.is_running(call)
-            for call in outgoing.calls.values()
-        ):
-            core.protocol.ping()
-            core.writer.write_now()
-
-    def _look_at_writing(self) -> _Writing:
-        """Check whether the peer takes the bytes written to it."""
-        core = self._core
-        sent, taken = core.protocol.counters.packets_sent, getattr(core.channel, "taken", None)
-        if not core.writer.is_writing or sent != self._sent:
-            writing = _Writing.FREE
-        else:
-            writing = _Writing.STUCK if taken == self._taken else _Writing.SLOW
-        self._sent, self._taken = sent, taken
-        self._stuck = self._stuck + 1 if writing is _Writing.STUCK else 0
-        return writing
-
-    def _lose(self, reason: str, intervals: int) -> None:
-        text = "the other end " + reason.format(intervals * self._core.limits.keepalive_interval)
-        self._core.lifecycle.lose(TimeoutError(text), "network")

@@ -172,8 +172,28 @@ class Activities(typing.Protocol):
     def notifications_are_over(self) -> bool:
         """Whether every notification that has arrived has been handled."""
 
+    def leave(self) -> None:
+        """Let a cancellation end the session at once, since its block only waits for it."""
+
     def end(self) -> None:
-        """Cancel the handlers and wake the callers, since the session is over."""
+        """Stop reading, cancel the handlers and wake the callers, since the session is over."""
+
+
+class Watches(typing.Protocol):
+    """Looks after a session at a given time."""
+
+    def plan(self, when: float) -> None:
+        """Look after the session at that time, if not before."""
+
+
+class _NoWatch:
+    """The watch of a session that has not begun."""
+
+    def plan(self, when: float) -> None:
+        pass
+
+
+_NO_WATCH = _NoWatch()
 
 
 class Lifecycle:
@@ -211,12 +231,12 @@ class Lifecycle:
         """Why this end closes, in the words of its program; "" if it gave no reason."""
         self._last_text = "it was closed before it was open"
         """The text of the Goodbye of a session that was never open."""
-        self._close_by = math.inf
+        self.close_by = math.inf
         """The time when a closing session is stopped."""
+        self.watch: Watches = _NO_WATCH
+        """Looks after the session when it is time; set by the driver."""
         self._changed: trio.Event | None = None
         """Set at the next change, if a task waits for that."""
-        self._alarm: trio.CancelScope | None = None
-        """Ends the driver's wait, when it is time to check the session."""
         self._protocol = protocol
         self._writer = writer
         self._limits = limits
@@ -312,16 +332,16 @@ class Lifecycle:
         self._begin_to_close(Event.CLOSE, grace)
 
     def leave(self) -> None:
-        """Begin to close, as ``aclose()`` does; a cancellation of the driver now ends it at once.
+        """Begin to close, as ``aclose()`` does; a cancellation of its reader now ends it at once.
 
-        Called when a block's body has ended, so that the block only waits for the driver.
+        Called when a block's body has ended, so that the block only waits for the reader.
         """
         self._begin_to_close(Event.LEAVE, None)
-        if self._alarm is not None:
-            self._alarm.shield = False
+        if self._activities is not None:
+            self._activities.leave()
 
     def _begin_to_close(self, event: Event, grace: float | None) -> None:
-        """Send Goodbye. The end of the last activity ends the session, or else the driver does."""
+        """Send Goodbye. The end of the last activity ends the session, or else the watch does."""
         if self.stage is Stage.OPENING:
             self.stop()  # nothing can be in flight
             return
@@ -341,8 +361,8 @@ class Lifecycle:
     def _set_grace(self, grace: float | None) -> None:
         """Stop the session after ``grace`` seconds, or the default, unless it stops before."""
         grace = self._limits.close_grace if grace is None else grace
-        self._close_by = min(self._close_by, trio.current_time() + grace)
-        self.look_by(self._close_by)
+        self.close_by = min(self.close_by, trio.current_time() + grace)
+        self.look_by(self.close_by)
 
     @property
     def _has_welcomed(self) -> bool:
@@ -420,8 +440,6 @@ class Lifecycle:
         if self.goodbye_text is not None:
             self.ended_by = "peer"
         self._move(event)
-        if self._alarm is not None:
-            self._alarm.cancel(reason="the session is over")
         if self._activities is not None:
             self._activities.end()
 
@@ -433,6 +451,7 @@ class Lifecycle:
         if self.when_closed is not None:
             self.when_closed()
         self._activities = self.when_open = None  # they refer to this object
+        self.watch = _NO_WATCH
 
     async def wait_closed(self) -> None:
         """Wait until the channel is closed, and all tasks but exiting handlers have finished."""
@@ -443,25 +462,16 @@ class Lifecycle:
             self._closed = trio.Event()
         await self._closed.wait()
 
-    # ── the driver's watch ───────────────────────────────────────────────────────────────────
-
-    async def watch(self, until: float, *, shield: bool) -> None:
-        """Wait for the end, at most until that time or the time given to :meth:`look_by`."""
-        deadline = min(until, self._close_by)
-        shield = shield and self.stage is not Stage.LEAVING
-        with trio.CancelScope(deadline=deadline, shield=shield) as self._alarm:
-            # An Event would be five objects more in each idle session.
-            await trio.lowlevel.wait_task_rescheduled(_wake)
+    # ── the watch          ───────────────────────────────────────────────────────────────────
 
     def stop_if_late(self, now: float) -> None:
         """Stop a closing session whose time is up."""
-        if now >= self._close_by:
+        if now >= self.close_by:
             self.stop()
 
     def look_by(self, when: float) -> None:
-        """Wake the driver at that time, if not before."""
-        if self._alarm is not None and when < self._alarm.deadline:
-            self._alarm.deadline = when
+        """Look after the session at that time, if not before."""
+        self.watch.plan(when)
 
     # ── the stage, as callers see it ─────────────────────────────────────────────────────────
 
@@ -568,10 +578,6 @@ def as_cause(exc: Exception) -> Exception:
         error.__cause__ = exc
         return error
     return exc
-
-
-def _wake(_raise_cancel: object) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.SUCCEEDED
 
 
 def _is_not_ours(module: str) -> bool:

@@ -32,16 +32,28 @@ MakeServices: TypeAlias = Callable[[Session], Services]
 
 
 class Resumes(Protocol):
-    """Begins calls that wait."""
+    """The reader, as other parts of its session know it."""
 
     def resume(self) -> None:
         """Begin handlers whose Requests have waited, if they may."""
+
+    def unshield(self) -> None:
+        """Let a cancellation from outside end the session."""
+
+    def stop(self) -> None:
+        """Stop reading."""
 
 
 class _NoReader:
     """Stands for the reader of a session that is over, or has not begun."""
 
     def resume(self) -> None:
+        pass
+
+    def unshield(self) -> None:
+        pass
+
+    def stop(self) -> None:
         pass
 
 

@@ -18,6 +18,7 @@ from trio_rpc.session.live_services import MakeServices
 from trio_rpc.session.options import SessionOptions, make_options
 from trio_rpc.session.session import Session
 from trio_rpc.session.streams.scopes import SCOPE, scope_method
+from trio_rpc.session.watch import Watchman
 from trio_rpc.util.one_exception import one_exception, raise_one
 from trio_rpc.util.places import catching
 
@@ -213,14 +214,18 @@ async def run_session(
             core.lifecycle.leave()
 
 
-async def run_in_this_task(core: Core) -> None:
+async def run_in_this_task(core: Core, watchman: Watchman) -> None:
     """Run a session in this task until it ends.
 
     A cancellation ends the session. Raises as :func:`open_session` does.
+
+    Args:
+        core: a fresh session.
+        watchman: looks after the sessions of a server.
     """
     try:
         async with trio.open_nursery() as nursery:
-            await run(core, nursery)
+            await run(core, nursery, watchman)
     except BaseException as exc:  # noqa: BLE001 - of a group, one exception is raised
         raise_one(exc)
     if not core.lifecycle.stage.was_open:

@@ -72,6 +72,9 @@ class Actions(Protocol):
     def lost(self, exc: Exception) -> None:
         """End the session, since its channel is lost."""
 
+    async def end(self) -> None:
+        """Finish in order, and close the channel, since the session is over."""
+
 
 class _NoActions:
     """The actions of a session that is over, which cannot be lost."""
@@ -80,6 +83,9 @@ class _NoActions:
         pass
 
     def lost(self, exc: Exception) -> None:
+        pass
+
+    async def end(self) -> None:
         pass
 
 
@@ -92,13 +98,18 @@ class Reader:
     Args:
         core: the session.
         nursery: the nursery of the tasks that read and run handlers.
-        actions: acts on messages other than Request and Reply, and on a lost channel.
+        actions: acts on messages other than Request and Reply, on a lost channel, and on the end.
+        is_stoppable: whether a cancellation from outside ends the session. Otherwise the reader
+            reads on under a shield, until the block's body has ended.
     """
 
-    def __init__(self, core: Core, nursery: trio.Nursery, actions: Actions) -> None:
+    def __init__(
+        self, core: Core, nursery: trio.Nursery, actions: Actions, *, is_stoppable: bool
+    ) -> None:
         self._core = core
         self._nursery = nursery
         self._actions = actions
+        self._is_stoppable = is_stoppable
         self._left = EVENTS_PER_TURN
         self._scope: trio.CancelScope | None = None
         """The cancel scope of the task that reads."""
@@ -115,25 +126,44 @@ class Reader:
     def start(self) -> None:
         """Start a new task that reads."""
         self._scope = None
-        self._nursery.start_soon(self._lead, name="trio_rpc reader")
+        self._nursery.start_soon(self.lead, name="trio_rpc reader")
 
     def stop(self) -> None:
         """Stop reading: the session is over."""
         if self._scope is not None:
             self._scope.cancel(reason="the session is over")
-            self._scope = None
+
+    def unshield(self) -> None:
+        """Let a cancellation from outside end the session, since the block's body has ended."""
+        self._is_stoppable = True
+        if self._scope is not None:
+            self._scope.shield = False
 
     def let_go(self) -> None:
         """Drop the references to this object. Nothing is read now, but handlers may still end."""
         self._load.leave(self._take_turn)
         self._actions = _NO_ACTIONS
 
-    async def _lead(self) -> None:
-        """Read until a handler has to wait; then start another reader, and run that handler."""
-        scope = trio.CancelScope(shield=self._core.incoming.is_cancelled)
+    async def lead(self) -> None:
+        """Read until the session is over, and then end it.
+
+        If a handler has to wait before that, start another reader, and run that handler.
+        """
+        shield = self._core.incoming.is_cancelled and not self._is_stoppable
+        scope = trio.CancelScope(shield=shield)
         self._core.incoming.scope = self._scope = scope
-        if await self._handle(scope, Reader._read, Reader.start) is None:
-            self._scope = None
+        try:
+            await self._handle(scope, Reader._read, Reader.start)
+        except Exception:
+            if self._scope is scope:
+                # A bug ends the nursery at once, so the session ends in a task of its own.
+                self._scope = None
+                self._nursery.start_soon(self._actions.end, name="trio_rpc end")
+            raise
+        finally:
+            if self._scope is scope:  # no other task reads
+                self._scope = None
+                await self._actions.end()
 
     def resume(self) -> None:
         """Begin handlers whose Requests have waited, if they may, in this session's next turn."""
@@ -198,7 +228,7 @@ class Reader:
                 if isinstance(exc, Exception):
                     # A bug in the channel, or in a function that makes services.
                     self._core.lifecycle.lose(exc)
-                else:
+                elif not self._core.lifecycle.is_over:
                     go_on(self)  # (4)
                 raise
             if not incoming.end_raised(call, exc):
@@ -220,8 +250,12 @@ class Reader:
                 if scope.cancel_called:
                     scope.shield = True  # the Cancelled ends at this scope, below the nursery
                     raise
+                self._core.incoming.is_cancelled = True
+                if self._is_stoppable:
+                    self._core.lifecycle.stop()
+                    raise
                 # A cancelled receive() has taken nothing, so nothing is lost.
-                scope.shield = self._core.incoming.is_cancelled = True
+                scope.shield = True
 
     async def _read_on(self) -> IncomingCall | None:
         """Receive and act. The numbers are those of the optimisations at the top of this module."""

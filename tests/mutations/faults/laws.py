@@ -553,8 +553,8 @@ FAULTS = (
     fault(
         "garbage: a session that has ended keeps its parts",
         "session/driver.py",
-        "                self._core.lifecycle.channel_closed()\n                self._core.let_go()\n",
-        "                self._core.lifecycle.channel_closed()\n",
+        "            core.lifecycle.channel_closed()\n            core.let_go()\n",
+        "            core.lifecycle.channel_closed()\n",
         GARBAGE,
     ),
     fault(

@@ -62,8 +62,8 @@ FAULTS = (
     fault(
         "an authenticate that never returns outlives its session",
         "session/driver.py",
-        '                self._authenticating.cancel(reason="the session is over")\n',
-        "                pass\n",
+        '            self._authenticating.cancel(reason="the session is over")\n',
+        "            pass\n",
         "session/test_authenticating.py",
     ),
     fault(

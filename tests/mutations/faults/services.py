@@ -286,9 +286,9 @@ FAULTS = (
     ),
     fault(
         "calls that wait for a service wait forever",
-        "session/driver.py",
-        "            if core.incoming.refuse_late(now):\n",
-        "            if False:\n",
+        "session/watch.py",
+        "        if core.incoming.refuse_late(now):\n",
+        "        if False:\n",
         LIVE,
     ),
     fault(

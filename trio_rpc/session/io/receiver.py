@@ -61,7 +61,6 @@ class Receiver:
         self._channel = channel
         self._protocol = protocol
         self._stops = stoppable_receive(channel)
-        self._receive_nowait: Callable[[], bytes] | None = getattr(channel, "receive_nowait", None)
         self._user = _NOBODY
         self._failure: Exception | None = None
         """The error of a caller's receive(), which the reader handles."""
@@ -92,10 +91,11 @@ class Receiver:
 
         Raises the errors of the channel.
         """
-        if self._receive_nowait is None or self._user is not _NOBODY or self._failure is not None:
+        receive: Callable[[], bytes] | None = getattr(self._channel, "receive_nowait", None)
+        if receive is None or self._user is not _NOBODY or self._failure is not None:
             return False
         try:
-            self._hold(self._protocol.receive(self._receive_nowait()))
+            self._hold(self._protocol.receive(receive()))
         except trio.WouldBlock:
             return False
         return True
