@@ -12,6 +12,39 @@ PACKETS = "channels/test_packet_timeout.py"
 
 FAULTS = (
     fault(
+        "a batch loses the items behind one of the wrong type",
+        "session/streams/items.py",
+        "            for _ in values:\n                items.popleft()\n",
+        "            items.clear()\n",
+        "session/test_batches.py",
+    ),
+    fault(
+        "a batch gives no credit back",
+        "session/streams/items.py",
+        "        self._used(call, len(values), size)\n",
+        "",
+        "session/test_batches.py",
+        hangs=True,
+    ),
+    fault(
+        "the watchman is not woken by a time that is earlier than planned",
+        "session/watch.py",
+        "            self._alarm.deadline = when\n",
+        "            pass\n",
+        "session/test_draining.py",
+        "session/test_opening.py",
+        hangs=True,
+    ),
+    fault(
+        "a server's session goes on when its task is cancelled",
+        "session/reader.py",
+        "                if self._is_stoppable:\n                    self._core.lifecycle.stop()\n                    raise\n",
+        "",
+        "session/test_connect_and_serve.py",
+        "session/test_draining.py",
+        hangs=True,
+    ),
+    fault(
         "silent clients keep newer ones out of a full server",
         "session/session_places.py",
         "            if trio.current_time() - began < HANDSHAKE:\n",
