@@ -60,7 +60,9 @@ async def refusal(url):
 async def test_a_full_server_refuses_with_the_reason_and_the_time_of_another_try(start, scheme):
     server = await start(f"{scheme}://127.0.0.1:0", max_sessions=2, retry_after=3.5)
     [url] = server.urls
-    async with trio_rpc.connect(url), trio_rpc.connect(url) as session:
+    async with trio_rpc.connect(url) as first, trio_rpc.connect(url) as session:
+        for one in (first, session):  # then the handshake has also ended at the server
+            assert await one.call("now") == 12.5
         refused = await refusal(url)
         assert "the server has 2 sessions (max_sessions)" in str(refused)
         assert (refused.retry_after, refused.fate) == (3.5, Fate.NOT_STARTED)

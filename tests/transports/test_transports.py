@@ -21,6 +21,7 @@ ALONE = {
     "test_options_checked.py": "about refusals before there is a channel",
     "test_pacing.py": "checks the messages of a hand-written peer",
     "test_trace_details.py": "about texts, times and the order of steps at one end",
+    "test_one_pass_calls.py": "about values, which are the same over each transport",
     "test_too_costly.py": "about values, which are the same over each transport",
 }
 """Modules whose tests do not run over each transport, with the reason."""

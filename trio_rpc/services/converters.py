@@ -9,12 +9,12 @@ import collections.abc
 import contextlib
 import types
 from collections.abc import Callable
-from typing import Any, Protocol, get_origin, runtime_checkable
+from typing import Any, Final, Protocol, get_origin, runtime_checkable
 
 import msgspec
 
 from trio_rpc.services.adapters import AdapterType, adapter
-from trio_rpc.services.costs import MOST, OTHER, Read
+from trio_rpc.services.costs import MOST, OTHER, Read, TooCostly
 from trio_rpc.services.lending import PrepareAll
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "decode_custom",
     "function_of",
     "instance_of",
+    "is_natural",
     "is_protocol",
     "make_converter",
     "make_reader",
@@ -117,9 +118,23 @@ def make_reader(adapted: Any) -> Callable[[Any, Read], Any] | None:
     if type(adapted) is AdapterType:  # without msgspec, which would only call it
         return adapted.convert  # type: ignore[attr-defined, no-any-return]
     scalar = scalar_type(adapted)
+    shape: Any = None
 
     def read_whole(value: Any, read: Read) -> Any:
-        return value if type(value) is scalar else read(value, adapted)
+        nonlocal shape
+        if type(value) is scalar:
+            return value
+        if shape is None:  # made when it is needed, since a service may have many methods
+            # msgspec caches its type information for a Struct, but for nothing else.
+            shape = msgspec.defstruct("Value", [("value", adapted)], array_like=True)
+        left = read.left
+        try:
+            return read((value,), shape).value
+        except TooCostly:
+            raise
+        except Exception:  # noqa: BLE001 - the next line raises it, with the right path
+            read.left = left
+        return read(value, adapted)
 
     return read_whole
 
@@ -129,11 +144,58 @@ def make_converter(adapted: Any) -> Convert | None:
     read_whole, scalar = make_reader(adapted), scalar_type(adapted)
     if read_whole is None:
         return None
+    quickly: Callable[[Any], Any] | None = None
+    is_new = True
 
     def convert(value: Any, /, most: int = MOST) -> Any:
-        return value if type(value) is scalar else read_whole(value, WireRead(most))
+        nonlocal is_new, quickly
+        if type(value) is scalar:
+            return value
+        if is_new:
+            is_new, quickly = False, _quick_converter(adapted)
+        if quickly is not None:
+            try:
+                return quickly(value)
+            except Exception:  # noqa: BLE001, S110 - the next line raises it, with the right path
+                pass
+        return read_whole(value, WireRead(most))
 
     return convert
+
+
+def _quick_converter(adapted: Any) -> Callable[[Any], Any] | None:
+    """Return a function that converts values of a type that needs no function of this module."""
+    if not is_natural(adapted):
+        return None
+    shape: Any = msgspec.defstruct("Value", [("value", adapted)], array_like=True)
+    return lambda value: msgspec.convert((value,), shape).value
+
+
+def is_natural(adapted: Any) -> bool:
+    """Return whether msgspec converts to a type without a hook, and makes no bytes of text."""
+    try:
+        waiting: list[Any] = [msgspec.inspect.type_info(adapted)]
+    except Exception:  # noqa: BLE001 - such as a name that cannot be resolved
+        return False
+    seen: dict[int, Any] = {}
+    while waiting:
+        info = waiting.pop()
+        if isinstance(info, _NOT_NATURAL):
+            return False
+        if isinstance(info, msgspec.Struct) and id(info) not in seen:
+            seen[id(info)] = info  # a class may contain itself
+            waiting += map(info.__getattribute__, info.__struct_fields__)
+        elif isinstance(info, tuple):
+            waiting += info
+    return True
+
+
+_NOT_NATURAL: Final = (
+    msgspec.inspect.CustomType,
+    msgspec.inspect.BytesType,
+    msgspec.inspect.ByteArrayType,
+    msgspec.inspect.MemoryViewType,
+)
 
 
 def decode_custom(wanted: Any, value: Any, read: Read) -> Any:

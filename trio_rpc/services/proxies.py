@@ -17,7 +17,9 @@ from trio_rpc.services.converters import Convert
 from trio_rpc.services.decorators import Kind, MethodMark, wire_name
 from trio_rpc.services.interfaces import check_interface, methods_of
 from trio_rpc.services.lending import PrepareAll
+from trio_rpc.services.shapes import shape_of
 from trio_rpc.services.signatures import signature_of
+from trio_rpc.wire.one_pass import Shape
 
 __all__ = ["Caller", "Proxy", "RemoteMethod", "remote_method"]
 
@@ -40,6 +42,10 @@ class Converters(NamedTuple):
     """Checks and converts the value that ``task_status.started`` was given."""
     prepare: PrepareAll | None = None
     """Marks the arguments that are lent."""
+    result: Shape | None = None
+    """The shape of a result."""
+    item: Shape | None = None
+    """The shape of an item."""
 
 
 _NOTHING = Converters()
@@ -221,4 +227,10 @@ def _converters_of(
         if mark.kind.is_opened
         else signature.result_converter()
     )
-    return raises, Converters(convert, signature.started_converter(), signature.prepare())
+    result = item = None
+    if mark.kind.is_opened:
+        item = shape_of(signature.adapted_item(duplex=mark.kind is Kind.DUPLEX))
+    elif mark.kind is Kind.METHOD:
+        result = shape_of(signature.adapted_result())
+    started, prepare = signature.started_converter(), signature.prepare()
+    return raises, Converters(convert, started, prepare, result, item)

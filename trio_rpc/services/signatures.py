@@ -26,6 +26,7 @@ from trio_rpc.services.converters import (
     Convert,
     WireRead,
     check_supported,
+    is_natural,
     make_converter,
     make_reader,
     scalar_type,
@@ -34,7 +35,9 @@ from trio_rpc.services.costs import MOST, Read, TooCostly
 from trio_rpc.services.functions import CHANNELS, ITERABLES, FunctionTypes, awaited, is_vaguer
 from trio_rpc.services.lending import Prepare, PrepareAll, prepare_all, preparer
 from trio_rpc.services.records import record_of
+from trio_rpc.services.shapes import shape_of_arguments
 from trio_rpc.util.text import quoted
+from trio_rpc.wire.one_pass import Shape
 
 __all__ = ["TASK_STATUS", "Parameters", "Signature", "checked", "complaint", "signature_of"]
 
@@ -96,11 +99,13 @@ class Signature:
     __slots__ = (
         "_annotations",
         "_converters",
+        "_direct",
         "_extra_keywords",
         "_extra_positional",
         "_first",
         "_given",
         "_named",
+        "_natural",
         "_plain",
         "_positional",
         "_shapes",
@@ -141,6 +146,8 @@ class Signature:
             self._add_given(given)
         self._taken = self._taken_names(function, skip_self=skip_self)
         self._plain, self._shapes = self._short_cuts()
+        self._direct: dict[int, Shape | None] = {}
+        self._natural: dict[int, bool] = {}
         self.text = shown_signature(signature, leave_out=TASK_STATUS)
 
     @property
@@ -199,13 +206,28 @@ class Signature:
                 return args, {}
             if shape is not None:
                 try:
-                    return msgspec.structs.astuple(WireRead(most)(args, shape)), {}
+                    read = msgspec.convert if self._is_natural(count) else WireRead(most)
+                    return msgspec.structs.astuple(read(args, shape)), {}
                 except TooCostly as exc:
                     raise InvalidArguments(f"{self.method}() arguments: {exc}") from None
                 except Exception:  # noqa: BLE001, S110 - the checks below find the parameter
                     pass
         read = WireRead(most)
         return self._bind_positional(args, read), self._bind_named(len(args), kwargs or {}, read)
+
+    def shape(self, count: int) -> Shape | None:
+        """Return the shape of so many positional arguments, or None if they have none."""
+        if count not in self._direct:
+            if count not in self._plain and count not in self._shapes:
+                return None  # a peer may send any number
+            wanted = [one.adapted for one in self._positional[:count]]
+            self._direct[count] = shape_of_arguments(wanted)
+        return self._direct[count]
+
+    def _is_natural(self, count: int) -> bool:
+        if count not in self._natural:
+            self._natural[count] = is_natural(self._shapes[count])
+        return self._natural[count]
 
     def result_converter(self) -> Convert | None:
         """Return a function that checks and converts a result, or None if anything fits.
@@ -277,13 +299,15 @@ class Signature:
         Raises:
             TypeError: the annotation is not a stream's, or cannot be resolved or checked.
         """
+        name = self._first if duplex else "return"
+        return self._made(
+            f"items of {name}", lambda: make_converter(self.adapted_item(duplex=duplex))
+        )
+
+    def adapted_item(self, *, duplex: bool = False) -> Any:
+        """Return the adapted annotation of the items of a stream; raises as the converter does."""
         where, name = (f"parameter {self._first!r}", self._first) if duplex else _RESULT
-
-        def make() -> Convert | None:
-            item = self.item_annotation(duplex=duplex)
-            return make_converter(self._adapt(f"the items of {where}", item, name))
-
-        return self._made(f"items of {name}", make)
+        return self._adapt(f"the items of {where}", self.item_annotation(duplex=duplex), name)
 
     def item_annotation(self, *, duplex: bool = False) -> Any:
         """Return the annotation of a stream's items, or ``Any`` without one.

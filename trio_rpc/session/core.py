@@ -9,6 +9,7 @@ import trio
 
 from trio_rpc.channels.optional import keeps
 from trio_rpc.errors import Fate
+from trio_rpc.services.decorators import Kind
 from trio_rpc.services.interfaces import Identifier
 from trio_rpc.session.answers import Answers
 from trio_rpc.session.calls.callbacks import CALLBACK, STREAM, Callback
@@ -24,6 +25,7 @@ from trio_rpc.util.unsent_budget import UnsentShare
 from trio_rpc.wire import messages as m
 from trio_rpc.wire.codec import Codec
 from trio_rpc.wire.coded import CodedCodec, MessageCodec
+from trio_rpc.wire.one_pass import Shape, Shapes
 
 __all__ = ["Core"]
 
@@ -54,7 +56,7 @@ class Core:
             keeping.keep_within(share)
         parts = self.parts = choose_variant(options.trace, shared.complaints, name)
         self.session_id = parts.session_id
-        self.protocol = parts.protocol(_make_codec(options), options.limits, share)
+        self.protocol = parts.protocol(_make_codec(options, self), options.limits, share)
         self.receiver = Receiver(channel, self.protocol)
         self.writer = parts.writer(channel, self.protocol, self)
         self.lifecycle = Lifecycle(self.protocol, self.writer, options.limits, self)
@@ -122,6 +124,25 @@ class Core:
         await self.lifecycle.begun()
         if not self.lifecycle.stage.was_open:
             raise self.lifecycle.opening_error()
+
+    # ── the types of values that arrive, for ``wire/one_pass.py`` ────────────────────────────────
+
+    def arguments(self, method: str, count: int) -> Shape | None:
+        """Return the shape of that many arguments of a method, or None if it has none."""
+        found = self.incoming.table.get(method)
+        if found is None or found.kind is Kind.DUPLEX:  # its first argument is the channel
+            return None
+        return found.signature.shape(count)
+
+    def result(self, call: int) -> Shape | None:
+        """Return the shape of the result of an outgoing call, or None if it has none."""
+        made = self.outgoing.calls.get(call)
+        return None if made is None else made.method.converters.result
+
+    def item(self, call: int) -> Shape | None:
+        """Return the shape of the items of an outgoing call, or None if they have none."""
+        made = self.outgoing.calls.get(call)
+        return None if made is None else made.method.converters.item
 
     # ── notifications between the parts ──────────────────────────────────────────────────────
 
@@ -204,9 +225,12 @@ class Core:
         self.reader = NO_READER
 
 
-def _make_codec(options: Options) -> MessageCodec:
-    inner = Codec(options.registry, options.limits, _make_reference)
-    return inner if options.codec is None else CodedCodec(inner, options.codec)
+def _make_codec(options: Options, shapes: Shapes) -> MessageCodec:
+    codec = Codec(options.registry, options.limits, _make_reference)
+    if options.codec is not None:
+        return CodedCodec(codec, options.codec)
+    codec.use(shapes)
+    return codec
 
 
 def _make_reference(kind: int, number: int) -> Callback | ItemReceiver | m.Reference:

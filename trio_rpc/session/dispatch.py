@@ -58,6 +58,8 @@ from trio_rpc.session.fallback_calls import fallback_method
 from trio_rpc.session.handler import (
     CANCELLED,
     Outcome,
+    arrived_arguments,
+    bound_arguments,
     call_handler,
     error_of,
     has_expired,
@@ -199,13 +201,13 @@ class IncomingCalls:
             self._answer_error(request.id, {**PULLED_TWICE})
             return None
         try:
-            args, sender = request.args, None
+            args, sender = arrived_arguments(method, request), None
             if method.kind is not _METHOD:
                 sender = ItemSender(self._calls)
                 sender.bind(request.id)
                 if method.kind is Kind.DUPLEX:
                     args = with_channel(method, args, sender)
-            bound, kwargs = method.signature.bind(args, request.kwargs, self._most)
+            bound, kwargs = bound_arguments(method, request, self._most, args)
             call = IncomingCall(self.session, request.id, method, bound, kwargs, context)
             if context is not None or request.references or method.name == SCOPE:
                 self._equip(call, request)
@@ -271,7 +273,7 @@ class IncomingCalls:
             self._drop_notification(self._why_not(method, message))
             return None
         try:
-            args, kwargs = method.signature.bind(message.args, message.kwargs, self._most)
+            args, kwargs = bound_arguments(method, message, self._most)
         except InvalidArguments as exc:
             self._drop_notification(exc)
             return None

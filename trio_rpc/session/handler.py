@@ -24,6 +24,7 @@ import trio
 from trio_rpc.errors import CallError
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.error_maps import Detail, ErrorMap, not_started, to_error
+from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.calls.bugs import Bugs
 from trio_rpc.session.calls.context import handled_call
 from trio_rpc.session.calls.eager import is_awaitable
@@ -32,10 +33,14 @@ from trio_rpc.session.calls.incoming_call import IncomingCall
 from trio_rpc.session.current import call_of
 from trio_rpc.session.session import Filter
 from trio_rpc.session.streams.items import pump
+from trio_rpc.wire.messages import Notification, Request
+from trio_rpc.wire.one_pass import as_plain
 
 __all__ = [
     "CANCELLED",
     "Outcome",
+    "arrived_arguments",
+    "bound_arguments",
     "call_handler",
     "error_of",
     "has_expired",
@@ -46,6 +51,34 @@ __all__ = [
     "outcome_of",
     "run_handler",
 ]
+
+
+def arrived_arguments(method: BoundMethod, message: Request | Notification) -> list[Any]:
+    """Return the arguments of a message: bound if it has a shape, and as they arrived otherwise."""
+    args, shape = message.args, message.shape
+    if shape is not None and shape is not method.signature.shape(len(args)):
+        args, message.shape = as_plain(args), None  # it was read for another method of this name
+    return args
+
+
+def bound_arguments(
+    method: BoundMethod,
+    message: Request | Notification,
+    most: int,
+    args: list[Any] | None = None,
+) -> tuple[Sequence[Any], dict[str, Any]]:
+    """Check and convert the arguments, unless the message has a shape; see ``Signature.bind``.
+
+    Args:
+        method: the method.
+        message: the message.
+        most: as in ``Signature.bind``.
+        args: the arguments, if they are not those that arrived.
+    """
+    args = arrived_arguments(method, message) if args is None else args
+    if message.shape is not None:
+        return args, {}
+    return method.signature.bind(args, message.kwargs, most)
 
 
 class Outcome:

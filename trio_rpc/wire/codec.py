@@ -23,6 +23,7 @@ from trio_rpc.wire.extensions import (
 from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.limits import DEFAULT_LIMITS, Limits
 from trio_rpc.wire.messages import Item, Message, Reference, parse_message
+from trio_rpc.wire.one_pass import Reader, Shapes, read_head
 from trio_rpc.wire.parts import LARGE, BufferList, SplitMessage, pack_parts
 from trio_rpc.wire.plain import ENCODER, is_plain
 from trio_rpc.wire.registry import FIRST_TAG, LAST_TAG, Registration, TypeRegistry
@@ -57,6 +58,9 @@ class Forms(NamedTuple):
     tags: tuple[int, ...] = ()
 
 
+REFUSED = 7
+"""Lone messages that are not read in one pass after one that could not be: they may be alike."""
+
 _CONTAINERS = frozenset({TUPLE, SET, FROZENSET, MAP})
 _NO_TYPES = TypeRegistry()
 
@@ -87,6 +91,9 @@ class Codec:
         self._pack: Callable[[Any], bytes] = self._packer.pack
         # Packets up to this size can do no harm. No value takes less than a byte.
         self._small = min(SMALL, limits.max_nodes // 2)
+        self._reader = Reader(None, self._registry, limits)
+        self._refused = 0
+        """How many lone messages are not read in one pass, since one could not be."""
         # Of the message that is being decoded:
         self._found: list[Any] = []
         self._problem: str | None = None
@@ -114,6 +121,7 @@ class Codec:
         """Drop the references that form a cycle with this object; decoding makes them again."""
         vars(self).pop("_reading", None)
         vars(self).pop("_unpackb", None)
+        self._reader = self._reader._replace(shapes=None)
 
     def encode(
         self, message: Message, references: Callable[[Any], Reference | None] | None = None
@@ -135,17 +143,13 @@ class Codec:
             EncodeError: a value in it cannot be sent, or exceeds the peer's limits.
         """
         fields = message.to_wire()
-        most = self.peer_limits.max_nodes
         try:
-            if not is_plain(fields, self._registry, self.peer_limits):
-                return self._encode_converted(fields, references)
-            try:
-                packed = ENCODER.encode(fields)
-                if len(packed) > most // 2 and may_have_more(packed, most):
-                    walk(memoryview(packed), most)
-            except Exception:  # noqa: BLE001 - a large int, text that is not Unicode, or too many
-                return self._encode_converted(fields, references)
-            return packed
+            if is_plain(fields, self._registry, self.peer_limits):
+                try:
+                    return ENCODER.encode(fields)
+                except Exception:  # noqa: BLE001, S110 - a large int, or text that is not Unicode
+                    pass
+            return self._encode_converted(fields, references)
         except EncodeError:
             raise
         except RecursionError:
@@ -175,6 +179,10 @@ class Codec:
             walk(memoryview(packed), most)
         return packed
 
+    def use(self, shapes: Shapes) -> None:
+        """Decode lone messages into these annotated types. Such a message has its ``shape`` set."""
+        self._reader = self._reader._replace(shapes=shapes)
+
     def decode(self, packet: bytes) -> Iterable[Message]:
         """Decode the messages of one packet, lazily if there are several.
 
@@ -183,6 +191,9 @@ class Codec:
         if not packet:
             raise DecodeError("an empty packet")
         self._forget()
+        message = self._read_in_one_pass(packet)
+        if message is not None:
+            return (message,)
         if len(packet) <= self._small:  # most often it is one message
             try:
                 fields = self._unpack(packet)
@@ -196,6 +207,21 @@ class Codec:
             return (piece,)
         check_packet(packet, self.limits.max_nodes)
         return self._decode_all(packet)
+
+    def _read_in_one_pass(self, packet: bytes) -> Message | None:
+        """Read a lone message in one pass; return None if it must be read in another way."""
+        # No value takes less than a byte, and extensions are not accepted.
+        head = read_head(packet) if len(packet) <= self.limits.max_nodes else None
+        if head is None:
+            return None
+        if self._refused:
+            self._refused -= 1
+            return None
+        try:
+            return head.read(packet, self._reader)
+        except Exception:  # noqa: BLE001 - msgspec raises several kinds of errors
+            self._refused = REFUSED
+            return None
 
     def _decode_all(self, packet: bytes) -> Iterator[Message]:
         # Not kept between packets: it holds 40 KiB, and a server may have many sessions.
@@ -224,6 +250,10 @@ class Codec:
         self._forget()
         size = len(data)
         outside = data if isinstance(data, SplitMessage) else None
+        if not isinstance(data, SplitMessage) and size <= self.limits.max_nodes:
+            message = self._read_in_one_pass(bytes(data))
+            if message is not None:
+                return message
         whole = data.rest if isinstance(data, SplitMessage) else data
         check_whole(whole, self.limits.max_nodes)
         try:

@@ -101,6 +101,8 @@ class Request:
     context: dict[str, Any] | None = None
     problem: str | None = None
     references: tuple[Any, ...] = ()
+    shape: Any = field(default=None, compare=False)
+    """The Shape that the arguments have been decoded to, if that is their annotated type."""
 
     def to_wire(self) -> Fields:
         if self.context:
@@ -138,6 +140,8 @@ class Notification:
     context: dict[str, Any] | None = None
     problem: str | None = None
     references: tuple[Any, ...] = ()
+    shape: Any = field(default=None, compare=False)
+    """As in a Request."""
 
     def to_wire(self) -> Fields:
         return _trimmed([2, self.method, self.args, self.kwargs or {}, self.context or {}], 3)
@@ -158,6 +162,8 @@ class Reply:
     result: Any
     problem: str | None = None
     references: tuple[Any, ...] = ()
+    shape: Any = field(default=None, compare=False)
+    """The Shape that the result has been decoded to, if that is its annotated type."""
 
     def to_wire(self) -> Fields:
         return [3, self.id, self.result]
@@ -365,6 +371,8 @@ class Item:
     problem: str | None = None
     size: int = field(default=0, init=False, compare=False)
     """Bytes of the message, as it arrived."""
+    shape: Any = field(default=None, compare=False)
+    """The Shape that the value has been decoded to, if that is its annotated type."""
 
     def to_wire(self) -> Fields:
         return [20, self.id, self.value]

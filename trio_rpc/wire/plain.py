@@ -30,7 +30,7 @@ from trio_rpc.wire.parts import LARGE
 from trio_rpc.wire.registry import TypeRegistry
 from trio_rpc.wire.simpler import simplifier
 
-__all__ = ["ENCODER", "is_plain"]
+__all__ = ["ENCODER", "fields_of", "is_plain"]
 
 ENCODER: Final = msgspec.msgpack.Encoder()
 """Encodes plain values. It has no state, so one serves all sessions."""
@@ -57,6 +57,7 @@ def is_plain(values: Sequence[Any], registry: TypeRegistry, limits: Limits) -> b
         if type(one) not in _SHORT:
             waiting.append(one)  # noqa: PERF401 - a comprehension takes longer for so few
     left = FEW if limits.max_depth > FEW else limits.max_depth - 1  # so few cannot be too deep
+    nodes = 1 + len(values)
     while waiting:
         if not left:
             return _are_plain(values, registry, limits)
@@ -64,8 +65,9 @@ def is_plain(values: Sequence[Any], registry: TypeRegistry, limits: Limits) -> b
         one = waiting.pop()
         cls = type(one)
         inner: Collection[Any]
+        each = 2
         if cls is list:
-            inner = one
+            inner, each = one, 1
         elif cls is dict:
             if not _KEYS.issuperset(map(type, one)):
                 return False
@@ -76,16 +78,17 @@ def is_plain(values: Sequence[Any], registry: TypeRegistry, limits: Limits) -> b
             continue
         else:
             kind: Any = cls
-            fields = None if registry.for_class(kind) is not None else _fields_of(kind)
+            fields = None if registry.for_class(kind) is not None else fields_of(kind)
             found = None if fields is None else fields.of(one)
             if found is None:
                 return False
             inner = found
+        nodes += each * len(inner)
         if not _SHORT.issuperset(map(type, inner)):
             if len(inner) > left:
                 return _are_plain(values, registry, limits)
             waiting += [value for value in inner if type(value) not in _SHORT]
-    return True
+    return nodes <= limits.max_nodes
 
 
 FEW: Final = 16
@@ -95,7 +98,7 @@ FEW: Final = 16
 def _are_plain(values: Sequence[Any], registry: TypeRegistry, limits: Limits) -> bool:
     """Return whether all of many values are plain."""
     level: list[Any] = list(values)
-    left = limits.max_nodes - len(values)
+    left = limits.max_nodes - 1 - len(values)
     for _ in range(limits.max_depth):
         kinds = set(map(type, level))
         if _SHORT.issuperset(kinds):
@@ -109,8 +112,9 @@ def _are_plain(values: Sequence[Any], registry: TypeRegistry, limits: Limits) ->
                 left -= sum(map(len, members))
                 found: Iterable[Any] = _of_all(members)
             elif kind is dict:
-                left -= 2 * sum(map(len, members))
-                if left < 0 or not _KEYS.issuperset(map(type, _of_all(members))):
+                number = sum(map(len, members))
+                left -= 2 * number
+                if left < 0 or not _have_plain_keys(members, number):
                     return False
                 found = _of_all(map(dict.values, members))
             elif kind is bytes:
@@ -118,7 +122,7 @@ def _are_plain(values: Sequence[Any], registry: TypeRegistry, limits: Limits) ->
                     return False
                 continue
             else:
-                fields = None if registry.for_class(kind) is not None else _fields_of(kind)
+                fields = None if registry.for_class(kind) is not None else fields_of(kind)
                 if fields is None:
                     return False
                 left -= 2 * fields.number * len(members)
@@ -131,6 +135,12 @@ def _are_plain(values: Sequence[Any], registry: TypeRegistry, limits: Limits) ->
                 return False
         level = inner
     return False
+
+
+def _have_plain_keys(dicts: list[dict[Any, Any]], number: int) -> bool:
+    """Return whether the keys of dicts, so many together, are all str or bytes."""
+    kinds = [*map(type, _of_all(dicts))]
+    return kinds.count(str) == number or _KEYS.issuperset(kinds)
 
 
 # ── classes ──────────────────────────────────────────────────────────────────────────────────────
@@ -177,7 +187,7 @@ class _Fields(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def _fields_of(cls: Any) -> _Fields | None:
+def fields_of(cls: Any) -> _Fields | None:
     """Describe the fields of a dataclass or a Struct; None for all other classes.
 
     Returns None also if msgspec would not encode exactly the fields that the Converter does: it

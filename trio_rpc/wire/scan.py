@@ -48,6 +48,7 @@ def check_packet(packet: bytes | memoryview, max_nodes: int) -> int:
     walker = msgpack.Unpacker(max_buffer_size=len(packet))
     walker.feed(packet)
     count = end = 0
+    is_short = not may_have_more(packet, max_nodes)  # then no message in it has more either
     while end < len(packet):
         start = end
         try:
@@ -55,9 +56,10 @@ def check_packet(packet: bytes | memoryview, max_nodes: int) -> int:
         except (ValueError, msgpack.UnpackException) as error:
             raise malformed(error) from error
         end = walker.tell()
-        part = memoryview(packet)[start:end]
-        if may_have_more(part, max_nodes):
-            walk(part, max_nodes)
+        if not is_short:
+            part = memoryview(packet)[start:end]
+            if may_have_more(part, max_nodes):
+                walk(part, max_nodes)
         count += 1
     return count
 

@@ -18,9 +18,9 @@ FAULTS = (
     ),
     fault(
         "arguments are converted with the default bound of units, not the session's",
-        "session/dispatch.py",
-        "method.signature.bind(args, request.kwargs, self._most)",
-        "method.signature.bind(args, request.kwargs)",
+        "session/handler.py",
+        "method.signature.bind(args, message.kwargs, most)",
+        "method.signature.bind(args, message.kwargs)",
         "session/test_too_costly.py",
     ),
     fault(

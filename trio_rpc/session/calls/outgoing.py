@@ -234,7 +234,7 @@ class OutgoingCalls:
         if answer.problem is not None:
             raise DecodeError(answer.problem, fate=Fate.STOPPED)
         convert = method.convert
-        if convert is None:
+        if convert is None or answer.shape is not None:
             return answer.result
         return converted(convert, answer.result, self.limits.max_nodes)
 

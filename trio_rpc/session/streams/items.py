@@ -280,7 +280,7 @@ class ItemReceiver(ItemStream[Any]):
     def _value_of(self, message: m.Item) -> Any:
         if message.problem is not None:
             raise DecodeError(f"an item of {self.name}: {message.problem}")
-        if self._convert is None:
+        if self._convert is None or message.shape is not None:
             return message.value
         try:
             return self._convert(message.value, self._bound.limits.max_nodes)
