@@ -1,5 +1,3 @@
-import contextlib
-import random
 import tempfile
 from collections.abc import AsyncGenerator
 
@@ -7,34 +5,18 @@ import trio
 import trio_rpc
 
 
-@contextlib.asynccontextmanager
-async def connect_when_up(url: str) -> AsyncGenerator[trio_rpc.Session, None]:
-    """Open a session as soon as there is a server."""
-    pause = 0.1
-    async with contextlib.AsyncExitStack() as stack:
-        while True:
-            try:
-                session = await stack.enter_async_context(trio_rpc.connect(url))
-                break
-            except (OSError, trio_rpc.SessionBroken):
-                await trio.sleep(random.uniform(0, pause))
-                pause = min(2 * pause, 10)
-        yield session
-
-
 async def follow(url: str) -> None:
     """Print all ticks, from one server after the other."""
-    while True:
-        try:
-            async with (
-                connect_when_up(url) as session,
-                session.proxy("clock", Clock).ticks() as ticks,
-            ):
-                async for tick in ticks:
-                    print(tick)
+    async with trio_rpc.open_pool(url) as pool:
+        clock = pool.proxy("clock", Clock)
+        while True:
+            try:
+                async with clock.ticks() as ticks:
+                    async for tick in ticks:
+                        print(tick)
                 return
-        except (trio_rpc.SessionBroken, trio_rpc.RemoteCancelled, trio_rpc.Unavailable):
-            print("the server has left")
+            except (trio_rpc.SessionBroken, trio_rpc.RemoteCancelled):
+                print("the server has left")
 
 
 class Clock:

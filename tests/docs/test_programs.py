@@ -41,6 +41,7 @@ COMMANDS = {
     "docker run": "test_the_files_and_the_command_of_the_image_work",
     "haproxy -f": "test_clients_behind_haproxy_move_from_a_draining_server",
     "pytest -q": "test_the_tests_on_the_testing_page_pass",
+    "python -m examples.workers": "test_the_workers_finish_all_jobs_although_one_is_killed",
     "python -m": "test_commands_of_two_processes_call_each_other_through_a_crash_and_a_restart",
     "python rooms_client.py": "test_the_chat_works_in_three_terminals",
     "systemd-analyze verify": "test_the_systemd_unit_is_valid_and_its_command_serves",
@@ -74,10 +75,12 @@ def test_a_page_names_and_links_each_file_that_it_shows(page, path):
 
 
 def test_each_file_is_on_a_page():
-    folders = ("deploy", "how_to", "oven", "plugins", "tutorial")
+    folders = ("deploy", "how_to", "oven", "plugins", "tutorial", "workers")
     paths = [path for each in folders for path in (ROOT / "examples" / each).rglob("*")]
     files = {path.relative_to(ROOT) for path in paths if path.is_file()}
-    files = {str(path) for path in files if not re.search(r"/[._]", str(path))}  # caches
+    files = {
+        str(path) for path in files if not re.search(r"/(\.|__pycache__)", str(path))
+    }  # caches
     assert files == {path for _, path in SHOWN}
 
 

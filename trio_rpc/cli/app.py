@@ -21,6 +21,7 @@ from trio_rpc.cli.defaults import words_of
 from trio_rpc.cli.demo import demo as run_demo
 from trio_rpc.cli.examples import epilogue
 from trio_rpc.cli.exits import CommandError, Exit, Usage
+from trio_rpc.cli.instances import instances as list_instances
 from trio_rpc.cli.listening import ServeOptions
 from trio_rpc.cli.output import Output, complain
 from trio_rpc.cli.statistics import Latencies
@@ -45,7 +46,7 @@ Metadata: TypeAlias = Annotated[list[str] | None, Parameter(name="--metadata", n
 
 DEFAULT_CONNECTION = Connection()
 
-TAKING_URL = frozenset({"call", "stream", "notify", "describe", "ping", "bench"})
+TAKING_URL = frozenset({"call", "stream", "notify", "describe", "ping", "bench", "instances"})
 """The commands whose first argument is a URL."""
 
 DEFAULT_DURATION = 5.0
@@ -500,6 +501,27 @@ def bench(
     run.sum_up(output)
     if plot is not None:
         run.plot(plot)
+
+
+@app.command(help_epilogue=epilogue("instances"))
+def instances(
+    url: str,
+    /,
+    *,
+    watch: Switch = False,
+    connection: Connection = DEFAULT_CONNECTION,
+    json: Json = False,
+) -> None:
+    """List the instances of a service, and whether each can be reached.
+
+    Args:
+        url: As for call; dns+tcp://name:port lists each address of a name.
+        watch: Print the list again after each change, until Ctrl-C.
+        connection: How to connect.
+        json: Print one JSON list per line, for scripts.
+    """
+    target = Target(url=url, connection=connection)
+    _trio_run(list_instances, target, Output(as_json=json), watch=watch)
 
 
 def _target(

@@ -27,6 +27,7 @@ from trio_rpc.errors import (
     SessionBroken,
     SessionClosed,
 )
+from trio_rpc.pool.pool import Pool
 from trio_rpc.services.proxies import RemoteMethod
 from trio_rpc.session.session import Session
 
@@ -89,7 +90,7 @@ class Bench:
             finally:
                 self.seconds = trio.current_time() - started
 
-    async def _call(self, session: Session, started: float) -> None:
+    async def _call(self, session: Session | Pool, started: float) -> None:
         method = RemoteMethod(session, self.method)
         while self._begun < self.count:
             began = trio.current_time()

@@ -11,7 +11,7 @@ import trio
 from rich.text import Text
 
 from trio_rpc.cli.arguments import Callbacks, parse_arguments
-from trio_rpc.cli.connecting import Target, connected
+from trio_rpc.cli.connecting import Target, connected, single
 from trio_rpc.cli.exits import (
     CallFailed,
     CommandError,
@@ -240,15 +240,20 @@ async def ping(
         interval: seconds between one answer and the next ping.
     """
     latencies = Latencies() if latencies is None else latencies
-    async with connected(target) as session:
+    async with contextlib.AsyncExitStack() as stack:
+        sessions = {
+            url: await stack.enter_async_context(single(target, url))
+            for url in (target.url, *target.connection.also)
+        }
         for number in range(1, count + 1):
             if number > 1:
                 await trio.sleep(interval)
-            with failing_as_one_line("ping"):
-                seconds = await session.ping()
-            latencies.add(seconds)
-            if not output.as_json:
-                output.line(f"{target.url}: {number}/{count}  {seconds * 1e3:.3f} ms")
+            for url, session in sessions.items():
+                with failing_as_one_line("ping"):
+                    seconds = await session.ping()
+                latencies.add(seconds)
+                if not output.as_json:
+                    output.line(f"{url}: {number}/{count}  {seconds * 1e3:.3f} ms")
     sum_up(target, output, latencies)
 
 

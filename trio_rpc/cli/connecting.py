@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
@@ -17,13 +17,29 @@ from trio_rpc.cli.exits import Unreachable, Usage
 from trio_rpc.cli.terminal import safe
 from trio_rpc.client import connect
 from trio_rpc.errors import RpcError
+from trio_rpc.pool.dns import DNS
+from trio_rpc.pool.open_pool import open_pool
+from trio_rpc.pool.pool import Pool
 from trio_rpc.process import open_process
 from trio_rpc.session.calls.context import metadata
 from trio_rpc.session.session import Session
 from trio_rpc.tracing import print_trace
 from trio_rpc.util.exact_json import exact_float, no_constant, unique_keys
 
-__all__ = ["Connection", "Target", "connected", "parse_json", "parse_metadata"]
+__all__ = [
+    "Connection",
+    "Target",
+    "connected",
+    "parse_json",
+    "parse_metadata",
+    "pooled",
+    "single",
+]
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds to wait for the first of several instances."""
 
 
 EXEC = "exec:"
@@ -77,6 +93,14 @@ class Connection:
             help="JSON, for a server that requires credentials.",
         ),
     ] = None
+    also: Annotated[
+        Sequence[str],
+        Parameter(
+            name="--also",
+            negative="",
+            help="URL of another instance of the server, to share the calls. May be repeated.",
+        ),
+    ] = ()
 
     def context(self) -> ssl.SSLContext | None:
         """Return the context for TLS, or None if every option has its default. Raises Usage."""
@@ -148,15 +172,48 @@ class Target:
 
 
 @contextlib.asynccontextmanager
-async def connected(target: Target) -> AsyncIterator[Session]:
+async def connected(target: Target) -> AsyncIterator[Session | Pool]:
     """Connect, or start the server as a child process; the block owns the session.
 
-    Calls that are made in the block carry the metadata of ``target``.
+    With several instances, or all addresses of a name, the block owns a pool. Calls that are made
+    in the block carry the metadata of ``target``.
 
     Raises:
         Usage: the URL, the file or the credentials are invalid.
         Unreachable: the session cannot be opened.
     """
+    opening: contextlib.AbstractAsyncContextManager[Session | Pool]
+    if target.connection.also or target.url.startswith(DNS):
+        opening = pooled(target, patience=PATIENCE)
+    else:
+        opening = single(target, target.url)
+    with metadata(**target.metadata):
+        async with opening as session:
+            yield session
+
+
+@contextlib.asynccontextmanager
+async def single(target: Target, url: str) -> AsyncIterator[Session]:
+    """Open a session with one instance for a block. Raises as :func:`connected` does."""
+    async with _reported(url, _session(url, _options(target))) as session:
+        yield session
+
+
+@contextlib.asynccontextmanager
+async def pooled(target: Target, *, patience: float) -> AsyncIterator[Pool]:
+    """Open a pool of all instances; the block owns it. Raises as :func:`connected` does.
+
+    Args:
+        target: the instances.
+        patience: seconds to wait for the first one.
+    """
+    urls = (target.url, *target.connection.also)
+    opening = open_pool(*urls, patience=patience, **_options(target))
+    async with _reported(target.url, opening) as pool:
+        yield pool
+
+
+def _options(target: Target) -> dict[str, Any]:
     options: dict[str, Any] = {}
     connection = target.connection
     if (context := connection.context()) is not None:
@@ -165,16 +222,23 @@ async def connected(target: Target) -> AsyncIterator[Session]:
         options["credentials"] = parse_json(connection.credentials, "--credentials")
     if target.trace:
         options["trace"] = print_trace
+    return options
+
+
+@contextlib.asynccontextmanager
+async def _reported(
+    url: str, opening: contextlib.AbstractAsyncContextManager[T]
+) -> AsyncIterator[T]:
+    """Open a session or a pool for a block, and report each failure in one line."""
     async with contextlib.AsyncExitStack() as stack:
         try:
-            session = await stack.enter_async_context(_session(target.url, options))
+            opened = await stack.enter_async_context(opening)
         except (OSError, RpcError) as exc:  # first: a certificate's error is also a ValueError
             text = safe(exc)
-            raise Unreachable(text if target.url in text else f"{target.url}: {text}") from exc
+            raise Unreachable(text if url in text else f"{url}: {text}") from exc
         except ValueError as exc:
             raise Usage(safe(exc)) from exc
-        with metadata(**target.metadata):
-            yield session
+        yield opened
 
 
 def _session(url: str, options: dict[str, Any]) -> contextlib.AbstractAsyncContextManager[Session]:

@@ -83,6 +83,13 @@ EXAMPLES = {
             "trio-rpc ping tls://example.org:5000 --ca ca.pem",
         ),
     ),
+    "instances": (
+        ("two servers", "trio-rpc instances tcp://10.0.0.1:5000 --also tcp://10.0.0.2:5000"),
+        (
+            "all addresses of a name, after each change",
+            "trio-rpc instances dns+tcp://market:5000 --watch",
+        ),
+    ),
     "bench": (
         (
             "64 calls at a time, with arguments from a file",

@@ -1,0 +1,68 @@
+"""Faults of pools: the choice of an instance, repetition, draining."""
+
+from __future__ import annotations
+
+from ..fault import fault
+
+CALLS = "pool/test_calls.py"
+INSTANCES = "pool/test_instances.py"
+
+FAULTS = (
+    fault(
+        "a pool repeats a call of which it is unknown whether it ran",
+        "pool/attempts.py",
+        "        if not self.method.idempotent or TASK_STATUS in self._kwargs:\n            return False\n",
+        "",
+        CALLS,
+    ),
+    fault(
+        "the budget of repetitions is never used up",
+        "pool/attempts.py",
+        "        if self._left < 1:\n            return False\n",
+        "",
+        CALLS,
+    ),
+    fault(
+        "a call with an async generator is repeated",
+        "pool/attempts.py",
+        "        if _is_used_up(self._args) or _is_used_up(self._kwargs.values()):\n            return False\n",
+        "",
+        CALLS,
+    ),
+    fault(
+        "a draining instance gets calls as any other",
+        "pool/keeper.py",
+        "            seat.is_draining = True\n",
+        "            pass\n",
+        INSTANCES,
+    ),
+    fault(
+        "a suspect instance gets calls as any other",
+        "pool/keeper.py",
+        "                seat.is_suspect = is_suspect\n",
+        "                pass\n",
+        CALLS,
+    ),
+    fault(
+        "the number of calls that wait for an instance has no bound",
+        "pool/pool.py",
+        "        if self._waiting >= self._max_waiting:\n",
+        "        if False:\n",
+        CALLS,
+    ),
+    fault(
+        "a server says Goodbye before its clients have read that it drains",
+        "server.py",
+        "            await self._announce(self._options.limits.close_grace if grace is None else grace)\n",
+        "            pass\n",
+        INSTANCES,
+    ),
+    fault(
+        "the block of a session of a pool outlives it",
+        "pool/keeper.py",
+        "                for body in seat.blocks:\n",
+        "                for body in ():\n",
+        INSTANCES,
+        hangs=True,
+    ),
+)
