@@ -21,8 +21,8 @@ from trio_rpc.cli.defaults import words_of
 from trio_rpc.cli.demo import demo as run_demo
 from trio_rpc.cli.examples import epilogue
 from trio_rpc.cli.exits import CommandError, Exit, Usage
-from trio_rpc.cli.instances import instances as list_instances
 from trio_rpc.cli.listening import ServeOptions
+from trio_rpc.cli.listing import instances as list_instances
 from trio_rpc.cli.output import Output, complain
 from trio_rpc.cli.statistics import Latencies
 from trio_rpc.cli.streams import complaining, writing

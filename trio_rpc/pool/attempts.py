@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from trio_rpc.errors import (
     Fate,
@@ -59,23 +59,34 @@ GROWTH: Final = 10
 """The budget grows to at most this many times its size at the beginning."""
 
 
+class Successes(Protocol):
+    """Counts the calls of a pool."""
+
+    @property
+    def succeeded(self) -> int:
+        """The calls so far that have not failed."""
+
+
 class Budget:
     """Bounds how many calls are made again although their handlers may have run.
 
     Args:
         size: the number at the beginning. Every ten calls that succeed add one.
+        successes: counts them.
     """
 
-    def __init__(self, size: float) -> None:
-        self.succeeded = 0
-        """Calls that have succeeded since the budget was used."""
+    def __init__(self, size: float, successes: Successes) -> None:
         self._left = size
         self._most = size * GROWTH
+        self._successes = successes
+        self._seen = 0
 
     def take(self) -> bool:
         """Use one repetition, and return True; or return False if none is left."""
-        self._left = min(self._most, self._left + self.succeeded * SHARE)
-        self.succeeded = 0
+        succeeded = self._successes.succeeded
+        earned = max(0, succeeded - self._seen) * SHARE
+        self._seen = succeeded
+        self._left = min(self._most, self._left + earned)
         if self._left < 1:
             return False
         self._left -= 1

@@ -106,8 +106,9 @@ class Keeper:
     ) -> None:
         self.instance = instance
         self.name = instance.name
-        self.calls = 0
         self.failures = 0
+        self._past_calls = 0
+        """Calls on sessions that are over."""
         self.error = ""
         """Why there is no session."""
         self.was_refused = False
@@ -129,6 +130,11 @@ class Keeper:
         self._pause = 0.0
         """The least seconds until the next attempt."""
         self._next_attempt: float | None = None
+
+    @property
+    def calls(self) -> int:
+        """The calls that it was given so far."""
+        return self._past_calls + sum(seat.calls for seat in self.seats)
 
     # ── the pool's side ──────────────────────────────────────────────────────────────────────
 
@@ -287,6 +293,7 @@ class Keeper:
         """Forget a session that is over, and end the blocks that hold it (law 17)."""
         if seat in self.seats:
             self.seats.remove(seat)
+            self._past_calls += seat.calls
             self._balancer.place(seat)
             if is_lost:
                 for body in seat.blocks:

@@ -33,6 +33,7 @@ from trio_rpc.util.reconnect import full_jitter
 __all__ = ["Pool"]
 
 T = TypeVar("T")
+_METHOD, _NOTIFICATION = Kind.METHOD, Kind.NOTIFICATION
 _OPEN_SESSION: Final = "a block of a session"
 
 FIRST_PAUSE: Final = 0.01
@@ -59,7 +60,7 @@ class Pool:
         self._roster = roster
         self._balancer = balancer
         self._choose = balancer.choose
-        self._budget = Budget(budget)
+        self._budget = Budget(budget, roster)
         self._patience = patience
         self._max_waiting = max_waiting
         self._waiting = 0
@@ -285,9 +286,9 @@ class Pool:
 
         :meta private:
         """
-        if method.kind.is_opened:
-            return self._open(method, args, kwargs)
-        return self._call(method, args, kwargs)
+        if method.kind is _METHOD or method.kind is _NOTIFICATION:
+            return self._call(method, args, kwargs)
+        return self._open(method, args, kwargs)
 
     async def _call(
         self, method: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -296,16 +297,23 @@ class Pool:
         attempts: Attempts | None = None
         seat = self._choose()
         if seat is not None:
-            seat.counts.calls += 1
+            seat.calls += 1
             try:
-                result = await seat.invoke(method, args, kwargs)  # type: ignore[misc]
+                return await seat.invoke(method, args, kwargs)  # type: ignore[misc]
             except Exception as exc:
                 attempts = Attempts(method, args, kwargs, self._budget)
                 if not self._may_follow(attempts, seat, exc):
                     raise
-            else:
-                self._budget.succeeded += 1
-                return result
+        return await self._call_again(method, args, kwargs, attempts)
+
+    async def _call_again(
+        self,
+        method: RemoteMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        attempts: Attempts | None,
+    ) -> Any:
+        """Call or notify, after an attempt that has failed, or because there is no instance."""
 
         def make(seat: Seat) -> Any:
             return seat.invoke(method, args, kwargs)
@@ -327,15 +335,12 @@ class Pool:
         """Make a call until an instance has ended it."""
         while True:
             seat = await self._next(attempts)
-            seat.counts.calls += 1
+            seat.calls += 1
             try:
-                result = await make(seat)
+                return await make(seat)
             except Exception as exc:
                 if not self._may_follow(attempts, seat, exc):
                     raise
-            else:
-                self._budget.succeeded += 1
-                return result
 
     @contextlib.asynccontextmanager
     async def _open(

@@ -119,6 +119,11 @@ class Roster:
             and all(each.has_failed and not each.seats for each in keepers)
         )
 
+    @property
+    def succeeded(self) -> int:
+        """The calls so far that have not failed, at the instances that there are now."""
+        return sum(each.calls - each.failures for each in self._keepers.values())
+
     def statuses(self) -> list[InstanceStatus]:
         """Return the status of each instance."""
         return [keeper.status() for keeper in self._keepers.values()]

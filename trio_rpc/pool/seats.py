@@ -19,7 +19,6 @@ class Counts(Protocol):
     """The counts of an instance, over all of its sessions."""
 
     name: str
-    calls: int
     failures: int
 
 
@@ -31,11 +30,22 @@ class Seat:
         counts: the counts of its instance.
     """
 
-    __slots__ = ("blocks", "counts", "ended", "invoke", "is_draining", "is_suspect", "session")
+    __slots__ = (
+        "blocks",
+        "calls",
+        "counts",
+        "ended",
+        "invoke",
+        "is_draining",
+        "is_suspect",
+        "session",
+    )
 
     def __init__(self, session: Session, counts: Counts) -> None:
         self.session = session
         self.counts = counts
+        self.calls = 0
+        """Calls that were made on it so far."""
         self.invoke: Callable[
             [RemoteMethod, tuple[Any, ...], dict[str, Any]],
             Coroutine[Any, Any, Any] | AbstractAsyncContextManager[Any],
@@ -73,11 +83,13 @@ class Balancer:
         """Return a session for a call, or None if none takes calls."""
         ready = self._ready
         count = len(ready)
-        if count > 1:
+        if count == 1:
+            return ready[0]
+        if count:
             first = int(random() * count)  # noqa: S311 - it is not a secret
             second = int(random() * (count - 1))  # noqa: S311 - likewise
             return _better(ready[first], ready[second + (second >= first)])
-        return ready[0] if count else _best(self._others)
+        return _best(self._others)
 
     def choose_other(self, tried: Container[Seat]) -> Seat | None:
         """Return a session that is not among ``tried``, or None."""

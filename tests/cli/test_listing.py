@@ -12,7 +12,7 @@ import trio_rpc
 from trio_rpc.cli import calling
 from trio_rpc.cli.connecting import Connection, Target
 from trio_rpc.cli.exits import Unreachable, Usage
-from trio_rpc.cli.instances import instances
+from trio_rpc.cli.listing import instances
 from trio_rpc.cli.output import Output
 
 
