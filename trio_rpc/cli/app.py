@@ -28,6 +28,7 @@ from trio_rpc.cli.statistics import Latencies
 from trio_rpc.cli.streams import complaining, writing
 from trio_rpc.cli.target import load_services
 from trio_rpc.cli.terminal import safe
+from trio_rpc.nats.addresses import is_nats
 
 __all__ = ["app", "run"]
 
@@ -368,20 +369,6 @@ def health(
     _trio_run(check_health, target, output, service=service, named=named, patience=timeout)
 
 
-@app.command(help_epilogue=epilogue("instances"))
-def instances(url: str, /, *, wait: float = 0.5, json: Json = False) -> None:
-    """List the instances of a service behind NATS, with the URLs at which they listen without it.
-
-    Args:
-        url: nats://host,host/service; a user and a password, or a token, may stand before the host.
-        wait: Seconds in which instances answer.
-        json: Print one JSON object for each instance, for scripts.
-    """
-    if not (math.isfinite(wait) and wait > 0):
-        raise Usage("--wait must be a number of seconds, more than 0")
-    _trio_run(behind_nats.instances, url, Output(as_json=json), wait=wait)
-
-
 @app.command(help_epilogue=epilogue("typescript"))
 def typescript(
     services: str,
@@ -509,17 +496,27 @@ def instances(
     /,
     *,
     watch: Switch = False,
+    wait: float = 0.5,
     connection: Connection = DEFAULT_CONNECTION,
     json: Json = False,
 ) -> None:
     """List the instances of a service, and whether each can be reached.
 
     Args:
-        url: As for call; dns+tcp://name:port lists each address of a name.
-        watch: Print the list again after each change, until Ctrl-C.
+        url: As for call; dns+tcp://name:port lists each address of a name, and
+            nats://host,host/service those that serve behind NATS, with their own URLs.
+        watch: Print the list again after each change, until Ctrl-C. Not for NATS.
+        wait: Seconds in which instances behind NATS answer.
         connection: How to connect.
-        json: Print one JSON list per line, for scripts.
+        json: Print one JSON list per line, for scripts; for NATS, one object for each instance.
     """
+    if not (math.isfinite(wait) and wait > 0):
+        raise Usage("--wait must be a number of seconds, more than 0")
+    if is_nats(url):
+        if watch or connection.also:
+            raise Usage("with nats://, neither --watch nor --also can be used")
+        _trio_run(behind_nats.instances, url, Output(as_json=json), wait=wait)
+        return
     target = Target(url=url, connection=connection)
     _trio_run(list_instances, target, Output(as_json=json), watch=watch)
 

@@ -63,7 +63,10 @@ EXAMPLES = {
     ),
     "instances": (
         ("who serves the market", "trio-rpc instances nats://10.0.0.1,10.0.0.2/market"),
-        ("one line of JSON each", "trio-rpc instances nats://127.0.0.1/market --json"),
+        (
+            "all addresses of a name, after each change",
+            "trio-rpc instances dns+tcp://market:5000 --watch",
+        ),
     ),
     "typescript": (
         ("for session.js", "trio-rpc typescript market:services"),
@@ -81,13 +84,6 @@ EXAMPLES = {
         (
             "a server whose certificate the system does not know",
             "trio-rpc ping tls://example.org:5000 --ca ca.pem",
-        ),
-    ),
-    "instances": (
-        ("two servers", "trio-rpc instances tcp://10.0.0.1:5000 --also tcp://10.0.0.2:5000"),
-        (
-            "all addresses of a name, after each change",
-            "trio-rpc instances dns+tcp://market:5000 --watch",
         ),
     ),
     "bench": (
