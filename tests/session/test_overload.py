@@ -17,6 +17,7 @@ from trio_rpc.session.load import Load
 from trio_rpc.session.opening import make_session, make_tables, run_in_this_task
 from trio_rpc.session.options import Options
 from trio_rpc.session.shared import Shared
+from trio_rpc.session.watch import Watchman
 from trio_rpc.testing import memory_channel_pair
 from trio_rpc.wire import messages as m
 
@@ -71,7 +72,9 @@ class Server:
         ours, theirs = memory_channel_pair()
         core = Core(ours, make_tables(self._services), Options(), "client", self.shared)
         make_session(core)
-        self._nursery.start_soon(run_in_this_task, core)
+        watchman = Watchman()
+        self._nursery.start_soon(watchman.run)
+        self._nursery.start_soon(run_in_this_task, core, watchman)
         return await open_raw_peer(theirs, trio_rpc.DEFAULT_LIMITS)
 
 
