@@ -37,7 +37,8 @@ autodoc_typehints_format = "short"
 napoleon_attr_annotations = False
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:class", r"([\w.]+\.)?[A-Z](s|_co)?"),  # type variables
+    ("py:(class|obj)", r"([\w.]+\.)?[A-Z](s|_co)?"),  # type variables
+    ("py:class", r"trio_rpc\.services\.item_stream\.Batches"),  # an async iterator
     ("py:class", r"trio_rpc\.wire\.parts\.BufferList"),  # packets that only sessions make
     ("py:class", r"opentelemetry\.[\w.]+"),  # the library has no inventory that may be copied here
     ("py:class", r"trio_rpc\.util\.unsent_budget\.UnsentShare"),  # likewise

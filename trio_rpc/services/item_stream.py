@@ -30,7 +30,7 @@ class ItemStream(trio.abc.ReceiveChannel[T]):
         it are returned first, and the next call raises.
 
         Raises:
-            Exception: the same errors as :meth:`receive`.
+            Exception: the same errors as ``receive``.
         """
 
     def batches(self) -> Batches[T]:
