@@ -51,7 +51,7 @@ class Front:
         busy = max(self.pool.instances(), key=lambda each: each.calls_in_flight)
         if busy.pid is None:
             raise RuntimeError(f"{busy.name} has just ended by itself")
-        print(f"\nkill worker {busy.pid} in the middle of {busy.calls_in_flight} job")
+        print(f"\nkill worker {busy.pid}, jobs that it was doing: {busy.calls_in_flight}")
         os.kill(busy.pid, signal.SIGKILL)
 
 

@@ -72,7 +72,7 @@ class Market:
         pass
 
     method(raises=KeyError)  # E: call-overload
-    notification(raises=(KeyError,))  # E: call-arg
+    notification(raises=(KeyError,))  # E: call-overload
     method(3)  # E: call-overload
 
 

