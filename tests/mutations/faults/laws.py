@@ -176,6 +176,13 @@ FAULTS = (
         "session/test_overload.py",
     ),
     fault(
+        "one gap between two calls makes a server refuse hundreds of calls that have time",
+        "session/load.py",
+        "        if self._waited < left * SEEN:\n            return True\n",
+        "",
+        "session/test_overload.py",
+    ),
+    fault(
         "a session that ends keeps its turn",
         "session/reader.py",
         "        self._load.leave(self._take_turn)\n",
