@@ -13,6 +13,8 @@ MOST_SLOPE = 1.0
 """The most MiB a minute that a process may grow after the warm-up."""
 NOISE = 6.0
 """MiB that a process may grow at once: an arena or a buffer more is no leak."""
+LONG = 240.0
+"""Seconds after the warm-up from which a slope says something. Before, four times NOISE is one."""
 WINDOW = 5.0
 """Seconds whose least value counts as one measurement: garbage comes and goes."""
 
@@ -47,7 +49,9 @@ class Levels:
         return min(floors[-third:]) - min(floors[:third]) if floors else 0.0
 
     def is_level(self, warm_up: float) -> bool:
-        return self.slope(warm_up) <= MOST_SLOPE or self.growth(warm_up) <= NOISE
+        measured = self.samples[-1][0] - warm_up if self.samples else 0.0
+        noise = NOISE if measured >= LONG else 4 * NOISE
+        return self.slope(warm_up) <= MOST_SLOPE or self.growth(warm_up) <= noise
 
 
 def _floors(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

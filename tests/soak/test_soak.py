@@ -46,14 +46,19 @@ def test_each_fault_of_the_ledgers_is_told(tmp_path, asked, ran, fault):
     assert fault in told
 
 
-def levels_of(function):
+def levels_of(function, seconds=600):
     levels = Levels(pid=0)
-    levels.samples = [(at, function(at)) for at in range(600)]
+    levels.samples = [(at, function(at)) for at in range(seconds)]
     return levels
 
 
 def test_memory_that_grows_all_the_time_is_told():
     assert not levels_of(lambda at: 100 + at / 30).is_level(60)
+
+
+def test_a_short_run_only_tells_of_much_growth():
+    assert levels_of(lambda at: 100 + at / 6, 120).is_level(60)
+    assert not levels_of(lambda at: 100 + at, 120).is_level(60)
 
 
 def test_memory_that_grows_first_or_comes_and_goes_is_level():
