@@ -536,6 +536,8 @@ class NatsChannel(trio.abc.Channel[bytes]):
             else:
                 self._ask()
             return
+        if self._missing == self._core.received:  # the question, or its answer, was lost as well
+            self._ask_again()
         silent = broker.heard_at - self._heard_at
         if silent >= patience.silence:
             self._break(f"the other end was silent for {silent:.1f} s", tell=True)
