@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import pytest
 
+from trio_rpc.cli.app import commands_taking_url
 from trio_rpc.cli.defaults import words_of
 from trio_rpc.cli.exits import Usage
 
 TAKING_URL = {"call", "ping"}
+
+
+def test_each_command_with_a_url_may_leave_it_out():
+    assert commands_taking_url() == {
+        "bench",
+        "call",
+        "describe",
+        "health",
+        "instances",
+        "notify",
+        "ping",
+        "stream",
+    }
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -47,9 +48,6 @@ Metadata: TypeAlias = Annotated[list[str] | None, Parameter(name="--metadata", n
 
 DEFAULT_CONNECTION = Connection()
 
-TAKING_URL = frozenset({"call", "stream", "notify", "describe", "ping", "bench", "instances"})
-"""The commands whose first argument is a URL."""
-
 DEFAULT_DURATION = 5.0
 """Seconds of ``bench`` if neither its duration nor the number of calls is given."""
 
@@ -84,7 +82,9 @@ def _asks_for_json(argument: str) -> bool:
 def _run(arguments: Sequence[str]) -> int:
     try:
         command, bound, _ = app.parse_args(
-            words_of(arguments, taking_url=TAKING_URL), exit_on_error=False, print_error=False
+            words_of(arguments, taking_url=commands_taking_url()),
+            exit_on_error=False,
+            print_error=False,
         )
     except cyclopts.CycloptsError as exc:
         raise Usage(f"{safe(exc)} (trio-rpc --help says more)") from exc
@@ -97,6 +97,16 @@ def _run(arguments: Sequence[str]) -> int:
     with writing():
         sys.stdout.flush()
     return result if isinstance(result, int) else Exit.OK
+
+
+def commands_taking_url() -> set[str]:
+    """Return the commands that have an argument ``url``, which may be left out."""
+    functions = {name: app[name].default_command for name in app if not name.startswith("-")}
+    return {
+        name
+        for name, function in functions.items()
+        if function is not None and "url" in signature(function).parameters
+    }
 
 
 def _trio_run(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:

@@ -21,6 +21,7 @@ from trio_rpc.errors import RpcError
 from trio_rpc.pool.dns import DNS
 from trio_rpc.pool.open_pool import open_pool
 from trio_rpc.pool.pool import Pool
+from trio_rpc.pool.targets import EXEC
 from trio_rpc.process import open_process
 from trio_rpc.session.calls.context import metadata
 from trio_rpc.session.session import Session
@@ -41,10 +42,6 @@ T = TypeVar("T")
 
 PATIENCE = 10.0
 """Seconds to wait for the first of several instances."""
-
-
-EXEC = "exec:"
-"""The prefix of a command, in place of a URL, for a program that serves its parent."""
 
 
 @Parameter(name="*")

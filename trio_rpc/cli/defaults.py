@@ -10,6 +10,7 @@ from typing import Any
 
 from trio_rpc.cli.exits import Usage
 from trio_rpc.cli.terminal import safe
+from trio_rpc.pool.targets import EXEC
 
 __all__ = ["words_of"]
 
@@ -54,7 +55,7 @@ def words_of(arguments: Sequence[str], *, taking_url: Collection[str]) -> list[s
 
 def is_url(word: str) -> bool:
     """Return whether a word is meant as a URL, or as a command in its place."""
-    return "://" in word or word.startswith("exec:")
+    return "://" in word or word.startswith(EXEC)
 
 
 def _has_option(words: Sequence[str], key: str) -> bool:

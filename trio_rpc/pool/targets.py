@@ -28,7 +28,7 @@ from trio_rpc.pool.instances import Reachable
 from trio_rpc.pool.sources import FixedSource, GivenSource, Source
 from trio_rpc.wire.limits import Limits
 
-__all__ = ["Targets"]
+__all__ = ["EXEC", "Targets"]
 
 EXEC: Final = "exec:"
 """The prefix of a command, in place of a URL, for a program that serves its parent."""
