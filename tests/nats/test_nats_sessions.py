@@ -9,6 +9,7 @@ import pytest
 import trio
 from helpers.nats_broker import open_broker, open_channels
 from helpers.nats_server import nats_server
+from helpers.tls import make_contexts
 
 import trio_rpc
 from trio_rpc.nats import InstanceInfo, NatsOptions, open_nats
@@ -36,6 +37,21 @@ async def test_a_session_over_nats_by_url(nursery):
             async with trio_rpc.connect(url) as session:
                 assert await session.call("who") == "a"
         nursery.cancel_scope.cancel()
+
+
+async def test_a_server_listens_at_nats_and_with_and_without_tls():
+    server_context, client_context = make_contexts()
+    urls = "tcp://127.0.0.1:0", "tls://127.0.0.1:0"
+    async with (
+        open_broker() as broker,
+        trio_rpc.open_server(
+            Market(), f"{broker.url}/market/one", *urls, ssl_context=server_context
+        ) as server,
+    ):
+        for url in server.urls:
+            context = client_context if url.startswith("tls") else None
+            async with trio_rpc.connect(url, ssl_context=context) as session:
+                assert await session.call("who") == "a"
 
 
 async def test_nobody_there_is_an_error_that_names_the_service():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol, TypeAlias
 
@@ -23,6 +23,7 @@ from trio_rpc.channels.resumable.client import open_resumable
 from trio_rpc.channels.resumable.replay import carrier_limits
 from trio_rpc.channels.resumable.server import ResumableSessions
 from trio_rpc.channels.resumable.settings import Resume
+from trio_rpc.channels.urls import parse_url
 from trio_rpc.errors import Refused, RemoteProtocolError, SessionBroken, SessionClosed
 from trio_rpc.util.rate_limited_log import RateLimitedLog
 from trio_rpc.util.text import one_line
@@ -33,6 +34,7 @@ __all__ = [
     "Listener",
     "OpenChannel",
     "carrying",
+    "context_for",
     "listening",
     "open_carrier",
     "resume_settings",
@@ -127,15 +129,13 @@ async def listening(
     """
     if not urls:
         raise ValueError("a server needs a URL to listen at, such as tcp://127.0.0.1:0")
-    has_encrypted = any(map(_is_encrypted, urls))
     limits = carrying(limits, resume)
     listeners: list[Listener] = []
     try:
         for url in urls:
-            is_plain = has_encrypted and not _is_encrypted(url)
             listeners += await open_listeners(
                 url,
-                ssl_context=None if is_plain else ssl_context,
+                ssl_context=context_for(url, urls, ssl_context),
                 limits=limits,
                 allowed_origins=allowed_origins,
             )
@@ -145,8 +145,18 @@ async def listening(
             await _close_all(listeners)
 
 
-def _is_encrypted(url: str) -> bool:
-    return url.startswith(("tls:", "wss:"))
+def context_for(
+    url: str, urls: Iterable[str], ssl_context: ssl.SSLContext | None
+) -> ssl.SSLContext | None:
+    """Return the context for one of a server's URLs: none for a plain one beside encrypted ones.
+
+    If no URL is encrypted, the context stays, and :func:`open_listeners` refuses it.
+
+    Raises:
+        ValueError: a URL is bad.
+    """
+    is_for_others = any(parse_url(each).is_encrypted for each in urls)
+    return None if is_for_others and not parse_url(url).is_encrypted else ssl_context
 
 
 class CarrierServer:

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 import trio
 
-from trio_rpc.channels.carriers import Listener, carrying, listening
+from trio_rpc.channels.carriers import Listener, carrying, context_for, listening
 from trio_rpc.channels.opening import open_channel
 from trio_rpc.channels.resumable.settings import Resume
 from trio_rpc.nats.addresses import NatsAddress, is_nats, parse_nats_url
@@ -130,21 +130,22 @@ async def listen_at(
     options = options or NatsOptions()
     listen = functools.partial(
         listening,
-        ssl_context=ssl_context,
         allowed_origins=allowed_origins,
         limits=limits,
         resume=resume,
     )
     if not addresses:
-        async with listen(urls) as sockets:
+        async with listen(urls, ssl_context=ssl_context) as sockets:
             yield sockets
         return
+    at_sockets = [url for url in urls if not is_nats(url)]
     listeners: list[Listener] = []
     behind_nats: list[NatsListener] = []
     async with AsyncExitStack() as stack:
         for url in urls:
             if not is_nats(url):
-                listeners += await stack.enter_async_context(listen([url]))
+                context = context_for(url, at_sockets, ssl_context)
+                listeners += await stack.enter_async_context(listen([url], ssl_context=context))
                 continue
             nats = await stack.enter_async_context(own_nats(addresses[len(behind_nats)], options))
             behind_nats.append(
