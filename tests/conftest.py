@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 
 import pytest
 from helpers import slow_part, slow_tests
+from helpers.chromium import Chromium, why_not
 from hypothesis import HealthCheck, settings
 
 COMMON = settings(
@@ -74,3 +76,13 @@ def pytest_collection_finish():
     """Freeze the collected tests: without this, a garbage collection takes a third of a second."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Run a browser for the tests of a module."""
+    if why_not() and not os.environ.get("CI"):
+        pytest.skip(f"no browser: {why_not()}")
+    browser = Chromium()
+    yield browser
+    browser.stop()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 from helpers import node
-from helpers.chromium import Chromium, why_not
 from helpers.session_js import ChromiumEnd, JavaScriptEnd, NodeEnd, run_both
 
 import trio_rpc
@@ -163,15 +161,6 @@ class Main:
                 continue
             found.append(name)
         return found
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    if why_not() and not os.environ.get("CI"):
-        pytest.skip(f"no browser: {why_not()}")
-    browser = Chromium()
-    yield browser
-    browser.stop()
 
 
 @pytest.fixture(params=["node", "chromium"])

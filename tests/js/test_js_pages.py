@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 import pytest
 import trio
-from helpers.chromium import Chromium, why_not
+from helpers.chromium import why_not
 from helpers.gateway_tools import hosting
 
 import trio_rpc
@@ -20,13 +20,6 @@ from trio_rpc.testing import open_chaos_proxy
 pytestmark = pytest.mark.slow
 if why_not() and not os.environ.get("CI"):
     pytest.skip(f"no browser: {why_not()}", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    browser = Chromium()
-    yield browser
-    browser.stop()
 
 
 class Service:

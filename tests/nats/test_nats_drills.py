@@ -152,8 +152,9 @@ async def test_no_call_fails_or_runs_twice_while_the_only_server_is_down(seconds
         await Load(session).during(restart)
 
 
-@pytest.mark.parametrize("traffic", [False, True])
-async def test_a_killed_instance_is_noticed(traffic, tmp_path):
+@contextlib.asynccontextmanager
+async def session_with_instance(tmp_path):
+    """Open a session that has made a call, and the process of the instance that answered."""
     async with (
         nats_server(tmp_path) as server,
         instance(f"{server.url}/market") as process,
@@ -162,6 +163,12 @@ async def test_a_killed_instance_is_noticed(traffic, tmp_path):
         trio_rpc.open_session(channel, on_end="keep") as session,
     ):
         await session.call("market.run", "first")
+        yield session, process
+
+
+@pytest.mark.parametrize("traffic", [False, True])
+async def test_a_killed_instance_is_noticed(traffic, tmp_path):
+    async with session_with_instance(tmp_path) as (session, process):
         await trio.sleep(1)
         started = trio.current_time()
         process.kill()
@@ -175,14 +182,7 @@ async def test_a_killed_instance_is_noticed(traffic, tmp_path):
 
 
 async def test_a_frozen_instance_is_noticed(tmp_path):
-    async with (
-        nats_server(tmp_path) as server,
-        instance(f"{server.url}/market") as process,
-        open_nats(server.url) as nats,
-        nats.open_channel("market") as channel,
-        trio_rpc.open_session(channel, on_end="keep") as session,
-    ):
-        await session.call("market.run", "first")
+    async with session_with_instance(tmp_path) as (session, process):
         started = trio.current_time()
         process.send_signal(signal.SIGSTOP)
         await session.wait_closed()

@@ -560,7 +560,7 @@ class _Question:
                 self.done.set()
 
     def refuse(self, subject: str) -> None:
-        """Take note that this client may not publish to a subject."""
+        """Record that this client may not publish to a subject."""
         if subject == self.subject:
             self.is_refused = True
             self.done.set()
