@@ -25,7 +25,7 @@ class Market:
 
     @trio_rpc.method
     async def run(self, key: str) -> str:
-        """Take note of a call."""
+        """Count a call."""
         self.runs[key] += 1
         return key
 

@@ -107,7 +107,7 @@ class Lane:
         self._scope = trio.CancelScope()
 
     def stop(self) -> None:
-        """Let the present session close in the ordinary way, and open no other one."""
+        """Close the present session in the ordinary way, and open no other one."""
         self._is_stopping = True
         self._scope.cancel()
 

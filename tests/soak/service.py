@@ -40,7 +40,7 @@ class Service:
 
     @trio_rpc.method
     async def slow_to_end(self, label: int, seconds: float) -> None:
-        """Take some time to end even when cancelled."""
+        """Wait until cancelled, and then end only after some time."""
         with self._run(label):
             try:
                 await trio.sleep_forever()

@@ -95,7 +95,7 @@ class Broker(Protocol):
         """Return a new private subject, whose messages a function takes from now on."""
 
     def drop_inbox(self, subject: str) -> None:
-        """Take no more messages for a private subject."""
+        """Stop receiving messages for a private subject."""
 
     def publish_raw(self, line: bytes, data: bytes) -> None:
         """Write a message whose ``PUB`` line was made in advance; drop it without a connection."""

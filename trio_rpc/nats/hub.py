@@ -236,7 +236,7 @@ class Hub:
             self._broker.publish_nowait(message.reply, reset)
 
     def on_room(self) -> None:
-        """Let all channels go on sending."""
+        """Continue sending on all channels."""
         for channel in list(self._channels):
             channel.pump()
 

@@ -122,7 +122,7 @@ class ForwardingChannel(trio.abc.Channel[bytes]):
         return self._driver.taken_of(self._box)
 
     def renew(self) -> bool:
-        """Let the carrier connect again, since this channel has been silent for too long.
+        """Make the carrier connect again, since this channel has been silent for too long.
 
         The connection is dropped only if it has been silent as long as this channel. So one silent
         channel does not interrupt the others.

@@ -212,7 +212,7 @@ class Driver:
         return state.credit, len(state.packet or b""), carrier
 
     def renew(self, box: ForwardedInbox) -> bool:
-        """Let the carrier reconnect if it seems to be dead; see :meth:`ForwardingChannel.renew`."""
+        """Make the carrier reconnect if it seems dead; see :meth:`ForwardingChannel.renew`."""
         carrier = renews(self._carrier)
         if carrier is None or self._failure is not None:
             return False
