@@ -335,7 +335,7 @@ class _Keeper:
             await session.aclose()  # then the task ends the process, and itself
 
     def end(self) -> None:
-        """Let all calls raise, since the block is over."""
+        """Make all calls raise, since the block is over."""
         self.current.stay()
         error = self._error or _closed
         self._client.fail(functools.partial(error, Fate.NOT_STARTED), is_final=True)

@@ -417,7 +417,7 @@ class Pool:
         return attempts.explain(Unavailable(text))
 
     def end(self) -> None:
-        """Let calls that wait raise, since the block is over.
+        """Make waiting calls raise, since the block is over.
 
         :meta private:
         """

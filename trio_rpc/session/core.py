@@ -196,7 +196,7 @@ class Core:
         return not (incoming.notifications_running or incoming.waiting or incoming.absent.waiting)
 
     def leave(self) -> None:
-        """Let a cancellation end the session at once, since its block only waits for it."""
+        """Allow a cancellation to end the session at once, since its block only waits for it."""
         self.reader.unshield()
 
     def end(self) -> None:

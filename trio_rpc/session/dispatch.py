@@ -321,7 +321,7 @@ class IncomingCalls:
         return is_kept
 
     def begin_calls_of(self, service: str) -> None:
-        """Let the calls of a service that has been set begin, before all others that wait."""
+        """Begin the calls of a service that has been set, before all others that wait."""
         self.waiting.put_first(self.absent.take_calls_of(service))
 
     def refuse_late(self, now: float) -> bool:

@@ -173,7 +173,7 @@ class Activities(typing.Protocol):
         """Whether every notification that has arrived has been handled."""
 
     def leave(self) -> None:
-        """Let a cancellation end the session at once, since its block only waits for it."""
+        """Allow a cancellation to end the session at once, since its block only waits for it."""
 
     def end(self) -> None:
         """Stop reading, cancel the handlers and wake the callers, since the session is over."""

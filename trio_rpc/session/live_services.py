@@ -38,7 +38,7 @@ class Resumes(Protocol):
         """Begin handlers whose Requests have waited, if they may."""
 
     def unshield(self) -> None:
-        """Let a cancellation from outside end the session."""
+        """Allow a cancellation from outside to end the session."""
 
     def stop(self) -> None:
         """Stop reading."""

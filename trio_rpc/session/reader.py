@@ -134,7 +134,7 @@ class Reader:
             self._scope.cancel(reason="the session is over")
 
     def unshield(self) -> None:
-        """Let a cancellation from outside end the session, since the block's body has ended."""
+        """Unshield the reader, since the block's body has ended."""
         self._is_stoppable = True
         if self._scope is not None:
             self._scope.shield = False

@@ -52,12 +52,12 @@ class Watchman:
         """Ends the sleep of the task."""
 
     def begin(self, watch: Watch) -> None:
-        """Look after one more session."""
+        """Watch one more session."""
         self._watches += 1
         watch.plan(watch.due)
 
     def forget(self) -> None:
-        """Look after one session less, whose entry is stale now."""
+        """Watch one session less, whose entry is stale now."""
         self._watches -= 1
         if len(self._entries) > 2 * self._watches + MANY:
             self._entries = [each for each in self._entries if each[2].planned == each[0]]

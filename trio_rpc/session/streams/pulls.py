@@ -94,7 +94,7 @@ class FilteredPull:
             self._over.set()
 
     def end(self) -> None:
-        """Let the filters continue, since the pull has ended."""
+        """Resume the filters, since the pull has ended."""
         self._ended.set()
 
     def cancel(self, reason: str) -> None:
