@@ -311,7 +311,10 @@ class Account:
 
 def _table(title: str, counts: Counter[str], each: float, most: int) -> list[str]:
     whole = max(1, counts.total())
-    rows = [f"{count * each:8.2f} {count / whole:6.1%}  {name}" for name, count in counts.most_common(most)]
+    rows = [
+        f"{count * each:8.2f} {count / whole:6.1%}  {name}"
+        for name, count in counts.most_common(most)
+    ]
     return [HEADING + title, *rows, ""]
 
 
@@ -387,8 +390,8 @@ async def account_for(key: str, seconds: float, lines: int, *, count: bool) -> N
         print(f"{run.least:10.2f} µs  {run.side.title}")
     if ratios:
         ends = f"{min(ratios):.2f} .. {max(ratios):.2f}"
-        print(f"{runs[0].least / runs[1].least:10.2f} ×   least to least")
-        print(f"{statistics.median(ratios):10.2f} ×   median of {len(ratios)} pairs [{ends}]")
+        print(f"{runs[0].least / runs[1].least:10.2f} times   least to least")
+        print(f"{statistics.median(ratios):10.2f} times   median of {len(ratios)} pairs [{ends}]")
     for one in runs:
         async with running(row, one.side) as run:
             await run.warm_up()

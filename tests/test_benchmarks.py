@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import adapters, compare, growth, plots, report, runner  # noqa: E402 - needs the path above
+from benchmarks import account, adapters, compare, growth, plots, report, runner  # noqa: E402 - needs the path above
 from benchmarks.__main__ import main  # noqa: E402 - likewise
 from benchmarks.adapter import adapter, peer  # noqa: E402 - likewise
 from benchmarks.figures import FIGURES  # noqa: E402 - likewise
@@ -391,4 +394,21 @@ def test_the_table_of_peers_marks_the_best_library_and_ignores_floors():
         "trio_rpc": ("3.0", "3.0 (3.00)"),
         "grpcio": ("**2.0**", "**2.0** (2.00)"),
         "p": ("not propagated", ""),
+    }
+
+
+def test_an_account_adds_up_to_the_time_of_an_operation(capsys):
+    trio.run(partial(account.account_for, "flight-8", 0.3, 1000, count=True))
+    text = capsys.readouterr().out
+    head, ours, counted, floor, _ = re.split(r"\n\n?(?=trio_rpc, async|a nursery and a)", text)
+    assert "times   least to least" in head
+    for part, title in ((ours, "trio_rpc, async def"), (floor, "a nursery and a writer")):
+        time, samples = re.match(rf"{title}: ([0-9.]+) µs, ([0-9]+) samples", part).groups()
+        assert int(samples) > 0
+        for table in re.split(r".*share.*", part)[1:]:
+            parts = [float(row.split()[0]) for row in table.strip().splitlines()]
+            assert sum(parts) == pytest.approx(float(time), rel=0.05, abs=0.05)
+    layers = re.split(r".*share.*", counted)[1]
+    assert {"wire", "protocol", "session", "Trio"} <= {
+        row.split()[-1] for row in layers.splitlines() if row
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from functools import partial
 
 import pytest
 import trio.testing
@@ -286,7 +287,10 @@ async def test_a_server_sends_exactly_the_bytes_of_the_page():
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio_rpc.serve_session, StreamChannel(theirs), {"text": Text()})
+            limits = trio_rpc.Limits(max_packet=262_144)  # as in the Hello on the page
+            channel = StreamChannel(theirs, limits.max_packet)
+            serve = partial(trio_rpc.serve_session, channel, {"text": Text()}, limits=limits)
+            nursery.start_soon(serve)
             for who, data, _ in steps():
                 if who == "client":
                     await ours.send_all(data)
