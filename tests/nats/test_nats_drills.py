@@ -178,7 +178,7 @@ async def test_a_killed_instance_is_noticed(traffic, tmp_path):
         await session.wait_closed()
         seconds = trio.current_time() - started
         report(f"a killed instance was noticed after {seconds:.2f} s, traffic: {traffic}")
-        assert seconds < 4
+        assert seconds < 2.5  # 1.5, and a second in which a busy machine runs neither end
 
 
 async def test_a_frozen_instance_is_noticed(tmp_path):

@@ -38,7 +38,7 @@ logger = logging.getLogger("trio_rpc")
 
 VERSION: Final = 1
 
-LOOK_INTERVAL: Final = 0.25
+LOOK_INTERVAL: Final = 0.1
 """Seconds between two looks at the channels."""
 
 BLOCKED: Final = 0.1

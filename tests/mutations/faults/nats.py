@@ -48,6 +48,13 @@ FAULTS = (
         CHANNEL,
     ),
     fault(
+        "the end that opened a channel looks for its peer too seldom to miss it within 1.5 s",
+        "nats/channel.py",
+        "PROBE_INTERVAL: Final = 0.25",
+        "PROBE_INTERVAL: Final = 0.5",
+        CHANNEL,
+    ),
+    fault(
         "a server publishes to any subject that a stranger names",
         "nats/names.py",
         'return re.fullmatch(rf"{re.escape(prefix)}\\.{_RANDOM}\\.{_RANDOM}", subject) is not None',
