@@ -28,6 +28,7 @@ WITH_OTHERS = {
     "rooms.py": "test_the_chat_works_in_three_terminals",
     "nats_topic.py": "test_nats_topic_py_prints_what_the_page_shows",
     "call_page.py": "test_the_fastapi_page_is_served_and_called",
+    "build.py": "test_a_job_of_the_page_of_reports_goes_on_while_the_page_is_left",
     "app.py": "test_the_page_that_is_an_end_of_a_session_works_in_a_browser",
 }
 """Programs that need others, and the tests that run them."""

@@ -211,3 +211,42 @@ async def test_the_page_that_is_an_end_of_a_session_works_in_a_browser(tmp_path)
             await chromium.run(use, copy.here("http://127.0.0.1:8000/"))
     finally:
         await trio.to_thread.run_sync(chromium.stop)
+
+
+async def test_a_job_of_the_page_of_reports_goes_on_while_the_page_is_left(tmp_path):
+    if why_not() and not os.environ.get("CI"):
+        pytest.skip(f"no browser: {why_not()}")
+    copy = Copy(f"{FOLDER}/jobs_page", tmp_path)
+    chromium = Chromium()
+    value = "document.getElementById('bar').value"
+
+    def use(url):
+        tab = chromium.new_page(url)
+        outcome = tab.locator("#outcome")
+        tab.click("#build")
+        tab.wait_for_function(f"{value} > 0")
+        reached = tab.evaluate(value)
+        tab.goto("about:blank")
+        tab.goto(url)
+        outcome.filter(has_text="building").wait_for()
+        tab.wait_for_function(f"{value} > {reached}")
+        tab.reload()
+        outcome.filter(has_text="the report of 2024").wait_for()
+        assert tab.evaluate(value) == 1
+        tab.click("#build")
+        tab.wait_for_function("localStorage.getItem('job') !== null")
+        tab.reload()
+        outcome.filter(has_text="building").wait_for()
+        tab.click("#cancel")
+        outcome.filter(has_text="cancelled by the client").wait_for()
+        tab.wait_for_function("localStorage.getItem('job') === null")
+        assert tab.errors == []
+        tab.close()
+
+    try:
+        async with copy.running(*PYTHON, "build.py") as server:
+            [line] = output_of("docs/how-to/jobs.md", "python build.py")
+            assert await server.line() == copy.here(line)
+            await chromium.run(use, copy.here("http://127.0.0.1:8000/"))
+    finally:
+        await trio.to_thread.run_sync(chromium.stop)

@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 import trio_rpc
 from examples.scan.__main__ import PAGES
 from examples.scan.service import Scanner
-from trio_rpc.gateway import Gateway, GatewayLimits
+from trio_rpc.gateway import Gateway, GatewayLimits, outlives
 from trio_rpc.testing import ChaosProxy, open_chaos_proxy
 
 if why_not() and not os.environ.get("CI"):
@@ -55,6 +55,17 @@ class Service:
         finally:
             self.cancelled += 1
             self.ended.set()
+
+    @trio_rpc.method
+    @outlives
+    async def build(self, progress: Callable[[float], Awaitable[None]]) -> str:
+        await progress(0.5)
+        try:
+            await self.noted.wait()
+        finally:
+            self.ended.set()
+        await progress(1.0)
+        return "built"
 
     @trio_rpc.method
     async def note(self) -> None:
@@ -500,3 +511,43 @@ async def test_two_tabs_are_two_sessions(chromium, tmp_path):
 def test_git_ignores_the_build_output():
     ignored = (Path(__file__).parents[2] / ".gitignore").read_text()
     assert "/out/" in ignored
+
+
+async def test_a_job_goes_on_while_its_page_is_loaded_again(chromium):
+    """Start a job, reload the page in the middle, and find it again: progress, result, cancel."""
+    start = "localStorage.job = (await message.start('build')).id; return localStorage.job;"
+    back = """
+        const job = message.job(localStorage.job);
+        const shown = [];
+        const progress = (share) => { shown.push(share); if (share < 1) message.post("note"); };
+        return [await job.result({ progress }), shown, await job.progress()];
+    """
+    cancel = """
+        const job = message.job(localStorage.job);
+        await job.cancel();
+        return await job.result().catch((error) => error.code);
+    """
+    service = Service()
+    async with serving(service) as proxy:
+
+        def run() -> Any:
+            page = chromium.new_page(url_of(proxy))
+            try:
+                got = []
+                for script in (start, back):
+                    got.append(page.evaluate(f"async () => {{ {PRELUDE} {script} }}"))
+                    page.reload()
+                service.noted = trio.Event()
+                for script in (start, cancel):
+                    got.append(page.evaluate(f"async () => {{ {PRELUDE} {script} }}"))
+                    page.reload()
+            finally:
+                assert page.errors == []
+                page.close()
+            return got
+
+        first, back_again, _, cancelled = await chromium.run(run)
+    assert isinstance(first, str)
+    assert back_again == ["built", [0.5, 1], {"progress": 1}]
+    assert cancelled == "cancelled"
+    assert service.ended.is_set()

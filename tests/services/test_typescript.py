@@ -14,6 +14,7 @@ import pytest
 import trio
 
 import trio_rpc
+from trio_rpc.services.outliving import outlives
 from trio_rpc.services.typescript import typescript
 
 PACKAGE = Path(trio_rpc.__file__).parent
@@ -46,6 +47,7 @@ class Market:
     ) -> list[Order]: ...
 
     @trio_rpc.method(name="start-task")
+    @outlives
     async def start_task(self, at: datetime | None = None, raw: bytes = b"") -> None: ...
 
     @trio_rpc.stream
@@ -64,7 +66,7 @@ SERVICES = {"market": Market()}
 FOR_MESSAGE = """\
 // Written by `trio-rpc typescript`. Changes are lost when it is written again.
 
-import type { Message, PostOptions } from "./message.js";
+import type { Job, Message, PostOptions } from "./message.js";
 
 export interface Order { symbol: string; amount?: number; note?: string | null }
 
@@ -92,6 +94,9 @@ progress?: (argument1: number, argument2: number) => unknown };
     result: null;
   };
 }
+
+/** The methods that can be jobs. */
+export type Jobs = "market.start-task";
 """
 
 FOR_SESSION = """\
@@ -132,7 +137,15 @@ await message.post("market.order", { order: { symbol: "BTC", amount: 2 } }, {
   confirm: () => true,
   progress: (share, step) => share.toFixed() + step.toFixed(),
 });
+const job = await message.start("market.start-task", { raw: "" }, { timeoutMs: 5 });
+const nothing: null = await message.job<"market.start-task">(job.id).result();
 
+// @ts-expect-error the method is not marked with @outlives
+await message.start("market.price", { symbol: "BTC" });
+// @ts-expect-error a parameter of a job has another type
+await message.start("market.start-task", { raw: 1 });
+// @ts-expect-error the result of a job has another type
+const number: number = await job.result();
 // @ts-expect-error there is no such method
 await message.post("market.prices", { symbol: "BTC" });
 // @ts-expect-error a parameter is missing

@@ -43,6 +43,9 @@ class GatewayLimits:
     All clients share this limit. One more is answered 503.
     """
 
+    max_waiting: int = 1_000
+    """The most requests at once that wait for news of a job; one more is answered at once."""
+
     max_message: int = 64 * 1024
     """The most bytes of one message from a client over its WebSocket.
 

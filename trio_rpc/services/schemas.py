@@ -25,6 +25,7 @@ from trio_rpc.services.conversion import QUALIFIERS, is_function
 from trio_rpc.services.decorators import Kind
 from trio_rpc.services.functions import STREAMS, function_types
 from trio_rpc.services.models import is_model
+from trio_rpc.services.outliving import is_outliving
 from trio_rpc.services.records import record_of
 from trio_rpc.services.tables import BoundMethod, Table, build_table
 
@@ -73,7 +74,8 @@ def schema(services: object) -> JsonSchema:
     - ``result``: the schema of the result, and ``items`` in its place for a stream, or ``receives``
       and ``sends`` for a duplex: the items that the caller gets, and those that it sends;
     - ``x-positional``: the names of the parameters that can be given by position, in order;
-    - ``raises``: the names of the exceptions that it declares.
+    - ``raises``: the names of the exceptions that it declares;
+    - ``x-outlives``, true if it is marked with ``gateway.outlives``.
 
     The schemas describe values as a gateway reads and writes them. They lack what JSON Schema
     cannot say, such as a check in ``__post_init__``.
@@ -131,6 +133,8 @@ class _Writer:
             described |= {"receives": item, "sends": item}
         else:
             described["result"] = self.of(signature.annotation("return"))
+        if is_outliving(method.function):
+            described["x-outlives"] = True
         described["x-positional"] = self._positional(method)
         described["raises"] = [cls.__name__ for cls in method.raises]
         return described

@@ -28,6 +28,7 @@ SESSION_NAMES: Final = ("RemoteCall", "ItemStream", "DuplexStreams", *SESSION_TY
 
 TAKEN: Final = frozenset(
     {"Services", "Methods", "Message", "TypedMessage", "PostOptions", "Promise", "Record", "Set"}
+    | {"Job", "Jobs", "JobOf", "JobOptions", "JobArguments", "Arguments", "Optional", "Partial"}
     | {"Array", "Uint8Array", "AsyncIterable", "PromiseLike", *SESSION_NAMES}
 )
 """Names that a class of the services cannot have in TypeScript."""
@@ -41,13 +42,25 @@ type Arguments<M extends { data: object; callbacks: object }> =
       : [data: M["data"], callbacks?: M["callbacks"], options?: PostOptions]
     : [data: M["data"], callbacks: M["callbacks"], options?: PostOptions];
 
+type JobOptions = { timeoutMs?: number };
+type JobArguments<M extends { data: object }> = Optional<M["data"]> extends true
+  ? [data?: M["data"], options?: JobOptions]
+  : [data: M["data"], options?: JobOptions];
+type JobOf<Name extends Jobs> = Job<Methods[Name]["result"], Partial<Methods[Name]["callbacks"]>>;
+
 /** `const message = new Message() as TypedMessage;` */
-export type TypedMessage = Omit<Message, "post" | "connect"> & {
+export type TypedMessage = Omit<Message, "post" | "start" | "job" | "connect"> & {
   connect(): Promise<TypedMessage>;
   post<Name extends keyof Methods>(
     method: Name,
     ...rest: Arguments<Methods[Name]>
   ): Promise<Methods[Name]["result"]>;
+  start<Name extends Jobs>(
+    method: Name,
+    ...rest: JobArguments<Methods[Name]>
+  ): Promise<JobOf<Name>>;
+  /** `message.job<"build">(id)`: the name of its method gives the types. */
+  job<Name extends Jobs>(id: string): JobOf<Name>;
 };
 """
 
@@ -71,7 +84,7 @@ def typescript(services: object, *, gateway: bool = False, module: str | None = 
     if gateway:
         body = _methods(described["methods"], writer)
         source = module or "./message.js"
-        head = f"import type {{ Message, PostOptions }} from {json.dumps(source)};"
+        head = f"import type {{ Job, Message, PostOptions }} from {json.dumps(source)};"
     else:
         body = _services(described["methods"], writer)
         classes = writer.classes()
@@ -103,7 +116,15 @@ def _methods(methods: Mapping[str, JsonSchema], writer: _Types) -> str:
         lines.append(f"    callbacks: {_callbacks(one['callbacks'], writer)};")
         lines.append(f"    result: {_result(one['result'], writer)};")
         lines.append("  };")
-    return "\n".join((*lines, "}", "", MESSAGE_TYPES))
+    names = [
+        json.dumps(name)
+        for name, one in methods.items()
+        if one.get("x-outlives") and one["kind"] == "method"
+    ]
+    jobs = (
+        f"/** The methods that can be jobs. */\nexport type Jobs = {' | '.join(names) or 'never'};"
+    )
+    return "\n".join((*lines, "}", "", jobs, "", MESSAGE_TYPES))
 
 
 def _callbacks(callbacks: Mapping[str, JsonSchema], writer: _Types) -> str:

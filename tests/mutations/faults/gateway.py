@@ -18,6 +18,8 @@ TOGETHER = "gateway/test_bytes_together.py"
 
 PIECES = "gateway/test_pieces.py"
 NODE_ODD = "gateway/test_node_odd.py"
+JOBS = "gateway/test_jobs.py"
+NODE_JOBS = "gateway/test_node_jobs.py"
 
 FAULTS = (
     fault(
@@ -178,13 +180,13 @@ FAULTS = (
     fault(
         "law 12: results of calls that outlive their clients are not bounded in bytes",
         "gateway/server/results.py",
-        '            self._size += len(work.outcome or b"")\n',
+        "            self._size += held.size\n",
         "",
         TOGETHER,
     ),
     fault(
         "law 15: a dropped result looks as if its handler had never run",
-        "gateway/client/message.py",
+        "gateway/client/outcomes.py",
         "set_fate(error, Fate.STOPPED if started else Fate.NOT_STARTED)",
         "set_fate(error, Fate.NOT_STARTED)",
         TOGETHER,
@@ -371,8 +373,8 @@ FAULTS = (
     fault(
         "any number of calls may outlive their clients",
         "gateway/server/http_endpoints.py",
-        "            if not self._state.results.make_room():\n",
-        "            if False:\n",
+        "        if not self._state.results.make_room():\n",
+        "        if False:\n",
         LIMITS,
     ),
     fault(
@@ -431,6 +433,57 @@ FAULTS = (
         '            async with time_limit(math.inf, "no first message"):\n',
         REFUSALS,
         hangs=True,
+    ),
+    # ── jobs ──
+    fault(
+        "a job of a gateway with legacy clients needs no token",
+        "gateway/server/http_endpoints.py",
+        "            if isinstance(owner, JobCaller) or not self._state.legacy_clients:\n",
+        "            if not self._state.legacy_clients:\n",
+        JOBS,
+    ),
+    fault(
+        "whoever guesses the key of a request gets the token of its job",
+        "gateway/server/http_endpoints.py",
+        "            if key is not None and len(key) < LEAST_KEY:\n",
+        "            if key is not None and len(key) < 1:\n",
+        JOBS,
+    ),
+    fault(
+        "law 12: requests that have waited for news of a job count for good",
+        "gateway/server/http_endpoints.py",
+        "            self._state.waiting -= 1\n",
+        "            pass\n",
+        JOBS,
+        hangs=True,
+    ),
+    fault(
+        "the result of a job overtakes its last progress",
+        "gateway/server/http_endpoints.py",
+        "        if outcome is None or held.has_progress(after):\n",
+        "        if outcome is None:\n",
+        JOBS,
+    ),
+    fault(
+        "law 12: the latest arguments of the callbacks of jobs are not counted",
+        "gateway/server/job_caller.py",
+        "        self._share.take(more)\n",
+        "",
+        JOBS,
+    ),
+    fault(
+        "a client that watches a job gives up when its connection is cut",
+        "gateway/client/job.py",
+        "                if not self._was_reached or trio.current_time() >= give_up_at:\n",
+        "                if True:\n",
+        JOBS,
+    ),
+    fault(
+        "the jobs of a page use up the connections of its browser",
+        "gateway/static/message.js",
+        "const MOST_WAITING = 1;\n",
+        "const MOST_WAITING = 6;\n",
+        NODE_JOBS,
     ),
     # ── values of callbacks ──
     fault(

@@ -160,14 +160,14 @@ FAULTS = (
     fault(
         "any token may start calls of any client",
         "gateway/server/http_endpoints.py",
-        "        elif not client.owns(token):\n",
+        "        elif not owner.owns(token):\n",
         "        elif False:\n",
         REFUSALS,
     ),
     fault(
         "a POST without a token is accepted",
         "gateway/server/http_endpoints.py",
-        "            if not self._state.legacy_clients:\n",
+        "            if isinstance(owner, JobCaller) or not self._state.legacy_clients:\n",
         "            if False:\n",
         REFUSALS,
     ),

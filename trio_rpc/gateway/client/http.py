@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import ssl
+import uuid
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -147,6 +149,40 @@ class WebClient:
             return ended
         _checked(answer)
         raise DecodeError("the gateway's answer to the POST has no result")
+
+    async def start_job(self, method: str, data: Mapping[str, Any], seconds: float) -> str:
+        """Start a job; return its id, which contains its token.
+
+        If the answer is lost, the request is sent once more, as in :meth:`start`.
+        """
+        headers = {"Idempotency-Key": str(uuid.uuid4()), **_timeout(seconds)}
+        request = _json_request(dict(data), headers)
+        path = f"/api/{quote(method, safe='')}?job=1"
+        # Shielded, because a request that is abandoned halfway could start a job that nobody knows.
+        # The gateway answers it at once.
+        with trio.CancelScope(shield=True):
+            try:
+                answer = await self._send("POST", path, **request)
+            except SessionBroken:
+                answer = await self._send("POST", path, **request)
+        started = _checked(answer)
+        if not isinstance(started, dict) or not {"request_uuid", "token"} <= started.keys():
+            raise DecodeError("the gateway's answer to the POST has no job")
+        return f"{started['request_uuid']}.{started['token']}"
+
+    async def job(
+        self, verb: str, name: str, token: str, query: Mapping[str, int]
+    ) -> dict[str, Any] | None:
+        """Ask for the state of a job. Returns None if the gateway does not hold the job."""
+        headers = {"Trio-Rpc-Token": token}
+        answer = await self._send(verb, f"/api/result/{name}", params=query, headers=headers)
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            return None
+        state = _decoded(answer)
+        if isinstance(state, dict) and state.get("type") in ("running", "finish", "error"):
+            return state
+        _checked(answer)
+        raise DecodeError("the gateway's answer has no state of a job")
 
     async def ask(self, verb: str, path: str, **given: Any) -> Any:
         """Send an ordinary request; return the JSON of the answer, or None if it is empty."""

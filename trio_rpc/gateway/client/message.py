@@ -7,27 +7,27 @@ import logging
 import math
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any, Self
 
 import trio
 
 from trio_rpc.channels import tls
 from trio_rpc.channels.connecting import naming
-from trio_rpc.errors import Fate, RemoteError, RpcError, SessionBroken
+from trio_rpc.errors import Fate, RpcError, SessionBroken
 from trio_rpc.gateway.client.headers import request_headers
 from trio_rpc.gateway.client.http import WebClient
+from trio_rpc.gateway.client.job import Job
+from trio_rpc.gateway.client.outcomes import Callback, call_with, result_of
 from trio_rpc.gateway.client.session import Call, ClientSession, error_text
 from trio_rpc.gateway.client.socket import TextSocket, open_text_socket
 from trio_rpc.gateway.json_messages import (
     ANSWER,
     ENVELOPE,
     SPREAD,
-    finish_payload,
     from_json,
 )
 from trio_rpc.gateway.json_values import UNTYPED
-from trio_rpc.services.error_maps import from_error, set_fate
 from trio_rpc.util.one_exception import one_exception
 from trio_rpc.util.reconnect import keep_connected
 from trio_rpc.util.time_limits import SilenceTimer, time_limit
@@ -44,8 +44,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 
 GOODBYE_TIMEOUT = 1
 """Seconds that closing the WebSocket may take."""
-
-Callback = Callable[..., Awaitable[object] | object]
 
 
 class _Holder:
@@ -342,9 +340,48 @@ class Message:
         await trio.lowlevel.checkpoint()
         if not callbacks and not self._holders:
             async with self._web:
-                return self._result(await self._web.post_alone(method, data or {}))
+                return result_of(await self._web.post_alone(method, data or {}))
         async with self.connect():
             return await self._post_over(method, data or {}, callbacks or {})
+
+    async def start(
+        self,
+        method: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        time_limit: float | None = None,
+    ) -> Job:
+        """Start a job: a call that goes on when this client leaves. Return it once it has begun.
+
+        Keep ``job.id``: with it, :meth:`job` finds the job again, from any client. The job does not
+        end with this task, and its deadline is not this task's.
+
+        Args:
+            method: the name of a method that is marked with :func:`outlives`.
+            data: its arguments by name, as in :meth:`post`.
+            time_limit: seconds after which the gateway cancels the job; by default it has no limit.
+
+        Raises:
+            EncodeError, MethodNotFound, InvalidArguments, Overloaded, Unavailable, Refused: as for
+                :meth:`post`. InvalidArguments also if the method is not marked.
+            SessionBroken: the answer was lost, twice; it is unknown whether the job was started.
+            OSError: the gateway cannot be reached.
+        """
+        seconds = math.inf if time_limit is None else time_limit
+        async with self._web:
+            name = await self._web.start_job(method, data or {}, seconds)
+        return Job(self._web, name)
+
+    def job(self, name: str) -> Job:
+        """Return the job with this id. Nothing is sent yet.
+
+        Args:
+            name: the ``id`` of a job.
+
+        Raises:
+            ValueError: it is not the id of a job.
+        """
+        return Job(self._web, name)
 
     async def _post_over(
         self, method: str, data: Mapping[str, Any], callbacks: Mapping[str, Callback]
@@ -428,8 +465,7 @@ class Message:
                     call.answered(ticket, {"error": f"{name}: post got no such callback"})
                 continue
             try:
-                is_spread = type(spread) is list and name in spread
-                result = _call(callback, payload) if is_spread else callback(payload)
+                result = call_with(callback, name, payload, spread)
                 if isinstance(result, Awaitable):
                     result = await result
                 if ticket is not None:
@@ -447,27 +483,7 @@ class Message:
             # Law 5: a caller whose own deadline has passed sees the Cancelled of that scope.
             await trio.sleep_until(min(trio.current_effective_deadline(), trio.current_time() + 1))
             await trio.lowlevel.checkpoint()
-        return self._result(end)
-
-    def _result(self, end: dict[str, Any] | RpcError | None) -> Any:
-        if isinstance(end, RpcError):
-            raise end
-        if end is None:
-            raise SessionBroken("the gateway has not ended the cancelled call within cancel_grace")
-        if _is_result(end):
-            return finish_payload(end)
-        text = str(end.get("error"))
-        if end.get("code") in ("raised", "internal"):
-            error: Exception = RemoteError(str(end.get("error_type") or end.get("code")), text)
-        else:
-            error = from_error({"code": str(end.get("code")), "message": text})
-        started = end.get("started")
-        if isinstance(started, bool):
-            set_fate(error, Fate.STOPPED if started else Fate.NOT_STARTED)
-        try:
-            raise error
-        finally:
-            del error  # its traceback holds this frame
+        return result_of(end)
 
     # ── ordinary requests ────────────────────────────────────────────────────────────────────
 
@@ -517,23 +533,6 @@ def _ticket(value: Any) -> tuple[int, int] | None:
     if type(value) is list and len(value) == 2 and all(type(one) is int for one in value):
         return value[0], value[1]
     return None
-
-
-def _call(callback: Callback, payload: Any) -> Awaitable[object] | object:
-    """Call a callback with all its arguments.
-
-    Args:
-        callback: the callback.
-        payload: its value in the message: a list of positional arguments, an object of keyword
-            arguments, or None for no arguments.
-    """
-    if type(payload) is dict:
-        return callback(**payload)
-    return callback(*(payload if type(payload) is list else ()))
-
-
-def _is_result(end: object) -> bool:
-    return isinstance(end, dict) and end.get("type") == "finish"
 
 
 def _is_its_own(end: object) -> bool:

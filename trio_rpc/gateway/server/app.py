@@ -135,13 +135,14 @@ class Gateway:
         cors = Middleware(
             CORSMiddleware,
             allow_origins=[origin.rstrip("/") for origin in allowed_origins],
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=HEADERS,
             allow_private_network=True,
         )
         http, websocket = HttpEndpoints(self._state), WebSocketEndpoint(self._state)
         api: list[tuple[str, Any, str]] = [
             ("/api/result/{uuid}", http.collect, "GET"),
+            ("/api/result/{uuid}", http.collect, "DELETE"),
             ("/api/{method}/{client_id}", http.post, "POST"),
             ("/api/{method}", http.post_alone, "POST"),
             ("/healthz", http.health, "GET"),

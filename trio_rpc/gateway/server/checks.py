@@ -22,6 +22,7 @@ __all__ = [
     "header_names",
     "header_seconds",
     "header_trace",
+    "query_number",
     "read_body",
     "request_key",
     "used_up",
@@ -33,6 +34,9 @@ TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
 
 MOST_TRACE = 8192
 """The most characters of each of them; a longer one is ignored."""
+
+MOST_DIGITS = 16
+"""A number in a query has fewer digits."""
 
 KEY = 100
 """The most characters of a request's key. A client holds several keys for as long as it lives."""
@@ -170,6 +174,16 @@ def header_seconds(header: str | None) -> float:
     if seconds == math.inf:
         raise Refusal(400, "Trio-Rpc-Timeout must be a number of seconds, 0 or more")
     return seconds
+
+
+def query_number(request: Request, name: str) -> int | None:
+    """Parse a whole number of the query. Returns None if it is missing."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < MOST_DIGITS):
+        raise Refusal(400, f"{name} must be a whole number, 0 or more")
+    return int(text)
 
 
 def header_trace(headers: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from trio_rpc.gateway.json_messages import encode
 from trio_rpc.gateway.server.call import GatewayCall
 from trio_rpc.gateway.server.memory_budget import MemoryBudget, MemoryShare
 
-__all__ = ["DirectCaller", "HeldResponse"]
+__all__ = ["DirectCaller", "HeldResponse", "until_hung_up"]
 
 
 class HeldResponse(Response):
@@ -90,6 +90,13 @@ class DirectCaller:
             raise
         outcome = work.outcome or encode({"error": "the gateway is closing"})
         return HeldResponse(self._status, outcome, self._share)
+
+
+async def until_hung_up(request: Request, scope: trio.CancelScope) -> None:
+    """Wait until the client hangs up, and cancel a scope then. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel(reason="the client disconnected")
 
 
 async def _until_end(request: Request, work: GatewayCall) -> None:

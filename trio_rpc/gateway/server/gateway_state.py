@@ -67,6 +67,7 @@ class GatewayState:
         bodies: bounds the bytes of the requests.
         works: the running calls.
         direct: the number of calls that are answered in their own request.
+        waiting: the number of requests that wait for news of a call.
         unidentified: the number of WebSockets that have not said which client they resume.
     """
 
@@ -100,6 +101,7 @@ class GatewayState:
         # Bound: max_works for each of max_clients clients, plus max_results, plus max_direct.
         self.works: set[GatewayCall] = set()
         self.direct = 0
+        self.waiting = 0
         self.unidentified = 0
         self._expired: OrderedDict[str, None] = OrderedDict()
         self._complaints: set[str] = set()

@@ -1,4 +1,4 @@
-"""The gateway's HTTP endpoints: start a call, run one in its request, collect a result."""
+"""The gateway's HTTP endpoints: start a call or a job, run one in its request, collect a result."""
 
 from __future__ import annotations
 
@@ -21,19 +21,31 @@ from trio_rpc.gateway.server.checks import (
     gone,
     header_names,
     header_seconds,
+    query_number,
     read_body,
     request_key,
     used_up,
 )
-from trio_rpc.gateway.server.direct import DirectCaller, HeldResponse
+from trio_rpc.gateway.server.direct import DirectCaller, HeldResponse, until_hung_up
 from trio_rpc.gateway.server.gateway_state import GatewayState
+from trio_rpc.gateway.server.job_caller import JobCaller
 from trio_rpc.gateway.server.memory_budget import MemoryShare
 from trio_rpc.gateway.server.responses import json_response
-from trio_rpc.gateway.server.results import is_outliving
+from trio_rpc.gateway.server.results import Held
+from trio_rpc.services.outliving import is_outliving
 from trio_rpc.services.tables import BoundMethod
 from trio_rpc.session.http_request import HttpRequest
 
 __all__ = ["HttpEndpoints"]
+
+LEAST_KEY = 16
+"""The fewest characters of a job's idempotency key, which must be hard to guess."""
+
+LONGEST_WAIT = 30
+"""The longest time, in seconds, that a request waits for news of a call.
+
+Proxies commonly end a request that is silent for a minute.
+"""
 
 
 class HttpEndpoints:
@@ -67,13 +79,7 @@ class HttpEndpoints:
                 self._start(client, method, work, key, nursery)
                 started = work.uuid
                 stack.pop_all()  # the call holds its body until it has ended
-        answer = {
-            "type": "start",
-            "request_uuid": started,
-            "message": f"{method.name} has been started",
-            "callbacks": list(method.signature.callbacks),
-        }
-        return json_response(200, answer)
+        return json_response(200, _start_answer(method, started))
 
     def _start(
         self,
@@ -93,22 +99,25 @@ class HttpEndpoints:
             raise used_up()
         elsewhere = None
         if is_outliving(method.function):
-            if not self._state.results.make_room():
-                raise Refusal(
-                    503,
-                    f"{self._limits.max_results} calls that may outlive their clients are running",
-                )
-            self._state.results.hold(work, client)
+            self._hold(Held(work, client))
             elsewhere = nursery
         self._state.works.add(work)
         client.start(work, key=key, elsewhere=elsewhere)
 
+    def _hold(self, held: Held) -> None:
+        if not self._state.results.make_room():
+            most = self._limits.max_results
+            raise Refusal(503, f"{most} calls that may outlive their clients are running")
+        self._state.results.hold(held)
+
     async def post_alone(self, request: Request) -> Response:
-        """Run a method without required callbacks within its request; no WebSocket is needed."""
+        """Run a method without a WebSocket: within its request, or as a job."""
         self._state.accepting()
         self._state.checks.check(request.headers)
         seen = await self._state.authenticate(request)
         method = self._state.method(request.path_params["method"])
+        if request.query_params.get("job") == "1":
+            return await self._start_job(request, seen, method)
         if any(method.signature.callbacks.values()):
             raise Refusal(422, f"{method.name} has required callbacks: call it over a WebSocket")
         with contextlib.ExitStack() as stack:
@@ -131,18 +140,79 @@ class HttpEndpoints:
         finally:
             self._state.direct -= 1
 
+    async def _start_job(
+        self, request: Request, seen: HttpRequest, method: BoundMethod
+    ) -> Response:
+        """Start a call that belongs to no client, and answer with its id and its token."""
+        if not is_outliving(method.function):
+            raise Refusal(422, f"{method.name} is not marked with @outlives, so it cannot be a job")
+        with contextlib.ExitStack() as stack:
+            body = stack.enter_context(contextlib.closing(MemoryShare(self._state.bodies)))
+            data = await self._read_arguments(request, body)
+            nursery = self._state.accepting()
+            key = request_key(request)
+            if key is not None and len(key) < LEAST_KEY:
+                text = f"the Idempotency-Key of a job needs {LEAST_KEY} characters or more"
+                raise Refusal(400, f"{text}: a repeated request with it gets the job's token")
+            held = self._state.results.started_with(key)
+            if held is None:
+                if self._state.unsent.is_used_up:
+                    raise used_up()
+                work = self._make_work(request, seen, method, data, body)
+                held = Held(work, JobCaller(self._state.unsent), key)
+                self._hold(held)
+                self._state.works.add(work)
+                nursery.start_soon(work.run, held.owner, name=work.name)
+                stack.pop_all()
+        answer = _start_answer(method, held.work.uuid)
+        return json_response(202, {**answer, "token": held.owner.token})
+
     async def collect(self, request: Request) -> Response:
-        """Answer with the result of a call that may outlive its client."""
+        """Answer with the result of a call that may outlive its client, or with its progress.
+
+        A DELETE cancels the call first.
+        """
         self._state.running()
         self._state.checks.check(request.headers)
         await self._state.authenticate(request)
         held = self._state.results.get(request.path_params["uuid"])
         if held is None:
             raise Refusal(404, "there is no such call, or its result is no longer held")
-        self._check_token(request, held.client)
+        self._check_token(request, held.owner)
+        after = query_number(request, "after")
+        seconds = min(query_number(request, "wait") or 0, LONGEST_WAIT)
+        if request.method == "DELETE":
+            held.work.cancel("cancelled by the client")
+        if seconds:
+            await self._wait_for_news(request, held, after, seconds)
+        return self._state_of(held, after)
+
+    async def _wait_for_news(
+        self, request: Request, held: Held, after: int | None, seconds: float
+    ) -> None:
+        """Wait until there is something new to answer, or the time is up, or the client hangs up.
+
+        Does not wait if too many requests wait already.
+        """
+        if self._state.waiting >= self._limits.max_waiting:
+            return
+        self._state.waiting += 1
+        try:
+            with trio.move_on_after(seconds):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(until_hung_up, request, nursery.cancel_scope)
+                    while not held.has_news(after):
+                        await held.wait_changed()
+                    nursery.cancel_scope.cancel(reason="there is an answer")
+        finally:
+            self._state.waiting -= 1
+
+    def _state_of(self, held: Held, after: int | None) -> Response:
         outcome = held.work.outcome
-        if outcome is None:
-            return json_response(202, {"type": "running", "request_uuid": held.work.uuid})
+        if outcome is None or held.has_progress(after):
+            progress = held.owner.since(after or 0) if isinstance(held.owner, JobCaller) else {}
+            running = {"type": "running", "request_uuid": held.work.uuid}
+            return json_response(202, {**running, **progress})
         share = MemoryShare(self._state.unsent)
         if not share.has_room(len(outcome)):
             raise used_up()
@@ -181,13 +251,14 @@ class HttpEndpoints:
         self._check_token(request, client)
         return client
 
-    def _check_token(self, request: Request, client: Client) -> None:
+    def _check_token(self, request: Request, owner: Client | JobCaller) -> None:
         token = request.headers.get("trio-rpc-token")
         if token is None:
-            if not self._state.legacy_clients:
+            if isinstance(owner, JobCaller) or not self._state.legacy_clients:
                 raise Refusal(401, "the header Trio-Rpc-Token is missing")
-        elif not client.owns(token):
-            raise Refusal(403, "this token does not belong to that client")
+        elif not owner.owns(token):
+            of = "job" if isinstance(owner, JobCaller) else "client"
+            raise Refusal(403, f"this token does not belong to that {of}")
 
     async def _read_arguments(self, request: Request, body: MemoryShare) -> dict[str, Any]:
         limits = self._limits
@@ -232,3 +303,12 @@ class HttpEndpoints:
             )
         except InvalidArguments as exc:
             raise Refusal(422, str(exc), exc.parameter) from None
+
+
+def _start_answer(method: BoundMethod, uuid: str) -> dict[str, Any]:
+    return {
+        "type": "start",
+        "request_uuid": uuid,
+        "message": f"{method.name} has been started",
+        "callbacks": list(method.signature.callbacks),
+    }

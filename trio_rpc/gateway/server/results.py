@@ -3,51 +3,52 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
 
 import trio
 
 from trio_rpc.gateway.limits import GatewayLimits
 from trio_rpc.gateway.server.browser import Client
 from trio_rpc.gateway.server.call import GatewayCall
+from trio_rpc.gateway.server.job_caller import JobCaller
 
-__all__ = ["Held", "Results", "is_outliving", "outlives"]
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_OUTLIVES = "__trio_rpc_outlives__"
+__all__ = ["Held", "Results"]
 
 
-def outlives(function: F) -> F:
-    """Mark a method, below ``@method``, whose calls keep running after their client disconnects.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A call that is held.
 
-    The result can be fetched later, by the call's ``request_uuid``.
-
-    Args:
-        function: the method.
-
-    Example:
-        >>> class Reports:
-        ...     @trio_rpc.method
-        ...     @trio_rpc.gateway.outlives
-        ...     async def build(self) -> str:
-        ...         return "the report"
+    Attributes:
+        work: the call.
+        owner: the client that made it, or the job that it is; its token is the call's.
+        key: the idempotency key of the request that has started the job.
     """
-    setattr(function, _OUTLIVES, True)
-    return function
-
-
-def is_outliving(function: object) -> bool:
-    """Return whether a method is marked with :func:`outlives`."""
-    return getattr(function, _OUTLIVES, False)
-
-
-class Held(NamedTuple):
-    """A call and the client that made it."""
 
     work: GatewayCall
-    client: Client
+    owner: Client | JobCaller
+    key: str | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes of its result, and of the latest arguments of a job's callbacks."""
+        progress = self.owner.size if isinstance(self.owner, JobCaller) else 0
+        return len(self.work.outcome or b"") + progress
+
+    def has_progress(self, after: int | None) -> bool:
+        """Return whether the job has called a callback after this number, if there is one."""
+        return after is not None and isinstance(self.owner, JobCaller) and self.owner.number > after
+
+    def has_news(self, after: int | None) -> bool:
+        """Return whether the call has ended, or has progress."""
+        return self.work.outcome is not None or self.has_progress(after)
+
+    async def wait_changed(self) -> None:
+        """Wait until a callback has been called or the call has ended."""
+        if isinstance(self.owner, JobCaller):
+            await self.owner.wait_changed()
+        else:
+            await self.work.ended.wait()
 
 
 class Results:
@@ -65,6 +66,8 @@ class Results:
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._ended: OrderedDict[str, float] = OrderedDict()
         """When each call that has ended will be forgotten; the earliest first."""
+        # Bound: one for each call that is held.
+        self._keys: dict[str, str] = {}
         self._size = 0
 
     def make_room(self) -> bool:
@@ -74,15 +77,18 @@ class Results:
             self._drop(next(iter(self._ended)))
         return len(self._held) < self._limits.max_results
 
-    def hold(self, work: GatewayCall, client: Client) -> None:
+    def hold(self, held: Held) -> None:
         """Hold a call that is about to run. There must be room."""
-        self._held[work.uuid] = Held(work, client)
+        self._held[held.work.uuid] = held
+        if held.key is not None:
+            self._keys[held.key] = held.work.uuid
 
     def ended(self, work: GatewayCall) -> None:
         """Record that a call has ended. If it is held, its ``result_ttl`` starts now."""
-        if work.uuid in self._held:
+        held = self._held.get(work.uuid)
+        if held is not None:
             self._ended[work.uuid] = trio.current_time() + self._limits.result_ttl
-            self._size += len(work.outcome or b"")
+            self._size += held.size
             while self._size > self._limits.result_bytes and len(self._ended) > 1:
                 self._drop(next(iter(self._ended)))
 
@@ -91,6 +97,10 @@ class Results:
         self._forget()
         return self._held.get(name)
 
+    def started_with(self, key: str | None) -> Held | None:
+        """Return the job that an earlier request with this key has started, if it is held."""
+        return None if key is None else self.get(self._keys.get(key, ""))
+
     def _forget(self) -> None:
         now = trio.current_time()
         while self._ended and next(iter(self._ended.values())) <= now:
@@ -98,4 +108,7 @@ class Results:
 
     def _drop(self, name: str) -> None:
         del self._ended[name]
-        self._size -= len(self._held.pop(name).work.outcome or b"")
+        held = self._held.pop(name)
+        self._size -= held.size
+        if held.key is not None:
+            del self._keys[held.key]

@@ -53,6 +53,31 @@ export class MessageError extends Error {
   errorType: string;
 }
 
+/**
+ * A job: a call of a method marked with `@outlives`, which no client owns. `Message.start` and
+ * `Message.job` return it.
+ */
+export class Job<Result = any, Given = Callbacks> {
+  constructor(base: URL, id: string, waiting: { count: number });
+  /**
+   * A text by which any page finds the job again. Whoever has it can watch the job, read its result
+   * and cancel it.
+   */
+  readonly id: string;
+  /**
+   * Wait for the end of the job, run callbacks meanwhile, and return the result.
+   *
+   * A callback gets the arguments with which the method has called it last, at once and then after
+   * each change; arguments in between are skipped. Aborting the signal stops waiting, and not the
+   * job. Rejects with the code "lost" if the gateway does not hold the job any more.
+   */
+  result(callbacks?: Given, options?: { signal?: AbortSignal }): Promise<Result>;
+  /** Return the latest argument of each callback that the method has called, by its name. */
+  progress(): Promise<Record<string, any>>;
+  /** Cancel the job, and wait until its handler has ended. */
+  cancel(): Promise<void>;
+}
+
 /** Calls a gateway's methods and runs their callbacks. */
 export class Message extends EventTarget {
   /** Without a host, it calls the server that this module came from. */
@@ -80,6 +105,17 @@ export class Message extends EventTarget {
     callbacks?: Callbacks,
     options?: PostOptions,
   ): Promise<any>;
+  /**
+   * Start a job: a call of a method marked with `@outlives`, which goes on when this page leaves.
+   * Resolves once it has begun. After `timeoutMs` milliseconds the gateway cancels the job.
+   */
+  start(
+    method: string,
+    data?: Record<string, any>,
+    options?: { timeoutMs?: number },
+  ): Promise<Job>;
+  /** Return the job with this id. Nothing is sent yet. */
+  job(id: string): Job;
   /** GET a page of the same server, and return its JSON; null if the page is empty. */
   get(path: string, params?: Params): Promise<any>;
   /** PUT JSON, and return the JSON of the answer. */

@@ -33,6 +33,19 @@ const MAX_WHOLE = 256 * 1024 * 1024;
 /** Bytes of a message in addition to the value that it carries. */
 const MARGIN = 1024;
 
+/** Milliseconds after which a job's gateway that cannot be reached any more is given up. */
+const OUTAGE = 60_000;
+/** Seconds that one request waits for news of a job. */
+const WAIT = 20;
+/** The shortest time between two requests for a job's state: if the first brought news, or none. */
+const PACE = 100;
+const IDLE_PACE = 1000;
+/**
+ * The requests of one Message that wait at a time. A browser opens six connections to a server, for
+ * all of its tabs together. The other jobs ask once a second.
+ */
+const MOST_WAITING = 1;
+
 /** Keys of a callback message that are not callbacks. */
 const ENVELOPE = new Set(["type", "request_uuid", "seq", "spread", "answer"]);
 const RESERVED = new Set([
@@ -447,6 +460,99 @@ class Session {
   }
 }
 
+/** A job: a call of a method marked with `@outlives`, which no client owns. */
+export class Job {
+  #url;
+  #id;
+  /** How many requests of the Message wait for news. @type {{count: number}} */ #waiting;
+  #wasReached = false;
+
+  /**
+   * @param {URL} base the gateway's URL
+   * @param {string} id
+   * @param {{count: number}} waiting
+   */
+  constructor(base, id, waiting) {
+    const [, uuid] = /^([0-9a-f-]{36})\.[\w-]{16,}$/.exec(id) ?? [];
+    if (uuid === undefined) throw new TypeError(`not the id of a job: ${textOf(id).slice(0, 100)}`);
+    this.#url = new URL(`api/result/${uuid}`, base);
+    this.#id = id;
+    this.#waiting = waiting;
+  }
+
+  get id() {
+    return this.#id;
+  }
+
+  /**
+   * Wait for the end of the job, run callbacks meanwhile, and return the result.
+   * @param {Record<string, ((...args: any[]) => unknown) | undefined>} [callbacks]
+   * @param {{signal?: AbortSignal}} [options]
+   */
+  async result(callbacks = {}, { signal } = {}) {
+    const given = functions(callbacks);
+    for (let seen = 0; ; ) {
+      const began = Date.now();
+      const state = await this.#ask("GET", { after: seen }, signal);
+      if (state.type !== "running") return settled(state, undefined, Infinity);
+      await runLatest(given, state);
+      const pace = Number(state.news) > seen ? PACE : IDLE_PACE;
+      seen = Number(state.news) || 0;
+      await pause(began + pace - Date.now(), signal);
+    }
+  }
+
+  /** Return the latest argument of each callback that the method has called. */
+  async progress() {
+    const state = await this.#ask("GET", { after: 0, wait: 0 });
+    return state.callbacks ?? {};
+  }
+
+  /** Cancel the job, and wait until its handler has ended. */
+  async cancel() {
+    for (;;) {
+      const began = Date.now();
+      const state = await this.#ask("DELETE");
+      if (state.type !== "running") return;
+      await pause(began + IDLE_PACE - Date.now());
+    }
+  }
+
+  /**
+   * Ask for the state of the job. If the gateway was reached before, try for a while.
+   * @param {string} method
+   * @param {Record<string, number>} [query]
+   * @param {AbortSignal} [signal]
+   */
+  async #ask(method, query = {}, signal) {
+    const headers = { "Trio-Rpc-Token": this.#id.slice(this.#id.indexOf(".") + 1) };
+    for (let failures = 1, giveUpAt = Infinity; ; failures += 1) {
+      signal?.throwIfAborted();
+      const wait = this.#waiting.count < MOST_WAITING ? WAIT : 0;
+      const url = new URL(this.#url);
+      for (const [name, value] of Object.entries({ wait, ...query })) {
+        url.searchParams.set(name, String(value));
+      }
+      this.#waiting.count += 1;
+      try {
+        const state = stateOf(await exchange(url, { method, headers, signal }));
+        this.#wasReached = true;
+        return state;
+      } catch (error) {
+        if (signal?.aborted) throw signal.reason;
+        const { code, status } = /** @type {MessageError} */ (error);
+        giveUpAt = Math.min(giveUpAt, Date.now() + OUTAGE);
+        const mayRepeat = this.#wasReached && (code === "unreachable" || status === 503);
+        if (!mayRepeat || Date.now() >= giveUpAt) throw error;
+      } finally {
+        this.#waiting.count -= 1;
+      }
+      const longest = Math.min(FIRST_PAUSE * 2 ** failures, LONGEST_PAUSE);
+      await pause(Math.random() * longest, signal);
+    }
+  }
+}
+
 /** Calls a gateway's methods and runs their callbacks. */
 export class Message extends EventTarget {
   /** @type {Session | null} */ #session = null;
@@ -467,6 +573,7 @@ export class Message extends EventTarget {
   #isWriting = false;
   /** Bound: the calls that are a single request. @type {Set<AbortController>} */
   #direct = new Set();
+  #waitingForJobs = { count: 0 };
 
   /**
    * @param {string} [host] by default the server that this module came from
@@ -551,10 +658,7 @@ export class Message extends EventTarget {
     signal?.throwIfAborted();
     const body = encoded(data);
     const given = functions(callbacks);
-    if (timeoutMs !== undefined && (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs))) {
-      throw new TypeError(`timeoutMs must be a number of milliseconds, not ${textOf(timeoutMs)}`);
-    }
-    const until = timeoutMs === undefined ? Infinity : Date.now() + timeoutMs;
+    const until = deadline(timeoutMs);
     if (this.#state === "closed" && !Object.keys(given).length) {
       return this.#alone(method, body, signal, until);
     }
@@ -578,6 +682,35 @@ export class Message extends EventTarget {
       this.#users -= 1;
       this.#closeIfUnused();
     }
+  }
+
+  /**
+   * Start a job: a call that goes on when this page leaves. Resolves once it has begun.
+   * @param {string} method the name of a method that is marked with `@outlives`
+   * @param {Record<string, any>} [data]
+   * @param {{timeoutMs?: number}} [options]
+   */
+  async start(method, data = {}, { timeoutMs } = {}) {
+    const body = encoded(data);
+    /** @type {Record<string, string>} */
+    const headers = {
+      "Content-Type": "application/json",
+      "Idempotency-Key": randomKey(),
+      ...timeoutHeader(deadline(timeoutMs)),
+    };
+    const url = this.#url(`api/${encodeURIComponent(method)}?job=1`);
+    const ask = () =>
+      exchange(url, { method: "POST", headers, body, signal: AbortSignal.timeout(ANSWER) });
+    const started = decoded(await ask().catch(ask)); // the same key cannot start a second job
+    return this.job(`${started?.request_uuid}.${started?.token}`);
+  }
+
+  /**
+   * Return the job with this id. Nothing is sent yet.
+   * @param {string} id
+   */
+  job(id) {
+    return new Job(this.base, id, this.#waitingForJobs);
   }
 
   /**
@@ -1129,6 +1262,70 @@ function abortable(promise, signal, until) {
     signal?.addEventListener("abort", onAbort);
     promise.then(resolve, reject).finally(over);
   });
+}
+
+/**
+ * Run the callbacks of a job that have new arguments. The job does not notice if one throws.
+ * @param {Record<string, (...args: any[]) => unknown>} callbacks
+ * @param {any} state
+ */
+async function runLatest(callbacks, state) {
+  const latest = state.callbacks ?? {};
+  for (const name of Object.keys(latest)) {
+    if (!Object.hasOwn(callbacks, name)) continue;
+    try {
+      await callbacks[name](...argumentsOf({ [name]: latest[name], spread: state.spread }, name));
+    } catch (error) {
+      console.warn(`trio_rpc: the callback ${name} failed`, error);
+    }
+  }
+}
+
+/**
+ * Return the message with the state of a job from an answer. Throws if it has none.
+ * @param {{answer: Response, text: string}} whole
+ */
+function stateOf(whole) {
+  const body = parsed(whole.text);
+  if (["running", "finish", "error"].includes(body?.type)) return body;
+  if (whole.answer.status === 404) {
+    throw new MessageError("lost", "job lost: the gateway does not hold it", { status: 404 });
+  }
+  decoded(whole);
+  throw new MessageError("invalid", "the gateway's answer has no state of a job");
+}
+
+/**
+ * Wait for a time, or until the signal is aborted; then throw its reason.
+ * @param {number} ms
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<void>}
+ */
+function pause(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => {
+      timer.stop();
+      reject(signal?.reason);
+    };
+    const timer = new Timer(ms, () => {
+      signal?.removeEventListener("abort", onAbort);
+      resolve();
+    });
+    if (signal?.aborted) onAbort();
+    else signal?.addEventListener("abort", onAbort);
+  });
+}
+
+/**
+ * Return when a time limit is over, by Date.now(). Throws TypeError if it is not a number.
+ * @param {unknown} timeoutMs
+ */
+function deadline(timeoutMs) {
+  if (timeoutMs === undefined) return Infinity;
+  if (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs)) {
+    throw new TypeError(`timeoutMs must be a number of milliseconds, not ${textOf(timeoutMs)}`);
+  }
+  return Date.now() + timeoutMs;
 }
 
 /** @param {number} until @returns {Record<string, string>} */
