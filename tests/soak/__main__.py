@@ -28,7 +28,7 @@ from .lanes import (
     run_url,
 )
 from .ledger import Account, Ledger, compare
-from .levels import Levels, descriptors
+from .levels import Levels, descriptors, memory
 from .showing import Show, progress
 from .traffic import Tally
 
@@ -64,7 +64,7 @@ class Soak:
         self.place = place
         self.seconds = seconds
         self.seed = seed
-        self.levels: dict[str, Levels] = {}
+        self.levels = {"client": Levels(), "server": Levels()}
         self.lanes: list[Lane] = []
         self._make_certificates()
         self.tally = Tally(Ledger(place.asked))
@@ -80,10 +80,10 @@ class Soak:
         """Run all lanes for the time, then check that nothing is left."""
         own = os.getpid()
         async with open_program(self.place, "steady") as (server, urls):
-            self.levels = {"client": Levels(own), "server": Levels(server.pid)}
             tasks, files = await self._left(urls[0]), descriptors(server.pid)
             before = descriptors(own)
-            await self._run_lanes(urls, report)
+            async with trio_rpc.connect(urls[0]) as session:
+                await self._run_lanes(urls, session, report)
             if (after := descriptors(own)) > before:
                 self.tally.fault(f"the client has {after - before} descriptors more than before")
             await self._check_server(urls[0], server.pid, tasks, files)
@@ -106,7 +106,7 @@ class Soak:
                 await trio.sleep(0.5)
         self.tally.fault(f"the server has {left} than before")
 
-    async def _run_lanes(self, urls: list[str], report: Show) -> None:
+    async def _run_lanes(self, urls: list[str], session: trio_rpc.Session, report: Show) -> None:
         cuts_of_plain, cuts_of_resumed = (1.0, 5.0), (SHORTEST, LONGEST)
         started = trio.current_time()
         stopping = trio.Event()
@@ -126,8 +126,8 @@ class Soak:
             nursery.start_soon(run_restarted, restarted, self.place, self.seed, stopping)
             nursery.start_soon(run_children, self._lane("children"), self.place)
             while (passed := trio.current_time() - started) < self.seconds:
-                for each in self.levels.values():
-                    each.sample(passed)
+                self.levels["client"].add(passed, *memory())
+                self.levels["server"].add(passed, *await session.call("memory"))
                 report(passed, self.tally)
                 await trio.sleep(1)
             stopping.set()
@@ -149,15 +149,21 @@ class Soak:
 
 
 def _report(soak: Soak, account: Account, *, as_json: bool) -> int:
-    faults = [*soak.tally.faults, *account.faults, *soak.memory_faults()]
+    faults = [*soak.tally.faults, *soak.tally.refusal_faults()]
+    faults += [*account.faults, *soak.memory_faults()]
     result = {
         "seed": soak.seed,
         "seconds": soak.seconds,
         "calls": soak.tally.calls,
+        "refused as overloaded": soak.tally.refused,
         "outcomes": dict(sorted(account.outcomes.items())),
         "items": dict(soak.tally.items),
         "sessions": {lane.name: lane.sessions for lane in soak.lanes},
         "MiB a minute": {name: round(each.slope(WARM_UP), 2) for name, each in soak.levels.items()},
+        "MiB a minute, with free parts of the heap": {
+            name: round(each.resident_slope(WARM_UP), 2) for name, each in soak.levels.items()
+        },
+        "MiB resident": {name: round(each.resident[-1][1]) for name, each in soak.levels.items()},
         "faults": faults,
     }
     if as_json:

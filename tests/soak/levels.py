@@ -1,7 +1,15 @@
-"""Whether memory stays level, and whether descriptors and tasks are left."""
+"""Whether memory stays level, and whether descriptors and tasks are left.
+
+What is judged is the memory *in use*: the resident memory without the free parts of malloc's heap.
+The soak's large payloads (400,000 bytes, in buffers of many sizes) leave glibc's heap fragmented.
+In eight minutes the free parts of a server's heap grew from 10 to 25 MiB, while the parts in use
+stayed at 10 to 20 MiB and the number of Python's blocks did not change. So resident memory alone
+tells more of malloc than of leaks. It is shown beside the other.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,9 +27,42 @@ WINDOW = 5.0
 """Seconds whose least value counts as one measurement: garbage comes and goes."""
 
 
-def resident(pid: int) -> float:
-    """Return the resident memory of a process, in MiB."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / MIB
+class _Mallinfo2(ctypes.Structure):
+    """What glibc's mallinfo2 returns: sizes in bytes."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    )
+
+
+def memory() -> tuple[float, float]:
+    """Return the resident memory of this process, and how much of it malloc holds free, in MiB.
+
+    Without glibc 2.33 or later the second number is 0.
+    """
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * PAGE / MIB, _free_heap() / MIB
+
+
+def _free_heap() -> int:
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return 0
+    mallinfo2.restype = _Mallinfo2
+    return int(mallinfo2().fordblks)
 
 
 def descriptors(pid: int) -> int:
@@ -32,15 +73,21 @@ def descriptors(pid: int) -> int:
 class Levels:
     """The memory of one process over time."""
 
-    pid: int
-    samples: list[tuple[float, float]] = field(default_factory=list)  # seconds, MiB
+    samples: list[tuple[float, float]] = field(default_factory=list)  # seconds, MiB in use
+    resident: list[tuple[float, float]] = field(default_factory=list)  # seconds, MiB
 
-    def sample(self, at: float) -> None:
-        self.samples.append((at, resident(self.pid)))
+    def add(self, at: float, resident: float, free: float) -> None:
+        """Add what :func:`memory` returned in that process."""
+        self.samples.append((at, resident - free))
+        self.resident.append((at, resident))
 
     def slope(self, warm_up: float) -> float:
         """Return the growth after ``warm_up`` seconds, in MiB a minute, by least squares."""
-        return 60 * _slope(_floors([each for each in self.samples if each[0] >= warm_up]))
+        return _slope_of(self.samples, warm_up)
+
+    def resident_slope(self, warm_up: float) -> float:
+        """Return the same of the resident memory, with the free parts of the heap."""
+        return _slope_of(self.resident, warm_up)
 
     def growth(self, warm_up: float) -> float:
         """Return how many MiB the floor of the last third is above that of the first third."""
@@ -52,6 +99,10 @@ class Levels:
         measured = self.samples[-1][0] - warm_up if self.samples else 0.0
         noise = NOISE if measured >= LONG else 4 * NOISE
         return self.slope(warm_up) <= MOST_SLOPE or self.growth(warm_up) <= noise
+
+
+def _slope_of(samples: Sequence[tuple[float, float]], warm_up: float) -> float:
+    return 60 * _slope(_floors([each for each in samples if each[0] >= warm_up]))
 
 
 def _floors(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

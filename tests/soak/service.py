@@ -12,6 +12,7 @@ import trio
 import trio_rpc
 
 from .ledger import Ledger
+from .levels import memory
 
 
 class RefusedOnPurpose(Exception):
@@ -89,3 +90,8 @@ class Service:
         """Return the number of tasks in this process, after a collection of garbage."""
         gc.collect()
         return trio.lowlevel.current_statistics().tasks_living
+
+    @trio_rpc.method
+    def memory(self) -> tuple[float, float]:
+        """Return the resident memory of this process, and the free part of its heap, in MiB."""
+        return memory()

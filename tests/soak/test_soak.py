@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from tests.soak.ledger import compare
-from tests.soak.levels import Levels
+from tests.soak.levels import Levels, memory
+from tests.soak.traffic import Tally
 
 
 def lines(path, *texts):
@@ -47,8 +48,9 @@ def test_each_fault_of_the_ledgers_is_told(tmp_path, asked, ran, fault):
 
 
 def levels_of(function, seconds=600):
-    levels = Levels(pid=0)
-    levels.samples = [(at, function(at)) for at in range(seconds)]
+    levels = Levels()
+    for at in range(seconds):
+        levels.add(at, function(at), 0.0)
     return levels
 
 
@@ -64,6 +66,33 @@ def test_a_short_run_only_tells_of_much_growth():
 def test_memory_that_grows_first_or_comes_and_goes_is_level():
     assert levels_of(lambda at: 100 + min(at, 60)).is_level(60)
     assert levels_of(lambda at: 100 + at % 5 * 10).is_level(60)
+
+
+def test_a_few_refused_calls_are_right_and_many_are_a_fault():
+    tally = Tally(ledger=None, calls=1000, refused=20)
+    assert tally.refusal_faults() == []
+    tally.refused += 1
+    assert tally.refusal_faults() == ["21 of 1000 calls were refused as overloaded"]
+
+
+def test_growth_of_the_free_part_of_the_heap_is_shown_but_is_no_leak():
+    levels = Levels()
+    for at in range(600):
+        levels.add(at, 100 + at / 30, at / 30)
+    assert levels.is_level(60)
+    assert levels.resident_slope(60) == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_memory_that_is_freed_inside_the_heap_is_not_in_use():
+    blocks = [bytes(50_000) for _ in range(2000)]
+    resident, free = memory()
+    assert resident > 100
+    kept = blocks[::2]
+    blocks.clear()
+    resident_after, free_after = memory()
+    assert resident_after - free_after < resident - free - 30
+    assert len(kept) == 1000
 
 
 @pytest.mark.slow
