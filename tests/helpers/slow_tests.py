@@ -98,6 +98,7 @@ TESTS = {
         "test_no_cancel_scope_hides_a_failed_pytest_raises",
     },
     "test_usage.py": {"test_the_command_line_runs_as_a_program"},
+    "test_under_load.py": {"test_a_server_under_load_is_measured_and_nothing_is_lost"},
     "test_values.py": {"test_a_value_is_read_back_equal_by_the_same_annotation_or_is_refused"},
     "test_websocket.py": {
         "test_bytes_without_a_packet_are_bounded",
