@@ -1,6 +1,7 @@
 import os
 
 import trio_rpc
+import trio_rpc.health
 
 
 class Shop:
@@ -9,4 +10,4 @@ class Shop:
         return f"one {item} from process {os.getpid()}"
 
 
-services = {"shop": Shop()}
+services = {"shop": Shop(), "health": trio_rpc.health.Health()}

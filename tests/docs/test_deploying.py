@@ -1,13 +1,14 @@
-"""The files of docs/how-to/deploy.md: systemd, nginx and HAProxy accept them, and they work."""
+"""The files of docs/how-to/deploy.md: each program accepts its own, and they work."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import os
 import re
 import shutil
 import signal
 import ssl
+import subprocess
 import sys
 
 import httpx
@@ -149,53 +150,170 @@ async def through_the_gateway(url, trust):
             assert done.status_code == status
 
 
-def client_that_repeats():
-    """Load the client of docs/how-to/drain.md."""
-    path = ROOT / "examples" / "how_to" / "drain.py"
-    spec = importlib.util.spec_from_file_location("how_to_drain", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Client
-
-
 async def test_clients_behind_haproxy_move_from_a_draining_server(copy):
     haproxy = needs("haproxy")
-    served = [each.command for each in transcripts(PAGE) if each.command.startswith("trio-rpc ")]
+    served = [each.command for each in transcripts(PAGE) if " tcp://127.0.0.1:500" in each.command]
     url = copy.here("tcp://127.0.0.1:5000")
     processes = []
 
-    async def work(client):
+    async def work(pool):
         for _ in range(20):
-            bought = await client.call(lambda session: session.call("shop.buy", "tea"))
+            bought = await pool.call("shop.buy", "tea")
             processes.append(int(bought.rpartition(" ")[2]))
 
     async with (
         serving(copy, served[0]),
         serving(copy, served[1]) as second,
         copy.running(haproxy, "-db", "-f", "haproxy.cfg"),
-        trio.open_nursery() as nursery,
+        contextlib.AsyncExitStack() as stack,
     ):
         await until_connected(url)
-        clients = [client_that_repeats()(nursery, url) for _ in range(4)]
-        for client in clients:
-            await work(client)
+        pools = [await stack.enter_async_context(trio_rpc.open_pool(url)) for _ in range(4)]
+        for pool in pools:
+            await work(pool)
         assert len(set(processes)) == 2
         await drain(second)
         processes.clear()
-        for client in clients:
-            await work(client)
+        for pool in pools:
+            await work(pool)
         assert len(set(processes)) == 1
         assert len(processes) == 80
-        nursery.cancel_scope.cancel()
+
+
+async def test_tls_passes_through_haproxy(copy):
+    haproxy = needs("haproxy")
+    ca = trustme.CA()
+    file = copy.folder / "server.pem"
+    ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(file)
+    trust = ssl.create_default_context()
+    ca.configure_trust(trust)
+    served = f"trio-rpc serve shop:services --listen tls://127.0.0.1:5001 --cert {file}"
+    url = copy.here("tls://127.0.0.1:5000")
+    async with serving(copy, served), copy.running(haproxy, "-db", "-f", "haproxy.cfg"):
+        assert "one tea" in await until_connected(url, ssl_context=trust)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            async with trio_rpc.connect(url):
+                raise AssertionError("the certificate must not be trusted")
+
+
+async def test_a_page_behind_haproxy_stays_with_one_of_two_gateways(copy):
+    haproxy = needs("haproxy")
+    served = [each.command for each in transcripts(PAGE) if "http://" in each.command]
+    port = int(copy.ports["5000"])
+    bought = []
+    async with (
+        serving(copy, served[0]),
+        serving(copy, served[1]),
+        copy.running(haproxy, "-db", "-f", "haproxy-gateway.cfg"),
+    ):
+        await until_served(port)
+        for _ in range(5):
+            message = Message("127.0.0.1", port)
+            async with message.connect():
+                bought.append(await message.post("shop.buy", {"item": "tea"}))
+    assert len(set(bought)) == 1
+    assert "one tea" in bought[0]
+
+
+async def until_served(port):
+    """Wait until the balancer knows one of its servers."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await http.get("/healthz")).status_code == 200:
+                    return
+            await trio.sleep(0.05)
+
+
+# ── Kubernetes ───────────────────────────────────────────────────────────────────────────────
+
+
+def manifests():
+    yaml = pytest.importorskip("yaml", reason="kubernetes-validate is not installed")
+    text = (ROOT / "examples" / "deploy" / "kubernetes.yaml").read_text("utf-8")
+    return {each["kind"]: each for each in yaml.safe_load_all(text)}
+
+
+@pytest.mark.parametrize("kind", ["Service", "Deployment", "PodDisruptionBudget"])
+def test_the_manifests_are_valid(kind):
+    validate = pytest.importorskip(
+        "kubernetes_validate", reason="kubernetes-validate is not installed"
+    )
+    manifest = manifests()[kind]
+    validate.validate(manifest, validate.latest_version(), strict=True)
+    with pytest.raises(validate.ValidationError):
+        validate.validate(
+            {**manifest, "spec": {"no": "such field"}}, validate.latest_version(), strict=True
+        )
+
+
+def test_the_manifests_fit_each_other_and_the_image():
+    found = manifests()
+    pod = found["Deployment"]["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+    for kind in ("Service", "Deployment", "PodDisruptionBudget"):
+        selector = found[kind]["spec"]["selector"]
+        assert selector.get("matchLabels", selector) == labels
+    [container] = pod["spec"]["containers"]
+    image = (ROOT / "examples" / "deploy" / "Dockerfile").read_text("utf-8")
+    port = container["ports"][0]["containerPort"]
+    assert f'"tcp://0.0.0.0:{port}"' in image
+    assert found["Service"]["spec"]["ports"][0]["port"] == port
+    [grace] = re.findall(r'"--grace", "(\d+)"', image)
+    assert pod["spec"]["terminationGracePeriodSeconds"] > int(grace)
+    assert (
+        found["PodDisruptionBudget"]["spec"]["minAvailable"]
+        < (found["Deployment"]["spec"]["replicas"])
+    )
+
+
+@pytest.mark.parametrize("probe", ["readinessProbe", "livenessProbe"])
+async def test_the_probes_of_kubernetes_work(copy, probe):
+    [container] = manifests()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    probed = container[probe]
+    command = [copy.here(word) for word in probed["exec"]["command"]]
+    assert float(command[-1]) < probed["timeoutSeconds"]
+    [program, *words] = command
+    assert program == "trio-rpc"
+    asked = await trio.to_thread.run_sync(copy.run, *COMMAND, *words)
+    assert asked.returncode == 3
+    async with serving(copy, "trio-rpc serve shop:services --listen tcp://127.0.0.1:5000"):
+        asked = await trio.to_thread.run_sync(copy.run, *COMMAND, *words)
+        assert (asked.returncode, asked.stdout) == (0, "serving\n")
+
+
+# ── Docker ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_image_is_built_and_serves():
+    """Only where an engine runs, and can get the base image."""
+    docker = needs("docker")
+    if subprocess.run([docker, "info"], capture_output=True, check=False).returncode:  # noqa: S603, ASYNC221
+        pytest.skip("no container engine is running")
+    file = "examples/deploy/Dockerfile"
+    tag = f"trio-rpc-test-{os.getpid()}"
+    build = [docker, "build", "--quiet", "--tag", tag, "--file", file, "."]
+    built = await trio.run_process(build, cwd=ROOT, capture_stdout=True, capture_stderr=True)
+    run = [docker, "run", "--rm", "--detach", "--publish", "127.0.0.1::5000", tag]
+    started = await trio.run_process(run, capture_stdout=True)
+    assert built.returncode == 0
+    name = started.stdout.decode().strip()
+    try:
+        port = await trio.run_process([docker, "port", name, "5000"], capture_stdout=True)
+        assert "one tea" in await until_connected(f"tcp://{port.stdout.decode().split()[0]}")
+    finally:
+        await trio.run_process([docker, "stop", name], capture_stdout=True)
+        await trio.run_process([docker, "rmi", tag], capture_stdout=True)
 
 
 def test_the_timeouts_of_the_proxies_are_longer_than_the_keepalive_timeout(copy):
     limits = trio_rpc.DEFAULT_LIMITS
     silence = limits.keepalive_interval * (limits.keepalive_pings + 1)
-    configured = text_of(copy, "nginx.conf") + text_of(copy, "haproxy.cfg")
+    files = ("nginx.conf", "haproxy.cfg", "haproxy-gateway.cfg")
+    configured = "".join(text_of(copy, name) for name in files)
     seconds = re.findall(
-        r"(?:proxy_(?:read|send)_timeout|timeout (?:client|server)) (\d+)s", configured
+        r"(?:proxy_(?:read|send)_timeout|timeout (?:client|server|tunnel)) (\d+)s", configured
     )
-    assert len(seconds) == 4
+    assert len(seconds) == 7
     assert all(int(each) > silence for each in seconds)
     assert f"{silence:g} s by default" in (ROOT / PAGE).read_text("utf-8")
